@@ -1,0 +1,135 @@
+"""One chip at work: SRAM, linked programs, and a launch run segment by segment."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from chip.errors import ChipError, ProgramError, ProgramsTooLarge
+from chip.isa import NUMPY_TYPES, WIDTHS
+from chip.linker import Linked, State, link
+from chip.program import COLUMN_PAIRS, Region
+from chip.spec import GROQCHIP1, ChipSpec
+from chip.sram import GROUP, Sram
+from chip.wire import unpack
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What a finished launch reports: executed cycles and the digest of all it left behind."""
+
+    end_cycle: int
+    segment_end_cycles: tuple[int, ...]
+    digest: bytes
+
+
+class Chip:
+    """One LPU. Plain and synchronous: give it programs, bytes and packets; it computes."""
+
+    def __init__(self, number: int, spec: ChipSpec = GROQCHIP1) -> None:
+        self.number, self.spec = number, spec
+        self.sram = Sram(spec)
+        self.programs: dict[str, Linked] = {}
+        self.program_bytes = 0
+        self.weights: dict[Any, Any] = {}
+        depth = (spec.accumulator_depth, spec.lanes)
+        self.accumulators = [np.zeros(depth, np.float32) for _ in range(2)]
+        self._running: Linked | None = None
+        self._state: State | None = None
+        self._packets: list[tuple[int, bytes]] = []
+
+    def load(self, name: str, data: bytes, linked: Linked | None = None) -> Linked:
+        """Link the program `data` under `name`; `linked` is its result where it is known.
+
+        Raises ProgramError or HazardError, and ProgramsTooLarge when instructions fill the SRAM.
+        """
+        ready = linked or link(unpack(data))
+        if ready.spec.name != self.spec.name:
+            raise ProgramError(f"{name} is for chip {ready.spec.name}, this is {self.spec.name}")
+        self.program_bytes += ready.instructions * self.spec.instruction_bytes
+        if self.program_bytes > self.spec.sram_bytes:
+            raise ProgramsTooLarge(f"chip {self.number}: {self.program_bytes} B of instructions")
+        self.programs[name] = ready
+        return ready
+
+    # --- host access ------------------------------------------------------------------------
+    def write(self, region: Region, values: Array) -> None:
+        """Store `values` [vectors, lanes] of the region's type; what was gathered is dropped."""
+        dtype = NUMPY_TYPES[region.dtype]
+        if values.shape != (region.vectors, self.spec.lanes) or values.dtype != dtype:
+            raise ChipError(
+                f"chip {self.number}: {values.shape} {values.dtype} does not fill {region}"
+            )
+        if region.layout == "columns":
+            self._write_columns(region, values)
+            self.weights.clear()
+        else:
+            self._planes(region)[:] = _bytes(values, WIDTHS[region.dtype])
+
+    def read(self, region: Region) -> Array:
+        """The vectors [vectors, lanes] of a "rows" region."""
+        planes = np.ascontiguousarray(self._planes(region))
+        return planes.view(NUMPY_TYPES[region.dtype])[..., 0]
+
+    def _planes(self, region: Region) -> Array:
+        first = region.index % GROUP
+        words = slice(region.address, region.address + region.vectors)
+        return self.sram.group(region.index)[words, :, first : first + WIDTHS[region.dtype]]
+
+    def _write_columns(self, region: Region, values: Array) -> None:
+        padded = np.zeros((region.words * COLUMN_PAIRS, self.spec.lanes), np.float16)
+        padded[: len(values)] = values
+        pairs = padded.reshape(region.words, COLUMN_PAIRS, -1)
+        words = slice(region.address, region.address + region.words)
+        for pair in range(COLUMN_PAIRS):
+            view = self.sram.typed(region.index + 2 * pair, NUMPY_TYPES["f16"])
+            view[words] = pairs[:, pair]
+
+    # --- launches ---------------------------------------------------------------------------
+    def begin(self, name: str) -> Linked:
+        """Start a launch of program `name`."""
+        try:
+            self._running = self.programs[name]
+        except KeyError:
+            known = ", ".join(self.programs) or "none"
+            raise ProgramError(f"chip {self.number} has no program {name!r}; it has {known}") from None
+        empty: list[Any] = [None] * self._running.values
+        self._state = State(self.sram, empty, self.accumulators, self.weights)
+        self._packets = []
+        return self._running
+
+    def run(self, segment: int, packets: dict[int, Array]) -> dict[int, Array]:
+        """Run one segment on the packets it receives, by issue id; returns those it sends."""
+        if self._running is None or self._state is None:
+            raise ChipError(f"chip {self.number}: no launch has begun")
+        state = self._state
+        state.received, state.sent = packets, {}
+        with np.errstate(all="ignore"):
+            for step in self._running.segments[segment]:
+                step(state)
+        self._packets += [(issue, sent.tobytes()) for issue, sent in state.sent.items()]
+        return state.sent
+
+    def finish(self) -> Launch:
+        """End the launch: its cycles, and SHA-256 over packets, written SRAM and cycles."""
+        linked = self._running
+        if linked is None:
+            raise ChipError(f"chip {self.number}: no launch has begun")
+        digest = hashlib.sha256()
+        for _, packet in sorted(self._packets):
+            digest.update(packet)
+        for index, low, high in linked.written:
+            plane = self.sram.group(index)[low : high + 1, :, index % GROUP]
+            digest.update(np.ascontiguousarray(plane))
+        digest.update(str(linked.segment_end_cycles).encode())
+        self._running = self._state = None
+        return Launch(linked.end_cycle, linked.segment_end_cycles, digest.digest())
+
+
+def _bytes(values: Array, width: int) -> Array:
+    contiguous = np.ascontiguousarray(values)
+    return contiguous.view(np.uint8).reshape(*values.shape, width)

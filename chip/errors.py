@@ -1,0 +1,109 @@
+"""Everything a chip, its programs or its linker can reject.
+
+Fields are positional, and formatted only in `__str__`, so every error survives pickling.
+"""
+
+
+class ChipError(Exception):
+    """Base of all errors of the chip package."""
+
+
+class ProgramError(ChipError):
+    """A malformed program: unknown op, bad operand, corrupt bytes. One line says what and where."""
+
+    def __init__(self, what: str, where: str = "") -> None:
+        super().__init__(what, where)
+        self.what, self.where = what, where
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}" if self.where else self.what
+
+
+class HazardError(ChipError):
+    """A program that breaks the chip's static contract: rejected when it is linked.
+
+    Carries the chip, the queue, the cycle, the instruction text and the story: the instructions
+    that lead to it, oldest first.
+    """
+
+    rule = "hazard"
+
+    def __init__(
+        self,
+        chip: int,
+        queue: str,
+        cycle: int,
+        instruction: str,
+        detail: str,
+        story: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(chip, queue, cycle, instruction, detail, story)
+        self.chip, self.queue, self.cycle = chip, queue, cycle
+        self.instruction, self.detail, self.story = instruction, detail, story
+
+    def __str__(self) -> str:
+        head = (
+            f"{self.rule}: chip {self.chip} queue {self.queue} cycle {self.cycle}: "
+            f"{self.instruction}: {self.detail}"
+        )
+        return "\n  after ".join([head, *self.story]) if self.story else head
+
+
+class QueueConflict(HazardError):
+    rule = "two issues on one queue in a cycle"
+
+
+class EmptyStream(HazardError):
+    rule = "reading a diagonal nobody drives"
+
+
+class StreamConflict(HazardError):
+    rule = "two drivers of one slot"
+
+
+class Overwritten(HazardError):
+    rule = "value overwritten before its named reader"
+
+
+class BankConflict(HazardError):
+    rule = "both ports of a bank in one cycle"
+
+
+class AddressError(HazardError):
+    rule = "address out of range"
+
+
+class Misaligned(HazardError):
+    rule = "misaligned stream group or wrong type"
+
+
+class WeightsMissing(HazardError):
+    rule = "ABC before IW, or IW before LW is complete"
+
+
+class WeightsInUse(HazardError):
+    rule = "LW over weights still in use"
+
+
+class RateExceeded(HazardError):
+    rule = "unit used faster than its rate"
+
+
+class PortBusy(HazardError):
+    rule = "Send on a busy port"
+
+
+class NothingArrives(HazardError):
+    rule = "Receive with nothing arriving at that cycle"
+
+
+class ConstantWritten(HazardError):
+    rule = "Write into a constant region"
+
+
+class OrderError(HazardError):
+    rule = "iterations of two instructions depend on each other both ways"
+
+
+class ProgramsTooLarge(ChipError):
+    """The chip's programs, which live in SRAM, do not fit beside its data."""

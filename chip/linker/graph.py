@@ -1,0 +1,257 @@
+"""Fifth pass: instructions become nodes, each one NumPy step over all its iterations.
+
+A node's value is an array [iterations, lanes] of the type the instruction drives. Reads become
+nodes on demand, in the shape their consumer wants: byte planes in neighbouring slices that feed
+one operand are read as one typed array, and likewise written.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from chip.isa import DTYPES, IMMEDIATE, NUMPY_TYPES, WIDTHS
+from chip.linker.streams import PRODUCT, Feed, Feeds
+from chip.linker.timeline import Issue, Ints
+from chip.numerics import Weights16
+from chip.program import Program
+from chip.spec import ChipSpec
+from chip.sram import GROUP, Sram
+
+Array = npt.NDArray[Any]
+
+
+@dataclass
+class State:
+    """What the steps of a program work on."""
+
+    sram: Sram
+    values: list[Array]
+    accumulators: list[npt.NDArray[np.float32]]
+    weights: dict[Any, Weights16]
+    received: dict[int, Array] = field(default_factory=dict)
+    sent: dict[int, Array] = field(default_factory=dict)
+
+
+Fetch = Callable[[list[Array]], Array]
+Step = Callable[[State], None]
+
+
+@dataclass
+class Node:
+    """One step, the nodes and issues it stands for, and when its first instruction issues."""
+
+    start: int
+    issues: tuple[int, ...]
+    needs: set[int]
+    step: Step
+
+
+class Graph:
+    """Nodes of one program, built from its issues and their feeds."""
+
+    def __init__(
+        self,
+        program: Program,
+        spec: ChipSpec,
+        issues: list[Issue],
+        feeds: Feeds,
+        builders: "Builders",
+    ) -> None:
+        self.program, self.spec, self.issues, self.feeds = program, spec, issues, feeds
+        self.builders = builders
+        self.nodes: list[Node] = []
+        self.node_of: dict[int, int] = {}
+        self.maps = [np.array(entries, np.int64) for entries in program.maps]
+        self._reads: dict[Any, int] = {}
+        self._constants = _constant_ranges(program)
+
+    def add(self, issues: tuple[Issue, ...], needs: set[int], make: Callable[[int], Step]) -> int:
+        """Append a node whose step is `make(value index)`."""
+        number = len(self.nodes)
+        ids = tuple(issue.id for issue in issues)
+        self.nodes.append(Node(min(i.cycle for i in issues), ids, needs, make(number)))
+        return number
+
+    # --- operands ---------------------------------------------------------------------------
+    def operand(self, issue: Issue, index: int) -> tuple[Fetch, set[int]]:
+        """How to get a source operand as a typed array, and the nodes it comes from."""
+        op, args = issue.op, issue.instruction.args
+        if index != PRODUCT and args[index] == IMMEDIATE:
+            bits = np.array(args[op.index("imm")], "<u4").view("<f4")
+            scalar = bits.astype(NUMPY_TYPES[DTYPES[args[op.index("dtype")]]])[()]
+            return (lambda values: scalar), set()
+        feeds = self.feeds[issue.id, index]
+        element = "f32" if index == PRODUCT else op.element(index, args)
+        return self.fetch(feeds, element)
+
+    def fetch(self, feeds: list[Feed], element: str) -> tuple[Fetch, set[int]]:
+        """Array [iterations, lanes] of `element` from one feed per byte stream."""
+        if self._is_element(feeds, element):
+            producer = feeds[0].single()
+            assert producer is not None
+            node = self.node(self.issues[producer])
+            return _take(node, feeds[0].iterations, self.issues[producer].instruction.count), {node}
+        read = self.typed_read(feeds, element)
+        if read is not None:
+            return (lambda values: values[read]), {read}
+        planes = [self.byte_plane(feed) for feed in feeds]
+        needs = set().union(*(needs for _, needs in planes))
+        if len(planes) == 1:
+            return planes[0][0], needs
+        fetches, dtype = [fetch for fetch, _ in planes], NUMPY_TYPES[element]
+
+        def stack(values: list[Array]) -> Array:
+            stacked = np.stack([fetch(values) for fetch in fetches], axis=-1)
+            return stacked if element == "w16" else stacked.view(dtype)[..., 0]
+
+        return stack, needs
+
+    def _is_element(self, feeds: list[Feed], element: str) -> bool:
+        """Whether whole elements of one producer arrive, byte planes in step."""
+        producer = feeds[0].single()
+        if producer is None or element == "w16":
+            return False
+        issue = self.issues[producer]
+        if issue.op.name == "mem.read":
+            return False
+        if feeds[0].byte[0] < 0 or issue.op.name == "mxm.abc":
+            return True
+        index = issue.op.driven
+        assert index is not None
+        made = issue.op.element(index, issue.instruction.args)
+        if made != element:
+            return False
+        return all(
+            feed.single() == producer
+            and bool((feed.byte == byte).all())
+            and np.array_equal(feed.iterations, feeds[0].iterations)
+            for byte, feed in enumerate(feeds)
+        )
+
+    def byte_plane(self, feed: Feed) -> tuple[Fetch, set[int]]:
+        """Array [iterations, lanes] of bytes, from one or several producers."""
+        parts: list[tuple[Ints, Fetch]] = []
+        needs: set[int] = set()
+        for producer in np.unique(feed.producers):
+            at = np.flatnonzero(feed.producers == producer)
+            fetch, node = self._bytes_of(self.issues[int(producer)], feed, at)
+            parts.append((at, fetch))
+            needs.add(node)
+        if len(parts) == 1:
+            return parts[0][1], needs
+        shape = (len(feed.producers), self.spec.lanes)
+
+        def merge(values: list[Array]) -> Array:
+            merged = np.empty(shape, np.uint8)
+            for at, fetch in parts:
+                merged[at] = fetch(values)
+            return merged
+
+        return merge, needs
+
+    def _bytes_of(self, issue: Issue, feed: Feed, at: Ints) -> tuple[Fetch, int]:
+        node, byte = self.node(issue), int(feed.byte[at[0]])
+        take = _take(node, feed.iterations[at], issue.instruction.count)
+        index = issue.op.driven
+        assert index is not None
+        width = WIDTHS[issue.op.element(index, issue.instruction.args)]
+        if width == 1:
+            return take, node
+
+        def plane(values: list[Array]) -> Array:
+            array = np.ascontiguousarray(take(values))
+            return array.view(np.uint8).reshape(*array.shape, width)[..., byte]
+
+        return plane, node
+
+    # --- reads ------------------------------------------------------------------------------
+    def typed_read(self, feeds: list[Feed], element: str, rows: int = 0) -> int | None:
+        """Node that reads an operand's byte planes as one typed array; None if they do not fit.
+
+        `rows` limits it to the first iterations.
+        """
+        members = self.read_members(feeds)
+        width = WIDTHS[element]
+        if members is None or width > GROUP or members[0].unit % width:
+            return None
+        if any(m.unit != members[0].unit + byte for byte, m in enumerate(members)):
+            return None
+        words = members[0].steps[feeds[0].iterations][: rows or None]
+        return self.read_rows(members, members[0].unit, words, element)
+
+    def read_members(self, feeds: list[Feed]) -> list[Issue] | None:
+        """The mem.read behind each feed, if all read the same words in step."""
+        members = []
+        for feed in feeds:
+            producer = feed.single()
+            if producer is None or self.issues[producer].op.name != "mem.read":
+                return None
+            members.append(self.issues[producer])
+        first = members[0].steps[feeds[0].iterations]
+        for member, feed in zip(members, feeds, strict=True):
+            if not np.array_equal(member.steps[feed.iterations], first):
+                return None
+        return members
+
+    def read_rows(self, members: list[Issue], index: int, words: Ints, element: str) -> int:
+        key = (tuple(m.id for m in members), words.tobytes(), element)
+        if key not in self._reads:
+            where, dtype = as_slice(words), NUMPY_TYPES[element]
+            constant = self.is_constant(index, words) and isinstance(where, slice)
+
+            def make(number: int) -> Step:
+                def step(state: State) -> None:
+                    view = state.sram.typed(index, dtype)[where]
+                    state.values[number] = view if constant else np.array(view)
+
+                return step
+
+            self._reads[key] = self.add(tuple(members), set(), make)
+        return self._reads[key]
+
+    def is_constant(self, index: int, words: Ints) -> bool:
+        """Whether all these words of a slice lie in one constant region of the program."""
+        low, high = int(words.min()), int(words.max())
+        return any(start <= low and high < stop for start, stop in self._constants.get(index, ()))
+
+    def node(self, issue: Issue) -> int:
+        """The node that produces an issue's value (for a read: its byte plane)."""
+        if issue.id not in self.node_of:
+            if issue.op.name == "mem.read":
+                self.node_of[issue.id] = self.read_rows([issue], issue.unit, issue.steps, "u8")
+            else:
+                self.node_of[issue.id] = self.builders[issue.family](self, issue)
+        return self.node_of[issue.id]
+
+
+Builders = Mapping[str, Callable[[Graph, Issue], int]]
+
+
+def _take(node: int, iterations: Ints, count: int) -> Fetch:
+    """Fetch some iterations of a node's value, without a copy where they are a progression."""
+    where = as_slice(iterations)
+    if isinstance(where, slice) and where == slice(0, count, 1):
+        return lambda values: values[node]
+    return lambda values: values[node][where]
+
+
+def as_slice(indices: Ints) -> slice | Ints:
+    """The slice that selects an increasing progression, or the indices themselves."""
+    if len(indices) == 1:
+        return slice(int(indices[0]), int(indices[0]) + 1, 1)
+    step = int(indices[1] - indices[0])
+    if step > 0 and bool((np.diff(indices) == step).all()):
+        return slice(int(indices[0]), int(indices[-1]) + 1, step)
+    return indices
+
+
+def _constant_ranges(program: Program) -> dict[int, list[tuple[int, int]]]:
+    ranges: dict[int, list[tuple[int, int]]] = {}
+    for region in program.constants:
+        for index in range(region.index, region.index + region.slices):
+            ranges.setdefault(index, []).append((region.address, region.address + region.words))
+    return ranges
+

@@ -1,0 +1,312 @@
+"""How each unit's instruction becomes a step: the operands fetched, the op's function applied."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from chip.errors import Misaligned
+from chip.isa import NO_STREAM, WIDTHS
+from chip.linker.graph import Array, Builders, Fetch, Graph, State, Step, as_slice
+from chip.linker.streams import PRODUCT
+from chip.linker.timeline import Issue, Ints
+from chip.linker.weights import Tiles
+from chip.numerics import Weights16
+from chip.program import COLUMN_PAIRS
+from chip.sram import GROUP
+
+
+def vxm(graph: Graph, issue: Issue) -> int:
+    fetches, needs = _operands(graph, issue)
+    function = issue.op.function
+    if len(fetches) == 1:
+        (a,) = fetches
+        return graph.add((issue,), needs, lambda k: lambda s: _set(s, k, function(a(s.values))))
+    a, b = fetches
+    return graph.add(
+        (issue,), needs, lambda k: lambda s: _set(s, k, function(a(s.values), b(s.values)))
+    )
+
+
+def sxm(graph: Graph, issue: Issue) -> int:
+    (a,), needs = _operands(graph, issue)
+    function, lanes = issue.op.function, graph.maps[issue.arg("map")]
+    size = graph.spec.superlane_lanes if issue.op.name == "sxm.distribute" else graph.spec.lanes
+    if len(lanes) != size:
+        raise issue.hazard(Misaligned, f"map {issue.arg('map')} has {len(lanes)} lanes, not {size}")
+    return graph.add((issue,), needs, lambda k: lambda s: _set(s, k, function(lanes, a(s.values))))
+
+
+def receive(graph: Graph, issue: Issue) -> int:
+    return graph.add((issue,), set(), lambda k: lambda s: _set(s, k, s.received[issue.id]))
+
+
+def send(graph: Graph, issue: Issue) -> int:
+    (a,), needs = _operands(graph, issue)
+
+    def make(number: int) -> Step:
+        def step(state: State) -> None:
+            state.sent[issue.id] = np.ascontiguousarray(a(state.values))
+
+        return step
+
+    return graph.add((issue,), needs, make)
+
+
+def gather(graph: Graph, issue: Issue) -> int:
+    (lanes,), needs = _operands(graph, issue)
+    base, count, function, unit = issue.arg("base"), issue.arg("words"), issue.op.function, issue.unit
+    return graph.add(
+        (issue,),
+        needs,
+        lambda k: lambda s: _set(s, k, function(s.sram, unit, base, count, lanes(s.values))),
+    )
+
+
+def write(graph: Graph, issue: Issue) -> int:
+    """One byte plane to one slice; `write_groups` has taken those that make whole elements."""
+    fetches, needs = _operands(graph, issue)
+    function, unit = issue.op.function, issue.unit
+    if issue.op.name == "mem.scatter":
+        base, count = issue.arg("base"), issue.arg("words")
+        lanes, a = fetches
+        return graph.add(
+            (issue,),
+            needs,
+            lambda k: lambda s: function(s.sram, unit, base, count, lanes(s.values), a(s.values)),
+        )
+    (a,), where = fetches, issue.steps
+    return graph.add(
+        (issue,), needs, lambda k: lambda s: function(s.sram, unit, where, a(s.values))
+    )
+
+
+def write_groups(graph: Graph) -> None:
+    """Join the writes of an element's byte planes into neighbouring slices to typed writes."""
+    groups: dict[Any, list[Issue]] = {}
+    for issue in graph.issues:
+        if issue.op.name != "mem.write":
+            continue
+        (feed,) = graph.feeds[issue.id, 1]
+        producer, byte = feed.single(), int(feed.byte[0])
+        if producer is not None:
+            iterations = feed.iterations.tobytes()
+            key = (producer, issue.unit - byte, issue.instruction.args[0], iterations)
+            groups.setdefault((*key, issue.instruction.loops), []).append(issue)
+    for (producer, first, *_), members in groups.items():
+        source = graph.issues[producer]
+        index = source.op.driven
+        assert index is not None
+        element = source.op.element(index, source.instruction.args)
+        width = WIDTHS[element]
+        units = sorted(m.unit for m in members)
+        if 1 < width <= GROUP and first % width == 0 and units == [*range(first, first + width)]:
+            _typed_write(graph, sorted(members, key=lambda m: m.unit), element)
+
+
+def _typed_write(graph: Graph, members: list[Issue], element: str) -> None:
+    feeds = [graph.feeds[m.id, 1][0] for m in members]
+    if [int(f.byte[0]) for f in feeds] != [*range(len(feeds))]:
+        return
+    fetch, needs = graph.fetch(feeds, element)
+    index, where = members[0].unit, as_slice(members[0].steps)
+
+    def make(number: int) -> Step:
+        def step(state: State) -> None:
+            values = fetch(state.values)
+            state.sram.typed(index, values.dtype)[where] = values
+
+        return step
+
+    node = graph.add(tuple(members), needs, make)
+    for member in members:
+        graph.node_of[member.id] = node
+
+
+def acc(graph: Graph, issue: Issue) -> int:
+    fetch, needs = graph.operand(issue, PRODUCT)
+    mode, slots, unit = issue.arg("mode"), issue.steps, issue.unit
+    depth = graph.spec.accumulator_depth
+    if slots.min() < 0 or slots.max() >= depth:
+        raise issue.hazard(Misaligned, f"accumulator {int(slots.max())} of {depth}")
+    if len(np.unique(slots)) < len(slots) and mode:
+        raise issue.hazard(Misaligned, "an adding ACC names one accumulator twice")
+    where, function = as_slice(slots), issue.op.function
+    emits = issue.arg("out") != NO_STREAM
+
+    def make(number: int) -> Step:
+        def step(state: State) -> None:
+            value = function(state.accumulators[unit], mode, where, fetch(state.values))
+            if emits:
+                state.values[number] = value
+
+        return step
+
+    return graph.add((issue,), needs, make)
+
+
+def abc(graph: Graph, issue: Issue, tiles: Tiles) -> int:
+    """Products of an ABC: one matrix product for all its tiles and activations where it can be."""
+    operand = issue.op.index("a")
+    feeds = graph.feeds[issue.id, operand]
+    count = tiles.loads.shape[0]
+    shared = _shared_rows(graph, feeds, tiles)
+    if shared is not None:
+        node = graph.typed_read(feeds, "f16", shared)
+        assert node is not None
+        fetch, needs = (lambda values: values[node]), {node}
+    else:
+        fetch, needs = graph.fetch(feeds, "f16")
+    columns = tiles.first_column[:, None] + np.arange(COLUMN_PAIRS)
+    columns = columns.ravel()
+    place = as_slice(columns)
+    matrices, more = _tile_matrices(graph, tiles, shared is not None or count == 1)
+    shape = (len(issue.cycles), graph.spec.lanes)
+    groups = [np.flatnonzero(tiles.tile == t) for t in range(count)]
+
+    def make(number: int) -> Step:
+        def step(state: State) -> None:
+            x = fetch(state.values)
+            product = np.zeros(shape, np.float32)
+            weights = matrices(state)
+            if shared is not None:
+                dots = weights[0].dot(x).reshape(len(x), count, -1).swapaxes(0, 1)
+                product.reshape(count, len(x), -1)[:, :, place] = dots
+            elif count == 1:
+                product[:, place] = weights[0].dot(x)
+            else:
+                for rows, weight in zip(groups, weights, strict=True):
+                    product[rows[:, None], columns] = weight.dot(x[rows])
+            state.values[number] = product
+
+        return step
+
+    return graph.add((issue,), needs | more, make)
+
+
+def _shared_rows(graph: Graph, feeds: list[Any], tiles: Tiles) -> int | None:
+    """Number of activations, if every tile meets the same ones, read from SRAM, in equal order."""
+    count, total = tiles.loads.shape[0], len(tiles.tile)
+    rows = total // count
+    if count == 1 or not np.array_equal(tiles.tile, np.repeat(np.arange(count), rows)):
+        return None
+    members = graph.read_members(feeds)
+    if members is None:
+        return None
+    words = members[0].steps[feeds[0].iterations].reshape(count, rows)
+    return rows if bool((words == words[0]).all()) else None
+
+
+def _tile_matrices(
+    graph: Graph, tiles: Tiles, joined: bool
+) -> tuple[Callable[[State], list[Weights16]], set[int]]:
+    """The weight blocks [columns, lanes] of an ABC's tiles; one block for all if `joined`.
+
+    Blocks that rest in constant regions are gathered once per chip and kept.
+    """
+    gathered = _columns_in_sram(graph, tiles)
+    if gathered is None:
+        return _streamed_matrices(graph, tiles, joined)
+    members, index, words = gathered
+    blocks = [words.ravel()] if joined else list(words)
+    if graph.is_constant(index, words):
+        keys = [(index, block.tobytes()) for block in blocks]
+
+        def constant(state: State) -> list[Weights16]:
+            found = []
+            for key, block in zip(keys, blocks, strict=True):
+                if key not in state.weights:
+                    state.weights[key] = Weights16(gather_columns(state, index, block))
+                found.append(state.weights[key])
+            return found
+
+        return constant, set()
+
+    def make(number: int) -> Step:
+        def step(state: State) -> None:
+            state.values[number] = gather_columns(state, index, words.ravel())
+
+        return step
+
+    node = graph.add(tuple(members), set(), make)
+
+    def resident(state: State) -> list[Weights16]:
+        return [Weights16(part) for part in np.split(state.values[node], len(blocks))]
+
+    return resident, {node}
+
+
+def gather_columns(state: State, index: int, words: Ints) -> Array:
+    """fp16 columns [8 * words, lanes] at rest in layout "columns" from slice `index` on."""
+    where = as_slice(words)
+    groups = [
+        state.sram.group(index + first)[where].view(np.float16)
+        for first in range(0, 2 * COLUMN_PAIRS, GROUP)
+    ]
+    stacked = np.stack(groups, axis=1)  # [words, groups, lanes, pairs of a group]
+    return stacked.swapaxes(2, 3).reshape(len(words) * COLUMN_PAIRS, -1)
+
+
+def _columns_in_sram(graph: Graph, tiles: Tiles) -> tuple[list[Issue], int, Ints] | None:
+    """(reads, first slice, words [tiles, loads]) if the tiles come straight from 16 slices."""
+    members: dict[int, Issue] = {}
+    words = np.empty(tiles.loads.shape[:2], np.int64)
+    index = -1
+    for owner in np.unique(tiles.loads[:, :, 0]):
+        reads = graph.read_members(graph.feeds[int(owner), 1])
+        if reads is None or reads[0].unit % GROUP or index not in (-1, reads[0].unit):
+            return None
+        index = reads[0].unit
+        if any(r.unit != index + number for number, r in enumerate(reads)):
+            return None
+        mine = tiles.loads[:, :, 0] == owner
+        feed = graph.feeds[int(owner), 1][0]
+        words[mine] = reads[0].steps[feed.iterations[tiles.loads[:, :, 1][mine]]]
+        members.update({r.id: r for r in reads})
+    return list(members.values()), index, words
+
+
+def _streamed_matrices(
+    graph: Graph, tiles: Tiles, joined: bool
+) -> tuple[Callable[[State], list[Weights16]], set[int]]:
+    """Weights that come from elsewhere than one 16-slice group: assembled byte by byte."""
+    needs: set[int] = set()
+    parts: list[tuple[Any, Ints, Fetch]] = []
+    for owner in np.unique(tiles.loads[:, :, 0]):
+        fetch, more = graph.fetch(graph.feeds[int(owner), 1], "w16")
+        mine = tiles.loads[:, :, 0] == owner
+        parts.append((mine, tiles.loads[:, :, 1][mine], fetch))
+        needs |= more
+    shape = (*tiles.loads.shape[:2], graph.spec.lanes, COLUMN_PAIRS)
+
+    def assemble(state: State) -> list[Weights16]:
+        loads = np.empty(shape, np.float16)
+        for mine, iterations, fetch in parts:
+            loads[mine] = fetch(state.values)[iterations].view(np.float16)
+        columns = loads.swapaxes(2, 3).reshape(shape[0], -1, shape[2])
+        return [Weights16(block) for block in ([columns.reshape(-1, shape[2])] if joined else columns)]
+
+    return assemble, needs
+
+
+def _operands(graph: Graph, issue: Issue) -> tuple[list[Fetch], set[int]]:
+    found = [graph.operand(issue, index) for index in issue.op.sources]
+    return [fetch for fetch, _ in found], set().union(*(needs for _, needs in found))
+
+
+def _set(state: State, number: int, value: Array) -> None:
+    state.values[number] = value
+
+
+def builders(tiles: dict[int, Tiles]) -> Builders:
+    """The step builder of each queue family whose instructions have a step of their own."""
+    return {
+        "vxm": vxm,
+        "sxm": sxm,
+        "mem.r": gather,
+        "mem.w": write,
+        "mxm.acc": acc,
+        "mxm.abc": lambda graph, issue: abc(graph, issue, tiles[issue.id]),
+        "c2c.s": send,
+        "c2c.r": receive,
+    }

@@ -1,0 +1,205 @@
+"""Second pass: who feeds whom. Every consumer's diagonals are matched to their drivers.
+
+A value driven at position p in cycle t travels on the diagonal k = t - p (with p counted along
+the direction of travel), so a driver owns the key (k, p) and a consumer at q reads the greatest
+key of its diagonal below (k, q): the nearest driver strictly upstream. ALU results and MXM
+products are channels of zero length with the same rule.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from chip.errors import EmptyStream, Misaligned, Overwritten, StreamConflict
+from chip.isa import ALU_BASE, IMMEDIATE, NO_STREAM, STREAM_CODES, WIDTHS
+from chip.linker.timeline import Issue
+from chip.spec import ChipSpec
+
+Ints = npt.NDArray[np.int64]
+PRODUCT_BASE = 160  # channels of the MXM products, after the codes an operand can name
+PRODUCT = 9  # pseudo operand: the product an ACC takes from its plane pair
+
+
+@dataclass(frozen=True)
+class Feed:
+    """Where one byte stream of an operand comes from, iteration by iteration.
+
+    `producers` [n] are issue ids, `iterations` [n] the producer's iterations, `byte` which byte
+    plane of the producer's element.
+    """
+
+    producers: Ints
+    iterations: Ints
+    byte: Ints
+
+    def single(self) -> int | None:
+        """The producer, if there is only one."""
+        first = int(self.producers[0])
+        return first if bool((self.producers == first).all()) else None
+
+
+Feeds = dict[tuple[int, int], list[Feed]]  # (issue id, operand) -> one Feed per byte stream
+
+
+def drive_of(issue: Issue) -> tuple[int, int] | None:
+    """(first channel, width) of what an issue drives; None if nothing."""
+    index = issue.op.driven
+    if index is None:
+        return (PRODUCT_BASE + issue.unit, 1) if issue.op.name == "mxm.abc" else None
+    code = issue.instruction.args[index]
+    return code, WIDTHS[issue.op.element(index, issue.instruction.args)]
+
+
+def resolve(issues: list[Issue], spec: ChipSpec) -> Feeds:
+    """Match every stream operand to its producers; raises the stream hazards."""
+    drivers: dict[int, list[tuple[Ints, Issue, int]]] = {}
+    readers: dict[int, list[tuple[Ints, Issue, int, int]]] = {}
+    for issue in issues:
+        _collect_drives(issue, spec, drivers)
+        _collect_reads(issue, spec, readers)
+    table = _Resolver(issues, spec)
+    for channel in sorted(readers):
+        table.match(channel, drivers.get(channel, []), readers[channel])
+    for channel in sorted(set(drivers) - set(readers)):
+        table.sorted_drivers(drivers[channel])
+    for (issue_id, operand), feeds in table.feeds.items():
+        _check_types(issues, issues[issue_id], operand, feeds)
+    return table.feeds
+
+
+def _collect_drives(
+    issue: Issue, spec: ChipSpec, drivers: dict[int, list[tuple[Ints, Issue, int]]]
+) -> None:
+    driven = drive_of(issue)
+    if driven is None:
+        return
+    code, width = driven
+    ready = issue.cycles + spec.d_func(issue.op.timing)
+    if issue.op.name == "mxm.abc":
+        drivers.setdefault(code, []).append((ready * spec.positions, issue, 0))
+    elif code != NO_STREAM:
+        _check_group(issue, code, width)
+        along = spec.along(code // spec.streams, issue.position)
+        keys = (ready - along) * spec.positions + along
+        for byte in range(width):
+            drivers.setdefault(code + byte, []).append((keys, issue, byte))
+    if issue.family == "vxm":
+        drivers.setdefault(ALU_BASE + issue.unit, []).append((ready * spec.positions, issue, -1))
+
+
+def _collect_reads(
+    issue: Issue, spec: ChipSpec, readers: dict[int, list[tuple[Ints, Issue, int, int]]]
+) -> None:
+    for operand in issue.op.sources:
+        code = issue.instruction.args[operand]
+        if code < STREAM_CODES:
+            width = WIDTHS[issue.op.element(operand, issue.instruction.args)]
+            _check_group(issue, code, width)
+            along = spec.along(code // spec.streams, issue.position)
+            keys = (issue.cycles - along) * spec.positions + along
+            for byte in range(width):
+                readers.setdefault(code + byte, []).append((keys, issue, operand, byte))
+        elif code < ALU_BASE + spec.vxm_alus and issue.family == "vxm":
+            keys = issue.cycles * spec.positions + 1
+            readers.setdefault(code, []).append((keys, issue, operand, 0))
+        elif code != IMMEDIATE or issue.family != "vxm":
+            raise issue.hazard(Misaligned, f"operand {operand} names no stream or ALU: {code}")
+    if issue.op.name == "mxm.acc":
+        keys = issue.cycles * spec.positions + 1
+        readers.setdefault(PRODUCT_BASE + issue.unit, []).append((keys, issue, PRODUCT, 0))
+
+
+def _check_group(issue: Issue, code: int, width: int) -> None:
+    if code % width or code + width > STREAM_CODES:
+        raise issue.hazard(Misaligned, f"stream {code} does not start a group of {width}")
+
+
+class _Resolver:
+    """Matches one channel at a time and gathers the feeds."""
+
+    def __init__(self, issues: list[Issue], spec: ChipSpec) -> None:
+        self.issues, self.spec, self.feeds = issues, spec, Feeds()
+
+    def sorted_drivers(
+        self, drivers: list[tuple[Ints, Issue, int]]
+    ) -> tuple[Ints, Ints, Ints, Ints]:
+        """(keys, issue ids, iterations, bytes) by key; raises on two drivers of one slot."""
+        if not drivers:
+            none = np.zeros(0, np.int64)
+            return none, none, none, none
+        keys = np.concatenate([keys for keys, _, _ in drivers])
+        sizes = [len(keys) for keys, _, _ in drivers]
+        ids = np.repeat([issue.id for _, issue, _ in drivers], sizes)
+        planes = np.repeat([byte for _, _, byte in drivers], sizes)
+        iterations = np.concatenate([np.arange(size) for size in sizes])
+        order = np.argsort(keys, kind="stable")
+        keys, ids = keys[order], ids[order]
+        twice = np.flatnonzero(keys[1:] == keys[:-1])
+        if len(twice):
+            first, second = (self.issues[int(ids[twice[0] + i])] for i in (0, 1))
+            detail = f"drives the same slot as {first.queue}: {first.instruction}"
+            raise second.hazard(StreamConflict, detail, None, (first,))
+        return keys, ids, iterations[order], planes[order]
+
+    def match(
+        self,
+        channel: int,
+        drivers: list[tuple[Ints, Issue, int]],
+        readers: list[tuple[Ints, Issue, int, int]],
+    ) -> None:
+        keys, ids, iterations, planes = self.sorted_drivers(drivers)
+        wanted = np.concatenate([entry[0] for entry in readers])
+        found = np.searchsorted(keys, wanted) - 1
+        width = self.spec.positions
+        missing = found < 0
+        if len(keys):
+            missing |= keys[found] // width != wanted // width
+        start = 0
+        for entry_keys, issue, operand, byte in readers:
+            part = slice(start, start + len(entry_keys))
+            start += len(entry_keys)
+            if missing[part].any():
+                late = int(np.flatnonzero(missing[part])[0])
+                cycle = int(issue.cycles[late])
+                raise issue.hazard(EmptyStream, f"stream {channel} carries nothing then", cycle)
+            at = found[part]
+            feed = Feed(ids[at], iterations[at], planes[at])
+            self._check_names(issue, operand, feed)
+            self.feeds.setdefault((issue.id, operand), []).append(feed)
+
+    def _check_names(self, issue: Issue, operand: int, feed: Feed) -> None:
+        names = issue.instruction.names
+        if not names or operand == PRODUCT:
+            return
+        wanted = names[issue.op.sources.index(operand)]
+        if not wanted:
+            return
+        for producer in np.unique(feed.producers):
+            other = self.issues[int(producer)]
+            name = other.instruction.names[-1] if other.instruction.names else 0
+            if name and name != wanted:
+                at = int(np.flatnonzero(feed.producers == producer)[0])
+                detail = f"wants value {wanted}, {other.queue} put value {name} over it"
+                raise issue.hazard(Overwritten, detail, int(issue.cycles[at]), (other,))
+
+
+def _check_types(issues: list[Issue], issue: Issue, operand: int, feeds: list[Feed]) -> None:
+    """A wide operand is fed by bytes, or by one element of its own type, in order."""
+    if operand == PRODUCT:
+        return
+    wanted = issue.op.element(operand, issue.instruction.args)
+    if WIDTHS[wanted] == 1:
+        return
+    for byte, feed in enumerate(feeds):
+        for producer in np.unique(feed.producers):
+            other = issues[int(producer)]
+            index = other.op.driven
+            assert index is not None
+            made = other.op.element(index, other.instruction.args)
+            raw = WIDTHS[made] == 1
+            forwarded = feed.byte[0] < 0
+            in_order = forwarded or bool((feed.byte[feed.producers == producer] == byte).all())
+            if not raw and (made != wanted or not in_order) and wanted != "w16":
+                detail = f"operand {operand} is {wanted}, fed by byte planes of {made}"
+                raise issue.hazard(Misaligned, detail, None, (other,))

@@ -1,0 +1,200 @@
+"""First pass: the issue cycles, addresses and unit of every instruction, with the local hazards."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from chip.errors import (
+    AddressError,
+    BankConflict,
+    ConstantWritten,
+    HazardError,
+    ProgramError,
+    QueueConflict,
+)
+from chip.isa import Op, lookup
+from chip.program import Instruction, Program
+from chip.spec import EAST, WEST, ChipSpec
+
+Ints = npt.NDArray[np.int64]
+STORY_LINES = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Issue:
+    """One instruction on the time axis of its chip; cycles are relative to the program's start."""
+
+    id: int
+    chip: int
+    queue: str
+    family: str
+    unit: int
+    cycle: int
+    instruction: Instruction
+    op: Op
+    position: int
+
+    def _progression(self, first: int, column: int) -> Ints:
+        (n, *outer), (m, *inner) = self.instruction.loops
+        steps = np.arange(n)[:, None] * outer[column] + np.arange(m)[None, :] * inner[column]
+        return first + steps.ravel()
+
+    @cached_property
+    def cycles(self) -> Ints:
+        """Issue cycle of every iteration."""
+        return self._progression(self.cycle, 0)
+
+    @cached_property
+    def steps(self) -> Ints:
+        """Value of the stepped operand (address, column or slot) in every iteration."""
+        index = self.op.stepped
+        assert index is not None
+        return self._progression(self.instruction.args[index], 1)
+
+    @property
+    def last_cycle(self) -> int:
+        return self.cycle + self.instruction.span_cycles
+
+    def arg(self, name: str) -> int:
+        return self.instruction.args[self.op.index(name)]
+
+    def hazard(
+        self,
+        kind: type[HazardError],
+        detail: str,
+        cycle: int | None = None,
+        story: tuple["Issue", ...] = (),
+    ) -> HazardError:
+        lines = tuple(f"{i.queue} cycle {i.cycle}: {i.instruction}" for i in story[-STORY_LINES:])
+        at = self.cycle if cycle is None else cycle
+        return kind(self.chip, self.queue, at, str(self.instruction), detail, lines)
+
+
+def timeline(program: Program, spec: ChipSpec) -> list[Issue]:
+    """All instructions of a program in order of issue; raises on loops that collide."""
+    placed = sorted(program.instructions(), key=lambda item: (item[1], item[0]))
+    issues = []
+    for number, (queue, cycle, instruction) in enumerate(placed):
+        family, unit, position = locate(queue, spec)
+        op = lookup(instruction.op)
+        issue = Issue(
+            number, program.chip, queue, family, unit, cycle, instruction, op, position
+        )
+        (n, outer, _), (m, inner, _) = instruction.loops
+        if n > 1 and (m - 1) * inner >= outer:
+            raise issue.hazard(QueueConflict, "the inner loop runs into the next outer iteration")
+        issues.append(issue)
+    return issues
+
+
+def locate(queue: str, spec: ChipSpec) -> tuple[str, int, int]:
+    """(family, unit, stream-register position) of a queue name such as `mem.r:12`."""
+    family, _, index = queue.partition(":")
+    limits = {
+        "mem.r": spec.slices,
+        "mem.w": spec.slices,
+        "vxm": spec.vxm_alus,
+        "sxm": 2 * spec.sxm_queues,
+        "mxm.lw": 2,
+        "mxm.iw": 2,
+        "mxm.abc": 2,
+        "mxm.acc": 2,
+        "c2c.s": spec.c2c_ports,
+        "c2c.r": spec.c2c_ports,
+    }
+    if family not in limits or not index.isdigit() or int(index) >= limits[family]:
+        raise ProgramError(f"no queue {queue!r} on chip {spec.name}")
+    unit = int(index)
+    if family.startswith("mem"):
+        return family, unit, spec.slice_position(unit)
+    if family == "vxm":
+        return family, unit, spec.vxm_position
+    if family == "sxm":
+        return family, unit, spec.edge_position("sxm", unit // spec.sxm_queues)
+    if family.startswith("mxm"):
+        return family, unit, spec.edge_position("mxm", unit)
+    return family, unit, spec.edge_position("c2c", WEST if unit % 2 else EAST)
+
+
+def check_memory(issues: list[Issue], program: Program, spec: ChipSpec) -> None:
+    """Addresses in range, one bank port per cycle, constant regions never written."""
+    constants = _constant_words(program)
+    by_slice: dict[int, list[Issue]] = {}
+    for issue in issues:
+        if not issue.family.startswith("mem"):
+            continue
+        _check_range(issue, spec)
+        if issue.family == "mem.w" and issue.unit in constants:
+            _check_not_constant(issue, constants[issue.unit])
+        by_slice.setdefault(issue.unit, []).append(issue)
+    for accesses in by_slice.values():
+        _check_banks(accesses, spec)
+
+
+def words(issue: Issue) -> tuple[int, int]:
+    """Lowest and highest SRAM word an access can touch."""
+    if issue.op.stepped is None:
+        base = issue.arg("base")
+        return base, base + issue.arg("words") - 1
+    (n, _, outer), (m, _, inner) = issue.instruction.loops
+    first = issue.instruction.args[issue.op.stepped]
+    ends = [(n - 1) * outer, (m - 1) * inner]
+    return first + sum(min(0, e) for e in ends), first + sum(max(0, e) for e in ends)
+
+
+def _check_range(issue: Issue, spec: ChipSpec) -> None:
+    low, high = words(issue)
+    if low < 0 or high >= spec.slice_words or high < low:
+        raise issue.hazard(AddressError, f"words {low}..{high} of a {spec.slice_words}-word slice")
+    if issue.op.stepped is None and spec.bank(low) != spec.bank(high):
+        raise issue.hazard(AddressError, f"region {low}..{high} lies in two banks")
+
+
+def _constant_words(program: Program) -> dict[int, list[tuple[int, int]]]:
+    constants: dict[int, list[tuple[int, int]]] = {}
+    for region in program.constants:
+        for index in range(region.index, region.index + region.slices):
+            constants.setdefault(index, []).append((region.address, region.address + region.words))
+    return constants
+
+
+def _check_not_constant(issue: Issue, ranges: list[tuple[int, int]]) -> None:
+    low, high = words(issue)
+    for start, stop in ranges:
+        if low < stop and start <= high:
+            touched = range(low, high + 1) if issue.op.stepped is None else issue.steps
+            hit = [int(w) for w in touched if start <= w < stop]
+            if hit:
+                raise issue.hazard(ConstantWritten, f"word {hit[0]} of slice {issue.unit}")
+
+
+def _check_banks(accesses: list[Issue], spec: ChipSpec) -> None:
+    """A slice serves a read and a write in one cycle only from opposite banks."""
+    writes = [i for i in accesses if i.family == "mem.w"]
+    reads = [i for i in accesses if i.family == "mem.r"]
+    if not writes or not reads:
+        return
+    write_keys, write_of = _bank_keys(writes, spec)
+    order = np.argsort(write_keys, kind="stable")
+    write_keys, write_of = write_keys[order], write_of[order]
+    read_keys, read_of = _bank_keys(reads, spec)
+    at = np.minimum(np.searchsorted(write_keys, read_keys), len(write_keys) - 1)
+    clash = np.flatnonzero(write_keys[at] == read_keys)
+    if len(clash):
+        key, reader = int(read_keys[clash[0]]), reads[read_of[clash[0]]]
+        writer = writes[write_of[at[clash[0]]]]
+        cycle, bank = divmod(key, spec.slice_banks)
+        detail = f"slice {reader.unit} bank {bank} is written in the same cycle"
+        raise reader.hazard(BankConflict, detail, cycle, (writer,))
+
+
+def _bank_keys(accesses: list[Issue], spec: ChipSpec) -> tuple[Ints, Ints]:
+    keys, owners = [], []
+    for number, issue in enumerate(accesses):
+        fixed = issue.op.stepped is None
+        where = np.full_like(issue.cycles, issue.arg("base")) if fixed else issue.steps
+        keys.append(issue.cycles * spec.slice_banks + where // spec.bank_words)
+        owners.append(np.full(len(where), number))
+    return np.concatenate(keys), np.concatenate(owners)

@@ -1,0 +1,25 @@
+"""What the arithmetic units compute, bit for bit the same on every host, BLAS and thread count."""
+
+from chip.numerics.backend import Backend, default_backend, make_backend, set_backend
+from chip.numerics.convert import to_fp16, to_fp32, to_int
+from chip.numerics.fp16 import Weights16
+from chip.numerics.functions import canonical, divide, exp, reciprocal, rsqrt, tanh
+from chip.numerics.int8 import Weights8
+
+__all__ = [
+    "Backend",
+    "Weights8",
+    "Weights16",
+    "canonical",
+    "default_backend",
+    "divide",
+    "exp",
+    "make_backend",
+    "reciprocal",
+    "rsqrt",
+    "set_backend",
+    "tanh",
+    "to_fp16",
+    "to_fp32",
+    "to_int",
+]

@@ -1,0 +1,59 @@
+"""Conversions between the VXM's types: round to nearest, ties to even, everywhere.
+
+NaN becomes the canonical quiet NaN of a float type (fp32 0x7fc00000, fp16 0x7e00) and 0 as an
+integer. Integers always saturate; fp16 overflows to infinity unless told to saturate.
+"""
+
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from chip.numerics.exact import Float16, Float32
+from chip.numerics.functions import canonical
+
+Number = npt.NDArray[Any]
+Integer = TypeVar("Integer", np.int8, np.int16, np.int32)
+
+_NAN16 = np.uint16(0x7E00).view(np.float16)
+_MAX16 = np.float16(65504)
+
+
+def to_fp16(x: Number, saturate: bool = False) -> Float16:
+    """Round fp32 or an integer type to fp16, once, to nearest even.
+
+    From 65520 on that is an infinity, or with `saturate` the largest number, 65504. An infinity
+    saturates too; NaN stays NaN.
+    """
+    if x.dtype.kind == "i":
+        x = x.astype(np.float64)  # int32 has more digits than fp32: avoid rounding twice
+    with np.errstate(over="ignore", under="ignore"):
+        out = x.astype(np.float16)
+    if saturate:
+        np.clip(out, -_MAX16, _MAX16, out=out)
+    unordered = np.isnan(x)
+    if unordered.any():
+        out[unordered] = _NAN16
+    return out
+
+
+def to_fp32(x: Number) -> Float32:
+    """Widen fp16, int8 and int16 exactly; round int32 to nearest even."""
+    out = x.astype(np.float32)
+    return canonical(out) if x.dtype.kind == "f" else out
+
+
+def to_int(x: Number, dtype: type[Integer]) -> npt.NDArray[Integer]:
+    """Round fp16 or fp32 to nearest even, or narrow an integer, saturating at `dtype`'s bounds."""
+    bounds = np.iinfo(dtype)
+    if x.dtype.kind == "i":
+        return np.clip(
+            x, max(bounds.min, np.iinfo(x.dtype).min), min(bounds.max, np.iinfo(x.dtype).max)
+        ).astype(dtype)
+    # float64 holds the bounds of int32, fp32 does not.
+    wide = np.rint(x, dtype=np.float64)
+    np.clip(wide, bounds.min, bounds.max, out=wide)
+    unordered = np.isnan(wide)
+    if unordered.any():
+        wide[unordered] = 0.0
+    return wide.astype(dtype)

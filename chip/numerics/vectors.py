@@ -1,0 +1,167 @@
+"""LLVM vector code for the inner loops of `chip.numerics.compiled`, as numba intrinsics.
+
+Written out because the automatic vectoriser takes the vector length from the widest type, the
+float64 sum, and converts four numbers at a time. LLVM splits these vectors to what the host has.
+A change here does not invalidate numba's cache of `compiled.py`: remove its __pycache__.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.core.registry import cpu_target
+from numba.extending import intrinsic
+
+from chip.numerics.backend import GRAIN
+
+_FEATURES = cpu_target.target_context.codegen().magic_tuple()[-1]
+_HALF_IN_HARDWARE = "+f16c" in _FEATURES or "+fullfp16" in _FEATURES
+_AHEAD_LANES = 1536  # prefetch distance, a few rows
+_I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
+_FLOAT, _DOUBLE = ir.FloatType(), ir.DoubleType()
+_CONTRACT = ("contract",)  # a fused multiply-add is welcome: the product is exact anyway
+
+
+def _widen16(_typing: Any, bits: Any, start: Any, floats: Any, count: Any) -> Any:
+    """Convert bits.flat[start : start + count] from fp16 to floats[:count]."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        source = builder.gep(_data(context, builder, signature, args, 0), [args[1]])
+        target = _data(context, builder, signature, args, 2)
+        with cgutils.for_range_slice(builder, _I64(0), args[3], _I64(GRAIN), inc=True) as (i, _):
+            _prefetch(builder, builder.gep(source, [builder.add(i, _I64(_AHEAD_LANES))]))
+            wide = _half_to_float(builder, _load(builder, source, i, _I16, GRAIN))
+            builder.store(wide, _at(builder, target, i, _FLOAT, GRAIN), align=4)
+        return context.get_dummy_value()
+
+    return types.void(bits, types.intp, floats, types.intp), codegen
+
+
+widen16 = intrinsic(_widen16)
+
+
+def dots16(rows: int) -> Callable[..., None]:
+    """Return a function: sums[r] = float64 dot of row r of a small buffer with x.flat[start:]."""
+
+    def dots(_typing: Any, buffer: Any, x: Any, start: Any, lanes: Any, sums: Any) -> Any:
+        element = _FLOAT if buffer.dtype == types.float32 else _DOUBLE
+
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            weights = _data(context, builder, signature, args, 0)
+            activations = builder.gep(_data(context, builder, signature, args, 1), [args[2]])
+            wide = ir.VectorType(_DOUBLE, GRAIN // 2)
+
+            def step(offset: Any, totals: list[Any]) -> None:
+                x_part = _load(builder, activations, offset, _DOUBLE, GRAIN // 2)
+                for r, total in enumerate(totals):
+                    place = builder.add(offset, builder.mul(args[3], _I64(r)))
+                    part = _load(builder, weights, place, element, GRAIN // 2)
+                    part = builder.fpext(part, wide) if element is _FLOAT else part
+                    product = builder.fmul(part, x_part, flags=_CONTRACT)
+                    sum_ = builder.fadd(builder.load(total), product, flags=_CONTRACT)
+                    builder.store(sum_, total)
+
+            totals = _accumulate(builder, wide, rows, args[3], GRAIN // 2, step)
+            _store_sums(builder, _data(context, builder, signature, args, 4), totals, builder.fadd)
+            return context.get_dummy_value()
+
+        return types.void(buffer, x, types.intp, types.intp, sums), codegen
+
+    return intrinsic(dots)  # type: ignore[no-any-return]
+
+
+def dots8(rows: int) -> Callable[..., None]:
+    """Return a function: sums[r] = int32 dot of int8 row n + r of w with int16 row m of x."""
+
+    def dots(_typing: Any, w: Any, n: Any, x: Any, m: Any, lanes: Any, sums: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            weights = _data(context, builder, signature, args, 0)
+            weights = builder.gep(weights, [builder.mul(args[1], args[4])])
+            activations = _data(context, builder, signature, args, 2)
+            activations = builder.gep(activations, [builder.mul(args[3], args[4])])
+            wide = ir.VectorType(_I32, GRAIN)
+            evens, odds = (_indices(range(first, GRAIN, 2)) for first in (0, 1))
+
+            def step(offset: Any, totals: list[Any]) -> None:
+                x_part = builder.sext(_load(builder, activations, offset, _I16, GRAIN), wide)
+                for r, total in enumerate(totals):
+                    place = builder.add(offset, builder.mul(args[4], _I64(r)))
+                    _prefetch(builder, builder.gep(weights, [builder.add(place, _I64(3072))]))
+                    part = builder.sext(_load(builder, weights, place, _I8, GRAIN), wide)
+                    product = builder.mul(part, x_part)
+                    # Adding neighbours is what makes this one multiply-add instruction.
+                    pairs = builder.add(
+                        builder.shuffle_vector(product, product, evens),
+                        builder.shuffle_vector(product, product, odds),
+                    )
+                    builder.store(builder.add(builder.load(total), pairs), total)
+
+            totals = _accumulate(builder, ir.VectorType(_I32, GRAIN // 2), rows, args[4], GRAIN, step)
+            _store_sums(builder, _data(context, builder, signature, args, 5), totals, builder.add)
+            return context.get_dummy_value()
+
+        return types.void(w, types.intp, x, types.intp, types.intp, sums), codegen
+
+    return intrinsic(dots)  # type: ignore[no-any-return]
+
+
+def _accumulate(builder: Any, kind: Any, rows: int, lanes: Any, stride: int, step: Any) -> list[Any]:
+    """Run step(offset, totals) every `stride` lanes; return one vector of totals per row."""
+    zero = ir.Constant(kind, [0] * kind.count)
+    totals = [cgutils.alloca_once_value(builder, zero) for _ in range(rows)]
+    with cgutils.for_range_slice(builder, _I64(0), lanes, _I64(stride), inc=True) as (i, _):
+        step(i, totals)
+    return [builder.load(total) for total in totals]
+
+
+def _store_sums(builder: Any, target: Any, vectors: list[Any], add: Any) -> None:
+    """Store the sum of the elements of each vector, added by halves."""
+    for r, vector in enumerate(vectors):
+        count = vector.type.count
+        while count > 1:
+            count //= 2
+            low, high = (
+                builder.shuffle_vector(vector, vector, _indices(range(first, first + count)))
+                for first in (0, count)
+            )
+            vector = add(low, high)
+        builder.store(builder.extract_element(vector, _I32(0)), builder.gep(target, [_I64(r)]))
+
+
+def _half_to_float(builder: Any, bits: Any) -> Any:
+    """Convert fp16 bits to fp32; without hardware for it, by exact integer tricks.
+
+    The tricks make finite numbers of inf and NaN. The callers find those by their bits.
+    """
+    count = bits.type.count
+    floats, wide = ir.VectorType(_FLOAT, count), ir.VectorType(_I32, count)
+    if _HALF_IN_HARDWARE:
+        return builder.fpext(builder.bitcast(bits, ir.VectorType(ir.HalfType(), count)), floats)
+    shifted = builder.shl(builder.sext(bits, wide), ir.Constant(wide, [13] * count))
+    kept = builder.and_(shifted, ir.Constant(wide, [0x8FFFE000] * count))
+    return builder.fmul(builder.bitcast(kept, floats), ir.Constant(floats, [2.0**112] * count))
+
+
+def _prefetch(builder: Any, pointer: Any) -> None:
+    address = builder.bitcast(pointer, _I8.as_pointer())
+    kind = ir.FunctionType(ir.VoidType(), [address.type, _I32, _I32, _I32])
+    prefetch = builder.module.declare_intrinsic("llvm.prefetch", (address.type,), kind)
+    builder.call(prefetch, [address, _I32(0), _I32(3), _I32(1)])  # to read, keep, data
+
+
+def _data(context: Any, builder: Any, signature: Any, args: Any, index: int) -> Any:
+    return context.make_array(signature.args[index])(context, builder, args[index]).data
+
+
+def _at(builder: Any, pointer: Any, offset: Any, element: Any, count: int) -> Any:
+    kind = ir.VectorType(element, count).as_pointer()
+    return builder.bitcast(builder.gep(pointer, [offset]), kind)
+
+
+def _load(builder: Any, pointer: Any, offset: Any, element: Any, count: int) -> Any:
+    return builder.load(_at(builder, pointer, offset, element, count), align=1)
+
+
+def _indices(numbers: range) -> Any:
+    return ir.Constant(ir.VectorType(_I32, len(numbers)), list(numbers))

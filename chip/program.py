@@ -1,0 +1,123 @@
+"""A program: what each instruction queue of one chip holds, and the names of its memory regions.
+
+Time is not written down in a program. A queue issues its instructions one after another, a
+repeated instruction occupies its queue from its first to its last issue, and `icu.nop N` waits;
+so issue cycles follow from the instructions alone (`issue_cycles`).
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from chip.errors import ProgramError
+from chip.isa import NUMPY_TYPES, WIDTHS, lookup
+
+ONCE = (1, 1, 0)
+COLUMN_PAIRS = 8  # fp16 columns a 16-slice group delivers per cycle
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """One instruction: `args` in operand order; `loops` (count, interval, step), outer then inner.
+
+    Iteration (i, j) issues i * interval_0 + j * interval_1 cycles after the first and adds
+    i * step_0 + j * step_1 to the stepped operand. `names` are the debug names of the values it
+    reads, in operand order, then of the value it drives; 0 is nameless.
+    """
+
+    op: str
+    args: tuple[int, ...]
+    loops: tuple[tuple[int, int, int], tuple[int, int, int]] = (ONCE, ONCE)
+    names: tuple[int, ...] = ()
+
+    @property
+    def span_cycles(self) -> int:
+        """Cycles from the first issue to the last."""
+        return sum((n - 1) * interval for n, interval, _ in self.loops)
+
+    @property
+    def count(self) -> int:
+        return self.loops[0][0] * self.loops[1][0]
+
+    def __str__(self) -> str:
+        spec = lookup(self.op)
+        text = [f"{o.name}={a}" for o, a in zip(spec.operands, self.args, strict=True)]
+        text += [f"x{n}@{d}+{s}" for n, d, s in self.loops if n > 1]
+        return " ".join([self.op, *text])
+
+
+@dataclass(frozen=True)
+class Region:
+    """Vectors at rest in SRAM.
+
+    Layout "rows": vector i is word `address` + i of the slices `index`.., a byte plane each.
+    Layout "columns" (fp16): vector i is word `address` + i // 8 of the slice pair
+    `index` + 2 * (i % 8), as a 16-slice weight group delivers eight columns per cycle.
+    """
+
+    index: int
+    address: int
+    vectors: int
+    dtype: str
+    layout: str = "rows"
+
+    @property
+    def words(self) -> int:
+        return self.vectors if self.layout == "rows" else -(-self.vectors // COLUMN_PAIRS)
+
+    @property
+    def slices(self) -> int:
+        return WIDTHS[self.dtype] if self.layout == "rows" else 2 * COLUMN_PAIRS
+
+    def check(self, slices: int, words: int) -> None:
+        """Raise ProgramError unless the region lies inside a chip of `slices` x `words`."""
+        if self.dtype not in NUMPY_TYPES or self.layout not in ("rows", "columns"):
+            raise ProgramError(f"region with unknown type or layout: {self}")
+        inside = 0 <= self.index <= slices - self.slices and 0 <= self.address
+        if not inside or self.vectors < 0 or self.address + self.words > words:
+            raise ProgramError(f"region outside the SRAM of {slices} x {words} words: {self}")
+
+
+@dataclass(frozen=True)
+class Program:
+    """What one chip does in one launch; starts at `start_cycle` of the cluster's time axis."""
+
+    chip: int
+    spec: str
+    start_cycle: int
+    queues: dict[str, tuple[Instruction, ...]]
+    maps: tuple[tuple[int, ...], ...] = ()
+    inputs: dict[str, Region] = field(default_factory=dict)
+    outputs: dict[str, Region] = field(default_factory=dict)
+    constants: tuple[Region, ...] = ()
+
+    def instructions(self) -> Iterator[tuple[str, int, Instruction]]:
+        """(queue, issue cycle relative to the start, instruction), without the NOPs."""
+        for queue, instructions in self.queues.items():
+            for cycle, instruction in issue_cycles(instructions):
+                if instruction.op != "icu.nop":
+                    yield queue, cycle, instruction
+
+
+def issue_cycles(queue: Iterable[Instruction]) -> Iterator[tuple[int, Instruction]]:
+    """First issue cycle of each instruction of a queue, from the queue's contents alone."""
+    cycle = 0
+    for instruction in queue:
+        yield cycle, instruction
+        if instruction.op == "icu.nop":
+            cycle += instruction.args[0]
+        else:
+            cycle += instruction.span_cycles + 1
+
+
+def fill_queue(placed: list[tuple[int, Instruction]], name: str) -> tuple[Instruction, ...]:
+    """Turn (issue cycle, instruction) pairs into a queue, NOPs between; raise on an overlap."""
+    filled: list[Instruction] = []
+    free = 0
+    for cycle, instruction in sorted(placed, key=lambda item: item[0]):
+        if cycle < free:
+            raise ProgramError(f"{instruction} at cycle {cycle} overlaps another", f"queue {name}")
+        if cycle > free:
+            filled.append(Instruction("icu.nop", (cycle - free,)))
+        filled.append(instruction)
+        free = cycle + instruction.span_cycles + 1
+    return tuple(filled)

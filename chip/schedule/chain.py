@@ -1,0 +1,352 @@
+"""Chains: instruction schedules SRAM -> units -> SRAM whose offsets the time law fixes.
+
+A chain is written as data flow (`read`, `vxm`, `sxm`, `matmul`, `write`). Cycles are relative to
+the chain; which streams, ALUs and SXM queues it takes is left open (`Need`) until it is placed.
+Values are either *at rest* (`Rows`: read when and as often as a consumer wants) or *in flight*
+(`Flow`: on a stream or an ALU at fixed cycles). Two flows that meet must meet in time.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from chip.errors import ProgramError
+from chip.isa import ALU_BASE, DTYPES, IMMEDIATE, NO_STREAM, WIDTHS, lookup
+from chip.program import Region
+from chip.spec import EAST, WEST, ChipSpec
+
+Ints = npt.NDArray[np.int64]
+Loops = tuple[tuple[int, int], tuple[int, int]]  # (count, interval), outer then inner
+Key = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """Named vectors in the SRAM of every chip of a group.
+
+    Rows are the vectors of a "rows" region, the words of a "columns" region.
+    """
+
+    name: str
+    region: Region
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A run of a buffer's rows: row `first` + i * steps[0] + j * steps[1] in iteration (i, j)."""
+
+    buffer: Buffer
+    first: int = 0
+    steps: tuple[int, int] = (0, 1)
+
+    def indices(self, loops: Loops) -> Ints:
+        outer, inner = (np.arange(n) for n, _ in loops)
+        rows = self.first + outer[:, None] * self.steps[0] + inner[None, :] * self.steps[1]
+        return rows.ravel()
+
+
+@dataclass
+class Need:
+    """Something the scheduler chooses: a group of streams, an ALU or an SXM queue.
+
+    Busy from `low` to `high` (exclusive): diagonals for streams, cycles for queues.
+    """
+
+    member: int
+    kind: str  # "stream", "vxm" or "sxm"
+    side: int  # direction of the streams, hemisphere of the SXM
+    width: int
+    low: int
+    high: int
+
+
+@dataclass
+class Piece:
+    """One instruction to be: queue and stream operands may name a Need by its number."""
+
+    member: int
+    family: str
+    unit: int
+    unit_need: int | None
+    cycle: int
+    op: str
+    args: list[int]
+    needs: dict[int, tuple[int, int]]  # operand -> (need, offset inside its group)
+    loops: tuple[tuple[int, int, int], tuple[int, int, int]]
+    names: list[int]
+
+
+@dataclass
+class Flow:
+    """A value in flight: driven at `position` from `cycle` on, `loops` of vectors."""
+
+    member: int
+    dtype: str
+    loops: Loops
+    cycle: int
+    position: int
+    name: int
+    need: int | None = None  # its streams; None while it is only an ALU result
+    direction: int | None = None
+    alu: int | None = None  # the Need of its ALU
+    piece: Piece | None = None  # the VXM instruction, whose result may still get a stream
+
+
+@dataclass
+class Access:
+    """Rows of a buffer touched, and the first and last relative cycle of each touch."""
+
+    member: int
+    buffer: Buffer
+    rows: Ints
+    first: Ints
+    last: Ints
+    writes: bool
+
+
+@dataclass
+class Chain:
+    """A set of instructions with fixed relative cycles; see the module's docstring."""
+
+    spec: ChipSpec
+    label: str
+    member: int = 0
+    pieces: list[Piece] = field(default_factory=list)
+    needs: list[Need] = field(default_factory=list)
+    fixed: list[tuple[Key, int, int]] = field(default_factory=list)
+    accesses: list[Access] = field(default_factory=list)
+    values: int = 0
+
+    # --- at rest -> in flight ---------------------------------------------------------------
+    def arrive(self, rows: Rows, position: int, cycle: int, loops: Loops) -> Flow:
+        """Read rows so that they pass `position` from `cycle` on."""
+        region = rows.buffer.region
+        width = WIDTHS[region.dtype]
+        first = self.spec.slice_position(region.index)
+        direction = EAST if first < position else WEST
+        along = self.spec.along(direction, position)
+        need = self.stream(direction, width, cycle - along, loops)
+        name = self.name()
+        delay = self.spec.d_func("mem.read")
+        issues = []
+        for byte in range(width):
+            index = region.index + byte
+            issues.append(cycle - abs(position - self.spec.slice_position(index)) - delay)
+            self.memory("mem.r", index, issues[-1], rows, loops)
+            self._mem_piece("mem.read", index, issues[-1], rows, loops, need, byte, name)
+        self.access(rows, issues, loops, writes=False)
+        return Flow(self.member, region.dtype, loops, cycle, position, name, need, direction)
+
+    # --- units ------------------------------------------------------------------------------
+    def vxm(
+        self,
+        op: str,
+        *operands: "Flow | Rows | float",
+        loops: Loops | None = None,
+        dtype: str = "f32",
+    ) -> Flow:
+        """One VXM instruction over flows, rows and at most one immediate."""
+        spec, position = lookup(f"vxm.{op}"), self.spec.vxm_position
+        flows = [o for o in operands if isinstance(o, Flow)]
+        loops = flows[0].loops if flows else loops
+        if loops is None:
+            raise ProgramError(f"{self.label}: vxm.{op} needs loops")
+        cycle = self._meet(flows, position) if flows else 0
+        args, needs, names = [0] * len(spec.operands), {}, []
+        for index, operand in zip(spec.sources, operands, strict=True):
+            if isinstance(operand, Rows):
+                operand = self.arrive(operand, position, cycle, loops)
+            if isinstance(operand, Flow):
+                self._source(operand, index, args, needs)
+                names.append(operand.name)
+            else:
+                args[index] = IMMEDIATE
+                args[spec.index("imm")] = int(np.float32(operand).view(np.uint32))
+                names.append(0)
+        if any(o.name == "dtype" for o in spec.operands):
+            args[spec.index("dtype")] = DTYPES.index(dtype)
+        driven = spec.driven
+        assert driven is not None
+        args[driven] = NO_STREAM
+        delay, name = self.spec.d_func(spec.timing), self.name()
+        alu = self.queue("vxm", 0, cycle, span(loops) + delay)
+        piece = self._piece("vxm", 0, alu, cycle, spec.name, args, needs, loops, [*names, name])
+        made = spec.element(driven, tuple(args))
+        return Flow(
+            self.member, made, loops, cycle + delay, position, name, alu=alu, piece=piece
+        )
+
+    def sxm(self, op: str, lane_map: int, value: "Flow | Rows", side: int, cycle: int = 0) -> Flow:
+        """One SXM instruction at hemisphere `side`; the result flows back inward."""
+        position = self.spec.edge_position("sxm", side)
+        spec = lookup(f"sxm.{op}")
+        flow = self._toward(value, position, side, cycle)
+        at = self._meet([flow], position)
+        dtype = DTYPES.index(flow.dtype)
+        out_at = at + self.spec.d_func(spec.timing)
+        inward = WEST if side == EAST else EAST
+        need = self.stream(
+            inward, WIDTHS[flow.dtype], out_at - self.spec.along(inward, position), flow.loops
+        )
+        queue = self.queue("sxm", side, at, span(flow.loops))
+        assert flow.need is not None
+        needs = {2: (flow.need, 0), 3: (need, 0)}
+        name = self.name()
+        args = [dtype, lane_map, 0, 0]
+        names = [flow.name, name]
+        self._piece("sxm", side, queue, at, spec.name, args, needs, flow.loops, names)
+        return Flow(self.member, flow.dtype, flow.loops, out_at, position, name, need, inward)
+
+    def _toward(self, value: "Flow | Rows", position: int, side: int, cycle: int) -> Flow:
+        if isinstance(value, Rows):
+            raise ProgramError(f"{self.label}: read rows with `arrive` first")
+        if value.need is None:
+            self.emit(value, side)
+        return value
+
+    # --- in flight -> at rest ---------------------------------------------------------------
+    def emit(self, value: Flow, direction: int) -> None:
+        """Put a VXM result on a stream of `direction`."""
+        assert value.piece is not None and value.need is None
+        low = value.cycle - self.spec.along(direction, value.position)
+        value.need = self.stream(direction, WIDTHS[value.dtype], low, value.loops)
+        value.direction = direction
+        driven = lookup(value.piece.op).driven
+        assert driven is not None
+        value.piece.needs[driven] = (value.need, 0)
+
+    def write(self, value: Flow, rows: Rows, every: int = 1, phase: int = 0) -> None:
+        """Write a passing value to rows; `every` and `phase` pick some of its inner iterations."""
+        region = rows.buffer.region
+        first = self.spec.slice_position(region.index)
+        if value.need is None:
+            self.emit(value, EAST if first > value.position else WEST)
+        assert value.need is not None
+        if (first > value.position) != (value.direction == EAST):
+            raise ProgramError(f"{self.label}: {rows.buffer.name} is upstream of its value")
+        (n, outer), (m, inner) = value.loops
+        loops = ((n, outer), (m // every, inner * every))
+        cycle = value.cycle + phase * inner
+        issues = []
+        for byte in range(WIDTHS[region.dtype]):
+            index = region.index + byte
+            issues.append(cycle + abs(self.spec.slice_position(index) - value.position))
+            self.memory("mem.w", index, issues[-1], rows, loops)
+            self._mem_piece(
+                "mem.write", index, issues[-1], rows, loops, value.need, byte, value.name
+            )
+        self.access(rows, issues, loops, writes=True)
+
+    # --- bookkeeping ------------------------------------------------------------------------
+    def name(self) -> int:
+        self.values += 1
+        return self.values
+
+    def stream(self, direction: int, width: int, low: int, loops: Loops) -> int:
+        return self._need("stream", direction, width, low, span(loops))
+
+    def queue(self, kind: str, side: int, cycle: int, length: int) -> int:
+        return self._need(kind, side, 1, cycle, length)
+
+    def _need(self, kind: str, side: int, width: int, low: int, length: int) -> int:
+        self.needs.append(Need(self.member, kind, side, width, low, low + length))
+        return len(self.needs) - 1
+
+    def hold(self, low: int, length: int, *key: str | int) -> None:
+        """Reserve a fixed resource of this chain's chip."""
+        self.fixed.append(((self.member, *key), low, low + length))
+
+    def memory(self, family: str, index: int, cycle: int, rows: Rows, loops: Loops) -> None:
+        """Reserve a slice's port and the banks its rows lie in."""
+        self.hold(cycle, span(loops), family, index)
+        low, high = row_span(rows, loops)
+        base = rows.buffer.region.address
+        banks = {self.spec.bank(base + low), self.spec.bank(base + high)}
+        for bank in banks:
+            self.hold(cycle, span(loops), "bank", index, bank)
+
+    def access(self, rows: Rows, issues: list[int], loops: Loops, writes: bool) -> None:
+        """Note that rows are touched, first at each of `issues` (one per byte plane)."""
+        cycles = iteration_cycles(loops)
+        first, last = cycles + min(issues), cycles + max(issues)
+        indices = rows.indices(loops)
+        self.accesses.append(Access(self.member, rows.buffer, indices, first, last, writes))
+
+    def _meet(self, flows: list[Flow], position: int) -> int:
+        cycles = {f.cycle + abs(position - f.position) for f in flows}
+        if len(cycles) != 1 or len({f.loops for f in flows}) != 1:
+            raise ProgramError(f"{self.label}: values meet at cycles {sorted(cycles)}")
+        return cycles.pop()
+
+    def _source(
+        self, flow: Flow, index: int, args: list[int], needs: dict[int, tuple[int, int]]
+    ) -> None:
+        if flow.alu is not None:
+            needs[index] = (flow.alu, ALU_BASE)
+        else:
+            assert flow.need is not None
+            needs[index] = (flow.need, 0)
+
+    def _mem_piece(
+        self,
+        op: str,
+        index: int,
+        cycle: int,
+        rows: Rows,
+        loops: Loops,
+        need: int,
+        byte: int,
+        name: int,
+    ) -> None:
+        args = [rows.buffer.region.address + rows.first, 0]
+        family = lookup(op).queue
+        self._piece(
+            family, index, None, cycle, op, args, {1: (need, byte)}, loops, [name], rows.steps
+        )
+
+    def _piece(
+        self,
+        family: str,
+        unit: int,
+        unit_need: int | None,
+        cycle: int,
+        op: str,
+        args: list[int],
+        needs: dict[int, tuple[int, int]],
+        loops: Loops,
+        names: list[int],
+        steps: tuple[int, int] = (0, 0),
+    ) -> Piece:
+        (n, outer), (m, inner) = loops
+        full = ((n, outer, steps[0]), (m, inner, steps[1]))
+        piece = Piece(
+            self.member, family, unit, unit_need, cycle, op, args, needs, full, names
+        )
+        self.pieces.append(piece)
+        return piece
+
+    add_piece = _piece
+
+
+def run(count: int, interval: int = 1) -> Loops:
+    """Loops of `count` vectors, one every `interval` cycles."""
+    return ((1, max(1, count * interval)), (count, interval))
+
+
+def span(loops: Loops) -> int:
+    """Cycles from the first issue through the last."""
+    (n, outer), (m, inner) = loops
+    return (n - 1) * outer + (m - 1) * inner + 1
+
+
+def iteration_cycles(loops: Loops) -> Ints:
+    (n, outer), (m, inner) = loops
+    return (np.arange(n)[:, None] * outer + np.arange(m)[None, :] * inner).ravel()
+
+
+def row_span(rows: Rows, loops: Loops) -> tuple[int, int]:
+    """Lowest and highest row of a run."""
+    ends = [(n - 1) * step for (n, _), step in zip(loops, rows.steps, strict=True)]
+    low = rows.first + sum(min(0, e) for e in ends)
+    return low, rows.first + sum(max(0, e) for e in ends)

@@ -1,0 +1,223 @@
+"""Reservation tables and the greedy list scheduler: the first cycle at which a chain fits."""
+
+from bisect import bisect_right
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from chip.errors import ProgramError
+from chip.isa import lookup
+from chip.program import Instruction, Program, fill_queue
+from chip.schedule.chain import Access, Chain, Ints, Key, Need, Piece
+from chip.spec import ChipSpec
+
+
+class Busy:
+    """Disjoint half-open intervals of integers in which a resource is taken."""
+
+    __slots__ = ("ends", "starts")
+
+    def __init__(self) -> None:
+        self.starts: list[int] = []
+        self.ends: list[int] = []
+
+    def delay(self, low: int, high: int) -> int:
+        """Smallest shift >= 0 by which [low, high) becomes free."""
+        starts, ends = self.starts, self.ends
+        at = bisect_right(starts, low) - 1
+        shifted, length = low, high - low
+        if at >= 0 and ends[at] > shifted:
+            shifted = ends[at]
+        at += 1
+        while at < len(starts) and starts[at] < shifted + length:
+            shifted = ends[at]
+            at += 1
+        return shifted - low
+
+    def take(self, low: int, high: int) -> None:
+        at = bisect_right(self.starts, low)
+        joins_left = at > 0 and self.ends[at - 1] == low
+        joins_right = at < len(self.starts) and self.starts[at] == high
+        if joins_left and joins_right:
+            self.ends[at - 1] = self.ends[at]
+            del self.starts[at], self.ends[at]
+        elif joins_left:
+            self.ends[at - 1] = high
+        elif joins_right:
+            self.starts[at] = low
+        else:
+            self.starts.insert(at, low)
+            self.ends.insert(at, high)
+
+    def release(self, low: int, high: int) -> None:
+        """Undo a `take` of the same interval."""
+        at = bisect_right(self.starts, low) - 1
+        start, end = self.starts[at], self.ends[at]
+        pieces = [(s, e) for s, e in ((start, low), (high, end)) if s < e]
+        self.starts[at : at + 1] = [s for s, _ in pieces]
+        self.ends[at : at + 1] = [e for _, e in pieces]
+
+
+@dataclass
+class _Touched:
+    """Per row of a buffer: when it may be read, and when it may be overwritten."""
+
+    ready: Ints
+    free: Ints
+
+
+@dataclass
+class Schedule:
+    """Chains placed on the chips of one group, on one time axis that starts at cycle 0."""
+
+    spec: ChipSpec
+    placed: dict[int, dict[str, list[tuple[int, Instruction]]]] = field(default_factory=dict)
+    events: list[tuple[str, int, int]] = field(default_factory=list)  # (label, start, end)
+    end_cycle: int = 0
+
+    def __post_init__(self) -> None:
+        self._busy: dict[Key, Busy] = defaultdict(Busy)
+        self._touched: dict[tuple[int, str], _Touched] = {}
+        self._names: dict[int, int] = defaultdict(int)
+
+    # --- placing ----------------------------------------------------------------------------
+    def place(self, chain: Chain, not_before: int = 0) -> int:
+        """Book the chain at the first cycle it fits; returns the start it got."""
+        _check_self(chain)
+        start = max(not_before, self._earliest(chain))
+        while True:
+            start = self._fixed_fit(chain, start)
+            chosen, wait = self._choose(chain, start)
+            if chosen is not None:
+                break
+            start += wait
+        for key, low, high in chain.fixed:
+            self._busy[key].take(low + start, high + start)
+        self._touch(chain, start)
+        self._emit(chain, start, chosen)
+        return start
+
+    def ready_cycle(self, member: int, buffer: str, rows: slice = slice(None)) -> int:
+        """Cycle from which all these rows of a buffer may be read."""
+        touched = self._touched.get((member, buffer))
+        return 0 if touched is None else int(touched.ready[rows].max(initial=0))
+
+    def _earliest(self, chain: Chain) -> int:
+        """Start cycle from which no instruction is before cycle 0 and all rows are ready."""
+        start = max(-min(piece.cycle for piece in chain.pieces), 0)
+        for access in chain.accesses:
+            touched = self._touched.get((access.member, access.buffer.name))
+            if touched is not None:
+                table = touched.free if access.writes else touched.ready
+                start = max(start, int((table[access.rows] - access.first).max()))
+        return start
+
+    def _fixed_fit(self, chain: Chain, start: int) -> int:
+        moved = True
+        while moved:
+            moved = False
+            for key, low, high in chain.fixed:
+                wait = self._busy[key].delay(low + start, high + start)
+                if wait:
+                    start, moved = start + wait, True
+        return start
+
+    def _choose(self, chain: Chain, start: int) -> tuple[list[int] | None, int]:
+        """Indices chosen for every need, or None and how long to wait before trying again."""
+        chosen: list[int] = []
+        taken: list[tuple[Busy, int, int]] = []
+        for need in chain.needs:
+            low, high = need.low + start, need.high + start
+            best = 0
+            for index, keys in self._candidates(need):
+                tables = [self._busy[key] for key in keys]
+                wait = max(table.delay(low, high) for table in tables)
+                if not wait:
+                    for table in tables:
+                        table.take(low, high)
+                        taken.append((table, low, high))
+                    chosen.append(index)
+                    break
+                best = min(best, wait) if best else wait
+            else:
+                for table, lower, upper in reversed(taken):
+                    table.release(lower, upper)
+                return None, best
+        return chosen, 0
+
+    def _candidates(self, need: Need) -> list[tuple[int, list[Key]]]:
+        member = need.member
+        if need.kind == "vxm":
+            return [(n, [(member, "vxm", n)]) for n in range(self.spec.vxm_alus)]
+        if need.kind == "sxm":
+            first = need.side * self.spec.sxm_queues
+            indices = range(first, first + self.spec.sxm_queues)
+            return [(n, [(member, "sxm", n)]) for n in indices]
+        base = need.side * self.spec.streams
+        groups = range(base, base + self.spec.streams, need.width)
+        if need.width < self.spec.lw_streams:  # leave the low groups to the weights
+            groups = groups[::-1]
+        return [(g, [(member, "s", g + k) for k in range(need.width)]) for g in groups]
+
+    # --- what placing leaves behind -----------------------------------------------------------
+    def _touch(self, chain: Chain, start: int) -> None:
+        for access in chain.accesses:
+            touched = self._rows(access)
+            after = access.last + start + 1
+            np.maximum.at(touched.free, access.rows, after)
+            if access.writes:
+                np.maximum.at(touched.ready, access.rows, after)
+
+    def _rows(self, access: Access) -> _Touched:
+        key = (access.member, access.buffer.name)
+        if key not in self._touched:
+            count = max(access.buffer.region.vectors, access.buffer.region.words)
+            self._touched[key] = _Touched(np.zeros(count, np.int64), np.zeros(count, np.int64))
+        return self._touched[key]
+
+    def _emit(self, chain: Chain, start: int, chosen: list[int]) -> None:
+        base = {member: self._names[member] for member in {p.member for p in chain.pieces}}
+        end = 0
+        for piece in chain.pieces:
+            queue, instruction = _finished(piece, chosen, base[piece.member])
+            queues = self.placed.setdefault(piece.member, {})
+            queues.setdefault(queue, []).append((piece.cycle + start, instruction))
+            timing = lookup(piece.op).timing
+            delay = self.spec.d_func(timing) if timing else 0
+            last = piece.cycle + start + instruction.span_cycles + delay
+            end = max(end, last + self.spec.superlanes)
+        for member in base:
+            self._names[member] += chain.values
+        self.events.append((chain.label, start, end))
+        self.end_cycle = max(self.end_cycle, end)
+
+    def program(self, member: int, template: Program) -> Program:
+        """The program of one member: its queues filled in, all else as in `template`."""
+        queues = {
+            name: fill_queue(placed, name)
+            for name, placed in sorted(self.placed.get(member, {}).items())
+        }
+        return replace(template, queues=queues)
+
+
+def _check_self(chain: Chain) -> None:
+    """A chain that collides with itself fits nowhere: that is a bug of its kernel."""
+    by_key: dict[Key, list[tuple[int, int]]] = {}
+    for key, low, high in chain.fixed:
+        by_key.setdefault(key, []).append((low, high))
+    for key, spans in by_key.items():
+        spans.sort()
+        for (_, end), (low, _) in zip(spans, spans[1:], strict=False):
+            if low < end:
+                raise ProgramError(f"chain {chain.label} collides with itself on {key}")
+
+
+def _finished(piece: Piece, chosen: list[int], base: int) -> tuple[str, Instruction]:
+    """(queue, instruction) once the scheduler has chosen streams and queues."""
+    args = list(piece.args)
+    for operand, (need, offset) in piece.needs.items():
+        args[operand] = chosen[need] + offset
+    unit = piece.unit if piece.unit_need is None else chosen[piece.unit_need]
+    names = tuple(base + name if name else 0 for name in piece.names)
+    return f"{piece.family}:{unit}", Instruction(piece.op, tuple(args), piece.loops, names)

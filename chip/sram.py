@@ -1,0 +1,62 @@
+"""SRAM of one chip: 88 slices of 8,192 words of 320 bytes.
+
+Four neighbouring slices share one array [words, lanes, 4], so that a 16- or 32-bit vector, whose
+byte planes rest in neighbouring slices, is a plain typed view. Groups are allocated when first
+used, and the host's kernel backs only the pages that are touched.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from chip.spec import ChipSpec
+
+Bytes = npt.NDArray[np.uint8]
+Words = npt.NDArray[np.int64]
+GROUP = 4
+
+
+class Sram:
+    """Byte-addressed by (slice, word, lane); typed views by (first slice, type)."""
+
+    def __init__(self, spec: ChipSpec) -> None:
+        self.spec = spec
+        self._groups: list[Bytes | None] = [None] * (-(-spec.slices // GROUP))
+
+    def group(self, index: int) -> Bytes:
+        """The array [words, lanes, 4] that holds slice `index`."""
+        array = self._groups[index // GROUP]
+        if array is None:
+            array = np.zeros((self.spec.slice_words, self.spec.lanes, GROUP), np.uint8)
+            self._groups[index // GROUP] = array
+        return array
+
+    def typed(self, index: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+        """View [words, lanes] of the elements whose lowest byte plane is slice `index`.
+
+        The slice must be a multiple of the element size.
+        """
+        return self.group(index).view(dtype)[:, :, index % GROUP // dtype.itemsize]
+
+    def read(self, index: int, address: Words) -> Bytes:
+        """Words [n, lanes] of one slice."""
+        return self.group(index)[address, :, index % GROUP]
+
+    def write(self, index: int, address: Words, vectors: Bytes) -> None:
+        self.group(index)[address, :, index % GROUP] = vectors
+
+    def read_tiles(self, index: int, address: Words) -> Bytes:
+        """Words [n, lanes] read at one address per tile, `address` [n, tiles]."""
+        tile = self.spec.superlane_lanes
+        return self.group(index)[np.repeat(address, tile, axis=1), self._lanes(), index % GROUP]
+
+    def write_tiles(self, index: int, address: Words, vectors: Bytes) -> None:
+        """Write words [n, lanes] at one address per tile; later vectors win."""
+        tile = self.spec.superlane_lanes
+        plane, lanes = self.group(index)[:, :, index % GROUP], self._lanes()
+        for row, vector in zip(np.repeat(address, tile, axis=1), vectors, strict=True):
+            plane[row, lanes] = vector
+
+    def _lanes(self) -> Words:
+        return np.arange(self.spec.lanes)

@@ -1,0 +1,60 @@
+"""Print lines per file and the longest functions; fail when a file has more than 400 lines.
+
+python scripts/size.py            the table
+python scripts/size.py --quiet    only what is too long
+"""
+
+import ast
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDERS = ("chip", "topology", "cluster", "scripts", "tests")
+MAX_LINES = 400
+LONGEST_SHOWN = 15
+
+Functions = list[tuple[int, str]]
+
+
+def function_lengths(path: Path, source: str) -> Functions:
+    """Return (lines without docstring, "file:line name") of every function in `source`."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            body = node.body
+            has_doc = len(body) > 1 and ast.get_docstring(node) is not None
+            start = body[1].lineno if has_doc else node.lineno
+            where = f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
+            found.append(((node.end_lineno or start) - start + 1, where))
+    return found
+
+
+def measure() -> tuple[list[tuple[int, str]], Functions]:
+    """Return (lines, file) and function lengths of all our Python files, longest first."""
+    files, functions = [], []
+    for path in sorted(p for folder in FOLDERS for p in (ROOT / folder).rglob("*.py")):
+        source = path.read_text(encoding="utf-8")
+        files.append((source.count("\n"), str(path.relative_to(ROOT))))
+        functions += function_lengths(path, source)
+    return sorted(files, reverse=True), sorted(functions, reverse=True)
+
+
+def main(quiet: bool) -> int:
+    """Print the tables and return the exit code."""
+    files, functions = measure()
+    if not quiet:
+        for lines, name in files:
+            print(f"{lines:6d}  {name}")
+        product = sum(lines for lines, name in files if not name.startswith("tests"))
+        print(f"{sum(lines for lines, _ in files):6d}  in all, {product} of them not tests\n")
+        print(f"longest functions of {len(functions)} (lines without docstring)")
+        for lines, name in functions[:LONGEST_SHOWN]:
+            print(f"{lines:6d}  {name}")
+    too_long = [(lines, name) for lines, name in files if lines > MAX_LINES]
+    for lines, name in too_long:
+        print(f"{name} has {lines} lines, at most {MAX_LINES} are allowed", file=sys.stderr)
+    return 1 if too_long else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main("--quiet" in sys.argv[1:]))

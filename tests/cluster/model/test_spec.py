@@ -1,0 +1,68 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from cluster.errors import ModelError, UnknownName
+from cluster.model.reference import rotary_tables, rotate
+from cluster.model.spec import NAMES, LayerWeights, named_spec, permute_rotary
+from cluster.model.synthetic import TINY, tiny_weights
+
+BILLIONS = {"llama-2-7b": 6.74, "llama-2-13b": 13.02, "llama-2-70b": 68.98, "llama-3-8b": 8.03}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_named_shape_is_sound(name):
+    assert named_spec(name).check()
+    assert named_spec(name.upper()) == named_spec(name)
+
+
+@pytest.mark.parametrize(("name", "billions"), BILLIONS.items())
+def test_parameter_counts_are_the_published_ones(name, billions):
+    assert named_spec(name).parameters() / 1e9 == pytest.approx(billions, abs=0.005)
+
+
+def test_layer_shapes_name_the_fields_of_layer_weights():
+    assert list(TINY.layer_shapes()) == [field.name for field in dataclasses.fields(LayerWeights)]
+
+
+def test_an_unknown_name_suggests_the_nearest():
+    with pytest.raises(UnknownName, match="did you mean 'smollm2'"):
+        named_spec("smolm2")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"layers": 0}, "layers is 0"),
+        ({"rms_eps": -1.0}, "rms_eps is -1.0"),
+        ({"kv_heads": 3}, "not a multiple"),
+        ({"head_dim": 15}, "odd"),
+    ],
+)
+def test_impossible_shapes_are_refused(change, message):
+    with pytest.raises(ModelError, match=message):
+        dataclasses.replace(TINY, **change).check()
+
+
+def test_a_misshapen_or_mistyped_array_is_refused():
+    layer = tiny_weights().layer(0)
+    with pytest.raises(ModelError, match="wq"):
+        dataclasses.replace(layer, wq=layer.wk).check(TINY)
+    with pytest.raises(ModelError, match="float64"):
+        dataclasses.replace(layer, wo=layer.wo.astype(float)).check(TINY)
+
+
+def test_permute_puts_rotary_partners_side_by_side():
+    """Rows 0, 1, 2 pair with 3, 4, 5 in each head of a Hugging Face checkpoint."""
+    rows = np.arange(12)[:, None]
+    assert permute_rotary(rows, heads=2)[:, 0].tolist() == [0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11]
+
+
+def test_permuted_half_split_rotation_is_interleaved_rotation(rng):
+    """Rotating halves and then permuting equals permuting and then rotating pairs."""
+    cos, sin = rotary_tables(TINY, 5)
+    x = rng.standard_normal((5, TINY.head_dim), np.float32)
+    low, high = np.split(x, 2, axis=1)
+    halves = np.concatenate([low * cos - high * sin, low * sin + high * cos], axis=1)
+    assert np.allclose(permute_rotary(halves.T, 1).T, rotate(permute_rotary(x.T, 1).T, cos, sin))

@@ -1,0 +1,103 @@
+"""Assemble a graph of chips from a list of cables, and number the ports of every chip.
+
+Conventions of every graph here: one undirected `nx.Graph`; nodes 0..n-1 with `coordinates` (tuple),
+`node`, `rack` and `system` (packaging, integers); edges with `link` (a Link, parallel cables in its
+`count`) and optionally `ports` (first port on the lower-numbered chip, first on the other);
+`graph.graph` holds `name` (the SPEC), `profile` (a Profile) and `port_limit`. Graphs are frozen,
+so what is computed about one can be remembered; `graph.copy()` can be changed.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+
+import networkx as nx
+
+from topology.errors import Disconnected, PortsExceeded
+from topology.links import Link, Profile
+
+# (chip, chip, cables, kind of cable, (first port on the one, first port on the other) or None)
+Cable = tuple[int, int, int, str, tuple[int, int] | None]
+Packaging = Callable[[int], tuple[int, int, int]]
+
+
+def alone(chip: int) -> tuple[int, int, int]:
+    """Return the packaging of shapes that say nothing of nodes: each chip its own node."""
+    return chip, 0, 0
+
+
+def in_nodes_of(chips: int) -> Packaging:
+    """Return a packaging by nodes of `chips` and racks of 9 nodes (GroqRack)."""
+    return lambda chip: (chip // chips, chip // (9 * chips), 0)
+
+
+def build(
+    name: str,
+    profile: Profile,
+    coordinates: Sequence[tuple[int, ...]],
+    cables: Iterable[Cable],
+    packaging: Packaging = alone,
+    port_limit: int | None = None,
+) -> nx.Graph:
+    """Return the frozen, validated graph; see the module docstring for its attributes.
+
+    `port_limit` is by default every link of the silicon. Raises PortsExceeded, Disconnected.
+    """
+    graph = nx.Graph(name=name, profile=profile, port_limit=port_limit or profile.links_per_chip)
+    for chip, where in enumerate(coordinates):
+        node, rack, system = packaging(chip)
+        graph.add_node(chip, coordinates=where, node=node, rack=rack, system=system)
+
+    @cache
+    def link(count: int, kind: str) -> Link:
+        return dataclasses.replace(profile.link, count=count * profile.link.count, kind=kind)
+
+    graph.add_edges_from(
+        (u, v, {"link": link(count, kind)})
+        if ports is None
+        else (u, v, {"link": link(count, kind), "ports": ports if u < v else ports[::-1]})
+        for u, v, count, kind, ports in cables
+    )
+    validate(graph)
+    return nx.freeze(graph)
+
+
+def validate(graph: nx.Graph) -> None:
+    """Raise PortsExceeded or Disconnected if the graph cannot be a cluster."""
+    limit = graph.graph["port_limit"]
+    for chip, neighbours in graph.adjacency():
+        needed = sum(data["link"].count for data in neighbours.values())
+        if needed > limit:
+            raise PortsExceeded(graph.graph["name"], chip, needed, limit)
+    first = next(iter(graph))
+    reached = nx.node_connected_component(graph, first)
+    if len(reached) < len(graph):
+        lost = next(chip for chip in graph if chip not in reached)
+        raise Disconnected(graph.graph["name"], first, lost)
+
+
+def ports(graph: nx.Graph) -> dict[int, dict[int, tuple[int, ...]]]:
+    """Return, per chip and neighbour, the port of each parallel cable.
+
+    Cable i of the edge (u, v) joins `ports[u][v][i]` and `ports[v][u][i]`. Numbers set by the
+    generator stand; the rest are dealt in order of (neighbour - chip) mod n, so that graphs that
+    look alike from every chip (ring, full, node) use the same port in the same direction.
+    """
+    chips = max(graph) + 1
+    return {chip: _ports_of(graph, chip, chips) for chip in graph}
+
+
+def _ports_of(graph: nx.Graph, chip: int, chips: int) -> dict[int, tuple[int, ...]]:
+    numbered: dict[int, tuple[int, ...]] = {}
+    unnumbered: list[int] = []
+    for other, data in graph[chip].items():
+        if "ports" in data:
+            first = data["ports"][chip > other]
+            numbered[other] = tuple(range(first, first + data["link"].count))
+        else:
+            unnumbered.append(other)
+    taken = {port for group in numbered.values() for port in group}
+    free = (port for port in range(10**9) if port not in taken)
+    for other in sorted(unnumbered, key=lambda other: (other - chip) % chips):
+        numbered[other] = tuple(next(free) for _ in range(graph[chip][other]["link"].count))
+    return numbered

@@ -1,0 +1,232 @@
+"""What a collective is once it is timed: batches of messages, each with its departure cycle.
+
+Vocabulary. The `chips` of a group are ranks 0..P-1. Each rank has a buffer of `vectors` vectors cut
+into blocks; a *slot* is one buffer (0 holds input and result, others are scratch). A message moves
+consecutive blocks of one rank's slot to another rank's slot, as a copy or as an addition, in one
+run: vector k leaves at start + ceil(k * pace), crosses every hop of its route by virtual
+cut-through, and is usable (added, if it is an addition) `latency` cycles after it left.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import NamedTuple
+
+import networkx as nx
+import numpy as np
+
+from topology.errors import LinkConflict
+from topology.fabric import Fabric, Ints
+from topology.timetable import Timetable
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Messages none of which depends on another: one array entry each, ranks not chips."""
+
+    src: Ints
+    dst: Ints
+    block: Ints  # first block read on the source
+    dst_block: Ints  # first block written on the destination
+    blocks: int  # consecutive blocks per message
+    vectors: Ints
+    start_cycle: Ints
+    hop_start: Ints | None  # channels of message i: channel[hop_start[i]:hop_start[i + 1]]
+    channel: Ints  # with hop_start None: the one channel of each message
+    hop_offset: Ints  # cycles from the start to the departure on each channel
+    latency_cycles: Ints  # start to first arrival
+    pace: Ints  # index into fabric.paces
+    add: bool
+    src_slot: int
+    dst_slot: int
+
+
+@dataclass(frozen=True)
+class LocalAdd:
+    """Every rank adds slot `src_slot` into `dst_slot` (or copies it there), block by block."""
+
+    src_slot: int
+    dst_slot: int
+    ready_cycle: Ints  # [P, blocks], when the result is there
+    add: bool = True
+    own_block_only: bool = False
+
+
+class Transfer(NamedTuple):
+    """One message, spelled out for people and for code that lowers to sends and receives."""
+
+    src: int  # chips
+    dst: int
+    path: tuple[int, ...]
+    cables: tuple[int, ...]  # per hop
+    start_cycle: int
+    arrival_cycle: int  # of vector 0 at dst
+    cycles_per_vector: Fraction
+    vectors: int
+    src_vector: int  # first vector in the buffer of src
+    dst_vector: int
+    add: bool
+    src_slot: int
+    dst_slot: int
+
+
+@dataclass(frozen=True)
+class Collective:
+    """A timed collective: exact departures and arrivals of every vector, conflict-free."""
+
+    operation: str
+    algorithm: str
+    graph: nx.Graph
+    fabric: Fabric
+    chips: tuple[int, ...]
+    bytes: int
+    root: int
+    block_start: Ints  # [blocks + 1] first vector of each block
+    shares: int  # blocks per rank where the buffer is shared out
+    steps: Sequence[Batch | LocalAdd]
+    release_cycle: int
+    end_cycle: int
+    lower_bound_cycles: int
+    options: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def vectors(self) -> int:
+        """Vectors in one buffer."""
+        return int(self.block_start[-1])
+
+    @property
+    def cycles(self) -> int:
+        """From release to the last arrival (and addition)."""
+        return self.end_cycle - self.release_cycle
+
+    @property
+    def seconds(self) -> float:
+        """`cycles` at the profile's clock."""
+        return self.cycles / float(self.graph.graph["profile"].clock_hz)
+
+    @property
+    def messages(self) -> int:
+        """Number of messages (vector runs at their source)."""
+        return sum(len(batch.src) for batch in self.batches)
+
+    @property
+    def batches(self) -> list[Batch]:
+        """The steps that use links."""
+        return [step for step in self.steps if isinstance(step, Batch)]
+
+    @property
+    def algbw_bytes_per_s(self) -> float:
+        """Buffer bytes per second."""
+        return self.bytes / self.seconds if self.cycles else 0.0
+
+    @property
+    def busbw_bytes_per_s(self) -> float:
+        """`algbw` times the operation's traffic factor, as nccl-tests define it."""
+        p = len(self.chips)
+        factor = {"all_reduce": 2 * (p - 1) / p, "broadcast": 1.0, "reduce": 1.0}
+        other = 1.0 if self.operation == "point_to_point" else (p - 1) / p
+        return self.algbw_bytes_per_s * factor.get(self.operation, other)
+
+    def channel_vectors(self) -> Ints:
+        """Return the vectors that each directed cable of the fabric carries."""
+        total = np.zeros(self.fabric.channels, np.int64)
+        for batch in self.batches:
+            carried = batch.vectors
+            if batch.hop_start is not None:
+                carried = np.repeat(carried, np.diff(batch.hop_start))
+            np.add.at(total, batch.channel, carried)
+        return total
+
+    def link_utilisation(self) -> dict[str, float]:
+        """Return mean and maximum share of the time in which the used cables transfer."""
+        carried = self.channel_vectors()
+        paces = np.array([float(p) for p in self.fabric.paces])
+        busy = carried * paces[self.fabric.pace[self.fabric.channel_edge]] / max(self.cycles, 1)
+        used = busy[carried > 0]
+        if not len(used):
+            return {"mean": 0.0, "max": 0.0, "used_cables": 0, "mean_all": 0.0}
+        return {
+            "mean": float(used.mean()),
+            "max": float(used.max()),
+            "used_cables": len(used),
+            "mean_all": float(busy.mean()),
+        }
+
+    def transfers(self) -> Iterator[Transfer]:
+        """Yield every message in the order of the algorithm's steps."""
+        fabric = self.fabric
+        for batch in self.batches:
+            for i in range(len(batch.src)):
+                lo, hi = (i, i + 1)
+                if batch.hop_start is not None:
+                    lo, hi = batch.hop_start[i : i + 2]
+                channels = batch.channel[lo:hi]
+                edges = fabric.channel_edge[channels]
+                src = self.chips[batch.src[i]]
+                yield Transfer(
+                    src=src,
+                    dst=self.chips[batch.dst[i]],
+                    path=(src, *map(int, fabric.head[edges])),
+                    cables=tuple(map(int, channels - fabric.first_channel[edges])),
+                    start_cycle=int(batch.start_cycle[i]),
+                    arrival_cycle=int(batch.start_cycle[i] + batch.latency_cycles[i]),
+                    cycles_per_vector=fabric.paces[batch.pace[i]],
+                    vectors=int(batch.vectors[i]),
+                    src_vector=int(self.block_start[batch.block[i]]),
+                    dst_vector=int(self.block_start[batch.dst_block[i]]),
+                    add=batch.add,
+                    src_slot=batch.src_slot,
+                    dst_slot=batch.dst_slot,
+                )
+
+    def timetable(self) -> Timetable:
+        """Return a Timetable with every run booked one by one (slow; `check` is the fast test)."""
+        table = Timetable(self.graph)
+        for number, t in enumerate(self.transfers()):
+            cycle = t.start_cycle
+            for hop, (u, v) in enumerate(zip(t.path, t.path[1:], strict=False)):
+                owner = f"{self.operation} {self.algorithm} #{number} {t.src}->{t.dst}"
+                table.book(u, v, cycle, t.vectors, owner, t.cables[hop], t.cycles_per_vector)
+                cycle += table.latency_cycles(u, v)
+        return table
+
+    def check(self) -> None:
+        """Raise LinkConflict if any two runs overlap on a cable; all runs at once, on arrays."""
+        batches = self.batches
+        if not batches:
+            return
+        channel = np.concatenate([b.channel for b in batches])
+        start = np.concatenate([_hop_departures(b) for b in batches])
+        end = start + np.concatenate([_hop_busy(b, self.fabric) for b in batches])
+        if self.fabric.channels <= 1 << 16:  # a radix sort, and batches are nearly in time order
+            order = np.argsort(channel.astype(np.uint16), kind="stable")
+            same = channel[order][1:] == channel[order][:-1]
+            if np.any(same & (start[order][1:] < start[order][:-1])):
+                order = np.lexsort((start, channel))
+        else:
+            order = np.lexsort((start, channel))
+        channel, start, end = channel[order], start[order], end[order]
+        clash = (channel[1:] == channel[:-1]) & (start[1:] < end[:-1])
+        if clash.any():
+            at = int(clash.argmax()) + 1
+            edge = int(self.fabric.channel_edge[channel[at]])
+            raise LinkConflict(
+                int(self.fabric.tail[edge]),
+                int(self.fabric.head[edge]),
+                int(channel[at] - self.fabric.first_channel[edge]),
+                int(start[at]),
+                f"{self.operation} run {int(order[at])}",
+                f"{self.operation} run {int(order[at - 1])}",
+            )
+
+
+def _hop_departures(batch: Batch) -> Ints:
+    if batch.hop_start is None:
+        return batch.start_cycle
+    return np.repeat(batch.start_cycle, np.diff(batch.hop_start)) + batch.hop_offset
+
+
+def _hop_busy(batch: Batch, fabric: Fabric) -> Ints:
+    p, q = fabric.pace_arrays()
+    busy = -(-batch.vectors * p[batch.pace] // q[batch.pace])
+    return busy if batch.hop_start is None else np.repeat(busy, np.diff(batch.hop_start))

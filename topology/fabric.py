@@ -1,0 +1,110 @@
+"""A graph compiled to arrays: directed edges in CSR order, and one channel per directed cable.
+
+Edge e runs tail[e] -> head[e]; edges are sorted by (tail, head). Its cables are the channels
+first_channel[e] .. first_channel[e] + cables[e] - 1, in the order of `ports()`.
+"""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from weakref import WeakKeyDictionary
+
+import networkx as nx
+import numpy as np
+from numpy.typing import NDArray
+
+from topology.errors import NoRoute
+from topology.links import Link
+
+Ints = NDArray[np.int64]
+_compiled: "WeakKeyDictionary[nx.Graph, Fabric]" = WeakKeyDictionary()
+
+
+@dataclass(frozen=True, eq=False)
+class Fabric:
+    """Array form of a graph of chips; ids stay those of the graph, dead chips have no edges."""
+
+    name: str
+    chips: int  # one more than the highest id
+    alive: Ints  # ids in the graph
+    tail: Ints
+    head: Ints
+    row: Ints  # edges of chip c are row[c]:row[c + 1]
+    latency_cycles: Ints  # per edge
+    cables: Ints  # per edge
+    pace: Ints  # per edge, index into `paces`
+    paces: tuple[Fraction, ...]  # distinct cycles per vector, fastest first
+    payload_bytes: int
+    first_channel: Ints
+    channels: int
+    channel_edge: Ints
+
+    def edges_between(self, src: Ints, dst: Ints) -> Ints:
+        """Return the edge of each pair, or -1 where the two are no neighbours."""
+        keys = self.tail * self.chips + self.head
+        wanted = np.asarray(src, np.int64) * self.chips + dst
+        at = np.minimum(np.searchsorted(keys, wanted), max(len(keys) - 1, 0))
+        return np.where(keys[at] == wanted, at, -1)
+
+    def edge(self, src: int, dst: int) -> int:
+        """Return the edge src -> dst; raises NoRoute."""
+        lo, hi = self.row[src : src + 2] if 0 <= src < self.chips else (0, 0)
+        at = int(lo + np.searchsorted(self.head[lo:hi], dst))
+        if at >= hi or self.head[at] != dst:
+            raise NoRoute(self.name, src, dst)
+        return at
+
+    def pace_arrays(self) -> tuple[Ints, Ints]:
+        """Return numerators and denominators of `paces`."""
+        numerators = np.array([p.numerator for p in self.paces], np.int64)
+        return numerators, np.array([p.denominator for p in self.paces], np.int64)
+
+
+def compiled(graph: nx.Graph) -> Fabric:
+    """Return the array form of `graph`, remembered if the graph is frozen."""
+    fabric = _compiled.get(graph) if nx.is_frozen(graph) else None
+    if fabric is None:
+        fabric = _compile(graph)
+        if nx.is_frozen(graph):
+            _compiled[graph] = fabric
+    return fabric
+
+
+def _compile(graph: nx.Graph) -> Fabric:
+    edges = list(graph.edges(data="link"))
+    u = np.fromiter((e[0] for e in edges), np.int64, len(edges))
+    v = np.fromiter((e[1] for e in edges), np.int64, len(edges))
+    # Many edges share one Link object: read each object's fields once.
+    kinds: dict[int, int] = {}
+    links: list[Link] = []
+    kind = np.empty(len(edges), np.int64)
+    for i, (_, _, link) in enumerate(edges):
+        if id(link) not in kinds:
+            kinds[id(link)] = len(links)
+            links.append(link)
+        kind[i] = kinds[id(link)]
+    paces = tuple(sorted({link.cycles_per_vector for link in links})) or (Fraction(27),)
+    tail, head, kind = np.r_[u, v], np.r_[v, u], np.r_[kind, kind]
+    chips = max(graph) + 1
+    order = np.argsort(tail * chips + head)
+    tail, head, kind = tail[order], head[order], kind[order]
+    cables = _field([link.count for link in links], kind)
+    return Fabric(
+        name=graph.graph.get("name", "graph"),
+        chips=chips,
+        alive=np.array(sorted(graph), np.int64),
+        tail=tail,
+        head=head,
+        row=np.searchsorted(tail, np.arange(chips + 1)),
+        latency_cycles=_field([link.latency_cycles for link in links], kind),
+        cables=cables,
+        pace=_field([paces.index(link.cycles_per_vector) for link in links], kind),
+        paces=paces,
+        payload_bytes=min((link.payload_bytes for link in links), default=320),
+        first_channel=np.cumsum(cables) - cables,
+        channels=int(cables.sum()),
+        channel_edge=np.repeat(np.arange(len(tail)), cables),
+    )
+
+
+def _field(values: list[int], kind: Ints) -> Ints:
+    return np.array(values or [0], np.int64)[kind]

@@ -1,0 +1,151 @@
+"""Minimal routes: deterministic, and balanced by a hash where several are equally short.
+
+Routing is fixed before anything runs (no adaptivity), so a route depends only on the graph and on
+the two chips. At every chip the next hop is drawn from the neighbours nearer to the destination,
+by a hash of (source, destination, here) weighted by nothing else; traffic of many pairs therefore
+spreads evenly over equal paths, which the tests measure.
+"""
+
+from collections.abc import Iterator
+from weakref import WeakKeyDictionary
+
+import networkx as nx
+import numpy as np
+from numpy.typing import NDArray
+
+from topology.errors import NoRoute
+from topology.fabric import Fabric, Ints, compiled
+
+UNREACHED = np.iinfo(np.int16).max
+_distances_to: "WeakKeyDictionary[Fabric, dict[int, NDArray[np.int16]]]" = WeakKeyDictionary()
+
+
+def route(graph: nx.Graph, src: int, dst: int) -> tuple[int, ...]:
+    """Return the chips of the minimal route, both ends included; (src,) when they are equal.
+
+    Raises NoRoute if either chip is missing or none exists.
+    """
+    fabric = compiled(graph)
+    if src not in graph or dst not in graph:
+        raise NoRoute(fabric.name, src, dst)
+    edges = paths(fabric, np.array([src]), np.array([dst])).edges
+    return (src, *map(int, fabric.head[edges]))
+
+
+class Paths:
+    """Routes of many pairs: the edges of route i are edges[start[i]:start[i + 1]]."""
+
+    def __init__(self, start: Ints, edges: Ints) -> None:
+        self.start, self.edges = start, edges
+
+    @property
+    def hops(self) -> Ints:
+        """Number of edges of each route."""
+        return np.diff(self.start)
+
+
+def paths(fabric: Fabric, src: Ints, dst: Ints) -> Paths:
+    """Return the routes of all pairs (src[i], dst[i]); raises NoRoute if one has none."""
+    src, dst = np.asarray(src, np.int64), np.asarray(dst, np.int64)
+    direct = fabric.edges_between(src, dst)
+    far = np.flatnonzero((direct < 0) & (src != dst))
+    hops = (src != dst).astype(np.int64)
+    walked, far_hops = _walk(fabric, src[far], dst[far])
+    hops[far] = far_hops
+    start = np.concatenate(([0], np.cumsum(hops)))
+    edges = np.empty(start[-1], np.int64)
+    near = direct >= 0
+    edges[start[:-1][near]] = direct[near]
+    for step, (who, edge) in enumerate(walked):
+        edges[start[far[who]] + step] = edge
+    return Paths(start, edges)
+
+
+def _walk(fabric: Fabric, src: Ints, dst: Ints) -> tuple[list[tuple[Ints, Ints]], Ints]:
+    """Move all pairs one hop at a time; per step, which pairs moved and over which edge."""
+    targets, column = np.unique(dst, return_inverse=True)
+    steps: list[tuple[Ints, Ints]] = []
+    hops = np.zeros(len(src), np.int64)
+    if not len(src):
+        return steps, hops
+    nearness = distances_to(fabric, targets)
+    if np.any(lost := nearness[column, src] == UNREACHED):
+        raise NoRoute(fabric.name, int(src[lost.argmax()]), int(dst[lost.argmax()]))
+    who, here = np.arange(len(src)), src
+    while len(who):
+        edge = _next_edge(fabric, nearness, column[who], src[who], dst[who], here)
+        steps.append((who, edge))
+        hops[who] += 1
+        here = fabric.head[edge]
+        moving = here != dst[who]
+        who, here = who[moving], here[moving]
+    return steps, hops
+
+
+def _next_edge(
+    fabric: Fabric, nearness: NDArray[np.int16], column: Ints, src: Ints, dst: Ints, here: Ints
+) -> Ints:
+    first, degree = fabric.row[here], np.diff(fabric.row)[here]
+    slots = np.arange(degree.max())
+    edge = np.minimum(first[:, None] + slots, len(fabric.head) - 1)
+    nearer = nearness[column[:, None], fabric.head[edge]] < nearness[column, here][:, None]
+    nearer &= slots < degree[:, None]
+    # Parallel cables make a neighbour proportionally likelier.
+    weight = np.cumsum(np.where(nearer, fabric.cables[edge], 0), axis=1)
+    wanted = (scrambled(src, dst, here) % weight[:, -1].astype(np.uint64)).astype(np.int64)
+    chosen: Ints = first + (weight <= wanted[:, None]).sum(axis=1)
+    return chosen
+
+
+def scrambled(*values: Ints) -> NDArray[np.uint64]:
+    """Return a well-mixed 64-bit hash of integer arrays (the finaliser of SplitMix64)."""
+    state = np.uint64(0x9E3779B97F4A7C15)
+    mixed = np.zeros(np.shape(values[0]), np.uint64)
+    with np.errstate(over="ignore"):
+        for value in values:
+            mixed = (mixed + np.asarray(value).astype(np.uint64) + np.uint64(1)) * state
+            mixed ^= mixed >> np.uint64(30)
+            mixed *= np.uint64(0xBF58476D1CE4E5B9)
+            mixed ^= mixed >> np.uint64(27)
+            mixed *= np.uint64(0x94D049BB133111EB)
+            mixed ^= mixed >> np.uint64(31)
+    return mixed
+
+
+def distances_to(fabric: Fabric, targets: Ints) -> NDArray[np.int16]:
+    """Return hops[i, chip] from chip to targets[i], remembered per graph; UNREACHED if none."""
+    known = _distances_to.setdefault(fabric, {})
+    missing = [int(t) for t in targets if int(t) not in known]
+    for at in range(0, len(missing), 4096):
+        block = np.array(missing[at : at + 4096])
+        found = np.full((len(block), fabric.chips), UNREACHED, np.int16)
+        for level, fresh in hop_levels(fabric, block):
+            bits = np.unpackbits(fresh.view(np.uint8), axis=1, bitorder="little")
+            found.T[bits[:, : len(block)].astype(bool)] = level
+        known.update(zip(missing[at : at + 4096], found, strict=True))
+    return np.stack([known[int(t)] for t in targets])
+
+
+def hop_levels(fabric: Fabric, sources: Ints) -> Iterator[tuple[int, NDArray[np.uint64]]]:
+    """Yield (hops, bits): bit s of row c is set if chip c is exactly that far from sources[s].
+
+    Breadth-first search from 64 sources per machine word: ten thousand sources cost seconds.
+    """
+    words = -(-len(sources) // 64)
+    reached = np.zeros((fabric.chips, words), np.uint64)
+    index = np.arange(len(sources))
+    bit = np.uint64(1) << (index % 64).astype(np.uint64)
+    np.bitwise_or.at(reached, (np.asarray(sources), index // 64), bit)
+    fresh, level = reached.copy(), 0
+    has_edges = np.flatnonzero(np.diff(fabric.row))
+    while fresh.any():
+        yield level, fresh
+        spread = np.zeros_like(reached)
+        for lo in range(0, words, 16):  # 16 words at a time keep the gathered rows small
+            gathered = fresh[:, lo : lo + 16][fabric.head]
+            spread[has_edges, lo : lo + 16] = np.bitwise_or.reduceat(
+                gathered, fabric.row[has_edges], axis=0
+            )
+        fresh = spread & ~reached
+        reached |= fresh
+        level += 1

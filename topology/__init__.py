@@ -1,10 +1,23 @@
 """Graphs of LPU chips and links, their routes, timetables, clocks, collectives and faults."""
 
 from topology.building import ports
+from topology.collectives import (
+    Collective,
+    Transfer,
+    all_reduce,
+    collective,
+    execute,
+    point_to_point,
+)
+from topology.dragonflies import dragonfly, rack
 from topology.errors import TopologyError
+from topology.fattree import fattree
+from topology.files import file
 from topology.graphs import full, node, random, ring
 from topology.lattices import hypercube, hyperx, mesh, torus
 from topology.links import PROFILES, Link, Profile, profile
+from topology.lpx import lpx
+from topology.quadfour import quadfour
 from topology.registry import FAMILIES, parse
 from topology.routes import route
 from topology.timetable import Run, Timetable
@@ -12,19 +25,31 @@ from topology.timetable import Run, Timetable
 __all__ = [
     "FAMILIES",
     "PROFILES",
+    "Collective",
     "Link",
     "Profile",
     "Run",
     "Timetable",
     "TopologyError",
+    "Transfer",
+    "all_reduce",
+    "collective",
+    "dragonfly",
+    "execute",
+    "fattree",
+    "file",
     "full",
     "hypercube",
     "hyperx",
+    "lpx",
     "mesh",
     "node",
     "parse",
+    "point_to_point",
     "ports",
     "profile",
+    "quadfour",
+    "rack",
     "random",
     "ring",
     "route",

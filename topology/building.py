@@ -12,8 +12,12 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 
 import networkx as nx
+import numpy as np
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
 
 from topology.errors import Disconnected, PortsExceeded
+from topology.fabric import compiled
 from topology.links import Link, Profile
 
 # (chip, chip, cables, kind of cable, (first port on the one, first port on the other) or None)
@@ -52,28 +56,32 @@ def build(
     def link(count: int, kind: str) -> Link:
         return dataclasses.replace(profile.link, count=count * profile.link.count, kind=kind)
 
+    # Doubling every cable by an override would make the numbers below overlap: deal new ones.
+    numbered = profile.link.count == 1
     graph.add_edges_from(
         (u, v, {"link": link(count, kind)})
-        if ports is None
+        if ports is None or not numbered
         else (u, v, {"link": link(count, kind), "ports": ports if u < v else ports[::-1]})
         for u, v, count, kind, ports in cables
     )
+    assert len(graph) == len(coordinates), "a cable to a chip that is not there"
+    nx.freeze(graph)
     validate(graph)
-    return nx.freeze(graph)
+    return graph
 
 
 def validate(graph: nx.Graph) -> None:
     """Raise PortsExceeded or Disconnected if the graph cannot be a cluster."""
-    limit = graph.graph["port_limit"]
-    for chip, neighbours in graph.adjacency():
-        needed = sum(data["link"].count for data in neighbours.values())
-        if needed > limit:
-            raise PortsExceeded(graph.graph["name"], chip, needed, limit)
-    first = next(iter(graph))
-    reached = nx.node_connected_component(graph, first)
-    if len(reached) < len(graph):
-        lost = next(chip for chip in graph if chip not in reached)
-        raise Disconnected(graph.graph["name"], first, lost)
+    fabric, limit = compiled(graph), graph.graph["port_limit"]
+    needed = np.bincount(fabric.tail, fabric.cables, fabric.chips).astype(int)
+    if needed.max() > limit:
+        chip = int((needed > limit).argmax())
+        raise PortsExceeded(fabric.name, chip, int(needed[chip]), limit)
+    near = csr_array((fabric.cables, fabric.head, fabric.row), shape=(fabric.chips, fabric.chips))
+    part = connected_components(near, directed=False)[1][fabric.alive]
+    if (part != part[0]).any():
+        lost = int(fabric.alive[(part != part[0]).argmax()])
+        raise Disconnected(fabric.name, int(fabric.alive[0]), lost)
 
 
 def ports(graph: nx.Graph) -> dict[int, dict[int, tuple[int, ...]]]:

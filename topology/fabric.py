@@ -70,28 +70,18 @@ def compiled(graph: nx.Graph) -> Fabric:
 
 
 def _compile(graph: nx.Graph) -> Fabric:
-    edges = list(graph.edges(data="link"))
-    u = np.fromiter((e[0] for e in edges), np.int64, len(edges))
-    v = np.fromiter((e[1] for e in edges), np.int64, len(edges))
-    # Many edges share one Link object: read each object's fields once.
-    kinds: dict[int, int] = {}
-    links: list[Link] = []
-    kind = np.empty(len(edges), np.int64)
-    for i, (_, _, link) in enumerate(edges):
-        if id(link) not in kinds:
-            kinds[id(link)] = len(links)
-            links.append(link)
-        kind[i] = kinds[id(link)]
+    head, link_of, links = _adjacency(graph)
+    degree = np.fromiter((len(near) for _, near in graph.adjacency()), np.int64, len(graph))
+    alive = np.fromiter(graph, np.int64, len(graph))
+    tail, chips = np.repeat(alive, degree), int(alive.max(initial=-1)) + 1
+    order = np.argsort(tail * chips + head, kind="stable")
+    tail, head, kind = tail[order], head[order], link_of[order]
     paces = tuple(sorted({link.cycles_per_vector for link in links})) or (Fraction(27),)
-    tail, head, kind = np.r_[u, v], np.r_[v, u], np.r_[kind, kind]
-    chips = max(graph) + 1
-    order = np.argsort(tail * chips + head)
-    tail, head, kind = tail[order], head[order], kind[order]
     cables = _field([link.count for link in links], kind)
     return Fabric(
         name=graph.graph.get("name", "graph"),
         chips=chips,
-        alive=np.array(sorted(graph), np.int64),
+        alive=np.sort(alive),
         tail=tail,
         head=head,
         row=np.searchsorted(tail, np.arange(chips + 1)),
@@ -104,6 +94,19 @@ def _compile(graph: nx.Graph) -> Fabric:
         channels=int(cables.sum()),
         channel_edge=np.repeat(np.arange(len(tail)), cables),
     )
+
+
+def _adjacency(graph: nx.Graph) -> tuple[Ints, Ints, list[Link]]:
+    """Return heads in adjacency order, the number of each edge's Link, and the distinct Links."""
+    heads: list[int] = []
+    objects: list[Link] = []
+    for _, near in graph.adjacency():
+        heads.extend(near)
+        objects.extend([data["link"] for data in near.values()])
+    # Edges share few Link objects: read the fields of each object once.
+    ids = np.fromiter(map(id, objects), np.int64, len(objects))
+    _, first, link_of = np.unique(ids, return_index=True, return_inverse=True)
+    return np.array(heads, np.int64), link_of, [objects[i] for i in first]
 
 
 def _field(values: list[int], kind: Ints) -> Ints:

@@ -21,10 +21,8 @@ SRAM_BYTES_V1 = 88 * 20 * 8192 * 16
 def _rational(value: object) -> Fraction:
     """Return a positive Fraction from an int, a Fraction, a string `p/q` or a pair (p, q)."""
     try:
-        if isinstance(value, tuple | list):
-            rate = Fraction(*value)
-        else:
-            rate = Fraction(value)  # type: ignore[call-overload]
+        parts = value if isinstance(value, tuple | list) else (value,)
+        rate = Fraction(*parts)
     except (ValueError, TypeError, ZeroDivisionError):
         rate = Fraction(0)
     if rate <= 0:

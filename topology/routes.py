@@ -149,3 +149,13 @@ def hop_levels(fabric: Fabric, sources: Ints) -> Iterator[tuple[int, NDArray[np.
         fresh = spread & ~reached
         reached |= fresh
         level += 1
+
+
+def tree_hops(
+    fabric: Fabric, nearness: NDArray[np.int16], column: Ints, salt: Ints, dst: Ints, here: Ints
+) -> Ints:
+    """Return the chip after `here` on a minimal way to dst; depends on `salt`, not on a source.
+
+    All who pass `here` with one salt go on alike, so the ways to one destination form a tree.
+    """
+    return fabric.head[_next_edge(fabric, nearness, column, salt, dst, here)]

@@ -23,7 +23,7 @@ import numpy as np
 from chip.errors import ProgramError
 
 DTYPES = ("u8", "f16", "f32", "u16")
-NUMPY_TYPES = {
+NUMPY_TYPES: dict[str, np.dtype[Any]] = {
     "u8": np.dtype(np.uint8),
     "u16": np.dtype("<u2"),
     "f16": np.dtype("<f2"),
@@ -88,6 +88,11 @@ class Op:
     def stepped(self) -> int | None:
         """Index of the operand that loops step, if any."""
         return next((i for i, o in enumerate(self.operands) if o.kind in STEPPED), None)
+
+    @property
+    def constant(self) -> bool:
+        """Whether a source may be the immediate."""
+        return any(o.kind == "f32" for o in self.operands)
 
     def index(self, name: str) -> int:
         return next(i for i, o in enumerate(self.operands) if o.name == name)

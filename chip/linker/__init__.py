@@ -102,19 +102,19 @@ def _dependencies(issues: list[Issue], graph: Graph) -> dict[int, set[int]]:
     before = {number: set(node.needs) for number, node in enumerate(graph.nodes)}
     nodes_of: dict[int, list[int]] = {}
     for number, node in enumerate(graph.nodes):
-        for issue in node.issues:
-            nodes_of.setdefault(issue, []).append(number)
+        for issue_id in node.issues:
+            nodes_of.setdefault(issue_id, []).append(number)
     for later, earlier in order.memory_edges(issues, set(nodes_of)).items():
-        for node in nodes_of[later]:
+        for number in nodes_of[later]:
             for need in earlier:
-                before[node].update(n for n in nodes_of[need] if n != node)
+                before[number].update(n for n in nodes_of[need] if n != number)
     last: dict[int, int] = {}
     for issue in issues:
         if issue.op.name == "mxm.acc":
-            node = graph.node_of[issue.id]
+            number = graph.node_of[issue.id]
             if issue.unit in last:
-                before[node].add(last[issue.unit])
-            last[issue.unit] = node
+                before[number].add(last[issue.unit])
+            last[issue.unit] = number
     return before
 
 

@@ -89,11 +89,9 @@ class Graph:
 
     def fetch(self, feeds: list[Feed], element: str) -> tuple[Fetch, set[int]]:
         """Array [iterations, lanes] of `element` from one feed per byte stream."""
-        if self._is_element(feeds, element):
-            producer = feeds[0].single()
-            assert producer is not None
-            node = self.node(self.issues[producer])
-            return _take(node, feeds[0].iterations, self.issues[producer].instruction.count), {node}
+        dtype = NUMPY_TYPES[element]
+        if self._are_whole(feeds, element):
+            return self._merge(feeds[0], dtype, self._element_of)
         read = self.typed_read(feeds, element)
         if read is not None:
             return (lambda values: values[read]), {read}
@@ -101,7 +99,7 @@ class Graph:
         needs = set().union(*(needs for _, needs in planes))
         if len(planes) == 1:
             return planes[0][0], needs
-        fetches, dtype = [fetch for fetch, _ in planes], NUMPY_TYPES[element]
+        fetches = [fetch for fetch, _ in planes]
 
         def stack(values: list[Array]) -> Array:
             stacked = np.stack([fetch(values) for fetch in fetches], axis=-1)
@@ -109,35 +107,38 @@ class Graph:
 
         return stack, needs
 
-    def _is_element(self, feeds: list[Feed], element: str) -> bool:
-        """Whether whole elements of one producer arrive, byte planes in step."""
-        producer = feeds[0].single()
-        if producer is None or element == "w16":
-            return False
-        issue = self.issues[producer]
-        if issue.op.name == "mem.read":
-            return False
-        if feeds[0].byte[0] < 0 or issue.op.name == "mxm.abc":
-            return True
-        index = issue.op.driven
-        assert index is not None
-        made = issue.op.element(index, issue.instruction.args)
-        if made != element:
-            return False
+    def _are_whole(self, feeds: list[Feed], element: str) -> bool:
+        """Whether whole elements arrive: all byte planes of one iteration of one producer."""
+        first = feeds[0]
+        for producer in np.unique(first.producers):
+            issue = self.issues[int(producer)]
+            index = issue.op.driven
+            made = "f32" if index is None else issue.op.element(index, issue.instruction.args)
+            if issue.op.name == "mem.read" or made != element:
+                return False
         return all(
-            feed.single() == producer
-            and bool((feed.byte == byte).all())
-            and np.array_equal(feed.iterations, feeds[0].iterations)
+            bool(((feed.byte == byte) | (feed.byte < 0)).all())
+            and np.array_equal(feed.producers, first.producers)
+            and np.array_equal(feed.iterations, first.iterations)
             for byte, feed in enumerate(feeds)
         )
 
     def byte_plane(self, feed: Feed) -> tuple[Fetch, set[int]]:
         """Array [iterations, lanes] of bytes, from one or several producers."""
+        return self._merge(feed, NUMPY_TYPES["u8"], self._bytes_of)
+
+    def _merge(
+        self,
+        feed: Feed,
+        dtype: np.dtype[Any],
+        part_of: Callable[[Issue, Feed, Ints], tuple[Fetch, int]],
+    ) -> tuple[Fetch, set[int]]:
+        """Array [iterations, lanes] from `part_of` each producer and the iterations it feeds."""
         parts: list[tuple[Ints, Fetch]] = []
         needs: set[int] = set()
         for producer in np.unique(feed.producers):
             at = np.flatnonzero(feed.producers == producer)
-            fetch, node = self._bytes_of(self.issues[int(producer)], feed, at)
+            fetch, node = part_of(self.issues[int(producer)], feed, at)
             parts.append((at, fetch))
             needs.add(node)
         if len(parts) == 1:
@@ -145,12 +146,16 @@ class Graph:
         shape = (len(feed.producers), self.spec.lanes)
 
         def merge(values: list[Array]) -> Array:
-            merged = np.empty(shape, np.uint8)
+            merged = np.empty(shape, dtype)
             for at, fetch in parts:
                 merged[at] = fetch(values)
             return merged
 
         return merge, needs
+
+    def _element_of(self, issue: Issue, feed: Feed, at: Ints) -> tuple[Fetch, int]:
+        node = self.node(issue)
+        return _take(node, feed.iterations[at], issue.instruction.count), node
 
     def _bytes_of(self, issue: Issue, feed: Feed, at: Ints) -> tuple[Fetch, int]:
         node, byte = self.node(issue), int(feed.byte[at[0]])
@@ -200,7 +205,8 @@ class Graph:
         key = (tuple(m.id for m in members), words.tobytes(), element)
         if key not in self._reads:
             where, dtype = as_slice(words), NUMPY_TYPES[element]
-            constant = self.is_constant(index, words) and isinstance(where, slice)
+            constant = self.is_constant(index, words, WIDTHS[element])
+            constant = constant and isinstance(where, slice)
 
             def make(number: int) -> Step:
                 def step(state: State) -> None:
@@ -212,10 +218,13 @@ class Graph:
             self._reads[key] = self.add(tuple(members), set(), make)
         return self._reads[key]
 
-    def is_constant(self, index: int, words: Ints) -> bool:
-        """Whether all these words of a slice lie in one constant region of the program."""
+    def is_constant(self, index: int, words: Ints, slices: int) -> bool:
+        """Whether, in each of some slices, these words lie in one constant region."""
         low, high = int(words.min()), int(words.max())
-        return any(start <= low and high < stop for start, stop in self._constants.get(index, ()))
+        return all(
+            any(start <= low and high < stop for start, stop in self._constants.get(one, ()))
+            for one in range(index, index + slices)
+        )
 
     def node(self, issue: Issue) -> int:
         """The node that produces an issue's value (for a read: its byte plane)."""

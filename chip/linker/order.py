@@ -29,19 +29,21 @@ def memory_edges(issues: list[Issue], used: set[int]) -> Edges:
 
 
 def _slice_edges(accesses: list[Issue], edges: Edges) -> None:
-    live: list[tuple[int, int, Issue]] = []
+    live: list[tuple[int, int, Issue, int | None]] = []  # and the cycle its words are all replaced
     for issue in accesses:  # by first cycle
         low, high = words(issue)
         writes = issue.family == "mem.w"
         kept = []
         for entry in live:
-            start, stop, other = entry
+            start, stop, other, gone = entry
+            if gone is not None and gone < issue.cycle:
+                continue
             if low <= stop and start <= high and (writes or other.family == "mem.w"):
                 _order(other, issue, edges)
-                if writes and _covers(issue, low, high, start, stop, other):
-                    continue
+                if gone is None and writes and _covers(issue, low, high, start, stop, other):
+                    entry = (start, stop, other, issue.last_cycle)
             kept.append(entry)
-        kept.append((low, high, issue))
+        kept.append((low, high, issue, None))
         live = kept
 
 

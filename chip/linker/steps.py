@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from chip.errors import Misaligned
+from chip.errors import AddressError, Misaligned
 from chip.isa import NO_STREAM, WIDTHS
+from chip.isa.sxm import ZERO
 from chip.linker.graph import Array, Builders, Fetch, Graph, State, Step, as_slice
 from chip.linker.streams import PRODUCT
 from chip.linker.timeline import Issue, Ints
@@ -34,6 +35,12 @@ def sxm(graph: Graph, issue: Issue) -> int:
     size = graph.spec.superlane_lanes if issue.op.name == "sxm.distribute" else graph.spec.lanes
     if len(lanes) != size:
         raise issue.hazard(Misaligned, f"map {issue.arg('map')} has {len(lanes)} lanes, not {size}")
+    if issue.op.name == "sxm.permute":
+        legal = np.array_equal(np.sort(lanes), np.arange(size))
+    else:
+        legal = bool(((lanes >= 0) & (lanes < size) | (lanes == ZERO)).all())
+    if not legal:
+        raise issue.hazard(Misaligned, f"map {issue.arg('map')} is none of a {issue.op.name}")
     return graph.add((issue,), needs, lambda k: lambda s: _set(s, k, function(lanes, a(s.values))))
 
 
@@ -128,7 +135,8 @@ def acc(graph: Graph, issue: Issue) -> int:
     mode, slots, unit = issue.arg("mode"), issue.steps, issue.unit
     depth = graph.spec.accumulator_depth
     if slots.min() < 0 or slots.max() >= depth:
-        raise issue.hazard(Misaligned, f"accumulator {int(slots.max())} of {depth}")
+        wrong = slots[(slots < 0) | (slots >= depth)]
+        raise issue.hazard(AddressError, f"accumulator {int(wrong[0])} of {depth}")
     if len(np.unique(slots)) < len(slots) and mode:
         raise issue.hazard(Misaligned, "an adding ACC names one accumulator twice")
     where, function = as_slice(slots), issue.op.function
@@ -151,11 +159,11 @@ def abc(graph: Graph, issue: Issue, tiles: Tiles) -> int:
     feeds = graph.feeds[issue.id, operand]
     count = tiles.loads.shape[0]
     shared = _shared_rows(graph, feeds, tiles)
-    if shared is not None:
-        node = graph.typed_read(feeds, "f16", shared)
-        assert node is not None
-        fetch, needs = (lambda values: values[node]), {node}
+    read = graph.typed_read(feeds, "f16", shared) if shared is not None else None
+    if read is not None:
+        fetch, needs = _whole(read), {read}
     else:
+        shared = None
         fetch, needs = graph.fetch(feeds, "f16")
     columns = tiles.first_column[:, None] + np.arange(COLUMN_PAIRS)
     columns = columns.ravel()
@@ -209,7 +217,7 @@ def _tile_matrices(
         return _streamed_matrices(graph, tiles, joined)
     members, index, words = gathered
     blocks = [words.ravel()] if joined else list(words)
-    if graph.is_constant(index, words):
+    if graph.is_constant(index, words, 2 * COLUMN_PAIRS):
         keys = [(index, block.tobytes()) for block in blocks]
 
         def constant(state: State) -> list[Weights16]:
@@ -292,6 +300,10 @@ def _streamed_matrices(
 def _operands(graph: Graph, issue: Issue) -> tuple[list[Fetch], set[int]]:
     found = [graph.operand(issue, index) for index in issue.op.sources]
     return [fetch for fetch, _ in found], set().union(*(needs for _, needs in found))
+
+
+def _whole(node: int) -> Fetch:
+    return lambda values: values[node]
 
 
 def _set(state: State, number: int, value: Array) -> None:

@@ -91,8 +91,9 @@ def _collect_drives(
 def _collect_reads(
     issue: Issue, spec: ChipSpec, readers: dict[int, list[tuple[Ints, Issue, int, int]]]
 ) -> None:
-    for operand in issue.op.sources:
-        code = issue.instruction.args[operand]
+    codes = [issue.instruction.args[operand] for operand in issue.op.sources]
+    constant = issue.op.constant and any(code != IMMEDIATE for code in codes)
+    for operand, code in zip(issue.op.sources, codes, strict=True):
         if code < STREAM_CODES:
             width = WIDTHS[issue.op.element(operand, issue.instruction.args)]
             _check_group(issue, code, width)
@@ -103,7 +104,7 @@ def _collect_reads(
         elif code < ALU_BASE + spec.vxm_alus and issue.family == "vxm":
             keys = issue.cycles * spec.positions + 1
             readers.setdefault(code, []).append((keys, issue, operand, 0))
-        elif code != IMMEDIATE or issue.family != "vxm":
+        elif code != IMMEDIATE or not constant:
             raise issue.hazard(Misaligned, f"operand {operand} names no stream or ALU: {code}")
     if issue.op.name == "mxm.acc":
         keys = issue.cycles * spec.positions + 1
@@ -189,17 +190,19 @@ def _check_types(issues: list[Issue], issue: Issue, operand: int, feeds: list[Fe
     if operand == PRODUCT:
         return
     wanted = issue.op.element(operand, issue.instruction.args)
-    if WIDTHS[wanted] == 1:
-        return
     for byte, feed in enumerate(feeds):
         for producer in np.unique(feed.producers):
             other = issues[int(producer)]
             index = other.op.driven
             assert index is not None
             made = other.op.element(index, other.instruction.args)
-            raw = WIDTHS[made] == 1
-            forwarded = feed.byte[0] < 0
-            in_order = forwarded or bool((feed.byte[feed.producers == producer] == byte).all())
-            if not raw and (made != wanted or not in_order) and wanted != "w16":
-                detail = f"operand {operand} is {wanted}, fed by byte planes of {made}"
+            if feed.byte[0] < 0:  # forwarded from an ALU: a whole element
+                fits = made == wanted
+            elif WIDTHS[made] == 1 or WIDTHS[wanted] == 1 or wanted == "w16":
+                fits = True
+            else:
+                in_order = bool((feed.byte[feed.producers == producer] == byte).all())
+                fits = made == wanted and in_order
+            if not fits:
+                detail = f"operand {operand} is {wanted}, fed by {made}"
                 raise issue.hazard(Misaligned, detail, None, (other,))

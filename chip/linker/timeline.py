@@ -74,6 +74,8 @@ class Issue:
 
 def timeline(program: Program, spec: ChipSpec) -> list[Issue]:
     """All instructions of a program in order of issue; raises on loops that collide."""
+    for queue in program.queues:
+        locate(queue, spec)  # also those that only wait
     placed = sorted(program.instructions(), key=lambda item: (item[1], item[0]))
     issues = []
     for number, (queue, cycle, instruction) in enumerate(placed):
@@ -104,7 +106,8 @@ def locate(queue: str, spec: ChipSpec) -> tuple[str, int, int]:
         "c2c.s": spec.c2c_ports,
         "c2c.r": spec.c2c_ports,
     }
-    if family not in limits or not index.isdigit() or int(index) >= limits[family]:
+    known = family in limits and index.isdecimal() and str(int(index)) == index
+    if not known or int(index) >= limits[family]:
         raise ProgramError(f"no queue {queue!r} on chip {spec.name}")
     unit = int(index)
     if family.startswith("mem"):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from chip.errors import RateExceeded, WeightsInUse, WeightsMissing
+from chip.errors import AddressError, RateExceeded, WeightsInUse, WeightsMissing
 from chip.linker.timeline import Issue
 from chip.program import COLUMN_PAIRS
 from chip.spec import ChipSpec
@@ -43,7 +43,7 @@ def resolve_tiles(issues: list[Issue], spec: ChipSpec) -> dict[int, Tiles]:
         installs = _installs(mine)
         streams = [i for i in mine if i.op.name == "mxm.abc"]
         _check_rate(streams, spec)
-        loads = _loads(mine)
+        loads = _loads(mine, spec)
         windows = np.searchsorted(installs[0], loads.cycles, side="right")
         _check_windows(mine, installs, loads, windows)
         for issue in streams:
@@ -62,7 +62,7 @@ def _installs(mine: list[Issue]) -> tuple[Ints, Ints]:
     return cycles[order], owners[order]
 
 
-def _loads(mine: list[Issue]) -> _Loads:
+def _loads(mine: list[Issue], spec: ChipSpec) -> _Loads:
     found = [i for i in mine if i.op.name == "mxm.lw"]
     if not found:
         none = np.zeros(0, np.int64)
@@ -71,6 +71,12 @@ def _loads(mine: list[Issue]) -> _Loads:
     owners = np.concatenate([np.full(len(i.cycles), i.id) for i in found])
     iterations = np.concatenate([np.arange(len(i.cycles)) for i in found])
     columns = np.concatenate([i.steps for i in found])
+    for issue in found:
+        wrong = (issue.steps % COLUMN_PAIRS != 0) | (issue.steps < 0)
+        wrong |= issue.steps + COLUMN_PAIRS > spec.lanes
+        if wrong.any():
+            detail = f"column {int(issue.steps[wrong][0])} of {spec.lanes}, in groups of {COLUMN_PAIRS}"
+            raise issue.hazard(AddressError, detail, int(issue.cycles[wrong][0]))
     order = np.argsort(cycles, kind="stable")
     return _Loads(cycles[order], owners[order], iterations[order], columns[order])
 

@@ -7,26 +7,29 @@ file, for each kind of processor.
 """
 
 import threading
+from dataclasses import dataclass
+from typing import Any
 
 import numba
 import numpy as np
-import numpy.typing as npt
-from numba.types import Array, boolean, float32, float64, int8, int16, int32, int64, uint16
 
-from chip.numerics.backend import EXACT_UNITS, Block16, Doubtful, Int8, Int32, error_factor
-from chip.numerics.exact import Bits16, Float32, Float64
+from chip.numerics.backend import EXACT_UNITS, Int8, Int32, error_factor, used_lanes
+from chip.numerics.exact import NAN, Bits16, Float32, Float64, Int64
 from chip.numerics.vectors import dots8, dots16, widen16
 
+types: Any = numba.types
+config: Any = numba.config
 _ROWS = 4  # weight rows multiplied together share the loads of x
 _PART_BYTES = 1 << 16  # what one thread takes at least: starting it costs a few microseconds
+_ERROR_AT_ZERO, _ERROR_PER_LANE = error_factor(0), error_factor(1) - error_factor(0)
 
-_inner = numba.njit(nogil=True)
-_reassociated = numba.njit(nogil=True, fastmath={"reassoc", "contract"})
-_dots16_rows, _dots16_one = dots16(_ROWS), dots16(1)
-_dots8_rows, _dots8_one = dots8(_ROWS), dots8(1)
+_LANES, _UNIT, _PEAK, _NORMS = range(4)  # statistics of a tile: see _measure
+widen16_rows, widen16_one = widen16(_ROWS), widen16(1)
+dots16_rows, dots16_one = dots16(_ROWS), dots16(1)
+dots8_rows, dots8_one = dots8(_ROWS), dots8(1)
 
 
-def _measure_row(bits, floats):  # type: ignore[no-untyped-def]
+def _measure_row(bits: Any, floats: Any) -> Any:
     """Return the 2-norm of a row, infinite if a value is not finite, and its least magnitude - 1.
 
     Zero magnitudes wrap around to the largest, as in `backend.unit16`.
@@ -40,147 +43,183 @@ def _measure_row(bits, floats):  # type: ignore[no-untyped-def]
     return (np.inf if most >= 0x7C00 else np.sqrt(total)), np.int64(least)
 
 
-def _unit(least):  # type: ignore[no-untyped-def]
+def _unit(least: Any) -> Any:
     exponent = max((least + 1) >> 10, 1) - 25
     return np.int64((exponent + 1023) << 52).view(np.float64)
 
 
-measure_row = _reassociated(_measure_row)
-unit = _inner(_unit)
-
-
-def _measure(w, norms):  # type: ignore[no-untyped-def]
-    """Fill the norms of all rows and return the unit of the whole block."""
-    lanes = w.shape[1]
+def _measure(w: Any, stats: Any) -> None:
+    """Fill the statistics of each tile: used lanes, unit, largest norm, norm of each column."""
+    lanes = w.shape[2]
     floats = np.empty(lanes, np.float32)
-    least = np.int64(0xFFFF)
-    for n in range(w.shape[0]):
-        widen16(w, n * lanes, floats, lanes)
-        norms[n], row_least = measure_row(w[n], floats)
-        least = min(least, row_least)
-    return unit(least)
+    for t in range(w.shape[0]):
+        least, stats[t, _PEAK] = np.int64(0xFFFF), 0.0
+        for n in range(w.shape[1]):
+            widen16_one(w, (t * w.shape[1] + n) * lanes, lanes, floats, lanes)
+            norm, row_least = measure_row(w[t, n], floats)
+            least = min(least, row_least)
+            stats[t, _NORMS + n] = norm
+            stats[t, _PEAK] = max(stats[t, _PEAK], norm)
+        stats[t, _UNIT] = unit(least)
 
 
-def _activations(x, lanes, wide, norms, units):  # type: ignore[no-untyped-def]
-    """Convert rows of x to float64, `lanes` of them, and measure them in full."""
-    floats = np.empty(x.shape[1], np.float32)
-    for m in range(x.shape[0]):
-        widen16(x, m * x.shape[1], floats, x.shape[1])
-        norms[m], least = measure_row(x[m], floats)
-        units[m] = unit(least)
-        for i in range(lanes):
-            wide[m, i] = floats[i]
+def _activations(x: Any, stats: Any, wide: Any, norms: Any, limits: Any) -> None:
+    """Convert x to float64, measure its rows, and say below which |x| |w| their sums are exact."""
+    floats = np.empty(x.shape[2], np.float32)
+    for t in range(x.shape[0]):
+        for m in range(x.shape[1]):
+            widen16_one(x, (t * x.shape[1] + m) * x.shape[2], x.shape[2], floats, x.shape[2])
+            norms[t, m], least = measure_row(x[t, m], floats)
+            limits[t, m] = EXACT_UNITS * stats[t, _UNIT] * unit(least)
+            for i in range(x.shape[2]):
+                wide[t, m, i] = floats[i]
 
 
-activations = _inner(_activations)
-
-
-def _settle(total, bound, limit, factor):  # type: ignore[no-untyped-def]
-    """Say whether a float64 sum may round otherwise than the exact one: tests 1 and 2 of fp16."""
-    error = bound * factor
-    return not (bound < limit) and np.float32(total - error) != np.float32(total + error)
-
-
-settle = _inner(_settle)
-
-
-def _columns(w, norms, limits, x, x_norms, out, doubtful, first, last):  # type: ignore[no-untyped-def]
-    """Compute out[:, first:last]; return how many results are doubtful."""
-    lanes = w.shape[1]
-    factor = (lanes + 8) * 2.0**-53
-    floats = np.empty(_ROWS * lanes, np.float32)
-    doubles = np.empty(_ROWS * lanes, np.float64)
+def _columns(
+    w: Any, stats: Any, x: Any, x_norms: Any, limits: Any, out: Any, first: Any, last: Any
+) -> Any:
+    """Compute columns first to last, numbered through all tiles; count the doubtful results."""
+    batch, stride = x.shape[1], w.shape[2]
+    floats = np.empty(_ROWS * stride, np.float32)
+    doubles = np.empty(_ROWS * stride if batch > 1 else 0, np.float64)
     sums = np.empty(_ROWS, np.float64)
     count = 0
-    n = first
-    while n < last:
-        rows = _ROWS if n + _ROWS <= last else 1
-        widen16(w, n * lanes, floats, rows * lanes)
-        if len(x) > 1:  # widen once for all rows of x
-            for i in range(rows * lanes):
-                doubles[i] = floats[i]
-        for m in range(len(x)):
+    for t in range(w.shape[0]):
+        before = t * w.shape[1]
+        n, end = max(first - before, 0), min(last - before, w.shape[1])
+        used = np.int64(stats[t, _LANES])
+        while n < end:
+            rows = _ROWS if n + _ROWS <= end else 1
             if rows == 1:
-                _dots16_one(floats, x, m * lanes, lanes, sums)
-            elif len(x) > 1:
-                _dots16_rows(doubles, x, m * lanes, lanes, sums)
+                widen16_one(w, (before + n) * stride, stride, floats, used)
             else:
-                _dots16_rows(floats, x, 0, lanes, sums)
-            for r in range(rows):
-                out[m, n + r] = sums[r]
-                unsure = settle(sums[r], x_norms[m] * norms[n + r], limits[m], factor)
-                doubtful[m, n + r] = unsure
-                count += unsure
-        n += rows
+                widen16_rows(w, (before + n) * stride, stride, floats, used)
+            if batch > 1:  # widen once for all rows of x
+                for i in range(rows * used):
+                    doubles[i] = floats[i]
+            for m in range(batch):
+                place = (t * batch + m) * stride
+                if rows == 1:
+                    dots16_one(floats, x, place, used, sums)
+                elif batch > 1:
+                    dots16_rows(doubles, x, place, used, sums)
+                else:
+                    dots16_rows(floats, x, place, used, sums)
+                for r in range(rows):
+                    out[t, m, n + r] = sums[r]
+                x_norm, limit = x_norms[t, m], limits[t, m]
+                if not x_norm * stats[t, _PEAK] < limit:
+                    norms = stats[t, _NORMS + n : _NORMS + n + rows]
+                    count += mark(sums, norms, x_norm, limit, used, out[t, m, n:])
+            n += rows
     return count
 
 
-columns = _inner(_columns)
+def _mark(sums: Any, norms: Any, x_norm: Any, limit: Any, lanes: Any, out: Any) -> Any:
+    """Make NaN of the sums that may round otherwise than the exact one; return how many."""
+    count = 0
+    for r in range(len(norms)):
+        bound = x_norm * norms[r]
+        error = bound * (_ERROR_AT_ZERO + lanes * _ERROR_PER_LANE)
+        same = np.float32(sums[r] - error) == np.float32(sums[r] + error)
+        if not (bound < limit or same):
+            out[r] = NAN
+            count += 1
+    return count
 
 
-def _dot16_serial(w, norms, unit, x, out, doubtful):  # type: ignore[no-untyped-def]
-    wide = np.empty((x.shape[0], w.shape[1]))
-    x_norms, limits = np.empty(x.shape[0]), np.empty(x.shape[0])
-    activations(x, w.shape[1], wide, x_norms, limits)
-    limits *= EXACT_UNITS * unit
-    return columns(w, norms, limits, wide, x_norms, out, doubtful, 0, w.shape[0])
+def _dot16_serial(w: Any, stats: Any, x: Any, out: Any) -> Any:
+    wide = np.empty((x.shape[0], x.shape[1], w.shape[2]))
+    x_norms, limits = np.empty(x.shape[:2]), np.empty(x.shape[:2])
+    activations(x, stats, wide, x_norms, limits)
+    return columns(w, stats, wide, x_norms, limits, out, 0, w.shape[0] * w.shape[1])
 
 
-def _dot16_parallel(w, norms, unit, x, out, doubtful, parts):  # type: ignore[no-untyped-def]
-    wide = np.empty((x.shape[0], w.shape[1]))
-    x_norms, limits = np.empty(x.shape[0]), np.empty(x.shape[0])
-    activations(x, w.shape[1], wide, x_norms, limits)
-    for m in range(len(limits)):
-        limits[m] *= EXACT_UNITS * unit
-    step = -(-w.shape[0] // (parts * _ROWS)) * _ROWS
+def _dot16_parallel(w: Any, stats: Any, x: Any, out: Any, parts: Any) -> Any:
+    wide = np.empty((x.shape[0], x.shape[1], w.shape[2]))
+    x_norms, limits = np.empty(x.shape[:2]), np.empty(x.shape[:2])
+    activations(x, stats, wide, x_norms, limits)
+    total = w.shape[0] * w.shape[1]
+    step = -(-total // (parts * _ROWS)) * _ROWS
     count = 0
     for part in numba.prange(parts):
-        first, last = part * step, min((part + 1) * step, w.shape[0])
-        count += columns(w, norms, limits, wide, x_norms, out, doubtful, first, last)
+        last = min((part + 1) * step, total)
+        count += columns(w, stats, wide, x_norms, limits, out, part * step, last)
     return count
 
 
-def _columns8(w, x, out, first, last):  # type: ignore[no-untyped-def]
+def _columns8(w: Any, lanes: Any, x: Any, out: Any, first: Any, last: Any) -> None:
+    batch, stride = x.shape[1], w.shape[2]
     sums = np.empty(_ROWS, np.int32)
-    n = first
-    while n < last:
-        rows = _ROWS if n + _ROWS <= last else 1
-        for m in range(x.shape[0]):
-            if rows == 1:
-                _dots8_one(w, n, x, m, w.shape[1], sums)
-            else:
-                _dots8_rows(w, n, x, m, w.shape[1], sums)
-            for r in range(rows):
-                out[m, n + r] = sums[r]
-        n += rows
+    for t in range(w.shape[0]):
+        before = t * w.shape[1]
+        n, end = max(first - before, 0), min(last - before, w.shape[1])
+        while n < end:
+            rows = _ROWS if n + _ROWS <= end else 1
+            row = (before + n) * stride
+            for m in range(batch):
+                place = (t * batch + m) * stride
+                if rows == 1:
+                    dots8_one(w, row, stride, x, place, lanes[t], sums)
+                else:
+                    dots8_rows(w, row, stride, x, place, lanes[t], sums)
+                for r in range(rows):
+                    out[t, m, n + r] = sums[r]
+            n += rows
 
 
-columns8 = _inner(_columns8)
+def _dot8_serial(w: Any, lanes: Any, x: Any, out: Any) -> None:
+    columns8(w, lanes, x, out, 0, w.shape[0] * w.shape[1])
 
 
-def _dot8_serial(w, x, out):  # type: ignore[no-untyped-def]
-    columns8(w, x, out, 0, w.shape[0])
-
-
-def _dot8_parallel(w, x, out, parts):  # type: ignore[no-untyped-def]
-    step = -(-w.shape[0] // (parts * _ROWS)) * _ROWS
+def _dot8_parallel(w: Any, lanes: Any, x: Any, out: Any, parts: Any) -> None:
+    total = w.shape[0] * w.shape[1]
+    step = -(-total // (parts * _ROWS)) * _ROWS
     for part in numba.prange(parts):
-        columns8(w, x, out, part * step, min((part + 1) * step, w.shape[0]))
+        columns8(w, lanes, x, out, part * step, min((part + 1) * step, total))
 
 
-def _rows(element, writable=True):  # type: ignore[no-untyped-def]
-    return Array(element, 2, "C", readonly=not writable)
+# The parts of the kernels; only measure_row needs, and may, sum in another order than written.
+measure_row = numba.njit(nogil=True, fastmath={"reassoc", "contract"})(_measure_row)
+unit = numba.njit(nogil=True)(_unit)
+mark = numba.njit(nogil=True)(_mark)
+activations = numba.njit(nogil=True)(_activations)
+columns = numba.njit(nogil=True)(_columns)
+columns8 = numba.njit(nogil=True)(_columns8)
 
 
-_vector = Array(float64, 1, "C")
-_16 = (_rows(uint16, False), _vector, float64, _rows(uint16, False), _rows(float32), _rows(boolean))
-_8 = (_rows(int8, False), _rows(int16), _rows(int32))
-_kernel = numba.njit
-_measure_kernel = numba.njit(float64(_16[0], _vector), nogil=True, cache=True)(_measure)
-_serial16 = numba.njit(int64(*_16), nogil=True, cache=True)(_dot16_serial)
-_parallel16 = numba.njit(int64(*_16, int64), nogil=True, cache=True, parallel=True)(_dot16_parallel)
-_serial8 = numba.njit(numba.void(*_8), nogil=True, cache=True)(_dot8_serial)
-_parallel8 = numba.njit(numba.void(*_8, int64), nogil=True, cache=True, parallel=True)(_dot8_parallel)
+def _kernel(function: Any, result: Any, *arguments: Any, parallel: bool = False) -> Any:
+    signature = result(*arguments, types.int64) if parallel else result(*arguments)
+    return numba.njit(signature, nogil=True, cache=True, parallel=parallel)(function)
+
+
+def _array(element: Any, dimensions: int, writable: bool = True) -> Any:
+    return types.Array(element, dimensions, "C", readonly=not writable)
+
+
+_stats, _lanes = _array(types.float64, 2), _array(types.int64, 1)
+_bits, _bytes = _array(types.uint16, 3, writable=False), _array(types.int8, 3, writable=False)
+_arguments16 = (_bits, _stats, _bits, _array(types.float32, 3))
+_arguments8 = (_bytes, _lanes, _array(types.int16, 3), _array(types.int32, 3))
+
+_measure_kernel = _kernel(_measure, types.void, _bits, _stats)
+_serial16 = _kernel(_dot16_serial, types.int64, *_arguments16)
+_parallel16 = _kernel(_dot16_parallel, types.int64, *_arguments16, parallel=True)
+_serial8 = _kernel(_dot8_serial, types.void, *_arguments8)
+_parallel8 = _kernel(_dot8_parallel, types.void, *_arguments8, parallel=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    weights: Bits16
+    stats: Float64
+
+    @property
+    def nbytes(self) -> int:
+        return self.weights.nbytes + self.stats.nbytes
+
+    def bits(self, tiles: Int64, columns: Int64) -> Bits16:
+        return self.weights[tiles, columns]
 
 
 class CompiledBackend:
@@ -191,40 +230,36 @@ class CompiledBackend:
     def __init__(self) -> None:
         # One parallel region at a time: not every threading layer of numba allows more.
         self._threads = threading.Lock()
+        self._max_parts = int(config.NUMBA_NUM_THREADS)
 
-    def prepare16(self, bits: Bits16) -> Block16:
-        norms = np.empty(len(bits))
-        return Block16(bits, norms, _measure_kernel(bits, norms))
+    def prepare16(self, bits: Bits16) -> _Block:
+        tiles, columns, _ = bits.shape
+        stats = np.empty((tiles, _NORMS + columns))
+        stats[:, _LANES] = [used_lanes(tile) for tile in bits]
+        _measure_kernel(bits, stats)
+        return _Block(bits, stats)
 
-    def dot16(self, block: Block16, x: Bits16) -> tuple[Float32, Doubtful]:
+    def dot16(self, block: _Block, x: Bits16) -> tuple[Float32, bool]:
         w = block.weights
-        out = np.empty((len(x), len(w)), np.float32)
-        doubtful = np.empty(out.shape, np.bool_)
-        parts = self._parts(w.nbytes * len(x))
-        if parts > 1 and self._threads.acquire(blocking=False):
-            try:
-                count = _parallel16(w, block.norms, block.unit, x, out, doubtful, parts)
-            finally:
-                self._threads.release()
-        else:
-            count = _serial16(w, block.norms, block.unit, x, out, doubtful)
-        return out, doubtful if count else None
+        out = np.empty((len(w), x.shape[1], w.shape[1]), np.float32)
+        count = self._run(_serial16, _parallel16, w.nbytes * x.shape[1], w, block.stats, x, out)
+        return out, count > 0
 
-    def prepare8(self, weights: Int8) -> npt.NDArray[np.int8]:
-        return weights
+    def prepare8(self, weights: Int8) -> tuple[Int8, Int64]:
+        return weights, np.array([used_lanes(tile) for tile in weights], np.int64)
 
-    def dot8(self, weights: npt.NDArray[np.int8], x: Int8) -> Int32:
-        out = np.empty((len(x), len(weights)), np.int32)
-        wide = x.astype(np.int16)
-        parts = self._parts(weights.nbytes * len(x))
-        if parts > 1 and self._threads.acquire(blocking=False):
-            try:
-                _parallel8(weights, wide, out, parts)
-            finally:
-                self._threads.release()
-        else:
-            _serial8(weights, wide, out)
+    def dot8(self, block: tuple[Int8, Int64], x: Int8) -> Int32:
+        weights, lanes = block
+        out = np.empty((weights.shape[0], x.shape[1], weights.shape[1]), np.int32)
+        work_bytes = weights.nbytes * x.shape[1]
+        self._run(_serial8, _parallel8, work_bytes, weights, lanes, x.astype(np.int16), out)
         return out
 
-    def _parts(self, work_bytes: int) -> int:
-        return min(numba.config.NUMBA_NUM_THREADS, work_bytes // _PART_BYTES)
+    def _run(self, serial: Any, parallel: Any, work_bytes: int, *arguments: Any) -> Any:
+        parts = min(self._max_parts, work_bytes // _PART_BYTES)
+        if parts < 2 or not self._threads.acquire(blocking=False):
+            return serial(*arguments)
+        try:
+            return parallel(*arguments, parts)
+        finally:
+            self._threads.release()

@@ -16,55 +16,67 @@ import numpy as np
 import numpy.typing as npt
 
 from chip.numerics.backend import GRAIN, Backend, default_backend
-from chip.numerics.exact import MAX_LANES, Bits16, Float16, Float32, dot_pairs
+from chip.numerics.exact import MAX_LANES, Bits16, Float32, dot_pairs
+
+_CHUNK = 1 << 14  # doubtful results settled at a time
 
 
 class Weights16:
-    """A block of fp16 weight columns, prepared for one or many passes.
+    """A block of fp16 weight columns, or a stack of them, prepared for one or many passes.
 
-    `w` is float16, or uint16 bits, of shape [columns, lanes]. Lanes at the end that are zero in
-    all columns are dropped. The block may share memory with `w`: do not write to it while in use.
+    `w` is float16, or uint16 bits, of shape [columns, lanes] or [tiles, columns, lanes]. Lanes at
+    the end of a tile that are zero in all its columns cost nothing. The block may share memory
+    with `w`: do not write to it while in use.
 
     >>> Weights16(np.float16([[1, 2], [3, 4]])).dot(np.float16([[10, 1]]))
     array([[12., 34.]], dtype=float32)
     """
 
-    __slots__ = ("_backend", "_block", "columns", "lanes")
+    __slots__ = ("_backend", "_block", "_stacked", "columns", "lanes", "tiles")
 
     def __init__(self, w: npt.NDArray[Any], backend: Backend | None = None) -> None:
         bits = fp16_bits(w)
-        if bits.ndim != 2 or bits.shape[1] > MAX_LANES:
-            raise ValueError(f"weights must be [columns, at most {MAX_LANES} lanes]: {w.shape}")
-        self.columns, self.lanes = bits.shape
+        if bits.ndim not in (2, 3) or bits.shape[-1] > MAX_LANES:
+            raise ValueError(
+                f"weights must be [columns, lanes] or [tiles, columns, lanes] with at most "
+                f"{MAX_LANES} lanes, not {list(w.shape)}"
+            )
+        self._stacked = bits.ndim == 3
+        bits = _padded(bits if self._stacked else bits[None])
+        self.tiles, self.columns, self.lanes = bits.shape[0], bits.shape[1], w.shape[-1]
         self._backend = backend or default_backend()
-        self._block = self._backend.prepare16(_trimmed(bits))
+        self._block = self._backend.prepare16(bits)
 
     @property
     def nbytes(self) -> int:
         """Host bytes held by the prepared block."""
-        return self._block.weights.nbytes + self._block.norms.nbytes
+        return int(self._block.nbytes)
 
-    def dot(self, x: Float16) -> Float32:
-        """Return x[m] . w[n] as fp32 [M, columns] for x of shape [M, lanes]: see `dot_pairs`."""
+    def dot(self, x: npt.NDArray[Any]) -> Float32:
+        """Return x[m] . w[n] as fp32 [M, columns] for fp16 x [M, lanes]: exact, rounded once.
+
+        A stack takes x of [tiles, M, lanes] and returns [tiles, M, columns]. Ties round to even,
+        an exact zero is +0; NaN, inf * 0 and inf - inf give the NaN 0x7fc00000.
+        """
         bits = fp16_bits(x)
-        if bits.ndim != 2 or bits.shape[1] != self.lanes:
-            raise ValueError(f"activations must be [M, {self.lanes} lanes]: {x.shape}")
-        if self.lanes % GRAIN:
-            bits = np.pad(bits, ((0, 0), (0, -self.lanes % GRAIN)))
-        out, doubtful = self._backend.dot16(self._block, bits)
-        if doubtful is not None:
-            self._settle(bits, out, doubtful)
-        return out
+        if not self._stacked:
+            bits = bits[None]
+        if bits.ndim != 3 or bits.shape[0] != self.tiles or bits.shape[2] != self.lanes:
+            tiles = f"{self.tiles} tiles, " if self._stacked else ""
+            raise ValueError(
+                f"activations must be [{tiles}M, {self.lanes} lanes], not {list(x.shape)}"
+            )
+        out, doubtful = self._backend.dot16(self._block, _padded(bits))
+        if doubtful:
+            self._settle(_padded(bits), out)
+        return out if self._stacked else out[0]
 
-    def _settle(self, x: Bits16, out: Float32, doubtful: npt.NDArray[np.bool_]) -> None:
-        """Replace the doubtful results by exact ones, some at a time."""
-        rows, columns = np.nonzero(doubtful)
-        step = 1 << 14
-        for start in range(0, len(rows), step):
-            m, n = rows[start : start + step], columns[start : start + step]
-            w = self._block.bits(n)
-            w = np.pad(w, ((0, 0), (0, x.shape[1] - w.shape[1])))
-            out[m, n] = dot_pairs(x[m], w)
+    def _settle(self, x: Bits16, out: Float32) -> None:
+        """Replace the doubtful results, which are NaN, by exact ones."""
+        tiles, rows, columns = np.nonzero(np.isnan(out))
+        for start in range(0, len(rows), _CHUNK):
+            t, m, n = (index[start : start + _CHUNK] for index in (tiles, rows, columns))
+            out[t, m, n] = dot_pairs(x[t, m], self._block.bits(t, n))
 
 
 def fp16_bits(array: npt.NDArray[Any]) -> Bits16:
@@ -76,11 +88,9 @@ def fp16_bits(array: npt.NDArray[Any]) -> Bits16:
     return array
 
 
-def _trimmed(bits: Bits16) -> Bits16:
-    """Drop trailing lanes that are zero everywhere; keep a positive multiple of the grain."""
-    used = np.flatnonzero(np.bitwise_or.reduce(bits, axis=0) & 0x7FFF)
-    lanes = int(used[-1]) + 1 if used.size else 1
-    kept = -(-lanes // GRAIN) * GRAIN
-    if kept > bits.shape[1]:
-        bits = np.pad(bits, ((0, 0), (0, kept - bits.shape[1])))
-    return np.ascontiguousarray(bits[:, :kept])
+def _padded(bits: Bits16) -> Bits16:
+    """Append zero lanes up to a multiple of the grain; C-contiguous. Common arrays are as is."""
+    missing = -bits.shape[-1] % GRAIN
+    if missing:
+        return np.pad(bits, ((0, 0), (0, 0), (0, missing)))
+    return bits if bits.flags.c_contiguous else np.ascontiguousarray(bits)

@@ -5,43 +5,50 @@ float64 sum, and converts four numbers at a time. LLVM splits these vectors to w
 A change here does not invalidate numba's cache of `compiled.py`: remove its __pycache__.
 """
 
-from collections.abc import Callable
 from typing import Any
 
-from llvmlite import ir
-from numba.core import cgutils, types
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba.core import cgutils as _cgutils
+from numba.core import types
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
 from chip.numerics.backend import GRAIN
 
+cgutils: Any = _cgutils  # untyped
 _FEATURES = cpu_target.target_context.codegen().magic_tuple()[-1]
 _HALF_IN_HARDWARE = "+f16c" in _FEATURES or "+fullfp16" in _FEATURES
-_AHEAD_LANES = 1536  # prefetch distance, a few rows
+_AHEAD = 1536  # prefetch distance in elements, a few rows
 _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 _FLOAT, _DOUBLE = ir.FloatType(), ir.DoubleType()
 _CONTRACT = ("contract",)  # a fused multiply-add is welcome: the product is exact anyway
 
 
-def _widen16(_typing: Any, bits: Any, start: Any, floats: Any, count: Any) -> Any:
-    """Convert bits.flat[start : start + count] from fp16 to floats[:count]."""
+def widen16(rows: int) -> Any:
+    """Return a function: convert fp16 bits.flat[start + r * stride:] to floats[r * lanes:]."""
 
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        source = builder.gep(_data(context, builder, signature, args, 0), [args[1]])
-        target = _data(context, builder, signature, args, 2)
-        with cgutils.for_range_slice(builder, _I64(0), args[3], _I64(GRAIN), inc=True) as (i, _):
-            _prefetch(builder, builder.gep(source, [builder.add(i, _I64(_AHEAD_LANES))]))
-            wide = _half_to_float(builder, _load(builder, source, i, _I16, GRAIN))
-            builder.store(wide, _at(builder, target, i, _FLOAT, GRAIN), align=4)
-        return context.get_dummy_value()
+    def widen(_typing: Any, bits: Any, start: Any, stride: Any, floats: Any, lanes: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            source = builder.gep(_data(context, builder, signature, args, 0), [args[1]])
+            target = _data(context, builder, signature, args, 3)
 
-    return types.void(bits, types.intp, floats, types.intp), codegen
+            def step(offset: Any, _totals: Any) -> None:
+                for r in range(rows):
+                    place = builder.add(offset, builder.mul(args[2], _I64(r)))
+                    _prefetch(builder, builder.gep(source, [builder.add(place, _I64(_AHEAD))]))
+                    wide = _half_to_float(builder, _load(builder, source, place, _I16, GRAIN))
+                    place = builder.add(offset, builder.mul(args[4], _I64(r)))
+                    builder.store(wide, _at(builder, target, place, _FLOAT, GRAIN), align=4)
+
+            _accumulate(builder, ir.VectorType(_I8, 1), 0, args[4], GRAIN, step)
+            return context.get_dummy_value()
+
+        return types.void(bits, types.intp, types.intp, floats, types.intp), codegen
+
+    return intrinsic(widen)
 
 
-widen16 = intrinsic(_widen16)
-
-
-def dots16(rows: int) -> Callable[..., None]:
+def dots16(rows: int) -> Any:
     """Return a function: sums[r] = float64 dot of row r of a small buffer with x.flat[start:]."""
 
     def dots(_typing: Any, buffer: Any, x: Any, start: Any, lanes: Any, sums: Any) -> Any:
@@ -68,26 +75,26 @@ def dots16(rows: int) -> Callable[..., None]:
 
         return types.void(buffer, x, types.intp, types.intp, sums), codegen
 
-    return intrinsic(dots)  # type: ignore[no-any-return]
+    return intrinsic(dots)
 
 
-def dots8(rows: int) -> Callable[..., None]:
-    """Return a function: sums[r] = int32 dot of int8 row n + r of w with int16 row m of x."""
+def dots8(rows: int) -> Any:
+    """Return a function: sums[r] = int32 dot of w.flat[first + r * stride:] with x.flat[start:]."""
 
-    def dots(_typing: Any, w: Any, n: Any, x: Any, m: Any, lanes: Any, sums: Any) -> Any:
+    def dots(
+        _typing: Any, w: Any, first: Any, stride: Any, x: Any, start: Any, lanes: Any, sums: Any
+    ) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            weights = _data(context, builder, signature, args, 0)
-            weights = builder.gep(weights, [builder.mul(args[1], args[4])])
-            activations = _data(context, builder, signature, args, 2)
-            activations = builder.gep(activations, [builder.mul(args[3], args[4])])
+            weights = builder.gep(_data(context, builder, signature, args, 0), [args[1]])
+            activations = builder.gep(_data(context, builder, signature, args, 3), [args[4]])
             wide = ir.VectorType(_I32, GRAIN)
             evens, odds = (_indices(range(first, GRAIN, 2)) for first in (0, 1))
 
             def step(offset: Any, totals: list[Any]) -> None:
                 x_part = builder.sext(_load(builder, activations, offset, _I16, GRAIN), wide)
                 for r, total in enumerate(totals):
-                    place = builder.add(offset, builder.mul(args[4], _I64(r)))
-                    _prefetch(builder, builder.gep(weights, [builder.add(place, _I64(3072))]))
+                    place = builder.add(offset, builder.mul(args[2], _I64(r)))
+                    _prefetch(builder, builder.gep(weights, [builder.add(place, _I64(2 * _AHEAD))]))
                     part = builder.sext(_load(builder, weights, place, _I8, GRAIN), wide)
                     product = builder.mul(part, x_part)
                     # Adding neighbours is what makes this one multiply-add instruction.
@@ -97,16 +104,21 @@ def dots8(rows: int) -> Callable[..., None]:
                     )
                     builder.store(builder.add(builder.load(total), pairs), total)
 
-            totals = _accumulate(builder, ir.VectorType(_I32, GRAIN // 2), rows, args[4], GRAIN, step)
-            _store_sums(builder, _data(context, builder, signature, args, 5), totals, builder.add)
+            totals = _accumulate(
+                builder, ir.VectorType(_I32, GRAIN // 2), rows, args[5], GRAIN, step
+            )
+            _store_sums(builder, _data(context, builder, signature, args, 6), totals, builder.add)
             return context.get_dummy_value()
 
-        return types.void(w, types.intp, x, types.intp, types.intp, sums), codegen
+        ints = (types.intp,) * 2
+        return types.void(w, *ints, x, *ints, sums), codegen
 
-    return intrinsic(dots)  # type: ignore[no-any-return]
+    return intrinsic(dots)
 
 
-def _accumulate(builder: Any, kind: Any, rows: int, lanes: Any, stride: int, step: Any) -> list[Any]:
+def _accumulate(
+    builder: Any, kind: Any, rows: int, lanes: Any, stride: int, step: Any
+) -> list[Any]:
     """Run step(offset, totals) every `stride` lanes; return one vector of totals per row."""
     zero = ir.Constant(kind, [0] * kind.count)
     totals = [cgutils.alloca_once_value(builder, zero) for _ in range(rows)]

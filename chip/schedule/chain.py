@@ -145,14 +145,18 @@ class Chain:
         *operands: "Flow | Rows | float",
         loops: Loops | None = None,
         dtype: str = "f32",
+        at: int = 0,
     ) -> Flow:
-        """One VXM instruction over flows, rows and at most one immediate."""
+        """One VXM instruction over flows, rows and at most one immediate.
+
+        Without a flow among the operands it issues at cycle `at`, with `loops`.
+        """
         spec, position = lookup(f"vxm.{op}"), self.spec.vxm_position
         flows = [o for o in operands if isinstance(o, Flow)]
         loops = flows[0].loops if flows else loops
         if loops is None:
             raise ProgramError(f"{self.label}: vxm.{op} needs loops")
-        cycle = self._meet(flows, position) if flows else 0
+        cycle = self._meet(flows, position) if flows else at
         args, needs, names = [0] * len(spec.operands), {}, []
         for index, operand in zip(spec.sources, operands, strict=True):
             if isinstance(operand, Rows):
@@ -177,33 +181,26 @@ class Chain:
             self.member, made, loops, cycle + delay, position, name, alu=alu, piece=piece
         )
 
-    def sxm(self, op: str, lane_map: int, value: "Flow | Rows", side: int, cycle: int = 0) -> Flow:
+    def sxm(self, op: str, lane_map: int, value: Flow, side: int) -> Flow:
         """One SXM instruction at hemisphere `side`; the result flows back inward."""
         position = self.spec.edge_position("sxm", side)
         spec = lookup(f"sxm.{op}")
-        flow = self._toward(value, position, side, cycle)
-        at = self._meet([flow], position)
-        dtype = DTYPES.index(flow.dtype)
-        out_at = at + self.spec.d_func(spec.timing)
-        inward = WEST if side == EAST else EAST
-        need = self.stream(
-            inward, WIDTHS[flow.dtype], out_at - self.spec.along(inward, position), flow.loops
-        )
-        queue = self.queue("sxm", side, at, span(flow.loops))
-        assert flow.need is not None
-        needs = {2: (flow.need, 0), 3: (need, 0)}
-        name = self.name()
-        args = [dtype, lane_map, 0, 0]
-        names = [flow.name, name]
-        self._piece("sxm", side, queue, at, spec.name, args, needs, flow.loops, names)
-        return Flow(self.member, flow.dtype, flow.loops, out_at, position, name, need, inward)
-
-    def _toward(self, value: "Flow | Rows", position: int, side: int, cycle: int) -> Flow:
-        if isinstance(value, Rows):
-            raise ProgramError(f"{self.label}: read rows with `arrive` first")
         if value.need is None:
             self.emit(value, side)
-        return value
+        assert value.need is not None
+        issue = self._meet([value], position)
+        cycle = issue + self.spec.d_func(spec.timing)
+        inward = WEST if side == EAST else EAST
+        low = cycle - self.spec.along(inward, position)
+        need = self.stream(inward, WIDTHS[value.dtype], low, value.loops)
+        queue = self.queue("sxm", side, issue, span(value.loops))
+        name = self.name()
+        args = [DTYPES.index(value.dtype), lane_map, 0, 0]
+        needs = {2: (value.need, 0), 3: (need, 0)}
+        self._piece(
+            "sxm", side, queue, issue, spec.name, args, needs, value.loops, [value.name, name]
+        )
+        return Flow(self.member, value.dtype, value.loops, cycle, position, name, need, inward)
 
     # --- in flight -> at rest ---------------------------------------------------------------
     def emit(self, value: Flow, direction: int) -> None:
@@ -272,6 +269,12 @@ class Chain:
         first, last = cycles + min(issues), cycles + max(issues)
         indices = rows.indices(loops)
         self.accesses.append(Access(self.member, rows.buffer, indices, first, last, writes))
+
+    def touch_all(self, rows: Rows, loops: Loops, first: int, last: int) -> None:
+        """Note that all these rows may be written at any cycle from `first` to `last`."""
+        indices = rows.indices(loops)
+        early, late = np.full(len(indices), first), np.full(len(indices), last)
+        self.accesses.append(Access(self.member, rows.buffer, indices, early, late, True))
 
     def _meet(self, flows: list[Flow], position: int) -> int:
         cycles = {f.cycle + abs(position - f.position) for f in flows}

@@ -59,6 +59,9 @@ class Busy:
         self.ends[at : at + 1] = [e for _, e in pieces]
 
 
+_NONE = np.zeros(0, np.int64)
+
+
 @dataclass
 class _Touched:
     """Per row of a buffer: when it may be read, and when it may be overwritten."""
@@ -107,8 +110,8 @@ class Schedule:
         """Start cycle from which no instruction is before cycle 0 and all rows are ready."""
         start = max(-min(piece.cycle for piece in chain.pieces), 0)
         for access in chain.accesses:
-            touched = self._touched.get((access.member, access.buffer.name))
-            if touched is not None:
+            if (access.member, access.buffer.name) in self._touched:
+                touched = self._rows(access)
                 table = touched.free if access.writes else touched.ready
                 start = max(start, int((table[access.rows] - access.first).max()))
         return start
@@ -171,10 +174,13 @@ class Schedule:
 
     def _rows(self, access: Access) -> _Touched:
         key = (access.member, access.buffer.name)
-        if key not in self._touched:
-            count = max(access.buffer.region.vectors, access.buffer.region.words)
-            self._touched[key] = _Touched(np.zeros(count, np.int64), np.zeros(count, np.int64))
-        return self._touched[key]
+        count = int(access.rows.max()) + 1
+        touched = self._touched.setdefault(key, _Touched(_NONE, _NONE))
+        if len(touched.ready) < count:
+            more = np.zeros(count - len(touched.ready), np.int64)
+            touched.ready = np.concatenate([touched.ready, more])
+            touched.free = np.concatenate([touched.free, more])
+        return touched
 
     def _emit(self, chain: Chain, start: int, chosen: list[int]) -> None:
         base = {member: self._names[member] for member in {p.member for p in chain.pieces}}

@@ -15,11 +15,13 @@ from topology.fabric import Ints
 def direct(job: Job) -> Engine:
     """Rank j adds up block j of everybody, then (all-reduce, all-gather) hands it to everybody."""
     engine = Engine(job, job.ranks * job.stripes, shares=job.stripes)
-    here, there, stripe = _pairs(job.ranks, job.stripes)
+    here, there, _ = _pairs(job.ranks, 1)
     if job.operation != "all_gather":
-        engine.send(here, there, there * job.stripes + stripe, add=True)
+        for stripe in range(job.stripes):
+            engine.send(here, there, there * job.stripes + stripe, add=True)
     if job.operation != "reduce_scatter":
-        engine.send(here, there, here * job.stripes + stripe)
+        for stripe in range(job.stripes):
+            engine.send(here, there, here * job.stripes + stripe)
     return engine
 
 
@@ -28,18 +30,19 @@ def exchange(job: Job) -> Engine:
     """Everybody sends its whole buffer to everybody and adds what it gets."""
     engine = Engine(job, job.stripes)
     here, there, stripe = _pairs(job.ranks, job.stripes)
+    engine.combine(0, None, 1)
     engine.send(here, there, stripe, add=True, dst_slot=1)
-    engine.local_add(1, 0)
+    engine.result_slot = 1
     return engine
 
 
 @algorithm("direct", "all_to_all")
 def all_to_all(job: Job) -> Engine:
     """Rank i's block j becomes rank j's block i (slot 1), nearest ranks first."""
-    engine = Engine(job, job.ranks * job.stripes, shares=job.stripes)
+    engine = Engine(job, job.ranks * job.stripes, shares=job.stripes, equal=True)
     here, there, stripe = _pairs(job.ranks, job.stripes)
-    # Blocks differ by a vector in size when the buffer does not divide: the source's block counts.
-    engine.local_add(0, 1, add=False, own_block_only=True)
+    engine.combine(0, None, 1, own_block_only=True)
+    engine.result_slot = 1
     engine.send(
         *(here, there, there * job.stripes + stripe),
         dst_slot=1,

@@ -6,11 +6,11 @@ vector. A run at the link's pace may follow the run that feeds it vector by vect
 that neither its first nor its last vector is early, because arrivals are convex in between.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import networkx as nx
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from topology.collectives.result import Batch, Collective, LocalAdd
 from topology.fabric import Fabric, Ints, compiled
@@ -30,7 +30,6 @@ class Job:
     release_cycles: tuple[int, ...] | None = None  # per rank; default 0
     busy_until: Ints | None = None  # per channel of the fabric; default 0
     add_cycles: int = 0
-    options: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def fabric(self) -> Fabric:
@@ -56,11 +55,14 @@ class Job:
 class Engine:
     """Collects the timed steps of one collective; algorithms call `send` and `local_add`."""
 
-    def __init__(self, job: Job, blocks: int, shares: int = 1) -> None:
+    def __init__(self, job: Job, blocks: int, shares: int = 1, equal: bool = False) -> None:
         self.job, self.fabric, self.shares = job, job.fabric, shares
-        self.block_start: Ints = np.arange(blocks + 1) * job.vectors // blocks
+        # `equal` blocks round the buffer up, for when a block changes its place.
+        vectors = -(-job.vectors // blocks) * blocks if equal else job.vectors
+        self.block_start: Ints = np.arange(blocks + 1) * vectors // blocks
         self.block_vectors = np.diff(self.block_start)
         self.blocks = blocks
+        self.result_slot = 0
         self.chips = np.array(job.chips, np.int64)
         self.steps: list[Batch | LocalAdd] = []
         self.free: Ints = (
@@ -70,11 +72,14 @@ class Engine:
         )
         self._p, self._q = self.fabric.pace_arrays()
         self._ready: dict[int, tuple[Ints, Ints]] = {}
-        self._route: tuple[Ints, Ints, "_Route"] | None = None
+        self._route: tuple[Ints, Ints, _Route] | None = None
         self._one_cable = bool(self.fabric.cables.max(initial=1) == 1)
+        sizes = np.unique(self.block_vectors)
+        self._equal_vectors = int(sizes[0]) if len(sizes) == 1 else None
+        self._whole_pace = bool((self._q == 1).all())
 
     def ready(self, slot: int) -> tuple[Ints, Ints]:
-        """Return [P, blocks] cycles at which the first and the last vector of each block is there."""
+        """Return [P, blocks] cycles at which the first and the last vector of a block is there."""
         if slot not in self._ready:
             release = np.zeros(len(self.chips), np.int64)
             if self.job.release_cycles is not None:
@@ -95,7 +100,7 @@ class Engine:
         dst_slot: int = 0,
         dst_block: Ints | None = None,
         whole: bool = False,
-        after: Ints | int = 0,
+        after: int = 0,
         via: Paths | None = None,
     ) -> Batch | None:
         """Time one batch: rank src[i] sends `blocks` blocks from block[i] on to rank dst[i].
@@ -108,7 +113,7 @@ class Engine:
             span = np.tile(np.arange(blocks), len(block))
             dst_block = None if dst_block is None else np.repeat(dst_block, blocks) + span
             block, blocks = np.repeat(block, blocks) + span, 1
-        vectors = self.block_start[block + blocks] - self.block_start[block]
+        vectors = self._sizes(block, blocks)
         if not vectors.all():
             keep = np.flatnonzero(vectors)
             if not len(keep):
@@ -116,12 +121,17 @@ class Engine:
             src, dst, block, vectors = src[keep], dst[keep], block[keep], vectors[keep]
             dst_block = None if dst_block is None else dst_block[keep]
         to_block = block if dst_block is None else dst_block
-        route = self._routed(src, dst) if via is None else _Route(self.fabric, via)
-        channel = route.channels(self.fabric, block, self._one_cable)
-        p, q = self._p[route.pace], self._q[route.pace]
-        earliest = np.maximum(after, self._earliest(src_slot, src, block, blocks, p, q, whole))
-        start = self._place(earliest, -(-vectors * p // q), route, channel)
-        self._arrive(dst_slot, dst, to_block, blocks, start + route.latency, p, q, add)
+        route = self._routed(src, dst) if via is None else _Route(self.fabric, via, dst)
+        channel = route.edges if self._one_cable else route.channels(self.fabric, block)
+        p, q = self._pace_of(route)
+        earliest = self._earliest(src_slot, src, block, blocks, p, q, whole)
+        if after:
+            earliest = np.maximum(after, earliest)
+        busy = vectors * p if self._whole_pace else -(-vectors * p // q)
+        start = self._place(earliest, busy, route, channel)
+        cost = self.job.add_cycles if add else 0
+        landed = start + (route.latency + cost)
+        self._arrive(dst_slot, dst, to_block, blocks, landed, p, q, route.dst_differ)
         batch = Batch(
             *(src, dst, block, to_block, blocks, vectors, start, route.start, channel),
             *(route.offset, route.latency, route.pace, add, src_slot, dst_slot),
@@ -129,26 +139,36 @@ class Engine:
         self.steps.append(batch)
         return batch
 
-    def local_add(
-        self, src_slot: int, dst_slot: int, add: bool = True, own_block_only: bool = False
-    ) -> None:
-        """Let every rank add (or copy) one slot into another; costs `add_cycles` if it adds."""
-        cost = self.job.add_cycles if add else 0
-        parts = zip(self.ready(src_slot), self.ready(dst_slot), strict=True)
-        merged = tuple(np.maximum(a, b) + cost for a, b in parts)
-        self._ready[dst_slot] = merged[0], merged[1]
-        self.steps.append(LocalAdd(src_slot, dst_slot, merged[1], add, own_block_only))
+    def combine(self, left: int, right: int | None, out: int, own_block_only: bool = False) -> None:
+        """Let every rank fill slot `out`, unused so far, with the sum (or copy) of other slots.
+
+        Out of place on purpose: what is added up may still be waiting to be sent. A copy is no
+        movement (whoever adds into `out` first reads `left`), a sum costs `add_cycles`.
+        """
+        first, last = self.ready(left)
+        if right is not None:
+            more = self.ready(right)
+            first = np.maximum(first, more[0]) + self.job.add_cycles
+            last = np.maximum(last, more[1]) + self.job.add_cycles
+        self._ready[out] = first.copy(), last.copy()
+        self.steps.append(LocalAdd(left, right, out, last.copy(), own_block_only))
+
+    @property
+    def end_cycle(self) -> int:
+        """The last arrival anywhere, or the release if nothing moves."""
+        release = min(self.job.release_cycles) if self.job.release_cycles else 0
+        used = self.block_vectors > 0
+        ends = [int(last[:, used].max(initial=release)) for _, last in self._ready.values()]
+        return max(ends, default=release)
 
     def finish(self, algorithm: str, lower_bound_cycles: int) -> Collective:
         """Return the collective; its end is the last arrival anywhere."""
         job = self.job
         release = min(job.release_cycles) if job.release_cycles else 0
-        used = self.block_vectors > 0
-        ends = [int(last[:, used].max(initial=release)) for _, last in self._ready.values()]
         return Collective(
             *(job.operation, algorithm, job.graph, self.fabric, job.chips, job.bytes, job.root),
-            *(self.block_start, self.shares, self.steps, release, max(ends, default=release)),
-            *(lower_bound_cycles, job.options),
+            *(self.block_start, self.shares, self.steps, release, self.end_cycle),
+            *(lower_bound_cycles, job.add_cycles, self.result_slot),
         )
 
     def _routed(self, src: Ints, dst: Ints) -> "_Route":
@@ -156,64 +176,103 @@ class Engine:
         known = self._route
         if known is None or known[0] is not src or known[1] is not dst:
             found = paths(self.fabric, self.chips[src], self.chips[dst])
-            known = self._route = src, dst, _Route(self.fabric, found)
+            known = self._route = src, dst, _Route(self.fabric, found, dst)
         return known[2]
 
+    def _sizes(self, block: Ints, blocks: int) -> Ints:
+        if self._equal_vectors is not None:  # a view, not an array: many batches share one size
+            return np.broadcast_to(np.int64(self._equal_vectors * blocks), block.shape)
+        return self.block_start[block + blocks] - self.block_start[block]
+
+    def _pace_of(self, route: "_Route") -> tuple[Ints | int, Ints | int]:
+        if len(self._p) == 1:
+            return int(self._p[0]), int(self._q[0])
+        return self._p[route.pace], self._q[route.pace]
+
     def _earliest(
-        self, slot: int, src: Ints, block: Ints, blocks: int, p: Ints, q: Ints, whole: bool
+        self,
+        slot: int,
+        src: Ints,
+        block: Ints,
+        blocks: int,
+        p: Ints | int,
+        q: Ints | int,
+        whole: bool,
     ) -> Ints:
+        """Return the first start at which no vector of a message leaves before it is there."""
         first, last = self.ready(slot)
-        # Rounding of a shifted or differently paced run can bring a vector one cycle forward.
-        guard = int((blocks > 1 or len(self._p) > 1) and bool((self._q > 1).any()))
-        if blocks == 1:
-            there = last[src, block]
-            if whole:
-                return there
-            tail = (self.block_vectors[block] - 1) * p // q
-            return np.maximum(first[src, block], there - tail) + guard
-        span = block[:, None] + np.arange(blocks)
-        there = last[src[:, None], span]
+        if whole and blocks == 1:
+            return last[src, block]
+        there = _rows(last, src, block, blocks)
         if whole:
             return np.asarray(there.max(axis=1))
-        shift = self.block_start[span] - self.block_start[block][:, None]
-        p, q = p[:, None], q[:, None]
-        head = first[src[:, None], span] - shift * p // q
-        tails = there - (shift + self.block_vectors[span] - 1) * p // q
-        return np.asarray(np.maximum(head, tails).max(axis=1) + guard)
+        # Rounding of a shifted or differently paced run can bring a vector one cycle forward.
+        guard = int((blocks > 1 or len(self._p) > 1) and bool((self._q > 1).any()))
+        head, tail = self._progress(block, blocks, p, q)
+        early = np.maximum(_rows(first, src, block, blocks) - head, there - tail).max(axis=1)
+        return early + guard if guard else early
 
-    def _arrive(
-        self, slot: int, dst: Ints, block: Ints, blocks: int, arrival: Ints, p: Ints, q: Ints,
-        add: bool,
-    ) -> None:
-        first, last = self.ready(slot)
-        cost = self.job.add_cycles if add else 0
+    def _progress(
+        self, block: Ints, blocks: int, p: Ints | int, q: Ints | int
+    ) -> tuple[Ints | int, Ints | int]:
+        """Return cycles from the start of a message to the first and last vector of each block.
+
+        Rounded down; shape [messages, blocks], or one row if all messages are alike.
+        """
+        if self._equal_vectors is not None and len(self._p) == 1:
+            shift = np.arange(blocks) * self._equal_vectors
+            return shift * p // q, (shift + max(self._equal_vectors - 1, 0)) * p // q
         span = block[:, None] + np.arange(blocks)
         shift = self.block_start[span] - self.block_start[block][:, None]
-        p, q = p[:, None], q[:, None]
-        heads = arrival[:, None] + cost - (-shift * p // q)
+        if isinstance(p, np.ndarray) and isinstance(q, np.ndarray):
+            p, q = p[:, None], q[:, None]
         size = np.maximum(self.block_vectors[span], 1)
-        tails = arrival[:, None] + cost - (-(shift + size - 1) * p // q)
-        where = (dst[:, None] * self.blocks + span).ravel()
-        np.maximum.at(first.reshape(-1), where, heads.ravel())
-        np.maximum.at(last.reshape(-1), where, tails.ravel())
+        return shift * p // q, (shift + size - 1) * p // q
+
+    def _arrive(
+        self,
+        slot: int,
+        dst: Ints,
+        block: Ints,
+        blocks: int,
+        landed: Ints,
+        p: Ints | int,
+        q: Ints | int,
+        differ: bool,
+    ) -> None:
+        """Note that blocks are there later; `differ` says that no rank gets two messages."""
+        first, last = self.ready(slot)
+        head, tail = self._progress(block, blocks, p, q)
+        up = 0 if self._whole_pace else 1  # round up what _progress rounded down
+        landed = landed[:, None]
+        for ready, arrival in ((first, landed + (head + up)), (last, landed + (tail + up))):
+            if differ:
+                _set_rows(ready, dst, block, blocks, arrival)
+            else:
+                span = block[:, None] + np.arange(blocks)
+                where = dst[:, None] * self.blocks + span
+                np.maximum.at(ready.reshape(-1), where.ravel(), arrival.ravel())
 
     def _place(self, earliest: Ints, busy: Ints, route: "_Route", channel: Ints) -> Ints:
         """Return the starts, and mark the cables of every route busy."""
-        single = route.start is None
-        if _all_different(channel, self.free):
-            start = earliest
-            if single:
-                start = np.maximum(start, self.free[channel])
-                self.free[channel] = start + busy
-                return start
+        differ = (
+            route.channels_differ
+            if self._one_cable
+            else _all_different(channel, self.fabric.channels)
+        )
+        if not differ:
+            if route.start is None:
+                return self._queue(earliest, busy, channel)
+            return self._one_by_one(earliest, busy, route, channel)
+        if route.start is None:
+            start = np.maximum(earliest, self.free[channel])
+            self.free[channel] = start + busy
+        else:
             bound = np.maximum.reduceat(self.free[channel] - route.offset, route.start[:-1])
-            start = np.maximum(start, bound)
+            start = np.maximum(earliest, bound)
             per_hop = np.repeat(start + busy, np.diff(route.start))
             self.free[channel] = per_hop + route.offset
-            return start
-        if single:
-            return self._queue(earliest, busy, channel)
-        return self._one_by_one(earliest, busy, route, channel)
+        return start
 
     def _queue(self, earliest: Ints, busy: Ints, channel: Ints) -> Ints:
         """Serve messages of one hop in order of readiness; all cables at once."""
@@ -227,7 +286,7 @@ class Engine:
         # A running maximum that restarts with every cable: lift each cable above the one before.
         lift = group * (int(slack.max()) - int(slack.min()) + 1)
         begin = np.maximum.accumulate(slack + lift) - lift + ahead
-        start = np.empty_like(begin)
+        start: Ints = np.empty_like(begin)
         start[order] = begin
         np.maximum.at(self.free, channel, begin + busy_sorted)
         return start
@@ -255,13 +314,15 @@ class Engine:
 class _Route:
     """Routes of a batch with what timing needs of them; `start` None if all have one hop."""
 
-    def __init__(self, fabric: Fabric, found: Paths) -> None:
+    def __init__(self, fabric: Fabric, found: Paths, dst: Ints) -> None:
         self.edges = found.edges
+        self.channels_differ = _all_different(self.edges, len(fabric.tail))
+        self.dst_differ = _all_different(dst, int(dst.max()) + 1)
         hops = found.hops
         latency = fabric.latency_cycles[found.edges]
         self.start = None if (hops == 1).all() else found.start
         if self.start is None:
-            self.offset, self.latency = np.zeros_like(latency), latency
+            self.offset, self.latency = np.broadcast_to(np.int64(0), latency.shape), latency
             self.pace = fabric.pace[found.edges]
             return
         before = np.cumsum(latency) - latency
@@ -269,16 +330,32 @@ class _Route:
         self.latency = np.add.reduceat(latency, found.start[:-1])
         self.pace = np.maximum.reduceat(fabric.pace[found.edges], found.start[:-1])
 
-    def channels(self, fabric: Fabric, block: Ints, one_cable: bool) -> Ints:
-        if one_cable:
-            return self.edges
+    def channels(self, fabric: Fabric, block: Ints) -> Ints:
+        """Return the channels of all hops: parallel cables take turns by block."""
         per_hop = block if self.start is None else np.repeat(block, np.diff(self.start))
-        cable: Ints = per_hop % fabric.cables[self.edges]
-        return fabric.first_channel[self.edges] + cable
+        chosen: Ints = fabric.first_channel[self.edges] + per_hop % fabric.cables[self.edges]
+        return chosen
 
 
-def _all_different(values: Ints, like: Ints) -> bool:
-    seen = np.empty_like(like)
+def _rows(ready: Ints, rank: Ints, block: Ints, blocks: int) -> Ints:
+    """Return ready[rank, block:block + blocks] of every message, [messages, blocks]."""
+    if blocks == 1:
+        return ready[rank, block][:, None]
+    found: Ints = sliding_window_view(ready, blocks, axis=1)[rank, block]
+    return found
+
+
+def _set_rows(ready: Ints, rank: Ints, block: Ints, blocks: int, arrival: Ints) -> None:
+    """Raise the same entries to `arrival`; no rank may occur twice."""
+    if blocks == 1:
+        ready[rank, block] = np.maximum(ready[rank, block], arrival[:, 0])
+    else:
+        window = sliding_window_view(ready, blocks, axis=1, writeable=True)
+        window[rank, block] = np.maximum(window[rank, block], arrival)
+
+
+def _all_different(values: Ints, bound: int) -> bool:
+    seen = np.empty(bound, np.int64)
     number = np.arange(len(values))
     seen[values] = number
     return bool((seen[values] == number).all())

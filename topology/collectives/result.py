@@ -7,8 +7,8 @@ run: vector k leaves at start + ceil(k * pace), crosses every hop of its route b
 cut-through, and is usable (added, if it is an addition) `latency` cycles after it left.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -43,12 +43,12 @@ class Batch:
 
 @dataclass(frozen=True)
 class LocalAdd:
-    """Every rank adds slot `src_slot` into `dst_slot` (or copies it there), block by block."""
+    """Every rank makes slot `out` = slot `left` + slot `right` (or only `left`), block by block."""
 
-    src_slot: int
-    dst_slot: int
-    ready_cycle: Ints  # [P, blocks], when the result is there
-    add: bool = True
+    left: int
+    right: int | None
+    out: int
+    ready_cycle: Ints  # [P, blocks], when the last vector of the result is there
     own_block_only: bool = False
 
 
@@ -87,7 +87,8 @@ class Collective:
     release_cycle: int
     end_cycle: int
     lower_bound_cycles: int
-    options: Mapping[str, object] = field(default_factory=dict)
+    add_cycles: int = 0
+    result_slot: int = 0
 
     @property
     def vectors(self) -> int:
@@ -190,21 +191,32 @@ class Collective:
                 cycle += table.latency_cycles(u, v)
         return table
 
+    def _in_order(self, batches: list[Batch]) -> bool:
+        """Return whether, batch after batch, every run starts when its cable's last has ended.
+
+        That proves there is no conflict; if it does not hold, there may still be none.
+        """
+        ended = np.zeros(self.fabric.channels, np.int64)
+        seen = np.zeros(self.fabric.channels, np.int64)
+        once: tuple[Ints, bool] | None = None
+        for batch in batches:
+            if once is None or once[0] is not batch.channel:
+                once = batch.channel, _once_each(batch.channel, seen)
+            start = _hop_departures(batch)
+            if not once[1] or (start < ended[batch.channel]).any():
+                return False
+            ended[batch.channel] = start + _hop_busy(batch, self.fabric)
+        return True
+
     def check(self) -> None:
         """Raise LinkConflict if any two runs overlap on a cable; all runs at once, on arrays."""
         batches = self.batches
-        if not batches:
+        if not batches or self._in_order(batches):
             return
         channel = np.concatenate([b.channel for b in batches])
         start = np.concatenate([_hop_departures(b) for b in batches])
         end = start + np.concatenate([_hop_busy(b, self.fabric) for b in batches])
-        if self.fabric.channels <= 1 << 16:  # a radix sort, and batches are nearly in time order
-            order = np.argsort(channel.astype(np.uint16), kind="stable")
-            same = channel[order][1:] == channel[order][:-1]
-            if np.any(same & (start[order][1:] < start[order][:-1])):
-                order = np.lexsort((start, channel))
-        else:
-            order = np.lexsort((start, channel))
+        order = np.lexsort((start, channel))
         channel, start, end = channel[order], start[order], end[order]
         clash = (channel[1:] == channel[:-1]) & (start[1:] < end[:-1])
         if clash.any():
@@ -220,6 +232,12 @@ class Collective:
             )
 
 
+def _once_each(values: Ints, seen: Ints) -> bool:
+    number = np.arange(len(values))
+    seen[values] = number
+    return bool((seen[values] == number).all())
+
+
 def _hop_departures(batch: Batch) -> Ints:
     if batch.hop_start is None:
         return batch.start_cycle
@@ -227,6 +245,10 @@ def _hop_departures(batch: Batch) -> Ints:
 
 
 def _hop_busy(batch: Batch, fabric: Fabric) -> Ints:
-    p, q = fabric.pace_arrays()
-    busy = -(-batch.vectors * p[batch.pace] // q[batch.pace])
+    if len(fabric.paces) == 1:
+        one_p, one_q = fabric.paces[0].as_integer_ratio()
+        busy = -(-batch.vectors * one_p // one_q)
+    else:
+        p, q = fabric.pace_arrays()
+        busy = -(-batch.vectors * p[batch.pace] // q[batch.pace])
     return busy if batch.hop_start is None else np.repeat(busy, np.diff(batch.hop_start))

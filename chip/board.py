@@ -1,0 +1,155 @@
+"""Several chips wired by cables: who receives which packet, and in which order segments run.
+
+Pure data: the machines of `cluster` and a bare script of chips run the same `Wiring`.
+"""
+
+import heapq
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil
+
+from chip.errors import HazardError, NothingArrives, PortBusy
+from chip.linker import Linked, Transfer
+
+
+@dataclass(frozen=True)
+class Cable:
+    """A full-duplex cable between a port of one chip and a port of another."""
+
+    chip: int
+    port: int
+    other_chip: int
+    other_port: int
+    latency_cycles: int
+    cycles_per_vector: Fraction
+
+
+@dataclass(frozen=True)
+class Call:
+    """One segment of one chip; `packets` maps its receives to the (chip, send) that feed them."""
+
+    chip: int
+    segment: int
+    packets: tuple[tuple[int, int, int], ...]  # (receive issue, sending chip, send issue)
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """Segment calls of one launch, in an order in which every packet exists when it is needed."""
+
+    calls: tuple[Call, ...]
+    end_cycle: int
+
+
+def wire(linked: Mapping[int, Linked], cables: tuple[Cable, ...]) -> Wiring:
+    """Match all sends to receives; raises PortBusy, NothingArrives or PacketLost (a hazard)."""
+    ends = {}
+    for cable in cables:
+        ends[cable.chip, cable.port] = (cable.other_chip, cable.other_port, cable)
+        ends[cable.other_chip, cable.other_port] = (cable.chip, cable.port, cable)
+    arriving: dict[tuple[int, int, int], tuple[int, Transfer, tuple[int, ...]]] = {}
+    for chip, program in linked.items():
+        _check_ports(chip, program, ends)
+        for send in program.sends:
+            if (chip, send.port) not in ends:
+                raise _hazard(PacketLost, chip, send, "c2c.s", "no cable on this port")
+            peer, port, cable = ends[chip, send.port]
+            cycles = tuple(c + cable.latency_cycles for c in send.cycles)
+            arriving[peer, port, cycles[0]] = (chip, send, cycles)
+    feeds = _match(linked, arriving)
+    for chip, send, _ in arriving.values():
+        raise _hazard(PacketLost, chip, send, "c2c.s", "the other end does not receive it then")
+    end = max((program.end_cycle for program in linked.values()), default=0)
+    return Wiring(_order(linked, feeds), end)
+
+
+class PacketLost(HazardError):
+    """A Send whose vectors nobody receives in the cycle they arrive."""
+
+    rule = "Send that nobody receives"
+
+
+def _match(
+    linked: Mapping[int, Linked],
+    arriving: dict[tuple[int, int, int], tuple[int, Transfer, tuple[int, ...]]],
+) -> dict[tuple[int, int], tuple[int, Transfer]]:
+    """(chip, receive issue) -> (sending chip, send); removes what it matches from `arriving`."""
+    feeds = {}
+    for chip, program in linked.items():
+        for receive in program.receives:
+            key = (chip, receive.port, receive.cycles[0])
+            if key not in arriving:
+                raise _hazard(NothingArrives, chip, receive, "c2c.r", "no vector is sent for it")
+            sender, send, cycles = arriving.pop(key)
+            if cycles != receive.cycles:
+                detail = f"{len(cycles)} vectors come, at other cycles than it expects"
+                raise _hazard(NothingArrives, chip, receive, "c2c.r", detail)
+            feeds[chip, receive.issue] = (sender, send)
+    return feeds
+
+
+def _check_ports(
+    chip: int, program: Linked, ends: Mapping[tuple[int, int], tuple[int, int, Cable]]
+) -> None:
+    """Vectors of one port leave no closer than its cable's rate, counted from each run's start."""
+    by_port: dict[int, list[Transfer]] = {}
+    for send in program.sends:
+        by_port.setdefault(send.port, []).append(send)
+    for port, sends in by_port.items():
+        rate = ends[chip, port][2].cycles_per_vector if (chip, port) in ends else Fraction(1)
+        free = 0
+        for send in sorted(sends, key=lambda s: s.cycles[0]):
+            for number, cycle in enumerate(send.cycles):
+                if cycle < max(free, send.cycles[0] + ceil(number * rate)):
+                    detail = f"port {port} takes a vector every {rate} cycles"
+                    raise _hazard(PortBusy, chip, send, "c2c.s", detail, cycle)
+            free = send.cycles[0] + ceil(len(send.cycles) * rate)
+
+
+def _hazard(
+    kind: type[HazardError],
+    chip: int,
+    transfer: Transfer,
+    family: str,
+    detail: str,
+    cycle: int | None = None,
+) -> HazardError:
+    op = "c2c.send" if family == "c2c.s" else "c2c.receive"
+    text = f"{op} x{len(transfer.cycles)}"
+    at = transfer.cycles[0] if cycle is None else cycle
+    return kind(chip, f"{family}:{transfer.port}", at, text, detail)
+
+
+def _order(
+    linked: Mapping[int, Linked], feeds: dict[tuple[int, int], tuple[int, Transfer]]
+) -> tuple[Call, ...]:
+    """Segments in dependence order, earliest first packet first."""
+    packets: dict[tuple[int, int], list[tuple[int, int, int]]] = {}
+    needs: dict[tuple[int, int], set[tuple[int, int]]] = {}
+    first_cycle: dict[tuple[int, int], int] = {}
+    for chip, program in linked.items():
+        for segment in range(len(program.segments)):
+            needs[chip, segment] = {(chip, segment - 1)} if segment else set()
+            first_cycle[chip, segment] = program.program.start_cycle
+        for receive in program.receives:
+            sender, send = feeds[chip, receive.issue]
+            key = (chip, receive.segment)
+            packets.setdefault(key, []).append((receive.issue, sender, send.issue))
+            needs[key].add((sender, send.segment))
+            first_cycle[key] = max(first_cycle[key], receive.cycles[0])
+    followers: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for key, before in needs.items():
+        for other in before:
+            followers.setdefault(other, []).append(key)
+    ready = [(first_cycle[key], key) for key, before in needs.items() if not before]
+    heapq.heapify(ready)
+    calls = []
+    while ready:
+        _, key = heapq.heappop(ready)
+        calls.append(Call(key[0], key[1], tuple(packets.get(key, ()))))
+        for follower in followers.get(key, ()):
+            needs[follower].discard(key)
+            if not needs[follower]:
+                heapq.heappush(ready, (first_cycle[follower], follower))
+    return tuple(calls)

@@ -1,0 +1,292 @@
+"""A stage of a decoder on a tensor-parallel group: its memory map, and its chains in order.
+
+`Stage` owns the map, which every member of the group and every program shares. `schedule` places
+the chains of one launch: `tokens` tokens at the end of `blocks` x 320 tokens of context.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from chip.kernels import attention, pointwise
+from chip.kernels.matmul import Pass, matmul
+from chip.kernels.memory import Memory
+from chip.kernels.shape import (
+    DecoderShape,
+    Matrix,
+    Placed,
+    halves,
+    head_matrices,
+    layer_matrices,
+)
+from chip.program import COLUMN_PAIRS
+from chip.schedule import Buffer, Chain, Flow, Rows, Schedule
+from chip.spec import EAST, WEST, ChipSpec
+
+SIDES = (EAST, WEST)
+# Exchange(plan, sources, part buffers): send each member's rows to all others; see cluster.lower.
+Exchange = Callable[[Schedule, int, list[Rows], list[int]], None]
+
+
+@dataclass
+class Stage:
+    """Memory map and weights of one stage; `members` chips of a group share both."""
+
+    spec: ChipSpec
+    shapes: tuple[DecoderShape, ...]
+    matrices: dict[str, Placed] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.memory = Memory(self.spec)
+        self.members = len(self.shapes)
+        self._weights()
+        self._activations()
+        self._attention()
+
+    @property
+    def shape(self) -> DecoderShape:
+        """Sizes that all members share; only their head assignment differs."""
+        return self.shapes[0]
+
+    # --- memory map -------------------------------------------------------------------------
+    def _weights(self) -> None:
+        shape, depth = self.shape, self.spec.accumulator_depth
+        norms = (2 * shape.layers + 1) * shape.hidden.count
+        self.memory.rows("gamma", (WEST, 0, 0), norms, "f32")
+        for layer in range(shape.layers):
+            for matrix in layer_matrices(shape, depth):
+                self._place(f"{layer}.{matrix.name}", matrix)
+        for matrix in head_matrices(shape, depth):
+            self._place(matrix.name, matrix)
+        self.memory.columns("ones", EAST, shape.heads.head_lanes)
+        # identity rows stream while V transposed is written: they must not share a bank
+        self.memory.outer_rows("identity", WEST, shape.heads.row_lanes, group=0)
+
+    def _place(self, name: str, matrix: Matrix) -> None:
+        buffer = self.memory.columns(name, matrix.side, matrix.vectors)
+        self.matrices[name] = Placed(matrix, buffer)
+
+    def _activations(self) -> None:
+        shape, rows = self.shape, self.memory.rows
+        hidden, ffn = (b.count * shape.chunk for b in (shape.hidden, shape.ffn))
+        for number in (0, 1):
+            rows(f"x{number}", (EAST, 0, number), hidden, "f32")
+        rows("scale", (WEST, 1, 0), shape.chunk, "f32")
+        for side in SIDES:
+            rows(f"xn{side}", (side, 2, 0), hidden, "f16")
+            rows(f"y{side}", (side, 1, 0), hidden, "f32")
+            rows(f"h{side}", (side, 2, 0), ffn, "f16")
+        rows("gate0", (EAST, 1, 0), ffn, "f32")
+        rows("gate1", (WEST, 0, 1), ffn, "f32")
+        rows("up", (WEST, 1, 1), ffn, "f32")
+        for member in range(self.members if self.members > 1 else 0):
+            rows(f"part{member}", (WEST, 1, 1), hidden, "f32")
+        if shape.vocab is not None:
+            for side, part in zip(SIDES, halves(shape.vocab.count), strict=True):
+                rows(f"logits{side}", (side, 1, 1), len(part), "f32")
+
+    def _attention(self) -> None:
+        shape, rows = self.shape, self.memory.rows
+        heads, chunk = shape.heads, shape.chunk
+        blocks = shape.context // self.spec.lanes
+        per_head, per_row = len(heads.kv_of) * chunk, heads.rows * chunk
+        rows("cos", (WEST, 0, 1), chunk, "f32")
+        rows("sin", (EAST, 0, 1), chunk, "f32")
+        rows("mask", (WEST, 0, 1), blocks * chunk, "f32")
+        rows("maps", (EAST, 2, 1), max(chunk, COLUMN_PAIRS), "u16")
+        rows("q", (EAST, 1, 0), per_head, "f32")
+        rows("k", (WEST, 1, 1), per_row, "f32")
+        rows("q16", (EAST, 2, 0), per_head, "f16", pair=1)
+        rows("k16", (EAST, 2, 1), per_row, "f16", pair=1)
+        rows("v16", (WEST, 2, 1), per_row, "f16")
+        rows("raw", (EAST, 1, 1), blocks * per_head, "f32")
+        rows("masked", (WEST, 1, 0), blocks * per_head, "f32")
+        for number in (0, 1):
+            rows(f"running{number}", (WEST, 2, number), per_head, "f16", pair=1)
+        rows("top", (EAST, 2, 1), per_head, "f16", pair=1)
+        for side in SIDES:
+            rows(f"p{side}", (side, 2, 0), blocks * per_head, "f16")
+            rows(f"o{side}", (side, 2, 1), heads.packs * chunk, "f16")
+        rows("sums", (EAST, 1, 0), heads.packs * chunk, "f32")
+        rows("values", (WEST, 1, 1), heads.packs * chunk, "f32")
+        spare = shape.context + COLUMN_PAIRS
+        for layer in range(shape.layers):
+            for row in range(heads.rows):
+                self.memory.columns(f"{layer}.K{row}", EAST, spare, one_bank=True)
+                self.memory.columns(f"{layer}.V{row}", WEST, spare, one_bank=True)
+                transposed = blocks * heads.row_lanes
+                self.memory.columns(f"{layer}.VT{row}", WEST, transposed, groups=(1,))
+
+    # --- chains -----------------------------------------------------------------------------
+    def schedule(self, tokens: int, blocks: int, exchange: Exchange) -> tuple[Schedule, str]:
+        """(the group's schedule, name of the buffer that holds x at its end).
+
+        `exchange(plan, tokens, rows of y, members)` brings every member's y to all others.
+        """
+        plan = Schedule(self.spec)
+        x = "x0"
+        for layer in range(self.shape.layers):
+            for member in range(self.members):
+                self._attend(plan, member, layer, x, tokens, blocks)
+            x = self._reduce(plan, x, tokens, exchange)
+            for member in range(self.members):
+                self._feed_forward(plan, member, layer, x, tokens)
+            x = self._reduce(plan, x, tokens, exchange)
+        if self.shape.vocab is not None and tokens == 1:
+            for member in range(self.members):
+                self._head(plan, member, x)
+        return plan, x
+
+    def view(self, name: str, vectors: int) -> Buffer:
+        """A buffer cut to the rows a program with fewer tokens uses."""
+        buffer = self.memory[name]
+        region = buffer.region
+        return Buffer(name, type(region)(region.index, region.address, vectors, region.dtype))
+
+    def _norm(self, plan: Schedule, member: int, number: int, x: str, tokens: int) -> None:
+        shape = self.shape
+        source, scale = self.memory[x], self.view("scale", tokens)
+        count = shape.hidden.count
+        pointwise.rms_scale(plan, member, source, count, shape.hidden.total, shape.eps, scale)
+        gamma = Rows(self.memory["gamma"], number * count)
+        out = (self.memory["xn0"], self.memory["xn1"])
+        pointwise.apply_norm(plan, member, source, scale, gamma, count, out)
+
+    def _project(
+        self, plan: Schedule, member: int, name: str, source: str, tokens: int, *outs: str
+    ) -> None:
+        """outs[output block, token] = matrix `name` x source[input block, token], fp32."""
+
+        def store(chain: Chain, flow: Flow, first: int) -> None:
+            for out in outs:
+                chain.write(flow, Rows(self.memory[out], first, (tokens, 1)))
+
+        self._multiply(plan, member, name, source, tokens, store)
+
+    def _multiply(
+        self,
+        plan: Schedule,
+        member: int,
+        name: str,
+        source: str,
+        tokens: int,
+        store: Callable[[Chain, Flow, int], None],
+    ) -> None:
+        """Place the product of a matrix; `store` gets each run's flow and its first output row."""
+        placed = self.matrices[name]
+        matrix, words = placed.matrix, placed.matrix.words
+        if not matrix.outputs:
+            return
+        chain = Chain(self.spec, f"matmul {name}", member)
+        passes, word = [], 0
+        for _, count, column in matrix.runs:
+            for block in range(matrix.inputs):
+                rows = Rows(self.memory[source], block * tokens, (0, 1))
+                first, last = block == 0, block == matrix.inputs - 1
+                part = Pass(placed.buffer, word, count, words, rows, tokens, column)
+                passes.append(replace(part, first=first, last=last))
+                word += count * words
+        base = matrix.runs[0][0]
+        flows = matmul(chain, matrix.side, passes)
+        for flow, (start, _, _) in zip(flows, matrix.runs, strict=True):
+            store(chain, flow, (start - base) * tokens)
+        plan.place(chain)
+
+    def _attend(
+        self, plan: Schedule, member: int, layer: int, x: str, tokens: int, blocks: int
+    ) -> None:
+        self._norm(plan, member, 2 * layer, x, tokens)
+        for name, source, out in (("q", "xn0", "q"), ("k", "xn1", "k")):
+            self._project(plan, member, f"{layer}.{name}", source, tokens, out)
+        self._values(plan, member, layer, tokens)
+        heads, buffer = self.shapes[member].heads, self.memory
+        cos, sin = self.view("cos", tokens), self.view("sin", tokens)
+        count = len(heads.kv_of)
+        pointwise.rotary(plan, member, buffer["k"], WEST, heads.rows, cos, sin, buffer["k16"])
+        pointwise.rotary(plan, member, buffer["q"], EAST, count, cos, sin, buffer["q16"])
+        for row in range(heads.rows):
+            for side, source, cache in ((EAST, "k16", "K"), (WEST, "v16", "V")):
+                rows = Rows(buffer[source], row * tokens)
+                target = buffer[f"{layer}.{cache}{row}"]
+                attention.append_cache(plan, member, side, rows, tokens, buffer["maps"], target)
+        self._softmax(plan, member, layer, heads, tokens, blocks)
+        sums, values = (self.view(n, heads.packs * tokens) for n in ("sums", "values"))
+        attention.normalise(plan, member, values, sums, (buffer["o0"], buffer["o1"]))
+        for side in SIDES:
+            self._project(plan, member, f"{layer}.o{side}", f"o{side}", tokens, f"y{side}")
+
+    def _values(self, plan: Schedule, member: int, layer: int, tokens: int) -> None:
+        """v16[row, token] = fp16 of the V projection, straight from the array through the VXM."""
+
+        def store(chain: Chain, flow: Flow, first: int) -> None:
+            rows = Rows(self.memory["v16"], first, (tokens, 1))
+            chain.write(chain.vxm("to_f16", flow), rows)
+
+        self._multiply(plan, member, f"{layer}.v", "xn1", tokens, store)
+
+    def _softmax(self, plan, member, layer, heads, tokens, blocks):  # type: ignore[no-untyped-def]
+        buffer = self.memory
+        count = len(heads.kv_of)
+        total = count * tokens
+        caches = [[buffer[f"{layer}.{n}{r}"] for r in range(heads.rows)] for n in ("K", "V", "VT")]
+        attention.scores(plan, member, heads, tokens, blocks, buffer["q16"], caches[0], buffer["raw"])
+        for cache, out in zip(caches[1], caches[2], strict=True):
+            attention.transpose_values(
+                plan, member, cache, blocks - 1, buffer["identity"], out
+            )
+        scale = 1.0 / math.sqrt(heads.head_lanes)
+        running = (buffer["running0"], buffer["running1"])
+        last = attention.mask_scores(
+            plan, member, count, tokens, blocks, buffer["raw"], scale, buffer["mask"],
+            buffer["masked"], running,
+        )  # fmt: skip
+        attention.row_maximum(plan, member, last, buffer["top"], total)
+        p = (buffer["p0"], buffer["p1"])
+        attention.exponentials(plan, member, total, blocks, buffer["masked"], buffer["top"], p)
+        attention.normalisers(
+            plan, member, heads, tokens, blocks, p[0], buffer["ones"], buffer["sums"]
+        )
+        attention.weighted_values(
+            plan, member, heads, tokens, blocks, p[1], caches[2], buffer["values"]
+        )
+
+    def _feed_forward(
+        self, plan: Schedule, member: int, layer: int, x: str, tokens: int
+    ) -> None:
+        self._norm(plan, member, 2 * layer + 1, x, tokens)
+        self._project(plan, member, f"{layer}.gate", "xn0", tokens, "gate0", "gate1")
+        self._project(plan, member, f"{layer}.up", "xn1", tokens, "up")
+        buffer = self.memory
+        gates, out = (buffer["gate0"], buffer["gate1"]), (buffer["h0"], buffer["h1"])
+        for block in range(self.shape.ffn.count):
+            pointwise.swiglu(
+                plan, member, gates, buffer["up"], block * tokens, tokens, out
+            )
+        for side in SIDES:
+            self._project(plan, member, f"{layer}.down{side}", f"h{side}", tokens, f"y{side}")
+
+    def _reduce(self, plan: Schedule, x: str, tokens: int, exchange: Exchange) -> str:
+        """x + the sum of all members' y, added in member order; the name of the new x."""
+        east, west = (len(part) * tokens for part in halves(self.shape.hidden.count))
+        sources = [Rows(self.view("y0", east)), Rows(self.view("y1", west))]
+        if self.members > 1:
+            exchange(plan, tokens, sources[: 2 if west else 1], list(range(self.members)))
+        for origin in range(self.members):
+            after = "x1" if x == "x0" else "x0"
+            for member in range(self.members):
+                if member == origin:
+                    parts = [(0, east, sources[0]), (east, west, sources[1])]
+                else:
+                    parts = [(0, east + west, Rows(self.memory[f"part{origin}"]))]
+                for first, count, rows in parts:
+                    if count:
+                        a, out = (Rows(self.memory[name], first) for name in (x, after))
+                        label = "residual"
+                        pointwise.add_rows(plan, member, a, rows, out, count, label)
+            x = after
+        return x
+
+    def _head(self, plan: Schedule, member: int, x: str) -> None:
+        self._norm(plan, member, 2 * self.shape.layers, x, 1)
+        for side in SIDES:
+            self._project(plan, member, f"head{side}", f"xn{side}", 1, f"logits{side}")

@@ -1,0 +1,103 @@
+"""Where a decoder's vectors rest in SRAM.
+
+The twelve slices nearest the VXM on each side hold activations, as three groups of four: a group
+serves one 32-bit vector or two 16-bit vectors per cycle. The outer 32 slices of each side are two
+groups of 16 for weights and KV caches, which feed the MXM of their side eight fp16 columns a cycle.
+"""
+
+from dataclasses import dataclass, field
+
+from chip.errors import ChipError
+from chip.isa import WIDTHS
+from chip.program import COLUMN_PAIRS, Region
+from chip.schedule import Buffer
+from chip.spec import ChipSpec
+
+INNER_SLICES = 12
+GROUP_SLICES = 4
+WEIGHT_SLICES = 2 * COLUMN_PAIRS
+
+
+class SramFull(ChipError):
+    """Something does not fit into the SRAM areas meant for it."""
+
+    def __init__(self, what: str, needs_bytes: int, has_bytes: int) -> None:
+        super().__init__(what, needs_bytes, has_bytes)
+        self.what, self.needs_bytes, self.has_bytes = what, needs_bytes, has_bytes
+
+    def __str__(self) -> str:
+        need, has = self.needs_bytes / 2**20, self.has_bytes / 2**20
+        return f"{self.what} needs {need:.1f} MiB of SRAM, {has:.1f} MiB are left for it"
+
+
+@dataclass
+class Memory:
+    """Allocates buffers of one chip; every chip of a tensor-parallel group has the same map."""
+
+    spec: ChipSpec
+    buffers: dict[str, Buffer] = field(default_factory=dict)
+    used_bytes: int = 0
+    # next free word of each (slice, bank) inside, and of each 16-slice group outside
+    _inner: dict[tuple[int, int], int] = field(default_factory=dict)
+    _outer: dict[tuple[int, int], int] = field(default_factory=dict)
+
+    def rows(
+        self, name: str, place: tuple[int, int, int], vectors: int, dtype: str, pair: int = 0
+    ) -> Buffer:
+        """Vectors in the inner slices; `place` is (side, group, bank), `pair` picks the 16-bit half.
+
+        Raises SramFull.
+        """
+        side, group, bank = place
+        width = WIDTHS[dtype]
+        first = side * self.spec.hemisphere_slices + group * GROUP_SLICES + 2 * pair
+        slices = range(first, first + width)
+        base = bank * self.spec.bank_words
+        address = max(self._inner.get((index, bank), base) for index in slices)
+        self._fits(name, address - base, vectors, self.spec.bank_words, width)
+        for index in slices:
+            self._inner[index, bank] = address + vectors
+        return self._add(name, Region(first, address, vectors, dtype), width * vectors)
+
+    def columns(
+        self,
+        name: str,
+        side: int,
+        vectors: int,
+        one_bank: bool = False,
+        groups: tuple[int, ...] = (0, 1),
+    ) -> Buffer:
+        """fp16 columns in an outer group of `side`, the emptiest of `groups`; raises SramFull."""
+        words = -(-vectors // COLUMN_PAIRS)
+        group = min(groups, key=lambda g: self._outer.get((side, g), 0))
+        address = self._outer.get((side, group), 0)
+        bank_words = self.spec.bank_words
+        if one_bank and address // bank_words != (address + words - 1) // bank_words:
+            address = -(-address // bank_words) * bank_words
+        self._fits(name, address, words, self.spec.slice_words, WEIGHT_SLICES)
+        self._outer[side, group] = address + words
+        base = side * self.spec.hemisphere_slices + INNER_SLICES
+        region = Region(base + group * WEIGHT_SLICES, address, vectors, "f16", "columns")
+        return self._add(name, region, WEIGHT_SLICES * words)
+
+    def outer_rows(self, name: str, side: int, vectors: int, group: int) -> Buffer:
+        """fp16 vectors in two slices of an outer group; raises SramFull."""
+        buffer = self.columns(name, side, vectors * COLUMN_PAIRS, groups=(group,))
+        region = buffer.region
+        rows = Region(region.index, region.address, vectors, "f16")
+        self.buffers[name] = Buffer(name, rows)
+        return self.buffers[name]
+
+    def __getitem__(self, name: str) -> Buffer:
+        return self.buffers[name]
+
+    def _fits(self, name: str, start: int, words: int, limit: int, slices: int) -> None:
+        if start + words > limit:
+            lanes = self.spec.lanes * slices
+            raise SramFull(name, words * lanes, max(0, limit - start) * lanes)
+
+    def _add(self, name: str, region: Region, words: int) -> Buffer:
+        assert name not in self.buffers, name
+        self.buffers[name] = Buffer(name, region)
+        self.used_bytes += words * self.spec.lanes
+        return self.buffers[name]

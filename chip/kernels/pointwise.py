@@ -1,0 +1,117 @@
+"""RMSNorm, residual addition, SwiGLU and rotary embedding: chains over the VXM (and SXM)."""
+
+from chip.kernels.lanes import KEEP, SWAP, reduce_lanes
+from chip.schedule import Buffer, Chain, Flow, Loops, Rows, Schedule, run
+
+
+def rms_scale(
+    plan: Schedule, member: int, x: Buffer, blocks: int, width: int, eps: float, out: Buffer
+) -> None:
+    """out[m] = rsqrt(mean square of token m + eps) in every lane, fp32.
+
+    `x` holds rows (block, token), zero beyond the `width` elements that count. The squares of one
+    block are ready just when the sum of the blocks before is, so short runs need no buffer.
+    """
+    tokens = out.region.vectors
+    pace = plan.spec.d_func("vxm.alu")
+    for start in range(0, tokens, pace):
+        loops = run(min(pace, tokens - start))
+        chain = Chain(plan.spec, "norm: mean square", member)
+        total: Flow | None = None
+        for block in range(blocks):
+            rows = Rows(x, block * tokens + start)
+            value = chain.arrive(rows, chain.spec.vxm_position, block * pace, loops)
+            square = chain.vxm("mul", value, value)
+            total = chain.vxm("copy", square) if total is None else chain.vxm("add", square, total)
+        assert total is not None
+        mean = chain.vxm("mul", reduce_lanes(chain, "add", total, "f32"), 1.0 / width)
+        chain.write(chain.vxm("rsqrt", chain.vxm("add", mean, eps)), Rows(out, start))
+        plan.place(chain)
+
+
+def apply_norm(
+    plan: Schedule,
+    member: int,
+    x: Buffer,
+    scale: Buffer,
+    gamma: Rows,
+    blocks: int,
+    out: tuple[Buffer, Buffer],
+) -> None:
+    """out = fp16(x * scale[token] * gamma[block]), on both sides of the chip."""
+    tokens = scale.region.vectors
+    loops: Loops = ((blocks, tokens), (tokens, 1))
+    chain = Chain(plan.spec, "norm: scale", member)
+    value = chain.vxm("mul", Rows(x, 0, (tokens, 1)), Rows(scale, 0, (0, 1)), loops=loops)
+    value = chain.vxm("mul", value, Rows(gamma.buffer, gamma.first, (1, 0)))
+    both_sides(chain, value, out, (tokens, 1))
+    plan.place(chain)
+
+
+def both_sides(
+    chain: Chain, value: Flow, out: tuple[Buffer, Buffer], steps: tuple[int, int], first: int = 0
+) -> None:
+    """Write fp16(value) to a buffer on each side of the VXM."""
+    for buffer in out:
+        chain.write(chain.vxm("to_f16", value), Rows(buffer, first, steps))
+
+
+def add_rows(
+    plan: Schedule, member: int, a: Rows, b: Rows, out: Rows, count: int, label: str
+) -> None:
+    """out = a + b over `count` fp32 rows."""
+    chain = Chain(plan.spec, label, member)
+    chain.write(chain.vxm("add", a, b, loops=run(count)), out)
+    plan.place(chain)
+
+
+def swiglu(
+    plan: Schedule,
+    member: int,
+    gates: tuple[Buffer, Buffer],
+    up: Buffer,
+    first: int,
+    count: int,
+    out: tuple[Buffer, Buffer],
+) -> None:
+    """out = fp16(g * sigmoid(g) * u) over rows `first`.. of fp32 buffers.
+
+    `gates` are two copies of g, as it is read twice, while one port serves one read a cycle.
+    """
+    loops = run(count)
+    chain = Chain(plan.spec, "ffn: SwiGLU", member)
+    minus = chain.vxm("mul", Rows(gates[0], first), -1.0, loops=loops)
+    sigmoid = chain.vxm("recip", chain.vxm("add", chain.vxm("exp", minus), 1.0))
+    early = sigmoid.cycle - chain.spec.d_func("vxm.alu")
+    gated = chain.vxm("mul", Rows(gates[1], first), Rows(up, first), loops=loops, at=early)
+    both_sides(chain, chain.vxm("mul", sigmoid, gated), out, (0, 1), first)
+    plan.place(chain)
+
+
+def rotary(
+    plan: Schedule,
+    member: int,
+    x: Buffer,
+    side: int,
+    heads: int,
+    cosine: Buffer,
+    sine: Buffer,
+    out: Buffer,
+) -> None:
+    """out = fp16(x * cos + swap(x) * sin) for rows (head, token) of fp32 `x`, resting on `side`.
+
+    Partners are adjacent lanes, so the swap stays in a superlane; the sign is in the sine rows.
+    """
+    tokens = cosine.region.vectors
+    loops: Loops = ((heads, tokens), (tokens, 1))
+    chain = Chain(plan.spec, "rotary", member)
+    position = chain.spec.edge_position("sxm", side)
+    value = chain.arrive(Rows(x, 0, (tokens, 1)), position, 0, loops)
+    kept = chain.sxm("distribute", KEEP, value, side)
+    swapped = chain.sxm("distribute", SWAP, value, side)
+    real = chain.vxm("mul", kept, Rows(cosine, 0, (0, 1)))
+    imaginary = chain.vxm("mul", swapped, Rows(sine, 0, (0, 1)))
+    rotated = chain.vxm("to_f16", chain.vxm("add", real, imaginary))
+    chain.write(rotated, Rows(out, 0, (tokens, 1)))
+    plan.place(chain)
+

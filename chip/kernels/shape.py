@@ -1,0 +1,127 @@
+"""What one chip holds of a decoder: sizes in lanes and blocks, and its weight matrices."""
+
+from dataclasses import dataclass
+
+from chip.kernels.attention import Heads
+from chip.program import COLUMN_PAIRS
+from chip.schedule import Buffer
+from chip.spec import EAST, WEST
+
+LANES = 320
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """A dimension cut into `count` blocks of `width` lanes, the last of them partly padding."""
+
+    total: int
+    count: int
+    width: int
+
+
+def blocks(total: int) -> Blocks:
+    """Cut `total` elements as evenly as columns of eight allow, at most 320 lanes a block."""
+    count = -(-total // LANES)
+    width = -(-total // (count * COLUMN_PAIRS)) * COLUMN_PAIRS
+    return Blocks(total, count, width)
+
+
+@dataclass(frozen=True)
+class DecoderShape:
+    """One chip's share of a stage: `layers` layers, then the LM head if `vocab` is given.
+
+    `context` tokens of KV cache, a multiple of 320; `chunk` tokens per prefill launch.
+    """
+
+    hidden: Blocks
+    heads: Heads
+    ffn: Blocks
+    vocab: Blocks | None
+    layers: int
+    eps: float
+    context: int
+    chunk: int
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A weight matrix at rest on one side: runs of output blocks, each (first, count, column).
+
+    Column data order: run, input block, output block, `words` x 8 columns. The columns of a run
+    enter the array at `column`.
+    """
+
+    name: str
+    side: int
+    inputs: int
+    runs: tuple[tuple[int, int, int], ...]
+    words: int
+
+    @property
+    def outputs(self) -> int:
+        return sum(count for _, count, _ in self.runs)
+
+    @property
+    def vectors(self) -> int:
+        return self.inputs * self.outputs * self.words * COLUMN_PAIRS
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A matrix and the buffer it rests in."""
+
+    matrix: Matrix
+    buffer: Buffer
+
+
+def halves(count: int) -> tuple[range, range]:
+    """Output blocks of the east and of the west array."""
+    east = -(-count // 2)
+    return range(east), range(east, count)
+
+
+def runs_of(outputs: range, limit: int, column: int = 0) -> tuple[tuple[int, int, int], ...]:
+    """Cut output blocks into runs of at most `limit`, so that their sums fit the accumulators."""
+    starts = range(outputs.start, outputs.stop, limit)
+    return tuple((s, min(limit, outputs.stop - s), column) for s in starts)
+
+
+def layer_matrices(shape: DecoderShape, depth: int) -> list[Matrix]:
+    """Weight matrices of a layer; `depth` accumulators hold the sums of a run for a chunk."""
+    limit = max(1, depth // shape.chunk)
+    heads, width = shape.heads, shape.hidden.width // COLUMN_PAIRS
+    head_words = heads.head_lanes // COLUMN_PAIRS
+    found = [Matrix("q", EAST, shape.hidden.count, _query_runs(heads, limit), head_words)]
+    rows = runs_of(range(heads.rows), limit)
+    for name in ("k", "v"):
+        words = heads.row_lanes // COLUMN_PAIRS
+        found.append(Matrix(name, WEST, shape.hidden.count, rows, words))
+    for name, inputs in (("o", heads.packs), ("down", shape.ffn.count)):
+        for side, part in zip((EAST, WEST), halves(shape.hidden.count), strict=True):
+            found.append(Matrix(f"{name}{side}", side, inputs, runs_of(part, limit), width))
+    ffn = runs_of(range(shape.ffn.count), limit)
+    for name, side in (("gate", EAST), ("up", WEST)):
+        words = shape.ffn.width // COLUMN_PAIRS
+        found.append(Matrix(name, side, shape.hidden.count, ffn, words))
+    return found
+
+
+def head_matrices(shape: DecoderShape, depth: int) -> list[Matrix]:
+    """The LM head, half of its blocks on each side; it only ever sees one token."""
+    if shape.vocab is None:
+        return []
+    words = shape.vocab.width // COLUMN_PAIRS
+    return [
+        Matrix(f"head{side}", side, shape.hidden.count, runs_of(part, depth), words)
+        for side, part in zip((EAST, WEST), halves(shape.vocab.count), strict=True)
+    ]
+
+
+def _query_runs(heads: Heads, limit: int) -> tuple[tuple[int, int, int], ...]:
+    """Runs of query heads that share a KV head: they land in that head's lanes of a cache row."""
+    found: list[tuple[int, int, int]] = []
+    for kv in sorted(set(heads.kv_of)):
+        inside = [h for h, other in enumerate(heads.kv_of) if other == kv]
+        column = kv % heads.per_row * heads.head_lanes
+        found += runs_of(range(inside[0], inside[-1] + 1), limit, column)
+    return tuple(found)

@@ -1,0 +1,256 @@
+"""The chip by definition: a slow interpreter that steps a program cycle by cycle.
+
+Independent of the linker. Stream registers are registers: what is in one moves to the next in
+every cycle, and what nobody overwrites leaves at the edge. In a cycle, first all registers shift,
+then every unit that issues reads its operands at its position, then what falls due is driven.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from heapq import merge
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from chip.isa import ALU_BASE, DTYPES, IMMEDIATE, NO_STREAM, NUMPY_TYPES, WIDTHS, Op, lookup
+from chip.isa.mxm import ADD
+from chip.program import Instruction, Program
+from chip.spec import EAST, SPECS, WEST
+from chip.wire import unpack
+
+Bytes = npt.NDArray[np.uint8]
+Array = npt.NDArray[Any]
+Packets = dict[tuple[int, int], Bytes]  # (port, launch cycle) -> vector
+
+# Inside a cycle: SRAM is read before it is written, an activation meets the tile of an earlier
+# cycle, and a load that coincides with an install already goes to the next tile.
+RANKS = ("mem.r", "vxm", "sxm", "c2c.s", "c2c.r", "mxm.abc", "mxm.acc", "mem.w", "mxm.iw", "mxm.lw")
+
+
+class Misread(Exception):
+    """An operand names a register, an ALU or a product that holds nothing in that cycle."""
+
+
+@dataclass
+class Result:
+    sram: Bytes  # [slices, words, lanes]
+    sent: Packets
+    end_cycle: int
+
+
+def interpret(data: bytes, sram: Bytes, arrivals: Mapping[tuple[int, int], Bytes] = {}) -> Result:
+    """Run a program on a copy of `sram`, with the vectors that arrive at (port, launch cycle)."""
+    return Machine(unpack(data), sram.copy(), arrivals).run()
+
+
+def issues(queue: str, instructions: tuple[Instruction, ...]) -> Iterator[tuple[Any, ...]]:
+    """(cycle, rank, queue, instruction, loop step) of each issue of a queue, in order."""
+    rank = RANKS.index(queue.partition(":")[0])
+    cycle = 0
+    for instruction in instructions:
+        if instruction.op == "icu.nop":
+            cycle += instruction.args[0]
+            continue
+        (n, outer, jump), (m, inner, step) = instruction.loops
+        for i in range(n):
+            for j in range(m):
+                yield cycle + i * outer + j * inner, rank, queue, instruction, i * jump + j * step
+        cycle += (n - 1) * outer + (m - 1) * inner + 1
+
+
+@dataclass
+class Plane:
+    """One MXM plane pair: weight buffer, installed array and accumulators."""
+
+    lanes: int
+    depth: int
+
+    def __post_init__(self) -> None:
+        self.empty_buffer()
+        self.installed: tuple[Array, Array] | None = None
+        self.accumulators = np.zeros((self.depth, self.lanes), np.float32)
+
+    def empty_buffer(self) -> None:
+        self.buffer = np.zeros((self.lanes, self.lanes), np.float16)
+        self.loaded = np.zeros(self.lanes, bool)
+
+
+@dataclass
+class Machine:
+    program: Program
+    sram: Bytes
+    arrivals: Mapping[tuple[int, int], Bytes]
+    sent: Packets = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        spec = self.spec = SPECS[self.program.spec]
+        shape = (2, spec.streams, spec.positions)
+        self.registers = np.zeros((*shape, spec.lanes), np.uint8)
+        self.valid = np.zeros(shape, bool)
+        self.planes = [Plane(spec.lanes, spec.accumulator_depth) for _ in range(2)]
+        self.cycle, self.every_lane = 0, np.arange(spec.lanes)
+        # What falls due, by cycle: streams (code, position, bytes), ALU results, MXM products.
+        self.drives: dict[int, list[tuple[int, int, Bytes]]] = defaultdict(list)
+        self.alus: dict[int, dict[int, Array]] = defaultdict(dict)
+        self.products: dict[int, dict[int, Array]] = defaultdict(dict)
+
+    def run(self) -> Result:
+        end = 0
+        upcoming = merge(*(issues(*queue) for queue in self.program.queues.items()))
+        following = next(upcoming, None)
+        with np.errstate(all="ignore"):
+            while following is not None:
+                # The registers are a ring that turns: slot (along - cycle) is at `along`.
+                self.valid[:, :, -self.cycle % self.spec.positions] = False
+                while following is not None and following[0] == self.cycle:
+                    end = max(end, self.issue(*following[2:]))
+                    following = next(upcoming, None)
+                for code, position, planes in self.drives.pop(self.cycle, ()):
+                    at = self.register(code, len(planes), position)
+                    self.registers[at], self.valid[at] = planes, True
+                self.alus.pop(self.cycle, None)
+                self.products.pop(self.cycle, None)
+                self.cycle += 1
+        return Result(self.sram, self.sent, self.program.start_cycle + end)
+
+    def issue(self, queue: str, instruction: Instruction, step: int) -> int:
+        """Do one issue; returns the cycle by which its result has left the last tile."""
+        op = lookup(instruction.op)
+        family, _, index = queue.partition(":")
+        unit, values = int(index), list(instruction.args)
+        if op.stepped is not None:
+            values[op.stepped] += step
+        args = {o.name: v for o, v in zip(op.operands, values, strict=True)}
+        position = self.position(family, unit)
+        delay = self.spec.d_func(op.timing) if op.timing else 0
+        operands = [self.operand(op, i, args, position) for i in op.sources]
+        due = self.cycle + delay
+        result = self.compute(op, unit, args, operands, due)
+        if family == "vxm":
+            self.alus[due][unit] = result
+        driven = args[op.operands[op.driven].name] if op.driven is not None else NO_STREAM
+        if driven != NO_STREAM:
+            planes = np.ascontiguousarray(result).view(np.uint8).reshape(self.spec.lanes, -1)
+            self.drives[due].append((driven, position, planes.T))
+        return due + self.spec.superlanes
+
+    def compute(
+        self, op: Op, unit: int, args: dict[str, int], operands: list[Array], due: int
+    ) -> Array:
+        """The vector an issue makes; what it does to memory and to the MXM, it does here."""
+        nothing = np.zeros(0, np.uint8)
+        match op.name:
+            case "mem.read":
+                return self.sram[unit, args["address"]]
+            case "mem.write":
+                self.sram[unit, args["address"]] = operands[0]
+            case "mem.gather":
+                return self.sram[unit, self.addresses(args, operands[0]), self.every_lane]
+            case "mem.scatter":
+                self.sram[unit, self.addresses(args, operands[0]), self.every_lane] = operands[1]
+            case "sxm.permute" | "sxm.distribute":
+                lanes = np.array(self.program.maps[args["map"]])
+                return op.function(lanes, operands[0][None])[0]
+            case "c2c.receive":
+                return self.arrivals[unit, self.program.start_cycle + self.cycle]
+            case "c2c.send":
+                self.sent[unit, self.program.start_cycle + self.cycle] = operands[0]
+            case "mxm.acc":
+                return self.accumulate(unit, args)
+            case "mxm.abc":
+                if self.planes[unit].installed is None:
+                    raise Misread(f"no tile on plane {unit} in cycle {self.cycle}")
+                self.products[due][unit] = product(operands[0], *self.planes[unit].installed)
+            case "mxm.iw":
+                assert self.planes[unit].loaded.sum() == args["columns"]
+                self.planes[unit].installed = (self.planes[unit].buffer, self.planes[unit].loaded)
+                self.planes[unit].empty_buffer()
+            case "mxm.lw":
+                columns = slice(args["column"], args["column"] + 8)
+                pairs = operands[0].reshape(self.spec.lanes, 8, 2).view(np.float16)[..., 0]
+                self.planes[unit].buffer[columns] = pairs.T
+                self.planes[unit].loaded[columns] = True
+            case _:
+                return op.function(*(operand[None] for operand in operands))[0]
+        return nothing
+
+    def accumulate(self, unit: int, args: dict[str, int]) -> Array:
+        if unit not in self.products[self.cycle]:
+            raise Misread(f"no product on plane {unit} in cycle {self.cycle}")
+        value, slots = self.products[self.cycle][unit], self.planes[unit].accumulators
+        slots[args["slot"]] = slots[args["slot"]] + value if args["mode"] == ADD else value
+        return slots[args["slot"]].copy()
+
+    def addresses(self, args: dict[str, int], lanes: Array) -> Array:
+        """Word of each lane: the first lane of its superlane has the offset into the region."""
+        offsets = lanes[:: self.spec.superlane_lanes].astype(np.int64)
+        assert offsets.max() < args["words"]
+        return np.repeat(args["base"] + offsets, self.spec.superlane_lanes)
+
+    # --- where values are -------------------------------------------------------------------
+    def operand(self, op: Op, index: int, args: dict[str, int], position: int) -> Array:
+        """[lanes] of the operand's type; [lanes, 16] bytes of a weight group."""
+        code = args[op.operands[index].name]
+        element = op.operands[index].dtype or DTYPES[args["dtype"]]
+        dtype = NUMPY_TYPES[element]
+        if code == IMMEDIATE:
+            value = np.array(args["imm"], "<u4").view("<f4").astype(dtype)
+            return np.full(self.spec.lanes, value)
+        if code >= ALU_BASE:
+            if code - ALU_BASE not in self.alus[self.cycle]:
+                raise Misread(f"ALU {code - ALU_BASE} has no result in cycle {self.cycle}")
+            return self.alus[self.cycle][code - ALU_BASE]
+        at = self.register(code, WIDTHS[element], position)
+        if not self.valid[at].all():
+            raise Misread(f"stream {code} is empty at {position} in cycle {self.cycle}")
+        planes = np.ascontiguousarray(self.registers[at].T)
+        return planes if element == "w16" else planes.view(dtype)[:, 0]
+
+    def register(self, code: int, width: int, position: int) -> tuple[int, slice, int]:
+        direction, stream = divmod(code, self.spec.streams)
+        along = position if direction == EAST else self.spec.positions - 1 - position
+        return direction, slice(stream, stream + width), (along - self.cycle) % self.spec.positions
+
+    def position(self, family: str, unit: int) -> int:
+        if family.startswith("mem"):
+            return self.spec.slice_position(unit)
+        if family == "vxm":
+            return self.spec.vxm_position
+        if family == "sxm":
+            return self.spec.edge_position("sxm", unit // self.spec.sxm_queues)
+        if family.startswith("c2c"):
+            return self.spec.edge_position("c2c", WEST if unit % 2 else EAST)
+        return self.spec.edge_position("mxm", unit)
+
+
+def product(x: Array, tile: Array, loaded: Array) -> Array:
+    """fp32 [columns]: exact fp16 products, summed exactly, rounded once; 0 where nothing loaded."""
+    out = np.zeros(len(tile), np.float32)
+    terms = tile[loaded].astype(np.float64) * x.astype(np.float64)  # 22 bits: exact
+    units = np.where(np.isfinite(terms), np.ldexp(terms, 48), 0)  # integers below 2**80
+    high = np.floor(np.ldexp(units, -40))
+    low = units - np.ldexp(high, 40)
+    highs, lows = (part.astype(np.int64).sum(axis=1).tolist() for part in (high, low))
+    sums = [rounded((a << 40) + b) for a, b in zip(highs, lows, strict=True)]
+    special = [special_sum(row) for row in terms]
+    out[loaded] = [s if x is None else x for s, x in zip(sums, special, strict=True)]
+    return out
+
+
+def rounded(total: int) -> float:
+    """total * 2**-48, rounded once to fp32, ties to even."""
+    shift = max(abs(total).bit_length() - 24, 0)
+    kept, rest = divmod(abs(total), 1 << shift)
+    half = (1 << shift) >> 1
+    kept += rest > half or (shift > 0 and rest == half and kept % 2)
+    return float(np.ldexp(float(kept if total >= 0 else -kept), shift - 48))
+
+
+def special_sum(terms: Array) -> float | None:
+    """The sum of terms that are not all finite; None if they are."""
+    special = terms[~np.isfinite(terms)]
+    if not len(special):
+        return None
+    return float(special[0]) if (special == special[0]).all() else np.nan

@@ -1,0 +1,115 @@
+"""Small programs by hand, and one claim about them: linker and naive interpreter agree."""
+
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from chip.core import Chip
+from chip.linker import Linked, link
+from chip.program import ONCE, Instruction, Program, fill_queue
+from chip.schedule import Chain, Schedule
+from chip.spec import TINY
+from chip.wire import pack, unpack
+from tests.chip.naive import interpret
+
+Bytes = npt.NDArray[np.uint8]
+EMPTY = Program(chip=3, spec="tiny", start_cycle=0, queues={})
+BLOCK = 4  # slices that share an array in `Sram`
+
+
+@dataclass(frozen=True)
+class At:
+    """One instruction on a queue at a cycle."""
+
+    queue: str
+    cycle: int
+    instruction: Instruction
+
+
+def at(queue: str, cycle: int, op: str, *args: int, loops: Any = ONCE, names: Any = ()) -> At:
+    """`loops` is (n, interval, step), or two of them: outer, inner."""
+    both = loops if isinstance(loops[0], tuple) else (ONCE, loops)
+    return At(queue, cycle, Instruction(op, args, both, names))
+
+
+def program(*placed: At, **fields: Any) -> Program:
+    queues: dict[str, list[tuple[int, Instruction]]] = {}
+    for one in placed:
+        queues.setdefault(one.queue, []).append((one.cycle, one.instruction))
+    filled = {name: fill_queue(queue, name) for name, queue in queues.items()}
+    return replace(EMPTY, queues=filled, **fields)
+
+
+def scheduled(*chains: Chain, **fields: Any) -> Program:
+    schedule = Schedule(TINY)
+    for chain in chains:
+        schedule.place(chain)
+    return schedule.program(0, replace(EMPTY, **fields))
+
+
+def linked(*placed: At, **fields: Any) -> Linked:
+    """What the linker makes of instructions that have been through the wire format."""
+    return link(unpack(pack(program(*placed, **fields))))
+
+
+@cache
+def numbers() -> Bytes:
+    """A whole SRAM of bytes [slices, words, lanes] that are finite as fp16 in any slice pair."""
+    rng = np.random.default_rng(1)
+    shape = (TINY.slices // 2, TINY.slice_words, TINY.lanes)
+    halves = rng.standard_normal(shape, np.float32).astype("<f2")
+    planes = halves.view(np.uint8).reshape(*shape, 2)
+    return np.ascontiguousarray(planes.transpose(0, 3, 1, 2)).reshape(TINY.slices, *shape[1:])
+
+
+def fill(chip: Chip, image: Bytes, what: Program) -> set[int]:
+    """Put an image into the slices a program uses; returns the blocks of slices filled."""
+    queues = [name.partition(":") for name in what.queues]
+    blocks = {int(unit) // BLOCK for family, _, unit in queues if family.startswith("mem")}
+    for block in blocks:
+        planes = image[BLOCK * block : BLOCK * (block + 1)]
+        chip.sram.group(BLOCK * block)[:] = planes.transpose(1, 2, 0)
+    return blocks
+
+
+def agree(what: Program, image: Bytes | None = None, launches: int = 1) -> Bytes:
+    """Assert that both machines leave equal SRAM, packets and cycles; returns the SRAM."""
+    image = numbers() if image is None else image
+    data = pack(what)
+    chip = Chip(what.chip, TINY)
+    blocks = fill(chip, image, what)
+    ready = chip.load("it", data)
+    rng = np.random.default_rng(2)
+    for _ in range(launches):
+        packets = {
+            transfer.issue: rng.integers(0, 60, (len(transfer.cycles), TINY.lanes), np.uint8)
+            for transfer in ready.receives
+        }
+        arrivals = {
+            (transfer.port, cycle): vector
+            for transfer in ready.receives
+            for cycle, vector in zip(transfer.cycles, packets[transfer.issue], strict=True)
+        }
+        ours = interpret(data, image, arrivals)
+        chip.begin("it")
+        sent = {}
+        for segment in range(len(ready.segments)):
+            sent.update(chip.run(segment, packets))
+        launch = chip.finish()
+        assert launch.end_cycle == ours.end_cycle
+        assert max(launch.segment_end_cycles) == ours.end_cycle
+        for block in blocks:
+            after = ours.sram[BLOCK * block : BLOCK * (block + 1)].transpose(1, 2, 0)
+            wrong = np.argwhere(chip.sram.group(BLOCK * block) != after)
+            assert not len(wrong), f"block {block}: (word, lane, slice) {wrong[0]} and others"
+        leaving = {
+            (transfer.port, cycle): vector.tobytes()
+            for transfer in ready.sends
+            for cycle, vector in zip(transfer.cycles, sent[transfer.issue], strict=True)
+        }
+        assert leaving == {key: vector.tobytes() for key, vector in ours.sent.items()}
+        image = ours.sram
+    return image

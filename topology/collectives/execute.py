@@ -1,0 +1,139 @@
+"""Carry out a timed collective on real data, vector by vector, and check that time allows it.
+
+Every read must happen when the data is there, every write when nobody has yet to read what it
+replaces; both are checked for each single vector against its own departure and arrival cycle.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topology.collectives.result import Batch, Collective, LocalAdd
+from topology.errors import CausalityError
+from topology.fabric import Ints
+
+Data = NDArray[Any]
+
+
+class Execution:
+    """Buffers of all ranks and, per vector, since when it is there and when it was last read."""
+
+    def __init__(self, collective: Collective, inputs: Data) -> None:
+        self.collective = collective
+        self.slots: dict[int, Data] = {0: inputs.copy()}
+        self.there: dict[int, Ints] = {}
+        self.last_read: dict[int, Ints] = {}
+
+    def run(self) -> None:
+        """Execute all steps; raises CausalityError."""
+        for step in self.collective.steps:
+            if isinstance(step, Batch):
+                self._move(step)
+            else:
+                self._add_locally(step)
+
+    def slot(self, number: int) -> tuple[Data, Ints, Ints]:
+        """Return data [P, vectors, width] and the cycles [P, vectors] of a slot, zero at first."""
+        data = self.slots.setdefault(number, np.zeros_like(self.slots[0]))
+        early = np.full(data.shape[:2], self.collective.release_cycle, np.int64)
+        there = self.there.setdefault(number, early)
+        return data, there, self.last_read.setdefault(number, early.copy())
+
+    def _move(self, batch: Batch) -> None:
+        fabric, start = self.collective.fabric, self.collective.block_start
+        p, q = fabric.pace_arrays()
+        message = np.repeat(np.arange(len(batch.src)), batch.vectors)
+        k = np.arange(len(message)) - np.repeat(
+            np.cumsum(batch.vectors) - batch.vectors, batch.vectors
+        )
+        pace = batch.pace[message]
+        departs = batch.start_cycle[message] - (-k * p[pace] // q[pace])
+        arrives = departs + batch.latency_cycles[message]
+        src, dst = batch.src[message], batch.dst[message]
+        from_vector = start[batch.block][message] + k
+        to_vector = start[batch.dst_block][message] + k
+        data, there, last_read = self.slot(batch.src_slot)
+        self._demand(departs >= there[src, from_vector], src, from_vector, departs, "not there yet")
+        values = data[src, from_vector]
+        np.maximum.at(last_read, (src, from_vector), departs)
+        data, there, last_read = self.slot(batch.dst_slot)
+        unread = arrives >= last_read[dst, to_vector]
+        self._demand(unread, dst, to_vector, arrives, "overwritten before it is sent")
+        if batch.add:
+            np.add.at(data, (dst, to_vector), values)
+            arrives = arrives + self.collective.add_cycles
+        else:
+            data[dst, to_vector] = values
+        np.maximum.at(there, (dst, to_vector), arrives)
+
+    def _add_locally(self, step: LocalAdd) -> None:
+        left, since, _ = self.slot(step.left)
+        right, since_right, _ = self.slot(step.left if step.right is None else step.right)
+        since = np.maximum(since, since_right)
+        vectors = np.diff(self.collective.block_start)
+        ready = np.repeat(step.ready_cycle, vectors, axis=1)
+        rank, vector = np.nonzero(np.ones(since.shape, bool))
+        fine = (since <= ready).ravel()
+        self._demand(fine, rank, vector, ready.ravel(), "not there yet for a local addition")
+        data, there, _ = self.slot(step.out)
+        data[:] = left if step.right is None else left + right
+        there[:] = since + (self.collective.add_cycles if step.right is not None else 0)
+        if step.own_block_only:
+            data[~own_shares(self.collective)] = 0
+
+    def _demand(
+        self, fine: NDArray[np.bool_], rank: Ints, vector: Ints, cycle: Ints, problem: str
+    ) -> None:
+        if not fine.all():
+            at = int((~fine).argmax())
+            chip = self.collective.chips[int(rank[at])]
+            raise CausalityError(chip, int(vector[at]), int(cycle[at]), problem)
+
+
+def execute(collective: Collective, inputs: Data) -> Data:
+    """Return the buffers of all ranks after the collective, shape [P, vectors, width].
+
+    `inputs` has the same shape; for an all-gather only each rank's own share of it counts, for a
+    broadcast only the root's. Raises CausalityError if the timing does not allow the movement.
+    """
+    data = inputs.copy()
+    if collective.operation == "all_gather":
+        data[~own_shares(collective)] = 0
+    elif collective.operation in ("broadcast", "point_to_point"):
+        data[np.arange(len(data)) != collective.root] = 0
+    execution = Execution(collective, data)
+    execution.run()
+    return execution.slots[collective.result_slot]
+
+
+def own_shares(collective: Collective) -> NDArray[np.bool_]:
+    """Return [P, vectors]: which vectors are each rank's own share of the buffer."""
+    owner = np.arange(len(collective.block_start) - 1) // collective.shares
+    owner = np.repeat(owner, np.diff(collective.block_start))
+    mine: NDArray[np.bool_] = owner[None, :] == np.arange(len(collective.chips))[:, None]
+    return mine
+
+
+def expected(collective: Collective, inputs: Data) -> Data:
+    """Return what NumPy says each rank should hold; judge it only where `defined` is true."""
+    if collective.operation in ("all_reduce", "reduce_scatter", "reduce"):
+        return np.broadcast_to(inputs.sum(axis=0), inputs.shape)
+    if collective.operation == "all_gather":
+        flat = inputs[own_shares(collective)]
+        return np.broadcast_to(flat, inputs.shape)
+    if collective.operation == "all_to_all":
+        ranks = len(inputs)
+        parts = inputs.reshape(ranks, ranks, -1, *inputs.shape[2:])
+        return parts.swapaxes(0, 1).reshape(inputs.shape)
+    return np.broadcast_to(inputs[collective.root], inputs.shape)
+
+
+def defined(collective: Collective) -> NDArray[np.bool_]:
+    """Return [P, vectors]: where the operation promises a result."""
+    if collective.operation == "reduce_scatter":
+        return own_shares(collective)
+    everywhere = np.ones((len(collective.chips), collective.vectors), bool)
+    if collective.operation == "reduce":
+        everywhere[np.arange(len(everywhere)) != collective.root] = False
+    return everywhere

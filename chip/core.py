@@ -96,7 +96,9 @@ class Chip:
             self._running = self.programs[name]
         except KeyError:
             known = ", ".join(self.programs) or "none"
-            raise ProgramError(f"chip {self.number} has no program {name!r}; it has {known}") from None
+            raise ProgramError(
+                f"chip {self.number} has no program {name!r}; it has {known}"
+            ) from None
         empty: list[Any] = [None] * self._running.values
         self._state = State(self.sram, empty, self.accumulators, self.weights)
         self._packets = []
@@ -124,7 +126,7 @@ class Chip:
             digest.update(packet)
         for index, low, high in linked.written:
             plane = self.sram.group(index)[low : high + 1, :, index % GROUP]
-            digest.update(np.ascontiguousarray(plane))
+            digest.update(np.ascontiguousarray(plane).data)
         digest.update(str(linked.segment_end_cycles).encode())
         self._running = self._state = None
         return Launch(linked.end_cycle, linked.segment_end_cycles, digest.digest())

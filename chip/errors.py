@@ -85,6 +85,10 @@ class WeightsInUse(HazardError):
     rule = "LW over weights still in use"
 
 
+class AccumulatorEmpty(HazardError):
+    rule = "adding to an accumulator that was never set"
+
+
 class RateExceeded(HazardError):
     rule = "unit used faster than its rate"
 

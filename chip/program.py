@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from chip.errors import ProgramError
-from chip.isa import NUMPY_TYPES, WIDTHS, lookup
+from chip.isa import DTYPES, WIDTHS, lookup
 
 ONCE = (1, 1, 0)
 COLUMN_PAIRS = 8  # fp16 columns a 16-slice group delivers per cycle
@@ -70,9 +70,12 @@ class Region:
 
     def check(self, slices: int, words: int) -> None:
         """Raise ProgramError unless the region lies inside a chip of `slices` x `words`."""
-        if self.dtype not in NUMPY_TYPES or self.layout not in ("rows", "columns"):
+        known = self.dtype in DTYPES if self.layout == "rows" else self.dtype == "f16"
+        if not known or self.layout not in ("rows", "columns"):
             raise ProgramError(f"region with unknown type or layout: {self}")
-        inside = 0 <= self.index <= slices - self.slices and 0 <= self.address
+        if self.index % min(self.slices, 4):
+            raise ProgramError(f"region starts inside an aligned group of slices: {self}")
+        inside = 0 <= self.index <= slices - self.slices and self.address >= 0
         if not inside or self.vectors < 0 or self.address + self.words > words:
             raise ProgramError(f"region outside the SRAM of {slices} x {words} words: {self}")
 

@@ -41,7 +41,8 @@ class Sram:
 
     def read(self, index: int, address: Words) -> Bytes:
         """Words [n, lanes] of one slice."""
-        return self.group(index)[address, :, index % GROUP]
+        words: Bytes = self.group(index)[address, :, index % GROUP]
+        return words
 
     def write(self, index: int, address: Words, vectors: Bytes) -> None:
         self.group(index)[address, :, index % GROUP] = vectors
@@ -49,7 +50,9 @@ class Sram:
     def read_tiles(self, index: int, address: Words) -> Bytes:
         """Words [n, lanes] read at one address per tile, `address` [n, tiles]."""
         tile = self.spec.superlane_lanes
-        return self.group(index)[np.repeat(address, tile, axis=1), self._lanes(), index % GROUP]
+        plane: Bytes = self.group(index)[:, :, index % GROUP]
+        words: Bytes = plane[np.repeat(address, tile, axis=1), self._lanes()]
+        return words
 
     def write_tiles(self, index: int, address: Words, vectors: Bytes) -> None:
         """Write words [n, lanes] at one address per tile; later vectors win."""

@@ -9,11 +9,16 @@ from typing import Any
 import msgpack
 
 from chip.errors import ProgramError
-from chip.isa import STREAM_CODES, lookup
+from chip.isa import DTYPES, NO_STREAM, STREAM_CODES, lookup
+from chip.isa.sxm import ZERO
 from chip.program import ONCE, Instruction, Program, Region
 from chip.spec import SPECS
 
 MAGIC, VERSION = "lpu-program", 1
+# Bounds that keep a corrupt program from costing time and memory before it is refused.
+MAX_CYCLES = 2**40  # of a queue, and of the start: 20 minutes
+MAX_STEP = 2**24  # of a loop's address step, either way
+MAX_ISSUES = 2**26  # of all queues together: 88 slices x 8,192 words, read 93 times
 
 
 def pack(program: Program) -> bytes:
@@ -48,29 +53,37 @@ def unpack(data: bytes) -> Program:
         if body["version"] != VERSION:
             raise ProgramError(f"program version {body['version']}, this chip reads {VERSION}")
         program = _program(body)
+        _check(program)
     except ProgramError:
         raise
     except Exception as error:  # whatever corrupt bytes can do to a decoder is one error to us
         raise ProgramError(f"corrupt program: {type(error).__name__}: {error}") from None
-    _check(program)
     return program
 
 
 def _program(body: dict[str, Any]) -> Program:
     ops = [lookup(name) for name in body["ops"]]
     return Program(
-        chip=int(body["chip"]),
-        spec=str(body["spec"]),
-        start_cycle=int(body["start"]),
+        chip=_number(body["chip"], 2**31, "chip"),
+        spec=body["spec"],
+        start_cycle=_number(body["start"], MAX_CYCLES, "start"),
         queues={
-            str(name): tuple(_instruction(row, ops) for row in rows)
+            name: tuple(_instruction(row, ops) for row in rows)
             for name, rows in body["queues"].items()
         },
-        maps=tuple(tuple(int(lane) for lane in entries) for entries in body["maps"]),
-        inputs={str(k): Region(*v) for k, v in body["inputs"].items()},
-        outputs={str(k): Region(*v) for k, v in body["outputs"].items()},
-        constants=tuple(Region(*v) for v in body["constants"]),
+        maps=tuple(
+            tuple(_number(lane, ZERO + 1, "map") for lane in entries) for entries in body["maps"]
+        ),
+        inputs={name: _stored(fields) for name, fields in body["inputs"].items()},
+        outputs={name: _stored(fields) for name, fields in body["outputs"].items()},
+        constants=tuple(_stored(fields) for fields in body["constants"]),
     )
+
+
+def _number(value: Any, limit: int, what: str) -> int:
+    if type(value) is not int or not 0 <= value < limit:
+        raise ProgramError(f"{what} is {value!r}, not a number below {limit}")
+    return value
 
 
 def _row(instruction: Instruction, table: dict[str, int]) -> list[Any]:
@@ -85,13 +98,15 @@ def _row(instruction: Instruction, table: dict[str, int]) -> list[Any]:
 
 def _instruction(row: list[Any], ops: list[Any]) -> Instruction:
     code, args, *rest = row
-    op = ops[code]
+    op = ops[_number(code, len(ops), "instruction")]
     outer, inner = rest[0] if rest else (ONCE, ONCE)
     names = tuple(rest[1]) if len(rest) > 1 else ()
     numbers = (*args, *outer, *inner, *names)
-    if len(args) != len(op.operands) or len(outer) != 3 or len(inner) != 3:
+    if len(args) != len(op.operands) or len(outer) != 3 or len(inner) != 3 or len(rest) > 2:
         raise ProgramError(f"wrong number of operands: {args}", op.name)
-    if not all(isinstance(number, int) for number in numbers) or code < 0:
+    if len(names) not in (0, len(op.sources) + bool(op.timing)):
+        raise ProgramError(f"wrong number of names: {names}", op.name)
+    if not all(type(number) is int for number in numbers):
         raise ProgramError("operands and loops are integers", op.name)
     return Instruction(op.name, tuple(args), (tuple(outer), tuple(inner)), names)
 
@@ -100,28 +115,47 @@ def _region(region: Region) -> list[Any]:
     return [region.index, region.address, region.vectors, region.dtype, region.layout]
 
 
+def _stored(fields: list[Any]) -> Region:
+    *numbers, dtype, layout = fields
+    index, address, vectors = (_number(number, 2**31, "region") for number in numbers)
+    return Region(index, address, vectors, dtype, layout)
+
+
 def _check(program: Program) -> None:
     if program.spec not in SPECS:
         known = ", ".join(SPECS)
         raise ProgramError(f"program for unknown chip {program.spec!r}; known: {known}")
     spec = SPECS[program.spec]
+    if not all(type(name) is str for name in (*program.queues, *program.inputs, *program.outputs)):
+        raise ProgramError("names of queues and regions are strings")
     for region in (*program.inputs.values(), *program.outputs.values(), *program.constants):
         region.check(spec.slices, spec.slice_words)
+    issues = 0
     for name, queue in program.queues.items():
+        cycles = 0
         for instruction in queue:
-            _check_instruction(instruction, name, len(program.maps))
+            cycles += _check_instruction(instruction, f"queue {name}", len(program.maps))
+            issues += instruction.count
+            if cycles > MAX_CYCLES:
+                raise ProgramError(f"more than {MAX_CYCLES} cycles", f"queue {name}")
+        if issues > MAX_ISSUES:
+            raise ProgramError(f"more than {MAX_ISSUES} issues up to here", f"queue {name}")
 
 
-def _check_instruction(instruction: Instruction, queue: str, maps: int) -> None:
+def _check_instruction(instruction: Instruction, where: str, maps: int) -> int:
+    """Check one instruction on its own; returns the cycles its queue is taken."""
     op = lookup(instruction.op)
-    family = queue.partition(":")[0]
+    family = where.removeprefix("queue ").partition(":")[0]
     if op.queue not in ("any", family):
-        raise ProgramError(f"{op.name} belongs to a {op.queue} queue", f"queue {queue}")
-    for n, interval, _ in instruction.loops:
-        if n < 1 or interval < 1:
-            raise ProgramError(f"loop of {n} every {interval} cycles", f"queue {queue}")
+        raise ProgramError(f"{op.name} belongs to a {op.queue} queue", where)
+    for n, interval, step in instruction.loops:
+        if n < 1 or interval < 1 or abs(step) > MAX_STEP:
+            raise ProgramError(f"loop of {n} every {interval} cycles, step {step}", where)
+    limits = {"map": maps, "in": STREAM_CODES, "out": STREAM_CODES, "dtype": len(DTYPES)}
+    limits |= {"src": NO_STREAM, "dst": NO_STREAM + 1, "f32": 2**32, "int": MAX_CYCLES}
     for operand, value in zip(op.operands, instruction.args, strict=True):
-        if value < 0 or (operand.kind == "map" and value >= maps):
-            raise ProgramError(f"{op.name} {operand.name}={value}", f"queue {queue}")
-        if operand.kind in ("in", "out") and value >= STREAM_CODES:
-            raise ProgramError(f"{op.name} {operand.name}: no stream {value}", f"queue {queue}")
+        if not 0 <= value < limits.get(operand.kind, MAX_STEP):
+            raise ProgramError(f"{op.name} {operand.name}={value}", where)
+    if op.name == "icu.nop":
+        return instruction.args[0]
+    return instruction.span_cycles + 1

@@ -11,6 +11,7 @@ from topology.collectives import (
 )
 from topology.dragonflies import dragonfly, rack
 from topology.errors import TopologyError
+from topology.facts import Facts, facts
 from topology.fattree import fattree
 from topology.files import file
 from topology.graphs import full, node, random, ring
@@ -20,12 +21,14 @@ from topology.lpx import lpx
 from topology.quadfour import quadfour
 from topology.registry import FAMILIES, parse
 from topology.routes import route
+from topology.spreading import crossover_bytes, disjoint_paths, spread
 from topology.timetable import Run, Timetable
 
 __all__ = [
     "FAMILIES",
     "PROFILES",
     "Collective",
+    "Facts",
     "Link",
     "Profile",
     "Run",
@@ -34,8 +37,11 @@ __all__ = [
     "Transfer",
     "all_reduce",
     "collective",
+    "crossover_bytes",
+    "disjoint_paths",
     "dragonfly",
     "execute",
+    "facts",
     "fattree",
     "file",
     "full",
@@ -53,5 +59,6 @@ __all__ = [
     "random",
     "ring",
     "route",
+    "spread",
     "torus",
 ]

@@ -58,13 +58,14 @@ def build(
 
     # Doubling every cable by an override would make the numbers below overlap: deal new ones.
     numbered = profile.link.count == 1
-    graph.add_edges_from(
-        (u, v, {"link": link(count, kind)})
-        if ports is None or not numbered
-        else (u, v, {"link": link(count, kind), "ports": ports if u < v else ports[::-1]})
-        for u, v, count, kind, ports in cables
-    )
-    assert len(graph) == len(coordinates), "a cable to a chip that is not there"
+    # `add_edges_from` copies every attribute dict, which is most of the time for a million links;
+    # both ends of an edge share one dict in networkx, as documented for `Graph.adj`.
+    near = graph._adj
+    for u, v, count, kind, ports in cables:
+        edge: dict[str, object] = {"link": link(count, kind)}
+        if ports is not None and numbered:
+            edge["ports"] = ports if u < v else ports[::-1]
+        near[u][v] = near[v][u] = edge
     nx.freeze(graph)
     validate(graph)
     return graph

@@ -18,6 +18,7 @@ from chip.kernels.shape import (
     halves,
     head_matrices,
     layer_matrices,
+    query_runs,
 )
 from chip.program import COLUMN_PAIRS
 from chip.schedule import Buffer, Chain, Flow, Rows, Schedule
@@ -53,11 +54,11 @@ class Stage:
         shape, depth = self.shape, self.spec.accumulator_depth
         norms = (2 * shape.layers + 1) * shape.hidden.count
         self.memory.rows("gamma", (WEST, 0, 0), norms, "f32")
+        for matrix in head_matrices(shape, depth):  # the largest first: they pack better
+            self._place(matrix.name, matrix)
         for layer in range(shape.layers):
             for matrix in layer_matrices(shape, depth):
                 self._place(f"{layer}.{matrix.name}", matrix)
-        for matrix in head_matrices(shape, depth):
-            self._place(matrix.name, matrix)
         self.memory.columns("ones", EAST, shape.heads.head_lanes)
         # identity rows stream while V transposed is written: they must not share a bank
         self.memory.outer_rows("identity", WEST, shape.heads.row_lanes, group=0)
@@ -117,6 +118,14 @@ class Stage:
                 transposed = blocks * heads.row_lanes
                 self.memory.columns(f"{layer}.VT{row}", WEST, transposed, groups=(1,))
 
+    def matrix(self, name: str, member: int) -> Matrix:
+        """The matrix `name` as a member holds it: query heads may meet other KV heads there."""
+        matrix = self.matrices[name].matrix
+        if matrix.name != "q":
+            return matrix
+        limit = max(1, self.spec.accumulator_depth // self.shape.chunk)
+        return replace(matrix, runs=query_runs(self.shapes[member].heads, limit))
+
     # --- chains -----------------------------------------------------------------------------
     def schedule(self, tokens: int, blocks: int, exchange: Exchange) -> tuple[Schedule, str]:
         """(the group's schedule, name of the buffer that holds x at its end).
@@ -173,8 +182,8 @@ class Stage:
         store: Callable[[Chain, Flow, int], None],
     ) -> None:
         """Place the product of a matrix; `store` gets each run's flow and its first output row."""
-        placed = self.matrices[name]
-        matrix, words = placed.matrix, placed.matrix.words
+        matrix, words = self.matrix(name, member), self.matrices[name].matrix.words
+        weights = self.matrices[name].buffer
         if not matrix.outputs:
             return
         chain = Chain(self.spec, f"matmul {name}", member)
@@ -183,7 +192,7 @@ class Stage:
             for block in range(matrix.inputs):
                 rows = Rows(self.memory[source], block * tokens, (0, 1))
                 first, last = block == 0, block == matrix.inputs - 1
-                part = Pass(placed.buffer, word, count, words, rows, tokens, column)
+                part = Pass(weights, word, count, words, rows, tokens, column)
                 passes.append(replace(part, first=first, last=last))
                 word += count * words
         base = matrix.runs[0][0]

@@ -91,7 +91,7 @@ def layer_matrices(shape: DecoderShape, depth: int) -> list[Matrix]:
     limit = max(1, depth // shape.chunk)
     heads, width = shape.heads, shape.hidden.width // COLUMN_PAIRS
     head_words = heads.head_lanes // COLUMN_PAIRS
-    found = [Matrix("q", EAST, shape.hidden.count, _query_runs(heads, limit), head_words)]
+    found = [Matrix("q", EAST, shape.hidden.count, query_runs(heads, limit), head_words)]
     rows = runs_of(range(heads.rows), limit)
     for name in ("k", "v"):
         words = heads.row_lanes // COLUMN_PAIRS
@@ -117,7 +117,7 @@ def head_matrices(shape: DecoderShape, depth: int) -> list[Matrix]:
     ]
 
 
-def _query_runs(heads: Heads, limit: int) -> tuple[tuple[int, int, int], ...]:
+def query_runs(heads: Heads, limit: int) -> tuple[tuple[int, int, int], ...]:
     """Runs of query heads that share a KV head: they land in that head's lanes of a cache row."""
     found: list[tuple[int, int, int]] = []
     for kv in sorted(set(heads.kv_of)):

@@ -3,14 +3,14 @@
 timeline -> streams -> weights -> graph (nodes) -> order -> Linked
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from chip.errors import OrderError
 from chip.linker import order, steps
 from chip.linker.graph import Graph, State, Step
 from chip.linker.streams import resolve
 from chip.linker.timeline import Issue, check_memory, timeline, words
-from chip.linker.weights import resolve_tiles
+from chip.linker.weights import check_accumulators, resolve_tiles
 from chip.program import Program
 from chip.spec import SPECS, ChipSpec
 
@@ -52,12 +52,30 @@ def link(program: Program) -> Linked:
     check_memory(issues, program, spec)
     feeds = resolve(issues, spec)
     tiles = resolve_tiles(issues, spec)
+    check_accumulators(issues)
     graph = Graph(program, spec, issues, feeds, steps.builders(tiles))
     steps.write_groups(graph)
     for issue in issues:
         if issue.op.name not in ("mem.read", "mxm.lw", "mxm.iw"):
             graph.node(issue)
     return _finish(program, spec, issues, graph)
+
+
+def relocate(linked: Linked, program: Program) -> Linked:
+    """The result of linking `program`, which differs from the linked one in chip and start only."""
+    shift = program.start_cycle - linked.program.start_cycle
+
+    def moved(transfers: tuple[Transfer, ...]) -> tuple[Transfer, ...]:
+        return tuple(replace(t, cycles=tuple(c + shift for c in t.cycles)) for t in transfers)
+
+    return replace(
+        linked,
+        program=program,
+        sends=moved(linked.sends),
+        receives=moved(linked.receives),
+        end_cycle=linked.end_cycle + shift,
+        segment_end_cycles=tuple(cycle + shift for cycle in linked.segment_end_cycles),
+    )
 
 
 def _finish(program: Program, spec: ChipSpec, issues: list[Issue], graph: Graph) -> Linked:
@@ -130,9 +148,7 @@ def _segments(
     receives.sort(key=lambda issue: (issue.cycle, issue.unit))
     base = {graph.node_of[issue.id]: n + 1 for n, issue in enumerate(receives)}
     level = order.levels(sequence, before, base)
-    sends = [
-        (level[graph.node_of[i.id]], i.cycle) for i in issues if i.op.name == "c2c.send"
-    ]
+    sends = [(level[graph.node_of[i.id]], i.cycle) for i in issues if i.op.name == "c2c.send"]
     segment_of = [0]
     first = 1
     for number, issue in enumerate(receives, start=1):
@@ -150,9 +166,7 @@ def _transfers(
 ) -> tuple[Transfer, ...]:
     start = graph.program.start_cycle
     return tuple(
-        Transfer(
-            i.id, i.unit, tuple((i.cycles + start).tolist()), segment[graph.node_of[i.id]]
-        )
+        Transfer(i.id, i.unit, tuple((i.cycles + start).tolist()), segment[graph.node_of[i.id]])
         for i in issues
         if i.op.name == op
     )
@@ -177,4 +191,4 @@ def _written(issues: list[Issue]) -> tuple[tuple[int, int, int], ...]:
     return tuple(merged)
 
 
-__all__ = ["Linked", "State", "Transfer", "link"]
+__all__ = ["Linked", "State", "Transfer", "link", "relocate"]

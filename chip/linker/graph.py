@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from chip.isa import DTYPES, IMMEDIATE, NUMPY_TYPES, WIDTHS
 from chip.linker.streams import PRODUCT, Feed, Feeds
-from chip.linker.timeline import Issue, Ints
+from chip.linker.timeline import Ints, Issue
 from chip.numerics import Weights16
 from chip.program import Program
 from chip.spec import ChipSpec
@@ -263,4 +263,3 @@ def _constant_ranges(program: Program) -> dict[int, list[tuple[int, int]]]:
         for index in range(region.index, region.index + region.slices):
             ranges.setdefault(index, []).append((region.address, region.address + region.words))
     return ranges
-

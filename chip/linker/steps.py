@@ -10,7 +10,7 @@ from chip.isa import NO_STREAM, WIDTHS
 from chip.isa.sxm import ZERO
 from chip.linker.graph import Array, Builders, Fetch, Graph, State, Step, as_slice
 from chip.linker.streams import PRODUCT
-from chip.linker.timeline import Issue, Ints
+from chip.linker.timeline import Ints, Issue
 from chip.linker.weights import Tiles
 from chip.numerics import Weights16
 from chip.program import COLUMN_PAIRS
@@ -18,6 +18,7 @@ from chip.sram import GROUP
 
 
 def vxm(graph: Graph, issue: Issue) -> int:
+    """Point-wise function of one or two operands."""
     fetches, needs = _operands(graph, issue)
     function = issue.op.function
     if len(fetches) == 1:
@@ -30,6 +31,7 @@ def vxm(graph: Graph, issue: Issue) -> int:
 
 
 def sxm(graph: Graph, issue: Issue) -> int:
+    """Lanes moved by a map, which must be one of the op."""
     (a,), needs = _operands(graph, issue)
     function, lanes = issue.op.function, graph.maps[issue.arg("map")]
     size = graph.spec.superlane_lanes if issue.op.name == "sxm.distribute" else graph.spec.lanes
@@ -45,10 +47,12 @@ def sxm(graph: Graph, issue: Issue) -> int:
 
 
 def receive(graph: Graph, issue: Issue) -> int:
+    """The packets the launch was given for this issue."""
     return graph.add((issue,), set(), lambda k: lambda s: _set(s, k, s.received[issue.id]))
 
 
 def send(graph: Graph, issue: Issue) -> int:
+    """Packets for the link, copied off the streams."""
     (a,), needs = _operands(graph, issue)
 
     def make(number: int) -> Step:
@@ -61,8 +65,10 @@ def send(graph: Graph, issue: Issue) -> int:
 
 
 def gather(graph: Graph, issue: Issue) -> int:
+    """A read whose addresses are data; checked against its region when they are known."""
     (lanes,), needs = _operands(graph, issue)
-    base, count, function, unit = issue.arg("base"), issue.arg("words"), issue.op.function, issue.unit
+    base, count = issue.arg("base"), issue.arg("words")
+    function, unit = issue.op.function, issue.unit
     return graph.add(
         (issue,),
         needs,
@@ -131,6 +137,7 @@ def _typed_write(graph: Graph, members: list[Issue], element: str) -> None:
 
 
 def acc(graph: Graph, issue: Issue) -> int:
+    """Products into accumulators; the slots of one adding instruction differ."""
     fetch, needs = graph.operand(issue, PRODUCT)
     mode, slots, unit = issue.arg("mode"), issue.steps, issue.unit
     depth = graph.spec.accumulator_depth
@@ -292,7 +299,8 @@ def _streamed_matrices(
         for mine, iterations, fetch in parts:
             loads[mine] = fetch(state.values)[iterations].view(np.float16)
         columns = loads.swapaxes(2, 3).reshape(shape[0], -1, shape[2])
-        return [Weights16(block) for block in ([columns.reshape(-1, shape[2])] if joined else columns)]
+        blocks = [columns.reshape(-1, shape[2])] if joined else list(columns)
+        return [Weights16(block) for block in blocks]
 
     return assemble, needs
 

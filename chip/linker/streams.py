@@ -157,7 +157,7 @@ class _Resolver:
         if len(keys):
             missing |= keys[found] // width != wanted // width
         start = 0
-        for entry_keys, issue, operand, byte in readers:
+        for entry_keys, issue, operand, _ in readers:
             part = slice(start, start + len(entry_keys))
             start += len(entry_keys)
             if missing[part].any():

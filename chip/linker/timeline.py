@@ -81,9 +81,7 @@ def timeline(program: Program, spec: ChipSpec) -> list[Issue]:
     for number, (queue, cycle, instruction) in enumerate(placed):
         family, unit, position = locate(queue, spec)
         op = lookup(instruction.op)
-        issue = Issue(
-            number, program.chip, queue, family, unit, cycle, instruction, op, position
-        )
+        issue = Issue(number, program.chip, queue, family, unit, cycle, instruction, op, position)
         (n, outer, _), (m, inner, _) = instruction.loops
         if n > 1 and (m - 1) * inner >= outer:
             raise issue.hazard(QueueConflict, "the inner loop runs into the next outer iteration")

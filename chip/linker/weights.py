@@ -5,7 +5,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from chip.errors import AddressError, RateExceeded, WeightsInUse, WeightsMissing
+from chip.errors import (
+    AccumulatorEmpty,
+    AddressError,
+    Misaligned,
+    RateExceeded,
+    WeightsInUse,
+    WeightsMissing,
+)
+from chip.isa.mxm import ADD, SET
 from chip.linker.timeline import Issue
 from chip.program import COLUMN_PAIRS
 from chip.spec import ChipSpec
@@ -75,7 +83,8 @@ def _loads(mine: list[Issue], spec: ChipSpec) -> _Loads:
         wrong = (issue.steps % COLUMN_PAIRS != 0) | (issue.steps < 0)
         wrong |= issue.steps + COLUMN_PAIRS > spec.lanes
         if wrong.any():
-            detail = f"column {int(issue.steps[wrong][0])} of {spec.lanes}, in groups of {COLUMN_PAIRS}"
+            column = int(issue.steps[wrong][0])
+            detail = f"columns {column}.. of {spec.lanes}, which load in groups of {COLUMN_PAIRS}"
             raise issue.hazard(AddressError, detail, int(issue.cycles[wrong][0]))
     order = np.argsort(cycles, kind="stable")
     return _Loads(cycles[order], owners[order], iterations[order], columns[order])
@@ -92,6 +101,20 @@ def _check_rate(streams: list[Issue], spec: ChipSpec) -> None:
         issue = next(i for i in streams if i.id == owners[order][close[0] + 1])
         detail = f"a plane pair takes one fp16 vector every {spec.abc_interval_fp16} cycles"
         raise issue.hazard(RateExceeded, detail, int(cycles[order][close[0] + 1]))
+
+
+def check_accumulators(issues: list[Issue]) -> None:
+    """An ACC adds only to what the same launch has set."""
+    holding: dict[int, set[int]] = {0: set(), 1: set()}
+    for issue in issues:
+        if issue.op.name == "mxm.acc":
+            slots = set(issue.steps.tolist())
+            if issue.arg("mode") not in (SET, ADD):
+                raise issue.hazard(Misaligned, f"mode {issue.arg('mode')} neither sets nor adds")
+            if issue.arg("mode") == ADD and not slots <= holding[issue.unit]:
+                slot = min(slots - holding[issue.unit])
+                raise issue.hazard(AccumulatorEmpty, f"accumulator {slot}")
+            holding[issue.unit] |= slots
 
 
 def _check_windows(
@@ -123,7 +146,8 @@ def _tiles_of(issue: Issue, installs: tuple[Ints, Ints], loads: _Loads, windows:
     together = np.isin(issue.cycles, installs[0])
     if together.any():
         cycle = int(issue.cycles[np.flatnonzero(together)[0]])
-        raise issue.hazard(WeightsInUse, "a tile is installed in the cycle of its activation", cycle)
+        detail = "a tile is installed in the cycle of its activation"
+        raise issue.hazard(WeightsInUse, detail, cycle)
     events, tile = np.unique(met, return_inverse=True)
     low = np.searchsorted(windows, events, side="left")
     high = np.searchsorted(windows, events, side="right")

@@ -17,7 +17,7 @@ Name = Literal["numpy", "compiled", "auto"]
 Int8 = npt.NDArray[np.int8]
 Int32 = npt.NDArray[np.int32]
 
-GRAIN = 16  # lanes of blocks and activations are a multiple of this: a vector of the kernels
+GRAIN = 32  # lanes of blocks and activations are a multiple of this: a step of the kernels
 
 # Below this many units a sum is exact; the slack covers the rounding of the norms.
 EXACT_UNITS = 2.0**53 * (1 - 2.0**-20)

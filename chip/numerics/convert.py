@@ -30,7 +30,7 @@ def to_fp16(x: Number, saturate: bool = False) -> Float16:
     with np.errstate(over="ignore", under="ignore"):
         out = x.astype(np.float16)
     if saturate:
-        np.clip(out, -_MAX16, _MAX16, out=out)
+        out.clip(-_MAX16, _MAX16, out=out)
     unordered = np.isnan(x)
     if unordered.any():
         out[unordered] = _NAN16
@@ -47,12 +47,12 @@ def to_int(x: Number, dtype: type[Integer]) -> npt.NDArray[Integer]:
     """Round fp16 or fp32 to nearest even, or narrow an integer, saturating at `dtype`'s bounds."""
     bounds = np.iinfo(dtype)
     if x.dtype.kind == "i":
-        return np.clip(
-            x, max(bounds.min, np.iinfo(x.dtype).min), min(bounds.max, np.iinfo(x.dtype).max)
-        ).astype(dtype)
+        own = np.iinfo(x.dtype)
+        return x.clip(max(bounds.min, own.min), min(bounds.max, own.max)).astype(dtype)
     # float64 holds the bounds of int32, fp32 does not.
-    wide = np.rint(x, dtype=np.float64)
-    np.clip(wide, bounds.min, bounds.max, out=wide)
+    wide = x.astype(np.float64)
+    np.rint(wide, out=wide)
+    wide.clip(bounds.min, bounds.max, out=wide)
     unordered = np.isnan(wide)
     if unordered.any():
         wide[unordered] = 0.0

@@ -12,6 +12,7 @@ from chip.numerics.exact import NAN, Float32, Float64
 _STEPS = 64  # exp is tabulated at multiples of ln 2 / 64
 _PER_STEP = float.fromhex("0x1.71547652b82fep+6")  # 64 / ln 2
 _STEP = float.fromhex("0x1.62e42fefa39efp-7")  # ln 2 / 64
+_MAGIC = 1.5 * 2.0**52  # adding it rounds to an integer, in the lowest bits
 
 
 def _powers() -> npt.NDArray[np.int64]:
@@ -37,19 +38,23 @@ def exp(x: Float32) -> Float32:
 
 def _exp(x: Float64) -> Float64:
     """Return e**x for |x| < 600; relative error below 2**-34."""
-    steps = np.rint(x * _PER_STEP)
-    rest = x - steps * _STEP  # |rest| <= ln 2 / 128: x**4 / 24 is below 2**-34
-    polynomial = rest * (1.0 / 6.0)
-    polynomial += 0.5
-    polynomial *= rest
-    polynomial += 1.0
-    polynomial *= rest
-    polynomial += 1.0
-    index = steps.astype(np.int64)
-    bits = _POWERS[index & (_STEPS - 1)]
-    bits += (index >> 6) << 52
-    polynomial *= bits.view(np.float64)
-    return polynomial
+    shifted = x * _PER_STEP
+    shifted += _MAGIC
+    steps = shifted.view(np.int64)
+    rest = shifted - _MAGIC
+    rest *= -_STEP
+    rest += x  # at most ln 2 / 128: rest**4 / 24 is below 2**-34
+    out = rest * (1.0 / 6.0)
+    for coefficient in (0.5, 1.0):
+        out += coefficient
+        out *= rest
+    out += 1.0
+    scale = _POWERS.take(steps & (_STEPS - 1))
+    steps >>= 6
+    steps <<= 52
+    scale += steps
+    out *= scale.view(np.float64)
+    return out
 
 
 def tanh(x: Float32) -> Float32:
@@ -90,7 +95,8 @@ def divide(a: Float32 | np.float32, b: Float32) -> Float32:
 
 def canonical(x: Float32) -> Float32:
     """Return `x` with every NaN as 0x7fc00000, in place: hosts differ in sign and payload."""
-    unordered = np.isnan(x)
+    out = np.asarray(x)
+    unordered = np.isnan(out)
     if unordered.any():
-        x[unordered] = NAN
-    return x
+        out[unordered] = NAN
+    return out

@@ -18,6 +18,8 @@ from chip.numerics.backend import GRAIN
 cgutils: Any = _cgutils  # untyped
 _FEATURES = cpu_target.target_context.codegen().magic_tuple()[-1]
 _HALF_IN_HARDWARE = "+f16c" in _FEATURES or "+fullfp16" in _FEATURES
+_WIDTH = 8 if "+avx512f" in _FEATURES else 4  # float64 numbers in a vector
+_CHAINS = 2  # vectors of partial sums per row: as many additions in flight
 _AHEAD = 1536  # prefetch distance in elements, a few rows
 _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 _FLOAT, _DOUBLE = ir.FloatType(), ir.DoubleType()
@@ -34,13 +36,15 @@ def widen16(rows: int) -> Any:
 
             def step(offset: Any, _totals: Any) -> None:
                 for r in range(rows):
-                    place = builder.add(offset, builder.mul(args[2], _I64(r)))
-                    _prefetch(builder, builder.gep(source, [builder.add(place, _I64(_AHEAD))]))
-                    wide = _half_to_float(builder, _load(builder, source, place, _I16, GRAIN))
-                    place = builder.add(offset, builder.mul(args[4], _I64(r)))
-                    builder.store(wide, _at(builder, target, place, _FLOAT, GRAIN), align=4)
+                    here = builder.gep(source, [_row(builder, offset, r, args[2])])
+                    there = builder.gep(target, [_row(builder, offset, r, args[4])])
+                    _prefetch(builder, builder.gep(here, [_I64(_AHEAD)]))
+                    for i in range(0, GRAIN, 2 * _WIDTH):
+                        halves = _load(builder, here, i, _I16, 2 * _WIDTH)
+                        place = _at(builder, there, i, _FLOAT, 2 * _WIDTH)
+                        builder.store(_half_to_float(builder, halves), place, align=4)
 
-            _accumulate(builder, ir.VectorType(_I8, 1), 0, args[4], GRAIN, step)
+            _accumulate(builder, None, 0, args[4], step)
             return context.get_dummy_value()
 
         return types.void(bits, types.intp, types.intp, floats, types.intp), codegen
@@ -57,20 +61,26 @@ def dots16(rows: int) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             weights = _data(context, builder, signature, args, 0)
             activations = builder.gep(_data(context, builder, signature, args, 1), [args[2]])
-            wide = ir.VectorType(_DOUBLE, GRAIN // 2)
+            wide = ir.VectorType(_DOUBLE, _WIDTH)
 
             def step(offset: Any, totals: list[Any]) -> None:
-                x_part = _load(builder, activations, offset, _DOUBLE, GRAIN // 2)
-                for r, total in enumerate(totals):
-                    place = builder.add(offset, builder.mul(args[3], _I64(r)))
-                    part = _load(builder, weights, place, element, GRAIN // 2)
-                    part = builder.fpext(part, wide) if element is _FLOAT else part
-                    product = builder.fmul(part, x_part, flags=_CONTRACT)
-                    sum_ = builder.fadd(builder.load(total), product, flags=_CONTRACT)
-                    builder.store(sum_, total)
+                x_here = builder.gep(activations, [offset])
+                here = [
+                    builder.gep(weights, [_row(builder, offset, r, args[3])]) for r in range(rows)
+                ]
+                for i in range(0, GRAIN, _WIDTH):
+                    x_part = _load(builder, x_here, i, _DOUBLE, _WIDTH)
+                    for r in range(rows):
+                        part = _load(builder, here[r], i, element, _WIDTH)
+                        part = builder.fpext(part, wide) if element is _FLOAT else part
+                        product = builder.fmul(part, x_part, flags=_CONTRACT)
+                        total = totals[r + rows * (i // _WIDTH % _CHAINS)]
+                        sum_ = builder.fadd(builder.load(total), product, flags=_CONTRACT)
+                        builder.store(sum_, total)
 
-            totals = _accumulate(builder, wide, rows, args[3], GRAIN // 2, step)
-            _store_sums(builder, _data(context, builder, signature, args, 4), totals, builder.fadd)
+            totals = _accumulate(builder, wide, rows * _CHAINS, args[3], step)
+            sums_ = [builder.fadd(totals[r], totals[r + rows]) for r in range(rows)]
+            _store_sums(builder, _data(context, builder, signature, args, 4), sums_, builder.fadd)
             return context.get_dummy_value()
 
         return types.void(buffer, x, types.intp, types.intp, sums), codegen
@@ -91,11 +101,12 @@ def dots8(rows: int) -> Any:
             evens, odds = (_indices(range(first, GRAIN, 2)) for first in (0, 1))
 
             def step(offset: Any, totals: list[Any]) -> None:
-                x_part = builder.sext(_load(builder, activations, offset, _I16, GRAIN), wide)
+                x_here = builder.gep(activations, [offset])
+                x_part = builder.sext(_load(builder, x_here, 0, _I16, GRAIN), wide)
                 for r, total in enumerate(totals):
-                    place = builder.add(offset, builder.mul(args[2], _I64(r)))
-                    _prefetch(builder, builder.gep(weights, [builder.add(place, _I64(2 * _AHEAD))]))
-                    part = builder.sext(_load(builder, weights, place, _I8, GRAIN), wide)
+                    here = builder.gep(weights, [_row(builder, offset, r, args[2])])
+                    _prefetch(builder, builder.gep(here, [_I64(2 * _AHEAD)]))
+                    part = builder.sext(_load(builder, here, 0, _I8, GRAIN), wide)
                     product = builder.mul(part, x_part)
                     # Adding neighbours is what makes this one multiply-add instruction.
                     pairs = builder.add(
@@ -104,9 +115,7 @@ def dots8(rows: int) -> Any:
                     )
                     builder.store(builder.add(builder.load(total), pairs), total)
 
-            totals = _accumulate(
-                builder, ir.VectorType(_I32, GRAIN // 2), rows, args[5], GRAIN, step
-            )
+            totals = _accumulate(builder, ir.VectorType(_I32, GRAIN // 2), rows, args[5], step)
             _store_sums(builder, _data(context, builder, signature, args, 6), totals, builder.add)
             return context.get_dummy_value()
 
@@ -116,15 +125,19 @@ def dots8(rows: int) -> Any:
     return intrinsic(dots)
 
 
-def _accumulate(
-    builder: Any, kind: Any, rows: int, lanes: Any, stride: int, step: Any
-) -> list[Any]:
-    """Run step(offset, totals) every `stride` lanes; return one vector of totals per row."""
-    zero = ir.Constant(kind, [0] * kind.count)
-    totals = [cgutils.alloca_once_value(builder, zero) for _ in range(rows)]
-    with cgutils.for_range_slice(builder, _I64(0), lanes, _I64(stride), inc=True) as (i, _):
+def _accumulate(builder: Any, kind: Any, count: int, lanes: Any, step: Any) -> list[Any]:
+    """Run step(offset, totals) on every grain of the lanes; return `count` vectors of totals."""
+    totals = [
+        cgutils.alloca_once_value(builder, ir.Constant(kind, [0] * kind.count))
+        for _ in range(count)
+    ]
+    with cgutils.for_range_slice(builder, _I64(0), lanes, _I64(GRAIN), inc=True) as (i, _):
         step(i, totals)
     return [builder.load(total) for total in totals]
+
+
+def _row(builder: Any, offset: Any, row: int, stride: Any) -> Any:
+    return builder.add(offset, builder.mul(stride, _I64(row)))
 
 
 def _store_sums(builder: Any, target: Any, vectors: list[Any], add: Any) -> None:
@@ -166,12 +179,12 @@ def _data(context: Any, builder: Any, signature: Any, args: Any, index: int) -> 
     return context.make_array(signature.args[index])(context, builder, args[index]).data
 
 
-def _at(builder: Any, pointer: Any, offset: Any, element: Any, count: int) -> Any:
+def _at(builder: Any, pointer: Any, offset: int, element: Any, count: int) -> Any:
     kind = ir.VectorType(element, count).as_pointer()
-    return builder.bitcast(builder.gep(pointer, [offset]), kind)
+    return builder.bitcast(builder.gep(pointer, [_I64(offset)]), kind)
 
 
-def _load(builder: Any, pointer: Any, offset: Any, element: Any, count: int) -> Any:
+def _load(builder: Any, pointer: Any, offset: int, element: Any, count: int) -> Any:
     return builder.load(_at(builder, pointer, offset, element, count), align=1)
 
 

@@ -78,6 +78,7 @@ class Schedule:
     placed: dict[int, dict[str, list[tuple[int, Instruction]]]] = field(default_factory=dict)
     events: list[tuple[str, int, int]] = field(default_factory=list)  # (label, start, end)
     end_cycle: int = 0
+    member_end_cycles: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._busy: dict[Key, Busy] = defaultdict(Busy)
@@ -86,9 +87,9 @@ class Schedule:
 
     # --- placing ----------------------------------------------------------------------------
     def place(self, chain: Chain, not_before: int = 0) -> int:
-        """Book the chain at the first cycle it fits; returns the start it got."""
+        """Book the chain at the first cycle it fits, all of it from `not_before` on."""
         _check_self(chain)
-        start = max(not_before, self._earliest(chain))
+        start = self._earliest(chain, not_before)
         while True:
             start = self._fixed_fit(chain, start)
             chosen, wait = self._choose(chain, start)
@@ -106,9 +107,9 @@ class Schedule:
         touched = self._touched.get((member, buffer))
         return 0 if touched is None else int(touched.ready[rows].max(initial=0))
 
-    def _earliest(self, chain: Chain) -> int:
-        """Start cycle from which no instruction is before cycle 0 and all rows are ready."""
-        start = max(-min(piece.cycle for piece in chain.pieces), 0)
+    def _earliest(self, chain: Chain, not_before: int) -> int:
+        """Start from which no instruction is before a cycle, and all rows are ready."""
+        start = not_before - min(piece.cycle for piece in chain.pieces)
         for access in chain.accesses:
             if (access.member, access.buffer.name) in self._touched:
                 touched = self._rows(access)
@@ -191,8 +192,10 @@ class Schedule:
             queues.setdefault(queue, []).append((piece.cycle + start, instruction))
             timing = lookup(piece.op).timing
             delay = self.spec.d_func(timing) if timing else 0
-            last = piece.cycle + start + instruction.span_cycles + delay
-            end = max(end, last + self.spec.superlanes)
+            last = piece.cycle + start + instruction.span_cycles + delay + self.spec.superlanes
+            ends = self.member_end_cycles
+            ends[piece.member] = max(ends.get(piece.member, 0), last)
+            end = max(end, last)
         for member in base:
             self._names[member] += chain.values
         self.events.append((chain.label, start, end))

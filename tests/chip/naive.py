@@ -33,6 +33,10 @@ class Misread(Exception):
     """An operand names a register, an ALU or a product that holds nothing in that cycle."""
 
 
+class OutOfRegion(Exception):
+    """An address from a stream lies outside the words its instruction names."""
+
+
 @dataclass
 class Result:
     sram: Bytes  # [slices, words, lanes]
@@ -143,7 +147,7 @@ class Machine:
         nothing = np.zeros(0, np.uint8)
         match op.name:
             case "mem.read":
-                return self.sram[unit, args["address"]]
+                return self.sram[unit, args["address"]].copy()
             case "mem.write":
                 self.sram[unit, args["address"]] = operands[0]
             case "mem.gather":
@@ -186,7 +190,8 @@ class Machine:
     def addresses(self, args: dict[str, int], lanes: Array) -> Array:
         """Word of each lane: the first lane of its superlane has the offset into the region."""
         offsets = lanes[:: self.spec.superlane_lanes].astype(np.int64)
-        assert offsets.max() < args["words"]
+        if offsets.max() >= args["words"]:
+            raise OutOfRegion(f"offset {offsets.max()} in cycle {self.cycle}")
         return np.repeat(args["base"] + offsets, self.spec.superlane_lanes)
 
     # --- where values are -------------------------------------------------------------------
@@ -205,7 +210,7 @@ class Machine:
         at = self.register(code, WIDTHS[element], position)
         if not self.valid[at].all():
             raise Misread(f"stream {code} is empty at {position} in cycle {self.cycle}")
-        planes = np.ascontiguousarray(self.registers[at].T)
+        planes = self.registers[at].T.copy()
         return planes if element == "w16" else planes.view(dtype)[:, 0]
 
     def register(self, code: int, width: int, position: int) -> tuple[int, slice, int]:

@@ -177,7 +177,7 @@ def test_backends_agree_on_all_sizes(shape: tuple[int, int], lanes: int) -> None
 @pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: backend.name)
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 320), (1, 2000, 320), (3, 37, 100)])
 def test_int8_dots_equal_int64_ones(backend, shape: tuple[int, int, int]) -> None:
-    tiles, columns, lanes = shape
+    tiles, _, lanes = shape
     rng = np.random.default_rng(4)
     for batch in (1, 5):
         w = rng.integers(-128, 128, shape, dtype=np.int8)

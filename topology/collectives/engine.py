@@ -16,6 +16,8 @@ from topology.collectives.result import Batch, Collective, LocalAdd
 from topology.fabric import Fabric, Ints, compiled
 from topology.routes import Paths, paths
 
+_ROUTES_KEPT = 64  # pair lists whose routes are remembered, oldest forgotten all at once
+
 
 @dataclass(frozen=True)
 class Job:
@@ -59,8 +61,7 @@ class Engine:
         self.job, self.fabric, self.shares = job, job.fabric, shares
         # `equal` blocks round the buffer up, for when a block changes its place.
         vectors = -(-job.vectors // blocks) * blocks if equal else job.vectors
-        self.block_start: Ints = np.arange(blocks + 1) * vectors // blocks
-        self.block_vectors = np.diff(self.block_start)
+        self.resize(np.diff(np.arange(blocks + 1) * vectors // blocks))
         self.blocks = blocks
         self.result_slot = 0
         self.chips = np.array(job.chips, np.int64)
@@ -72,11 +73,17 @@ class Engine:
         )
         self._p, self._q = self.fabric.pace_arrays()
         self._ready: dict[int, tuple[Ints, Ints]] = {}
-        self._route: tuple[Ints, Ints, _Route] | None = None
-        self._one_cable = bool(self.fabric.cables.max(initial=1) == 1)
-        sizes = np.unique(self.block_vectors)
-        self._equal_vectors = int(sizes[0]) if len(sizes) == 1 else None
+        self._routes: dict[tuple[int, int], tuple[Ints, Ints, _Route]] = {}
+        self._unnoted = 0  # last arrival of messages sent with note=False
+        self.one_cable = bool(self.fabric.cables.max(initial=1) == 1)
         self._whole_pace = bool((self._q == 1).all())
+
+    def resize(self, block_vectors: Ints) -> None:
+        """Set the sizes of all blocks; before anything is sent."""
+        self.block_vectors = block_vectors
+        self.block_start: Ints = np.concatenate(([0], np.cumsum(block_vectors)))
+        sizes = np.unique(block_vectors)
+        self._equal_vectors = int(sizes[0]) if len(sizes) == 1 else None
 
     def ready(self, slot: int) -> tuple[Ints, Ints]:
         """Return [P, blocks] cycles at which the first and the last vector of a block is there."""
@@ -100,44 +107,76 @@ class Engine:
         dst_slot: int = 0,
         dst_block: Ints | None = None,
         whole: bool = False,
-        after: int = 0,
+        after: Ints | int = 0,
         via: Paths | None = None,
+        look: bool = True,
+        note: bool = True,
     ) -> Batch | None:
         """Time one batch: rank src[i] sends `blocks` blocks from block[i] on to rank dst[i].
 
         Messages read what was there before the batch. `whole` waits for the last vector of the
         data instead of following it; `after` is an earliest start; `via` prescribes the routes.
+        An algorithm that knows from `landed` when its data is there can skip looking that up and
+        noting it, which is most of the time of long rings; `execute` checks it all the same.
         """
-        if blocks > 1 and not self._one_cable:  # let every block take its own cable
+        if blocks > 1 and not self.one_cable:  # let every block take its own cable
             src, dst = np.repeat(src, blocks), np.repeat(dst, blocks)
             span = np.tile(np.arange(blocks), len(block))
             dst_block = None if dst_block is None else np.repeat(dst_block, blocks) + span
+            after = np.repeat(after, blocks) if isinstance(after, np.ndarray) else after
             block, blocks = np.repeat(block, blocks) + span, 1
         vectors = self._sizes(block, blocks)
-        if not vectors.all():
+        if len(vectors) == 0 or not (self._equal_vectors or vectors.all()):
             keep = np.flatnonzero(vectors)
             if not len(keep):
                 return None
             src, dst, block, vectors = src[keep], dst[keep], block[keep], vectors[keep]
             dst_block = None if dst_block is None else dst_block[keep]
+            after = after[keep] if isinstance(after, np.ndarray) else after
         to_block = block if dst_block is None else dst_block
         route = self._routed(src, dst) if via is None else _Route(self.fabric, via, dst)
-        channel = route.edges if self._one_cable else route.channels(self.fabric, block)
+        channel = route.edges if self.one_cable else route.channels(self.fabric, block)
         p, q = self._pace_of(route)
-        earliest = self._earliest(src_slot, src, block, blocks, p, q, whole)
-        if after:
-            earliest = np.maximum(after, earliest)
+        earliest = np.asarray(after)
+        if look:
+            earliest = np.maximum(after, self._earliest(src_slot, src, block, blocks, p, q, whole))
         busy = vectors * p if self._whole_pace else -(-vectors * p // q)
         start = self._place(earliest, busy, route, channel)
         cost = self.job.add_cycles if add else 0
-        landed = start + (route.latency + cost)
-        self._arrive(dst_slot, dst, to_block, blocks, landed, p, q, route.dst_differ)
+        landed = start + (route.latency + cost if cost else route.latency)
+        if note:
+            self._arrive(dst_slot, dst, to_block, blocks, landed, p, q, route.dst_differ)
+        else:
+            tail = self._tail(vectors, p, q)
+            last = landed.max() + tail if isinstance(tail, int) else (landed + tail).max()
+            self._unnoted = max(self._unnoted, int(last))
         batch = Batch(
             *(src, dst, block, to_block, blocks, vectors, start, route.start, channel),
             *(route.offset, route.latency, route.pace, add, src_slot, dst_slot),
         )
         self.steps.append(batch)
         return batch
+
+    @property
+    def may_skip_notes(self) -> bool:
+        """Whether `landed` says all there is to know: one pace, no empty block, no release."""
+        return bool(
+            len(self._p) == 1 and self.block_vectors.all() and self.job.release_cycles is None
+        )
+
+    def landed(self, batch: Batch, whole: bool = False) -> Ints:
+        """Return when the destination may pass each message on: as it comes, or as a whole."""
+        p, q = int(self._p[0]), int(self._q[0])
+        cost = self.job.add_cycles if batch.add else 0
+        since = batch.latency_cycles + (cost + self._tail(batch.vectors, p, q) if whole else cost)
+        landed: Ints = batch.start_cycle + since
+        return landed
+
+    def _tail(self, vectors: Ints, p: Ints | int, q: Ints | int) -> Ints | int:
+        """Return cycles from the first to the last vector of each message."""
+        if self._equal_vectors is not None and len(self._p) == 1:
+            return -(-(int(vectors[0]) - 1) * int(p) // int(q))
+        return np.asarray(-(-(vectors - 1) * p // q))
 
     def combine(self, left: int, right: int | None, out: int, own_block_only: bool = False) -> None:
         """Let every rank fill slot `out`, unused so far, with the sum (or copy) of other slots.
@@ -158,8 +197,10 @@ class Engine:
         """The last arrival anywhere, or the release if nothing moves."""
         release = min(self.job.release_cycles) if self.job.release_cycles else 0
         used = self.block_vectors > 0
-        ends = [int(last[:, used].max(initial=release)) for _, last in self._ready.values()]
-        return max(ends, default=release)
+        ends = [
+            int(last.max(axis=0)[used].max(initial=release)) for _, last in self._ready.values()
+        ]
+        return max(*ends, self._unnoted, release)
 
     def finish(self, algorithm: str, lower_bound_cycles: int) -> Collective:
         """Return the collective; its end is the last arrival anywhere."""
@@ -173,10 +214,13 @@ class Engine:
 
     def _routed(self, src: Ints, dst: Ints) -> "_Route":
         """Return the routes of rank pairs; the same arrays as last time need no new search."""
-        known = self._route
+        known = self._routes.get((id(src), id(dst)))
         if known is None or known[0] is not src or known[1] is not dst:
             found = paths(self.fabric, self.chips[src], self.chips[dst])
-            known = self._route = src, dst, _Route(self.fabric, found, dst)
+            known = src, dst, _Route(self.fabric, found, dst)
+            if len(self._routes) >= _ROUTES_KEPT:
+                self._routes.clear()
+            self._routes[id(src), id(dst)] = known
         return known[2]
 
     def _sizes(self, block: Ints, blocks: int) -> Ints:
@@ -202,32 +246,34 @@ class Engine:
         """Return the first start at which no vector of a message leaves before it is there."""
         first, last = self.ready(slot)
         if whole and blocks == 1:
-            return last[src, block]
+            complete: Ints = last[src, block]
+            return complete
         there = _rows(last, src, block, blocks)
         if whole:
             return np.asarray(there.max(axis=1))
         # Rounding of a shifted or differently paced run can bring a vector one cycle forward.
         guard = int((blocks > 1 or len(self._p) > 1) and bool((self._q > 1).any()))
         head, tail = self._progress(block, blocks, p, q)
-        early = np.maximum(_rows(first, src, block, blocks) - head, there - tail).max(axis=1)
-        return early + guard if guard else early
+        early = np.maximum(_rows(first, src, block, blocks) - head, there - tail)
+        start: Ints = early.max(axis=1) if blocks > 1 else early[:, 0]
+        return start + guard if guard else start
 
     def _progress(
         self, block: Ints, blocks: int, p: Ints | int, q: Ints | int
     ) -> tuple[Ints | int, Ints | int]:
         """Return cycles from the start of a message to the first and last vector of each block.
 
-        Rounded down; shape [messages, blocks], or one row if all messages are alike.
+        Shape [messages, blocks], or one row if all messages are alike.
         """
         if self._equal_vectors is not None and len(self._p) == 1:
             shift = np.arange(blocks) * self._equal_vectors
-            return shift * p // q, (shift + max(self._equal_vectors - 1, 0)) * p // q
+            return -(-shift * p // q), -(-(shift + max(self._equal_vectors - 1, 0)) * p // q)
         span = block[:, None] + np.arange(blocks)
         shift = self.block_start[span] - self.block_start[block][:, None]
         if isinstance(p, np.ndarray) and isinstance(q, np.ndarray):
             p, q = p[:, None], q[:, None]
         size = np.maximum(self.block_vectors[span], 1)
-        return shift * p // q, (shift + size - 1) * p // q
+        return -(-shift * p // q), -(-(shift + size - 1) * p // q)
 
     def _arrive(
         self,
@@ -243,9 +289,8 @@ class Engine:
         """Note that blocks are there later; `differ` says that no rank gets two messages."""
         first, last = self.ready(slot)
         head, tail = self._progress(block, blocks, p, q)
-        up = 0 if self._whole_pace else 1  # round up what _progress rounded down
         landed = landed[:, None]
-        for ready, arrival in ((first, landed + (head + up)), (last, landed + (tail + up))):
+        for ready, arrival in ((first, landed + head), (last, landed + tail)):
             if differ:
                 _set_rows(ready, dst, block, blocks, arrival)
             else:
@@ -257,7 +302,7 @@ class Engine:
         """Return the starts, and mark the cables of every route busy."""
         differ = (
             route.channels_differ
-            if self._one_cable
+            if self.one_cable
             else _all_different(channel, self.fabric.channels)
         )
         if not differ:

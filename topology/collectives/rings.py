@@ -5,10 +5,13 @@ ring with chunks one after another and whole messages; `dimension` runs rings al
 lattice, each on the share that the axes before left over.
 """
 
+import math
+
 import numpy as np
 
 from topology.collectives.engine import Engine, Job
 from topology.collectives.registry import algorithm
+from topology.collectives.result import Batch
 from topology.errors import BadCollective
 from topology.fabric import Fabric, Ints
 
@@ -20,45 +23,65 @@ def ring(job: Job) -> Engine:
     chunks = ways * (job.chunks or job.stripes)
     engine = Engine(job, job.ranks * chunks, shares=chunks)
     order = ring_order(job.fabric, job.chips)
+    walks = [_Walk(engine, o, np.arange(way, chunks, ways)) for way, o in _ways(order, ways)]
     for step in range(_steps(job)):
-        for way in range(ways):
-            _ring_step(engine, job, order if way == 0 else order[::-1], step, way, ways)
+        for walk in walks:
+            walk.step(step, whole=False)
     return engine
-
-
-def _ring_step(engine: Engine, job: Job, order: Ints, step: int, way: int, ways: int) -> None:
-    """Send every second chunk (of two ways) of one share per rank to the next rank."""
-    place = np.arange(job.ranks)
-    add, lag = _phase(job, step)
-    share = order[(place - lag) % job.ranks]
-    chunks = np.arange(way, engine.shares, ways)
-    block = (share[:, None] * engine.shares + chunks).ravel()
-    src, dst = _cached_pairs(engine, order, len(chunks))
-    engine.send(src, dst, block, add=add)
-
-
-def _cached_pairs(engine: Engine, order: Ints, chunks: int) -> tuple[Ints, Ints]:
-    return np.repeat(order, chunks), np.repeat(np.roll(order, -1), chunks)
 
 
 @algorithm("ring-stepwise", "all_reduce", "reduce_scatter", "all_gather")
 def ring_stepwise(job: Job) -> Engine:
     """One direction, chunk after chunk, a message only when all of the last one has arrived."""
     chunks = job.chunks or 1
-    # Blocks of a chunk lie together: chunk c of share s is block s * chunks + c.
     engine = Engine(job, job.ranks * chunks, shares=chunks)
     order = ring_order(job.fabric, job.chips)
-    following, place = np.roll(order, -1), np.arange(job.ranks)
-    shares = [order[(place - lag) % job.ranks] * chunks for lag in range(job.ranks)]
-    done: Ints | int = 0
     for chunk in range(chunks):
+        walk = _Walk(engine, order, np.array([chunk]), engine.end_cycle)
         for step in range(_steps(job)):
-            add, lag = _phase(job, step)
-            block = shares[lag % job.ranks] + chunk
-            engine.send(order, following, block, add=add, whole=True, after=done)
-        last = engine.ready(0)[1][:, chunk::chunks]
-        done = int(last.max())
+            walk.step(step, whole=True)
     return engine
+
+
+class _Walk:
+    """Some chunks of every share on their way round; chunk c of share s is block s * chunks + c."""
+
+    def __init__(self, engine: Engine, order: Ints, chunks: Ints, after: int = 0) -> None:
+        self.engine, self.order, self.chunks, self.after = engine, order, chunks, after
+        self.src = np.repeat(order, len(chunks))
+        self.dst = np.repeat(np.roll(order, -1), len(chunks))
+        self.blocks = (order[:, None] * engine.shares + chunks).ravel()
+        self.sent: Batch | None = None
+        self.notes = not engine.may_skip_notes
+
+    def step(self, number: int, whole: bool) -> None:
+        """Send one share per rank to the next rank, the one that came in with the last step."""
+        engine, job = self.engine, self.engine.job
+        add, lag = _phase(job, number)
+        block = _turned(self.blocks, lag % job.ranks * len(self.chunks))
+        after: Ints | int = self.after
+        if self.sent is not None and not self.notes:
+            after = _turned(engine.landed(self.sent, whole), len(self.chunks))
+        elif not self.notes:
+            after = np.full(len(block), self.after)
+        self.sent = engine.send(
+            *(self.src, self.dst, block),
+            add=add,
+            whole=whole,
+            after=after,
+            look=self.notes,
+            note=self.notes,
+        )
+
+
+def _turned(values: Ints, places: int) -> Ints:
+    """Return values moved on by `places`, those at the end to the front (a faster `np.roll`)."""
+    cut = len(values) - places
+    return np.concatenate((values[cut:], values[:cut]))
+
+
+def _ways(order: Ints, ways: int) -> list[tuple[int, Ints]]:
+    return [(0, order), (1, order[::-1])][:ways]
 
 
 @algorithm("dimension", "all_reduce")
@@ -66,24 +89,46 @@ def dimension(job: Job) -> Engine:
     """Reduce-scatter along axis after axis of a full lattice, then all-gather back."""
     chunks, sizes = job.chunks or 1, _lattice(job)
     engine = Engine(job, job.ranks * chunks, shares=1)
-    coordinates = np.array(np.unravel_index(np.arange(job.ranks), sizes))
-    forth = [(axis, step) for axis in range(len(sizes)) for step in range(sizes[axis] - 1)]
-    back = [(axis, step + sizes[axis] - 1) for axis, step in forth]
-    back.sort(key=lambda visit: -visit[0])
-    for axis, step in forth + back:
-        size, stride = sizes[axis], int(np.prod(sizes[axis + 1 :]))
-        add, lag = step < size - 1, step + 1 if step < size - 1 else step - size + 1
-        place = coordinates.copy()
-        place[axis] = (place[axis] - lag) % size
-        place[axis + 1 :] = 0
-        share = np.ravel_multi_index(tuple(place), sizes)
-        target = coordinates.copy()
-        target[axis] = (target[axis] + 1) % size
-        dst = np.ravel_multi_index(tuple(target), sizes)
-        for chunk in range(chunks):
-            block = share + chunk * job.ranks
-            engine.send(np.arange(job.ranks), dst, block, blocks=stride, add=add)
+    axes = [axis for axis in range(len(sizes)) if sizes[axis] > 1]
+    for axis in axes:
+        _along(engine, sizes, axis, chunks, True, axis == axes[0])
+    for axis in reversed(axes):
+        _along(engine, sizes, axis, chunks, False, axis == axes[0])
     return engine
+
+
+def _along(
+    engine: Engine, sizes: tuple[int, ...], axis: int, chunks: int, add: bool, outer: bool
+) -> None:
+    """Ring reduce-scatter (`add`) or all-gather on one axis; every line of it at once.
+
+    On the outermost axis nothing else happens to the blocks in between, so a step only needs to
+    know when the last one landed; elsewhere the own partial sums of earlier axes count too.
+    """
+    ranks, size, stride = np.arange(engine.job.ranks), sizes[axis], math.prod(sizes[axis + 1 :])
+    coordinates = np.array(np.unravel_index(ranks, sizes))
+    target = coordinates.copy()
+    target[axis] = (target[axis] + 1) % size
+    dst = np.ravel_multi_index(tuple(target), sizes)
+    quick = outer and engine.may_skip_notes and engine.one_cable
+    sent: list[Batch | None] = [None] * chunks
+    coordinates[axis + 1 :] = 0
+    for step in range(size - 1):
+        place = coordinates.copy()
+        place[axis] = (place[axis] - step - add) % size
+        share = np.ravel_multi_index(tuple(place), sizes)
+        for chunk in range(chunks):
+            after, before = np.zeros_like(ranks), sent[chunk]
+            if quick and before is not None:
+                after[dst] = engine.landed(before)
+            sent[chunk] = engine.send(
+                *(ranks, dst, share + chunk * len(ranks)),
+                blocks=stride,
+                add=add,
+                after=after,
+                look=not quick or (step == 0 and not add),
+                note=not quick or (add and step == size - 2),
+            )
 
 
 def _lattice(job: Job) -> tuple[int, ...]:

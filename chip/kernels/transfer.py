@@ -1,0 +1,125 @@
+"""Moving fp32 rows from one chip to another, byte plane by byte plane, over one or more hops.
+
+All chips of the route are booked in one chain: a vector that passes through a chip is a Receive
+and a Send in that chip's program, and holds both ports and a stream for that time.
+"""
+
+from dataclasses import dataclass
+
+from chip.isa import WIDTHS
+from chip.schedule import Chain, Flow, Loops, Rows, Schedule, run, span
+from chip.spec import EAST, WEST
+
+
+@dataclass(frozen=True)
+class Hop:
+    """One cable on the way: from a port of one member to a port of the next."""
+
+    member: int
+    port: int
+    to_member: int
+    to_port: int
+    latency_cycles: int
+    interval_cycles: int
+
+
+def port_side(port: int) -> int:
+    """Edge of the chip at which a port is: even ports east, odd ports west."""
+    return WEST if port % 2 else EAST
+
+
+def transfer(
+    plan: Schedule, hops: tuple[Hop, ...], source: Rows, target: Rows, count: int, after: int = 0
+) -> None:
+    """Send `count` fp32 rows along `hops`, not before cycle `after`."""
+    chain = Chain(plan.spec, "transfer", hops[0].member)
+    planes = WIDTHS[source.buffer.region.dtype]
+    interval = max(hop.interval_cycles for hop in hops)
+    loops = run(count * planes, interval)
+    flow = _read_planes(chain, hops[0], source, count, loops)
+    for number, hop in enumerate(hops):
+        if number:
+            flow = _toward_edge(chain, flow, port_side(hop.port))
+        flow = _cross(chain, hop, flow)
+    _write_planes(chain, flow, target, count)
+    plan.place(chain, after)
+
+
+def _plane_loops(loops: Loops, planes: int, count: int) -> Loops:
+    interval = loops[1][1] * planes
+    return ((1, interval * count), (count, interval))
+
+
+def _read_planes(chain: Chain, hop: Hop, source: Rows, count: int, loops: Loops) -> Flow:
+    """Rows on their way to the port: plane b of row i passes it at (i * planes + b) * interval."""
+    spec, region = chain.spec, source.buffer.region
+    side = port_side(hop.port)
+    position = spec.edge_position("c2c", side)
+    planes, interval = WIDTHS[region.dtype], loops[1][1]
+    part = _plane_loops(loops, planes, count)
+    need, name = chain.stream(side, 1, -spec.along(side, position), loops), chain.name()
+    issues = []
+    for plane in range(planes):
+        index = region.index + plane
+        distance = abs(position - spec.slice_position(index))
+        issues.append(plane * interval - distance - spec.d_func("mem.read"))
+        chain.memory("mem.r", index, issues[-1], source, part)
+        args, needs = [region.address + source.first, 0], {1: (need, 0)}
+        chain.add_piece(
+            "mem.r", index, None, issues[-1], "mem.read", args, needs, part, [name], source.steps
+        )
+    chain.access(source, issues, part, writes=False)
+    return Flow(chain.member, "u8", loops, 0, position, name, need, side)
+
+
+def _toward_edge(chain: Chain, flow: Flow, side: int) -> Flow:
+    """A received flow on a stream that runs to `side`; the VXM turns it round if need be."""
+    if flow.direction == side:
+        return flow
+    turned = chain.vxm("copy", flow, dtype="u8")
+    chain.emit(turned, side)
+    return turned
+
+
+def _cross(chain: Chain, hop: Hop, flow: Flow) -> Flow:
+    """Send a flow at its port and receive it at the other end of the cable."""
+    spec = chain.spec
+    position = spec.edge_position("c2c", port_side(hop.port))
+    leaves = flow.cycle + abs(position - flow.position)
+    count, interval = flow.loops[1]
+    assert flow.need is not None
+    chain.hold(leaves, count * interval, "c2c.s", hop.port)
+    sends = {0: (flow.need, 0)}
+    chain.add_piece(
+        "c2c.s", hop.port, None, leaves, "c2c.send", [0], sends, flow.loops, [flow.name]
+    )
+    chain.member = hop.to_member
+    arrives, side = leaves + hop.latency_cycles, port_side(hop.to_port)
+    chain.hold(arrives, span(flow.loops), "c2c.r", hop.to_port)
+    edge, inward = spec.edge_position("c2c", side), WEST if side == EAST else EAST
+    cycle, name = arrives + spec.d_func("c2c.receive"), chain.name()
+    need = chain.stream(inward, 1, cycle - spec.along(inward, edge), flow.loops)
+    receives = {0: (need, 0)}
+    chain.add_piece(
+        "c2c.r", hop.to_port, None, arrives, "c2c.receive", [0], receives, flow.loops, [name]
+    )
+    return Flow(chain.member, "u8", flow.loops, cycle, edge, name, need, inward)
+
+
+def _write_planes(chain: Chain, flow: Flow, target: Rows, count: int) -> None:
+    spec, region = chain.spec, target.buffer.region
+    planes, interval = WIDTHS[region.dtype], flow.loops[1][1]
+    part = _plane_loops(flow.loops, planes, count)
+    assert flow.need is not None
+    issues = []
+    for plane in range(planes):
+        index = region.index + plane
+        distance = abs(flow.position - spec.slice_position(index))
+        issues.append(flow.cycle + plane * interval + distance)
+        chain.memory("mem.w", index, issues[-1], target, part)
+        args, needs = [region.address + target.first, 0], {1: (flow.need, 0)}
+        names = [flow.name]
+        chain.add_piece(
+            "mem.w", index, None, issues[-1], "mem.write", args, needs, part, names, target.steps
+        )
+    chain.access(target, issues, part, writes=True)

@@ -1,0 +1,118 @@
+"""What a chip's SRAM holds before the first launch: its shares of the weights, as columns."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from chip.kernels.decoder import Stage
+from chip.kernels.shape import Blocks, Matrix
+from chip.program import Region
+from cluster.model.spec import LayerWeights, Weights
+from cluster.partition import Plan, local_kv, share
+
+Array = npt.NDArray[Any]
+F32 = npt.NDArray[np.float32]
+
+
+def stage_image(
+    plan: Plan, number: int, stage: Stage, weights: Weights
+) -> Iterator[tuple[int, Region, Array]]:
+    """(rank, region, values) of every constant of a stage; each layer is dequantised once."""
+    part, lanes = plan.stages[number], plan.spec.lanes
+    norms: list[F32] = []
+    for index in range(part.layers):
+        layer = weights.layer(part.first + index)
+        norms += [layer.attn_norm, layer.ffn_norm]
+        for rank in range(plan.tp):
+            for name, (matrix, blocks_in, blocks_out) in _shares(plan, stage, layer, rank).items():
+                key = f"{index}.{name}"
+                placed = stage.matrices[key]
+                values = columns(
+                    matrix, stage.matrix(key, rank), blocks_out, blocks_in, lanes
+                )
+                yield rank, placed.buffer.region, values
+    norms.append(weights.final_norm)
+    if part.head:
+        yield from _head(plan, stage, weights)
+    yield from _tables(plan, stage, norms)
+
+
+def _head(plan: Plan, stage: Stage, weights: Weights) -> Iterator[tuple[int, Region, Array]]:
+    shape = stage.shape
+    assert shape.vocab is not None
+    for rank in range(plan.tp):
+        rows = share(plan.model.vocab, plan.tp, rank)
+        head = weights.head_rows(rows.start, rows.stop)
+        for side in (0, 1):
+            placed = stage.matrices[f"head{side}"]
+            if placed.matrix.outputs:
+                values = columns(
+                    head, placed.matrix, shape.vocab.width, shape.hidden.width, plan.spec.lanes
+                )
+                yield rank, placed.buffer.region, values
+
+
+def _tables(plan: Plan, stage: Stage, norms: list[F32]) -> Iterator[tuple[int, Region, Array]]:
+    """Norm weights, the tile of ones and the identity rows."""
+    lanes, memory = plan.spec.lanes, stage.memory
+    gamma = np.concatenate([lay(norm, stage.shape.hidden, lanes) for norm in norms])
+    ones = np.ones((memory["ones"].region.vectors, lanes), np.float16)
+    identity = np.eye(memory["identity"].region.vectors, lanes, dtype=np.float16)
+    for rank in range(plan.tp):
+        for name, values in (("gamma", gamma), ("ones", ones), ("identity", identity)):
+            yield rank, memory[name].region, values
+
+
+def _shares(
+    plan: Plan, stage: Stage, layer: LayerWeights, rank: int
+) -> dict[str, tuple[F32, int, int]]:
+    """name -> (rank's rows and columns of the matrix, lanes per input block, per output block)."""
+    model, shape, tp = plan.model, stage.shape, plan.tp
+    hidden, ffn, heads = shape.hidden.width, shape.ffn.width, shape.heads
+    mine = _elements(share(model.heads, tp, rank), model.head_dim)
+    kv = _elements(local_kv(model, tp, rank), model.head_dim)
+    inner = share(model.ffn, tp, rank)
+    pack = heads.per_pack * heads.head_lanes
+    rows = slice(inner.start, inner.stop)
+    found = {
+        "q": (layer.wq[mine], hidden, heads.head_lanes),
+        "k": (layer.wk[kv], hidden, heads.row_lanes),
+        "v": (layer.wv[kv], hidden, heads.row_lanes),
+        "gate": (layer.w_gate[rows], hidden, ffn),
+        "up": (layer.w_up[rows], hidden, ffn),
+    }
+    for side in (0, 1):
+        found[f"o{side}"] = (layer.wo[:, mine], pack, hidden)
+        found[f"down{side}"] = (layer.w_down[:, rows], ffn, hidden)
+    return {name: share_ for name, share_ in found.items() if stage.matrices[f"0.{name}"].matrix.outputs}
+
+
+def _elements(heads: range | list[int], head_dim: int) -> npt.NDArray[np.int64]:
+    return (np.array(list(heads))[:, None] * head_dim + np.arange(head_dim)).ravel()
+
+
+def columns(matrix: F32, layout: Matrix, width_out: int, width_in: int, lanes: int) -> Array:
+    """fp16 columns [vectors, lanes] of a matrix [out, in], in the order its tiles load."""
+    last = max(start + count for start, count, _ in layout.runs)
+    padded = np.zeros((last * width_out, layout.inputs * width_in), np.float16)
+    rows = min(len(matrix), len(padded))
+    padded[:rows, : matrix.shape[1]] = matrix[:rows]
+    blocks = padded.reshape(last, width_out, layout.inputs, width_in)
+    data = np.zeros((layout.vectors, lanes), np.float16)
+    at = 0
+    for start, count, _ in layout.runs:
+        run = blocks[start : start + count].transpose(2, 0, 1, 3).reshape(-1, width_in)
+        data[at : at + len(run), :width_in] = run
+        at += len(run)
+    return data
+
+
+def lay(vector: F32, blocks: Blocks, lanes: int) -> F32:
+    """Elements [total] as block rows [count, lanes], zero beyond them."""
+    rows = np.zeros((blocks.count, blocks.width), np.float32)
+    rows.reshape(-1)[: len(vector)] = vector
+    out = np.zeros((blocks.count, lanes), np.float32)
+    out[:, : blocks.width] = rows
+    return out

@@ -1,0 +1,246 @@
+"""Random programs: instructions that read where something passes, and overwrite each other."""
+
+from dataclasses import dataclass, field
+from random import Random
+
+from chip.isa import ALU_BASE, DTYPES, IMMEDIATE, NO_STREAM, WIDTHS
+from chip.program import Program
+from chip.spec import EAST, TINY
+from tests.chip.programs import At, at, program
+
+STREAMS = 8  # of each direction that the chaos uses: few, so that values run over each other
+ROWS = 24
+INDICES = (8, 9)  # slices whose words are small numbers as u16: addresses
+WEIGHTS = 16  # first of the slices and streams that only weights use
+SPAN = 64  # gathered words
+FLOATS = ("add", "sub", "mul", "max", "min")
+Loops = tuple[tuple[int, int], tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Passing:
+    """A value on a stream or, for one cycle, in an ALU."""
+
+    code: int
+    dtype: str
+    position: int
+    cycle: int
+    loops: Loops
+
+
+@dataclass
+class Chaos:
+    seed: int
+    placed: list[At] = field(default_factory=list)
+    passing: list[Passing] = field(default_factory=list)
+    taken: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.random = Random(self.seed)
+
+    def program(self) -> Program:
+        actions = [self.read, self.read, self.compute, self.compute, self.write, self.write]
+        actions += [self.move, self.gather, self.scatter, self.link, self.matmul]
+        for _ in range(4):
+            self.read()
+        for _ in range(self.random.randrange(4, 30)):
+            self.random.choice(actions)()
+        lanes = [self.random.choice([*range(16), 0xFFFF]) for _ in range(16)]
+        maps = (tuple(self.random.sample(range(320), 320)), tuple(lanes))
+        start = self.random.choice([0, 1000])
+        return program(*self.placed, maps=maps, start_cycle=start)
+
+    # --- instructions -----------------------------------------------------------------------
+    def read(self) -> None:
+        dtype = self.random.choice(DTYPES)
+        width = WIDTHS[dtype]
+        first = self.random.choice([*range(0, 8, width), *range(44, 52, width)])
+        if dtype == "u16":
+            first = INDICES[0]
+        code, loops, cycle = self.group(width), self.loops(), self.random.randrange(20, 70)
+        step, row = self.random.choice([0, 1, 1, 2]), self.random.randrange(4)
+        for byte in range(width):
+            self.add(f"mem.r:{first + byte}", self.byte_cycle(first, byte, code, cycle), "mem.read",
+                     row, code + byte, loops=loops, step=step)  # fmt: skip
+        self.drive(code, dtype, TINY.slice_position(first), cycle + TINY.d_func("mem.read"), loops)
+
+    def write(self) -> None:
+        value = self.pick()
+        if value is None or value.code >= ALU_BASE:
+            return
+        width = WIDTHS[value.dtype]
+        first = self.random.choice([*range(0, 8, width), *range(44, 52, width)])
+        cycle = self.meet(value, TINY.slice_position(first))
+        if cycle is None:
+            return
+        row, step, loops = (
+            self.random.randrange(ROWS - 12),
+            self.random.choice([1, 1, 2]),
+            value.loops,
+        )
+        if self.random.random() < 0.3:
+            loops = (loops[0], (self.random.randint(1, loops[1][0]), loops[1][1]))
+        for byte in range(width):
+            if self.random.random() < 0.95:
+                self.add(f"mem.w:{first + byte}", self.byte_cycle(first, byte, value.code, cycle),
+                         "mem.write", row, value.code + byte, loops=loops, step=step)  # fmt: skip
+
+    def compute(self) -> None:
+        value = self.pick()
+        cycle = None if value is None else self.meet(value, TINY.vxm_position)
+        if value is None or cycle is None:
+            return
+        others = [p for p in self.passing if p.dtype == value.dtype and p.loops == value.loops]
+        others = [p for p in others if self.meet(p, TINY.vxm_position) == cycle]
+        second = self.random.choice([IMMEDIATE, *(p.code for p in others)])
+        dtype, name = value.dtype, self.random.choice(FLOATS)
+        args = [DTYPES.index(dtype), value.code, second, self.random.choice([0, 0x40490FDB])]
+        if self.random.random() < 0.3:
+            converts = {"f16": ("to_f32", "f32"), "f32": ("to_f16", "f16")}
+            name, made = converts.get(dtype, ("copy", dtype))
+            args = [value.code] if dtype in converts else [DTYPES.index(dtype), value.code]
+            dtype = made
+        elif self.random.random() < 0.5:
+            args[1], args[2] = args[2], args[1]
+        out = self.random.choice([NO_STREAM, self.group(WIDTHS[dtype])])
+        alu, ready = self.random.randrange(TINY.vxm_alus), cycle + TINY.d_func("vxm.alu")
+        if self.add(f"vxm:{alu}", cycle, f"vxm.{name}", *args, out, loops=value.loops):
+            self.drive(ALU_BASE + alu, dtype, TINY.vxm_position, ready, value.loops)
+            if out != NO_STREAM:
+                self.drive(out, dtype, TINY.vxm_position, ready, value.loops)
+
+    def move(self) -> None:
+        value, side = self.pick(), self.random.randrange(2)
+        position = TINY.edge_position("sxm", side)
+        cycle = None if value is None else self.meet(value, position)
+        if value is None or cycle is None or value.code >= ALU_BASE:
+            return
+        lane_map, name = self.random.choice([(0, "permute"), (1, "distribute")])
+        out, queue = self.group(WIDTHS[value.dtype]), self.random.randrange(TINY.sxm_queues)
+        args = (DTYPES.index(value.dtype), lane_map, value.code, out)
+        queue += side * TINY.sxm_queues
+        if self.add(f"sxm:{queue}", cycle, f"sxm.{name}", *args, loops=value.loops):
+            delay = TINY.d_func(f"sxm.{name}")
+            self.drive(out, value.dtype, position, cycle + delay, value.loops)
+
+    def gather(self) -> None:
+        value, index = self.pick("u16"), self.random.choice([0, 3, 44, 47])
+        cycle = None if value is None else self.meet(value, TINY.slice_position(index))
+        if value is None or cycle is None or value.code >= ALU_BASE:
+            return
+        out, delay = self.group(1), TINY.d_func("mem.gather")
+        args = (0, SPAN, value.code, out)
+        if self.add(f"mem.r:{index}", cycle, "mem.gather", *args, loops=value.loops):
+            self.drive(out, "u8", TINY.slice_position(index), cycle + delay, value.loops)
+
+    def scatter(self) -> None:
+        value, index = self.pick("u16"), self.random.choice([1, 2, 45])
+        position = TINY.slice_position(index)
+        cycle = None if value is None else self.meet(value, position)
+        others = [p for p in self.passing if self.meet(p, position) == cycle and p.code < ALU_BASE]
+        if value is None or cycle is None or value.code >= ALU_BASE:
+            return
+        data = self.random.choice(others)
+        loops = value.loops if data.loops == value.loops else ((1, 1), (1, 1))
+        self.add(
+            f"mem.w:{index}", cycle, "mem.scatter", 32, SPAN, value.code, data.code, loops=loops
+        )
+
+    def link(self) -> None:
+        port, loops, code = self.random.randrange(4), self.loops(), self.group(1)
+        position = TINY.edge_position("c2c", port % 2)
+        if self.random.random() < 0.5:
+            cycle = self.random.randrange(60)
+            if self.add(f"c2c.r:{port}", cycle, "c2c.receive", code, loops=loops):
+                self.drive(code, "u8", position, cycle + TINY.d_func("c2c.receive"), loops)
+            return
+        value = self.pick()
+        cycle = None if value is None else self.meet(value, position)
+        if value is not None and cycle is not None and value.code < ALU_BASE:
+            self.add(f"c2c.s:{port}", cycle, "c2c.send", value.code, loops=value.loops)
+
+    def matmul(self) -> None:
+        """Tiles from 16 slices, or from whatever passes; activations are some fp16 value."""
+        value, side = self.pick("f16"), self.random.randrange(2)
+        position = TINY.edge_position("mxm", side)
+        start = None if value is None else self.meet(value, position)
+        if value is None or start is None or value.code >= ALU_BASE:
+            return
+        words, tiles = self.random.choice([1, 2, 3]), value.loops[0][0]
+        if tiles > 1 and words > value.loops[0][1]:
+            return
+        load = start - 1 - words - self.random.randrange(3)
+        code = side * TINY.streams + WEIGHTS
+        loops = ((tiles, value.loops[0][1]), (words, 1))
+        for plane in range(16):
+            index = (0 if side == EAST else TINY.hemisphere_slices) + WEIGHTS + plane
+            away = abs(TINY.slice_position(index) - position) + TINY.d_func("mem.read")
+            step, outer = self.random.choice([(1, words), (1, words), (1, words), (0, 0)])
+            if plane and self.random.random() < 0.99:
+                step, outer = 1, words
+            self.add(f"mem.r:{index}", load - away, "mem.read", 0, code + plane, loops=loops,
+                     step=step, outer=outer)  # fmt: skip
+        column = 8 * self.random.randrange(30)
+        if self.random.random() < 0.1:
+            code = side * TINY.streams
+        self.add(f"mxm.lw:{side}", load, "mxm.lw", column, code, loops=loops, step=8)
+        once = (loops[0], (1, 1))
+        self.add(f"mxm.iw:{side}", start - 1, "mxm.iw", 8 * words, loops=once)
+        self.add(f"mxm.abc:{side}", start, "mxm.abc", value.code, loops=value.loops)
+        done, out = start + TINY.d_func("mxm.abc"), self.random.choice([NO_STREAM, self.group(4)])
+        mode, outer = self.random.choice([(0, value.loops[1][0]), (0, 0), (1, value.loops[1][0])])
+        args = (mode, self.random.randrange(8), out)
+        if self.add(f"mxm.acc:{side}", done, "mxm.acc", *args, loops=value.loops, step=1,
+                    outer=outer) and out != NO_STREAM:  # fmt: skip
+            self.drive(out, "f32", position, done + TINY.d_func("mxm.acc"), value.loops)
+
+    # --- choices ----------------------------------------------------------------------------
+    def loops(self) -> Loops:
+        interval, inner = self.random.choice([1, 1, 2, 3]), self.random.choice([1, 2, 4])
+        outer = self.random.choice([1, 1, 2])
+        return (outer, interval * inner + self.random.randrange(5)), (inner, interval)
+
+    def group(self, width: int) -> int:
+        return self.random.randrange(2) * TINY.streams + self.random.randrange(0, STREAMS, width)
+
+    def pick(self, dtype: str = "") -> Passing | None:
+        fitting = [p for p in self.passing if dtype in ("", p.dtype)]
+        return self.random.choice(fitting) if fitting else None
+
+    def meet(self, value: Passing, position: int) -> int | None:
+        """Cycle in which a value passes a position downstream of its driver."""
+        if value.code >= ALU_BASE:
+            return value.cycle if position == TINY.vxm_position else None
+        direction = value.code // TINY.streams
+        away = TINY.along(direction, position) - TINY.along(direction, value.position)
+        return value.cycle + away if away > 0 else None
+
+    def byte_cycle(self, first: int, byte: int, code: int, cycle: int) -> int:
+        """Cycle on slice `first` + `byte`, so that all bytes of an element are on one diagonal."""
+        along = [
+            TINY.along(code // TINY.streams, TINY.slice_position(i)) for i in (first, first + byte)
+        ]
+        return cycle + along[1] - along[0]
+
+    def drive(self, code: int, dtype: str, position: int, cycle: int, loops: Loops) -> None:
+        self.passing.append(Passing(code, dtype, position, cycle, loops))
+
+    def add(
+        self,
+        queue: str,
+        cycle: int,
+        op: str,
+        *args: int,
+        loops: Loops,
+        step: int = 0,
+        outer: int = 0,
+    ) -> bool:
+        (n, far), (m, near) = loops
+        end = cycle + (n - 1) * far + (m - 1) * near
+        busy = self.taken.setdefault(queue, [])
+        if cycle < 0 or any(cycle <= high and low <= end for low, high in busy):
+            return False
+        busy.append((cycle, end))
+        both = ((n, far, outer or step * m if step else outer), (m, near, step))
+        self.placed.append(at(queue, cycle, op, *args, loops=both))
+        return True

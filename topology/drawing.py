@@ -1,0 +1,138 @@
+"""Draw a graph so that a person can read it at 8, 72 and 264 chips (matplotlib, SVG or PNG)."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+
+from topology.errors import BadFile
+
+Place = tuple[float, float]
+
+# Kinds of cable, short to long; a kind not listed is drawn like "cable".
+_COLOURS = {"node": "#9aa5b1", "tray": "#9aa5b1", "rack": "#2a6f97", "backplane": "#2a6f97"}
+_LONG, _PLAIN, _DEAD = "#c1666b", "#52606d", "#d64545"
+
+
+def draw(graph: nx.Graph, path: str, title: str | None = None, dead: tuple[int, ...] = ()) -> None:
+    """Write a picture of the graph to `path`, `.svg` or `.png`. Raises BadFile.
+
+    Chips of a node lie on a small circle, nodes on a circle or, lattices, on a grid; colours tell
+    short, rack and long cables apart and widths how many cables run in parallel.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in (".svg", ".png"):
+        raise BadFile(path, f"cannot draw '{suffix}'", "name a .svg or .png file")
+    try:
+        import matplotlib
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise BadFile(path, "matplotlib is not installed", "pip install matplotlib") from None
+    places = layout(graph)
+    size = 5.0 + min(11.0, math.sqrt(len(graph)) * 0.6)
+    with matplotlib.rc_context({"svg.hashsalt": "topology", "svg.fonttype": "none"}):
+        figure = Figure(figsize=(size, size))
+        axes = figure.add_axes((0.02, 0.02, 0.96, 0.92))
+        axes.set_axis_off()
+        axes.set_aspect("equal")
+        _draw_links(axes, graph, places)
+        _draw_chips(axes, graph, places, size, dead)
+        axes.set_title(title or f"{graph.graph['name']}: {len(graph)} chips, {graph.size()} links")
+        try:
+            # A picture is the same bytes every time: no date in it.
+            figure.savefig(path, dpi=130, metadata={"Date": None} if suffix == ".svg" else None)
+        except OSError as error:
+            raise BadFile(path, str(error.strerror or error), "check the folder") from None
+
+
+def layout(graph: nx.Graph) -> dict[int, Place]:
+    """Return where each chip goes: grouped by node, or on a grid, or on a circle."""
+    groups: dict[int, list[int]] = {}
+    for chip in sorted(graph):
+        groups.setdefault(graph.nodes[chip].get("node", chip), []).append(chip)
+    if len(groups) == len(graph):
+        return _lattice(graph) or _circle(sorted(graph), (0.0, 0.0), 1.0)
+    if len(groups) == 1:
+        return _circle(sorted(graph), (0.0, 0.0), 1.0)
+    centres = _circle(list(groups), (0.0, 0.0), 1.0)
+    # Small enough that the circles of neighbouring nodes do not touch.
+    radius = min(0.45, math.sin(math.pi / len(groups)) * 0.78)
+    places: dict[int, Place] = {}
+    for node, chips in groups.items():
+        places |= _circle(chips, centres[node], radius, math.atan2(*centres[node][::-1]))
+    return places
+
+
+def _circle(
+    items: list[int], centre: Place, radius: float, turn: float = math.pi / 2
+) -> dict[int, Place]:
+    step = 2 * math.pi / len(items)
+    return {
+        item: (
+            centre[0] + radius * math.cos(turn - i * step),
+            centre[1] + radius * math.sin(turn - i * step),
+        )
+        for i, item in enumerate(items)
+    }
+
+
+def _lattice(graph: nx.Graph) -> dict[int, Place] | None:
+    """Return a slanted grid of the coordinates; None if they have one axis only."""
+    where = {chip: graph.nodes[chip].get("coordinates", ()) for chip in graph}
+    axes = {len(place) for place in where.values()}
+    if len(axes) != 1 or axes.pop() < 2:
+        return None
+    # Axis 0 down, axis 1 right, further axes slanted and shorter, so that no two chips coincide.
+    steps = [(0.0, -1.0), (1.0, 0.0), (0.31, 0.23), (0.07, 0.13), (0.017, 0.029)]
+    places = {
+        chip: (
+            sum(c * steps[min(a, 4)][0] for a, c in enumerate(place)),
+            sum(c * steps[min(a, 4)][1] for a, c in enumerate(place)),
+        )
+        for chip, place in where.items()
+    }
+    return places if len(set(places.values())) == len(places) else None
+
+
+def _draw_links(axes: Any, graph: nx.Graph, places: dict[int, Place]) -> None:
+    from matplotlib.collections import LineCollection
+
+    faint = max(0.12, min(0.8, 60 / max(graph.size(), 1)))
+    segments, colours, widths = [], [], []
+    for u, v, data in graph.edges(data=True):
+        link = data["link"]
+        segments.append([places[u], places[v]])
+        colours.append(_COLOURS.get(link.kind, _PLAIN if link.kind == "cable" else _LONG))
+        widths.append(0.5 + 0.4 * min(link.count, 8) * (len(graph) < 100))
+    axes.add_collection(LineCollection(segments, colors=colours, linewidths=widths, alpha=faint))
+    seen = sorted({data["link"].kind for _, _, data in graph.edges(data=True)})
+    for kind in seen:
+        colour = _COLOURS.get(kind, _PLAIN if kind == "cable" else _LONG)
+        axes.plot([], [], color=colour, label=kind)
+    axes.legend(loc="lower right", frameon=False, title="cables")
+
+
+def _draw_chips(
+    axes: Any, graph: nx.Graph, places: dict[int, Place], size: float, dead: tuple[int, ...]
+) -> None:
+    chips = sorted(graph)
+    x, y = zip(*(places[chip] for chip in chips), strict=True)
+    area = max(8.0, 9000.0 / max(len(chips), 16))
+    colour = [_DEAD if chip in dead else "#f5b841" for chip in chips]
+    axes.scatter(x, y, s=area, c=colour, edgecolors="#323f4b", linewidths=0.6, zorder=2)
+    if len(chips) <= 128:
+        for chip in chips:
+            font = max(5.0, 10 - len(chips) / 24)
+            axes.annotate(str(chip), places[chip], ha="center", va="center", fontsize=font)
+        return
+    # Too many chips to number: number the nodes, outside their circles.
+    nodes: dict[int, list[Place]] = {}
+    for chip in chips:
+        nodes.setdefault(graph.nodes[chip].get("node", chip), []).append(places[chip])
+    if len(nodes) < len(chips):
+        for node, group in nodes.items():
+            centre = sum(p[0] for p in group) / len(group), sum(p[1] for p in group) / len(group)
+            away = 1 + 2.2 * math.sin(math.pi / len(nodes))
+            spot = centre[0] * away, centre[1] * away
+            axes.annotate(f"n{node}", spot, ha="center", va="center", fontsize=7)

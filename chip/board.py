@@ -27,11 +27,12 @@ class Cable:
 
 @dataclass(frozen=True)
 class Call:
-    """One segment of one chip; `packets` maps its receives to the (chip, send) that feed them."""
+    """One segment of one chip: what feeds its receives, and the issues of what it sends."""
 
     chip: int
     segment: int
     packets: tuple[tuple[int, int, int], ...]  # (receive issue, sending chip, send issue)
+    sends: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,24 @@ class Wiring:
     end_cycle: int
 
 
-def wire(linked: Mapping[int, Linked], cables: tuple[Cable, ...]) -> Wiring:
+@dataclass(frozen=True)
+class Facts:
+    """What the rest of the board must know of a linked program: small, and picklable."""
+
+    start_cycle: int
+    end_cycle: int
+    segments: int
+    sends: tuple[Transfer, ...]
+    receives: tuple[Transfer, ...]
+
+
+def facts(linked: Linked) -> Facts:
+    """The facts of a linked program."""
+    start, end = linked.program.start_cycle, linked.end_cycle
+    return Facts(start, end, len(linked.segments), linked.sends, linked.receives)
+
+
+def wire(linked: Mapping[int, Facts], cables: tuple[Cable, ...]) -> Wiring:
     """Match all sends to receives; raises PortBusy, NothingArrives or PacketLost (a hazard)."""
     ends = {}
     for cable in cables:
@@ -71,7 +89,7 @@ class PacketLost(HazardError):
 
 
 def _match(
-    linked: Mapping[int, Linked],
+    linked: Mapping[int, Facts],
     arriving: dict[tuple[int, int, int], tuple[int, Transfer, tuple[int, ...]]],
 ) -> dict[tuple[int, int], tuple[int, Transfer]]:
     """(chip, receive issue) -> (sending chip, send); removes what it matches from `arriving`."""
@@ -90,7 +108,7 @@ def _match(
 
 
 def _check_ports(
-    chip: int, program: Linked, ends: Mapping[tuple[int, int], tuple[int, int, Cable]]
+    chip: int, program: Facts, ends: Mapping[tuple[int, int], tuple[int, int, Cable]]
 ) -> None:
     """Vectors of one port leave no closer than its cable's rate, counted from each run's start."""
     by_port: dict[int, list[Transfer]] = {}
@@ -122,16 +140,19 @@ def _hazard(
 
 
 def _order(
-    linked: Mapping[int, Linked], feeds: dict[tuple[int, int], tuple[int, Transfer]]
+    linked: Mapping[int, Facts], feeds: dict[tuple[int, int], tuple[int, Transfer]]
 ) -> tuple[Call, ...]:
     """Segments in dependence order, earliest first packet first."""
     packets: dict[tuple[int, int], list[tuple[int, int, int]]] = {}
     needs: dict[tuple[int, int], set[tuple[int, int]]] = {}
     first_cycle: dict[tuple[int, int], int] = {}
+    sends: dict[tuple[int, int], list[int]] = {}
     for chip, program in linked.items():
-        for segment in range(len(program.segments)):
+        for send in program.sends:
+            sends.setdefault((chip, send.segment), []).append(send.issue)
+        for segment in range(program.segments):
             needs[chip, segment] = {(chip, segment - 1)} if segment else set()
-            first_cycle[chip, segment] = program.program.start_cycle
+            first_cycle[chip, segment] = program.start_cycle
         for receive in program.receives:
             sender, send = feeds[chip, receive.issue]
             key = (chip, receive.segment)
@@ -147,7 +168,7 @@ def _order(
     calls = []
     while ready:
         _, key = heapq.heappop(ready)
-        calls.append(Call(key[0], key[1], tuple(packets.get(key, ()))))
+        calls.append(Call(*key, tuple(packets.get(key, ())), tuple(sends.get(key, ()))))
         for follower in followers.get(key, ()):
             needs[follower].discard(key)
             if not needs[follower]:

@@ -28,6 +28,9 @@ class HazardError(ChipError):
 
     rule = "hazard"
 
+    def __init_subclass__(cls) -> None:
+        cls.rule = (cls.__doc__ or cls.__name__).rstrip(".")
+
     def __init__(
         self,
         chip: int,
@@ -50,63 +53,63 @@ class HazardError(ChipError):
 
 
 class QueueConflict(HazardError):
-    rule = "two issues on one queue in a cycle"
+    """Two issues on one queue in a cycle."""
 
 
 class EmptyStream(HazardError):
-    rule = "reading a diagonal nobody drives"
+    """Reading a diagonal nobody drives."""
 
 
 class StreamConflict(HazardError):
-    rule = "two drivers of one slot"
+    """Two drivers of one slot."""
 
 
 class Overwritten(HazardError):
-    rule = "value overwritten before its named reader"
+    """Value overwritten before its named reader."""
 
 
 class BankConflict(HazardError):
-    rule = "both ports of a bank in one cycle"
+    """Both ports of a bank in one cycle."""
 
 
 class AddressError(HazardError):
-    rule = "address out of range"
+    """Address out of range."""
 
 
 class Misaligned(HazardError):
-    rule = "misaligned stream group or wrong type"
+    """Misaligned stream group or wrong type."""
 
 
 class WeightsMissing(HazardError):
-    rule = "ABC before IW, or IW before LW is complete"
+    """ABC before IW, or IW before LW is complete."""
 
 
 class WeightsInUse(HazardError):
-    rule = "LW over weights still in use"
+    """LW over weights still in use."""
 
 
 class AccumulatorEmpty(HazardError):
-    rule = "adding to an accumulator that was never set"
+    """Adding to an accumulator that was never set."""
 
 
 class RateExceeded(HazardError):
-    rule = "unit used faster than its rate"
+    """Unit used faster than its rate."""
 
 
 class PortBusy(HazardError):
-    rule = "Send on a busy port"
+    """Send on a busy port."""
 
 
 class NothingArrives(HazardError):
-    rule = "Receive with nothing arriving at that cycle"
+    """Receive with nothing arriving at that cycle."""
 
 
 class ConstantWritten(HazardError):
-    rule = "Write into a constant region"
+    """Write into a constant region."""
 
 
 class OrderError(HazardError):
-    rule = "iterations of two instructions depend on each other both ways"
+    """Iterations of two instructions depend on each other both ways."""
 
 
 class ProgramsTooLarge(ChipError):

@@ -3,7 +3,8 @@
 Sources: [ISCA20] Abts et al., "Think Fast: A Tensor Streaming Processor", ISCA 2020;
 [ISCA22] Abts et al., "A Software-defined Tensor Streaming Multiprocessor", ISCA 2022;
 [BRIEF] GroqChip processor product brief v1.7; [FLOW] the vendor's GroqFlow performance model.
-What no source gives is an *assumption*, marked so at the field and listed by `ChipSpec.assumptions`.
+What no source gives is an *assumption*, marked so at the field and listed in
+`ChipSpec.assumptions`.
 """
 
 from dataclasses import dataclass, field, replace

@@ -18,7 +18,7 @@ MAGIC, VERSION = "lpu-program", 1
 # Bounds that keep a corrupt program from costing time and memory before it is refused.
 MAX_CYCLES = 2**40  # of a queue, and of the start: 20 minutes
 MAX_STEP = 2**24  # of a loop's address step, either way
-MAX_ISSUES = 2**26  # of all queues together: 88 slices x 8,192 words, read 93 times
+MAX_ISSUES = 2**25  # of all queues together: 88 slices x 8,192 words, read 46 times
 
 
 def pack(program: Program) -> bytes:
@@ -126,8 +126,9 @@ def _check(program: Program) -> None:
         known = ", ".join(SPECS)
         raise ProgramError(f"program for unknown chip {program.spec!r}; known: {known}")
     spec = SPECS[program.spec]
-    if not all(type(name) is str for name in (*program.queues, *program.inputs, *program.outputs)):
-        raise ProgramError("names of queues and regions are strings")
+    names = (*program.queues, *program.inputs, *program.outputs)
+    if not all(isinstance(name, str) and name.isprintable() for name in names):
+        raise ProgramError("names of queues and regions are printable strings")
     for region in (*program.inputs.values(), *program.outputs.values(), *program.constants):
         region.check(spec.slices, spec.slice_words)
     issues = 0

@@ -1,22 +1,20 @@
 """A machine runs lowered launches: the protocol, linking with reuse, and one process as a machine."""
 
-import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-
-from chip.board import Wiring, wire
-from chip.core import Array, Chip
-from chip.linker import Linked, link, relocate
-from chip.program import Program, Region
-from chip.wire import pack, unpack
+from chip.board import Facts, Wiring, wire
+from chip.core import Array
+from chip.digest import RunDigest
+from chip.group import ChipGroup, batches
+from chip.program import Region
 from cluster.errors import ClusterError
 from cluster.lower import Lowered
 
 Inputs = Mapping[int, Mapping[str, Array]]  # chip -> input name -> vectors
 Progress = Callable[[str, int, int], None]  # what, done, of how many
+LINKING, WEIGHTS, STARTING = "linking programs", "loading weights", "starting actors"
 
 
 class ScheduleMismatch(ClusterError):
@@ -58,58 +56,34 @@ class Machine(Protocol):
     def close(self) -> None:
         """Release everything the machine holds."""
 
+    def worker_bytes(self) -> int:
+        """Peak memory of all worker processes together."""
+
     @property
     def actors(self) -> int:
         """Worker processes besides this one."""
 
 
-class Linker:
-    """Links programs; those that differ only in chip and start cycle are linked once."""
-
-    def __init__(self) -> None:
-        self._known: dict[bytes, Linked] = {}
-
-    def __call__(self, data: bytes) -> Linked:
-        """Return the linked program; raises the chip package's errors."""
-        program = unpack(data)
-        bare = pack(replace(program, chip=0, start_cycle=0))
-        key = hashlib.sha256(bare).digest()
-        if key not in self._known:
-            self._known[key] = link(program)
-        return relocate(self._known[key], program)
-
-
-class Digest:
-    """SHA-256 over the programs, then over every launch, all in chip order."""
+class Digest(RunDigest):
+    """The digest of a run of `lowered`."""
 
     def __init__(self, lowered: Lowered) -> None:
-        self._hash = hashlib.sha256()
-        for _, launch in sorted(lowered.launches.items()):
-            for _, program in sorted(launch.programs.items()):
-                self._hash.update(program)
+        super().__init__(launch.programs for _, launch in sorted(lowered.launches.items()))
 
     def add(self, result: Result) -> None:
         """Fold in one launch: the chips' digests, logits and cycles."""
-        for chip in sorted(result.digests):
-            self._hash.update(result.digests[chip])
-            for _, values in sorted(result.outputs.get(chip, {}).items()):
-                self._hash.update(np.ascontiguousarray(values))
-        self._hash.update(str(result.end_cycle).encode())
-
-    def hexdigest(self) -> str:
-        """Return the digest so far."""
-        return self._hash.hexdigest()
+        self.fold(result.outputs, result.digests, result.end_cycle)
 
 
-def check_cycles(lowered: Lowered, linked: Mapping[str, Mapping[int, Linked]]) -> dict[str, Wiring]:
+def check_cycles(lowered: Lowered, known: Mapping[str, Mapping[int, Facts]]) -> dict[str, Wiring]:
     """Wire every launch; raises ScheduleMismatch if a program's cycles are not the scheduler's."""
     wirings = {}
     for name, launch in lowered.launches.items():
         for chip, scheduled in launch.end_cycles.items():
-            executed = linked[name][chip].end_cycle
+            executed = known[name][chip].end_cycle
             if executed != scheduled:
                 raise ScheduleMismatch(name, chip, scheduled, executed)
-        wirings[name] = wire(linked[name], lowered.cables)
+        wirings[name] = wire(known[name], lowered.cables)
     return wirings
 
 
@@ -120,57 +94,56 @@ class LocalMachine:
     actors = 0
 
     def __init__(self) -> None:
-        self.chips: dict[int, Chip] = {}
+        self._group: ChipGroup | None = None
         self._wirings: dict[str, Wiring] = {}
-        self._programs: dict[str, dict[int, Program]] = {}
 
     def load(self, lowered: Lowered, progress: Progress) -> None:
         """Bring up the chips with their constants and programs."""
-        linker = Linker()
         everyone = sorted({*lowered.chips, *lowered.transit_chips})
-        self.chips = {n: Chip(n, lowered.plan.spec) for n in everyone}
-        linked: dict[str, dict[int, Linked]] = {}
+        group = self._group = ChipGroup(everyone, lowered.plan.spec)
+        known: dict[str, dict[int, Facts]] = {}
         total = sum(len(launch.programs) for launch in lowered.launches.values())
         done = 0
         for name, launch in lowered.launches.items():
-            linked[name] = {}
+            known[name] = {}
             for number, data in launch.programs.items():
-                linked[name][number] = self.chips[number].load(name, data, linker(data))
+                known[name][number] = group.load(name, number, data)
                 done += 1
-                progress("linking programs", done, total)
-        self._wirings = check_cycles(lowered, linked)
-        self._programs = {n: {c: p.program for c, p in m.items()} for n, m in linked.items()}
-        groups = len(lowered.placement)
-        seen: set[int] = set()
-        for chip, region, values in lowered.constants():
-            self.chips[chip].write(region, values)
-            seen.add(next(n for n, group in enumerate(lowered.placement) if chip in group))
-            progress("loading weights", len(seen), groups)
+                progress(LINKING, done, total)
+        self._wirings = check_cycles(lowered, known)
+        for name, wiring in self._wirings.items():
+            group.prepare(name, batches(wiring, dict.fromkeys(everyone, 0)))
+        for constant in counted_constants(lowered, progress):
+            group.write([constant])
 
     def launch(self, name: str, inputs: Inputs) -> Result:
         """Run one launch on every chip."""
-        programs, wiring = self._programs[name], self._wirings[name]
-        for number in programs:
-            chip = self.chips[number]
-            chip.begin(name)
-            for key, values in inputs.get(number, {}).items():
-                chip.write(programs[number].inputs[key], values)
-        sent: dict[tuple[int, int], Array] = {}
-        for call in wiring.calls:
-            packets = {receive: sent.pop((chip, send)) for receive, chip, send in call.packets}
-            for issue, packet in self.chips[call.chip].run(call.segment, packets).items():
-                sent[call.chip, issue] = packet
-        digests = {n: self.chips[n].finish().digest for n in sorted(programs)}
-        outputs = {
-            n: {key: self.chips[n].read(region) for key, region in p.outputs.items()}
-            for n, p in programs.items()
-            if p.outputs
-        }
-        return Result(outputs, wiring.end_cycle, digests)
+        group = self._group
+        assert group is not None, "load comes first"
+        group.begin(name, inputs)
+        group.run(name, 0)
+        finished = group.finish(name)
+        return Result(finished.outputs, self._wirings[name].end_cycle, finished.digests)
+
+    def worker_bytes(self) -> int:
+        """There are no workers."""
+        return 0
 
     def close(self) -> None:
         """Drop the chips."""
-        self.chips.clear()
+        self._group = None
 
 
-__all__ = ["Digest", "Inputs", "Linker", "LocalMachine", "Machine", "Region", "Result"]
+def counted_constants(
+    lowered: Lowered, progress: Progress
+) -> Iterator[tuple[int, Region, Array]]:
+    """The constants of all chips, with a progress step whenever another stage begins."""
+    stage_of = {chip: n for n, group in enumerate(lowered.placement) for chip in group}
+    begun = 0
+    progress(WEIGHTS, 0, len(lowered.placement))
+    for chip, region, values in lowered.constants():
+        if stage_of[chip] > begun:
+            begun = stage_of[chip]
+            progress(WEIGHTS, begun, len(lowered.placement))
+        yield chip, region, values
+    progress(WEIGHTS, len(lowered.placement), len(lowered.placement))

@@ -120,8 +120,9 @@ def simulate(
     """Let oscillators wander for `seconds`; check every link every `every_s`, at its worst moment.
 
     The worst moment is the end of a Runtime deskew interval, with the latest of the jitter drawn
-    in that second; a link's misalignment is that of its two ends after `align`. `drift_ppm` and `jitter_std_cycles` are what really happens (default: what the
-    plan was made for). Raises MarginExceeded for the first link and second that miss.
+    in that second; a link's misalignment is that of its two ends after `align`. `drift_ppm` and
+    `jitter_std_cycles` are what really happens (default: what the plan was made for). Raises
+    MarginExceeded for the first link and second that miss.
     """
     spec, fabric = plan.spec, compiled(graph)
     ppm = spec.drift_ppm if drift_ppm is None else drift_ppm

@@ -57,7 +57,7 @@ def layout(graph: nx.Graph) -> dict[int, Place]:
         return _circle(sorted(graph), (0.0, 0.0), 1.0)
     centres = _circle(list(groups), (0.0, 0.0), 1.0)
     # Small enough that the circles of neighbouring nodes do not touch.
-    radius = min(0.45, math.sin(math.pi / len(groups)) * 0.78)
+    radius = min(0.45, math.sin(math.pi / len(groups)) * 0.66)
     places: dict[int, Place] = {}
     for node, chips in groups.items():
         places |= _circle(chips, centres[node], radius, math.atan2(*centres[node][::-1]))
@@ -98,18 +98,19 @@ def _lattice(graph: nx.Graph) -> dict[int, Place] | None:
 def _draw_links(axes: Any, graph: nx.Graph, places: dict[int, Place]) -> None:
     from matplotlib.collections import LineCollection
 
-    faint = max(0.12, min(0.8, 60 / max(graph.size(), 1)))
-    segments, colours, widths = [], [], []
+    by_kind: dict[str, list[Any]] = {}
     for u, v, data in graph.edges(data=True):
-        link = data["link"]
-        segments.append([places[u], places[v]])
-        colours.append(_COLOURS.get(link.kind, _PLAIN if link.kind == "cable" else _LONG))
-        widths.append(0.5 + 0.4 * min(link.count, 8) * (len(graph) < 100))
-    axes.add_collection(LineCollection(segments, colors=colours, linewidths=widths, alpha=faint))
-    seen = sorted({data["link"].kind for _, _, data in graph.edges(data=True)})
-    for kind in seen:
+        by_kind.setdefault(data["link"].kind, []).append((u, v, data["link"].count))
+    for kind, links in sorted(by_kind.items()):
         colour = _COLOURS.get(kind, _PLAIN if kind == "cable" else _LONG)
-        axes.plot([], [], color=colour, label=kind)
+        # The more lines of a kind cross each other, the fainter; local ones hardly cross.
+        crowd = len(links) / (6 if kind in ("node", "tray") else 1)
+        faint = max(0.1, min(0.9, 110 / max(crowd, 1)))
+        widths = [0.5 + 0.4 * min(count, 8) * (len(graph) < 100) for *_, count in links]
+        lines = [(places[u], places[v]) for u, v, _ in links]
+        drawn = LineCollection(lines, colors=colour, linewidths=widths, alpha=faint, zorder=1)
+        axes.add_collection(drawn)
+        axes.plot([], [], color=colour, label=f"{kind} ({len(links):,})")
     axes.legend(loc="lower right", frameon=False, title="cables")
 
 
@@ -133,6 +134,7 @@ def _draw_chips(
     if len(nodes) < len(chips):
         for node, group in nodes.items():
             centre = sum(p[0] for p in group) / len(group), sum(p[1] for p in group) / len(group)
-            away = 1 + 2.2 * math.sin(math.pi / len(nodes))
+            away = 1 + 1.5 * math.sin(math.pi / len(nodes))
             spot = centre[0] * away, centre[1] * away
-            axes.annotate(f"n{node}", spot, ha="center", va="center", fontsize=7)
+            axes.annotate(f"n{node}", spot, ha="center", va="center", fontsize=8)
+        axes.margins(0.08)

@@ -5,6 +5,7 @@ A fault list is text: `link:3-7`, `link:3-7:2` (two cables of it), `chip:12`, `n
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -150,8 +151,7 @@ def _cables(graph: nx.Graph) -> int:
 
 def _bytes_per_s(graph: nx.Graph) -> float:
     clock_hz = graph.graph["profile"].clock_hz
-    links = (data["link"] for _, _, data in graph.edges(data=True))
-    return float(sum(link.bytes_per_s(clock_hz) for link in links))
+    return math.fsum(d["link"].bytes_per_s(clock_hz) for _, _, d in graph.edges(data=True))
 
 
 def _bisection(graph: nx.Graph) -> float:

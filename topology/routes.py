@@ -137,15 +137,18 @@ def hop_levels(fabric: Fabric, sources: Ints) -> Iterator[tuple[int, NDArray[np.
     bit = np.uint64(1) << (index % 64).astype(np.uint64)
     np.bitwise_or.at(reached, (np.asarray(sources), index // 64), bit)
     fresh, level = reached.copy(), 0
-    has_edges = np.flatnonzero(np.diff(fabric.row))
+    degree = np.diff(fabric.row)
+    # Row by row of "the j-th neighbour of every chip that has one": faster than `reduceat`.
+    columns = [np.flatnonzero(degree > j) for j in range(int(degree.max(initial=0)))]
     while fresh.any():
         yield level, fresh
         spread = np.zeros_like(reached)
-        for lo in range(0, words, 16):  # 16 words at a time keep the gathered rows small
-            gathered = fresh[:, lo : lo + 16][fabric.head]
-            spread[has_edges, lo : lo + 16] = np.bitwise_or.reduceat(
-                gathered, fabric.row[has_edges], axis=0
-            )
+        for j, chips in enumerate(columns):
+            near = fabric.head[fabric.row[chips] + j]
+            if len(chips) == len(spread):
+                spread |= fresh[near]
+            else:
+                spread[chips] |= fresh[near]
         fresh = spread & ~reached
         reached |= fresh
         level += 1

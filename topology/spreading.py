@@ -12,7 +12,8 @@ from itertools import pairwise
 import networkx as nx
 import numpy as np
 
-from topology.collectives.engine import Engine, Job
+from topology.collectives.engine import Engine
+from topology.collectives.job import Job
 from topology.collectives.registry import algorithm
 from topology.errors import NoRoute
 from topology.fabric import Fabric, Ints, compiled

@@ -126,6 +126,7 @@ def op(
 
 
 def lookup(name: str) -> Op:
+    """The op of a mnemonic; ProgramError if there is none."""
     try:
         return OPS[name]
     except KeyError:

@@ -78,7 +78,8 @@ def append_cache(
         index = region.index + plane
         cycle = abs(spec.slice_position(index) - nearest) + plane // 2
         chain.hold(cycle, span(part), "mem.w", index)
-        chain.hold(cycle, span(part), "bank", index, spec.bank(region.address))
+        for bank in range(spec.slice_banks):
+            chain.hold(cycle, span(part), "bank", index, bank)
         args = [region.address, region.words, 0, 0]
         needs = {2: (lanes.need, 0), 3: (data.need, plane % 2)}
         names = [lanes.name, data.name]
@@ -109,7 +110,9 @@ def _pair(columns: Buffer, pair: int) -> Buffer:
     """The slice pair of a "columns" buffer, as plain rows of its words."""
     region = columns.region
     return Buffer(
-        columns.name, Region(region.index + 2 * pair, region.address, region.words, "f16")
+        columns.name,
+        Region(region.index + 2 * pair, region.address, region.words, "f16"),
+        columns.any_bank,
     )
 
 

@@ -7,6 +7,7 @@ the chains of one launch: `tokens` tokens at the end of `blocks` x 320 tokens of
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from chip.kernels import attention, pointwise
 from chip.kernels.matmul import Pass, matmul
@@ -55,17 +56,13 @@ class Stage:
         norms = (2 * shape.layers + 1) * shape.hidden.count
         self.memory.rows("gamma", (WEST, 0, 0), norms, "f32")
         for matrix in head_matrices(shape, depth):  # the largest first: they pack better
-            self._place(matrix.name, matrix)
-        for layer in range(shape.layers):
-            for matrix in layer_matrices(shape, depth):
-                self._place(f"{layer}.{matrix.name}", matrix)
-        self.memory.columns("ones", EAST, shape.heads.head_lanes)
-        # identity rows stream while V transposed is written: they must not share a bank
-        self.memory.outer_rows("identity", WEST, shape.heads.row_lanes, group=0)
-
-    def _place(self, name: str, matrix: Matrix) -> None:
-        buffer = self.memory.columns(name, matrix.side, matrix.vectors)
-        self.matrices[name] = Placed(matrix, buffer)
+            buffer = self.memory.columns(matrix.name, matrix.side, matrix.vectors)
+            self.matrices[matrix.name] = Placed(matrix, buffer)
+        for matrix in sorted(layer_matrices(shape, depth), key=lambda m: -m.vectors):
+            self.memory.per_layer(matrix.name, matrix.side, matrix.vectors, shape.layers)
+            for layer in range(shape.layers):
+                name = f"{layer}.{matrix.name}"
+                self.matrices[name] = Placed(matrix, self.memory[name])
 
     def _activations(self) -> None:
         shape, rows = self.shape, self.memory.rows
@@ -111,12 +108,14 @@ class Stage:
         rows("sums", (EAST, 1, 0), heads.packs * chunk, "f32")
         rows("values", (WEST, 1, 1), heads.packs * chunk, "f32")
         spare = shape.context + COLUMN_PAIRS
-        for layer in range(shape.layers):
-            for row in range(heads.rows):
-                self.memory.columns(f"{layer}.K{row}", EAST, spare, one_bank=True)
-                self.memory.columns(f"{layer}.V{row}", WEST, spare, one_bank=True)
-                transposed = blocks * heads.row_lanes
-                self.memory.columns(f"{layer}.VT{row}", WEST, transposed, groups=(1,))
+        transposed = blocks * heads.row_lanes
+        for row in range(heads.rows):
+            self.memory.per_layer(f"K{row}", EAST, spare, shape.layers, one_bank=True)
+            self.memory.per_layer(f"V{row}", WEST, spare, shape.layers, one_bank=True)
+            self.memory.per_layer(f"VT{row}", WEST, transposed, shape.layers, groups=(1,))
+        self.memory.columns("ones", EAST, heads.head_lanes)
+        # identity rows stream while V transposed is written: they must not share a bank
+        self.memory.outer_rows("identity", WEST, heads.row_lanes, group=0)
 
     def matrix(self, name: str, member: int) -> Matrix:
         """The matrix `name` as a member holds it: query heads may meet other KV heads there."""
@@ -132,19 +131,36 @@ class Stage:
 
         `exchange(plan, tokens, rows of y, members)` brings every member's y to all others.
         """
+        layer, x = self._layer(tokens, blocks, exchange)
+        assert x == "x0"  # a layer ends where it began: its copies follow one another
         plan = Schedule(self.spec)
-        x = "x0"
-        for layer in range(self.shape.layers):
-            for member in range(self.members):
-                self._attend(plan, member, layer, x, tokens, blocks)
-            x = self._reduce(plan, x, tokens, exchange)
-            for member in range(self.members):
-                self._feed_forward(plan, member, layer, x, tokens)
-            x = self._reduce(plan, x, tokens, exchange)
+        period = layer.quiet_cycle
+        for number in range(self.shape.layers):
+            plan.repeat(layer, number * period, partial(self._moved, layer=number))
         if self.shape.vocab is not None and tokens == 1:
+            head = Schedule(self.spec)
             for member in range(self.members):
-                self._head(plan, member, x)
+                self._head(head, member, x)
+            plan.repeat(head, self.shape.layers * period, lambda _index, address: address)
         return plan, x
+
+    def _layer(self, tokens: int, blocks: int, exchange: Exchange) -> tuple[Schedule, str]:
+        """The chains of layer 0; the other layers are copies of it, later and elsewhere."""
+        plan, x = Schedule(self.spec), "x0"
+        for member in range(self.members):
+            self._attend(plan, member, 0, x, tokens, blocks)
+        x = self._reduce(plan, x, tokens, exchange)
+        for member in range(self.members):
+            self._feed_forward(plan, member, 0, x, tokens)
+        return plan, self._reduce(plan, x, tokens, exchange)
+
+    def _moved(self, index: int, address: int, layer: int) -> int:
+        gamma = self.memory["gamma"].region
+        if gamma.index <= index < gamma.index + gamma.slices and (
+            gamma.address <= address < gamma.address + gamma.words
+        ):
+            return address + layer * 2 * self.shape.hidden.count
+        return self.memory.moved(index, address, layer)
 
     def view(self, name: str, vectors: int) -> Buffer:
         """A buffer cut to the rows a program with fewer tokens uses."""

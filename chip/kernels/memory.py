@@ -30,12 +30,21 @@ class SramFull(ChipError):
         return f"{self.what} needs {need:.1f} MiB of SRAM, {has:.1f} MiB are left for it"
 
 
+@dataclass(frozen=True)
+class Move:
+    """Where layer l keeps what layer 0 keeps in `region`: `words[l]` words further on."""
+
+    region: Region
+    words: tuple[int, ...]
+
+
 @dataclass
 class Memory:
     """Allocates buffers of one chip; every chip of a tensor-parallel group has the same map."""
 
     spec: ChipSpec
     buffers: dict[str, Buffer] = field(default_factory=dict)
+    moves: list[Move] = field(default_factory=list)
     used_bytes: int = 0
     # next free word of each (slice, bank) inside, and of each 16-slice group outside
     _inner: dict[tuple[int, int], int] = field(default_factory=dict)
@@ -60,16 +69,33 @@ class Memory:
         return self._add(name, Region(first, address, vectors, dtype), width * vectors)
 
     def columns(
+        self, name: str, side: int, vectors: int, groups: tuple[int, ...] = (0, 1)
+    ) -> Buffer:
+        """fp16 columns in an outer group of `side`, the emptiest of `groups`; raises SramFull."""
+        return self._columns(name, side, self._emptiest(side, groups), vectors, False)
+
+    def per_layer(
         self,
         name: str,
         side: int,
         vectors: int,
+        layers: int,
         one_bank: bool = False,
         groups: tuple[int, ...] = (0, 1),
-    ) -> Buffer:
-        """fp16 columns in an outer group of `side`, the emptiest of `groups`; raises SramFull."""
+    ) -> None:
+        """fp16 columns `0.name`, `1.name`..: alike in all layers but for their address."""
+        group = self._emptiest(side, groups)
+        for layer in range(layers):
+            self._columns(f"{layer}.{name}", side, group, vectors, one_bank)
+        first = self.buffers[f"0.{name}"].region
+        addresses = [self.buffers[f"{n}.{name}"].region.address for n in range(layers)]
+        self.moves.append(Move(first, tuple(a - first.address for a in addresses)))
+
+    def _emptiest(self, side: int, groups: tuple[int, ...]) -> int:
+        return min(groups, key=lambda group: self._outer.get((side, group), 0))
+
+    def _columns(self, name: str, side: int, group: int, vectors: int, one_bank: bool) -> Buffer:
         words = -(-vectors // COLUMN_PAIRS)
-        group = min(groups, key=lambda g: self._outer.get((side, g), 0))
         address = self._outer.get((side, group), 0)
         bank_words = self.spec.bank_words
         if one_bank and address // bank_words != (address + words - 1) // bank_words:
@@ -88,6 +114,17 @@ class Memory:
         self.buffers[name] = Buffer(name, rows)
         return self.buffers[name]
 
+    def moved(self, index: int, address: int, layer: int) -> int:
+        """Where `layer` keeps the word that layer 0 keeps at `address` of slice `index`."""
+        for move in self.moves:
+            region = move.region
+            if (
+                region.index <= index < region.index + region.slices
+                and region.address <= address < region.address + region.words
+            ):
+                return address + move.words[layer]
+        return address
+
     def __getitem__(self, name: str) -> Buffer:
         return self.buffers[name]
 
@@ -98,6 +135,7 @@ class Memory:
 
     def _add(self, name: str, region: Region, words: int) -> Buffer:
         assert name not in self.buffers, name
-        self.buffers[name] = Buffer(name, region)
+        any_bank = name[0].isdigit()
+        self.buffers[name] = Buffer(name, region, any_bank)
         self.used_bytes += words * self.spec.lanes
         return self.buffers[name]

@@ -141,11 +141,11 @@ def _segments(
 ) -> list[int]:
     """Segment of each node: cut by dependence on packets, never by time.
 
-    Receives are numbered by cycle. Neighbouring ones share a segment unless a send that depends
-    on the earlier ones leaves before the later one arrives: then the later may depend on it.
+    Receives are numbered by their last cycle. Neighbouring ones share a segment unless a send that
+    depends on the earlier ones leaves before the later one is over: then that may depend on it.
     """
     receives = [i for i in issues if i.op.name == "c2c.receive"]
-    receives.sort(key=lambda issue: (issue.cycle, issue.unit))
+    receives.sort(key=lambda issue: (issue.last_cycle, issue.unit))
     base = {graph.node_of[issue.id]: n + 1 for n, issue in enumerate(receives)}
     level = order.levels(sequence, before, base)
     sends = [(level[graph.node_of[i.id]], i.cycle) for i in issues if i.op.name == "c2c.send"]

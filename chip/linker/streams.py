@@ -140,7 +140,8 @@ class _Resolver:
         if len(twice):
             first, second = (self.issues[int(ids[twice[0] + i])] for i in (0, 1))
             detail = f"drives the same slot as {first.queue}: {first.instruction}"
-            raise second.hazard(StreamConflict, detail, None, (first,))
+            cycle = int(second.cycles[iterations[order][twice[0] + 1]])
+            raise second.hazard(StreamConflict, detail, cycle, (first,))
         return keys, ids, iterations[order], planes[order]
 
     def match(

@@ -11,7 +11,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from chip.numerics.exact import NAN, Bits16, Float32, Float64, Int64
+from chip.numerics import elementary
+from chip.numerics.exact import NAN, Bits16, Float16, Float32, Float64, Int64
 
 Name = Literal["numpy", "compiled", "auto"]
 Int8 = npt.NDArray[np.int8]
@@ -34,10 +35,21 @@ class Block16(Protocol):
         """Return the fp16 bits, all lanes, of the given columns of the given tiles."""
 
 
+class Functions(Protocol):
+    """What computes functions of fp32 arrays: the modules `elementary` and `loops`."""
+
+    def exp(self, x: Float32, /) -> Float32: ...
+    def tanh(self, x: Float32, /) -> Float32: ...
+    def rsqrt(self, x: Float32, /) -> Float32: ...
+    def reciprocal(self, x: Float32, /) -> Float32: ...
+    def to_fp16(self, x: Float32, /) -> Float16: ...
+
+
 class Backend(Protocol):
     """What multiplies prepared weight blocks. Arrays given to it are C-contiguous."""
 
     name: str
+    functions: Functions
 
     def prepare16(self, bits: Bits16) -> Any:
         """Return fp16 bits [tiles, columns, lanes] as a `Block16`, shared or copied."""
@@ -123,6 +135,7 @@ class NumpyBackend:
     """float64 copies of fp16 and float32 copies of int8 weights, multiplied by NumPy's BLAS."""
 
     name = "numpy"
+    functions: Functions = elementary
 
     def prepare16(self, bits: Bits16) -> _NumpyBlock:
         return _NumpyBlock(bits)

@@ -13,7 +13,16 @@ from typing import Any
 import numba
 import numpy as np
 
-from chip.numerics.backend import EXACT_UNITS, Int8, Int32, error_factor, used_lanes
+from chip.numerics import loops
+from chip.numerics.backend import (
+    EXACT_UNITS,
+    GRAIN,
+    Functions,
+    Int8,
+    Int32,
+    error_factor,
+    used_lanes,
+)
 from chip.numerics.exact import NAN, Bits16, Float32, Float64, Int64
 from chip.numerics.vectors import dots8, dots16, widen16
 
@@ -29,17 +38,21 @@ dots16_rows, dots16_one = dots16(_ROWS), dots16(1)
 dots8_rows, dots8_one = dots8(_ROWS), dots8(1)
 
 
-def _measure_row(bits: Any, floats: Any) -> Any:
+def _measure_row(bits: Any, floats: Any, seen: Any) -> Any:
     """Return the 2-norm of a row, infinite if a value is not finite, and its least magnitude - 1.
 
-    Zero magnitudes wrap around to the largest, as in `backend.unit16`.
+    Zero magnitudes wrap around to the largest, as in `backend.unit16`. Lanes that are not zero
+    are marked in `seen`. Two loops, so that each fills its own kind of vector.
     """
-    total, least, most = 0.0, np.uint16(0xFFFF), np.uint16(0)
+    least, most = np.uint16(0xFFFF), np.uint16(0)
     for i in range(len(bits)):
-        total += np.float64(floats[i]) * np.float64(floats[i])
         magnitude = np.uint16(bits[i] & np.uint16(0x7FFF))
         least = min(least, np.uint16(magnitude - np.uint16(1)))
         most = max(most, magnitude)
+        seen[i] |= magnitude
+    total = 0.0
+    for i in range(len(bits)):
+        total += np.float64(floats[i]) * np.float64(floats[i])
     return (np.inf if most >= 0x7C00 else np.sqrt(total)), np.int64(least)
 
 
@@ -53,23 +66,28 @@ def _measure(w: Any, stats: Any) -> None:
     lanes = w.shape[2]
     floats = np.empty(lanes, np.float32)
     for t in range(w.shape[0]):
+        seen = np.zeros(lanes, np.uint16)
         least, stats[t, _PEAK] = np.int64(0xFFFF), 0.0
         for n in range(w.shape[1]):
             widen16_one(w, (t * w.shape[1] + n) * lanes, lanes, floats, lanes)
-            norm, row_least = measure_row(w[t, n], floats)
+            norm, row_least = measure_row(w[t, n], floats, seen)
             least = min(least, row_least)
             stats[t, _NORMS + n] = norm
             stats[t, _PEAK] = max(stats[t, _PEAK], norm)
         stats[t, _UNIT] = unit(least)
+        used = lanes
+        while used > GRAIN and not seen[used - GRAIN : used].any():
+            used -= GRAIN
+        stats[t, _LANES] = used
 
 
 def _activations(x: Any, stats: Any, wide: Any, norms: Any, limits: Any) -> None:
     """Convert x to float64, measure its rows, and say below which |x| |w| their sums are exact."""
-    floats = np.empty(x.shape[2], np.float32)
+    floats, seen = np.empty(x.shape[2], np.float32), np.zeros(x.shape[2], np.uint16)
     for t in range(x.shape[0]):
         for m in range(x.shape[1]):
             widen16_one(x, (t * x.shape[1] + m) * x.shape[2], x.shape[2], floats, x.shape[2])
-            norms[t, m], least = measure_row(x[t, m], floats)
+            norms[t, m], least = measure_row(x[t, m], floats, seen)
             limits[t, m] = EXACT_UNITS * stats[t, _UNIT] * unit(least)
             for i in range(x.shape[2]):
                 wide[t, m, i] = floats[i]
@@ -226,6 +244,7 @@ class CompiledBackend:
     """Weights as stored; both threads on large blocks, unless another call has them already."""
 
     name = "compiled"
+    functions: Functions = loops
 
     def __init__(self) -> None:
         # One parallel region at a time: not every threading layer of numba allows more.
@@ -235,7 +254,6 @@ class CompiledBackend:
     def prepare16(self, bits: Bits16) -> _Block:
         tiles, columns, _ = bits.shape
         stats = np.empty((tiles, _NORMS + columns))
-        stats[:, _LANES] = [used_lanes(tile) for tile in bits]
         _measure_kernel(bits, stats)
         return _Block(bits, stats)
 

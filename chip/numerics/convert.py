@@ -9,13 +9,13 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from chip.numerics.backend import default_backend
+from chip.numerics.elementary import canonical
 from chip.numerics.exact import Float16, Float32
-from chip.numerics.functions import canonical
 
 Number = npt.NDArray[Any]
 Integer = TypeVar("Integer", np.int8, np.int16, np.int32)
 
-_NAN16 = np.uint16(0x7E00).view(np.float16)
 _MAX16 = np.float16(65504)
 
 
@@ -25,16 +25,12 @@ def to_fp16(x: Number, saturate: bool = False) -> Float16:
     From 65520 on that is an infinity, or with `saturate` the largest number, 65504. An infinity
     saturates too; NaN stays NaN.
     """
-    if x.dtype.kind == "i":
-        x = x.astype(np.float64)  # int32 has more digits than fp32: avoid rounding twice
-    with np.errstate(over="ignore", under="ignore"):
-        out = x.astype(np.float16)
-    if saturate:
-        out.clip(-_MAX16, _MAX16, out=out)
-    unordered = np.isnan(x)
-    if unordered.any():
-        out[unordered] = _NAN16
-    return out
+    if x.dtype == np.float32:
+        out = default_backend().functions.to_fp16(x)
+    else:  # int32 has more digits than fp32: by float64, to round once
+        with np.errstate(over="ignore"):
+            out = x.astype(np.float64).astype(np.float16)
+    return np.asarray(out.clip(-_MAX16, _MAX16)) if saturate else out
 
 
 def to_fp32(x: Number) -> Float32:

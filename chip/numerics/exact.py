@@ -17,6 +17,7 @@ Int64 = npt.NDArray[np.int64]
 
 MAX_LANES = 512
 NAN = np.uint32(0x7FC00000).view(np.float32)
+NAN16 = np.uint16(0x7E00).view(np.float16)
 
 _SPLIT = 29
 _CHUNK = 1024

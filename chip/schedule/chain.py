@@ -25,11 +25,13 @@ Key = tuple[str | int, ...]
 class Buffer:
     """Named vectors in the SRAM of every chip of a group.
 
-    Rows are the vectors of a "rows" region, the words of a "columns" region.
+    Rows are the vectors of a "rows" region, the words of a "columns" region. A buffer of
+    `any_bank` stands for others like it elsewhere in its slices, perhaps in the other bank.
     """
 
     name: str
     region: Region
+    any_bank: bool = False
 
 
 @dataclass(frozen=True)
@@ -260,7 +262,7 @@ class Chain:
         low, high = row_span(rows, loops)
         base = rows.buffer.region.address
         banks = {self.spec.bank(base + low), self.spec.bank(base + high)}
-        for bank in banks:
+        for bank in range(self.spec.slice_banks) if rows.buffer.any_bank else sorted(banks):
             self.hold(cycle, span(loops), "bank", index, bank)
 
     def access(self, rows: Rows, issues: list[int], loops: Loops, writes: bool) -> None:

@@ -2,6 +2,7 @@
 
 from bisect import bisect_right
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -201,6 +202,30 @@ class Schedule:
         self.events.append((chain.label, start, end))
         self.end_cycle = max(self.end_cycle, end)
 
+    @property
+    def quiet_cycle(self) -> int:
+        """First cycle from which nothing of this schedule is under way on any unit."""
+        return self.end_cycle - self.spec.superlanes + 1
+
+    def repeat(
+        self, part: "Schedule", offset: int, moved: Callable[[int, int], int]
+    ) -> None:
+        """Add the chains of another schedule, `offset` cycles later.
+
+        `moved(slice, address)` says where its memory accesses go.
+        """
+        for member, queues in part.placed.items():
+            mine = self.placed.setdefault(member, {})
+            for queue, placed in queues.items():
+                target = mine.setdefault(queue, [])
+                for cycle, instruction in placed:
+                    target.append((cycle + offset, _relocated(queue, instruction, moved)))
+            end = offset + part.member_end_cycles[member]
+            ends = self.member_end_cycles
+            ends[member] = max(ends.get(member, 0), end)
+        self.events += [(label, a + offset, b + offset) for label, a, b in part.events]
+        self.end_cycle = max(self.end_cycle, offset + part.end_cycle)
+
     def program(self, member: int, template: Program) -> Program:
         """The program of one member: its queues filled in, all else as in `template`."""
         queues = {
@@ -208,6 +233,17 @@ class Schedule:
             for name, placed in sorted(self.placed.get(member, {}).items())
         }
         return replace(template, queues=queues)
+
+
+def _relocated(
+    queue: str, instruction: Instruction, moved: Callable[[int, int], int]
+) -> Instruction:
+    if not instruction.op.startswith("mem."):
+        return instruction
+    address = moved(int(queue.partition(":")[2]), instruction.args[0])
+    if address == instruction.args[0]:
+        return instruction
+    return replace(instruction, args=(address, *instruction.args[1:]))
 
 
 def _check_self(chain: Chain) -> None:

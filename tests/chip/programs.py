@@ -89,7 +89,10 @@ def launch(chip: Chip, ready: Linked, packets: dict[int, Bytes]) -> tuple[Launch
     chip.begin("it")
     sent: dict[int, Bytes] = {}
     for segment in range(len(ready.segments)):
-        sent.update(chip.run(segment, packets))
+        mine = {r.issue: packets[r.issue] for r in ready.receives if r.segment == segment}
+        leaving = chip.run(segment, mine)
+        assert set(leaving) == {s.issue for s in ready.sends if s.segment == segment}
+        sent |= leaving
     return chip.finish(), sent
 
 

@@ -389,6 +389,21 @@ def test_a_word_is_read_before_between_and_after_two_overlapping_writes():
     agree(program(*placed))
 
 
+def test_a_read_inside_a_covering_write_sees_the_write_before_it():
+    """The first write waits, as a node, for an input that is read much later."""
+    slice3 = TINY.slice_position(3)
+    placed = reads(44, 1, 0, 0, 60, VXM, ONCE) + reads(47, 1, 0, 9, 360, VXM, ONCE)
+    placed.append(at("vxm:0", 60, "vxm.copy", 0, 0, 1, loops=(2, 300, 0)))
+    placed += writes(3, 1, 1, 9, 60 + ALU, VXM, ONCE)
+    placed += writes(9, 1, 1, 10, 360 + ALU, VXM, ONCE)
+    placed += reads(0, 1, 2, 50, 70, slice3, (10, 3, 1))
+    placed.append(at("mem.w:3", 70, "mem.write", 0, 2, loops=(10, 3, 1)))
+    placed.append(at("mem.r:3", 81, "mem.read", 9, 3))
+    placed += writes(5, 1, 3, 0, 81 + READ, slice3, ONCE)
+    after = agree(program(*placed))
+    assert (after[5, 0] == numbers()[44, 0]).all()
+
+
 @pytest.fixture(scope="module")
 def addresses() -> np.ndarray:
     """The test image with small numbers in the slices that hold addresses."""
@@ -448,12 +463,12 @@ class Anything(dict):
 
 
 def test_random_programs_agree(addresses):
-    found = [outcome(Chaos(seed).program(), addresses) for seed in range(120)]
-    assert found.count("ran") > 40
+    found = [outcome(Chaos(seed).program(), addresses) for seed in range(80)]
+    assert found.count("ran") > 30
     assert found.count("empty") > 5
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(seed=st.integers(min_value=1000))
 def test_more_random_programs_agree(seed, addresses):
     outcome(Chaos(seed).program(), addresses)

@@ -12,8 +12,9 @@ import networkx as nx
 from topology.collectives import direct, halving, hierarchical, rings, trees
 from topology.collectives.auto import fastest
 from topology.collectives.bounds import lower_bound_cycles
-from topology.collectives.engine import Engine, Job
+from topology.collectives.engine import Engine
 from topology.collectives.execute import defined, execute, expected
+from topology.collectives.job import Job
 from topology.collectives.registry import ALGORITHMS, OPERATIONS, algorithm, find
 from topology.collectives.result import Batch, Collective, LocalAdd, Transfer
 from topology.errors import BadCollective, NoRoute
@@ -112,6 +113,8 @@ def point_to_point(
 
 
 def _check_group(operation: str, graph: nx.Graph, group: tuple[int, ...], num_bytes: int) -> None:
+    if operation not in OPERATIONS:
+        raise BadCollective(operation, "unknown operation", f"use one of {', '.join(OPERATIONS)}")
     if num_bytes < 1:
         raise BadCollective(operation, f"{num_bytes} bytes", "give at least 1 byte")
     if len(group) < 2 or len(set(group)) != len(group):

@@ -1,6 +1,7 @@
 """`auto`: time every algorithm that fits and keep the fastest."""
 
-from topology.collectives.engine import Engine, Job
+from topology.collectives.engine import Engine
+from topology.collectives.job import Job
 from topology.collectives.registry import ALGORITHMS
 from topology.errors import BadCollective
 

@@ -8,8 +8,9 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import dijkstra
 
-from topology.collectives.engine import Job
+from topology.collectives.job import Job
 from topology.fabric import Fabric, Ints
+from topology.routes import distances_to
 
 # Above this many chips the farthest pair is looked for from this many chips only: still a bound.
 _SOURCES = 64
@@ -60,6 +61,9 @@ def _drain(fabric: Fabric, vectors: int, cables: int) -> int:
 
 def _farthest_cycles(fabric: Fabric, chips: tuple[int, ...], ranks: "range | list[int]") -> int:
     sources = [chips[rank] for rank in list(ranks)[:_SOURCES]]
+    if len(np.unique(fabric.latency_cycles)) == 1:
+        hops = distances_to(fabric, np.array(sources))[:, list(chips)].max()
+        return int(hops) * int(fabric.latency_cycles[0])
     weights = csr_array(
         (fabric.latency_cycles.astype(float), fabric.head, fabric.row),
         shape=(fabric.chips, fabric.chips),

@@ -6,7 +6,8 @@ the whole buffer to everybody, so it needs only one crossing of the network.
 
 import numpy as np
 
-from topology.collectives.engine import Engine, Job
+from topology.collectives.engine import Engine
+from topology.collectives.job import Job
 from topology.collectives.registry import algorithm
 from topology.fabric import Ints
 
@@ -16,12 +17,14 @@ def direct(job: Job) -> Engine:
     """Rank j adds up block j of everybody, then (all-reduce, all-gather) hands it to everybody."""
     engine = Engine(job, job.ranks * job.stripes, shares=job.stripes)
     here, there, _ = _pairs(job.ranks, 1)
+    # What is sent first is there from the start; of what comes last only the end counts.
+    notes = not engine.may_skip_notes
     if job.operation != "all_gather":
         for stripe in range(job.stripes):
-            engine.send(here, there, there * job.stripes + stripe, add=True)
+            engine.send(here, there, there * job.stripes + stripe, add=True, look=notes)
     if job.operation != "reduce_scatter":
         for stripe in range(job.stripes):
-            engine.send(here, there, here * job.stripes + stripe)
+            engine.send(here, there, here * job.stripes + stripe, note=notes)
     return engine
 
 

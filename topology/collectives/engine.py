@@ -6,52 +6,15 @@ vector. A run at the link's pace may follow the run that feeds it vector by vect
 that neither its first nor its last vector is early, because arrivals are convex in between.
 """
 
-from dataclasses import dataclass
-
-import networkx as nx
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
+from topology.collectives.job import Job
+from topology.collectives.legs import Legs, all_different, rows, set_rows
 from topology.collectives.result import Batch, Collective, LocalAdd
-from topology.fabric import Fabric, Ints, compiled
+from topology.fabric import Ints
 from topology.routes import Paths, paths
 
 _ROUTES_KEPT = 64  # pair lists whose routes are remembered, oldest forgotten all at once
-
-
-@dataclass(frozen=True)
-class Job:
-    """What an algorithm is asked for; `chunks` None leaves the choice to the algorithm."""
-
-    operation: str
-    graph: nx.Graph
-    chips: tuple[int, ...]
-    bytes: int
-    root: int = 0  # rank
-    chunks: int | None = None
-    release_cycles: tuple[int, ...] | None = None  # per rank; default 0
-    busy_until: Ints | None = None  # per channel of the fabric; default 0
-    add_cycles: int = 0
-
-    @property
-    def fabric(self) -> Fabric:
-        """Array form of the graph."""
-        return compiled(self.graph)
-
-    @property
-    def ranks(self) -> int:
-        """Number of chips in the group."""
-        return len(self.chips)
-
-    @property
-    def vectors(self) -> int:
-        """Vectors in one buffer; the last one may be partly filled."""
-        return -(-self.bytes // self.fabric.payload_bytes)
-
-    @property
-    def stripes(self) -> int:
-        """Blocks to cut a share into so that all parallel cables are used."""
-        return self.chunks or int(self.fabric.cables.max(initial=1))
 
 
 class Engine:
@@ -73,7 +36,8 @@ class Engine:
         )
         self._p, self._q = self.fabric.pace_arrays()
         self._ready: dict[int, tuple[Ints, Ints]] = {}
-        self._routes: dict[tuple[int, int], tuple[Ints, Ints, _Route]] = {}
+        self._routes: dict[tuple[int, int], tuple[Ints, Ints, Legs]] = {}
+        self._same_sizes: dict[tuple[int, int], Ints] = {}
         self._unnoted = 0  # last arrival of messages sent with note=False
         self.one_cable = bool(self.fabric.cables.max(initial=1) == 1)
         self._whole_pace = bool((self._q == 1).all())
@@ -134,12 +98,13 @@ class Engine:
             dst_block = None if dst_block is None else dst_block[keep]
             after = after[keep] if isinstance(after, np.ndarray) else after
         to_block = block if dst_block is None else dst_block
-        route = self._routed(src, dst) if via is None else _Route(self.fabric, via, dst)
+        route = self._routed(src, dst) if via is None else Legs(self.fabric, via, dst)
         channel = route.edges if self.one_cable else route.channels(self.fabric, block)
         p, q = self._pace_of(route)
-        earliest = np.asarray(after)
+        earliest = after if isinstance(after, np.ndarray) else np.full(len(src), after)
         if look:
-            earliest = np.maximum(after, self._earliest(src_slot, src, block, blocks, p, q, whole))
+            there = self._earliest(src_slot, src, block, blocks, p, q, whole)
+            earliest = np.maximum(earliest, there)
         busy = vectors * p if self._whole_pace else -(-vectors * p // q)
         start = self._place(earliest, busy, route, channel)
         cost = self.job.add_cycles if add else 0
@@ -212,23 +177,26 @@ class Engine:
             *(lower_bound_cycles, job.add_cycles, self.result_slot),
         )
 
-    def _routed(self, src: Ints, dst: Ints) -> "_Route":
+    def _routed(self, src: Ints, dst: Ints) -> "Legs":
         """Return the routes of rank pairs; the same arrays as last time need no new search."""
         known = self._routes.get((id(src), id(dst)))
         if known is None or known[0] is not src or known[1] is not dst:
             found = paths(self.fabric, self.chips[src], self.chips[dst])
-            known = src, dst, _Route(self.fabric, found, dst)
+            known = src, dst, Legs(self.fabric, found, dst)
             if len(self._routes) >= _ROUTES_KEPT:
                 self._routes.clear()
             self._routes[id(src), id(dst)] = known
         return known[2]
 
     def _sizes(self, block: Ints, blocks: int) -> Ints:
-        if self._equal_vectors is not None:  # a view, not an array: many batches share one size
-            return np.broadcast_to(np.int64(self._equal_vectors * blocks), block.shape)
+        if self._equal_vectors is not None:  # many batches share one array of sizes
+            key = len(block), blocks
+            if key not in self._same_sizes:
+                self._same_sizes[key] = np.full(len(block), self._equal_vectors * blocks)
+            return self._same_sizes[key]
         return self.block_start[block + blocks] - self.block_start[block]
 
-    def _pace_of(self, route: "_Route") -> tuple[Ints | int, Ints | int]:
+    def _pace_of(self, route: "Legs") -> tuple[Ints | int, Ints | int]:
         if len(self._p) == 1:
             return int(self._p[0]), int(self._q[0])
         return self._p[route.pace], self._q[route.pace]
@@ -248,13 +216,13 @@ class Engine:
         if whole and blocks == 1:
             complete: Ints = last[src, block]
             return complete
-        there = _rows(last, src, block, blocks)
+        there = rows(last, src, block, blocks)
         if whole:
             return np.asarray(there.max(axis=1))
         # Rounding of a shifted or differently paced run can bring a vector one cycle forward.
         guard = int((blocks > 1 or len(self._p) > 1) and bool((self._q > 1).any()))
         head, tail = self._progress(block, blocks, p, q)
-        early = np.maximum(_rows(first, src, block, blocks) - head, there - tail)
+        early = np.maximum(rows(first, src, block, blocks) - head, there - tail)
         start: Ints = early.max(axis=1) if blocks > 1 else early[:, 0]
         return start + guard if guard else start
 
@@ -292,18 +260,18 @@ class Engine:
         landed = landed[:, None]
         for ready, arrival in ((first, landed + head), (last, landed + tail)):
             if differ:
-                _set_rows(ready, dst, block, blocks, arrival)
+                set_rows(ready, dst, block, blocks, arrival)
             else:
                 span = block[:, None] + np.arange(blocks)
                 where = dst[:, None] * self.blocks + span
                 np.maximum.at(ready.reshape(-1), where.ravel(), arrival.ravel())
 
-    def _place(self, earliest: Ints, busy: Ints, route: "_Route", channel: Ints) -> Ints:
+    def _place(self, earliest: Ints, busy: Ints, route: "Legs", channel: Ints) -> Ints:
         """Return the starts, and mark the cables of every route busy."""
         differ = (
             route.channels_differ
             if self.one_cable
-            else _all_different(channel, self.fabric.channels)
+            else all_different(channel, self.fabric.channels)
         )
         if not differ:
             if route.start is None:
@@ -336,7 +304,7 @@ class Engine:
         np.maximum.at(self.free, channel, begin + busy_sorted)
         return start
 
-    def _one_by_one(self, earliest: Ints, busy: Ints, route: "_Route", channel: Ints) -> Ints:
+    def _one_by_one(self, earliest: Ints, busy: Ints, route: "Legs", channel: Ints) -> Ints:
         used, local = np.unique(channel, return_inverse=True)
         assert route.start is not None
         free = self.free[used].tolist()
@@ -354,53 +322,3 @@ class Engine:
             start[i] = begin
         self.free[used] = free
         return np.array(start, np.int64)
-
-
-class _Route:
-    """Routes of a batch with what timing needs of them; `start` None if all have one hop."""
-
-    def __init__(self, fabric: Fabric, found: Paths, dst: Ints) -> None:
-        self.edges = found.edges
-        self.channels_differ = _all_different(self.edges, len(fabric.tail))
-        self.dst_differ = _all_different(dst, int(dst.max()) + 1)
-        hops = found.hops
-        latency = fabric.latency_cycles[found.edges]
-        self.start = None if (hops == 1).all() else found.start
-        if self.start is None:
-            self.offset, self.latency = np.broadcast_to(np.int64(0), latency.shape), latency
-            self.pace = fabric.pace[found.edges]
-            return
-        before = np.cumsum(latency) - latency
-        self.offset = before - np.repeat(before[found.start[:-1]], hops)
-        self.latency = np.add.reduceat(latency, found.start[:-1])
-        self.pace = np.maximum.reduceat(fabric.pace[found.edges], found.start[:-1])
-
-    def channels(self, fabric: Fabric, block: Ints) -> Ints:
-        """Return the channels of all hops: parallel cables take turns by block."""
-        per_hop = block if self.start is None else np.repeat(block, np.diff(self.start))
-        chosen: Ints = fabric.first_channel[self.edges] + per_hop % fabric.cables[self.edges]
-        return chosen
-
-
-def _rows(ready: Ints, rank: Ints, block: Ints, blocks: int) -> Ints:
-    """Return ready[rank, block:block + blocks] of every message, [messages, blocks]."""
-    if blocks == 1:
-        return ready[rank, block][:, None]
-    found: Ints = sliding_window_view(ready, blocks, axis=1)[rank, block]
-    return found
-
-
-def _set_rows(ready: Ints, rank: Ints, block: Ints, blocks: int, arrival: Ints) -> None:
-    """Raise the same entries to `arrival`; no rank may occur twice."""
-    if blocks == 1:
-        ready[rank, block] = np.maximum(ready[rank, block], arrival[:, 0])
-    else:
-        window = sliding_window_view(ready, blocks, axis=1, writeable=True)
-        window[rank, block] = np.maximum(window[rank, block], arrival)
-
-
-def _all_different(values: Ints, bound: int) -> bool:
-    seen = np.empty(bound, np.int64)
-    number = np.arange(len(values))
-    seen[values] = number
-    return bool((seen[values] == number).all())

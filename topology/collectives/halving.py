@@ -6,7 +6,8 @@ Ranks beyond the largest power of two first add their buffer to a partner and ge
 
 import numpy as np
 
-from topology.collectives.engine import Engine, Job
+from topology.collectives.engine import Engine
+from topology.collectives.job import Job
 from topology.collectives.registry import algorithm
 from topology.errors import BadCollective
 from topology.fabric import Ints

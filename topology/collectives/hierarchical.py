@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import networkx as nx
 import numpy as np
 
-from topology.collectives.engine import Engine, Job
+from topology.collectives.engine import Engine
+from topology.collectives.job import Job
 from topology.collectives.registry import algorithm
 from topology.errors import BadCollective
 from topology.fabric import Ints

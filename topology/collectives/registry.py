@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from topology.collectives.engine import Engine, Job
+from topology.collectives.engine import Engine
+from topology.collectives.job import Job
 from topology.errors import BadCollective
 
 Algorithm = Callable[[Job], Engine]
@@ -32,8 +33,6 @@ def algorithm(name: str, *operations: str) -> Callable[[Algorithm], Algorithm]:
 
 def find(operation: str, name: str) -> Algorithm:
     """Return the algorithm; raises BadCollective that lists what there is."""
-    if operation not in ALGORITHMS:
-        raise BadCollective(operation, "unknown operation", f"use one of {', '.join(OPERATIONS)}")
     known = ALGORITHMS[operation]
     if name not in known:
         raise BadCollective(

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import networkx as nx
 import numpy as np
 
+from topology.collectives.legs import all_different
 from topology.errors import LinkConflict
 from topology.fabric import Fabric, Ints
 from topology.timetable import Timetable
@@ -197,11 +198,10 @@ class Collective:
         That proves there is no conflict; if it does not hold, there may still be none.
         """
         ended = np.zeros(self.fabric.channels, np.int64)
-        seen = np.zeros(self.fabric.channels, np.int64)
         once: tuple[Ints, bool] | None = None
         for batch in batches:
             if once is None or once[0] is not batch.channel:
-                once = batch.channel, _once_each(batch.channel, seen)
+                once = batch.channel, all_different(batch.channel, self.fabric.channels)
             start = _hop_departures(batch)
             if not once[1] or (start < ended[batch.channel]).any():
                 return False
@@ -230,12 +230,6 @@ class Collective:
                 f"{self.operation} run {int(order[at])}",
                 f"{self.operation} run {int(order[at - 1])}",
             )
-
-
-def _once_each(values: Ints, seen: Ints) -> bool:
-    number = np.arange(len(values))
-    seen[values] = number
-    return bool((seen[values] == number).all())
 
 
 def _hop_departures(batch: Batch) -> Ints:

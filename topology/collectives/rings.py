@@ -9,7 +9,8 @@ import math
 
 import numpy as np
 
-from topology.collectives.engine import Engine, Job
+from topology.collectives.engine import Engine
+from topology.collectives.job import Job
 from topology.collectives.registry import algorithm
 from topology.collectives.result import Batch
 from topology.errors import BadCollective

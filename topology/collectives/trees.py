@@ -7,7 +7,8 @@ different links, and each is passed on vector by vector, so hops overlap with tr
 
 import numpy as np
 
-from topology.collectives.engine import Engine, Job
+from topology.collectives.engine import Engine
+from topology.collectives.job import Job
 from topology.collectives.registry import algorithm
 from topology.fabric import Fabric, Ints
 from topology.routes import UNREACHED, distances_to, tree_hops

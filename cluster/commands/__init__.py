@@ -1,0 +1,1 @@
+"""The commands of `lpu`, a file per group; `cluster.cli` collects them."""

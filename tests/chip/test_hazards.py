@@ -1,0 +1,288 @@
+"""Every rule of the static contract has a program that breaks it, and an error that says where."""
+
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from chip import errors
+from chip.core import Chip
+from chip.errors import (
+    AccumulatorEmpty,
+    AddressError,
+    BankConflict,
+    ChipError,
+    ConstantWritten,
+    EmptyStream,
+    HazardError,
+    Misaligned,
+    OrderError,
+    Overwritten,
+    ProgramError,
+    ProgramsTooLarge,
+    QueueConflict,
+    RateExceeded,
+    StreamConflict,
+    WeightsInUse,
+    WeightsMissing,
+)
+from chip.isa import ALU_BASE, IMMEDIATE, NO_STREAM
+from chip.isa.mxm import ADD, SET
+from chip.linker import link
+from chip.program import Instruction, Region
+from chip.spec import EAST, TINY
+from chip.wire import pack, unpack
+from tests.chip.programs import EMPTY, At, at, linked, program
+
+F32 = 2
+VXM, MXM = TINY.vxm_position, TINY.edge_position("mxm", EAST)
+
+
+def away(index: int, position: int) -> int:
+    return TINY.d_func("mem.read") + abs(position - TINY.slice_position(index))
+
+
+def read(index: int, code: int, cycle: int, position: int, **more) -> At:
+    """A read that passes a position in a cycle."""
+    return at(f"mem.r:{index}", cycle - away(index, position), "mem.read", 0, code, **more)
+
+
+def weights(*, column=0, columns=8, load=200, install=201, loops=(1, 1, 0)) -> list[At]:
+    planes = [read(16 + n, 16 + n, load, MXM, loops=(*loops[:2], 0)) for n in range(16)]
+    lw = at("mxm.lw:0", load, "mxm.lw", column, 16, loops=loops)
+    return [*planes, lw, at("mxm.iw:0", install, "mxm.iw", columns)]
+
+
+def stream(cycle=202, queue="mxm.abc:0", **more) -> list[At]:
+    loops = more.get("loops", (1, 1, 0))
+    return [*(read(n, n - 4, cycle, MXM, loops=(*loops[:2], 0)) for n in (4, 5)),
+            at(queue, cycle, "mxm.abc", 0, **more)]  # fmt: skip
+
+
+def acc(mode: int, slot: int, cycle=226, **more) -> At:
+    return at("mxm.acc:0", cycle, "mxm.acc", mode, slot, NO_STREAM, **more)
+
+
+def vxm(op: str, cycle: int, *args: int, alu: int = 0, **more) -> At:
+    return at(f"vxm:{alu}", cycle, f"vxm.{op}", *args, **more)
+
+
+# (the rule, the offending queue, cycle and op, the program)
+BREAKING = {
+    "inner loop over outer loop": (
+        QueueConflict, "mem.r:3", 7, "mem.read",
+        [at("mem.r:3", 7, "mem.read", 0, 0, loops=((2, 4, 0), (3, 2, 1)))]),
+    "nothing driven": (
+        EmptyStream, "mem.w:3", 9, "mem.write", [at("mem.w:3", 9, "mem.write", 0, 0)]),
+    "the last of a run is not driven": (
+        EmptyStream, "mem.w:3", 44, "mem.write",
+        [read(0, 0, 40, TINY.slice_position(3), loops=(4, 1, 1)),
+         at("mem.w:3", 40, "mem.write", 0, 0, loops=(5, 1, 1))]),
+    "driven downstream of the reader": (
+        EmptyStream, "mem.w:3", 40, "mem.write",
+        [read(9, 0, 40, TINY.slice_position(3)), at("mem.w:3", 40, "mem.write", 0, 0)]),
+    "one byte of a wide value missing": (
+        EmptyStream, "vxm:0", 40, "vxm.copy",
+        [*(read(44 + n, n, 40, VXM) for n in range(3)), vxm("copy", 40, F32, 0, 8)]),
+    "an ALU result one cycle old": (
+        EmptyStream, "vxm:1", 45, "vxm.copy",
+        [read(44, 0, 40, VXM), vxm("copy", 40, 0, 0, 8),
+         vxm("copy", 45, 0, ALU_BASE, 9, alu=1)]),
+    "no product": (EmptyStream, "mxm.acc:0", 226, "mxm.acc", [acc(SET, 0)]),
+    "two drivers of a slot": (
+        StreamConflict, "vxm:1", 40, "vxm.add",
+        [read(44, 0, 40, VXM), *(vxm("add", 40, 0, 0, 0, 0, 8, alu=n) for n in (0, 1))]),
+    "two drivers of a slot nobody reads": (
+        StreamConflict, "mem.r:3", 26, "mem.read",
+        [at("mem.r:3", 24, "mem.read", 0, 9, loops=(2, 2, 1)),
+         *(read(4 + n, 32 + n, 23, TINY.slice_position(3)) for n in (0, 1)),
+         at("mem.r:3", 23, "mem.gather", 0, 9, 32, 9)]),
+    "another value than the one named": (
+        Overwritten, "mem.w:9", 41, "mem.write",
+        [read(0, 0, 40, TINY.slice_position(9), loops=(2, 1, 1), names=(7,)),
+         read(5, 0, 41, TINY.slice_position(9), names=(8,)),
+         at("mem.w:9", 40, "mem.write", 0, 0, loops=(2, 1, 1), names=(7,))]),
+    "read and write in one bank": (
+        BankConflict, "mem.r:3", 41, "mem.read",
+        [read(0, 0, 40, TINY.slice_position(3), loops=(2, 1, 1)),
+         at("mem.w:3", 40, "mem.write", 600, 0, loops=(2, 1, 1)),
+         at("mem.r:3", 41, "mem.read", 700, 1)]),
+    "a read past the last word": (
+        AddressError, "mem.r:3", 5, "mem.read",
+        [at("mem.r:3", 5, "mem.read", 1000, 0, loops=(25, 1, 1))]),
+    "a read before the first word": (
+        AddressError, "mem.r:3", 5, "mem.read",
+        [at("mem.r:3", 5, "mem.read", 3, 0, loops=(5, 1, -1))]),
+    "a region in two banks": (
+        AddressError, "mem.r:3", 5, "mem.gather", [at("mem.r:3", 5, "mem.gather", 500, 40, 0, 8)]),
+    "a region past the end": (
+        AddressError, "mem.w:3", 5, "mem.scatter",
+        [at("mem.w:3", 5, "mem.scatter", 1000, 40, 0, 2)]),
+    "an accumulator that is not there": (
+        AddressError, "mxm.acc:0", 226, "mxm.acc",
+        [*weights(), *stream(), acc(SET, TINY.accumulator_depth)]),
+    "a column that is not there": (
+        AddressError, "mxm.lw:0", 200, "mxm.lw", [*weights(column=320), *stream(), acc(SET, 0)]),
+    "a column inside a group": (
+        AddressError, "mxm.lw:0", 200, "mxm.lw", [*weights(column=4), *stream(), acc(SET, 0)]),
+    "a group that starts anywhere": (
+        Misaligned, "vxm:0", 40, "vxm.copy", [vxm("copy", 40, F32, 2, 8)]),
+    "a result group that starts anywhere": (
+        Misaligned, "vxm:0", 40, "vxm.copy",
+        [*(read(44 + n, n, 40, VXM) for n in range(4)), vxm("copy", 40, F32, 0, 6)]),
+    "the wrong type on a stream": (
+        Misaligned, "mem.r:3", 48, "mem.gather",
+        [*(read(44 + n, n, 40, VXM) for n in range(2)), vxm("copy", 40, 1, 0, 8),
+         at("mem.r:3", 48, "mem.gather", 0, 9, 8, 10)]),
+    "the wrong type from an ALU": (
+        Misaligned, "vxm:1", 44, "vxm.copy",
+        [*(read(44 + n, n, 40, VXM) for n in range(2)), vxm("copy", 40, 1, 0, 8),
+         vxm("copy", 44, 0, ALU_BASE, 9, alu=1)]),
+    "half of a float": (
+        Misaligned, "mem.r:3", 48, "mem.gather",
+        [*(read(44 + n, n, 40, VXM) for n in range(4)), vxm("copy", 40, F32, 0, 8),
+         at("mem.r:3", 48, "mem.gather", 0, 9, 10, 12)]),
+    "an immediate where there is none": (
+        Misaligned, "vxm:0", 5, "vxm.exp", [vxm("exp", 5, IMMEDIATE, 8)]),
+    "nothing but immediates": (
+        Misaligned, "vxm:0", 5, "vxm.add", [vxm("add", 5, F32, IMMEDIATE, IMMEDIATE, 0, 8)]),
+    "an ALU outside the VXM": (
+        Misaligned, "sxm:0", 5, "sxm.permute", [at("sxm:0", 5, "sxm.permute", 0, 0, ALU_BASE, 0)]),
+    "a permutation that is none": (
+        Misaligned, "sxm:0", 90, "sxm.permute",
+        [read(4, 0, 90, TINY.edge_position("sxm", EAST)),
+         at("sxm:0", 90, "sxm.permute", 0, 0, 0, 32)]),
+    "a mode of no ACC": (
+        Misaligned, "mxm.acc:0", 226, "mxm.acc", [*weights(), *stream(), acc(2, 0)]),
+    "ABC before IW": (
+        WeightsMissing, "mxm.abc:0", 202, "mxm.abc", [*stream(), acc(SET, 0)]),
+    "IW before LW is complete": (
+        WeightsMissing, "mxm.iw:0", 201, "mxm.iw",
+        [*weights(columns=16, loops=(2, 1, 8)), *stream(), acc(SET, 0)]),
+    "IW of nothing": (
+        WeightsMissing, "mxm.iw:0", 5, "mxm.iw", [at("mxm.iw:0", 5, "mxm.iw", 8)]),
+    "LW over weights not installed": (
+        WeightsInUse, "mxm.lw:0", 201, "mxm.lw", weights(columns=16, loops=(2, 1, 0), install=202)),
+    "IW in the cycle of an ABC": (
+        WeightsInUse, "mxm.abc:0", 203, "mxm.abc",
+        [*weights(loops=(2, 2, 0)), at("mxm.iw:0", 203, "mxm.iw", 8), *stream(203),
+         acc(SET, 0, 227)]),
+    "activations in every cycle": (
+        RateExceeded, "mxm.abc:0", 203, "mxm.abc",
+        [*weights(), *stream(loops=(2, 1, 0)), acc(SET, 0, loops=(2, 1, 1))]),
+    "adding to an empty accumulator": (
+        AccumulatorEmpty, "mxm.acc:0", 226, "mxm.acc", [*weights(), *stream(), acc(ADD, 5)]),
+    "a write into constants": (
+        ConstantWritten, "mem.w:50", 40, "mem.write",
+        [read(44, 0, 40, TINY.slice_position(50)), at("mem.w:50", 40, "mem.write", 97, 0,
+         loops=(4, 1, 1))]),
+    "a scatter that may hit constants": (
+        ConstantWritten, "mem.w:50", 40, "mem.scatter",
+        [at("mem.w:50", 40, "mem.scatter", 90, 11, 0, 2)]),
+    "words in one order, then in the other": (
+        OrderError, "mem.r:3", 41, "mem.read",
+        [read(0, 0, 40, TINY.slice_position(3), loops=(4, 2, 1)),
+         at("mem.w:3", 40, "mem.write", 0, 0, loops=(4, 2, 1)),
+         at("mem.r:3", 41, "mem.read", 0, 1, loops=(3, 2, 2)),
+         at("mem.w:9", 41 + away(3, TINY.slice_position(9)), "mem.write", 0, 1,
+            loops=(3, 2, 1))]),
+}  # fmt: skip
+FIELDS = {"constants": (Region(48, 100, 8, "f32"),), "maps": ((0,) * 320,)}
+
+
+@pytest.mark.parametrize("case", BREAKING)
+def test_it_is_named_with_chip_queue_cycle_and_instruction(case):
+    kind, queue, cycle, op, placed = BREAKING[case]
+    with pytest.raises(HazardError) as caught:
+        linked(*placed, **FIELDS)
+    error = caught.value
+    assert (type(error), error.queue, error.cycle) == (kind, queue, cycle)
+    assert error.chip == EMPTY.chip
+    assert error.instruction.split()[0] == op
+    assert str(error).startswith(f"{kind.rule}: chip 3 queue {queue} cycle {cycle}: {op} ")
+
+
+def test_every_hazard_has_a_program():
+    links = {errors.PortBusy, errors.NothingArrives}  # of several chips: see test_board
+    broken = {case[0] for case in BREAKING.values()}
+    assert broken | links == set(HazardError.__subclasses__())
+
+
+def test_rules_differ():
+    rules = [kind.rule for kind in HazardError.__subclasses__()]
+    assert len(set(rules)) == len(rules)
+
+
+@pytest.mark.parametrize("fewer", [1, 2])
+def test_the_unbroken_programs_link(fewer):
+    linked(*weights(), *stream(), acc(SET, 0))
+    linked(*weights(loops=(2, 1, 8), columns=16, install=202), *stream(203), acc(SET, 0, 227))
+    position = TINY.slice_position(3)
+    run = (5 - fewer, 1, 1)
+    linked(
+        read(0, 0, 40, position, loops=(4, 1, 1)), at("mem.w:3", 40, "mem.write", 0, 0, loops=run)
+    )
+
+
+@pytest.mark.parametrize("kind", [*HazardError.__subclasses__()])
+def test_hazards_survive_pickling(kind):
+    error = kind(3, "mem.r:7", 99, "mem.read address=0 out=1", "detail", ("before",))
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is kind
+    assert str(again) == str(error)
+    assert vars(again) == vars(error)
+
+
+@pytest.mark.parametrize(
+    "error", [ProgramError("what", "where"), ProgramError("what"), ProgramsTooLarge("chip 3")]
+)
+def test_other_errors_survive_pickling(error):
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
+
+
+def test_the_story_names_the_other_instruction():
+    *_, placed = BREAKING["another value than the one named"]
+    with pytest.raises(Overwritten, match=r"after mem\.r:5 cycle \d+: mem.read") as caught:
+        linked(*placed)
+    assert len(caught.value.story) == 1
+
+
+@pytest.mark.parametrize("queue", ["mem.r:88", "mem.r:-1", "mem.r:01", "mem.r:²", "mem.q:0", "x"])
+def test_a_queue_that_is_not_there_is_refused(queue):
+    waiting = replace(EMPTY, queues={queue: (Instruction("icu.nop", (3,)),)})
+    with pytest.raises(ProgramError, match="no queue"):
+        link(unpack(pack(waiting)))
+
+
+def test_instructions_that_fill_the_sram_are_refused(monkeypatch):
+    chip = Chip(0, TINY)
+    data = pack(program(at("mem.r:0", 0, "mem.read", 0, 0)))
+    chip.load("one", data)
+    chip.program_bytes = TINY.sram_bytes
+    with pytest.raises(ProgramsTooLarge):
+        chip.load("two", data)
+
+
+def test_a_program_for_another_chip_is_refused():
+    other = replace(EMPTY, spec="groqchip1")
+    with pytest.raises(ProgramError, match="is for chip groqchip1"):
+        Chip(0, TINY).load("it", pack(other))
+
+
+def test_launches_need_a_program_and_a_beginning():
+    chip = Chip(0, TINY)
+    with pytest.raises(ProgramError, match="no program 'it'; it has none"):
+        chip.begin("it")
+    with pytest.raises(ChipError, match="no launch has begun"):
+        chip.run(0, {})
+    with pytest.raises(ChipError, match="no launch has begun"):
+        chip.finish()
+
+
+def test_host_data_must_fill_its_region():
+    chip, region = Chip(0, TINY), Region(4, 0, 3, "f16")
+    for wrong in (np.zeros((2, 320), np.float16), np.zeros((3, 320), np.float32)):
+        with pytest.raises(ChipError, match="does not fill"):
+            chip.write(region, wrong)

@@ -41,6 +41,7 @@ class Chip:
         self._running: Linked | None = None
         self._state: State | None = None
         self._packets: list[tuple[int, bytes]] = []
+        self._values: dict[int, list[Any]] = {}
 
     def load(self, name: str, data: bytes, linked: Linked | None = None) -> Linked:
         """Link the program `data` under `name`; `linked` is its result where it is known.
@@ -99,8 +100,8 @@ class Chip:
             raise ProgramError(
                 f"chip {self.number} has no program {name!r}; it has {known}"
             ) from None
-        empty: list[Any] = [None] * self._running.values
-        self._state = State(self.sram, empty, self.accumulators, self.weights)
+        self._state = State(self.sram, [], self.accumulators, self.weights)
+        self._values = {}
         self._packets = []
         return self._running
 
@@ -111,8 +112,11 @@ class Chip:
         state = self._state
         state.received, state.sent = packets, {}
         with np.errstate(all="ignore"):
-            for step in self._running.segments[segment]:
-                step(state)
+            for block in self._running.segments[segment]:
+                state.values = self._values.setdefault(block.first, [None] * block.values)
+                state.first, state.shift = block.first, block.shift
+                for step in block.steps:
+                    step(state)
         self._packets += [(issue, sent.tobytes()) for issue, sent in state.sent.items()]
         return state.sent
 

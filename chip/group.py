@@ -127,6 +127,10 @@ class ChipGroup:
                 sent[call.chip, issue] = packet
         return [[sent.pop(packet) for packet in packets] for _, packets in batch.outbox]
 
+    def is_last(self, name: str, index: int) -> bool:
+        """Whether the group has nothing to run after this batch."""
+        return self._batches[name, index].last
+
     def finish(self, name: str) -> Finished:
         """End a launch."""
         programs = self._programs.get(name, {})

@@ -1,7 +1,9 @@
 """Programs as msgpack bytes: the only file that imports msgpack.
 
-A program carries its own table of mnemonics and its rows index into it, so adding an op to the
-ISA never renumbers old programs, and an unknown mnemonic fails at load, by name.
+A program carries its own table of mnemonics and its instructions index into it, so adding an op to
+the ISA never renumbers old programs, and an unknown mnemonic fails at load, by name.
+Equal instructions are stored once; a queue is a list of indices. What differs between chips that
+run the same program, the chip and the start, stays outside the body.
 """
 
 from typing import Any
@@ -23,36 +25,52 @@ MAX_ISSUES = 2**25  # of all queues together: 88 slices x 8,192 words, read 46 t
 
 def pack(program: Program) -> bytes:
     """Canonical bytes of a program: equal programs give equal bytes."""
-    table: dict[str, int] = {}
+    ops: dict[str, int] = {}
+    table: dict[Instruction, int] = {}
     queues = {
-        name: [_row(instruction, table) for instruction in program.queues[name]]
+        name: [table.setdefault(instruction, len(table)) for instruction in program.queues[name]]
         for name in sorted(program.queues)
     }
+    rows = [_row(instruction, ops) for instruction in table]
     body = {
-        "magic": MAGIC,
-        "version": VERSION,
-        "chip": program.chip,
         "spec": program.spec,
-        "start": program.start_cycle,
-        "ops": list(table),
+        "ops": list(ops),
+        "instructions": rows,
         "queues": queues,
         "maps": [list(entries) for entries in program.maps],
         "inputs": {name: _region(region) for name, region in sorted(program.inputs.items())},
         "outputs": {name: _region(region) for name, region in sorted(program.outputs.items())},
         "constants": [_region(region) for region in program.constants],
     }
-    return bytes(msgpack.packb(body))
+    head = [MAGIC, VERSION, program.chip, program.start_cycle, msgpack.packb(body)]
+    return bytes(msgpack.packb(head))
+
+
+def body_of(data: bytes) -> bytes:
+    """The part of a program's bytes that does not say which chip runs it, and from when."""
+    body: bytes = _head(data)[4]
+    return body
+
+
+def _head(data: bytes) -> list[Any]:
+    try:
+        head = msgpack.unpackb(data)
+    except Exception as error:
+        raise ProgramError(f"corrupt program: {type(error).__name__}: {error}") from None
+    if not isinstance(head, list) or len(head) != 5 or head[0] != MAGIC:
+        raise ProgramError("not an LPU program")
+    if head[1] != VERSION:
+        raise ProgramError(f"program version {head[1]!r}, this chip reads {VERSION}")
+    if not isinstance(head[4], bytes):
+        raise ProgramError("a program without a body")
+    return head
 
 
 def unpack(data: bytes) -> Program:
     """Decode and check a program; ProgramError names what is wrong with it."""
     try:
-        body = msgpack.unpackb(data, strict_map_key=True)
-        if not isinstance(body, dict) or body.get("magic") != MAGIC:
-            raise ProgramError("not an LPU program")
-        if body["version"] != VERSION:
-            raise ProgramError(f"program version {body['version']}, this chip reads {VERSION}")
-        program = _program(body)
+        _, _, chip, start, body = _head(data)
+        program = _program(msgpack.unpackb(body, strict_map_key=True), chip, start)
         _check(program)
     except ProgramError:
         raise
@@ -61,15 +79,16 @@ def unpack(data: bytes) -> Program:
     return program
 
 
-def _program(body: dict[str, Any]) -> Program:
+def _program(body: dict[str, Any], chip: Any, start: Any) -> Program:
     ops = [lookup(name) for name in body["ops"]]
+    table = [_instruction(row, ops) for row in body["instructions"]]
     return Program(
-        chip=_number(body["chip"], 2**31, "chip"),
+        chip=_number(chip, 2**31, "chip"),
         spec=body["spec"],
-        start_cycle=_number(body["start"], MAX_CYCLES, "start"),
+        start_cycle=_number(start, MAX_CYCLES, "start"),
         queues={
-            name: tuple(_instruction(row, ops) for row in rows)
-            for name, rows in body["queues"].items()
+            name: tuple(table[_number(at, len(table), "instruction")] for at in queue)
+            for name, queue in body["queues"].items()
         },
         maps=tuple(
             tuple(_number(lane, ZERO + 1, "map") for lane in entries) for entries in body["maps"]
@@ -132,10 +151,15 @@ def _check(program: Program) -> None:
     for region in (*program.inputs.values(), *program.outputs.values(), *program.constants):
         region.check(spec.slices, spec.slice_words)
     issues = 0
+    checked: dict[tuple[int, str], int] = {}  # the table's instructions recur in a queue
     for name, queue in program.queues.items():
-        cycles = 0
+        cycles, family = 0, name.partition(":")[0]
         for instruction in queue:
-            cycles += _check_instruction(instruction, f"queue {name}", len(program.maps))
+            key = (id(instruction), family)
+            if key not in checked:
+                where = f"queue {name}"
+                checked[key] = _check_instruction(instruction, where, len(program.maps))
+            cycles += checked[key]
             issues += instruction.count
             if cycles > MAX_CYCLES:
                 raise ProgramError(f"more than {MAX_CYCLES} cycles", f"queue {name}")

@@ -99,3 +99,16 @@ class BadValue(ClusterError):
     def message(self) -> str:
         """Return the option, its value and the condition that must hold."""
         return f"{self.option} {self.value}: {self.requirement}"
+
+
+class MachineError(ClusterError):
+    """A machine could not start or lost a worker."""
+
+    def __init__(self, machine: str, problem: str, advice: str = "") -> None:
+        super().__init__(machine, problem, advice)
+        self.machine, self.problem, self.advice = machine, problem, advice
+
+    def message(self) -> str:
+        """Return what went wrong and what to do."""
+        text = f"machine {self.machine}: {self.problem}"
+        return text + (f"; {self.advice}" if self.advice else "")

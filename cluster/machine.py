@@ -14,7 +14,7 @@ from cluster.lower import Lowered
 
 Inputs = Mapping[int, Mapping[str, Array]]  # chip -> input name -> vectors
 Progress = Callable[[str, int, int], None]  # what, done, of how many
-LINKING, WEIGHTS, STARTING = "linking programs", "loading weights", "starting actors"
+STARTING, LINKING, WEIGHTS = "start", "link", "weights"  # what a load reports
 
 
 class ScheduleMismatch(ClusterError):

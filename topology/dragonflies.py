@@ -86,18 +86,16 @@ def rack_cables(number: int, nodes: int) -> Iterator[Cable]:
     for a in range(nodes):
         for b in range(a + 1, nodes):
             for copy in range(CABLES_BETWEEN_RACK_NODES):
-                # The two cables of a pair end on different chips: peer p on chips p and p + 4.
-                here = (b - a - 1) + copy * (RACK_NODES - 1)
-                there = (RACK_NODES - 1 - (b - a)) + copy * (RACK_NODES - 1)
-                ends = _half_chip(here), _half_chip(there)
-                u = (first + a) * NODE_CHIPS + ends[0][0]
-                v = (first + b) * NODE_CHIPS + ends[1][0]
-                yield u, v, 1, "rack", (LOCAL_PORTS + ends[0][1], LOCAL_PORTS + ends[1][1])
+                here = _half_chip(b - a - 1, copy)
+                there = _half_chip(RACK_NODES - 1 - (b - a), copy)
+                u = (first + a) * NODE_CHIPS + here
+                v = (first + b) * NODE_CHIPS + there
+                yield u, v, 1, "rack", (LOCAL_PORTS + copy, LOCAL_PORTS + copy)
 
 
-def _half_chip(port: int) -> tuple[int, int]:
-    """Return (chip, global port 0 or 1) of one of the 16 ports of a node that stay in its rack."""
-    return port % NODE_CHIPS, port // NODE_CHIPS
+def _half_chip(peer: int, copy: int) -> int:
+    """Return the chip with cable `copy` to peer 0..7: the two cables are on different chips."""
+    return (peer + copy * NODE_CHIPS // 2) % NODE_CHIPS
 
 
 def _between_racks(*racks: tuple[int, int, int]) -> Cable:

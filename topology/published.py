@@ -57,7 +57,10 @@ def _bound(ident: str, what: str, most: float, emulated: float, where: tuple[str
 
 
 def _latency() -> Iterator[Row]:
-    """V13: HAC latency of seven links, 100,000 exchanges each (Table 2)."""
+    """V13: HAC latency of seven links, 100,000 exchanges each (Table 2).
+
+    Means and spread are inputs of the model; what is checked is that the exchange recovers them.
+    """
     where = f"{_ISCA22}, Table 2", "-"
     table = {"A": (216.87, 2.93), "B": (216.87, 2.88), "C": (216.41, 2.66), "D": (216.47, 2.71),
              "E": (216.27, 2.78), "F": (216.48, 2.63), "G": (217.35, 2.84)}  # fmt: skip

@@ -1,9 +1,9 @@
 """Minimal routes: deterministic, and balanced by a hash where several are equally short.
 
 Routing is fixed before anything runs (no adaptivity), so a route depends only on the graph and on
-the two chips. At every chip the next hop is drawn from the neighbours nearer to the destination,
-by a hash of (source, destination, here) weighted by nothing else; traffic of many pairs therefore
-spreads evenly over equal paths, which the tests measure.
+the two chips. At every chip the next hop is dealt from the neighbours nearer to the destination
+by (source, destination, here), each as often as it has parallel cables; traffic of many pairs
+therefore spreads evenly over equal paths, which the tests measure.
 """
 
 from collections.abc import Iterator
@@ -92,24 +92,27 @@ def _next_edge(
     nearer &= slots < degree[:, None]
     # Parallel cables make a neighbour proportionally likelier.
     weight = np.cumsum(np.where(nearer, fabric.cables[edge], 0), axis=1)
-    wanted = (scrambled(src, dst, here) % weight[:, -1].astype(np.uint64)).astype(np.int64)
+    wanted = spread_over(weight[:, -1], src, dst, here)
     chosen: Ints = first + (weight <= wanted[:, None]).sum(axis=1)
     return chosen
 
 
-def scrambled(*values: Ints) -> NDArray[np.uint64]:
-    """Return a well-mixed 64-bit hash of integer arrays (the finaliser of SplitMix64)."""
-    state = np.uint64(0x9E3779B97F4A7C15)
-    mixed = np.zeros(np.shape(values[0]), np.uint64)
+def spread_over(choices: Ints, *keys: Ints) -> Ints:
+    """Return a number in 0..choices - 1 that is dealt evenly over neighbouring keys.
+
+    The additive recurrence on the generalised golden ratio of three dimensions (x^4 = x + 1), in
+    64-bit integers: more even than a random hash, and without the patterns of a simple sum.
+    """
+    total = np.zeros(np.shape(keys[0]), np.uint64)
     with np.errstate(over="ignore"):
-        for value in values:
-            mixed = (mixed + np.asarray(value).astype(np.uint64) + np.uint64(1)) * state
-            mixed ^= mixed >> np.uint64(30)
-            mixed *= np.uint64(0xBF58476D1CE4E5B9)
-            mixed ^= mixed >> np.uint64(27)
-            mixed *= np.uint64(0x94D049BB133111EB)
-            mixed ^= mixed >> np.uint64(31)
-    return mixed
+        for key, step in zip(keys, _STEPS, strict=False):
+            total += np.asarray(key).astype(np.uint64) * step
+    high = total >> np.uint64(32)
+    return ((high * np.asarray(choices).astype(np.uint64)) >> np.uint64(32)).astype(np.int64)
+
+
+# 2^64 / g, / g^2, / g^3 with g = 1.2207440846057596.
+_STEPS = tuple(np.uint64(2**64 / 1.2207440846057596**k) for k in (1, 2, 3))
 
 
 def distances_to(fabric: Fabric, targets: Ints) -> NDArray[np.int16]:

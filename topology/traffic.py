@@ -5,7 +5,6 @@ placed longest route first within the order given; each starts at the first cycl
 cables of its route are free at the right offsets, gaps left by earlier packets included.
 """
 
-from bisect import bisect_right, insort
 from dataclasses import dataclass
 
 import networkx as nx
@@ -13,7 +12,8 @@ import numpy as np
 
 from topology.errors import LinkConflict
 from topology.fabric import Fabric, Ints, compiled
-from topology.routes import paths, scrambled
+from topology.firstfit import first_fit
+from topology.routes import paths, spread_over
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,8 @@ def schedule(graph: nx.Graph, src: Ints, dst: Ints, vectors: Ints) -> Traffic:
     found = paths(fabric, src, dst)
     hops = found.hops
     packet = np.repeat(np.arange(len(src)), hops)
-    cable = scrambled(np.asarray(src), np.asarray(dst), np.arange(len(src)))[packet]
-    cable %= fabric.cables[found.edges].astype(np.uint64)
-    channel = fabric.first_channel[found.edges] + cable.astype(np.int64)
+    cable = spread_over(fabric.cables[found.edges], packet, found.edges)
+    channel = fabric.first_channel[found.edges] + cable
     latency = fabric.latency_cycles[found.edges]
     before = np.concatenate(([0], np.cumsum(latency)))
     offset = before[:-1] - before[found.start[packet]]
@@ -78,7 +77,9 @@ def schedule(graph: nx.Graph, src: Ints, dst: Ints, vectors: Ints) -> Traffic:
     np.maximum.at(slowest, packet, fabric.pace[found.edges])
     busy = -(-np.asarray(vectors) * p[slowest] // q[slowest])
     tail = -(-(np.asarray(vectors) - 1) * p[slowest] // q[slowest])
-    start = _first_fit(channel.tolist(), offset.tolist(), found.start.tolist(), busy.tolist(), hops)
+    order = np.argsort(-hops, kind="stable")  # short routes fit into the gaps of long ones
+    earliest, free = np.zeros(len(src), np.int64), np.zeros(fabric.channels, np.int64)
+    start = first_fit(order, earliest, busy, found.start, channel, offset, free)
     return Traffic(
         fabric=fabric,
         vectors=np.asarray(vectors),
@@ -89,60 +90,3 @@ def schedule(graph: nx.Graph, src: Ints, dst: Ints, vectors: Ints) -> Traffic:
         departs=start[packet] + offset,
         busy_cycles=busy[packet],
     )
-
-
-def _first_fit(
-    channel: list[int], offset: list[int], first: list[int], busy: list[int], hops: Ints
-) -> Ints:
-    """Place packets one by one, long routes first; a cable keeps its gaps and its end."""
-    start = np.zeros(len(busy), np.int64)
-    gaps: dict[int, list[tuple[int, int]]] = {}  # (end, begin) of free spans before the end
-    ended: dict[int, int] = {}
-    for i in np.argsort(-hops, kind="stable").tolist():
-        need, begin = busy[i], 0
-        span = range(first[i], first[i + 1])
-        settled = False
-        while not settled:
-            settled = True
-            for hop in span:
-                wanted = begin + offset[hop]
-                free = _first_free(gaps, ended, channel[hop], wanted, need)
-                if free > wanted:
-                    begin, settled = free - offset[hop], False
-        for hop in span:
-            _take(gaps, ended, channel[hop], begin + offset[hop], need)
-        start[i] = begin
-    return start
-
-
-def _first_free(
-    gaps: dict[int, list[tuple[int, int]]], ended: dict[int, int], channel: int, at: int, need: int
-) -> int:
-    end = ended.get(channel, 0)
-    if at >= end:
-        return at
-    spans = gaps.get(channel)
-    if spans:
-        for gap_end, gap_begin in spans[bisect_right(spans, (at + need - 1, 1 << 62)) :]:
-            begin = max(gap_begin, at)
-            if begin + need <= gap_end:
-                return begin
-    return end
-
-
-def _take(
-    gaps: dict[int, list[tuple[int, int]]], ended: dict[int, int], channel: int, at: int, need: int
-) -> None:
-    end = ended.get(channel, 0)
-    if at >= end:
-        if at > end:
-            gaps.setdefault(channel, []).append((at, end))
-        ended[channel] = at + need
-        return
-    spans = gaps[channel]
-    index = bisect_right(spans, (at + need - 1, 1 << 62))
-    gap_end, gap_begin = spans.pop(index)
-    if gap_begin < at:
-        insort(spans, (at, gap_begin))
-    if at + need < gap_end:
-        insort(spans, (gap_end, at + need))

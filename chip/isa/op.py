@@ -16,6 +16,7 @@ Semantics live in the function; timing lives in `ChipSpec.d_func_cycles` under t
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -74,17 +75,17 @@ class Op:
     def doc(self) -> str:
         return (self.function.__doc__ or "").strip()
 
-    @property
+    @cached_property
     def sources(self) -> tuple[int, ...]:
         """Indices of the operands that read streams."""
         return tuple(i for i, o in enumerate(self.operands) if o.reads)
 
-    @property
+    @cached_property
     def driven(self) -> int | None:
         """Index of the operand that drives a stream, if any."""
         return next((i for i, o in enumerate(self.operands) if o.drives), None)
 
-    @property
+    @cached_property
     def stepped(self) -> int | None:
         """Index of the operand that loops step, if any."""
         return next((i for i, o in enumerate(self.operands) if o.kind in STEPPED), None)
@@ -94,8 +95,13 @@ class Op:
         """Whether a source may be the immediate."""
         return any(o.kind == "f32" for o in self.operands)
 
+    @cached_property
+    def _indices(self) -> dict[str, int]:
+        return {operand.name: number for number, operand in enumerate(self.operands)}
+
     def index(self, name: str) -> int:
-        return next(i for i, o in enumerate(self.operands) if o.name == name)
+        """Position of an operand among the arguments."""
+        return self._indices[name]
 
     def element(self, operand: int, args: tuple[int, ...]) -> str:
         """Element type of a stream operand, from the op or from its dtype argument."""

@@ -1,16 +1,15 @@
 """From program bytes to a short list of NumPy steps: all checking happens here, once, at load.
 
-timeline -> streams -> weights -> graph (nodes) -> order -> Linked
+timeline -> windows: (streams -> weights -> graph (nodes) -> order) each -> Linked
 """
 
 from dataclasses import dataclass, replace
 
-from chip.errors import OrderError
-from chip.linker import order, steps
-from chip.linker.graph import Graph, State, Step
-from chip.linker.streams import resolve
+from chip.errors import HazardError
+from chip.linker import order
+from chip.linker.graph import State, Step
 from chip.linker.timeline import Issue, check_memory, timeline, words
-from chip.linker.weights import check_accumulators, resolve_tiles
+from chip.linker.windows import Window, completion, windows
 from chip.program import Program
 from chip.spec import SPECS, ChipSpec
 
@@ -26,8 +25,18 @@ class Transfer:
 
 
 @dataclass(frozen=True)
+class Block:
+    """Steps of one stretch: its first issue, number of values and address shifts."""
+
+    first: int
+    values: int
+    shift: tuple[int, ...]
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True)
 class Linked:
-    """An executable program. `segments` are lists of steps; nothing in it belongs to one chip.
+    """An executable program. `segments` are runs of blocks; nothing in it belongs to one chip.
 
     `end_cycle` is the launch cycle at which the last result has left the last tile. `written` are
     (slice, first word, last word) that the program writes.
@@ -35,8 +44,7 @@ class Linked:
 
     program: Program
     spec: ChipSpec
-    segments: tuple[tuple[Step, ...], ...]
-    values: int
+    segments: tuple[tuple[Block, ...], ...]
     sends: tuple[Transfer, ...]
     receives: tuple[Transfer, ...]
     end_cycle: int
@@ -50,15 +58,11 @@ def link(program: Program) -> Linked:
     spec = SPECS[program.spec]
     issues = timeline(program, spec)
     check_memory(issues, program, spec)
-    feeds = resolve(issues, spec)
-    tiles = resolve_tiles(issues, spec)
-    check_accumulators(issues)
-    graph = Graph(program, spec, issues, feeds, steps.builders(tiles))
-    steps.write_groups(graph)
-    for issue in issues:
-        if issue.op.name not in ("mem.read", "mxm.lw", "mxm.iw"):
-            graph.node(issue)
-    return _finish(program, spec, issues, graph)
+    try:
+        parts = windows(program, spec, issues, cut=True)
+    except HazardError:  # weights or sums may live on across a cut; as a whole it says what is so
+        parts = windows(program, spec, issues, cut=False)
+    return _finish(program, spec, issues, parts)
 
 
 def relocate(linked: Linked, program: Program) -> Linked:
@@ -78,79 +82,65 @@ def relocate(linked: Linked, program: Program) -> Linked:
     )
 
 
-def _finish(program: Program, spec: ChipSpec, issues: list[Issue], graph: Graph) -> Linked:
-    before = _dependencies(issues, graph)
-    starts = [node.start for node in graph.nodes]
-    try:
-        sequence = order.topological(len(graph.nodes), before, starts)
-    except ValueError as error:
-        first = issues[graph.nodes[error.args[0][0]].issues[0]]
-        raise first.hazard(OrderError, "its words and streams form a loop") from None
-    segment = _segments(issues, graph, sequence, before)
-    count = max(segment, default=0) + 1
+def _finish(
+    program: Program, spec: ChipSpec, issues: list[Issue], parts: list[Window]
+) -> Linked:
+    segments = _segments(issues, parts)
+    count = 1 + max((max(levels, default=0) for levels in segments), default=0)
     ends = [0] * count
-    for number, node in enumerate(graph.nodes):
-        done = max(_completion(issues[i], spec) for i in node.issues)
-        ends[segment[number]] = max(ends[segment[number]], program.start_cycle + done)
+    blocks: list[list[Block]] = [[] for _ in range(count)]
+    for part, levels in zip(parts, segments, strict=True):
+        template, start = part.template, program.start_cycle + part.cycle
+        chosen: dict[int, list[Step]] = {}
+        for node in template.sequence:
+            chosen.setdefault(levels[node], []).append(template.step(node))
+            ends[levels[node]] = max(ends[levels[node]], start + template.ends[node])
+        for segment, found in chosen.items():
+            values = len(template.ends)
+            blocks[segment].append(Block(part.first, values, part.shift, tuple(found)))
     return Linked(
         program=program,
         spec=spec,
-        segments=tuple(
-            tuple(graph.nodes[n].step for n in sequence if segment[n] == number)
-            for number in range(count)
-        ),
-        values=len(graph.nodes),
-        sends=_transfers(issues, graph, segment, "c2c.send"),
-        receives=_transfers(issues, graph, segment, "c2c.receive"),
-        end_cycle=program.start_cycle + max((_completion(i, spec) for i in issues), default=0),
+        segments=tuple(tuple(segment) for segment in blocks),
+        sends=_transfers(program, parts, segments, "c2c.send"),
+        receives=_transfers(program, parts, segments, "c2c.receive"),
+        end_cycle=program.start_cycle + max((completion(i, spec) for i in issues), default=0),
         segment_end_cycles=tuple(ends),
         written=_written(issues),
         instructions=len(issues),
     )
 
 
-def _completion(issue: Issue, spec: ChipSpec) -> int:
-    """Cycle by which the last tile has done its part: issue + d_func + one cycle per tile."""
-    delay = spec.d_func(issue.op.timing) if issue.op.timing else 0
-    return issue.last_cycle + delay + spec.superlanes
-
-
-def _dependencies(issues: list[Issue], graph: Graph) -> dict[int, set[int]]:
-    """Nodes that must run before each node: data, memory and accumulator order."""
-    before = {number: set(node.needs) for number, node in enumerate(graph.nodes)}
-    nodes_of: dict[int, list[int]] = {}
-    for number, node in enumerate(graph.nodes):
-        for issue_id in node.issues:
-            nodes_of.setdefault(issue_id, []).append(number)
-    for later, earlier in order.memory_edges(issues, set(nodes_of)).items():
-        for number in nodes_of[later]:
-            for need in earlier:
-                before[number].update(n for n in nodes_of[need] if n != number)
-    last: dict[int, int] = {}
-    for issue in issues:
-        if issue.op.name == "mxm.acc":
-            number = graph.node_of[issue.id]
-            if issue.unit in last:
-                before[number].add(last[issue.unit])
-            last[issue.unit] = number
-    return before
-
-
-def _segments(
-    issues: list[Issue], graph: Graph, sequence: list[int], before: dict[int, set[int]]
-) -> list[int]:
-    """Segment of each node: cut by dependence on packets, never by time.
+def _segments(issues: list[Issue], parts: list[Window]) -> list[list[int]]:
+    """Segment of each node of each stretch: cut by dependence on packets, never by time.
 
     Receives are numbered by their last cycle. Neighbouring ones share a segment unless a send that
     depends on the earlier ones leaves before the later one is over: then that may depend on it.
+    A stretch depends on all stretches before it.
     """
     receives = [i for i in issues if i.op.name == "c2c.receive"]
     receives.sort(key=lambda issue: (issue.last_cycle, issue.unit))
-    base = {graph.node_of[issue.id]: n + 1 for n, issue in enumerate(receives)}
-    level = order.levels(sequence, before, base)
-    sends = [(level[graph.node_of[i.id]], i.cycle) for i in issues if i.op.name == "c2c.send"]
-    segment_of = [0]
-    first = 1
+    rank = {issue.id: n + 1 for n, issue in enumerate(receives)}
+    found, floor, sends = [], 0, []
+    for part in parts:
+        template, node_of = part.template, part.template.graph.node_of
+        base = {}
+        for issue in template.issues:
+            if issue.op.name == "c2c.receive":
+                base[node_of[issue.id]] = rank[part.first + issue.id]
+        level = order.levels(template.sequence, template.before, base, floor)
+        for issue in template.issues:
+            if issue.op.name == "c2c.send":
+                sends.append((level[node_of[issue.id]], part.cycle + issue.cycle))
+        floor = max(level, default=floor)
+        found.append(level)
+    segment_of = _grouped(receives, sends)
+    return [[segment_of[n] for n in level] for level in found]
+
+
+def _grouped(receives: list[Issue], sends: list[tuple[int, int]]) -> list[int]:
+    """Segment of everything that depends on receives up to number n, for each n."""
+    segment_of, first = [0], 1
     for number, issue in enumerate(receives, start=1):
         cut = any(first <= sent < number and cycle < issue.last_cycle for sent, cycle in sends)
         if number == 1 or cut:
@@ -158,18 +148,21 @@ def _segments(
             first = number
         else:
             segment_of.append(segment_of[-1])
-    return [segment_of[n] for n in level]
+    return segment_of
 
 
 def _transfers(
-    issues: list[Issue], graph: Graph, segment: list[int], op: str
+    program: Program, parts: list[Window], segments: list[list[int]], op: str
 ) -> tuple[Transfer, ...]:
-    start = graph.program.start_cycle
-    return tuple(
-        Transfer(i.id, i.unit, tuple((i.cycles + start).tolist()), segment[graph.node_of[i.id]])
-        for i in issues
-        if i.op.name == op
-    )
+    found = []
+    for part, levels in zip(parts, segments, strict=True):
+        start = program.start_cycle + part.cycle
+        for issue in part.template.issues:
+            if issue.op.name == op:
+                segment = levels[part.template.graph.node_of[issue.id]]
+                cycles = tuple((issue.cycles + start).tolist())
+                found.append(Transfer(part.first + issue.id, issue.unit, cycles, segment))
+    return tuple(found)
 
 
 def _written(issues: list[Issue]) -> tuple[tuple[int, int, int], ...]:
@@ -191,4 +184,4 @@ def _written(issues: list[Issue]) -> tuple[tuple[int, int, int], ...]:
     return tuple(merged)
 
 
-__all__ = ["Linked", "State", "Transfer", "link", "relocate"]
+__all__ = ["Block", "Linked", "State", "Transfer", "link", "relocate"]

@@ -5,7 +5,7 @@ nodes on demand, in the shape their consumer wants: byte planes in neighbouring 
 one operand are read as one typed array, and likewise written.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +25,11 @@ Array = npt.NDArray[Any]
 
 @dataclass
 class State:
-    """What the steps of a program work on."""
+    """What the steps of a program work on.
+
+    Steps are shared by equal stretches of a program (see `linker.windows`): `shift[i]` words is
+    how far this stretch's issue `first` + i lies from the address its step was made for.
+    """
 
     sram: Sram
     values: list[Array]
@@ -33,6 +37,8 @@ class State:
     weights: dict[Any, Weights16]
     received: dict[int, Array] = field(default_factory=dict)
     sent: dict[int, Array] = field(default_factory=dict)
+    shift: Sequence[int] = ()
+    first: int = 0
 
 
 Fetch = Callable[[list[Array]], Array]
@@ -66,7 +72,9 @@ class Graph:
         self.node_of: dict[int, int] = {}
         self.maps = [np.array(entries, np.int64) for entries in program.maps]
         self._reads: dict[Any, int] = {}
-        self._constants = _constant_ranges(program)
+        self.constant_reads: list[tuple[int, int, int, int]] = []  # issue, slice, first, last word
+        self.together: list[tuple[int, ...]] = []  # issues whose addresses must move alike
+        self._constants = constant_ranges(program)
 
     def add(self, issues: tuple[Issue, ...], needs: set[int], make: Callable[[int], Step]) -> int:
         """Append a node whose step is `make(value index)`."""
@@ -205,26 +213,29 @@ class Graph:
         key = (tuple(m.id for m in members), words.tobytes(), element)
         if key not in self._reads:
             where, dtype = as_slice(words), NUMPY_TYPES[element]
-            constant = self.is_constant(index, words, WIDTHS[element])
+            constant = self.is_constant(members[0], index, words, WIDTHS[element])
             constant = constant and isinstance(where, slice)
+            local = members[0].id
 
             def make(number: int) -> Step:
                 def step(state: State) -> None:
-                    view = state.sram.typed(index, dtype)[where]
+                    view = state.sram.typed(index, dtype)[moved(where, state.shift[local])]
                     state.values[number] = view if constant else np.array(view)
 
                 return step
 
             self._reads[key] = self.add(tuple(members), set(), make)
+            self.together.append(key[0])
         return self._reads[key]
 
-    def is_constant(self, index: int, words: Ints, slices: int) -> bool:
+    def is_constant(self, issue: Issue, index: int, words: Ints, slices: int) -> bool:
         """Whether, in each of some slices, these words lie in one constant region."""
         low, high = int(words.min()), int(words.max())
-        return all(
-            any(start <= low and high < stop for start, stop in self._constants.get(one, ()))
-            for one in range(index, index + slices)
-        )
+        span = range(index, index + slices)
+        constant = all(inside(self._constants, one, low, high) for one in span)
+        if constant:
+            self.constant_reads += [(issue.id, one, low, high) for one in span]
+        return constant
 
     def node(self, issue: Issue) -> int:
         """The node that produces an issue's value (for a read: its byte plane)."""
@@ -257,7 +268,22 @@ def as_slice(indices: Ints) -> slice | Ints:
     return indices
 
 
-def _constant_ranges(program: Program) -> dict[int, list[tuple[int, int]]]:
+def moved(where: slice | Ints, words: int) -> slice | Ints:
+    """The same selection, `words` further on."""
+    if not words:
+        return where
+    if isinstance(where, slice):
+        return slice(where.start + words, where.stop + words, where.step)
+    return where + words
+
+
+def inside(ranges: dict[int, list[tuple[int, int]]], index: int, low: int, high: int) -> bool:
+    """Whether words `low`..`high` of a slice lie in one of its ranges."""
+    return any(start <= low and high < stop for start, stop in ranges.get(index, ()))
+
+
+def constant_ranges(program: Program) -> dict[int, list[tuple[int, int]]]:
+    """slice -> [first word, end) of the program's constant regions."""
     ranges: dict[int, list[tuple[int, int]]] = {}
     for region in program.constants:
         for index in range(region.index, region.index + region.slices):

@@ -106,11 +106,13 @@ def topological(count: int, before: dict[int, set[int]], start: list[int]) -> li
     return order
 
 
-def levels(order: Iterable[int], before: dict[int, set[int]], base: dict[int, int]) -> list[int]:
-    """Highest `base` level among each node and everything it depends on."""
+def levels(
+    order: Iterable[int], before: dict[int, set[int]], base: dict[int, int], floor: int = 0
+) -> list[int]:
+    """Highest of `floor` and the `base` levels of each node and everything it depends on."""
     nodes = list(order)
-    level = [0] * len(nodes)
+    level = [floor] * len(nodes)
     for node in nodes:
-        level[node] = max((level[need] for need in before.get(node, ())), default=0)
-        level[node] = max(level[node], base.get(node, 0))
+        level[node] = max((level[need] for need in before.get(node, ())), default=floor)
+        level[node] = max(level[node], base.get(node, floor))
     return level

@@ -8,7 +8,7 @@ import numpy as np
 from chip.errors import AddressError, Misaligned
 from chip.isa import NO_STREAM, WIDTHS
 from chip.isa.sxm import ZERO
-from chip.linker.graph import Array, Builders, Fetch, Graph, State, Step, as_slice
+from chip.linker.graph import Array, Builders, Fetch, Graph, State, Step, as_slice, moved
 from chip.linker.streams import PRODUCT
 from chip.linker.timeline import Ints, Issue
 from chip.linker.weights import Tiles
@@ -48,7 +48,9 @@ def sxm(graph: Graph, issue: Issue) -> int:
 
 def receive(graph: Graph, issue: Issue) -> int:
     """The packets the launch was given for this issue."""
-    return graph.add((issue,), set(), lambda k: lambda s: _set(s, k, s.received[issue.id]))
+    return graph.add(
+        (issue,), set(), lambda k: lambda s: _set(s, k, s.received[s.first + issue.id])
+    )
 
 
 def send(graph: Graph, issue: Issue) -> int:
@@ -57,7 +59,7 @@ def send(graph: Graph, issue: Issue) -> int:
 
     def make(number: int) -> Step:
         def step(state: State) -> None:
-            state.sent[issue.id] = np.ascontiguousarray(a(state.values))
+            state.sent[state.first + issue.id] = np.ascontiguousarray(a(state.values))
 
         return step
 
@@ -67,31 +69,47 @@ def send(graph: Graph, issue: Issue) -> int:
 def gather(graph: Graph, issue: Issue) -> int:
     """A read whose addresses are data; checked against its region when they are known."""
     (lanes,), needs = _operands(graph, issue)
-    base, count = issue.arg("base"), issue.arg("words")
+    base, count, local = issue.arg("base"), issue.arg("words"), issue.id
     function, unit = issue.op.function, issue.unit
-    return graph.add(
-        (issue,),
-        needs,
-        lambda k: lambda s: _set(s, k, function(s.sram, unit, base, count, lanes(s.values))),
-    )
+
+    def make(number: int) -> Step:
+        def step(state: State) -> None:
+            first = base + state.shift[local]
+            _set(state, number, function(state.sram, unit, first, count, lanes(state.values)))
+
+        return step
+
+    return graph.add((issue,), needs, make)
 
 
 def write(graph: Graph, issue: Issue) -> int:
     """One byte plane to one slice; `write_groups` has taken those that make whole elements."""
-    fetches, needs = _operands(graph, issue)
+    (a,), needs = _operands(graph, issue)
+    function, unit, where, local = issue.op.function, issue.unit, issue.steps, issue.id
+
+    def make(number: int) -> Step:
+        def step(state: State) -> None:
+            function(state.sram, unit, where + state.shift[local], a(state.values))
+
+        return step
+
+    return graph.add((issue,), needs, make)
+
+
+def scatter(graph: Graph, issue: Issue) -> int:
+    """A write whose addresses are data; checked against its region when they are known."""
+    (lanes, a), needs = _operands(graph, issue)
+    base, count, local = issue.arg("base"), issue.arg("words"), issue.id
     function, unit = issue.op.function, issue.unit
-    if issue.op.name == "mem.scatter":
-        base, count = issue.arg("base"), issue.arg("words")
-        lanes, a = fetches
-        return graph.add(
-            (issue,),
-            needs,
-            lambda k: lambda s: function(s.sram, unit, base, count, lanes(s.values), a(s.values)),
-        )
-    (a,), where = fetches, issue.steps
-    return graph.add(
-        (issue,), needs, lambda k: lambda s: function(s.sram, unit, where, a(s.values))
-    )
+
+    def make(number: int) -> Step:
+        def step(state: State) -> None:
+            first = base + state.shift[local]
+            function(state.sram, unit, first, count, lanes(state.values), a(state.values))
+
+        return step
+
+    return graph.add((issue,), needs, make)
 
 
 def write_groups(graph: Graph) -> None:
@@ -122,16 +140,17 @@ def _typed_write(graph: Graph, members: list[Issue], element: str) -> None:
     if [int(f.byte[0]) for f in feeds] != [*range(len(feeds))]:
         return
     fetch, needs = graph.fetch(feeds, element)
-    index, where = members[0].unit, as_slice(members[0].steps)
+    index, where, local = members[0].unit, as_slice(members[0].steps), members[0].id
 
     def make(number: int) -> Step:
         def step(state: State) -> None:
             values = fetch(state.values)
-            state.sram.typed(index, values.dtype)[where] = values
+            state.sram.typed(index, values.dtype)[moved(where, state.shift[local])] = values
 
         return step
 
     node = graph.add(tuple(members), needs, make)
+    graph.together.append(tuple(m.id for m in members))
     for member in members:
         graph.node_of[member.id] = node
 
@@ -224,22 +243,26 @@ def _tile_matrices(
         return _streamed_matrices(graph, tiles, joined)
     members, index, words = gathered
     blocks = [words.ravel()] if joined else list(words)
-    if graph.is_constant(index, words, 2 * COLUMN_PAIRS):
+    local = members[0].id
+    graph.together.append(tuple(m.id for m in members))
+    if graph.is_constant(members[0], index, words, 2 * COLUMN_PAIRS):
         keys = [(index, block.tobytes()) for block in blocks]
 
         def constant(state: State) -> list[Weights16]:
-            found = []
+            found, shift = [], state.shift[local]
             for key, block in zip(keys, blocks, strict=True):
-                if key not in state.weights:
-                    state.weights[key] = Weights16(gather_columns(state, index, block))
-                found.append(state.weights[key])
+                place = (*key, shift)
+                if place not in state.weights:
+                    state.weights[place] = Weights16(gather_columns(state, index, block + shift))
+                found.append(state.weights[place])
             return found
 
         return constant, set()
 
     def make(number: int) -> Step:
         def step(state: State) -> None:
-            state.values[number] = gather_columns(state, index, words.ravel())
+            where = words.ravel() + state.shift[local]
+            state.values[number] = gather_columns(state, index, where)
 
         return step
 
@@ -324,7 +347,9 @@ def builders(tiles: dict[int, Tiles]) -> Builders:
         "vxm": vxm,
         "sxm": sxm,
         "mem.r": gather,
-        "mem.w": write,
+        "mem.w": lambda graph, issue: (write if issue.op.name == "mem.write" else scatter)(
+            graph, issue
+        ),
         "mxm.acc": acc,
         "mxm.abc": lambda graph, issue: abc(graph, issue, tiles[issue.id]),
         "c2c.s": send,

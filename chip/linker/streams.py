@@ -111,6 +111,20 @@ def _collect_reads(
         readers.setdefault(PRODUCT_BASE + issue.unit, []).append((keys, issue, PRODUCT, 0))
 
 
+def drive_keys(issue: Issue, spec: ChipSpec) -> list[tuple[int, Ints]]:
+    """(channel, keys) of all an issue drives."""
+    found: dict[int, list[tuple[Ints, Issue, int]]] = {}
+    _collect_drives(issue, spec, found)
+    return [(channel, entry[0]) for channel, entries in found.items() for entry in entries]
+
+
+def read_keys(issue: Issue, spec: ChipSpec) -> list[tuple[int, Ints]]:
+    """(channel, keys) of all an issue reads."""
+    found: dict[int, list[tuple[Ints, Issue, int, int]]] = {}
+    _collect_reads(issue, spec, found)
+    return [(channel, entry[0]) for channel, entries in found.items() for entry in entries]
+
+
 def _check_group(issue: Issue, code: int, width: int) -> None:
     if code % width or code + width > STREAM_CODES:
         raise issue.hazard(Misaligned, f"stream {code} does not start a group of {width}")

@@ -74,12 +74,11 @@ class Issue:
 
 def timeline(program: Program, spec: ChipSpec) -> list[Issue]:
     """All instructions of a program in order of issue; raises on loops that collide."""
-    for queue in program.queues:
-        locate(queue, spec)  # also those that only wait
+    places = {queue: locate(queue, spec) for queue in program.queues}
     placed = sorted(program.instructions(), key=lambda item: (item[1], item[0]))
     issues = []
     for number, (queue, cycle, instruction) in enumerate(placed):
-        family, unit, position = locate(queue, spec)
+        family, unit, position = places[queue]
         op = lookup(instruction.op)
         issue = Issue(number, program.chip, queue, family, unit, cycle, instruction, op, position)
         (n, outer, _), (m, inner, _) = instruction.loops
@@ -174,7 +173,7 @@ def _check_not_constant(issue: Issue, ranges: list[tuple[int, int]]) -> None:
 def _check_banks(accesses: list[Issue], spec: ChipSpec) -> None:
     """A slice serves a read and a write in one cycle only from opposite banks."""
     writes = [i for i in accesses if i.family == "mem.w"]
-    reads = [i for i in accesses if i.family == "mem.r"]
+    reads = _concurrent([i for i in accesses if i.family == "mem.r"], writes)
     if not writes or not reads:
         return
     write_keys, write_of = _bank_keys(writes, spec)
@@ -189,6 +188,18 @@ def _check_banks(accesses: list[Issue], spec: ChipSpec) -> None:
         cycle, bank = divmod(key, spec.slice_banks)
         detail = f"slice {reader.unit} bank {bank} is written in the same cycle"
         raise reader.hazard(BankConflict, detail, cycle, (writer,))
+
+
+def _concurrent(reads: list[Issue], writes: list[Issue]) -> list[Issue]:
+    """The reads during which some write of the slice is under way; both are in order of issue."""
+    if not writes:
+        return []
+    starts = np.array([i.cycle for i in writes])
+    ends = np.maximum.accumulate([i.last_cycle for i in writes])
+    before = np.searchsorted(starts, [i.last_cycle for i in reads], side="right")
+    first = np.array([i.cycle for i in reads])
+    under_way = (before > 0) & (ends[np.maximum(before - 1, 0)] >= first)
+    return [reads[n] for n in np.flatnonzero(under_way)]
 
 
 def _bank_keys(accesses: list[Issue], spec: ChipSpec) -> tuple[Ints, Ints]:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from chip.errors import ChipError, ProgramError
 from chip.isa import DTYPES, NO_STREAM, OPS, STREAM_CODES
 from chip.linker import link
+from chip.linker.reuse import Linker
 from chip.program import ONCE, Instruction, Program, Region
 from chip.spec import TINY
 from chip.wire import MAX_ISSUES, pack, unpack
@@ -136,12 +137,25 @@ JSON = st.recursive(
 )
 
 
+def opened(what: Program) -> list:
+    """The head of a program's bytes, with its body decoded."""
+    *head, inner = msgpack.unpackb(pack(what))
+    return [*head, msgpack.unpackb(inner)]
+
+
+def closed(head: list) -> bytes:
+    *rest, inner = head
+    return msgpack.packb([*rest, msgpack.packb(inner)])
+
+
 @st.composite
 def edited(draw) -> bytes:
     """A good program in which one value, at any depth, has become anything."""
-    body = msgpack.unpackb(pack(Chaos(draw(st.integers(0, 10))).program()))
-    body["inputs"] = {"x": [0, 0, 1, "u8", "rows"]}
-    node = body
+    head = opened(Chaos(draw(st.integers(0, 10))).program())
+    head[-1]["inputs"] = {"x": [0, 0, 1, "u8", "rows"]}
+    if draw(st.integers(0, 9)) == 0:
+        return msgpack.packb([*head[:-1], draw(JSON)])
+    node = head[-1]
     while True:
         keys = sorted(node) if isinstance(node, dict) else range(len(node))
         key = draw(st.sampled_from(list(keys)))
@@ -150,7 +164,7 @@ def edited(draw) -> bytes:
             break
         node = inner
     node[key] = draw(JSON)
-    return msgpack.packb(body)
+    return closed(head)
 
 
 @settings(max_examples=400, deadline=None)
@@ -220,8 +234,18 @@ def test_regions_lie_aligned_in_the_sram(field, region):
         unpack(pack(replace(EMPTY, **{field: held})))
 
 
-def body(**changes) -> bytes:
-    return msgpack.packb(msgpack.unpackb(pack(EMPTY)) | changes)
+def head(at: int, value: object) -> bytes:
+    changed = opened(EMPTY)
+    changed[at] = value
+    return closed(changed)
+
+
+def body(**changes: object) -> bytes:
+    return head(4, opened(EMPTY)[4] | changes)
+
+
+def reads(row: object) -> bytes:
+    return body(ops=["mem.read"], instructions=[row], queues={"mem.r:0": [0]})
 
 
 @pytest.mark.parametrize(
@@ -229,23 +253,27 @@ def body(**changes) -> bytes:
     [
         (b"", "corrupt program"),
         (msgpack.packb([1, 2]), "not an LPU program"),
-        (body(magic="other"), "not an LPU program"),
-        (body(version=2), "program version 2, this chip reads 1"),
+        (head(0, "other"), "not an LPU program"),
+        (head(1, 2), "program version 2, this chip reads 1"),
+        (head(2, True), "chip is True"),
+        (head(3, -1), "start is -1"),
+        (msgpack.packb([*opened(EMPTY)[:4], 2**40]), "without a body"),
         (body(spec="groqchip9"), "unknown chip 'groqchip9'"),
-        (body(ops=["mem.fly"]), "unknown instruction 'mem.fly'"),
-        (body(start=-1), "start is -1"),
-        (body(chip=True), "chip is True"),
+        (body(ops=["mem.fly"]), r"unknown instruction 'mem\.fly'"),
         (body(queues={b"vxm:0": []}), "strings"),
+        (body(queues={"vxm:\n": []}), "printable"),
+        (body(queues={"vxm:0": [0]}), "instruction is 0"),
         (body(maps=[[65536]]), "map is 65536"),
-        (body(ops=["mem.read"], queues={"mem.r:0": [[1, [0, 0]]]}), "instruction is 1"),
-        (body(ops=["mem.read"], queues={"mem.r:0": [[-1, [0, 0]]]}), "instruction is -1"),
-        (body(ops=["mem.read"], queues={"mem.r:0": [[0, [0, 1.0]]]}), "integers"),
-        (body(ops=["mem.read"], queues={"mem.r:0": [[0, [0, True]]]}), "integers"),
+        (reads([1, [0, 0]]), "instruction is 1"),
+        (reads([-1, [0, 0]]), "instruction is -1"),
+        (reads([0, [0, 1.0]]), "integers"),
+        (reads([0, [0, True]]), "integers"),
     ],
 )
 def test_each_defect_is_one_line(data, words):
-    with pytest.raises(ProgramError, match=words):
-        unpack(data)
+    for use in (unpack, Linker()):
+        with pytest.raises(ProgramError, match=words):
+            use(data)
 
 
 def test_an_unknown_op_fails_when_packed_too():

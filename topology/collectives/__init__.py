@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import networkx as nx
 
 from topology.collectives import direct, halving, hierarchical, rings, trees
-from topology.collectives.auto import fastest
+from topology.collectives.auto import check_size, fastest
 from topology.collectives.bounds import lower_bound_cycles
 from topology.collectives.engine import Engine
 from topology.collectives.execute import defined, execute, expected
@@ -77,7 +77,9 @@ def collective(
     if algorithm == "auto":
         algorithm, engine = fastest(job)
     else:
-        engine = find(operation, algorithm)(job)
+        timed = find(operation, algorithm)
+        check_size(job, algorithm)
+        engine = timed(job)
     return engine.finish(algorithm, lower_bound_cycles(job))
 
 

@@ -12,6 +12,7 @@ from topology.collectives.job import Job
 from topology.collectives.legs import Legs, all_different, rows, set_rows
 from topology.collectives.result import Batch, Collective, LocalAdd
 from topology.fabric import Ints
+from topology.firstfit import first_fit
 from topology.routes import Paths, paths
 
 _ROUTES_KEPT = 64  # pair lists whose routes are remembered, oldest forgotten all at once
@@ -276,7 +277,9 @@ class Engine:
         if not differ:
             if route.start is None:
                 return self._queue(earliest, busy, channel)
-            return self._one_by_one(earliest, busy, route, channel)
+            # Who can start first goes first, and of those who has the longest way to go.
+            order = np.lexsort((-np.diff(route.start), earliest))
+            return first_fit(order, earliest, busy, route.start, channel, route.offset, self.free)
         if route.start is None:
             start = np.maximum(earliest, self.free[channel])
             self.free[channel] = start + busy
@@ -303,22 +306,3 @@ class Engine:
         start[order] = begin
         np.maximum.at(self.free, channel, begin + busy_sorted)
         return start
-
-    def _one_by_one(self, earliest: Ints, busy: Ints, route: "Legs", channel: Ints) -> Ints:
-        used, local = np.unique(channel, return_inverse=True)
-        assert route.start is not None
-        free = self.free[used].tolist()
-        bounds, at, offset = route.start.tolist(), local.tolist(), route.offset.tolist()
-        ready, duration = earliest.tolist(), busy.tolist()
-        start = [0] * len(ready)
-        for i in np.argsort(earliest, kind="stable").tolist():
-            lo, hi = bounds[i], bounds[i + 1]
-            begin = ready[i]
-            for hop in range(lo, hi):
-                begin = max(begin, free[at[hop]] - offset[hop])
-            end = begin + duration[i]
-            for hop in range(lo, hi):
-                free[at[hop]] = end + offset[hop]
-            start[i] = begin
-        self.free[used] = free
-        return np.array(start, np.int64)

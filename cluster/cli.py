@@ -1,0 +1,103 @@
+"""The command `lpu`: finds its subcommands lazily, and turns every error into one line."""
+
+import importlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+
+import click
+
+from cluster import __version__
+
+OK, FAILED_CHECK, BAD_INPUT, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
+
+# name -> (module, attribute, one line of help): nothing is imported until its command is used.
+COMMANDS = {
+    "run": ("cluster.commands.run", "run_command", "Generate text with a model on a cluster."),
+    "fetch": ("cluster.commands.fetch", "fetch_command", "Download a model into the cache."),
+    "topology": (
+        "cluster.commands.topology_commands",
+        "topology_command",
+        "Print the facts of a topology.",
+    ),
+    "collective": (
+        "cluster.commands.topology_commands",
+        "collective_command",
+        "Time a collective on a topology.",
+    ),
+}
+# Errors of ours that bad input causes; looked up by name so that no package is imported for it.
+OUR_ERRORS = {"cluster.errors.ClusterError", "chip.errors.ChipError", "topology.errors.TopologyError"}
+
+
+class LazyGroup(click.Group):
+    """Subcommands by table; `lpu --help` imports none of them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names, in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return one command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[cmd_name]
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands from the table."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, _, line) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, invoke_without_command=True)
+@click.version_option(__version__, message="lpu %(version)s")
+@click.pass_context
+def lpu(ctx: click.Context) -> None:
+    """Emulate clusters of LPU chips, cycle by cycle, with real language models."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code. LPU_DEBUG=1 lets tracebacks through."""
+    try:
+        start = time.perf_counter()
+        code = lpu.main(arguments, prog_name="lpu", standalone_mode=False, obj=start)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else OK
+    except (KeyboardInterrupt, click.Abort):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left to interrupt
+        return _complain("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+    except Exception as error:
+        if os.environ.get("LPU_DEBUG") == "1":
+            raise
+        return _complain(*describe(error))
+
+
+def describe(error: Exception) -> tuple[str, int]:
+    """Return the line that tells a user of `error`, and the exit code."""
+    if isinstance(error, click.ClickException):
+        return error.format_message(), BAD_INPUT
+    classes = {f"{c.__module__}.{c.__qualname__}" for c in type(error).__mro__}
+    if "cluster.machine.ScheduleMismatch" in classes:
+        return str(error), FAILED_CHECK
+    if classes & OUR_ERRORS:
+        return str(error), BAD_INPUT
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}", BAD_INPUT
+    name = type(error).__name__
+    return f"internal error: {name}: {error} (LPU_DEBUG=1 shows where)", FAILED_CHECK
+
+
+def _complain(message: str, code: int) -> int:
+    click.echo(f"lpu: {' '.join(message.split())}", err=True)
+    return code

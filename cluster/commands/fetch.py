@@ -1,0 +1,27 @@
+"""`lpu fetch MODEL`: a model into the cache."""
+
+import json
+
+import click
+
+from cluster.display import Bars
+from cluster.errors import UnknownName
+from cluster.model.fetch import fetch_smollm2
+
+FETCHABLE = ("smollm2", "smollm2-135m")
+
+
+@click.command("fetch")
+@click.argument("model")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def fetch_command(model: str, as_json: bool) -> None:
+    """Download MODEL (smollm2) into the cache, and verify it."""
+    if model.lower() not in FETCHABLE:
+        raise UnknownName("model to fetch", model, FETCHABLE)
+    with Bars() as bars:
+        found = fetch_smollm2(progress=lambda done, total: bars.step("fetch", done, total))
+    if as_json:
+        click.echo(json.dumps({"path": str(found.path), "sha256": found.sha256}))
+    else:
+        how = "downloaded" if found.downloaded else "in the cache"
+        click.echo(f"{found.path}\nSHA-256 {found.sha256}, {how}")

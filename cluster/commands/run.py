@@ -1,0 +1,61 @@
+"""`lpu run MODEL`: generate text on an emulated cluster."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cluster.display import Bars, show_table
+from cluster.files import write_whole
+from cluster.partition import CONTEXT_BLOCK
+from cluster.report import summary
+from cluster.running import NEW_TOKENS, Options, generate
+
+_count = click.IntRange(min=1)
+_file = click.Path(path_type=Path)
+
+
+@click.command("run")
+@click.argument("model")
+@click.option("--prompt", metavar="TEXT", help="What to say to the model.")
+@click.option("--raw", is_flag=True, help="Take the prompt as it is, without the chat template.")
+@click.option("--prompt-ids", metavar="1,2,3", help="The prompt as token ids.")
+@click.option("--max-new-tokens", type=_count, metavar="N",
+              help=f"Tokens to generate at most (default {NEW_TOKENS}, or what fits).")  # fmt: skip
+@click.option("--temperature", type=float, default=0.0, show_default="0, greedy")
+@click.option("--top-p", type=float, default=1.0, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the sampling.")
+@click.option("--chips", type=_count, metavar="N", help="Chips (default: the fewest that fit).")
+@click.option("--tp", type=_count, metavar="N", help="Tensor-parallel chips per stage.")
+@click.option("--pp", type=_count, metavar="N", help="Pipeline stages.")
+@click.option("--topology", metavar="SPEC",
+              help="Such as node, ring:16, torus:4x4 (default: node, or a torus that fits).")  # fmt: skip
+@click.option("--profile", metavar="NAME", help="Link profile (default by topology).")
+@click.option("--link", "links", multiple=True, metavar="FIELD=VALUE",
+              help="Override a field of the link or its profile.")  # fmt: skip
+@click.option("--spec", default="groqchip1", show_default=True, help="Chip generation.")
+@click.option("--weights", default="fp16", show_default=True, help="Type of the weights: fp16.")
+@click.option("--context", type=_count, default=CONTEXT_BLOCK, show_default=True, metavar="TOKENS")
+@click.option("--machine", type=click.Choice(["local", "ray"]), default="local", show_default=True)
+@click.option("--chips-per-actor", type=_count, metavar="K", help="Chips in one Ray actor (1).")
+@click.option("--address", help="A running Ray cluster (default: one of our own).")
+@click.option("--trace", type=_file, metavar="FILE", help="Write a Perfetto trace of a decode.")
+@click.option("--report", type=_file, metavar="FILE", help="Write the JSON object to a file, too.")
+@click.option("--record", type=_file, metavar="DIR", help="Write all that a replay needs.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+@click.pass_context
+def run_command(ctx: click.Context, **given: Any) -> None:
+    """Run MODEL (smollm2, or a GGUF file) on a cluster and print what it says."""
+    options = Options(**given).check()
+    start = ctx.obj if isinstance(ctx.obj, float) else time.perf_counter()
+    with Bars() as bars:
+        report = generate(options, start, bars)
+    if options.report:
+        write_whole(options.report, json.dumps(report, indent=1).encode() + b"\n")
+    if options.as_json:
+        click.echo(json.dumps(report))
+    else:
+        click.echo("\n")
+        show_table(summary(report))

@@ -1,0 +1,90 @@
+"""What a person watches during a run: progress bars on stderr, text as it comes on stdout."""
+
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+
+LABELS = {
+    "fetch": "fetching the model",
+    "lower": "scheduling",
+    "start": "starting actors",
+    "link": "linking programs",
+    "weights": "loading weights",
+    "prefill": "reading the prompt",
+    "decode": "generating",
+}
+
+
+class Stopwatch:
+    """Seconds by part. A part ends where the next begins."""
+
+    def __init__(self, start: float) -> None:
+        self.parts: dict[str, float] = {}
+        self._from = start
+
+    def lap(self, part: str) -> None:
+        """Count the time since the last lap to `part`."""
+        now = time.perf_counter()
+        self.parts[part] = self.parts.get(part, 0.0) + now - self._from
+        self._from = now
+
+
+class Bars:
+    """Progress bars, if stderr is a terminal; rich is not even imported otherwise."""
+
+    def __init__(self) -> None:
+        self._progress: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> "Bars":
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
+
+            columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+            self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._progress.start()
+        return self
+
+    def step(self, what: str, done: int, total: int) -> None:
+        """Show `done` of `total` (0 is unknown) of the part `what`."""
+        if self._progress is None:
+            return
+        if what not in self._tasks:
+            self._tasks[what] = self._progress.add_task(LABELS[what], total=total or None)
+        self._progress.update(self._tasks[what], completed=done, total=total or None)
+
+    def stop(self) -> None:
+        """Take the bars off the screen."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+
+def show_text(piece: str) -> None:
+    """Write a piece of the generated text at once; what stdout cannot spell becomes a `?`."""
+    encoding = sys.stdout.encoding or "utf-8"
+    click.echo(piece.encode(encoding, "replace").decode(encoding), nl=False)
+    sys.stdout.flush()
+
+
+def show_table(rows: dict[str, str]) -> None:
+    """Write labelled lines, the labels dimmed on a terminal."""
+    width = max(map(len, rows))
+    for label, text in rows.items():
+        click.echo(f"{click.style(label.rjust(width), dim=True)}  {text}")

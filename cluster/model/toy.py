@@ -1,0 +1,44 @@
+"""The model `tiny`: random weights and one token per ASCII character, for quick tries and tests."""
+
+from collections.abc import Iterable
+
+from cluster.errors import ClusterError
+from cluster.model.synthetic import TINY
+
+EOS = 0
+
+
+class ToyTokenizer:
+    """Token n is ASCII character n; 0 ends a text. No chat template: a prompt is taken as it is."""
+
+    eos = EOS
+    vocab = TINY.vocab
+
+    def encode_prompt(self, text: str, raw: bool = False) -> list[int]:
+        """Return the ids of `text`; what is not ASCII becomes `?`."""
+        if not text:
+            raise ClusterError("the prompt is empty")
+        return list(text.encode("ascii", "replace"))
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Return the text of `ids` without the end token."""
+        return "".join(chr(token) for token in ids if token != EOS)
+
+    def stream(self) -> "ToyStream":
+        """Return a decoder for one generation."""
+        return ToyStream(self)
+
+
+class ToyStream:
+    """Decodes token by token."""
+
+    def __init__(self, tokenizer: ToyTokenizer) -> None:
+        self._tokenizer = tokenizer
+
+    def push(self, token: int) -> str:
+        """Return the text of `token`."""
+        return self._tokenizer.decode([token])
+
+    def finish(self) -> str:
+        """Nothing is ever left over."""
+        return ""

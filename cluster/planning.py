@@ -1,0 +1,161 @@
+"""From what the command line asks for to a plan and a graph: the rest is chosen, or is an error."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import networkx as nx
+
+from chip.spec import SPECS, ChipSpec
+from cluster.errors import BadValue, DoesNotFit, UnknownName
+from cluster.model.spec import ModelSpec
+from cluster.partition import CONTEXT_BLOCK, Plan, partition, smallest
+from topology import parse
+
+NODE_CHIPS = 8  # chips of a fully connected node: the default topology, and the widest default tp
+
+
+@dataclass(frozen=True)
+class Request:
+    """The options of a plan as given; None is "choose"."""
+
+    chips: int | None = None
+    tp: int | None = None
+    pp: int | None = None
+    context: int = CONTEXT_BLOCK
+    topology: str | None = None
+    profile: str | None = None
+    links: tuple[str, ...] = ()
+    spec: str = "groqchip1"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A plan, the graph it runs on, and that graph's SPEC."""
+
+    plan: Plan
+    graph: nx.Graph
+    topology: str
+
+
+def choose(model: ModelSpec, request: Request) -> Choice:
+    """Fill in what the request leaves open.
+
+    Raises BadValue, UnknownName or TopologyError for what cannot be, DoesNotFit with what would.
+    """
+    plan = make_plan(model, chip_spec(request.spec), request)
+    topology = request.topology or default_topology(plan.chips, plan.tp)
+    graph = parse(topology, request.profile, link_overrides(request.links))
+    if graph.number_of_nodes() < plan.chips:
+        has, shape = graph.number_of_nodes(), f"{plan.pp} stages x tp {plan.tp}"
+        raise BadValue("--topology", topology, f"has {has} chips, {shape} needs {plan.chips}")
+    return Choice(plan, graph, topology)
+
+
+def chip_spec(name: str) -> ChipSpec:
+    """Return the chip generation of that name."""
+    if name not in SPECS:
+        raise UnknownName("chip", name, tuple(SPECS))
+    return SPECS[name]
+
+
+def link_overrides(texts: Sequence[str]) -> dict[str, object]:
+    """Read `field=value` pairs."""
+    pairs: dict[str, object] = {}
+    for text in texts:
+        field, equals, value = text.partition("=")
+        if not equals:
+            raise BadValue("--link", text, "write it as field=value, e.g. latency_cycles=300")
+        pairs[field.strip()] = value.strip()
+    return pairs
+
+
+def make_plan(model: ModelSpec, spec: ChipSpec, request: Request) -> Plan:
+    """Return the plan that was asked for, or the one with the fewest chips."""
+    try:
+        shapes = _shapes(model, request)
+        if shapes is None:
+            return smallest(model, spec, request.context, request.tp)
+        return _first_that_fits(model, spec, shapes, request.context)
+    except DoesNotFit as error:
+        advice = _what_would_fit(model, spec, request.context)
+        raise DoesNotFit(error.stage, error.needs_bytes, error.has_bytes, advice) from None
+
+
+def _shapes(model: ModelSpec, request: Request) -> list[tuple[int, int]] | None:
+    """(tp, pp) to try in order; None when neither the chips nor the stages are given."""
+    chips, tp, pp = request.chips, request.tp, request.pp
+    if tp and pp:
+        if chips not in (None, tp * pp):
+            raise BadValue("--chips", chips, f"--tp {tp} x --pp {pp} is {tp * pp} chips")
+        return [(tp, pp)]
+    if chips and (tp or pp):
+        option, given = ("--tp", tp) if tp else ("--pp", pp)
+        assert given
+        if chips % given:
+            raise BadValue("--chips", chips, f"must be a multiple of {option} {given}")
+        return [(tp, chips // tp)] if tp else [(chips // given, given)]
+    if chips:
+        return _factors(model, chips)
+    return [(width, pp) for width in _widths(model)] if pp else None
+
+
+def _widths(model: ModelSpec) -> list[int]:
+    return [tp for tp in range(1, model.heads + 1) if model.heads % tp == 0]
+
+
+def _factors(model: ModelSpec, chips: int) -> list[tuple[int, int]]:
+    """All tp x pp of exactly that many chips: the longest pipeline last within a node's width.
+
+    A wide tensor group shortens every layer, as long as all its chips are neighbours.
+    """
+
+    def shapes(count: int) -> list[tuple[int, int]]:
+        pairs = [(tp, count // tp) for tp in _widths(model) if count % tp == 0]
+        return [(tp, pp) for tp, pp in pairs if pp <= model.layers]
+
+    found = shapes(chips)
+    if found:
+        return sorted(found, key=lambda pair: (pair[0] > NODE_CHIPS, -pair[0]))
+    most = model.layers * model.heads
+    near = [n for n in (*range(chips, 0, -1), *range(chips, most + 1)) if n <= most and shapes(n)]
+    rule = f"must be tp x pp, tp one of {_widths(model)}, pp at most {model.layers}"
+    raise BadValue("--chips", chips, f"{rule}; try {near[0]}")
+
+
+def _first_that_fits(
+    model: ModelSpec, spec: ChipSpec, shapes: list[tuple[int, int]], context: int
+) -> Plan:
+    error: DoesNotFit | None = None
+    for tp, pp in shapes:
+        try:
+            return partition(model, spec, tp, pp, context)
+        except DoesNotFit as failed:
+            error = error or failed
+    assert error is not None
+    raise error
+
+
+def _what_would_fit(model: ModelSpec, spec: ChipSpec, context: int) -> str:
+    try:
+        plan = smallest(model, spec, context)
+    except DoesNotFit:
+        return f"no plan of {model.name} fits chip {spec.name}; lower --context {context}"
+    return f"what fits: --tp {plan.tp} --pp {plan.pp} ({plan.chips} chips) or more"
+
+
+def default_topology(chips: int, tp: int = 1) -> str:
+    """The topology of a plan that names none: a node, else the squarest torus, else a ring.
+
+    A torus whose one side is a multiple of tp keeps tensor groups on neighbouring chips.
+
+    >>> default_topology(6), default_topology(90, 3), default_topology(22)
+    ('node', 'torus:9x10', 'ring:22')
+    """
+    if chips <= NODE_CHIPS:
+        return "node"
+    sides = [(n, chips // n) for n in range(3, int(chips**0.5) + 1) if chips % n == 0]
+    if not sides:
+        return f"ring:{chips}"
+    along = [pair for pair in sides if pair[0] % tp == 0 or pair[1] % tp == 0]
+    small, large = (along or sides)[-1]
+    return f"torus:{small}x{large}"

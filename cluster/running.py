@@ -1,0 +1,185 @@
+"""One run: choose a plan, load a machine, generate, report."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from cluster.display import Bars, Stopwatch, show_text
+from cluster.errors import BadValue, PromptTooLong
+from cluster.files import check_writable, write_whole
+from cluster.ledger import Ledger
+from cluster.lower import Lowered, lower
+from cluster.machine import LINKING, LocalMachine, Machine
+from cluster.model.load import Model, load_model
+from cluster.placement import place
+from cluster.planning import Request, choose
+from cluster.process import peak_rss_bytes
+from cluster.report import Host, build_report
+from cluster.sampling import Sampling
+from cluster.session import Session
+from cluster.trace import trace
+
+NEW_TOKENS = 64  # at most, where --max-new-tokens is not given
+
+
+@dataclass(frozen=True)
+class Options:
+    """The command line of a run."""
+
+    model: str
+    prompt: str | None
+    raw: bool
+    prompt_ids: str | None
+    max_new_tokens: int | None
+    temperature: float
+    top_p: float
+    seed: int
+    chips: int | None
+    tp: int | None
+    pp: int | None
+    topology: str | None
+    profile: str | None
+    links: tuple[str, ...]
+    spec: str
+    weights: str
+    context: int
+    machine: str
+    chips_per_actor: int | None
+    address: str | None
+    trace: Path | None
+    report: Path | None
+    record: Path | None
+    as_json: bool
+
+    def check(self) -> "Options":
+        """Return self; raise BadValue for what can be seen to be wrong before any work."""
+        if (self.prompt is None) == (self.prompt_ids is None):
+            raise BadValue("--prompt", self.prompt or "", "give it or --prompt-ids, one of the two")
+        if self.weights != "fp16":
+            raise BadValue("--weights", self.weights, "only fp16 can be run so far")
+        for option in ("chips_per_actor", "address"):
+            value = getattr(self, option)
+            if value is not None and self.machine != "ray":
+                raise BadValue(f"--{option.replace('_', '-')}", value, "needs --machine ray")
+        for option in ("trace", "report", "record"):
+            check_writable(f"--{option}", getattr(self, option), option == "record")
+        return self
+
+    @property
+    def request(self) -> Request:
+        """The part that chooses a plan."""
+        names = {field.name for field in fields(Request)}
+        return Request(**{name: getattr(self, name) for name in names})
+
+
+def generate(options: Options, start: float, bars: Bars) -> dict[str, Any]:
+    """Plan, load, generate; returns the report. `start` is when the command began."""
+    watch = Stopwatch(start)
+    sampling = Sampling(options.temperature, options.top_p, options.seed)
+    watch.lap("import")
+    model = load_model(options.model, lambda done, total: bars.step("fetch", done, total))
+    watch.lap("model")
+    prompt = prompt_tokens(options, model)
+    choice = choose(model.spec, options.request)
+    count = new_tokens(options, len(prompt), choice.plan.context)
+    placement = place(choice.plan, choice.graph, choice.topology)
+    bars.step("lower", 0, 0)
+    lowered = lower(choice.plan, placement, choice.graph, model.weights)
+    watch.lap("lower")
+    machine = Ledger(make_machine(options, lowered))
+    try:
+        load(machine, lowered, bars, watch)
+        session = Session(lowered, machine)
+        tokens = session.generate(prompt, count, sampling, frozenset([model.tokenizer.eos]))
+        spoken = _listen(tokens, model, count, bars, quiet=options.as_json)
+        wall_s, memory = time.perf_counter() - start, peak_rss_bytes() + machine.worker_bytes()
+        host = Host(machine.name, machine.actors, watch.parts, wall_s, memory)
+    finally:
+        machine.close()
+    if options.trace:
+        write_whole(options.trace, trace(lowered, machine.entries[-1].name))
+    said = {
+        "model": model.spec.name,
+        "text": model.tokenizer.decode(spoken),
+        "prompt_ids": prompt,
+        "output_ids": spoken,
+    }
+    report = build_report(lowered, choice.topology, session, machine.entries, host)
+    return said | report
+
+
+def prompt_tokens(options: Options, model: Model) -> list[int]:
+    """The prompt's ids, from text or as given; raises BadValue for ids the model lacks."""
+    if options.prompt is not None:
+        return model.tokenizer.encode_prompt(options.prompt, options.raw)
+    text = options.prompt_ids or ""
+    try:
+        ids = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise BadValue("--prompt-ids", text, "must be numbers such as 1,2,3") from None
+    for token in ids:
+        if not 0 <= token < model.spec.vocab:
+            raise BadValue("--prompt-ids", token, f"must be 0 to {model.spec.vocab - 1}")
+    return ids
+
+
+def new_tokens(options: Options, prompt: int, context: int) -> int:
+    """How many tokens to generate; raises PromptTooLong. The last one needs no place."""
+    room = context + 1 - prompt
+    count = options.max_new_tokens or max(1, min(NEW_TOKENS, room))
+    if count > room:
+        raise PromptTooLong(prompt, count, context)
+    return count
+
+
+def make_machine(options: Options, lowered: Lowered) -> Machine:
+    """The machine that was asked for, not yet loaded."""
+    if options.machine == "local":
+        machine: Machine = LocalMachine()
+    else:
+        try:
+            from cluster.ray_machine import RayMachine
+        except ModuleNotFoundError as error:
+            raise BadValue("--machine", "ray", f"{error.name} is not installed") from None
+        machine = RayMachine(options.chips_per_actor or 1, options.address)
+    if options.record:
+        from cluster.record import Recorder
+
+        machine = Recorder(machine, lowered, options.record)
+    return machine
+
+
+def load(machine: Machine, lowered: Lowered, bars: Bars, watch: Stopwatch) -> None:
+    """Load a machine; time and show each part that it reports."""
+    part = ""
+
+    def progress(what: str, done: int, total: int) -> None:
+        nonlocal part
+        if part and what != part:
+            watch.lap(part)
+        part = what
+        bars.step(what, done, total)
+
+    machine.load(lowered, progress)
+    watch.lap(part or LINKING)
+    bars.step("prefill", 0, 0)
+
+
+def _listen(
+    tokens: Iterator[int], model: Model, count: int, bars: Bars, quiet: bool
+) -> list[int]:
+    """Collect the tokens; show their text as it comes unless told to be quiet."""
+    spoken: list[int] = []
+    stream = model.tokenizer.stream()
+    for token in tokens:
+        spoken.append(token)
+        if quiet:
+            bars.step("decode", len(spoken), count)
+        else:
+            bars.stop()
+            show_text(stream.push(token))
+    if not quiet:
+        show_text(stream.finish())
+    return spoken

@@ -122,8 +122,8 @@ class Chip:
 
     def finish(self) -> Launch:
         """End the launch: its cycles, and SHA-256 over packets, written SRAM and cycles."""
-        linked = self._running
-        if linked is None:
+        linked, state = self._running, self._state
+        if linked is None or state is None:
             raise ChipError(f"chip {self.number}: no launch has begun")
         digest = hashlib.sha256()
         for _, packet in sorted(self._packets):
@@ -131,6 +131,8 @@ class Chip:
         for index, low, high in linked.written:
             plane = self.sram.group(index)[low : high + 1, :, index % GROUP]
             digest.update(np.ascontiguousarray(plane).data)
+        for index, words in state.scattered:
+            digest.update(self.sram.read(index, words).tobytes())
         digest.update(str(linked.segment_end_cycles).encode())
         self._running = self._state = None
         return Launch(linked.end_cycle, linked.segment_end_cycles, digest.digest())

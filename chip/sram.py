@@ -61,5 +61,20 @@ class Sram:
         for row, vector in zip(np.repeat(address, tile, axis=1), vectors, strict=True):
             plane[row, lanes] = vector
 
+    def scatter_columns(self, index: int, address: Words, rows: npt.NDArray[Any]) -> None:
+        """Write fp16 rows [pairs, n, lanes] into slice pairs from `index` on.
+
+        `address` [pairs, n, tiles] is the word in each tile; later rows of a pair win.
+        """
+        if not (address == address[:, :, :1]).all():
+            for pair, (words, vectors) in enumerate(zip(address, rows, strict=True)):
+                planes = vectors.view(np.uint8).reshape(*vectors.shape, 2)
+                for byte in (0, 1):
+                    self.write_tiles(index + 2 * pair + byte, words, planes[..., byte])
+            return
+        dtype = rows.dtype
+        for pair, vectors in enumerate(rows):
+            self.typed(index + 2 * pair, dtype)[address[pair, :, 0]] = vectors
+
     def _lanes(self) -> Words:
         return np.arange(self.spec.lanes)

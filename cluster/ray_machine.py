@@ -7,7 +7,9 @@ launch, and nothing waits inside an actor.
 
 import os
 import shutil
+import signal
 import tempfile
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -81,12 +83,13 @@ class RayMachine:
         address = self._address or os.environ.get("RAY_ADDRESS")
         if address:
             try:
-                ray.init(address, runtime_env=_our_code(), **quiet)
+                with _undisturbed():
+                    ray.init(address, runtime_env=_our_code(), **quiet)
             except (ConnectionError, ValueError, RuntimeError, RayError) as error:
                 raise BadValue("--address", address, f"no Ray cluster answers ({error})") from None
             return
         self._folder = Path(tempfile.mkdtemp(prefix="lpu-ray-", dir="/tmp"))  # sockets: short paths
-        with _loopback():
+        with _loopback(), _undisturbed():
             ray.init(
                 "local",
                 include_dashboard=False,
@@ -208,13 +211,14 @@ class RayMachine:
     def close(self) -> None:
         """End the actors; also Ray, where we have started it."""
         actors, self._actors = self._actors, []
-        if ray.is_initialized():
-            for actor in actors:
-                ray.kill(actor)
-            if self._ours:
-                ray.shutdown()
-        if self._folder:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        with _undisturbed():
+            if ray.is_initialized():
+                for actor in actors:
+                    ray.kill(actor)
+                if self._ours:
+                    ray.shutdown()
+            if self._folder:
+                shutil.rmtree(self._folder, ignore_errors=True)
 
 
 @contextmanager
@@ -235,6 +239,22 @@ def _loopback() -> Iterator[None]:
             del os.environ[name]
         else:
             os.environ[name] = before[0]
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Hold back Ctrl-C: in the middle of Ray's start or end it would crash or leave processes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pressed = []
+    before = signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        raise KeyboardInterrupt
 
 
 def grouped(lowered: Lowered, pack: int) -> list[list[int]]:

@@ -10,7 +10,7 @@ from topology.fabric import Ints
 
 _FAR = 1 << 62
 # Only the latest gaps are kept: early ones are rarely large enough, and searching them costs time.
-GAPS_KEPT = 32
+GAPS_KEPT = 8
 
 
 class _Cable:
@@ -23,12 +23,13 @@ class _Cable:
         self.gaps: list[tuple[int, int]] = []
 
     def first_free(self, at: int, need: int) -> int:
-        if at < self.end and self.gaps:
+        """Return the first start from `at` on, which is before `end`."""
+        if self.gaps:
             for gap_end, gap_begin in self.gaps[bisect_right(self.gaps, (at + need - 1, _FAR)) :]:
                 begin = max(gap_begin, at)
                 if begin + need <= gap_end:
                     return begin
-        return max(at, self.end)
+        return self.end
 
     def take(self, at: int, need: int) -> None:
         if at >= self.end:
@@ -65,9 +66,11 @@ def first_fit(
         while not settled:
             settled = True
             for cable, shift in hops:
-                found = cable.first_free(begin + shift, need)
-                if found > begin + shift:
-                    begin, settled = found - shift, False
+                wanted = begin + shift
+                if wanted < cable.end:  # else it is free for good, the common case
+                    found = cable.first_free(wanted, need)
+                    if found > wanted:
+                        begin, settled = found - shift, False
         for cable, shift in hops:
             cable.take(begin + shift, need)
         start[i] = begin

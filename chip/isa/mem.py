@@ -49,11 +49,16 @@ def scatter(
 
 def _checked(
     sram: Sram, index: int, base: int, words: int, map: npt.NDArray[np.uint16]
-) -> npt.NDArray[np.int64]:
+) -> Words:
     offsets = map[:, :: sram.spec.superlane_lanes].astype(np.int64)
+    check_indirect(index, base, words, offsets)
+    return offsets + base
+
+
+def check_indirect(index: int, base: int, words: int, offsets: Words) -> None:
+    """Raise ChipError if an address from a map stream leaves its region."""
     if offsets.max(initial=0) >= words:
         raise ChipError(
             f"slice {index}: indirect address {int(offsets.max())} is outside the region of "
             f"{words} words at {base}; the map stream must stay inside the region"
         )
-    return offsets + base

@@ -82,9 +82,7 @@ def relocate(linked: Linked, program: Program) -> Linked:
     )
 
 
-def _finish(
-    program: Program, spec: ChipSpec, issues: list[Issue], parts: list[Window]
-) -> Linked:
+def _finish(program: Program, spec: ChipSpec, issues: list[Issue], parts: list[Window]) -> Linked:
     segments = _segments(issues, parts)
     count = 1 + max((max(levels, default=0) for levels in segments), default=0)
     ends = [0] * count
@@ -166,10 +164,10 @@ def _transfers(
 
 
 def _written(issues: list[Issue]) -> tuple[tuple[int, int, int], ...]:
-    """Merged (slice, first word, last word) of every write and scatter."""
+    """Merged (slice, first word, last word) of every direct write; indirect ones tell at run time."""
     spans: dict[int, list[tuple[int, int]]] = {}
     for issue in issues:
-        if issue.family == "mem.w":
+        if issue.op.name == "mem.write":
             spans.setdefault(issue.unit, []).append(words(issue))
     merged = []
     for index, ranges in sorted(spans.items()):

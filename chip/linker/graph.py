@@ -39,6 +39,8 @@ class State:
     sent: dict[int, Array] = field(default_factory=dict)
     shift: Sequence[int] = ()
     first: int = 0
+    # (slice, words) of every indirect write so far
+    scattered: list[tuple[int, Ints]] = field(default_factory=list)
 
 
 Fetch = Callable[[list[Array]], Array]

@@ -7,6 +7,7 @@ same instructions at the same relative cycles, and differ only in SRAM addresses
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -90,6 +91,7 @@ def _template(program: Program, spec: ChipSpec, part: Sequence[Issue], cycle: in
     check_accumulators(issues)
     graph = Graph(program, spec, issues, feeds, steps.builders(tiles))
     steps.write_groups(graph)
+    steps.scatter_groups(graph)
     for issue in issues:
         if issue.op.name not in ("mem.read", "mxm.lw", "mxm.iw"):
             graph.node(issue)
@@ -136,6 +138,7 @@ def _cuts(issues: list[Issue], spec: ChipSpec) -> list[int]:
     """First issues of the stretches."""
     last = np.array([completion(i, spec) - spec.superlanes for i in issues], np.int64)
     first = np.array([issue.cycle for issue in issues], np.int64)
+    _hold_loads(issues, last)
     quiet = np.maximum.accumulate(last)[:-1] < first[1:]
     cuts = [0]
     ends = _Ends(spec)
@@ -148,6 +151,17 @@ def _cuts(issues: list[Issue], spec: ChipSpec) -> list[int]:
         if not ends.cross(before, after):
             cuts.append(number)
     return cuts
+
+
+def _hold_loads(issues: list[Issue], last: Ints) -> None:
+    """A load is under way until the next install takes it; one never taken, for ever."""
+    install: dict[int, int] = {}
+    for number in range(len(issues) - 1, -1, -1):
+        issue = issues[number]
+        if issue.op.name == "mxm.iw":
+            install[issue.unit] = issue.last_cycle
+        elif issue.op.name == "mxm.lw":
+            last[number] = max(last[number], install.get(issue.unit, np.iinfo(np.int64).max))
 
 
 class _Ends:
@@ -216,6 +230,6 @@ def _same_overlaps(issues: Sequence[Issue], shift: tuple[int, ...]) -> bool:
         if len(boxes[unit]) > 1:
             for move in (0, 1):
                 spans = sorted((a + move * d, b + move * d) for d, (a, b) in boxes[unit].items())
-                if any(end >= start for (_, end), (start, _) in zip(spans, spans[1:], strict=False)):
+                if any(end >= start for (_, end), (start, _) in pairwise(spans)):
                     return False
     return True

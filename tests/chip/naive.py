@@ -17,7 +17,7 @@ import numpy.typing as npt
 from chip.isa import ALU_BASE, DTYPES, IMMEDIATE, NO_STREAM, NUMPY_TYPES, WIDTHS, Op, lookup
 from chip.isa.mxm import ADD
 from chip.program import Instruction, Program
-from chip.spec import EAST, SPECS, WEST
+from chip.spec import EAST, SPECS
 from chip.wire import unpack
 
 Bytes = npt.NDArray[np.uint8]
@@ -219,15 +219,13 @@ class Machine:
         return direction, slice(stream, stream + width), (along - self.cycle) % self.spec.positions
 
     def position(self, family: str, unit: int) -> int:
-        if family.startswith("mem"):
+        kind = family.partition(".")[0]
+        if kind == "mem":
             return self.spec.slice_position(unit)
-        if family == "vxm":
+        if kind == "vxm":
             return self.spec.vxm_position
-        if family == "sxm":
-            return self.spec.edge_position("sxm", unit // self.spec.sxm_queues)
-        if family.startswith("c2c"):
-            return self.spec.edge_position("c2c", WEST if unit % 2 else EAST)
-        return self.spec.edge_position("mxm", unit)
+        side = unit // self.spec.sxm_queues if kind == "sxm" else unit % 2
+        return self.spec.edge_position(kind, side)
 
 
 def product(x: Array, tile: Array, loaded: Array) -> Array:

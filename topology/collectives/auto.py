@@ -6,12 +6,12 @@ from topology.collectives.registry import ALGORITHMS
 from topology.errors import BadCollective
 
 # `auto` is meant to answer in seconds: what would take longer is left out if anything else is left.
-MAX_SECONDS = 3.0
+MAX_SECONDS = 1.5
 # A message takes about 100 bytes while it is timed: more than this would not fit 4 GiB.
 MAX_MESSAGES = 30_000_000
 # Seconds per message, measured on one core of a small machine: on arrays, and where messages of
 # several hops compete and are placed one by one (per hop).
-_ON_ARRAYS, _ONE_BY_ONE = 0.5e-6, 6e-6
+_ON_ARRAYS, _ONE_BY_ONE = 0.5e-6, 9e-6
 
 
 def fastest(job: Job) -> tuple[str, Engine]:

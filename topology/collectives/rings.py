@@ -23,7 +23,7 @@ def ring(job: Job) -> Engine:
     ways = 2 if job.ranks > 2 else 1
     chunks = ways * (job.chunks or job.stripes)
     engine = Engine(job, job.ranks * chunks, shares=chunks)
-    order = ring_order(job.fabric, job.chips)
+    order = ring_order(job.fabric, job.chips, _places(job))
     walks = [_Walk(engine, o, np.arange(way, chunks, ways)) for way, o in _ways(order, ways)]
     for step in range(_steps(job)):
         for walk in walks:
@@ -36,7 +36,7 @@ def ring_stepwise(job: Job) -> Engine:
     """One direction, chunk after chunk, a message only when all of the last one has arrived."""
     chunks = job.chunks or 1
     engine = Engine(job, job.ranks * chunks, shares=chunks)
-    order = ring_order(job.fabric, job.chips)
+    order = ring_order(job.fabric, job.chips, _places(job))
     for chunk in range(chunks):
         walk = _Walk(engine, order, np.array([chunk]), engine.end_cycle)
         for step in range(_steps(job)):
@@ -134,11 +134,17 @@ def _along(
 
 def _lattice(job: Job) -> tuple[int, ...]:
     """Return the axis sizes if the group is a whole lattice in row-major order."""
-    places = np.array([job.graph.nodes[chip]["coordinates"] for chip in job.chips])
-    sizes = tuple(int(extent) for extent in places.max(axis=0) + 1)
-    if not np.array_equal(places, np.array(list(np.ndindex(sizes)))):
+    places = _places(job)
+    sizes = () if places is None else tuple(int(extent) for extent in places.max(axis=0) + 1)
+    if not np.array_equal(np.asarray(places), np.array(list(np.ndindex(sizes)))):
         raise BadCollective(job.operation, "'dimension' needs a whole lattice", "use ring or auto")
     return sizes
+
+
+def _places(job: Job) -> Ints | None:
+    """Return the coordinates of all ranks, [P, axes]; None if they differ in length."""
+    places = [job.graph.nodes[chip].get("coordinates", ()) for chip in job.chips]
+    return np.array(places, np.int64) if len({len(place) for place in places}) == 1 else None
 
 
 def _steps(job: Job) -> int:
@@ -153,19 +159,43 @@ def _phase(job: Job, step: int) -> tuple[bool, int]:
     return (True, step + 1) if step < half else (False, step - half)
 
 
-def ring_order(fabric: Fabric, chips: tuple[int, ...]) -> Ints:
+def ring_order(fabric: Fabric, chips: tuple[int, ...], places: Ints | None = None) -> Ints:
     """Return ranks in an order in which neighbours are mostly linked.
 
-    A greedy walk that prefers the neighbour with the fewest ways on (Warnsdorff's rule), lowest
-    rank first; where it gets stuck it jumps to the lowest rank left.
+    The best of: as they are; a snake through `places` (coordinates, [P, axes]); a greedy walk.
+    """
+    number = np.arange(len(chips))
+    orders = [number] if places is None else [number, _snake(places)]
+    ids = np.array(chips, np.int64)
+
+    def linked(order: Ints) -> int:
+        return int((fabric.edges_between(ids[order], ids[np.roll(order, -1)]) >= 0).sum())
+
+    best = max(orders, key=linked)
+    if linked(best) >= len(chips) - 1:
+        return best
+    return max(best, _greedy(fabric, chips), key=linked)
+
+
+def _snake(places: Ints) -> Ints:
+    """Return rows in lexical order, every axis running back and forth."""
+    turned, parity = places.copy(), np.zeros(len(places), np.int64)
+    for axis in range(places.shape[1]):
+        turned[:, axis] = np.where(parity % 2, -places[:, axis], places[:, axis])
+        parity = parity + places[:, axis]
+    return np.lexsort(turned.T[::-1])
+
+
+def _greedy(fabric: Fabric, chips: tuple[int, ...]) -> Ints:
+    """Walk to the neighbour with the fewest ways on (Warnsdorff's rule), lowest rank first.
+
+    Where the walk gets stuck it jumps to the lowest rank left.
     """
     rank_of = {chip: rank for rank, chip in enumerate(chips)}
     near = [
         [rank_of[int(c)] for c in fabric.head[slice(*fabric.row[chip : chip + 2])] if c in rank_of]
         for chip in chips
     ]
-    if all((rank + 1) % len(chips) in near[rank] for rank in range(len(chips))):
-        return np.arange(len(chips))
     ways = [len(n) for n in near]
     left, here, order = dict.fromkeys(range(len(chips))), 0, []
     while left:

@@ -1,0 +1,93 @@
+"""Read this first: the whole product in a few seconds, arrow by arrow.
+
+    weights -> Plan -> Placement -> Program per chip (msgpack) -> Machine -> logits -> token
+"""
+
+import numpy as np
+import pytest
+
+from chip.program import Program
+from chip.spec import GROQCHIP1
+from chip.wire import pack, unpack
+from cluster.lower import Lowered, lower
+from cluster.machine import LocalMachine
+from cluster.model.reference import Reference
+from cluster.model.synthetic import tiny_weights
+from cluster.partition import partition
+from cluster.placement import place
+from cluster.sampling import Sampling
+from cluster.session import Session
+from topology import parse
+
+PROMPT = [1, 5, 9, 20, 3]
+
+
+@pytest.fixture(scope="module")
+def lowered() -> Lowered:
+    """Two layers of 4 heads on four chips in a ring: two stages of one layer, two heads a chip."""
+    weights = tiny_weights()
+    graph = parse("ring:4")
+    plan = partition(weights.spec, GROQCHIP1, tp=2, pp=2)
+    return lower(plan, place(plan, graph, "ring:4"), graph, weights)
+
+
+@pytest.fixture(scope="module")
+def machine(lowered) -> LocalMachine:
+    """Four chips in this process, their programs linked and their weights in SRAM."""
+    chips = LocalMachine()
+    chips.load(lowered, lambda _what, _done, _total: None)
+    return chips
+
+
+@pytest.fixture(scope="module")
+def reference() -> Reference:
+    """The same model in plain NumPy float32."""
+    return Reference(tiny_weights(), context=320)
+
+
+def test_chips_say_what_the_reference_says(lowered, machine, reference):
+    tokens = Session(lowered, machine).generate(PROMPT, 8, Sampling(), frozenset())
+    assert list(tokens) == reference.generate(PROMPT, 8)
+
+
+def test_logits_are_close_to_float32_at_every_step(lowered, machine, reference):
+    session = Session(lowered, machine)
+    reference.reset()
+    pairs = [(session.prefill(PROMPT), reference.forward(PROMPT))]
+    pairs += [(session.decode(token), reference.forward([token])) for token in (7, 80, 2)]
+    for ours, theirs in pairs:
+        assert np.abs(ours - theirs).max() < 0.05
+
+
+def test_a_chip_is_given_bytes_only(lowered):
+    for launch in lowered.launches.values():
+        assert sorted(launch.programs) == [0, 1, 2, 3]
+        for number, data in launch.programs.items():
+            program = unpack(data)
+            assert isinstance(program, Program) and program.chip == number
+            assert pack(program) == data
+
+
+def test_time_is_known_before_anything_runs(lowered, machine):
+    """The load has compared all programs with the schedule; a launch only confirms it."""
+    session = Session(lowered, machine)
+    session.prefill(PROMPT)
+    session.decode(7)
+    scheduled = {name: max(one.end_cycles.values()) for name, one in lowered.launches.items()}
+    assert session.decode_cycles == [scheduled["decode@320"]]
+    assert session.prefill_cycles == scheduled["prefill@320"] + scheduled["decode@320"]
+
+
+def test_the_same_plan_and_prompt_have_the_same_digest():
+    weights, graph = tiny_weights(), parse("full:1")
+    plan = partition(weights.spec, GROQCHIP1, tp=1, pp=1)
+    lowered = lower(plan, place(plan, graph, "full:1"), graph, weights)
+
+    def digest(prompt: list[int]) -> str:
+        fresh = LocalMachine()
+        fresh.load(lowered, lambda _what, _done, _total: None)
+        session = Session(lowered, fresh)
+        session.prefill(prompt)
+        return session.digest.hexdigest()
+
+    assert digest([3]) == digest([3]) != digest([4])

@@ -6,12 +6,14 @@ Equal instructions are stored once; a queue is a list of indices. What differs b
 run the same program, the chip and the start, stays outside the body.
 """
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, BinaryIO
 
 import msgpack
+import numpy as np
 
 from chip.errors import ProgramError
-from chip.isa import DTYPES, NO_STREAM, STREAM_CODES, lookup
+from chip.isa import DTYPES, NO_STREAM, NUMPY_TYPES, STREAM_CODES, lookup
 from chip.isa.sxm import ZERO
 from chip.program import ONCE, Instruction, Program, Region
 from chip.spec import SPECS
@@ -50,6 +52,18 @@ def body_of(data: bytes) -> bytes:
     """The part of a program's bytes that does not say which chip runs it, and from when."""
     body: bytes = _head(data)[4]
     return body
+
+
+def header_of(data: bytes) -> tuple[int, int]:
+    """(chip, start cycle) of a program; raises ProgramError."""
+    _, _, chip, start, _ = _head(data)
+    return _number(chip, 2**31, "chip"), _number(start, MAX_CYCLES, "start")
+
+
+def with_header(data: bytes, chip: int, start_cycle: int) -> bytes:
+    """The same program for another chip and start."""
+    head = [*_head(data)[:2], chip, start_cycle, _head(data)[4]]
+    return bytes(msgpack.packb(head))
 
 
 def _head(data: bytes) -> list[Any]:
@@ -184,3 +198,39 @@ def _check_instruction(instruction: Instruction, where: str, maps: int) -> int:
     if op.name == "icu.nop":
         return instruction.args[0]
     return instruction.span_cycles + 1
+
+
+# --- other data: what a recording consists of ----------------------------------------------------
+_ARRAY = 1  # msgpack extension type
+
+
+def pack_value(value: Any) -> bytes:
+    """Bytes of plain data: numbers, strings, bytes, lists, maps, and arrays of the chip's types."""
+    return bytes(msgpack.packb(value, default=_array_out, strict_types=False))
+
+
+def unpack_values(file: BinaryIO) -> Iterator[Any]:
+    """The values of a file that holds one after another; raises ProgramError where it is damaged."""
+    try:
+        size = 2**31 - 1
+        yield from msgpack.Unpacker(
+            file, ext_hook=_array_in, strict_map_key=False, max_buffer_size=size
+        )
+    except ProgramError:
+        raise
+    except Exception as error:
+        raise ProgramError(f"corrupt recording: {type(error).__name__}: {error}") from None
+
+
+def _array_out(value: Any) -> msgpack.ExtType:
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"{type(value).__name__} cannot be packed")
+    parts = [value.dtype.str, list(value.shape), np.ascontiguousarray(value).tobytes()]
+    return msgpack.ExtType(_ARRAY, msgpack.packb(parts))
+
+
+def _array_in(code: int, data: bytes) -> Any:
+    dtype, shape, content = msgpack.unpackb(data)
+    if code != _ARRAY or dtype not in {kind.str for kind in NUMPY_TYPES.values()}:
+        raise ProgramError(f"array of type {dtype!r}")
+    return np.frombuffer(content, dtype).reshape(shape)

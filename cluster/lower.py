@@ -5,8 +5,7 @@ cycle 0, and only the offset at which its input arrives differs.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from math import ceil
+from dataclasses import dataclass, field, replace
 
 import networkx as nx
 
@@ -17,15 +16,12 @@ from chip.kernels.shape import halves
 from chip.kernels.transfer import Hop, transfer
 from chip.program import Instruction, Program, Region, fill_queue
 from chip.schedule import Rows, Schedule
-from chip.wire import pack
+from chip.wire import pack, with_header
 from cluster.images import Array, stage_image
 from cluster.model.spec import Weights
 from cluster.partition import CONTEXT_BLOCK, Plan
 from cluster.placement import Placement
-from topology import ports, route
-
-Queues = dict[str, list[tuple[int, Instruction]]]
-
+from cluster.wires import Wires, exchange_of
 
 @dataclass(frozen=True)
 class Launch:
@@ -78,7 +74,7 @@ def launch_name(kind: str, context: int) -> str:
 def lower(plan: Plan, placement: Placement, graph: nx.Graph, weights: Weights) -> Lowered:
     """Schedule and encode every launch of a plan."""
     stages = _stages(plan)
-    wires = _Wires(graph)
+    wires = Wires(graph)
     launches = {}
     for context in range(CONTEXT_BLOCK, plan.context + 1, CONTEXT_BLOCK):
         for kind, tokens in (("decode", 1), ("prefill", plan.chunk)):
@@ -97,105 +93,103 @@ def _stages(plan: Plan) -> tuple[Stage, ...]:
     return tuple(cache[part.layers, part.head] for part in plan.stages)
 
 
-class _Wires:
-    """Routes and ports of the graph, as hops between chips."""
-
-    def __init__(self, graph: nx.Graph) -> None:
-        self.graph, self.ports = graph, ports(graph)
-
-    def hops(self, chips: tuple[int, ...]) -> list[tuple[int, int, int, int, int, int]]:
-        """(chip, port, next chip, its port, latency, interval) along a path of chips."""
-        found = []
-        for a, b in zip(chips, chips[1:], strict=False):
-            link = self.graph.edges[a, b]["link"]
-            interval = ceil(link.cycles_per_vector)
-            pair = (self.ports[a][b][0], self.ports[b][a][0])
-            found.append((a, pair[0], b, pair[1], link.latency_cycles, interval))
-        return found
-
-    def path(self, source: int, target: int) -> tuple[int, ...]:
-        return tuple(route(self.graph, source, target))
-
-    def cables(self) -> tuple[Cable, ...]:
-        """Every cable of the graph."""
-        found = []
-        for a, b, data in self.graph.edges(data=True):
-            link = data["link"]
-            for mine, theirs in zip(self.ports[a][b], self.ports[b][a], strict=True):
-                rate = link.cycles_per_vector
-                found.append(Cable(a, mine, b, theirs, link.latency_cycles, rate))
-        return tuple(found)
-
-
 @dataclass
-class _Exchange:
-    """All members' sums to all members, by direct transfers over the routes of one group."""
+class _Parts:
+    """What a chip does in a launch: members of schedules, each from an offset on."""
 
-    members: list[int]  # chips: the group's ranks, then those that only pass vectors on
-    routes: dict[tuple[int, int], tuple[Hop, ...]]
-    parts: list[Rows]
+    items: list[tuple[Schedule, int, int]] = field(default_factory=list)
 
-    def __call__(self, plan: Schedule, tokens: int, sources: list[Rows], ranks: list[int]) -> None:
-        for step in range(1, len(ranks)):  # each rank first to the next, then to the one after
-            for rank in ranks:
-                first = 0
-                for source in sources:
-                    count = source.buffer.region.vectors
-                    part = self.parts[rank]
-                    target = Rows(part.buffer, first)
-                    hops = self.routes[rank, (rank + step) % len(ranks)]
-                    transfer(plan, hops, source, target, count)
-                    first += count
+    @property
+    def start_cycle(self) -> int:
+        return min(offset + plan.first_cycle(member) for plan, member, offset in self.items)
+
+    @property
+    def end_cycle(self) -> int:
+        return max(offset + plan.member_end_cycles[member] for plan, member, offset in self.items)
+
+    def key(self, numbers: "_Numbers") -> tuple[object, ...]:
+        """Equal for chips that do the same from their own starts on."""
+        start = self.start_cycle
+        return tuple((numbers(plan, member), offset - start) for plan, member, offset in self.items)
+
+    def queues(self) -> dict[str, tuple[Instruction, ...]]:
+        start = self.start_cycle
+        placed: dict[str, list[tuple[int, Instruction]]] = {}
+        for plan, member, offset in self.items:
+            for queue, instructions in plan.placed[member].items():
+                shifted = [(cycle + offset - start, i) for cycle, i in instructions]
+                placed.setdefault(queue, []).extend(shifted)
+        return {name: fill_queue(mine, name) for name, mine in sorted(placed.items())}
 
 
-def _exchange(wires: _Wires, group: tuple[int, ...], stage: Stage) -> _Exchange:
-    members = list(group)
-    routes = {}
-    for a, source in enumerate(group):
-        for b, target in enumerate(group):
-            if a != b:
-                path = wires.hops(wires.path(source, target))
-                members += [hop[2] for hop in path if hop[2] not in members]
-                routes[a, b] = tuple(
-                    Hop(members.index(p), port, members.index(q), other, latency, interval)
-                    for p, port, q, other, latency, interval in path
-                )
-    parts = [Rows(stage.memory[f"part{rank}"]) for rank in range(len(group))] if routes else []
-    return _Exchange(members, routes, parts)
+class _Numbers:
+    """Numbers what members of schedules do, equal things alike."""
+
+    def __init__(self) -> None:
+        self._contents: dict[tuple[object, ...], int] = {}
+        self._members: dict[tuple[int, int], int] = {}
+
+    def __call__(self, plan: Schedule, member: int) -> int:
+        key = (id(plan), member)
+        if key not in self._members:
+            content = plan.content(member)
+            self._members[key] = self._contents.setdefault(content, len(self._contents))
+        return self._members[key]
 
 
 def _launch(
     plan: Plan,
     placement: Placement,
     stages: tuple[Stage, ...],
-    wires: _Wires,
+    wires: Wires,
     name: str,
     tokens: int,
     context: int,
 ) -> Launch:
-    queues: dict[int, Queues] = {}
-    ends: dict[int, int] = {}
+    parts = _compose(placement, stages, wires, tokens, context)
+    holder = {chip: number for number, group in enumerate(placement) for chip in group}
+    bodies: dict[tuple[object, ...], bytes] = {}
+    numbers = _Numbers()
+    programs = {}
+    for chip, part in sorted(parts.items()):
+        number = holder.get(chip)
+        stage = None if number is None else stages[number]
+        key = (id(stage), number == 0, *part.key(numbers))
+        if key not in bodies:
+            bodies[key] = pack(_program(plan, stage, number == 0, part, tokens, context))
+        programs[chip] = with_header(bodies[key], chip, part.start_cycle)
+    return Launch(name, tokens, context, programs, {c: p.end_cycle for c, p in parts.items()})
+
+
+def _compose(
+    placement: Placement,
+    stages: tuple[Stage, ...],
+    wires: Wires,
+    tokens: int,
+    context: int,
+) -> dict[int, _Parts]:
+    """Stages one after another, each from the cycle at which its input is there."""
+    parts: dict[int, _Parts] = {}
     cache: dict[tuple[int, str], tuple[Schedule, str]] = {}
     offset = 0
     for number, group in enumerate(placement):
         stage = stages[number]
-        exchange = _exchange(wires, group, stage)
+        exchange = exchange_of(wires, group, stage)
         key = (id(stage), repr(exchange.routes))
         if key not in cache:
             cache[key] = stage.schedule(tokens, context // CONTEXT_BLOCK, exchange)
         schedule, result = cache[key]
-        _merge(schedule, exchange.members, offset, queues, ends)
+        for member in schedule.placed:
+            mine = parts.setdefault(exchange.members[member], _Parts())
+            mine.items.append((schedule, member, offset))
         offset += schedule.end_cycle
         if number + 1 < len(placement):
-            after = placement[number + 1]
-            boundary = _boundary(stage, result, stages[number + 1], group, after, wires, tokens, offset)
-            _merge(boundary, None, 0, queues, ends)
-            offset = boundary.end_cycle
-    programs = {
-        chip: pack(_program(plan, placement, stages, chip, queues[chip], tokens, context))
-        for chip in sorted(queues)
-    }
-    return Launch(name, tokens, context, programs, ends)
+            route = group, placement[number + 1]
+            boundary = _boundary(stage, result, stages[number + 1], *route, wires, tokens)
+            for chip in boundary.placed:
+                parts.setdefault(chip, _Parts()).items.append((boundary, chip, offset))
+            offset += boundary.end_cycle
+    return parts
 
 
 def _boundary(
@@ -204,70 +198,35 @@ def _boundary(
     following: Stage,
     group: tuple[int, ...],
     after: tuple[int, ...],
-    wires: _Wires,
+    wires: Wires,
     tokens: int,
-    offset: int,
 ) -> Schedule:
     """x of each rank to the same rank of the next stage; members are chips."""
     plan = Schedule(stage.spec)
     count = stage.shape.hidden.count * tokens
     for source, target in zip(group, after, strict=True):
         hops = tuple(Hop(*hop) for hop in wires.hops(wires.path(source, target)))
-        rows = Rows(stage.memory[result]), Rows(following.memory["x0"])
-        transfer(plan, hops, *rows, count, offset)
+        transfer(plan, hops, Rows(stage.memory[result]), Rows(following.memory["x0"]), count)
     return plan
 
 
-def _merge(
-    schedule: Schedule,
-    members: list[int] | None,
-    offset: int,
-    queues: dict[int, Queues],
-    ends: dict[int, int],
-) -> None:
-    """Add a schedule's instructions, `offset` cycles later, to its chips' queues."""
-    for member, placed in schedule.placed.items():
-        chip = member if members is None else members[member]
-        mine = queues.setdefault(chip, {})
-        for queue, instructions in placed.items():
-            shifted = [(cycle + offset, instruction) for cycle, instruction in instructions]
-            mine.setdefault(queue, []).extend(shifted)
-        ends[chip] = max(ends.get(chip, 0), offset + schedule.member_end_cycles[member])
-
-
 def _program(
-    plan: Plan,
-    placement: Placement,
-    stages: tuple[Stage, ...],
-    chip: int,
-    queues: Queues,
-    tokens: int,
-    context: int,
+    plan: Plan, stage: Stage | None, first: bool, part: _Parts, tokens: int, context: int
 ) -> Program:
-    start = min(cycle for placed in queues.values() for cycle, _ in placed)
-    filled = {
-        name: fill_queue([(cycle - start, i) for cycle, i in placed], name)
-        for name, placed in sorted(queues.items())
-    }
-    number = next((n for n, group in enumerate(placement) if chip in group), None)
-    if number is None:
-        return Program(chip, plan.spec.name, start, filled, MAPS)
-    stage = stages[number]
-    return Program(
-        chip,
-        plan.spec.name,
-        start,
-        filled,
-        MAPS,
-        _inputs(stage, number, tokens, context // CONTEXT_BLOCK),
-        _outputs(stage, tokens),
-        _constants(stage),
+    bare = Program(0, plan.spec.name, 0, part.queues(), MAPS)
+    if stage is None:
+        return bare
+    return replace(
+        bare,
+        inputs=_inputs(stage, first, tokens, context // CONTEXT_BLOCK),
+        outputs=_outputs(stage, tokens),
+        constants=_constants(stage),
     )
 
 
-def _inputs(stage: Stage, number: int, tokens: int, blocks: int) -> dict[str, Region]:
+def _inputs(stage: Stage, first: bool, tokens: int, blocks: int) -> dict[str, Region]:
     rows = {"cos": tokens, "sin": tokens, "mask": blocks * tokens, "maps": max(tokens, 8)}
-    if number == 0:
+    if first:
         rows["x0"] = stage.shape.hidden.count * tokens
     return {name: stage.view(name, count).region for name, count in rows.items()}
 

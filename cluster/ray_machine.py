@@ -8,6 +8,7 @@ launch, and nothing waits inside an actor.
 import os
 import shutil
 import signal
+import socket
 import tempfile
 import threading
 from collections import deque
@@ -38,7 +39,7 @@ from cluster.machine import (
 
 OBJECT_STORE_BYTES = 256 << 20
 WEIGHT_CALL_BYTES, WEIGHT_FLIGHT_BYTES = 4 << 20, 64 << 20  # of one call; of all unfinished ones
-WAVE_TIMEOUT_S = 300.0
+WAVE_TIMEOUT_S, KNOCK_TIMEOUT_S = 300.0, 10.0
 Constant = tuple[int, Region, Array]
 
 
@@ -83,10 +84,11 @@ class RayMachine:
         address = self._address or os.environ.get("RAY_ADDRESS")
         if address:
             try:
+                _knock(address)
                 with _undisturbed():
                     ray.init(address, runtime_env=_our_code(), **quiet)
-            except (ConnectionError, ValueError, RuntimeError, RayError) as error:
-                raise BadValue("--address", address, f"no Ray cluster answers ({error})") from None
+            except (OSError, ValueError, RuntimeError, RayError) as error:
+                raise BadValue("--address", address, f"no Ray cluster there: {error}") from None
             return
         self._folder = Path(tempfile.mkdtemp(prefix="lpu-ray-", dir="/tmp"))  # sockets: short paths
         with _loopback(), _undisturbed():
@@ -289,6 +291,13 @@ def chunks(
             yield group, held.pop(group)
             sizes[group] = 0
     yield from held.items()
+
+
+def _knock(address: str) -> None:
+    """Raise OSError when nothing listens at `host:port`; Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=KNOCK_TIMEOUT_S).close()
 
 
 def _our_code() -> dict[str, Any]:

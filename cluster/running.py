@@ -16,6 +16,7 @@ from cluster.model.load import Model, load_model
 from cluster.placement import place
 from cluster.planning import Request, choose
 from cluster.process import peak_rss_bytes
+from cluster.record import Recorder
 from cluster.report import Host, build_report
 from cluster.sampling import Sampling
 from cluster.session import Session
@@ -88,7 +89,9 @@ def generate(options: Options, start: float, bars: Bars) -> dict[str, Any]:
     bars.step("lower", 0, 0)
     lowered = lower(choice.plan, placement, choice.graph, model.weights)
     watch.lap("lower")
-    machine = Ledger(make_machine(options, lowered))
+    bare = make_machine(options)
+    recorder = Recorder(bare, options.record) if options.record else None
+    machine = Ledger(recorder or bare)
     try:
         load(machine, lowered, bars, watch)
         session = Session(lowered, machine)
@@ -96,6 +99,8 @@ def generate(options: Options, start: float, bars: Bars) -> dict[str, Any]:
         spoken = _listen(tokens, model, count, bars, quiet=options.as_json)
         wall_s, memory = time.perf_counter() - start, peak_rss_bytes() + machine.worker_bytes()
         host = Host(machine.name, machine.actors, watch.parts, wall_s, memory)
+        if recorder:
+            recorder.commit()
     finally:
         machine.close()
     if options.trace:
@@ -134,21 +139,15 @@ def new_tokens(options: Options, prompt: int, context: int) -> int:
     return count
 
 
-def make_machine(options: Options, lowered: Lowered) -> Machine:
+def make_machine(options: Options) -> Machine:
     """The machine that was asked for, not yet loaded."""
     if options.machine == "local":
-        machine: Machine = LocalMachine()
-    else:
-        try:
-            from cluster.ray_machine import RayMachine
-        except ModuleNotFoundError as error:
-            raise BadValue("--machine", "ray", f"{error.name} is not installed") from None
-        machine = RayMachine(options.chips_per_actor or 1, options.address)
-    if options.record:
-        from cluster.record import Recorder
-
-        machine = Recorder(machine, lowered, options.record)
-    return machine
+        return LocalMachine()
+    try:
+        from cluster.ray_machine import RayMachine
+    except ModuleNotFoundError as error:
+        raise BadValue("--machine", "ray", f"{error.name} is not installed") from None
+    return RayMachine(options.chips_per_actor or 1, options.address)
 
 
 def load(machine: Machine, lowered: Lowered, bars: Bars, watch: Stopwatch) -> None:

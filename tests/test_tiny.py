@@ -1,6 +1,6 @@
 """Read this first: the whole product in a few seconds, arrow by arrow.
 
-    weights -> Plan -> Placement -> Program per chip (msgpack) -> Machine -> logits -> token
+Weights -> Plan -> Placement -> Program per chip (msgpack) -> Machine -> logits -> token.
 """
 
 import numpy as np
@@ -79,9 +79,9 @@ def test_time_is_known_before_anything_runs(lowered, machine):
 
 
 def test_the_same_plan_and_prompt_have_the_same_digest():
-    weights, graph = tiny_weights(), parse("full:1")
+    weights, graph = tiny_weights(), parse("node")
     plan = partition(weights.spec, GROQCHIP1, tp=1, pp=1)
-    lowered = lower(plan, place(plan, graph, "full:1"), graph, weights)
+    lowered = lower(plan, place(plan, graph, "node"), graph, weights)
 
     def digest(prompt: list[int]) -> str:
         fresh = LocalMachine()

@@ -9,7 +9,7 @@ from chip.errors import HazardError
 from chip.linker import order
 from chip.linker.graph import State, Step
 from chip.linker.timeline import Issue, check_memory, timeline, words
-from chip.linker.windows import Window, completion, windows
+from chip.linker.windows import Known, Window, completion, windows
 from chip.program import Program
 from chip.spec import SPECS, ChipSpec
 
@@ -53,15 +53,19 @@ class Linked:
     instructions: int
 
 
-def link(program: Program) -> Linked:
-    """Check a program against the chip's contract and resolve it; raises HazardError."""
+def link(program: Program, known: Known | None = None) -> Linked:
+    """Check a program against the chip's contract and resolve it; raises HazardError.
+
+    `known` holds the stretches of programs linked before, and is added to.
+    """
+    known = {} if known is None else known
     spec = SPECS[program.spec]
     issues = timeline(program, spec)
     check_memory(issues, program, spec)
     try:
-        parts = windows(program, spec, issues, cut=True)
+        parts = windows(program, spec, issues, cut=True, known=known)
     except HazardError:  # weights or sums may live on across a cut; as a whole it says what is so
-        parts = windows(program, spec, issues, cut=False)
+        parts = windows(program, spec, issues, cut=False, known=known)
     return _finish(program, spec, issues, parts)
 
 

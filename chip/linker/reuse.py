@@ -1,21 +1,25 @@
 """Linking many programs of which some are equal but for their chip and start cycle."""
 
 import hashlib
+from dataclasses import replace
 
 from chip.linker import Linked, link, relocate
-from chip.wire import body_of, unpack
+from chip.linker.windows import Known
+from chip.wire import body_of, header_of, unpack
 
 
 class Linker:
     """Links programs; those that differ only in chip and start cycle are linked once."""
 
     def __init__(self) -> None:
-        self._known: dict[bytes, Linked] = {}
+        self._programs: dict[bytes, Linked] = {}
+        self._stretches: Known = {}
 
     def __call__(self, data: bytes) -> Linked:
         """Return the linked program; raises the chip package's errors."""
-        program = unpack(data)
         key = hashlib.sha256(body_of(data)).digest()
-        if key not in self._known:
-            self._known[key] = link(program)
-        return relocate(self._known[key], program)
+        if key not in self._programs:
+            self._programs[key] = link(unpack(data), self._stretches)
+        linked = self._programs[key]
+        chip, start = header_of(data)
+        return relocate(linked, replace(linked.program, chip=chip, start_cycle=start))

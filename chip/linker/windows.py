@@ -38,6 +38,9 @@ class Template:
         return self.graph.nodes[node].step
 
 
+Known = dict[tuple[object, ...], list[Template]]
+
+
 @dataclass(frozen=True)
 class Window:
     """One stretch of a program: its template, first issue and cycle, and address shifts."""
@@ -48,17 +51,22 @@ class Window:
     shift: tuple[int, ...]
 
 
-def windows(program: Program, spec: ChipSpec, issues: list[Issue], cut: bool) -> list[Window]:
-    """Link the stretches of a program, equal ones once; one stretch unless `cut`."""
+def windows(
+    program: Program, spec: ChipSpec, issues: list[Issue], cut: bool, known: Known
+) -> list[Window]:
+    """Link the stretches of a program, equal ones once; one stretch unless `cut`.
+
+    `known` keeps the templates, so that other programs can share them.
+    """
     bounds = _cuts(issues, spec) if cut else [0]
     ranges = constant_ranges(program)
-    known: dict[tuple[object, ...], list[Template]] = {}
     names: dict[Instruction, tuple[object, ...]] = {}
     found = []
     for start, stop in zip(bounds, [*bounds[1:], len(issues)], strict=True):
         part = issues[start:stop]
         cycle = part[0].cycle if cut and part else 0
-        key = tuple((i.queue, i.cycle - cycle, *_nameless(i.instruction, names)) for i in part)
+        alike = ((i.queue, i.cycle - cycle, *_nameless(i.instruction, names)) for i in part)
+        key = (program.spec, program.maps, *alike)
         for template in known.get(key, ()):
             shift = _shift(template, part, ranges)
             if shift is not None:

@@ -9,6 +9,7 @@ from typing import Any
 import numba
 import numpy as np
 
+from chip.numerics.cache import cached
 from chip.numerics.elementary import (
     LEAST,
     MAGIC,
@@ -116,7 +117,7 @@ def _half_bits_loop(x: Any, out: Any) -> None:
 def _over_arrays(loop: Any, result: Any) -> Any:
     """Compile a loop; return a function of float32 arrays of any shape."""
     arrays = (types.Array(types.float32, 1, "C", readonly=True), types.Array(result, 1, "C"))
-    kernel = numba.njit(types.void(*arrays), nogil=True, cache=True, error_model="numpy")(loop)
+    kernel = cached(loop, types.void(*arrays))
     dtype = np.dtype(str(result))
 
     def function(x: Any) -> Any:

@@ -1,8 +1,7 @@
-"""LLVM vector code for the inner loops of `chip.numerics.compiled`, as numba intrinsics.
+"""LLVM vector code for the inner loops of `chip.numerics.passes`, as numba intrinsics.
 
 Written out because the automatic vectoriser takes the vector length from the widest type, the
 float64 sum, and converts four numbers at a time. LLVM splits these vectors to what the host has.
-A change here does not invalidate numba's cache of `compiled.py`: remove its __pycache__.
 """
 
 from typing import Any

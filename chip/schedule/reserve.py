@@ -226,6 +226,15 @@ class Schedule:
         self.events += [(label, a + offset, b + offset) for label, a, b in part.events]
         self.end_cycle = max(self.end_cycle, offset + part.end_cycle)
 
+    def first_cycle(self, member: int) -> int:
+        """Cycle of a member's first instruction."""
+        return min(cycle for placed in self.placed[member].values() for cycle, _ in placed)
+
+    def content(self, member: int) -> tuple[object, ...]:
+        """All a member does: equal for members, of this or other schedules, that do the same."""
+        queues = sorted(self.placed[member].items())
+        return tuple((name, tuple(mine)) for name, mine in queues)
+
     def program(self, member: int, template: Program) -> Program:
         """The program of one member: its queues filled in, all else as in `template`."""
         queues = {

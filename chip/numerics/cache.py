@@ -1,0 +1,18 @@
+"""Compile kernels and keep them on disk, for exactly these sources and this kind of processor."""
+
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numba
+
+# numba looks only at the file of the kernel itself to tell whether a cached one is stale. With the
+# whole package in the name, a change to any part of a kernel makes it another kernel.
+_SOURCES = sorted(Path(__file__).parent.glob("*.py"))
+_FINGERPRINT = zlib.crc32(b"".join(path.read_bytes() for path in _SOURCES))
+
+
+def cached(function: Any, signature: Any) -> Any:
+    """Return a function compiled for one signature; it runs without the GIL."""
+    function.__qualname__ += f"_{_FINGERPRINT:08x}"
+    return numba.njit(signature, nogil=True, cache=True, error_model="numpy")(function)

@@ -28,7 +28,7 @@ class RunDigest:
         for chip in sorted(digests):
             self._hash.update(digests[chip])
             for _, values in sorted(outputs.get(chip, {}).items()):
-                self._hash.update(np.ascontiguousarray(values))
+                self._hash.update(np.ascontiguousarray(values).data)
         self._hash.update(str(end_cycle).encode())
 
     def hexdigest(self) -> str:

@@ -100,7 +100,7 @@ def read_board(folder: Path) -> Board:
     (body,) = bodies
     if body["spec"] not in SPECS:
         raise ProgramError(f"a recording of unknown chip {body['spec']!r}", str(folder))
-    cables = [Cable(*ends, Fraction(p, q)) for *ends, p, q in body["cables"]]
+    cables = [Cable(a, i, b, j, n, Fraction(p, q)) for a, i, b, j, n, p, q in body["cables"]]
     return Board(body["spec"], tuple(cables), body["launches"])
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cluster.errors import PromptTooLong
-from cluster.images import lay
+from cluster.images import Array, lay
 from cluster.lower import Lowered, launch_name
-from cluster.machine import Array, Digest, Machine
+from cluster.machine import Digest, Machine
 from cluster.partition import CONTEXT_BLOCK, share
 from cluster.rotary import rotary_rows
 from cluster.sampling import Sampling

@@ -5,6 +5,7 @@ block of 320 tokens is installed as columns and identity rows stream through it,
 Rows of scores and probabilities are (block, head, token); lanes are the 320 tokens of a block.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from chip.kernels.lanes import RUN_LIMIT, reduce_lanes
@@ -198,7 +199,6 @@ def exponentials(
         loops = run(count)
         chain = Chain(plan.spec, "attention: exp", member)
         peak = chain.vxm("to_f32", Rows(top), loops=loops)
-        # x - max as -(max - x) would round alike; the subtraction itself is exact enough in fp32
         value = chain.vxm("sub", Rows(masked, block * count), peak)
         value = chain.vxm("exp", value)
         for buffer in out:
@@ -217,10 +217,9 @@ def normalisers(
     out: Buffer,
 ) -> None:
     """out[pack, token] = 1 / sum of probabilities, in the lanes of each head of the pack."""
-    words = heads.head_lanes // COLUMN_PAIRS
     for pack in range(heads.packs):
         chain = Chain(plan.spec, "attention: sums", member)
-        passes = _pack_passes(heads, pack, tokens, blocks, weights, lambda _h, _b: (ones, 0), words)
+        passes = _pack_passes(heads, pack, tokens, blocks, weights, lambda _h, _b: (ones, 0))
         (flow,) = matmul(chain, EAST, passes)
         total = chain.vxm("max", flow, SMALLEST_SUM)
         chain.write(chain.vxm("recip", total), Rows(out, pack * tokens))
@@ -247,13 +246,25 @@ def weighted_values(
 
     for pack in range(heads.packs):
         chain = Chain(plan.spec, "attention: weighted values", member)
-        passes = _pack_passes(heads, pack, tokens, blocks, weights, place, words)
+        passes = _pack_passes(heads, pack, tokens, blocks, weights, place)
         (flow,) = matmul(chain, WEST, passes)
         chain.write(flow, Rows(out, pack * tokens))
         plan.place(chain)
 
 
-def _pack_passes(heads, pack, tokens, blocks, weights, place, words):  # type: ignore[no-untyped-def]
+def _pack_passes(
+    heads: Heads,
+    pack: int,
+    tokens: int,
+    blocks: int,
+    weights: Buffer,
+    place: Callable[[int, int], tuple[Buffer, int]],
+) -> list[Pass]:
+    """Passes that add up, head by head and block by block, each head in its own columns.
+
+    `place(head, block)` is the buffer and word of the head's columns.
+    """
+    words = heads.head_lanes // COLUMN_PAIRS
     inside = range(pack * heads.per_pack, min((pack + 1) * heads.per_pack, len(heads.kv_of)))
     steps = [(head, block) for head in inside for block in range(blocks)]
     passes = []

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from chip.kernels import attention, pointwise
+from chip.kernels.attention import Heads
 from chip.kernels.matmul import Pass, matmul
 from chip.kernels.memory import Memory
 from chip.kernels.shape import (
@@ -249,7 +250,10 @@ class Stage:
 
         self._multiply(plan, member, f"{layer}.v", "xn1", tokens, store)
 
-    def _softmax(self, plan, member, layer, heads, tokens, blocks):  # type: ignore[no-untyped-def]
+    def _softmax(
+        self, plan: Schedule, member: int, layer: int, heads: Heads, tokens: int, blocks: int
+    ) -> None:
+        """Scores, probabilities and their weighted sum of values; V is transposed meanwhile."""
         buffer = self.memory
         count = len(heads.kv_of)
         total = count * tokens

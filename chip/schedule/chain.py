@@ -159,7 +159,8 @@ class Chain:
         if loops is None:
             raise ProgramError(f"{self.label}: vxm.{op} needs loops")
         cycle = self._meet(flows, position) if flows else at
-        args, needs, names = [0] * len(spec.operands), {}, []
+        args, names = [0] * len(spec.operands), []
+        needs: dict[int, tuple[int, int]] = {}
         for index, operand in zip(spec.sources, operands, strict=True):
             if isinstance(operand, Rows):
                 operand = self.arrive(operand, position, cycle, loops)

@@ -88,8 +88,7 @@ def test_chips_that_only_pass_vectors_on_have_programs_of_their_own():
     assert local_outcome(*THROUGH).decode_cycles > local_outcome(2, 1, "node").decode_cycles
 
 
-@pytest.mark.parametrize("pack", [1, 2, 3])
-@pytest.mark.parametrize("plan", [(2, 2, "ring:4"), THROUGH], ids=str)
+@pytest.mark.parametrize("plan, pack", [(PLANS[3], 1), (PLANS[3], 3), (THROUGH, 2)], ids=str)
 def test_groups_of_chips_give_equal_bits_and_cycles(plan, pack, keep_backend):
     machine = HostMachine(pack)
     machine.load(lowered(*plan), no_progress)

@@ -1,8 +1,8 @@
 """Every logit comes out of the instructions: change any kernel and the logits change.
 
 In each kernel of a decode program, and for each unit the kernel uses, one operand of one
-instruction of one chip is changed: an address, a lane map or a stream. Then the linker refuses the program, or
-the launch fails, or the logits differ.
+instruction of one chip is changed: an address, a lane map or a stream. Then the linker refuses
+the program, or the launch fails, or the logits differ.
 """
 
 from collections import defaultdict

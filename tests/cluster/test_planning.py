@@ -1,0 +1,75 @@
+"""What the options leave open is chosen; what cannot be is an error."""
+
+from dataclasses import replace
+
+import pytest
+
+from cluster.errors import BadValue, DoesNotFit, UnknownName
+from cluster.model.spec import named_spec
+from cluster.model.synthetic import TINY
+from cluster.planning import Request, choose, default_topology
+
+SMOLLM2 = named_spec("smollm2")
+
+
+def chosen(model, **options) -> tuple[int, int, str]:
+    found = choose(model, Request(**options))
+    return found.plan.tp, found.plan.pp, found.topology
+
+
+def test_without_options_the_fewest_chips_that_fit_are_taken():
+    assert chosen(TINY) == (1, 1, "node")
+    assert chosen(SMOLLM2) == (1, 2, "node")
+    assert chosen(SMOLLM2, tp=3) == (3, 1, "node")
+
+
+def test_chips_are_spread_as_asked():
+    assert chosen(SMOLLM2, chips=6) == (3, 2, "node")
+    assert chosen(SMOLLM2, chips=6, tp=1) == (1, 6, "node")
+    assert chosen(SMOLLM2, chips=90, pp=30) == (3, 30, "torus:9x10")
+    assert chosen(SMOLLM2, pp=1) == (3, 1, "node")
+    assert chosen(SMOLLM2, tp=3, pp=2, topology="ring:9") == (3, 2, "ring:9")
+
+
+def test_the_default_topology_has_exactly_the_chips_of_the_plan():
+    assert default_topology(1) == default_topology(8) == "node"
+    assert default_topology(9, 3) == "torus:3x3"
+    assert default_topology(11) == "ring:11"
+    assert default_topology(270, 9) == "torus:15x18"
+
+
+@pytest.mark.parametrize("options", [{"chips": 1}, {"tp": 1, "pp": 1}])
+def test_what_would_fit_is_said(options):
+    with pytest.raises(DoesNotFit, match=r"stage 0 needs .* what fits: --tp 1 --pp 2 \(2 chips\)"):
+        choose(SMOLLM2, Request(**options))
+
+
+def test_a_model_that_fits_nowhere_is_said_to():
+    huge = replace(TINY, name="huge", ffn=5_000_000)
+    with pytest.raises(DoesNotFit, match="no plan of huge fits chip groqchip1"):
+        choose(huge, Request())
+
+
+def test_links_can_be_changed():
+    found = choose(TINY, Request(tp=2, links=("latency_cycles=300",), profile="isca22"))
+    assert found.graph.edges[0, 1]["link"].latency_cycles == 300
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"chips": 31}, "try 30"),
+        ({"tp": 2}, "must divide the 9 heads"),
+        ({"chips": 5, "pp": 2}, "multiple of --pp 2"),
+        ({"topology": "full:1"}, "full:1"),
+        ({"context": 8193}, "8192"),
+    ],
+)
+def test_what_cannot_be_is_refused(options, message):
+    with pytest.raises((BadValue, Exception), match=message):
+        choose(SMOLLM2, Request(**options))
+
+
+def test_an_unknown_chip_is_refused():
+    with pytest.raises(UnknownName, match="unknown chip 'tpu'"):
+        choose(TINY, Request(spec="tpu"))

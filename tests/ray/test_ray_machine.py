@@ -1,0 +1,181 @@
+"""Chips on Ray actors: everything equal to the local machine, errors with their class."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from chip.errors import ChipError, ProgramError
+from cluster.errors import BadValue, MachineError
+from cluster.ray_machine import RayMachine, actor_name, chunks, grouped
+from tests.cluster.tiny import local_outcome, lowered, no_progress, outcome
+
+pytestmark = pytest.mark.ray
+ROOT = Path(__file__).resolve().parent.parent.parent
+PLAN = (2, 2, "ring:4")
+THROUGH = (2, 1, "ring:6", ((0, 3),))
+RUN = ["run", "tiny", "--prompt", "hello", "--tp", "2", "--pp", "2"]
+
+
+@pytest.fixture(scope="module")
+def session():
+    """One Ray for all tests of this file."""
+    machine = RayMachine()
+    machine._connect()
+    yield
+    machine.close()
+
+
+@pytest.fixture
+def load(session):
+    """Return a function that loads a machine; it is closed at the end."""
+    machines = []
+
+    def start(plan, pack=1) -> RayMachine:
+        machines.append(RayMachine(pack))
+        machines[-1].load(plan, no_progress)
+        return machines[-1]
+
+    yield start
+    for machine in machines:
+        machine.close()
+
+
+@pytest.mark.parametrize("plan, pack, actors", [(PLAN, 1, 4), (PLAN, 3, 2), (THROUGH, 2, 2)], ids=str)
+def test_bits_and_cycles_are_those_of_the_local_machine(load, plan, pack, actors):
+    machine = load(lowered(*plan), pack)
+    assert machine.actors == actors
+    assert outcome(lowered(*plan), machine) == local_outcome(*plan)
+    assert machine.worker_bytes() > actors * 2**20
+
+
+def test_workers_are_lean(load):
+    (actor,) = (machine := load(lowered(1, 1, "node")))._actors
+    ask = actor.__ray_call__.remote
+    found = machine._get(ask(lambda _: sorted(__import__("sys").modules)))
+    assert "chip.core" in found
+    for heavy in ("numba", "networkx", "scipy", "topology", "gguf", "tokenizers", "cluster.lower"):
+        assert heavy not in found
+    assert machine._get(ask(lambda _: __import__("os").environ["OMP_NUM_THREADS"])) == "1"
+
+
+def test_an_error_in_an_actor_arrives_as_itself(load):
+    plan = lowered(*PLAN)
+    machine = load(plan)
+    wrong = {0: {"x0": next(plan.constants())[2]}}
+    for _ in range(2):
+        with pytest.raises(ChipError, match="does not fill"):
+            machine.launch("decode@320", wrong)
+    assert outcome(plan, machine) == local_outcome(*PLAN)  # and the machine lives on
+
+
+def test_a_corrupt_program_is_refused_by_the_actor(load):
+    plan = lowered(*PLAN)
+    launches = {name: replace(one, programs={0: b"\xc1"}) for name, one in plan.launches.items()}
+    with pytest.raises(ProgramError):
+        load(replace(plan, launches=launches))
+
+
+def test_a_dead_actor_is_one_clear_line(load):
+    import ray
+
+    machine = load(lowered(*PLAN))
+    ray.kill(machine._actors[2])
+    with pytest.raises(MachineError, match="machine ray: ") as caught:
+        outcome(lowered(*PLAN), machine)
+    assert "\n" not in str(caught.value)
+
+
+def test_actors_are_named_after_their_chips():
+    plan = lowered(*THROUGH)
+    assert grouped(plan, 2) == [[0, 3], list(plan.transit_chips)]
+    names = [actor_name(plan, group) for group in grouped(plan, 1)]
+    assert names[:3] == ["chip-000 stage 0 rank 0", "chip-003 stage 0 rank 1", "chip-001 transit"]
+    assert actor_name(plan, [3, 1]) == "chip-003 stage 0 rank 1 and 1 more"
+
+
+def test_constants_are_cut_into_bounded_calls():
+    plan = lowered(*PLAN)
+    constants = list(plan.constants()) * 20
+    cut = list(chunks(iter(constants), {chip: chip % 2 for chip in range(4)}))
+    assert sum(len(chunk) for _, chunk in cut) == len(constants)
+    assert all(chip % 2 == group for group, chunk in cut for chip, _, _ in chunk)
+    largest = max(values.nbytes for _, _, values in constants)
+    assert max(sum(v.nbytes for _, _, v in chunk) for _, chunk in cut) < (4 << 20) + largest
+    assert len(cut) > 2
+
+
+def test_an_address_without_a_cluster_is_refused_at_once():
+    with pytest.raises(BadValue, match="--address 127.0.0.1:1: no Ray cluster there"):
+        RayMachine(address="127.0.0.1:1")._connect()
+
+
+def lpu(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "cluster", *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, check=False,
+        env=os.environ | environment,
+    )  # fmt: skip
+
+
+def test_the_command_gives_the_same_report_on_both_machines():
+    arguments = [*RUN, "--max-new-tokens", "4", "--json"]
+    local, ray = lpu(*arguments), lpu(*arguments, "--machine", "ray")
+    assert (ray.returncode, ray.stderr) == (0, "")
+    here, there = json.loads(local.stdout), json.loads(ray.stdout)
+    assert there["host"]["machine"] == "ray" and there["host"]["actors"] == 4
+    for key in ("digest", "output_ids", "text", "plan", "emulated"):
+        assert here[key] == there[key]
+
+
+def test_a_cluster_that_runs_already_can_be_used(monkeypatch):
+    from ray.cluster_utils import Cluster
+
+    loopback = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    for name, value in loopback.items():
+        monkeypatch.setenv(name, value)
+    cluster = Cluster()
+    try:
+        cluster.add_node(num_cpus=2, object_store_memory=100 << 20, include_dashboard=False)
+        arguments = [*RUN, "--max-new-tokens", "2", "--json", "--machine", "ray"]
+        result = lpu(*arguments, "--address", cluster.address, **loopback)
+        assert (result.returncode, result.stderr) == (0, "")
+        assert json.loads(result.stdout)["host"]["actors"] == 4
+    finally:
+        cluster.shutdown()
+
+
+def test_ctrl_c_leaves_nothing_behind():
+    command = [sys.executable, "-m", "cluster", *RUN, "--max-new-tokens", "300", "--machine", "ray"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, start_new_session=True
+    )
+    time.sleep(9)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and b"Traceback" not in err
+    deadline = time.monotonic() + 10
+    while _descendants(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not _descendants(process.pid)
+    assert not list(Path("/tmp").glob("lpu-ray-*"))
+
+
+def _descendants(session: int) -> list[str]:
+    """Processes of the session that are still there; Ray's own leave it, but name its folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            theirs = int((path / "stat").read_text().rpartition(")")[2].split()[3])
+        except OSError:
+            continue
+        if theirs == session or "/tmp/lpu-ray-" in command:
+            found.append(command)
+    return found

@@ -1,4 +1,4 @@
-"""The digest of a run: SHA-256 over the programs and, after every launch, all that it left behind."""
+"""The digest of a run: SHA-256 over the programs and, after every launch, what it left behind."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -24,7 +24,7 @@ class RunDigest:
         digests: Mapping[int, bytes],
         end_cycle: int,
     ) -> None:
-        """Add one launch: each chip's digest and outputs (logits), in chip order, and the cycles."""
+        """Add one launch: each chip's digest and outputs (logits), by chip, and the cycles."""
         for chip in sorted(digests):
             self._hash.update(digests[chip])
             for _, values in sorted(outputs.get(chip, {}).items()):

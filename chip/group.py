@@ -77,7 +77,9 @@ def _bundled(
         inbox.setdefault(target, []).append((source, tuple(packets)))
         outbox.setdefault(source, []).append((target, tuple(packets)))
     return tuple(
-        Batch(n, groups[n], tuple(made), tuple(inbox.get(n, ())), tuple(outbox.get(n, ())), n in last)
+        Batch(
+            n, groups[n], tuple(made), tuple(inbox.get(n, ())), tuple(outbox.get(n, ())), n in last
+        )
         for n, made in enumerate(calls)
     )
 

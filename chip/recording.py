@@ -69,7 +69,12 @@ class Writer:
 
     def __init__(self, folder: Path, board: Board) -> None:
         cables = [[*astuple(c)[:5], *c.cycles_per_vector.as_integer_ratio()] for c in board.cables]
-        body = {"version": VERSION, "spec": board.spec, "cables": cables, "launches": board.launches}
+        body = {
+            "version": VERSION,
+            "spec": board.spec,
+            "cables": cables,
+            "launches": board.launches,
+        }
         (folder / "board.msgpack").write_bytes(pack_value(body))
         self._constants = (folder / "constants.msgpack").open("wb")
         self._launches = (folder / "launches.msgpack").open("wb")

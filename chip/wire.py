@@ -210,7 +210,7 @@ def pack_value(value: Any) -> bytes:
 
 
 def unpack_values(file: BinaryIO) -> Iterator[Any]:
-    """The values of a file that holds one after another; raises ProgramError where it is damaged."""
+    """The values of a file that holds one after another; raises ProgramError where damaged."""
     try:
         size = 2**31 - 1
         yield from msgpack.Unpacker(

@@ -11,7 +11,7 @@ import click
 
 from cluster import __version__
 
-OK, FAILED_CHECK, BAD_INPUT, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
+OK, FAILED_CHECK, BAD_INPUT, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 1
 
 # name -> (module, attribute, one line of help): nothing is imported until its command is used.
 COMMANDS = {
@@ -29,7 +29,11 @@ COMMANDS = {
     ),
 }
 # Errors of ours that bad input causes; looked up by name so that no package is imported for it.
-OUR_ERRORS = {"cluster.errors.ClusterError", "chip.errors.ChipError", "topology.errors.TopologyError"}
+OUR_ERRORS = {
+    "cluster.errors.ClusterError",
+    "chip.errors.ChipError",
+    "topology.errors.TopologyError",
+}
 
 
 class LazyGroup(click.Group):

@@ -29,9 +29,7 @@ def stage_image(
             for name, (matrix, blocks_in, blocks_out) in _shares(plan, stage, layer, rank).items():
                 key = f"{index}.{name}"
                 placed = stage.matrices[key]
-                values = columns(
-                    matrix, stage.matrix(key, rank), blocks_out, blocks_in, lanes
-                )
+                values = columns(matrix, stage.matrix(key, rank), blocks_out, blocks_in, lanes)
                 yield rank, placed.buffer.region, values
     norms.append(weights.final_norm)
     if part.head:
@@ -86,7 +84,9 @@ def _shares(
     for side in (0, 1):
         found[f"o{side}"] = (layer.wo[:, mine], pack, hidden)
         found[f"down{side}"] = (layer.w_down[:, rows], ffn, hidden)
-    return {name: share_ for name, share_ in found.items() if stage.matrices[f"0.{name}"].matrix.outputs}
+    return {
+        name: share_ for name, share_ in found.items() if stage.matrices[f"0.{name}"].matrix.outputs
+    }
 
 
 def _elements(heads: range | list[int], head_dim: int) -> npt.NDArray[np.int64]:

@@ -23,6 +23,7 @@ from cluster.partition import CONTEXT_BLOCK, Plan
 from cluster.placement import Placement
 from cluster.wires import Wires, exchange_of
 
+
 @dataclass(frozen=True)
 class Launch:
     """One kind of launch: `tokens` tokens at the end of `context` tokens; msgpack per chip.

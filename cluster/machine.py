@@ -1,4 +1,4 @@
-"""A machine runs lowered launches: the protocol, linking with reuse, and one process as a machine."""
+"""A machine runs lowered launches: the protocol, and one process as a machine."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -134,9 +134,7 @@ class LocalMachine:
         self._group = None
 
 
-def counted_constants(
-    lowered: Lowered, progress: Progress
-) -> Iterator[tuple[int, Region, Array]]:
+def counted_constants(lowered: Lowered, progress: Progress) -> Iterator[tuple[int, Region, Array]]:
     """The constants of all chips, with a progress step whenever another stage begins."""
     stage_of = {chip: n for n, group in enumerate(lowered.placement) for chip in group}
     begun = 0

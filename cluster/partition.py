@@ -101,7 +101,9 @@ def smallest(model: ModelSpec, spec: ChipSpec, context: int, tp: int | None = No
 def _check(model: ModelSpec, tp: int, pp: int, context: int) -> None:
     if tp < 1 or model.heads % tp:
         divisors = [t for t in range(1, model.heads + 1) if model.heads % t == 0]
-        raise BadValue("--tp", tp, f"must divide the {model.heads} heads of {model.name}: {divisors}")
+        raise BadValue(
+            "--tp", tp, f"must divide the {model.heads} heads of {model.name}: {divisors}"
+        )
     if not 1 <= pp <= model.layers:
         raise BadValue("--pp", pp, f"must be 1 to {model.layers}, the layers of {model.name}")
     if not 1 <= context <= model.context_max:

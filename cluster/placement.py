@@ -1,7 +1,7 @@
 """Which chip of the graph holds which stage and rank: neighbours that talk are placed close."""
 
 from collections.abc import Iterator
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import networkx as nx
 
@@ -26,9 +26,7 @@ def place(plan: Plan, graph: nx.Graph, spec: str) -> Placement:
 
 def _groups(order: list[int], plan: Plan) -> Placement:
     """Cut a walk over the graph into groups of tp chips, one per stage."""
-    return tuple(
-        tuple(order[s * plan.tp : (s + 1) * plan.tp]) for s in range(plan.pp)
-    )
+    return tuple(tuple(order[s * plan.tp : (s + 1) * plan.tp]) for s in range(plan.pp))
 
 
 def _orders(graph: nx.Graph, tp: int) -> Iterator[list[int]]:
@@ -86,8 +84,6 @@ def _hops(graph: nx.Graph, placement: Placement) -> int:
 
     for group in placement:
         total += 4 * sum(hops(a, b) for a, b in combinations(group, 2))
-    for group, after in zip(placement, placement[1:], strict=False):
+    for group, after in pairwise(placement):
         total += sum(hops(a, b) for a, b in zip(group, after, strict=True))
     return total
-
-

@@ -11,7 +11,7 @@ from cluster.model.spec import ModelSpec
 from cluster.partition import CONTEXT_BLOCK, Plan, partition, smallest
 from topology import parse
 
-NODE_CHIPS = 8  # chips of a fully connected node: the default topology, and the widest default tp
+NODE_CHIPS = 8  # chips of a fully connected node: the default topology
 
 
 @dataclass(frozen=True)
@@ -104,9 +104,10 @@ def _widths(model: ModelSpec) -> list[int]:
 
 
 def _factors(model: ModelSpec, chips: int) -> list[tuple[int, int]]:
-    """All tp x pp of exactly that many chips: the longest pipeline last within a node's width.
+    """All tp x pp of exactly that many chips, the narrowest tensor groups first.
 
-    A wide tensor group shortens every layer, as long as all its chips are neighbours.
+    In models of the size that runs here, an all-reduce over links of hundreds of cycles costs more
+    than it saves: SmolLM2 decodes in 116 k cycles at tp 1 x pp 6, in 129 k at tp 3 x pp 2.
     """
 
     def shapes(count: int) -> list[tuple[int, int]]:
@@ -115,9 +116,9 @@ def _factors(model: ModelSpec, chips: int) -> list[tuple[int, int]]:
 
     found = shapes(chips)
     if found:
-        return sorted(found, key=lambda pair: (pair[0] > NODE_CHIPS, -pair[0]))
+        return found
     most = model.layers * model.heads
-    near = [n for n in (*range(chips, 0, -1), *range(chips, most + 1)) if n <= most and shapes(n)]
+    near = [n for n in range(min(chips, most), 0, -1) if shapes(n)]
     rule = f"must be tp x pp, tp one of {_widths(model)}, pp at most {model.layers}"
     raise BadValue("--chips", chips, f"{rule}; try {near[0]}")
 

@@ -10,7 +10,7 @@ _STATUS = Path("/proc/self/status")
 def peak_rss_bytes() -> int:
     """Most resident memory so far.
 
-    Linux counts the parent's memory in `ru_maxrss` of a process it has just started; VmHWM does not.
+    Linux counts the parent's memory in `ru_maxrss` of a child that has just started; not in VmHWM.
     """
     if _STATUS.exists():
         for line in _STATUS.read_text(encoding="ascii", errors="replace").splitlines():

@@ -103,7 +103,8 @@ class RayMachine:
     def _start(self, spec: str, progress: Progress) -> None:
         """Start the actors in waves; each answers before the next wave starts."""
         remote = ray.remote(ChipHost)
-        wave = max(4, 2 * int(ray.cluster_resources().get("CPU", 2)))
+        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        wave = max(4, 2 * int(resources.get("CPU", 2)))
         total = len(self._groups)
         for first in range(0, total, wave):
             for number in range(first, min(first + wave, total)):

@@ -35,9 +35,7 @@ def launch_s(spec: ChipSpec, entry: Entry) -> float:
     return entry.cycles / spec.clock_hz + transfer_s(spec, entry)
 
 
-def emulated(
-    spec: ChipSpec, prefill: Sequence[Entry], decode: Sequence[Entry]
-) -> dict[str, Any]:
+def emulated(spec: ChipSpec, prefill: Sequence[Entry], decode: Sequence[Entry]) -> dict[str, Any]:
     """What the cluster did: cycles, and seconds with the host transfers they include.
 
     Without a decode launch `tokens_per_s` is null, and `host_transfer_s` that of the prefill.

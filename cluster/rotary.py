@@ -17,9 +17,7 @@ def frequencies(theta: float, head_dim: int) -> F64:
     with localcontext() as context:
         context.prec = DIGITS
         log = Decimal(theta).ln()
-        return np.array(
-            [float((-log * 2 * i / head_dim).exp()) for i in range(head_dim // 2)]
-        )
+        return np.array([float((-log * 2 * i / head_dim).exp()) for i in range(head_dim // 2)])
 
 
 def cos_sin(angle: F64) -> tuple[F64, F64]:

@@ -166,9 +166,7 @@ def load(machine: Machine, lowered: Lowered, bars: Bars, watch: Stopwatch) -> No
     bars.step("prefill", 0, 0)
 
 
-def _listen(
-    tokens: Iterator[int], model: Model, count: int, bars: Bars, quiet: bool
-) -> list[int]:
+def _listen(tokens: Iterator[int], model: Model, count: int, bars: Bars, quiet: bool) -> list[int]:
     """Collect the tokens; show their text as it comes unless told to be quiet."""
     spoken: list[int] = []
     stream = model.tokenizer.stream()

@@ -1,6 +1,7 @@
 """Routes and ports of the graph as hops between chips, and the exchange of partial sums."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from math import ceil
 
 import networkx as nx
@@ -21,7 +22,7 @@ class Wires:
     def hops(self, chips: tuple[int, ...]) -> list[tuple[int, int, int, int, int, int]]:
         """(chip, port, next chip, its port, latency, interval) along a path of chips."""
         found = []
-        for a, b in zip(chips, chips[1:], strict=False):
+        for a, b in pairwise(chips):
             link = self.graph.edges[a, b]["link"]
             interval = ceil(link.cycles_per_vector)
             pair = (self.ports[a][b][0], self.ports[b][a][0])
@@ -64,6 +65,7 @@ class Exchange:
 
 
 def exchange_of(wires: Wires, group: tuple[int, ...], stage: Stage) -> Exchange:
+    """Routes between all members of a group, as hops of its schedule's members."""
     members = list(group)
     routes = {}
     for a, source in enumerate(group):

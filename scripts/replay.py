@@ -13,8 +13,8 @@ from pathlib import Path
 if importlib.util.find_spec("chip") is None:  # not installed: the checkout this file lies in
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from chip.errors import ChipError  # noqa: E402
-from chip.recording import replay  # noqa: E402
+from chip.errors import ChipError
+from chip.recording import replay
 
 
 def main(folder: Path) -> int:

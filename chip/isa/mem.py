@@ -47,9 +47,7 @@ def scatter(
     sram.write_tiles(index, _checked(sram, index, base, words, map), a)
 
 
-def _checked(
-    sram: Sram, index: int, base: int, words: int, map: npt.NDArray[np.uint16]
-) -> Words:
+def _checked(sram: Sram, index: int, base: int, words: int, map: npt.NDArray[np.uint16]) -> Words:
     offsets = map[:, :: sram.spec.superlane_lanes].astype(np.int64)
     check_indirect(index, base, words, offsets)
     return offsets + base

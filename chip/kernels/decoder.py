@@ -258,11 +258,11 @@ class Stage:
         count = len(heads.kv_of)
         total = count * tokens
         caches = [[buffer[f"{layer}.{n}{r}"] for r in range(heads.rows)] for n in ("K", "V", "VT")]
-        attention.scores(plan, member, heads, tokens, blocks, buffer["q16"], caches[0], buffer["raw"])
+        attention.scores(
+            plan, member, heads, tokens, blocks, buffer["q16"], caches[0], buffer["raw"]
+        )
         for cache, out in zip(caches[1], caches[2], strict=True):
-            attention.transpose_values(
-                plan, member, cache, blocks - 1, buffer["identity"], out
-            )
+            attention.transpose_values(plan, member, cache, blocks - 1, buffer["identity"], out)
         scale = 1.0 / math.sqrt(heads.head_lanes)
         running = (buffer["running0"], buffer["running1"])
         last = attention.mask_scores(
@@ -279,18 +279,14 @@ class Stage:
             plan, member, heads, tokens, blocks, p[1], caches[2], buffer["values"]
         )
 
-    def _feed_forward(
-        self, plan: Schedule, member: int, layer: int, x: str, tokens: int
-    ) -> None:
+    def _feed_forward(self, plan: Schedule, member: int, layer: int, x: str, tokens: int) -> None:
         self._norm(plan, member, 2 * layer + 1, x, tokens)
         self._project(plan, member, f"{layer}.gate", "xn0", tokens, "gate0", "gate1")
         self._project(plan, member, f"{layer}.up", "xn1", tokens, "up")
         buffer = self.memory
         gates, out = (buffer["gate0"], buffer["gate1"]), (buffer["h0"], buffer["h1"])
         for block in range(self.shape.ffn.count):
-            pointwise.swiglu(
-                plan, member, gates, buffer["up"], block * tokens, tokens, out
-            )
+            pointwise.swiglu(plan, member, gates, buffer["up"], block * tokens, tokens, out)
         for side in SIDES:
             self._project(plan, member, f"{layer}.down{side}", f"h{side}", tokens, f"y{side}")
 

@@ -133,7 +133,7 @@ def _stream_activations(
     inward = WEST if side == EAST else EAST
     low = out_at - spec.along(inward, position)
     need, name = chain.stream(inward, 4, low, loops), chain.name()
-    chain.add_piece("mxm.acc", side, None, at, "mxm.acc", args, {2: (need, 0)}, loops, [name], steps)
+    chain.add_piece(
+        "mxm.acc", side, None, at, "mxm.acc", args, {2: (need, 0)}, loops, [name], steps
+    )
     return Flow(chain.member, "f32", loops, out_at, position, name, need, inward)
-
-

@@ -53,7 +53,7 @@ class Memory:
     def rows(
         self, name: str, place: tuple[int, int, int], vectors: int, dtype: str, pair: int = 0
     ) -> Buffer:
-        """Vectors in the inner slices; `place` is (side, group, bank), `pair` picks the 16-bit half.
+        """Vectors in the inner slices; `place` is (side, group, bank), `pair` the 16-bit half.
 
         Raises SramFull.
         """

@@ -114,4 +114,3 @@ def rotary(
     rotated = chain.vxm("to_f16", chain.vxm("add", real, imaginary))
     chain.write(rotated, Rows(out, 0, (tokens, 1)))
     plan.place(chain)
-

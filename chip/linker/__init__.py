@@ -168,7 +168,7 @@ def _transfers(
 
 
 def _written(issues: list[Issue]) -> tuple[tuple[int, int, int], ...]:
-    """Merged (slice, first word, last word) of every direct write; indirect ones tell at run time."""
+    """Merged (slice, first word, last word) of direct writes; others tell at run time."""
     spans: dict[int, list[tuple[int, int]]] = {}
     for issue in issues:
         if issue.op.name == "mem.write":

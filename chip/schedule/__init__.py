@@ -1,4 +1,4 @@
-"""One scheduler for everything: chains with fixed inner timing, and the tables they are booked in."""
+"""One scheduler for all kernels: chains of fixed inner timing, and reservation tables."""
 
 from chip.schedule.chain import Buffer, Chain, Flow, Loops, Rows, run, span
 from chip.schedule.reserve import Schedule

@@ -180,9 +180,7 @@ class Chain:
         alu = self.queue("vxm", 0, cycle, span(loops) + delay)
         piece = self._piece("vxm", 0, alu, cycle, spec.name, args, needs, loops, [*names, name])
         made = spec.element(driven, tuple(args))
-        return Flow(
-            self.member, made, loops, cycle + delay, position, name, alu=alu, piece=piece
-        )
+        return Flow(self.member, made, loops, cycle + delay, position, name, alu=alu, piece=piece)
 
     def sxm(self, op: str, lane_map: int, value: Flow, side: int) -> Flow:
         """One SXM instruction at hemisphere `side`; the result flows back inward."""
@@ -326,9 +324,7 @@ class Chain:
     ) -> Piece:
         (n, outer), (m, inner) = loops
         full = ((n, outer, steps[0]), (m, inner, steps[1]))
-        piece = Piece(
-            self.member, family, unit, unit_need, cycle, op, args, needs, full, names
-        )
+        piece = Piece(self.member, family, unit, unit_need, cycle, op, args, needs, full, names)
         self.pieces.append(piece)
         return piece
 
@@ -347,6 +343,7 @@ def span(loops: Loops) -> int:
 
 
 def iteration_cycles(loops: Loops) -> Ints:
+    """Cycle of each iteration after the first issue."""
     (n, outer), (m, inner) = loops
     return (np.arange(n)[:, None] * outer + np.arange(m)[None, :] * inner).ravel()
 

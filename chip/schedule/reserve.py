@@ -4,6 +4,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -207,9 +208,7 @@ class Schedule:
         """First cycle from which nothing of this schedule is under way on any unit."""
         return self.end_cycle - self.spec.superlanes + 1
 
-    def repeat(
-        self, part: "Schedule", offset: int, moved: Callable[[int, int], int]
-    ) -> None:
+    def repeat(self, part: "Schedule", offset: int, moved: Callable[[int, int], int]) -> None:
         """Add the chains of another schedule, `offset` cycles later.
 
         `moved(slice, address)` says where its memory accesses go.
@@ -262,7 +261,7 @@ def _check_self(chain: Chain) -> None:
         by_key.setdefault(key, []).append((low, high))
     for key, spans in by_key.items():
         spans.sort()
-        for (_, end), (low, _) in zip(spans, spans[1:], strict=False):
+        for (_, end), (low, _) in pairwise(spans):
             if low < end:
                 raise ProgramError(f"chain {chain.label} collides with itself on {key}")
 

@@ -31,7 +31,7 @@ _file = click.Path(path_type=Path)
 @click.option("--tp", type=_count, metavar="N", help="Tensor-parallel chips per stage.")
 @click.option("--pp", type=_count, metavar="N", help="Pipeline stages.")
 @click.option("--topology", metavar="SPEC",
-              help="Such as node, ring:16, torus:4x4 (default: node, or a torus that fits).")  # fmt: skip
+              help="Such as node, ring:16, torus:4x4 (default: one that fits).")  # fmt: skip
 @click.option("--profile", metavar="NAME", help="Link profile (default by topology).")
 @click.option("--link", "links", multiple=True, metavar="FIELD=VALUE",
               help="Override a field of the link or its profile.")  # fmt: skip
@@ -46,7 +46,7 @@ _file = click.Path(path_type=Path)
 @click.option("--record", type=_file, metavar="DIR", help="Write all that a replay needs.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 @click.pass_context
-def run_command(ctx: click.Context, **given: Any) -> None:
+def run_command(ctx: click.Context, /, **given: Any) -> None:
     """Run MODEL (smollm2, or a GGUF file) on a cluster and print what it says."""
     options = Options(**given).check()
     start = ctx.obj if isinstance(ctx.obj, float) else time.perf_counter()

@@ -54,7 +54,8 @@ class Model:
 def load_model(name: str, progress: Callable[[int, int], None] | None = None) -> Model:
     """Return the model: `smollm2` (fetched when not in the cache) or the path of a GGUF file.
 
-    `tiny`, random weights of 2 layers, is there for quick tries. Raises UnknownName, FetchError, or ModelError (also for a name that is a shape only).
+    `tiny`, random weights of two layers, is there for quick tries.
+    Raises UnknownName, FetchError, or ModelError (also for a name that is a shape only).
     """
     if name.endswith(".gguf") or Path(name).is_file():
         return _open(Path(name))

@@ -71,7 +71,7 @@ class HostMachine:
 
 @pytest.fixture
 def keep_backend():
-    """Chip hosts choose the NumPy backend for their process; here it is that of other tests, too."""
+    """Chip hosts choose NumPy for their process, which here is that of the other tests, too."""
     before = backend._chosen
     yield
     backend.set_backend(before)
@@ -99,7 +99,9 @@ def test_executed_cycles_are_compared_with_the_schedule():
     plan = lowered(1, 1, "node")
     launches = dict(plan.launches)
     decode = launches["decode@320"]
-    launches["decode@320"] = replace(decode, end_cycles={c: e + 1 for c, e in decode.end_cycles.items()})
+    launches["decode@320"] = replace(
+        decode, end_cycles={c: e + 1 for c, e in decode.end_cycles.items()}
+    )
     with pytest.raises(ScheduleMismatch, match="launch decode@320: chip 0 was scheduled"):
         LocalMachine().load(replace(plan, launches=launches), no_progress)
 

@@ -24,8 +24,9 @@ def test_without_options_the_fewest_chips_that_fit_are_taken():
 
 
 def test_chips_are_spread_as_asked():
-    assert chosen(SMOLLM2, chips=6) == (3, 2, "node")
-    assert chosen(SMOLLM2, chips=6, tp=1) == (1, 6, "node")
+    assert chosen(SMOLLM2, chips=6) == (1, 6, "node")
+    assert chosen(SMOLLM2, chips=6, tp=3) == (3, 2, "node")
+    assert chosen(SMOLLM2, chips=90) == (3, 30, "torus:9x10")
     assert chosen(SMOLLM2, chips=90, pp=30) == (3, 30, "torus:9x10")
     assert chosen(SMOLLM2, pp=1) == (3, 1, "node")
     assert chosen(SMOLLM2, tp=3, pp=2, topology="ring:9") == (3, 2, "ring:9")

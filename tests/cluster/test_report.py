@@ -14,8 +14,14 @@ from cluster.session import Session
 from tests.cluster.tiny import lowered, no_progress
 
 SPEC = replace(GROQCHIP1, clock_hz=1_000_000, host_bytes_per_s=1000.0, host_latency_s=0.25)
-PREFILL = [Entry("prefill@320", 700, 0, 2_000_000, 3.0), Entry("decode@320", 300, 200, 500_000, 1.0)]
-DECODE = [Entry("decode@320", 300, 200, 500_000, 0.5), Entry("decode@320", 300, 200, 1_500_000, 1.5)]
+PREFILL = [
+    Entry("prefill@320", 700, 0, 2_000_000, 3.0),
+    Entry("decode@320", 300, 200, 500_000, 1.0),
+]
+DECODE = [
+    Entry("decode@320", 300, 200, 500_000, 0.5),
+    Entry("decode@320", 300, 200, 1_500_000, 1.5),
+]
 
 
 def test_a_launch_costs_two_latencies_and_its_bytes():

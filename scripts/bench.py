@@ -1,0 +1,42 @@
+"""Benchmarks by name: python scripts/bench.py NAME [options]; --help after a name lists its own.
+
+A benchmark is a function of the remaining arguments that returns the exit code; to add one, write
+`run` in a file bench_NAME.py beside this one and enter it below. It is imported when asked for.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+
+def functional(arguments: Sequence[str]) -> int:
+    """Decode tokens/s of the local machine beside plain NumPy float32 on the same threads."""
+    return _run("bench_functional", arguments)
+
+
+def network(arguments: Sequence[str]) -> int:
+    """Wall time and memory of network schedules beside recorded figures."""
+    return _run("bench_network", arguments)
+
+
+BENCHES: dict[str, Callable[[Sequence[str]], int]] = {
+    bench.__name__: bench for bench in (functional, network)
+}
+
+
+def _run(module: str, arguments: Sequence[str]) -> int:
+    code = import_module(module).run(arguments)
+    return int(code)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the benchmark that is named first."""
+    if not arguments or arguments[0] not in BENCHES:
+        lines = [f"  {name:12} {bench.__doc__}" for name, bench in BENCHES.items()]
+        print("usage: python scripts/bench.py NAME [options]", *lines, sep="\n", file=sys.stderr)
+        return 2
+    return BENCHES[arguments[0]](arguments[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,169 @@
+"""Functional benchmark: decode speed of emulated chips beside a plain NumPy float32 forward pass.
+
+    python scripts/bench.py functional [--model smollm2] [--threads N] [--rounds N] [--out FILE]
+
+Both run in this process on the same number of threads, in turns: a round is a few tokens of the
+one, then the same tokens of the other, so that both meet the same state of the host. The ratio is
+the median over the rounds of (local tokens/s) / (reference tokens/s).
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+BUSY = 0.5  # load average above which threads of a BLAS wait for each other
+PROMPT = "Explain in two sentences why the sky is blue."
+LIBRARIES = ("OMP_NUM", "OPENBLAS_NUM", "MKL_NUM", "NUMBA_NUM", "VECLIB_MAXIMUM")
+THREAD_VARIABLES = [f"{library}_THREADS" for library in LIBRARIES]
+SETTLE_S = 0.05  # after which threads that helped the one no longer disturb the other
+
+
+def options(arguments: Sequence[str]) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="bench.py functional")
+    parser.add_argument("--model", default="smollm2")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--tokens", type=int, default=8, help="of a round")
+    parser.add_argument("--tp", type=int)
+    parser.add_argument("--pp", type=int)
+    parser.add_argument("--out", type=Path, help="append the result to this file as a JSON line")
+    return parser.parse_args(arguments)
+
+
+class Contest:
+    """Both decoders with the same prompt behind them; imports late, after the threads are set."""
+
+    def __init__(self, given: argparse.Namespace) -> None:
+        from cluster.lower import lower
+        from cluster.machine import LocalMachine
+        from cluster.model.load import load_model
+        from cluster.model.reference import Reference
+        from cluster.placement import place
+        from cluster.planning import Request, choose
+        from cluster.session import Session
+
+        start = time.perf_counter()
+        model = load_model(given.model)
+        choice = choose(model.spec, Request(tp=given.tp, pp=given.pp))
+        placement = place(choice.plan, choice.graph, choice.topology)
+        lowered = lower(choice.plan, placement, choice.graph, model.weights)
+        machine = LocalMachine()
+        machine.load(lowered, lambda _what, _done, _total: None)
+        self.load_s = time.perf_counter() - start
+        self.model, self.choice = model, choice
+        self.session = Session(lowered, machine)
+        self.reference = Reference(model.weights, choice.plan.context)
+        prompt = model.tokenizer.encode_prompt(PROMPT)
+        self.token = int(self.session.prefill(prompt).argmax())
+        self.reference.forward(prompt)
+
+    def round(self, count: int) -> tuple[float, float, int]:
+        """Decode `count` tokens with each: both rates, and how often the top token is the same."""
+        tokens = [self.token]
+        time.sleep(SETTLE_S)
+        start = time.perf_counter()
+        for _ in range(count):
+            tokens.append(int(self.session.decode(tokens[-1]).argmax()))
+        ours_s = time.perf_counter() - start
+        time.sleep(SETTLE_S)
+        start = time.perf_counter()
+        theirs = [int(self.reference.forward([token]).argmax()) for token in tokens[:-1]]
+        theirs_s = time.perf_counter() - start
+        self.token = tokens[-1]
+        agree = sum(a == b for a, b in zip(tokens[1:], theirs, strict=True))
+        return count / ours_s, count / theirs_s, agree
+
+
+def measure(given: argparse.Namespace) -> dict[str, Any]:
+    """Load both, then decode in turns; the first round only warms up."""
+    contest = Contest(given)
+    rounds = [contest.round(given.tokens) for _ in range(given.rounds + 1)]
+    plan, timed = contest.choice.plan, rounds[1:]
+    return {
+        "bench": "functional",
+        "model": contest.model.spec.name,
+        "plan": {"tp": plan.tp, "pp": plan.pp, "topology": contest.choice.topology},
+        "threads": given.threads,
+        "tokens_per_round": given.tokens,
+        "local_tokens_per_s": [ours for ours, _, _ in timed],
+        "reference_tokens_per_s": [theirs for _, theirs, _ in timed],
+        "ratio": median(ours / theirs for ours, theirs, _ in timed),
+        "same_top_token": sum(agree for _, _, agree in rounds) / (given.tokens * len(rounds)),
+        "load_s": contest.load_s,
+    }
+
+
+def host() -> dict[str, Any]:
+    """What the figures depend on besides the code."""
+    import numpy as np
+
+    git = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+    return {
+        "cpu": _processor(),
+        "cores": os.cpu_count(),
+        "load_average": os.getloadavg()[0],
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "commit": commit or "unknown",
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    for line in info.read_text().splitlines() if info.exists() else []:
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def show(found: dict[str, Any]) -> None:
+    """Print the result for people."""
+    rows = {"local machine": "local_tokens_per_s", "NumPy float32": "reference_tokens_per_s"}
+    for label, key in rows.items():
+        rates = found[key]
+        spread = f"{len(rates)} rounds, {min(rates):.2f} to {max(rates):.2f}"
+        print(f"{label}  {median(rates):8.2f} tokens/s, median of {spread}")
+    plan = f"{found['plan']['pp']} stages x tp {found['plan']['tp']}"
+    print(f"ratio          {found['ratio']:8.3f}  on {found['threads']} threads")
+    print(
+        f"{found['model']}, {plan}, loaded in {found['load_s']:.1f} s; same top token in ", end=""
+    )
+    print(f"{found['same_top_token']:.1%} of the steps")
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Measure and print; append to --out."""
+    given = options(arguments)
+    for name in THREAD_VARIABLES:  # before NumPy is imported, or they have no effect
+        os.environ[name] = str(given.threads)
+    about = host()
+    print(
+        f"{about['cpu']}, {about['cores']} cores, load {about['load_average']:.1f}, Python "
+        f"{about['python']}, NumPy {about['numpy']}, commit {about['commit']}"
+    )
+    if about["load_average"] > BUSY:
+        print("the host is busy with something else: these figures will say little")
+    found = measure(given) | {"host": about}
+    show(found)
+    if given.out:
+        with given.out.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(found) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1:]))

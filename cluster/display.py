@@ -58,6 +58,9 @@ class Bars:
         if self._progress is None:
             return
         if what not in self._tasks:
+            for before in self._progress.tasks:
+                if before.total is None:  # its length was not known; now it is over
+                    self._progress.update(before.id, total=1, completed=1)
             self._tasks[what] = self._progress.add_task(LABELS[what], total=total or None)
         self._progress.update(self._tasks[what], completed=done, total=total or None)
 

@@ -113,11 +113,16 @@ def summary(report: Mapping[str, Any]) -> dict[str, str]:
     decode = fast["decode_cycles"]
     mean = f"{sum(decode) / len(decode):,.0f}" if decode else "none"
     parts = ", ".join(f"{name} {s:.1f}" for name, s in host["load_parts_s"].items())
-    where = f"{host['machine']}, {host['actors']} actors" if host["actors"] else host["machine"]
+    where = (
+        f"{host['machine']}, {_counted(host['actors'], 'actor')}"
+        if host["actors"]
+        else host["machine"]
+    )
     return {
-        "plan": f"{plan['chips']} chips on {plan['topology']}: {plan['pp']} stages x tp "
-        f"{plan['tp']}, at most {plan['sram_bytes_max'] / 2**20:.1f} MiB of SRAM each",
-        "prefill": f"{fast['prefill_cycles']:,} cycles for {len(report['prompt_ids'])} tokens, "
+        "plan": f"{_counted(plan['chips'], 'chip')} on {plan['topology']}: "
+        f"{_counted(plan['pp'], 'stage')} x tp {plan['tp']}, at most {plan['sram_bytes_max'] / 2**20:.1f} MiB of SRAM each",
+        "prefill": f"{fast['prefill_cycles']:,} cycles for "
+        f"{_counted(len(report['prompt_ids']), 'token')}, "
         f"first token after {fast['time_to_first_token_s'] * 1e3:.3f} ms",
         "decode": f"{mean} cycles per token at {fast['clock_hz'] / 1e6:,.0f} MHz",
         "emulated": f"{_rate(fast['tokens_per_s'])} tokens/s, of each token "
@@ -130,6 +135,10 @@ def summary(report: Mapping[str, Any]) -> dict[str, str]:
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else 0.0
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")
 
 
 def _rate(value: float | None) -> str:

@@ -140,6 +140,16 @@ def test_without_json_the_text_comes_first_and_then_the_summary(capsys):
         assert f"{label}  " in out
 
 
+def test_a_prompt_may_be_longer_than_a_context_bucket(capsys):
+    ids = [(7 * n) % 128 for n in range(325)]
+    text = ",".join(map(str, ids))
+    arguments = ["--prompt-ids", text, "--context", "400", "--max-new-tokens", "3", "--json"]
+    assert main(["run", "tiny", *arguments]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["output_ids"] == Reference(tiny_weights(), context=640).generate(ids, 3)
+    assert report["plan"]["context"] == 640
+
+
 def test_help_lists_all_commands_and_imports_none():
     code = (
         "import sys; from cluster.cli import main; main(['--help']);"

@@ -73,7 +73,7 @@ class Chip:
 
     def read(self, region: Region) -> Array:
         """The vectors [vectors, lanes] of a "rows" region."""
-        planes = np.ascontiguousarray(self._planes(region))
+        planes = np.array(self._planes(region))
         return planes.view(NUMPY_TYPES[region.dtype])[..., 0]
 
     def _planes(self, region: Region) -> Array:

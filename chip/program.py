@@ -32,7 +32,8 @@ class Instruction:
     @property
     def span_cycles(self) -> int:
         """Cycles from the first issue to the last."""
-        return sum((n - 1) * interval for n, interval, _ in self.loops)
+        (n, outer, _), (m, inner, _) = self.loops
+        return (n - 1) * outer + (m - 1) * inner
 
     @property
     def count(self) -> int:

@@ -17,6 +17,7 @@ from chip.kernels.transfer import Hop, transfer
 from chip.program import Instruction, Program, Region, fill_queue
 from chip.schedule import Rows, Schedule
 from chip.wire import pack, with_header
+from cluster.errors import DoesNotFit
 from cluster.images import Array, stage_image
 from cluster.model.spec import Weights
 from cluster.partition import CONTEXT_BLOCK, Plan
@@ -28,7 +29,8 @@ from cluster.wires import Wires, exchange_of
 class Launch:
     """One kind of launch: `tokens` tokens at the end of `context` tokens; msgpack per chip.
 
-    `end_cycles` are the scheduler's figures, against which the executed cycles are checked.
+    `end_cycles` are the scheduler's figures, against which the executed cycles are checked;
+    `instructions` counts those of each chip, which it keeps in SRAM.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Launch:
     context: int
     programs: dict[int, bytes]
     end_cycles: dict[int, int]
+    instructions: dict[int, int]
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,19 @@ def lower(plan: Plan, placement: Placement, graph: nx.Graph, weights: Weights) -
         for kind, tokens in (("decode", 1), ("prefill", plan.chunk)):
             name = launch_name(kind, context)
             launches[name] = _launch(plan, placement, stages, wires, name, tokens, context)
+    _check_programs(plan, placement, launches)
     return Lowered(plan, placement, launches, wires.cables(), stages, weights)
+
+
+def _check_programs(plan: Plan, placement: Placement, launches: dict[str, Launch]) -> None:
+    """Instructions rest in SRAM beside the data; raises DoesNotFit."""
+    for number, group in enumerate(placement):
+        for chip in group:
+            count = sum(launch.instructions.get(chip, 0) for launch in launches.values())
+            needs = plan.stages[number].sram_bytes + count * plan.spec.instruction_bytes
+            if needs > plan.spec.sram_bytes:
+                advice = f"{count} instructions among it; use more stages or a shorter --context"
+                raise DoesNotFit(number, needs, plan.spec.sram_bytes, advice)
 
 
 def _stages(plan: Plan) -> tuple[Stage, ...]:
@@ -107,6 +122,10 @@ class _Parts:
     @property
     def end_cycle(self) -> int:
         return max(offset + plan.member_end_cycles[member] for plan, member, offset in self.items)
+
+    @property
+    def instructions(self) -> int:
+        return sum(len(q) for plan, member, _ in self.items for q in plan.placed[member].values())
 
     def key(self, numbers: "_Numbers") -> tuple[object, ...]:
         """Equal for chips that do the same from their own starts on."""
@@ -159,7 +178,9 @@ def _launch(
         if key not in bodies:
             bodies[key] = pack(_program(plan, stage, number == 0, part, tokens, context))
         programs[chip] = with_header(bodies[key], chip, part.start_cycle)
-    return Launch(name, tokens, context, programs, {c: p.end_cycle for c, p in parts.items()})
+    ends = {chip: part.end_cycle for chip, part in parts.items()}
+    counts = {chip: part.instructions for chip, part in parts.items()}
+    return Launch(name, tokens, context, programs, ends, counts)
 
 
 def _compose(

@@ -12,7 +12,7 @@ import socket
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,9 @@ from ray.exceptions import RayError, RayTaskError
 from chip.board import Facts, Wiring
 from chip.core import Array
 from chip.group import Batch, batches
-from chip.program import Region
 from cluster.chip_host import ChipHost, replies
 from cluster.errors import BadValue, MachineError
+from cluster.grouping import Constant, actor_name, chunks, grouped
 from cluster.lower import Lowered
 from cluster.machine import (
     LINKING,
@@ -38,9 +38,8 @@ from cluster.machine import (
 )
 
 OBJECT_STORE_BYTES = 256 << 20
-WEIGHT_CALL_BYTES, WEIGHT_FLIGHT_BYTES = 4 << 20, 64 << 20  # of one call; of all unfinished ones
+WEIGHT_FLIGHT_BYTES = 64 << 20  # of all unfinished calls that bring weights
 WAVE_TIMEOUT_S, KNOCK_TIMEOUT_S = 300.0, 10.0
-Constant = tuple[int, Region, Array]
 
 
 class RayMachine:
@@ -258,40 +257,6 @@ def _undisturbed() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
     if pressed:
         raise KeyboardInterrupt
-
-
-def grouped(lowered: Lowered, pack: int) -> list[list[int]]:
-    """Chips of each actor: `pack` at a time, by stage and rank, transit chips last."""
-    chips = [chip for group in lowered.placement for chip in group]
-    chips += lowered.transit_chips
-    return [chips[first : first + pack] for first in range(0, len(chips), pack)]
-
-
-def actor_name(lowered: Lowered, group: Sequence[int]) -> str:
-    """Such as `chip-017 stage 3 rank 1`; the first chip's, and how many more there are."""
-    places = {
-        chip: f"stage {stage} rank {rank}"
-        for stage, ranks in enumerate(lowered.placement)
-        for rank, chip in enumerate(ranks)
-    }
-    more = f" and {len(group) - 1} more" if len(group) > 1 else ""
-    return f"chip-{group[0]:03d} {places.get(group[0], 'transit')}{more}"
-
-
-def chunks(
-    constants: Iterable[Constant], group_of: Mapping[int, int]
-) -> Iterator[tuple[int, list[Constant]]]:
-    """(group, constants) of a few megabytes each, in order within a group."""
-    held: dict[int, list[Constant]] = {}
-    sizes: dict[int, int] = {}
-    for constant in constants:
-        group = group_of[constant[0]]
-        held.setdefault(group, []).append(constant)
-        sizes[group] = sizes.get(group, 0) + constant[2].nbytes
-        if sizes[group] >= WEIGHT_CALL_BYTES:
-            yield group, held.pop(group)
-            sizes[group] = 0
-    yield from held.items()
 
 
 def _knock(address: str) -> None:

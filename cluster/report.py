@@ -120,7 +120,8 @@ def summary(report: Mapping[str, Any]) -> dict[str, str]:
     )
     return {
         "plan": f"{_counted(plan['chips'], 'chip')} on {plan['topology']}: "
-        f"{_counted(plan['pp'], 'stage')} x tp {plan['tp']}, at most {plan['sram_bytes_max'] / 2**20:.1f} MiB of SRAM each",
+        f"{_counted(plan['pp'], 'stage')} x tp {plan['tp']}, "
+        f"at most {plan['sram_bytes_max'] / 2**20:.1f} MiB of SRAM each",
         "prefill": f"{fast['prefill_cycles']:,} cycles for "
         f"{_counted(len(report['prompt_ids']), 'token')}, "
         f"first token after {fast['time_to_first_token_s'] * 1e3:.3f} ms",

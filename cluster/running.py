@@ -66,7 +66,13 @@ class Options:
                 raise BadValue(f"--{option.replace('_', '-')}", value, "needs --machine ray")
         for option in ("trace", "report", "record"):
             check_writable(f"--{option}", getattr(self, option), option == "record")
+        Sampling(self.temperature, self.top_p, self.seed)
         return self
+
+    @property
+    def sampling(self) -> Sampling:
+        """How to choose tokens."""
+        return Sampling(self.temperature, self.top_p, self.seed)
 
     @property
     def request(self) -> Request:
@@ -78,15 +84,14 @@ class Options:
 def generate(options: Options, start: float, bars: Bars) -> dict[str, Any]:
     """Plan, load, generate; returns the report. `start` is when the command began."""
     watch = Stopwatch(start)
-    sampling = Sampling(options.temperature, options.top_p, options.seed)
     watch.lap("import")
     model = load_model(options.model, lambda done, total: bars.step("fetch", done, total))
     watch.lap("model")
     prompt = prompt_tokens(options, model)
     choice = choose(model.spec, options.request)
     count = new_tokens(options, len(prompt), choice.plan.context)
-    placement = place(choice.plan, choice.graph, choice.topology)
     bars.step("lower", 0, 0)
+    placement = place(choice.plan, choice.graph, choice.topology)
     lowered = lower(choice.plan, placement, choice.graph, model.weights)
     watch.lap("lower")
     bare = make_machine(options)
@@ -95,7 +100,8 @@ def generate(options: Options, start: float, bars: Bars) -> dict[str, Any]:
     try:
         load(machine, lowered, bars, watch)
         session = Session(lowered, machine)
-        tokens = session.generate(prompt, count, sampling, frozenset([model.tokenizer.eos]))
+        eos = frozenset([model.tokenizer.eos])
+        tokens = session.generate(prompt, count, options.sampling, eos)
         spoken = _listen(tokens, model, count, bars, quiet=options.as_json)
         wall_s, memory = time.perf_counter() - start, peak_rss_bytes() + machine.worker_bytes()
         host = Host(machine.name, machine.actors, watch.parts, wall_s, memory)
@@ -105,14 +111,17 @@ def generate(options: Options, start: float, bars: Bars) -> dict[str, Any]:
         machine.close()
     if options.trace:
         write_whole(options.trace, trace(lowered, machine.entries[-1].name))
-    said = {
+    report = build_report(lowered, choice.topology, session, machine.entries, host)
+    return _said(model, prompt, spoken) | report
+
+
+def _said(model: Model, prompt: list[int], spoken: list[int]) -> dict[str, Any]:
+    return {
         "model": model.spec.name,
         "text": model.tokenizer.decode(spoken),
         "prompt_ids": prompt,
         "output_ids": spoken,
     }
-    report = build_report(lowered, choice.topology, session, machine.entries, host)
-    return said | report
 
 
 def prompt_tokens(options: Options, model: Model) -> list[int]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from chip.errors import HazardError
 from chip.linker import order
 from chip.linker.graph import State, Step
-from chip.linker.timeline import Issue, check_memory, timeline, words
+from chip.linker.timeline import Issue, check_fetch, check_memory, timeline, words
 from chip.linker.windows import Known, Window, completion, windows
 from chip.program import Program
 from chip.spec import SPECS, ChipSpec
@@ -61,6 +61,7 @@ def link(program: Program, known: Known | None = None) -> Linked:
     known = {} if known is None else known
     spec = SPECS[program.spec]
     issues = timeline(program, spec)
+    check_fetch(issues, spec)
     check_memory(issues, program, spec)
     try:
         parts = windows(program, spec, issues, cut=True, known=known)

@@ -13,6 +13,7 @@ from chip.errors import (
     HazardError,
     ProgramError,
     QueueConflict,
+    RateExceeded,
 )
 from chip.isa import Op, lookup
 from chip.program import Instruction, Program
@@ -53,9 +54,20 @@ class Issue:
         assert index is not None
         return self._progression(self.instruction.args[index], 1)
 
-    @property
+    @cached_property
     def last_cycle(self) -> int:
         return self.cycle + self.instruction.span_cycles
+
+    @cached_property
+    def words(self) -> tuple[int, int]:
+        """Lowest and highest SRAM word a memory access can touch."""
+        if self.op.stepped is None:
+            base = self.arg("base")
+            return base, base + self.arg("words") - 1
+        (n, _, outer), (m, _, inner) = self.instruction.loops
+        first = self.instruction.args[self.op.stepped]
+        far, near = (n - 1) * outer, (m - 1) * inner
+        return first + min(0, far) + min(0, near), first + max(0, far) + max(0, near)
 
     def arg(self, name: str) -> int:
         return self.instruction.args[self.op.index(name)]
@@ -118,6 +130,18 @@ def locate(queue: str, spec: ChipSpec) -> tuple[str, int, int]:
     return family, unit, spec.edge_position("c2c", WEST if unit % 2 else EAST)
 
 
+def check_fetch(issues: list[Issue], spec: ChipSpec) -> None:
+    """No more instructions start in a cycle than the chip fetches; repeats are fetched once."""
+    limit = spec.fetch_bytes_per_cycle // spec.instruction_bytes
+    cycles, counts = np.unique([issue.cycle for issue in issues], return_counts=True)
+    crowded = np.flatnonzero(counts > limit)
+    if len(crowded):
+        cycle = int(cycles[crowded[0]])
+        last = [issue for issue in issues if issue.cycle == cycle][-1]
+        detail = f"{int(counts[crowded[0]])} instructions in a cycle, {limit} are fetched"
+        raise last.hazard(RateExceeded, detail, cycle)
+
+
 def check_memory(issues: list[Issue], program: Program, spec: ChipSpec) -> None:
     """Addresses in range, one bank port per cycle, constant regions never written."""
     constants = _constant_words(program)
@@ -135,13 +159,7 @@ def check_memory(issues: list[Issue], program: Program, spec: ChipSpec) -> None:
 
 def words(issue: Issue) -> tuple[int, int]:
     """Lowest and highest SRAM word an access can touch."""
-    if issue.op.stepped is None:
-        base = issue.arg("base")
-        return base, base + issue.arg("words") - 1
-    (n, _, outer), (m, _, inner) = issue.instruction.loops
-    first = issue.instruction.args[issue.op.stepped]
-    ends = [(n - 1) * outer, (m - 1) * inner]
-    return first + sum(min(0, e) for e in ends), first + sum(max(0, e) for e in ends)
+    return issue.words
 
 
 def _check_range(issue: Issue, spec: ChipSpec) -> None:

@@ -13,7 +13,8 @@ import pytest
 
 from chip.errors import ChipError, ProgramError
 from cluster.errors import BadValue, MachineError
-from cluster.ray_machine import RayMachine, actor_name, chunks, grouped
+from cluster.grouping import actor_name, chunks, grouped
+from cluster.ray_machine import RayMachine
 from tests.cluster.tiny import local_outcome, lowered, no_progress, outcome
 
 pytestmark = pytest.mark.ray

@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 
 from chip.errors import OrderError
-from chip.linker import order, steps
+from chip.linker import joins, order, steps
 from chip.linker.graph import Graph, Step, constant_ranges, inside
 from chip.linker.streams import drive_keys, read_keys, resolve
 from chip.linker.timeline import Ints, Issue, words
@@ -98,8 +98,8 @@ def _template(program: Program, spec: ChipSpec, part: Sequence[Issue], cycle: in
     tiles = resolve_tiles(issues, spec)
     check_accumulators(issues)
     graph = Graph(program, spec, issues, feeds, steps.builders(tiles))
-    steps.write_groups(graph)
-    steps.scatter_groups(graph)
+    joins.write_groups(graph)
+    joins.scatter_groups(graph)
     for issue in issues:
         if issue.op.name not in ("mem.read", "mxm.lw", "mxm.iw"):
             graph.node(issue)

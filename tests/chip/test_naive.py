@@ -9,7 +9,6 @@ from chip.program import ONCE, Region
 from chip.schedule import Buffer, Chain, Rows, run
 from chip.spec import EAST, TINY, WEST
 from tests.chip.chaos import SPAN
-from tests.chip.naive import product
 from tests.chip.programs import (
     At,
     agree,
@@ -212,14 +211,6 @@ def test_infinite_activations_leave_unloaded_columns_zero():
     (flow,) = matmul(chain, EAST, [Pass(W, 0, 1, 2, Rows(X, 0, (0, 1)), 4)])
     chain.write(flow, Rows(Y, 0, (4, 1)))
     agree(scheduled(chain), image)
-
-
-def test_the_naive_product_is_exact():
-    x, w = np.zeros(320, np.float16), np.zeros((8, 320), np.float16)
-    x[:3], w[0, :3] = [60000, 2.0**-24, -60000], [60000, 2.0**-24, 60000]
-    w[1, 1:2], w[2, :1] = 2.0**-24, 65504
-    loaded = np.array([1, 1, 1, 0, 0, 0, 0, 0], bool)
-    assert product(x, w, loaded).tolist() == [2.0**-48, 2.0**-48, 65504.0 * 60000, 0, 0, 0, 0, 0]
 
 
 # --- arithmetic -----------------------------------------------------------------------------

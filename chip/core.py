@@ -117,6 +117,8 @@ class Chip:
                 state.first, state.shift = block.first, block.shift
                 for step in block.steps:
                     step(state)
+                if segment == len(self._running.segments) - 1:
+                    del self._values[block.first]  # nobody comes back to this stretch
         self._packets += [(issue, sent.tobytes()) for issue, sent in state.sent.items()]
         return state.sent
 
@@ -135,6 +137,7 @@ class Chip:
             digest.update(self.sram.read(index, words).tobytes())
         digest.update(str(linked.segment_end_cycles).encode())
         self._running = self._state = None
+        self._values = {}
         return Launch(linked.end_cycle, linked.segment_end_cycles, digest.digest())
 
 

@@ -52,16 +52,22 @@ class Exchange:
     parts: list[Rows]
 
     def __call__(self, plan: Schedule, tokens: int, sources: list[Rows], ranks: list[int]) -> None:
-        for step in range(1, len(ranks)):  # each rank first to the next, then to the one after
+        """Send all parts of each rank's sum to every other rank.
+
+        A part is read by one transfer at a time, and a cable carries one, so that in each round
+        the parts of a rank leave for different ranks.
+        """
+        others = len(ranks) - 1
+        first = [0]
+        for source in sources:
+            first.append(first[-1] + source.buffer.region.vectors)
+        for turn in range(others):
             for rank in ranks:
-                first = 0
-                for source in sources:
+                for number, source in enumerate(sources):
+                    target = (rank + 1 + (turn + number) % others) % len(ranks)
+                    rows = Rows(self.parts[rank].buffer, first[number])
                     count = source.buffer.region.vectors
-                    part = self.parts[rank]
-                    target = Rows(part.buffer, first)
-                    hops = self.routes[rank, (rank + step) % len(ranks)]
-                    transfer(plan, hops, source, target, count)
-                    first += count
+                    transfer(plan, self.routes[rank, target], source, rows, count)
 
 
 def exchange_of(wires: Wires, group: tuple[int, ...], stage: Stage) -> Exchange:

@@ -27,6 +27,7 @@ from chip.schedule import Buffer, Chain, Flow, Rows, Schedule
 from chip.spec import EAST, WEST, ChipSpec
 
 SIDES = (EAST, WEST)
+PART_PLACES = ((WEST, 1, 1), (WEST, 0, 1), (EAST, 1, 1))  # not where x is read and written
 # Exchange(plan, sources, part buffers): send each member's rows to all others; see cluster.lower.
 Exchange = Callable[[Schedule, int, list[Rows], list[int]], None]
 
@@ -79,7 +80,8 @@ class Stage:
         rows("gate1", (WEST, 0, 1), ffn, "f32")
         rows("up", (WEST, 1, 1), ffn, "f32")
         for member in range(self.members if self.members > 1 else 0):
-            rows(f"part{member}", (WEST, 1, 1), hidden, "f32")
+            # several arrive at a time: each needs the write port of slices of its own
+            rows(f"part{member}", PART_PLACES[member % len(PART_PLACES)], hidden, "f32")
         if shape.vocab is not None:
             for side, part in zip(SIDES, halves(shape.vocab.count), strict=True):
                 rows(f"logits{side}", (side, 1, 1), len(part), "f32")

@@ -12,6 +12,7 @@ EXAMPLES = {
     errors.DoesNotFit: (3, 231 * 2**20, 220 * 2**20, "use --tp 8 or more chips"),
     errors.UnknownName: ("topology", "tourus", ("ring", "torus")),
     errors.BadValue: ("--tp", 4, "must divide the 9 heads"),
+    errors.MachineError: ("ray", "lost a worker", "start it again"),
 }
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from chip.kernels.lanes import RUN_LIMIT, reduce_lanes
 from chip.kernels.matmul import Pass, matmul
+from chip.kernels.pointwise import both_sides
 from chip.program import COLUMN_PAIRS, Region
 from chip.schedule import Buffer, Chain, Loops, Rows, Schedule, run, span
 from chip.spec import EAST, WEST
@@ -201,8 +202,7 @@ def exponentials(
         peak = chain.vxm("to_f32", Rows(top), loops=loops)
         value = chain.vxm("sub", Rows(masked, block * count), peak)
         value = chain.vxm("exp", value)
-        for buffer in out:
-            chain.write(chain.vxm("to_f16", value), Rows(buffer, block * count))
+        both_sides(chain, value, out, (0, 1), block * count)
         plan.place(chain)
 
 
@@ -292,6 +292,5 @@ def normalise(
     """out = fp16(sums * scales), on both sides of the chip."""
     chain = Chain(plan.spec, "attention: normalise", member)
     value = chain.vxm("mul", Rows(sums), Rows(scales), loops=run(scales.region.vectors))
-    for buffer in out:
-        chain.write(chain.vxm("to_f16", value), Rows(buffer))
+    both_sides(chain, value, out, (0, 1))
     plan.place(chain)

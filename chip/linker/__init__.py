@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from chip.errors import HazardError
 from chip.linker import order
 from chip.linker.graph import State, Step
-from chip.linker.timeline import Issue, check_fetch, check_memory, timeline, words
+from chip.linker.timeline import Issue, check_fetch, check_memory, timeline
 from chip.linker.windows import Known, Window, completion, windows
 from chip.program import Program
 from chip.spec import SPECS, ChipSpec
@@ -173,7 +173,7 @@ def _written(issues: list[Issue]) -> tuple[tuple[int, int, int], ...]:
     spans: dict[int, list[tuple[int, int]]] = {}
     for issue in issues:
         if issue.op.name == "mem.write":
-            spans.setdefault(issue.unit, []).append(words(issue))
+            spans.setdefault(issue.unit, []).append(issue.words)
     merged = []
     for index, ranges in sorted(spans.items()):
         ranges.sort()

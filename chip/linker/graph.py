@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from chip.isa import DTYPES, IMMEDIATE, NUMPY_TYPES, WIDTHS
 from chip.linker.streams import PRODUCT, Feed, Feeds
-from chip.linker.timeline import Ints, Issue
+from chip.linker.timeline import Ints, Issue, constant_ranges
 from chip.numerics import Weights16
 from chip.program import Program
 from chip.spec import ChipSpec
@@ -282,12 +282,3 @@ def moved(where: slice | Ints, words: int) -> slice | Ints:
 def inside(ranges: dict[int, list[tuple[int, int]]], index: int, low: int, high: int) -> bool:
     """Whether words `low`..`high` of a slice lie in one of its ranges."""
     return any(start <= low and high < stop for start, stop in ranges.get(index, ()))
-
-
-def constant_ranges(program: Program) -> dict[int, list[tuple[int, int]]]:
-    """slice -> [first word, end) of the program's constant regions."""
-    ranges: dict[int, list[tuple[int, int]]] = {}
-    for region in program.constants:
-        for index in range(region.index, region.index + region.slices):
-            ranges.setdefault(index, []).append((region.address, region.address + region.words))
-    return ranges

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from chip.errors import OrderError
-from chip.linker.timeline import Issue, words
+from chip.linker.timeline import Issue
 
 Edges = dict[int, set[int]]  # issue id -> ids that must run before it
 
@@ -31,7 +31,7 @@ def memory_edges(issues: list[Issue], used: set[int]) -> Edges:
 def _slice_edges(accesses: list[Issue], edges: Edges) -> None:
     live: list[tuple[int, int, Issue, int | None]] = []  # and the cycle its words are all replaced
     for issue in accesses:  # by first cycle
-        low, high = words(issue)
+        low, high = issue.words
         writes = issue.family == "mem.w"
         kept = []
         for entry in live:

@@ -144,7 +144,7 @@ def check_fetch(issues: list[Issue], spec: ChipSpec) -> None:
 
 def check_memory(issues: list[Issue], program: Program, spec: ChipSpec) -> None:
     """Addresses in range, one bank port per cycle, constant regions never written."""
-    constants = _constant_words(program)
+    constants = constant_ranges(program)
     by_slice: dict[int, list[Issue]] = {}
     for issue in issues:
         if not issue.family.startswith("mem"):
@@ -157,29 +157,25 @@ def check_memory(issues: list[Issue], program: Program, spec: ChipSpec) -> None:
         _check_banks(accesses, spec)
 
 
-def words(issue: Issue) -> tuple[int, int]:
-    """Lowest and highest SRAM word an access can touch."""
-    return issue.words
-
-
 def _check_range(issue: Issue, spec: ChipSpec) -> None:
-    low, high = words(issue)
+    low, high = issue.words
     if low < 0 or high >= spec.slice_words or high < low:
         raise issue.hazard(AddressError, f"words {low}..{high} of a {spec.slice_words}-word slice")
     if issue.op.stepped is None and spec.bank(low) != spec.bank(high):
         raise issue.hazard(AddressError, f"region {low}..{high} lies in two banks")
 
 
-def _constant_words(program: Program) -> dict[int, list[tuple[int, int]]]:
-    constants: dict[int, list[tuple[int, int]]] = {}
+def constant_ranges(program: Program) -> dict[int, list[tuple[int, int]]]:
+    """slice -> [first word, end) of the program's constant regions."""
+    ranges: dict[int, list[tuple[int, int]]] = {}
     for region in program.constants:
         for index in range(region.index, region.index + region.slices):
-            constants.setdefault(index, []).append((region.address, region.address + region.words))
-    return constants
+            ranges.setdefault(index, []).append((region.address, region.address + region.words))
+    return ranges
 
 
 def _check_not_constant(issue: Issue, ranges: list[tuple[int, int]]) -> None:
-    low, high = words(issue)
+    low, high = issue.words
     for start, stop in ranges:
         if low < stop and start <= high:
             touched = range(low, high + 1) if issue.op.stepped is None else issue.steps

@@ -13,9 +13,9 @@ import numpy as np
 
 from chip.errors import OrderError
 from chip.linker import joins, order, steps
-from chip.linker.graph import Graph, Step, constant_ranges, inside
+from chip.linker.graph import Graph, Step, inside
 from chip.linker.streams import drive_keys, read_keys, resolve
-from chip.linker.timeline import Ints, Issue, words
+from chip.linker.timeline import Ints, Issue, constant_ranges
 from chip.linker.weights import check_accumulators, resolve_tiles
 from chip.program import Instruction, Program
 from chip.spec import ChipSpec
@@ -229,7 +229,7 @@ def _same_overlaps(issues: Sequence[Issue], shift: tuple[int, ...]) -> bool:
     written: set[int] = set()
     for issue, words_on in zip(issues, shift, strict=True):
         if issue.family.startswith("mem"):
-            low, high = words(issue)
+            low, high = issue.words
             box = boxes.setdefault(issue.unit, {}).setdefault(words_on, [low, high])
             box[0], box[1] = min(box[0], low), max(box[1], high)
             if issue.family == "mem.w":

@@ -26,6 +26,8 @@ ASSUMED_D_FUNC_CYCLES = MappingProxyType(
         "vxm.convert": 4,
         "vxm.exp": 16,
         "vxm.rsqrt": 16,
+        "vxm.tanh": 16,
+        "vxm.sqrt": 16,
         "vxm.recip": 16,
         "mxm.abc": 24,
         "mxm.acc": 4,

@@ -191,10 +191,13 @@ def _check_instruction(instruction: Instruction, where: str, maps: int) -> int:
         if n < 1 or interval < 1 or abs(step) > MAX_STEP:
             raise ProgramError(f"loop of {n} every {interval} cycles, step {step}", where)
     limits = {"map": maps, "in": STREAM_CODES, "out": STREAM_CODES, "dtype": len(DTYPES)}
-    limits |= {"src": NO_STREAM, "dst": NO_STREAM + 1, "f32": 2**32, "int": MAX_CYCLES}
+    limits |= {"src": NO_STREAM, "dst": NO_STREAM + 1, "imm": 2**32, "int": MAX_CYCLES}
     for operand, value in zip(op.operands, instruction.args, strict=True):
         if not 0 <= value < limits.get(operand.kind, MAX_STEP):
             raise ProgramError(f"{op.name} {operand.name}={value}", where)
+        if operand.kind == "dtype" and DTYPES[value] not in op.dtypes:
+            known = ", ".join(op.dtypes)
+            raise ProgramError(f"{op.name} of {DTYPES[value]}, it takes {known}", where)
     if op.name == "icu.nop":
         return instruction.args[0]
     return instruction.span_cycles + 1

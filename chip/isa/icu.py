@@ -3,7 +3,7 @@
 from chip.isa.op import op
 
 
-@op("icu.nop", "any", "count:int")
+@op("icu.nop", "any", "count:int", "NOP N")
 def nop(count: int) -> int:
     """Wait `count` cycles on this queue."""
     return count

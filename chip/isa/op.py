@@ -1,12 +1,13 @@
 """What an instruction of the ISA is: one decorated function carries operands, meaning and doc.
 
-`@op(mnemonic, queue, fields)` registers the function below it. `fields` is the assembly form, a
-space-separated list of `name:kind`. The kinds:
+`@op(mnemonic, queue, fields, published)` registers the function below it. `fields` is the assembly
+form, a space-separated list of `name:kind`; `published` is the vendor's name of the instruction
+[ISCA20, Table 1; ISCA22], or what it stands for. The kinds:
 
     int  port  map      plain numbers: a count, a C2C port, an index into the program's lane maps
     addr  col  slot     numbers that a loop steps: SRAM word, array column, accumulator
-    f32                 a 32-bit immediate
-    dtype               element type of a VXM op: an index into `DTYPES`
+    imm                 a 32-bit immediate: the bits of an fp32, or of an integer for integer types
+    dtype  dtype.G      element type of a VXM or SXM op: an index into `DTYPES`, one of group G
     in.T  out.T         an aligned stream group read / driven, holding elements of type T
     src  dst            a VXM operand: a stream group, an ALU's result or the immediate; its type
                         is the `dtype` operand, or T in `src.T`, `dst.T`
@@ -17,22 +18,32 @@ Semantics live in the function; timing lives in `ChipSpec.d_func_cycles` under t
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from inspect import cleandoc
 from typing import Any
 
 import numpy as np
 
 from chip.errors import ProgramError
 
-DTYPES = ("u8", "f16", "f32", "u16")
+DTYPES = ("u8", "f16", "f32", "u16", "i8", "i16", "i32")
+# Groups of element types that an op may be limited to.
+TYPE_GROUPS = {
+    "": DTYPES,
+    "int": ("u8", "u16", "i8", "i16", "i32"),
+    "float": ("f16", "f32"),
+}
 NUMPY_TYPES: dict[str, np.dtype[Any]] = {
     "u8": np.dtype(np.uint8),
+    "i8": np.dtype(np.int8),
     "u16": np.dtype("<u2"),
+    "i16": np.dtype("<i2"),
     "f16": np.dtype("<f2"),
     "f32": np.dtype("<f4"),
+    "i32": np.dtype("<i4"),
     "w16": np.dtype(np.uint8),
 }
 # Streams a group of each type occupies; w16 is the MXM's 16-stream weight group.
-WIDTHS = {"u8": 1, "u16": 2, "f16": 2, "f32": 4, "w16": 16}
+WIDTHS = {"u8": 1, "i8": 1, "u16": 2, "i16": 2, "f16": 2, "f32": 4, "i32": 4, "w16": 16}
 
 # Operand codes shared by streams and VXM sources: 0..63 streams (east, then west),
 # then the ALU results, then the immediate; NO_STREAM is a VXM result that stays in its ALU.
@@ -67,13 +78,25 @@ class Op:
 
     name: str
     queue: str
+    published: str
     timing: str
     operands: tuple[Operand, ...]
     function: Callable[..., Any]
 
     @property
     def doc(self) -> str:
-        return (self.function.__doc__ or "").strip()
+        return cleandoc(self.function.__doc__ or "")
+
+    @property
+    def meaning(self) -> str:
+        """First line of the doc."""
+        return self.doc.partition("\n")[0]
+
+    @cached_property
+    def dtypes(self) -> tuple[str, ...]:
+        """Element types that the dtype operand may name; none without such an operand."""
+        groups = [o.dtype for o in self.operands if o.kind == "dtype"]
+        return TYPE_GROUPS[groups[0]] if groups else ()
 
     @cached_property
     def sources(self) -> tuple[int, ...]:
@@ -90,10 +113,10 @@ class Op:
         """Index of the operand that loops step, if any."""
         return next((i for i, o in enumerate(self.operands) if o.kind in STEPPED), None)
 
-    @property
-    def constant(self) -> bool:
-        """Whether a source may be the immediate."""
-        return any(o.kind == "f32" for o in self.operands)
+    def constant(self, operand: int) -> bool:
+        """Whether a source may be the immediate: of the op's own type, where there is one."""
+        immediate = any(o.kind == "imm" for o in self.operands)
+        return immediate and not self.operands[operand].dtype
 
     @cached_property
     def _indices(self) -> dict[str, int]:
@@ -113,7 +136,7 @@ OPS: dict[str, Op] = {}
 
 
 def op(
-    name: str, queue: str, fields: str, timing: str = ""
+    name: str, queue: str, fields: str, published: str, timing: str = ""
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register the decorated function as instruction `name` of the queue family `queue`."""
 
@@ -125,7 +148,7 @@ def op(
             label, kind = entry.split(":")
             kind, _, dtype = kind.partition(".")
             operands.append(Operand(label, kind, dtype))
-        OPS[name] = Op(name, queue, timing, tuple(operands), function)
+        OPS[name] = Op(name, queue, published, timing, tuple(operands), function)
         return function
 
     return register
@@ -137,3 +160,17 @@ def lookup(name: str) -> Op:
         return OPS[name]
     except KeyError:
         raise ProgramError(f"unknown instruction {name!r}") from None
+
+
+def immediate_bits(value: float, dtype: str) -> int:
+    """The 32 bits of an immediate of an element type; integers in two's complement."""
+    if dtype in TYPE_GROUPS["int"]:
+        return int(value) & 0xFFFFFFFF
+    return int(np.float32(value).view(np.uint32))
+
+
+def immediate(bits: int, dtype: str) -> Any:
+    """The scalar that 32 bits stand for: an fp32, rounded to the type, or an integer's low bits."""
+    kind = NUMPY_TYPES[dtype]
+    word = np.array(bits, "<u4")
+    return (word.view("<f4") if kind.kind == "f" else word).astype(kind)[()]

@@ -16,13 +16,13 @@ FIELDS = "dtype:dtype map:map a:src out:dst"
 ZERO = 0xFFFF  # entry of a distribute map that fills its lane with zero
 
 
-@op("sxm.permute", "sxm", FIELDS, timing="sxm.permute")
+@op("sxm.permute", "sxm", FIELDS, "Permute map", timing="sxm.permute")
 def permute(map: Map, a: Vectors) -> Vectors:
     """out[lane] = a[map[lane]]; the map is a bijection over all lanes."""
     return np.take(a, map, axis=1)
 
 
-@op("sxm.distribute", "sxm", FIELDS, timing="sxm.distribute")
+@op("sxm.distribute", "sxm", FIELDS, "Distribute map", timing="sxm.distribute")
 def distribute(map: Map, a: Vectors) -> Vectors:
     """out[lane] = a[map[lane]] inside each 16-lane superlane; the map may replicate or zero."""
     superlanes = a.reshape(len(a), -1, len(map))

@@ -1,7 +1,10 @@
-"""VXM: point-wise arithmetic on 16 ALUs per lane; results forward from ALU to ALU. [ISCA20]
+"""VXM: point-wise arithmetic on 16 ALUs per lane, a 4 x 4 mesh. [ISCA20]
 
-Every function maps arrays of shape [vectors, lanes] to one of the same shape. float32 and float16
-arithmetic is IEEE round-to-nearest-even, one rounding per op.
+Every function maps arrays of shape [vectors, lanes] to one of the same shape. Results forward from
+ALU to ALU, so that a chain of instructions is one pass through the mesh. fp32 and fp16 arithmetic
+is IEEE, rounded to nearest even once per op. Integers are two's complement: `add`, `sub`, `mul`,
+`neg` and `abs` wrap round, their `_sat` forms stop at the bounds of the type. A comparison gives
+bytes, 1 for true and 0 for false.
 """
 
 from typing import Any
@@ -14,70 +17,275 @@ from chip.isa.op import op
 
 Vectors = npt.NDArray[Any]
 UNARY = "dtype:dtype a:src out:dst"
-BINARY = "dtype:dtype a:src b:src imm:f32 out:dst"
+BINARY = "dtype:dtype a:src b:src imm:imm out:dst"
+BINARY_INT = "dtype:dtype.int a:src b:src imm:imm out:dst"
+COMPARE = "dtype:dtype a:src b:src imm:imm out:dst.u8"
+FUNCTION = "dtype:dtype.float a:src out:dst"
+# The published table has one line for all of them, "z = op(x[, y])" [ISCA20, Table 1].
+Z1, Z2 = "unary z = op(x)", "binary z = op(x,y)"
 
 
-@op("vxm.add", "vxm", BINARY, timing="vxm.alu")
+# --- arithmetic -----------------------------------------------------------------------------
+@op("vxm.add", "vxm", BINARY, Z2, timing="vxm.alu")
 def add(a: Vectors, b: Vectors) -> Vectors:
-    """a + b."""
+    """a + b; integers wrap."""
     return np.add(a, b)
 
 
-@op("vxm.sub", "vxm", BINARY, timing="vxm.alu")
+@op("vxm.sub", "vxm", BINARY, Z2, timing="vxm.alu")
 def sub(a: Vectors, b: Vectors) -> Vectors:
-    """a - b."""
+    """a - b; integers wrap."""
     return np.subtract(a, b)
 
 
-@op("vxm.mul", "vxm", BINARY, timing="vxm.alu")
+@op("vxm.mul", "vxm", BINARY, Z2, timing="vxm.alu")
 def mul(a: Vectors, b: Vectors) -> Vectors:
-    """a * b."""
+    """a * b; integers wrap: the low bits of the product."""
     return np.multiply(a, b)
 
 
-@op("vxm.max", "vxm", BINARY, timing="vxm.alu")
+@op("vxm.add_sat", "vxm", BINARY_INT, Z2, timing="vxm.alu")
+def add_sat(a: Vectors, b: Vectors) -> Vectors:
+    """a + b, saturating at the bounds of the type."""
+    return _saturated(np.add, a, b)
+
+
+@op("vxm.sub_sat", "vxm", BINARY_INT, Z2, timing="vxm.alu")
+def sub_sat(a: Vectors, b: Vectors) -> Vectors:
+    """a - b, saturating at the bounds of the type."""
+    return _saturated(np.subtract, a, b)
+
+
+@op("vxm.mul_sat", "vxm", BINARY_INT, Z2, timing="vxm.alu")
+def mul_sat(a: Vectors, b: Vectors) -> Vectors:
+    """a * b, saturating at the bounds of the type."""
+    return _saturated(np.multiply, a, b)
+
+
+@op("vxm.max", "vxm", BINARY, Z2, timing="vxm.alu")
 def maximum(a: Vectors, b: Vectors) -> Vectors:
     """The larger of a and b; NaN if either is."""
     return np.maximum(a, b)
 
 
-@op("vxm.min", "vxm", BINARY, timing="vxm.alu")
+@op("vxm.min", "vxm", BINARY, Z2, timing="vxm.alu")
 def minimum(a: Vectors, b: Vectors) -> Vectors:
     """The smaller of a and b; NaN if either is."""
     return np.minimum(a, b)
 
 
-@op("vxm.copy", "vxm", UNARY, timing="vxm.alu")
+@op("vxm.copy", "vxm", UNARY, Z1, timing="vxm.alu")
 def copy(a: Vectors) -> Vectors:
     """a, unchanged."""
     return a
 
 
-@op("vxm.exp", "vxm", "a:src.f32 out:dst.f32", timing="vxm.exp")
+@op("vxm.neg", "vxm", UNARY, Z1, timing="vxm.alu")
+def neg(a: Vectors) -> Vectors:
+    """-a; of a float, the sign flipped. Integers wrap: the least stays, unsigned is 0 - a."""
+    return np.negative(a)
+
+
+@op("vxm.abs", "vxm", UNARY, Z1, timing="vxm.alu")
+def absolute(a: Vectors) -> Vectors:
+    """The magnitude of a; of a float, the sign cleared. The least integer wraps: it stays."""
+    return np.abs(a)
+
+
+@op("vxm.relu", "vxm", UNARY, "ReLU", timing="vxm.alu")
+def relu(a: Vectors) -> Vectors:
+    """0 where a is below 0, else a; NaN and -0 stay."""
+    return np.where(a < 0, a.dtype.type(0), a)
+
+
+# --- comparison and choice ------------------------------------------------------------------
+@op("vxm.eq", "vxm", COMPARE, Z2, timing="vxm.alu")
+def equal(a: Vectors, b: Vectors) -> Vectors:
+    """1 where a = b, else 0; NaN equals nothing."""
+    return np.equal(a, b).view(np.uint8)
+
+
+@op("vxm.ne", "vxm", COMPARE, Z2, timing="vxm.alu")
+def not_equal(a: Vectors, b: Vectors) -> Vectors:
+    """1 where a and b differ, else 0; NaN differs from everything."""
+    return np.not_equal(a, b).view(np.uint8)
+
+
+@op("vxm.lt", "vxm", COMPARE, Z2, timing="vxm.alu")
+def less(a: Vectors, b: Vectors) -> Vectors:
+    """1 where a < b, else 0."""
+    return np.less(a, b).view(np.uint8)
+
+
+@op("vxm.le", "vxm", COMPARE, Z2, timing="vxm.alu")
+def less_equal(a: Vectors, b: Vectors) -> Vectors:
+    """1 where a <= b, else 0."""
+    return np.less_equal(a, b).view(np.uint8)
+
+
+@op("vxm.gt", "vxm", COMPARE, Z2, timing="vxm.alu")
+def greater(a: Vectors, b: Vectors) -> Vectors:
+    """1 where a > b, else 0."""
+    return np.greater(a, b).view(np.uint8)
+
+
+@op("vxm.ge", "vxm", COMPARE, Z2, timing="vxm.alu")
+def greater_equal(a: Vectors, b: Vectors) -> Vectors:
+    """1 where a >= b, else 0."""
+    return np.greater_equal(a, b).view(np.uint8)
+
+
+@op(
+    "vxm.select",
+    "vxm",
+    "dtype:dtype mask:src.u8 a:src b:src imm:imm out:dst",
+    "select",
+    timing="vxm.alu",
+)
+def select(mask: Vectors, a: Vectors, b: Vectors) -> Vectors:
+    """a where the byte of the mask is not 0, else b."""
+    return np.where(mask != 0, a, b)
+
+
+# --- logic and shifts -----------------------------------------------------------------------
+@op("vxm.and", "vxm", BINARY_INT, Z2, timing="vxm.alu")
+def bit_and(a: Vectors, b: Vectors) -> Vectors:
+    """Bits set in both a and b."""
+    return np.bitwise_and(a, b)
+
+
+@op("vxm.or", "vxm", BINARY_INT, Z2, timing="vxm.alu")
+def bit_or(a: Vectors, b: Vectors) -> Vectors:
+    """Bits set in a or b."""
+    return np.bitwise_or(a, b)
+
+
+@op("vxm.xor", "vxm", BINARY_INT, Z2, timing="vxm.alu")
+def bit_xor(a: Vectors, b: Vectors) -> Vectors:
+    """Bits in which a and b differ."""
+    return np.bitwise_xor(a, b)
+
+
+@op("vxm.not", "vxm", "dtype:dtype.int a:src out:dst", Z1, timing="vxm.alu")
+def bit_not(a: Vectors) -> Vectors:
+    """The bits of a, inverted."""
+    return np.invert(a)
+
+
+@op("vxm.shift_left", "vxm", BINARY_INT, Z2, timing="vxm.alu")
+def shift_left(a: Vectors, b: Vectors) -> Vectors:
+    """The bits of a moved b places up, zeros behind; b is unsigned, and all bits may leave."""
+    return _shifted(np.left_shift, _bits(a), b).view(a.dtype)
+
+
+@op("vxm.shift_right", "vxm", BINARY_INT, Z2, timing="vxm.alu")
+def shift_right(a: Vectors, b: Vectors) -> Vectors:
+    """The bits of a moved b places down, the sign (unsigned: zeros) behind; b is unsigned."""
+    return _shifted(np.right_shift, np.asarray(a), b)
+
+
+@op("vxm.shift_right_logical", "vxm", BINARY_INT, Z2, timing="vxm.alu")
+def shift_right_logical(a: Vectors, b: Vectors) -> Vectors:
+    """The bits of a moved b places down, zeros behind, also of a signed type; b is unsigned."""
+    return _shifted(np.right_shift, _bits(a), b).view(a.dtype)
+
+
+# --- functions ------------------------------------------------------------------------------
+@op("vxm.exp", "vxm", FUNCTION, "Exp", timing="vxm.exp")
 def exp(a: Vectors) -> Vectors:
-    """e to the a."""
-    return numerics.exp(a)
+    """e to the a, at most 0.501 ulp off; fp16 is computed in fp32 and rounded."""
+    return _in_fp32(numerics.exp, a)
 
 
-@op("vxm.rsqrt", "vxm", "a:src.f32 out:dst.f32", timing="vxm.rsqrt")
+@op("vxm.tanh", "vxm", FUNCTION, "TanH", timing="vxm.tanh")
+def tanh(a: Vectors) -> Vectors:
+    """The hyperbolic tangent, at most 0.502 ulp off; fp16 is computed in fp32 and rounded."""
+    return _in_fp32(numerics.tanh, a)
+
+
+@op("vxm.rsqrt", "vxm", FUNCTION, "RSqrt", timing="vxm.rsqrt")
 def rsqrt(a: Vectors) -> Vectors:
-    """1 / square root of a."""
-    return numerics.rsqrt(a)
+    """1 / square root of a, at most 0.501 ulp off; fp16 is computed in fp32 and rounded."""
+    return _in_fp32(numerics.rsqrt, a)
 
 
-@op("vxm.recip", "vxm", "a:src.f32 out:dst.f32", timing="vxm.recip")
+@op("vxm.sqrt", "vxm", FUNCTION, Z1, timing="vxm.sqrt")
+def sqrt(a: Vectors) -> Vectors:
+    """The square root of a, correctly rounded; NaN below 0."""
+    return numerics.square_root(a)
+
+
+@op("vxm.recip", "vxm", FUNCTION, Z1, timing="vxm.recip")
 def recip(a: Vectors) -> Vectors:
-    """1 / a."""
-    return numerics.reciprocal(a)
+    """1 / a, correctly rounded in fp32; fp16 is computed in fp32 and rounded."""
+    return _in_fp32(numerics.reciprocal, a)
 
 
-@op("vxm.to_f16", "vxm", "a:src.f32 out:dst.f16", timing="vxm.convert")
+# --- conversions ----------------------------------------------------------------------------
+@op("vxm.to_f32", "vxm", "dtype:dtype a:src out:dst.f32", "type convert", timing="vxm.convert")
+def to_f32(a: Vectors) -> Vectors:
+    """Any type to fp32: exact, but int32 is rounded to nearest even."""
+    return numerics.to_fp32(a)
+
+
+@op("vxm.to_f16", "vxm", "dtype:dtype a:src out:dst.f16", "type convert", timing="vxm.convert")
 def to_f16(a: Vectors) -> Vectors:
-    """float32 to float16, to nearest even; overflow becomes infinity."""
+    """Any type to fp16, rounded once to nearest even; from 65520 on, infinity."""
     return numerics.to_fp16(a)
 
 
-@op("vxm.to_f32", "vxm", "a:src.f16 out:dst.f32", timing="vxm.convert")
-def to_f32(a: Vectors) -> Vectors:
-    """float16 to float32, exact."""
-    return a.astype(np.float32)
+@op("vxm.to_i8", "vxm", "dtype:dtype a:src out:dst.i8", "type convert", timing="vxm.convert")
+def to_i8(a: Vectors) -> Vectors:
+    """Any type to int8: to nearest even, saturating at -128 and 127; NaN becomes 0."""
+    return numerics.to_int(a, np.int8)
+
+
+@op("vxm.to_i16", "vxm", "dtype:dtype a:src out:dst.i16", "type convert", timing="vxm.convert")
+def to_i16(a: Vectors) -> Vectors:
+    """Any type to int16: to nearest even, saturating at its bounds; NaN becomes 0."""
+    return numerics.to_int(a, np.int16)
+
+
+@op("vxm.to_i32", "vxm", "dtype:dtype a:src out:dst.i32", "type convert", timing="vxm.convert")
+def to_i32(a: Vectors) -> Vectors:
+    """Any type to int32: to nearest even, saturating at its bounds; NaN becomes 0."""
+    return numerics.to_int(a, np.int32)
+
+
+@op("vxm.to_u8", "vxm", "dtype:dtype a:src out:dst.u8", "type convert", timing="vxm.convert")
+def to_u8(a: Vectors) -> Vectors:
+    """Any type to uint8: to nearest even, saturating at 0 and 255; NaN becomes 0."""
+    return numerics.to_int(a, np.uint8)
+
+
+@op("vxm.to_u16", "vxm", "dtype:dtype a:src out:dst.u16", "type convert", timing="vxm.convert")
+def to_u16(a: Vectors) -> Vectors:
+    """Any type to uint16, as addresses are: to nearest even, saturating; NaN becomes 0."""
+    return numerics.to_int(a, np.uint16)
+
+
+# --- how ------------------------------------------------------------------------------------
+def _saturated(function: Any, a: Vectors, b: Vectors) -> Vectors:
+    """An integer function in 64 bits, which hold any sum or product of 32, then the bounds."""
+    exact = function(np.asarray(a, np.int64), np.asarray(b, np.int64))
+    narrow: Vectors = numerics.to_int(exact, np.result_type(a, b).type)
+    return narrow
+
+
+def _bits(a: Vectors) -> Vectors:
+    """The same bits as an unsigned type."""
+    return np.asarray(a).view(f"u{a.dtype.itemsize}")
+
+
+def _shifted(function: Any, a: Vectors, places: Vectors) -> Vectors:
+    """Shift, but for counts of all bits and more, which NumPy leaves open, in two steps."""
+    last = 8 * a.dtype.itemsize - 1
+    near = np.minimum(_bits(places), last)
+    once: Vectors = function(a, near.astype(a.dtype))
+    return np.where(_bits(places) > last, function(once, a.dtype.type(1)), once)
+
+
+def _in_fp32(function: Any, a: Vectors) -> Vectors:
+    if a.dtype == np.float32:
+        return np.asarray(function(a))
+    return numerics.to_fp16(function(a.astype(np.float32)))

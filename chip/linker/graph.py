@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from chip.isa import DTYPES, IMMEDIATE, NUMPY_TYPES, WIDTHS
+from chip.isa import IMMEDIATE, NUMPY_TYPES, WIDTHS, immediate
 from chip.linker.streams import PRODUCT, Feed, Feeds
 from chip.linker.timeline import Ints, Issue, constant_ranges
 from chip.numerics import Weights16
@@ -90,8 +90,7 @@ class Graph:
         """How to get a source operand as a typed array, and the nodes it comes from."""
         op, args = issue.op, issue.instruction.args
         if index != PRODUCT and args[index] == IMMEDIATE:
-            bits = np.array(args[op.index("imm")], "<u4").view("<f4")
-            scalar = bits.astype(NUMPY_TYPES[DTYPES[args[op.index("dtype")]]])[()]
+            scalar = immediate(args[op.index("imm")], op.element(index, args))
             return (lambda values: scalar), set()
         feeds = self.feeds[issue.id, index]
         element = "f32" if index == PRODUCT else op.element(index, args)

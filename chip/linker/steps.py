@@ -18,15 +18,19 @@ from chip.sram import GROUP
 
 
 def vxm(graph: Graph, issue: Issue) -> int:
-    """Point-wise function of one or two operands."""
+    """Point-wise function of one, two or three operands."""
     fetches, needs = _operands(graph, issue)
     function = issue.op.function
     if len(fetches) == 1:
         (a,) = fetches
         return graph.add((issue,), needs, lambda k: lambda s: _set(s, k, function(a(s.values))))
-    a, b = fetches
+    if len(fetches) == 2:
+        a, b = fetches
+        return graph.add(
+            (issue,), needs, lambda k: lambda s: _set(s, k, function(a(s.values), b(s.values)))
+        )
     return graph.add(
-        (issue,), needs, lambda k: lambda s: _set(s, k, function(a(s.values), b(s.values)))
+        (issue,), needs, lambda k: lambda s: _set(s, k, function(*(f(s.values) for f in fetches)))
     )
 
 

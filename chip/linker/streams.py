@@ -92,7 +92,7 @@ def _collect_reads(
     issue: Issue, spec: ChipSpec, readers: dict[int, list[tuple[Ints, Issue, int, int]]]
 ) -> None:
     codes = [issue.instruction.args[operand] for operand in issue.op.sources]
-    constant = issue.op.constant and any(code != IMMEDIATE for code in codes)
+    varies = any(code != IMMEDIATE for code in codes)
     for operand, code in zip(issue.op.sources, codes, strict=True):
         if code < STREAM_CODES:
             width = WIDTHS[issue.op.element(operand, issue.instruction.args)]
@@ -104,7 +104,7 @@ def _collect_reads(
         elif code < ALU_BASE + spec.vxm_alus and issue.family == "vxm":
             keys = issue.cycles * spec.positions + 1
             readers.setdefault(code, []).append((keys, issue, operand, 0))
-        elif code != IMMEDIATE or not constant:
+        elif code != IMMEDIATE or not (varies and issue.op.constant(operand)):
             raise issue.hazard(Misaligned, f"operand {operand} names no stream or ALU: {code}")
     if issue.op.name == "mxm.acc":
         keys = issue.cycles * spec.positions + 1

@@ -3,7 +3,15 @@
 from chip.numerics.backend import Backend, default_backend, make_backend, set_backend
 from chip.numerics.convert import to_fp16, to_fp32, to_int
 from chip.numerics.fp16 import Weights16
-from chip.numerics.functions import canonical, divide, exp, reciprocal, rsqrt, tanh
+from chip.numerics.functions import (
+    canonical,
+    divide,
+    exp,
+    reciprocal,
+    rsqrt,
+    square_root,
+    tanh,
+)
 from chip.numerics.int8 import Weights8
 
 __all__ = [
@@ -18,6 +26,7 @@ __all__ = [
     "reciprocal",
     "rsqrt",
     "set_backend",
+    "square_root",
     "tanh",
     "to_fp16",
     "to_fp32",

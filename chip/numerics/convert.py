@@ -14,7 +14,7 @@ from chip.numerics.elementary import canonical
 from chip.numerics.exact import Float16, Float32
 
 Number = npt.NDArray[Any]
-Integer = TypeVar("Integer", np.int8, np.int16, np.int32)
+Integer = TypeVar("Integer", np.uint8, np.uint16, np.int8, np.int16, np.int32)
 
 _MAX16 = np.float16(65504)
 
@@ -25,8 +25,8 @@ def to_fp16(x: Number, saturate: bool = False) -> Float16:
     From 65520 on that is an infinity, or with `saturate` the largest number, 65504. An infinity
     saturates too; NaN stays NaN.
     """
-    if x.dtype == np.float32:
-        out = default_backend().functions.to_fp16(x)
+    if x.dtype.kind == "f":
+        out = default_backend().functions.to_fp16(x.astype(np.float32, copy=False))
     else:  # int32 has more digits than fp32: by float64, to round once
         with np.errstate(over="ignore"):
             out = x.astype(np.float64).astype(np.float16)
@@ -34,7 +34,7 @@ def to_fp16(x: Number, saturate: bool = False) -> Float16:
 
 
 def to_fp32(x: Number) -> Float32:
-    """Widen fp16, int8 and int16 exactly; round int32 to nearest even."""
+    """Widen fp16 and integers of 8 and 16 bits exactly; round int32 to nearest even."""
     out = x.astype(np.float32)
     return canonical(out) if x.dtype.kind == "f" else out
 
@@ -42,7 +42,7 @@ def to_fp32(x: Number) -> Float32:
 def to_int(x: Number, dtype: type[Integer]) -> npt.NDArray[Integer]:
     """Round fp16 or fp32 to nearest even, or narrow an integer, saturating at `dtype`'s bounds."""
     bounds = np.iinfo(dtype)
-    if x.dtype.kind == "i":
+    if x.dtype.kind in "iu":
         own = np.iinfo(x.dtype)
         return x.clip(max(bounds.min, own.min), min(bounds.max, own.max)).astype(dtype)
     # float64 holds the bounds of int32, fp32 does not.

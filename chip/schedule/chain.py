@@ -6,13 +6,23 @@ Values are either *at rest* (`Rows`: read when and as often as a consumer wants)
 (`Flow`: on a stream or an ALU at fixed cycles). Two flows that meet must meet in time.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from chip.errors import ProgramError
-from chip.isa import ALU_BASE, DTYPES, IMMEDIATE, NO_STREAM, WIDTHS, lookup
+from chip.isa import (
+    ALU_BASE,
+    DTYPES,
+    IMMEDIATE,
+    NO_STREAM,
+    WIDTHS,
+    Op,
+    immediate_bits,
+    lookup,
+)
 from chip.program import Region
 from chip.spec import EAST, WEST, ChipSpec
 
@@ -146,11 +156,12 @@ class Chain:
         op: str,
         *operands: "Flow | Rows | float",
         loops: Loops | None = None,
-        dtype: str = "f32",
+        dtype: str = "",
         at: int = 0,
     ) -> Flow:
         """One VXM instruction over flows, rows and at most one immediate.
 
+        `dtype` is that of the first operand that is not an immediate, unless given.
         Without a flow among the operands it issues at cycle `at`, with `loops`.
         """
         spec, position = lookup(f"vxm.{op}"), self.spec.vxm_position
@@ -160,6 +171,7 @@ class Chain:
             raise ProgramError(f"{self.label}: vxm.{op} needs loops")
         cycle = self._meet(flows, position) if flows else at
         args, names = [0] * len(spec.operands), []
+        dtype = dtype or _dtype_of(operands, spec)
         needs: dict[int, tuple[int, int]] = {}
         for index, operand in zip(spec.sources, operands, strict=True):
             if isinstance(operand, Rows):
@@ -169,7 +181,7 @@ class Chain:
                 names.append(operand.name)
             else:
                 args[index] = IMMEDIATE
-                args[spec.index("imm")] = int(np.float32(operand).view(np.uint32))
+                args[spec.index("imm")] = immediate_bits(operand, dtype)
                 names.append(0)
         if any(o.name == "dtype" for o in spec.operands):
             args[spec.index("dtype")] = DTYPES.index(dtype)
@@ -329,6 +341,17 @@ class Chain:
         return piece
 
     add_piece = _piece
+
+
+def _dtype_of(operands: Sequence[Flow | Rows | float], op: Op) -> str:
+    """Element type of the first operand that has the op's own."""
+    for index, operand in zip(op.sources, operands, strict=True):
+        if not op.operands[index].dtype:
+            if isinstance(operand, Flow):
+                return operand.dtype
+            if isinstance(operand, Rows):
+                return operand.buffer.region.dtype
+    return "f32"
 
 
 def run(count: int, interval: int = 1) -> Loops:

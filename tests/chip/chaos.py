@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from random import Random
 
-from chip.isa import ALU_BASE, DTYPES, IMMEDIATE, NO_STREAM, WIDTHS
+from chip.isa import ALU_BASE, DTYPES, IMMEDIATE, NO_STREAM, OPS, WIDTHS, Op
 from chip.program import Program
 from chip.spec import EAST, TINY
 from tests.chip.programs import At, at, program
@@ -13,7 +13,9 @@ ROWS = 24
 INDICES = (8, 9)  # slices whose words are small numbers as u16: addresses
 WEIGHTS = 16  # first of the slices and streams that only weights use
 SPAN = 64  # gathered words
-FLOATS = ("add", "sub", "mul", "max", "min")
+POINTWISE = {
+    d: [o.name for o in OPS.values() if o.queue == "vxm" and d in o.dtypes] for d in DTYPES
+}
 Loops = tuple[tuple[int, int], tuple[int, int]]
 
 
@@ -90,24 +92,42 @@ class Chaos:
         cycle = None if value is None else self.meet(value, TINY.vxm_position)
         if value is None or cycle is None:
             return
-        others = [p for p in self.passing if p.dtype == value.dtype and p.loops == value.loops]
-        others = [p for p in others if self.meet(p, TINY.vxm_position) == cycle]
-        second = self.random.choice([IMMEDIATE, *(p.code for p in others)])
-        dtype, name = value.dtype, self.random.choice(FLOATS)
-        args = [DTYPES.index(dtype), value.code, second, self.random.choice([0, 0x40490FDB])]
-        if self.random.random() < 0.3:
-            converts = {"f16": ("to_f32", "f32"), "f32": ("to_f16", "f16")}
-            name, made = converts.get(dtype, ("copy", dtype))
-            args = [value.code] if dtype in converts else [DTYPES.index(dtype), value.code]
-            dtype = made
-        elif self.random.random() < 0.5:
-            args[1], args[2] = args[2], args[1]
+        op = OPS[self.random.choice(POINTWISE[value.dtype])]
+        args = self.arguments(op, value, cycle)
+        if args is None:
+            return
+        assert op.driven is not None
+        dtype = op.element(op.driven, tuple(args))
         out = self.random.choice([NO_STREAM, self.group(WIDTHS[dtype])])
-        alu, ready = self.random.randrange(TINY.vxm_alus), cycle + TINY.d_func("vxm.alu")
-        if self.add(f"vxm:{alu}", cycle, f"vxm.{name}", *args, out, loops=value.loops):
+        alu, ready = self.random.randrange(TINY.vxm_alus), cycle + TINY.d_func(op.timing)
+        if self.add(f"vxm:{alu}", cycle, op.name, *args[:-1], out, loops=value.loops):
             self.drive(ALU_BASE + alu, dtype, TINY.vxm_position, ready, value.loops)
             if out != NO_STREAM:
                 self.drive(out, dtype, TINY.vxm_position, ready, value.loops)
+
+    def arguments(self, op: Op, value: Passing, cycle: int) -> list[int] | None:
+        """Operands for an op of a value's type, among what passes with it; None if it has none.
+
+        The value takes a random place of its type, and the immediate may take one other.
+        """
+        args = [DTYPES.index(value.dtype)] + [0] * (len(op.operands) - 1)
+        places = [i for i in op.sources if op.element(i, tuple(args)) == value.dtype]
+        mine, immediate = self.random.choice(places), self.random.random() < 0.4
+        for index in op.sources:
+            element = op.element(index, tuple(args))
+            fitting = [p for p in self.passing if (p.dtype, p.loops) == (element, value.loops)]
+            codes = [p.code for p in fitting if self.meet(p, TINY.vxm_position) == cycle]
+            if index == mine:
+                args[index] = value.code
+            elif immediate and op.constant(index):
+                args[index], immediate = IMMEDIATE, False
+            elif codes:
+                args[index] = self.random.choice(codes)
+            else:
+                return None
+        if any(o.kind == "imm" for o in op.operands):
+            args[op.index("imm")] = self.random.choice([0, 3, 0x40490FDB, 0xFFFFFFFE])
+        return args
 
     def move(self) -> None:
         value, side = self.pick(), self.random.randrange(2)

@@ -201,8 +201,9 @@ class Machine:
         element = op.operands[index].dtype or DTYPES[args["dtype"]]
         dtype = NUMPY_TYPES[element]
         if code == IMMEDIATE:
-            value = np.array(args["imm"], "<u4").view("<f4").astype(dtype)
-            return np.full(self.spec.lanes, value)
+            word = np.array(args["imm"], "<u4")
+            word = word.view("<f4") if dtype.kind == "f" else word
+            return np.full(self.spec.lanes, word.astype(dtype))
         if code >= ALU_BASE:
             if code - ALU_BASE not in self.alus[self.cycle]:
                 raise Misread(f"ALU {code - ALU_BASE} has no result in cycle {self.cycle}")

@@ -144,7 +144,10 @@ BREAKING = {
         [*(read(44 + n, n, 40, VXM) for n in range(4)), vxm("copy", 40, F32, 0, 8),
          at("mem.r:3", 48, "mem.gather", 0, 9, 10, 12)]),
     "an immediate where there is none": (
-        Misaligned, "vxm:0", 5, "vxm.exp", [vxm("exp", 5, IMMEDIATE, 8)]),
+        Misaligned, "vxm:0", 5, "vxm.exp", [vxm("exp", 5, F32, IMMEDIATE, 8)]),
+    "an immediate as a mask": (
+        Misaligned, "vxm:0", 40, "vxm.select",
+        [read(44, 0, 40, VXM), vxm("select", 40, 0, IMMEDIATE, 0, 0, 1, 8)]),
     "nothing but immediates": (
         Misaligned, "vxm:0", 5, "vxm.add", [vxm("add", 5, F32, IMMEDIATE, IMMEDIATE, 0, 8)]),
     "an ALU outside the VXM": (

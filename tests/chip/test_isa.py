@@ -1,15 +1,19 @@
 """The instruction set: every op is documented, timed, survives the wire, and is what it says."""
 
-import math
-import struct
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 import pytest
 
 from chip.errors import ProgramError
-from chip.isa import DTYPES, NUMPY_TYPES, OPS, WIDTHS, lookup
+from chip.isa import (
+    DTYPES,
+    NUMPY_TYPES,
+    OPS,
+    TYPE_GROUPS,
+    WIDTHS,
+    immediate,
+    immediate_bits,
+    lookup,
+)
 from chip.isa.op import op
 from chip.isa.sxm import ZERO
 from chip.numerics import Weights16
@@ -18,11 +22,13 @@ from chip.spec import GROQCHIP1, TINY
 from chip.sram import Sram
 from chip.wire import pack, unpack
 from tests.chip.naive import product
+from tests.chip.oracles import POINTWISE, sample
 from tests.chip.programs import at, program
 
 RNG = np.random.default_rng(7)
-FLOATS = ("f16", "f32")
-SPECIAL = [0.0, -0.0, np.inf, -np.inf, np.nan, 1.0, -1.0, 65504.0, 6e-8, 1e-40, 3e38]
+SXM = {"sxm.permute", "sxm.distribute"}
+OTHER = ("icu.nop", "mem.read", "mem.write", "mem.gather", "mem.scatter", "mxm.lw", "mxm.iw",
+         "mxm.abc", "mxm.acc", "c2c.send", "c2c.receive", *SXM)  # fmt: skip
 
 
 # --- the registry ---------------------------------------------------------------------------
@@ -43,16 +49,18 @@ class TestEvery:
         what = OPS[name]
         queue = "vxm:0" if what.queue == "any" else f"{what.queue}:0"
         arguments = tuple(range(len(what.operands)))
+        if what.dtypes:
+            arguments = (DTYPES.index(what.dtypes[-1]), *arguments[1:])
         held = program(at(queue, 5, name, *arguments), maps=((0,),) * 9)
         again = unpack(pack(held))
         assert again == held
         assert str(again.queues[queue][-1]).startswith(name)
 
     def test_op_has_operands_of_known_kinds(self, name):
-        kinds = {"int", "map", "addr", "col", "slot", "f32", "dtype", "in", "out", "src", "dst"}
+        kinds = {"int", "map", "addr", "col", "slot", "imm", "dtype", "in", "out", "src", "dst"}
         for operand in OPS[name].operands:
             assert operand.kind in kinds
-            assert operand.dtype in ("", *NUMPY_TYPES)
+            assert operand.dtype in (TYPE_GROUPS if operand.kind == "dtype" else ("", *NUMPY_TYPES))
             assert not (operand.reads and operand.drives)
             typed = operand.dtype or any(o.kind == "dtype" for o in OPS[name].operands)
             assert typed or not (operand.reads or operand.drives)
@@ -60,8 +68,12 @@ class TestEvery:
     def test_op_belongs_to_its_unit(self, name):
         assert name.partition(".")[0] == OPS[name].queue.partition(".")[0] or name == "icu.nop"
 
+    def test_op_has_a_published_name_and_a_meaning(self, name):
+        assert OPS[name].published
+        assert OPS[name].meaning
+
     def test_op_has_an_oracle(self, name):
-        assert name in VXM | SXM | set(OTHER)
+        assert name in {*POINTWISE, *OTHER}
 
 
 def test_unknown_ops_are_errors():
@@ -71,7 +83,7 @@ def test_unknown_ops_are_errors():
 
 def test_an_op_is_defined_once():
     with pytest.raises(ProgramError, match="defined twice"):
-        op("vxm.add", "vxm", "")(lambda: None)
+        op("vxm.add", "vxm", "", "")(lambda: None)
 
 
 def test_widths_are_those_of_the_types():
@@ -83,101 +95,18 @@ def test_text_shows_loops():
     assert str(shown) == "mem.read address=3 out=32 x2@9+4 x5@1+1"
 
 
-# --- VXM ------------------------------------------------------------------------------------
-def sample(dtype: str) -> np.ndarray:
-    """Random vectors of a type, with its special numbers among them."""
-    if dtype in FLOATS:
-        with np.errstate(over="ignore"):
-            x = (RNG.standard_normal((4, 320)) * 10.0 ** RNG.integers(-4, 5, (4, 320))).astype(
-                NUMPY_TYPES[dtype]
-            )
-            x[0, : len(SPECIAL)] = SPECIAL
-        return x
-    return RNG.integers(0, 256 ** WIDTHS[dtype], (4, 320)).astype(NUMPY_TYPES[dtype])
-
-
-def once(dtype: str, exact: Callable[..., Any], *operands: np.ndarray) -> np.ndarray:
-    """A function computed in float64 (exact for one +, -, * of fp32) or integers, rounded once."""
-    wide = [o.astype(np.float64 if dtype in FLOATS else np.int64) for o in operands]
-    with np.errstate(all="ignore"):
-        return np.asarray(exact(*wide)).astype(NUMPY_TYPES[dtype])
-
-
-def larger(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.where(np.isnan(a) | np.isnan(b), np.nan, np.where(a > b, a, b))
-
-
-def smaller(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.where(np.isnan(a) | np.isnan(b), np.nan, np.where(a < b, a, b))
-
-
-def picked(choose: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
-    """Apply to floats as they are; integers have no NaN."""
-    return lambda a, b: choose(a, b) if a.dtype.kind == "f" else choose(a, b).astype(np.int64)
-
-
-POINTWISE = {
-    "vxm.add": lambda a, b: a + b,
-    "vxm.sub": lambda a, b: a - b,
-    "vxm.mul": lambda a, b: a * b,
-    "vxm.max": picked(larger),
-    "vxm.min": picked(smaller),
-    "vxm.copy": lambda a: a,
-}
-CLOSE = {
-    "vxm.exp": np.exp,
-    "vxm.rsqrt": lambda x: 1 / np.sqrt(x),
-    "vxm.recip": lambda x: 1 / x,
-}
-VXM = {*POINTWISE, *CLOSE, "vxm.to_f16", "vxm.to_f32"}
-SXM = {"sxm.permute", "sxm.distribute"}
-OTHER = ("icu.nop", "mem.read", "mem.write", "mem.gather", "mem.scatter", "mxm.lw", "mxm.iw",
-         "mxm.abc", "mxm.acc", "c2c.send", "c2c.receive")  # fmt: skip
+def test_an_op_refuses_types_it_has_not():
+    held = program(at("vxm:0", 5, "vxm.and", DTYPES.index("f32"), 0, 0, 0, 8))
+    with pytest.raises(ProgramError, match=r"vxm:0: vxm\.and of f32, it takes u8, u16, i8"):
+        unpack(pack(held))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", POINTWISE)
-def test_arithmetic_rounds_once(name, dtype):
-    operands = [sample(dtype)]
-    if len(OPS[name].sources) == 2:
-        operands.append(RNG.permuted(sample(dtype), axis=1))
-    with np.errstate(all="ignore"):
-        got = OPS[name].function(*operands)
-    assert got.dtype == NUMPY_TYPES[dtype]
-    assert np.array_equal(got, once(dtype, POINTWISE[name], *operands), equal_nan=dtype in FLOATS)
-
-
-@pytest.mark.parametrize("name", CLOSE)
-def test_functions_are_within_an_ulp(name):
-    x = sample("f32")
-    with np.errstate(all="ignore"):
-        got, wide = OPS[name].function(x), CLOSE[name](x.astype(np.float64))
-        wanted = wide.astype(np.float32)
-    finite = np.isfinite(wanted)
-    assert got.dtype == np.float32
-    assert np.array_equal(got[~finite], wanted[~finite], equal_nan=True)
-    error = np.abs(got[finite].astype(np.float64) - wide[finite])
-    assert (error <= 0.51 * np.spacing(np.abs(wanted[finite])).astype(np.float64)).all()
-
-
-def test_fp16_is_the_nearest_half():
-    x = sample("f32")
-    with np.errstate(all="ignore"):
-        got = OPS["vxm.to_f16"].function(x)
-    for a, b in zip(x.ravel(), got.ravel(), strict=True):
-        try:
-            wanted = struct.unpack("<e", struct.pack("<e", float(a)))[0]
-        except OverflowError:
-            wanted = math.copysign(math.inf, a)
-        assert b == wanted or (math.isnan(wanted) and np.isnan(b))
-
-
-def test_fp32_holds_every_half():
-    x = np.arange(2**16, dtype=np.uint16).view(np.float16).reshape(-1, 256)
-    with np.errstate(invalid="ignore"):
-        got, wide = OPS["vxm.to_f32"].function(x), x.astype(np.float64)
-    assert got.dtype == np.float32
-    assert np.array_equal(got, wide, equal_nan=True)
+def test_immediates_are_what_they_were(dtype):
+    for value in (0, 1, 5, 127) if dtype.startswith("u") else (-3, 0, 1, 127):
+        again = immediate(immediate_bits(value, dtype), dtype)
+        assert (again, again.dtype) == (value, NUMPY_TYPES[dtype])
+    assert immediate(immediate_bits(2**31 - 2, "i32"), "i32") == 2**31 - 2
 
 
 # --- SXM ------------------------------------------------------------------------------------

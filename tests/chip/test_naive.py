@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from chip.isa import ALU_BASE, DTYPES, IMMEDIATE, NO_STREAM
+from chip.isa import ALU_BASE, DTYPES, IMMEDIATE, NO_STREAM, WIDTHS, immediate_bits
 from chip.kernels.matmul import Pass, matmul
 from chip.program import ONCE, Region
 from chip.schedule import Buffer, Chain, Rows, run
@@ -229,8 +229,7 @@ def test_results_forward_from_alu_to_alu_and_meet_immediates():
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("op", ["add", "sub", "mul", "max", "min"])
 def test_every_type_agrees_on_immediates(op, dtype):
-    width = np.dtype({"u8": "u1", "u16": "<u2", "f16": "<f2", "f32": "<f4"}[dtype]).itemsize
-    bits = int(np.float32(2.75).view(np.uint32))
+    width, bits = WIDTHS[dtype], immediate_bits(2.75, dtype)
     placed = reads(4, width, 0, 0, 60, MXM, (4, 1, 1))[:0]
     placed += reads(44, width, 0, 0, 60, VXM, (4, 1, 1))
     placed.append(at("vxm:3", 60, f"vxm.{op}", DTYPES.index(dtype), 0, IMMEDIATE, bits, 8,
@@ -244,7 +243,8 @@ def test_one_consumer_takes_results_of_two_alu_instructions():
     for half, op in enumerate(("vxm.add", "vxm.mul")):
         placed.append(at("vxm:3", 60 + 2 * half, op, DTYPES.index("f32"), 0, 0, 0, NO_STREAM,
                          loops=(2, 1, 0)))  # fmt: skip
-    placed.append(at("vxm:4", 60 + ALU, "vxm.to_f16", ALU_BASE + 3, 8, loops=(4, 1, 0)))
+    placed.append(at("vxm:4", 60 + ALU, "vxm.to_f16", DTYPES.index("f32"), ALU_BASE + 3, 8,
+                     loops=(4, 1, 0)))  # fmt: skip
     placed += writes(8, 2, 8, 600, 60 + ALU + TINY.d_func("vxm.convert"), VXM, (4, 1, 1))
     agree(program(*placed))
 
@@ -265,7 +265,7 @@ def test_loops_nest_two_deep():
 def test_lanes_move_by_a_map(op, dtype, side):
     maps = {"permute": tuple((7 * lane + 3) % 320 for lane in range(320))}
     maps["distribute"] = (*range(15, 3, -1), 0xFFFF, 0xFFFF, 2, 2)
-    width = {"u8": 1, "f32": 4}.get(dtype, 2)
+    width = WIDTHS[dtype]
     position, out = TINY.edge_position("sxm", side), 32 if side == EAST else 0
     placed = reads(4, width, 32 - out, 0, 100, position, (3, 2, 1))
     queue = f"sxm:{5 + 14 * side}"
@@ -323,7 +323,7 @@ def test_byte_planes_may_come_from_and_go_anywhere():
 
 def test_half_of_a_pair_may_be_replaced_on_the_way():
     placed = reads(50, 2, 0, 0, 80, VXM, (4, 1, 1)) + reads(46, 1, 1, 7, 82, VXM, (2, 1, 1))
-    placed.append(at("vxm:0", 80, "vxm.to_f32", 0, 8, loops=(4, 1, 0)))
+    placed.append(at("vxm:0", 80, "vxm.to_f32", DTYPES.index("f16"), 0, 8, loops=(4, 1, 0)))
     placed += writes(8, 4, 8, 600, 80 + TINY.d_func("vxm.convert"), VXM, (4, 1, 1))
     agree(program(*placed))
 
@@ -332,13 +332,13 @@ def test_half_of_a_pair_may_be_replaced_on_the_way():
 def test_reads_and_writes_interleave_on_one_slice():
     """In place, in one bank: a word is read in one cycle and replaced in another."""
     placed = reads(3, 1, 32, 0, 60, VXM, (20, 2, 1))
-    placed.append(at("vxm:0", 60, "vxm.add", 0, 32, IMMEDIATE, 0x40400000, 0, loops=(20, 2, 0)))
+    placed.append(at("vxm:0", 60, "vxm.add", 0, 32, IMMEDIATE, 3, 0, loops=(20, 2, 0)))
     cycle = 60 + ALU + TINY.slice_position(3) - VXM
     read = 60 - passes(3, VXM)
     placed.append(at("mem.w:3", cycle + (cycle - read + 1) % 2, "mem.write", 0, 0,
                      loops=(20, 2, 1)))  # fmt: skip
     if (cycle - read) % 2 == 0:  # one cycle later: the odd diagonal, driven by a second copy
-        placed.append(at("vxm:1", 61, "vxm.add", 0, 33, IMMEDIATE, 0x40400000, 0,
+        placed.append(at("vxm:1", 61, "vxm.add", 0, 33, IMMEDIATE, 3, 0,
                          loops=(20, 2, 0)))  # fmt: skip
         placed += reads(7, 1, 33, 0, 61, VXM, (20, 2, 1))
     agree(program(*placed))

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chip.errors import ChipError, ProgramError
-from chip.isa import DTYPES, NO_STREAM, OPS, STREAM_CODES
+from chip.isa import DTYPES, NO_STREAM, OPS, STREAM_CODES, Op
 from chip.linker import link
 from chip.linker.reuse import Linker
 from chip.program import ONCE, Instruction, Program, Region
@@ -20,9 +20,8 @@ from tests.chip.programs import EMPTY, at, program
 
 SMALL = st.integers(0, 1000)
 LIMITS = {
-    "f32": 2**32 - 1,
+    "imm": 2**32 - 1,
     "map": 1,
-    "dtype": len(DTYPES) - 1,
     "in": STREAM_CODES - 1,
     "out": STREAM_CODES - 1,
     "src": 128,
@@ -31,10 +30,16 @@ LIMITS = {
 QUEUES = {"any": "vxm:15"} | {op.queue: f"{op.queue}:1" for op in OPS.values() if op.queue != "any"}
 
 
+def arguments(op: Op, kind: str) -> st.SearchStrategy[int]:
+    if kind == "dtype":
+        return st.sampled_from([DTYPES.index(name) for name in op.dtypes])
+    return st.integers(0, LIMITS.get(kind, 1000))
+
+
 @st.composite
 def instructions(draw) -> tuple[str, Instruction]:
     op = OPS[draw(st.sampled_from(sorted(OPS)))]
-    args = tuple(draw(st.integers(0, LIMITS.get(o.kind, 1000))) for o in op.operands)
+    args = tuple(draw(arguments(op, o.kind)) for o in op.operands)
     loop = st.tuples(st.integers(1, 50), st.integers(1, 50), st.integers(-50, 50))
     loops = (ONCE, ONCE) if op.name == "icu.nop" else (draw(loop), draw(loop))
     size = len(op.sources) + bool(op.timing)
@@ -209,7 +214,7 @@ def test_endless_waits_are_refused():
         (Instruction("mem.read", (0, 0)), "mem.w:0", "belongs to a mem.r queue"),
         (Instruction("mem.read", (0,)), "mem.r:0", "number of operands"),
         (Instruction("mem.read", (0, 0), names=(1, 2)), "mem.r:0", "number of names"),
-        (Instruction("vxm.add", (4, 0, 0, 0, 0)), "vxm:0", "dtype=4"),
+        (Instruction("vxm.add", (7, 0, 0, 0, 0)), "vxm:0", "dtype=7"),
         (Instruction("vxm.add", (0, 255, 0, 0, 0)), "vxm:0", "a=255"),
         (Instruction("vxm.add", (0, 0, 0, 2**32, 0)), "vxm:0", "imm="),
         (Instruction("sxm.permute", (0, 0, 0, 0)), "sxm:0", "map=0"),

@@ -22,10 +22,12 @@ def stage_image(
     """(rank, region, values) of every constant of a stage; each layer is dequantised once."""
     part, lanes = plan.stages[number], plan.spec.lanes
     norms: list[F32] = []
+    biases: list[list[F32]] = [[] for _ in range(plan.tp)]
     for index in range(part.layers):
         layer = weights.layer(part.first + index)
         norms += [layer.attn_norm, layer.ffn_norm]
         for rank in range(plan.tp):
+            biases[rank] += _bias_rows(plan, stage, layer, rank)
             for name, (matrix, blocks_in, blocks_out) in _shares(plan, stage, layer, rank).items():
                 key = f"{index}.{name}"
                 placed = stage.matrices[key]
@@ -35,6 +37,9 @@ def stage_image(
     if part.head:
         yield from _head(plan, stage, weights)
     yield from _tables(plan, stage, norms)
+    for rank, rows in enumerate(biases):
+        if rows:
+            yield rank, stage.memory["bias"].region, np.stack(rows)
 
 
 def _head(plan: Plan, stage: Stage, weights: Weights) -> Iterator[tuple[int, Region, Array]]:
@@ -87,6 +92,27 @@ def _shares(
     return {
         name: share_ for name, share_ in found.items() if stage.matrices[f"0.{name}"].matrix.outputs
     }
+
+
+def _bias_rows(plan: Plan, stage: Stage, layer: LayerWeights, rank: int) -> list[F32]:
+    """A row of lanes per query head, per row of keys and per row of values; [] without biases."""
+    if layer.q_bias is None or layer.k_bias is None or layer.v_bias is None:
+        return []
+    model, heads = plan.model, stage.shapes[rank].heads
+    rows = np.zeros((stage.shape.bias_rows, plan.spec.lanes), np.float32)
+    queries = layer.q_bias.reshape(-1, model.head_dim)
+    for row, head in enumerate(share(model.heads, plan.tp, rank)):
+        lane = heads.kv_of[row] % heads.per_row * model.head_dim
+        rows[row, lane : lane + model.head_dim] = queries[head]
+    first = len(heads.kv_of)
+    for bias in (layer.k_bias, layer.v_bias):
+        mine = bias.reshape(-1, model.head_dim)[local_kv(model, plan.tp, rank)]
+        for number, values in enumerate(mine):
+            lane = number % heads.per_row * model.head_dim
+            row = first + number // heads.per_row
+            rows[row, lane : lane + model.head_dim] = values
+        first += heads.rows
+    return list(rows)
 
 
 def _elements(heads: range | list[int], head_dim: int) -> npt.NDArray[np.int64]:

@@ -265,5 +265,6 @@ def _outputs(stage: Stage, tokens: int) -> dict[str, Region]:
 
 
 def _constants(stage: Stage) -> tuple[Region, ...]:
-    tables = [stage.memory[name].region for name in ("gamma", "ones", "identity")]
+    names = ("gamma", "ones", "identity") + ("bias",) * stage.shape.biased
+    tables = [stage.memory[name].region for name in names]
     return (*(placed.buffer.region for placed in stage.matrices.values()), *tables)

@@ -131,6 +131,8 @@ def _shapes(plan: Plan, layers: int, head: bool) -> tuple[DecoderShape, ...]:
                 eps=model.rms_eps,
                 context=plan.context,
                 chunk=plan.chunk,
+                biased=model.qkv_bias,
+                activation=model.activation,
             )
         )
     return tuple(shapes)

@@ -5,6 +5,8 @@ from decimal import Decimal, localcontext
 import numpy as np
 import numpy.typing as npt
 
+from cluster.model.spec import ModelSpec
+
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 DIGITS = 40
@@ -39,13 +41,18 @@ def cos_sin(angle: F64) -> tuple[F64, F64]:
     return cosine, np.where(quarter >= 2, -sine, sine)
 
 
-def rotary_rows(positions: range, theta: float, head_dim: int, lanes: int) -> tuple[F32, F32]:
+def rotary_rows(positions: range, model: ModelSpec, lanes: int) -> tuple[F32, F32]:
     """(cosine, signed sine) rows [positions, lanes] for interleaved pairs, repeated per head.
 
     The sine is negative in even lanes: out = x * cos + partner * sin.
     """
-    angle = np.array(positions, np.float64)[:, None] * frequencies(theta, head_dim)
-    cosine, sine = cos_sin(angle)
+    head_dim, scaling = model.head_dim, model.rope_scaling
+    turns = frequencies(model.rope_theta, head_dim)
+    if scaling:
+        turns = scaling.scaled(turns, model.rope_theta)
+    cosine, sine = cos_sin(np.array(positions, np.float64)[:, None] * turns)
+    if scaling:
+        cosine, sine = cosine * scaling.magnitude, sine * scaling.magnitude
     pairs = np.stack([-sine, sine], axis=2).reshape(len(positions), head_dim)
     whole = lanes // head_dim
     rows = np.zeros((2, len(positions), lanes), np.float32)

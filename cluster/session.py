@@ -84,7 +84,7 @@ def host_inputs(
     """What the host writes before a launch, by chip: the same tables everywhere, x to stage 0."""
     model, lanes = lowered.plan.model, lowered.plan.spec.lanes
     positions = range(position, position + tokens)
-    cosine, sine = rotary_rows(positions, model.rope_theta, model.head_dim, lanes)
+    cosine, sine = rotary_rows(positions, model, lanes)
     common: dict[str, Array] = {
         "cos": cosine,
         "sin": sine,

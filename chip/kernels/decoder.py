@@ -57,6 +57,8 @@ class Stage:
         shape, depth = self.shape, self.spec.accumulator_depth
         norms = (2 * shape.layers + 1) * shape.hidden.count
         self.memory.rows("gamma", (WEST, 0, 0), norms, "f32")
+        if shape.biased:
+            self.memory.layer_rows("bias", (WEST, 0, 0), shape.bias_rows, shape.layers)
         for matrix in head_matrices(shape, depth):  # the largest first: they pack better
             buffer = self.memory.columns(matrix.name, matrix.side, matrix.vectors)
             self.matrices[matrix.name] = Placed(matrix, buffer)
@@ -181,15 +183,32 @@ class Stage:
         pointwise.apply_norm(plan, member, source, scale, gamma, count, out)
 
     def _project(
-        self, plan: Schedule, member: int, name: str, source: str, tokens: int, *outs: str
+        self,
+        plan: Schedule,
+        member: int,
+        name: str,
+        source: str,
+        tokens: int,
+        *outs: str,
+        bias: int = 0,
     ) -> None:
-        """outs[output block, token] = matrix `name` x source[input block, token], fp32."""
+        """outs[output block, token] = matrix `name` x source[input block, token], fp32.
+
+        `bias` is the first row of its biases, where the model has some.
+        """
 
         def store(chain: Chain, flow: Flow, first: int) -> None:
+            flow = self._biased(chain, flow, bias + first // tokens) if name[-1] in "qk" else flow
             for out in outs:
                 chain.write(flow, Rows(self.memory[out], first, (tokens, 1)))
 
         self._multiply(plan, member, name, source, tokens, store)
+
+    def _biased(self, chain: Chain, flow: Flow, row: int) -> Flow:
+        """A projection's rows with their biases, from bias row `row` on."""
+        if not self.shape.biased:
+            return flow
+        return chain.vxm("add", flow, Rows(self.memory["bias"], row, (1, 0)))
 
     def _multiply(
         self,
@@ -224,8 +243,9 @@ class Stage:
         self, plan: Schedule, member: int, layer: int, x: str, tokens: int, blocks: int
     ) -> None:
         self._norm(plan, member, 2 * layer, x, tokens)
-        for name, source, out in (("q", "xn0", "q"), ("k", "xn1", "k")):
-            self._project(plan, member, f"{layer}.{name}", source, tokens, out)
+        queries = len(self.shape.heads.kv_of)
+        for name, source, bias in (("q", "xn0", 0), ("k", "xn1", queries)):
+            self._project(plan, member, f"{layer}.{name}", source, tokens, name, bias=bias)
         self._values(plan, member, layer, tokens)
         heads, buffer = self.shapes[member].heads, self.memory
         cos, sin = self.view("cos", tokens), self.view("sin", tokens)
@@ -246,8 +266,11 @@ class Stage:
     def _values(self, plan: Schedule, member: int, layer: int, tokens: int) -> None:
         """v16[row, token] = fp16 of the V projection, straight from the array through the VXM."""
 
+        heads = self.shape.heads
+
         def store(chain: Chain, flow: Flow, first: int) -> None:
             rows = Rows(self.memory["v16"], first, (tokens, 1))
+            flow = self._biased(chain, flow, len(heads.kv_of) + heads.rows + first // tokens)
             chain.write(chain.vxm("to_f16", flow), rows)
 
         self._multiply(plan, member, f"{layer}.v", "xn1", tokens, store)
@@ -288,7 +311,8 @@ class Stage:
         buffer = self.memory
         gates, out = (buffer["gate0"], buffer["gate1"]), (buffer["h0"], buffer["h1"])
         for block in range(self.shape.ffn.count):
-            pointwise.swiglu(plan, member, gates, buffer["up"], block * tokens, tokens, out)
+            first, kind = block * tokens, self.shape.activation
+            pointwise.gated(plan, member, gates, buffer["up"], first, tokens, out, kind)
         for side in SIDES:
             self._project(plan, member, f"{layer}.down{side}", f"h{side}", tokens, f"y{side}")
 

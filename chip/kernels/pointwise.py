@@ -1,4 +1,6 @@
-"""RMSNorm, residual addition, SwiGLU and rotary embedding: chains over the VXM (and SXM)."""
+"""RMSNorm, residual addition, gated activations, rotary embedding: chains over VXM and SXM."""
+
+from math import pi, sqrt
 
 from chip.kernels.lanes import KEEP, SWAP, reduce_lanes
 from chip.schedule import Buffer, Chain, Flow, Loops, Rows, Schedule, run
@@ -65,7 +67,7 @@ def add_rows(
     plan.place(chain)
 
 
-def swiglu(
+def gated(
     plan: Schedule,
     member: int,
     gates: tuple[Buffer, Buffer],
@@ -73,19 +75,35 @@ def swiglu(
     first: int,
     count: int,
     out: tuple[Buffer, Buffer],
+    activation: str,
 ) -> None:
-    """out = fp16(g * sigmoid(g) * u) over rows `first`.. of fp32 buffers.
+    """out = fp16(g * sigmoid(s) * u) over rows `first`.. of fp32 buffers.
 
-    `gates` are two copies of g, as it is read twice, while one port serves one read a cycle.
+    s is g for "silu"; for "gelu", in its tanh form, it is g * (A + B * g * g), as
+    (1 + tanh(x)) / 2 = sigmoid(2 x). `gates` are two copies of g, as it is read twice, while one
+    port serves one read a cycle.
     """
     loops = run(count)
-    chain = Chain(plan.spec, "ffn: SwiGLU", member)
-    minus = chain.vxm("mul", Rows(gates[0], first), -1.0, loops=loops)
+    chain = Chain(plan.spec, "ffn: SwiGLU" if activation == "silu" else "ffn: GeGLU", member)
+    if activation == "silu":
+        minus = chain.vxm("mul", Rows(gates[0], first), -1.0, loops=loops)
+    else:
+        minus = _minus_gelu(chain, chain.vxm("copy", Rows(gates[0], first), loops=loops))
     sigmoid = chain.vxm("recip", chain.vxm("add", chain.vxm("exp", minus), 1.0))
     early = sigmoid.cycle - chain.spec.d_func("vxm.alu")
-    gated = chain.vxm("mul", Rows(gates[1], first), Rows(up, first), loops=loops, at=early)
-    both_sides(chain, chain.vxm("mul", sigmoid, gated), out, (0, 1), first)
+    product = chain.vxm("mul", Rows(gates[1], first), Rows(up, first), loops=loops, at=early)
+    both_sides(chain, chain.vxm("mul", sigmoid, product), out, (0, 1), first)
     plan.place(chain)
+
+
+def _minus_gelu(chain: Chain, gate: Flow) -> Flow:
+    """-g * (A + B * g * g); copies of g wait in ALUs until the bracket is there."""
+    root = sqrt(2 / pi)
+    bracket = chain.vxm("mul", chain.vxm("mul", gate, gate), -2 * root * 0.044715)
+    bracket = chain.vxm("add", bracket, -2 * root)
+    for _ in range(3):
+        gate = chain.vxm("copy", gate)
+    return chain.vxm("mul", gate, bracket)
 
 
 def rotary(

@@ -30,7 +30,8 @@ def blocks(total: int) -> Blocks:
 class DecoderShape:
     """One chip's share of a stage: `layers` layers, then the LM head if `vocab` is given.
 
-    `context` tokens of KV cache, a multiple of 320; `chunk` tokens per prefill launch.
+    `context` tokens of KV cache, a multiple of 320; `chunk` tokens per prefill launch. `biased`
+    adds a bias to queries, keys and values; `activation` is that of the gate, silu or gelu.
     """
 
     hidden: Blocks
@@ -41,6 +42,13 @@ class DecoderShape:
     eps: float
     context: int
     chunk: int
+    biased: bool = False
+    activation: str = "silu"
+
+    @property
+    def bias_rows(self) -> int:
+        """Rows of a layer's biases: of each query head, each row of keys, each of values."""
+        return len(self.heads.kv_of) + 2 * self.heads.rows if self.biased else 0
 
 
 @dataclass(frozen=True)

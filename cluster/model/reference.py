@@ -15,10 +15,13 @@ class _Layer:
 
     attn_norm: F32
     qkv: F32
+    qkv_bias: F32 | float
     out: F32
     ffn_norm: F32
     gate_up: F32
     down: F32
+    q_norm: F32 | None
+    k_norm: F32 | None
 
 
 class Reference:
@@ -53,7 +56,9 @@ class Reference:
         x = self._weights.embedding_rows(ids)
         for index, layer in enumerate(self._layers):
             x = x + self._attention(index, layer, rms_norm(x, layer.attn_norm, self.spec.rms_eps))
-            x = x + _feed_forward(layer, rms_norm(x, layer.ffn_norm, self.spec.rms_eps))
+            x = x + _feed_forward(
+                layer, rms_norm(x, layer.ffn_norm, self.spec.rms_eps), self.spec.activation
+            )
         self.position += len(ids)
         logits: F32 = self._head @ rms_norm(x[-1], self._final_norm, self.spec.rms_eps)
         return logits
@@ -75,14 +80,15 @@ class Reference:
         """Return the attention output [tokens, hidden] of the normalised `x`; fills the cache."""
         spec, start, tokens = self.spec, self.position, x.shape[0]
         end, group = start + tokens, spec.heads // spec.kv_heads
-        qkv, cut = x @ layer.qkv, spec.q_rows + spec.kv_rows
+        qkv, cut = x @ layer.qkv + layer.qkv_bias, spec.q_rows + spec.kv_rows
         q, k, v = qkv[:, : spec.q_rows], qkv[:, spec.q_rows : cut], qkv[:, cut:]
         cos, sin = self._cos[start:end], self._sin[start:end]
-        self._k[index, :, start:end] = rotate(_heads(k, spec.kv_heads), cos, sin)
+        keys = self._normed(_heads(k, spec.kv_heads), layer.k_norm)
+        self._k[index, :, start:end] = rotate(keys, cos, sin)
         self._v[index, :, start:end] = _heads(v, spec.kv_heads)
         keys, values = self._k[index, :, :end], self._v[index, :, :end]
         # Query heads h * group ... h * group + group - 1 share KV head h.
-        queries = rotate(_heads(q, spec.heads), cos, sin)
+        queries = rotate(self._normed(_heads(q, spec.heads), layer.q_norm), cos, sin)
         queries = queries.reshape(spec.kv_heads, group * tokens, spec.head_dim)
         scores = queries @ keys.swapaxes(1, 2) / np.float32(np.sqrt(spec.head_dim))
         scores = scores.reshape(spec.kv_heads, group, tokens, end)
@@ -94,12 +100,19 @@ class Reference:
         result: F32 = mixed.reshape(tokens, spec.q_rows) @ layer.out
         return result
 
+    def _normed(self, x: F32, weight: F32 | None) -> F32:
+        return x if weight is None else rms_norm(x, weight, self.spec.rms_eps)
+
 
 def _resident(weights: Weights, index: int) -> _Layer:
     w = weights.layer(index)
     qkv = np.concatenate([w.wq, w.wk, w.wv])
     gate_up = np.concatenate([w.w_gate, w.w_up])
-    return _Layer(w.attn_norm, qkv.T, w.wo.T, w.ffn_norm, gate_up.T, w.w_down.T)
+    biases = [bias for bias in (w.q_bias, w.k_bias, w.v_bias) if bias is not None]
+    bias = np.concatenate(biases) if biases else 0.0
+    return _Layer(
+        w.attn_norm, qkv.T, bias, w.wo.T, w.ffn_norm, gate_up.T, w.w_down.T, w.q_norm, w.k_norm
+    )
 
 
 def _heads(x: F32, heads: int) -> F32:
@@ -107,10 +120,24 @@ def _heads(x: F32, heads: int) -> F32:
     return x.reshape(x.shape[0], heads, -1).swapaxes(0, 1)
 
 
-def _feed_forward(layer: _Layer, x: F32) -> F32:
+def _feed_forward(layer: _Layer, x: F32, activation: str) -> F32:
     gate_up, ffn = x @ layer.gate_up, layer.down.shape[0]
     gate, up = gate_up[:, :ffn], gate_up[:, ffn:]
-    result: F32 = (gate / (1 + np.exp(-gate)) * up) @ layer.down
+    active = silu(gate) if activation == "silu" else gelu(gate)
+    result: F32 = (active * up) @ layer.down
+    return result
+
+
+def silu(x: F32) -> F32:
+    """Return x * sigmoid(x)."""
+    result: F32 = x / (1 + np.exp(-x))
+    return result
+
+
+def gelu(x: F32) -> F32:
+    """Return the tanh form of GELU."""
+    inner = np.float32(np.sqrt(2 / np.pi)) * (x + np.float32(0.044715) * x**3)
+    result: F32 = np.float32(0.5) * x * (1 + np.tanh(inner))
     return result
 
 
@@ -131,8 +158,12 @@ def softmax(x: F32) -> F32:
 def rotary_tables(spec: ModelSpec, positions: int) -> tuple[F32, F32]:
     """Return cos and sin [positions, head_dim/2] of position * theta^(-2i/head_dim)."""
     frequencies = spec.rope_theta ** (-np.arange(0, spec.head_dim, 2) / spec.head_dim)
+    scaling, magnitude = spec.rope_scaling, 1.0
+    if scaling:
+        frequencies, magnitude = scaling.scaled(frequencies, spec.rope_theta), scaling.magnitude
     angles = np.arange(positions)[:, None] * frequencies
-    return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+    cos, sin = magnitude * np.cos(angles), magnitude * np.sin(angles)
+    return cos.astype(np.float32), sin.astype(np.float32)
 
 
 def rotate(x: F32, cos: F32, sin: F32) -> F32:

@@ -1,7 +1,7 @@
 """The shape of a model and the arrays of a layer: what every weight source provides.
 
 All weights are [out, in]. Rotary pairs are interleaved: rows 2i and 2i+1 of each head of `wq` and
-`wk` rotate together by position * rope_theta ** (-2i / head_dim).
+`wk` rotate together by position * rope_theta ** (-2i / head_dim), perhaps scaled.
 """
 
 from collections.abc import Sequence
@@ -11,14 +11,47 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.errors import ModelError, UnknownName
+from cluster.errors import ModelError
+from cluster.model.rope import RopeScaling
 
 F32 = NDArray[np.float32]
+ACTIVATIONS = ("silu", "gelu")  # of the gate; gelu is its tanh form
+
+
+@dataclass(frozen=True)
+class Experts:
+    """A mixture of `count` FFNs of `ffn` columns, `chosen` of them for a token.
+
+    `shared_ffn` columns are for every token; the first `dense_layers` layers have the dense FFN.
+    """
+
+    count: int
+    chosen: int
+    ffn: int
+    shared_ffn: int = 0
+    dense_layers: int = 0
+
+
+@dataclass(frozen=True)
+class Latent:
+    """Attention over a compressed cache (DeepSeek-V2, section 2.1); sizes in elements.
+
+    Heads are `head_dim` wide in queries and keys, `rope_dim` of it rotary, `value_dim` in values.
+    """
+
+    q_rank: int
+    kv_rank: int
+    rope_dim: int
+    value_dim: int
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Shape and constants of a dense Llama-like decoder; sizes in elements, context in tokens."""
+    """Shape and constants of a model; sizes in elements, context in tokens.
+
+    Without the fields from `qkv_bias` on it is a plain Llama. `unsupported` says in words what
+    else it has that no kernel executes.
+    """
 
     name: str
     layers: int
@@ -32,6 +65,13 @@ class ModelSpec:
     rope_theta: float
     tied_head: bool
     context_max: int
+    qkv_bias: bool = False
+    qk_norm: bool = False
+    activation: str = "silu"
+    rope_scaling: RopeScaling | None = None
+    experts: Experts | None = None
+    latent: Latent | None = None
+    unsupported: tuple[str, ...] = ()
 
     def check(self) -> "ModelSpec":
         """Return self; raise ModelError when a size cannot be."""
@@ -45,7 +85,20 @@ class ModelSpec:
             )
         if self.head_dim % 2:
             raise ModelError(self.name, f"head_dim {self.head_dim} is odd, rotary needs pairs")
+        if self.activation not in ACTIVATIONS:
+            raise ModelError(self.name, f"activation {self.activation} is not one of {ACTIVATIONS}")
         return self
+
+    def obstacles(self) -> tuple[str, ...]:
+        """Return what of this model no kernel executes yet, in words; empty if it can run."""
+        found = list(self.unsupported)
+        if self.qk_norm:
+            found.append("norms of queries and keys")
+        if self.experts:
+            found.append(f"a mixture of {self.experts.count} experts")
+        if self.latent:
+            found.append("latent attention")
+        return tuple(found)
 
     @property
     def q_rows(self) -> int:
@@ -59,7 +112,7 @@ class ModelSpec:
 
     def layer_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of each field of LayerWeights."""
-        return {
+        shapes: dict[str, tuple[int, ...]] = {
             "attn_norm": (self.hidden,),
             "wq": (self.q_rows, self.hidden),
             "wk": (self.kv_rows, self.hidden),
@@ -70,16 +123,47 @@ class ModelSpec:
             "w_up": (self.ffn, self.hidden),
             "w_down": (self.hidden, self.ffn),
         }
+        if self.qkv_bias:
+            shapes |= {"q_bias": (self.q_rows,), "k_bias": (self.kv_rows,)}
+            shapes["v_bias"] = (self.kv_rows,)
+        if self.qk_norm:
+            shapes |= {"q_norm": (self.head_dim,), "k_norm": (self.head_dim,)}
+        return shapes
 
     def parameters(self) -> int:
-        """Return the number of weights; a tied head counts once.
-
-        >>> named_spec("smollm2").parameters()
-        134515008
-        """
-        per_layer = sum(int(np.prod(shape)) for shape in self.layer_shapes().values())
+        """Return the number of weights; a tied head counts once, experts all count."""
         tables = self.vocab * self.hidden * (1 if self.tied_head else 2)
-        return self.layers * per_layer + tables + self.hidden
+        attention = (
+            self._latent_weights()
+            if self.latent
+            else sum(
+                int(np.prod(shape))
+                for name, shape in self.layer_shapes().items()
+                if not name.startswith("w_") and not name.endswith("_norm")
+            )
+        )
+        norms = sum(s[0] for n, s in self.layer_shapes().items() if n.endswith("_norm"))
+        dense = 3 * self.hidden * self.ffn
+        if self.experts is None:
+            return self.layers * (attention + norms + dense) + tables + self.hidden
+        experts = self.experts
+        wide = experts.count * experts.ffn + experts.shared_ffn
+        mixed = 3 * self.hidden * wide + self.hidden * experts.count  # and the router
+        feeds = experts.dense_layers * dense + (self.layers - experts.dense_layers) * mixed
+        return self.layers * (attention + norms) + feeds + tables + self.hidden
+
+    def _latent_weights(self) -> int:
+        latent = self.latent
+        assert latent is not None
+        plain = self.head_dim - latent.rope_dim
+        queries = (
+            self.hidden * latent.q_rank + latent.q_rank * self.q_rows
+            if latent.q_rank
+            else (self.hidden * self.q_rows)
+        )
+        keys = self.hidden * (latent.kv_rank + latent.rope_dim)
+        expanded = latent.kv_rank * self.heads * (plain + latent.value_dim)
+        return queries + keys + expanded + self.heads * latent.value_dim * self.hidden
 
 
 @dataclass(frozen=True)
@@ -95,11 +179,18 @@ class LayerWeights:
     w_gate: F32
     w_up: F32
     w_down: F32
+    q_bias: F32 | None = None
+    k_bias: F32 | None = None
+    v_bias: F32 | None = None
+    q_norm: F32 | None = None
+    k_norm: F32 | None = None
 
     def check(self, spec: ModelSpec) -> "LayerWeights":
         """Return self; raise ModelError on a wrong shape or type."""
         for name, shape in spec.layer_shapes().items():
-            array: F32 = getattr(self, name)
+            array: F32 | None = getattr(self, name)
+            if array is None:
+                raise ModelError(spec.name, f"{name} is missing")
             if array.shape != shape or array.dtype != np.float32:
                 found = f"{array.dtype}{list(array.shape)}"
                 raise ModelError(spec.name, f"{name} is {found}, expected float32{list(shape)}")
@@ -136,27 +227,3 @@ def permute_rotary(rows: NDArray[np.generic], heads: int) -> NDArray[np.generic]
     head_dim = rows.shape[0] // heads
     halves = rows.reshape(heads, 2, head_dim // 2, *rows.shape[1:])
     return halves.swapaxes(1, 2).reshape(rows.shape)
-
-
-# name: layers, hidden, heads, KV heads, head_dim, ffn, vocab, rms_eps, rope_theta, tied, context.
-# Source: the config.json that the makers publish with each model.
-_SHAPES: dict[str, tuple[int, int, int, int, int, int, int, float, float, bool, int]] = {
-    "smollm2-135m": (30, 576, 9, 3, 64, 1536, 49152, 1e-5, 100e3, True, 8192),
-    "llama-2-7b": (32, 4096, 32, 32, 128, 11008, 32000, 1e-5, 10e3, False, 4096),
-    "llama-2-13b": (40, 5120, 40, 40, 128, 13824, 32000, 1e-5, 10e3, False, 4096),
-    "llama-2-70b": (80, 8192, 64, 8, 128, 28672, 32000, 1e-5, 10e3, False, 4096),
-    "llama-3-8b": (32, 4096, 32, 8, 128, 14336, 128256, 1e-5, 500e3, False, 8192),
-    "llama-3-70b": (80, 8192, 64, 8, 128, 28672, 128256, 1e-5, 500e3, False, 8192),
-    "llama-3-405b": (126, 16384, 128, 8, 128, 53248, 128256, 1e-5, 500e3, False, 131072),
-}
-_ALIASES = {"smollm2": "smollm2-135m"}
-
-NAMES = (*_ALIASES, *_SHAPES)
-
-
-def named_spec(name: str) -> ModelSpec:
-    """Return the shape of a model by name (case does not matter). Raises UnknownName."""
-    full = _ALIASES.get(name.lower(), name.lower())
-    if full not in _SHAPES:
-        raise UnknownName("model", name, NAMES)
-    return ModelSpec(full, *_SHAPES[full]).check()

@@ -43,7 +43,9 @@ class SyntheticWeights:
         arrays = {}
         for part, (name, shape) in enumerate(self.spec.layer_shapes().items()):
             key = (1 + index) * 16 + part
-            arrays[name] = self._norm(key) if len(shape) == 1 else self._matrix(key, shape)
+            arrays[name] = (
+                self._vector(name, key, shape) if len(shape) == 1 else (self._matrix(key, shape))
+            )
         return LayerWeights(**arrays).check(self.spec)
 
     def embedding_rows(self, ids: Sequence[int]) -> F32:
@@ -58,8 +60,12 @@ class SyntheticWeights:
         return self._matrix(key, (self.spec.vocab, self.spec.hidden))
 
     def _norm(self, key: int) -> F32:
-        weights: F32 = np.float32(1) + np.float32(0.1) * self._normal(key, (self.spec.hidden,))
-        return weights
+        return self._vector("norm", key, (self.spec.hidden,))
+
+    def _vector(self, name: str, key: int, shape: tuple[int, ...]) -> F32:
+        """Norm weights are around 1, biases around 0."""
+        weights: F32 = np.float32(0.1) * self._normal(key, shape)
+        return weights if name.endswith("_bias") else np.float32(1) + weights
 
     def _matrix(self, key: int, shape: tuple[int, ...]) -> F32:
         matrix: F32 = self._normal(key, shape) / np.float32(shape[-1] ** 0.5)

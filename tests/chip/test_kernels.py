@@ -129,17 +129,21 @@ def test_rotary(side, tokens, heads, lanes):
     np.testing.assert_allclose(rig.read(out)[:, :lanes], expected, 1.01 * HALF_ULP, 1e-6)
 
 
+@pytest.mark.parametrize("activation", ["silu", "gelu"])
 @pytest.mark.parametrize("count", [1, 32, 160])
-def test_swiglu(count):
+def test_gated(count, activation):
     gate, up = 5 * normal(count, LANES), normal(count, LANES, seed=1)
     rig = KernelRig()
     gates = rig.rows("g0", (EAST, 1, 0), gate), rig.rows("g1", (WEST, 0, 1), gate)
     other = rig.rows("up", (WEST, 1, 1), up)
     out = tuple(rig.room(f"h{s}", (s, 2, 0), count, "f16") for s in SIDES)
-    pointwise.swiglu(rig.plan, 0, gates, other, 0, count, out)
+    pointwise.gated(rig.plan, 0, gates, other, 0, count, out, activation)
     rig.run()
-    expected = gate / (1 + np.exp(-gate.astype(np.float64))) * up
+    wide = gate.astype(np.float64)
+    inner = np.sqrt(2 / np.pi) * (wide + 0.044715 * wide**3)
+    smooth = {"silu": 1 / (1 + np.exp(-wide)), "gelu": (1 + np.tanh(inner)) / 2}
     for buffer in out:
+        expected = wide * smooth[activation] * up
         np.testing.assert_allclose(rig.read(buffer), expected, 1.01 * HALF_ULP, 1e-7)
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from cluster.errors import BadValue, DoesNotFit, UnknownName
-from cluster.model.spec import named_spec
+from cluster.model.presets import named_spec
 from cluster.model.synthetic import TINY
 from cluster.planning import Request, choose, default_topology
 from topology import TopologyError

@@ -6,7 +6,7 @@ import pytest
 from cluster.errors import ModelError
 from cluster.model.gguf_file import GgufFile
 from cluster.model.gguf_weights import GgufWeights
-from cluster.model.spec import named_spec
+from cluster.model.presets import named_spec
 from cluster.model.synthetic import TINY, tiny_weights
 
 

@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 
 from cluster.errors import ModelError, UnknownName
+from cluster.model.presets import NAMES, named_spec
 from cluster.model.reference import rotary_tables, rotate
-from cluster.model.spec import NAMES, LayerWeights, named_spec, permute_rotary
+from cluster.model.spec import LayerWeights, permute_rotary
 from cluster.model.synthetic import TINY, tiny_weights
 
 BILLIONS = {"llama-2-7b": 6.74, "llama-2-13b": 13.02, "llama-2-70b": 68.98, "llama-3-8b": 8.03}
+# Mixtures of experts as their reports count them: total, with every expert.
+BILLIONS |= {"mixtral-8x7b": 46.70, "qwen3-235b": 235.09, "deepseek-v3": 671.03}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -23,7 +26,9 @@ def test_parameter_counts_are_the_published_ones(name, billions):
 
 
 def test_layer_shapes_name_the_fields_of_layer_weights():
-    assert list(TINY.layer_shapes()) == [field.name for field in dataclasses.fields(LayerWeights)]
+    everything = dataclasses.replace(TINY, qkv_bias=True, qk_norm=True)
+    names = [field.name for field in dataclasses.fields(LayerWeights)]
+    assert list(everything.layer_shapes()) == names
 
 
 def test_an_unknown_name_suggests_the_nearest():

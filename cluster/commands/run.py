@@ -47,7 +47,7 @@ _file = click.Path(path_type=Path)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 @click.pass_context
 def run_command(ctx: click.Context, /, **given: Any) -> None:
-    """Run MODEL (smollm2, a GGUF file, a Hugging Face folder) on a cluster and print what it says."""
+    """Run MODEL (smollm2, a GGUF file or a Hugging Face folder) and print what it says."""
     options = Options(**given).check()
     start = ctx.obj if isinstance(ctx.obj, float) else time.perf_counter()
     with Bars() as bars:

@@ -49,7 +49,7 @@ class Chip:
         Raises ProgramError or HazardError, and ProgramsTooLarge when instructions fill the SRAM.
         """
         ready = linked or link(unpack(data))
-        if ready.spec.name != self.spec.name:
+        if ready.spec != self.spec:
             raise ProgramError(f"{name} is for chip {ready.spec.name}, this is {self.spec.name}")
         self.program_bytes += ready.instructions * self.spec.instruction_bytes
         if self.program_bytes > self.spec.sram_bytes:

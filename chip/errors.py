@@ -3,6 +3,8 @@
 Fields are positional, and formatted only in `__str__`, so every error survives pickling.
 """
 
+from difflib import get_close_matches
+
 
 class ChipError(Exception):
     """Base of all errors of the chip package."""
@@ -17,6 +19,30 @@ class ProgramError(ChipError):
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what}" if self.where else self.what
+
+
+class SpecError(ChipError):
+    """A chip that cannot be: which field, its value, and the rule it breaks."""
+
+    def __init__(self, chip: str, field: str, value: object, rule: str) -> None:
+        super().__init__(chip, field, value, rule)
+        self.chip, self.field, self.value, self.rule = chip, field, value, rule
+
+    def __str__(self) -> str:
+        return f"chip {self.chip}: {self.field} = {self.value!r} {self.rule}"
+
+
+class UnknownChip(ChipError):
+    """A chip name that is not in the table."""
+
+    def __init__(self, name: str, known: tuple[str, ...]) -> None:
+        super().__init__(name, known)
+        self.name, self.known = name, known
+
+    def __str__(self) -> str:
+        near = get_close_matches(self.name.lower(), self.known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(self.known)}"
+        return f"unknown chip {self.name!r}; {hint}"
 
 
 class HazardError(ChipError):

@@ -17,8 +17,8 @@ from chip.core import Array
 from chip.digest import RunDigest
 from chip.errors import ProgramError
 from chip.group import ChipGroup, batches
+from chip.own_spec import chip_of
 from chip.program import Region
-from chip.spec import SPECS
 from chip.wire import pack_value, unpack_values
 
 VERSION = 1
@@ -103,8 +103,7 @@ def read_board(folder: Path) -> Board:
     if len(bodies) != 1 or not isinstance(bodies[0], dict) or bodies[0].get("version") != VERSION:
         raise ProgramError(f"not a recording of version {VERSION}", str(folder))
     (body,) = bodies
-    if body["spec"] not in SPECS:
-        raise ProgramError(f"a recording of unknown chip {body['spec']!r}", str(folder))
+    chip_of(body["spec"])
     cables = [Cable(a, i, b, j, n, Fraction(p, q)) for a, i, b, j, n, p, q in body["cables"]]
     return Board(body["spec"], tuple(cables), body["launches"])
 
@@ -112,7 +111,7 @@ def read_board(folder: Path) -> Board:
 def replay(folder: Path) -> Iterator[Replayed]:
     """Run every launch of a recording again, in order."""
     board = read_board(folder)
-    group = ChipGroup(board.chips, SPECS[board.spec])
+    group = ChipGroup(board.chips, chip_of(board.spec))
     ends = {}
     for name, programs in board.launches.items():
         known = {chip: group.load(name, chip, data) for chip, data in programs.items()}

@@ -12,11 +12,11 @@ from typing import Any, BinaryIO
 import msgpack
 import numpy as np
 
-from chip.errors import ProgramError
+from chip.errors import ProgramError, SpecError, UnknownChip
 from chip.isa import DTYPES, NO_STREAM, NUMPY_TYPES, STREAM_CODES, lookup
 from chip.isa.sxm import ZERO
+from chip.own_spec import chip_of
 from chip.program import ONCE, Instruction, Program, Region
-from chip.spec import SPECS
 
 MAGIC, VERSION = "lpu-program", 1
 # Bounds that keep a corrupt program from costing time and memory before it is refused.
@@ -155,10 +155,10 @@ def _stored(fields: list[Any]) -> Region:
 
 
 def _check(program: Program) -> None:
-    if program.spec not in SPECS:
-        known = ", ".join(SPECS)
-        raise ProgramError(f"program for unknown chip {program.spec!r}; known: {known}")
-    spec = SPECS[program.spec]
+    try:
+        spec = chip_of(program.spec)
+    except (SpecError, UnknownChip) as error:
+        raise ProgramError(f"program for {error}") from None
     names = (*program.queues, *program.inputs, *program.outputs)
     if not all(isinstance(name, str) and name.isprintable() for name in names):
         raise ProgramError("names of queues and regions are printable strings")

@@ -10,8 +10,8 @@ from chip.board import Facts
 from chip.core import Array
 from chip.group import Batch, Bundle, ChipGroup, Finished
 from chip.numerics import set_backend
+from chip.own_spec import chip_of
 from chip.program import Region
-from chip.spec import SPECS
 from cluster.process import peak_rss_bytes
 
 Reply = Bundle | Finished | None
@@ -23,7 +23,7 @@ class ChipHost:
     def __init__(self, numbers: Sequence[int], spec: str) -> None:
         # Compiled kernels would cost each worker 120 MB and seconds; NumPy's give equal bits.
         set_backend("numpy")
-        self._group = ChipGroup(numbers, SPECS[spec])
+        self._group = ChipGroup(numbers, chip_of(spec))
         self._failed: Exception | None = None
 
     def ready(self) -> int:

@@ -17,6 +17,7 @@ OK, FAILED_CHECK, BAD_INPUT, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 1
 COMMANDS = {
     "run": ("cluster.commands.run", "run_command", "Generate text with a model on a cluster."),
     "fetch": ("cluster.commands.fetch", "fetch_command", "Download a model into the cache."),
+    "spec": ("cluster.commands.spec", "spec_command", "Print a chip: rates, fields, sources."),
     "topology": (
         "cluster.commands.topology_commands",
         "topology_command",

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 
+PIPED_COLUMNS = 110  # of a table that goes to a file or a pipe
 LABELS = {
     "fetch": "fetching the model",
     "lower": "scheduling",
@@ -91,3 +93,19 @@ def show_table(rows: dict[str, str]) -> None:
     width = max(map(len, rows))
     for label, text in rows.items():
         click.echo(f"{click.style(label.rjust(width), dim=True)}  {text}")
+
+
+def print_rows(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a table of text on stdout; long cells are folded, on a terminal to its width."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for number, title in enumerate(head):
+        table.add_column(title, overflow="fold", no_wrap=number == 0)
+    for row in rows:
+        table.add_row(*(Text(str(cell)) for cell in row))
+    width = None if sys.stdout.isatty() else PIPED_COLUMNS
+    Console(width=width, highlight=False).print(table)

@@ -14,6 +14,7 @@ from chip.kernels.decoder import Stage
 from chip.kernels.lanes import MAPS
 from chip.kernels.shape import halves
 from chip.kernels.transfer import Hop, transfer
+from chip.own_spec import identity
 from chip.program import Instruction, Program, Region, fill_queue
 from chip.schedule import Rows, Schedule
 from chip.wire import pack, with_header
@@ -235,7 +236,7 @@ def _boundary(
 def _program(
     plan: Plan, stage: Stage | None, first: bool, part: _Parts, tokens: int, context: int
 ) -> Program:
-    bare = Program(0, plan.spec.name, 0, part.queues(), MAPS)
+    bare = Program(0, identity(plan.spec), 0, part.queues(), MAPS)
     if stage is None:
         return bare
     return replace(

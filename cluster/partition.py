@@ -1,7 +1,7 @@
 """Cutting a decoder into pipeline stages and tensor-parallel shares."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from chip.kernels.attention import Heads
 from chip.kernels.decoder import Stage
@@ -153,7 +153,7 @@ def _parameters(plan: Plan) -> tuple[int, int]:
     """Padded weights of a layer and of the LM head on one chip, in SRAM bytes."""
     sizes = []
     for layers, head in ((1, False), (2, False), (1, True)):
-        wide = ChipSpec(slice_words=1 << 24)
+        wide = replace(plan.spec, slice_words=1 << 24)
         stage = Stage(wide, _shapes(plan, layers, head))
         sizes.append(stage.memory.used_bytes)
     return sizes[1] - sizes[0], sizes[2] - sizes[0]
@@ -163,7 +163,7 @@ def _stage_bytes(plan: Plan, number: int, layers: int, head: bool) -> int:
     try:
         return Stage(plan.spec, _shapes(plan, layers, head)).memory.used_bytes
     except SramFull:
-        wide = ChipSpec(slice_words=1 << 24)
+        wide = replace(plan.spec, slice_words=1 << 24)
         needs = Stage(wide, _shapes(plan, layers, head)).memory.used_bytes
         more = -(-needs * (number + 1) // plan.spec.sram_bytes)
         advice = f"use more stages or chips: about {max(more, 2)} x as many; see --pp and --tp"

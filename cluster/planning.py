@@ -5,12 +5,15 @@ from dataclasses import dataclass
 
 import networkx as nx
 
-from chip.spec import SPECS, ChipSpec
-from cluster.errors import BadValue, DoesNotFit, UnknownName
+from chip.kernels.needs import check_served
+from chip.own_spec import find
+from chip.spec import ChipSpec
+from cluster.errors import BadValue, DoesNotFit
 from cluster.model.spec import ModelSpec
-from cluster.partition import CONTEXT_BLOCK, Plan, partition, smallest
-from topology import parse
+from cluster.partition import CONTEXT_BLOCK, PREFILL_TOKENS, Plan, partition, smallest
+from topology import parse, ports
 
+LINK_PROFILES = {"lp30": "lp30"}  # of chips whose links are not those the topology assumes
 NODE_CHIPS = 8  # chips of a fully connected node: the default topology
 
 
@@ -42,20 +45,23 @@ def choose(model: ModelSpec, request: Request) -> Choice:
 
     Raises BadValue, UnknownName or TopologyError for what cannot be, DoesNotFit with what would.
     """
-    plan = make_plan(model, chip_spec(request.spec), request)
+    spec = find(request.spec)
+    check_served(spec, PREFILL_TOKENS)
+    plan = make_plan(model, spec, request)
     topology = request.topology or default_topology(plan.chips, plan.tp)
-    graph = parse(topology, request.profile, link_overrides(request.links))
+    profile = request.profile or LINK_PROFILES.get(spec.name)
+    graph = parse(topology, profile, link_overrides(request.links), spec.clock_hz)
     if graph.number_of_nodes() < plan.chips:
         has, shape = graph.number_of_nodes(), f"{plan.pp} stages x tp {plan.tp}"
         raise BadValue("--topology", topology, f"has {has} chips, {shape} needs {plan.chips}")
+    needed = max(p for chip in ports(graph).values() for group in chip.values() for p in group) + 1
+    if needed > spec.c2c_ports:
+        raise BadValue(
+            "--topology",
+            topology,
+            f"uses {needed} ports of a chip, {spec.name} has {spec.c2c_ports}",
+        )
     return Choice(plan, graph, topology)
-
-
-def chip_spec(name: str) -> ChipSpec:
-    """Return the chip generation of that name."""
-    if name not in SPECS:
-        raise UnknownName("chip", name, tuple(SPECS))
-    return SPECS[name]
 
 
 def link_overrides(texts: Sequence[str]) -> dict[str, object]:

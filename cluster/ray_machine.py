@@ -23,6 +23,7 @@ from ray.exceptions import RayError, RayTaskError
 from chip.board import Facts, Wiring
 from chip.core import Array
 from chip.group import Batch, batches
+from chip.own_spec import identity
 from cluster.chip_host import ChipHost, replies
 from cluster.errors import BadValue, MachineError
 from cluster.grouping import Constant, actor_name, chunks, grouped
@@ -70,7 +71,7 @@ class RayMachine:
         progress(STARTING, 0, len(self._groups))
         if not ray.is_initialized():
             self._connect()
-        self._start(lowered.plan.spec.name, progress)
+        self._start(identity(lowered.plan.spec), progress)
         self._wirings = check_cycles(lowered, self._link(lowered, progress))
         self._prepare()
         self._store(counted_constants(lowered, progress))

@@ -4,6 +4,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from chip.own_spec import identity
 from chip.recording import Board, Writer
 from cluster.errors import BadValue
 from cluster.lower import Lowered
@@ -29,7 +30,7 @@ class Recorder:
         parent = self.folder.absolute().parent
         self._partial = Path(tempfile.mkdtemp(dir=parent, prefix=f".{self.folder.name}-"))
         programs = {name: launch.programs for name, launch in lowered.launches.items()}
-        board = Board(lowered.plan.spec.name, lowered.cables, programs)
+        board = Board(identity(lowered.plan.spec), lowered.cables, programs)
         self._writer, self._digest = Writer(self._partial, board), Digest(lowered)
         for constant in lowered.constants():
             self._writer.constant(*constant)

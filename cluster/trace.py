@@ -10,8 +10,9 @@ from typing import Any
 
 from chip.board import Cable
 from chip.isa import lookup
+from chip.own_spec import chip_of
 from chip.program import Instruction, Program
-from chip.spec import SPECS, ChipSpec
+from chip.spec import ChipSpec
 from chip.wire import unpack
 from cluster.lower import Lowered
 
@@ -46,7 +47,7 @@ def trace(lowered: Lowered, name: str) -> bytes:
     for chip, program in sorted(programs.items()):
         events += _names(chip, program, labels.get(chip, "transit"))
         events += (_slice(chip, *placed) for placed in _instructions(program))
-        ends.append(end_cycle(program, SPECS[program.spec]))
+        ends.append(end_cycle(program, chip_of(program.spec)))
     events += _flows(programs, lowered.cables)
     about = {"launch": name, "end_cycle": max(ends), "unit": "1 us is 1 cycle"}
     body = {"traceEvents": events, "displayTimeUnit": "ns", "otherData": about}

@@ -6,6 +6,7 @@ back-pressure and no queue: two vectors closer together than the rate are an err
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -86,6 +87,18 @@ class Profile:
             value = getattr(self, field)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise BadLink(field, value, "must be an integer of at least 1")
+
+    def at_clock(self, clock_hz: int) -> "Profile":
+        """Return the same links, counted in cycles of another clock: seconds do not change."""
+        if clock_hz == self.clock_hz:
+            return self
+        faster = Fraction(clock_hz, self.clock_hz)
+        link = dataclasses.replace(
+            self.link,
+            cycles_per_vector=self.link.cycles_per_vector * faster,
+            latency_cycles=math.ceil(self.link.latency_cycles * faster),
+        )
+        return dataclasses.replace(self, link=link, clock_hz=clock_hz)
 
 
 # ISCA'22 (Abts et al., "A Software-defined Tensor Streaming Multiprocessor"): 4 lanes x 25 Gb/s =

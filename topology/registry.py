@@ -8,6 +8,7 @@ import networkx as nx
 
 from topology.errors import BadSpec
 from topology.links import NO_OVERRIDES, Overrides, Profile
+from topology.links import profile as resolve
 
 Reader = Callable[[str, Sequence[str]], tuple[Any, ...]]
 Build = TypeVar("Build", bound=Callable[..., nx.Graph])
@@ -42,11 +43,15 @@ def family(
 
 
 def parse(
-    spec: str, profile: str | Profile | None = None, overrides: Overrides = NO_OVERRIDES
+    spec: str,
+    profile: str | Profile | None = None,
+    overrides: Overrides = NO_OVERRIDES,
+    clock_hz: int | None = None,
 ) -> nx.Graph:
     """Return the graph that SPEC describes, such as `torus:8x8x8`.
 
-    The profile defaults to the family's own: `lp30` for `lpx`, `ship` for all others.
+    The profile defaults to the family's own: `lp30` for `lpx`, `ship` for all others. For chips of
+    another clock than the profile's, `clock_hz`, its cycles are converted before the overrides.
     Raises a TopologyError that says what is wrong and what would be right.
     """
     name, _, text = spec.partition(":")
@@ -60,7 +65,10 @@ def parse(
     except ValueError as error:
         raise BadSpec(spec, str(error), f"use {found.usage}, e.g. {found.example}") from None
     try:
-        return found.build(*parameters, profile=profile or found.profile, overrides=overrides)
+        links = resolve(profile or found.profile)
+        if clock_hz is not None:
+            links = links.at_clock(clock_hz)
+        return found.build(*parameters, profile=links, overrides=overrides)
     except ValueError as error:
         raise BadSpec(spec, str(error), f"use {found.usage}, e.g. {found.example}") from None
 

@@ -2,7 +2,8 @@
 
 The twelve slices nearest the VXM on each side hold activations, as three groups of four: a group
 serves one 32-bit vector or two 16-bit vectors per cycle. The outer 32 slices of each side are two
-groups of 16 for weights and KV caches, which feed the MXM of their side eight fp16 columns a cycle.
+groups of 16 (on a chip with more slices, more) for weights and KV caches, which feed the MXM of
+their side eight fp16 columns a cycle.
 """
 
 from dataclasses import dataclass, field
@@ -74,10 +75,8 @@ class Memory:
         first = Region(whole.index, whole.address, vectors, "f32")
         self.moves.append(Move(first, tuple(range(0, vectors * layers, vectors))))
 
-    def columns(
-        self, name: str, side: int, vectors: int, groups: tuple[int, ...] = (0, 1)
-    ) -> Buffer:
-        """fp16 columns in an outer group of `side`, the emptiest of `groups`; raises SramFull."""
+    def columns(self, name: str, side: int, vectors: int, groups: tuple[int, ...] = ()) -> Buffer:
+        """fp16 columns in an outer group of `side`, the emptiest (of `groups`); raises SramFull."""
         return self._columns(name, side, self._emptiest(side, groups), vectors, False)
 
     def per_layer(
@@ -87,7 +86,7 @@ class Memory:
         vectors: int,
         layers: int,
         one_bank: bool = False,
-        groups: tuple[int, ...] = (0, 1),
+        groups: tuple[int, ...] = (),
     ) -> None:
         """fp16 columns `0.name`, `1.name`..: alike in all layers but for their address."""
         group = self._emptiest(side, groups)
@@ -98,7 +97,8 @@ class Memory:
         self.moves.append(Move(first, tuple(a - first.address for a in addresses)))
 
     def _emptiest(self, side: int, groups: tuple[int, ...]) -> int:
-        return min(groups, key=lambda group: self._outer.get((side, group), 0))
+        everywhere = range((self.spec.hemisphere_slices - INNER_SLICES) // WEIGHT_SLICES)
+        return min(groups or everywhere, key=lambda group: self._outer.get((side, group), 0))
 
     def _columns(self, name: str, side: int, group: int, vectors: int, one_bank: bool) -> Buffer:
         words = -(-vectors // COLUMN_PAIRS)

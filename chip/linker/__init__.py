@@ -10,8 +10,9 @@ from chip.linker import order
 from chip.linker.graph import State, Step
 from chip.linker.timeline import Issue, check_fetch, check_memory, timeline
 from chip.linker.windows import Known, Window, completion, windows
+from chip.own_spec import chip_of
 from chip.program import Program
-from chip.spec import SPECS, ChipSpec
+from chip.spec import ChipSpec
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def link(program: Program, known: Known | None = None) -> Linked:
     `known` holds the stretches of programs linked before, and is added to.
     """
     known = {} if known is None else known
-    spec = SPECS[program.spec]
+    spec = chip_of(program.spec)
     issues = timeline(program, spec)
     check_fetch(issues, spec)
     check_memory(issues, program, spec)

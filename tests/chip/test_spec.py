@@ -61,7 +61,7 @@ def test_every_delay_is_used_and_is_at_least_a_cycle():
 
 
 def test_another_chip_may_have_other_delays():
-    other = ChipSpec(d_func_cycles=type(ASSUMED_D_FUNC_CYCLES)({"mem.read": 9}))
+    other = ChipSpec(d_func_cycles=ASSUMED_D_FUNC_CYCLES | {"mem.read": 9})
     assert other.d_func("mem.read") == 9
 
 

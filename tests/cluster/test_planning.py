@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from cluster.errors import BadValue, DoesNotFit, UnknownName
+from chip.errors import UnknownChip
+from cluster.errors import BadValue, DoesNotFit
 from cluster.model.presets import named_spec
 from cluster.model.synthetic import TINY
 from cluster.planning import Request, choose, default_topology
@@ -73,5 +74,5 @@ def test_what_cannot_be_is_refused(options, message):
 
 
 def test_an_unknown_chip_is_refused():
-    with pytest.raises(UnknownName, match="unknown chip 'tpu'"):
+    with pytest.raises(UnknownChip, match="unknown chip 'tpu'"):
         choose(TINY, Request(spec="tpu"))

@@ -18,6 +18,7 @@ COMMANDS = {
     "run": ("cluster.commands.run", "run_command", "Generate text with a model on a cluster."),
     "fetch": ("cluster.commands.fetch", "fetch_command", "Download a model into the cache."),
     "spec": ("cluster.commands.spec", "spec_command", "Print a chip: rates, fields, sources."),
+    "embed": ("cluster.commands.embed", "embed_command", "Embed sentences with an encoder."),
     "topology": (
         "cluster.commands.topology_commands",
         "topology_command",

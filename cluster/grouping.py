@@ -4,20 +4,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from chip.core import Array
 from chip.program import Region
-from cluster.lower import Lowered
+from cluster.loadable import Loadable
 
 CALL_BYTES = 4 << 20  # of weights in one call, or one constant if that is larger
 Constant = tuple[int, Region, Array]  # chip, where, what
 
 
-def grouped(lowered: Lowered, pack: int) -> list[list[int]]:
+def grouped(lowered: Loadable, pack: int) -> list[list[int]]:
     """Chips of each actor: `pack` at a time, by stage and rank, transit chips last."""
     chips = [chip for group in lowered.placement for chip in group]
     chips += lowered.transit_chips
     return [chips[first : first + pack] for first in range(0, len(chips), pack)]
 
 
-def actor_name(lowered: Lowered, group: Sequence[int]) -> str:
+def actor_name(lowered: Loadable, group: Sequence[int]) -> str:
     """Such as `chip-017 stage 3 rank 1`; the first chip's, and how many more there are."""
     places = {
         chip: f"stage {stage} rank {rank}"

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from chip.core import Array
-from cluster.lower import Lowered
+from cluster.loadable import Loadable
 from cluster.machine import Inputs, Machine, Progress, Result
 
 
@@ -35,7 +35,7 @@ class Ledger:
         """Worker processes of the machine."""
         return self.machine.actors
 
-    def load(self, lowered: Lowered, progress: Progress) -> None:
+    def load(self, lowered: Loadable, progress: Progress) -> None:
         """Load the machine."""
         self.machine.load(lowered, progress)
 

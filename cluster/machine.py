@@ -10,7 +10,7 @@ from chip.digest import RunDigest
 from chip.group import ChipGroup, batches
 from chip.program import Region
 from cluster.errors import ClusterError
-from cluster.lower import Lowered
+from cluster.loadable import Loadable
 
 Inputs = Mapping[int, Mapping[str, Array]]  # chip -> input name -> vectors
 Progress = Callable[[str, int, int], None]  # what, done, of how many
@@ -47,7 +47,7 @@ class Machine(Protocol):
 
     name: str
 
-    def load(self, lowered: Lowered, progress: Progress) -> None:
+    def load(self, lowered: Loadable, progress: Progress) -> None:
         """Bring up the chips with their constants and programs."""
 
     def launch(self, name: str, inputs: Inputs) -> Result:
@@ -67,7 +67,7 @@ class Machine(Protocol):
 class Digest(RunDigest):
     """The digest of a run of `lowered`."""
 
-    def __init__(self, lowered: Lowered) -> None:
+    def __init__(self, lowered: Loadable) -> None:
         super().__init__(launch.programs for _, launch in sorted(lowered.launches.items()))
 
     def add(self, result: Result) -> None:
@@ -75,7 +75,7 @@ class Digest(RunDigest):
         self.fold(result.outputs, result.digests, result.end_cycle)
 
 
-def check_cycles(lowered: Lowered, known: Mapping[str, Mapping[int, Facts]]) -> dict[str, Wiring]:
+def check_cycles(lowered: Loadable, known: Mapping[str, Mapping[int, Facts]]) -> dict[str, Wiring]:
     """Wire every launch; raises ScheduleMismatch if a program's cycles are not the scheduler's."""
     wirings = {}
     for name, launch in lowered.launches.items():
@@ -97,7 +97,7 @@ class LocalMachine:
         self._group: ChipGroup | None = None
         self._wirings: dict[str, Wiring] = {}
 
-    def load(self, lowered: Lowered, progress: Progress) -> None:
+    def load(self, lowered: Loadable, progress: Progress) -> None:
         """Bring up the chips with their constants and programs."""
         everyone = sorted({*lowered.chips, *lowered.transit_chips})
         group = self._group = ChipGroup(everyone, lowered.plan.spec)
@@ -134,7 +134,7 @@ class LocalMachine:
         self._group = None
 
 
-def counted_constants(lowered: Lowered, progress: Progress) -> Iterator[tuple[int, Region, Array]]:
+def counted_constants(lowered: Loadable, progress: Progress) -> Iterator[tuple[int, Region, Array]]:
     """The constants of all chips, with a progress step whenever another stage begins."""
     stage_of = {chip: n for n, group in enumerate(lowered.placement) for chip in group}
     begun = 0

@@ -27,7 +27,7 @@ from chip.own_spec import identity
 from cluster.chip_host import ChipHost, replies
 from cluster.errors import BadValue, MachineError
 from cluster.grouping import Constant, actor_name, chunks, grouped
-from cluster.lower import Lowered
+from cluster.loadable import Loadable
 from cluster.machine import (
     LINKING,
     STARTING,
@@ -64,7 +64,7 @@ class RayMachine:
         return len(self._actors)
 
     # --- load -------------------------------------------------------------------------------
-    def load(self, lowered: Lowered, progress: Progress) -> None:
+    def load(self, lowered: Loadable, progress: Progress) -> None:
         """Start Ray and the actors; link programs and store constants there."""
         self._groups = grouped(lowered, self._pack)
         self._names = [actor_name(lowered, group) for group in self._groups]
@@ -119,7 +119,7 @@ class RayMachine:
                     raise MachineError("ray", missing, "free memory, or use --chips-per-actor")
                 progress(STARTING, len(self._actors) - len(waiting), total)
 
-    def _link(self, lowered: Lowered, progress: Progress) -> dict[str, dict[int, Facts]]:
+    def _link(self, lowered: Loadable, progress: Progress) -> dict[str, dict[int, Facts]]:
         mine: list[list[tuple[str, int, bytes]]] = []
         for group in self._groups:
             mine.append(

@@ -7,7 +7,7 @@ from pathlib import Path
 from chip.own_spec import identity
 from chip.recording import Board, Writer
 from cluster.errors import BadValue
-from cluster.lower import Lowered
+from cluster.loadable import Loadable
 from cluster.machine import Digest, Inputs, Machine, Progress, Result
 
 
@@ -25,7 +25,7 @@ class Recorder:
         """Worker processes of the machine."""
         return self.machine.actors
 
-    def load(self, lowered: Lowered, progress: Progress) -> None:
+    def load(self, lowered: Loadable, progress: Progress) -> None:
         """Load the machine; write programs, cables and constants."""
         parent = self.folder.absolute().parent
         self._partial = Path(tempfile.mkdtemp(dir=parent, prefix=f".{self.folder.name}-"))

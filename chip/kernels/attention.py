@@ -12,7 +12,7 @@ from chip.kernels.lanes import RUN_LIMIT, reduce_lanes
 from chip.kernels.matmul import Pass, matmul
 from chip.kernels.pointwise import both_sides
 from chip.program import COLUMN_PAIRS, Region
-from chip.schedule import Buffer, Chain, Loops, Rows, Schedule, run, span
+from chip.schedule import Buffer, Chain, Flow, Loops, Rows, Schedule, run, span
 from chip.spec import EAST, WEST
 
 SMALLEST_SUM = 2.0**-24  # keeps 1 / sum finite in lanes that belong to no head
@@ -102,20 +102,17 @@ def transpose_values(
     part = Pass(cache, block * words, 1, words, Rows(identity), rows, slot_steps=(0, 0))
     (flow,) = matmul(chain, WEST, [part])
     columns = chain.vxm("to_f16", flow)
-    base = block * (rows // COLUMN_PAIRS)
-    for pair in range(COLUMN_PAIRS):
-        chain.write(columns, Rows(_pair(out, pair), base), every=COLUMN_PAIRS, phase=pair)
+    write_columns(chain, columns, out, block * (rows // COLUMN_PAIRS))
     plan.place(chain)
 
 
-def _pair(columns: Buffer, pair: int) -> Buffer:
-    """The slice pair of a "columns" buffer, as plain rows of its words."""
-    region = columns.region
-    return Buffer(
-        columns.name,
-        Region(region.index + 2 * pair, region.address, region.words, "f16"),
-        columns.any_bank,
-    )
+def write_columns(chain: Chain, value: Flow, out: Buffer, word: int = 0) -> None:
+    """Write fp16 vectors as columns from word `word` on: vector i into the slice pair i % 8."""
+    region = out.region
+    for pair in range(COLUMN_PAIRS):
+        rows = Region(region.index + 2 * pair, region.address, region.words, "f16")
+        target = Rows(Buffer(out.name, rows, out.any_bank), word)
+        chain.write(value, target, every=COLUMN_PAIRS, phase=pair)
 
 
 def scores(

@@ -6,20 +6,26 @@ import click
 
 from cluster.display import Bars
 from cluster.errors import UnknownName
-from cluster.model.fetch import fetch_smollm2
+from cluster.model.fetch import fetch_minilm, fetch_smollm2
 
-FETCHABLE = ("smollm2", "smollm2-135m")
+FETCHABLE = {
+    "smollm2": fetch_smollm2,
+    "smollm2-135m": fetch_smollm2,
+    "minilm": fetch_minilm,
+    "minilm-l6": fetch_minilm,
+}
 
 
 @click.command("fetch")
 @click.argument("model")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def fetch_command(model: str, as_json: bool) -> None:
-    """Download MODEL (smollm2) into the cache, and verify it."""
+    """Download MODEL (smollm2, minilm) into the cache, and verify it."""
     if model.lower() not in FETCHABLE:
-        raise UnknownName("model to fetch", model, FETCHABLE)
+        raise UnknownName("model to fetch", model, tuple(FETCHABLE))
     with Bars() as bars:
-        found = fetch_smollm2(progress=lambda done, total: bars.step("fetch", done, total))
+        fetch = FETCHABLE[model.lower()]
+        found = fetch(progress=lambda done, total: bars.step("fetch", done, total))
     if as_json:
         click.echo(json.dumps({"path": str(found.path), "sha256": found.sha256}))
     else:

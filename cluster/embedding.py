@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from tokenizers import Tokenizer
 
+from chip.own_spec import find
 from cluster.display import Bars
 from cluster.encoding import LENGTHS, Encoding, embed, lower_encoder, plan_encoder
 from cluster.errors import BadValue, ModelError
@@ -16,7 +17,7 @@ from cluster.machine import Digest, LocalMachine, Machine
 from cluster.model import bert_reference
 from cluster.model.bert import EncoderWeights, RandomEncoder, SafetensorsEncoder, encoder_spec
 from cluster.model.fetch import fetch_minilm
-from cluster.planning import chip_spec, default_topology
+from cluster.planning import default_topology
 from topology import parse
 
 SIMILAR = 0.999  # cosine to the float32 reference below which --check fails
@@ -83,7 +84,7 @@ def embed_sentences(options: Options, bars: Bars) -> dict[str, Any]:
         if not 0 < len(mine) <= min(max(LENGTHS), weights.spec.tokens_max):
             raise BadValue("--text", f"{text[:30]!r}", f"has {len(mine)} tokens, at most 256 fit")
     tokens = options.tokens or max(map(len, ids))
-    plan = plan_encoder(weights.spec, chip_spec(options.spec), options.chips, tokens)
+    plan = plan_encoder(weights.spec, find(options.spec), options.chips, tokens)
     topology = options.topology or default_topology(len(plan.layers))
     graph = parse(topology)
     if graph.number_of_nodes() < len(plan.layers):

@@ -36,6 +36,10 @@ ASSUMED_D_FUNC_CYCLES = MappingProxyType(
         "mxm.acc": 4,
         "sxm.permute": 24,
         "sxm.distribute": 4,
+        "sxm.shift": 24,
+        "sxm.select": 4,
+        "sxm.rotate": 4,
+        "sxm.transpose": 4,
         "c2c.receive": 4,
     }
 )

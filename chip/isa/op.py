@@ -41,9 +41,25 @@ NUMPY_TYPES: dict[str, np.dtype[Any]] = {
     "f32": np.dtype("<f4"),
     "i32": np.dtype("<i4"),
     "w16": np.dtype(np.uint8),
+    "b9": np.dtype(np.uint8),
+    "b16": np.dtype(np.uint8),
 }
-# Streams a group of each type occupies; w16 is the MXM's 16-stream weight group.
-WIDTHS = {"u8": 1, "i8": 1, "u16": 2, "i16": 2, "f16": 2, "f32": 4, "i32": 4, "w16": 16}
+# Streams a group of each type occupies; w16 is the MXM's 16-stream weight group,
+# b9 and b16 are groups of bytes.
+WIDTHS = {
+    "u8": 1,
+    "i8": 1,
+    "u16": 2,
+    "i16": 2,
+    "f16": 2,
+    "f32": 4,
+    "i32": 4,
+    "w16": 16,
+    "b9": 9,
+    "b16": 16,
+}
+# Groups of byte streams that are no elements: arrays [vectors, lanes, streams].
+STACKS = ("w16", "b9", "b16")
 
 # Operand codes shared by streams and VXM sources: 0..63 streams (east, then west),
 # then the ALU results, then the immediate; NO_STREAM is a VXM result that stays in its ALU.

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from chip.isa import IMMEDIATE, NUMPY_TYPES, WIDTHS, immediate
+from chip.isa import IMMEDIATE, NUMPY_TYPES, STACKS, WIDTHS, immediate
 from chip.linker.streams import PRODUCT, Feed, Feeds
 from chip.linker.timeline import Ints, Issue, constant_ranges
 from chip.numerics import Weights16
@@ -112,13 +112,15 @@ class Graph:
 
         def stack(values: list[Array]) -> Array:
             stacked = np.stack([fetch(values) for fetch in fetches], axis=-1)
-            return stacked if element == "w16" else stacked.view(dtype)[..., 0]
+            return stacked if element in STACKS else stacked.view(dtype)[..., 0]
 
         return stack, needs
 
     def _are_whole(self, feeds: list[Feed], element: str) -> bool:
         """Whether whole elements arrive: all byte planes of one iteration of one producer."""
         first = feeds[0]
+        if element in STACKS:
+            return False
         for producer in np.unique(first.producers):
             issue = self.issues[int(producer)]
             index = issue.op.driven
@@ -171,9 +173,12 @@ class Graph:
         take = _take(node, feed.iterations[at], issue.instruction.count)
         index = issue.op.driven
         assert index is not None
-        width = WIDTHS[issue.op.element(index, issue.instruction.args)]
+        made = issue.op.element(index, issue.instruction.args)
+        width = WIDTHS[made]
         if width == 1:
             return take, node
+        if made in STACKS:
+            return (lambda values: take(values)[..., byte]), node
 
         def plane(values: list[Array]) -> Array:
             array = np.ascontiguousarray(take(values))

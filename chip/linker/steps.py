@@ -9,12 +9,15 @@ from chip.errors import AddressError, Misaligned
 from chip.isa import NO_STREAM
 from chip.isa.sxm import ZERO
 from chip.linker.graph import Array, Builders, Fetch, Graph, State, Step, as_slice
+from chip.linker.lanes import lanes
 from chip.linker.streams import PRODUCT
 from chip.linker.timeline import Ints, Issue
 from chip.linker.weights import Tiles
 from chip.numerics import Weights16
 from chip.program import COLUMN_PAIRS
 from chip.sram import GROUP
+
+MAPPED = ("sxm.permute", "sxm.distribute")
 
 
 def vxm(graph: Graph, issue: Issue) -> int:
@@ -307,7 +310,7 @@ def builders(tiles: dict[int, Tiles]) -> Builders:
     """The step builder of each queue family whose instructions have a step of their own."""
     return {
         "vxm": vxm,
-        "sxm": sxm,
+        "sxm": lambda graph, issue: (sxm if issue.op.name in MAPPED else lanes)(graph, issue),
         "mem.r": gather,
         "mem.w": lambda graph, issue: (write if issue.op.name == "mem.write" else scatter)(
             graph, issue

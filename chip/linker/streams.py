@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from chip.errors import EmptyStream, Misaligned, Overwritten, StreamConflict
-from chip.isa import ALU_BASE, IMMEDIATE, NO_STREAM, STREAM_CODES, WIDTHS
+from chip.isa import ALU_BASE, IMMEDIATE, NO_STREAM, STACKS, STREAM_CODES, WIDTHS
 from chip.linker.timeline import Issue
 from chip.spec import ChipSpec
 
@@ -126,8 +126,9 @@ def read_keys(issue: Issue, spec: ChipSpec) -> list[tuple[int, Ints]]:
 
 
 def _check_group(issue: Issue, code: int, width: int) -> None:
-    if code % width or code + width > STREAM_CODES:
-        raise issue.hazard(Misaligned, f"stream {code} does not start a group of {width}")
+    group = 1 << (width - 1).bit_length()
+    if code % group or code + width > STREAM_CODES:
+        raise issue.hazard(Misaligned, f"stream {code} does not start a group of {group}")
 
 
 class _Resolver:
@@ -213,7 +214,7 @@ def _check_types(issues: list[Issue], issue: Issue, operand: int, feeds: list[Fe
             made = other.op.element(index, other.instruction.args)
             if feed.byte[0] < 0:  # forwarded from an ALU: a whole element
                 fits = made == wanted
-            elif WIDTHS[made] == 1 or WIDTHS[wanted] == 1 or wanted == "w16":
+            elif WIDTHS[made] == 1 or WIDTHS[wanted] == 1 or made in STACKS or wanted in STACKS:
                 fits = True
             else:
                 in_order = bool((feed.byte[feed.producers == producer] == byte).all())

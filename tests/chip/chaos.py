@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from random import Random
 
-from chip.isa import ALU_BASE, DTYPES, IMMEDIATE, NO_STREAM, OPS, WIDTHS, Op
+from chip.isa import ALU_BASE, DTYPES, IMMEDIATE, NO_STREAM, OPS, WIDTHS, Op, lookup
 from chip.program import Program
 from chip.spec import EAST, TINY
 from tests.chip.programs import At, at, program
@@ -42,13 +42,14 @@ class Chaos:
 
     def program(self) -> Program:
         actions = [self.read, self.read, self.compute, self.compute, self.write, self.write]
-        actions += [self.move, self.gather, self.scatter, self.link, self.matmul]
+        actions += [self.move, self.gather, self.scatter, self.link, self.matmul, self.group_move]
         for _ in range(4):
             self.read()
         for _ in range(self.random.randrange(4, 30)):
             self.random.choice(actions)()
         lanes = [self.random.choice([*range(16), 0xFFFF]) for _ in range(16)]
         maps = (tuple(self.random.sample(range(320), 320)), tuple(lanes))
+        maps += (tuple(self.random.choice([0, 1]) for _ in range(320)),)
         start = self.random.choice([0, 1000])
         return program(*self.placed, maps=maps, start_cycle=start)
 
@@ -135,13 +136,42 @@ class Chaos:
         cycle = None if value is None else self.meet(value, position)
         if value is None or cycle is None or value.code >= ALU_BASE:
             return
-        lane_map, name = self.random.choice([(0, "permute"), (1, "distribute")])
-        out, queue = self.group(WIDTHS[value.dtype]), self.random.randrange(TINY.sxm_queues)
-        args = (DTYPES.index(value.dtype), lane_map, value.code, out)
-        queue += side * TINY.sxm_queues
-        if self.add(f"sxm:{queue}", cycle, f"sxm.{name}", *args, loops=value.loops):
-            delay = TINY.d_func(f"sxm.{name}")
+        name = self.random.choice(["permute", "distribute", "shift_up", "shift_down", "select"])
+        number = {"permute": 0, "distribute": 1, "select": 2}.get(name, self.random.randrange(40))
+        args = [DTYPES.index(value.dtype), number, value.code]
+        if name == "select":
+            fitting = [p for p in self.passing if (p.dtype, p.loops) == (value.dtype, value.loops)]
+            codes = [p.code for p in fitting if self.meet(p, position) == cycle]
+            args.append(self.random.choice(codes))
+        out = self.group(WIDTHS[value.dtype])
+        if self.on_sxm(side, cycle, name, *args, out, loops=value.loops):
+            delay = TINY.d_func(lookup(f"sxm.{name}").timing)
             self.drive(out, value.dtype, position, cycle + delay, value.loops)
+
+    def on_sxm(self, side: int, cycle: int, name: str, *args: int, loops: Loops) -> bool:
+        queue = side * TINY.sxm_queues + self.random.randrange(TINY.sxm_queues)
+        return self.add(f"sxm:{queue}", cycle, f"sxm.{name}", *args, loops=loops)
+
+    def group_move(self) -> None:
+        """A rotation of bytes, or a transposition of 16 slices, onto one of the upper groups."""
+        side, value = self.random.randrange(2), self.pick()
+        position = TINY.edge_position("sxm", side)
+        cycle = None if value is None else self.meet(value, position)
+        if value is None or cycle is None or value.code >= ALU_BASE:
+            return
+        name, width = self.random.choice([("rotate3", 9), ("rotate4", 16), ("transpose", 16)])
+        code, out = value.code, self.random.randrange(2) * TINY.streams + WEIGHTS
+        if name == "transpose":
+            code = side * TINY.streams + WEIGHTS
+            for plane in range(16):
+                index = (0 if side == EAST else TINY.hemisphere_slices) + WEIGHTS + plane
+                away = abs(TINY.slice_position(index) - position) + TINY.d_func("mem.read")
+                self.add(f"mem.r:{index}", cycle - away, "mem.read", 0, code + plane,
+                         loops=value.loops, step=1)  # fmt: skip
+        if self.on_sxm(side, cycle, name, code, out, loops=value.loops):
+            delay = TINY.d_func(lookup(f"sxm.{name}").timing)
+            for plane in self.random.sample(range(width), 4):
+                self.drive(out + plane, "u8", position, cycle + delay, value.loops)
 
     def gather(self) -> None:
         value, index = self.pick("u16"), self.random.choice([0, 3, 44, 47])

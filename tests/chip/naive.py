@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from chip.isa import ALU_BASE, DTYPES, IMMEDIATE, NO_STREAM, NUMPY_TYPES, WIDTHS, Op, lookup
+from chip.isa import ALU_BASE, DTYPES, IMMEDIATE, NO_STREAM, NUMPY_TYPES, STACKS, WIDTHS, Op, lookup
 from chip.isa.mxm import ADD
 from chip.program import Instruction, Program
 from chip.spec import EAST, SPECS
@@ -154,9 +154,10 @@ class Machine:
                 return self.sram[unit, self.addresses(args, operands[0]), self.every_lane]
             case "mem.scatter":
                 self.sram[unit, self.addresses(args, operands[0]), self.every_lane] = operands[1]
-            case "sxm.permute" | "sxm.distribute":
-                lanes = np.array(self.program.maps[args["map"]])
-                return op.function(lanes, operands[0][None])[0]
+            case _ if op.queue == "sxm":
+                numbers = [args["count"]] if "count" in args else []
+                maps = [np.array(self.program.maps[args["map"]])] if "map" in args else []
+                return op.function(*numbers, *maps, *(operand[None] for operand in operands))[0]
             case "c2c.receive":
                 return self.arrivals[unit, self.program.start_cycle + self.cycle]
             case "c2c.send":
@@ -212,7 +213,7 @@ class Machine:
         if not self.valid[at].all():
             raise Misread(f"stream {code} is empty at {position} in cycle {self.cycle}")
         planes = self.registers[at].T.copy()
-        return planes if element == "w16" else planes.view(dtype)[:, 0]
+        return planes if element in STACKS else planes.view(dtype)[:, 0]
 
     def register(self, code: int, width: int, position: int) -> tuple[int, slice, int]:
         direction, stream = divmod(code, self.spec.streams)

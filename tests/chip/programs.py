@@ -43,6 +43,34 @@ def program(*placed: At, **fields: Any) -> Program:
     return replace(EMPTY, queues=filled, **fields)
 
 
+def passes(*cycles_of: tuple[int, int]) -> int:
+    """Cycle in which what a slice reads, from a cycle on, passes a position: (slice, position)."""
+    index, position = cycles_of
+    return TINY.d_func("mem.read") + abs(position - TINY.slice_position(index))
+
+
+def reads(
+    index: int, width: int, code: int, row: int, arrival: int, position: int, loops: tuple
+) -> list[At]:
+    """Reads of neighbouring slices that pass a position together."""
+    return [
+        at(f"mem.r:{i}", arrival - passes(i, position), "mem.read", row, code + i - index,
+           loops=loops)
+        for i in range(index, index + width)
+    ]  # fmt: skip
+
+
+def writes(
+    index: int, width: int, code: int, row: int, cycle: int, position: int, loops: tuple
+) -> list[At]:
+    """Writes into neighbouring slices of what is driven at a position from a cycle on."""
+    away = {i: abs(position - TINY.slice_position(i)) for i in range(index, index + width)}
+    return [
+        at(f"mem.w:{i}", cycle + away[i], "mem.write", row, code + i - index, loops=loops)
+        for i in away
+    ]
+
+
 def scheduled(*chains: Chain, **fields: Any) -> Program:
     schedule = Schedule(TINY)
     for chain in chains:

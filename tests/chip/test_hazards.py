@@ -156,6 +156,24 @@ BREAKING = {
         Misaligned, "sxm:0", 90, "sxm.permute",
         [read(4, 0, 90, TINY.edge_position("sxm", EAST)),
          at("sxm:0", 90, "sxm.permute", 0, 0, 0, 32)]),
+    "a selection that is none": (
+        Misaligned, "sxm:0", 90, "sxm.select",
+        [read(4, 0, 90, TINY.edge_position("sxm", EAST)),
+         at("sxm:0", 90, "sxm.select", 0, 1, 0, 0, 32)]),
+    "a shift past the last lane": (
+        Misaligned, "sxm:0", 90, "sxm.shift_up",
+        [read(4, 0, 90, TINY.edge_position("sxm", EAST)),
+         at("sxm:0", 90, "sxm.shift_up", 0, 321, 0, 32)]),
+    "a transpose off its group of 16 streams": (
+        Misaligned, "sxm:0", 90, "sxm.transpose", [at("sxm:0", 90, "sxm.transpose", 8, 32)]),
+    "a rotation onto half a group": (
+        Misaligned, "sxm:0", 90, "sxm.rotate3",
+        [read(4, 0, 90, TINY.edge_position("sxm", EAST)),
+         at("sxm:0", 90, "sxm.rotate3", 0, 40)]),
+    "a transpose of fifteen streams": (
+        EmptyStream, "sxm:0", 90, "sxm.transpose",
+        [*(read(4 + n, n, 90, TINY.edge_position("sxm", EAST)) for n in range(15)),
+         at("sxm:0", 90, "sxm.transpose", 0, 32)]),
     "a mode of no ACC": (
         Misaligned, "mxm.acc:0", 226, "mxm.acc", [*weights(), *stream(), acc(2, 0)]),
     "ABC before IW": (
@@ -196,7 +214,7 @@ HAZARDS = [
     for kind in vars(errors).values()
     if isinstance(kind, type) and issubclass(kind, HazardError) and kind is not HazardError
 ]
-FIELDS = {"constants": (Region(48, 100, 8, "f32"),), "maps": ((0,) * 320,)}
+FIELDS = {"constants": (Region(48, 100, 8, "f32"),), "maps": ((0,) * 320, (2,) * 320)}
 
 
 @pytest.mark.parametrize("case", BREAKING)

@@ -26,7 +26,8 @@ from tests.chip.oracles import POINTWISE, sample
 from tests.chip.programs import at, program
 
 RNG = np.random.default_rng(7)
-SXM = {"sxm.permute", "sxm.distribute"}
+SXM = {"sxm.permute", "sxm.distribute", "sxm.shift_up", "sxm.shift_down", "sxm.select",
+       "sxm.rotate3", "sxm.rotate4", "sxm.transpose"}  # fmt: skip
 OTHER = ("icu.nop", "mem.read", "mem.write", "mem.gather", "mem.scatter", "mxm.lw", "mxm.iw",
          "mxm.abc", "mxm.acc", "c2c.send", "c2c.receive", *SXM)  # fmt: skip
 
@@ -127,6 +128,44 @@ def test_distribute_stays_in_its_superlane(dtype):
         source = lanes[lane % 16]
         wanted = a[:, lane // 16 * 16 + source] if source != ZERO else np.zeros(4, a.dtype)
         assert got[:, lane].tobytes() == wanted.tobytes()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("count", [0, 1, 17, 320])
+def test_shifts_move_lanes_and_fill_with_zeros(dtype, count):
+    a = sample(dtype)
+    up, down = OPS["sxm.shift_up"].function(count, a), OPS["sxm.shift_down"].function(count, a)
+    zeros = np.zeros((4, count), a.dtype)
+    assert up.tobytes() == np.hstack([zeros, a])[:, :320].tobytes()
+    assert down.tobytes() == np.hstack([a, zeros])[:, count:].tobytes()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_select_merges_two_vectors(dtype):
+    a, b, choice = sample(dtype), sample(dtype), RNG.integers(0, 2, 320)
+    got = OPS["sxm.select"].function(choice, a, b)
+    for lane in range(320):
+        assert got[:, lane].tobytes() == (a, b)[choice[lane]][:, lane].tobytes()
+
+
+@pytest.mark.parametrize("n", [3, 4])
+def test_rotate_makes_every_rotation_of_a_window(n):
+    a = sample("u8")
+    got = OPS[f"sxm.rotate{n}"].function(a)
+    assert got.shape == (4, 320, n * n)
+    for row, tile, i, j, y, x in np.ndindex(2, 20, n, n, n, n):
+        wanted = a[row, 16 * tile + (y + i) % n * n + (x + j) % n]
+        assert got[row, 16 * tile + y * n + x, n * i + j] == wanted
+    assert not got.reshape(4, 20, 16, n * n)[:, :, n * n :].any()
+
+
+def test_transpose_swaps_streams_and_lanes_of_each_superlane():
+    a = RNG.integers(0, 256, (3, 320, 16)).astype(np.uint8)
+    got = OPS["sxm.transpose"].function(a)
+    for tile in range(20):
+        lanes = slice(16 * tile, 16 * tile + 16)
+        assert (got[:, lanes] == a[:, lanes].transpose(0, 2, 1)).all()
+    assert (OPS["sxm.transpose"].function(got) == a).all()
 
 
 # --- MEM ------------------------------------------------------------------------------------

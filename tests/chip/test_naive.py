@@ -14,8 +14,11 @@ from tests.chip.programs import (
     agree,
     at,
     numbers,
+    passes,
     program,
+    reads,
     scheduled,
+    writes,
 )
 
 X = Buffer("x", Region(4, 0, 64, "f16"))
@@ -27,12 +30,6 @@ FAR = Buffer("far", Region(44, 600, 64, "f32"))
 FULL = Region(16, 100, 1280, "f16", "columns")
 VXM, MXM = TINY.vxm_position, TINY.edge_position("mxm", EAST)
 READ, ALU = TINY.d_func("mem.read"), TINY.d_func("vxm.alu")
-
-
-def passes(*cycles_of: tuple[int, int]) -> int:
-    """Cycle in which what a slice reads, from a cycle on, passes a position: (slice, position)."""
-    index, position = cycles_of
-    return READ + abs(position - TINY.slice_position(index))
 
 
 def values(index: int, words: slice, dtype: str) -> np.ndarray:
@@ -91,28 +88,6 @@ def mxm(load: int, words: int, start: int, count: int, out: int = NO_STREAM) -> 
         at("mxm.iw:0", start - 1, "mxm.iw", 8 * words),
         at("mxm.abc:0", start, "mxm.abc", 0, loops=(count, 2, 0)),
         at("mxm.acc:0", done, "mxm.acc", 0, 0, out, loops=every),
-    ]
-
-
-def reads(
-    index: int, width: int, code: int, row: int, arrival: int, position: int, loops: tuple
-) -> list[At]:
-    """Reads of neighbouring slices that pass a position together."""
-    return [
-        at(f"mem.r:{i}", arrival - passes(i, position), "mem.read", row, code + i - index,
-           loops=loops)
-        for i in range(index, index + width)
-    ]  # fmt: skip
-
-
-def writes(
-    index: int, width: int, code: int, row: int, cycle: int, position: int, loops: tuple
-) -> list[At]:
-    """Writes into neighbouring slices of what is driven at a position from a cycle on."""
-    away = {i: abs(position - TINY.slice_position(i)) for i in range(index, index + width)}
-    return [
-        at(f"mem.w:{i}", cycle + away[i], "mem.write", row, code + i - index, loops=loops)
-        for i in away
     ]
 
 

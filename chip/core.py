@@ -9,8 +9,9 @@ import numpy.typing as npt
 
 from chip.errors import ChipError, ProgramError, ProgramsTooLarge
 from chip.isa import NUMPY_TYPES, WIDTHS
+from chip.isa.mxm import PLANES
 from chip.linker import Linked, State, link
-from chip.program import COLUMN_PAIRS, Region
+from chip.program import Region, word_columns
 from chip.spec import GROQCHIP1, ChipSpec
 from chip.sram import GROUP, Sram
 from chip.wire import unpack
@@ -37,7 +38,7 @@ class Chip:
         self.program_bytes = 0
         self.weights: dict[Any, Any] = {}
         depth = (spec.accumulator_depth, spec.lanes)
-        self.accumulators = [np.zeros(depth, np.float32) for _ in range(2)]
+        self.accumulators = [np.zeros(depth, np.float32) for _ in range(2 * PLANES)]
         self._running: Linked | None = None
         self._state: State | None = None
         self._packets: list[tuple[int, bytes]] = []
@@ -82,13 +83,14 @@ class Chip:
         return self.sram.group(region.index)[words, :, first : first + WIDTHS[region.dtype]]
 
     def _write_columns(self, region: Region, values: Array) -> None:
-        padded = np.zeros((region.words * COLUMN_PAIRS, self.spec.lanes), np.float16)
+        width, count = WIDTHS[region.dtype], word_columns(region.dtype)
+        padded = np.zeros((region.words * count, self.spec.lanes), values.dtype)
         padded[: len(values)] = values
-        pairs = padded.reshape(region.words, COLUMN_PAIRS, -1)
+        columns = padded.reshape(region.words, count, -1)
         words = slice(region.address, region.address + region.words)
-        for pair in range(COLUMN_PAIRS):
-            view = self.sram.typed(region.index + 2 * pair, NUMPY_TYPES["f16"])
-            view[words] = pairs[:, pair]
+        for number in range(count):
+            view = self.sram.typed(region.index + width * number, values.dtype)
+            view[words] = columns[:, number]
 
     # --- launches ---------------------------------------------------------------------------
     def begin(self, name: str) -> Linked:

@@ -114,6 +114,10 @@ class WeightsInUse(HazardError):
     """LW over weights still in use."""
 
 
+class WeightsMistyped(HazardError):
+    """Planes hold weights of another type."""
+
+
 class AccumulatorEmpty(HazardError):
     """Adding to an accumulator that was never set."""
 

@@ -9,10 +9,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from chip.errors import ProgramError
-from chip.isa import DTYPES, WIDTHS, lookup
+from chip.isa import FORMATS, WIDTHS, lookup
 
 ONCE = (1, 1, 0)
 COLUMN_PAIRS = 8  # fp16 columns a 16-slice group delivers per cycle
+WEIGHT_SLICES = 2 * COLUMN_PAIRS
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +52,9 @@ class Region:
     """Vectors at rest in SRAM.
 
     Layout "rows": vector i is word `address` + i of the slices `index`.., a byte plane each.
-    Layout "columns" (fp16): vector i is word `address` + i // 8 of the slice pair
-    `index` + 2 * (i % 8), as a 16-slice weight group delivers eight columns per cycle.
+    Layout "columns" (MXM formats): vector i is word `address` + i // 8 of the slice pair
+    `index` + 2 * (i % 8), as a 16-slice weight group delivers eight fp16 columns per cycle. Of a
+    1-byte type it delivers sixteen: word `address` + i // 16 of slice `index` + i % 16.
     """
 
     index: int
@@ -63,15 +65,19 @@ class Region:
 
     @property
     def words(self) -> int:
-        return self.vectors if self.layout == "rows" else -(-self.vectors // COLUMN_PAIRS)
+        return (
+            self.vectors if self.layout == "rows" else -(-self.vectors // word_columns(self.dtype))
+        )
 
     @property
     def slices(self) -> int:
-        return WIDTHS[self.dtype] if self.layout == "rows" else 2 * COLUMN_PAIRS
+        return WIDTHS[self.dtype] if self.layout == "rows" else WEIGHT_SLICES
 
     def check(self, slices: int, words: int) -> None:
         """Raise ProgramError unless the region lies inside a chip of `slices` x `words`."""
-        known = self.dtype in DTYPES if self.layout == "rows" else self.dtype == "f16"
+        known = self.dtype in WIDTHS and WIDTHS[self.dtype] < WEIGHT_SLICES
+        if self.layout == "columns":
+            known = self.dtype in FORMATS
         if not known or self.layout not in ("rows", "columns"):
             raise ProgramError(f"region with unknown type or layout: {self}")
         if self.index % min(self.slices, 4):
@@ -79,6 +85,11 @@ class Region:
         inside = 0 <= self.index <= slices - self.slices and self.address >= 0
         if not inside or self.vectors < 0 or self.address + self.words > words:
             raise ProgramError(f"region outside the SRAM of {slices} x {words} words: {self}")
+
+
+def word_columns(dtype: str) -> int:
+    """Columns of an element type that a weight group of 16 slices delivers per cycle."""
+    return WEIGHT_SLICES // WIDTHS[dtype]
 
 
 @dataclass(frozen=True)

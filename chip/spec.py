@@ -72,7 +72,7 @@ class ChipSpec:
     mxm_types: Annotated[tuple[str, ...], "ISCA20: int8 and fp16"] = ("i8", "f16")
     lw_streams: Annotated[int, "ISCA20: weights enter on 32 streams, 16 on each side"] = 16
     abc_interval_fp16: Annotated[int, "ISCA20: a plane pair takes K = 160 fp16 per cycle"] = 2
-    accumulator_depth: Annotated[int, "assumption: vectors per plane pair"] = 256
+    accumulator_depth: Annotated[int, "assumption: 32-bit vectors per plane"] = 256
     c2c_ports: Annotated[int, "ISCA20: 16 x4 links; ISCA22 cables 11 of them in a node"] = 16
     c2c_port_bits_per_s: Annotated[int, "ISCA20: 4 lanes of up to 30 Gb/s, each way"] = 120 * 10**9
     vector_bytes_on_wire: Annotated[int, "ISCA22: 320 B payload and 8 B of control"] = 328
@@ -90,6 +90,7 @@ class ChipSpec:
             "a MEM queue issues one read and one write instruction per cycle",
             "any VXM ALU can forward its result to any other",
             "C2C ports have queues of their own, beyond the published 144",
+            "the six MXM queues of a side are LW, IW, and an ABC and an ACC for each plane",
         ),
         compare=False,
     )
@@ -274,9 +275,13 @@ LP30 = replace(
     ),
     notes=_LP30_NOTES | dict.fromkeys(_AS_V1, "assumption: as GroqChip 1"),
 )
-# Same geometry as GroqChip 1 with less memory, so that tests of capacity are quick.
+# Same geometry as GroqChip 1 with less memory and all MXM types, so that tests are quick.
 TINY = replace(
-    GROQCHIP1, name="tiny", slice_words=1024, notes={"slice_words": "of tests: an eighth"}
+    GROQCHIP1,
+    name="tiny",
+    slice_words=1024,
+    mxm_types=MXM_TYPES,
+    notes={"slice_words": "of tests: an eighth", "mxm_types": "of tests: all"},
 )
 SPECS = MappingProxyType(
     {spec.name: spec for spec in (GROQCHIP1, GROQCHIP1_1000, GROQCHIP1_1250, LP30, TINY)}

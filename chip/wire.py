@@ -13,7 +13,8 @@ import msgpack
 import numpy as np
 
 from chip.errors import ProgramError, SpecError, UnknownChip
-from chip.isa import DTYPES, NO_STREAM, NUMPY_TYPES, STREAM_CODES, lookup
+from chip.isa import DTYPES, FORMATS, NO_STREAM, NUMPY_TYPES, STREAM_CODES, lookup
+from chip.isa.mxm import PLANES
 from chip.isa.sxm import ZERO
 from chip.own_spec import chip_of
 from chip.program import ONCE, Instruction, Program, Region
@@ -191,6 +192,7 @@ def _check_instruction(instruction: Instruction, where: str, maps: int) -> int:
         if n < 1 or interval < 1 or abs(step) > MAX_STEP:
             raise ProgramError(f"loop of {n} every {interval} cycles, step {step}", where)
     limits = {"map": maps, "in": STREAM_CODES, "out": STREAM_CODES, "dtype": len(DTYPES)}
+    limits |= {"format": len(FORMATS), "plane": PLANES}
     limits |= {"src": NO_STREAM, "dst": NO_STREAM + 1, "imm": 2**32, "int": MAX_CYCLES}
     for operand, value in zip(op.operands, instruction.args, strict=True):
         if not 0 <= value < limits.get(operand.kind, MAX_STEP):

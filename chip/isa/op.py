@@ -6,11 +6,14 @@ form, a space-separated list of `name:kind`; `published` is the vendor's name of
 
     int  port  map      plain numbers: a count, a C2C port, an index into the program's lane maps
     addr  col  slot     numbers that a loop steps: SRAM word, array column, accumulator
+    plane               MXM plane of a hemisphere, which a loop steps, round and round
     imm                 a 32-bit immediate: the bits of an fp32, or of an integer for integer types
     dtype  dtype.G      element type of a VXM or SXM op: an index into `DTYPES`, one of group G
+    format              element type of an MXM op: an index into `FORMATS`
     in.T  out.T         an aligned stream group read / driven, holding elements of type T
     src  dst            a VXM operand: a stream group, an ALU's result or the immediate; its type
                         is the `dtype` operand, or T in `src.T`, `dst.T`
+    in.format  dst.sum  elements of the MXM format; of the type that sums of its products have
 
 Semantics live in the function; timing lives in `ChipSpec.d_func_cycles` under the op's `timing`.
 """
@@ -32,9 +35,15 @@ TYPE_GROUPS = {
     "int": ("u8", "u16", "i8", "i16", "i32"),
     "float": ("f16", "f32"),
 }
+# Element types of MXM weights and activations, and of the sums of their products. fp8 types are
+# bytes here: `chip.numerics.fp8` decodes them.
+FORMATS = ("f16", "i8", "e4m3", "e5m2")
+SUMS = {"f16": "f32", "i8": "i32", "e4m3": "f32", "e5m2": "f32"}
 NUMPY_TYPES: dict[str, np.dtype[Any]] = {
     "u8": np.dtype(np.uint8),
     "i8": np.dtype(np.int8),
+    "e4m3": np.dtype(np.uint8),
+    "e5m2": np.dtype(np.uint8),
     "u16": np.dtype("<u2"),
     "i16": np.dtype("<i2"),
     "f16": np.dtype("<f2"),
@@ -46,18 +55,8 @@ NUMPY_TYPES: dict[str, np.dtype[Any]] = {
 }
 # Streams a group of each type occupies; w16 is the MXM's 16-stream weight group,
 # b9 and b16 are groups of bytes.
-WIDTHS = {
-    "u8": 1,
-    "i8": 1,
-    "u16": 2,
-    "i16": 2,
-    "f16": 2,
-    "f32": 4,
-    "i32": 4,
-    "w16": 16,
-    "b9": 9,
-    "b16": 16,
-}
+WIDTHS = {name: kind.itemsize for name, kind in NUMPY_TYPES.items()}
+WIDTHS |= {"w16": 16, "b9": 9, "b16": 16}
 # Groups of byte streams that are no elements: arrays [vectors, lanes, streams].
 STACKS = ("w16", "b9", "b16")
 
@@ -68,7 +67,7 @@ ALU_BASE = 64
 IMMEDIATE = 128
 NO_STREAM = 255
 
-STEPPED = ("addr", "col", "slot")
+STEPPED = ("addr", "col", "slot", "plane")
 
 
 @dataclass(frozen=True)
@@ -143,8 +142,11 @@ class Op:
         return self._indices[name]
 
     def element(self, operand: int, args: tuple[int, ...]) -> str:
-        """Element type of a stream operand, from the op or from its dtype argument."""
+        """Element type of a stream operand, from the op or from its dtype or format argument."""
         fixed = self.operands[operand].dtype
+        if fixed in ("format", "sum"):
+            name = FORMATS[args[self.index("format")]]
+            return name if fixed == "format" else SUMS[name]
         return fixed or DTYPES[args[self.index("dtype")]]
 
 

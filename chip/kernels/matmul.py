@@ -7,11 +7,13 @@ half of a double buffer), so a tile costs max(load cycles, 2 x activations).
 
 from dataclasses import dataclass
 
-from chip.isa import NO_STREAM
+from chip.isa import FORMATS, NO_STREAM
 from chip.isa.mxm import ADD, SET
 from chip.program import COLUMN_PAIRS
 from chip.schedule import Buffer, Chain, Flow, Loops, Rows
 from chip.spec import EAST, WEST
+
+F16 = FORMATS.index("f16")
 
 
 @dataclass(frozen=True)
@@ -105,11 +107,11 @@ def _load_weights(
             "mem.r", index, None, issues[-1], "mem.read", args, needs, loops, [name], rows.steps
         )
     chain.access(rows, issues, loops, writes=False)
-    lw = [part.column, 0]
+    lw = [F16, part.column, 0]
     steps = (0, COLUMN_PAIRS)
-    chain.add_piece("mxm.lw", side, None, load, "mxm.lw", lw, {1: (need, 0)}, loops, [name], steps)
+    chain.add_piece("mxm.lw", side, None, load, "mxm.lw", lw, {2: (need, 0)}, loops, [name], steps)
     once: Loops = ((part.tiles, period), (1, 1))
-    columns = [part.words * COLUMN_PAIRS]
+    columns = [F16, 0, part.words * COLUMN_PAIRS]
     chain.add_piece("mxm.iw", side, None, install, "mxm.iw", columns, {}, once, [])
 
 
@@ -121,10 +123,10 @@ def _stream_activations(
     loops: Loops = ((part.tiles, period), (part.count, spec.abc_interval_fp16))
     flow = chain.arrive(part.activations, position, start, loops)
     assert flow.need is not None
-    needs = {0: (flow.need, 0)}
-    chain.add_piece("mxm.abc", side, None, start, "mxm.abc", [0], needs, loops, [flow.name, 0])
+    needs = {1: (flow.need, 0)}
+    chain.add_piece("mxm.abc", side, None, start, "mxm.abc", [F16, 0], needs, loops, [flow.name, 0])
     at = start + spec.d_func("mxm.abc")
-    args = [SET if part.first else ADD, part.slot, NO_STREAM]
+    args = [F16, SET if part.first else ADD, part.slot, NO_STREAM]
     steps = part.slot_steps or (part.count, 1)
     if not part.last:
         chain.add_piece("mxm.acc", side, None, at, "mxm.acc", args, {}, loops, [0], steps)
@@ -134,6 +136,6 @@ def _stream_activations(
     low = out_at - spec.along(inward, position)
     need, name = chain.stream(inward, 4, low, loops), chain.name()
     chain.add_piece(
-        "mxm.acc", side, None, at, "mxm.acc", args, {2: (need, 0)}, loops, [name], steps
+        "mxm.acc", side, None, at, "mxm.acc", args, {3: (need, 0)}, loops, [name], steps
     )
     return Flow(chain.member, "f32", loops, out_at, position, name, need, inward)

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from chip.isa import IMMEDIATE, NUMPY_TYPES, STACKS, WIDTHS, immediate
+from chip.isa import FORMATS, IMMEDIATE, NUMPY_TYPES, STACKS, SUMS, WIDTHS, immediate
+from chip.isa.mxm import Tile
 from chip.linker.streams import PRODUCT, Feed, Feeds
 from chip.linker.timeline import Ints, Issue, constant_ranges
-from chip.numerics import Weights16
 from chip.program import Program
 from chip.spec import ChipSpec
 from chip.sram import GROUP, Sram
@@ -33,8 +33,8 @@ class State:
 
     sram: Sram
     values: list[Array]
-    accumulators: list[npt.NDArray[np.float32]]
-    weights: dict[Any, Weights16]
+    accumulators: list[npt.NDArray[np.float32]]  # of each plane; its int32 sums are a view
+    weights: dict[Any, Tile]
     received: dict[int, Array] = field(default_factory=dict)
     sent: dict[int, Array] = field(default_factory=dict)
     shift: Sequence[int] = ()
@@ -93,7 +93,7 @@ class Graph:
             scalar = immediate(args[op.index("imm")], op.element(index, args))
             return (lambda values: scalar), set()
         feeds = self.feeds[issue.id, index]
-        element = "f32" if index == PRODUCT else op.element(index, args)
+        element = made_by(issue) if index == PRODUCT else op.element(index, args)
         return self.fetch(feeds, element)
 
     def fetch(self, feeds: list[Feed], element: str) -> tuple[Fetch, set[int]]:
@@ -107,7 +107,8 @@ class Graph:
         planes = [self.byte_plane(feed) for feed in feeds]
         needs = set().union(*(needs for _, needs in planes))
         if len(planes) == 1:
-            return planes[0][0], needs
+            plane = planes[0][0]
+            return (plane if element == "u8" else lambda values: plane(values).view(dtype)), needs
         fetches = [fetch for fetch, _ in planes]
 
         def stack(values: list[Array]) -> Array:
@@ -123,9 +124,7 @@ class Graph:
             return False
         for producer in np.unique(first.producers):
             issue = self.issues[int(producer)]
-            index = issue.op.driven
-            made = "f32" if index is None else issue.op.element(index, issue.instruction.args)
-            if issue.op.name == "mem.read" or made != element:
+            if issue.op.name == "mem.read" or made_by(issue) != element:
                 return False
         return all(
             bool(((feed.byte == byte) | (feed.byte < 0)).all())
@@ -176,7 +175,7 @@ class Graph:
         made = issue.op.element(index, issue.instruction.args)
         width = WIDTHS[made]
         if width == 1:
-            return take, node
+            return (lambda values: take(values).view(np.uint8)), node
         if made in STACKS:
             return (lambda values: take(values)[..., byte]), node
 
@@ -254,6 +253,14 @@ class Graph:
 
 
 Builders = Mapping[str, Callable[[Graph, Issue], int]]
+
+
+def made_by(issue: Issue) -> str:
+    """Element type of what an issue drives; an ABC's products have that of their sums."""
+    index = issue.op.driven
+    if index is None:
+        return SUMS[FORMATS[issue.arg("format")]]
+    return issue.op.element(index, issue.instruction.args)
 
 
 def _take(node: int, iterations: Ints, count: int) -> Fetch:

@@ -6,18 +6,19 @@ from typing import Any
 import numpy as np
 
 from chip.errors import AddressError, Misaligned
-from chip.isa import NO_STREAM
+from chip.isa import NO_STREAM, NUMPY_TYPES, lookup
+from chip.isa.mxm import PREPARE, Tile
 from chip.isa.sxm import ZERO
-from chip.linker.graph import Array, Builders, Fetch, Graph, State, Step, as_slice
+from chip.linker.graph import Array, Builders, Fetch, Graph, State, Step, as_slice, made_by
 from chip.linker.lanes import lanes
 from chip.linker.streams import PRODUCT
 from chip.linker.timeline import Ints, Issue
 from chip.linker.weights import Tiles
-from chip.numerics import Weights16
-from chip.program import COLUMN_PAIRS
+from chip.program import WEIGHT_SLICES, word_columns
 from chip.sram import GROUP
 
 MAPPED = ("sxm.permute", "sxm.distribute")
+LOADED = lookup("mxm.lw").index("a")
 
 
 def vxm(graph: Graph, issue: Issue) -> int:
@@ -130,12 +131,13 @@ def acc(graph: Graph, issue: Issue) -> int:
         raise issue.hazard(AddressError, f"accumulator {int(wrong[0])} of {depth}")
     if len(np.unique(slots)) < len(slots) and mode:
         raise issue.hazard(Misaligned, "an adding ACC names one accumulator twice")
-    where, function = as_slice(slots), issue.op.function
+    where, function, dtype = as_slice(slots), issue.op.function, NUMPY_TYPES[made_by(issue)]
     emits = issue.arg("out") != NO_STREAM
 
     def make(number: int) -> Step:
         def step(state: State) -> None:
-            value = function(state.accumulators[unit], mode, where, fetch(state.values))
+            held = state.accumulators[unit].view(dtype)
+            value = function(held, mode, where, fetch(state.values))
             if emits:
                 state.values[number] = value
 
@@ -146,27 +148,26 @@ def acc(graph: Graph, issue: Issue) -> int:
 
 def abc(graph: Graph, issue: Issue, tiles: Tiles) -> int:
     """Products of an ABC: one matrix product for all its tiles and activations where it can be."""
-    operand = issue.op.index("a")
-    feeds = graph.feeds[issue.id, operand]
+    feeds, format = graph.feeds[issue.id, issue.op.index("a")], tiles.format
     count = tiles.loads.shape[0]
     shared = _shared_rows(graph, feeds, tiles)
-    read = graph.typed_read(feeds, "f16", shared) if shared is not None else None
+    read = graph.typed_read(feeds, format, shared) if shared is not None else None
     if read is not None:
         fetch, needs = _whole(read), {read}
     else:
         shared = None
-        fetch, needs = graph.fetch(feeds, "f16")
-    columns = tiles.first_column[:, None] + np.arange(COLUMN_PAIRS)
+        fetch, needs = graph.fetch(feeds, format)
+    columns = tiles.first_column[:, None] + np.arange(word_columns(format))
     columns = columns.ravel()
     place = as_slice(columns)
     matrices, more = _tile_matrices(graph, tiles, shared is not None or count == 1)
-    shape = (len(issue.cycles), graph.spec.lanes)
+    shape, dtype = (len(issue.cycles), graph.spec.lanes), NUMPY_TYPES[made_by(issue)]
     groups = [np.flatnonzero(tiles.tile == t) for t in range(count)]
 
     def make(number: int) -> Step:
         def step(state: State) -> None:
             x = fetch(state.values)
-            product = np.zeros(shape, np.float32)
+            product = np.zeros(shape, dtype)
             weights = matrices(state)
             if shared is not None:
                 dots = weights[0].dot(x).reshape(len(x), count, -1).swapaxes(0, 1)
@@ -198,7 +199,7 @@ def _shared_rows(graph: Graph, feeds: list[Any], tiles: Tiles) -> int | None:
 
 def _tile_matrices(
     graph: Graph, tiles: Tiles, joined: bool
-) -> tuple[Callable[[State], list[Weights16]], set[int]]:
+) -> tuple[Callable[[State], list[Tile]], set[int]]:
     """The weight blocks [columns, lanes] of an ABC's tiles; one block for all if `joined`.
 
     Blocks that rest in constant regions are gathered once per chip and kept.
@@ -208,17 +209,19 @@ def _tile_matrices(
         return _streamed_matrices(graph, tiles, joined)
     members, index, words = gathered
     blocks = [words.ravel()] if joined else list(words)
-    local = members[0].id
+    local, format = members[0].id, tiles.format
+    prepare = PREPARE[format]
     graph.together.append(tuple(m.id for m in members))
-    if graph.is_constant(members[0], index, words, 2 * COLUMN_PAIRS):
-        keys = [(index, block.tobytes()) for block in blocks]
+    if graph.is_constant(members[0], index, words, WEIGHT_SLICES):
+        keys = [(format, index, block.tobytes()) for block in blocks]
 
-        def constant(state: State) -> list[Weights16]:
+        def constant(state: State) -> list[Tile]:
             found, shift = [], state.shift[local]
             for key, block in zip(keys, blocks, strict=True):
                 place = (*key, shift)
                 if place not in state.weights:
-                    state.weights[place] = Weights16(gather_columns(state, index, block + shift))
+                    columns = gather_columns(state, index, block + shift, format)
+                    state.weights[place] = prepare(columns)
                 found.append(state.weights[place])
             return found
 
@@ -227,27 +230,27 @@ def _tile_matrices(
     def make(number: int) -> Step:
         def step(state: State) -> None:
             where = words.ravel() + state.shift[local]
-            state.values[number] = gather_columns(state, index, where)
+            state.values[number] = gather_columns(state, index, where, format)
 
         return step
 
     node = graph.add(tuple(members), set(), make)
 
-    def resident(state: State) -> list[Weights16]:
-        return [Weights16(part) for part in np.split(state.values[node], len(blocks))]
+    def resident(state: State) -> list[Tile]:
+        return [prepare(part) for part in np.split(state.values[node], len(blocks))]
 
     return resident, {node}
 
 
-def gather_columns(state: State, index: int, words: Ints) -> Array:
-    """fp16 columns [8 * words, lanes] at rest in layout "columns" from slice `index` on."""
+def gather_columns(state: State, index: int, words: Ints, format: str) -> Array:
+    """Columns [8 or 16 * words, lanes] at rest in layout "columns" from slice `index` on."""
     where = as_slice(words)
     groups = [
-        state.sram.group(index + first)[where].view(np.float16)
-        for first in range(0, 2 * COLUMN_PAIRS, GROUP)
+        state.sram.group(index + first)[where].view(NUMPY_TYPES[format])
+        for first in range(0, WEIGHT_SLICES, GROUP)
     ]
-    stacked = np.stack(groups, axis=1)  # [words, groups, lanes, pairs of a group]
-    return stacked.swapaxes(2, 3).reshape(len(words) * COLUMN_PAIRS, -1)
+    stacked = np.stack(groups, axis=1)  # [words, groups, lanes, columns of a group]
+    return stacked.swapaxes(2, 3).reshape(len(words) * word_columns(format), -1)
 
 
 def _columns_in_sram(graph: Graph, tiles: Tiles) -> tuple[list[Issue], int, Ints] | None:
@@ -256,14 +259,14 @@ def _columns_in_sram(graph: Graph, tiles: Tiles) -> tuple[list[Issue], int, Ints
     words = np.empty(tiles.loads.shape[:2], np.int64)
     index = -1
     for owner in np.unique(tiles.loads[:, :, 0]):
-        reads = graph.read_members(graph.feeds[int(owner), 1])
+        reads = graph.read_members(graph.feeds[int(owner), LOADED])
         if reads is None or reads[0].unit % GROUP or index not in (-1, reads[0].unit):
             return None
         index = reads[0].unit
         if any(r.unit != index + number for number, r in enumerate(reads)):
             return None
         mine = tiles.loads[:, :, 0] == owner
-        feed = graph.feeds[int(owner), 1][0]
+        feed = graph.feeds[int(owner), LOADED][0]
         words[mine] = reads[0].steps[feed.iterations[tiles.loads[:, :, 1][mine]]]
         members.update({r.id: r for r in reads})
     return list(members.values()), index, words
@@ -271,24 +274,25 @@ def _columns_in_sram(graph: Graph, tiles: Tiles) -> tuple[list[Issue], int, Ints
 
 def _streamed_matrices(
     graph: Graph, tiles: Tiles, joined: bool
-) -> tuple[Callable[[State], list[Weights16]], set[int]]:
+) -> tuple[Callable[[State], list[Tile]], set[int]]:
     """Weights that come from elsewhere than one 16-slice group: assembled byte by byte."""
     needs: set[int] = set()
     parts: list[tuple[Any, Ints, Fetch]] = []
     for owner in np.unique(tiles.loads[:, :, 0]):
-        fetch, more = graph.fetch(graph.feeds[int(owner), 1], "w16")
+        fetch, more = graph.fetch(graph.feeds[int(owner), LOADED], "w16")
         mine = tiles.loads[:, :, 0] == owner
         parts.append((mine, tiles.loads[:, :, 1][mine], fetch))
         needs |= more
-    shape = (*tiles.loads.shape[:2], graph.spec.lanes, COLUMN_PAIRS)
+    shape = (*tiles.loads.shape[:2], graph.spec.lanes, word_columns(tiles.format))
+    dtype, prepare = NUMPY_TYPES[tiles.format], PREPARE[tiles.format]
 
-    def assemble(state: State) -> list[Weights16]:
-        loads = np.empty(shape, np.float16)
+    def assemble(state: State) -> list[Tile]:
+        loads = np.empty(shape, dtype)
         for mine, iterations, fetch in parts:
-            loads[mine] = fetch(state.values)[iterations].view(np.float16)
+            loads[mine] = fetch(state.values)[iterations].view(dtype)
         columns = loads.swapaxes(2, 3).reshape(shape[0], -1, shape[2])
         blocks = [columns.reshape(-1, shape[2])] if joined else list(columns)
-        return [Weights16(block) for block in blocks]
+        return [prepare(block) for block in blocks]
 
     return assemble, needs
 

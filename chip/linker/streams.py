@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from chip.errors import EmptyStream, Misaligned, Overwritten, StreamConflict
-from chip.isa import ALU_BASE, IMMEDIATE, NO_STREAM, STACKS, STREAM_CODES, WIDTHS
+from chip.isa import ALU_BASE, FORMATS, IMMEDIATE, NO_STREAM, STACKS, STREAM_CODES, WIDTHS
 from chip.linker.timeline import Issue
 from chip.spec import ChipSpec
 
@@ -204,6 +204,7 @@ class _Resolver:
 def _check_types(issues: list[Issue], issue: Issue, operand: int, feeds: list[Feed]) -> None:
     """A wide operand is fed by bytes, or by one element of its own type, in order."""
     if operand == PRODUCT:
+        _check_products(issues, issue, feeds[0])
         return
     wanted = issue.op.element(operand, issue.instruction.args)
     for byte, feed in enumerate(feeds):
@@ -222,3 +223,13 @@ def _check_types(issues: list[Issue], issue: Issue, operand: int, feeds: list[Fe
             if not fits:
                 detail = f"operand {operand} is {wanted}, fed by {made}"
                 raise issue.hazard(Misaligned, detail, None, (other,))
+
+
+def _check_products(issues: list[Issue], issue: Issue, feed: Feed) -> None:
+    """An ACC names the format of the products it takes."""
+    for producer in np.unique(feed.producers):
+        other = issues[int(producer)]
+        wanted, made = (FORMATS[one.arg("format")] for one in (issue, other))
+        if made != wanted:
+            detail = f"takes products of {wanted}, they are of {made}"
+            raise issue.hazard(Misaligned, detail, None, (other,))

@@ -16,6 +16,7 @@ from chip.errors import (
     RateExceeded,
 )
 from chip.isa import Op, lookup
+from chip.isa.mxm import PLANES
 from chip.program import Instruction, Program
 from chip.spec import EAST, WEST, ChipSpec
 
@@ -110,8 +111,8 @@ def locate(queue: str, spec: ChipSpec) -> tuple[str, int, int]:
         "sxm": 2 * spec.sxm_queues,
         "mxm.lw": 2,
         "mxm.iw": 2,
-        "mxm.abc": 2,
-        "mxm.acc": 2,
+        "mxm.abc": 2 * PLANES,
+        "mxm.acc": 2 * PLANES,
         "c2c.s": spec.c2c_ports,
         "c2c.r": spec.c2c_ports,
     }
@@ -126,7 +127,7 @@ def locate(queue: str, spec: ChipSpec) -> tuple[str, int, int]:
     if family == "sxm":
         return family, unit, spec.edge_position("sxm", unit // spec.sxm_queues)
     if family.startswith("mxm"):
-        return family, unit, spec.edge_position("mxm", unit)
+        return family, unit, spec.edge_position("mxm", unit % 2)
     return family, unit, spec.edge_position("c2c", WEST if unit % 2 else EAST)
 
 

@@ -16,7 +16,7 @@ from chip.linker import joins, order, steps
 from chip.linker.graph import Graph, Step, inside
 from chip.linker.streams import drive_keys, read_keys, resolve
 from chip.linker.timeline import Ints, Issue, constant_ranges
-from chip.linker.weights import check_accumulators, resolve_tiles
+from chip.linker.weights import check_accumulators, planes_of, resolve_tiles
 from chip.program import Instruction, Program
 from chip.spec import ChipSpec
 
@@ -146,7 +146,7 @@ def _cuts(issues: list[Issue], spec: ChipSpec) -> list[int]:
     """First issues of the stretches."""
     last = np.array([completion(i, spec) - spec.superlanes for i in issues], np.int64)
     first = np.array([issue.cycle for issue in issues], np.int64)
-    _hold_loads(issues, last)
+    _hold_loads(issues, last, spec)
     quiet = np.maximum.accumulate(last)[:-1] < first[1:]
     cuts = [0]
     ends = _Ends(spec)
@@ -161,15 +161,17 @@ def _cuts(issues: list[Issue], spec: ChipSpec) -> list[int]:
     return cuts
 
 
-def _hold_loads(issues: list[Issue], last: Ints) -> None:
+def _hold_loads(issues: list[Issue], last: Ints, spec: ChipSpec) -> None:
     """A load is under way until the next install takes it; one never taken, for ever."""
-    install: dict[int, int] = {}
+    install: dict[tuple[int, int], int] = {}
     for number in range(len(issues) - 1, -1, -1):
         issue = issues[number]
         if issue.op.name == "mxm.iw":
-            install[issue.unit] = issue.last_cycle
+            install |= {(issue.unit, plane): issue.last_cycle for plane in planes_of(issue, spec)}
         elif issue.op.name == "mxm.lw":
-            last[number] = max(last[number], install.get(issue.unit, np.iinfo(np.int64).max))
+            planes = [(issue.unit, plane) for plane in planes_of(issue, spec)]
+            taken = max(install.get(plane, np.iinfo(np.int64).max) for plane in planes)
+            last[number] = max(last[number], taken)
 
 
 class _Ends:

@@ -2,6 +2,7 @@
 
 from chip.numerics.backend import Backend, default_backend, make_backend, set_backend
 from chip.numerics.convert import to_fp16, to_fp32, to_int
+from chip.numerics.fp8 import WeightsF8
 from chip.numerics.fp16 import Weights16
 from chip.numerics.functions import (
     canonical,
@@ -18,6 +19,7 @@ __all__ = [
     "Backend",
     "Weights8",
     "Weights16",
+    "WeightsF8",
     "canonical",
     "default_backend",
     "divide",

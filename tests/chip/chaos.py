@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from random import Random
 
-from chip.isa import ALU_BASE, DTYPES, IMMEDIATE, NO_STREAM, OPS, WIDTHS, Op, lookup
-from chip.program import Program
+from chip.isa import ALU_BASE, DTYPES, FORMATS, IMMEDIATE, NO_STREAM, OPS, SUMS, WIDTHS, Op, lookup
+from chip.program import Program, word_columns
 from chip.spec import EAST, TINY
 from tests.chip.programs import At, at, program
 
@@ -210,8 +210,9 @@ class Chaos:
             self.add(f"c2c.s:{port}", cycle, "c2c.send", value.code, loops=value.loops)
 
     def matmul(self) -> None:
-        """Tiles from 16 slices, or from whatever passes; activations are some fp16 value."""
-        value, side = self.pick("f16"), self.random.randrange(2)
+        """Tiles from 16 slices, or from whatever passes, in a format; activations likewise."""
+        format = self.random.choice(["f16", "f16", "f16", "i8", "i8", "e4m3", "e5m2"])
+        value, side = self.pick("f16" if format == "f16" else "u8"), self.random.randrange(2)
         position = TINY.edge_position("mxm", side)
         start = None if value is None else self.meet(value, position)
         if value is None or start is None or value.code >= ALU_BASE:
@@ -230,19 +231,21 @@ class Chaos:
                 step, outer = 1, words
             self.add(f"mem.r:{index}", load - away, "mem.read", 0, code + plane, loops=loops,
                      step=step, outer=outer)  # fmt: skip
-        column = 8 * self.random.randrange(30)
+        half = 0 if format == "f16" else self.random.randrange(2)
+        kind, group, unit = FORMATS.index(format), word_columns(format), side + 2 * half
+        column = group * self.random.randrange(240 // group) + 320 * half
         if self.random.random() < 0.1:
             code = side * TINY.streams
-        self.add(f"mxm.lw:{side}", load, "mxm.lw", column, code, loops=loops, step=8)
+        self.add(f"mxm.lw:{side}", load, "mxm.lw", kind, column, code, loops=loops, step=group)
         once = (loops[0], (1, 1))
-        self.add(f"mxm.iw:{side}", start - 1, "mxm.iw", 8 * words, loops=once)
-        self.add(f"mxm.abc:{side}", start, "mxm.abc", value.code, loops=value.loops)
+        self.add(f"mxm.iw:{side}", start - 1, "mxm.iw", kind, half, group * words, loops=once)
+        self.add(f"mxm.abc:{unit}", start, "mxm.abc", kind, value.code, loops=value.loops)
         done, out = start + TINY.d_func("mxm.abc"), self.random.choice([NO_STREAM, self.group(4)])
         mode, outer = self.random.choice([(0, value.loops[1][0]), (0, 0), (1, value.loops[1][0])])
-        args = (mode, self.random.randrange(8), out)
-        if self.add(f"mxm.acc:{side}", done, "mxm.acc", *args, loops=value.loops, step=1,
+        args = (kind, mode, self.random.randrange(8), out)
+        if self.add(f"mxm.acc:{unit}", done, "mxm.acc", *args, loops=value.loops, step=1,
                     outer=outer) and out != NO_STREAM:  # fmt: skip
-            self.drive(out, "f32", position, done + TINY.d_func("mxm.acc"), value.loops)
+            self.drive(out, SUMS[format], position, done + TINY.d_func("mxm.acc"), value.loops)
 
     # --- choices ----------------------------------------------------------------------------
     def loops(self) -> Loops:

@@ -14,12 +14,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from chip.isa import ALU_BASE, DTYPES, IMMEDIATE, NO_STREAM, NUMPY_TYPES, STACKS, WIDTHS, Op, lookup
+from chip.isa import (
+    ALU_BASE,
+    DTYPES,
+    FORMATS,
+    IMMEDIATE,
+    NO_STREAM,
+    NUMPY_TYPES,
+    STACKS,
+    WIDTHS,
+    Op,
+    lookup,
+)
 from chip.isa.mxm import ADD
 from chip.program import Instruction, Program
 from chip.spec import EAST, SPECS
 from chip.wire import unpack
 
+I8 = FORMATS.index("i8")
 Bytes = npt.NDArray[np.uint8]
 Array = npt.NDArray[Any]
 Packets = dict[tuple[int, int], Bytes]  # (port, launch cycle) -> vector
@@ -66,7 +78,7 @@ def issues(queue: str, instructions: tuple[Instruction, ...]) -> Iterator[tuple[
 
 @dataclass
 class Plane:
-    """One MXM plane pair: weight buffer, installed array and accumulators."""
+    """One MXM plane, or a pair in fp16: weight buffer, installed array and accumulators."""
 
     lanes: int
     depth: int
@@ -74,10 +86,10 @@ class Plane:
     def __post_init__(self) -> None:
         self.empty_buffer()
         self.installed: tuple[Array, Array] | None = None
-        self.accumulators = np.zeros((self.depth, self.lanes), np.float32)
+        self.accumulators: list[Array | None] = [None] * self.depth
 
     def empty_buffer(self) -> None:
-        self.buffer = np.zeros((self.lanes, self.lanes), np.float16)
+        self.buffer = np.zeros((self.lanes, self.lanes))
         self.loaded = np.zeros(self.lanes, bool)
 
 
@@ -93,7 +105,7 @@ class Machine:
         shape = (2, spec.streams, spec.positions)
         self.registers = np.zeros((*shape, spec.lanes), np.uint8)
         self.valid = np.zeros(shape, bool)
-        self.planes = [Plane(spec.lanes, spec.accumulator_depth) for _ in range(2)]
+        self.planes = [Plane(spec.lanes, spec.accumulator_depth) for _ in range(4)]
         self.cycle, self.every_lane = 0, np.arange(spec.lanes)
         # What falls due, by cycle: streams (code, position, bytes), ALU results, MXM products.
         self.drives: dict[int, list[tuple[int, int, Bytes]]] = defaultdict(list)
@@ -167,16 +179,19 @@ class Machine:
             case "mxm.abc":
                 if self.planes[unit].installed is None:
                     raise Misread(f"no tile on plane {unit} in cycle {self.cycle}")
-                self.products[due][unit] = product(operands[0], *self.planes[unit].installed)
+                product = integer_product if args["format"] == I8 else float_product
+                x = decoded(operands[0], args["format"])
+                self.products[due][unit] = product(x, *self.planes[unit].installed)
             case "mxm.iw":
-                assert self.planes[unit].loaded.sum() == args["columns"]
-                self.planes[unit].installed = (self.planes[unit].buffer, self.planes[unit].loaded)
-                self.planes[unit].empty_buffer()
+                plane = self.planes[unit + args["plane"] % 2 * 2]
+                assert plane.loaded.sum() == args["columns"]
+                plane.installed = (plane.buffer, plane.loaded)
+                plane.empty_buffer()
             case "mxm.lw":
-                columns = slice(args["column"], args["column"] + 8)
-                pairs = operands[0].reshape(self.spec.lanes, 8, 2).view(np.float16)[..., 0]
-                self.planes[unit].buffer[columns] = pairs.T
-                self.planes[unit].loaded[columns] = True
+                turn, first = divmod(args["column"], self.spec.lanes)
+                columns = decoded(operands[0], args["format"]).T
+                plane, where = self.planes[unit + turn % 2 * 2], slice(first, first + len(columns))
+                plane.buffer[where], plane.loaded[where] = columns, True
             case _:
                 return op.function(*(operand[None] for operand in operands))[0]
         return nothing
@@ -186,7 +201,7 @@ class Machine:
             raise Misread(f"no product on plane {unit} in cycle {self.cycle}")
         value, slots = self.products[self.cycle][unit], self.planes[unit].accumulators
         slots[args["slot"]] = slots[args["slot"]] + value if args["mode"] == ADD else value
-        return slots[args["slot"]].copy()
+        return slots[args["slot"]]
 
     def addresses(self, args: dict[str, int], lanes: Array) -> Array:
         """Word of each lane: the first lane of its superlane has the offset into the region."""
@@ -200,6 +215,8 @@ class Machine:
         """[lanes] of the operand's type; [lanes, 16] bytes of a weight group."""
         code = args[op.operands[index].name]
         element = op.operands[index].dtype or DTYPES[args["dtype"]]
+        if element == "format":
+            element = FORMATS[args["format"]]
         dtype = NUMPY_TYPES[element]
         if code == IMMEDIATE:
             word = np.array(args["imm"], "<u4")
@@ -230,7 +247,29 @@ class Machine:
         return self.spec.edge_position(kind, side)
 
 
-def product(x: Array, tile: Array, loaded: Array) -> Array:
+def decoded(elements: Array, format: int) -> Array:
+    """Numbers of an MXM format; of a weight group [lanes, 16] bytes, the columns of all lanes."""
+    name = FORMATS[format]
+    if name in ("f16", "i8"):
+        return elements.view({"f16": "<f2", "i8": "i1"}[name]).astype(float)
+    bits, split = elements.view(np.uint8).astype(int), {"e4m3": 3, "e5m2": 2}[name]
+    bias, top = {"e4m3": (7, 15), "e5m2": (15, 31)}[name]
+    sign, exponent, rest = bits >> 7, bits >> split & top, bits & (1 << split) - 1
+    leading = (exponent > 0) * (1 << split)
+    value = np.ldexp(leading + rest + 0.0, np.maximum(exponent, 1) - bias - split)
+    if name == "e5m2":
+        value = np.where(exponent == top, np.where(rest > 0, np.nan, np.inf), value)
+    else:
+        value = np.where((exponent == top) & (rest == 7), np.nan, value)
+    return np.where(sign == 1, -value, value)
+
+
+def integer_product(x: Array, tile: Array, loaded: Array) -> Array:
+    """int32 [columns]: the exact sum of all products."""
+    return (tile.astype(np.int64) @ x.astype(np.int64)).astype(np.int32)
+
+
+def float_product(x: Array, tile: Array, loaded: Array) -> Array:
     """fp32 [columns]: exact fp16 products, summed exactly, rounded once; 0 where nothing loaded."""
     out = np.zeros(len(tile), np.float32)
     terms = tile[loaded].astype(np.float64) * x.astype(np.float64)  # 22 bits: exact

@@ -26,8 +26,9 @@ from chip.errors import (
     StreamConflict,
     WeightsInUse,
     WeightsMissing,
+    WeightsMistyped,
 )
-from chip.isa import ALU_BASE, IMMEDIATE, NO_STREAM
+from chip.isa import ALU_BASE, FORMATS, IMMEDIATE, NO_STREAM
 from chip.isa.mxm import ADD, SET
 from chip.linker import link
 from chip.program import Instruction, Region
@@ -36,6 +37,7 @@ from chip.wire import pack, unpack
 from tests.chip.programs import EMPTY, At, at, linked, program
 
 F32 = 2
+F16, I8, E4M3 = (FORMATS.index(name) for name in ("f16", "i8", "e4m3"))
 VXM, MXM = TINY.vxm_position, TINY.edge_position("mxm", EAST)
 
 
@@ -48,20 +50,27 @@ def read(index: int, code: int, cycle: int, position: int, **more) -> At:
     return at(f"mem.r:{index}", cycle - away(index, position), "mem.read", 0, code, **more)
 
 
-def weights(*, column=0, columns=8, load=200, install=201, loops=(1, 1, 0)) -> list[At]:
+def weights(
+    *, column=0, columns=8, load=200, install=201, loops=(1, 1, 0), format=F16, plane=0, iw=None
+) -> list[At]:
     planes = [read(16 + n, 16 + n, load, MXM, loops=(*loops[:2], 0)) for n in range(16)]
-    lw = at("mxm.lw:0", load, "mxm.lw", column, 16, loops=loops)
-    return [*planes, lw, at("mxm.iw:0", install, "mxm.iw", columns)]
+    lw = at("mxm.lw:0", load, "mxm.lw", format, column + 320 * plane, 16, loops=loops)
+    kind = format if iw is None else iw
+    return [*planes, lw, at("mxm.iw:0", install, "mxm.iw", kind, plane % 2, columns)]
 
 
-def stream(cycle=202, queue="mxm.abc:0", **more) -> list[At]:
+def int8(**more) -> list[At]:
+    return weights(**{"format": I8, "columns": 16} | more)
+
+
+def stream(cycle=202, queue="mxm.abc:0", format=F16, **more) -> list[At]:
     loops = more.get("loops", (1, 1, 0))
     return [*(read(n, n - 4, cycle, MXM, loops=(*loops[:2], 0)) for n in (4, 5)),
-            at(queue, cycle, "mxm.abc", 0, **more)]  # fmt: skip
+            at(queue, cycle, "mxm.abc", format, 0, **more)]  # fmt: skip
 
 
-def acc(mode: int, slot: int, cycle=226, **more) -> At:
-    return at("mxm.acc:0", cycle, "mxm.acc", mode, slot, NO_STREAM, **more)
+def acc(mode: int, slot: int, cycle=226, queue="mxm.acc:0", format=F16, **more) -> At:
+    return at(queue, cycle, "mxm.acc", format, mode, slot, NO_STREAM, **more)
 
 
 def vxm(op: str, cycle: int, *args: int, alu: int = 0, **more) -> At:
@@ -182,13 +191,60 @@ BREAKING = {
         WeightsMissing, "mxm.iw:0", 201, "mxm.iw",
         [*weights(columns=16, loops=(2, 1, 8)), *stream(), acc(SET, 0)]),
     "IW of nothing": (
-        WeightsMissing, "mxm.iw:0", 5, "mxm.iw", [at("mxm.iw:0", 5, "mxm.iw", 8)]),
+        WeightsMissing, "mxm.iw:0", 5, "mxm.iw", [at("mxm.iw:0", 5, "mxm.iw", 0, 0, 8)]),
     "LW over weights not installed": (
         WeightsInUse, "mxm.lw:0", 201, "mxm.lw", weights(columns=16, loops=(2, 1, 0), install=202)),
     "IW in the cycle of an ABC": (
         WeightsInUse, "mxm.abc:0", 203, "mxm.abc",
-        [*weights(loops=(2, 2, 0)), at("mxm.iw:0", 203, "mxm.iw", 8), *stream(203),
+        [*weights(loops=(2, 2, 0)), at("mxm.iw:0", 203, "mxm.iw", 0, 0, 8), *stream(203),
          acc(SET, 0, 227)]),
+    "IW of a plane whose columns went to the other": (
+        WeightsMissing, "mxm.iw:0", 201, "mxm.iw",
+        [p for p in int8(plane=1) if p.queue != "mxm.iw:0"]
+        + [at("mxm.iw:0", 201, "mxm.iw", I8, 0, 16)]),
+    "ABC on a plane while the other has the tile": (
+        WeightsMissing, "mxm.abc:0", 202, "mxm.abc", [*int8(plane=1), *stream(format=I8)]),
+    "LW over int8 weights not installed": (
+        WeightsInUse, "mxm.lw:0", 201, "mxm.lw", int8(columns=32, loops=(2, 1, 0), install=202)),
+    "IW in the cycle of an int8 ABC": (
+        WeightsInUse, "mxm.abc:2", 203, "mxm.abc",
+        [*int8(loops=(2, 2, 0), plane=1), at("mxm.iw:0", 203, "mxm.iw", I8, 1, 16),
+         *stream(203, "mxm.abc:2", I8)]),
+    "int8 activations for an fp16 tile": (
+        WeightsMistyped, "mxm.abc:0", 202, "mxm.abc", [*weights(), *stream(format=I8)]),
+    "int8 activations on one plane of an fp16 pair": (
+        WeightsMistyped, "mxm.abc:2", 202, "mxm.abc",
+        [*weights(), *stream(queue="mxm.abc:2", format=I8)]),
+    "fp16 activations for an int8 tile": (
+        WeightsMistyped, "mxm.abc:0", 202, "mxm.abc", [*int8(), *stream()]),
+    "fp16 activations where one plane holds int8": (
+        WeightsMistyped, "mxm.abc:0", 212, "mxm.abc",
+        [*weights(), *int8(plane=1, load=210, install=211), *stream(212)]),
+    "fp8 activations for an int8 tile": (
+        WeightsMistyped, "mxm.abc:0", 202, "mxm.abc", [*int8(), *stream(format=E4M3)]),
+    "IW of another type than its LW": (
+        WeightsMistyped, "mxm.iw:0", 201, "mxm.iw", int8(iw=F16)),
+    "LW of int8 into a buffer of fp16": (
+        WeightsMistyped, "mxm.lw:0", 203, "mxm.lw",
+        [*weights()[:-1], *int8(plane=1, load=203, install=204)]),
+    "int8 sums of fp16 products": (
+        Misaligned, "mxm.acc:0", 226, "mxm.acc", [*weights(), *stream(), acc(SET, 0, format=I8)]),
+    "fp16 on the queue of a second plane": (
+        Misaligned, "mxm.abc:2", 202, "mxm.abc", [*weights(), *stream(queue="mxm.abc:2")]),
+    "fp16 into a second plane": (
+        Misaligned, "mxm.iw:0", 201, "mxm.iw", int8(plane=1, iw=F16)),
+    "an int8 column inside a group": (
+        AddressError, "mxm.lw:0", 200, "mxm.lw", int8(column=8)),
+    "a column of a third plane": (
+        AddressError, "mxm.lw:0", 200, "mxm.lw", int8(plane=2)),
+    "int8 while the second half of an fp16 vector passes": (
+        RateExceeded, "mxm.abc:2", 203, "mxm.abc",
+        [*weights(), *int8(plane=1, load=201, install=202), *stream(),
+         *stream(203, "mxm.abc:2", I8)[1:], read(6, 0, 203, MXM)]),
+    "adding int8 to a sum of fp16": (
+        AccumulatorEmpty, "mxm.acc:0", 252, "mxm.acc",
+        [*weights(), *stream(), acc(SET, 5), *int8(load=226, install=227),
+         *stream(228, format=I8), acc(ADD, 5, 252, format=I8)]),
     "activations in every cycle": (
         RateExceeded, "mxm.abc:0", 203, "mxm.abc",
         [*weights(), *stream(loops=(2, 1, 0)), acc(SET, 0, loops=(2, 1, 1))]),
@@ -249,6 +305,19 @@ def test_the_unbroken_programs_link(fewer):
     linked(
         read(0, 0, 40, position, loops=(4, 1, 1)), at("mem.w:3", 40, "mem.write", 0, 0, loops=run)
     )
+
+
+def test_planes_work_side_by_side_in_int8():
+    linked(
+        *int8(), *int8(plane=1, load=201, install=202),
+        *stream(203, format=I8)[:1], *(at(f"mxm.abc:{n}", 203, "mxm.abc", I8, 0) for n in (0, 2)),
+        *(acc(SET, 0, 227, f"mxm.acc:{n}", I8) for n in (0, 2)),
+    )  # fmt: skip
+
+
+def test_a_format_that_the_chip_lacks_is_refused():
+    with pytest.raises(Misaligned, match="chip groqchip1 has no e4m3, it has i8, f16"):
+        linked(*int8(format=E4M3), spec="groqchip1")
 
 
 @pytest.mark.parametrize("kind", HAZARDS)

@@ -21,7 +21,7 @@ from chip.program import Instruction
 from chip.spec import GROQCHIP1, TINY
 from chip.sram import Sram
 from chip.wire import pack, unpack
-from tests.chip.naive import product
+from tests.chip.naive import float_product
 from tests.chip.oracles import POINTWISE, sample
 from tests.chip.programs import at, program
 
@@ -58,10 +58,11 @@ class TestEvery:
         assert str(again.queues[queue][-1]).startswith(name)
 
     def test_op_has_operands_of_known_kinds(self, name):
-        kinds = {"int", "map", "addr", "col", "slot", "imm", "dtype", "in", "out", "src", "dst"}
+        kinds = {"int", "map", "addr", "col", "slot", "plane", "imm", "dtype", "format"}
+        types = ("", "format", "sum", *NUMPY_TYPES)
         for operand in OPS[name].operands:
-            assert operand.kind in kinds
-            assert operand.dtype in (TYPE_GROUPS if operand.kind == "dtype" else ("", *NUMPY_TYPES))
+            assert operand.kind in kinds | {"in", "out", "src", "dst"}
+            assert operand.dtype in (TYPE_GROUPS if operand.kind == "dtype" else types)
             assert not (operand.reads and operand.drives)
             typed = operand.dtype or any(o.kind == "dtype" for o in OPS[name].operands)
             assert typed or not (operand.reads or operand.drives)
@@ -220,7 +221,7 @@ def test_abc_is_the_exact_product():
     loaded = np.ones(len(tile), bool)
     got = OPS["mxm.abc"].function(x, Weights16(tile))
     for vector, row in zip(x, got, strict=True):
-        assert np.array_equal(row, product(vector, tile, loaded), equal_nan=True)
+        assert np.array_equal(row, float_product(vector, tile, loaded), equal_nan=True)
 
 
 def test_acc_sets_then_adds_in_fp32():
@@ -236,8 +237,8 @@ def test_acc_sets_then_adds_in_fp32():
 
 def test_loads_and_installs_change_no_data():
     """What they do to the array is the linker's business; see test_naive."""
-    assert OPS["mxm.lw"].function(0, None) is None
-    assert OPS["mxm.iw"].function(8) is None
+    assert OPS["mxm.lw"].function(0, 0, None) is None
+    assert OPS["mxm.iw"].function(0, 0, 8) is None
 
 
 @pytest.mark.parametrize("name", ["c2c.send", "c2c.receive"])

@@ -84,10 +84,10 @@ def mxm(load: int, words: int, start: int, count: int, out: int = NO_STREAM) -> 
     done = start + TINY.d_func("mxm.abc")
     every = (count, 2, 1)
     return [
-        at("mxm.lw:0", load, "mxm.lw", 0, 16, loops=(words, 1, 8)),
-        at("mxm.iw:0", start - 1, "mxm.iw", 8 * words),
-        at("mxm.abc:0", start, "mxm.abc", 0, loops=(count, 2, 0)),
-        at("mxm.acc:0", done, "mxm.acc", 0, 0, out, loops=every),
+        at("mxm.lw:0", load, "mxm.lw", 0, 0, 16, loops=(words, 1, 8)),
+        at("mxm.iw:0", start - 1, "mxm.iw", 0, 0, 8 * words),
+        at("mxm.abc:0", start, "mxm.abc", 0, 0, loops=(count, 2, 0)),
+        at("mxm.acc:0", done, "mxm.acc", 0, 0, 0, out, loops=every),
     ]
 
 
@@ -145,10 +145,10 @@ def test_activations_at_odd_slices_meet_several_tiles():
     placed = reads(5, 2, 0, 0, start, MXM, tiles)
     placed += reads(16, 16, 16, 100, load, MXM, ((2, 10, 3), (3, 1, 1)))
     placed += [
-        at("mxm.lw:0", load, "mxm.lw", 8, 16, loops=((2, 10, 0), (3, 1, 8))),
-        at("mxm.iw:0", start - 1, "mxm.iw", 24, loops=(2, 10, 0)),
-        at("mxm.abc:0", start, "mxm.abc", 0, loops=((2, 10, 0), (count, 2, 0))),
-        at("mxm.acc:0", start + 24, "mxm.acc", 0, 0, 32, loops=((2, 10, 2), (count, 2, 1))),
+        at("mxm.lw:0", load, "mxm.lw", 0, 8, 16, loops=((2, 10, 0), (3, 1, 8))),
+        at("mxm.iw:0", start - 1, "mxm.iw", 0, 0, 24, loops=(2, 10, 0)),
+        at("mxm.abc:0", start, "mxm.abc", 0, 0, loops=((2, 10, 0), (count, 2, 0))),
+        at("mxm.acc:0", start + 24, "mxm.acc", 0, 0, 0, 32, loops=((2, 10, 2), (count, 2, 1))),
     ]
     # The pair of slices 5 and 6 is read in other words and order than an aligned pair would be.
     placed += writes(8, 4, 32, 600, start + 28, MXM, ((2, 10, 2), (count, 2, 1)))
@@ -159,10 +159,10 @@ def test_a_load_in_the_cycle_of_the_install_fills_the_next_tile():
     load, start = 200, 210
     placed = reads(16, 16, 16, 100, load, MXM, (2, 9, 1))
     placed += [
-        at("mxm.lw:0", load, "mxm.lw", 0, 16, loops=(2, 9, 0)),  # the second coincides with IW
-        at("mxm.iw:0", start - 1, "mxm.iw", 8, loops=(2, 10, 0)),
-        at("mxm.abc:0", start, "mxm.abc", 0, loops=(2, 10, 0)),
-        at("mxm.acc:0", start + 24, "mxm.acc", 0, 0, 32, loops=(2, 10, 1)),
+        at("mxm.lw:0", load, "mxm.lw", 0, 0, 16, loops=(2, 9, 0)),  # the second coincides with IW
+        at("mxm.iw:0", start - 1, "mxm.iw", 0, 0, 8, loops=(2, 10, 0)),
+        at("mxm.abc:0", start, "mxm.abc", 0, 0, loops=(2, 10, 0)),
+        at("mxm.acc:0", start + 24, "mxm.acc", 0, 0, 0, 32, loops=(2, 10, 1)),
     ]
     placed += reads(4, 2, 0, 0, start, MXM, (2, 10, 1))
     placed += writes(8, 4, 32, 600, start + 28, MXM, (2, 10, 1))
@@ -175,7 +175,7 @@ def test_one_accumulate_takes_the_products_of_two_instructions():
     placed += reads(16, 16, 16, 100, load, MXM, ONCE)
     placed += reads(4, 2, 0, 0, start, MXM, (4, 2, 1))
     for half in (0, 1):
-        placed.append(at("mxm.abc:0", start + 4 * half, "mxm.abc", 0, loops=(2, 2, 0)))
+        placed.append(at("mxm.abc:0", start + 4 * half, "mxm.abc", 0, 0, loops=(2, 2, 0)))
     agree(program(*placed, *product_written(load, 4)))
 
 

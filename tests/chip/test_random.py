@@ -12,7 +12,7 @@ from chip.program import Program
 from chip.spec import TINY
 from chip.wire import pack, unpack
 from tests.chip.chaos import INDICES, SPAN, Chaos
-from tests.chip.naive import Misread, OutOfRegion, interpret, product
+from tests.chip.naive import Misread, OutOfRegion, float_product, interpret
 from tests.chip.programs import agree, at, fill, launch, packets_for, program
 
 
@@ -82,4 +82,13 @@ def test_the_naive_product_is_exact():
     x[:3], w[0, :3] = [60000, 2.0**-24, -60000], [60000, 2.0**-24, 60000]
     w[1, 1:2], w[2, :1] = 2.0**-24, 65504
     loaded = np.array([1, 1, 1, 0, 0, 0, 0, 0], bool)
-    assert product(x, w, loaded).tolist() == [2.0**-48, 2.0**-48, 65504.0 * 60000, 0, 0, 0, 0, 0]
+    assert float_product(x, w, loaded).tolist() == [
+        2.0**-48,
+        2.0**-48,
+        65504.0 * 60000,
+        0,
+        0,
+        0,
+        0,
+        0,
+    ]

@@ -83,7 +83,8 @@ QUEUES = [
     *(f"mem.{port}:{index}" for port in "rw" for index in range(88)),
     *(f"vxm:{alu}" for alu in range(16)),
     *(f"sxm:{index}" for index in range(28)),
-    *(f"mxm.{kind}:{side}" for kind in ("lw", "iw", "abc", "acc") for side in (0, 1)),
+    *(f"mxm.{kind}:{side}" for kind in ("lw", "iw") for side in (0, 1)),
+    *(f"mxm.{kind}:{plane}" for kind in ("abc", "acc") for plane in range(4)),
     *(f"c2c.{kind}:{port}" for kind in "sr" for port in range(16)),
 ]
 
@@ -138,11 +139,11 @@ def mxm_producer(side: int, code: int) -> list[At]:
     base = TINY.streams * side
     return [
         *reads(position, abc - 2, range(base + 16, base + 32)),
-        at(f"mxm.lw:{side}", abc - 2, "mxm.lw", 0, base + 16),
-        at(f"mxm.iw:{side}", abc - 1, "mxm.iw", 8),
+        at(f"mxm.lw:{side}", abc - 2, "mxm.lw", 0, 0, base + 16),
+        at(f"mxm.iw:{side}", abc - 1, "mxm.iw", 0, 0, 8),
         *reads(position, abc, range(base + 8, base + 10)),
-        at(f"mxm.abc:{side}", abc, "mxm.abc", base + 8),
-        at(f"mxm.acc:{side}", acc, "mxm.acc", 0, 0, code),
+        at(f"mxm.abc:{side}", abc, "mxm.abc", 0, base + 8),
+        at(f"mxm.acc:{side}", acc, "mxm.acc", 0, 0, 0, code),
     ]
 
 

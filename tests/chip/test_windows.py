@@ -135,7 +135,7 @@ def columns(load: int, column: int) -> list[At]:
     for n in range(16):
         away = TINY.d_func("mem.read") + MXM - TINY.slice_position(16 + n)
         planes.append(at(f"mem.r:{16 + n}", load - away, "mem.read", 0, 16 + n))
-    return [*planes, at("mxm.lw:0", load, "mxm.lw", column, 16)]
+    return [*planes, at("mxm.lw:0", load, "mxm.lw", 0, column, 16)]
 
 
 def use(start: int) -> list[At]:
@@ -150,32 +150,45 @@ def use(start: int) -> list[At]:
         at(f"mem.w:{n}", back - TINY.slice_position(n), "mem.write", 600, 24 + n)
         for n in range(8, 12)
     ]
-    abc, acc = at("mxm.abc:0", start, "mxm.abc", 0), at("mxm.acc:0", done, "mxm.acc", 0, 0, 32)
+    abc, acc = (
+        at("mxm.abc:0", start, "mxm.abc", 0, 0),
+        at("mxm.acc:0", done, "mxm.acc", 0, 0, 0, 32),
+    )
     return [*planes, abc, acc, *kept]
 
 
 def test_a_tile_may_be_used_long_after_it_was_installed():
-    placed = [*columns(200, 0), at("mxm.iw:0", 201, "mxm.iw", 8), *use(202), *use(900)]
+    placed = [*columns(200, 0), at("mxm.iw:0", 201, "mxm.iw", 0, 0, 8), *use(202), *use(900)]
     agree(program(*placed))
 
 
 def test_a_tile_may_be_loaded_long_before_it_is_installed():
-    placed = [*columns(200, 0), *columns(900, 8), at("mxm.iw:0", 901, "mxm.iw", 16), *use(902)]
+    placed = [
+        *columns(200, 0),
+        *columns(900, 8),
+        at("mxm.iw:0", 901, "mxm.iw", 0, 0, 16),
+        *use(902),
+    ]
     agree(program(*placed))
 
 
 @pytest.mark.parametrize(("column", "rule"), [(0, WeightsInUse), (8, WeightsMissing)])
 def test_loads_never_installed_are_not_forgotten_at_a_cut(column, rule):
-    placed = [*columns(200, column), *columns(900, 0), at("mxm.iw:0", 901, "mxm.iw", 8), *use(902)]
+    placed = [
+        *columns(200, column),
+        *columns(900, 0),
+        at("mxm.iw:0", 901, "mxm.iw", 0, 0, 8),
+        *use(902),
+    ]
     with pytest.raises(rule):
         linked(*placed)
 
 
 def test_sums_may_live_across_a_cut():
-    first = [*columns(200, 0), at("mxm.iw:0", 201, "mxm.iw", 8), *use(202)]
-    second = [*columns(900, 0), at("mxm.iw:0", 901, "mxm.iw", 8), *use(902)]
+    first = [*columns(200, 0), at("mxm.iw:0", 201, "mxm.iw", 0, 0, 8), *use(202)]
+    second = [*columns(900, 0), at("mxm.iw:0", 901, "mxm.iw", 0, 0, 8), *use(902)]
     adding = [
-        replace(one, instruction=replace(one.instruction, args=(1, *one.instruction.args[1:])))
+        replace(one, instruction=replace(one.instruction, args=(0, 1, *one.instruction.args[2:])))
         if one.queue == "mxm.acc:0"
         else one
         for one in second

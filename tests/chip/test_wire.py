@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chip.errors import ChipError, ProgramError
-from chip.isa import DTYPES, NO_STREAM, OPS, STREAM_CODES, Op
+from chip.isa import DTYPES, FORMATS, NO_STREAM, OPS, STREAM_CODES, Op
 from chip.linker import link
 from chip.linker.reuse import Linker
 from chip.program import ONCE, Instruction, Program, Region
@@ -22,6 +22,8 @@ SMALL = st.integers(0, 1000)
 LIMITS = {
     "imm": 2**32 - 1,
     "map": 1,
+    "format": len(FORMATS) - 1,
+    "plane": 1,
     "in": STREAM_CODES - 1,
     "out": STREAM_CODES - 1,
     "src": 128,
@@ -49,8 +51,8 @@ def instructions(draw) -> tuple[str, Instruction]:
 
 @st.composite
 def regions(draw) -> Region:
-    dtype = draw(st.sampled_from(DTYPES))
-    layout = "columns" if dtype == "f16" and draw(st.booleans()) else "rows"
+    dtype = draw(st.sampled_from(sorted({*DTYPES, *FORMATS})))
+    layout = "columns" if dtype in FORMATS and draw(st.booleans()) else "rows"
     index = 4 * draw(st.integers(0, (TINY.slices - 16) // 4))
     return Region(index, draw(st.integers(0, 20)), draw(SMALL), dtype, layout)
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from chip.errors import ChipError, ProgramError, ProgramsTooLarge
+from chip.faults import Faults, Passing, audit
 from chip.isa import NUMPY_TYPES, WIDTHS
 from chip.isa.mxm import PLANES
 from chip.linker import Linked, State, link
@@ -26,6 +27,7 @@ class Launch:
     end_cycle: int
     segment_end_cycles: tuple[int, ...]
     digest: bytes
+    corrected: int = 0  # words in which some consumer corrected a flipped bit
 
 
 class Chip:
@@ -34,6 +36,8 @@ class Chip:
     def __init__(self, number: int, spec: ChipSpec = GROQCHIP1) -> None:
         self.number, self.spec = number, spec
         self.sram = Sram(spec)
+        self.faults = Faults()
+        self.corrected = 0  # since the chip was made, as its status register counts
         self.programs: dict[str, Linked] = {}
         self.program_bytes = 0
         self.weights: dict[Any, Any] = {}
@@ -66,6 +70,9 @@ class Chip:
             raise ChipError(
                 f"chip {self.number}: {values.shape} {values.dtype} does not fill {region}"
             )
+        if self.faults:
+            for index in range(region.index, region.index + region.slices):
+                self.faults.overwrite(index, region.address, region.address + region.words - 1)
         if region.layout == "columns":
             self._write_columns(region, values)
             self.weights.clear()
@@ -74,6 +81,11 @@ class Chip:
 
     def read(self, region: Region) -> Array:
         """The vectors [vectors, lanes] of a "rows" region."""
+        if self.faults:
+            last = region.address + region.words - 1
+            for index in range(region.index, region.index + region.slices):
+                found = self.faults.consume(self.number, index, region.address, last)
+                self.corrected += found
         planes = np.array(self._planes(region))
         return planes.view(NUMPY_TYPES[region.dtype])[..., 0]
 
@@ -92,6 +104,23 @@ class Chip:
             view = self.sram.typed(region.index + width * number, values.dtype)
             view[words] = columns[:, number]
 
+    # --- faults -----------------------------------------------------------------------------
+    def flip(self, index: int, address: int, superlane: int, bit: int) -> None:
+        """Flip a bit, data 0 to 127 or check 128 to 136, of a tile's word until it is written."""
+        spec = self.spec
+        sizes = (spec.slices, spec.slice_words, spec.superlanes)
+        if not all(
+            0 <= n < size for n, size in zip((index, address, superlane), sizes, strict=True)
+        ):
+            raise ChipError(
+                f"chip {self.number}: no slice {index} address {address} superlane {superlane}"
+            )
+        self.faults.flip((index, address, superlane), bit)
+
+    def flip_stream(self, place: Passing, bit: int) -> None:
+        """Flip a bit of what passes a stream register in a cycle of the next launch."""
+        self.faults.flip_passing(place, bit)
+
     # --- launches ---------------------------------------------------------------------------
     def begin(self, name: str) -> Linked:
         """Start a launch of program `name`."""
@@ -105,6 +134,7 @@ class Chip:
         self._state = State(self.sram, [], self.accumulators, self.weights)
         self._values = {}
         self._packets = []
+        self.sram.indirect = [] if self.faults else None
         return self._running
 
     def run(self, segment: int, packets: dict[int, Array]) -> dict[int, Array]:
@@ -125,10 +155,17 @@ class Chip:
         return state.sent
 
     def finish(self) -> Launch:
-        """End the launch: its cycles, and SHA-256 over packets, written SRAM and cycles."""
+        """End the launch: its cycles, and SHA-256 over packets, written SRAM and cycles.
+
+        Raises EccError if some word with two flipped bits was consumed.
+        """
         linked, state = self._running, self._state
         if linked is None or state is None:
             raise ChipError(f"chip {self.number}: no launch has begun")
+        corrected = 0
+        if self.faults and self.sram.indirect is not None:
+            corrected = audit(linked.program, self.spec, self.faults, self.sram.indirect)
+            self.corrected += corrected
         digest = hashlib.sha256()
         for _, packet in sorted(self._packets):
             digest.update(packet)
@@ -140,7 +177,7 @@ class Chip:
         digest.update(str(linked.segment_end_cycles).encode())
         self._running = self._state = None
         self._values = {}
-        return Launch(linked.end_cycle, linked.segment_end_cycles, digest.digest())
+        return Launch(linked.end_cycle, linked.segment_end_cycles, digest.digest(), corrected)
 
 
 def _bytes(values: Array, width: int) -> Array:

@@ -144,3 +144,17 @@ class OrderError(HazardError):
 
 class ProgramsTooLarge(ChipError):
     """The chip's programs, which live in SRAM, do not fit beside its data."""
+
+
+class EccError(ChipError):
+    """Two flipped bits in a word: detected by its consumer, beyond correction.
+
+    `where` names the slice, address and superlane, or the stream register, of the flips.
+    """
+
+    def __init__(self, chip: int, where: str, consumer: str, detail: str) -> None:
+        super().__init__(chip, where, consumer, detail)
+        self.chip, self.where, self.consumer, self.detail = chip, where, consumer, detail
+
+    def __str__(self) -> str:
+        return f"uncorrectable: chip {self.chip} {self.where}: {self.consumer}: {self.detail}"

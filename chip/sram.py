@@ -22,6 +22,8 @@ class Sram:
 
     def __init__(self, spec: ChipSpec) -> None:
         self.spec = spec
+        # Indirect accesses (family, slice, addresses), noted while `chip.faults` wants them.
+        self.indirect: list[tuple[str, int, Words]] | None = None
         self._groups: list[Bytes | None] = [None] * (-(-spec.slices // GROUP))
 
     def group(self, index: int) -> Bytes:
@@ -49,6 +51,7 @@ class Sram:
 
     def read_tiles(self, index: int, address: Words) -> Bytes:
         """Words [n, lanes] read at one address per tile, `address` [n, tiles]."""
+        self._note("mem.r", index, address)
         tile = self.spec.superlane_lanes
         plane: Bytes = self.group(index)[:, :, index % GROUP]
         words: Bytes = plane[np.repeat(address, tile, axis=1), self._lanes()]
@@ -56,6 +59,7 @@ class Sram:
 
     def write_tiles(self, index: int, address: Words, vectors: Bytes) -> None:
         """Write words [n, lanes] at one address per tile; later vectors win."""
+        self._note("mem.w", index, address)
         tile = self.spec.superlane_lanes
         plane, lanes = self.group(index)[:, :, index % GROUP], self._lanes()
         for row, vector in zip(np.repeat(address, tile, axis=1), vectors, strict=True):
@@ -74,7 +78,13 @@ class Sram:
             return
         dtype = rows.dtype
         for pair, vectors in enumerate(rows):
+            for byte in (0, 1):
+                self._note("mem.w", index + 2 * pair + byte, address[pair])
             self.typed(index + 2 * pair, dtype)[address[pair, :, 0]] = vectors
+
+    def _note(self, family: str, index: int, address: Words) -> None:
+        if self.indirect is not None:
+            self.indirect.append((family, index, np.array(address)))
 
     def _lanes(self) -> Words:
         return np.arange(self.spec.lanes)

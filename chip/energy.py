@@ -1,0 +1,149 @@
+"""Energy of a program: what its instructions do, counted, times a table of energies.
+
+No energy of an operation of this chip is published. The table has the relative energies of Horowitz,
+"Computing's energy problem", ISSCC 2014 (45 nm), and two numbers fitted once, `scale` and `idle_w`,
+so that a chip running one program draws the published average and another the published TDP;
+`lpu energy` shows the fit. All of it is an assumption, good for comparing programs.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+
+from chip.isa import NO_STREAM, WIDTHS, lookup
+from chip.program import Instruction
+from chip.spec import ChipSpec
+
+PICO = 1e-12
+FUNCTIONS = ("exp", "rsqrt", "tanh", "sqrt", "recip")
+
+
+@dataclass(frozen=True)
+class Activity:
+    """What programs do: bytes moved, lanes computed, products made, instructions issued."""
+
+    sram_read_bytes: int = 0
+    sram_write_bytes: int = 0
+    stream_bytes: int = 0
+    alu_lanes: int = 0
+    function_lanes: int = 0
+    sxm_bytes: int = 0
+    weight_bytes: int = 0
+    fp16_products: int = 0
+    byte_products: int = 0
+    accumulated_lanes: int = 0
+    link_bytes: int = 0
+    issues: int = 0
+
+    def __add__(self, other: "Activity") -> "Activity":
+        return Activity(*(getattr(self, f) + getattr(other, f) for f in EVENTS))
+
+    def times(self, count: int) -> "Activity":
+        """The same, `count` times over."""
+        return Activity(*(getattr(self, f) * count for f in EVENTS))
+
+
+EVENTS = tuple(field.name for field in fields(Activity))
+
+
+@dataclass(frozen=True)
+class EnergyTable:
+    """Picojoules per event at 45 nm, the factor from there to the chip, and constant power.
+
+    `system_w` is what a chip's share of hosts, fans and power supplies draws besides it.
+    """
+
+    # Horowitz 2014, figure 1.1.9: SRAM of 32 KB and of 1 MB take 20 and 100 pJ per 8 bytes; a bank
+    # of a MEM tile has 64 KB, between them.
+    sram_read_bytes: float = 3.5
+    sram_write_bytes: float = 3.5
+    stream_bytes: float = 3.0  # assumption: 45 register hops and wire to the middle of the chip
+    alu_lanes: float = 1.5  # fp32: 0.9 pJ add, 3.7 pJ multiply; half of the ALU work is less wide
+    function_lanes: float = 20.0  # assumption: about ten fp32 operations
+    sxm_bytes: float = 1.0  # assumption: a multiplexer and wire
+    weight_bytes: float = 0.5  # assumption: two register writes in the array
+    fp16_products: float = 1.5  # 1.1 pJ multiply and 0.4 pJ add
+    byte_products: float = 0.23  # int8: 0.2 pJ multiply and 0.03 pJ add
+    accumulated_lanes: float = 2.0  # 0.9 pJ fp32 add, and the accumulator's SRAM
+    link_bytes: float = 150.0  # assumption: 5 pJ/bit at 14 nm, before `scale`
+    issues: float = 60.0  # assumption: 16 B of instruction SRAM, and the way past 20 tiles
+    scale: float = 1.0
+    idle_w: float = 0.0
+    system_w: float = 0.0
+
+    def dynamic_j(self, activity: Activity) -> float:
+        """Joules of what was done, without the constant power."""
+        total = sum(getattr(activity, e) * getattr(self, e) for e in EVENTS)
+        return float(total * self.scale * PICO)
+
+    def parts_j(self, activity: Activity) -> dict[str, float]:
+        """Joules by event."""
+        factor = self.scale * PICO
+        return {e: getattr(activity, e) * getattr(self, e) * factor for e in EVENTS}
+
+
+# The fit of `lpu energy` (cluster/energy_fit.py), which a test repeats.
+GROQCHIP1_ENERGY = EnergyTable(scale=1.0, idle_w=0.0, system_w=388.0 - 215.0)
+AVERAGE_W, TDP_W = 185.0, 215.0  # product brief v1.7
+SYSTEM_W = 388.0  # SHIP, MLSys 2026: power provisioned per LPU with its share of the system
+
+
+def count(items: Iterable[tuple[str, int, Instruction]], spec: ChipSpec) -> Activity:
+    """Add up (queue, issue cycle, instruction) of one chip's program."""
+    found = dict.fromkeys(EVENTS, 0)
+    installs: dict[str, list[tuple[int, Instruction]]] = {}
+    streams: list[tuple[str, int, Instruction]] = []
+    for queue, cycle, instruction in items:
+        if instruction.op == "mxm.iw":
+            installs.setdefault(_side(queue), []).append((cycle, instruction))
+        elif instruction.op == "mxm.abc":
+            streams.append((queue, cycle, instruction))
+        _add(found, instruction, spec.lanes)
+    for queue, cycle, instruction in streams:
+        columns = _columns(installs.get(_side(queue), []), cycle)
+        kind = "fp16_products" if _format(instruction) == "f16" else "byte_products"
+        found[kind] += instruction.count * columns * spec.lanes
+    return Activity(**found)
+
+
+def _side(queue: str) -> str:
+    """Hemisphere of an MXM queue: even ones are east."""
+    return str(int(queue.partition(":")[2]) % 2)
+
+
+def _columns(installs: list[tuple[int, Instruction]], cycle: int) -> int:
+    """Columns of the tile installed last before a cycle; a pass repeats one width."""
+    before = [(at, one) for at, one in installs if at < cycle]
+    if not before:
+        return 0
+    _, last = max(before, key=lambda item: item[0])
+    return last.args[lookup(last.op).index("columns")]
+
+
+def _format(instruction: Instruction) -> str:
+    return "f16"
+
+
+def _add(found: dict[str, int], instruction: Instruction, lanes: int) -> None:
+    """Count one instruction: its unit's work, and the stream that it drives."""
+    family, _, verb = instruction.op.partition(".")
+    spec, n = lookup(instruction.op), instruction.count
+    if family == "icu":
+        return
+    found["issues"] += n
+    if spec.queue == "mem.r":
+        found["sram_read_bytes"] += n * lanes
+    elif spec.queue == "mem.w":
+        found["sram_write_bytes"] += n * lanes
+    elif family == "vxm":
+        found["function_lanes" if verb in FUNCTIONS else "alu_lanes"] += n * lanes
+    elif instruction.op == "mxm.lw":
+        found["weight_bytes"] += n * lanes * WIDTHS["w16"]
+    elif instruction.op == "mxm.acc":
+        found["accumulated_lanes"] += n * lanes
+    elif instruction.op == "c2c.send":
+        found["link_bytes"] += n * lanes
+    if spec.driven is not None and instruction.args[spec.driven] != NO_STREAM:
+        width = WIDTHS[spec.element(spec.driven, instruction.args)]
+        found["stream_bytes"] += n * lanes * width
+        if family == "sxm":
+            found["sxm_bytes"] += n * lanes * width

@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from chip.energy import energy_table
 from chip.spec import ChipSpec
+from cluster.energy import Joules, launch_use
 from cluster.ledger import Entry
 from cluster.lower import Lowered
 from cluster.session import Session
@@ -51,7 +53,6 @@ def emulated(spec: ChipSpec, prefill: Sequence[Entry], decode: Sequence[Entry]) 
         "tokens_per_s": 1 / per_token if per_token else None,
         "host_transfer_s": _mean(transfers),
         "prefill_host_transfer_s": sum(transfer_s(spec, entry) for entry in prefill),
-        "joules_per_token": None,
     }
 
 
@@ -63,9 +64,41 @@ def build_report(
     prefill, decode = entries[:first], entries[first:]
     return {
         "plan": plan_shape(lowered, topology),
-        "emulated": emulated(lowered.plan.spec, prefill, decode),
+        "emulated": emulated(lowered.plan.spec, prefill, decode) | decode_energy(lowered, decode),
         "host": host_shape(host, prefill, decode),
         "digest": session.digest.hexdigest(),
+    }
+
+
+def decode_energy(lowered: Lowered, decode: Sequence[Entry]) -> dict[str, Any]:
+    """Joules per token for one user, and with the pipeline full; null where power is unknown.
+
+    `joules_per_token` is that of the chips; `energy` has its parts, and what the hosts, fans and
+    power supplies of the system add.
+    """
+    spec = lowered.plan.spec
+    table = energy_table(spec)
+    if table is None or not decode:
+        return {"joules_per_token": None, "energy": None}
+    used = {entry.name: launch_use(lowered.launches[entry.name], spec) for entry in decode}
+    chips = len(lowered.chips) + len(lowered.transit_chips)
+    seconds = _mean([launch_s(spec, entry) for entry in decode])
+    interval = _mean([used[entry.name].interval_cycles / spec.clock_hz for entry in decode])
+    dynamic = _mean([table.dynamic_j(used[entry.name].activity) for entry in decode])
+    one, full = (Joules(table, chips, dynamic, s) for s in (seconds, interval))
+    return {
+        "joules_per_token": one.chips_j,
+        "energy": {
+            "dynamic_j": dynamic,
+            "idle_j": one.idle_j,
+            "system_j": one.system_j,
+            "chip_w": one.chips_j / seconds / chips,
+            "full_pipeline": {
+                "interval_s": interval,
+                "joules_per_token": full.chips_j,
+                "system_j": full.system_j,
+            },
+        },
     }
 
 
@@ -128,10 +161,21 @@ def summary(report: Mapping[str, Any]) -> dict[str, str]:
         "decode": f"{mean} cycles per token at {fast['clock_hz'] / 1e6:,.0f} MHz",
         "emulated": f"{_rate(fast['tokens_per_s'])} tokens/s, of each token "
         f"{fast['host_transfer_s'] * 1e6:.1f} us on the host link",
+        "energy": _energy_line(fast),
         "this host": f"{_rate(host['tokens_per_s'])} tokens/s ({where}), load {host['load_s']:.1f}"
         f" s ({parts}), peak {host['peak_rss_bytes'] / 2**30:.2f} GiB",
         "digest": report["digest"],
     }
+
+
+def _energy_line(fast: Mapping[str, Any]) -> str:
+    if fast["joules_per_token"] is None:
+        return "no published power to go by"
+    full = fast["energy"]["full_pipeline"]["joules_per_token"]
+    return (
+        f"{fast['joules_per_token']:.3g} J per token for one user, {full:.3g} J with the pipeline "
+        f"full (chips only, modelled)"
+    )
 
 
 def _mean(values: Sequence[float]) -> float:

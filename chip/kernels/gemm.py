@@ -74,7 +74,9 @@ class Gemm:
                     word = (block * self.outputs.count + out) * words
                     rows = Rows(self.memory[f"A{side}.{run}.{block}"], 0, (0, 1))
                     first, last = block == 0, block == self.inputs.count - 1
-                    passes.append(Pass(weights, word, 1, words, rows, count, first=first, last=last))
+                    passes.append(
+                        Pass(weights, word, 1, words, rows, count, first=first, last=last)
+                    )
                 (flow,) = matmul(chain, side, passes)
                 chain.write(flow, Rows(self._room(side, run, out, count, room)))
                 self.plan.place(chain)
@@ -85,4 +87,3 @@ class Gemm:
         place = max(PLACES, key=lambda where: room[where])
         room[place] -= count
         return self.memory.rows(f"C{side}.{run}.{out}", (side, *place), count, "f32")
-

@@ -57,7 +57,9 @@ def test_json_is_one_object_with_the_keys_of_the_contract(ran):
     assert {"text", "prompt_ids", "output_ids", "digest"} <= report.keys()
     assert report == json.loads((folder / "r.json").read_text())
     assert report["plan"]["chips"] == 4 and report["plan"]["topology"] == "node"
-    assert report["emulated"]["joules_per_token"] is None
+    energy = report["emulated"]["energy"]
+    assert report["emulated"]["joules_per_token"] > energy["dynamic_j"] > 0
+    assert energy["full_pipeline"]["joules_per_token"] < report["emulated"]["joules_per_token"]
     assert len(report["emulated"]["decode_cycles"]) == 3
     parts = report["host"]["load_parts_s"]
     assert set(parts) == {"import", "model", "lower", "link", "weights"}

@@ -2,27 +2,28 @@
 
 A matmul is one chain of passes on one hemisphere. In a pass every tile of a run meets the same
 activations: LW of the next tile overlaps ABC of the current one (the weight buffer is the second
-half of a double buffer), so a tile costs max(load cycles, 2 x activations).
+half of a double buffer), so a tile costs max(load cycles, streaming cycles): 40 and 2 x activations
+in fp16, 20 and one more than the activations in int8. int8 tiles may go to the two planes of the
+side in turn, so that the planes share the streaming.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from chip.isa import FORMATS, NO_STREAM
-from chip.isa.mxm import ADD, SET
-from chip.program import COLUMN_PAIRS
+from chip.isa import FORMATS, NO_STREAM, SUMS
+from chip.isa.mxm import ADD, PLANES, SET
+from chip.program import word_columns
 from chip.schedule import Buffer, Chain, Flow, Loops, Rows
-from chip.spec import EAST, WEST
-
-F16 = FORMATS.index("f16")
+from chip.spec import EAST, WEST, ChipSpec
 
 
 @dataclass(frozen=True)
 class Pass:
-    """`tiles` tiles of `words` x 8 columns each, from word `word` of `weights` on, at array
-    columns `column`..; `activations` are rows of fp16, `count` of them for each tile.
+    """`tiles` tiles of `words` words of columns each, from word `word` of `weights` on, at array
+    columns `column`..; `activations` are rows of the weights' type, `count` of them for each tile.
 
     Products go to accumulators `slot` + tile * count + activation: set or added (`first`), and
-    leave the array if `last`.
+    leave the array if `last`. With a `copy` of the activations, which int8 only can use, odd tiles
+    are the second plane's: it takes the copy, and both planes count their own tiles from 0.
     """
 
     weights: Buffer
@@ -36,58 +37,84 @@ class Pass:
     first: bool = True
     last: bool = True
     slot_steps: tuple[int, int] | None = None
+    copy: Rows | None = None
+
+    @property
+    def format(self) -> str:
+        return self.weights.region.dtype
+
+    @property
+    def planes(self) -> int:
+        """Planes that tiles go to in turn."""
+        return PLANES if self.copy else 1
+
+    def streaming_cycles(self, spec: ChipSpec) -> int:
+        """Cycles from the IW of a tile to the next one on its plane, at least."""
+        return self.interval(spec) * self.count + (self.format != "f16")
+
+    def interval(self, spec: ChipSpec) -> int:
+        """Cycles between two activations of a plane."""
+        return spec.abc_interval_fp16 if self.format == "f16" else 1
+
+    def period_cycles(self, spec: ChipSpec) -> int:
+        """Cycles from a tile to the next."""
+        return max(self.words, -(-self.streaming_cycles(spec) // self.planes))
+
+    def on_plane(self, plane: int) -> int:
+        """How many of the tiles go to a plane."""
+        return -(-(self.tiles - plane) // self.planes) if plane < self.planes else 0
 
 
 @dataclass
 class _Clock:
-    """Where the array stands: earliest next LW, and the last IW with its activations."""
+    """Where the arrays stand: earliest next LW, the end of each plane's streaming."""
 
     load: int = 0
-    install: int | None = None
-    busy_until: int = 0
+    busy_until: list[int] = field(default_factory=lambda: [0] * PLANES)
 
 
 def matmul(chain: Chain, side: int, passes: list[Pass]) -> list[Flow]:
-    """Add the passes to the chain; the flows that leave the MXM, one per `last` pass, as fp32."""
-    clock = _Clock()
-    flows = []
-    first_load = first_install = first_stream = None
+    """Add the passes to the chain; the flows that leave the MXM, as sums (fp32, or int32 of int8).
+
+    There is one per `last` pass and plane.
+    """
+    clock, flows, starts = _Clock(), [], []
     for part in passes:
-        load, install, period = _times(part, clock, chain.spec.abc_interval_fp16)
-        first_load = load if first_load is None else first_load
-        first_install = install if first_install is None else first_install
-        first_stream = install + 1 if first_stream is None else first_stream
-        _load_weights(chain, side, part, load, install, period)
-        flow = _stream_activations(chain, side, part, install + 1, period)
-        if flow is not None:
-            flows.append(flow)
-        last_install = install + (part.tiles - 1) * period
-        clock = _Clock(
-            load + (part.tiles - 1) * period + part.words,
-            last_install,
-            last_install + chain.spec.abc_interval_fp16 * part.count,
-        )
-    assert first_load is not None and first_install is not None and clock.install is not None
-    assert first_stream is not None
-    chain.hold(first_load, clock.install - first_load, "mxm.buffer", side)
-    chain.hold(first_install, clock.busy_until - first_install, "mxm.array", side)
-    delay = chain.spec.d_func("mxm.abc")
-    chain.hold(first_stream + delay, clock.busy_until - first_stream, "mxm.acc", side)
+        load = _first_load(part, clock, chain.spec)
+        period = part.period_cycles(chain.spec)
+        starts.append(load)
+        _load_weights(chain, side, part, load, period)
+        for plane in range(part.planes):
+            if part.on_plane(plane):
+                install = load + part.words + plane * period
+                flow = _stream_activations(chain, side, plane, part, install + 1, period)
+                flows += [flow] if flow else []
+                last = install + (part.on_plane(plane) - 1) * period * part.planes
+                clock.busy_until[plane] = last + part.streaming_cycles(chain.spec)
+        clock.load = load + (part.tiles - 1) * period + part.words
+    _hold(chain, side, starts[0], starts[0] + passes[0].words, clock)
     return flows
 
 
-def _times(part: Pass, clock: _Clock, interval: int) -> tuple[int, int, int]:
-    """(first LW, first IW, cycles per tile) of a pass that follows what the clock says."""
-    period = max(part.words, interval * part.count)
-    load = clock.load
-    if clock.install is not None:
-        load = max(load, clock.busy_until - part.words)
-    return load, load + part.words, period
+def _hold(chain: Chain, side: int, load: int, install: int, clock: _Clock) -> None:
+    """Reserve the weight buffers, arrays and accumulators of a side."""
+    end, delay = max(clock.busy_until), chain.spec.d_func("mxm.abc")
+    chain.hold(load, clock.load - load, "mxm.buffer", side)
+    chain.hold(install, end - install, "mxm.array", side)
+    chain.hold(install + 1 + delay, end - install - 1, "mxm.acc", side)
 
 
-def _load_weights(
-    chain: Chain, side: int, part: Pass, load: int, install: int, period: int
-) -> None:
+def _first_load(part: Pass, clock: _Clock, spec: ChipSpec) -> int:
+    """Cycle of the first LW of a pass that follows what the clock says."""
+    ready = [
+        busy - part.words - plane * part.period_cycles(spec)
+        for plane, busy in enumerate(clock.busy_until)
+        if busy and part.on_plane(plane)
+    ]
+    return max(clock.load, *ready) if ready else clock.load
+
+
+def _load_weights(chain: Chain, side: int, part: Pass, load: int, period: int) -> None:
     spec, region = chain.spec, part.weights.region
     direction = EAST if side == EAST else WEST
     position = spec.edge_position("mxm", side)
@@ -107,35 +134,43 @@ def _load_weights(
             "mem.r", index, None, issues[-1], "mem.read", args, needs, loops, [name], rows.steps
         )
     chain.access(rows, issues, loops, writes=False)
-    lw = [F16, part.column, 0]
-    steps = (0, COLUMN_PAIRS)
+    group, kind, turn = word_columns(part.format), FORMATS.index(part.format), part.planes - 1
+    lw, steps = [kind, part.column, 0], (turn * spec.lanes, group)
     chain.add_piece("mxm.lw", side, None, load, "mxm.lw", lw, {2: (need, 0)}, loops, [name], steps)
     once: Loops = ((part.tiles, period), (1, 1))
-    columns = [F16, 0, part.words * COLUMN_PAIRS]
-    chain.add_piece("mxm.iw", side, None, install, "mxm.iw", columns, {}, once, [])
+    iw, at = [kind, 0, part.words * group], load + part.words
+    chain.add_piece("mxm.iw", side, None, at, "mxm.iw", iw, {}, once, [], (turn, 0))
 
 
 def _stream_activations(
-    chain: Chain, side: int, part: Pass, start: int, period: int
+    chain: Chain, side: int, plane: int, part: Pass, start: int, period: int
 ) -> Flow | None:
-    spec = chain.spec
+    spec, unit = chain.spec, side + 2 * plane
     position = spec.edge_position("mxm", side)
-    loops: Loops = ((part.tiles, period), (part.count, spec.abc_interval_fp16))
-    flow = chain.arrive(part.activations, position, start, loops)
+    tiles = (part.on_plane(plane), period * part.planes)
+    loops: Loops = (tiles, (part.count, part.interval(spec)))
+    flow = chain.arrive(_activations(part, plane), position, start, loops)
     assert flow.need is not None
-    needs = {1: (flow.need, 0)}
-    chain.add_piece("mxm.abc", side, None, start, "mxm.abc", [F16, 0], needs, loops, [flow.name, 0])
+    needs, kind, names = {1: (flow.need, 0)}, FORMATS.index(part.format), [flow.name, 0]
+    chain.add_piece("mxm.abc", unit, None, start, "mxm.abc", [kind, 0], needs, loops, names)
     at = start + spec.d_func("mxm.abc")
-    args = [F16, SET if part.first else ADD, part.slot, NO_STREAM]
+    args = [kind, SET if part.first else ADD, part.slot, NO_STREAM]
     steps = part.slot_steps or (part.count, 1)
     if not part.last:
-        chain.add_piece("mxm.acc", side, None, at, "mxm.acc", args, {}, loops, [0], steps)
+        chain.add_piece("mxm.acc", unit, None, at, "mxm.acc", args, {}, loops, [0], steps)
         return None
     out_at = at + spec.d_func("mxm.acc")
     inward = WEST if side == EAST else EAST
     low = out_at - spec.along(inward, position)
     need, name = chain.stream(inward, 4, low, loops), chain.name()
     chain.add_piece(
-        "mxm.acc", side, None, at, "mxm.acc", args, {3: (need, 0)}, loops, [name], steps
+        "mxm.acc", unit, None, at, "mxm.acc", args, {3: (need, 0)}, loops, [name], steps
     )
-    return Flow(chain.member, "f32", loops, out_at, position, name, need, inward)
+    return Flow(chain.member, SUMS[part.format], loops, out_at, position, name, need, inward)
+
+
+def _activations(part: Pass, plane: int) -> Rows:
+    """Rows that a plane's tiles meet."""
+    rows = part.copy if plane and part.copy else part.activations
+    outer, inner = rows.steps
+    return Rows(rows.buffer, rows.first + plane * outer, (part.planes * outer, inner))

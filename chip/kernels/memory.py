@@ -3,20 +3,19 @@
 The twelve slices nearest the VXM on each side hold activations, as three groups of four: a group
 serves one 32-bit vector or two 16-bit vectors per cycle. The outer 32 slices of each side are two
 groups of 16 (on a chip with more slices, more) for weights and KV caches, which feed the MXM of
-their side eight fp16 columns a cycle.
+their side eight fp16 or sixteen int8 columns a cycle.
 """
 
 from dataclasses import dataclass, field
 
 from chip.errors import ChipError
 from chip.isa import WIDTHS
-from chip.program import COLUMN_PAIRS, Region
+from chip.program import COLUMN_PAIRS, WEIGHT_SLICES, Region, word_columns
 from chip.schedule import Buffer
 from chip.spec import ChipSpec
 
 INNER_SLICES = 12
 GROUP_SLICES = 4
-WEIGHT_SLICES = 2 * COLUMN_PAIRS
 
 
 class SramFull(ChipError):
@@ -75,9 +74,16 @@ class Memory:
         first = Region(whole.index, whole.address, vectors, "f32")
         self.moves.append(Move(first, tuple(range(0, vectors * layers, vectors))))
 
-    def columns(self, name: str, side: int, vectors: int, groups: tuple[int, ...] = ()) -> Buffer:
-        """fp16 columns in an outer group of `side`, the emptiest (of `groups`); raises SramFull."""
-        return self._columns(name, side, self._emptiest(side, groups), vectors, False)
+    def columns(
+        self,
+        name: str,
+        side: int,
+        vectors: int,
+        groups: tuple[int, ...] = (),
+        dtype: str = "f16",
+    ) -> Buffer:
+        """Columns in an outer group of `side`, the emptiest (of `groups`); raises SramFull."""
+        return self._columns(name, side, self._emptiest(side, groups), vectors, False, dtype)
 
     def per_layer(
         self,
@@ -87,11 +93,12 @@ class Memory:
         layers: int,
         one_bank: bool = False,
         groups: tuple[int, ...] = (),
+        dtype: str = "f16",
     ) -> None:
-        """fp16 columns `0.name`, `1.name`..: alike in all layers but for their address."""
+        """Columns `0.name`, `1.name`..: alike in all layers but for their address."""
         group = self._emptiest(side, groups)
         for layer in range(layers):
-            self._columns(f"{layer}.{name}", side, group, vectors, one_bank)
+            self._columns(f"{layer}.{name}", side, group, vectors, one_bank, dtype)
         first = self.buffers[f"0.{name}"].region
         addresses = [self.buffers[f"{n}.{name}"].region.address for n in range(layers)]
         self.moves.append(Move(first, tuple(a - first.address for a in addresses)))
@@ -100,8 +107,10 @@ class Memory:
         everywhere = range((self.spec.hemisphere_slices - INNER_SLICES) // WEIGHT_SLICES)
         return min(groups or everywhere, key=lambda group: self._outer.get((side, group), 0))
 
-    def _columns(self, name: str, side: int, group: int, vectors: int, one_bank: bool) -> Buffer:
-        words = -(-vectors // COLUMN_PAIRS)
+    def _columns(
+        self, name: str, side: int, group: int, vectors: int, one_bank: bool, dtype: str
+    ) -> Buffer:
+        words = -(-vectors // word_columns(dtype))
         address = self._outer.get((side, group), 0)
         bank_words = self.spec.bank_words
         if one_bank and address // bank_words != (address + words - 1) // bank_words:
@@ -109,7 +118,7 @@ class Memory:
         self._fits(name, address, words, self.spec.slice_words, WEIGHT_SLICES)
         self._outer[side, group] = address + words
         base = side * self.spec.hemisphere_slices + INNER_SLICES
-        region = Region(base + group * WEIGHT_SLICES, address, vectors, "f16", "columns")
+        region = Region(base + group * WEIGHT_SLICES, address, vectors, dtype, "columns")
         return self._add(name, region, WEIGHT_SLICES * words)
 
     def outer_rows(self, name: str, side: int, vectors: int, group: int) -> Buffer:

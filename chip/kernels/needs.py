@@ -2,7 +2,8 @@
 
 from chip.errors import SpecError
 from chip.kernels.lanes import LANES
-from chip.kernels.memory import INNER_SLICES, WEIGHT_SLICES
+from chip.kernels.memory import INNER_SLICES
+from chip.program import WEIGHT_SLICES
 from chip.spec import ChipSpec
 
 

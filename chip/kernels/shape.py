@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from chip.kernels.attention import Heads
-from chip.program import COLUMN_PAIRS
+from chip.program import COLUMN_PAIRS, word_columns
 from chip.schedule import Buffer
 from chip.spec import EAST, WEST
 
@@ -19,10 +19,10 @@ class Blocks:
     width: int
 
 
-def blocks(total: int) -> Blocks:
-    """Cut `total` elements as evenly as columns of eight allow, at most 320 lanes a block."""
-    count = -(-total // LANES)
-    width = -(-total // (count * COLUMN_PAIRS)) * COLUMN_PAIRS
+def blocks(total: int, dtype: str = "f16") -> Blocks:
+    """Cut `total` elements as evenly as words of columns allow, at most 320 lanes a block."""
+    count, group = -(-total // LANES), word_columns(dtype)
+    width = -(-total // (count * group)) * group
     return Blocks(total, count, width)
 
 
@@ -55,8 +55,8 @@ class DecoderShape:
 class Matrix:
     """A weight matrix at rest on one side: runs of output blocks, each (first, count, column).
 
-    Column data order: run, input block, output block, `words` x 8 columns. The columns of a run
-    enter the array at `column`.
+    Column data order: run, input block, output block, `words` words of columns: 8 of fp16, 16 of
+    int8. The columns of a run enter the array at `column`.
     """
 
     name: str
@@ -64,6 +64,7 @@ class Matrix:
     inputs: int
     runs: tuple[tuple[int, int, int], ...]
     words: int
+    dtype: str = "f16"
 
     @property
     def outputs(self) -> int:
@@ -71,7 +72,7 @@ class Matrix:
 
     @property
     def vectors(self) -> int:
-        return self.inputs * self.outputs * self.words * COLUMN_PAIRS
+        return self.inputs * self.outputs * self.words * word_columns(self.dtype)
 
 
 @dataclass(frozen=True)

@@ -41,9 +41,9 @@ class KernelRig:
         rubbish = np.full((vectors, self.spec.lanes), 7)
         return self.rows(name, place, rubbish, dtype)
 
-    def columns(self, name: str, side: int, values: Array) -> Buffer:
-        """fp16 columns [columns, up to 320] in the outer slices."""
-        return self.put(self.memory.columns(name, side, len(values)), values)
+    def columns(self, name: str, side: int, values: Array, dtype: str = "f16") -> Buffer:
+        """Columns [columns, up to 320] in the outer slices."""
+        return self.put(self.memory.columns(name, side, len(values), dtype=dtype), values)
 
     def put(self, buffer: Buffer, values: Array) -> Buffer:
         """Write `values` to a buffer, zero in the lanes beyond them."""

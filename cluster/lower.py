@@ -23,7 +23,7 @@ from cluster.images import Array, stage_image
 from cluster.model.spec import Weights
 from cluster.partition import CONTEXT_BLOCK, Plan
 from cluster.placement import Placement
-from cluster.wires import Wires, exchange_of
+from cluster.wires import Wires, group_of
 
 
 @dataclass(frozen=True)
@@ -193,22 +193,22 @@ def _compose(
 ) -> dict[int, _Parts]:
     """Stages one after another, each from the cycle at which its input is there."""
     parts: dict[int, _Parts] = {}
-    cache: dict[tuple[int, str], tuple[Schedule, str]] = {}
+    cache: dict[tuple[int, str], Schedule] = {}
     offset = 0
     for number, group in enumerate(placement):
         stage = stages[number]
-        exchange = exchange_of(wires, group, stage)
-        key = (id(stage), repr(exchange.routes))
+        team = group_of(wires, group)
+        key = (id(stage), repr(team.routes))
         if key not in cache:
-            cache[key] = stage.schedule(tokens, context // CONTEXT_BLOCK, exchange)
-        schedule, result = cache[key]
+            cache[key] = stage.schedule(tokens, context // CONTEXT_BLOCK, team.routes)
+        schedule = cache[key]
         for member in schedule.placed:
-            mine = parts.setdefault(exchange.members[member], _Parts())
+            mine = parts.setdefault(team.members[member], _Parts())
             mine.items.append((schedule, member, offset))
         offset += schedule.end_cycle
         if number + 1 < len(placement):
             route = group, placement[number + 1]
-            boundary = _boundary(stage, result, stages[number + 1], *route, wires, tokens)
+            boundary = _boundary(stage, stages[number + 1], *route, wires, tokens)
             for chip in boundary.placed:
                 parts.setdefault(chip, _Parts()).items.append((boundary, chip, offset))
             offset += boundary.end_cycle
@@ -217,7 +217,6 @@ def _compose(
 
 def _boundary(
     stage: Stage,
-    result: str,
     following: Stage,
     group: tuple[int, ...],
     after: tuple[int, ...],
@@ -229,7 +228,7 @@ def _boundary(
     count = stage.shape.hidden.count * tokens
     for source, target in zip(group, after, strict=True):
         hops = tuple(Hop(*hop) for hop in wires.hops(wires.path(source, target)))
-        transfer(plan, hops, Rows(stage.memory[result]), Rows(following.memory["x0"]), count)
+        transfer(plan, hops, Rows(stage.memory["x0"]), Rows(following.memory["x0"]), count)
     return plan
 
 

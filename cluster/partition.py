@@ -67,6 +67,17 @@ def local_kv(model: ModelSpec, tp: int, rank: int) -> list[int]:
     return sorted({head // group for head in share(model.heads, tp, rank)})
 
 
+def local_heads(model: ModelSpec, tp: int, rank: int) -> tuple[int, ...]:
+    """The local KV head of each query head of a rank.
+
+    Ranks with one head less than others have a head of zeros, which adds nothing.
+    """
+    group, local = model.heads // model.kv_heads, local_kv(model, tp, rank)
+    mine = [local.index(head // group) for head in share(model.heads, tp, rank)]
+    most = len(share(model.heads, tp, 0))
+    return tuple(mine + mine[-1:] * (most - len(mine)))
+
+
 def partition(
     model: ModelSpec, spec: ChipSpec, tp: int, pp: int, context: int = CONTEXT_BLOCK
 ) -> Plan:
@@ -85,7 +96,7 @@ def partition(
 
 def smallest(model: ModelSpec, spec: ChipSpec, context: int, tp: int | None = None) -> Plan:
     """The plan with the fewest chips; ties go to the smaller tensor-parallel degree."""
-    widths = [tp] if tp else [t for t in range(1, model.heads + 1) if model.heads % t == 0]
+    widths = [tp] if tp else list(range(1, model.heads + 1))
     for chips in range(1, model.layers * max(widths) + 1):
         for width in widths:
             pp, rest = divmod(chips, width)
@@ -99,11 +110,8 @@ def smallest(model: ModelSpec, spec: ChipSpec, context: int, tp: int | None = No
 
 
 def _check(model: ModelSpec, tp: int, pp: int, context: int) -> None:
-    if tp < 1 or model.heads % tp:
-        divisors = [t for t in range(1, model.heads + 1) if model.heads % t == 0]
-        raise BadValue(
-            "--tp", tp, f"must divide the {model.heads} heads of {model.name}: {divisors}"
-        )
+    if not 1 <= tp <= model.heads:
+        raise BadValue("--tp", tp, f"must be 1 to {model.heads}, the heads of {model.name}")
     if not 1 <= pp <= model.layers:
         raise BadValue("--pp", pp, f"must be 1 to {model.layers}, the layers of {model.name}")
     if not 1 <= context <= model.context_max:
@@ -116,15 +124,12 @@ def _shapes(plan: Plan, layers: int, head: bool) -> tuple[DecoderShape, ...]:
     model, tp = plan.model, plan.tp
     kv_heads = max(len(local_kv(model, tp, rank)) for rank in range(tp))
     ffn, vocab = (len(share(total, tp, 0)) for total in (model.ffn, model.vocab))
-    group = model.heads // model.kv_heads
     shapes = []
     for rank in range(tp):
-        local = local_kv(model, tp, rank)
-        kv_of = tuple(local.index(h // group) for h in share(model.heads, tp, rank))
         shapes.append(
             DecoderShape(
                 hidden=blocks(model.hidden),
-                heads=Heads(kv_of, kv_heads, model.head_dim),
+                heads=Heads(local_heads(model, tp, rank), kv_heads, model.head_dim),
                 ffn=blocks(ffn),
                 vocab=blocks(vocab) if head else None,
                 layers=layers,

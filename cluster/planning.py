@@ -106,7 +106,7 @@ def _shapes(model: ModelSpec, request: Request) -> list[tuple[int, int]] | None:
 
 
 def _widths(model: ModelSpec) -> list[int]:
-    return [tp for tp in range(1, model.heads + 1) if model.heads % tp == 0]
+    return list(range(1, model.heads + 1))
 
 
 def _factors(model: ModelSpec, chips: int) -> list[tuple[int, int]]:

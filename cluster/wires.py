@@ -1,4 +1,4 @@
-"""Routes and ports of the graph as hops between chips, and the exchange of partial sums."""
+"""Routes and ports of the graph, as hops between chips and between members of a group."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -7,9 +7,7 @@ from math import ceil
 import networkx as nx
 
 from chip.board import Cable
-from chip.kernels.decoder import Stage
-from chip.kernels.transfer import Hop, transfer
-from chip.schedule import Rows, Schedule
+from chip.kernels.transfer import Hop
 from topology import ports, route
 
 
@@ -43,35 +41,19 @@ class Wires:
         return tuple(found)
 
 
-@dataclass
-class Exchange:
-    """All members' sums to all members, by direct transfers over the routes of one group."""
+@dataclass(frozen=True)
+class Group:
+    """Chips that work together: the group's ranks, then those that only pass vectors on.
 
-    members: list[int]  # chips: the group's ranks, then those that only pass vectors on
+    `routes` lead from each rank to each other, as hops between numbers in `members`.
+    """
+
+    members: tuple[int, ...]
     routes: dict[tuple[int, int], tuple[Hop, ...]]
-    parts: list[Rows]
-
-    def __call__(self, plan: Schedule, tokens: int, sources: list[Rows], ranks: list[int]) -> None:
-        """Send all parts of each rank's sum to every other rank.
-
-        A part is read by one transfer at a time, and a cable carries one, so that in each round
-        the parts of a rank leave for different ranks.
-        """
-        others = len(ranks) - 1
-        first = [0]
-        for source in sources:
-            first.append(first[-1] + source.buffer.region.vectors)
-        for turn in range(others):
-            for rank in ranks:
-                for number, source in enumerate(sources):
-                    target = (rank + 1 + (turn + number) % others) % len(ranks)
-                    rows = Rows(self.parts[rank].buffer, first[number])
-                    count = source.buffer.region.vectors
-                    transfer(plan, self.routes[rank, target], source, rows, count)
 
 
-def exchange_of(wires: Wires, group: tuple[int, ...], stage: Stage) -> Exchange:
-    """Routes between all members of a group, as hops of its schedule's members."""
+def group_of(wires: Wires, group: tuple[int, ...]) -> Group:
+    """Routes between all ranks of a group."""
     members = list(group)
     routes = {}
     for a, source in enumerate(group):
@@ -83,5 +65,4 @@ def exchange_of(wires: Wires, group: tuple[int, ...], stage: Stage) -> Exchange:
                     Hop(members.index(p), port, members.index(q), other, latency, interval)
                     for p, port, q, other, latency, interval in path
                 )
-    parts = [Rows(stage.memory[f"part{rank}"]) for rank in range(len(group))] if routes else []
-    return Exchange(members, routes, parts)
+    return Group(tuple(members), routes)

@@ -1,15 +1,17 @@
 """A stage of a decoder on a tensor-parallel group: its memory map, and its chains in order.
 
-`Stage` owns the map, which every member of the group and every program shares. `schedule` places
-the chains of one launch: `tokens` tokens at the end of `blocks` x 320 tokens of context.
+`Stage` owns the map, which every member of the group and every program shares. `steps` lists what
+a launch does, `tokens` tokens at the end of `blocks` x 320 tokens of context: each step is placed
+once, for one layer and for members that do the same, and `schedule` repeats it where it belongs.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 from chip.kernels import attention, pointwise
+from chip.kernels.allreduce import SUM_PLACES, AllReduce, Routes, gathers, owned, part_place
 from chip.kernels.attention import Heads
 from chip.kernels.matmul import Pass, matmul
 from chip.kernels.memory import Memory
@@ -27,9 +29,29 @@ from chip.schedule import Buffer, Chain, Flow, Rows, Schedule
 from chip.spec import EAST, WEST, ChipSpec
 
 SIDES = (EAST, WEST)
-PART_PLACES = ((WEST, 1, 1), (WEST, 0, 1), (EAST, 1, 1))  # not where x is read and written
-# Exchange(plan, sources, part buffers): send each member's rows to all others; see cluster.lower.
-Exchange = Callable[[Schedule, int, list[Rows], list[int]], None]
+Moved = Callable[[int, int], int]  # (slice, address) -> address
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing all members do, one step after another: parts, and which members do each.
+
+    `moved` says where its memory is, as the parts were scheduled for layer 0.
+    """
+
+    what: str
+    parts: tuple[tuple[Schedule, tuple[Mapping[int, int] | None, ...]], ...]
+    moved: Moved
+
+    @property
+    def cycles(self) -> int:
+        """Cycles after which nothing of it is under way on any member."""
+        return max(part.quiet_cycle for part, _ in self.parts)
+
+    @property
+    def end_cycle(self) -> int:
+        """Cycles after which its last result is in memory everywhere."""
+        return max(part.end_cycle for part, _ in self.parts)
 
 
 @dataclass
@@ -39,6 +61,7 @@ class Stage:
     spec: ChipSpec
     shapes: tuple[DecoderShape, ...]
     matrices: dict[str, Placed] = field(default_factory=dict)
+    _parts: dict[tuple[object, ...], Schedule] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         self.memory = Memory(self.spec)
@@ -81,12 +104,21 @@ class Stage:
         rows("gate0", (EAST, 1, 0), ffn, "f32")
         rows("gate1", (WEST, 0, 1), ffn, "f32")
         rows("up", (WEST, 1, 1), ffn, "f32")
-        for member in range(self.members if self.members > 1 else 0):
-            # several arrive at a time: each needs the write port of slices of its own
-            rows(f"part{member}", PART_PLACES[member % len(PART_PLACES)], hidden, "f32")
+        if self.members > 1:
+            self._parts_of_others()
         if shape.vocab is not None:
             for side, part in zip(SIDES, halves(shape.vocab.count), strict=True):
                 rows(f"logits{side}", (side, 1, 1), len(part), "f32")
+
+    def _parts_of_others(self) -> None:
+        """Where y of the other members lands, and the sums of what this member adds up."""
+        count, chunk = self.shape.hidden.count, self.shape.chunk
+        mine = len(owned(count, self.members, 0)) * chunk
+        part = count * chunk if gathers(count, self.members) else mine
+        for member in range(self.members):
+            self.memory.rows(f"part{member}", part_place(member), part, "f32")
+        for number, place in enumerate(SUM_PLACES):
+            self.memory.rows(f"sum{number}", place, part, "f32")
 
     def _attention(self) -> None:
         shape, rows = self.shape, self.memory.rows
@@ -131,33 +163,80 @@ class Stage:
         return replace(matrix, runs=query_runs(self.shapes[member].heads, limit))
 
     # --- chains -----------------------------------------------------------------------------
-    def schedule(self, tokens: int, blocks: int, exchange: Exchange) -> tuple[Schedule, str]:
-        """(the group's schedule, name of the buffer that holds x at its end).
+    def schedule(self, tokens: int, blocks: int, routes: Routes) -> Schedule:
+        """The group's schedule; x is read from and left in the buffer `x0`."""
+        plan, cycle = Schedule(self.spec), 0
+        for step in self.steps(tokens, blocks, routes):
+            for part, everyone in step.parts:
+                for members in everyone:
+                    plan.repeat(part, cycle, step.moved, members)
+            cycle += step.cycles
+        return plan
 
-        `exchange(plan, tokens, rows of y, members)` brings every member's y to all others.
-        """
-        layer, x = self._layer(tokens, blocks, exchange)
-        assert x == "x0"  # a layer ends where it began: its copies follow one another
-        plan = Schedule(self.spec)
-        period = layer.quiet_cycle
-        for number in range(self.shape.layers):
-            plan.repeat(layer, number * period, partial(self._moved, layer=number))
+    def steps(self, tokens: int, blocks: int, routes: Routes) -> Iterator[Step]:
+        """What a launch does, in order; `routes` lead from each member to each other."""
+        for layer in range(self.shape.layers):
+            moved = partial(self._moved, layer=layer)
+            if self.members == 1:
+                whole = self._once(("layer", tokens, blocks), self._layer, tokens, blocks)
+                yield Step("layer", ((whole, (None,)),), moved)
+                continue
+            yield self._compute("attention", moved, self._attend, 0, tokens, blocks)
+            yield self._update(tokens, routes, lambda _index, address: address)
+            yield self._compute("ffn", moved, self._feed_forward, 0, "x1", tokens)
+            yield self._update(tokens, routes, self._swapped)
         if self.shape.vocab is not None and tokens == 1:
-            head = Schedule(self.spec)
-            for member in range(self.members):
-                self._head(head, member, x)
-            plan.repeat(head, self.shape.layers * period, lambda _index, address: address)
-        return plan, x
+            yield self._compute("head", lambda _index, address: address, self._head)
 
-    def _layer(self, tokens: int, blocks: int, exchange: Exchange) -> tuple[Schedule, str]:
-        """The chains of layer 0; the other layers are copies of it, later and elsewhere."""
-        plan, x = Schedule(self.spec), "x0"
-        for member in range(self.members):
-            self._attend(plan, member, 0, x, tokens, blocks)
-        x = self._reduce(plan, x, tokens, exchange)
-        for member in range(self.members):
-            self._feed_forward(plan, member, 0, x, tokens)
-        return plan, self._reduce(plan, x, tokens, exchange)
+    def _once(
+        self, key: tuple[object, ...], place: Callable[..., None], *arguments: object
+    ) -> Schedule:
+        """The schedule that `place(plan, *arguments)` fills in; made once for each key."""
+        if key not in self._parts:
+            plan = Schedule(self.spec)
+            place(plan, *arguments)
+            self._parts[key] = plan
+        return self._parts[key]
+
+    def _compute(
+        self, what: str, moved: Moved, place: Callable[..., None], *arguments: object
+    ) -> Step:
+        """What members do alone: placed once for all whose heads are assigned alike."""
+        classes: dict[DecoderShape, list[int]] = {}
+        for member, shape in enumerate(self.shapes):
+            classes.setdefault(shape, []).append(member)
+        parts = []
+        for mine in classes.values():
+            key = (what, mine[0], *(a for a in arguments if isinstance(a, int)))
+            part = self._once(key, place, mine[0], *arguments)
+            parts.append((part, tuple({mine[0]: member} for member in mine)))
+        return Step(what, tuple(parts), moved)
+
+    def _update(self, tokens: int, routes: Routes, moved: Moved) -> Step:
+        """x0 and the sum of all members' y into x1."""
+        key = ("all-reduce", tokens, repr(sorted(routes.items())))
+        if key not in self._parts:
+            count = self.shape.hidden.count
+            update = AllReduce(self.memory, count, self.members, tokens, routes, "x0", "x1")
+            self._parts[key] = update.schedule()
+        return Step("all-reduce", ((self._parts[key], (None,)),), moved)
+
+    def _swapped(self, index: int, address: int) -> int:
+        """x0 for x1 and the other way round: they lie in the two banks of the same slices."""
+        first, second = (self.memory[name].region for name in ("x0", "x1"))
+        assert first.index == second.index
+        if first.index <= index < first.index + first.slices:
+            for here, there in ((first, second), (second, first)):
+                if here.address <= address < here.address + here.words:
+                    return address - here.address + there.address
+        return address
+
+    def _layer(self, plan: Schedule, tokens: int, blocks: int) -> None:
+        """Layer 0 on a chip that has no others to wait for."""
+        self._attend(plan, 0, 0, tokens, blocks)
+        self._residual(plan, "x0", "x1", tokens)
+        self._feed_forward(plan, 0, 0, "x1", tokens)
+        self._residual(plan, "x1", "x0", tokens)
 
     def _moved(self, index: int, address: int, layer: int) -> int:
         gamma = self.memory["gamma"].region
@@ -239,10 +318,8 @@ class Stage:
             store(chain, flow, (start - base) * tokens)
         plan.place(chain)
 
-    def _attend(
-        self, plan: Schedule, member: int, layer: int, x: str, tokens: int, blocks: int
-    ) -> None:
-        self._norm(plan, member, 2 * layer, x, tokens)
+    def _attend(self, plan: Schedule, member: int, layer: int, tokens: int, blocks: int) -> None:
+        self._norm(plan, member, 2 * layer, "x0", tokens)
         queries = len(self.shape.heads.kv_of)
         for name, source, bias in (("q", "xn0", 0), ("k", "xn1", queries)):
             self._project(plan, member, f"{layer}.{name}", source, tokens, name, bias=bias)
@@ -316,28 +393,16 @@ class Stage:
         for side in SIDES:
             self._project(plan, member, f"{layer}.down{side}", f"h{side}", tokens, f"y{side}")
 
-    def _reduce(self, plan: Schedule, x: str, tokens: int, exchange: Exchange) -> str:
-        """x + the sum of all members' y, added in member order; the name of the new x."""
-        east, west = (len(part) * tokens for part in halves(self.shape.hidden.count))
-        sources = [Rows(self.view("y0", east)), Rows(self.view("y1", west))]
-        if self.members > 1:
-            exchange(plan, tokens, sources[: 2 if west else 1], list(range(self.members)))
-        for origin in range(self.members):
-            after = "x1" if x == "x0" else "x0"
-            for member in range(self.members):
-                if member == origin:
-                    parts = [(0, east, sources[0]), (east, west, sources[1])]
-                else:
-                    parts = [(0, east + west, Rows(self.memory[f"part{origin}"]))]
-                for first, count, rows in parts:
-                    if count:
-                        a, out = (Rows(self.memory[name], first) for name in (x, after))
-                        label = "residual"
-                        pointwise.add_rows(plan, member, a, rows, out, count, label)
-            x = after
-        return x
+    def _residual(self, plan: Schedule, before: str, after: str, tokens: int) -> None:
+        """after = before + y, on a chip that holds all of y."""
+        for side, part in zip(SIDES, halves(self.shape.hidden.count), strict=True):
+            if len(part):
+                first, count = part.start * tokens, len(part) * tokens
+                x, out = (Rows(self.memory[name], first) for name in (before, after))
+                operands = [x, Rows(self.memory[f"y{side}"])]
+                pointwise.add_rows(plan, 0, operands, out, count, "residual")
 
-    def _head(self, plan: Schedule, member: int, x: str) -> None:
-        self._norm(plan, member, 2 * self.shape.layers, x, 1)
+    def _head(self, plan: Schedule, member: int) -> None:
+        self._norm(plan, member, 2 * self.shape.layers, "x0", 1)
         for side in SIDES:
             self._project(plan, member, f"head{side}", f"xn{side}", 1, f"logits{side}")

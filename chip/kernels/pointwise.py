@@ -59,11 +59,14 @@ def both_sides(
 
 
 def add_rows(
-    plan: Schedule, member: int, a: Rows, b: Rows, out: Rows, count: int, label: str
+    plan: Schedule, member: int, operands: list[Rows], out: Rows, count: int, label: str
 ) -> None:
-    """out = a + b over `count` fp32 rows."""
+    """out = the operands added from left to right, over `count` fp32 rows."""
     chain = Chain(plan.spec, label, member)
-    chain.write(chain.vxm("add", a, b, loops=run(count)), out)
+    total = chain.vxm("add", operands[0], operands[1], loops=run(count))
+    for rows in operands[2:]:
+        total = chain.vxm("add", total, rows)
+    chain.write(total, out)
     plan.place(chain)
 
 

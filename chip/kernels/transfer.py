@@ -36,7 +36,9 @@ def transfer(
     planes = WIDTHS[source.buffer.region.dtype]
     interval = max(hop.interval_cycles for hop in hops)
     loops = run(count * planes, interval)
-    flow = _read_planes(chain, hops[0], source, count, loops)
+    side = port_side(hops[0].port)
+    edge = chain.spec.edge_position("c2c", side)
+    flow = _read_planes(chain, side, edge, source, count, loops)
     for number, hop in enumerate(hops):
         if number:
             flow = _toward_edge(chain, flow, port_side(hop.port))
@@ -45,16 +47,57 @@ def transfer(
     plan.place(chain, after)
 
 
+def multicast(
+    plan: Schedule, routes: list[tuple[Hop, ...]], source: Rows, target: Rows, count: int
+) -> None:
+    """Send `count` fp32 rows along several routes at a time, to `target` on each last chip.
+
+    The rows are read once, on their way through the VXM, which sends a copy to the other edge.
+    """
+    chain = Chain(plan.spec, "multicast", routes[0][0].member)
+    home = chain.member
+    interval = max(hop.interval_cycles for route in routes for hop in route)
+    loops = run(count * WIDTHS[source.buffer.region.dtype], interval)
+    sides = {port_side(route[0].port) for route in routes}
+    flows = _both_edges(chain, source, count, loops, sides)
+    for route in routes:
+        chain.member = home
+        flow = flows[port_side(route[0].port)]
+        for number, hop in enumerate(route):
+            if number:
+                flow = _toward_edge(chain, flow, port_side(hop.port))
+            flow = _cross(chain, hop, flow)
+        _write_planes(chain, flow, target, count)
+    plan.place(chain)
+
+
+def _both_edges(
+    chain: Chain, source: Rows, count: int, loops: Loops, sides: set[int]
+) -> dict[int, Flow]:
+    """Rows on their way to the edges of `sides`, as byte planes."""
+    spec = chain.spec
+    if len(sides) == 1:
+        (side,) = sides
+        edge = spec.edge_position("c2c", side)
+        return {side: _read_planes(chain, side, edge, source, count, loops)}
+    inner = EAST if source.buffer.region.index < spec.hemisphere_slices else WEST
+    far = WEST if inner == EAST else EAST
+    flow = _read_planes(chain, far, spec.vxm_position, source, count, loops)
+    turned = chain.vxm("copy", flow, dtype="u8")
+    chain.emit(turned, inner)
+    return {far: flow, inner: turned}
+
+
 def _plane_loops(loops: Loops, planes: int, count: int) -> Loops:
     interval = loops[1][1] * planes
     return ((1, interval * count), (count, interval))
 
 
-def _read_planes(chain: Chain, hop: Hop, source: Rows, count: int, loops: Loops) -> Flow:
-    """Rows on their way to the port: plane b of row i passes it at (i * planes + b) * interval."""
+def _read_planes(
+    chain: Chain, side: int, position: int, source: Rows, count: int, loops: Loops
+) -> Flow:
+    """Plane b of row i passes `position`, on its way to `side`, at (i * planes + b) * interval."""
     spec, region = chain.spec, source.buffer.region
-    side = port_side(hop.port)
-    position = spec.edge_position("c2c", side)
     planes, interval = WIDTHS[region.dtype], loops[1][1]
     part = _plane_loops(loops, planes, count)
     need, name = chain.stream(side, 1, -spec.along(side, position), loops), chain.name()

@@ -2,7 +2,7 @@
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
@@ -208,20 +208,28 @@ class Schedule:
         """First cycle from which nothing of this schedule is under way on any unit."""
         return self.end_cycle - self.spec.superlanes + 1
 
-    def repeat(self, part: "Schedule", offset: int, moved: Callable[[int, int], int]) -> None:
+    def repeat(
+        self,
+        part: "Schedule",
+        offset: int,
+        moved: Callable[[int, int], int],
+        members: Mapping[int, int] | None = None,
+    ) -> None:
         """Add the chains of another schedule, `offset` cycles later.
 
-        `moved(slice, address)` says where its memory accesses go.
+        `moved(slice, address)` says where its memory accesses go, `members` who does what its
+        members do.
         """
         for member, queues in part.placed.items():
+            after = offset + part.member_end_cycles[member]
+            member = members[member] if members else member
             mine = self.placed.setdefault(member, {})
             for queue, placed in queues.items():
                 target = mine.setdefault(queue, [])
                 for cycle, instruction in placed:
                     target.append((cycle + offset, _relocated(queue, instruction, moved)))
-            end = offset + part.member_end_cycles[member]
             ends = self.member_end_cycles
-            ends[member] = max(ends.get(member, 0), end)
+            ends[member] = max(ends.get(member, 0), after)
         self.events += [(label, a + offset, b + offset) for label, a, b in part.events]
         self.end_cycle = max(self.end_cycle, offset + part.end_cycle)
 

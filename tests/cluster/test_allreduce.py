@@ -1,0 +1,59 @@
+"""All-reduce between tensor-parallel ranks: every way gives the same bits on every member."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from chip.kernels.allreduce import batches, gathers, lots, owned
+from chip.kernels.transfer import Hop
+from chip.spec import GROQCHIP1
+from cluster.lower import lower
+from cluster.machine import LocalMachine
+from cluster.model.reference import Reference
+from cluster.model.synthetic import TINY, tiny_weights
+from cluster.partition import partition
+from cluster.placement import place
+from cluster.session import Session
+from topology import parse
+
+WIDE = replace(TINY, name="wide", layers=1, hidden=1600)  # five blocks: too many to gather at tp 4
+PROMPT = [1, 5, 9, 20, 3]
+
+
+@pytest.mark.parametrize("blocks, members", [(1, 2), (5, 4), (26, 8), (3, 7), (52, 40)])
+def test_every_block_has_one_owner_and_lots_do_not_straddle(blocks, members):
+    found = lots(blocks, members)
+    covered = [b for lot in found for b in range(lot.first, lot.first + lot.count)]
+    assert sorted(covered) == list(range(blocks))
+    half = -(-blocks // 2)
+    for lot in found:
+        assert set(range(lot.first, lot.first + lot.count)) <= set(
+            owned(blocks, members, lot.owner)
+        )
+        assert lot.inside == lot.first - (half if lot.side else 0) >= 0
+
+
+def test_no_cable_is_twice_in_a_batch():
+    def route(*ports: int) -> tuple[Hop, ...]:
+        return tuple(Hop(n, port, n + 1, 0, 270, 27) for n, port in enumerate(ports))
+
+    routes = [route(0), route(1), route(0, 3), route(1, 4), route(2)]
+    found = batches(routes)
+    assert sorted(map(len, found)) == [2, 3]
+    for batch in found:
+        cables = [(hop.member, hop.port) for one in batch for hop in one]
+        assert len(set(cables)) == len(cables)
+
+
+@pytest.mark.parametrize("tp, topology", [(2, "node"), (4, "node"), (4, "ring:5"), (3, "mesh:2x2")])
+def test_a_wide_model_computes_what_the_reference_does(tp, topology):
+    weights, graph = tiny_weights(WIDE), parse(topology)
+    plan = partition(weights.spec, GROQCHIP1, tp, 1)
+    assert gathers(5, tp) == (tp < 4)
+    lowered = lower(plan, place(plan, graph, topology), graph, weights)
+    machine = LocalMachine()
+    machine.load(lowered, lambda *_: None)
+    session, reference = Session(lowered, machine), Reference(weights, context=16)
+    for ours, ids in ((session.prefill(PROMPT), PROMPT), (session.decode(4), [4])):
+        assert np.abs(ours - reference.forward(ids)).max() < 0.01

@@ -52,8 +52,8 @@ KERNELS = [
     "attention: normalise",
     "matmul 0.o0",
     "matmul 0.o1",
-    "transfer",
-    "residual",
+    "multicast",
+    "all-reduce: add",
     "matmul 0.gate",
     "matmul 0.up",
     "ffn: SwiGLU",
@@ -102,21 +102,24 @@ class Rig:
 def built() -> tuple[Lowered, Kernels]:
     """A one-layer model on two chips, its decode launch, and who placed which instruction."""
     made: dict[int, list[tuple[str, Spot]]] = defaultdict(list)
+    alive: list[Schedule] = []  # so that no two have the same id
     parts: list[list[tuple[str, Spot]]] = []
     place_chain, repeat = Schedule.place, Schedule.repeat
 
     def watched_place(plan, chain, not_before=0):
         before = {queue: len(placed) for queue, placed in plan.placed.get(0, {}).items()}
         start = place_chain(plan, chain, not_before)
+        alive.append(plan)
         for queue, placed in plan.placed.get(0, {}).items():
             new = placed[before.get(queue, 0) :]
             made[id(plan)] += [(chain.label, (queue, cycle)) for cycle, _ in new]
         return start
 
-    def watched_repeat(plan, part, offset, moved):
-        found = made.pop(id(part))
-        parts.append([(label, (queue, cycle + offset)) for label, (queue, cycle) in found])
-        repeat(plan, part, offset, moved)
+    def watched_repeat(plan, part, offset, moved, members=None):
+        if members is None or members.get(0) == 0:
+            found = made[id(part)]
+            parts.append([(label, (queue, cycle + offset)) for label, (queue, cycle) in found])
+        repeat(plan, part, offset, moved, members)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Schedule, "place", watched_place)
@@ -125,7 +128,8 @@ def built() -> tuple[Lowered, Kernels]:
         plan = partition(MODEL, CHIP, tp=2, pp=1)
         lowered = lower(plan, place(plan, graph, "full:2"), graph, tiny_weights(MODEL))
     kernels: Kernels = defaultdict(list)
-    for label, spot in parts[0] + parts[1]:  # decode is lowered first: its layer, its LM head
+    # decode is lowered first: attention, all-reduce, FFN, all-reduce, LM head
+    for label, spot in sum(parts[:5], []):
         kernels[label].append(spot)
     return replace(lowered, launches={DECODE: lowered.launches[DECODE]}), kernels
 

@@ -62,7 +62,7 @@ def test_links_can_be_changed():
     "options, message",
     [
         ({"chips": 31}, "try 30"),
-        ({"tp": 2}, "must divide the 9 heads"),
+        ({"tp": 10}, "must be 1 to 9, the heads"),
         ({"chips": 5, "pp": 2}, "multiple of --pp 2"),
         ({"topology": "full:1"}, "full:1"),
         ({"context": 8193}, "8192"),

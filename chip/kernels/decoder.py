@@ -6,7 +6,7 @@ once, for one layer and for members that do the same, and `schedule` repeats it 
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -24,34 +24,12 @@ from chip.kernels.shape import (
     layer_matrices,
     query_runs,
 )
+from chip.kernels.step import Moved, Step
 from chip.program import COLUMN_PAIRS
 from chip.schedule import Buffer, Chain, Flow, Rows, Schedule
 from chip.spec import EAST, WEST, ChipSpec
 
 SIDES = (EAST, WEST)
-Moved = Callable[[int, int], int]  # (slice, address) -> address
-
-
-@dataclass(frozen=True)
-class Step:
-    """One thing all members do, one step after another: parts, and which members do each.
-
-    `moved` says where its memory is, as the parts were scheduled for layer 0.
-    """
-
-    what: str
-    parts: tuple[tuple[Schedule, tuple[Mapping[int, int] | None, ...]], ...]
-    moved: Moved
-
-    @property
-    def cycles(self) -> int:
-        """Cycles after which nothing of it is under way on any member."""
-        return max(part.quiet_cycle for part, _ in self.parts)
-
-    @property
-    def end_cycle(self) -> int:
-        """Cycles after which its last result is in memory everywhere."""
-        return max(part.end_cycle for part, _ in self.parts)
 
 
 @dataclass

@@ -8,6 +8,7 @@ the program, or the launch fails, or the logits differ.
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -106,13 +107,13 @@ def built() -> tuple[Lowered, Kernels]:
     parts: list[list[tuple[str, Spot]]] = []
     place_chain, repeat = Schedule.place, Schedule.repeat
 
-    def watched_place(plan, chain, not_before=0):
+    def watched_place(plan, placed_chain, not_before=0):
         before = {queue: len(placed) for queue, placed in plan.placed.get(0, {}).items()}
-        start = place_chain(plan, chain, not_before)
+        start = place_chain(plan, placed_chain, not_before)
         alive.append(plan)
         for queue, placed in plan.placed.get(0, {}).items():
             new = placed[before.get(queue, 0) :]
-            made[id(plan)] += [(chain.label, (queue, cycle)) for cycle, _ in new]
+            made[id(plan)] += [(placed_chain.label, (queue, cycle)) for cycle, _ in new]
         return start
 
     def watched_repeat(plan, part, offset, moved, members=None):
@@ -129,7 +130,7 @@ def built() -> tuple[Lowered, Kernels]:
         lowered = lower(plan, place(plan, graph, "full:2"), graph, tiny_weights(MODEL))
     kernels: Kernels = defaultdict(list)
     # decode is lowered first: attention, all-reduce, FFN, all-reduce, LM head
-    for label, spot in sum(parts[:5], []):
+    for label, spot in chain.from_iterable(parts[:5]):
         kernels[label].append(spot)
     return replace(lowered, launches={DECODE: lowered.launches[DECODE]}), kernels
 

@@ -1,0 +1,30 @@
+"""A step of a launch: what all members of a tensor-parallel group do between two barriers."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from chip.schedule import Schedule
+
+Moved = Callable[[int, int], int]  # (slice, address) -> address
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing all members do, one step after another: parts, and which members do each.
+
+    `moved` says where its memory is, as the parts were scheduled for layer 0.
+    """
+
+    what: str
+    parts: tuple[tuple[Schedule, tuple[Mapping[int, int] | None, ...]], ...]
+    moved: Moved
+
+    @property
+    def cycles(self) -> int:
+        """Cycles after which nothing of it is under way on any member."""
+        return max(part.quiet_cycle for part, _ in self.parts)
+
+    @property
+    def end_cycle(self) -> int:
+        """Cycles after which its last result is in memory everywhere."""
+        return max(part.end_cycle for part, _ in self.parts)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from chip.board import Call, Facts, Wiring, facts
+from chip.checkpoint import Block, Changes, spans
 from chip.core import Array, Chip
 from chip.linker.reuse import Linker
 from chip.program import Program, Region
@@ -22,7 +23,7 @@ class Batch:
     """Segment calls that a group makes in one go.
 
     `inbox` are (index of an earlier batch of another group, packets of its bundle), `outbox` are
-    (index of a later batch, packets for it). `last` is the group's last batch of the launch.
+    (index of a later batch, packets for it).
     """
 
     index: int
@@ -30,7 +31,6 @@ class Batch:
     calls: tuple[Call, ...]
     inbox: tuple[tuple[int, tuple[Packet, ...]], ...]
     outbox: tuple[tuple[int, tuple[Packet, ...]], ...]
-    last: bool
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,11 @@ def batches(wiring: Wiring, group_of: Mapping[int, int]) -> tuple[Batch, ...]:
             groups.append(group)
         calls[index].append(call)
         maker.update(((call.chip, send), index) for send in call.sends)
-    return _bundled(calls, groups, maker, set(open_batch.values()))
+    return _bundled(calls, groups, maker)
 
 
 def _bundled(
-    calls: list[list[Call]], groups: list[int], maker: Mapping[Packet, int], last: set[int]
+    calls: list[list[Call]], groups: list[int], maker: Mapping[Packet, int]
 ) -> tuple[Batch, ...]:
     bundles: dict[tuple[int, int], list[Packet]] = {}
     for index, made in enumerate(calls):
@@ -77,9 +77,7 @@ def _bundled(
         inbox.setdefault(target, []).append((source, tuple(packets)))
         outbox.setdefault(source, []).append((target, tuple(packets)))
     return tuple(
-        Batch(
-            n, groups[n], tuple(made), tuple(inbox.get(n, ())), tuple(outbox.get(n, ())), n in last
-        )
+        Batch(n, groups[n], tuple(made), tuple(inbox.get(n, ())), tuple(outbox.get(n, ())))
         for n, made in enumerate(calls)
     )
 
@@ -89,6 +87,7 @@ class ChipGroup:
 
     def __init__(self, numbers: Iterable[int], spec: ChipSpec) -> None:
         self.chips = {number: Chip(number, spec) for number in numbers}
+        self._changes = {number: Changes(chip.sram) for number, chip in self.chips.items()}
         self._linker = Linker()
         self._programs: dict[str, dict[int, Program]] = {}
         self._batches: dict[tuple[str, int], Batch] = {}
@@ -98,6 +97,7 @@ class ChipGroup:
         """Link a program; what the other groups must know of it."""
         linked = self.chips[number].load(name, data, self._linker(data))
         self._programs.setdefault(name, {})[number] = linked.program
+        self._changes[number].watch(spans(linked.program, linked.written))
         return facts(linked)
 
     def write(self, constants: Iterable[tuple[int, Region, Array]]) -> None:
@@ -129,10 +129,6 @@ class ChipGroup:
                 sent[call.chip, issue] = packet
         return [[sent.pop(packet) for packet in packets] for _, packets in batch.outbox]
 
-    def is_last(self, name: str, index: int) -> bool:
-        """Whether the group has nothing to run after this batch."""
-        return self._batches[name, index].last
-
     def finish(self, name: str) -> Finished:
         """End a launch."""
         programs = self._programs.get(name, {})
@@ -143,3 +139,14 @@ class ChipGroup:
             if p.outputs
         }
         return Finished(outputs, digests)
+
+    def changes(self) -> dict[int, list[Block]]:
+        """Blocks of SRAM, by chip, that launches have changed since the last call."""
+        taken = {number: changes.take() for number, changes in self._changes.items()}
+        return {number: blocks for number, blocks in taken.items() if blocks}
+
+    def restore(self, blocks: Mapping[int, Iterable[Block]]) -> None:
+        """Go back to the state in which all the changes of every chip were `blocks`."""
+        for number, changes in self._changes.items():
+            changes.restore(blocks.get(number, ()))
+            self.chips[number].weights.clear()

@@ -214,6 +214,16 @@ def pack_value(value: Any) -> bytes:
     return bytes(msgpack.packb(value, default=_array_out, strict_types=False))
 
 
+def unpack_value(data: bytes) -> Any:
+    """What `pack_value` packed; raises ProgramError where damaged."""
+    try:
+        return msgpack.unpackb(data, ext_hook=_array_in, strict_map_key=False, use_list=True)
+    except ProgramError:
+        raise
+    except Exception as error:
+        raise ProgramError(f"corrupt data: {type(error).__name__}: {error}") from None
+
+
 def unpack_values(file: BinaryIO) -> Iterator[Any]:
     """The values of a file that holds one after another; raises ProgramError where damaged."""
     try:

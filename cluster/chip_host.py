@@ -1,39 +1,85 @@
-"""The work of one actor: some chips, their programs and their batches of segments.
+"""The work of one actor: some chips, their programs, and the lines to other actors.
 
-Plain and synchronous; `cluster.ray_machine` makes it remote. A worker imports this and `chip` only.
+Plain and synchronous; `cluster.ray_machine` makes it remote, and gives it all that it needs of Ray.
+A worker imports this and `chip` only.
 """
 
+import logging
 import os
-from collections.abc import Mapping, Sequence
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from chip.board import Facts
 from chip.core import Array
-from chip.group import Batch, Bundle, ChipGroup, Finished
+from chip.group import Batch, ChipGroup, Finished
 from chip.numerics import set_backend
 from chip.own_spec import chip_of
 from chip.program import Region
-from cluster.process import peak_rss_bytes
+from chip.wire import pack_value, unpack_value
+from cluster.lines import Line, Mailbox, Slot
+from cluster.process import peak_rss_bytes, private_bytes
 
-Reply = Bundle | Finished | None
+log = logging.getLogger("lpu.chip")
+METERS = {
+    "lpu_segments": "Segments that the chips of an actor have run.",
+    "lpu_packets": "Packets that an actor has sent to other actors.",
+    "lpu_bytes": "Bytes of the messages that carried them.",
+    "lpu_replays": "Times an actor was put back to a checkpoint, to replay from there.",
+}
+
+
+@dataclass(frozen=True)
+class Health:
+    """What a living actor says of itself; `launches` that it has finished, 0 also says "new"."""
+
+    name: str
+    host: str
+    pid: int
+    loaded: bool
+    peak_bytes: int
+    private_bytes: int
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A line to be made: to group `receiver`, whose actor is `handle` on host `node`."""
+
+    receiver: int
+    handle: Any
+    node: str
+    slots: int
+    slot_bytes: int
 
 
 class ChipHost:
-    """Chips of one process. A launch that failed fails again in all its later batches."""
+    """Chips of one process; `meter` makes a counter from a name, a description and tag names."""
 
-    def __init__(self, numbers: Sequence[int], spec: str) -> None:
+    def __init__(
+        self, name: str, numbers: Sequence[int], spec: str, meter: Callable[..., Any] | None = None
+    ) -> None:
         # Compiled kernels would cost each worker 120 MB and seconds; NumPy's give equal bits.
         set_backend("numpy")
+        self.name = name
         self._group = ChipGroup(numbers, chip_of(spec))
-        self._failed: Exception | None = None
+        self._batches: dict[str, list[Batch]] = {}
+        self._groups: dict[str, dict[int, int]] = {}
+        self._mail = Mailbox()
+        self._loaded = False
+        self._tally = dict.fromkeys(METERS, 0)
+        self._meters: dict[str, Any] = {}
+        if meter:
+            self._meters = {key: meter(key, text, ("actor",)) for key, text in METERS.items()}
+            logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+        log.info("%s: up, process %d on %s", name, os.getpid(), socket.gethostname())
 
-    def ready(self) -> int:
-        """The process id: the actor is up."""
-        return os.getpid()
+    def health(self) -> Health:
+        """Who and how this is; the actor is up."""
+        memory = peak_rss_bytes(), private_bytes()
+        return Health(self.name, socket.gethostname(), os.getpid(), self._loaded, *memory)
 
-    def memory(self) -> int:
-        """Peak resident bytes of the process."""
-        return peak_rss_bytes()
-
+    # --- load -------------------------------------------------------------------------------
     def load(self, programs: Sequence[tuple[str, int, bytes]]) -> list[Facts]:
         """Link (launch name, chip, msgpack) programs; their facts in the same order."""
         return [self._group.load(*program) for program in programs]
@@ -42,48 +88,78 @@ class ChipHost:
         """Store (chip, region, values)."""
         self._group.write(constants)
 
-    def prepare(self, batches: Mapping[str, Sequence[Batch]]) -> None:
-        """Take this host's batches of every launch."""
-        for name, mine in batches.items():
+    def prepare(self, batches: Mapping[str, tuple[Sequence[Batch], Mapping[int, int]]]) -> None:
+        """Take this host's batches of every launch, and the groups of the batches they talk to."""
+        for name, (mine, groups) in batches.items():
             self._group.prepare(name, mine)
+            self._batches[name], self._groups[name] = list(mine), dict(groups)
+        self._loaded = True
 
-    def run(
-        self,
-        name: str,
-        index: int,
-        inputs: Mapping[int, Mapping[str, Array]] | None,
-        *bundles: Bundle,
-    ) -> Reply | list[Reply]:
-        """Run a batch; `inputs` come with the first of a launch.
+    # --- lines ------------------------------------------------------------------------------
+    def open_lines(self, channel: Callable[..., Slot], me: Any, wanted: Sequence[Wanted]) -> Any:
+        """Make lines to other actors out of channels; they are for `take_line` of the receivers."""
+        lines = []
+        for line in wanted:
+            reader = [(line.handle, line.node)]
+            slots = [channel(me, reader, line.slot_bytes) for _ in range(line.slots)]
+            self._mail.outgoing[line.receiver] = Line(slots)
+            lines.append(Line(slots))
+        return lines[0] if len(lines) == 1 else lines
 
-        Returns the bundles of the outbox, then Finished after the last batch; bare if only one.
-        """
-        if inputs is not None:
-            self._failed = None
-        if self._failed is not None:
-            raise self._failed
+    def take_line(self, sender: int, line: Line) -> None:
+        """Receive from group `sender` through `line`."""
+        self._mail.incoming[sender] = line
+
+    def close_lines(self) -> None:
+        """Close all lines: a launch that waits at one fails."""
+        self._mail.close()
+
+    # --- run --------------------------------------------------------------------------------
+    def launch(self, name: str, data: bytes) -> Finished:
+        """Run all batches of a launch, in order; `data` holds the host's inputs, by chip."""
+        tables, chips = unpack_value(data)
+        inputs = {
+            chip: {key: tables[at] for key, at in named.items()}
+            for chip, named in chips.items()
+            if chip in self._group.chips
+        }
         try:
-            replies = self._run(name, index, inputs, bundles)
-        except Exception as error:
-            self._failed = error
-            raise
-        return replies if len(replies) > 1 else replies[0]
-
-    def _run(
-        self,
-        name: str,
-        index: int,
-        inputs: Mapping[int, Mapping[str, Array]] | None,
-        bundles: Sequence[Bundle],
-    ) -> list[Reply]:
-        if inputs is not None:
             self._group.begin(name, inputs)
-        replies: list[Reply] = [*self._group.run(name, index, bundles)]
-        if self._group.is_last(name, index):
-            replies.append(self._group.finish(name))
-        return replies or [None]
+            for batch in self._batches[name]:
+                self._run(name, batch, self._groups[name])
+            return self._group.finish(name)
+        except Exception as error:
+            log.warning("%s: launch %s failed: %s", self.name, name, error)
+            raise
+        finally:
+            self._count()
 
+    def _run(self, name: str, batch: Batch, groups: Mapping[int, int]) -> None:
+        bundles = [
+            self._mail.fetch(groups[source], source, batch.index, len(packets))
+            for source, packets in batch.inbox
+        ]
+        replies = self._group.run(name, batch.index, bundles)
+        self._tally["lpu_segments"] += len(batch.calls)
+        for (target, packets), bundle in zip(batch.outbox, replies, strict=True):
+            size = self._mail.send(groups[target], batch.index, target, bundle)
+            self._tally["lpu_packets"] += len(packets)
+            self._tally["lpu_bytes"] += size
 
-def replies(batch: Batch) -> int:
-    """How many things `run` returns for a batch."""
-    return max(len(batch.outbox) + batch.last, 1)
+    def _count(self) -> None:
+        """Hand the counts of a launch to the meters: each such call costs as much as a packet."""
+        for key, amount in self._tally.items():
+            if amount and self._meters:
+                self._meters[key].inc(amount, {"actor": self.name})
+            self._tally[key] = 0
+
+    # --- checkpoints ------------------------------------------------------------------------
+    def changes(self) -> bytes:
+        """Blocks of SRAM, by chip, that have changed since the last call, as msgpack."""
+        return pack_value(self._group.changes())
+
+    def restore(self, data: bytes) -> None:
+        """Go back to where the changes of every chip were those of `data`."""
+        self._group.restore(unpack_value(data))
+        self._tally["lpu_replays"] += 1
+        log.warning("%s: back at the last checkpoint", self.name)

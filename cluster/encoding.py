@@ -1,6 +1,6 @@
 """An encoder on a cluster: stages of whole layers, one program per chip and sequence length."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -78,12 +78,15 @@ class Encoding:
         used = {chip for launch in self.launches.values() for chip in launch.programs}
         return tuple(sorted(used - set(self.chips)))
 
-    def constants(self) -> Iterator[tuple[int, Region, Array]]:
+    def constants(
+        self, wanted: Container[int] | None = None
+    ) -> Iterator[tuple[int, Region, Array]]:
         """(chip, region, values) of everything that rests in SRAM before the first launch."""
         first = 0
         for (chip,), stage in zip(self.placement, self.stages, strict=True):
-            for region, values in encoder_image(stage, self.weights, first):
-                yield chip, region, values
+            if wanted is None or chip in wanted:
+                for region, values in encoder_image(stage, self.weights, first):
+                    yield chip, region, values
             first += stage.shape.layers
 
 

@@ -112,3 +112,19 @@ class MachineError(ClusterError):
         """Return what went wrong and what to do."""
         text = f"machine {self.machine}: {self.problem}"
         return text + (f"; {self.advice}" if self.advice else "")
+
+
+class WorkerLost(MachineError):
+    """A worker, its host or the way to it is gone; the machine can be revived."""
+
+
+class CheckpointError(ClusterError):
+    """A checkpoint is damaged or belongs to another run."""
+
+    def __init__(self, folder: str, problem: str) -> None:
+        super().__init__(folder, problem)
+        self.folder, self.problem = folder, problem
+
+    def message(self) -> str:
+        """Return which checkpoint, and what is wrong with it."""
+        return f"checkpoint {self.folder}: {self.problem}"

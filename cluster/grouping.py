@@ -1,20 +1,43 @@
-"""Which actor holds which chips, what it is called, and how constants are cut into calls to it."""
+"""Which actor holds which chips, what it is called, and what is sent to it, in which pieces."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from chip.core import Array
 from chip.program import Region
+from chip.wire import pack_value
 from cluster.loadable import Loadable
+from cluster.machine import Inputs
 
 CALL_BYTES = 4 << 20  # of weights in one call, or one constant if that is larger
 Constant = tuple[int, Region, Array]  # chip, where, what
 
 
 def grouped(lowered: Loadable, pack: int) -> list[list[int]]:
-    """Chips of each actor: `pack` at a time, by stage and rank, transit chips last."""
-    chips = [chip for group in lowered.placement for chip in group]
-    chips += lowered.transit_chips
-    return [chips[first : first + pack] for first in range(0, len(chips), pack)]
+    """Chips of each actor: at most `pack`, whole tensor groups or parts of one; transit last."""
+    found: list[list[int]] = []
+    tp = max(map(len, lowered.placement))
+    if pack >= tp:
+        stages = pack // tp
+        for first in range(0, len(lowered.placement), stages):
+            held = lowered.placement[first : first + stages]
+            found.append([chip for ranks in held for chip in ranks])
+    else:
+        for ranks in lowered.placement:
+            found += _cut(ranks, pack)
+    return found + _cut(lowered.transit_chips, pack)
+
+
+def _cut(chips: Sequence[int], pack: int) -> list[list[int]]:
+    return [list(chips[first : first + pack]) for first in range(0, len(chips), pack)]
+
+
+def bundled(lowered: Loadable, groups: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Which groups, by number, must share a host: those of one stage; others are on their own."""
+    stage_of = {chip: n for n, ranks in enumerate(lowered.placement) for chip in ranks}
+    found: dict[object, list[int]] = {}
+    for number, group in enumerate(groups):
+        found.setdefault(stage_of.get(group[0], f"transit {number}"), []).append(number)
+    return list(found.values())
 
 
 def actor_name(lowered: Loadable, group: Sequence[int]) -> str:
@@ -42,3 +65,18 @@ def chunks(
             yield group, held.pop(group)
             sizes[group] = 0
     yield from held.items()
+
+
+def pack_inputs(inputs: Inputs) -> bytes:
+    """The host's inputs of a launch for all actors; equal tables are packed once."""
+    tables: list[Array] = []
+    known: dict[int, int] = {}
+    chips: dict[int, dict[str, int]] = {}
+    for chip, named in inputs.items():
+        places = chips.setdefault(chip, {})
+        for key, values in named.items():
+            if id(values) not in known:
+                known[id(values)] = len(tables)
+                tables.append(values)
+            places[key] = known[id(values)]
+    return pack_value([tables, chips])

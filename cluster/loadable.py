@@ -1,6 +1,6 @@
 """What a machine can be given: programs per chip and launch, cables, and constants."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Protocol
 
 from chip.board import Cable
@@ -16,6 +16,10 @@ class HasSpec(Protocol):
     @property
     def spec(self) -> ChipSpec:
         """Return the chip generation."""
+
+    @property
+    def sram_bytes_max(self) -> int:
+        """Return the bytes of SRAM that the fullest chip uses."""
 
 
 class Loadable(Protocol):
@@ -45,5 +49,10 @@ class Loadable(Protocol):
     def transit_chips(self) -> tuple[int, ...]:
         """Return the chips that only pass vectors on."""
 
-    def constants(self) -> Iterator[tuple[int, Region, Array]]:
-        """Yield (chip, region, values) of all that rests in SRAM before the first launch."""
+    def constants(
+        self, wanted: Container[int] | None = None
+    ) -> Iterator[tuple[int, Region, Array]]:
+        """Yield (chip, region, values) of all that rests in SRAM before the first launch.
+
+        Stages without any of the `wanted` chips are left out.
+        """

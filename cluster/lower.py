@@ -4,7 +4,7 @@ Stages of equal shape and equal wiring are scheduled once: a stage's schedule st
 cycle 0, and only the offset at which its input arrives differs.
 """
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field, replace
 
 import networkx as nx
@@ -63,9 +63,16 @@ class Lowered:
         used = {chip for launch in self.launches.values() for chip in launch.programs}
         return tuple(sorted(used - set(self.chips)))
 
-    def constants(self) -> Iterator[tuple[int, Region, Array]]:
-        """(chip, region, values) of everything that rests in SRAM before the first launch."""
+    def constants(
+        self, wanted: Container[int] | None = None
+    ) -> Iterator[tuple[int, Region, Array]]:
+        """(chip, region, values) of everything that rests in SRAM before the first launch.
+
+        Stages without any of the `wanted` chips are left out, and cost nothing.
+        """
         for number, group in enumerate(self.placement):
+            if wanted is not None and not any(chip in wanted for chip in group):
+                continue
             image = stage_image(self.plan, number, self.stages[number], self.weights)
             for rank, region, values in image:
                 yield group[rank], region, values

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from chip.board import Facts, Wiring, wire
+from chip.checkpoint import Block
 from chip.core import Array
 from chip.digest import RunDigest
 from chip.group import ChipGroup, batches
@@ -57,7 +58,7 @@ class Machine(Protocol):
         """Release everything the machine holds."""
 
     def worker_bytes(self) -> int:
-        """Peak memory of all worker processes together."""
+        """Memory of all worker processes together; pages that they share count once."""
 
     @property
     def actors(self) -> int:
@@ -128,6 +129,19 @@ class LocalMachine:
     def worker_bytes(self) -> int:
         """There are no workers."""
         return 0
+
+    def changes(self) -> dict[int, list[Block]]:
+        """Blocks of SRAM, by chip, that have changed since the last call."""
+        assert self._group is not None, "load comes first"
+        return self._group.changes()
+
+    def restore(self, blocks: Mapping[int, list[Block]]) -> None:
+        """Go back to where the changes of every chip were `blocks`."""
+        assert self._group is not None, "load comes first"
+        self._group.restore(blocks)
+
+    def revive(self) -> None:
+        """Nothing here can get lost."""
 
     def close(self) -> None:
         """Drop the chips."""

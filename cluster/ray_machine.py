@@ -1,32 +1,44 @@
 """Chips on Ray actors. The only file that imports Ray.
 
-The driver submits one call per batch of segments, in an order in which every packet exists before
-it is needed; arguments and returns are bundles of packets, as ObjectRefs. It never waits inside a
-launch, and nothing waits inside an actor.
+Ray places and starts the actors, carries programs and constants to them, starts them again when
+they die, and gives them shared-memory channels for their packets. A launch is one call per actor;
+inside it the actors run their batches of segments in the order that the schedule fixes.
 """
 
 import os
 import shutil
-import signal
-import socket
-import tempfile
-import threading
+import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import (
+    ActorDiedError,
+    ActorUnavailableError,
+    GetTimeoutError,
+    RayActorError,
+    RayChannelError,
+    RayError,
+    RayTaskError,
+)
+from ray.experimental.channel.shared_memory_channel import Channel
+from ray.util.metrics import Counter
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from chip.board import Facts, Wiring
-from chip.core import Array
-from chip.group import Batch, batches
+from chip.checkpoint import Block
+from chip.group import Batch, Packet, batches
 from chip.own_spec import identity
-from cluster.chip_host import ChipHost, replies
-from cluster.errors import BadValue, MachineError
-from cluster.grouping import Constant, actor_name, chunks, grouped
+from chip.wire import pack_value, unpack_value
+from cluster.capacity import AUTO, Host, actor_bytes, automatic_pack, check_fits
+from cluster.chip_host import ChipHost, Health, Wanted
+from cluster.errors import BadValue, MachineError, WorkerLost
+from cluster.grouping import Constant, actor_name, bundled, chunks, grouped, pack_inputs
+from cluster.lines import needs
 from cluster.loadable import Loadable
 from cluster.machine import (
     LINKING,
@@ -37,10 +49,14 @@ from cluster.machine import (
     check_cycles,
     counted_constants,
 )
+from cluster.shelf import checked_blocks
+from cluster.surroundings import knock, new_folder, undisturbed
 
 OBJECT_STORE_BYTES = 256 << 20
-WEIGHT_FLIGHT_BYTES = 64 << 20  # of all unfinished calls that bring weights
-WAVE_TIMEOUT_S, KNOCK_TIMEOUT_S = 300.0, 10.0
+FLIGHT_BYTES = 64 << 20  # of all unfinished calls that bring weights: a quarter of the store
+INLINE_BYTES = 64 << 10  # larger inputs go to the object store once instead of into every call
+START_TIMEOUT_S, SETTLE_S, POLL_S = 300.0, 20.0, 0.2
+CHANGES_BYTES = 4 << 20  # of one chip at a checkpoint, about
 
 
 class RayMachine:
@@ -48,15 +64,17 @@ class RayMachine:
 
     name = "ray"
 
-    def __init__(self, chips_per_actor: int = 1, address: str | None = None) -> None:
+    def __init__(self, chips_per_actor: int | str = 1, address: str | None = None) -> None:
         self._pack, self._address = chips_per_actor, address
         self._ours = False
         self._folder: Path | None = None
+        self._placed: Any = None
         self._actors: list[Any] = []
         self._groups: list[list[int]] = []
-        self._names: list[str] = []
         self._wirings: dict[str, Wiring] = {}
         self._batches: dict[str, tuple[Batch, ...]] = {}
+        self._packet_bytes: dict[str, dict[Packet, int]] = {}
+        self._lines_open = False
 
     @property
     def actors(self) -> int:
@@ -66,15 +84,20 @@ class RayMachine:
     # --- load -------------------------------------------------------------------------------
     def load(self, lowered: Loadable, progress: Progress) -> None:
         """Start Ray and the actors; link programs and store constants there."""
-        self._groups = grouped(lowered, self._pack)
-        self._names = [actor_name(lowered, group) for group in self._groups]
-        progress(STARTING, 0, len(self._groups))
+        progress(STARTING, 0, 0)
         if not ray.is_initialized():
             self._connect()
-        self._start(identity(lowered.plan.spec), progress)
-        self._wirings = check_cycles(lowered, self._link(lowered, progress))
-        self._prepare()
-        self._store(counted_constants(lowered, progress))
+        hosts = _hosts()
+        pack = automatic_pack(lowered, hosts) if self._pack == AUTO else int(self._pack)
+        self._lowered, self._groups = lowered, grouped(lowered, pack)
+        self._group_of = {chip: n for n, group in enumerate(self._groups) for chip in group}
+        self._sizes = [actor_bytes(lowered, group) for group in self._groups]
+        bundles = bundled(lowered, self._groups)
+        check_fits(lowered, [[self._sizes[n] for n in bundle] for bundle in bundles], hosts)
+        self._place(bundles)
+        self._start(sum(host.cpus for host in hosts), progress)
+        self._link(range(len(self._groups)), progress)
+        self._store(range(len(self._groups)), counted_constants(lowered, progress))
 
     def _connect(self) -> None:
         self._ours = True
@@ -84,14 +107,14 @@ class RayMachine:
         address = self._address or os.environ.get("RAY_ADDRESS")
         if address:
             try:
-                _knock(address)
-                with _undisturbed():
+                knock(address)
+                with undisturbed():
                     ray.init(address, runtime_env=_our_code(), **quiet)
             except (OSError, ValueError, RuntimeError, RayError) as error:
                 raise BadValue("--address", address, f"no Ray cluster there: {error}") from None
             return
-        self._folder = Path(tempfile.mkdtemp(prefix="lpu-ray-", dir="/tmp"))  # sockets: short paths
-        with _loopback(), _undisturbed():
+        self._folder = new_folder()
+        with _loopback(), undisturbed():
             ray.init(
                 "local",
                 include_dashboard=False,
@@ -100,65 +123,100 @@ class RayMachine:
                 **quiet,
             )
 
-    def _start(self, spec: str, progress: Progress) -> None:
+    def _place(self, bundles: Sequence[Sequence[int]]) -> None:
+        """Reserve memory, a bundle per tensor group, so that each is on one host."""
+        wanted = [{"memory": sum(self._sizes[n] for n in bundle)} for bundle in bundles]
+        self._bundle_of = {n: place for place, bundle in enumerate(bundles) for n in bundle}
+        self._placed = placement_group(wanted, strategy="PACK", name="lpu-cluster")
+        if not self._placed.wait(START_TIMEOUT_S):
+            problem = f"the cluster has had no room for {len(wanted)} groups of actors"
+            advice = f"others use it, or wait for hosts; {START_TIMEOUT_S:.0f} s are over"
+            raise MachineError("ray", problem, advice)
+
+    def _start(self, cpus: float, progress: Progress) -> None:
         """Start the actors in waves; each answers before the next wave starts."""
-        remote = ray.remote(ChipHost)
-        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        wave = max(4, 2 * int(resources.get("CPU", 2)))
-        total = len(self._groups)
+        wave, total = max(4, 2 * int(cpus)), len(self._groups)
         for first in range(0, total, wave):
-            for number in range(first, min(first + wave, total)):
-                actor = remote.options(num_cpus=0, name=self._names[number])
-                self._actors.append(actor.remote(self._groups[number], spec))
-            waiting = [actor.ready.remote() for actor in self._actors[first:]]
+            self._actors += [self._new(n) for n in range(first, min(first + wave, total))]
+            waiting = [actor.health.remote() for actor in self._actors[first:]]
             while waiting:
-                done, waiting = ray.wait(waiting, timeout=WAVE_TIMEOUT_S)
+                done, waiting = ray.wait(waiting, timeout=START_TIMEOUT_S)
                 self._get(done)
                 if not done:
                     missing = f"{len(waiting)} of {total} actors do not come up"
                     raise MachineError("ray", missing, "free memory, or use --chips-per-actor")
                 progress(STARTING, len(self._actors) - len(waiting), total)
 
-    def _link(self, lowered: Loadable, progress: Progress) -> dict[str, dict[int, Facts]]:
-        mine: list[list[tuple[str, int, bytes]]] = []
-        for group in self._groups:
-            mine.append(
-                [
-                    (name, chip, launch.programs[chip])
-                    for name, launch in lowered.launches.items()
-                    for chip in group
-                    if chip in launch.programs
-                ]
-            )
-        calls = [actor.load.remote(p) for actor, p in zip(self._actors, mine, strict=True)]
-        known: dict[str, dict[int, Facts]] = {name: {} for name in lowered.launches}
-        progress(LINKING, 0, len(calls))
-        for done, (call, programs) in enumerate(zip(calls, mine, strict=True), start=1):
+    def _new(self, number: int) -> Any:
+        """An actor; launches have a thread of their own, so that it answers meanwhile."""
+        group = self._groups[number]
+        name, spec = actor_name(self._lowered, group), identity(self._lowered.plan.spec)
+        remote = ray.remote(concurrency_groups={"launch": 1})(ChipHost)
+        place = PlacementGroupSchedulingStrategy(self._placed, self._bundle_of[number])
+        actor = remote.options(
+            name=name,
+            num_cpus=0,
+            memory=self._sizes[number],
+            max_restarts=-1,
+            scheduling_strategy=place,
+        )
+        return actor.remote(name, group, spec, Counter)
+
+    def _link(self, numbers: Iterable[int], progress: Progress) -> None:
+        """Link the programs of some actors, wire all launches, and hand out the batches."""
+        numbers = list(numbers)
+        launches = self._lowered.launches
+        calls, asked = [], []
+        for number in numbers:
+            mine = [
+                (name, chip, launch.programs[chip])
+                for name, launch in launches.items()
+                for chip in self._groups[number]
+                if chip in launch.programs
+            ]
+            calls.append(self._actors[number].load.remote(mine))
+            asked.append(mine)
+        known: dict[str, dict[int, Facts]] = {name: {} for name in launches}
+        for done, (call, programs) in enumerate(zip(calls, asked, strict=True), start=1):
             for (name, chip, _), facts in zip(programs, self._get(call), strict=True):
                 known[name][chip] = facts
             progress(LINKING, done, len(calls))
-        return known
+        if not self._wirings:
+            self._wire(known)
+        self._prepare(numbers)
 
-    def _prepare(self) -> None:
-        group_of = {chip: n for n, group in enumerate(self._groups) for chip in group}
-        self._batches = {name: batches(w, group_of) for name, w in self._wirings.items()}
-        calls = []
-        for number, actor in enumerate(self._actors):
-            mine = {
-                name: [batch for batch in all_batches if batch.group == number]
-                for name, all_batches in self._batches.items()
+    def _wire(self, known: Mapping[str, Mapping[int, Facts]]) -> None:
+        lanes = self._lowered.plan.spec.lanes
+        self._wirings = check_cycles(self._lowered, known)
+        for name, wiring in self._wirings.items():
+            self._batches[name] = batches(wiring, self._group_of)
+            self._packet_bytes[name] = {
+                (chip, send.issue): len(send.cycles) * lanes
+                for chip, facts in known[name].items()
+                for send in facts.sends
             }
-            calls.append(actor.prepare.remote(mine))
+
+    def _prepare(self, numbers: Sequence[int]) -> None:
+        calls = []
+        for number in numbers:
+            mine = {}
+            for name, everyone in self._batches.items():
+                ours = [batch for batch in everyone if batch.group == number]
+                others = {at for batch in ours for at, _ in (*batch.inbox, *batch.outbox)}
+                mine[name] = ours, {at: everyone[at].group for at in others}
+            calls.append(self._actors[number].prepare.remote(mine))
         self._get(calls)
 
-    def _store(self, constants: Iterable[Constant]) -> None:
-        """Stream constants to the actors, a bounded number of bytes in flight."""
-        group_of = {chip: n for n, group in enumerate(self._groups) for chip in group}
+    def _store(self, numbers: Iterable[int], constants: Iterable[Constant]) -> None:
+        """Stream constants to some actors, a bounded number of bytes in flight."""
+        wanted = set(numbers)
         flight: deque[tuple[Any, int]] = deque()
         flying = 0
-        for number, chunk in chunks(constants, group_of):
+        for number, chunk in chunks(constants, self._group_of):
+            if number not in wanted:
+                continue
             size = sum(values.nbytes for _, _, values in chunk)
-            while flight and flying + size > WEIGHT_FLIGHT_BYTES:
+            while flight and flying + size > FLIGHT_BYTES:
                 call, landed = flight.popleft()
                 self._get(call)
                 flying -= landed
@@ -166,38 +224,69 @@ class RayMachine:
             flying += size
         self._get([call for call, _ in flight])
 
+    def _open_lines(self) -> None:
+        """Make the channels between all actors that talk; they are new after every failure."""
+        ask = ray.get_runtime_context  # a module of ours would be imported there
+        nodes = self._get([a.__ray_call__.remote(lambda _: ask().get_node_id()) for a in self._actors])
+        wanted: dict[int, list[Wanted]] = {}
+        for (sender, receiver), need in needs(self._batches, self._packet_bytes).items():
+            reader = self._actors[receiver], nodes[receiver]
+            line = Wanted(receiver, *reader, need.slots, max(need.message_bytes, 2000))
+            wanted.setdefault(sender, []).append(line)
+        taken = []
+        for sender, lines in wanted.items():
+            method = self._actors[sender].open_lines
+            method = method.options(concurrency_group="launch", num_returns=len(lines))
+            made = method.remote(Channel, self._actors[sender], lines)
+            for line, ref in zip(lines, made if len(lines) > 1 else [made], strict=True):
+                taken.append(line.handle.take_line.remote(sender, ref))
+        self._get(taken)
+        self._lines_open = True
+
     # --- run --------------------------------------------------------------------------------
     def launch(self, name: str, inputs: Inputs) -> Result:
-        """Submit all batches of a launch in order, then wait for what the actors are left with."""
-        flying: dict[tuple[int, int], Any] = {}
-        waiting, last = [], []
-        begun: set[int] = set()
-        for batch in self._batches[name]:
-            mine = None
-            if batch.group not in begun:
-                begun.add(batch.group)
-                mine = {chip: inputs[chip] for chip in self._groups[batch.group] if chip in inputs}
-            bundles = [flying.pop((source, batch.index)) for source, _ in batch.inbox]
-            method = self._actors[batch.group].run.options(num_returns=replies(batch))
-            reply = method.remote(name, batch.index, mine, *bundles)
-            returned = reply if isinstance(reply, list) else [reply]
-            for (target, _), bundle in zip(batch.outbox, returned, strict=False):
-                flying[batch.index, target] = bundle
-            if batch.last:
-                last.append(returned[-1])
-            elif not batch.outbox:
-                waiting.append(returned[0])
-        self._get(waiting)
-        outputs: dict[int, dict[str, Array]] = {}
-        digests: dict[int, bytes] = {}
-        for finished in self._get(last):
-            outputs |= finished.outputs
-            digests |= finished.digests
+        """Run one launch on every chip: a call per actor, which talk among themselves."""
+        if not self._lines_open:
+            self._open_lines()
+        data: Any = pack_inputs(inputs)
+        if len(data) > INLINE_BYTES:
+            data = ray.put(data)
+        busy = sorted({batch.group for batch in self._batches[name]})
+        calls = [
+            self._actors[n].launch.options(concurrency_group="launch").remote(name, data)
+            for n in busy
+        ]
+        try:
+            finished = ray.get(calls)
+        except (RayError, ConnectionError):
+            self._abort(calls)
+        outputs = {chip: found for one in finished for chip, found in one.outputs.items()}
+        digests = {chip: found for one in finished for chip, found in one.digests.items()}
         return Result(outputs, self._wirings[name].end_cycle, digests)
 
-    def worker_bytes(self) -> int:
-        """Peak memory of all actors together."""
-        return sum(self._get([actor.memory.remote() for actor in self._actors]))
+    def _abort(self, calls: Sequence[Any]) -> None:
+        """End a failed launch everywhere, and raise what it was that failed first."""
+        self._lines_open = False
+        for actor in self._actors:
+            actor.close_lines.remote()
+        ray.wait(list(calls), num_returns=len(calls), timeout=SETTLE_S)
+        found: list[Exception] = []
+        for call in calls:
+            try:
+                ray.get(call, timeout=0)
+            except (RayError, ConnectionError) as error:
+                found.append(error)
+        own = [e.cause for e in found if isinstance(e, RayTaskError)]
+        first = [cause for cause in own if not isinstance(cause, RayChannelError)]
+        if first:
+            raise first[0] from None
+        raise self._lost([e for e in found if not isinstance(e, RayTaskError)] or found) from None
+
+    def _lost(self, errors: Sequence[Exception]) -> MachineError:
+        gone = [e for e in errors if isinstance(e, RayActorError)]
+        text = str((gone or list(errors))[0]).strip().splitlines()
+        names = f"{len(gone)} of {len(self._actors)} actors died: " if gone else ""
+        return WorkerLost("ray", names + (text[0] if text else "lost"), "look into the Ray logs")
 
     def _get(self, refs: Any) -> Any:
         """ray.get, with errors raised in actors as themselves and Ray's own as one line."""
@@ -205,23 +294,95 @@ class RayMachine:
             return ray.get(refs)
         except RayTaskError as error:
             raise error.cause from None
-        except RayError as error:
-            text = str(error).strip().splitlines()
-            first = text[0] if text else type(error).__name__
-            raise MachineError("ray", first, "look into the Ray logs") from None
+        except (RayError, ConnectionError) as error:
+            raise self._lost([error]) from None
+
+    def health(self) -> list[Health]:
+        """What every actor says of itself, in order."""
+        found: list[Health] = self._get([actor.health.remote() for actor in self._actors])
+        return found
+
+    def worker_bytes(self) -> int:
+        """Memory of all actors together; pages that they share count once."""
+        return sum(health.private_bytes for health in self.health())
+
+    # --- failures ---------------------------------------------------------------------------
+    def changes(self) -> dict[int, list[Block]]:
+        """Blocks of SRAM, by chip, that have changed since the last call."""
+        found: dict[int, list[Block]] = {}
+        for actors in self._waves():
+            for data in self._get([actor.changes.remote() for _, actor in actors]):
+                found |= checked_blocks(unpack_value(data))
+        return found
+
+    def restore(self, blocks: Mapping[int, list[Block]]) -> None:
+        """Go back to where the changes of every chip were `blocks`."""
+        for actors in self._waves():
+            calls = []
+            for number, actor in actors:
+                mine = {chip: blocks.get(chip, []) for chip in self._groups[number]}
+                calls.append(actor.restore.remote(pack_value(mine)))
+            self._get(calls)
+
+    def _waves(self) -> Iterator[list[tuple[int, Any]]]:
+        """Actors, a few at a time: their changes pass through the object store together."""
+        size = max(len(group) for group in self._groups) * CHANGES_BYTES
+        wave = max(1, FLIGHT_BYTES // size)
+        numbered = list(enumerate(self._actors))
+        for first in range(0, len(numbered), wave):
+            yield numbered[first : first + wave]
+
+    def revive(self) -> None:
+        """Wait until Ray has started lost actors again, elsewhere if need be; load them."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        new = [n for n in range(len(self._actors)) if not self._alive(n, deadline).loaded]
+        if new:
+            self._link(new, lambda *_: None)
+            self._store(new, self._lowered.constants({c for n in new for c in self._groups[n]}))
+
+    def _alive(self, number: int, deadline: float) -> Health:
+        """The health of an actor, once it is up; one that is dead for good is replaced."""
+        while True:
+            try:
+                found: Health = ray.get(self._actors[number].health.remote(), timeout=SETTLE_S)
+                return found
+            except ActorDiedError:
+                self._actors[number] = self._new(number)
+            except (ActorUnavailableError, GetTimeoutError):
+                time.sleep(POLL_S)
+            except RayError as error:
+                raise self._lost([error]) from None
+            if time.monotonic() > deadline:
+                name = actor_name(self._lowered, self._groups[number])
+                problem = f"{name} does not come up again; no host has room for it"
+                raise MachineError("ray", problem, "add a host, and go on with --resume")
 
     # --- end --------------------------------------------------------------------------------
     def close(self) -> None:
         """End the actors; also Ray, where we have started it."""
         actors, self._actors = self._actors, []
-        with _undisturbed():
+        with undisturbed():
             if ray.is_initialized():
                 for actor in actors:
                     ray.kill(actor)
+                if self._placed is not None:
+                    remove_placement_group(self._placed)
                 if self._ours:
                     ray.shutdown()
             if self._folder:
                 shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _hosts() -> list[Host]:
+    """The living nodes of the cluster, and what each can still give."""
+    free = ray._private.state.available_resources_per_node()
+    found = []
+    for node in ray.nodes():  # type: ignore[no-untyped-call]
+        if node["Alive"]:
+            left = free.get(node["NodeID"], {})
+            cpus = node["Resources"].get("CPU", 0)
+            found.append(Host(node["NodeName"], cpus, int(left.get("memory", 0))))
+    return found
 
 
 @contextmanager
@@ -242,29 +403,6 @@ def _loopback() -> Iterator[None]:
             del os.environ[name]
         else:
             os.environ[name] = before[0]
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Hold back Ctrl-C: in the middle of Ray's start or end it would crash or leave processes."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    pressed = []
-    before = signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if pressed:
-        raise KeyboardInterrupt
-
-
-def _knock(address: str) -> None:
-    """Raise OSError when nothing listens at `host:port`; Ray itself would try for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdecimal():
-        socket.create_connection((host, int(port)), timeout=KNOCK_TIMEOUT_S).close()
 
 
 def _our_code() -> dict[str, Any]:

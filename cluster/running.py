@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from cluster.checkpoint import Checkpointed, Survivor
 from cluster.display import Bars, Stopwatch, show_text
 from cluster.errors import BadValue, PromptTooLong
 from cluster.files import check_writable, write_whole
@@ -20,8 +21,10 @@ from cluster.record import Recorder
 from cluster.report import Host, build_report
 from cluster.sampling import Sampling
 from cluster.session import Session
+from cluster.shelf import Shelf
 from cluster.trace import trace
 
+CHECKPOINT_LAUNCHES = 16
 NEW_TOKENS = 64  # at most, where --max-new-tokens is not given
 
 
@@ -47,8 +50,11 @@ class Options:
     weights: str
     context: int
     machine: str
-    chips_per_actor: int | None
+    chips_per_actor: int | str | None
     address: str | None
+    checkpoint: Path | None
+    checkpoint_every: int
+    resume: bool
     trace: Path | None
     report: Path | None
     record: Path | None
@@ -64,8 +70,11 @@ class Options:
             value = getattr(self, option)
             if value is not None and self.machine != "ray":
                 raise BadValue(f"--{option.replace('_', '-')}", value, "needs --machine ray")
-        for option in ("trace", "report", "record"):
-            check_writable(f"--{option}", getattr(self, option), option == "record")
+        for option in ("trace", "report", "record", "checkpoint"):
+            folder = option in ("record", "checkpoint")
+            check_writable(f"--{option}", getattr(self, option), folder)
+        if self.resume and not self.checkpoint:
+            raise BadValue("--resume", "", "needs --checkpoint DIR, the folder to go on with")
         Sampling(self.temperature, self.top_p, self.seed)
         return self
 
@@ -149,9 +158,15 @@ def new_tokens(options: Options, prompt: int, context: int) -> int:
 
 
 def make_machine(options: Options) -> Machine:
-    """The machine that was asked for, not yet loaded."""
-    if options.machine == "local":
+    """The machine that was asked for, not yet loaded; with checkpoints where it can lose workers."""
+    if options.machine == "local" and not options.checkpoint:
         return LocalMachine()
+    machine = _ray_machine(options) if options.machine == "ray" else LocalMachine()
+    shelf = Shelf(options.checkpoint, options.resume)
+    return Checkpointed(machine, shelf, options.checkpoint_every)
+
+
+def _ray_machine(options: Options) -> Survivor:
     try:
         from cluster.ray_machine import RayMachine
     except ModuleNotFoundError as error:

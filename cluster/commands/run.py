@@ -7,11 +7,26 @@ from typing import Any
 
 import click
 
+from cluster.capacity import AUTO
 from cluster.display import Bars, show_table
 from cluster.files import write_whole
 from cluster.partition import CONTEXT_BLOCK
 from cluster.report import summary
-from cluster.running import NEW_TOKENS, Options, generate
+from cluster.running import CHECKPOINT_LAUNCHES, NEW_TOKENS, Options, generate
+
+
+
+class CountOrAuto(click.ParamType[int | str]):
+    """A number from 1 on, or `auto`."""
+
+    name = "count"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | str:
+        """Return the number, or `auto`."""
+        return AUTO if value == AUTO else click.IntRange(min=1).convert(value, param, ctx)
+
 
 _count = click.IntRange(min=1)
 _file = click.Path(path_type=Path)
@@ -39,8 +54,13 @@ _file = click.Path(path_type=Path)
 @click.option("--weights", default="fp16", show_default=True, help="Type of the weights: fp16.")
 @click.option("--context", type=_count, default=CONTEXT_BLOCK, show_default=True, metavar="TOKENS")
 @click.option("--machine", type=click.Choice(["local", "ray"]), default="local", show_default=True)
-@click.option("--chips-per-actor", type=_count, metavar="K", help="Chips in one Ray actor (1).")
+@click.option("--chips-per-actor", type=CountOrAuto(), metavar="K",
+              help="Chips in one Ray actor (1); auto: an actor per CPU, whole tensor groups.")  # fmt: skip
 @click.option("--address", help="A running Ray cluster (default: one of our own).")
+@click.option("--checkpoint", type=_file, metavar="DIR", help="Keep what a --resume needs.")
+@click.option("--checkpoint-every", type=_count, default=CHECKPOINT_LAUNCHES, show_default=True,
+              metavar="N", help="Launches between checkpoints.")  # fmt: skip
+@click.option("--resume", is_flag=True, help="Go on where the run of --checkpoint has ended.")
 @click.option("--trace", type=_file, metavar="FILE", help="Write a Perfetto trace of a decode.")
 @click.option("--report", type=_file, metavar="FILE", help="Write the JSON object to a file, too.")
 @click.option("--record", type=_file, metavar="DIR", help="Write all that a replay needs.")

@@ -1,0 +1,47 @@
+"""What a Ray of our own needs of its host: a folder, quiet, and nothing left behind."""
+
+import os
+import shutil
+import signal
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+KNOCK_TIMEOUT_S = 10.0
+FOLDERS = Path("/tmp")  # Ray keeps sockets there: their paths must be short
+PREFIX = "lpu-ray-"
+
+
+def new_folder() -> Path:
+    """Make a folder for Ray's sockets and logs; those of processes that were killed are removed."""
+    for left in FOLDERS.glob(f"{PREFIX}*-*"):
+        owner = left.name.removeprefix(PREFIX).partition("-")[0]
+        if owner.isdecimal() and not Path("/proc", owner).exists():
+            shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=FOLDERS))
+
+
+def knock(address: str) -> None:
+    """Raise OSError when nothing listens at `host:port`; Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=KNOCK_TIMEOUT_S).close()
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Hold back Ctrl-C: in the middle of Ray's start or end it would crash or leave processes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pressed = []
+    before = signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        raise KeyboardInterrupt

@@ -74,9 +74,9 @@ class Changes:
             plane[:] = 0
         self._known = {}
         for index, first, data in blocks:
-            plane = places.get((index, first))
-            if plane is None or plane.size != len(data):
+            if (index, first) not in places or places[index, first].size != len(data):
                 raise ChipError(f"a checkpoint's slice {index}, word {first} is not of this run")
+            plane = places[index, first]
             plane[:] = np.frombuffer(data, np.uint8).reshape(plane.shape)
             digest = hashlib.blake2b(data, digest_size=DIGEST_BYTES).digest()
             self._known[index, first] = digest

@@ -26,10 +26,9 @@ class Host:
 def actor_bytes(lowered: Loadable, group: Sequence[int]) -> int:
     """Memory of an actor with the chips of `group`, about."""
     transit = set(lowered.transit_chips)
-    sram = lowered.plan.sram_bytes_max * sum(chip not in transit for chip in group)
-    programs = sum(
-        len(launch.programs.get(chip, b"")) for launch in lowered.launches.values() for chip in group
-    )
+    sram = lowered.sram_bytes_max * sum(chip not in transit for chip in group)
+    launches = lowered.launches.values()
+    programs = sum(len(launch.programs.get(chip, b"")) for launch in launches for chip in group)
     return int(ACTOR_BYTES + SRAM_FACTOR * sram + PROGRAM_FACTOR * programs)
 
 

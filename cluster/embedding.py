@@ -142,6 +142,6 @@ def _report(
             "layers": list(plan.layers),
             "topology": topology,
             "spec": plan.spec.name,
-            "sram_bytes_max": max(stage.memory.used_bytes for stage in encoding.stages),
+            "sram_bytes_max": encoding.sram_bytes_max,
         },
     }

@@ -78,6 +78,10 @@ class Encoding:
         used = {chip for launch in self.launches.values() for chip in launch.programs}
         return tuple(sorted(used - set(self.chips)))
 
+    @property
+    def sram_bytes_max(self) -> int:
+        return max(stage.memory.used_bytes for stage in self.stages)
+
     def constants(
         self, wanted: Container[int] | None = None
     ) -> Iterator[tuple[int, Region, Array]]:

@@ -17,10 +17,6 @@ class HasSpec(Protocol):
     def spec(self) -> ChipSpec:
         """Return the chip generation."""
 
-    @property
-    def sram_bytes_max(self) -> int:
-        """Return the bytes of SRAM that the fullest chip uses."""
-
 
 class Loadable(Protocol):
     """A lowered decoder, or another lowered model: what machines load and run."""
@@ -44,6 +40,10 @@ class Loadable(Protocol):
     @property
     def chips(self) -> tuple[int, ...]:
         """Return the chips that hold a part of the model."""
+
+    @property
+    def sram_bytes_max(self) -> int:
+        """Return the bytes of SRAM that the fullest chip uses."""
 
     @property
     def transit_chips(self) -> tuple[int, ...]:

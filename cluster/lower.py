@@ -63,6 +63,10 @@ class Lowered:
         used = {chip for launch in self.launches.values() for chip in launch.programs}
         return tuple(sorted(used - set(self.chips)))
 
+    @property
+    def sram_bytes_max(self) -> int:
+        return self.plan.sram_bytes_max
+
     def constants(
         self, wanted: Container[int] | None = None
     ) -> Iterator[tuple[int, Region, Array]]:

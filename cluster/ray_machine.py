@@ -29,16 +29,15 @@ from ray.util.metrics import Counter
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from chip.board import Facts, Wiring
+from chip.board import Facts
 from chip.checkpoint import Block
-from chip.group import Batch, Packet, batches
 from chip.own_spec import identity
 from chip.wire import pack_value, unpack_value
 from cluster.capacity import AUTO, Host, actor_bytes, automatic_pack, check_fits
 from cluster.chip_host import ChipHost, Health, Wanted
 from cluster.errors import BadValue, MachineError, WorkerLost
+from cluster.exchange import Exchange, exchange
 from cluster.grouping import Constant, actor_name, bundled, chunks, grouped, pack_inputs
-from cluster.lines import needs
 from cluster.loadable import Loadable
 from cluster.machine import (
     LINKING,
@@ -46,7 +45,6 @@ from cluster.machine import (
     Inputs,
     Progress,
     Result,
-    check_cycles,
     counted_constants,
 )
 from cluster.shelf import checked_blocks
@@ -71,9 +69,7 @@ class RayMachine:
         self._placed: Any = None
         self._actors: list[Any] = []
         self._groups: list[list[int]] = []
-        self._wirings: dict[str, Wiring] = {}
-        self._batches: dict[str, tuple[Batch, ...]] = {}
-        self._packet_bytes: dict[str, dict[Packet, int]] = {}
+        self._exchange: Exchange | None = None
         self._lines_open = False
 
     @property
@@ -151,7 +147,7 @@ class RayMachine:
         """An actor; launches have a thread of their own, so that it answers meanwhile."""
         group = self._groups[number]
         name, spec = actor_name(self._lowered, group), identity(self._lowered.plan.spec)
-        remote = ray.remote(concurrency_groups={"launch": 1})(ChipHost)
+        remote = ray.remote(concurrency_groups={"launch": 1})(ChipHost)  # type: ignore[call-overload]
         place = PlacementGroupSchedulingStrategy(self._placed, self._bundle_of[number])
         actor = remote.options(
             name=name,
@@ -181,31 +177,10 @@ class RayMachine:
             for (name, chip, _), facts in zip(programs, self._get(call), strict=True):
                 known[name][chip] = facts
             progress(LINKING, done, len(calls))
-        if not self._wirings:
-            self._wire(known)
-        self._prepare(numbers)
-
-    def _wire(self, known: Mapping[str, Mapping[int, Facts]]) -> None:
-        lanes = self._lowered.plan.spec.lanes
-        self._wirings = check_cycles(self._lowered, known)
-        for name, wiring in self._wirings.items():
-            self._batches[name] = batches(wiring, self._group_of)
-            self._packet_bytes[name] = {
-                (chip, send.issue): len(send.cycles) * lanes
-                for chip, facts in known[name].items()
-                for send in facts.sends
-            }
-
-    def _prepare(self, numbers: Sequence[int]) -> None:
-        calls = []
-        for number in numbers:
-            mine = {}
-            for name, everyone in self._batches.items():
-                ours = [batch for batch in everyone if batch.group == number]
-                others = {at for batch in ours for at, _ in (*batch.inbox, *batch.outbox)}
-                mine[name] = ours, {at: everyone[at].group for at in others}
-            calls.append(self._actors[number].prepare.remote(mine))
-        self._get(calls)
+        if self._exchange is None:
+            self._exchange = exchange(self._lowered, known, self._group_of)
+        prepare = [(self._actors[n].prepare, self._exchange.of_group(n)) for n in numbers]
+        self._get([method.remote(batches) for method, batches in prepare])
 
     def _store(self, numbers: Iterable[int], constants: Iterable[Constant]) -> None:
         """Stream constants to some actors, a bounded number of bytes in flight."""
@@ -224,12 +199,13 @@ class RayMachine:
             flying += size
         self._get([call for call, _ in flight])
 
-    def _open_lines(self) -> None:
+    def _open_lines(self, wired: Exchange) -> None:
         """Make the channels between all actors that talk; they are new after every failure."""
         ask = ray.get_runtime_context  # a module of ours would be imported there
-        nodes = self._get([a.__ray_call__.remote(lambda _: ask().get_node_id()) for a in self._actors])
+        calls = [actor.__ray_call__.remote(lambda _: ask().get_node_id()) for actor in self._actors]
+        nodes = self._get(calls)
         wanted: dict[int, list[Wanted]] = {}
-        for (sender, receiver), need in needs(self._batches, self._packet_bytes).items():
+        for (sender, receiver), need in wired.lines.items():
             reader = self._actors[receiver], nodes[receiver]
             line = Wanted(receiver, *reader, need.slots, max(need.message_bytes, 2000))
             wanted.setdefault(sender, []).append(line)
@@ -246,15 +222,16 @@ class RayMachine:
     # --- run --------------------------------------------------------------------------------
     def launch(self, name: str, inputs: Inputs) -> Result:
         """Run one launch on every chip: a call per actor, which talk among themselves."""
+        wired = self._exchange
+        assert wired is not None, "load comes first"
         if not self._lines_open:
-            self._open_lines()
+            self._open_lines(wired)
         data: Any = pack_inputs(inputs)
         if len(data) > INLINE_BYTES:
             data = ray.put(data)
-        busy = sorted({batch.group for batch in self._batches[name]})
         calls = [
             self._actors[n].launch.options(concurrency_group="launch").remote(name, data)
-            for n in busy
+            for n in wired.busy(name)
         ]
         try:
             finished = ray.get(calls)
@@ -262,7 +239,7 @@ class RayMachine:
             self._abort(calls)
         outputs = {chip: found for one in finished for chip, found in one.outputs.items()}
         digests = {chip: found for one in finished for chip, found in one.digests.items()}
-        return Result(outputs, self._wirings[name].end_cycle, digests)
+        return Result(outputs, wired.wirings[name].end_cycle, digests)
 
     def _abort(self, calls: Sequence[Any]) -> None:
         """End a failed launch everywhere, and raise what it was that failed first."""
@@ -283,8 +260,8 @@ class RayMachine:
         raise self._lost([e for e in found if not isinstance(e, RayTaskError)] or found) from None
 
     def _lost(self, errors: Sequence[Exception]) -> MachineError:
-        gone = [e for e in errors if isinstance(e, RayActorError)]
-        text = str((gone or list(errors))[0]).strip().splitlines()
+        gone = [error for error in errors if isinstance(error, RayActorError)]
+        text = str(gone[0] if gone else errors[0]).strip().splitlines()
         names = f"{len(gone)} of {len(self._actors)} actors died: " if gone else ""
         return WorkerLost("ray", names + (text[0] if text else "lost"), "look into the Ray logs")
 
@@ -375,7 +352,7 @@ class RayMachine:
 
 def _hosts() -> list[Host]:
     """The living nodes of the cluster, and what each can still give."""
-    free = ray._private.state.available_resources_per_node()
+    free = ray._private.state.available_resources_per_node()  # type: ignore[no-untyped-call]
     found = []
     for node in ray.nodes():  # type: ignore[no-untyped-call]
         if node["Alive"]:

@@ -158,7 +158,7 @@ def new_tokens(options: Options, prompt: int, context: int) -> int:
 
 
 def make_machine(options: Options) -> Machine:
-    """The machine that was asked for, not yet loaded; with checkpoints where it can lose workers."""
+    """The machine that was asked for, not yet loaded; it keeps checkpoints if it can be lost."""
     if options.machine == "local" and not options.checkpoint:
         return LocalMachine()
     machine = _ray_machine(options) if options.machine == "ray" else LocalMachine()

@@ -15,7 +15,6 @@ from cluster.report import summary
 from cluster.running import CHECKPOINT_LAUNCHES, NEW_TOKENS, Options, generate
 
 
-
 class CountOrAuto(click.ParamType[int | str]):
     """A number from 1 on, or `auto`."""
 
@@ -55,7 +54,7 @@ _file = click.Path(path_type=Path)
 @click.option("--context", type=_count, default=CONTEXT_BLOCK, show_default=True, metavar="TOKENS")
 @click.option("--machine", type=click.Choice(["local", "ray"]), default="local", show_default=True)
 @click.option("--chips-per-actor", type=CountOrAuto(), metavar="K",
-              help="Chips in one Ray actor (1); auto: an actor per CPU, whole tensor groups.")  # fmt: skip
+              help="Chips in one Ray actor (1); auto: an actor per CPU.")  # fmt: skip
 @click.option("--address", help="A running Ray cluster (default: one of our own).")
 @click.option("--checkpoint", type=_file, metavar="DIR", help="Keep what a --resume needs.")
 @click.option("--checkpoint-every", type=_count, default=CHECKPOINT_LAUNCHES, show_default=True,

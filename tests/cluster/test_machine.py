@@ -1,14 +1,22 @@
 """The local machine on several plans, and the same launches cut into groups of chips."""
 
+import copy
+import queue
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
 
-from chip.errors import ChipError
-from chip.group import batches
+from chip.errors import ChipError, ProgramError
+from chip.group import Batch, batches
 from chip.numerics import backend
-from cluster.chip_host import ChipHost, replies
-from cluster.machine import Inputs, LocalMachine, Result, ScheduleMismatch, check_cycles
+from chip.wire import pack_value
+from cluster.chip_host import ChipHost, Wanted
+from cluster.exchange import exchange
+from cluster.grouping import actor_name, grouped, pack_inputs
+from cluster.lines import MESSAGE_BYTES, Need, needs, unpack_packets
+from cluster.machine import Inputs, LocalMachine, Result, ScheduleMismatch
 from tests.cluster.tiny import (
     local_outcome,
     lowered,
@@ -21,8 +29,27 @@ PLANS = [(1, 1, "node"), (2, 1, "node"), (1, 2, "ring:4"), (2, 2, "ring:4"), (4,
 THROUGH = (2, 1, "ring:6", ((0, 3),))  # chips 0 and 3 talk through others
 
 
+class QueueSlot:
+    """A slot in this process; Ray has them in shared memory."""
+
+    def __init__(self) -> None:
+        self.queue, self.closed = queue.Queue(1), False
+
+    def write(self, value, timeout=None) -> None:
+        self.queue.put(value, timeout=20)
+
+    def read(self, timeout=None):
+        while not self.closed:
+            with suppress(queue.Empty):
+                return self.queue.get(timeout=0.05)
+        raise ConnectionError("closed")
+
+    def close(self) -> None:
+        self.closed = True
+
+
 class HostMachine:
-    """Chip hosts called as Ray calls them, without Ray."""
+    """Chip hosts called as Ray calls them, but on threads."""
 
     name, actors = "hosts", 0
 
@@ -30,43 +57,42 @@ class HostMachine:
         self.pack = pack
 
     def load(self, plan, _progress) -> None:
-        chips = [*plan.chips, *plan.transit_chips]
-        self.group_of = {chip: n // self.pack for n, chip in enumerate(chips)}
-        self.members = [chips[n : n + self.pack] for n in range(0, len(chips), self.pack)]
-        self.hosts = [ChipHost(group, plan.plan.spec.name) for group in self.members]
+        self.members = grouped(plan, self.pack)
+        self.group_of = {chip: n for n, group in enumerate(self.members) for chip in group}
+        spec = plan.plan.spec.name
+        self.hosts = [ChipHost(actor_name(plan, group), group, spec) for group in self.members]
         known = {name: {} for name in plan.launches}
         for name, launch in plan.launches.items():
             for chip, data in launch.programs.items():
                 (known[name][chip],) = self.host(chip).load([(name, chip, data)])
-        self.wirings = check_cycles(plan, known)
-        self.batches = {name: batches(w, self.group_of) for name, w in self.wirings.items()}
+        self.exchange = exchange(plan, known, self.group_of)
         for number, host in enumerate(self.hosts):
-            mine = {n: [b for b in all_ if b.group == number] for n, all_ in self.batches.items()}
-            host.prepare(mine)
+            host.prepare(self.exchange.of_group(number))
         for constant in plan.constants():
             self.host(constant[0]).write([constant])
+        self.open_lines()
+
+    def open_lines(self) -> None:
+        for (sender, receiver), need in self.exchange.lines.items():
+            wanted = [Wanted(receiver, None, "", need.slots, need.message_bytes)]
+            line = self.hosts[sender].open_lines(lambda *_: QueueSlot(), None, wanted)
+            self.hosts[receiver].take_line(sender, copy.copy(line))
 
     def host(self, chip: int) -> ChipHost:
         return self.hosts[self.group_of[chip]]
 
     def launch(self, name: str, inputs: Inputs) -> Result:
-        flying, begun, outputs, digests = {}, set(), {}, {}
-        for batch in self.batches[name]:
-            mine = None if batch.group in begun else inputs
-            if mine is not None:
-                begun.add(batch.group)
-                mine = {c: inputs[c] for c in self.members[batch.group] if c in inputs}
-            bundles = [flying.pop((source, batch.index)) for source, _ in batch.inbox]
-            reply = self.hosts[batch.group].run(name, batch.index, mine, *bundles)
-            returned = reply if replies(batch) > 1 else [reply]
-            assert len(returned) == replies(batch)
-            for (target, _), bundle in zip(batch.outbox, returned, strict=False):
-                flying[batch.index, target] = bundle
-            if batch.last:
-                outputs |= returned[-1].outputs
-                digests |= returned[-1].digests
-        assert not flying
-        return Result(outputs, self.wirings[name].end_cycle, digests)
+        data, outputs, digests = pack_inputs(inputs), {}, {}
+        busy = self.exchange.busy(name)
+        with ThreadPoolExecutor(len(busy)) as pool:
+            calls = [pool.submit(self.hosts[number].launch, name, data) for number in busy]
+            if any(call.exception() for call in wait(calls, None, FIRST_EXCEPTION).done):
+                for host in self.hosts:
+                    host.close_lines()
+        for call in calls:
+            outputs |= call.result().outputs
+            digests |= call.result().digests
+        return Result(outputs, self.exchange.wirings[name].end_cycle, digests)
 
 
 @pytest.fixture
@@ -106,16 +132,41 @@ def test_executed_cycles_are_compared_with_the_schedule():
         LocalMachine().load(replace(plan, launches=launches), no_progress)
 
 
-def test_a_batch_that_failed_fails_the_rest_of_its_launch(keep_backend):
-    machine = HostMachine(4)
+def test_a_group_that_fails_lets_the_others_end_and_all_go_on_with_new_lines(keep_backend):
+    machine = HostMachine(1)
     plan = lowered(2, 2, "ring:4")
     machine.load(plan, no_progress)
-    (host,) = machine.hosts
     for _ in range(2):
         with pytest.raises(ChipError, match="does not fill"):
-            host.run("decode@320", 0, {0: {"x0": host._group.chips[0].accumulators[0]}})
-    with pytest.raises(ChipError, match="does not fill"):
-        host.run("decode@320", 0, None)
+            machine.launch(
+                "decode@320", {0: {"x0": machine.host(0)._group.chips[0].accumulators[0]}}
+            )
+        machine.open_lines()
+    assert outcome(plan, machine) == local_outcome(2, 2, "ring:4")
+
+
+@pytest.mark.parametrize(
+    "message", [b"\xc1", pack_value([1, 2]), pack_value(["a", 2, []]), pack_value([1, 2, [3]])]
+)
+def test_what_is_no_message_of_packets_is_refused(message):
+    with pytest.raises(ProgramError, match="corrupt|does not consist of packets"):
+        unpack_packets(message)
+
+
+def test_lines_have_the_slots_that_the_order_of_batches_needs():
+    def batch(index, group, inbox=(), outbox=()):
+        packets = ((0, 0),)
+        pairs = tuple((at, packets) for at in inbox), tuple((at, packets) for at in outbox)
+        return Batch(index, group, (), *pairs)
+
+    order = [
+        batch(0, 0, outbox=[3]),
+        batch(1, 0, outbox=[2, 3]),
+        batch(2, 1, [1]),
+        batch(3, 1, [0, 1]),
+    ]
+    found = needs({"a": order}, {"a": {(0, 0): 320}})
+    assert found == {(0, 1): Need(3, 320 + 2 * MESSAGE_BYTES)}
 
 
 def test_one_group_needs_one_batch_and_a_group_a_chip_sends_in_bundles():
@@ -123,8 +174,7 @@ def test_one_group_needs_one_batch_and_a_group_a_chip_sends_in_bundles():
     machine.load(lowered(2, 2, "ring:4"), no_progress)
     wiring = machine._wirings["decode@320"]
     (whole,) = batches(wiring, dict.fromkeys(range(4), 0))
-    assert whole.last and whole.calls == wiring.calls and not whole.inbox and not whole.outbox
+    assert whole.calls == wiring.calls and not whole.inbox and not whole.outbox
     cut = batches(wiring, {chip: chip for chip in range(4)})
     assert {call for batch in cut for call in batch.calls} == set(wiring.calls)
     assert all(source < batch.index for batch in cut for source, _ in batch.inbox)
-    assert sum(batch.last for batch in cut) == 4

@@ -13,6 +13,8 @@ EXAMPLES = {
     errors.UnknownName: ("topology", "tourus", ("ring", "torus")),
     errors.BadValue: ("--tp", 4, "must divide the 9 heads"),
     errors.MachineError: ("ray", "lost a worker", "start it again"),
+    errors.WorkerLost: ("ray", "2 of 4 actors died", "look into the logs"),
+    errors.CheckpointError: ("folder", "is damaged"),
 }
 
 

@@ -136,11 +136,10 @@ def test_a_group_that_fails_lets_the_others_end_and_all_go_on_with_new_lines(kee
     machine = HostMachine(1)
     plan = lowered(2, 2, "ring:4")
     machine.load(plan, no_progress)
+    wrong = {0: {"x0": next(plan.constants())[2]}}
     for _ in range(2):
         with pytest.raises(ChipError, match="does not fill"):
-            machine.launch(
-                "decode@320", {0: {"x0": machine.host(0)._group.chips[0].accumulators[0]}}
-            )
+            machine.launch("decode@320", wrong)
         machine.open_lines()
     assert outcome(plan, machine) == local_outcome(2, 2, "ring:4")
 
@@ -149,7 +148,7 @@ def test_a_group_that_fails_lets_the_others_end_and_all_go_on_with_new_lines(kee
     "message", [b"\xc1", pack_value([1, 2]), pack_value(["a", 2, []]), pack_value([1, 2, [3]])]
 )
 def test_what_is_no_message_of_packets_is_refused(message):
-    with pytest.raises(ProgramError, match="corrupt|does not consist of packets"):
+    with pytest.raises(ProgramError, match=r"corrupt|does not consist"):
         unpack_packets(message)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from chip.errors import ChipError, ProgramError
-from cluster.errors import BadValue, MachineError
+from cluster.errors import BadValue, WorkerLost
 from cluster.grouping import actor_name, chunks, grouped
 from cluster.ray_machine import RayMachine
 from tests.cluster.tiny import local_outcome, lowered, no_progress, outcome
@@ -63,7 +63,16 @@ def test_workers_are_lean(load):
     ask = actor.__ray_call__.remote
     found = machine._get(ask(lambda _: sorted(__import__("sys").modules)))
     assert "chip.core" in found
-    for heavy in ("numba", "networkx", "scipy", "topology", "gguf", "tokenizers", "cluster.lower"):
+    for heavy in (
+        "numba",
+        "networkx",
+        "scipy",
+        "topology",
+        "gguf",
+        "tokenizers",
+        "cluster.lower",
+        "cluster.ray_machine",
+    ):
         assert heavy not in found
     assert machine._get(ask(lambda _: __import__("os").environ["OMP_NUM_THREADS"])) == "1"
 
@@ -85,14 +94,17 @@ def test_a_corrupt_program_is_refused_by_the_actor(load):
         load(replace(plan, launches=launches))
 
 
-def test_a_dead_actor_is_one_clear_line(load):
+def test_a_dead_actor_is_one_clear_line_and_can_be_revived(load):
     import ray
 
     machine = load(lowered(*PLAN))
     ray.kill(machine._actors[2])
-    with pytest.raises(MachineError, match="machine ray: ") as caught:
+    with pytest.raises(WorkerLost, match="machine ray: ") as caught:
         outcome(lowered(*PLAN), machine)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and "1 of 4 actors died" in str(caught.value)
+    machine.revive()
+    machine.restore({})
+    assert outcome(lowered(*PLAN), machine) == local_outcome(*PLAN)
 
 
 def test_actors_are_named_after_their_chips():

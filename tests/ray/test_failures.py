@@ -1,0 +1,61 @@
+"""Killed actors, killed nodes, killed drivers: the same tokens, cycles and digest."""
+
+import os
+import signal
+
+import pytest
+
+from cluster.capacity import actor_bytes
+from cluster.checkpoint import Checkpointed
+from cluster.ray_machine import RayMachine, _loopback
+from cluster.sampling import Sampling
+from cluster.session import Session
+from cluster.shelf import Shelf
+from tests.cluster.tiny import NEW_TOKENS, PROMPT, Outcome, local_outcome, lowered, no_progress
+
+pytestmark = pytest.mark.ray
+PLAN = (2, 2, "ring:4")
+
+
+def node() -> dict[str, int]:
+    """A node with room for one tensor group."""
+    memory = int(2.5 * actor_bytes(lowered(*PLAN), [0]))
+    return {"num_cpus": 1, "memory": memory, "object_store_memory": 80 << 20}
+
+
+@pytest.fixture(scope="module")
+def nodes():
+    """Three nodes on loopback: the head, which has room for nothing, and one per tensor group."""
+    from ray.cluster_utils import Cluster
+
+    with _loopback():
+        cluster = Cluster()
+        cluster.add_node(**node() | {"memory": 1 << 20}, include_dashboard=False)
+        for _ in range(2):
+            cluster.add_node(**node())
+        yield cluster
+        cluster.shutdown()
+
+
+def test_killing_an_actor_then_a_node_changes_nothing(nodes):
+    plan = lowered(*PLAN)
+    bare = RayMachine(address=nodes.address)
+    machine = Checkpointed(bare, Shelf(None), every=3)
+    try:
+        machine.load(plan, no_progress)
+        session = Session(plan, machine)
+        tokens = []
+        for token in session.generate(PROMPT, NEW_TOKENS, Sampling(), frozenset()):
+            tokens.append(token)
+            if len(tokens) == 2:
+                os.kill(bare.health()[1].pid, signal.SIGKILL)
+            if len(tokens) == 4:
+                nodes.remove_node(sorted(nodes.worker_nodes, key=str)[0], allow_graceful=False)
+                nodes.add_node(**node())
+        cycles = tuple(session.decode_cycles)
+        digest = session.digest.hexdigest()
+        found = Outcome(tuple(tokens), session.prefill_cycles, cycles, digest)
+        assert found == local_outcome(*PLAN)
+        assert machine.failures >= 2 and machine.replayed >= 1
+    finally:
+        machine.close()

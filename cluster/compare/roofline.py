@@ -1,0 +1,107 @@
+"""Decode on GPUs and TPUs as a roofline: bytes over bandwidth, or operations over rate, and
+the all-reduces that tensor parallelism needs, two a layer."""
+
+from dataclasses import dataclass
+
+from cluster.compare.devices import ACHIEVED, Device, all_reduce_s
+from cluster.model.spec import ModelSpec
+
+KV_BYTES = 2  # fp16 keys and values
+ACTIVATION_BYTES = 2
+
+
+@dataclass(frozen=True)
+class Step:
+    """One decode step of `batch` users: its seconds by part, on `count` devices."""
+
+    device: Device
+    count: int
+    batch: int
+    memory_s: float
+    compute_s: float
+    collective_s: float
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of the step."""
+        return max(self.memory_s, self.compute_s) + self.collective_s
+
+    @property
+    def tokens_per_s_per_user(self) -> float:
+        """Tokens per second of each user."""
+        return 1 / self.seconds
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Tokens per second of all users."""
+        return self.batch / self.seconds
+
+    @property
+    def joules_per_token(self) -> float | None:
+        """Joules at the TDP of the devices alone; None where no TDP is published."""
+        if self.device.tdp_w is None:
+            return None
+        return self.device.tdp_w * self.count * self.seconds / self.batch
+
+    @property
+    def bound(self) -> str:
+        """What takes most of the step."""
+        parts = {"memory": self.memory_s, "compute": self.compute_s}
+        found = max(parts, key=lambda name: parts[name])
+        return "collectives" if self.collective_s > parts[found] else found
+
+
+def weights_read(model: ModelSpec, batch: int) -> float:
+    """Weights that a step of `batch` users reads: of experts, those that any of them chose."""
+    total = model.parameters() - model.vocab * model.hidden * (not model.tied_head)
+    if model.experts is None:
+        return float(total)
+    experts = model.experts
+    mixed = model.layers - experts.dense_layers
+    each = 3 * model.hidden * experts.ffn * mixed
+    missed = (1 - experts.chosen / experts.count) ** batch
+    return total - each * experts.count * missed
+
+
+def kv_bytes_per_token(model: ModelSpec) -> int:
+    """Bytes of keys and values that a token of context keeps."""
+    width = 2 * model.kv_rows
+    if model.latent:
+        width = model.latent.kv_rank + model.latent.rope_dim
+    return model.layers * width * KV_BYTES
+
+
+def needed_bytes(model: ModelSpec, weight_bytes: float, batch: int, context: int) -> float:
+    """Memory that weights and caches take."""
+    return model.parameters() * weight_bytes + batch * context * kv_bytes_per_token(model)
+
+
+def decode_step(
+    model: ModelSpec,
+    device: Device,
+    count: int,
+    batch: int,
+    context: int,
+    weight_bytes: float = 1,
+    achieved: bool = False,
+) -> Step | None:
+    """A step on `count` devices, tensor parallel; None where the model does not fit.
+
+    `achieved` takes the share of bandwidth that decoders reach and collectives called eagerly.
+    """
+    if needed_bytes(model, weight_bytes, batch, context) > count * device.memory_bytes:
+        return None
+    share = ACHIEVED if achieved else 1.0
+    moved = weights_read(model, batch) * weight_bytes
+    moved += batch * context * kv_bytes_per_token(model)
+    products = weights_read(model, 1) + 2 * model.layers * model.q_rows * context
+    rate = device.ops8_per_s if weight_bytes <= 1 else device.ops16_per_s
+    size = batch * model.hidden * ACTIVATION_BYTES
+    return Step(
+        device,
+        count,
+        batch,
+        moved / (count * device.bytes_per_s * share),
+        2 * products * batch / (count * rate),
+        2 * model.layers * all_reduce_s(device, count, size, achieved),
+    )

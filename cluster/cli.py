@@ -19,6 +19,11 @@ COMMANDS = {
     "fetch": ("cluster.commands.fetch", "fetch_command", "Download a model into the cache."),
     "spec": ("cluster.commands.spec", "spec_command", "Print a chip: rates, fields, sources."),
     "embed": ("cluster.commands.embed", "embed_command", "Embed sentences with an encoder."),
+    "validate": (
+        "cluster.commands.validate",
+        "validate_command",
+        "Compare with published numbers.",
+    ),
     "energy": ("cluster.commands.energy", "energy_command", "Print energies and their fit."),
     "topology": (
         "cluster.commands.topology_commands",

@@ -21,6 +21,7 @@ LABELS = {
     "weights": "loading weights",
     "prefill": "reading the prompt",
     "decode": "generating",
+    "validate": "computing rows",
 }
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from chip.kernels.encoder import EncoderStage
 from chip.kernels.shape import Blocks, halves
 from chip.program import Region
+from chip.spec import EAST, WEST
 from cluster.images import Array, columns, lay
 from cluster.model.bert import EncoderWeights
 from cluster.model.spec import F32
@@ -82,8 +83,9 @@ def _biases(stage: EncoderStage, layer: dict[str, F32]) -> tuple[list[F32], list
         (layer["output.dense.bias"], shape.hidden),
     )
     found: tuple[list[F32], list[F32]] = ([], [])
-    for side, name in enumerate(("query", "key")):
-        found[side].append(lay(layer[f"attention.self.{name}.bias"], heads, lanes))
+    for name in ("query", "key"):
+        found[WEST].append(lay(layer[f"attention.self.{name}.bias"], heads, lanes))
+    for side in (EAST, WEST):
         for vector, cut in shared:
             part = halves(cut.count)[side]
             found[side].append(lay(vector, cut, lanes)[part.start : part.stop])

@@ -11,7 +11,7 @@ from functools import partial
 
 from chip.kernels import attention, layernorm
 from chip.kernels.encoder_shape import EncoderShape, encoder_matrices
-from chip.kernels.gelu import gelu, gelu_exponent
+from chip.kernels.gelu import gelu
 from chip.kernels.matmul import Pass, matmul
 from chip.kernels.memory import Memory
 from chip.kernels.pointwise import both_sides
@@ -73,7 +73,7 @@ class EncoderStage:
             rows(f"y{side}", (side, 1, 0), hidden, "f32")
             rows(f"h{side}", (side, 2, 1), shape.ffn.count * shape.tokens, "f16")
             rows(f"g{side}", (side, 1, 1), len(part) * shape.tokens, "f32")
-            rows(f"e{side}", (side, 0, 1), len(part) * shape.tokens, "f32")
+            rows(f"again{side}", (side, 0, 1), len(part) * shape.tokens, "f32")
 
     def _attention(self) -> None:
         shape, rows, heads = self.shape, self.memory.rows, self.shape.heads
@@ -234,7 +234,7 @@ class EncoderStage:
 
     def _attend(self, plan: Schedule, tokens: int) -> None:
         memory, heads = self.memory, self.shape.heads
-        self._project(plan, "q", "xn0", "q", tokens)
+        self._project(plan, "q", "xn1", "q", tokens)
         self._columns(plan, "k", "xn1", "K", tokens)
         self._columns(plan, "v", "xn0", "V", tokens)
         self._select_heads(plan, tokens)
@@ -289,21 +289,21 @@ class EncoderStage:
         for side, part in zip(SIDES, halves(self.shape.ffn.count), strict=True):
             self._expand(plan, side, tokens)
             for block in range(len(part)):
-                g, e = memory[f"g{side}"], memory[f"e{side}"]
+                copies = (memory[f"g{side}"], memory[f"again{side}"])
                 out = (memory["h0"], memory["h1"])
-                gelu(plan, ME, g, e, block * tokens, tokens, out, (first + block) * tokens)
+                gelu(plan, ME, copies, block * tokens, tokens, out, (first + block) * tokens)
             first += len(part)
         for side in SIDES:
             self._project(plan, f"down{side}", f"h{side}", f"y{side}", tokens)
         self._norm(plan, 1, tokens, self._sums(tokens))
 
     def _expand(self, plan: Schedule, side: int, tokens: int) -> None:
-        """The up projection and the exponents of its GELU."""
+        """The up projection, twice, as GELU reads it at two times."""
         memory = self.memory
 
         def store(chain: Chain, flow: Flow, first: int) -> None:
-            chain.write(flow, Rows(memory[f"g{side}"], first, (tokens, 1)))
-            chain.write(gelu_exponent(chain, flow), Rows(memory[f"e{side}"], first, (tokens, 1)))
+            for name in (f"g{side}", f"again{side}"):
+                chain.write(flow, Rows(memory[name], first, (tokens, 1)))
 
         self._multiply(plan, f"up{side}", f"xn{side}", tokens, store)
 

@@ -33,8 +33,8 @@ class EncoderShape:
         """First row of each bias in a layer's part of the side's table, and the rows in "end"."""
         rows, found, at = self.heads.rows, {}, 0
         hidden, ffn = halves(self.hidden.count)[side], halves(self.ffn.count)[side]
-        name = "q" if side == EAST else "k"
-        sizes = {name: rows, "o": len(hidden), "up": len(ffn), "down": len(hidden)}
+        sizes = {} if side == EAST else {"q": rows, "k": rows}
+        sizes |= {"o": len(hidden), "up": len(ffn), "down": len(hidden)}
         for key, size in sizes.items():
             found[key] = at
             at += size
@@ -49,7 +49,7 @@ def encoder_matrices(shape: EncoderShape, depth: int) -> list[Matrix]:
     words = heads.row_lanes // COLUMN_PAIRS
     found = [
         Matrix(name, side, hidden.count, rows, words)
-        for name, side in (("q", EAST), ("k", WEST), ("v", EAST))
+        for name, side in (("q", WEST), ("k", WEST), ("v", EAST))
     ]
     sizes = (("o", heads.packs, hidden), ("up", hidden.count, shape.ffn))
     for name, inputs, out in (*sizes, ("down", shape.ffn.count, hidden)):

@@ -5,9 +5,9 @@ import pytest
 from scipy.special import erf
 
 from chip.kernels import layernorm
-from chip.kernels.gelu import gelu, gelu_exponent
+from chip.kernels.gelu import gelu
 from chip.kernels.shape import blocks
-from chip.schedule import Chain, Rows, run
+from chip.schedule import Rows
 from chip.spec import EAST, WEST
 from tests.chip.kernel_rig import KernelRig, normal
 from tests.chip.test_kernels import HALF_ULP, SIDES, by_block, from_blocks
@@ -56,13 +56,9 @@ def test_layer_norm_of_a_residual_sum(tokens, total, added):
 def test_gelu(count):
     rig = KernelRig()
     x = 3 * normal(count, 320)
-    values, exponents = rig.rows("x", (EAST, 1, 1), x), rig.room("e", (EAST, 0, 1), count)
-    chain = Chain(rig.spec, "exponent")
-    value = chain.vxm("copy", Rows(values), loops=run(count))
-    chain.write(gelu_exponent(chain, value), Rows(exponents))
-    rig.plan.place(chain)
+    copies = rig.rows("x", (EAST, 1, 1), x), rig.rows("again", (EAST, 0, 1), x)
     out = tuple(rig.room(f"h{s}", (s, 2, 1), count + 8, "f16") for s in SIDES)
-    gelu(rig.plan, 0, values, exponents, 0, count, out, 8)
+    gelu(rig.plan, 0, copies, 0, count, out, 8)
     rig.run()
     inner = np.sqrt(2 / np.pi) * (x.astype(np.float64) + 0.044715 * x.astype(np.float64) ** 3)
     for buffer in out:

@@ -1,0 +1,91 @@
+"""Rows of matrix products and of encoders: schedules of the kernels that run."""
+
+from collections.abc import Iterator
+
+from chip.kernels.gemm import Gemm
+from chip.schedule import Schedule
+from chip.spec import GROQCHIP1
+from cluster.encoding import EncoderPlan, lower_encoder
+from cluster.model.bert import EncoderSpec, RandomEncoder, encoder_spec
+from cluster.planning import default_topology
+from cluster.validate.row import Row, at_least, missed, within
+from topology import parse
+
+ISCA22 = "Abts et al., ISCA 2022"
+TOKENS = 128
+FP16_PRODUCTS = 102_400  # per cycle: two pairs of planes, K = 160 each
+
+
+def matmul_rows() -> Iterator[Row]:
+    """V26: useful products of [2304 x 4096] . [4096 x N] over those of a chip that never waits."""
+    for n in (1376, 1920, 2432, 2944, 3500):
+        gemm = Gemm(GROQCHIP1, 2304, 4096, n)
+        share = gemm.useful_products / (FP16_PRODUCTS * gemm.plan.end_cycle)
+        what = f"utilisation of [2304 x 4096] . [4096 x {n}], fp16"
+        yield at_least("V26", what, 0.8, share, f"{ISCA22}, figure 13", "1 chip, operands in SRAM")
+
+
+def encoder_rows() -> Iterator[Row]:
+    """V12, V31: latency of BERT; V32: throughput as encoders and chips grow together."""
+    yield _bert("V12", "bert-base", 2, 130e-6, 25, "Answer Fast, arXiv 2206.11062")
+    yield _bert("V31", "bert-large", 6, 1225e-6, 20, f"{ISCA22}, figure 17")
+    yield from _scaling()
+
+
+def _bert(ident: str, name: str, chips: int, published: float, percent: float, source: str) -> Row:
+    model = encoder_spec(name)
+    plan = _plan(model, chips)
+    cycles, schedules = _latency(plan), [plan.stage(n).schedule(TOKENS) for n in (0, 1)]
+    clock, spec = plan.spec.clock_hz, plan.spec
+    seconds = cycles / clock + 2 * spec.host_latency_s
+    where = f"{chips} chips in fp16, {TOKENS} tokens, with two host transfers of 10 us"
+    row = within(ident, f"{name}, one sequence, s", published, seconds, percent, source, where)
+    reason = (
+        f"ours is all fp16, a quarter of the int8 rate, and so needs {chips} chips, one after the "
+        f"other; of {schedules[1].end_cycle:,} cycles of a stage {phases(schedules[1])}"
+    )
+    return missed(row, reason)
+
+
+def _plan(model: EncoderSpec, chips: int) -> EncoderPlan:
+    cut = [model.layers * n // chips for n in range(chips + 1)]
+    layers = tuple(b - a for a, b in zip(cut, cut[1:], strict=False))
+    return EncoderPlan(model, GROQCHIP1, layers, (TOKENS,))
+
+
+def _latency(plan: EncoderPlan) -> int:
+    chips = len(plan.layers)
+    graph = parse(default_topology(chips))
+    nodes = sorted(graph.nodes)[:chips]
+    encoding = lower_encoder(plan, nodes, graph, RandomEncoder(plan.model))
+    (launch,) = encoding.launches.values()
+    return max(launch.end_cycles.values())
+
+
+def phases(plan: Schedule) -> str:
+    """Cycles by kind of chain, each from its start to the start of the next kind."""
+    events = sorted((start, label) for label, start, _ in plan.events)
+    ends = [start for start, _ in events[1:]] + [plan.end_cycle]
+    spent: dict[str, int] = {}
+    for (start, label), end in zip(events, ends, strict=True):
+        kind = label.split(":")[0].split()[0]
+        spent[kind] = spent.get(kind, 0) + end - start
+    order = sorted(spent.items(), key=lambda item: -item[1])
+    return ", ".join(f"{kind} {100 * cycles / plan.end_cycle:.0f} %" for kind, cycles in order[:4])
+
+
+def _scaling() -> Iterator[Row]:
+    base = encoder_spec("bert-base")
+    rates = {}
+    for chips in (1, 4, 8, 16):
+        layers = 6 * chips
+        model = EncoderSpec(f"{layers} encoders", layers, base.hidden, base.heads, base.ffn,
+                            base.vocab, base.eps, base.tokens_max)  # fmt: skip
+        plan = _plan(model, chips)
+        busy = max(plan.stage(n).schedule(TOKENS).end_cycle for n in {0, chips // 2, chips - 1})
+        rates[chips] = layers / busy
+    for chips, rate in rates.items():
+        what = f"encoders per second on {chips} chips, over {chips} x one chip"
+        where = f"{6 * chips} encoders of BERT-base, 6 a chip, sequences in a pipeline"
+        found = rate / (chips * rates[1])
+        yield within("V32", what, 1.0, found, 5, f"{ISCA22}, figure 18", where)

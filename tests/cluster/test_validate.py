@@ -1,0 +1,59 @@
+"""The validation table: its rules, its commands, and the rows that are quick."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from cluster.cli import main
+from cluster.errors import BadValue
+from cluster.validate import table
+from cluster.validate.models import phases
+from cluster.validate.row import Family, at_least, missed, skipped, within
+from chip.kernels.gemm import Gemm
+from chip.spec import GROQCHIP1
+
+ROW = within("V98", "a thing", 100.0, 90.0, 5, "a paper", "one chip")
+
+
+def test_a_row_holds_fails_is_reported_or_is_not_attempted():
+    assert (ROW.status, ROW.error) == ("fails", pytest.approx(-0.1))
+    assert replace(ROW, emulated=97.0, ok=True).status == "holds"
+    assert missed(ROW, "slow").status == "reported" and missed(ROW, "slow").reason == "slow"
+    good = within("V98", "a thing", 100.0, 99.0, 5, "a paper", "one chip")
+    assert missed(good, "slow") is good
+    assert at_least("V98", "a bound", 0.8, 0.9, "a paper", "one chip").status == "holds"
+    assert at_least("V98", "a bound", 0.8, 0.7, "a paper", "one chip").status == "fails"
+    assert skipped("V98", "a thing", 1.0, "a paper", "no").status == "not attempted"
+    assert ROW.command == "lpu validate --only V98"
+
+
+def test_every_id_of_the_table_is_computed_or_listed():
+    ids = table.known_ids()
+    absent = {11, 22, 24, 27, 38}  # the table has no such rows
+    assert ids == tuple(f"V{n:02d}" for n in range(1, 40) if n not in absent)
+    with pytest.raises(BadValue, match="V77"):
+        list(table.rows(["V77"]))
+
+
+def test_the_rack_and_a_skipped_row(capsys):
+    assert main(["validate", "--only", "V39,V36", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["counts"] == {"holds": 4, "fails": 0, "reported": 0, "not attempted": 1}
+    for row in report["rows"]:
+        assert row["source"] and row["published"] and row["command"].startswith("lpu validate")
+        assert row["ok"] in (True, None) and "error" in row
+
+
+def test_a_row_that_claims_and_fails_makes_the_command_fail(monkeypatch, capsys):
+    monkeypatch.setattr(table, "FAMILIES", (Family(("V98",), lambda: [ROW]),))
+    assert main(["validate", "--only", "v98"]) == 1
+    assert "FAILS" in capsys.readouterr().out
+    silent = [missed(ROW, "too slow by design")]
+    monkeypatch.setattr(table, "FAMILIES", (Family(("V98",), lambda: silent),))
+    assert main(["validate", "--only", "V98"]) == 0
+    assert "V98: too slow by design" in capsys.readouterr().out
+
+
+def test_phases_account_for_all_cycles():
+    assert phases(Gemm(GROQCHIP1, 8, 320, 320).plan) == "matmul 100 %"

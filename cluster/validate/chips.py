@@ -47,7 +47,7 @@ REASONS = {
 def rack_rows() -> Iterator[Row]:
     """V39: what 256 chips of the lp30 spec on the lpx topology add up to."""
     graph = parse("lpx:256")
-    chips, where = graph.number_of_nodes(), "256 x lp30 on lpx:256"
+    chips, where = int(graph.number_of_nodes()), "256 x lp30 on lpx:256"
     by_name = {rate.name: rate for rate in rates(LP30)}
 
     def total(name: str) -> float:

@@ -1,6 +1,7 @@
 """Rows of matrix products and of encoders: schedules of the kernels that run."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 from chip.kernels.gemm import Gemm
 from chip.schedule import Schedule
@@ -49,7 +50,7 @@ def _bert(ident: str, name: str, chips: int, published: float, percent: float, s
 
 def _plan(model: EncoderSpec, chips: int) -> EncoderPlan:
     cut = [model.layers * n // chips for n in range(chips + 1)]
-    layers = tuple(b - a for a, b in zip(cut, cut[1:], strict=False))
+    layers = tuple(b - a for a, b in pairwise(cut))
     return EncoderPlan(model, GROQCHIP1, layers, (TOKENS,))
 
 
@@ -71,7 +72,8 @@ def phases(plan: Schedule) -> str:
         kind = label.split(":")[0].split()[0]
         spent[kind] = spent.get(kind, 0) + end - start
     order = sorted(spent.items(), key=lambda item: -item[1])
-    return ", ".join(f"{kind} {100 * cycles / plan.end_cycle:.0f} %" for kind, cycles in order[:4])
+    whole = sum(spent.values())
+    return ", ".join(f"{kind} {100 * cycles / whole:.0f} %" for kind, cycles in order[:4])
 
 
 def _scaling() -> Iterator[Row]:

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 
+from chip.kernels.gemm import Gemm
+from chip.spec import GROQCHIP1
 from cluster.cli import main
 from cluster.errors import BadValue
 from cluster.validate import table
 from cluster.validate.models import phases
 from cluster.validate.row import Family, at_least, missed, skipped, within
-from chip.kernels.gemm import Gemm
-from chip.spec import GROQCHIP1
 
 ROW = within("V98", "a thing", 100.0, 90.0, 5, "a paper", "one chip")
 

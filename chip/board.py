@@ -10,7 +10,7 @@ from fractions import Fraction
 from math import ceil
 
 from chip.errors import HazardError, NothingArrives, PortBusy
-from chip.linker import Linked, Transfer
+from chip.linker import Linked, Startup, Transfer
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,10 @@ class Cable:
     other_port: int
     latency_cycles: int
     cycles_per_vector: Fraction
+    hac_latency_cycles: int = 217  # [ISCA22, Table 2] from counter to counter, what notices take
+
+
+Ends = dict[tuple[int, int], tuple[int, int, Cable]]  # (chip, port) -> chip, port, cable
 
 
 @dataclass(frozen=True)
@@ -36,11 +40,26 @@ class Call:
 
 
 @dataclass(frozen=True)
+class Crossing:
+    """A run of vectors from chip to chip, by the launch cycles of its Sends and its Receives."""
+
+    sender: int
+    receiver: int
+    sent_cycles: tuple[int, ...]
+    received_cycles: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Wiring:
-    """Segment calls of one launch, in an order in which every packet exists when it is needed."""
+    """Segment calls of one launch, in an order in which every packet exists when it is needed.
+
+    `crossings` are all vectors on cables, `aligned_cycles` the ends of each chip's deskews.
+    """
 
     calls: tuple[Call, ...]
     end_cycle: int
+    crossings: tuple[Crossing, ...]
+    aligned_cycles: dict[int, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -52,20 +71,26 @@ class Facts:
     segments: int
     sends: tuple[Transfer, ...]
     receives: tuple[Transfer, ...]
+    startup: Startup
+    aligned_cycles: tuple[int, ...]  # of the launch: the ends of its deskews
 
 
 def facts(linked: Linked) -> Facts:
     """The facts of a linked program."""
     start, end = linked.program.start_cycle, linked.end_cycle
-    return Facts(start, end, len(linked.segments), linked.sends, linked.receives)
+    deskews = (start + cycle + stall for cycle, stall in linked.deskews)
+    aligned = (linked.startup.aligned_cycle, *deskews)
+    segments, transfers = len(linked.segments), (linked.sends, linked.receives)
+    return Facts(start, end, segments, *transfers, linked.startup, aligned)
 
 
 def wire(linked: Mapping[int, Facts], cables: tuple[Cable, ...]) -> Wiring:
     """Match all sends to receives; raises PortBusy, NothingArrives or PacketLost (a hazard)."""
-    ends = {}
+    ends: Ends = {}
     for cable in cables:
         ends[cable.chip, cable.port] = (cable.other_chip, cable.other_port, cable)
         ends[cable.other_chip, cable.other_port] = (cable.chip, cable.port, cable)
+    _check_starts(linked, ends)
     arriving: dict[tuple[int, int, int], tuple[int, Transfer, tuple[int, ...]]] = {}
     for chip, program in linked.items():
         _check_ports(chip, program, ends)
@@ -79,13 +104,39 @@ def wire(linked: Mapping[int, Facts], cables: tuple[Cable, ...]) -> Wiring:
     for chip, send, _ in arriving.values():
         raise _hazard(PacketLost, chip, send, "c2c.s", "the other end does not receive it then")
     end = max((program.end_cycle for program in linked.values()), default=0)
-    return Wiring(_order(linked, feeds), end)
+    crossings = tuple(
+        Crossing(feeds[chip, one.issue][0], chip, feeds[chip, one.issue][1].cycles, one.cycles)
+        for chip, program in linked.items()
+        for one in program.receives
+    )
+    aligned = {chip: program.aligned_cycles for chip, program in linked.items()}
+    return Wiring(_order(linked, feeds), end, crossings, aligned)
 
 
 class PacketLost(HazardError):
     """A Send whose vectors nobody receives in the cycle they arrive."""
 
     rule = "Send that nobody receives"
+
+
+def _check_starts(linked: Mapping[int, Facts], ends: Ends) -> None:
+    """Every start that a chip waits for is sent to it, and arrives in the cycle it names."""
+    sent: dict[tuple[int, int], int] = {}
+    for chip, program in linked.items():
+        for port, cycle in program.startup.transmits:
+            if (chip, port) not in ends:
+                detail = "no cable on this port"
+                raise PacketLost(chip, "icu", cycle, f"c2c.transmit port {port}", detail)
+            peer, other, cable = ends[chip, port]
+            sent[peer, other] = cycle + cable.hac_latency_cycles
+    for chip, program in linked.items():
+        for port, cycle in program.startup.awaits:
+            if sent.pop((chip, port), None) != cycle:
+                detail = "no start comes then"
+                raise NothingArrives(chip, "icu", cycle, f"c2c.await port {port}", detail)
+    for (chip, port), cycle in sent.items():
+        detail = "the chip does not await a start at this port"
+        raise PacketLost(chip, "icu", cycle, f"c2c.transmit port {port}", detail)
 
 
 def _match(
@@ -107,9 +158,7 @@ def _match(
     return feeds
 
 
-def _check_ports(
-    chip: int, program: Facts, ends: Mapping[tuple[int, int], tuple[int, int, Cable]]
-) -> None:
+def _check_ports(chip: int, program: Facts, ends: Ends) -> None:
     """Vectors of one port leave no closer than its cable's rate, counted from each run's start."""
     by_port: dict[int, list[Transfer]] = {}
     for send in program.sends:

@@ -142,6 +142,22 @@ class OrderError(HazardError):
     """Iterations of two instructions depend on each other both ways."""
 
 
+class OutOfStep(HazardError):
+    """Start sequence out of step with the epochs or with its program."""
+
+
+class DeskewMismatch(HazardError):
+    """Runtime deskew that not every queue holds in the same cycle."""
+
+
+class DeskewOverlap(HazardError):
+    """Instruction or value under way in a Runtime deskew."""
+
+
+class DeskewOverdue(HazardError):
+    """Instruction longer after the last deskew than the clocks allow."""
+
+
 class ProgramsTooLarge(ChipError):
     """The chip's programs, which live in SRAM, do not fit beside its data."""
 

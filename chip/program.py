@@ -1,8 +1,8 @@
 """A program: what each instruction queue of one chip holds, and the names of its memory regions.
 
 Time is not written down in a program. A queue issues its instructions one after another, a
-repeated instruction occupies its queue from its first to its last issue, and `icu.nop N` waits;
-so issue cycles follow from the instructions alone (`issue_cycles`).
+repeated instruction occupies its queue from its first to its last issue, `icu.nop N` waits, and
+`icu.runtime_deskew t` stalls; so issue cycles follow from the instructions alone (`issue_cycles`).
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,6 +12,7 @@ from chip.errors import ProgramError
 from chip.isa import FORMATS, WIDTHS, lookup
 
 ONCE = (1, 1, 0)
+WAITS = ("icu.nop", "icu.runtime_deskew")  # their first operand says for how many cycles
 COLUMN_PAIRS = 8  # fp16 columns a 16-slice group delivers per cycle
 WEIGHT_SLICES = 2 * COLUMN_PAIRS
 
@@ -35,6 +36,11 @@ class Instruction:
         """Cycles from the first issue to the last."""
         (n, outer, _), (m, inner, _) = self.loops
         return (n - 1) * outer + (m - 1) * inner
+
+    @property
+    def queue_cycles(self) -> int:
+        """Cycles for which it holds its queue."""
+        return self.args[0] if self.op in WAITS else self.span_cycles + 1
 
     @property
     def count(self) -> int:
@@ -94,7 +100,12 @@ def word_columns(dtype: str) -> int:
 
 @dataclass(frozen=True)
 class Program:
-    """What one chip does in one launch; starts at `start_cycle` of the cluster's time axis."""
+    """What one chip does in one launch; starts at `start_cycle` of the cluster's time axis.
+
+    Until then the queues are parked (Sync), and the `startup` sequence runs from cycle 0 of the
+    launch on: it aligns the chip, hears and passes on the start, and releases the queues (Notify).
+    No instruction issues more than `deskew_interval_cycles` after the last deskew; 0 is no limit.
+    """
 
     chip: int
     spec: str
@@ -104,13 +115,23 @@ class Program:
     inputs: dict[str, Region] = field(default_factory=dict)
     outputs: dict[str, Region] = field(default_factory=dict)
     constants: tuple[Region, ...] = ()
+    startup: tuple[Instruction, ...] = ()
+    deskew_interval_cycles: int = 0
 
     def instructions(self) -> Iterator[tuple[str, int, Instruction]]:
-        """(queue, issue cycle relative to the start, instruction), without the NOPs."""
+        """(queue, issue cycle relative to the start, instruction), without those that wait."""
         for queue, instructions in self.queues.items():
             for cycle, instruction in issue_cycles(instructions):
-                if instruction.op != "icu.nop":
+                if instruction.op not in WAITS:
                     yield queue, cycle, instruction
+
+    def deskews(self, queue: str) -> tuple[tuple[int, int], ...]:
+        """(cycle relative to the start, stall) of a queue's Runtime deskews, in order."""
+        return tuple(
+            (cycle, instruction.args[0])
+            for cycle, instruction in issue_cycles(self.queues[queue])
+            if instruction.op == "icu.runtime_deskew"
+        )
 
 
 def issue_cycles(queue: Iterable[Instruction]) -> Iterator[tuple[int, Instruction]]:
@@ -118,10 +139,7 @@ def issue_cycles(queue: Iterable[Instruction]) -> Iterator[tuple[int, Instructio
     cycle = 0
     for instruction in queue:
         yield cycle, instruction
-        if instruction.op == "icu.nop":
-            cycle += instruction.args[0]
-        else:
-            cycle += instruction.span_cycles + 1
+        cycle += instruction.queue_cycles
 
 
 def fill_queue(placed: list[tuple[int, Instruction]], name: str) -> tuple[Instruction, ...]:
@@ -134,5 +152,5 @@ def fill_queue(placed: list[tuple[int, Instruction]], name: str) -> tuple[Instru
         if cycle > free:
             filled.append(Instruction("icu.nop", (cycle - free,)))
         filled.append(instruction)
-        free = cycle + instruction.span_cycles + 1
+        free = cycle + instruction.queue_cycles
     return tuple(filled)

@@ -21,7 +21,7 @@ from chip.own_spec import chip_of
 from chip.program import Region
 from chip.wire import pack_value, unpack_values
 
-VERSION = 1
+VERSION = 2
 Vectors = Mapping[int, Mapping[str, Array]]  # chip -> name -> vectors
 
 
@@ -68,7 +68,7 @@ class Writer:
     """Writes a recording into an existing folder."""
 
     def __init__(self, folder: Path, board: Board) -> None:
-        cables = [[*astuple(c)[:5], *c.cycles_per_vector.as_integer_ratio()] for c in board.cables]
+        cables = [_fields(cable) for cable in board.cables]
         body = {
             "version": VERSION,
             "spec": board.spec,
@@ -104,7 +104,7 @@ def read_board(folder: Path) -> Board:
         raise ProgramError(f"not a recording of version {VERSION}", str(folder))
     (body,) = bodies
     chip_of(body["spec"])
-    cables = [Cable(a, i, b, j, n, Fraction(p, q)) for a, i, b, j, n, p, q in body["cables"]]
+    cables = [Cable(a, i, b, j, n, Fraction(p, q), h) for a, i, b, j, n, p, q, h in body["cables"]]
     return Board(body["spec"], tuple(cables), body["launches"])
 
 
@@ -136,6 +136,11 @@ def replay(folder: Path) -> Iterator[Replayed]:
             digest.hexdigest(),
             entry["digest"],
         )
+
+
+def _fields(cable: Cable) -> list[int]:
+    ratio = cable.cycles_per_vector.as_integer_ratio()
+    return [*astuple(cable)[:5], *ratio, cable.hac_latency_cycles]
 
 
 def _values(path: Path) -> Iterator[Any]:

@@ -75,6 +75,8 @@ class ChipSpec:
     accumulator_depth: Annotated[int, "assumption: 32-bit vectors per plane"] = 256
     c2c_ports: Annotated[int, "ISCA20: 16 x4 links; ISCA22 cables 11 of them in a node"] = 16
     c2c_port_bits_per_s: Annotated[int, "ISCA20: 4 lanes of up to 30 Gb/s, each way"] = 120 * 10**9
+    hac_period_cycles: Annotated[int, "ISCA22: an epoch, below 256; 252 in one account of it"] = 252
+    barrier_cycles: Annotated[int, "assumption: Sync to release by Notify; ISCA20 recalled"] = 35
     vector_bytes_on_wire: Annotated[int, "ISCA22: 320 B payload and 8 B of control"] = 328
     fetch_bytes_per_cycle: Annotated[int, "ISCA20: 144 queues x 16 B"] = 2304
     instruction_bytes: Annotated[int, "ISCA20"] = 16

@@ -3,7 +3,7 @@
 A program carries its own table of mnemonics and its instructions index into it, so adding an op to
 the ISA never renumbers old programs, and an unknown mnemonic fails at load, by name.
 Equal instructions are stored once; a queue is a list of indices. What differs between chips that
-run the same program, the chip and the start, stays outside the body.
+run the same program, the chip, the start and the sequence that leads to it, stays outside the body.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from chip.isa.sxm import ZERO
 from chip.own_spec import chip_of
 from chip.program import ONCE, Instruction, Program, Region
 
-MAGIC, VERSION = "lpu-program", 1
+MAGIC, VERSION = "lpu-program", 2
 # Bounds that keep a corrupt program from costing time and memory before it is refused.
 MAX_CYCLES = 2**40  # of a queue, and of the start: 20 minutes
 MAX_STEP = 2**24  # of a loop's address step, either way
@@ -44,27 +44,45 @@ def pack(program: Program) -> bytes:
         "inputs": {name: _region(region) for name, region in sorted(program.inputs.items())},
         "outputs": {name: _region(region) for name, region in sorted(program.outputs.items())},
         "constants": [_region(region) for region in program.constants],
+        "deskew_interval": program.deskew_interval_cycles,
     }
-    head = [MAGIC, VERSION, program.chip, program.start_cycle, msgpack.packb(body)]
+    startup = _startup_rows(program.startup)
+    head = [MAGIC, VERSION, program.chip, program.start_cycle, startup, msgpack.packb(body)]
     return bytes(msgpack.packb(head))
 
 
 def body_of(data: bytes) -> bytes:
     """The part of a program's bytes that does not say which chip runs it, and from when."""
-    body: bytes = _head(data)[4]
+    body: bytes = _head(data)[5]
     return body
 
 
-def header_of(data: bytes) -> tuple[int, int]:
-    """(chip, start cycle) of a program; raises ProgramError."""
-    _, _, chip, start, _ = _head(data)
-    return _number(chip, 2**31, "chip"), _number(start, MAX_CYCLES, "start")
+def header_of(data: bytes) -> tuple[int, int, tuple[Instruction, ...]]:
+    """(chip, start cycle, start sequence) of a program; raises ProgramError."""
+    _, _, chip, start, startup, _ = _head(data)
+    number, cycle = _number(chip, 2**31, "chip"), _number(start, MAX_CYCLES, "start")
+    return number, cycle, _startup(startup)
 
 
-def with_header(data: bytes, chip: int, start_cycle: int) -> bytes:
+def with_header(
+    data: bytes, chip: int, start_cycle: int, startup: tuple[Instruction, ...] = ()
+) -> bytes:
     """The same program for another chip and start."""
-    head = [*_head(data)[:2], chip, start_cycle, _head(data)[4]]
+    head = [*_head(data)[:2], chip, start_cycle, _startup_rows(startup), _head(data)[5]]
     return bytes(msgpack.packb(head))
+
+
+def _startup_rows(startup: tuple[Instruction, ...]) -> list[list[Any]]:
+    return [[instruction.op, *instruction.args] for instruction in startup]
+
+
+def _startup(rows: Any) -> tuple[Instruction, ...]:
+    if not isinstance(rows, list) or not all(isinstance(row, list) and row for row in rows):
+        raise ProgramError("a start sequence is a list of instructions")
+    found = tuple(_instruction([0, row[1:]], [lookup(row[0])]) for row in rows)
+    for instruction in found:
+        _check_instruction(instruction, "queue icu", 0)
+    return found
 
 
 def _head(data: bytes) -> list[Any]:
@@ -72,11 +90,11 @@ def _head(data: bytes) -> list[Any]:
         head = msgpack.unpackb(data)
     except Exception as error:
         raise ProgramError(f"corrupt program: {type(error).__name__}: {error}") from None
-    if not isinstance(head, list) or len(head) != 5 or head[0] != MAGIC:
+    if not isinstance(head, list) or len(head) != 6 or head[0] != MAGIC:
         raise ProgramError("not an LPU program")
     if head[1] != VERSION:
         raise ProgramError(f"program version {head[1]!r}, this chip reads {VERSION}")
-    if not isinstance(head[4], bytes):
+    if not isinstance(head[5], bytes):
         raise ProgramError("a program without a body")
     return head
 
@@ -84,8 +102,8 @@ def _head(data: bytes) -> list[Any]:
 def unpack(data: bytes) -> Program:
     """Decode and check a program; ProgramError names what is wrong with it."""
     try:
-        _, _, chip, start, body = _head(data)
-        program = _program(msgpack.unpackb(body, strict_map_key=True), chip, start)
+        *_, body = _head(data)
+        program = _program(msgpack.unpackb(body, strict_map_key=True), *header_of(data))
         _check(program)
     except ProgramError:
         raise
@@ -94,13 +112,15 @@ def unpack(data: bytes) -> Program:
     return program
 
 
-def _program(body: dict[str, Any], chip: Any, start: Any) -> Program:
+def _program(
+    body: dict[str, Any], chip: int, start: int, startup: tuple[Instruction, ...]
+) -> Program:
     ops = [lookup(name) for name in body["ops"]]
     table = [_instruction(row, ops) for row in body["instructions"]]
     return Program(
-        chip=_number(chip, 2**31, "chip"),
+        chip=chip,
         spec=body["spec"],
-        start_cycle=_number(start, MAX_CYCLES, "start"),
+        start_cycle=start,
         queues={
             name: tuple(table[_number(at, len(table), "instruction")] for at in queue)
             for name, queue in body["queues"].items()
@@ -111,6 +131,8 @@ def _program(body: dict[str, Any], chip: Any, start: Any) -> Program:
         inputs={name: _stored(fields) for name, fields in body["inputs"].items()},
         outputs={name: _stored(fields) for name, fields in body["outputs"].items()},
         constants=tuple(_stored(fields) for fields in body["constants"]),
+        startup=startup,
+        deskew_interval_cycles=_number(body["deskew_interval"], MAX_CYCLES, "deskew interval"),
     )
 
 
@@ -200,9 +222,7 @@ def _check_instruction(instruction: Instruction, where: str, maps: int) -> int:
         if operand.kind == "dtype" and DTYPES[value] not in op.dtypes:
             known = ", ".join(op.dtypes)
             raise ProgramError(f"{op.name} of {DTYPES[value]}, it takes {known}", where)
-    if op.name == "icu.nop":
-        return instruction.args[0]
-    return instruction.span_cycles + 1
+    return instruction.queue_cycles
 
 
 # --- other data: what a recording consists of ----------------------------------------------------

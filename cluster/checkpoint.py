@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
+from chip.board import Wiring
 from chip.checkpoint import Block
 from cluster.errors import CheckpointError, MachineError, WorkerLost
 from cluster.loadable import Loadable
@@ -50,6 +51,11 @@ class Checkpointed:
     def actors(self) -> int:
         """Worker processes of the machine."""
         return self.machine.actors
+
+    @property
+    def wirings(self) -> dict[str, Wiring]:
+        """Who sends what to whom, by launch."""
+        return self.machine.wirings
 
     @property
     def resumed(self) -> int:

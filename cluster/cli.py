@@ -43,6 +43,13 @@ OUR_ERRORS = {
     "topology.errors.TopologyError",
 }
 
+# A result that fails its own check: the input is good, what came of it is not.
+CHECKS = {
+    "cluster.machine.ScheduleMismatch",
+    "cluster.errors.ClockMiss",
+    "topology.errors.MarginExceeded",
+}
+
 
 class LazyGroup(click.Group):
     """Subcommands by table; `lpu --help` imports none of them."""
@@ -99,7 +106,7 @@ def describe(error: Exception) -> tuple[str, int]:
     if isinstance(error, click.ClickException):
         return error.format_message(), BAD_INPUT
     classes = {f"{c.__module__}.{c.__qualname__}" for c in type(error).__mro__}
-    if "cluster.machine.ScheduleMismatch" in classes:
+    if classes & CHECKS:
         return str(error), FAILED_CHECK
     if classes & OUR_ERRORS:
         return str(error), BAD_INPUT

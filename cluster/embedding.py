@@ -9,6 +9,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from chip.own_spec import find
+from cluster.clocked import Clocked
 from cluster.display import Bars
 from cluster.encoding import LENGTHS, Encoding, embed, lower_encoder, plan_encoder
 from cluster.errors import BadValue, ModelError
@@ -91,7 +92,7 @@ def embed_sentences(options: Options, bars: Bars) -> dict[str, Any]:
         raise BadValue("--topology", topology, f"has too few chips for {len(plan.layers)} stages")
     bars.step("lower", 0, 0)
     encoding = lower_encoder(plan, sorted(graph.nodes)[: len(plan.layers)], graph, weights)
-    machine = Ledger(_machine(options))
+    machine = Ledger(Clocked(_machine(options)))
     try:
         machine.load(encoding, bars.step)
         digest, vectors, cycles = Digest(encoding), [], []

@@ -15,10 +15,12 @@ from chip.kernels.lanes import MAPS
 from chip.kernels.memory import SramFull
 from chip.kernels.shape import blocks
 from chip.kernels.transfer import Hop, transfer
-from chip.program import Instruction, Program, Region, fill_queue
+from chip.own_spec import identity
+from chip.program import Program, Region
 from chip.schedule import Rows, Schedule
 from chip.spec import ChipSpec
 from chip.wire import pack
+from cluster.clocking import Clocking, clocking
 from cluster.encoder_images import encoder_image
 from cluster.errors import BadValue, DoesNotFit
 from cluster.images import Array, lay
@@ -26,6 +28,7 @@ from cluster.lower import Launch
 from cluster.machine import Machine, Result
 from cluster.model.bert import EncoderSpec, EncoderWeights
 from cluster.model.spec import F32
+from cluster.parts import Axis
 from cluster.wires import Wires
 
 LENGTHS = (32, 64, 128, 256)  # tokens of the programs; a sequence uses the shortest that holds it
@@ -66,6 +69,7 @@ class Encoding:
     cables: tuple[Cable, ...]
     stages: tuple[EncoderStage, ...]
     weights: EncoderWeights = field(repr=False)
+    clocking: Clocking | None = None
 
     @property
     def chips(self) -> tuple[int, ...]:
@@ -125,11 +129,14 @@ def lower_encoder(
     """Schedule and encode every length; stage n is on chip `chips[n]`."""
     wires = Wires(graph)
     stages = tuple(plan.stage(number) for number in range(len(plan.layers)))
-    launches = {
-        launch_name(tokens): _launch(plan, stages, chips, wires, tokens) for tokens in plan.lengths
-    }
     placement = tuple((chip,) for chip in chips)
-    return Encoding(plan, placement, launches, wires.cables(), stages, weights)
+    clocks = clocking(graph, wires.used(placement), wires.ports, plan.spec)
+    launches = {
+        launch_name(tokens): _launch(plan, stages, chips, wires, clocks, tokens)
+        for tokens in plan.lengths
+    }
+    cables = wires.cables(clocks)
+    return Encoding(plan, placement, launches, cables, stages, weights, clocks)
 
 
 def launch_name(tokens: int) -> str:
@@ -142,37 +149,27 @@ def _launch(
     stages: tuple[EncoderStage, ...],
     chips: Sequence[int],
     wires: Wires,
+    clocks: Clocking | None,
     tokens: int,
 ) -> Launch:
-    parts: dict[int, list[tuple[Schedule, int, int]]] = {}
-    offset = 0
+    axis = Axis(clocks)
     for number, (stage, chip) in enumerate(zip(stages, chips, strict=True)):
-        schedule = stage.schedule(tokens)
-        parts.setdefault(chip, []).append((schedule, 0, offset))
-        offset += schedule.end_cycle
+        axis.stage(stage.schedule(tokens, axis.pace), [chip])
         if number + 1 < len(chips):
             route = wires.hops(wires.path(chip, chips[number + 1]))
-            boundary = _boundary(stage, stages[number + 1], route, tokens)
-            for member in boundary.placed:
-                parts.setdefault(member, []).append((boundary, member, offset))
-            offset += boundary.end_cycle
+            axis.boundary(_boundary(stage, stages[number + 1], route, tokens))
     programs, ends, counts = {}, {}, {}
     holder = dict(zip(chips, stages, strict=True))
-    for chip, items in sorted(parts.items()):
-        start = min(at + part.first_cycle(member) for part, member, at in items)
-        placed: dict[str, list[tuple[int, Instruction]]] = {}
-        for part, member, at in items:
-            for queue, instructions in part.placed[member].items():
-                placed.setdefault(queue, []).extend(
-                    (cycle + at - start, instruction) for cycle, instruction in instructions
-                )
-        queues = {name: fill_queue(mine, name) for name, mine in sorted(placed.items())}
-        found = holder.get(chip)
+    for chip, part in sorted(axis.parts.items()):
+        queues, found = part.queues(), holder.get(chip)
         regions = ({}, {}, ()) if found is None else _regions(found, tokens)
-        programs[chip] = pack(Program(chip, plan.spec.name, start, queues, MAPS, *regions))
-        ends[chip] = max(at + part.member_end_cycles[member] for part, member, at in items)
+        when = part.start_cycle, part.startup(chip), part.interval_cycles
+        spec = identity(plan.spec)
+        programs[chip] = pack(Program(chip, spec, when[0], queues, MAPS, *regions, *when[1:]))
+        ends[chip] = part.end_cycle
         counts[chip] = sum(len(queue) for queue in queues.values())
-    return Launch(launch_name(tokens), tokens, tokens, programs, ends, counts)
+    clocked = axis.startup_cycles, axis.stalled_cycles
+    return Launch(launch_name(tokens), tokens, tokens, *clocked, programs, ends, counts)
 
 
 def _boundary(

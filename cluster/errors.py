@@ -101,6 +101,37 @@ class BadValue(ClusterError):
         return f"{self.option} {self.value}: {self.requirement}"
 
 
+class ClockMiss(ClusterError):
+    """A vector that arrives after its Receive: clocks worse than the schedule was made for.
+
+    `link` is (sender, receiver), `missed` (launch cycle, cycles too late, margin), `really` and
+    `holds` (drift in ppm, jitter in cycles).
+    """
+
+    def __init__(
+        self,
+        launch: str,
+        link: tuple[int, int],
+        missed: tuple[int, int, int],
+        really: tuple[float, float],
+        holds: tuple[float, float],
+    ) -> None:
+        super().__init__(launch, link, missed, really, holds)
+        self.launch, self.link, self.missed = launch, link, missed
+        self.really, self.holds = really, holds
+
+    def message(self) -> str:
+        """Return the link, by how much it misses, and what to change."""
+        cycle, late, margin = self.missed
+        return (
+            f"link {self.link[0]}->{self.link[1]} misses the receive of cycle {cycle:,} of launch "
+            f"{self.launch} by {late} cycles, the margin is {margin}; oscillators are off by "
+            f"{self.really[0]:g} ppm, jitter is {self.really[1]:g} cycles, the schedule is made "
+            f"for {self.holds[0]:g} and {self.holds[1]:g}; lower --drift-ppm or --jitter-cycles, "
+            f"or make it for more with --design-drift-ppm"
+        )
+
+
 class MachineError(ClusterError):
     """A machine could not start or lost a worker."""
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from chip.board import Wiring
 from chip.core import Array
 from cluster.loadable import Loadable
 from cluster.machine import Inputs, Machine, Progress, Result
@@ -34,6 +35,11 @@ class Ledger:
     def actors(self) -> int:
         """Worker processes of the machine."""
         return self.machine.actors
+
+    @property
+    def wirings(self) -> dict[str, Wiring]:
+        """Who sends what to whom, by launch."""
+        return self.machine.wirings
 
     def load(self, lowered: Loadable, progress: Progress) -> None:
         """Load the machine."""

@@ -7,6 +7,7 @@ from chip.board import Cable
 from chip.core import Array
 from chip.program import Region
 from chip.spec import ChipSpec
+from cluster.clocking import Clocking
 from cluster.lower import Launch
 
 
@@ -48,6 +49,10 @@ class Loadable(Protocol):
     @property
     def transit_chips(self) -> tuple[int, ...]:
         """Return the chips that only pass vectors on."""
+
+    @property
+    def clocking(self) -> Clocking | None:
+        """Return the clocks of the chips in use; None for one chip."""
 
     def constants(
         self, wanted: Container[int] | None = None

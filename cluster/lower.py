@@ -15,15 +15,18 @@ from chip.kernels.lanes import MAPS
 from chip.kernels.shape import halves
 from chip.kernels.transfer import Hop, transfer
 from chip.own_spec import identity
-from chip.program import Instruction, Program, Region, fill_queue
-from chip.schedule import Rows, Schedule
+from chip.program import Program, Region
+from chip.schedule import Pace, Rows, Schedule
 from chip.wire import pack, with_header
+from cluster.clocking import Clocking, clocking
 from cluster.errors import DoesNotFit
 from cluster.images import Array, stage_image
 from cluster.model.spec import Weights
 from cluster.partition import CONTEXT_BLOCK, Plan
+from cluster.parts import Axis, Numbers, Parts
 from cluster.placement import Placement
 from cluster.wires import Wires, group_of
+from topology.clocks import ClockSpec
 
 
 @dataclass(frozen=True)
@@ -31,12 +34,15 @@ class Launch:
     """One kind of launch: `tokens` tokens at the end of `context` tokens; msgpack per chip.
 
     `end_cycles` are the scheduler's figures, against which the executed cycles are checked;
-    `instructions` counts those of each chip, which it keeps in SRAM.
+    `instructions` counts those of each chip, which it keeps in SRAM. Of its cycles, the first
+    `startup_cycles` start the chips, and `deskew_cycles` are stalls of Runtime deskews.
     """
 
     name: str
     tokens: int
     context: int
+    startup_cycles: int
+    deskew_cycles: int
     programs: dict[int, bytes]
     end_cycles: dict[int, int]
     instructions: dict[int, int]
@@ -52,6 +58,7 @@ class Lowered:
     cables: tuple[Cable, ...]
     stages: tuple[Stage, ...]
     weights: Weights = field(repr=False)
+    clocking: Clocking | None = None
 
     @property
     def chips(self) -> tuple[int, ...]:
@@ -87,17 +94,24 @@ def launch_name(kind: str, context: int) -> str:
     return f"{kind}@{context}"
 
 
-def lower(plan: Plan, placement: Placement, graph: nx.Graph, weights: Weights) -> Lowered:
-    """Schedule and encode every launch of a plan."""
+def lower(
+    plan: Plan,
+    placement: Placement,
+    graph: nx.Graph,
+    weights: Weights,
+    clock: ClockSpec | None = None,
+) -> Lowered:
+    """Schedule and encode every launch of a plan, for chips whose clocks are as `clock` says."""
     stages = _stages(plan)
     wires = Wires(graph)
+    clocks = clocking(graph, wires.used(placement), wires.ports, plan.spec, clock)
     launches = {}
     for context in range(CONTEXT_BLOCK, plan.context + 1, CONTEXT_BLOCK):
         for kind, tokens in (("decode", 1), ("prefill", plan.chunk)):
             name = launch_name(kind, context)
-            launches[name] = _launch(plan, placement, stages, wires, name, tokens, context)
+            launches[name] = _launch(plan, placement, stages, wires, clocks, name, tokens, context)
     _check_programs(plan, placement, launches)
-    return Lowered(plan, placement, launches, wires.cables(), stages, weights)
+    return Lowered(plan, placement, launches, wires.cables(clocks), stages, weights, clocks)
 
 
 def _check_programs(plan: Plan, placement: Placement, launches: dict[str, Launch]) -> None:
@@ -121,109 +135,56 @@ def _stages(plan: Plan) -> tuple[Stage, ...]:
     return tuple(cache[part.layers, part.head] for part in plan.stages)
 
 
-@dataclass
-class _Parts:
-    """What a chip does in a launch: members of schedules, each from an offset on."""
-
-    items: list[tuple[Schedule, int, int]] = field(default_factory=list)
-
-    @property
-    def start_cycle(self) -> int:
-        return min(offset + plan.first_cycle(member) for plan, member, offset in self.items)
-
-    @property
-    def end_cycle(self) -> int:
-        return max(offset + plan.member_end_cycles[member] for plan, member, offset in self.items)
-
-    @property
-    def instructions(self) -> int:
-        return sum(len(q) for plan, member, _ in self.items for q in plan.placed[member].values())
-
-    def key(self, numbers: "_Numbers") -> tuple[object, ...]:
-        """Equal for chips that do the same from their own starts on."""
-        start = self.start_cycle
-        return tuple((numbers(plan, member), offset - start) for plan, member, offset in self.items)
-
-    def queues(self) -> dict[str, tuple[Instruction, ...]]:
-        start = self.start_cycle
-        placed: dict[str, list[tuple[int, Instruction]]] = {}
-        for plan, member, offset in self.items:
-            for queue, instructions in plan.placed[member].items():
-                shifted = [(cycle + offset - start, i) for cycle, i in instructions]
-                placed.setdefault(queue, []).extend(shifted)
-        return {name: fill_queue(mine, name) for name, mine in sorted(placed.items())}
-
-
-class _Numbers:
-    """Numbers what members of schedules do, equal things alike."""
-
-    def __init__(self) -> None:
-        self._contents: dict[tuple[object, ...], int] = {}
-        self._members: dict[tuple[int, int], int] = {}
-
-    def __call__(self, plan: Schedule, member: int) -> int:
-        key = (id(plan), member)
-        if key not in self._members:
-            content = plan.content(member)
-            self._members[key] = self._contents.setdefault(content, len(self._contents))
-        return self._members[key]
-
-
 def _launch(
     plan: Plan,
     placement: Placement,
     stages: tuple[Stage, ...],
     wires: Wires,
+    clocks: Clocking | None,
     name: str,
     tokens: int,
     context: int,
 ) -> Launch:
-    parts = _compose(placement, stages, wires, tokens, context)
+    axis = _compose(placement, stages, wires, clocks, tokens, context)
     holder = {chip: number for number, group in enumerate(placement) for chip in group}
     bodies: dict[tuple[object, ...], bytes] = {}
-    numbers = _Numbers()
+    numbers = Numbers()
     programs = {}
-    for chip, part in sorted(parts.items()):
+    for chip, part in sorted(axis.parts.items()):
         number = holder.get(chip)
         stage = None if number is None else stages[number]
         key = (id(stage), number == 0, *part.key(numbers))
         if key not in bodies:
             bodies[key] = pack(_program(plan, stage, number == 0, part, tokens, context))
-        programs[chip] = with_header(bodies[key], chip, part.start_cycle)
-    ends = {chip: part.end_cycle for chip, part in parts.items()}
-    counts = {chip: part.instructions for chip, part in parts.items()}
-    return Launch(name, tokens, context, programs, ends, counts)
+        programs[chip] = with_header(bodies[key], chip, part.start_cycle, part.startup(chip))
+    ends = {chip: part.end_cycle for chip, part in axis.parts.items()}
+    counts = {chip: part.instructions for chip, part in axis.parts.items()}
+    clocked = axis.startup_cycles, axis.stalled_cycles
+    return Launch(name, tokens, context, *clocked, programs, ends, counts)
 
 
 def _compose(
     placement: Placement,
     stages: tuple[Stage, ...],
     wires: Wires,
+    clocks: Clocking | None,
     tokens: int,
     context: int,
-) -> dict[int, _Parts]:
+) -> Axis:
     """Stages one after another, each from the cycle at which its input is there."""
-    parts: dict[int, _Parts] = {}
-    cache: dict[tuple[int, str], Schedule] = {}
-    offset = 0
+    axis = Axis(clocks)
+    cache: dict[tuple[int, str, Pace | None], Schedule] = {}
     for number, group in enumerate(placement):
-        stage = stages[number]
+        stage, pace = stages[number], axis.pace
         team = group_of(wires, group)
-        key = (id(stage), repr(team.routes))
+        key = (id(stage), repr(team.routes), pace)
         if key not in cache:
-            cache[key] = stage.schedule(tokens, context // CONTEXT_BLOCK, team.routes)
-        schedule = cache[key]
-        for member in schedule.placed:
-            mine = parts.setdefault(team.members[member], _Parts())
-            mine.items.append((schedule, member, offset))
-        offset += schedule.end_cycle
+            cache[key] = stage.schedule(tokens, context // CONTEXT_BLOCK, team.routes, pace)
+        axis.stage(cache[key], team.members)
         if number + 1 < len(placement):
             route = group, placement[number + 1]
-            boundary = _boundary(stage, stages[number + 1], *route, wires, tokens)
-            for chip in boundary.placed:
-                parts.setdefault(chip, _Parts()).items.append((boundary, chip, offset))
-            offset += boundary.end_cycle
-    return parts
+            axis.boundary(_boundary(stage, stages[number + 1], *route, wires, tokens))
+    return axis
 
 
 def _boundary(
@@ -244,9 +205,10 @@ def _boundary(
 
 
 def _program(
-    plan: Plan, stage: Stage | None, first: bool, part: _Parts, tokens: int, context: int
+    plan: Plan, stage: Stage | None, first: bool, part: Parts, tokens: int, context: int
 ) -> Program:
-    bare = Program(0, identity(plan.spec), 0, part.queues(), MAPS)
+    spec, interval = identity(plan.spec), part.interval_cycles
+    bare = Program(0, spec, 0, part.queues(), MAPS, deskew_interval_cycles=interval)
     if stage is None:
         return bare
     return replace(

@@ -64,6 +64,10 @@ class Machine(Protocol):
     def actors(self) -> int:
         """Worker processes besides this one."""
 
+    @property
+    def wirings(self) -> dict[str, Wiring]:
+        """Who sends what to whom, by launch; known once it is loaded."""
+
 
 class Digest(RunDigest):
     """The digest of a run of `lowered`."""
@@ -96,7 +100,7 @@ class LocalMachine:
 
     def __init__(self) -> None:
         self._group: ChipGroup | None = None
-        self._wirings: dict[str, Wiring] = {}
+        self.wirings: dict[str, Wiring] = {}
 
     def load(self, lowered: Loadable, progress: Progress) -> None:
         """Bring up the chips with their constants and programs."""
@@ -111,8 +115,8 @@ class LocalMachine:
                 known[name][number] = group.load(name, number, data)
                 done += 1
                 progress(LINKING, done, total)
-        self._wirings = check_cycles(lowered, known)
-        for name, wiring in self._wirings.items():
+        self.wirings = check_cycles(lowered, known)
+        for name, wiring in self.wirings.items():
             group.prepare(name, batches(wiring, dict.fromkeys(everyone, 0)))
         for constant in counted_constants(lowered, progress):
             group.write([constant])
@@ -124,7 +128,7 @@ class LocalMachine:
         group.begin(name, inputs)
         group.run(name, 0)
         finished = group.finish(name)
-        return Result(finished.outputs, self._wirings[name].end_cycle, finished.digests)
+        return Result(finished.outputs, self.wirings[name].end_cycle, finished.digests)
 
     def worker_bytes(self) -> int:
         """There are no workers."""

@@ -29,7 +29,7 @@ from ray.util.metrics import Counter
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from chip.board import Facts
+from chip.board import Facts, Wiring
 from chip.checkpoint import Block
 from chip.own_spec import identity
 from chip.wire import pack_value, unpack_value
@@ -76,6 +76,12 @@ class RayMachine:
     def actors(self) -> int:
         """Worker processes besides this one."""
         return len(self._actors)
+
+    @property
+    def wirings(self) -> dict[str, Wiring]:
+        """Who sends what to whom, by launch."""
+        assert self._exchange is not None, "load comes first"
+        return self._exchange.wirings
 
     # --- load -------------------------------------------------------------------------------
     def load(self, lowered: Loadable, progress: Progress) -> None:

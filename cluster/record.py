@@ -4,6 +4,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from chip.board import Wiring
 from chip.own_spec import identity
 from chip.recording import Board, Writer
 from cluster.errors import BadValue
@@ -24,6 +25,11 @@ class Recorder:
     def actors(self) -> int:
         """Worker processes of the machine."""
         return self.machine.actors
+
+    @property
+    def wirings(self) -> dict[str, Wiring]:
+        """Who sends what to whom, by launch."""
+        return self.machine.wirings
 
     def load(self, lowered: Loadable, progress: Progress) -> None:
         """Load the machine; write programs, cables and constants."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from chip.energy import energy_table
 from chip.spec import ChipSpec
+from cluster.clock_report import clock_cycles, clock_line
 from cluster.energy import Joules, launch_use
 from cluster.ledger import Entry
 from cluster.lower import Lowered
@@ -64,7 +65,9 @@ def build_report(
     prefill, decode = entries[:first], entries[first:]
     return {
         "plan": plan_shape(lowered, topology),
-        "emulated": emulated(lowered.plan.spec, prefill, decode) | decode_energy(lowered, decode),
+        "emulated": emulated(lowered.plan.spec, prefill, decode)
+        | decode_energy(lowered, decode)
+        | clock_cycles(lowered, prefill, decode),
         "host": host_shape(host, prefill, decode),
         "digest": session.digest.hexdigest(),
     }
@@ -159,6 +162,7 @@ def summary(report: Mapping[str, Any]) -> dict[str, str]:
         f"{_counted(len(report['prompt_ids']), 'token')}, "
         f"first token after {fast['time_to_first_token_s'] * 1e3:.3f} ms",
         "decode": f"{mean} cycles per token at {fast['clock_hz'] / 1e6:,.0f} MHz",
+        "clocks": clock_line(report.get("clocks"), fast),
         "emulated": f"{_rate(fast['tokens_per_s'])} tokens/s, of each token "
         f"{fast['host_transfer_s'] * 1e6:.1f} us on the host link",
         "energy": _energy_line(fast),

@@ -2,11 +2,14 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from chip.spec import ChipSpec
 from cluster.checkpoint import Checkpointed, Survivor
+from cluster.clock_report import clock_report
+from cluster.clocked import Clocked
 from cluster.display import Bars, Stopwatch, show_text
 from cluster.errors import BadValue, PromptTooLong
 from cluster.files import check_writable, write_whole
@@ -23,6 +26,7 @@ from cluster.sampling import Sampling
 from cluster.session import Session
 from cluster.shelf import Shelf
 from cluster.trace import trace
+from topology.clocks import ClockSpec
 
 CHECKPOINT_LAUNCHES = 16
 NEW_TOKENS = 64  # at most, where --max-new-tokens is not given
@@ -55,6 +59,10 @@ class Options:
     checkpoint: Path | None
     checkpoint_every: int
     resume: bool
+    drift_ppm: float | None
+    jitter_cycles: float | None
+    jitter_seed: int
+    design_drift_ppm: float | None
     trace: Path | None
     report: Path | None
     record: Path | None
@@ -83,6 +91,12 @@ class Options:
         """How to choose tokens."""
         return Sampling(self.temperature, self.top_p, self.seed)
 
+    def clock(self, spec: ChipSpec) -> ClockSpec:
+        """What the schedule is made for."""
+        bare = ClockSpec(hac_period_cycles=spec.hac_period_cycles)
+        drift = self.design_drift_ppm
+        return bare if drift is None else replace(bare, drift_ppm=drift)
+
     @property
     def request(self) -> Request:
         """The part that chooses a plan."""
@@ -101,11 +115,15 @@ def generate(options: Options, start: float, bars: Bars) -> dict[str, Any]:
     count = new_tokens(options, len(prompt), choice.plan.context)
     bars.step("lower", 0, 0)
     placement = place(choice.plan, choice.graph, choice.topology)
-    lowered = lower(choice.plan, placement, choice.graph, model.weights)
+    lowered = lower(
+        choice.plan, placement, choice.graph, model.weights, options.clock(choice.plan.spec)
+    )
     watch.lap("lower")
     bare = make_machine(options)
     recorder = Recorder(bare, options.record) if options.record else None
-    machine = Ledger(recorder or bare)
+    really = options.jitter_seed, options.drift_ppm, options.jitter_cycles
+    clocked = Clocked(recorder or bare, *really)
+    machine = Ledger(clocked)
     try:
         load(machine, lowered, bars, watch)
         session = Session(lowered, machine)
@@ -121,6 +139,7 @@ def generate(options: Options, start: float, bars: Bars) -> dict[str, Any]:
     if options.trace:
         write_whole(options.trace, trace(lowered, machine.entries[-1].name))
     report = build_report(lowered, choice.topology, session, machine.entries, host)
+    report["clocks"] = clock_report(lowered, clocked)
     return _said(model, prompt, spoken) | report
 
 

@@ -1,13 +1,15 @@
 """Routes and ports of the graph, as hops between chips and between members of a group."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, permutations
 from math import ceil
 
 import networkx as nx
 
 from chip.board import Cable
 from chip.kernels.transfer import Hop
+from cluster.clocking import Clocking
 from topology import ports, route
 
 
@@ -30,14 +32,27 @@ class Wires:
     def path(self, source: int, target: int) -> tuple[int, ...]:
         return tuple(route(self.graph, source, target))
 
-    def cables(self) -> tuple[Cable, ...]:
-        """Every cable of the graph."""
+    def used(self, placement: Sequence[Sequence[int]]) -> set[int]:
+        """Chips that hold a part of the model or pass its vectors on."""
+        used = {chip for group in placement for chip in group}
+        for group in placement:
+            for source, target in permutations(group, 2):
+                used.update(self.path(source, target))
+        for group, after in pairwise(placement):
+            for source, target in zip(group, after, strict=True):
+                used.update(self.path(source, target))
+        return used
+
+    def cables(self, clocks: Clocking | None = None) -> tuple[Cable, ...]:
+        """Every cable of the graph; `clocks` know how long a notice takes."""
+        notice = clocks.plan.link_latency_cycles if clocks else Cable.hac_latency_cycles
         found = []
         for a, b, data in self.graph.edges(data=True):
             link = data["link"]
             for mine, theirs in zip(self.ports[a][b], self.ports[b][a], strict=True):
                 rate = link.cycles_per_vector
-                found.append(Cable(a, mine, b, theirs, link.latency_cycles, rate))
+                ends = (a, mine, b, theirs)
+                found.append(Cable(*ends, link.latency_cycles, rate, notice))
         return tuple(found)
 
 

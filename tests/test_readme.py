@@ -34,11 +34,15 @@ def test_command_is_understood(command):
         subcommand.make_context(name, arguments)
 
 
-def test_python_example_runs(capsys):
-    (code,) = blocks("python")
+@pytest.mark.parametrize(
+    ("names", "prints"),
+    [("topology import Timetable", r"\S3, .*200\S \w+ \d+ \d+\n\d+\n"),
+     ("cluster.session", r"\[(\d+, ){3}\d+\] \[")],
+)  # fmt: skip
+def test_python_example_runs(names, prints, capsys):
+    (code,) = [block for block in blocks("python") if names in block]
     exec(compile(code, "README.md", "exec"), {})
-    tokens = re.match(r"\[(\d+, ){3}\d+\] \[", capsys.readouterr().out)
-    assert tokens
+    assert re.match(prints, capsys.readouterr().out)
 
 
 def test_links_lead_to_files():

@@ -10,9 +10,15 @@ import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
-from topology.clocks import ClockPlan, ClockSpec, spanning_tree_depths
+from topology.clocks import (
+    PUBLISHED_JITTER_STD_CYCLES,
+    ClockPlan,
+    ClockSpec,
+    spanning_tree_depths,
+    spanning_tree_parents,
+)
 from topology.errors import MarginExceeded
-from topology.fabric import Fabric, Ints, compiled
+from topology.fabric import compiled
 
 Floats = NDArray[np.float64]
 
@@ -48,10 +54,16 @@ def characterise(spec: ClockSpec, link: int, exchanges: int, seed: int) -> Chara
     )
 
 
-def jitter(spec: ClockSpec, draws: int, rng: np.random.Generator) -> Floats:
-    """Return normal jitter in cycles, cut off where the clock-crossing FIFO bounds it."""
-    noise = rng.normal(0.0, spec.jitter_std_cycles, draws)
-    scale = spec.jitter_std_cycles / 2.8 if spec.jitter_std_cycles > 2.8 else 1.0
+def jitter(
+    spec: ClockSpec, draws: int, rng: np.random.Generator, std_cycles: float | None = None
+) -> Floats:
+    """Return normal jitter in cycles, cut off where the clock-crossing FIFO bounds it.
+
+    `std_cycles` is what really happens (default: the spec's); more of it moves the bounds out.
+    """
+    std = spec.jitter_std_cycles if std_cycles is None else std_cycles
+    noise = rng.normal(0.0, std, draws)
+    scale = max(1.0, std / PUBLISHED_JITTER_STD_CYCLES)
     return np.clip(noise, -spec.jitter_early_cycles * scale, spec.jitter_late_cycles * scale)
 
 
@@ -73,7 +85,7 @@ def align(graph: nx.Graph, spec: ClockSpec, seed: int) -> Alignment:
     fabric = compiled(graph)
     root, depth = spanning_tree_depths(graph)
     rng = np.random.default_rng([seed, 1])
-    parent = _parents(fabric, depth)
+    parent = spanning_tree_parents(fabric, depth)
     offset = rng.uniform(0, spec.hac_period_cycles, fabric.chips)
     blur = rng.normal(0, spec.jitter_std_cycles / np.sqrt(spec.exchanges), fabric.chips)
     error, done = np.zeros(fabric.chips), np.zeros(fabric.chips, np.int64)
@@ -86,15 +98,6 @@ def align(graph: nx.Graph, spec: ClockSpec, seed: int) -> Alignment:
         epochs = np.ceil(apart / spec.nudge_cycles_per_epoch).astype(np.int64)
         done[chips] = done[parent[chips]] + epochs
     return Alignment(root, int(done.max()), error)
-
-
-def _parents(fabric: Fabric, depth: Ints) -> Ints:
-    """Return the lowest neighbour one level up; the root is its own."""
-    parent = np.arange(fabric.chips)
-    up = depth[fabric.head] == depth[fabric.tail] - 1
-    tails, first = np.unique(fabric.tail[up], return_index=True)
-    parent[tails] = fabric.head[up][first]
-    return parent
 
 
 @dataclass(frozen=True)

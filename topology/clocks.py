@@ -18,8 +18,10 @@ from dataclasses import dataclass
 import networkx as nx
 import numpy as np
 
-from topology.fabric import Ints, compiled
+from topology.fabric import Fabric, Ints, compiled
 from topology.routes import hop_levels
+
+PUBLISHED_JITTER_STD_CYCLES = 2.8  # ISCA'22 Table 2: 2.63 to 2.93
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class ClockSpec:
     hac_period_cycles: int = 252
     # ISCA'22 Table 2: seven links, 100,000 exchanges each.
     link_mean_cycles: tuple[float, ...] = (216.87, 216.87, 216.41, 216.47, 216.27, 216.48, 217.35)
-    jitter_std_cycles: float = 2.8
+    jitter_std_cycles: float = PUBLISHED_JITTER_STD_CYCLES
     jitter_early_cycles: float = 7.5  # no exchange was faster than 209 or slower than 228
     jitter_late_cycles: float = 11.0
     # ASSUMPTIONS, unpublished: the oscillators' tolerance; the part of a hop's send and receive
@@ -142,3 +144,12 @@ def spanning_tree_depths(graph: nx.Graph) -> tuple[int, Ints]:
     for level, fresh in hop_levels(fabric, np.array([root])):
         depth[fresh[:, 0] > 0] = level
     return root, depth
+
+
+def spanning_tree_parents(fabric: Fabric, depth: Ints) -> Ints:
+    """Return each chip's parent: the lowest neighbour one level up; the root is its own."""
+    parent = np.arange(fabric.chips)
+    up = depth[fabric.head] == depth[fabric.tail] - 1
+    tails, first = np.unique(fabric.tail[up], return_index=True)
+    parent[tails] = fabric.head[up][first]
+    return parent

@@ -18,3 +18,21 @@ def send(a: Bytes) -> Bytes:
 def receive(packet: Bytes) -> Bytes:
     """Drive the vector that arrives from the link in this cycle onto a stream."""
     return packet
+
+
+@op("c2c.transmit", "icu", "ports:int", "Transmit")
+def transmit(ports: int) -> tuple[int, ...]:
+    """Tell the neighbours at these ports (a bit mask), at an epoch boundary, that programs start.
+
+    A notice of the link hardware [ISCA22]: it is there one HAC-to-HAC latency later.
+    """
+    return tuple(port for port in range(ports.bit_length()) if ports >> port & 1)
+
+
+@op("c2c.await", "icu", "port:int cycle:int", "Receive")
+def await_start(cycle: int) -> int:
+    """Wait for the neighbour's Transmit, which comes at `cycle` of the launch.
+
+    [ISCA22] calls this Receive, too; it has a name of its own as it waits and carries no vector.
+    """
+    return cycle

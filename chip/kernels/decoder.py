@@ -26,7 +26,7 @@ from chip.kernels.shape import (
 )
 from chip.kernels.step import Moved, Step
 from chip.program import COLUMN_PAIRS
-from chip.schedule import Buffer, Chain, Flow, Rows, Schedule
+from chip.schedule import Buffer, Chain, Flow, Pace, Rows, Schedule, Sequence
 from chip.spec import EAST, WEST, ChipSpec
 
 SIDES = (EAST, WEST)
@@ -141,24 +141,35 @@ class Stage:
         return replace(matrix, runs=query_runs(self.shapes[member].heads, limit))
 
     # --- chains -----------------------------------------------------------------------------
-    def schedule(self, tokens: int, blocks: int, routes: Routes) -> Schedule:
-        """The group's schedule; x is read from and left in the buffer `x0`."""
-        plan, cycle = Schedule(self.spec), 0
-        for step in self.steps(tokens, blocks, routes):
+    def schedule(
+        self, tokens: int, blocks: int, routes: Routes, pace: Pace | None = None
+    ) -> Schedule:
+        """The group's schedule; x is read from and left in the buffer `x0`.
+
+        With a `pace` all members stall together between steps, where nothing is under way.
+        """
+        found = Sequence(Schedule(self.spec), pace)
+        for step in self.steps(tokens, blocks, routes, pace.limit_cycles if pace else None):
+            cycle = found.start(step.cycles)
             for part, everyone in step.parts:
                 for members in everyone:
-                    plan.repeat(part, cycle, step.moved, members)
-            cycle += step.cycles
-        return plan
+                    found.plan.repeat(part, cycle, step.moved, members)
+        return found.plan
 
-    def steps(self, tokens: int, blocks: int, routes: Routes) -> Iterator[Step]:
-        """What a launch does, in order; `routes` lead from each member to each other."""
+    def steps(
+        self, tokens: int, blocks: int, routes: Routes, most_cycles: int | None = None
+    ) -> Iterator[Step]:
+        """What a launch does, in order; `routes` lead from each member to each other.
+
+        A layer on a chip alone is one step, or four if it takes more than `most_cycles`.
+        """
         for layer in range(self.shape.layers):
             moved = partial(self._moved, layer=layer)
             if self.members == 1:
                 whole = self._once(("layer", tokens, blocks), self._layer, tokens, blocks)
-                yield Step("layer", ((whole, (None,)),), moved)
-                continue
+                if most_cycles is None or whole.quiet_cycle <= most_cycles:
+                    yield Step("layer", ((whole, (None,)),), moved)
+                    continue
             yield self._compute("attention", moved, self._attend, 0, tokens, blocks)
             yield self._update(tokens, routes, lambda _index, address: address)
             yield self._compute("ffn", moved, self._feed_forward, 0, "x1", tokens)
@@ -192,6 +203,9 @@ class Stage:
 
     def _update(self, tokens: int, routes: Routes, moved: Moved) -> Step:
         """x0 and the sum of all members' y into x1."""
+        if self.members == 1:
+            alone = self._once(("residual", tokens), self._residual, "x0", "x1", tokens)
+            return Step("residual", ((alone, (None,)),), moved)
         key = ("all-reduce", tokens, repr(sorted(routes.items())))
         if key not in self._parts:
             count = self.shape.hidden.count

@@ -18,7 +18,7 @@ from chip.kernels.pointwise import both_sides
 from chip.kernels.pooling import pool
 from chip.kernels.shape import Placed, halves
 from chip.program import Region
-from chip.schedule import Buffer, Chain, Flow, Loops, Rows, Schedule
+from chip.schedule import Buffer, Chain, Flow, Loops, Pace, Rows, Schedule, Sequence
 from chip.spec import EAST, WEST, ChipSpec
 
 SIDES = (EAST, WEST)
@@ -115,8 +115,11 @@ class EncoderStage:
         rows("embedding", (EAST, 0, 1), count, "f32")
 
     # --- chains -----------------------------------------------------------------------------
-    def schedule(self, tokens: int) -> Schedule:
-        """One launch: `tokens` rows per block of x0, from embeddings or the stage before."""
+    def schedule(self, tokens: int, pace: Pace | None = None) -> Schedule:
+        """One launch: `tokens` rows per block of x0, from embeddings or the stage before.
+
+        With a `pace` the chip stalls between layers.
+        """
         start, layer, end = (Schedule(self.spec) for _ in range(3))
         if self.shape.first:
             self._norm(start, self.shape.norms - 1, tokens, [None] * self.shape.hidden.count)
@@ -124,16 +127,16 @@ class EncoderStage:
             self._enter(start, tokens)
         self._attend(layer, tokens)
         self._feed_forward(layer, tokens)
-        plan = Schedule(self.spec)
-        plan.repeat(start, 0, partial(self._moved, layer=0))
+        found = Sequence(Schedule(self.spec), pace)
+        found.repeat(start, partial(self._moved, layer=0))
         for number in range(self.shape.layers):
-            offset = start.quiet_cycle + number * layer.quiet_cycle
-            plan.repeat(layer, offset, partial(self._moved, layer=number))
+            found.plan.repeat(
+                layer, found.start(layer.quiet_cycle), partial(self._moved, layer=number)
+            )
         if self.shape.last:
             pool(end, self.memory, self.shape.hidden, tokens)
-            offset = start.quiet_cycle + self.shape.layers * layer.quiet_cycle
-            plan.repeat(end, offset, partial(self._moved, layer=0))
-        return plan
+            found.repeat(end, partial(self._moved, layer=0))
+        return found.plan
 
     def _moved(self, index: int, address: int, layer: int) -> int:
         """Where layer `layer` keeps the word of layer 0."""

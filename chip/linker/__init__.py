@@ -1,12 +1,13 @@
 """From program bytes to a short list of NumPy steps: all checking happens here, once, at load.
 
-timeline -> windows: (streams -> weights -> graph (nodes) -> order) each -> Linked
+timeline -> clocks -> windows: (streams -> weights -> graph (nodes) -> order) each -> Linked
 """
 
 from dataclasses import dataclass, replace
 
 from chip.errors import HazardError
 from chip.linker import order
+from chip.linker.clocks import Deskews, Startup, check_deskews, startup
 from chip.linker.graph import State, Step
 from chip.linker.timeline import Issue, check_fetch, check_memory, timeline
 from chip.linker.windows import Known, Window, completion, windows
@@ -40,7 +41,8 @@ class Linked:
     """An executable program. `segments` are runs of blocks; nothing in it belongs to one chip.
 
     `end_cycle` is the launch cycle at which the last result has left the last tile. `written` are
-    (slice, first word, last word) that the program writes.
+    (slice, first word, last word) that the program writes. `deskews` are its Runtime deskews,
+    `reach_cycles` how long it issues before the first of them.
     """
 
     program: Program
@@ -52,6 +54,9 @@ class Linked:
     segment_end_cycles: tuple[int, ...]
     written: tuple[tuple[int, int, int], ...]
     instructions: int
+    deskews: Deskews
+    reach_cycles: int
+    startup: Startup
 
 
 def link(program: Program, known: Known | None = None) -> Linked:
@@ -64,15 +69,19 @@ def link(program: Program, known: Known | None = None) -> Linked:
     issues = timeline(program, spec)
     check_fetch(issues, spec)
     check_memory(issues, program, spec)
+    clocks = check_deskews(program, issues, spec)
     try:
         parts = windows(program, spec, issues, cut=True, known=known)
     except HazardError:  # weights or sums may live on across a cut; as a whole it says what is so
         parts = windows(program, spec, issues, cut=False, known=known)
-    return _finish(program, spec, issues, parts)
+    return _finish(program, spec, issues, parts, clocks)
 
 
 def relocate(linked: Linked, program: Program) -> Linked:
-    """The result of linking `program`, which differs from the linked one in chip and start only."""
+    """The result of linking `program`, which differs from the linked one in chip and start only.
+
+    Raises OutOfStep or DeskewOverdue if its start does not fit.
+    """
     shift = program.start_cycle - linked.program.start_cycle
 
     def moved(transfers: tuple[Transfer, ...]) -> tuple[Transfer, ...]:
@@ -85,10 +94,17 @@ def relocate(linked: Linked, program: Program) -> Linked:
         receives=moved(linked.receives),
         end_cycle=linked.end_cycle + shift,
         segment_end_cycles=tuple(cycle + shift for cycle in linked.segment_end_cycles),
+        startup=startup(program, linked.spec, linked.reach_cycles),
     )
 
 
-def _finish(program: Program, spec: ChipSpec, issues: list[Issue], parts: list[Window]) -> Linked:
+def _finish(
+    program: Program,
+    spec: ChipSpec,
+    issues: list[Issue],
+    parts: list[Window],
+    clocks: tuple[Deskews, int],
+) -> Linked:
     segments = _segments(issues, parts)
     count = 1 + max((max(levels, default=0) for levels in segments), default=0)
     ends = [0] * count
@@ -112,6 +128,9 @@ def _finish(program: Program, spec: ChipSpec, issues: list[Issue], parts: list[W
         segment_end_cycles=tuple(ends),
         written=_written(issues),
         instructions=len(issues),
+        deskews=clocks[0],
+        reach_cycles=clocks[1],
+        startup=startup(program, spec, clocks[1]),
     )
 
 
@@ -188,4 +207,4 @@ def _written(issues: list[Issue]) -> tuple[tuple[int, int, int], ...]:
     return tuple(merged)
 
 
-__all__ = ["Block", "Linked", "State", "Transfer", "link", "relocate"]
+__all__ = ["Block", "Linked", "Startup", "State", "Transfer", "link", "relocate"]

@@ -21,5 +21,6 @@ class Linker:
         if key not in self._programs:
             self._programs[key] = link(unpack(data), self._stretches)
         linked = self._programs[key]
-        chip, start = header_of(data)
-        return relocate(linked, replace(linked.program, chip=chip, start_cycle=start))
+        chip, start, startup = header_of(data)
+        program = replace(linked.program, chip=chip, start_cycle=start, startup=startup)
+        return relocate(linked, program)

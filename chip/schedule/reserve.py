@@ -81,6 +81,8 @@ class Schedule:
     events: list[tuple[str, int, int]] = field(default_factory=list)  # (label, start, end)
     end_cycle: int = 0
     member_end_cycles: dict[int, int] = field(default_factory=dict)
+    stalls: list[tuple[int, int]] = field(default_factory=list)  # (cycle, cycles), of all members
+    since_cycles: int = 0  # at its end, since the last of them
 
     def __post_init__(self) -> None:
         self._busy: dict[Key, Busy] = defaultdict(Busy)

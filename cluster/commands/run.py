@@ -28,6 +28,7 @@ class CountOrAuto(click.ParamType[int | str]):
 
 
 _count = click.IntRange(min=1)
+_drift = click.FloatRange(min=0, max=100_000)
 _file = click.Path(path_type=Path)
 
 
@@ -60,6 +61,16 @@ _file = click.Path(path_type=Path)
 @click.option("--checkpoint-every", type=_count, default=CHECKPOINT_LAUNCHES, show_default=True,
               metavar="N", help="Launches between checkpoints.")  # fmt: skip
 @click.option("--resume", is_flag=True, help="Go on where the run of --checkpoint has ended.")
+@click.option("--drift-ppm", type=_drift, metavar="X",
+              help="How far oscillators really are off (default: as the schedule is made for).",
+              )  # fmt: skip
+@click.option("--jitter-cycles", type=_drift, metavar="X",
+              help="Standard deviation of link jitter, really (default 2.8, as measured).",
+              )  # fmt: skip
+@click.option("--jitter-seed", type=click.IntRange(min=0), default=0, show_default=True,
+              help="Of oscillators and jitter.")  # fmt: skip
+@click.option("--design-drift-ppm", type=_drift, metavar="X",
+              help="How far the schedule lets them be off (default 50).")  # fmt: skip
 @click.option("--trace", type=_file, metavar="FILE", help="Write a Perfetto trace of a decode.")
 @click.option("--report", type=_file, metavar="FILE", help="Write the JSON object to a file, too.")
 @click.option("--record", type=_file, metavar="DIR", help="Write all that a replay needs.")

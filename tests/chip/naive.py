@@ -66,7 +66,7 @@ def issues(queue: str, instructions: tuple[Instruction, ...]) -> Iterator[tuple[
     rank = RANKS.index(queue.partition(":")[0])
     cycle = 0
     for instruction in instructions:
-        if instruction.op == "icu.nop":
+        if instruction.op in ("icu.nop", "icu.runtime_deskew"):
             cycle += instruction.args[0]
             continue
         (n, outer, jump), (m, inner, step) = instruction.loops
@@ -112,7 +112,34 @@ class Machine:
         self.alus: dict[int, dict[int, Array]] = defaultdict(dict)
         self.products: dict[int, dict[int, Array]] = defaultdict(dict)
 
+    def start_up(self) -> None:
+        """Step the start sequence by the counter: it must end where the program starts."""
+        waiting, hac, cycle = list(self.program.startup), 0, 0
+        pause = 0
+        while waiting or pause:
+            overflow = hac == self.spec.hac_period_cycles - 1
+            if pause:
+                pause -= 1
+            elif waiting[0].op == "icu.deskew":
+                if overflow:
+                    waiting.pop(0)
+            elif waiting[0].op == "c2c.await":
+                assert cycle <= waiting[0].args[1]
+                if cycle == waiting[0].args[1]:
+                    waiting.pop(0)
+                    continue
+            elif waiting[0].op == "c2c.transmit":
+                assert hac == 0
+                waiting.pop(0)
+            else:
+                pause = waiting.pop(0).args[0] - 1
+            hac, cycle = 0 if overflow else hac + 1, cycle + 1
+        if cycle != self.program.start_cycle:
+            raise Misread(f"started in cycle {cycle}")
+
     def run(self) -> Result:
+        if self.program.startup:
+            self.start_up()
         end = 0
         upcoming = merge(*(issues(*queue) for queue in self.program.queues.items()))
         following = next(upcoming, None)

@@ -14,10 +14,14 @@ from chip.errors import (
     BankConflict,
     ChipError,
     ConstantWritten,
+    DeskewMismatch,
+    DeskewOverdue,
+    DeskewOverlap,
     EmptyStream,
     HazardError,
     Misaligned,
     OrderError,
+    OutOfStep,
     Overwritten,
     ProgramError,
     ProgramsTooLarge,
@@ -288,7 +292,8 @@ def test_it_is_named_with_chip_queue_cycle_and_instruction(case):
 def test_every_hazard_has_a_program():
     links = {errors.PortBusy, errors.NothingArrives}  # of several chips: see test_board
     broken = {case[0] for case in BREAKING.values()}
-    assert broken | links == set(HAZARDS)
+    clocks = {OutOfStep, DeskewMismatch, DeskewOverlap, DeskewOverdue}  # see test_clocks
+    assert broken | links | clocks == set(HAZARDS)
 
 
 def test_rules_differ():

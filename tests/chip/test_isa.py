@@ -29,7 +29,8 @@ RNG = np.random.default_rng(7)
 SXM = {"sxm.permute", "sxm.distribute", "sxm.shift_up", "sxm.shift_down", "sxm.select",
        "sxm.rotate3", "sxm.rotate4", "sxm.transpose"}  # fmt: skip
 OTHER = ("icu.nop", "mem.read", "mem.write", "mem.gather", "mem.scatter", "mxm.lw", "mxm.iw",
-         "mxm.abc", "mxm.acc", "c2c.send", "c2c.receive", *SXM)  # fmt: skip
+         "mxm.abc", "mxm.acc", "c2c.send", "c2c.receive", "c2c.transmit", "c2c.await",
+         "icu.deskew", "icu.runtime_deskew", *SXM)  # fmt: skip
 
 
 # --- the registry ---------------------------------------------------------------------------
@@ -68,7 +69,8 @@ class TestEvery:
             assert typed or not (operand.reads or operand.drives)
 
     def test_op_belongs_to_its_unit(self, name):
-        assert name.partition(".")[0] == OPS[name].queue.partition(".")[0] or name == "icu.nop"
+        unit, queue = name.partition(".")[0], OPS[name].queue
+        assert queue.partition(".")[0] in (unit, "icu") or queue == "any"
 
     def test_op_has_a_published_name_and_a_meaning(self, name):
         assert OPS[name].published
@@ -249,3 +251,14 @@ def test_links_move_bytes_unchanged(name):
 
 def test_nop_is_its_count():
     assert OPS["icu.nop"].function(7) == 7
+
+
+def test_a_deskew_ends_with_the_epoch():
+    assert [OPS["icu.deskew"].function(hac, 252) for hac in (0, 1, 251)] == [252, 251, 1]
+    assert OPS["icu.runtime_deskew"].function(6) == 6
+
+
+def test_a_start_goes_to_the_ports_of_the_mask():
+    assert OPS["c2c.transmit"].function(0b100101) == (0, 2, 5)
+    assert OPS["c2c.transmit"].function(0) == ()
+    assert OPS["c2c.await"].function(469) == 469

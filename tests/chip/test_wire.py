@@ -12,7 +12,7 @@ from chip.errors import ChipError, ProgramError
 from chip.isa import DTYPES, FORMATS, NO_STREAM, OPS, STREAM_CODES, Op
 from chip.linker import link
 from chip.linker.reuse import Linker
-from chip.program import ONCE, Instruction, Program, Region
+from chip.program import ONCE, WAITS, Instruction, Program, Region
 from chip.spec import TINY
 from chip.wire import MAX_ISSUES, pack, unpack
 from tests.chip.chaos import Chaos
@@ -32,6 +32,14 @@ LIMITS = {
 QUEUES = {"any": "vxm:15"} | {op.queue: f"{op.queue}:1" for op in OPS.values() if op.queue != "any"}
 
 
+STARTUP = (
+    Instruction("icu.deskew", ()),
+    Instruction("icu.nop", (2**39,)),
+    Instruction("c2c.transmit", (0b1010,)),
+    Instruction("c2c.await", (3, 469)),
+)
+
+
 def arguments(op: Op, kind: str) -> st.SearchStrategy[int]:
     if kind == "dtype":
         return st.sampled_from([DTYPES.index(name) for name in op.dtypes])
@@ -43,7 +51,7 @@ def instructions(draw) -> tuple[str, Instruction]:
     op = OPS[draw(st.sampled_from(sorted(OPS)))]
     args = tuple(draw(arguments(op, o.kind)) for o in op.operands)
     loop = st.tuples(st.integers(1, 50), st.integers(1, 50), st.integers(-50, 50))
-    loops = (ONCE, ONCE) if op.name == "icu.nop" else (draw(loop), draw(loop))
+    loops = (ONCE, ONCE) if op.name in WAITS else (draw(loop), draw(loop))
     size = len(op.sources) + bool(op.timing)
     names = draw(st.sampled_from([(), tuple(range(1, size + 1))]))
     return QUEUES[op.queue], Instruction(op.name, args, loops, names)
@@ -72,6 +80,8 @@ def programs(draw) -> Program:
         inputs=draw(named),
         outputs=draw(named),
         constants=tuple(draw(st.lists(regions(), max_size=3))),
+        startup=tuple(draw(st.lists(st.sampled_from(STARTUP), max_size=4))),
+        deskew_interval_cycles=draw(SMALL),
     )
 
 
@@ -248,7 +258,7 @@ def head(at: int, value: object) -> bytes:
 
 
 def body(**changes: object) -> bytes:
-    return head(4, opened(EMPTY)[4] | changes)
+    return head(5, opened(EMPTY)[5] | changes)
 
 
 def reads(row: object) -> bytes:
@@ -261,10 +271,13 @@ def reads(row: object) -> bytes:
         (b"", "corrupt program"),
         (msgpack.packb([1, 2]), "not an LPU program"),
         (head(0, "other"), "not an LPU program"),
-        (head(1, 2), "program version 2, this chip reads 1"),
+        (head(1, 1), "program version 1, this chip reads 2"),
         (head(2, True), "chip is True"),
         (head(3, -1), "start is -1"),
-        (msgpack.packb([*opened(EMPTY)[:4], 2**40]), "without a body"),
+        (head(4, [[]]), "a start sequence is a list"),
+        (head(4, [["mem.read", 0, 0]]), "belongs to a mem.r queue"),
+        (head(4, [["icu.deskew", 1]]), "wrong number of operands"),
+        (msgpack.packb([*opened(EMPTY)[:5], 2**40]), "without a body"),
         (body(spec="groqchip9"), "unknown chip 'groqchip9'"),
         (body(ops=["mem.fly"]), r"unknown instruction 'mem\.fly'"),
         (body(queues={b"vxm:0": []}), "strings"),

@@ -171,7 +171,7 @@ def test_lines_have_the_slots_that_the_order_of_batches_needs():
 def test_one_group_needs_one_batch_and_a_group_a_chip_sends_in_bundles():
     machine = LocalMachine()
     machine.load(lowered(2, 2, "ring:4"), no_progress)
-    wiring = machine._wirings["decode@320"]
+    wiring = machine.wirings["decode@320"]
     (whole,) = batches(wiring, dict.fromkeys(range(4), 0))
     assert whole.calls == wiring.calls and not whole.inbox and not whole.outbox
     cut = batches(wiring, {chip: chip for chip in range(4)})

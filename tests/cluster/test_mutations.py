@@ -213,9 +213,11 @@ def test_an_unchanged_program_gives_the_same_logits_again(built, attempt):
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_changing_an_operand_changes_the_logits_or_is_an_error(built, attempt, expected, kernel):
     lowered, kernels = built
-    program = unpack(lowered.launches[DECODE].programs[0])
+    launch = lowered.launches[DECODE]
+    program = unpack(launch.programs[0])
+    first = program.start_cycle - launch.startup_cycles  # schedules begin once the chips have
     at = {
-        (queue, program.start_cycle + cycle): (queue, number)
+        (queue, first + cycle): (queue, number)
         for queue, instructions in program.queues.items()
         for number, (cycle, _) in enumerate(issue_cycles(instructions))
     }

@@ -138,6 +138,14 @@ class ConstantWritten(HazardError):
     """Write into a constant region."""
 
 
+class NeverNotified(HazardError):
+    """Sync that no Notify releases."""
+
+
+class LanesOff(HazardError):
+    """Reading lanes that are powered down."""
+
+
 class OrderError(HazardError):
     """Iterations of two instructions depend on each other both ways."""
 

@@ -169,13 +169,13 @@ def _events(
     issues: list[Issue], spec: ChipSpec, accesses: list[Access], index: int, address: int
 ) -> Iterator[tuple[int, bool, Issue, int, set[int]]]:
     """(cycle, whether it writes, issue, iteration, superlanes) of each access to a word."""
-    everywhere = set(range(spec.superlanes))
     left = [access for access in accesses if access[1] == index]
     for issue in issues:
         if not issue.family.startswith("mem") or issue.unit != index:
             continue
         writes = issue.family == "mem.w"
         if issue.op.stepped is not None:
+            everywhere = set(range(issue.lanes // spec.superlane_lanes))
             for i in np.flatnonzero(issue.steps == address):
                 yield int(issue.cycles[i]), writes, issue, int(i), everywhere
             continue

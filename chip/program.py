@@ -2,14 +2,23 @@
 
 Time is not written down in a program. A queue issues its instructions one after another, a
 repeated instruction occupies its queue from its first to its last issue, `icu.nop N` waits, and
-`icu.runtime_deskew t` stalls; so issue cycles follow from the instructions alone (`issue_cycles`).
+`icu.runtime_deskew t` stalls, and `icu.sync` until a Notify; so issue cycles follow from the
+instructions alone (`Program.issues`).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import blake2b
 
+import numpy as np
+import numpy.typing as npt
+
+from chip.barrier import issue_cycles, notices
 from chip.errors import ProgramError
 from chip.isa import FORMATS, WIDTHS, lookup
+from chip.own_spec import chip_of
+from chip.spec import ChipSpec
 
 ONCE = (1, 1, 0)
 WAITS = ("icu.nop", "icu.runtime_deskew")  # their first operand says for how many cycles
@@ -120,26 +129,26 @@ class Program:
 
     def instructions(self) -> Iterator[tuple[str, int, Instruction]]:
         """(queue, issue cycle relative to the start, instruction), without those that wait."""
-        for queue, instructions in self.queues.items():
-            for cycle, instruction in issue_cycles(instructions):
+        for queue in self.queues:
+            for cycle, instruction in self.issues(queue):
                 if instruction.op not in WAITS:
                     yield queue, cycle, instruction
+
+    def issues(self, queue: str) -> Iterator[tuple[int, Instruction]]:
+        """(first issue cycle relative to the start, instruction) of all that a queue holds."""
+        return issue_cycles(self.queues[queue], self._notices, chip_of(self.spec).barrier_cycles)
+
+    @cached_property
+    def _notices(self) -> tuple[int, ...]:
+        return notices(self.chip, self.queues, chip_of(self.spec).barrier_cycles)
 
     def deskews(self, queue: str) -> tuple[tuple[int, int], ...]:
         """(cycle relative to the start, stall) of a queue's Runtime deskews, in order."""
         return tuple(
             (cycle, instruction.args[0])
-            for cycle, instruction in issue_cycles(self.queues[queue])
+            for cycle, instruction in self.issues(queue)
             if instruction.op == "icu.runtime_deskew"
         )
-
-
-def issue_cycles(queue: Iterable[Instruction]) -> Iterator[tuple[int, Instruction]]:
-    """First issue cycle of each instruction of a queue, from the queue's contents alone."""
-    cycle = 0
-    for instruction in queue:
-        yield cycle, instruction
-        cycle += instruction.queue_cycles
 
 
 def fill_queue(placed: list[tuple[int, Instruction]], name: str) -> tuple[Instruction, ...]:
@@ -154,3 +163,17 @@ def fill_queue(placed: list[tuple[int, Instruction]], name: str) -> tuple[Instru
         filled.append(instruction)
         free = cycle + instruction.queue_cycles
     return tuple(filled)
+
+
+def fetch_image(queue: tuple[Instruction, ...], at: int, spec: ChipSpec) -> npt.NDArray[np.uint8]:
+    """Vectors [n, lanes] that the Ifetch at index `at` of a queue must take off its stream.
+
+    An instruction is 16 B wide (ISCA20), its encoding is not published. Ours is a fingerprint of
+    its text, so that a queue that is fed other instructions than the linked ones notices.
+    """
+    size, fetch = spec.instruction_bytes, queue[at]
+    room = fetch.count * spec.lanes // size
+    words = [blake2b(str(i).encode(), digest_size=size).digest() for i in queue[at + 1 :][:room]]
+    image = np.zeros(fetch.count * spec.lanes, np.uint8)
+    image[: size * len(words)] = np.frombuffer(b"".join(words), np.uint8)
+    return image.reshape(fetch.count, spec.lanes)

@@ -58,10 +58,10 @@ class Sram:
         return words
 
     def write_tiles(self, index: int, address: Words, vectors: Bytes) -> None:
-        """Write words [n, lanes] at one address per tile; later vectors win."""
+        """Write words [n, lanes] at one address per tile, or of the first tiles; later ones win."""
         self._note("mem.w", index, address)
         tile = self.spec.superlane_lanes
-        plane, lanes = self.group(index)[:, :, index % GROUP], self._lanes()
+        plane, lanes = self.group(index)[:, :, index % GROUP], self._lanes()[: vectors.shape[1]]
         for row, vector in zip(np.repeat(address, tile, axis=1), vectors, strict=True):
             plane[row, lanes] = vector
 

@@ -4,6 +4,10 @@
 `icu` is the start sequence of a program: it runs while all other queues are parked.
 """
 
+import numpy as np
+import numpy.typing as npt
+
+from chip.errors import ChipError
 from chip.isa.op import op
 
 
@@ -27,3 +31,43 @@ def runtime_deskew(stall: int) -> int:
     of a schedule it takes its nominal stall.
     """
     return stall
+
+
+@op("icu.sync", "any", "", "Sync")
+def sync() -> None:
+    """Park this queue until the next Notify of any queue, in this cycle or later.
+
+    The queue goes on `ChipSpec.barrier_cycles` after that Notify.
+    """
+
+
+@op("icu.notify", "any", "", "Notify")
+def notify() -> None:
+    """Release all parked queues of the chip; this queue itself goes on in the next cycle."""
+
+
+@op("icu.config", "any", "lanes:int", "Config")
+def config(lanes: int) -> int:
+    """From the next instruction of this queue on, work with the first `lanes` lanes only.
+
+    16 to 320 in steps of a superlane; the others are powered down: nothing is read from them,
+    driven on them, written or sent (as zeros) there. At its start a program has all lanes.
+    """
+    return lanes
+
+
+@op("icu.ifetch", "any", "a:in.u8", "Ifetch")
+def ifetch(a: npt.NDArray[np.uint8], image: npt.NDArray[np.uint8]) -> None:
+    """Take the next 20 instructions of this queue, 16 B each, off the stream that passes.
+
+    The queue's instructions must be what arrives: others are an error (ChipError). Programs
+    without Ifetch are preloaded, and refilled in ways hidden from the schedule.
+    """
+    wrong = np.argwhere(a != image)
+    if len(wrong):
+        vector, lane = (int(n) for n in wrong[0])
+        raise ChipError(
+            f"Ifetch: vector {vector} has byte {int(a[vector, lane])} in lane {lane}, where the "
+            f"queue's instructions have {int(image[vector, lane])}; "
+            "fetch what chip.program.fetch_image gives"
+        )

@@ -172,6 +172,15 @@ def op(
     return register
 
 
+# Published names that are no op here: the loops (count, interval, step) of every instruction.
+LOOP_NAMES = {
+    "Repeat n,d": "the inner loop: count n, interval d, of any instruction",
+    "Countdown d": "the interval of a MEM loop, or NOP before the first issue",
+    "Step a": "the step of a MEM loop, added to the address; also steps MXM columns and slots",
+    "Iterations n": "the count of a MEM loop; two loops nest",
+}
+
+
 def lookup(name: str) -> Op:
     """The op of a mnemonic; ProgramError if there is none."""
     try:

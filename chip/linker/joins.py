@@ -16,7 +16,7 @@ def scatter_groups(graph: Graph) -> None:
     """Join scatters of fp16 rows into the eight slice pairs of a group of columns to one step."""
     groups: dict[Any, list[Issue]] = {}
     for issue in graph.issues:
-        if issue.op.name == "mem.scatter":
+        if issue.op.name == "mem.scatter" and issue.lanes == graph.spec.lanes:
             key = (issue.arg("base"), issue.arg("words"), issue.instruction.loops)
             groups.setdefault(key, []).append(issue)
     for members in groups.values():
@@ -86,7 +86,7 @@ def write_groups(graph: Graph) -> None:
     """Join the writes of an element's byte planes into neighbouring slices to typed writes."""
     groups: dict[Any, list[Issue]] = {}
     for issue in graph.issues:
-        if issue.op.name != "mem.write":
+        if issue.op.name != "mem.write" or issue.lanes < graph.spec.lanes:
             continue
         (feed,) = graph.feeds[issue.id, 1]
         producer, byte = feed.single(), int(feed.byte[0])

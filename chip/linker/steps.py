@@ -9,6 +9,7 @@ from chip.errors import AddressError, Misaligned
 from chip.isa import NO_STREAM, NUMPY_TYPES, lookup
 from chip.isa.mxm import PREPARE, Tile
 from chip.isa.sxm import ZERO
+from chip.linker.control import Build, narrowed
 from chip.linker.graph import Array, Builders, Fetch, Graph, State, Step, as_slice, made_by
 from chip.linker.lanes import lanes
 from chip.linker.streams import PRODUCT
@@ -149,8 +150,9 @@ def acc(graph: Graph, issue: Issue) -> int:
 def abc(graph: Graph, issue: Issue, tiles: Tiles) -> int:
     """Products of an ABC: one matrix product for all its tiles and activations where it can be."""
     feeds, format = graph.feeds[issue.id, issue.op.index("a")], tiles.format
+    narrow, powered = issue.lanes < graph.spec.lanes, issue.lanes
     count = tiles.loads.shape[0]
-    shared = _shared_rows(graph, feeds, tiles)
+    shared = None if narrow else _shared_rows(graph, feeds, tiles)
     read = graph.typed_read(feeds, format, shared) if shared is not None else None
     if read is not None:
         fetch, needs = _whole(read), {read}
@@ -160,13 +162,16 @@ def abc(graph: Graph, issue: Issue, tiles: Tiles) -> int:
     columns = tiles.first_column[:, None] + np.arange(word_columns(format))
     columns = columns.ravel()
     place = as_slice(columns)
-    matrices, more = _tile_matrices(graph, tiles, shared is not None or count == 1)
+    joined = shared is not None or count == 1
+    matrices, more = (_streamed_matrices if narrow else _tile_matrices)(
+        graph, tiles, joined, powered
+    )
     shape, dtype = (len(issue.cycles), graph.spec.lanes), NUMPY_TYPES[made_by(issue)]
     groups = [np.flatnonzero(tiles.tile == t) for t in range(count)]
 
     def make(number: int) -> Step:
         def step(state: State) -> None:
-            x = fetch(state.values)
+            x = fetch(state.values)[:, :powered]
             product = np.zeros(shape, dtype)
             weights = matrices(state)
             if shared is not None:
@@ -198,7 +203,7 @@ def _shared_rows(graph: Graph, feeds: list[Any], tiles: Tiles) -> int | None:
 
 
 def _tile_matrices(
-    graph: Graph, tiles: Tiles, joined: bool
+    graph: Graph, tiles: Tiles, joined: bool, powered: int
 ) -> tuple[Callable[[State], list[Tile]], set[int]]:
     """The weight blocks [columns, lanes] of an ABC's tiles; one block for all if `joined`.
 
@@ -206,7 +211,7 @@ def _tile_matrices(
     """
     gathered = _columns_in_sram(graph, tiles)
     if gathered is None:
-        return _streamed_matrices(graph, tiles, joined)
+        return _streamed_matrices(graph, tiles, joined, powered)
     members, index, words = gathered
     blocks = [words.ravel()] if joined else list(words)
     local, format = members[0].id, tiles.format
@@ -273,7 +278,7 @@ def _columns_in_sram(graph: Graph, tiles: Tiles) -> tuple[list[Issue], int, Ints
 
 
 def _streamed_matrices(
-    graph: Graph, tiles: Tiles, joined: bool
+    graph: Graph, tiles: Tiles, joined: bool, powered: int
 ) -> tuple[Callable[[State], list[Tile]], set[int]]:
     """Weights that come from elsewhere than one 16-slice group: assembled byte by byte."""
     needs: set[int] = set()
@@ -290,8 +295,8 @@ def _streamed_matrices(
         loads = np.empty(shape, dtype)
         for mine, iterations, fetch in parts:
             loads[mine] = fetch(state.values)[iterations].view(dtype)
-        columns = loads.swapaxes(2, 3).reshape(shape[0], -1, shape[2])
-        blocks = [columns.reshape(-1, shape[2])] if joined else list(columns)
+        columns = loads.swapaxes(2, 3).reshape(shape[0], -1, shape[2])[:, :, :powered]
+        blocks = [columns.reshape(-1, powered)] if joined else list(columns)
         return [prepare(block) for block in blocks]
 
     return assemble, needs
@@ -312,7 +317,7 @@ def _set(state: State, number: int, value: Array) -> None:
 
 def builders(tiles: dict[int, Tiles]) -> Builders:
     """The step builder of each queue family whose instructions have a step of their own."""
-    return {
+    whole: dict[str, Build] = {
         "vxm": vxm,
         "sxm": lambda graph, issue: (sxm if issue.op.name in MAPPED else lanes)(graph, issue),
         "mem.r": gather,
@@ -324,3 +329,4 @@ def builders(tiles: dict[int, Tiles]) -> Builders:
         "c2c.s": send,
         "c2c.r": receive,
     }
+    return narrowed(whole)

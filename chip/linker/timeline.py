@@ -1,5 +1,6 @@
 """First pass: the issue cycles, addresses and unit of every instruction, with the local hazards."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,17 +12,19 @@ from chip.errors import (
     BankConflict,
     ConstantWritten,
     HazardError,
+    Misaligned,
     ProgramError,
     QueueConflict,
     RateExceeded,
 )
 from chip.isa import Op, lookup
 from chip.isa.mxm import PLANES
-from chip.program import Instruction, Program
+from chip.program import WAITS, Instruction, Program, fetch_image
 from chip.spec import EAST, WEST, ChipSpec
 
 Ints = npt.NDArray[np.int64]
 STORY_LINES = 4
+Placed = tuple[int, str, Instruction, int, bytes]  # cycle, queue, its powered lanes, its image
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +40,8 @@ class Issue:
     instruction: Instruction
     op: Op
     position: int
+    lanes: int  # that are powered
+    image: bytes = b""  # what an Ifetch must find
 
     def _progression(self, first: int, column: int) -> Ints:
         (n, *outer), (m, *inner) = self.instruction.loops
@@ -88,17 +93,50 @@ class Issue:
 def timeline(program: Program, spec: ChipSpec) -> list[Issue]:
     """All instructions of a program in order of issue; raises on loops that collide."""
     places = {queue: locate(queue, spec) for queue in program.queues}
-    placed = sorted(program.instructions(), key=lambda item: (item[1], item[0]))
+    placed: list[Placed] = []
+    for queue in program.queues:
+        placed += _on_queue(program, queue, spec)
     issues = []
-    for number, (queue, cycle, instruction) in enumerate(placed):
+    for number, (cycle, queue, instruction, lanes, image) in enumerate(
+        sorted(placed, key=lambda item: item[:2])
+    ):
         family, unit, position = places[queue]
         op = lookup(instruction.op)
-        issue = Issue(number, program.chip, queue, family, unit, cycle, instruction, op, position)
+        family = "icu" if op.queue == "any" else family
+        issue = Issue(
+            number,
+            program.chip,
+            queue,
+            family,
+            unit,
+            cycle,
+            instruction,
+            op,
+            position,
+            lanes,
+            image,
+        )
         (n, outer, _), (m, inner, _) = instruction.loops
         if n > 1 and (m - 1) * inner >= outer:
             raise issue.hazard(QueueConflict, "the inner loop runs into the next outer iteration")
         issues.append(issue)
     return issues
+
+
+def _on_queue(program: Program, queue: str, spec: ChipSpec) -> Iterator[Placed]:
+    """What a queue issues, with its Configs and Ifetches seen to."""
+    lanes = spec.lanes
+    for at, (cycle, instruction) in enumerate(program.issues(queue)):
+        image = b""
+        if instruction.op == "icu.config":
+            lanes = instruction.args[0]
+            if lanes % spec.superlane_lanes or not 0 < lanes <= spec.lanes:
+                steps = f"{spec.superlane_lanes} to {spec.lanes} lanes, in steps of the first"
+                raise Misaligned(program.chip, queue, cycle, str(instruction), f"takes {steps}")
+        elif instruction.op == "icu.ifetch":
+            image = fetch_image(program.queues[queue], at, spec).tobytes()
+        if instruction.op not in WAITS:
+            yield cycle, queue, instruction, lanes, image
 
 
 def locate(queue: str, spec: ChipSpec) -> tuple[str, int, int]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from chip.errors import OrderError
 from chip.linker import joins, order, steps
+from chip.linker.control import check_lanes, check_tiles
 from chip.linker.graph import Graph, Step, inside
 from chip.linker.streams import drive_keys, read_keys, resolve
 from chip.linker.timeline import Ints, Issue, constant_ranges
@@ -20,6 +21,7 @@ from chip.linker.weights import check_accumulators, planes_of, resolve_tiles
 from chip.program import Instruction, Program
 from chip.spec import ChipSpec
 
+STEPLESS = ("mem.read", "mxm.lw", "mxm.iw", "icu.sync", "icu.notify", "icu.config")
 FEWEST = 256  # issues below which cutting is not worth its bookkeeping
 
 
@@ -65,7 +67,10 @@ def windows(
     for start, stop in zip(bounds, [*bounds[1:], len(issues)], strict=True):
         part = issues[start:stop]
         cycle = part[0].cycle if cut and part else 0
-        alike = ((i.queue, i.cycle - cycle, *_nameless(i.instruction, names)) for i in part)
+        alike = (
+            (i.queue, i.cycle - cycle, i.lanes, i.image, *_nameless(i.instruction, names))
+            for i in part
+        )
         key = (program.spec, program.maps, *alike)
         for template in known.get(key, ()):
             shift = _shift(template, part, ranges)
@@ -95,13 +100,15 @@ def _template(program: Program, spec: ChipSpec, part: Sequence[Issue], cycle: in
     """Resolve one stretch; raises the hazards of streams, weights and order."""
     issues = [replace(i, id=n, cycle=i.cycle - cycle) for n, i in enumerate(part)]
     feeds = resolve(issues, spec)
+    check_lanes(issues, feeds, spec)
     tiles = resolve_tiles(issues, spec)
+    check_tiles(issues, tiles, spec)
     check_accumulators(issues)
     graph = Graph(program, spec, issues, feeds, steps.builders(tiles))
     joins.write_groups(graph)
     joins.scatter_groups(graph)
     for issue in issues:
-        if issue.op.name not in ("mem.read", "mxm.lw", "mxm.iw"):
+        if issue.op.name not in STEPLESS:
             graph.node(issue)
     before = _dependencies(issues, graph)
     starts = [node.start for node in graph.nodes]

@@ -51,7 +51,20 @@ class Chaos:
         maps = (tuple(self.random.sample(range(320), 320)), tuple(lanes))
         maps += (tuple(self.random.choice([0, 1]) for _ in range(320)),)
         start = self.random.choice([0, 1000])
+        self.control()
         return program(*self.placed, maps=maps, start_cycle=start)
+
+    def control(self) -> None:
+        """Now and then all queues wait for a Notify first, or work with fewer lanes."""
+        queues = sorted({one.queue for one in self.placed})
+        if min(one.cycle for one in self.placed) < 2:
+            return
+        if self.random.random() < 0.2:
+            self.placed += [at(queue, 0, "icu.sync") for queue in queues]
+            self.placed.append(at("c2c.s:9", self.random.randrange(9), "icu.notify"))
+        if self.random.random() < 0.2:
+            lanes = 16 * self.random.randint(1, 20)
+            self.placed += [at(queue, 1, "icu.config", lanes) for queue in queues]
 
     # --- instructions -----------------------------------------------------------------------
     def read(self) -> None:

@@ -8,6 +8,7 @@ then every unit that issues reads its operands at its position, then what falls 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from heapq import merge
 from typing import Any
 
@@ -28,9 +29,10 @@ from chip.isa import (
 )
 from chip.isa.mxm import ADD
 from chip.program import Instruction, Program
-from chip.spec import EAST, SPECS
+from chip.spec import EAST, SPECS, TINY
 from chip.wire import unpack
 
+BARRIER = TINY.barrier_cycles
 I8 = FORMATS.index("i8")
 Bytes = npt.NDArray[np.uint8]
 Array = npt.NDArray[Any]
@@ -61,19 +63,43 @@ def interpret(data: bytes, sram: Bytes, arrivals: Mapping[tuple[int, int], Bytes
     return Machine(unpack(data), sram.copy(), arrivals).run()
 
 
-def issues(queue: str, instructions: tuple[Instruction, ...]) -> Iterator[tuple[Any, ...]]:
-    """(cycle, rank, queue, instruction, loop step) of each issue of a queue, in order."""
+def issues(
+    queue: str, instructions: tuple[Instruction, ...], released: tuple[int, ...], lanes: int
+) -> Iterator[tuple[Any, ...]]:
+    """(cycle, rank, queue, index, instruction, loop step, lanes) of each issue, in order.
+
+    `released` are the cycles in which parked queues go on; a queue with none to wait for stops.
+    """
     rank = RANKS.index(queue.partition(":")[0])
     cycle = 0
-    for instruction in instructions:
+    for index, instruction in enumerate(instructions):
         if instruction.op in ("icu.nop", "icu.runtime_deskew"):
             cycle += instruction.args[0]
             continue
+        if instruction.op == "icu.config":
+            lanes = instruction.args[0]
         (n, outer, jump), (m, inner, step) = instruction.loops
         for i in range(n):
             for j in range(m):
-                yield cycle + i * outer + j * inner, rank, queue, instruction, i * jump + j * step
+                at = cycle + i * outer + j * inner
+                yield at, rank, queue, index, instruction, i * jump + j * step, lanes
         cycle += (n - 1) * outer + (m - 1) * inner + 1
+        if instruction.op == "icu.sync":
+            later = [r for r in released if r >= cycle - 1 + BARRIER]
+            if not later:
+                return
+            cycle = later[0]
+
+
+def releases(queues: dict[str, tuple[Instruction, ...]]) -> tuple[int, ...]:
+    """When parked queues go on: what Notifies give that are themselves so timed."""
+    found: tuple[int, ...] = ()
+    while True:
+        every = [one for name, queue in queues.items() for one in issues(name, queue, found, 0)]
+        again = tuple(sorted(one[0] + BARRIER for one in every if one[4].op == "icu.notify"))
+        if again == found:
+            return found
+        found = again
 
 
 @dataclass
@@ -141,7 +167,10 @@ class Machine:
         if self.program.startup:
             self.start_up()
         end = 0
-        upcoming = merge(*(issues(*queue) for queue in self.program.queues.items()))
+        released = releases(self.program.queues)
+        upcoming = merge(
+            *(issues(*q, released, self.spec.lanes) for q in self.program.queues.items())
+        )
         following = next(upcoming, None)
         with np.errstate(all="ignore"):
             while following is not None:
@@ -158,8 +187,9 @@ class Machine:
                 self.cycle += 1
         return Result(self.sram, self.sent, self.program.start_cycle + end)
 
-    def issue(self, queue: str, instruction: Instruction, step: int) -> int:
+    def issue(self, queue: str, at: int, instruction: Instruction, step: int, powered: int) -> int:
         """Do one issue; returns the cycle by which its result has left the last tile."""
+        self.powered = self.every_lane[:powered]
         op = lookup(instruction.op)
         family, _, index = queue.partition(":")
         unit, values = int(index), list(instruction.args)
@@ -169,6 +199,11 @@ class Machine:
         position = self.position(family, unit)
         delay = self.spec.d_func(op.timing) if op.timing else 0
         operands = [self.operand(op, i, args, position) for i in op.sources]
+        for n, operand in enumerate(operands):
+            operands[n] = operand.copy()
+            operands[n][powered:] = 0  # dark
+        if op.name == "icu.ifetch":
+            self.check_fetched(self.program.queues[queue][at + 1 :], operands[0])
         due = self.cycle + delay
         result = self.compute(op, unit, args, operands, due)
         if family == "vxm":
@@ -188,11 +223,13 @@ class Machine:
             case "mem.read":
                 return self.sram[unit, args["address"]].copy()
             case "mem.write":
-                self.sram[unit, args["address"]] = operands[0]
+                self.sram[unit, args["address"], self.powered] = operands[0][self.powered]
             case "mem.gather":
-                return self.sram[unit, self.addresses(args, operands[0]), self.every_lane]
+                words = self.addresses(args, operands[0])
+                return self.padded(self.sram[unit, words, self.powered])
             case "mem.scatter":
-                self.sram[unit, self.addresses(args, operands[0]), self.every_lane] = operands[1]
+                words = self.addresses(args, operands[0])
+                self.sram[unit, words, self.powered] = operands[1][self.powered]
             case _ if op.queue == "sxm":
                 numbers = [args["count"]] if "count" in args else []
                 maps = [np.array(self.program.maps[args["map"]])] if "map" in args else []
@@ -208,7 +245,9 @@ class Machine:
                     raise Misread(f"no tile on plane {unit} in cycle {self.cycle}")
                 product = integer_product if args["format"] == I8 else float_product
                 x = decoded(operands[0], args["format"])
-                self.products[due][unit] = product(x, *self.planes[unit].installed)
+                tile, loaded = self.planes[unit].installed
+                lit = self.powered
+                self.products[due][unit] = product(x[lit], tile[:, lit], loaded)
             case "mxm.iw":
                 plane = self.planes[unit + args["plane"] % 2 * 2]
                 assert plane.loaded.sum() == args["columns"]
@@ -219,6 +258,8 @@ class Machine:
                 columns = decoded(operands[0], args["format"]).T
                 plane, where = self.planes[unit + turn % 2 * 2], slice(first, first + len(columns))
                 plane.buffer[where], plane.loaded[where] = columns, True
+            case "icu.sync" | "icu.notify" | "icu.config" | "icu.ifetch":
+                return nothing
             case _:
                 return op.function(*(operand[None] for operand in operands))[0]
         return nothing
@@ -227,12 +268,24 @@ class Machine:
         if unit not in self.products[self.cycle]:
             raise Misread(f"no product on plane {unit} in cycle {self.cycle}")
         value, slots = self.products[self.cycle][unit], self.planes[unit].accumulators
-        slots[args["slot"]] = slots[args["slot"]] + value if args["mode"] == ADD else value
+        total = slots[args["slot"]] + value if args["mode"] == ADD else value
+        lit = self.every_lane < len(self.powered)
+        held = np.zeros_like(value) if slots[args["slot"]] is None else slots[args["slot"]]
+        slots[args["slot"]] = np.where(lit, total, held)
         return slots[args["slot"]]
+
+    def padded(self, values: Array) -> Array:
+        return np.concatenate([values, np.zeros(self.spec.lanes - len(values), values.dtype)])
+
+    def check_fetched(self, following: tuple[Instruction, ...], vector: Bytes) -> None:
+        """One vector of an Ifetch: the fingerprints of the 20 instructions behind it."""
+        for number, instruction in enumerate(following[: self.spec.lanes // 16]):
+            text = str(instruction).encode()
+            assert vector[16 * number :][:16].tobytes() == blake2b(text, digest_size=16).digest()
 
     def addresses(self, args: dict[str, int], lanes: Array) -> Array:
         """Word of each lane: the first lane of its superlane has the offset into the region."""
-        offsets = lanes[:: self.spec.superlane_lanes].astype(np.int64)
+        offsets = lanes[self.powered][:: self.spec.superlane_lanes].astype(np.int64)
         if offsets.max() >= args["words"]:
             raise OutOfRegion(f"offset {offsets.max()} in cycle {self.cycle}")
         return np.repeat(args["base"] + offsets, self.spec.superlane_lanes)

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from chip.errors import ProgramError
+from chip.errors import ChipError, ProgramError
 from chip.isa import (
     DTYPES,
+    LOOP_NAMES,
     NUMPY_TYPES,
     OPS,
     TYPE_GROUPS,
@@ -28,7 +29,8 @@ from tests.chip.programs import at, program
 RNG = np.random.default_rng(7)
 SXM = {"sxm.permute", "sxm.distribute", "sxm.shift_up", "sxm.shift_down", "sxm.select",
        "sxm.rotate3", "sxm.rotate4", "sxm.transpose"}  # fmt: skip
-OTHER = ("icu.nop", "mem.read", "mem.write", "mem.gather", "mem.scatter", "mxm.lw", "mxm.iw",
+OTHER = ("icu.nop", "icu.sync", "icu.notify", "icu.config", "icu.ifetch",
+         "mem.read", "mem.write", "mem.gather", "mem.scatter", "mxm.lw", "mxm.iw",
          "mxm.abc", "mxm.acc", "c2c.send", "c2c.receive", "c2c.transmit", "c2c.await",
          "icu.deskew", "icu.runtime_deskew", *SXM)  # fmt: skip
 
@@ -78,6 +80,18 @@ class TestEvery:
 
     def test_op_has_an_oracle(self, name):
         assert name in {*POINTWISE, *OTHER}
+
+
+# Tables 1 of ISCA20 and of ISCA22 (network instructions), as restated.
+PUBLISHED = """NOP N/Ifetch/Sync/Notify/Config/Repeat n,d/Read a,s/Write a,s/Gather s,map
+Scatter s,map/Countdown d/Step a/Iterations n/unary z = op(x)/binary z = op(x,y)/type convert/ReLU/TanH/Exp/RSqrt
+LW/IW/ABC/ACC/Shift up N/Shift down N/Select/Permute map/Distribute map/Rotate n=3/Rotate n=4
+Transpose sg16/Deskew/Runtime deskew t/Send/Receive/Transmit"""
+
+
+@pytest.mark.parametrize("name", PUBLISHED.replace("\n", "/").split("/"))
+def test_every_published_instruction_is_there(name):
+    assert name in {*LOOP_NAMES, *(one.published for one in OPS.values())}
 
 
 def test_unknown_ops_are_errors():
@@ -247,6 +261,22 @@ def test_loads_and_installs_change_no_data():
 def test_links_move_bytes_unchanged(name):
     packet = sample("u8")
     assert (OPS[name].function(packet) == packet).all()
+
+
+@pytest.mark.parametrize("name", ["icu.sync", "icu.notify"])
+def test_barriers_change_no_data(name):
+    """When queues go on is the linker's business; see test_control."""
+    assert OPS[name].function() is None
+
+
+def test_config_is_its_lanes_and_ifetch_compares():
+    assert OPS["icu.config"].function(48) == 48
+    image = sample("u8")
+    OPS["icu.ifetch"].function(image.copy(), image)
+    other = image.copy()
+    other[2, 7] ^= 1
+    with pytest.raises(ChipError, match=r"vector 2 has byte \d+ in lane 7, where the queue's"):
+        OPS["icu.ifetch"].function(other, image)
 
 
 def test_nop_is_its_count():

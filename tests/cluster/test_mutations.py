@@ -13,11 +13,12 @@ from itertools import chain
 import numpy as np
 import pytest
 
+from chip.barrier import issue_cycles
 from chip.board import wire
 from chip.errors import ChipError
 from chip.group import ChipGroup, batches
 from chip.isa import ALU_BASE, IMMEDIATE, NO_STREAM, WIDTHS, Op, lookup
-from chip.program import Instruction, issue_cycles
+from chip.program import Instruction
 from chip.schedule import Schedule
 from chip.spec import TINY as CHIP
 from chip.sram import GROUP

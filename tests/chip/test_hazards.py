@@ -19,7 +19,9 @@ from chip.errors import (
     DeskewOverlap,
     EmptyStream,
     HazardError,
+    LanesOff,
     Misaligned,
+    NeverNotified,
     OrderError,
     OutOfStep,
     Overwritten,
@@ -254,6 +256,17 @@ BREAKING = {
         [*weights(), *stream(loops=(2, 1, 0)), acc(SET, 0, loops=(2, 1, 1))]),
     "adding to an empty accumulator": (
         AccumulatorEmpty, "mxm.acc:0", 226, "mxm.acc", [*weights(), *stream(), acc(ADD, 5)]),
+    "a Sync that nobody releases": (
+        NeverNotified, "mem.r:3", 7, "icu.sync", [at("mem.r:3", 7, "icu.sync")]),
+    "lanes that are powered down": (
+        LanesOff, "mem.w:3", 60, "mem.write",
+        [at("mem.r:0", 0, "icu.config", 160), read(0, 0, 60, TINY.slice_position(3)),
+         at("mem.w:3", 60, "mem.write", 600, 0)]),
+    "weights of lanes that are powered down": (
+        LanesOff, "mxm.abc:0", 202, "mxm.abc",
+        [at("mxm.lw:0", 0, "icu.config", 160), *weights(), *stream(), acc(SET, 0)]),
+    "a Config that is no number of superlanes": (
+        Misaligned, "vxm:0", 3, "icu.config", [at("vxm:0", 3, "icu.config", 24)]),
     "a write into constants": (
         ConstantWritten, "mem.w:50", 40, "mem.write",
         [read(44, 0, 40, TINY.slice_position(50)), at("mem.w:50", 40, "mem.write", 97, 0,

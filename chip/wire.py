@@ -213,6 +213,8 @@ def _check_instruction(instruction: Instruction, where: str, maps: int) -> int:
     for n, interval, step in instruction.loops:
         if n < 1 or interval < 1 or abs(step) > MAX_STEP:
             raise ProgramError(f"loop of {n} every {interval} cycles, step {step}", where)
+    if op.control and instruction.count > 1 and not op.sources:
+        raise ProgramError(f"{op.name} does not repeat", where)
     limits = {"map": maps, "in": STREAM_CODES, "out": STREAM_CODES, "dtype": len(DTYPES)}
     limits |= {"format": len(FORMATS), "plane": PLANES}
     limits |= {"src": NO_STREAM, "dst": NO_STREAM + 1, "imm": 2**32, "int": MAX_CYCLES}

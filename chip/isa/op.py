@@ -128,6 +128,11 @@ class Op:
         """Index of the operand that loops step, if any."""
         return next((i for i, o in enumerate(self.operands) if o.kind in STEPPED), None)
 
+    @property
+    def control(self) -> bool:
+        """Whether it is the instruction control's, on the queue of whatever unit."""
+        return self.name.startswith("icu.")
+
     def constant(self, operand: int) -> bool:
         """Whether a source may be the immediate: of the op's own type, where there is one."""
         immediate = any(o.kind == "imm" for o in self.operands)

@@ -9,6 +9,7 @@ from chip.errors import HazardError
 from chip.linker import order
 from chip.linker.clocks import Deskews, Startup, check_deskews, startup
 from chip.linker.graph import State, Step
+from chip.linker.story import told
 from chip.linker.timeline import Issue, check_fetch, check_memory, timeline
 from chip.linker.windows import Known, Window, completion, windows
 from chip.own_spec import chip_of
@@ -64,9 +65,15 @@ def link(program: Program, known: Known | None = None) -> Linked:
 
     `known` holds the stretches of programs linked before, and is added to.
     """
-    known = {} if known is None else known
     spec = chip_of(program.spec)
     issues = timeline(program, spec)
+    try:
+        return _link(program, spec, issues, {} if known is None else known)
+    except HazardError as error:
+        raise told(error, issues) from None
+
+
+def _link(program: Program, spec: ChipSpec, issues: list[Issue], known: Known) -> Linked:
     check_fetch(issues, spec)
     check_memory(issues, program, spec)
     clocks = check_deskews(program, issues, spec)

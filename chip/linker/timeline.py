@@ -78,6 +78,10 @@ class Issue:
     def arg(self, name: str) -> int:
         return self.instruction.args[self.op.index(name)]
 
+    def told(self) -> str:
+        """A line of a story."""
+        return f"{self.queue} cycle {self.cycle}: {self.instruction}"
+
     def hazard(
         self,
         kind: type[HazardError],
@@ -85,7 +89,7 @@ class Issue:
         cycle: int | None = None,
         story: tuple["Issue", ...] = (),
     ) -> HazardError:
-        lines = tuple(f"{i.queue} cycle {i.cycle}: {i.instruction}" for i in story[-STORY_LINES:])
+        lines = tuple(issue.told() for issue in story[-STORY_LINES:])
         at = self.cycle if cycle is None else cycle
         return kind(self.chip, self.queue, at, str(self.instruction), detail, lines)
 

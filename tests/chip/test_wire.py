@@ -12,7 +12,7 @@ from chip.errors import ChipError, ProgramError
 from chip.isa import DTYPES, FORMATS, NO_STREAM, OPS, STREAM_CODES, Op
 from chip.linker import link
 from chip.linker.reuse import Linker
-from chip.program import ONCE, WAITS, Instruction, Program, Region
+from chip.program import ONCE, Instruction, Program, Region
 from chip.spec import TINY
 from chip.wire import MAX_ISSUES, pack, unpack
 from tests.chip.chaos import Chaos
@@ -51,7 +51,7 @@ def instructions(draw) -> tuple[str, Instruction]:
     op = OPS[draw(st.sampled_from(sorted(OPS)))]
     args = tuple(draw(arguments(op, o.kind)) for o in op.operands)
     loop = st.tuples(st.integers(1, 50), st.integers(1, 50), st.integers(-50, 50))
-    loops = (ONCE, ONCE) if op.name in WAITS else (draw(loop), draw(loop))
+    loops = (ONCE, ONCE) if op.control and not op.sources else (draw(loop), draw(loop))
     size = len(op.sources) + bool(op.timing)
     names = draw(st.sampled_from([(), tuple(range(1, size + 1))]))
     return QUEUES[op.queue], Instruction(op.name, args, loops, names)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from chip import saturate
 from chip.core import Chip
-from chip.errors import ChipError, EmptyStream
+from chip.errors import ChipError, EmptyStream, RateExceeded
 from chip.isa import NUMPY_TYPES, WIDTHS
 from chip.linker import link
 from chip.linker.timeline import Issue, timeline
@@ -84,6 +84,20 @@ def sram_bandwidth(spec: ChipSpec = GROQCHIP1) -> Row:
     return Row("V03", "SRAM bandwidth, 1R + 1W per slice", 56_320, rate, "B/cycle", "ISCA20")
 
 
+def fetch_rate(spec: ChipSpec = GROQCHIP1) -> Row:
+    """V04: bytes of the most instructions that may start in one cycle, on the published queues."""
+    queues = saturate.published_queues(spec)
+    allowed = 0
+    for count in (len(queues), len(queues) + 1):
+        try:
+            link(saturate.fetch([*queues, "c2c.s:0"][:count], spec))
+            allowed = count
+        except RateExceeded:
+            break
+    what = f"instruction fetch, {len(queues)} queues x {spec.instruction_bytes} B"
+    return Row("V04", what, 2_304, allowed * spec.instruction_bytes, "B/cycle", "ISCA20")
+
+
 def peak_int8(spec: ChipSpec = GROQCHIP1) -> Row:
     """V05: int8 operations per second with four planes busy, at 1 GHz as published."""
     rate = _macs_per_cycle(spec, "i8")
@@ -146,6 +160,7 @@ ROWS: tuple[Callable[[ChipSpec], Row], ...] = (
     sram_size,
     stream_bandwidth,
     sram_bandwidth,
+    fetch_rate,
     peak_int8,
     peak_fp16,
     weight_install,

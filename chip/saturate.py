@@ -87,6 +87,23 @@ def sram(spec: ChipSpec, count: int) -> Program:
     return sketch.program()
 
 
+def published_queues(spec: ChipSpec) -> list[str]:
+    """The queues of the published split: 44 MEM, 14 SXM and 6 MXM per side, 16 VXM."""
+    mxm = {"lw": 2, "iw": 2, "abc": spec.mxm_planes, "acc": spec.mxm_planes}
+    return [
+        *(f"mem.r:{n}" for n in range(spec.slices)),
+        *(f"sxm:{n}" for n in range(2 * spec.sxm_queues)),
+        *(f"mxm.{kind}:{n}" for kind, count in mxm.items() for n in range(count)),
+        *(f"vxm:{n}" for n in range(spec.vxm_alus)),
+    ]
+
+
+def fetch(queues: list[str], spec: ChipSpec) -> Program:
+    """An instruction on each of these queues in cycle 0."""
+    config = Instruction("icu.config", (spec.lanes,))
+    return Program(0, identity(spec), 0, dict.fromkeys(queues, (config,)))
+
+
 def products(spec: ChipSpec, format: str, count: int) -> Program:
     """All planes hold a full tile, and take vectors as fast as they can, `count` each."""
     sketch = Sketch(spec)

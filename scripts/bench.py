@@ -19,8 +19,13 @@ def network(arguments: Sequence[str]) -> int:
     return _run("bench_network", arguments)
 
 
+def chaos(arguments: Sequence[str]) -> int:
+    """Random programs, mutations and damaged bytes for minutes: linker against naive chip."""
+    return _run("bench_chaos", arguments)
+
+
 BENCHES: dict[str, Callable[[Sequence[str]], int]] = {
-    bench.__name__: bench for bench in (functional, network)
+    bench.__name__: bench for bench in (functional, chaos, network)
 }
 
 

@@ -92,5 +92,5 @@ def _padded(bits: Bits16) -> Bits16:
     """Append zero lanes up to a multiple of the grain; C-contiguous. Common arrays are as is."""
     missing = -bits.shape[-1] % GRAIN
     if missing:
-        return np.pad(bits, ((0, 0), (0, 0), (0, missing)))
+        return np.ascontiguousarray(np.pad(bits, ((0, 0), (0, 0), (0, missing))))
     return bits if bits.flags.c_contiguous else np.ascontiguousarray(bits)

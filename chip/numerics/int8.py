@@ -55,5 +55,5 @@ def _padded(rows: npt.NDArray[np.int8]) -> Int8:
     """Append zero lanes up to a multiple of the grain; C-contiguous."""
     missing = -rows.shape[-1] % GRAIN
     if missing:
-        return np.pad(rows, ((0, 0), (0, 0), (0, missing)))
+        return np.ascontiguousarray(np.pad(rows, ((0, 0), (0, 0), (0, missing))))
     return np.ascontiguousarray(rows)

@@ -8,6 +8,7 @@ from chip.errors import ChipError, LanesOff, NeverNotified
 from chip.isa import DTYPES, FORMATS, NO_STREAM
 from chip.linker import link
 from chip.program import Instruction, Program, fetch_image
+from chip.saturate import fetch, published_queues
 from chip.spec import EAST, TINY
 from chip.wire import pack
 from tests.chip.naive import interpret
@@ -230,15 +231,8 @@ def test_other_instructions_than_the_linked_ones_are_an_error():
 
 def test_all_queues_fetch_in_one_cycle_and_no_more():
     """144 instructions of 16 B: what the published 2,304 B per cycle allow."""
-    mxm = {"lw": 2, "iw": 2, "abc": 4, "acc": 4}
-    published = [
-        *(f"mem.r:{n}" for n in range(88)),
-        *(f"vxm:{n}" for n in range(16)),
-        *(f"sxm:{n}" for n in range(28)),
-        *(f"mxm.{kind}:{n}" for kind, count in mxm.items() for n in range(count)),
-    ]
-    assert len(published) == 144
-    config = Instruction("icu.config", (320,))
-    link(Program(0, "tiny", 0, dict.fromkeys(published, (config,))))
+    queues = published_queues(TINY)
+    assert len(queues) == 144
+    link(fetch(queues, TINY))
     with pytest.raises(ChipError, match="145 instructions in a cycle, 144 are fetched"):
-        link(Program(0, "tiny", 0, dict.fromkeys([*published, "c2c.s:0"], (config,))))
+        link(fetch([*queues, "c2c.s:0"], TINY))

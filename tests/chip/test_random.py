@@ -1,48 +1,19 @@
 """Random programs: the linked executor and the naive interpreter agree on all of them."""
 
+from operator import attrgetter
+from random import Random
+
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chip.core import Chip
-from chip.errors import ChipError, EmptyStream, HazardError
-from chip.linker import link
-from chip.program import Program
+from chip.isa import OPS
 from chip.spec import TINY
-from chip.wire import pack, unpack
+from chip.wire import pack
 from tests.chip.chaos import INDICES, SPAN, Chaos
-from tests.chip.naive import Misread, OutOfRegion, float_product, interpret
-from tests.chip.programs import agree, at, fill, launch, packets_for, program
-
-
-def outcome(what: Program, image: np.ndarray) -> str:
-    """Run a random program through both; how it ended."""
-    try:
-        link(unpack(pack(what)))
-    except EmptyStream:
-        with pytest.raises((Misread, OutOfRegion)):  # whichever it meets first
-            interpret(pack(what), image, Anything())
-        return "empty"
-    except HazardError:
-        return "hazard"
-    try:
-        agree(what, image)
-    except OutOfRegion:
-        chip = Chip(what.chip, TINY)
-        fill(chip, image, what)
-        ready = chip.load("it", pack(what))
-        with pytest.raises(ChipError, match="outside the region"):
-            launch(chip, ready, packets_for(ready))
-        return "stopped"
-    return "ran"
-
-
-class Anything(dict):
-    """Packets for any port at any time."""
-
-    def __missing__(self, key):
-        return np.zeros(TINY.lanes, np.uint8)
+from tests.chip.naive import float_product
+from tests.chip.outcomes import damaged, mutated, outcome, survives
+from tests.chip.programs import At, at, program
 
 
 def test_random_programs_agree(addresses):
@@ -55,6 +26,40 @@ def test_random_programs_agree(addresses):
 @given(seed=st.integers(min_value=1000))
 def test_more_random_programs_agree(seed, addresses):
     outcome(Chaos(seed).program(), addresses)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0))
+def test_a_mutation_is_rejected_or_done_as_the_naive_chip_does_it(seed, addresses):
+    random = Random(seed)
+    assert outcome(mutated(Chaos(seed % 500).program(), random), addresses)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0))
+def test_damaged_bytes_are_one_error_or_a_program(seed):
+    random = Random(seed)
+    assert survives(damaged(pack(Chaos(seed % 40).program()), random))
+
+
+def test_random_programs_have_every_instruction():
+    """But those of the start sequence and Runtime deskew, and Ifetch, whose data is a program."""
+    seen = {one.op for seed in range(2500) for one in map(attrgetter("instruction"), placed(seed))}
+    others = {
+        "icu.deskew",
+        "icu.runtime_deskew",
+        "icu.ifetch",
+        "icu.nop",
+        "c2c.transmit",
+        "c2c.await",
+    }
+    assert set(OPS) - others <= seen
+
+
+def placed(seed: int) -> list[At]:
+    chaos = Chaos(seed)
+    chaos.program()
+    return chaos.placed
 
 
 def test_an_address_outside_its_region_stops_both(addresses):

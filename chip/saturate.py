@@ -104,6 +104,16 @@ def fetch(queues: list[str], spec: ChipSpec) -> Program:
     return Program(0, identity(spec), 0, dict.fromkeys(queues, (config,)))
 
 
+def barrier(notify: int, spec: ChipSpec) -> Program:
+    """Parked readers in all slices, and a Notify in some cycle."""
+    queues = {
+        f"mem.r:{n}": (Instruction("icu.sync", ()), Instruction("mem.read", (0, 0)))
+        for n in range(0, spec.slices, spec.streams)
+    }
+    wait = (Instruction("icu.nop", (notify,)), Instruction("icu.notify", ()))
+    return Program(0, identity(spec), 0, {**queues, "vxm:0": wait})
+
+
 def products(spec: ChipSpec, format: str, count: int) -> Program:
     """All planes hold a full tile, and take vectors as fast as they can, `count` each."""
     sketch = Sketch(spec)

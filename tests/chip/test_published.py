@@ -1,4 +1,4 @@
-"""What is published of one chip (V01 to V08): measured by programs that saturate it."""
+"""What is published of one chip (V01 to V09): measured by programs that saturate it."""
 
 import pytest
 

@@ -52,7 +52,7 @@ def templates(ready: Linked) -> tuple[int, int]:
 
 def moved(one: At, cycles: int, words: int) -> At:
     args = one.instruction.args
-    if one.queue.startswith("mem"):
+    if one.instruction.op.startswith("mem"):
         args = (args[0] + words, *args[1:])
     return At(one.queue, one.cycle + cycles, replace(one.instruction, args=args))
 

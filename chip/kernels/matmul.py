@@ -22,7 +22,8 @@ class Pass:
     columns `column`..; `activations` are rows of the weights' type, `count` of them for each tile.
 
     Products go to accumulators `slot` + tile * count + activation: set or added (`first`), and
-    leave the array if `last`. With a `copy` of the activations, which int8 only can use, odd tiles
+    leave the array if `last`. A single tile may meet `lines` x `count` activations, one outer step
+    of the rows from line to line. With a `copy` of the activations, which int8 only can use, odd tiles
     are the second plane's: it takes the copy, and both planes count their own tiles from 0.
     """
 
@@ -38,6 +39,7 @@ class Pass:
     last: bool = True
     slot_steps: tuple[int, int] | None = None
     copy: Rows | None = None
+    lines: int = 1
 
     @property
     def format(self) -> str:
@@ -50,7 +52,7 @@ class Pass:
 
     def streaming_cycles(self, spec: ChipSpec) -> int:
         """Cycles from the IW of a tile to the next one on its plane, at least."""
-        return self.interval(spec) * self.count + (self.format != "f16")
+        return self.interval(spec) * self.count * self.lines + (self.format != "f16")
 
     def interval(self, spec: ChipSpec) -> int:
         """Cycles between two activations of a plane."""
@@ -148,7 +150,9 @@ def _stream_activations(
     spec, unit = chain.spec, side + 2 * plane
     position = spec.edge_position("mxm", side)
     tiles = (part.on_plane(plane), period * part.planes)
-    loops: Loops = (tiles, (part.count, part.interval(spec)))
+    interval = part.interval(spec)
+    lines = (part.lines, part.count * interval) if part.lines > 1 else tiles
+    loops: Loops = (lines, (part.count, interval))
     flow = chain.arrive(_activations(part, plane), position, start, loops)
     assert flow.need is not None
     needs, kind, names = {1: (flow.need, 0)}, FORMATS.index(part.format), [flow.name, 0]

@@ -89,7 +89,7 @@ def all_reduce_s(device: Device, count: int, num_bytes: float, eager: bool) -> f
     if count == 1:
         return 0.0
     if device.torus_bytes_per_s:
-        side = max(2.0, float(count) ** (1 / device.torus_dimensions))
+        side: float = max(2.0, count ** (1 / device.torus_dimensions))
         hops = device.torus_dimensions * side / 2
         rate = 2 * device.torus_dimensions * device.torus_bytes_per_s
         return 2 * hops * ICI_HOP_S + 2 * num_bytes / rate

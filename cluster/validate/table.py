@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from cluster.errors import BadValue
 from cluster.validate.chips import chip_rows, network_rows, rack_rows
+from cluster.validate.images import resnet_rows
 from cluster.validate.models import encoder_rows, matmul_rows
 from cluster.validate.row import Family, Row, skipped
 
@@ -13,6 +14,7 @@ FAMILIES = (
         ("V13", "V14", "V15", "V16", "V17", "V18", "V19", "V20", "V21", "V23", "V25"),
         network_rows,
     ),
+    Family(("V10",), resnet_rows),
     Family(("V26",), matmul_rows),
     Family(("V12", "V31", "V32"), encoder_rows),
     Family(("V39",), rack_rows),
@@ -23,7 +25,6 @@ SKIPPED = (
             "no program yet that fetches on all queues at once"),
     skipped("V09", "chip-wide barrier, cycles", 35, "recollection of ISCA 2020, unverified",
             "Sync and Notify are not in the ISA yet"),
-    skipped("V10", "ResNet-50, one image, s", 49e-6, ISCA20, "no convolution kernels yet"),
     skipped("V28", "large products on 100 chips, FLOP/s", 10.5e15, ISCA22,
             "no schedule yet that streams operands from hosts while chips multiply"),
     skipped("V29", "column- over row-major weight stream", 154, ISCA22,

@@ -1,0 +1,103 @@
+"""The first layers of ResNet: a 7 x 7 convolution of stride 2, and the maximum over 3 x 3 windows.
+
+The host lays out the patches of the image as rows, 147 numbers each, by the parity of their line
+and column. Results of a parity are stored as often as one pooling window has pixels of it, since a
+slice serves one read a cycle; the maximum is then a tree over nine reads.
+"""
+
+from dataclasses import dataclass, field
+
+from chip.kernels.convolution import Convolution
+from chip.kernels.feature_map import FeatureMap, Rooms, half_lines
+from chip.kernels.matmul import Pass, matmul
+from chip.schedule import Buffer, Chain, Flow, Loops, Rows, Schedule
+from chip.spec import EAST, WEST
+
+PARITIES = ((0, 0), (0, 1), (1, 0), (1, 1))
+
+
+@dataclass
+class Stem:
+    """Inputs and parity images for an output of `out.height` x `out.width` pixels after pooling."""
+
+    rooms: Rooms
+    out: FeatureMap
+    channels: int
+    inputs: dict[tuple[int, int, int], Buffer] = field(default_factory=dict)
+    copies: dict[tuple[int, int, int], list[Buffer]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for side in (EAST, WEST):
+            avoid = set(self.out.slices)
+            for y, x in PARITIES:
+                key = (side, y, x)
+                for number in range((1 + y) * (1 + x)):
+                    rows = (len(half_lines(self.out.height, side)) + y) * (self.out.width + x)
+                    name = f"stem.{side}{y}{x}.{number}"
+                    self.copies.setdefault(key, []).append(
+                        self.rooms.take(name, side, rows, avoid)
+                    )
+                    avoid |= {self.copies[key][-1].region.index}
+        for side in (EAST, WEST):
+            for y, x in PARITIES:
+                key = (side, y, x)
+                taken = {buffer.region.index for buffer in self.copies[key]}
+                rows = len(self.lines(side, y)) * self.out.width
+                self.inputs[key] = self.rooms.take(f"image.{side}{y}{x}", side, rows, taken)
+
+    def lines(self, side: int, y: int) -> range:
+        """Lines j of a parity, of image line 2 j + y, that a side computes."""
+        mine = half_lines(self.out.height, side)
+        return range(max(0, mine.start - y), mine.stop)
+
+    def schedule(self, plan: Schedule, what: Convolution) -> None:
+        """The convolution of all parities, then the maximum."""
+        for side in (EAST, WEST):
+            for y, x in PARITIES:
+                self._convolve(plan, what, side, y, x)
+        for side in (EAST, WEST):
+            self._maximum(plan, side)
+
+    def _convolve(self, plan: Schedule, what: Convolution, side: int, y: int, x: int) -> None:
+        width, lines = self.out.width, self.lines(side, y)
+        most = max(1, plan.spec.accumulator_depth // width)
+        top = half_lines(self.out.height, side).start - y  # line of the first row of a copy
+        for start in range(lines.start, lines.stop, most):
+            count = min(most, lines.stop - start)
+            chain = Chain(plan.spec, "convolution: stem")
+            rows = Rows(self.inputs[side, y, x], (start - lines.start) * width, (width, 1))
+            words = what.weights[side].region.words
+            part = Pass(what.weights[side], 0, 1, words, rows, width, lines=count)
+            (flow,) = matmul(chain, side, [part])
+            value = chain.vxm("mul", chain.vxm("to_f32", flow, dtype="i32"), what.scale)
+            value = chain.vxm("to_i8", chain.vxm("max", value, 0.0))
+            for buffer in self.copies[side, y, x]:
+                first = (start - top) * (width + x) + x
+                chain.write(value, Rows(buffer, first, (width + x, 1)))
+            plan.place(chain)
+
+    def _maximum(self, plan: Schedule, side: int) -> None:
+        """out = the largest of nine; a border of zeros does not matter after a ReLU.
+
+        What reads it are 1 x 1 convolutions, so that the cut needs no lines of the other half.
+        """
+        mine = self.out.lines(side)
+        if not len(mine):
+            return
+        loops: Loops = ((len(mine), self.out.width), (self.out.width, 1))
+        chain = Chain(plan.spec, "maximum 3 x 3")
+        found: list[Flow] = []
+        for y, x in PARITIES:
+            for number, buffer in enumerate(self.copies[side, y, x]):
+                down, right = divmod(number, 1 + x)
+                pitch = self.out.width + x
+                rows = Rows(buffer, down * pitch + right, (pitch, 1))
+                found.append(chain.arrive(rows, plan.spec.vxm_position, 0, loops))
+        while len(found) > 1:
+            pairs = zip(found[::2], found[1::2], strict=False)
+            level = [chain.vxm("max", a, b, dtype="i8") for a, b in pairs]
+            level += [chain.vxm("copy", v, dtype="i8") for v in found[len(level) * 2 :]]
+            found = level
+        first = self.out.row(side, mine.start, 0)
+        chain.write(found[0], Rows(self.out.halves[side][0], first, (self.out.pitch, 1)))
+        plan.place(chain)

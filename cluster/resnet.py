@@ -1,0 +1,74 @@
+"""ResNet on an emulated chip: weights and image into SRAM, the program run, logits out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from chip.core import Chip
+from chip.kernels.lanes import MAPS
+from chip.kernels.resnet import Layer, ResNet, ResNetShape
+from chip.program import Program
+from chip.spec import GROQCHIP1, ChipSpec
+from chip.wire import pack
+from cluster.model.resnet_reference import I8, patches
+
+F32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Classified:
+    """Logits [classes], scheduled and executed cycles, and instructions of the program."""
+
+    logits: F32
+    scheduled_cycles: int
+    executed_cycles: int
+    instructions: int
+
+
+def classify(
+    shape: ResNetShape, weights: Mapping[str, I8], image: I8, spec: ChipSpec = GROQCHIP1
+) -> Classified:
+    """Schedule, link and execute the network on one image."""
+    net = ResNet(spec, shape)
+    chip = Chip(0, spec)
+    linked = chip.load("resnet", pack(net.plan.program(0, Program(0, spec.name, 0, {}, MAPS))))
+    for name, layer in net.layers.items():
+        for buffer in net.weights[name]:
+            chip.write(buffer.region, columns(net, layer, weights[name]))
+    _write_image(net, chip, image)
+    chip.begin("resnet")
+    for segment in range(len(linked.segments)):
+        chip.run(segment, {})
+    done = chip.finish()
+    _, outs = net.cuts(net.layers["classes"])
+    rows = np.concatenate([chip.read(buffer.region) for buffer in net.logits])
+    logits = rows[:, : outs.width].reshape(-1)[: shape.classes]
+    return Classified(logits, net.plan.end_cycle, done.end_cycle, linked.instructions)
+
+
+def columns(net: ResNet, layer: Layer, weights: I8) -> I8:
+    """Columns [vectors, lanes] in the order of loading: output block, tap, input block, output."""
+    ins, outs = net.cuts(layer)
+    taps = layer.taps**2
+    padded = np.zeros((outs.count * outs.width, ins.count * ins.width, taps), np.int8)
+    padded[: layer.outputs, : layer.inputs] = weights.reshape(layer.outputs, layer.inputs, taps)
+    cut = padded.reshape(outs.count, outs.width, ins.count, ins.width, taps)
+    tiles = cut.transpose(0, 4, 2, 1, 3).reshape(-1, ins.width)
+    data = np.zeros((len(tiles), net.spec.lanes), np.int8)
+    data[:, : ins.width] = tiles
+    return data
+
+
+def _write_image(net: ResNet, chip: Chip, image: I8) -> None:
+    """Patches by parity: what a host writes over PCIe before each image."""
+    rows = patches(image)
+    for (side, y, x), buffer in net.stem.inputs.items():
+        mine = rows[y::2, x::2][list(net.stem.lines(side, y))]
+        values = np.zeros((buffer.region.vectors, net.spec.lanes), np.int8)
+        flat = mine.reshape(-1, rows.shape[-1])
+        values[: len(flat), : rows.shape[-1]] = flat
+        chip.write(buffer.region, values)
+
+

@@ -70,5 +70,3 @@ def _write_image(net: ResNet, chip: Chip, image: I8) -> None:
         flat = mine.reshape(-1, rows.shape[-1])
         values[: len(flat), : rows.shape[-1]] = flat
         chip.write(buffer.region, values)
-
-

@@ -17,7 +17,8 @@ from chip.spec import EAST, WEST
 class Convolution:
     """Weights [out, in, taps, taps] at rest on both sides, and the image they meet.
 
-    Column order: output block, tap (y, then x), input block. `scale` brings its sums to the units of int8.
+    Column order: output block, tap (y, then x), input block. `scale` brings its sums to the units
+    of int8.
     """
 
     weights: tuple[Buffer, Buffer]
@@ -61,9 +62,7 @@ def _products(
     words = out.channels.width // CHANNEL_GROUP
     reach = what.taps // 2
     steps = (what.stride * source.pitch, what.stride)
-    places = [
-        (tap, inner) for tap in range(what.taps**2) for inner in range(source.channels.count)
-    ]
+    places = [(tap, inner) for tap in range(what.taps**2) for inner in range(source.channels.count)]
     passes = []
     for number, (tap, inner) in enumerate(places):
         y, x = tap // what.taps - reach, tap % what.taps - reach
@@ -110,9 +109,7 @@ def _finish(
     return chain.vxm("to_i8", value)
 
 
-def _store(
-    chain: Chain, side: int, value: Flow, out: FeatureMap, part: range, block: int
-) -> None:
+def _store(chain: Chain, side: int, value: Flow, out: FeatureMap, part: range, block: int) -> None:
     """Write lines to their half, and a line at the cut to the other half as well."""
     rows = Rows(out.halves[side][block], out.row(side, part.start, 0), (out.pitch, 1))
     chain.write(value, rows)

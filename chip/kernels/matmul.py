@@ -23,8 +23,8 @@ class Pass:
 
     Products go to accumulators `slot` + tile * count + activation: set or added (`first`), and
     leave the array if `last`. A single tile may meet `lines` x `count` activations, one outer step
-    of the rows from line to line. With a `copy` of the activations, which int8 only can use, odd tiles
-    are the second plane's: it takes the copy, and both planes count their own tiles from 0.
+    of the rows from line to line. With a `copy` of the activations, which int8 only can use, odd
+    tiles are the second plane's: it takes the copy, and both planes count their own tiles from 0.
     """
 
     weights: Buffer

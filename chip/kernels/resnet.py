@@ -20,9 +20,9 @@ PATCH = 7 * 7 * 3  # numbers that the host lays out for a pixel of the first con
 
 @dataclass(frozen=True)
 class ResNetShape:
-    """Stages of (blocks, inner channels, outer channels); the first keeps the size, others halve it.
+    """Stages of (blocks, inner channels, outer channels).
 
-    `pixels` is the side of the image after the stem, a quarter of the input's.
+    The first stage keeps the size of the image, the others halve it. `pixels` is the side of the image after the stem, a quarter of the input's.
     """
 
     stages: tuple[tuple[int, int, int], ...]
@@ -164,7 +164,7 @@ class ResNet:
             self.plan.place(chain)
 
     def _sum(self, x: FeatureMap, side: int, block: int) -> Buffer:
-        """Sum of a half's pixels, fp32 and exact: one more pixel whenever the sum before is there."""
+        """Sum of a half's pixels in fp32, exact: a pixel is read when the sum before is there."""
         chain, pace = Chain(self.spec, "mean"), self.spec.d_func("vxm.alu")
         buffer = x.halves[side][block]
         pixels = [x.row(side, y, column) for y in x.lines(side) for column in range(x.width)]

@@ -34,9 +34,7 @@ class Stem:
                 for number in range((1 + y) * (1 + x)):
                     rows = (len(half_lines(self.out.height, side)) + y) * (self.out.width + x)
                     name = f"stem.{side}{y}{x}.{number}"
-                    self.copies.setdefault(key, []).append(
-                        self.rooms.take(name, side, rows, avoid)
-                    )
+                    self.copies.setdefault(key, []).append(self.rooms.take(name, side, rows, avoid))
                     avoid |= {self.copies[key][-1].region.index}
         for side in (EAST, WEST):
             for y, x in PARITIES:

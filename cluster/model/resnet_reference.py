@@ -43,7 +43,8 @@ def rounded(sums: Array, scale: float, relu: bool, residual: I8 | None = None) -
         value = value + residual.astype(np.float32)
     if relu:
         value = np.maximum(value, np.float32(0))
-    return np.rint(value).clip(-128, 127).astype(np.int8)
+    result: I8 = np.rint(value).clip(-128, 127).astype(np.int8)
+    return result
 
 
 def convolution(x: I8, weights: I8, stride: int) -> Array:

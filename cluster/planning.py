@@ -12,6 +12,7 @@ from cluster.errors import BadValue, DoesNotFit
 from cluster.model.spec import ModelSpec
 from cluster.partition import CONTEXT_BLOCK, PREFILL_TOKENS, Plan, partition, smallest
 from topology import parse, ports
+from topology.faults import apply
 
 LINK_PROFILES = {"lp30": "lp30"}  # of chips whose links are not those the topology assumes
 NODE_CHIPS = 8  # chips of a fully connected node: the default topology
@@ -28,6 +29,7 @@ class Request:
     topology: str | None = None
     profile: str | None = None
     links: tuple[str, ...] = ()
+    faults: str | None = None
     spec: str = "groqchip1"
 
 
@@ -43,6 +45,7 @@ class Choice:
 def choose(model: ModelSpec, request: Request) -> Choice:
     """Fill in what the request leaves open.
 
+    Dead parts are left out: what remains is placed and routed on what is left, in one piece.
     Raises BadValue, UnknownName or TopologyError for what cannot be, DoesNotFit with what would.
     """
     spec = find(request.spec)
@@ -51,9 +54,12 @@ def choose(model: ModelSpec, request: Request) -> Choice:
     topology = request.topology or default_topology(plan.chips, plan.tp)
     profile = request.profile or LINK_PROFILES.get(spec.name)
     graph = parse(topology, profile, link_overrides(request.links), spec.clock_hz)
+    if request.faults:
+        graph = apply(graph, request.faults, whole=False).graph
     if graph.number_of_nodes() < plan.chips:
         has, shape = graph.number_of_nodes(), f"{plan.pp} stages x tp {plan.tp}"
-        raise BadValue("--topology", topology, f"has {has} chips, {shape} needs {plan.chips}")
+        left = f"{topology} with faults {request.faults}" if request.faults else topology
+        raise BadValue("--topology", left, f"has {has} chips, {shape} needs {plan.chips}")
     needed = max(p for chip in ports(graph).values() for group in chip.values() for p in group) + 1
     if needed > spec.c2c_ports:
         raise BadValue(

@@ -50,6 +50,7 @@ class Options:
     topology: str | None
     profile: str | None
     links: tuple[str, ...]
+    faults: str | None
     spec: str
     weights: str
     context: int
@@ -139,6 +140,7 @@ def generate(options: Options, start: float, bars: Bars) -> dict[str, Any]:
     if options.trace:
         write_whole(options.trace, trace(lowered, machine.entries[-1].name))
     report = build_report(lowered, choice.topology, session, machine.entries, host)
+    report["plan"]["faults"] = options.faults
     report["clocks"] = clock_report(lowered, clocked)
     return _said(model, prompt, spoken) | report
 

@@ -50,6 +50,8 @@ _file = click.Path(path_type=Path)
 @click.option("--profile", metavar="NAME", help="Link profile (default by topology).")
 @click.option("--link", "links", multiple=True, metavar="FIELD=VALUE",
               help="Override a field of the link or its profile.")  # fmt: skip
+@click.option("--faults", metavar="LIST",
+              help="Dead parts to go around, e.g. link:0-1,chip:5,links:4:SEED.")  # fmt: skip
 @click.option("--spec", default="groqchip1", show_default=True, help="Chip generation.")
 @click.option("--weights", default="fp16", show_default=True, help="Type of the weights: fp16.")
 @click.option("--context", type=_count, default=CONTEXT_BLOCK, show_default=True, metavar="TOKENS")

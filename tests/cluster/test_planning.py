@@ -8,6 +8,7 @@ from chip.errors import UnknownChip
 from cluster.errors import BadValue, DoesNotFit
 from cluster.model.presets import named_spec
 from cluster.model.synthetic import TINY
+from cluster.placement import place
 from cluster.planning import Request, choose, default_topology
 from topology import TopologyError
 
@@ -76,3 +77,16 @@ def test_what_cannot_be_is_refused(options, message):
 def test_an_unknown_chip_is_refused():
     with pytest.raises(UnknownChip, match="unknown chip 'tpu'"):
         choose(TINY, Request(spec="tpu"))
+
+
+@pytest.mark.parametrize("faults, dead", [("chip:0", {0}), ("link:0-1", set())])
+def test_a_plan_goes_around_dead_parts(faults, dead):
+    choice = choose(TINY, Request(tp=2, pp=1, topology="ring:8", faults=faults))
+    assert set(range(8)) - set(choice.graph) == dead
+    placement = place(choice.plan, choice.graph, choice.topology)
+    assert not dead & {chip for group in placement for chip in group}
+
+
+def test_too_few_chips_left_says_so():
+    with pytest.raises(BadValue, match=r"ring:4 with faults chip:1: has 3 chips"):
+        choose(TINY, Request(tp=2, pp=2, topology="ring:4", faults="chip:1"))

@@ -182,3 +182,14 @@ class EccError(ChipError):
 
     def __str__(self) -> str:
         return f"uncorrectable: chip {self.chip} {self.where}: {self.consumer}: {self.detail}"
+
+
+class AssemblyError(ChipError):
+    """Assembly text that makes no program: file, line and column (from 1), and what is wrong."""
+
+    def __init__(self, path: str, line: int, column: int, what: str) -> None:
+        super().__init__(path, line, column, what)
+        self.path, self.line, self.column, self.what = path, line, column, what
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}:{self.column}: {self.what}"

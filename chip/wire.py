@@ -104,7 +104,7 @@ def unpack(data: bytes) -> Program:
     try:
         *_, body = _head(data)
         program = _program(msgpack.unpackb(body, strict_map_key=True), *header_of(data))
-        _check(program)
+        check_program(program)
     except ProgramError:
         raise
     except Exception as error:  # whatever corrupt bytes can do to a decoder is one error to us
@@ -177,7 +177,8 @@ def _stored(fields: list[Any]) -> Region:
     return Region(index, address, vectors, dtype, layout)
 
 
-def _check(program: Program) -> None:
+def check_program(program: Program) -> None:
+    """Raise ProgramError for what can be seen to be wrong without linking."""
     try:
         spec = chip_of(program.spec)
     except (SpecError, UnknownChip) as error:
@@ -195,7 +196,7 @@ def _check(program: Program) -> None:
             key = (id(instruction), family)
             if key not in checked:
                 where = f"queue {name}"
-                checked[key] = _check_instruction(instruction, where, len(program.maps))
+                checked[key] = check_instruction(instruction, where, len(program.maps))
             cycles += checked[key]
             issues += instruction.count
             if cycles > MAX_CYCLES:
@@ -204,7 +205,7 @@ def _check(program: Program) -> None:
             raise ProgramError(f"more than {MAX_ISSUES} issues up to here", f"queue {name}")
 
 
-def _check_instruction(instruction: Instruction, where: str, maps: int) -> int:
+def check_instruction(instruction: Instruction, where: str, maps: int) -> int:
     """Check one instruction on its own; returns the cycles its queue is taken."""
     op = lookup(instruction.op)
     family = where.removeprefix("queue ").partition(":")[0]

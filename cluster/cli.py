@@ -25,6 +25,9 @@ COMMANDS = {
         "Compare with published numbers.",
     ),
     "energy": ("cluster.commands.energy", "energy_command", "Print energies and their fit."),
+    "asm": ("cluster.commands.assembly", "asm_command", "Assemble a program text."),
+    "disasm": ("cluster.commands.assembly", "disasm_command", "Print a program as text."),
+    "exec": ("cluster.commands.assembly", "exec_command", "Run programs and check their results."),
     "topology": (
         "cluster.commands.topology_commands",
         "topology_command",

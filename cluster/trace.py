@@ -35,20 +35,31 @@ UNITS = {
 
 
 def trace(lowered: Lowered, name: str) -> bytes:
-    """JSON of launch `name`, from its decoded programs alone."""
+    """JSON of launch `name` of a model, from its decoded programs alone."""
     programs = {chip: unpack(data) for chip, data in lowered.launches[name].programs.items()}
     labels = {
         chip: f"stage {stage} rank {rank}"
         for stage, group in enumerate(lowered.placement)
         for rank, chip in enumerate(group)
     }
+    titles = {chip: labels.get(chip, "transit") for chip in programs}
+    return trace_programs(programs, titles, lowered.cables, name)
+
+
+def trace_programs(
+    programs: Mapping[int, Program],
+    titles: Mapping[int, str],
+    cables: tuple[Cable, ...],
+    name: str,
+) -> bytes:
+    """JSON of one launch of programs, by chip; `titles` stand beside the chips' numbers."""
     events: list[Event] = []
     ends = []
     for chip, program in sorted(programs.items()):
-        events += _names(chip, program, labels.get(chip, "transit"))
+        events += _names(chip, program, titles[chip])
         events += (_slice(chip, *placed) for placed in _instructions(program))
         ends.append(end_cycle(program, chip_of(program.spec)))
-    events += _flows(programs, lowered.cables)
+    events += _flows(programs, cables)
     about = {"launch": name, "end_cycle": max(ends), "unit": "1 us is 1 cycle"}
     body = {"traceEvents": events, "displayTimeUnit": "ns", "otherData": about}
     return json.dumps(body, separators=(",", ":")).encode()

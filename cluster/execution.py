@@ -1,4 +1,4 @@
-"""Assembled programs on chips of this process: read, executed, and checked against what they say."""
+"""Assembled programs on chips of this process: read, executed, and checked as they ask."""
 
 import json
 from collections.abc import Iterable
@@ -104,13 +104,22 @@ def cables_of(network: Network, spec: ChipSpec, chips: Iterable[int]) -> tuple[C
 def execute(image: Image) -> Execution:
     """Link and run all programs of an image as one launch; raises ChipError."""
     spec = chip_of(image.spec)
+    for chip, program in image.programs.items():
+        for name, region in program.outputs.items():
+            if region.layout != "rows":
+                raise ProgramError(f"output {name} of chip {chip} is not rows, as outputs are read")
     group = ChipGroup(sorted(image.programs), spec)
     programs = {chip: pack(program) for chip, program in sorted(image.programs.items())}
+    known = {}
+    for chip, data in programs.items():
+        try:
+            known[chip] = group.load(LAUNCH, chip, data)
+        except HazardError as error:
+            raise _with_line(image, error, 0) from None
     try:
-        known = {chip: group.load(LAUNCH, chip, data) for chip, data in programs.items()}
         wiring = wire(known, image.cables)
-    except HazardError as error:
-        raise _with_line(image, error) from None
+    except HazardError as error:  # of a cable: in cycles of the launch
+        raise _with_line(image, error, image.programs[error.chip].start_cycle) from None
     group.prepare(LAUNCH, batches(wiring, dict.fromkeys(image.programs, 0)))
     group.write((fill.chip, fill.region, fill.values) for fill in image.fills)
     group.begin(LAUNCH, {})
@@ -122,20 +131,14 @@ def execute(image: Image) -> Execution:
     return Execution(image, wiring.end_cycle, finished.outputs, checks, digest.hexdigest())
 
 
-def _with_line(image: Image, error: HazardError) -> HazardError:
+def _with_line(image: Image, error: HazardError, start: int) -> HazardError:
     """The same error, which also says in which line the instruction was written."""
-    start = image.programs[error.chip].start_cycle if error.chip in image.programs else 0
-    first = [c for _, q, c in image.lines if q == error.queue and c + start <= error.cycle]
-    for base in (start, 0):
-        cycles = [c for chip, q, c in image.lines if (chip, q) == (error.chip, error.queue)]
-        earlier = [c for c in cycles if c <= error.cycle - base]
-        if earlier and first:
-            where = image.lines[error.chip, error.queue, max(earlier)]
-            detail = f"{error.detail} ({where})"
-            return type(error)(
-                error.chip, error.queue, error.cycle, error.instruction, detail, error.story
-            )
-    return error
+    here = [c for chip, q, c in image.lines if (chip, q) == (error.chip, error.queue)]
+    cycle = max((c for c in here if c <= error.cycle - start), default=None)
+    if cycle is None:
+        return error
+    detail = f"{error.detail} ({image.lines[error.chip, error.queue, cycle]})"
+    return type(error)(error.chip, error.queue, error.cycle, error.instruction, detail, error.story)
 
 
 def _compared(check: Check, found: Array) -> Checked:

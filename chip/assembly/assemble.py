@@ -60,7 +60,8 @@ def assemble(
 ) -> Image:
     """The image of a program text; `spec` and `network` replace those that it names.
 
-    `cables_of` gives the cables of a topology for a chip, and refuses one without these chips. Raises AssemblyError with line and column.
+    `cables_of` gives the cables of a topology for a chip, and refuses one without these chips.
+    Raises AssemblyError with line and column.
     """
     source = Source(path, Path(path).parent)
     tree = parse(text, path)
@@ -261,9 +262,7 @@ class _Assembly:
 
     def _output(self, part: Part, node: Node, env: Env) -> None:
         name, region, values = self._region(part, node, env)
-        if region.layout != "rows":
-            raise ValueError("an output is read as rows")
-        self._fill(part, f"{name}", region, values)
+        self._fill(part, name, region, values)
 
     def _expect(self, part: Part, node: Node, env: Env) -> None:
         self.expected.append((part, node, env))

@@ -93,7 +93,7 @@ def unpack_image(data: bytes) -> Image:
         return Image({program.chip: program})
     values = list(unpack_values(BytesIO(data)))
     if len(values) != 1 or not isinstance(values[0], dict) or values[0].get("magic") != MAGIC:
-        raise ProgramError("neither an assembled file nor an LPU program")
+        raise ProgramError("neither an assembled file nor an LPU program, or one cut short")
     if values[0].get("version") != VERSION:
         raise ProgramError(f"version {values[0].get('version')!r}, this reads {VERSION}")
     try:

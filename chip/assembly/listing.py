@@ -7,11 +7,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from chip.assembly.image import Array, Image
-from chip.assembly.operands import DEFAULTS, write_operand
+from chip.assembly.operands import DEFAULTS, TABLES, write_operand
 from chip.isa import DTYPES, lookup
 from chip.program import ONCE, Instruction, Program, Region, fill_queue, issue_cycles
 from chip.spec import SPECS
 
+SHOWN = 400  # different numbers that are written out; more become their bytes
 _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
 
@@ -101,7 +102,7 @@ def line(instruction: Instruction) -> str:
         name = names[slot] if names and slot < len(names) else 0
         text = write_operand(operand, value, dtype) + (f"%{name}" if name else "")
         if name or value != DEFAULTS.get(operand.kind):
-            words.append(text if operand.kind == "dtype" else f"{operand.name}={text}")
+            words.append(text if operand.kind in TABLES else f"{operand.name}={text}")
     words += [f"x{n}@{d}{s:+d}" for n, d, s in _shown(instruction)]
     if names and op.driven is None and op.timing and names[-1]:
         words.append(f"-> %{names[-1]}")
@@ -116,8 +117,11 @@ def _shown(instruction: Instruction) -> tuple[tuple[int, int, int], ...]:
 
 
 def _array(values: Array) -> str:
-    """A literal that gives these elements, bit for bit; equal rows are written once."""
+    """An expression that gives these elements, bit for bit; equal rows are written once."""
     rows = values[:1] if len(values) > 1 and _same(values) else values
+    plain = rows.view(np.dtype(f"<u{rows.dtype.itemsize}"))
+    if np.count_nonzero(plain != plain[:, :1]) > SHOWN:
+        return f'hex("{np.ascontiguousarray(rows).tobytes().hex()}")'
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         kind = np.dtype(f"<u{values.dtype.itemsize}")
         return f"bits({_rows(rows.view(kind))})"

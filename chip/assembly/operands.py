@@ -8,6 +8,7 @@ import numpy as np
 from chip.isa import (
     ALU_BASE,
     DTYPES,
+    FORMATS,
     IMMEDIATE,
     NO_STREAM,
     NUMPY_TYPES,
@@ -20,6 +21,7 @@ HALF = STREAM_CODES // 2  # streams of a direction
 _STREAM = re.compile(r"([EW])(\d+)")
 _ALU = re.compile(r"alu(\d+)")
 _INTEGER = re.compile(r"0x[0-9a-fA-F]+|\d+")
+TABLES = {"dtype": DTYPES, "format": FORMATS}  # kinds whose numbers are indices into names
 # What a line may leave out.
 DEFAULTS = {"imm": 0, "dst": NO_STREAM}
 _WHAT = {
@@ -27,7 +29,7 @@ _WHAT = {
     "src": "a stream such as E0, an ALU such as alu3, or imm",
     "dst": "a stream such as E0, or none",
     "imm": "a number",
-    "dtype": f"one of {', '.join(DTYPES)}",
+    **{kind: f"one of {', '.join(table)}" for kind, table in TABLES.items()},
     "map": "the name of a .map, or its number",
 }
 _WHAT["out"] = _WHAT["in"]
@@ -40,8 +42,8 @@ def read_operand(operand: Operand, text: str, dtype: str, maps: Mapping[str, int
         found = _immediate(text, dtype)
     elif kind in ("in", "out", "src", "dst"):
         found = _place(kind, text)
-    elif kind == "dtype" and text in DTYPES:
-        found = DTYPES.index(text)
+    elif text in TABLES.get(kind, ()):
+        found = TABLES[kind].index(text)
     elif kind == "map" and text in maps:
         found = maps[text]
     else:
@@ -65,8 +67,8 @@ def write_operand(operand: Operand, value: int, dtype: str) -> str:
         return {("src", IMMEDIATE): "imm", ("dst", NO_STREAM): "none"}.get(
             (kind, value), str(value)
         )
-    if kind == "dtype" and value < len(DTYPES):
-        return DTYPES[value]
+    if value < len(TABLES.get(kind, ())):
+        return TABLES[kind][value]
     return f"m{value}" if kind == "map" else str(value)
 
 

@@ -53,7 +53,8 @@ def parse_sum(text: str, path: str, line: int, column: int) -> Node:
     try:
         return _grammar().parse(text, start="sum")
     except UnexpectedInput as error:
-        at = column + max(0, error.column - 1 if error.column > 0 else 0)
+        ended = isinstance(error, UnexpectedToken) and error.token.type == "$END"
+        at = column + (len(text) if ended else max(0, error.column - 1))
         raise AssemblyError(path, line, at, _unexpected(error)) from None
 
 

@@ -87,6 +87,7 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "rows": lambda shape: np.arange(shape.vectors)[:, None],
     "eye": lambda shape: np.eye(shape.vectors, shape.lanes),
     "npy": _npy,
+    "hex": lambda shape, text: bytes.fromhex(text),
     "bits": lambda shape, a: Bits(np.asarray(a)),
     "matmul": _matmul,
     "first": _first,
@@ -197,6 +198,9 @@ def as_vectors(value: Any, vectors: int | None, lanes: int, dtype: str) -> Array
 
     One number fills everything, a row is repeated, and rows that are too short end in zeros.
     """
+    if isinstance(value, bytes):
+        whole = np.frombuffer(value, NUMPY_TYPES[dtype]).reshape(-1, lanes)
+        return as_vectors(Bits(whole.view(f"<u{whole.itemsize}")), vectors, lanes, dtype)
     bits = isinstance(value, Bits)
     array = np.asarray(value.array if bits else value)
     if array.size > MAX_LENGTH:

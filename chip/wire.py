@@ -81,7 +81,7 @@ def _startup(rows: Any) -> tuple[Instruction, ...]:
         raise ProgramError("a start sequence is a list of instructions")
     found = tuple(_instruction([0, row[1:]], [lookup(row[0])]) for row in rows)
     for instruction in found:
-        _check_instruction(instruction, "queue icu", 0)
+        check_instruction(instruction, "queue icu", 0)
     return found
 
 

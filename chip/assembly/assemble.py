@@ -26,6 +26,7 @@ from chip.spec import GROQCHIP1, ChipSpec
 from chip.wire import check_program
 
 MAX_LINES = 200_000  # after loops and chips are written out
+STARTUP = "icu"  # queue of the start sequence
 CablesOf = Callable[[Network, ChipSpec, tuple[int, ...]], tuple[Cable, ...]]
 
 
@@ -36,6 +37,7 @@ class Part:
     number: int
     env: dict[str, int]
     start_cycle: int = 0
+    deskew_interval_cycles: int = 0
     queue: Token | None = None
     lines: list[Line] = field(default_factory=list)
     queues: list[str] = field(default_factory=list)
@@ -217,6 +219,8 @@ class _Assembly:
     def _units(self, token: Token, env: Env) -> list[tuple[int, str]]:
         """(number in the range, queue) of a word such as mem.r:3 or mem.r:0..15."""
         family, _, units = self.source.text(token, env).partition(":")
+        if family == STARTUP:  # the start sequence, which stands in no unit
+            return [(0, str(token))]
         first, dots, last = units.partition("..")
         if not first.isdecimal() or (dots and not last.isdecimal()):
             raise self.source.error(token, f"{family}:{units} is not a queue such as mem.r:3")
@@ -233,6 +237,12 @@ class _Assembly:
 
     def _begin(self, part: Part, node: Node, env: Env) -> None:
         part.start_cycle = self.source.integer(_first(node), env)
+
+    def _deskew(self, part: Part, node: Node, env: Env) -> None:
+        part.deskew_interval_cycles = self.source.integer(_first(node), env)
+
+    def _startup(self, part: Part, node: Node, env: Env) -> None:
+        part.queue = Token("QUEUE", STARTUP)
 
     def _let(self, part: Part, node: Node, env: Env) -> None:
         name, tree = parts(node)
@@ -337,7 +347,9 @@ class _Assembly:
             chip=part.number,
             spec=identity(self.spec),
             start_cycle=part.start_cycle,
-            queues=queues,
+            queues={name: queue for name, queue in queues.items() if name != STARTUP},
+            startup=queues.get(STARTUP, ()),
+            deskew_interval_cycles=part.deskew_interval_cycles,
             maps=tuple(part.maps.values()),
             inputs=dict(part.regions.get("data", {})),
             outputs=dict(part.regions.get("output", {})),

@@ -40,6 +40,10 @@ def _chips(image: Image) -> Iterator[str]:
         yield f"\n.chip {chip}"
         if program.start_cycle:
             yield f".start {program.start_cycle}"
+        if program.deskew_interval_cycles:
+            yield f".deskew {program.deskew_interval_cycles}"
+        if program.startup:
+            yield from (".startup", *(f"    {line(one)}" for one in program.startup))
         for number, entries in enumerate(program.maps):
             yield f".map m{number} = [{', '.join(map(str, entries))}]"
         yield from _regions(image, chip, program)

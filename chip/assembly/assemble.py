@@ -17,7 +17,7 @@ from chip.assembly.place import Placer
 from chip.assembly.source import Env, Source
 from chip.assembly.values import Array, Shape, as_vectors, evaluate
 from chip.board import Cable
-from chip.errors import ChipError, ProgramError
+from chip.errors import ChipError, HazardError, ProgramError
 from chip.isa import NUMPY_TYPES
 from chip.linker.timeline import locate
 from chip.own_spec import chip_of, find, identity
@@ -338,7 +338,7 @@ class _Assembly:
         for number, part in sorted(self.parts.items()):
             queues, places = placer.queues(number, part.queues)
             programs[number] = self._program(part, queues)
-            where.update(places)
+            where.update(_line_by_cycle(programs[number], places))
         fills = sorted(self.fills, key=lambda fill: (fill.chip, *astuple(fill.region)))
         return Image(programs, self.network, cables, tuple(fills), checks, where)
 
@@ -373,6 +373,21 @@ class _Assembly:
             found = self._values(part, within[0].children[0], env, "f32", 1)
             tolerance = float(found[0, 0])
         return [Check(part.number, name, values, tolerance)]
+
+
+def _line_by_cycle(
+    program: Program, places: dict[tuple[str, int], str]
+) -> dict[tuple[int, str, int], str]:
+    """File and line by (chip, queue, issue cycle), as far as the cycles are known."""
+    found = {}
+    for queue in program.queues:
+        try:
+            for index, (cycle, _) in enumerate(program.issues(queue)):
+                if (queue, index) in places:
+                    found[program.chip, queue, cycle] = places[queue, index]
+        except HazardError:  # a queue that stays parked: the linker says so
+            continue
+    return found
 
 
 ONCE_FOR_ALL = {"spec", "topology", "cable", "chip"}

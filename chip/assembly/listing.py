@@ -8,8 +8,9 @@ import numpy as np
 
 from chip.assembly.image import Array, Image
 from chip.assembly.operands import DEFAULTS, TABLES, write_operand
+from chip.barrier import SYNC, issue_cycles
 from chip.isa import DTYPES, lookup
-from chip.program import ONCE, Instruction, Program, Region, fill_queue, issue_cycles
+from chip.program import ONCE, Instruction, Program, Region, fill_queue
 from chip.spec import SPECS
 
 SHOWN = 400  # different numbers that are written out; more become their bytes
@@ -86,6 +87,9 @@ def _quoted(name: str) -> str:
 
 def queue_lines(queue: tuple[Instruction, ...]) -> Iterator[str]:
     """Lines of a queue: with cycles, unless its NOPs are not those that cycles would give."""
+    if any(one.op == SYNC for one in queue):  # what follows waits for other queues
+        yield from map(line, queue)
+        return
     placed = [(c, i) for c, i in issue_cycles(queue) if i.op != "icu.nop"]
     if fill_queue(placed, "") == queue:
         width = len(str(placed[-1][0])) + 1 if placed else 0

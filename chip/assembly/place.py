@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from chip.assembly.lines import Line, When
 from chip.assembly.source import Source
+from chip.barrier import NOTIFY, SYNC
 from chip.board import Cable
 from chip.errors import ProgramError
 from chip.isa import ALU_BASE, NO_STREAM, STREAM_CODES
@@ -64,26 +65,55 @@ class Placer:
     # --- programs -----------------------------------------------------------------------------
     def queues(
         self, chip: int, names: Sequence[str]
-    ) -> tuple[dict[str, tuple[Instruction, ...]], dict[tuple[int, str, int], str]]:
-        """The queues of a chip with NOPs where nothing issues, and where each line stands."""
+    ) -> tuple[dict[str, tuple[Instruction, ...]], dict[tuple[str, int], str]]:
+        """The queues of a chip, NOPs where nothing issues; file and line by (queue, index)."""
         found, where = {}, {}
         for name in names:
+            lines = self.by_queue.get((chip, name), [])
+            timed = any(line.when is not None for line in lines)
             filled: list[Instruction] = []
-            free = 0
-            for line in self.by_queue.get((chip, name), ()):
-                cycle = self.cycle(line)
-                if cycle < free:
-                    before = self.before[line]
-                    taken = f" (line {before.at.line})" if before else ""
-                    what = f"issues at cycle {cycle}, {name} is taken until {free}{taken}"
-                    raise self.source.error(line.at, what)
-                if cycle > free:
-                    filled.append(Instruction("icu.nop", (cycle - free,)))
+            for line in lines:
+                if timed:
+                    filled += self._gap(line)
+                where[name, len(filled)] = f"{self.source.path}:{line.at.line}"
                 filled.append(self.instruction(chip, line))
-                where[chip, name, cycle] = f"{self.source.path}:{line.at.line}"
-                free = cycle + filled[-1].queue_cycles
             found[name] = tuple(filled)
         return found, where
+
+    def _gap(self, line: Line) -> list[Instruction]:
+        """What fills a queue from the line before to this one; raises AssemblyError."""
+        cycle, free = self.cycle(line), self._free(self.before[line])
+        if cycle > free:
+            return [Instruction("icu.nop", (cycle - free,))]
+        if cycle < free:
+            before = self.before[line]
+            taken = f" (line {before.at.line})" if before else ""
+            what = f"issues at cycle {cycle}, {line.queue} is taken until {free}{taken}"
+            raise self.source.error(line.at, what)
+        return []
+
+    def _free(self, before: Line | None) -> int:
+        """First cycle after a line in which its queue can issue again."""
+        if before is None:
+            return 0
+        cycle = self.cycle(before)
+        if before.op.name == SYNC:
+            return self._release(before, cycle)
+        return cycle + Instruction(before.op.name, _numbers(before), before.loops).queue_cycles
+
+    def _release(self, line: Line, cycle: int) -> int:
+        """When a parked queue goes on: a barrier after the next Notify of its chip."""
+        chip = self.chip_of[line]
+        notices = [
+            self.cycle(other)
+            for (number, _), queue in self.by_queue.items()
+            for other in queue
+            if number == chip and other.op.name == NOTIFY
+        ]
+        later = [notice for notice in notices if notice >= cycle]
+        if not later:
+            raise self.source.error(line.at, "no icu.notify comes in this cycle or later")
+        return min(later) + self.spec.barrier_cycles
 
     def instruction(self, chip: int, line: Line) -> Instruction:
         """The finished instruction of a line."""
@@ -109,15 +139,15 @@ class Placer:
     def cycle(self, line: Line) -> int:
         """Issue cycle of a line, from the start of its chip's program."""
         todo: list[Line] = []
-        while line not in self.known and line.when is None and self.before[line] is not None:
+        while line not in self.known and line.when is None:
+            before = self.before[line]
+            if before is None:
+                break
             todo.append(line)
-            line = self.before[line]  # type: ignore[assignment]
+            line = before
         cycle = self._cycle(line)
         for later in reversed(todo):
-            before = self.before[later]
-            assert before is not None
-            cycle += Instruction(before.op.name, _numbers(before), before.loops).queue_cycles
-            self.known[later] = cycle
+            cycle = self.known[later] = self._free(self.before[later])
         return cycle
 
     def _cycle(self, line: Line) -> int:

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chip.assembly import assemble
+from chip.barrier import issue_cycles
 from chip.errors import AssemblyError, ChipError
-from chip.program import Instruction, issue_cycles
-from chip.spec import TINY
+from chip.program import Instruction
+from chip.spec import GROQCHIP1, TINY
 
 READ = "mem.r:0 mem.read address=0 out=E0"
 BAD = {
@@ -125,7 +126,7 @@ def test_values_that_meet_late_are_named():
     assert "p:4:19: %x is driven several times, and is at vxm:0 at cycles 6, 7" in line
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.integers(0, len(BAD) - 1), st.integers(0, 60), st.sampled_from(".:%@{}[]=+-x09 \n#\"'/"))
 def test_a_typing_error_is_a_program_or_an_error(number, place, letter):
     """Nothing else can come of a text: no other exception, and no hang."""
@@ -134,6 +135,20 @@ def test_a_typing_error_is_a_program_or_an_error(number, place, letter):
         assemble(text[:place] + letter + text[place:], "p")
     except ChipError as error:
         assert "\n" not in str(error)
+
+
+def test_a_parked_queue_goes_on_after_the_notify_of_another():
+    text = """
+        mem.r:0
+        icu.sync
+        mem.read 0 E0%x
+        mem.r:1
+        @9 icu.notify
+        @%x+0 sxm:0 icu.nop 1"""
+    program = assemble(text).programs[0]
+    cycles = [cycle for cycle, _ in program.issues("mem.r:0")]
+    assert cycles == [0, 9 + GROQCHIP1.barrier_cycles]
+    assert "no icu.notify comes" in complaint("mem.r:0\nicu.sync\n@90 mem.read 0 E0")
 
 
 # --- what the text means ------------------------------------------------------------------------

@@ -95,6 +95,7 @@ class Op:
     queue: str
     published: str
     timing: str
+    requires: str  # a type of `ChipSpec.mxm_types` without which a chip has no such instruction
     operands: tuple[Operand, ...]
     function: Callable[..., Any]
 
@@ -159,7 +160,7 @@ OPS: dict[str, Op] = {}
 
 
 def op(
-    name: str, queue: str, fields: str, published: str, timing: str = ""
+    name: str, queue: str, fields: str, published: str, timing: str = "", requires: str = ""
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register the decorated function as instruction `name` of the queue family `queue`."""
 
@@ -171,7 +172,7 @@ def op(
             label, kind = entry.split(":")
             kind, _, dtype = kind.partition(".")
             operands.append(Operand(label, kind, dtype))
-        OPS[name] = Op(name, queue, published, timing, tuple(operands), function)
+        OPS[name] = Op(name, queue, published, timing, requires, tuple(operands), function)
         return function
 
     return register

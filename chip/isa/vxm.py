@@ -264,6 +264,34 @@ def to_u16(a: Vectors) -> Vectors:
     return numerics.to_int(a, np.uint16)
 
 
+FP8_IN, FP8_OUT = "a:src.{0} out:dst.f32", "dtype:dtype.float a:src out:dst.{0}"
+FP8 = {"published": "type convert", "timing": "vxm.convert", "requires": "f8"}
+
+
+@op("vxm.to_e4m3", "vxm", FP8_OUT.format("e4m3"), **FP8)
+def to_e4m3(a: Vectors) -> Vectors:
+    """fp16 or fp32 to fp8 E4M3: to nearest even, saturating at 448, infinities too; NaN stays."""
+    return numerics.encode("e4m3", a)
+
+
+@op("vxm.to_e5m2", "vxm", FP8_OUT.format("e5m2"), **FP8)
+def to_e5m2(a: Vectors) -> Vectors:
+    """fp16 or fp32 to fp8 E5M2: to nearest even, saturating at 57344, infinities too; NaN stays."""
+    return numerics.encode("e5m2", a)
+
+
+@op("vxm.from_e4m3", "vxm", FP8_IN.format("e4m3"), **FP8)
+def from_e4m3(a: Vectors) -> Vectors:
+    """fp8 E4M3 to fp32, exact."""
+    return numerics.to_fp32(numerics.decode("e4m3", a))
+
+
+@op("vxm.from_e5m2", "vxm", FP8_IN.format("e5m2"), **FP8)
+def from_e5m2(a: Vectors) -> Vectors:
+    """fp8 E5M2 to fp32, exact."""
+    return numerics.to_fp32(numerics.decode("e5m2", a))
+
+
 # --- how ------------------------------------------------------------------------------------
 def _saturated(function: Any, a: Vectors, b: Vectors) -> Vectors:
     """An integer function in 64 bits, which hold any sum or product of 32, then the bounds."""

@@ -121,6 +121,9 @@ def timeline(program: Program, spec: ChipSpec) -> list[Issue]:
             image,
         )
         (n, outer, _), (m, inner, _) = instruction.loops
+        if op.requires and op.requires not in spec.mxm_types:
+            known = ", ".join(spec.mxm_types)
+            raise issue.hazard(Misaligned, f"chip {spec.name} has no {op.requires}, it has {known}")
         if n > 1 and (m - 1) * inner >= outer:
             raise issue.hazard(QueueConflict, "the inner loop runs into the next outer iteration")
         issues.append(issue)

@@ -2,7 +2,7 @@
 
 from chip.numerics.backend import Backend, default_backend, make_backend, set_backend
 from chip.numerics.convert import to_fp16, to_fp32, to_int
-from chip.numerics.fp8 import WeightsF8
+from chip.numerics.fp8 import WeightsF8, decode, encode
 from chip.numerics.fp16 import Weights16
 from chip.numerics.functions import (
     canonical,
@@ -21,8 +21,10 @@ __all__ = [
     "Weights16",
     "WeightsF8",
     "canonical",
+    "decode",
     "default_backend",
     "divide",
+    "encode",
     "exp",
     "make_backend",
     "reciprocal",

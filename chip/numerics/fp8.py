@@ -37,6 +37,27 @@ def decode(name: str, values: Bytes) -> Float16:
     return numbers
 
 
+# Magnitudes in the order of their codes, and the points half way between neighbours.
+_FINITE = {
+    name: table[:128][np.isfinite(table[:128])].astype(np.float64) for name, table in TABLES.items()
+}
+_MIDDLES = {name: (values[1:] + values[:-1]) / 2 for name, values in _FINITE.items()}
+
+
+def encode(name: str, x: npt.NDArray[Any]) -> Bytes:
+    """Round fp16 or fp32 to fp8, to nearest even, saturating at 448 or 57344; NaN stays NaN.
+
+    An infinity saturates as well. The NaN of E4M3 is 0x7F, of E5M2 0x7E.
+    """
+    size, middles = np.abs(x.astype(np.float64)), _MIDDLES[name]
+    code = np.searchsorted(middles, size, side="left")
+    tie = (code < len(middles)) & (middles.take(code, mode="clip") == size)
+    code += tie & (code % 2 == 1)  # neighbouring codes are neighbouring values: even is even
+    code += np.signbit(x) * 128
+    code[np.isnan(size)] = {"e4m3": 0x7F, "e5m2": 0x7E}[name]
+    return code.astype(np.uint8)
+
+
 class WeightsF8:
     """`Weights16` of fp8 bytes: columns and activations are of the type `name`.
 

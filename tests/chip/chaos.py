@@ -14,7 +14,8 @@ INDICES = (8, 9)  # slices whose words are small numbers as u16: addresses
 WEIGHTS = 16  # first of the slices and streams that only weights use
 SPAN = 64  # gathered words
 POINTWISE = {
-    d: [o.name for o in OPS.values() if o.queue == "vxm" and d in o.dtypes] for d in DTYPES
+    d: [o.name for o in OPS.values() if o.queue == "vxm" and d in (*o.dtypes, o.operands[0].dtype)]
+    for d in (*DTYPES, "e4m3", "e5m2")
 }
 Loops = tuple[tuple[int, int], tuple[int, int]]
 
@@ -124,7 +125,9 @@ class Chaos:
 
         The value takes a random place of its type, and the immediate may take one other.
         """
-        args = [DTYPES.index(value.dtype)] + [0] * (len(op.operands) - 1)
+        args = [0] * len(op.operands)
+        if op.dtypes:
+            args[0] = DTYPES.index(value.dtype)
         places = [i for i in op.sources if op.element(i, tuple(args)) == value.dtype]
         mine, immediate = self.random.choice(places), self.random.random() < 0.4
         for index in op.sources:
@@ -147,7 +150,7 @@ class Chaos:
         value, side = self.pick(), self.random.randrange(2)
         position = TINY.edge_position("sxm", side)
         cycle = None if value is None else self.meet(value, position)
-        if value is None or cycle is None or value.code >= ALU_BASE:
+        if value is None or cycle is None or value.code >= ALU_BASE or value.dtype not in DTYPES:
             return
         name = self.random.choice(["permute", "distribute", "shift_up", "shift_down", "select"])
         number = {"permute": 0, "distribute": 1, "select": 2}.get(name, self.random.randrange(40))

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from chip.isa import NUMPY_TYPES, TYPE_GROUPS
+from chip.isa import FORMATS, NUMPY_TYPES, TYPE_GROUPS
+from tests.chip.naive import decoded
 
 RNG = np.random.default_rng(7)
 FLOATS = TYPE_GROUPS["float"]
+FP8 = ("e4m3", "e5m2")
 SPECIAL = [0.0, -0.0, np.inf, -np.inf, np.nan, 1.0, -1.0, 65504.0, 6e-8, 1e-40, 3e38]
 EDGES = [0, 1, 2, 7, 8, 15, 16, 31, 32, 100]
 Oracle = Callable[..., np.ndarray]
@@ -111,6 +113,26 @@ def converted(made: str) -> Oracle:
     return oracle
 
 
+def to_fp8(made: str) -> Oracle:
+    """The nearest finite number of the naive chip's table; of two, the one with an even code."""
+    table = decoded(np.arange(128, dtype=np.uint8), FORMATS.index(made))
+    codes = np.flatnonzero(np.isfinite(table))
+
+    def oracle(dtype: str, a: np.ndarray) -> np.ndarray:
+        size = np.minimum(np.abs(wide(a)), table[codes[-1]])
+        gap = np.abs(size[..., None] - table[codes])
+        rank = np.where(gap == gap.min(axis=-1, keepdims=True), codes % 2, 2)
+        out = codes[rank.argmin(axis=-1)] | np.signbit(a) << 7
+        nan = {"e4m3": 0x7F, "e5m2": 0x7E}[made]
+        return np.where(np.isnan(a), nan, out).astype(np.uint8)
+
+    return oracle
+
+
+def from_fp8(given: str) -> Oracle:
+    return lambda dtype, a: decoded(a, FORMATS.index(given)).astype(np.float32)
+
+
 CLOSE: dict[str, tuple[Callable[..., Any], float]] = {
     "vxm.exp": (np.exp, 0.501),
     "vxm.tanh": (np.tanh, 0.502),
@@ -148,5 +170,7 @@ POINTWISE: dict[str, Oracle] = {
         lambda bits, a, b: (a & ((1 << bits) - 1)) >> count(bits, b)
     ),
     **{f"vxm.to_{made}": converted(made) for made in ("i8", "i16", "i32", "u8", "u16", *FLOATS)},
+    **{f"vxm.to_{made}": to_fp8(made) for made in FP8},
+    **{f"vxm.from_{given}": from_fp8(given) for given in FP8},
     **{name: once(function) for name, (function, _) in CLOSE.items()},
 }

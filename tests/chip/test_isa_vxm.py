@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
+from chip.errors import EmptyStream, Misaligned
 from chip.isa import NUMPY_TYPES, OPS
 from tests.chip.oracles import CLOSE, POINTWISE, RNG, sample
+from tests.chip.programs import at, linked
 
-CASES = [(name, dtype) for name in POINTWISE for dtype in OPS[name].dtypes]
+CASES = [(name, dtype) for name in POINTWISE for dtype in OPS[name].dtypes or [""]]
 
 
 def operands(name: str, dtype: str) -> list[np.ndarray]:
@@ -37,6 +39,26 @@ def test_it_is_what_the_oracle_says(name, dtype):
     assert got.dtype == NUMPY_TYPES[OPS[name].operands[OPS[name].driven].dtype or dtype]
     assert name in CLOSE or same(got, wanted)
     assert all(same(x, y) for x, y in zip(given, kept, strict=True))
+
+
+@pytest.mark.parametrize("name", ["e4m3", "e5m2"])
+def test_fp8_comes_back_for_every_byte_and_half(name):
+    there, back = (OPS[f"vxm.{way}_{name}"].function for way in ("to", "from"))
+    values = np.arange(256, dtype=np.uint8).reshape(-1, 16)
+    again = back(values)
+    finite = np.isfinite(again)
+    assert np.array_equal(there(again)[finite], values[finite])
+    halves = np.arange(2**16, dtype=np.uint16).view(np.float16).reshape(-1, 256)
+    with np.errstate(invalid="ignore"):
+        assert np.array_equal(there(halves), POINTWISE[f"vxm.to_{name}"]("f16", halves))
+
+
+def test_fp8_conversions_are_refused_where_a_chip_has_no_fp8():
+    placed = at("vxm:0", 5, "vxm.from_e4m3", 0, 8)
+    with pytest.raises(Misaligned, match="chip groqchip1 has no f8, it has i8, f16"):
+        linked(placed, spec="groqchip1")
+    with pytest.raises(EmptyStream):
+        linked(placed)
 
 
 def check_ulps(name: str, x: np.ndarray) -> None:

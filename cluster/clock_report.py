@@ -59,7 +59,7 @@ def clock_line(clocks: Mapping[str, Any] | None, fast: Mapping[str, Any]) -> str
     if worst is not None:
         link = "->".join(map(str, clocks["worst_link"]))
         arrivals = (
-            f"{clocks['receives_checked']:,} receives checked, the latest {worst:.1f} of "
-            f"{clocks['margin_cycles']} cycles of margin late ({link})"
+            f"of {clocks['receives_checked']:,} receives the latest takes {worst:.1f} of "
+            f"{clocks['margin_cycles']} cycles of margin ({link})"
         )
     return f"start-up {clocks['startup_cycles']:,} cycles per launch, deskews {stalls}; {arrivals}"

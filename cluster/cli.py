@@ -25,6 +25,7 @@ COMMANDS = {
         "Compare with published numbers.",
     ),
     "energy": ("cluster.commands.energy", "energy_command", "Print energies and their fit."),
+    "isa": ("cluster.commands.isa", "isa_command", "Print the instruction set."),
     "asm": ("cluster.commands.assembly", "asm_command", "Assemble a program text."),
     "disasm": ("cluster.commands.assembly", "disasm_command", "Print a program as text."),
     "exec": ("cluster.commands.assembly", "exec_command", "Run programs and check their results."),

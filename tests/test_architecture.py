@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from chip.assembly import assemble
 from chip.core import Chip
 from chip.errors import EmptyStream
-from chip.isa import STREAM_CODES, lookup
+from chip.isa import STREAM_CODES
 from chip.linker import Linked, link
 from chip.linker.streams import drive_keys, read_keys
 from chip.linker.timeline import timeline
-from chip.program import ONCE, Instruction, Program, Region, fill_queue
+from chip.program import Instruction, Program, Region, fill_queue
 from chip.spec import ASSUMED_D_FUNC_CYCLES, EAST
 from chip.spec import GROQCHIP1 as SPEC
 from chip.wire import pack, unpack
@@ -31,18 +32,9 @@ def block(name: str) -> list[str]:
 
 
 def listing(name: str) -> Placed:
-    """(queue, cycle, instruction) of a listing."""
-    found = []
-    for line in block(name):
-        cycle, queue, mnemonic, *words = line.split()
-        values = dict(word.split("=") for word in words if "=" in word)
-        args = tuple(int(values[operand.name]) for operand in lookup(mnemonic).operands)
-        loops = [tuple(map(int, re.findall(r"\d+", w))) for w in words if "=" not in w]
-        inner = loops[0] if loops else ONCE
-        instruction = Instruction(mnemonic, args, (ONCE, inner))
-        assert line.split(maxsplit=2)[2] == str(instruction)
-        found.append((queue, int(cycle), instruction))
-    return found
+    """(queue, cycle, instruction) of a listing, which is assembly text; by cycle."""
+    (made,) = assemble("\n".join(block(name))).programs.values()
+    return sorted(made.instructions(), key=lambda placed: placed[1])
 
 
 def program(placed: Placed) -> Program:

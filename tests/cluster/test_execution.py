@@ -128,6 +128,15 @@ def test_exec_prints_cycles_and_memory_of_text_and_of_the_assembled_file(capsys,
     assert sum(event["ph"] == "s" for event in events["traceEvents"]) == 2  # two packets
 
 
+def test_the_readme_shows_what_exec_prints(capsys):
+    shown = (ROOT / "README.md").read_text().partition("$ lpu exec ")[2].partition("```")[0]
+    program, *lines = shown.strip("\n").splitlines()
+    assert main(["exec", str(ROOT / program)]) == 0
+    printed = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    for line in lines:
+        assert any(found.startswith(line.strip()) for found in printed), line
+
+
 def test_a_wrong_result_exits_with_1_and_says_where(capsys, tmp_path):
     text = (PROGRAMS / "vector_add.lpuasm").read_text()
     path = tmp_path / "wrong.lpuasm"

@@ -13,7 +13,8 @@ from chip.errors import LanesOff
 from chip.isa import NO_STREAM, NUMPY_TYPES
 from chip.isa.mem import check_indirect
 from chip.isa.mxm import ADD
-from chip.linker.graph import Array, Fetch, Graph, State, Step, as_slice, made_by
+from chip.linker.fetch import Array, Fetch, as_slice
+from chip.linker.graph import Graph, State, Step, made_by
 from chip.linker.streams import PRODUCT, Feeds
 from chip.linker.timeline import Issue
 from chip.linker.weights import Tiles

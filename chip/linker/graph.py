@@ -14,14 +14,25 @@ import numpy.typing as npt
 
 from chip.isa import FORMATS, IMMEDIATE, NUMPY_TYPES, STACKS, SUMS, WIDTHS, immediate
 from chip.isa.mxm import Tile
+from chip.linker.fetch import (
+    Array,
+    Cast,
+    Fetch,
+    Layer,
+    Merge,
+    Plane,
+    Scalar,
+    Stack,
+    Take,
+    as_slice,
+    take,
+)
+from chip.linker.jobs import Job, Read
 from chip.linker.streams import PRODUCT, Feed, Feeds
 from chip.linker.timeline import Ints, Issue, constant_ranges
 from chip.program import Program
 from chip.spec import ChipSpec
 from chip.sram import GROUP, Sram
-
-Array = npt.NDArray[Any]
-
 
 @dataclass
 class State:
@@ -43,18 +54,21 @@ class State:
     scattered: list[tuple[int, Ints]] = field(default_factory=list)
 
 
-Fetch = Callable[[list[Array]], Array]
 Step = Callable[[State], None]
 
 
 @dataclass
 class Node:
-    """One step, the nodes and issues it stands for, and when its first instruction issues."""
+    """One step, the nodes and issues it stands for, and when its first instruction issues.
+
+    `job` says as data what the step does, where a tape can do it, too.
+    """
 
     start: int
     issues: tuple[int, ...]
     needs: set[int]
     step: Step
+    job: Job | None = None
 
 
 class Graph:
@@ -78,11 +92,17 @@ class Graph:
         self.together: list[tuple[int, ...]] = []  # issues whose addresses must move alike
         self._constants = constant_ranges(program)
 
-    def add(self, issues: tuple[Issue, ...], needs: set[int], make: Callable[[int], Step]) -> int:
-        """Append a node whose step is `make(value index)`."""
+    def add(
+        self,
+        issues: tuple[Issue, ...],
+        needs: set[int],
+        make: Callable[[int], Step],
+        job: Job | None = None,
+    ) -> int:
+        """Append a node whose step is `make(value index)`, and if possible `job` as data."""
         number = len(self.nodes)
         ids = tuple(issue.id for issue in issues)
-        self.nodes.append(Node(min(i.cycle for i in issues), ids, needs, make(number)))
+        self.nodes.append(Node(min(i.cycle for i in issues), ids, needs, make(number), job))
         return number
 
     # --- operands ---------------------------------------------------------------------------
@@ -91,7 +111,7 @@ class Graph:
         op, args = issue.op, issue.instruction.args
         if index != PRODUCT and args[index] == IMMEDIATE:
             scalar = immediate(args[op.index("imm")], op.element(index, args))
-            return (lambda values: scalar), set()
+            return Scalar(scalar), set()
         feeds = self.feeds[issue.id, index]
         element = made_by(issue) if index == PRODUCT else op.element(index, args)
         return self.fetch(feeds, element)
@@ -103,19 +123,14 @@ class Graph:
             return self._merge(feeds[0], dtype, self._element_of)
         read = self.typed_read(feeds, element)
         if read is not None:
-            return (lambda values: values[read]), {read}
+            return Take(read), {read}
         planes = [self.byte_plane(feed) for feed in feeds]
         needs = set().union(*(needs for _, needs in planes))
         if len(planes) == 1:
             plane = planes[0][0]
-            return (plane if element == "u8" else lambda values: plane(values).view(dtype)), needs
-        fetches = [fetch for fetch, _ in planes]
-
-        def stack(values: list[Array]) -> Array:
-            stacked = np.stack([fetch(values) for fetch in fetches], axis=-1)
-            return stacked if element in STACKS else stacked.view(dtype)[..., 0]
-
-        return stack, needs
+            return (plane if element == "u8" else Cast(plane, dtype)), needs
+        fetches = tuple(fetch for fetch, _ in planes)
+        return Stack(fetches, None if element in STACKS else dtype), needs
 
     def _are_whole(self, feeds: list[Feed], element: str) -> bool:
         """Whether whole elements arrive: all byte planes of one iteration of one producer."""
@@ -154,36 +169,22 @@ class Graph:
         if len(parts) == 1:
             return parts[0][1], needs
         shape = (len(feed.producers), self.spec.lanes)
-
-        def merge(values: list[Array]) -> Array:
-            merged = np.empty(shape, dtype)
-            for at, fetch in parts:
-                merged[at] = fetch(values)
-            return merged
-
-        return merge, needs
+        return Merge(tuple(parts), shape, dtype), needs
 
     def _element_of(self, issue: Issue, feed: Feed, at: Ints) -> tuple[Fetch, int]:
         node = self.node(issue)
-        return _take(node, feed.iterations[at], issue.instruction.count), node
+        return take(node, feed.iterations[at], issue.instruction.count), node
 
     def _bytes_of(self, issue: Issue, feed: Feed, at: Ints) -> tuple[Fetch, int]:
         node, byte = self.node(issue), int(feed.byte[at[0]])
-        take = _take(node, feed.iterations[at], issue.instruction.count)
+        source = take(node, feed.iterations[at], issue.instruction.count)
         index = issue.op.driven
         assert index is not None
         made = issue.op.element(index, issue.instruction.args)
         width = WIDTHS[made]
         if width == 1:
-            return (lambda values: take(values).view(np.uint8)), node
-        if made in STACKS:
-            return (lambda values: take(values)[..., byte]), node
-
-        def plane(values: list[Array]) -> Array:
-            array = np.ascontiguousarray(take(values))
-            return array.view(np.uint8).reshape(*array.shape, width)[..., byte]
-
-        return plane, node
+            return Cast(source, NUMPY_TYPES["u8"]), node
+        return Layer(source, byte) if made in STACKS else Plane(source, byte, width), node
 
     # --- reads ------------------------------------------------------------------------------
     def typed_read(self, feeds: list[Feed], element: str, rows: int = 0) -> int | None:
@@ -229,7 +230,8 @@ class Graph:
 
                 return step
 
-            self._reads[key] = self.add(tuple(members), set(), make)
+            job = Read(index, words, element, local)
+            self._reads[key] = self.add(tuple(members), set(), make, job)
             self.together.append(key[0])
         return self._reads[key]
 
@@ -261,24 +263,6 @@ def made_by(issue: Issue) -> str:
     if index is None:
         return SUMS[FORMATS[issue.arg("format")]]
     return issue.op.element(index, issue.instruction.args)
-
-
-def _take(node: int, iterations: Ints, count: int) -> Fetch:
-    """Fetch some iterations of a node's value, without a copy where they are a progression."""
-    where = as_slice(iterations)
-    if isinstance(where, slice) and where == slice(0, count, 1):
-        return lambda values: values[node]
-    return lambda values: values[node][where]
-
-
-def as_slice(indices: Ints) -> slice | Ints:
-    """The slice that selects an increasing progression, or the indices themselves."""
-    if len(indices) == 1:
-        return slice(int(indices[0]), int(indices[0]) + 1, 1)
-    step = int(indices[1] - indices[0])
-    if step > 0 and bool((np.diff(indices) == step).all()):
-        return slice(int(indices[0]), int(indices[-1]) + 1, step)
-    return indices
 
 
 def moved(where: slice | Ints, words: int) -> slice | Ints:

@@ -6,7 +6,9 @@ import numpy as np
 
 from chip.isa import NUMPY_TYPES, WIDTHS
 from chip.isa.mem import check_indirect
-from chip.linker.graph import Graph, State, Step, as_slice, moved
+from chip.linker.fetch import as_slice
+from chip.linker.graph import Graph, State, Step, moved
+from chip.linker.jobs import Append, Store
 from chip.linker.timeline import Ints, Issue
 from chip.program import COLUMN_PAIRS
 from chip.sram import GROUP
@@ -75,7 +77,9 @@ def _add_column_scatter(
 
         return step
 
-    node = graph.add((*members, *reads), set(), make)
+    locals_ = (local, map_local, data_local)
+    job = Append(first, base, count, map_slice, map_words, data_slice, data_words, locals_)
+    node = graph.add((*members, *reads), set(), make, job)
     by_slice = [[r.id for r in reads if r.unit // 2 == s // 2] for s in (map_slice, data_slice)]
     graph.together += [tuple(ids) for ids in ([m.id for m in members], *by_slice)]
     for member in members:
@@ -119,7 +123,8 @@ def _typed_write(graph: Graph, members: list[Issue], element: str) -> None:
 
         return step
 
-    node = graph.add(tuple(members), needs, make)
+    job = Store(index, members[0].steps, fetch, element, local)
+    node = graph.add(tuple(members), needs, make, job)
     graph.together.append(tuple(m.id for m in members))
     for member in members:
         graph.node_of[member.id] = node

@@ -10,7 +10,9 @@ from chip.isa import NO_STREAM, NUMPY_TYPES, lookup
 from chip.isa.mxm import PREPARE, Tile
 from chip.isa.sxm import ZERO
 from chip.linker.control import Build, narrowed
-from chip.linker.graph import Array, Builders, Fetch, Graph, State, Step, as_slice, made_by
+from chip.linker.fetch import Array, Fetch, Take, as_slice
+from chip.linker.graph import Builders, Graph, State, Step, made_by
+from chip.linker.jobs import Columns, Lanes, Pointwise, Products, Store, Sums
 from chip.linker.lanes import lanes
 from chip.linker.streams import PRODUCT
 from chip.linker.timeline import Ints, Issue
@@ -25,14 +27,18 @@ LOADED = lookup("mxm.lw").index("a")
 def vxm(graph: Graph, issue: Issue) -> int:
     """Point-wise function of one, two or three operands."""
     fetches, needs = _operands(graph, issue)
-    function = issue.op.function
+    function, args = issue.op.function, issue.instruction.args
+    first = issue.op.element(issue.op.sources[0], args)
+    job = Pointwise(issue.op.name, tuple(fetches), first, made_by(issue), issue.instruction.count)
     if len(fetches) == 1:
         (a,) = fetches
-        return graph.add((issue,), needs, lambda k: lambda s: _set(s, k, function(a(s.values))))
+        return graph.add(
+            (issue,), needs, lambda k: lambda s: _set(s, k, function(a(s.values))), job
+        )
     if len(fetches) == 2:
         a, b = fetches
         return graph.add(
-            (issue,), needs, lambda k: lambda s: _set(s, k, function(a(s.values), b(s.values)))
+            (issue,), needs, lambda k: lambda s: _set(s, k, function(a(s.values), b(s.values))), job
         )
     return graph.add(
         (issue,), needs, lambda k: lambda s: _set(s, k, function(*(f(s.values) for f in fetches)))
@@ -52,7 +58,12 @@ def sxm(graph: Graph, issue: Issue) -> int:
         legal = bool(((lanes >= 0) & (lanes < size) | (lanes == ZERO)).all())
     if not legal:
         raise issue.hazard(Misaligned, f"map {issue.arg('map')} is none of a {issue.op.name}")
-    return graph.add((issue,), needs, lambda k: lambda s: _set(s, k, function(lanes, a(s.values))))
+    whole = np.arange(graph.spec.lanes) // size * size + np.resize(lanes, graph.spec.lanes)
+    whole[np.resize(lanes, graph.spec.lanes) == ZERO] = -1
+    job = Lanes(whole, a, made_by(issue), issue.instruction.count)
+    return graph.add(
+        (issue,), needs, lambda k: lambda s: _set(s, k, function(lanes, a(s.values))), job
+    )
 
 
 def receive(graph: Graph, issue: Issue) -> int:
@@ -102,7 +113,7 @@ def write(graph: Graph, issue: Issue) -> int:
 
         return step
 
-    return graph.add((issue,), needs, make)
+    return graph.add((issue,), needs, make, Store(unit, where, a, "u8", local))
 
 
 def scatter(graph: Graph, issue: Issue) -> int:
@@ -144,7 +155,8 @@ def acc(graph: Graph, issue: Issue) -> int:
 
         return step
 
-    return graph.add((issue,), needs, make)
+    job = Sums(unit, mode, slots, fetch, made_by(issue), emits)
+    return graph.add((issue,), needs, make, job)
 
 
 def abc(graph: Graph, issue: Issue, tiles: Tiles) -> int:
@@ -155,7 +167,7 @@ def abc(graph: Graph, issue: Issue, tiles: Tiles) -> int:
     shared = None if narrow else _shared_rows(graph, feeds, tiles)
     read = graph.typed_read(feeds, format, shared) if shared is not None else None
     if read is not None:
-        fetch, needs = _whole(read), {read}
+        fetch, needs = Take(read), {read}
     else:
         shared = None
         fetch, needs = graph.fetch(feeds, format)
@@ -163,9 +175,11 @@ def abc(graph: Graph, issue: Issue, tiles: Tiles) -> int:
     columns = columns.ravel()
     place = as_slice(columns)
     joined = shared is not None or count == 1
-    matrices, more = (_streamed_matrices if narrow else _tile_matrices)(
-        graph, tiles, joined, powered
-    )
+    source = None if narrow else _columns_in_sram(graph, tiles)
+    if source is None:
+        matrices, more = _streamed_matrices(graph, tiles, joined, powered)
+    else:
+        matrices, more = _resting_matrices(graph, *source, joined)
     shape, dtype = (len(issue.cycles), graph.spec.lanes), NUMPY_TYPES[made_by(issue)]
     groups = [np.flatnonzero(tiles.tile == t) for t in range(count)]
 
@@ -186,7 +200,12 @@ def abc(graph: Graph, issue: Issue, tiles: Tiles) -> int:
 
         return step
 
-    return graph.add((issue,), needs | more, make)
+    job = None
+    if source is not None:
+        kept, rows = next(iter(more), None), shared or len(issue.cycles)
+        first = tiles.first_column
+        job = Products(fetch, rows, source[1], first, tiles.tile, kept, made_by(issue))
+    return graph.add((issue,), needs | more, make, job)
 
 
 def _shared_rows(graph: Graph, feeds: list[Any], tiles: Tiles) -> int | None:
@@ -202,19 +221,15 @@ def _shared_rows(graph: Graph, feeds: list[Any], tiles: Tiles) -> int | None:
     return rows if bool((words == words[0]).all()) else None
 
 
-def _tile_matrices(
-    graph: Graph, tiles: Tiles, joined: bool, powered: int
+def _resting_matrices(
+    graph: Graph, members: list[Issue], columns: Columns, joined: bool
 ) -> tuple[Callable[[State], list[Tile]], set[int]]:
     """The weight blocks [columns, lanes] of an ABC's tiles; one block for all if `joined`.
 
     Blocks that rest in constant regions are gathered once per chip and kept.
     """
-    gathered = _columns_in_sram(graph, tiles)
-    if gathered is None:
-        return _streamed_matrices(graph, tiles, joined, powered)
-    members, index, words = gathered
+    index, words, format, local = columns.index, columns.words, columns.format, columns.local
     blocks = [words.ravel()] if joined else list(words)
-    local, format = members[0].id, tiles.format
     prepare = PREPARE[format]
     graph.together.append(tuple(m.id for m in members))
     if graph.is_constant(members[0], index, words, WEIGHT_SLICES):
@@ -239,7 +254,7 @@ def _tile_matrices(
 
         return step
 
-    node = graph.add(tuple(members), set(), make)
+    node = graph.add(tuple(members), set(), make, columns)
 
     def resident(state: State) -> list[Tile]:
         return [prepare(part) for part in np.split(state.values[node], len(blocks))]
@@ -258,8 +273,8 @@ def gather_columns(state: State, index: int, words: Ints, format: str) -> Array:
     return stacked.swapaxes(2, 3).reshape(len(words) * word_columns(format), -1)
 
 
-def _columns_in_sram(graph: Graph, tiles: Tiles) -> tuple[list[Issue], int, Ints] | None:
-    """(reads, first slice, words [tiles, loads]) if the tiles come straight from 16 slices."""
+def _columns_in_sram(graph: Graph, tiles: Tiles) -> tuple[list[Issue], Columns] | None:
+    """The reads and the columns if the tiles come straight from 16 slices."""
     members: dict[int, Issue] = {}
     words = np.empty(tiles.loads.shape[:2], np.int64)
     index = -1
@@ -274,7 +289,8 @@ def _columns_in_sram(graph: Graph, tiles: Tiles) -> tuple[list[Issue], int, Ints
         feed = graph.feeds[int(owner), LOADED][0]
         words[mine] = reads[0].steps[feed.iterations[tiles.loads[:, :, 1][mine]]]
         members.update({r.id: r for r in reads})
-    return list(members.values()), index, words
+    first = next(iter(members))
+    return list(members.values()), Columns(index, words, tiles.format, first)
 
 
 def _streamed_matrices(
@@ -305,10 +321,6 @@ def _streamed_matrices(
 def _operands(graph: Graph, issue: Issue) -> tuple[list[Fetch], set[int]]:
     found = [graph.operand(issue, index) for index in issue.op.sources]
     return [fetch for fetch, _ in found], set().union(*(needs for _, needs in found))
-
-
-def _whole(node: int) -> Fetch:
-    return lambda values: values[node]
 
 
 def _set(state: State, number: int, value: Array) -> None:

@@ -12,9 +12,11 @@ from chip.faults import Faults, Passing, audit
 from chip.isa import NUMPY_TYPES, WIDTHS
 from chip.isa.mxm import PLANES
 from chip.linker import Linked, State, link
+from chip.numerics import default_backend
 from chip.program import Region, word_columns
 from chip.spec import GROQCHIP1, ChipSpec
 from chip.sram import GROUP, Sram
+from chip.tape import Player
 from chip.wire import unpack
 
 Array = npt.NDArray[Any]
@@ -46,6 +48,7 @@ class Chip:
         self._running: Linked | None = None
         self._state: State | None = None
         self._packets: list[tuple[int, bytes]] = []
+        self._player: Any = None
         self._values: dict[int, list[Any]] = {}
 
     def load(self, name: str, data: bytes, linked: Linked | None = None) -> Linked:
@@ -77,7 +80,8 @@ class Chip:
             self._write_columns(region, values)
             self.weights.clear()
         else:
-            self._planes(region)[:] = _bytes(values, WIDTHS[region.dtype])
+            words = slice(region.address, region.address + region.words)
+            self.sram.store(region.index, words, values)
 
     def read(self, region: Region) -> Array:
         """The vectors [vectors, lanes] of a "rows" region."""
@@ -101,8 +105,7 @@ class Chip:
         columns = padded.reshape(region.words, count, -1)
         words = slice(region.address, region.address + region.words)
         for number in range(count):
-            view = self.sram.typed(region.index + width * number, values.dtype)
-            view[words] = columns[:, number]
+            self.sram.store(region.index + width * number, words, columns[:, number])
 
     # --- faults -----------------------------------------------------------------------------
     def flip(self, index: int, address: int, superlane: int, bit: int) -> None:
@@ -131,6 +134,11 @@ class Chip:
             raise ProgramError(
                 f"chip {self.number} has no program {name!r}; it has {known}"
             ) from None
+        playable = Player.can_play(self.spec) and not self.faults
+        if not playable or default_backend().name != "compiled":
+            self._player = None
+        elif self._player is None:
+            self._player = Player(self.sram, self.accumulators, self.spec)
         self._state = State(self.sram, [], self.accumulators, self.weights)
         self._values = {}
         self._packets = []
@@ -143,6 +151,15 @@ class Chip:
             raise ChipError(f"chip {self.number}: no launch has begun")
         state = self._state
         state.received, state.sent = packets, {}
+        if self._player is not None:
+            self._player.run(self._running, segment, state)
+        else:
+            self._run_steps(segment, state)
+        self._packets += [(issue, sent.tobytes()) for issue, sent in state.sent.items()]
+        return state.sent
+
+    def _run_steps(self, segment: int, state: State) -> None:
+        assert self._running is not None
         with np.errstate(all="ignore"):
             for block in self._running.segments[segment]:
                 state.values = self._values.setdefault(block.first, [None] * block.values)
@@ -151,8 +168,6 @@ class Chip:
                     step(state)
                 if segment == len(self._running.segments) - 1:
                     del self._values[block.first]  # nobody comes back to this stretch
-        self._packets += [(issue, sent.tobytes()) for issue, sent in state.sent.items()]
-        return state.sent
 
     def finish(self) -> Launch:
         """End the launch: its cycles, and SHA-256 over packets, written SRAM and cycles.
@@ -172,14 +187,10 @@ class Chip:
         for index, low, high in linked.written:
             plane = self.sram.group(index)[low : high + 1, :, index % GROUP]
             digest.update(np.ascontiguousarray(plane).data)
-        for index, words in state.scattered:
-            digest.update(self.sram.read(index, words).tobytes())
+        for index, count, words in sorted(state.scattered, key=lambda s: (s[0], *s[2].tolist())):
+            for slice_ in range(index, index + count):
+                digest.update(self.sram.read(slice_, words).tobytes())
         digest.update(str(linked.segment_end_cycles).encode())
         self._running = self._state = None
         self._values = {}
         return Launch(linked.end_cycle, linked.segment_end_cycles, digest.digest(), corrected)
-
-
-def _bytes(values: Array, width: int) -> Array:
-    contiguous = np.ascontiguousarray(values)
-    return contiguous.view(np.uint8).reshape(*values.shape, width)

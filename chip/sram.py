@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from chip.numerics.opcodes import STATS_LANES, STATS_WIDTH
 from chip.spec import ChipSpec
 
 Bytes = npt.NDArray[np.uint8]
@@ -25,6 +26,7 @@ class Sram:
         # Indirect accesses (family, slice, addresses), noted while `chip.faults` wants them.
         self.indirect: list[tuple[str, int, Words]] | None = None
         self._groups: list[Bytes | None] = [None] * (-(-spec.slices // GROUP))
+        self._statistics: dict[int, npt.NDArray[np.float64]] = {}
 
     def group(self, index: int) -> Bytes:
         """The array [words, lanes, 4] that holds slice `index`."""
@@ -34,12 +36,32 @@ class Sram:
             self._groups[index // GROUP] = array
         return array
 
+    def statistics(self, group: int) -> npt.NDArray[np.float64]:
+        """What compiled products know of each word of the weights in the groups from `group` on.
+
+        Its first number is 0 for words that were written since.
+        """
+        if group not in self._statistics:
+            self._statistics[group] = np.zeros((self.spec.slice_words, STATS_WIDTH))
+        return self._statistics[group]
+
+    def written(self, index: int, words: slice | Words) -> None:
+        """Forget what is known of words, as slice `index` has been written there."""
+        for group in range(index // GROUP - 3, index // GROUP + 1):
+            if group in self._statistics:
+                self._statistics[group][words, STATS_LANES] = 0
+
     def typed(self, index: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
         """View [words, lanes] of the elements whose lowest byte plane is slice `index`.
 
         The slice must be a multiple of the element size.
         """
         return self.group(index).view(dtype)[:, :, index % GROUP // dtype.itemsize]
+
+    def store(self, index: int, words: slice | Words, values: npt.NDArray[Any]) -> None:
+        """Write elements [n, lanes] whose lowest byte plane is slice `index`."""
+        self.typed(index, values.dtype)[words] = values
+        self.written(index, words)
 
     def read(self, index: int, address: Words) -> Bytes:
         """Words [n, lanes] of one slice."""
@@ -48,6 +70,7 @@ class Sram:
 
     def write(self, index: int, address: Words, vectors: Bytes) -> None:
         self.group(index)[address, :, index % GROUP] = vectors
+        self.written(index, address)
 
     def read_tiles(self, index: int, address: Words) -> Bytes:
         """Words [n, lanes] read at one address per tile, `address` [n, tiles]."""
@@ -64,6 +87,7 @@ class Sram:
         plane, lanes = self.group(index)[:, :, index % GROUP], self._lanes()[: vectors.shape[1]]
         for row, vector in zip(np.repeat(address, tile, axis=1), vectors, strict=True):
             plane[row, lanes] = vector
+        self.written(index, np.unique(address))
 
     def scatter_columns(self, index: int, address: Words, rows: npt.NDArray[Any]) -> None:
         """Write fp16 rows [pairs, n, lanes] into slice pairs from `index` on.
@@ -76,11 +100,10 @@ class Sram:
                 for byte in (0, 1):
                     self.write_tiles(index + 2 * pair + byte, words, planes[..., byte])
             return
-        dtype = rows.dtype
         for pair, vectors in enumerate(rows):
             for byte in (0, 1):
                 self._note("mem.w", index + 2 * pair + byte, address[pair])
-            self.typed(index + 2 * pair, dtype)[address[pair, :, 0]] = vectors
+            self.store(index + 2 * pair, address[pair, :, 0], vectors)
 
     def _note(self, family: str, index: int, address: Words) -> None:
         if self.indirect is not None:

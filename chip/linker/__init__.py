@@ -11,7 +11,7 @@ from chip.linker.clocks import Deskews, Startup, check_deskews, startup
 from chip.linker.graph import State, Step
 from chip.linker.story import told
 from chip.linker.timeline import Issue, check_fetch, check_memory, timeline
-from chip.linker.windows import Known, Window, completion, windows
+from chip.linker.windows import Known, Stretch, Window, completion, windows
 from chip.own_spec import chip_of
 from chip.program import Program
 from chip.spec import ChipSpec
@@ -29,12 +29,17 @@ class Transfer:
 
 @dataclass(frozen=True)
 class Block:
-    """Steps of one stretch: its first issue, number of values and address shifts."""
+    """Steps of one stretch in one segment: its first issue, number of values and address shifts.
+
+    They are those of `stretch.groups[part]`.
+    """
 
     first: int
     values: int
     shift: tuple[int, ...]
     steps: tuple[Step, ...]
+    stretch: Stretch
+    part: int
 
 
 @dataclass(frozen=True)
@@ -118,13 +123,17 @@ def _finish(
     blocks: list[list[Block]] = [[] for _ in range(count)]
     for part, levels in zip(parts, segments, strict=True):
         template, start = part.template, program.start_cycle + part.cycle
-        chosen: dict[int, list[Step]] = {}
+        chosen: dict[int, list[int]] = {level: [] for level in sorted(set(levels))}
         for node in template.sequence:
-            chosen.setdefault(levels[node], []).append(template.step(node))
+            chosen[levels[node]].append(node)
             ends[levels[node]] = max(ends[levels[node]], start + template.ends[node])
-        for segment, found in chosen.items():
+        stretch = template.stretch(tuple(map(tuple, chosen.values())))
+        for number, (segment, nodes) in enumerate(chosen.items()):
+            found = tuple(template.step(node) for node in nodes)
             values = len(template.ends)
-            blocks[segment].append(Block(part.first, values, part.shift, tuple(found)))
+            blocks[segment].append(
+                Block(part.first, values, part.shift, found, stretch, number)
+            )
     return Linked(
         program=program,
         spec=spec,

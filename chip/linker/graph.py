@@ -50,8 +50,8 @@ class State:
     sent: dict[int, Array] = field(default_factory=dict)
     shift: Sequence[int] = ()
     first: int = 0
-    # (slice, words) of every indirect write so far
-    scattered: list[tuple[int, Ints]] = field(default_factory=list)
+    # (first slice, slices, words) of every indirect write so far
+    scattered: list[tuple[int, int, Ints]] = field(default_factory=list)
 
 
 Step = Callable[[State], None]

@@ -73,7 +73,7 @@ def _add_column_scatter(
             check_indirect(first, base, count, offsets)
             sram.scatter_columns(first, offsets + (base + shift[local]), data)
             words = np.unique(offsets) + (base + shift[local])
-            state.scattered += [(member, words) for member in range(first, first + len(members))]
+            state.scattered.append((first, len(members), words))
 
         return step
 
@@ -119,7 +119,7 @@ def _typed_write(graph: Graph, members: list[Issue], element: str) -> None:
     def make(number: int) -> Step:
         def step(state: State) -> None:
             values = fetch(state.values)
-            state.sram.typed(index, values.dtype)[moved(where, state.shift[local])] = values
+            state.sram.store(index, moved(where, state.shift[local]), values)
 
         return step
 

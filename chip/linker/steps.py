@@ -126,7 +126,7 @@ def scatter(graph: Graph, issue: Issue) -> int:
         def step(state: State) -> None:
             first, offsets = base + state.shift[local], lanes(state.values)
             function(state.sram, unit, first, count, offsets, a(state.values))
-            state.scattered.append((unit, np.unique(offsets) + first))
+            state.scattered.append((unit, 1, np.unique(offsets) + first))
 
         return step
 

@@ -6,8 +6,9 @@ same instructions at the same relative cycles, and differ only in SRAM addresses
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -34,10 +35,24 @@ class Template:
     before: dict[int, set[int]]
     sequence: tuple[int, ...]
     ends: tuple[int, ...]  # per node, the relative cycle by which it is complete
+    stretches: dict[tuple[tuple[int, ...], ...], "Stretch"] = field(default_factory=dict)
+
+    def stretch(self, groups: tuple[tuple[int, ...], ...]) -> "Stretch":
+        """This template with its nodes by segment, one and the same for equal groups."""
+        return self.stretches.setdefault(groups, Stretch(self, groups))
 
     def step(self, node: int) -> Step:
         """The step of a node."""
         return self.graph.nodes[node].step
+
+
+@dataclass(frozen=True, eq=False)
+class Stretch:
+    """A template with its nodes by segment; `made` is what `chip.tape` makes of it."""
+
+    template: Template
+    groups: tuple[tuple[int, ...], ...]
+    made: list[Any] = field(default_factory=list, repr=False)
 
 
 Known = dict[tuple[object, ...], list[Template]]

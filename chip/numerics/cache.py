@@ -9,6 +9,7 @@ import numba
 # numba looks only at the file of the kernel itself to tell whether a cached one is stale. With the
 # whole package in the name, a change to any part of a kernel makes it another kernel.
 _SOURCES = sorted(Path(__file__).parent.glob("*.py"))
+_KEPT: list[Any] = []  # what addresses lead to
 _FINGERPRINT = zlib.crc32(b"".join(path.read_bytes() for path in _SOURCES))
 
 
@@ -16,3 +17,14 @@ def cached(function: Any, signature: Any) -> Any:
     """Return a function compiled for one signature; it runs without the GIL."""
     function.__qualname__ += f"_{_FINGERPRINT:08x}"
     return numba.njit(signature, nogil=True, cache=True, error_model="numpy")(function)
+
+
+def address(function: Any, signature: Any) -> int:
+    """Return the address of a function compiled and kept like that, for `team.call`.
+
+    A function that is called by its address is compiled once, and not again inside every caller.
+    """
+    function.__qualname__ += f"_{_FINGERPRINT:08x}"
+    compiled = numba.cfunc(signature, cache=True, error_model="numpy")(function)
+    _KEPT.append(compiled)
+    return int(compiled.address)

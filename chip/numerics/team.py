@@ -10,7 +10,8 @@ import atexit
 import os
 import platform
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numba
@@ -89,8 +90,19 @@ def _pointer(_typing: Any, address: Any) -> Any:
     return types.voidptr(types.intp), codegen
 
 
-load, store, replace, relax, pointer = (
-    intrinsic(function) for function in (_load, _store, _replace, _relax, _pointer)
+def _call(_typing: Any, address: Any, a: Any, b: Any) -> Any:
+    """Call a function of two integers that returns one, at an address."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        word = ir.IntType(64)
+        kind = ir.FunctionType(word, [word, word]).as_pointer()
+        return builder.call(builder.inttoptr(args[0], kind), args[1:])
+
+    return types.int64(types.int64, types.int64, types.int64), codegen
+
+
+load, store, replace, relax, pointer, call = (
+    intrinsic(function) for function in (_load, _store, _replace, _relax, _pointer, _call)
 )
 
 
@@ -180,6 +192,18 @@ class Team:
         self.lock = threading.Lock()
         self._helpers: list[_Helper] = []
         self._held: list[tuple[Int64, int, Any]] = []
+
+    @contextmanager
+    def helpers(self, pieces: int) -> Iterator[Int64 | None]:
+        """The control block of the team, awake; None if it is not worth it or at work for others."""
+        if pieces < 2 or self.size < 2 or not self.lock.acquire(blocking=False):
+            yield None
+            return
+        try:
+            self.wake()
+            yield self.control
+        finally:
+            self.lock.release()
 
     def wake(self) -> None:
         """Ring for all helpers that sleep."""

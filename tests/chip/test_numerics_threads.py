@@ -28,7 +28,7 @@ def expected() -> tuple[np.ndarray, np.ndarray]:
 
 def backend_with(threads: int) -> CompiledBackend:
     backend = CompiledBackend()
-    backend._team.size = threads
+    backend.team.size = threads
     return backend
 
 
@@ -51,7 +51,7 @@ def test_passes_of_several_python_threads_do_not_disturb_each_other(expected) ->
 
 def test_a_piece_whose_thread_is_late_is_done_again(expected) -> None:
     backend = backend_with(2)
-    team, weights = backend._team, Weights16(W16, backend)
+    team, weights = backend.team, Weights16(W16, backend)
     team.serve = lambda control: None
     control, taken = team.control, []
 

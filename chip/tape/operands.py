@@ -1,0 +1,99 @@
+"""Values and operands of a stretch: slots for what nodes make, records that bring it in shape."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from chip.isa import NUMPY_TYPES
+from chip.linker.fetch import Cast, Fetch, Merge, Plane, Scalar, Stack, Take
+from chip.numerics import opcodes as code
+from chip.tape.arena import Arena
+from chip.tape.records import Operand, Records
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Rows and element type of a node's value; `size` bytes if it is no plain array."""
+
+    rows: int
+    element: str
+    size: int = 0
+
+    def bytes(self, lanes: int) -> int:
+        """Bytes the value takes."""
+        return self.size or self.rows * lanes * NUMPY_TYPES[self.element].itemsize
+
+
+@dataclass
+class Values:
+    """Slots of node values in the arena, and temporary ones for operands."""
+
+    records: Records
+    shapes: dict[int, Shape]
+    arena: Arena = field(default_factory=Arena)
+    slots: dict[int, int] = field(default_factory=dict)
+    _temporary: list[tuple[int, int]] = field(default_factory=list)
+
+    def make(self, node: int) -> int:
+        """Give a node's value its slot."""
+        if node not in self.slots:
+            self.slots[node] = self.arena.take(self.shapes[node].bytes(self.records.lanes))
+        return self.slots[node]
+
+    def drop(self, node: int) -> None:
+        """The slot of a value is free for others; where it lay stays known."""
+        self.arena.give(self.slots[node], self.shapes[node].bytes(self.records.lanes))
+
+    def drop_temporary(self) -> None:
+        """Operands brought in shape are not needed any more."""
+        for offset, size in self._temporary:
+            self.arena.give(offset, size)
+        self._temporary = []
+
+    def whole(self, node: int) -> Operand:
+        """All rows of a node's value."""
+        size = self.records.lanes * NUMPY_TYPES[self.shapes[node].element].itemsize
+        return (code.ARENA, self.make(node), size, -1, -1)
+
+    def operand(self, fetch: Fetch, rows: int, element: str) -> Operand:
+        """Rows of lanes side by side for an operand; KeyError for what has no records."""
+        lanes = self.records.lanes
+        if isinstance(fetch, Scalar):
+            return self.records.constant(np.full(lanes, fetch.value, NUMPY_TYPES[element]))
+        if isinstance(fetch, Take):
+            base, offset, size, _, _ = self.whole(fetch.node)
+            where = fetch.where
+            if isinstance(where, slice):
+                where = np.arange(where.start, where.stop, where.step)
+            return self.records.rows_of(base, offset, size, where)
+        if isinstance(fetch, Cast):
+            return self.operand(fetch.source, rows, "u8")
+        return self._shaped(fetch, rows, element)
+
+    def _shaped(self, fetch: Fetch, rows: int, element: str) -> Operand:
+        size = NUMPY_TYPES[element].itemsize
+        target = self._room(rows * self.records.lanes * size)
+        out: Operand = (code.ARENA, target, self.records.lanes * size, -1, -1)
+        if isinstance(fetch, Plane):
+            wide = self.shapes[fetch.source.node].element
+            base, offset, *rest = self.operand(fetch.source, rows, wide)
+            self._copy(rows, out, (base, offset + fetch.byte, *rest), 1, fetch.width, 1)  # type: ignore[arg-type]
+        elif isinstance(fetch, Merge):
+            for at, part in fetch.parts:
+                place = self.records.rows_of(code.ARENA, target, out[2], at)
+                self._copy(len(at), place, self.operand(part, len(at), element), size, 1, 1)
+        elif isinstance(fetch, Stack) and fetch.dtype is not None:
+            for byte, plane in enumerate(fetch.planes):
+                place = (code.ARENA, target + byte, out[2], -1, -1)
+                self._copy(rows, place, self.operand(plane, rows, "u8"), 1, 1, size)
+        else:
+            raise KeyError(fetch)
+        return out
+
+    def _copy(self, rows: int, out: Operand, a: Operand, size: int, step: int, to: int) -> None:
+        self.records.add(code.COPY, rows, out, a, SIZE=size, FROM=step, TO=to, TOUCHED=-1)
+
+    def _room(self, size: int) -> int:
+        offset = self.arena.take(size)
+        self._temporary.append((offset, size))
+        return offset

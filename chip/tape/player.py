@@ -1,0 +1,186 @@
+"""Plays the tapes of linked programs on one chip, and the Python steps between them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from chip.isa import NUMPY_TYPES
+from chip.linker import Block, Linked
+from chip.linker.graph import Array, State, Step
+from chip.numerics.backend import GRAIN
+from chip.spec import ChipSpec
+from chip.sram import GROUP, Sram
+from chip.tape.encode import Encoded, Tape, encoded
+from chip.tape.operands import Shape
+
+Integers = npt.NDArray[np.int64]
+Bytes = npt.NDArray[np.uint8]
+
+
+@dataclass
+class _Bound:
+    """A stretch of a program on this chip: its values, and what its records count from."""
+
+    block: Block
+    encoded: Encoded
+    arena: Bytes
+    bases: Integers
+    shifts: Integers
+    log: Integers
+    values: list[Any]
+
+
+@dataclass
+class _Play:
+    """Tapes in a row: what the compiled code is given, and whose records they are."""
+
+    parts: Integers
+    owners: list[tuple[_Bound, Tape]]
+
+
+@dataclass
+class _Call:
+    """A Python step of a stretch; its value goes to a slot where a tape needs it."""
+
+    bound: _Bound
+    node: int
+    step: Step
+    slot: Array | None
+
+
+@dataclass
+class _Segment:
+    items: list[_Play | _Call] = field(default_factory=list)
+    appends: list[tuple[_Bound, tuple[int, int, int, int]]] = field(default_factory=list)
+
+
+class Player:
+    """Runs segments on a chip's SRAM and accumulators. Bound to a program when first run."""
+
+    def __init__(self, sram: Sram, accumulators: Sequence[Array], spec: ChipSpec) -> None:
+        from chip.numerics.playing import play
+
+        self._play = play
+        self.sram, self.accumulators, self.spec = sram, accumulators, spec
+        groups = -(-spec.slices // GROUP)
+        self._stats = np.zeros(groups, np.int64)
+        self._programs: dict[int, tuple[Linked, list[_Segment]]] = {}
+        self._scratch = np.zeros(64, np.uint8), np.zeros(64, np.uint8)
+        self._scratch_bytes = 64
+
+    @staticmethod
+    def can_play(spec: ChipSpec) -> bool:
+        """Whether lanes come in whole grains, as the compiled code wants them."""
+        return spec.lanes % GRAIN == 0
+
+    def run(self, linked: Linked, segment: int, state: State) -> None:
+        """Run a segment; raises what its steps raise."""
+        if id(linked) not in self._programs:
+            self._programs[id(linked)] = linked, self._bind(linked)
+        chosen = self._programs[id(linked)][1][segment]
+        for item in chosen.items:
+            if isinstance(item, _Play):
+                self._run(item, state)
+            else:
+                _step(item, state)
+        for bound, (_, index, place, entries) in chosen.appends:
+            words = np.unique(bound.log[place // 8 : place // 8 + entries])
+            state.scattered.append((index, 4 * GROUP, words))
+
+    def _run(self, item: _Play, state: State) -> None:
+        size = self._scratch_bytes
+        if len(self._scratch[0]) < size:
+            self._scratch = np.empty(size, np.uint8), np.empty(size, np.uint8)
+        part, record, late = self._play(item.parts, *self._scratch, self)
+        if late:
+            self._scratch = np.empty(size, np.uint8), np.empty(size, np.uint8)
+        if part >= 0:
+            bound, tape = item.owners[part]
+            node = tape.owners[record]
+            call = _Call(bound, node, bound.block.stretch.template.step(node), None)
+            _step(call, state)
+            raise AssertionError("a record failed whose step does not")
+
+    # --- binding ----------------------------------------------------------------------------
+    def _bind(self, linked: Linked) -> list[_Segment]:
+        """Addresses for all stretches of a program; one arena serves those that do not overlap."""
+        last = {
+            block.first: number for number, s in enumerate(linked.segments) for block in s
+        }
+        found, bound = [], dict[int, _Bound]()
+        free: list[Bytes] = []
+        for number, blocks in enumerate(linked.segments):
+            segment = _Segment()
+            for block in blocks:
+                if block.first not in bound:
+                    bound[block.first] = self._bound(block, free)
+                mine = bound[block.first]
+                self._add(segment, mine, block.part)
+                if last[block.first] == number:
+                    free.append(mine.arena)
+            found.append(segment)
+        return found
+
+    def _bound(self, block: Block, free: list[Bytes]) -> _Bound:
+        tapes = encoded(block.stretch, self.spec)
+        for number, arena in enumerate(free):
+            if len(arena) >= tapes.arena_bytes:
+                del free[number]
+                break
+        else:
+            arena = np.zeros(max(64, tapes.arena_bytes), np.uint8)
+        self._scratch_bytes = max(self._scratch_bytes, tapes.scratch_bytes)
+        log = np.zeros(max(1, tapes.log_bytes // 8), np.int64)
+        for group in tapes.weights:
+            self._stats[group] = self.sram.statistics(group).ctypes.data
+        pointers = [tapes.constants.ctypes.data, arena.ctypes.data]
+        groups = range(0, self.spec.slices, GROUP)
+        pointers += [self.sram.group(first).ctypes.data for first in groups]
+        pointers += [sums.ctypes.data for sums in self.accumulators]
+        pointers.append(log.ctypes.data)
+        values: list[Any] = [None] * len(block.stretch.template.ends)
+        for node, (offset, shape) in tapes.views.items():
+            values[node] = self._view(arena, offset, shape)
+        shifts = np.array(block.shift, np.int64)
+        bases = np.array(pointers, np.int64)
+        return _Bound(block, tapes, arena, bases, shifts, log, values)
+
+    def _view(self, arena: Bytes, offset: int, shape: Shape) -> Array:
+        size = shape.bytes(self.spec.lanes)
+        plain = arena[offset : offset + size].view(NUMPY_TYPES[shape.element])
+        return plain.reshape(shape.rows, self.spec.lanes)
+
+    def _add(self, segment: _Segment, bound: _Bound, part: int) -> None:
+        encoded, template = bound.encoded, bound.block.stretch.template
+        for item in encoded.groups[part]:
+            if isinstance(item, Tape):
+                self._join(segment, bound, item)
+            else:
+                slot = None
+                if item in encoded.imports:
+                    slot = self._view(bound.arena, *encoded.imports[item])
+                segment.items.append(_Call(bound, item, template.step(item), slot))
+        segment.appends += [(bound, a) for a in encoded.appends if a[0] == part]
+
+    def _join(self, segment: _Segment, bound: _Bound, tape: Tape) -> None:
+        """Append a tape to those before it, if no step comes between."""
+        arrays = (tape.records, bound.bases, self._stats, bound.shifts, bound.encoded.tables)
+        sizes = len(tape.records), 0, self.spec.lanes, self.spec.superlane_lanes
+        row = np.array([[*(a.ctypes.data for a in arrays), *sizes]], np.int64)
+        items = segment.items
+        if items and isinstance(items[-1], _Play):
+            items[-1].parts = np.concatenate([items[-1].parts, row])
+            items[-1].owners.append((bound, tape))
+        else:
+            items.append(_Play(row, [(bound, tape)]))
+
+
+def _step(call: _Call, state: State) -> None:
+    bound = call.bound
+    state.values, state.first, state.shift = bound.values, bound.block.first, bound.block.shift
+    call.step(state)
+    if call.slot is not None:
+        call.slot[...] = bound.values[call.node]

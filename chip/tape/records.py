@@ -1,0 +1,79 @@
+"""Records of a tape, written one after another, with the tables and constants they name."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from chip.linker.fetch import Ints
+from chip.numerics import opcodes as code
+from chip.sram import GROUP
+
+Operand = tuple[int, int, int, int, int]  # base, offset, bytes per row, row numbers, shift
+NOTHING: Operand = (code.CONSTANTS, 0, 0, -1, -1)
+
+
+@dataclass
+class Records:
+    """What all tapes of a stretch share: tables of integers, and constant rows of lanes."""
+
+    lanes: int
+    tables: list[Ints] = field(default_factory=list)
+    constants: list[bytes] = field(default_factory=list)
+    rows: list[list[int]] = field(default_factory=list)
+    _places: dict[bytes, int] = field(default_factory=dict)
+    _constants: dict[bytes, int] = field(default_factory=dict)
+    _length: int = 0
+    _bytes: int = 0
+
+    @property
+    def word_bytes(self) -> int:
+        """Bytes of a word of four slices."""
+        return self.lanes * GROUP
+
+    def add(
+        self, op: int, rows: int, out: Operand, a: Operand, b: Operand = NOTHING, **more: int
+    ) -> list[int]:
+        """Append a record; `more` are its other fields by their names in `opcodes`."""
+        record = [op, rows, *out, *a, *b]
+        record += [0] * (code.WIDTH - len(record))
+        for name, value in more.items():
+            record[getattr(code, name)] = int(value)
+        self.rows.append(record)
+        return record
+
+    def table(self, numbers: Ints) -> int:
+        """Place of some numbers in the tables."""
+        numbers = np.ascontiguousarray(numbers, np.int64).ravel()
+        key = numbers.tobytes()
+        if key not in self._places:
+            self._places[key] = self._length
+            self.tables.append(numbers)
+            self._length += len(numbers)
+        return self._places[key]
+
+    def constant(self, row: npt.NDArray[Any]) -> Operand:
+        """A row that is the same for ever."""
+        content = row.tobytes()
+        if content not in self._constants:
+            self._constants[content] = self._bytes
+            self.constants.append(content + bytes(-len(content) % 64))
+            self._bytes += len(self.constants[-1])
+        return (code.CONSTANTS, self._constants[content], 0, -1, -1)
+
+    def rows_of(
+        self, base: int, offset: int, row_bytes: int, rows: Ints | None, shift: int = -1
+    ) -> Operand:
+        """The rows of `rows` from an offset on, or all in order."""
+        if rows is None or len(rows) == 0:
+            return (base, offset, row_bytes, -1, shift)
+        step = int(rows[1] - rows[0]) if len(rows) > 1 else 1
+        if bool((np.diff(rows) == step).all()):
+            return (base, offset + int(rows[0]) * row_bytes, step * row_bytes, -1, shift)
+        return (base, offset, row_bytes, self.table(rows), shift)
+
+    def in_sram(self, index: int, words: Ints, local: int) -> Operand:
+        """Elements at rest from slice `index` on."""
+        base = code.GROUPS + index // GROUP
+        return self.rows_of(base, index % GROUP, self.word_bytes, words, local)

@@ -131,9 +131,7 @@ def _finish(
         for number, (segment, nodes) in enumerate(chosen.items()):
             found = tuple(template.step(node) for node in nodes)
             values = len(template.ends)
-            blocks[segment].append(
-                Block(part.first, values, part.shift, found, stretch, number)
-            )
+            blocks[segment].append(Block(part.first, values, part.shift, found, stretch, number))
     return Linked(
         program=program,
         spec=spec,

@@ -34,6 +34,7 @@ from chip.program import Program
 from chip.spec import ChipSpec
 from chip.sram import GROUP, Sram
 
+
 @dataclass
 class State:
     """What the steps of a program work on.

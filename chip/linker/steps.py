@@ -167,7 +167,8 @@ def abc(graph: Graph, issue: Issue, tiles: Tiles) -> int:
     shared = None if narrow else _shared_rows(graph, feeds, tiles)
     read = graph.typed_read(feeds, format, shared) if shared is not None else None
     if read is not None:
-        fetch, needs = Take(read), {read}
+        fetch: Fetch = Take(read)
+        needs = {read}
     else:
         shared = None
         fetch, needs = graph.fetch(feeds, format)

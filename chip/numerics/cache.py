@@ -25,6 +25,6 @@ def address(function: Any, signature: Any) -> int:
     A function that is called by its address is compiled once, and not again inside every caller.
     """
     function.__qualname__ += f"_{_FINGERPRINT:08x}"
-    compiled = numba.cfunc(signature, cache=True, error_model="numpy")(function)
+    compiled: Any = numba.cfunc(signature, cache=True, error_model="numpy")(function)
     _KEPT.append(compiled)
     return int(compiled.address)

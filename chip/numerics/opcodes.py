@@ -17,7 +17,7 @@ _codes = count()
 COPY, LANES, PRODUCTS, APPEND = (next(_codes) for _ in range(4))
 ADD, SUB, MUL, MAX, MIN = (next(_codes) for _ in range(5))  # fp32
 EXP, TANH, RSQRT, RECIP, TO_F16, TO_F32 = (next(_codes) for _ in range(6))
-MAX16, MIN16, ADD_I32 = (next(_codes) for _ in range(3))
+MAX16, MIN16, ADD_I32, ABS, FROM_I32, TO_I8 = (next(_codes) for _ in range(6))
 
 # COPY: elements of SIZE bytes, FROM and TO elements apart; TOUCHED is the SRAM group written or -1
 SIZE, FROM, TO, TOUCHED = 17, 18, 19, 20

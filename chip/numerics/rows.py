@@ -157,6 +157,26 @@ def _add_int(out: Any, a: Any, b: Any, lanes: Any) -> None:
         z[i] = np.uint32(x[i] + y[i])
 
 
+def _quantise(op: Any, out: Any, a: Any, lanes: Any) -> None:
+    """The magnitude of fp32, fp32 to int8 with saturation, and int32 to fp32."""
+    x = carray(pointer(a), (lanes,), np.float32)
+    if op == code.ABS:
+        bits = carray(pointer(a), (lanes,), np.uint32)
+        z = carray(pointer(out), (lanes,), np.uint32)
+        for i in range(lanes):
+            z[i] = bits[i] & np.uint32(0x7FFFFFFF)
+    elif op == code.TO_I8:
+        small = carray(pointer(out), (lanes,), np.int8)
+        for i in range(lanes):
+            near = min(max(np.rint(x[i]), np.float32(-128)), np.float32(127))
+            small[i] = np.int8(near if x[i] == x[i] else np.float32(0))
+    else:
+        whole = carray(pointer(a), (lanes,), np.int32)
+        wide = carray(pointer(out), (lanes,), np.float32)
+        for i in range(lanes):
+            wide[i] = np.float32(whole[i])
+
+
 def _one_row(op: Any, out: Any, a: Any, b: Any, lanes: Any) -> None:
     """Do a point-wise operation on a row."""
     if op <= code.MUL:
@@ -169,16 +189,18 @@ def _one_row(op: Any, out: Any, a: Any, b: Any, lanes: Any) -> None:
         convert(op, out, a, lanes)
     elif op <= code.MIN16:
         extreme16(op, out, a, b, lanes)
-    else:
+    elif op == code.ADD_I32:
         add_int(out, a, b, lanes)
+    else:
+        quantise(op, out, a, lanes)
 
 
 copy, move_lanes, key, arithmetic, extreme = (
     numba.njit(nogil=True, error_model="numpy")(one)
     for one in (_copy, _lanes, _key, _arithmetic, _extreme)
 )
-extreme16, function, convert, add_int = (
+extreme16, function, convert, add_int, quantise = (
     numba.njit(nogil=True, error_model="numpy")(one)
-    for one in (_extreme16, _function, _convert, _add_int)
+    for one in (_extreme16, _function, _convert, _add_int, _quantise)
 )
 one_row = numba.njit(nogil=True, error_model="numpy")(_one_row)

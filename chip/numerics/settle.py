@@ -43,8 +43,10 @@ def _exact_dot(x: Any, w: Any, step: Any, lanes: Any) -> Any:
         if size_a >= 0x7C00 or size_b >= 0x7C00:
             infinite = size_a <= 0x7C00 and size_b <= 0x7C00 and size_a != 0 and size_b != 0
             invalid = invalid or not infinite
-            up = up or (infinite and (a ^ b) >> 15 == 0)
-            down = down or (infinite and (a ^ b) >> 15 == 1)
+            if infinite and (a ^ b) >> 15:
+                down = True
+            elif infinite:
+                up = True
         else:
             a_integer, a_shift = split(a)
             b_integer, b_shift = split(b)

@@ -16,7 +16,7 @@ from chip.numerics.rows import copy, move_lanes, one_row
 from chip.numerics.settle import exact_dot
 from chip.numerics.shared import LATE, WORDS, lead
 from chip.numerics.team import MAX_PIECES, call, pointer
-from chip.numerics.words import PIECE, part, ready, spread8, spread16, word, words, x_bytes
+from chip.numerics.words import PIECE, parts, ready, spread8, spread16, word, words, x_bytes
 
 types: Any = numba.types
 carray: Any = vars(numba)["carray"]
@@ -106,9 +106,10 @@ def _append(place: Any, at: Any) -> Any:
     for number in range(rows):
         where = maps + row(tape, at + code.B, number, tables)
         for lane in range(0, lanes, tile):
-            if carray(pointer(where), (2 * lanes,), np.uint16)[2 * lane] >= tape[
-                at + code.REGION_WORDS
-            ]:
+            if (
+                carray(pointer(where), (2 * lanes,), np.uint16)[2 * lane]
+                >= tape[at + code.REGION_WORDS]
+            ):
                 return 0
     log = carray(pointer(start(tape, at + code.OUT, bases, shifts, 0)), (_EVERYTHING,), np.int64)
     entry = 0
@@ -185,7 +186,7 @@ def _settle(
         where = word(tape, at, tile * loads + load, shifts, tables)
         for column in range(8):
             if values[first + column] != values[first + column]:
-                place = part(tape, at, column // 2, where, bases, lanes) + 2 * (column % 2)
+                place = parts(tape, at, where, bases, lanes)[column // 2] + 2 * (column % 2)
                 w = carray(pointer(place), (2 * lanes - 1,), np.uint16)
                 values[first + column] = exact_dot(x, w, 2, lanes)
 
@@ -229,9 +230,7 @@ def _after(place: Any, at: Any) -> Any:
     return 0
 
 
-def _products(
-    about: Any, at: Any, tape: Any, functions: Any, control: Any, threads: Any
-) -> Any:
+def _products(about: Any, at: Any, tape: Any, functions: Any, control: Any, threads: Any) -> Any:
     """Do a run of independent products; return how many pieces it had if a helper was late."""
     place = about.ctypes.data
     last = at + (tape[at + code.LEFT] - 1) * code.WIDTH
@@ -247,9 +246,7 @@ def _products(
     return pieces if count >= LATE else 0
 
 
-def _run(
-    parts: Any, functions: Any, control: Any, threads: Any, scratch: Any, spare: Any
-) -> Any:
+def _run(parts: Any, functions: Any, control: Any, threads: Any, scratch: Any, spare: Any) -> Any:
     """Run parts [n, PART_WORDS], by the addresses of `functions`.
 
     Returns the number of the part and the record that failed, or -1, and the pieces of a run
@@ -277,9 +274,7 @@ def _run(
     return -1, -1, late
 
 
-start, row, touch, forget = (
-    numba.njit(nogil=True)(one) for one in (_start, _row, _touch, _forget)
-)
+start, row, touch, forget = (numba.njit(nogil=True)(one) for one in (_start, _row, _touch, _forget))
 spread, settle, deal = (numba.njit(nogil=True)(one) for one in (_spread, _settle, _deal))
 
 _pair = types.int64(types.int64, types.int64)

@@ -195,7 +195,7 @@ class Team:
 
     @contextmanager
     def helpers(self, pieces: int) -> Iterator[Int64 | None]:
-        """The control block of the team, awake; None if it is not worth it or at work for others."""
+        """The control block of the team, awake; None if that is not worth it or not free."""
         if pieces < 2 or self.size < 2 or not self.lock.acquire(blocking=False):
             yield None
             return

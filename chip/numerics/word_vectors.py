@@ -71,7 +71,9 @@ def columns16(rows: int, wide: bool) -> Any:
             _to(builder, at, pair, 8)
         return _context.get_dummy_value()
 
-    def typed(_typing: Any, w0: Any, w1: Any, w2: Any, w3: Any, x: Any, stride: Any, lanes: Any, sums: Any) -> Any:
+    def typed(
+        _typing: Any, w0: Any, w1: Any, w2: Any, w3: Any, x: Any, stride: Any, lanes: Any, sums: Any
+    ) -> Any:
         return types.void(*(types.int64,) * 8), codegen
 
     return intrinsic(typed)

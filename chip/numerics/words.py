@@ -10,8 +10,8 @@ import numba
 import numpy as np
 
 from chip.numerics import opcodes as code
-from chip.numerics.cache import address
 from chip.numerics.backend import EXACT_UNITS, GRAIN, error_factor
+from chip.numerics.cache import address
 from chip.numerics.exact import NAN
 from chip.numerics.passes import unit
 from chip.numerics.team import pointer
@@ -32,14 +32,19 @@ _one_wide, _widen16, _widen8, _columns8 = (
 _widen_row = widen16(1)
 
 
-def _part(tape: Any, at: Any, number: Any, word: Any, bases: Any, lanes: Any) -> Any:
-    """Return the address of one of the four parts of a word."""
-    step = tape[at + code.PARTS_STEP]
+def _parts(tape: Any, at: Any, word: Any, bases: Any, lanes: Any) -> Any:
+    """Return the addresses of the four parts of a word."""
+    step, base = tape[at + code.PARTS_STEP], tape[at + code.PARTS_BASE]
+    offset = tape[at + code.PARTS_OFFSET] + word * 4 * lanes
     if step:
-        start = bases[tape[at + code.PARTS_BASE]] + number * step
-    else:
-        start = bases[tape[at + code.PARTS_BASE] + number]
-    return start + tape[at + code.PARTS_OFFSET] + word * 4 * lanes
+        first = bases[base] + offset
+        return first, first + step, first + 2 * step, first + 3 * step
+    return (
+        bases[base] + offset,
+        bases[base + 1] + offset,
+        bases[base + 2] + offset,
+        bases[base + 3] + offset,
+    )
 
 
 def _word(tape: Any, at: Any, load: Any, shifts: Any, tables: Any) -> Any:
@@ -98,7 +103,9 @@ def _measure(p0: Any, p1: Any, p2: Any, p3: Any, lanes: Any, fp16: Any, found: A
     found[code.STATS_LANES] = used
 
 
-def _ready(tape: Any, at: Any, bases: Any, stats: Any, shifts: Any, tables: Any, lanes: Any) -> None:
+def _ready(
+    tape: Any, at: Any, bases: Any, stats: Any, shifts: Any, tables: Any, lanes: Any
+) -> None:
     """Measure the words of a record that have been written since they were measured."""
     fresh = tape[at + code.STATS] < 0
     fp16 = tape[at + code.FORMAT] == code.FP16
@@ -106,8 +113,7 @@ def _ready(tape: Any, at: Any, bases: Any, stats: Any, shifts: Any, tables: Any,
         number = word(tape, at, load, shifts, tables)
         found = word_stats(tape, at, number, bases, stats)
         if fresh or found[code.STATS_LANES] == 0.0:
-            p0, p1 = part(tape, at, 0, number, bases, lanes), part(tape, at, 1, number, bases, lanes)
-            p2, p3 = part(tape, at, 2, number, bases, lanes), part(tape, at, 3, number, bases, lanes)
+            p0, p1, p2, p3 = parts(tape, at, number, bases, lanes)
             measure(p0, p1, p2, p3, lanes, fp16, found)
 
 
@@ -189,8 +195,7 @@ def _unit16(
     number = word(tape, at, load, shifts, tables)
     found = word_stats(tape, at, number, bases, stats)
     used = np.int64(found[code.STATS_LANES])
-    p0, p1 = part(tape, at, 0, number, bases, lanes), part(tape, at, 1, number, bases, lanes)
-    p2, p3 = part(tape, at, 2, number, bases, lanes), part(tape, at, 3, number, bases, lanes)
+    p0, p1, p2, p3 = parts(tape, at, number, bases, lanes)
     loads = tape[at + code.LOADS]
     tile, column = load // loads, load % loads
     starts, order = tape[at + code.STARTS] + tile, tape[at + code.ORDER]
@@ -232,9 +237,7 @@ def _unit16(
     return count
 
 
-def _settled(
-    sums: Any, first: Any, row: Any, found: Any, used: Any, lanes: Any, place: Any
-) -> Any:
+def _settled(sums: Any, first: Any, row: Any, found: Any, used: Any, lanes: Any, place: Any) -> Any:
     """Round eight sums to fp32; those that may round otherwise than the exact sum become NaN."""
     out = carray(pointer(place), (COLUMNS,), np.float32)
     about = carray(pointer(row + 16 * lanes), (2,), np.float64)
@@ -254,9 +257,9 @@ def _settled(
     return count
 
 
-words, part, word, word_stats, used_lanes, x_bytes = (
+words, parts, word, word_stats, used_lanes, x_bytes = (
     numba.njit(nogil=True)(function)
-    for function in (_words, _part, _word, _stats, _used, _x_bytes)
+    for function in (_words, _parts, _word, _stats, _used, _x_bytes)
 )
 norm = numba.njit(nogil=True, fastmath={"reassoc", "contract"})(_norm)
 settled = numba.njit(nogil=True)(_settled)

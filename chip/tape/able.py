@@ -22,6 +22,10 @@ POINTWISE = {
     ("vxm.recip", "f32", "f32"): code.RECIP,
     ("vxm.to_f16", "f32", "f16"): code.TO_F16,
     ("vxm.to_f32", "f16", "f32"): code.TO_F32,
+    ("vxm.to_f32", "i32", "f32"): code.FROM_I32,
+    ("vxm.to_i8", "f32", "i8"): code.TO_I8,
+    ("vxm.abs", "f32", "f32"): code.ABS,
+    ("vxm.add", "i32", "i32"): code.ADD_I32,
 }
 FORMATS = ("f16", "i8")
 

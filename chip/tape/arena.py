@@ -1,4 +1,4 @@
-"""Where the values of a stretch lie: each has a slot of one arena from its making to its last use."""
+"""Where the values of a stretch lie: in slots of one arena, from making to last use."""
 
 from dataclasses import dataclass, field
 

@@ -220,9 +220,7 @@ class _Encoder:
         a = self.records.in_sram(job.index, job.words, job.local)
         out = self.values.whole(node)
         step = GROUP // size
-        self.records.add(
-            code.COPY, len(job.words), out, a, SIZE=size, FROM=step, TO=1, TOUCHED=-1
-        )
+        self.records.add(code.COPY, len(job.words), out, a, SIZE=size, FROM=step, TO=1, TOUCHED=-1)
 
     @write.register
     def _(self, job: Store, node: int) -> None:
@@ -319,8 +317,9 @@ class _Encoder:
             TABLE_FIRST=table(job.first_column), STARTS=table(starts), ORDER=table(order),
             X_ROWS=job.rows, UNIT=unit, X_SCRATCH=x_scratch, OUT_SCRATCH=out_scratch,
             ZEROED=loads * word_columns(columns.format) < lanes,
-            **self._place(job),
         )  # fmt: skip
+        for name, value in self._place(job).items():
+            record[getattr(code, name)] = value
         rows.pop()
         return record
 

@@ -25,7 +25,10 @@ def runs(
     products = [n for n in sequence if not waiting[n] and is_product(n)]
     found: list[list[int]] = []
     while others or products:
-        run = [sequence[heapq.heappop(others)]] if others else sorted(products, key=rank.__getitem__)
+        if others:
+            run = [sequence[heapq.heappop(others)]]
+        else:
+            run = sorted(products, key=rank.__getitem__)
         if is_product(run[0]):
             products = []
         found.append(run)

@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from chip.isa import NUMPY_TYPES
 from chip.linker import Block, Linked
-from chip.linker.graph import Array, State, Step
+from chip.linker.fetch import Array
+from chip.linker.graph import State, Step
 from chip.numerics.backend import GRAIN
 from chip.spec import ChipSpec
 from chip.sram import GROUP, Sram
@@ -107,9 +108,7 @@ class Player:
     # --- binding ----------------------------------------------------------------------------
     def _bind(self, linked: Linked) -> list[_Segment]:
         """Addresses for all stretches of a program; one arena serves those that do not overlap."""
-        last = {
-            block.first: number for number, s in enumerate(linked.segments) for block in s
-        }
+        last = {block.first: number for number, s in enumerate(linked.segments) for block in s}
         found, bound = [], dict[int, _Bound]()
         free: list[Bytes] = []
         for number, blocks in enumerate(linked.segments):

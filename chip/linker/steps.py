@@ -79,7 +79,7 @@ def send(graph: Graph, issue: Issue) -> int:
 
     def make(number: int) -> Step:
         def step(state: State) -> None:
-            state.sent[state.first + issue.id] = np.ascontiguousarray(a(state.values))
+            state.sent[state.first + issue.id] = np.array(a(state.values), order="C")
 
         return step
 

@@ -181,5 +181,8 @@ def _step(call: _Call, state: State) -> None:
     bound = call.bound
     state.values, state.first, state.shift = bound.values, bound.block.first, bound.block.shift
     call.step(state)
+    value = bound.values[call.node]
     if call.slot is not None:
-        call.slot[...] = bound.values[call.node]
+        call.slot[...] = value
+    elif value is not None and np.may_share_memory(value, bound.arena):
+        bound.values[call.node] = np.array(value)  # what it was made of will be overwritten

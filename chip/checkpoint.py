@@ -70,14 +70,16 @@ class Changes:
     def restore(self, blocks: Iterable[Block]) -> None:
         """Make all changeable words those of `blocks`, and zero elsewhere; raises ChipError."""
         places = {(index, first): plane for index, first, plane in self._blocks()}
-        for plane in places.values():
+        for (index, first), plane in places.items():
             plane[:] = 0
+            self._sram.written(index, slice(first, first + len(plane)))
         self._known = {}
         for index, first, data in blocks:
             if (index, first) not in places or places[index, first].size != len(data):
                 raise ChipError(f"a checkpoint's slice {index}, word {first} is not of this run")
             plane = places[index, first]
             plane[:] = np.frombuffer(data, np.uint8).reshape(plane.shape)
+            self._sram.written(index, slice(first, first + len(plane)))
             digest = hashlib.blake2b(data, digest_size=DIGEST_BYTES).digest()
             self._known[index, first] = digest
 

@@ -42,7 +42,6 @@ class Chip:
         self.corrected = 0  # since the chip was made, as its status register counts
         self.programs: dict[str, Linked] = {}
         self.program_bytes = 0
-        self.weights: dict[Any, Any] = {}
         depth = (spec.accumulator_depth, spec.lanes)
         self.accumulators = [np.zeros(depth, np.float32) for _ in range(2 * PLANES)]
         self._running: Linked | None = None
@@ -78,7 +77,6 @@ class Chip:
                 self.faults.overwrite(index, region.address, region.address + region.words - 1)
         if region.layout == "columns":
             self._write_columns(region, values)
-            self.weights.clear()
         else:
             words = slice(region.address, region.address + region.words)
             self.sram.store(region.index, words, values)
@@ -139,7 +137,7 @@ class Chip:
             self._player = None
         elif self._player is None:
             self._player = Player(self.sram, self.accumulators, self.spec)
-        self._state = State(self.sram, [], self.accumulators, self.weights)
+        self._state = State(self.sram, [], self.accumulators)
         self._values = {}
         self._packets = []
         self.sram.indirect = [] if self.faults else None

@@ -149,4 +149,3 @@ class ChipGroup:
         """Go back to the state in which all the changes of every chip were `blocks`."""
         for number, changes in self._changes.items():
             changes.restore(blocks.get(number, ()))
-            self.chips[number].weights.clear()

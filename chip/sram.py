@@ -5,6 +5,7 @@ byte planes rest in neighbouring slices, is a plain typed view. Groups are alloc
 used, and the host's kernel backs only the pages that are touched.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ class Sram:
         self.indirect: list[tuple[str, int, Words]] | None = None
         self._groups: list[Bytes | None] = [None] * (-(-spec.slices // GROUP))
         self._statistics: dict[int, npt.NDArray[np.float64]] = {}
+        self._kept: dict[Any, Any] = {}
+        self._kept_words: dict[int, npt.NDArray[np.bool_]] = {}  # of each group
 
     def group(self, index: int) -> Bytes:
         """The array [words, lanes, 4] that holds slice `index`."""
@@ -47,9 +50,22 @@ class Sram:
 
     def written(self, index: int, words: slice | Words) -> None:
         """Forget what is known of words, as slice `index` has been written there."""
+        marked = self._kept_words.get(index // GROUP)
+        if marked is not None and marked[words].any():
+            self._kept.clear()
+            self._kept_words.clear()
         for group in range(index // GROUP - 3, index // GROUP + 1):
             if group in self._statistics:
                 self._statistics[group][words, STATS_LANES] = 0
+
+    def kept(self, key: Any, index: int, slices: int, words: Words, make: Callable[[], Any]) -> Any:
+        """What `make` makes of words of some slices, until one of them is written."""
+        if key not in self._kept:
+            for group in range(index // GROUP, (index + slices - 1) // GROUP + 1):
+                empty = np.zeros(self.spec.slice_words, np.bool_)
+                self._kept_words.setdefault(group, empty)[words] = True
+            self._kept[key] = make()
+        return self._kept[key]
 
     def typed(self, index: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
         """View [words, lanes] of the elements whose lowest byte plane is slice `index`.

@@ -174,11 +174,12 @@ def _store(graph: Graph, issue: Issue) -> int:
             if issue.op.stepped is None:
                 first = issue.arg("base") + state.shift[local]
                 words = _addresses(graph.spec, issue, fetches[0](state.values), first)
-                state.scattered.append((unit, np.unique(words)))
+                state.scattered.append((unit, 1, np.unique(words)))
                 state.sram.write_tiles(unit, words, data)
             else:
                 plane = state.sram.group(unit)[:, :powered, unit % GROUP]
                 plane[issue.steps + state.shift[local]] = data
+                state.sram.written(unit, issue.steps + state.shift[local])
 
         return step
 

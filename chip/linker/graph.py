@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from chip.isa import FORMATS, IMMEDIATE, NUMPY_TYPES, STACKS, SUMS, WIDTHS, immediate
-from chip.isa.mxm import Tile
 from chip.linker.fetch import (
     Array,
     Cast,
@@ -46,7 +45,6 @@ class State:
     sram: Sram
     values: list[Array]
     accumulators: list[npt.NDArray[np.float32]]  # of each plane; its int32 sums are a view
-    weights: dict[Any, Tile]
     received: dict[int, Array] = field(default_factory=dict)
     sent: dict[int, Array] = field(default_factory=dict)
     shift: Sequence[int] = ()

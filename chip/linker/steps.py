@@ -1,6 +1,7 @@
 """How each unit's instruction becomes a step: the operands fetched, the op's function applied."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -237,14 +238,17 @@ def _resting_matrices(
         keys = [(format, index, block.tobytes()) for block in blocks]
 
         def constant(state: State) -> list[Tile]:
-            found, shift = [], state.shift[local]
-            for key, block in zip(keys, blocks, strict=True):
-                place = (*key, shift)
-                if place not in state.weights:
-                    columns = gather_columns(state, index, block + shift, format)
-                    state.weights[place] = prepare(columns)
-                found.append(state.weights[place])
-            return found
+            shift = state.shift[local]
+
+            def tile(words: Ints) -> Tile:
+                return prepare(gather_columns(state, index, words, format))
+
+            return [
+                state.sram.kept(
+                    (*key, shift), index, WEIGHT_SLICES, block + shift, partial(tile, block + shift)
+                )
+                for key, block in zip(keys, blocks, strict=True)
+            ]
 
         return constant, set()
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import numba
 
-# numba looks only at the file of the kernel itself to tell whether a cached one is stale. With the
-# whole package in the name, a change to any part of a kernel makes it another kernel.
-_SOURCES = sorted(Path(__file__).parent.glob("*.py"))
+# numba looks only at the file of the kernel itself to tell whether a cached one is stale. With all
+# files that kernels are made of in the name, a change to any of them makes another kernel.
+_NO_KERNELS = ("__init__", "convert", "fp16", "fp8", "functions", "int8", "playing")
+_SOURCES = sorted(p for p in Path(__file__).parent.glob("*.py") if p.stem not in _NO_KERNELS)
 _KEPT: list[Any] = []  # what addresses lead to
 _FINGERPRINT = zlib.crc32(b"".join(path.read_bytes() for path in _SOURCES))
 

@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from chip.isa import NUMPY_TYPES
 from chip.kernels.decoder import Stage
 from chip.kernels.shape import Blocks, Matrix
 from chip.program import Region
 from cluster.model.spec import LayerWeights, Weights
 from cluster.partition import Plan, local_kv, share
+from cluster.quantised import quantised, quantised_layer, scale_rows
 
 Array = npt.NDArray[Any]
 F32 = npt.NDArray[np.float32]
@@ -22,10 +24,12 @@ def stage_image(
     """(rank, region, values) of every constant of a stage; each layer is dequantised once."""
     part, lanes = plan.stages[number], plan.spec.lanes
     norms: list[F32] = []
+    scales = [_no_scales(stage, lanes) for _ in range(plan.tp)]
     biases: list[list[F32]] = [[] for _ in range(plan.tp)]
     for index in range(part.layers):
         layer = weights.layer(part.first + index)
         norms += [layer.attn_norm, layer.ffn_norm]
+        layer, channels = quantised_layer(layer) if stage.int8 else (layer, None)
         for rank in range(plan.tp):
             biases[rank] += _bias_rows(plan, stage, layer, rank)
             for name, (matrix, blocks_in, blocks_out) in _shares(plan, stage, layer, rank).items():
@@ -33,27 +37,58 @@ def stage_image(
                 placed = stage.matrices[key]
                 values = columns(matrix, stage.matrix(key, rank), blocks_out, blocks_in, lanes)
                 yield rank, placed.buffer.region, values
+            if channels is not None:
+                _set_scales(plan, stage, index, channels, rank, scales[rank])
     norms.append(weights.final_norm)
     if part.head:
-        yield from _head(plan, stage, weights)
+        yield from _head(plan, stage, weights, scales)
     yield from _tables(plan, stage, norms)
+    if stage.int8:
+        yield from ((rank, stage.memory["scales"].region, rows) for rank, rows in enumerate(scales))
     for rank, rows in enumerate(biases):
         if rows:
             yield rank, stage.memory["bias"].region, np.stack(rows)
 
 
-def _head(plan: Plan, stage: Stage, weights: Weights) -> Iterator[tuple[int, Region, Array]]:
+def _no_scales(stage: Stage, lanes: int) -> F32:
+    """Room for all scales of a chip; none in fp16."""
+    rows = stage.memory["scales"].region.vectors if stage.int8 else 0
+    return np.zeros((rows, lanes), np.float32)
+
+
+def _set_scales(
+    plan: Plan, stage: Stage, index: int, channels: LayerWeights, rank: int, out: F32
+) -> None:
+    """Fill in the scales of a layer's matrices, `channels` holding one at each weight."""
+    for name, (matrix, _, width) in _shares(plan, stage, channels, rank).items():
+        layout, first = (
+            stage.matrix(f"{index}.{name}", rank),
+            stage.scales.row_of(f"{index}.{name}"),
+        )
+        rows = scale_rows(matrix[:, 0], layout, width, plan.spec.lanes)
+        out[first : first + len(rows)] = rows
+
+
+def _head(
+    plan: Plan, stage: Stage, weights: Weights, scales: list[F32]
+) -> Iterator[tuple[int, Region, Array]]:
     shape = stage.shape
     assert shape.vocab is not None
     for rank in range(plan.tp):
         rows = share(plan.model.vocab, plan.tp, rank)
-        head = weights.head_rows(rows.start, rows.stop)
+        head: Array = weights.head_rows(rows.start, rows.stop)
+        if stage.int8:
+            head, channels = quantised(head)
         for side in (0, 1):
             placed = stage.matrices[f"head{side}"]
             if placed.matrix.outputs:
                 values = columns(
                     head, placed.matrix, shape.vocab.width, shape.hidden.width, plan.spec.lanes
                 )
+                if stage.int8:
+                    first = stage.scales.row_of(f"head{side}")
+                    found = scale_rows(channels, placed.matrix, shape.vocab.width, plan.spec.lanes)
+                    scales[rank][first : first + len(found)] = found
                 yield rank, placed.buffer.region, values
 
 
@@ -119,14 +154,14 @@ def _elements(heads: range | list[int], head_dim: int) -> npt.NDArray[np.int64]:
     return (np.array(list(heads))[:, None] * head_dim + np.arange(head_dim)).ravel()
 
 
-def columns(matrix: F32, layout: Matrix, width_out: int, width_in: int, lanes: int) -> Array:
-    """fp16 columns [vectors, lanes] of a matrix [out, in], in the order its tiles load."""
-    last = max(start + count for start, count, _ in layout.runs)
-    padded = np.zeros((last * width_out, layout.inputs * width_in), np.float16)
+def columns(matrix: Array, layout: Matrix, width_out: int, width_in: int, lanes: int) -> Array:
+    """Columns [vectors, lanes] of a matrix [out, in], in the order its tiles load."""
+    last, dtype = max(start + count for start, count, _ in layout.runs), NUMPY_TYPES[layout.dtype]
+    padded = np.zeros((last * width_out, layout.inputs * width_in), dtype)
     rows = min(len(matrix), len(padded))
     padded[:rows, : matrix.shape[1]] = matrix[:rows]
     blocks = padded.reshape(last, width_out, layout.inputs, width_in)
-    data = np.zeros((layout.vectors, lanes), np.float16)
+    data = np.zeros((layout.vectors, lanes), dtype)
     at = 0
     for start, count, _ in layout.runs:
         run = blocks[start : start + count].transpose(2, 0, 1, 3).reshape(-1, width_in)

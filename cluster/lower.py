@@ -11,7 +11,7 @@ import networkx as nx
 
 from chip.board import Cable
 from chip.kernels.decoder import Stage
-from chip.kernels.lanes import MAPS
+from chip.kernels.lanes import MAPS, MAPS_INT8
 from chip.kernels.shape import halves
 from chip.kernels.transfer import Hop, transfer
 from chip.own_spec import identity
@@ -207,8 +207,9 @@ def _boundary(
 def _program(
     plan: Plan, stage: Stage | None, first: bool, part: Parts, tokens: int, context: int
 ) -> Program:
+    maps = MAPS if plan.weights == "fp16" else MAPS_INT8
     spec, interval = identity(plan.spec), part.interval_cycles
-    bare = Program(0, spec, 0, part.queues(), MAPS, deskew_interval_cycles=interval)
+    bare = Program(0, spec, 0, part.queues(), maps, deskew_interval_cycles=interval)
     if stage is None:
         return bare
     return replace(
@@ -239,5 +240,6 @@ def _outputs(stage: Stage, tokens: int) -> dict[str, Region]:
 
 def _constants(stage: Stage) -> tuple[Region, ...]:
     names = ("gamma", "ones", "identity") + ("bias",) * stage.shape.biased
+    names += ("scales",) * stage.int8
     tables = [stage.memory[name].region for name in names]
     return (*(placed.buffer.region for placed in stage.matrices.values()), *tables)

@@ -7,12 +7,14 @@ from chip.kernels.attention import Heads
 from chip.kernels.decoder import Stage
 from chip.kernels.memory import SramFull
 from chip.kernels.shape import DecoderShape, blocks
+from chip.program import word_columns
 from chip.spec import ChipSpec
 from cluster.errors import BadValue, DoesNotFit
 from cluster.model.spec import ModelSpec
 
 CONTEXT_BLOCK = 320  # tokens of a KV block: the lanes of a chip
 PREFILL_TOKENS = 32  # tokens of a prefill launch
+WEIGHT_TYPES = {"fp16": "f16", "int8": "i8"}  # as the command line names them: the MXM's type
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,10 @@ class StagePlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """pp x tp chips and what each holds; `context` tokens is a multiple of 320."""
+    """pp x tp chips and what each holds; `context` tokens is a multiple of 320.
+
+    `weights` are "fp16", or "int8" with activations made int8 for each token (W8A8).
+    """
 
     model: ModelSpec
     spec: ChipSpec
@@ -35,6 +40,7 @@ class Plan:
     context: int
     chunk: int
     stages: tuple[StagePlan, ...]
+    weights: str = "fp16"
 
     @property
     def pp(self) -> int:
@@ -79,22 +85,34 @@ def local_heads(model: ModelSpec, tp: int, rank: int) -> tuple[int, ...]:
 
 
 def partition(
-    model: ModelSpec, spec: ChipSpec, tp: int, pp: int, context: int = CONTEXT_BLOCK
+    model: ModelSpec,
+    spec: ChipSpec,
+    tp: int,
+    pp: int,
+    context: int = CONTEXT_BLOCK,
+    weights: str = "fp16",
 ) -> Plan:
     """Split a model over pp x tp chips; raises BadValue or DoesNotFit with what would fit."""
     _check(model, tp, pp, context)
+    _check_weights(model, spec, weights)
     padded = -(-context // CONTEXT_BLOCK) * CONTEXT_BLOCK
-    plan = Plan(model, spec, tp, padded, PREFILL_TOKENS, ())
+    plan = Plan(model, spec, tp, padded, PREFILL_TOKENS, (), weights)
     counts = _layer_counts(plan, pp)
     stages, first = [], 0
     for number, layers in enumerate(counts):
         head = number == pp - 1
         stages.append(StagePlan(first, layers, head, _stage_bytes(plan, number, layers, head)))
         first += layers
-    return Plan(model, spec, tp, padded, PREFILL_TOKENS, tuple(stages))
+    return replace(plan, stages=tuple(stages))
 
 
-def smallest(model: ModelSpec, spec: ChipSpec, context: int, tp: int | None = None) -> Plan:
+def smallest(
+    model: ModelSpec,
+    spec: ChipSpec,
+    context: int,
+    tp: int | None = None,
+    weights: str = "fp16",
+) -> Plan:
     """The plan with the fewest chips; ties go to the smaller tensor-parallel degree."""
     widths = [tp] if tp else list(range(1, model.heads + 1))
     for chips in range(1, model.layers * max(widths) + 1):
@@ -103,7 +121,7 @@ def smallest(model: ModelSpec, spec: ChipSpec, context: int, tp: int | None = No
             if rest or not 1 <= pp <= model.layers:
                 continue
             try:
-                return partition(model, spec, width, pp, context)
+                return partition(model, spec, width, pp, context, weights)
             except DoesNotFit as error:
                 last = error
     raise last
@@ -120,24 +138,37 @@ def _check(model: ModelSpec, tp: int, pp: int, context: int) -> None:
         raise BadValue("head_dim", model.head_dim, "must be a multiple of 8, at most 320")
 
 
+def _check_weights(model: ModelSpec, spec: ChipSpec, weights: str) -> None:
+    if weights not in WEIGHT_TYPES:
+        raise BadValue("--weights", weights, f"must be one of {', '.join(WEIGHT_TYPES)}")
+    kind = WEIGHT_TYPES[weights]
+    if kind not in spec.mxm_types:
+        known = ", ".join(name for name, mine in WEIGHT_TYPES.items() if mine in spec.mxm_types)
+        raise BadValue("--weights", weights, f"chip {spec.name} multiplies {known or 'neither'}")
+    if model.head_dim % word_columns(kind):
+        rule = f"{weights} needs heads of a multiple of {word_columns(kind)} elements"
+        raise BadValue("--weights", weights, f"{rule}, {model.name} has {model.head_dim}")
+
+
 def _shapes(plan: Plan, layers: int, head: bool) -> tuple[DecoderShape, ...]:
-    model, tp = plan.model, plan.tp
+    model, tp, kind = plan.model, plan.tp, WEIGHT_TYPES[plan.weights]
     kv_heads = max(len(local_kv(model, tp, rank)) for rank in range(tp))
     ffn, vocab = (len(share(total, tp, 0)) for total in (model.ffn, model.vocab))
     shapes = []
     for rank in range(tp):
         shapes.append(
             DecoderShape(
-                hidden=blocks(model.hidden),
+                hidden=blocks(model.hidden, kind),
                 heads=Heads(local_heads(model, tp, rank), kv_heads, model.head_dim),
-                ffn=blocks(ffn),
-                vocab=blocks(vocab) if head else None,
+                ffn=blocks(ffn, kind),
+                vocab=blocks(vocab, kind) if head else None,
                 layers=layers,
                 eps=model.rms_eps,
                 context=plan.context,
                 chunk=plan.chunk,
                 biased=model.qkv_bias,
                 activation=model.activation,
+                weights=kind,
             )
         )
     return tuple(shapes)

@@ -31,6 +31,7 @@ class Request:
     links: tuple[str, ...] = ()
     faults: str | None = None
     spec: str = "groqchip1"
+    weights: str = "fp16"
 
 
 @dataclass(frozen=True)
@@ -86,10 +87,10 @@ def make_plan(model: ModelSpec, spec: ChipSpec, request: Request) -> Plan:
     try:
         shapes = _shapes(model, request)
         if shapes is None:
-            return smallest(model, spec, request.context, request.tp)
-        return _first_that_fits(model, spec, shapes, request.context)
+            return smallest(model, spec, request.context, request.tp, request.weights)
+        return _first_that_fits(model, spec, shapes, request)
     except DoesNotFit as error:
-        advice = _what_would_fit(model, spec, request.context)
+        advice = _what_would_fit(model, spec, request)
         raise DoesNotFit(error.stage, error.needs_bytes, error.has_bytes, advice) from None
 
 
@@ -136,23 +137,23 @@ def _factors(model: ModelSpec, chips: int) -> list[tuple[int, int]]:
 
 
 def _first_that_fits(
-    model: ModelSpec, spec: ChipSpec, shapes: list[tuple[int, int]], context: int
+    model: ModelSpec, spec: ChipSpec, shapes: list[tuple[int, int]], request: Request
 ) -> Plan:
     error: DoesNotFit | None = None
     for tp, pp in shapes:
         try:
-            return partition(model, spec, tp, pp, context)
+            return partition(model, spec, tp, pp, request.context, request.weights)
         except DoesNotFit as failed:
             error = error or failed
     assert error is not None
     raise error
 
 
-def _what_would_fit(model: ModelSpec, spec: ChipSpec, context: int) -> str:
+def _what_would_fit(model: ModelSpec, spec: ChipSpec, request: Request) -> str:
     try:
-        plan = smallest(model, spec, context)
+        plan = smallest(model, spec, request.context, weights=request.weights)
     except DoesNotFit:
-        return f"no plan of {model.name} fits chip {spec.name}; lower --context {context}"
+        return f"no plan of {model.name} fits chip {spec.name}; lower --context {request.context}"
     return f"what fits: --tp {plan.tp} --pp {plan.pp} ({plan.chips} chips) or more"
 
 

@@ -115,6 +115,7 @@ def plan_shape(lowered: Lowered, topology: str) -> dict[str, Any]:
         "topology": topology,
         "spec": plan.spec.name,
         "context": plan.context,
+        "weights": plan.weights,
         "sram_bytes_max": plan.sram_bytes_max,
         "transit_chips": list(lowered.transit_chips),
         "program_bytes": sum(

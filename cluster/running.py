@@ -73,8 +73,6 @@ class Options:
         """Return self; raise BadValue for what can be seen to be wrong before any work."""
         if (self.prompt is None) == (self.prompt_ids is None):
             raise BadValue("--prompt", self.prompt or "", "give it or --prompt-ids, one of the two")
-        if self.weights != "fp16":
-            raise BadValue("--weights", self.weights, "only fp16 can be run so far")
         for option in ("chips_per_actor", "address"):
             value = getattr(self, option)
             if value is not None and self.machine != "ray":

@@ -284,9 +284,9 @@ def _pack_passes(
 
 
 def normalise(
-    plan: Schedule, member: int, sums: Buffer, scales: Buffer, out: tuple[Buffer, Buffer]
+    plan: Schedule, member: int, sums: Buffer, scales: Buffer, out: tuple[Buffer, ...]
 ) -> None:
-    """out = fp16(sums * scales), on both sides of the chip."""
+    """out = sums * scales: fp16 on both sides of the chip, or fp32."""
     chain = Chain(plan.spec, "attention: normalise", member)
     value = chain.vxm("mul", Rows(sums), Rows(scales), loops=run(scales.region.vectors))
     both_sides(chain, value, out, (0, 1))

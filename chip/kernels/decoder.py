@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from chip.kernels import attention, pointwise
-from chip.kernels.allreduce import SUM_PLACES, AllReduce, Routes, gathers, owned, part_place
+from chip.kernels import attention, lanes, layout, pointwise, quantise
+from chip.kernels.allreduce import AllReduce, Routes
 from chip.kernels.attention import Heads
 from chip.kernels.matmul import Pass, matmul
 from chip.kernels.memory import Memory
@@ -25,7 +25,6 @@ from chip.kernels.shape import (
     query_runs,
 )
 from chip.kernels.step import Moved, Step
-from chip.program import COLUMN_PAIRS
 from chip.schedule import Buffer, Chain, Flow, Pace, Rows, Schedule, Sequence
 from chip.spec import EAST, WEST, ChipSpec
 
@@ -39,19 +38,25 @@ class Stage:
     spec: ChipSpec
     shapes: tuple[DecoderShape, ...]
     matrices: dict[str, Placed] = field(default_factory=dict)
+    scales: quantise.Scales = quantise.NO_SCALES
     _parts: dict[tuple[object, ...], Schedule] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         self.memory = Memory(self.spec)
         self.members = len(self.shapes)
         self._weights()
-        self._activations()
-        self._attention()
+        layout.place_activations(self.memory, self.shape, self.members)
+        layout.place_attention(self.memory, self.shape)
 
     @property
     def shape(self) -> DecoderShape:
         """Sizes that all members share; only their head assignment differs."""
         return self.shapes[0]
+
+    @property
+    def int8(self) -> bool:
+        """Whether matrices are int8, and activations made so for them."""
+        return self.shape.int8
 
     # --- memory map -------------------------------------------------------------------------
     def _weights(self) -> None:
@@ -60,77 +65,20 @@ class Stage:
         self.memory.rows("gamma", (WEST, 0, 0), norms, "f32")
         if shape.biased:
             self.memory.layer_rows("bias", (WEST, 0, 0), shape.bias_rows, shape.layers)
+        if self.int8:
+            self.scales = quantise.place_scales(self.memory, shape, depth)
         for matrix in head_matrices(shape, depth):  # the largest first: they pack better
-            buffer = self.memory.columns(matrix.name, matrix.side, matrix.vectors)
+            buffer = self.memory.columns(
+                matrix.name, matrix.side, matrix.vectors, dtype=matrix.dtype
+            )
             self.matrices[matrix.name] = Placed(matrix, buffer)
         for matrix in sorted(layer_matrices(shape, depth), key=lambda m: -m.vectors):
-            self.memory.per_layer(matrix.name, matrix.side, matrix.vectors, shape.layers)
+            self.memory.per_layer(
+                matrix.name, matrix.side, matrix.vectors, shape.layers, dtype=matrix.dtype
+            )
             for layer in range(shape.layers):
                 name = f"{layer}.{matrix.name}"
                 self.matrices[name] = Placed(matrix, self.memory[name])
-
-    def _activations(self) -> None:
-        shape, rows = self.shape, self.memory.rows
-        hidden, ffn = (b.count * shape.chunk for b in (shape.hidden, shape.ffn))
-        for number in (0, 1):
-            rows(f"x{number}", (EAST, 0, number), hidden, "f32")
-        rows("scale", (WEST, 1, 0), shape.chunk, "f32")
-        for side in SIDES:
-            rows(f"xn{side}", (side, 2, 0), hidden, "f16")
-            rows(f"y{side}", (side, 1, 0), hidden, "f32")
-            rows(f"h{side}", (side, 2, 0), ffn, "f16")
-        rows("gate0", (EAST, 1, 0), ffn, "f32")
-        rows("gate1", (WEST, 0, 1), ffn, "f32")
-        rows("up", (WEST, 1, 1), ffn, "f32")
-        if self.members > 1:
-            self._parts_of_others()
-        if shape.vocab is not None:
-            for side, part in zip(SIDES, halves(shape.vocab.count), strict=True):
-                rows(f"logits{side}", (side, 1, 1), len(part), "f32")
-
-    def _parts_of_others(self) -> None:
-        """Where y of the other members lands, and the sums of what this member adds up."""
-        count, chunk = self.shape.hidden.count, self.shape.chunk
-        mine = len(owned(count, self.members, 0)) * chunk
-        part = count * chunk if gathers(count, self.members) else mine
-        for member in range(self.members):
-            self.memory.rows(f"part{member}", part_place(member), part, "f32")
-        for number, place in enumerate(SUM_PLACES):
-            self.memory.rows(f"sum{number}", place, part, "f32")
-
-    def _attention(self) -> None:
-        shape, rows = self.shape, self.memory.rows
-        heads, chunk = shape.heads, shape.chunk
-        blocks = shape.context // self.spec.lanes
-        per_head, per_row = len(heads.kv_of) * chunk, heads.rows * chunk
-        rows("cos", (WEST, 0, 1), chunk, "f32")
-        rows("sin", (EAST, 0, 1), chunk, "f32")
-        rows("mask", (WEST, 0, 1), blocks * chunk, "f32")
-        rows("maps", (EAST, 2, 1), max(chunk, COLUMN_PAIRS), "u16")
-        rows("q", (EAST, 1, 0), per_head, "f32")
-        rows("k", (WEST, 1, 1), per_row, "f32")
-        rows("q16", (EAST, 2, 0), per_head, "f16", pair=1)
-        rows("k16", (EAST, 2, 1), per_row, "f16", pair=1)
-        rows("v16", (WEST, 2, 1), per_row, "f16")
-        rows("raw", (EAST, 1, 1), blocks * per_head, "f32")
-        rows("masked", (WEST, 1, 0), blocks * per_head, "f32")
-        for number in (0, 1):
-            rows(f"running{number}", (WEST, 2, number), per_head, "f16", pair=1)
-        rows("top", (EAST, 2, 1), per_head, "f16", pair=1)
-        for side in SIDES:
-            rows(f"p{side}", (side, 2, 0), blocks * per_head, "f16")
-            rows(f"o{side}", (side, 2, 1), heads.packs * chunk, "f16")
-        rows("sums", (EAST, 1, 0), heads.packs * chunk, "f32")
-        rows("values", (WEST, 1, 1), heads.packs * chunk, "f32")
-        spare = shape.context + COLUMN_PAIRS
-        transposed = blocks * heads.row_lanes
-        for row in range(heads.rows):
-            self.memory.per_layer(f"K{row}", EAST, spare, shape.layers, one_bank=True)
-            self.memory.per_layer(f"V{row}", WEST, spare, shape.layers, one_bank=True)
-            self.memory.per_layer(f"VT{row}", WEST, transposed, shape.layers, groups=(1,))
-        self.memory.columns("ones", EAST, heads.head_lanes)
-        # identity rows stream while V transposed is written: they must not share a bank
-        self.memory.outer_rows("identity", WEST, heads.row_lanes, group=0)
 
     def matrix(self, name: str, member: int) -> Matrix:
         """The matrix `name` as a member holds it: query heads may meet other KV heads there."""
@@ -248,10 +196,26 @@ class Stage:
         shape = self.shape
         source, scale = self.memory[x], self.view("scale", tokens)
         count = shape.hidden.count
-        pointwise.rms_scale(plan, member, source, count, shape.hidden.total, shape.eps, scale)
+        reduce = lanes.reduce_alike if self.int8 else lanes.reduce_lanes
+        pointwise.rms_scale(
+            plan, member, source, count, shape.hidden.total, shape.eps, scale, reduce
+        )
         gamma = Rows(self.memory["gamma"], number * count)
         out = (self.memory["xn0"], self.memory["xn1"])
-        pointwise.apply_norm(plan, member, source, scale, gamma, count, out)
+        if not self.int8:
+            pointwise.apply_norm(plan, member, source, scale, gamma, count, out)
+            return
+        peak, inverse, step = (self.view(name, tokens) for name in ("peak", "inverse", "step"))
+        quantise.peak(plan, member, source, gamma, count, peak, inverse)
+        quantise.rounded(plan, member, source, gamma, count, inverse, out)
+        quantise.normalised_step(plan, member, peak, scale, step)
+
+    def _to_int8(self, plan: Schedule, member: int, name: str, blocks: int, tokens: int) -> None:
+        """The fp32 rows of a buffer as int8, on both sides, under its name with the side."""
+        inverse, step = self.view("inverse", tokens), self.view("step", tokens)
+        source, out = self.memory[name], (self.memory[f"{name}0"], self.memory[f"{name}1"])
+        quantise.peak(plan, member, source, None, blocks, step, inverse)
+        quantise.rounded(plan, member, source, None, blocks, inverse, out)
 
     def _project(
         self,
@@ -270,8 +234,11 @@ class Stage:
 
         def store(chain: Chain, flow: Flow, first: int) -> None:
             flow = self._biased(chain, flow, bias + first // tokens) if name[-1] in "qk" else flow
-            for out in outs:
-                chain.write(flow, Rows(self.memory[out], first, (tokens, 1)))
+            for number, out in enumerate(outs):
+                # what comes from the VXM goes one way; what comes from the MXM passes all slices
+                again = number and flow.alu is not None
+                value = chain.vxm("copy", flow) if again else flow
+                chain.write(value, Rows(self.memory[out], first, (tokens, 1)))
 
         self._multiply(plan, member, name, source, tokens, store)
 
@@ -307,6 +274,10 @@ class Stage:
         base = matrix.runs[0][0]
         flows = matmul(chain, matrix.side, passes)
         for flow, (start, _, _) in zip(flows, matrix.runs, strict=True):
+            if self.int8:
+                row = self.scales.row_of(name) + start - base
+                scales = Rows(self.memory["scales"], row, (1, 0))
+                flow = quantise.rescale(chain, flow, self.view("step", tokens), scales)
             store(chain, flow, (start - base) * tokens)
         plan.place(chain)
 
@@ -328,7 +299,10 @@ class Stage:
                 attention.append_cache(plan, member, side, rows, tokens, buffer["maps"], target)
         self._softmax(plan, member, layer, heads, tokens, blocks)
         sums, values = (self.view(n, heads.packs * tokens) for n in ("sums", "values"))
-        attention.normalise(plan, member, values, sums, (buffer["o0"], buffer["o1"]))
+        out = (buffer["o"],) if self.int8 else (buffer["o0"], buffer["o1"])
+        attention.normalise(plan, member, values, sums, out)
+        if self.int8:
+            self._to_int8(plan, member, "o", heads.packs, tokens)
         for side in SIDES:
             self._project(plan, member, f"{layer}.o{side}", f"o{side}", tokens, f"y{side}")
 
@@ -378,10 +352,13 @@ class Stage:
         self._project(plan, member, f"{layer}.gate", "xn0", tokens, "gate0", "gate1")
         self._project(plan, member, f"{layer}.up", "xn1", tokens, "up")
         buffer = self.memory
-        gates, out = (buffer["gate0"], buffer["gate1"]), (buffer["h0"], buffer["h1"])
+        gates = buffer["gate0"], buffer["gate1"]
+        out = (buffer["h"],) if self.int8 else (buffer["h0"], buffer["h1"])
         for block in range(self.shape.ffn.count):
             first, kind = block * tokens, self.shape.activation
             pointwise.gated(plan, member, gates, buffer["up"], first, tokens, out, kind)
+        if self.int8:
+            self._to_int8(plan, member, "h", self.shape.ffn.count, tokens)
         for side in SIDES:
             self._project(plan, member, f"{layer}.down{side}", f"h{side}", tokens, f"y{side}")
 

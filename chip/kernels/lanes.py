@@ -14,6 +14,14 @@ MAPS: tuple[tuple[int, ...], ...] = (
     tuple(range(16)),
     *(tuple((lane + shift) % LANES for lane in range(LANES)) for shift in _SHIFTS),
 )
+# Rounds of `reduce_alike`: what a lane takes from, as (SXM instruction, the source of each lane).
+_INSIDE = [[[lane ^ step * copy for lane in range(16)] for copy in range(4)] for step in (1, 4)]
+_ACROSS = [[lane ^ 16 * copy for lane in range(LANES)] for copy in range(4)]
+_AROUND = [[(lane + 64 * copy) % LANES for lane in range(LANES)] for copy in range(5)]
+_ALIKE = (("distribute", _INSIDE[0]), ("distribute", _INSIDE[1]), ("permute", _ACROSS),
+          ("permute", _AROUND))  # fmt: skip
+# Lane maps of an int8 decoder: those above, and those of these rounds.
+MAPS_INT8 = (*MAPS, *dict.fromkeys(tuple(lanes) for _, maps in _ALIKE for lanes in maps))
 RUN_LIMIT = 64  # vectors per chain: a longer run would need other streams in every round
 
 
@@ -31,6 +39,25 @@ def reduce_lanes(chain: Chain, op: str, value: Flow, dtype: str) -> Flow:
         ]
         value = _tree(chain, op, rotated, dtype)
     return value
+
+
+def reduce_alike(chain: Chain, op: str, value: Flow, dtype: str) -> Flow:
+    """Combine all lanes as `reduce_lanes`, with the same bits in every lane for a sum of floats.
+
+    Lanes are paired by exclusive or, so that partners add the same numbers. That leaves the fives
+    in which 320 is no power of two: lanes begin at different ones, and the largest sum is taken.
+    """
+    for unit, maps in _ALIKE:
+        value = _around(chain, op, value, dtype, unit, maps)
+    return value if op == "max" else _around(chain, "max", value, dtype, *_ALIKE[-1])
+
+
+def _around(
+    chain: Chain, op: str, value: Flow, dtype: str, unit: str, maps: list[list[int]]
+) -> Flow:
+    chain.emit(value, EAST)
+    numbers = [MAPS_INT8.index(tuple(lanes)) for lanes in maps]
+    return _tree(chain, op, [chain.sxm(unit, n, value, EAST) for n in numbers], dtype)
 
 
 def _tree(chain: Chain, op: str, values: list[Flow], dtype: str) -> Flow:

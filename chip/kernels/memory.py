@@ -68,9 +68,11 @@ class Memory:
             self._inner[index, bank] = address + vectors
         return self._add(name, Region(first, address, vectors, dtype), width * vectors)
 
-    def layer_rows(self, name: str, place: tuple[int, int, int], vectors: int, layers: int) -> None:
-        """fp32 rows of each layer, one after another; raises SramFull."""
-        whole = self.rows(name, place, vectors * layers, "f32").region
+    def layer_rows(
+        self, name: str, place: tuple[int, int, int], vectors: int, layers: int, more: int = 0
+    ) -> None:
+        """fp32 rows of each layer, one after another, then `more`; raises SramFull."""
+        whole = self.rows(name, place, vectors * layers + more, "f32").region
         first = Region(whole.index, whole.address, vectors, "f32")
         self.moves.append(Move(first, tuple(range(0, vectors * layers, vectors))))
 

@@ -1,5 +1,6 @@
 """RMSNorm, residual addition, gated activations, rotary embedding: chains over VXM and SXM."""
 
+from collections.abc import Callable
 from math import pi, sqrt
 
 from chip.kernels.lanes import KEEP, SWAP, reduce_lanes
@@ -7,7 +8,14 @@ from chip.schedule import Buffer, Chain, Flow, Loops, Rows, Schedule, run
 
 
 def rms_scale(
-    plan: Schedule, member: int, x: Buffer, blocks: int, width: int, eps: float, out: Buffer
+    plan: Schedule,
+    member: int,
+    x: Buffer,
+    blocks: int,
+    width: int,
+    eps: float,
+    out: Buffer,
+    reduce: Callable[[Chain, str, Flow, str], Flow] = reduce_lanes,
 ) -> None:
     """out[m] = rsqrt(mean square of token m + eps) in every lane, fp32.
 
@@ -26,7 +34,7 @@ def rms_scale(
             square = chain.vxm("mul", value, value)
             total = chain.vxm("copy", square) if total is None else chain.vxm("add", square, total)
         assert total is not None
-        mean = chain.vxm("mul", reduce_lanes(chain, "add", total, "f32"), 1.0 / width)
+        mean = chain.vxm("mul", reduce(chain, "add", total, "f32"), 1.0 / width)
         chain.write(chain.vxm("rsqrt", chain.vxm("add", mean, eps)), Rows(out, start))
         plan.place(chain)
 
@@ -51,11 +59,12 @@ def apply_norm(
 
 
 def both_sides(
-    chain: Chain, value: Flow, out: tuple[Buffer, Buffer], steps: tuple[int, int], first: int = 0
+    chain: Chain, value: Flow, out: tuple[Buffer, ...], steps: tuple[int, int], first: int = 0
 ) -> None:
-    """Write fp16(value) to a buffer on each side of the VXM."""
+    """Write fp16(value) to a buffer on each side of the VXM, or fp32 to buffers of that type."""
     for buffer in out:
-        chain.write(chain.vxm("to_f16", value), Rows(buffer, first, steps))
+        wide = buffer.region.dtype == "f32"
+        chain.write(value if wide else chain.vxm("to_f16", value), Rows(buffer, first, steps))
 
 
 def add_rows(
@@ -77,10 +86,10 @@ def gated(
     up: Buffer,
     first: int,
     count: int,
-    out: tuple[Buffer, Buffer],
+    out: tuple[Buffer, ...],
     activation: str,
 ) -> None:
-    """out = fp16(g * sigmoid(s) * u) over rows `first`.. of fp32 buffers.
+    """out = g * sigmoid(s) * u over rows `first`.. of fp32 buffers.
 
     s is g for "silu"; for "gelu", in its tanh form, it is g * (A + B * g * g), as
     (1 + tanh(x)) / 2 = sigmoid(2 x). `gates` are two copies of g, as it is read twice, while one

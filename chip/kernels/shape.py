@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from chip.kernels.attention import Heads
-from chip.program import COLUMN_PAIRS, word_columns
+from chip.program import word_columns
 from chip.schedule import Buffer
 from chip.spec import EAST, WEST
 
@@ -32,6 +32,7 @@ class DecoderShape:
 
     `context` tokens of KV cache, a multiple of 320; `chunk` tokens per prefill launch. `biased`
     adds a bias to queries, keys and values; `activation` is that of the gate, silu or gelu.
+    `weights` is their MXM type: with "i8", activations are made int8 before each of the matrices.
     """
 
     hidden: Blocks
@@ -44,6 +45,12 @@ class DecoderShape:
     chunk: int
     biased: bool = False
     activation: str = "silu"
+    weights: str = "f16"
+
+    @property
+    def int8(self) -> bool:
+        """Whether matrices and what meets them are int8."""
+        return self.weights == "i8"
 
     @property
     def bias_rows(self) -> int:
@@ -97,21 +104,22 @@ def runs_of(outputs: range, limit: int, column: int = 0) -> tuple[tuple[int, int
 
 def layer_matrices(shape: DecoderShape, depth: int) -> list[Matrix]:
     """Weight matrices of a layer; `depth` accumulators hold the sums of a run for a chunk."""
-    limit = max(1, depth // shape.chunk)
-    heads, width = shape.heads, shape.hidden.width // COLUMN_PAIRS
-    head_words = heads.head_lanes // COLUMN_PAIRS
-    found = [Matrix("q", EAST, shape.hidden.count, query_runs(heads, limit), head_words)]
+    limit, kind = max(1, depth // shape.chunk), shape.weights
+    group = word_columns(kind)
+    heads, width = shape.heads, shape.hidden.width // group
+    head_words = heads.head_lanes // group
+    found = [Matrix("q", EAST, shape.hidden.count, query_runs(heads, limit), head_words, kind)]
     rows = runs_of(range(heads.rows), limit)
     for name in ("k", "v"):
-        words = heads.row_lanes // COLUMN_PAIRS
-        found.append(Matrix(name, WEST, shape.hidden.count, rows, words))
+        words = heads.row_lanes // group
+        found.append(Matrix(name, WEST, shape.hidden.count, rows, words, kind))
     for name, inputs in (("o", heads.packs), ("down", shape.ffn.count)):
         for side, part in zip((EAST, WEST), halves(shape.hidden.count), strict=True):
-            found.append(Matrix(f"{name}{side}", side, inputs, runs_of(part, limit), width))
+            found.append(Matrix(f"{name}{side}", side, inputs, runs_of(part, limit), width, kind))
     ffn = runs_of(range(shape.ffn.count), limit)
     for name, side in (("gate", EAST), ("up", WEST)):
-        words = shape.ffn.width // COLUMN_PAIRS
-        found.append(Matrix(name, side, shape.hidden.count, ffn, words))
+        words = shape.ffn.width // group
+        found.append(Matrix(name, side, shape.hidden.count, ffn, words, kind))
     return found
 
 
@@ -119,9 +127,9 @@ def head_matrices(shape: DecoderShape, depth: int) -> list[Matrix]:
     """The LM head, half of its blocks on each side; it only ever sees one token."""
     if shape.vocab is None:
         return []
-    words = shape.vocab.width // COLUMN_PAIRS
+    words = shape.vocab.width // word_columns(shape.weights)
     return [
-        Matrix(f"head{side}", side, shape.hidden.count, runs_of(part, depth), words)
+        Matrix(f"head{side}", side, shape.hidden.count, runs_of(part, depth), words, shape.weights)
         for side, part in zip((EAST, WEST), halves(shape.vocab.count), strict=True)
     ]
 

@@ -10,7 +10,7 @@ import click
 from cluster.capacity import AUTO
 from cluster.display import Bars, show_table
 from cluster.files import write_whole
-from cluster.partition import CONTEXT_BLOCK
+from cluster.partition import CONTEXT_BLOCK, WEIGHT_TYPES
 from cluster.report import summary
 from cluster.running import CHECKPOINT_LAUNCHES, NEW_TOKENS, Options, generate
 
@@ -53,7 +53,8 @@ _file = click.Path(path_type=Path)
 @click.option("--faults", metavar="LIST",
               help="Dead parts to go around, e.g. link:0-1,chip:5,links:4:SEED.")  # fmt: skip
 @click.option("--spec", default="groqchip1", show_default=True, help="Chip generation.")
-@click.option("--weights", default="fp16", show_default=True, help="Type of the weights: fp16.")
+@click.option("--weights", type=click.Choice(list(WEIGHT_TYPES)), default="fp16",
+              show_default=True, help="Their type; int8 makes activations int8, too.")  # fmt: skip
 @click.option("--context", type=_count, default=CONTEXT_BLOCK, show_default=True, metavar="TOKENS")
 @click.option("--machine", type=click.Choice(["local", "ray"]), default="local", show_default=True)
 @click.option("--chips-per-actor", type=CountOrAuto(), metavar="K",

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from chip.core import Chip
 from chip.isa import NUMPY_TYPES
-from chip.kernels.lanes import MAPS
+from chip.kernels.lanes import MAPS_INT8
 from chip.kernels.memory import Memory
 from chip.program import Program
 from chip.schedule import Buffer, Schedule
@@ -54,7 +54,7 @@ class KernelRig:
 
     def run(self) -> None:
         """Run what has been placed; scheduled and executed cycles must be equal."""
-        program = self.plan.program(0, Program(0, self.spec.name, 0, {}, MAPS))
+        program = self.plan.program(0, Program(0, self.spec.name, 0, {}, MAPS_INT8))
         linked = self.chip.load("it", pack(program))
         assert linked.end_cycle == self.plan.end_cycle
         self.chip.begin("it")

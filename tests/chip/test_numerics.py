@@ -174,6 +174,17 @@ def test_backends_agree_on_all_sizes(shape: tuple[int, int], lanes: int) -> None
     assert np.array_equal(want[0], dot_pairs(pairs, w.view(np.uint16)))
 
 
+@pytest.mark.parametrize("lanes", [16, 320])
+def test_weights_may_lie_in_any_order_in_memory(lanes: int) -> None:
+    """A find of bench.py chaos: columns assembled in Fortran order, of fewer lanes than a grain."""
+    x, w = bits(2, lanes, seed=5), np.asfortranarray(bits(24, lanes, seed=6))
+    assert_all_backends_give(x, w, oracle(x, w))
+    x8, w8 = (a.astype(np.float32).clip(-100, 100).astype(np.int8) for a in (x, w))
+    for backend in BACKENDS:
+        got = Weights8(np.asfortranarray(w8), backend).dot(np.asfortranarray(x8))
+        assert np.array_equal(got, x8.astype(np.int64) @ w8.astype(np.int64).T)
+
+
 @pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: backend.name)
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 320), (1, 2000, 320), (3, 37, 100)])
 def test_int8_dots_equal_int64_ones(backend, shape: tuple[int, int, int]) -> None:

@@ -14,6 +14,7 @@ from cluster.lower import Lowered, lower
 from cluster.machine import LocalMachine
 from cluster.model.load import load_model
 from cluster.model.reference import Reference
+from cluster.model.reference_int8 import ReferenceInt8
 from cluster.partition import partition, smallest
 from cluster.placement import place
 from cluster.sampling import Sampling
@@ -85,3 +86,20 @@ def test_logits_are_close_to_float32_and_prefill_is_cheap(loaded, greedy_cases, 
     session.decode(int(logits.argmax()))
     launches = len(prompt) * session.decode_cycles[0]
     assert session.prefill_cycles < PREFILL_SHARE[name] * launches
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_int8_gives_the_tokens_and_logits_of_its_reference(greedy_cases, model):
+    plan, graph = smallest(model.spec, GROQCHIP1, 320, weights="int8"), parse("node")
+    lowered = lower(plan, place(plan, graph, "node"), graph, model.weights)
+    machine = LocalMachine()
+    machine.load(lowered, lambda *_: None)
+    prompt = greedy_cases[0]["prompt_ids"]
+    session, reference = Session(lowered, machine), ReferenceInt8(model.weights, context=64)
+    ours, theirs = session.prefill(prompt), reference.forward(prompt)
+    for _ in range(5):
+        assert np.array_equal(ours, theirs)
+        token = int(ours.argmax())
+        ours, theirs = session.decode(token), reference.forward([token])
+    machine.close()

@@ -16,6 +16,7 @@ OK, FAILED_CHECK, BAD_INPUT, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 1
 # name -> (module, attribute, one line of help): nothing is imported until its command is used.
 COMMANDS = {
     "run": ("cluster.commands.run", "run_command", "Generate text with a model on a cluster."),
+    "plan": ("cluster.commands.plan", "plan_command", "Plan a model on a cluster, and time it."),
     "fetch": ("cluster.commands.fetch", "fetch_command", "Download a model into the cache."),
     "spec": ("cluster.commands.spec", "spec_command", "Print a chip: rates, fields, sources."),
     "embed": ("cluster.commands.embed", "embed_command", "Embed sentences with an encoder."),

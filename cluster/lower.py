@@ -4,7 +4,7 @@ Stages of equal shape and equal wiring are scheduled once: a stage's schedule st
 cycle 0, and only the offset at which its input arrives differs.
 """
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import networkx as nx
@@ -16,7 +16,7 @@ from chip.kernels.shape import halves
 from chip.kernels.transfer import Hop, transfer
 from chip.own_spec import identity
 from chip.program import Program, Region
-from chip.schedule import Pace, Rows, Schedule
+from chip.schedule import Outline, Rows, Schedule
 from chip.wire import pack, with_header
 from cluster.clocking import Clocking, clocking
 from cluster.errors import DoesNotFit
@@ -102,7 +102,7 @@ def lower(
     clock: ClockSpec | None = None,
 ) -> Lowered:
     """Schedule and encode every launch of a plan, for chips whose clocks are as `clock` says."""
-    stages = _stages(plan)
+    stages = make_stages(plan)
     wires = Wires(graph)
     clocks = clocking(graph, wires.used(placement), wires.ports, plan.spec, clock)
     launches = {}
@@ -110,22 +110,24 @@ def lower(
         for kind, tokens in (("decode", 1), ("prefill", plan.chunk)):
             name = launch_name(kind, context)
             launches[name] = _launch(plan, placement, stages, wires, clocks, name, tokens, context)
-    _check_programs(plan, placement, launches)
+    check_programs(plan, placement, [launch.instructions for launch in launches.values()])
     return Lowered(plan, placement, launches, wires.cables(clocks), stages, weights, clocks)
 
 
-def _check_programs(plan: Plan, placement: Placement, launches: dict[str, Launch]) -> None:
-    """Instructions rest in SRAM beside the data; raises DoesNotFit."""
+def check_programs(
+    plan: Plan, placement: Placement, instructions: Sequence[Mapping[int, int]]
+) -> None:
+    """Instructions, of each launch by chip, rest in SRAM beside the data; raises DoesNotFit."""
     for number, group in enumerate(placement):
         for chip in group:
-            count = sum(launch.instructions.get(chip, 0) for launch in launches.values())
+            count = sum(launch.get(chip, 0) for launch in instructions)
             needs = plan.stages[number].sram_bytes + count * plan.spec.instruction_bytes
             if needs > plan.spec.sram_bytes:
                 advice = f"{count} instructions among it; use more stages or a shorter --context"
                 raise DoesNotFit(number, needs, plan.spec.sram_bytes, advice)
 
 
-def _stages(plan: Plan) -> tuple[Stage, ...]:
+def make_stages(plan: Plan) -> tuple[Stage, ...]:
     """A memory map per stage; equal stages share one."""
     cache: dict[tuple[int, bool], Stage] = {}
     for number, part in enumerate(plan.stages):
@@ -145,7 +147,7 @@ def _launch(
     tokens: int,
     context: int,
 ) -> Launch:
-    axis = _compose(placement, stages, wires, clocks, tokens, context)
+    axis = compose(placement, stages, wires, clocks, tokens, context)
     holder = {chip: number for number, group in enumerate(placement) for chip in group}
     bodies: dict[tuple[object, ...], bytes] = {}
     numbers = Numbers()
@@ -163,23 +165,28 @@ def _launch(
     return Launch(name, tokens, context, *clocked, programs, ends, counts)
 
 
-def _compose(
+def compose(
     placement: Placement,
     stages: tuple[Stage, ...],
     wires: Wires,
     clocks: Clocking | None,
     tokens: int,
     context: int,
+    outline: bool = False,
 ) -> Axis:
-    """Stages one after another, each from the cycle at which its input is there."""
+    """Stages one after another, each from the cycle at which its input is there.
+
+    With `outline` it is the same without instructions: what a plan needs to know.
+    """
     axis = Axis(clocks)
-    cache: dict[tuple[int, str, Pace | None], Schedule] = {}
+    cache: dict[tuple[object, ...], Schedule | Outline] = {}
     for number, group in enumerate(placement):
         stage, pace = stages[number], axis.pace
         team = group_of(wires, group)
-        key = (id(stage), repr(team.routes), pace)
+        key = (id(stage), pace, *team.routes.items())
         if key not in cache:
-            cache[key] = stage.schedule(tokens, context // CONTEXT_BLOCK, team.routes, pace)
+            make = stage.outline if outline else stage.schedule
+            cache[key] = make(tokens, context // CONTEXT_BLOCK, team.routes, pace)
         axis.stage(cache[key], team.members)
         if number + 1 < len(placement):
             route = group, placement[number + 1]
@@ -198,8 +205,8 @@ def _boundary(
     """x of each rank to the same rank of the next stage; members are chips."""
     plan = Schedule(stage.spec)
     count = stage.shape.hidden.count * tokens
-    for source, target in zip(group, after, strict=True):
-        hops = tuple(Hop(*hop) for hop in wires.hops(wires.path(source, target)))
+    for path in wires.all_paths(list(zip(group, after, strict=True))):
+        hops = tuple(Hop(*hop) for hop in wires.hops(path))
         transfer(plan, hops, Rows(stage.memory["x0"]), Rows(following.memory["x0"]), count)
     return plan
 
@@ -214,20 +221,22 @@ def _program(
         return bare
     return replace(
         bare,
-        inputs=_inputs(stage, first, tokens, context // CONTEXT_BLOCK),
-        outputs=_outputs(stage, tokens),
+        inputs=input_regions(stage, first, tokens, context // CONTEXT_BLOCK),
+        outputs=output_regions(stage, tokens),
         constants=_constants(stage),
     )
 
 
-def _inputs(stage: Stage, first: bool, tokens: int, blocks: int) -> dict[str, Region]:
+def input_regions(stage: Stage, first: bool, tokens: int, blocks: int) -> dict[str, Region]:
+    """What the host writes before a launch."""
     rows = {"cos": tokens, "sin": tokens, "mask": blocks * tokens, "maps": max(tokens, 8)}
     if first:
         rows["x0"] = stage.shape.hidden.count * tokens
     return {name: stage.view(name, count).region for name, count in rows.items()}
 
 
-def _outputs(stage: Stage, tokens: int) -> dict[str, Region]:
+def output_regions(stage: Stage, tokens: int) -> dict[str, Region]:
+    """What the host reads after a launch."""
     if stage.shape.vocab is None or tokens > 1:
         return {}
     counts = [len(part) for part in halves(stage.shape.vocab.count)]

@@ -1,7 +1,7 @@
 """Cutting a decoder into pipeline stages and tensor-parallel shares."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from chip.kernels.attention import Heads
 from chip.kernels.decoder import Stage
@@ -13,13 +13,13 @@ from cluster.errors import BadValue, DoesNotFit
 from cluster.model.spec import ModelSpec
 
 CONTEXT_BLOCK = 320  # tokens of a KV block: the lanes of a chip
-PREFILL_TOKENS = 32  # tokens of a prefill launch
+CHUNKS = (32, 16, 8)  # tokens of a prefill launch: the most there is room for
 WEIGHT_TYPES = {"fp16": "f16", "int8": "i8"}  # as the command line names them: the MXM's type
 
 
 @dataclass(frozen=True)
 class StagePlan:
-    """Layers `first`..`first + layers` on `tp` chips; the last stage also holds the LM head."""
+    """Layers `first`..`first + layers` on `tp` chips; the last one also holds the LM head."""
 
     first: int
     layers: int
@@ -32,6 +32,7 @@ class Plan:
     """pp x tp chips and what each holds; `context` tokens is a multiple of 320.
 
     `weights` are "fp16", or "int8" with activations made int8 for each token (W8A8).
+    There are caches for `slots` sequences.
     """
 
     model: ModelSpec
@@ -41,6 +42,7 @@ class Plan:
     chunk: int
     stages: tuple[StagePlan, ...]
     weights: str = "fp16"
+    slots: int = 1
 
     @property
     def pp(self) -> int:
@@ -84,6 +86,84 @@ def local_heads(model: ModelSpec, tp: int, rank: int) -> tuple[int, ...]:
     return tuple(mine + mine[-1:] * (most - len(mine)))
 
 
+@dataclass
+class Sizes:
+    """SRAM needs of the stages of one model on one chip, each kind of stage laid out once."""
+
+    model: ModelSpec
+    spec: ChipSpec
+    context: int = CONTEXT_BLOCK
+    weights: str = "fp16"
+    slots: int = 1
+    _needs: dict[tuple[int, int, int, bool], int | SramFull] = field(default_factory=dict)
+    _weights: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
+
+    def need_bytes(self, tp: int, chunk: int, layers: int, head: bool) -> int:
+        """SRAM of a stage; raises SramFull."""
+        key = (tp, chunk, layers, head)
+        if key not in self._needs:
+            try:
+                self._needs[key] = self.stage(tp, chunk, layers, head).memory.used_bytes
+            except SramFull as error:
+                self._needs[key] = error
+        found = self._needs[key]
+        if isinstance(found, SramFull):
+            raise found
+        return found
+
+    def stage(self, tp: int, chunk: int, layers: int, head: bool, wide: bool = False) -> Stage:
+        """A stage, on a chip with room for everything if `wide`; raises SramFull."""
+        padded = -(-self.context // CONTEXT_BLOCK) * CONTEXT_BLOCK
+        plan = Plan(self.model, self.spec, tp, padded, chunk, (), self.weights, self.slots)
+        spec = replace(self.spec, slice_words=1 << 24) if wide else self.spec
+        return Stage(spec, _shapes(plan, layers, head))
+
+    def fits(self, tp: int, chunk: int, layers: int, head: bool) -> bool:
+        """Whether a chip has room for the stage."""
+        try:
+            return self.need_bytes(tp, chunk, layers, head) <= self.spec.sram_bytes
+        except SramFull:
+            return False
+
+    def most_layers(self, tp: int, chunk: int, head: bool) -> int:
+        """Layers a stage can hold at most; -1 if there is no room even for the LM head."""
+        if head and not self.fits(tp, chunk, 0, True):
+            return -1
+        low, high = 0, 1
+        while high <= self.model.layers and self.fits(tp, chunk, high, head):
+            low, high = high, 2 * high
+        high = min(high, self.model.layers + 1)
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self.fits(tp, chunk, middle, head) else (low, middle)
+        return low
+
+    def weigh(self, tp: int, chunk: int) -> tuple[int, int]:
+        """Padded weights of a layer and of the LM head on one chip, in SRAM bytes."""
+        if (tp, chunk) not in self._weights:
+            kinds = ((1, False), (2, False), (1, True))
+            one, two, head = (
+                self.stage(tp, chunk, layers, with_head, wide=True).memory.used_bytes
+                for layers, with_head in kinds
+            )
+            self._weights[tp, chunk] = (two - one, head - one)
+        return self._weights[tp, chunk]
+
+    def fewest_stages(self, tp: int) -> tuple[int, int] | None:
+        """(stages, chunk) of the shortest pipeline of that width; None if none has room."""
+        found = []
+        for chunk in CHUNKS:
+            last = self.most_layers(tp, chunk, True)
+            rest = self.model.layers - last
+            each = self.most_layers(tp, chunk, False) if rest > 0 <= last else 1
+            if last >= 0 and each:
+                found.append((1 + -(-max(rest, 0) // each), -chunk))
+        if not found:
+            return None
+        stages, chunk = min(found)
+        return stages, -chunk
+
+
 def partition(
     model: ModelSpec,
     spec: ChipSpec,
@@ -91,19 +171,43 @@ def partition(
     pp: int,
     context: int = CONTEXT_BLOCK,
     weights: str = "fp16",
+    sizes: Sizes | None = None,
 ) -> Plan:
-    """Split a model over pp x tp chips; raises BadValue or DoesNotFit with what would fit."""
+    """Split a model over pp x tp chips, with the largest prefill chunk there is room for.
+
+    Raises BadValue, or DoesNotFit with what would fit. `sizes` remembers between calls.
+    """
     _check(model, tp, pp, context)
-    _check_weights(model, spec, weights)
-    padded = -(-context // CONTEXT_BLOCK) * CONTEXT_BLOCK
-    plan = Plan(model, spec, tp, padded, PREFILL_TOKENS, (), weights)
-    counts = _layer_counts(plan, pp)
+    check_weights(model, spec, weights)
+    sizes = sizes or Sizes(model, spec, context, weights)
+    failed: DoesNotFit | None = None
+    for chunk in CHUNKS:
+        try:
+            return _partition(sizes, tp, pp, chunk)
+        except DoesNotFit as error:
+            failed = failed or error
+    assert failed is not None
+    raise failed
+
+
+def _partition(sizes: Sizes, tp: int, pp: int, chunk: int) -> Plan:
+    padded = -(-sizes.context // CONTEXT_BLOCK) * CONTEXT_BLOCK
     stages, first = [], 0
-    for number, layers in enumerate(counts):
+    for number, layers in enumerate(layer_counts(sizes, tp, pp, chunk)):
         head = number == pp - 1
-        stages.append(StagePlan(first, layers, head, _stage_bytes(plan, number, layers, head)))
+        try:
+            need = sizes.need_bytes(tp, chunk, layers, head)
+        except SramFull as full:
+            need = sizes.stage(tp, chunk, layers, head, wide=True).memory.used_bytes
+            has = sizes.spec.sram_bytes
+            more = max(-(-need * (number + 1) // has), 2)
+            advice = f"{full}; use more stages or chips, about {more} x as many: see --pp and --tp"
+            raise DoesNotFit(number, need, has, advice) from None
+        stages.append(StagePlan(first, layers, head, need))
         first += layers
-    return replace(plan, stages=tuple(stages))
+    return Plan(
+        sizes.model, sizes.spec, tp, padded, chunk, tuple(stages), sizes.weights, sizes.slots
+    )
 
 
 def smallest(
@@ -114,31 +218,35 @@ def smallest(
     weights: str = "fp16",
 ) -> Plan:
     """The plan with the fewest chips; ties go to the smaller tensor-parallel degree."""
-    widths = [tp] if tp else list(range(1, model.heads + 1))
-    for chips in range(1, model.layers * max(widths) + 1):
-        for width in widths:
-            pp, rest = divmod(chips, width)
-            if rest or not 1 <= pp <= model.layers:
-                continue
-            try:
-                return partition(model, spec, width, pp, context, weights)
-            except DoesNotFit as error:
-                last = error
-    raise last
+    check_weights(model, spec, weights)
+    sizes = Sizes(model, spec, context, weights)
+    best: tuple[int, int, int] | None = None
+    for width in [tp] if tp else range(1, model.heads + 1):
+        _check(model, width, 1, context)
+        if best and width >= best[0]:
+            break
+        shortest = sizes.fewest_stages(width)
+        if shortest and (best is None or width * shortest[0] < best[0]):
+            best = (width * shortest[0], width, shortest[0])
+    if best is None:
+        return partition(model, spec, tp or model.heads, model.layers, context, weights, sizes)
+    return partition(model, spec, best[1], best[2], context, weights, sizes)
 
 
 def _check(model: ModelSpec, tp: int, pp: int, context: int) -> None:
     if not 1 <= tp <= model.heads:
         raise BadValue("--tp", tp, f"must be 1 to {model.heads}, the heads of {model.name}")
-    if not 1 <= pp <= model.layers:
-        raise BadValue("--pp", pp, f"must be 1 to {model.layers}, the layers of {model.name}")
+    most = model.layers + 1
+    if not 1 <= pp <= most:
+        raise BadValue("--pp", pp, f"must be 1 to {most}, the layers of {model.name} and its head")
     if not 1 <= context <= model.context_max:
         raise BadValue("--context", context, f"must be 1 to {model.context_max} tokens")
     if model.head_dim % 8 or model.head_dim > CONTEXT_BLOCK:
         raise BadValue("head_dim", model.head_dim, "must be a multiple of 8, at most 320")
 
 
-def _check_weights(model: ModelSpec, spec: ChipSpec, weights: str) -> None:
+def check_weights(model: ModelSpec, spec: ChipSpec, weights: str) -> None:
+    """Raise BadValue unless the chip and the model can have weights of that type."""
     if weights not in WEIGHT_TYPES:
         raise BadValue("--weights", weights, f"must be one of {', '.join(WEIGHT_TYPES)}")
     kind = WEIGHT_TYPES[weights]
@@ -169,38 +277,24 @@ def _shapes(plan: Plan, layers: int, head: bool) -> tuple[DecoderShape, ...]:
                 biased=model.qkv_bias,
                 activation=model.activation,
                 weights=kind,
+                slots=plan.slots,
             )
         )
     return tuple(shapes)
 
 
-def _layer_counts(plan: Plan, pp: int) -> list[int]:
-    """Layers per stage: even in bytes, the LM head counted as the layers it weighs."""
-    total = plan.model.layers
+def layer_counts(sizes: Sizes, tp: int, pp: int, chunk: int) -> list[int]:
+    """Layers per stage: even in bytes, the LM head counted as the layers it weighs.
+
+    Where that overfills a stage and another split does not, the other split.
+    """
+    total = sizes.model.layers
     if pp == 1:
         return [total]
-    layer, head = _parameters(plan)
+    layer, head = sizes.weigh(tp, chunk)
     even = (total * layer + head) / pp
     last = min(max(1, math.floor((even - head) / layer)), total - pp + 1)
+    most = sizes.most_layers(tp, chunk, True)
+    if most < last or -(-(total - last) // (pp - 1)) > sizes.most_layers(tp, chunk, False):
+        last = min(max(0, most), total - pp + 1)
     return [len(share(total - last, pp - 1, n)) for n in range(pp - 1)] + [last]
-
-
-def _parameters(plan: Plan) -> tuple[int, int]:
-    """Padded weights of a layer and of the LM head on one chip, in SRAM bytes."""
-    sizes = []
-    for layers, head in ((1, False), (2, False), (1, True)):
-        wide = replace(plan.spec, slice_words=1 << 24)
-        stage = Stage(wide, _shapes(plan, layers, head))
-        sizes.append(stage.memory.used_bytes)
-    return sizes[1] - sizes[0], sizes[2] - sizes[0]
-
-
-def _stage_bytes(plan: Plan, number: int, layers: int, head: bool) -> int:
-    try:
-        return Stage(plan.spec, _shapes(plan, layers, head)).memory.used_bytes
-    except SramFull:
-        wide = replace(plan.spec, slice_words=1 << 24)
-        needs = Stage(wide, _shapes(plan, layers, head)).memory.used_bytes
-        more = -(-needs * (number + 1) // plan.spec.sram_bytes)
-        advice = f"use more stages or chips: about {max(more, 2)} x as many; see --pp and --tp"
-        raise DoesNotFit(number, needs, plan.spec.sram_bytes, advice) from None

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from chip.program import Instruction, fill_queue
-from chip.schedule import Pace, Schedule
+from chip.schedule import Outline, Pace, Schedule
 from cluster.clocking import Clocking
 
 
@@ -14,7 +14,7 @@ class Parts:
     """What a chip does in a launch: members of schedules, each from an offset on."""
 
     clocks: Clocking | None
-    items: list[tuple[Schedule, int, int]] = field(default_factory=list)
+    items: list[tuple[Schedule | Outline, int, int]] = field(default_factory=list)
 
     @property
     def start_cycle(self) -> int:
@@ -31,7 +31,7 @@ class Parts:
 
     @property
     def instructions(self) -> int:
-        return sum(len(q) for plan, member, _ in self.items for q in plan.placed[member].values())
+        return sum(plan.instructions(member) for plan, member, _ in self.items)
 
     def key(self, numbers: "Numbers") -> tuple[object, ...]:
         """Equal for chips that do the same from their own starts on."""
@@ -68,6 +68,7 @@ class Parts:
         start = self.start_cycle
         placed: dict[str, list[tuple[int, Instruction]]] = {}
         for plan, member, offset in self.items:
+            assert isinstance(plan, Schedule)
             for queue, instructions in plan.placed[member].items():
                 shifted = [(cycle + offset - start, i) for cycle, i in instructions]
                 placed.setdefault(queue, []).extend(shifted)
@@ -85,9 +86,10 @@ class Numbers:
         self._contents: dict[tuple[object, ...], int] = {}
         self._members: dict[tuple[int, int], int] = {}
 
-    def __call__(self, plan: Schedule, member: int) -> int:
+    def __call__(self, plan: Schedule | Outline, member: int) -> int:
         key = (id(plan), member)
         if key not in self._members:
+            assert isinstance(plan, Schedule)
             content = plan.content(member)
             self._members[key] = self._contents.setdefault(content, len(self._contents))
         return self._members[key]
@@ -110,7 +112,7 @@ class Axis:
         """When the schedule that comes next must stall."""
         return self.clocks.pace(self._since) if self.clocks else None
 
-    def stage(self, schedule: Schedule, chips: Sequence[int]) -> None:
+    def stage(self, schedule: Schedule | Outline, chips: Sequence[int]) -> None:
         """Add the schedule of a stage; `chips` are its members."""
         self._add(schedule, dict(enumerate(chips)))
         self.stalled_cycles += sum(stall for _, stall in schedule.stalls)
@@ -122,11 +124,11 @@ class Axis:
         if pace and self._since + schedule.end_cycle > pace.limit_cycles:
             self.cycle += pace.stall_cycles
             self.stalled_cycles += pace.stall_cycles
-        self._add(schedule, {chip: chip for chip in schedule.placed})
+        self._add(schedule, {chip: chip for chip in schedule.members})
         self._since = schedule.end_cycle  # the next stage's chips have started with it
 
-    def _add(self, schedule: Schedule, chips: Mapping[int, int]) -> None:
-        for member in schedule.placed:
+    def _add(self, schedule: Schedule | Outline, chips: Mapping[int, int]) -> None:
+        for member in schedule.members:
             mine = self.parts.setdefault(chips[member], Parts(self.clocks))
             mine.items.append((schedule, member, self.cycle))
         self.cycle += schedule.end_cycle

@@ -8,6 +8,7 @@ import networkx as nx
 from cluster.errors import BadValue
 from cluster.partition import Plan
 
+SCORED_CHIPS = 1024  # in larger graphs the first walk is taken: counting hops takes minutes
 Placement = tuple[tuple[int, ...], ...]  # chips of each stage, by rank
 
 
@@ -20,8 +21,10 @@ def place(plan: Plan, graph: nx.Graph, spec: str) -> Placement:
     if chips < plan.chips:
         need = f"has {chips} chips, the plan needs {plan.chips} ({plan.pp} stages x tp {plan.tp})"
         raise BadValue("--topology", spec, need)
-    walks = [_groups(order, plan) for order in _orders(graph, plan.tp)]
-    return min(walks, key=lambda placement: _hops(graph, placement))
+    found = [_groups(order, plan) for order in walks(graph, plan.tp) if len(order) >= plan.chips]
+    if chips > SCORED_CHIPS:
+        return found[0]
+    return min(found, key=lambda placement: _hops(graph, placement))
 
 
 def _groups(order: list[int], plan: Plan) -> Placement:
@@ -29,14 +32,44 @@ def _groups(order: list[int], plan: Plan) -> Placement:
     return tuple(tuple(order[s * plan.tp : (s + 1) * plan.tp]) for s in range(plan.pp))
 
 
-def _orders(graph: nx.Graph, tp: int) -> Iterator[list[int]]:
-    """Walks: by number, breadth first, and for grids boustrophedon in strips as wide as a group."""
+def walks(graph: nx.Graph, tp: int) -> Iterator[list[int]]:
+    """Orders in which groups of `tp` chips may be taken, by promise.
+
+    By nodes and racks, no group in two nodes or racks unless it needs more than one, which
+    leaves spare chips; by number; breadth first; in grids boustrophedon, in strips as wide as a
+    group.
+    """
+    nodes: dict[tuple[int, int], list[int]] = {}
+    racks = nx.get_node_attributes(graph, "rack")
+    for chip, node in sorted(nx.get_node_attributes(graph, "node").items()):
+        nodes.setdefault((racks.get(chip, 0), node), []).append(chip)
+    if nodes and len(nodes) < len(graph):
+        yield _by_nodes(nodes, tp)
     yield sorted(graph)
     yield list(nx.bfs_tree(graph, min(graph)))
     spots = nx.get_node_attributes(graph, "coordinates")
     if len(spots) == len(graph) and len({len(c) for c in spots.values()}) == 1:
         for axis in range(len(next(iter(spots.values())))):
             yield _strips(spots, axis, tp)
+
+
+def _by_nodes(nodes: dict[tuple[int, int], list[int]], tp: int) -> list[int]:
+    """Groups inside nodes; else of neighbouring nodes of a rack; else of nodes as they come."""
+    size = min(map(len, nodes.values()))
+    if tp <= size:
+        whole = size // tp * tp
+        return [chip for node in nodes.values() for chip in node[:whole]]
+    each = -(-tp // size)  # nodes of a group
+    racks: dict[int, list[list[int]]] = {}
+    for (number, _), chips in nodes.items():
+        racks.setdefault(number, []).append(chips)
+    if each > max(map(len, racks.values())):
+        racks = {0: list(nodes.values())}
+    found: list[int] = []
+    for rack in racks.values():
+        for start in range(0, len(rack) - each + 1, each):
+            found += [chip for node in rack[start : start + each] for chip in node][:tp]
+    return found
 
 
 def _strips(spots: dict[int, tuple[int, ...]], axis: int, tp: int) -> list[int]:

@@ -10,7 +10,7 @@ from chip.own_spec import find
 from chip.spec import ChipSpec
 from cluster.errors import BadValue, DoesNotFit
 from cluster.model.spec import ModelSpec
-from cluster.partition import CONTEXT_BLOCK, PREFILL_TOKENS, Plan, partition, smallest
+from cluster.partition import CHUNKS, CONTEXT_BLOCK, Plan, partition, smallest
 from topology import parse, ports
 from topology.faults import apply
 
@@ -50,17 +50,29 @@ def choose(model: ModelSpec, request: Request) -> Choice:
     Raises BadValue, UnknownName or TopologyError for what cannot be, DoesNotFit with what would.
     """
     spec = find(request.spec)
-    check_served(spec, PREFILL_TOKENS)
+    check_served(spec, max(CHUNKS))
     plan = make_plan(model, spec, request)
     topology = request.topology or default_topology(plan.chips, plan.tp)
-    profile = request.profile or LINK_PROFILES.get(spec.name)
-    graph = parse(topology, profile, link_overrides(request.links), spec.clock_hz)
-    if request.faults:
-        graph = apply(graph, request.faults, whole=False).graph
+    graph = open_graph(topology, request.profile, request.links, spec, request.faults)
     if graph.number_of_nodes() < plan.chips:
         has, shape = graph.number_of_nodes(), f"{plan.pp} stages x tp {plan.tp}"
         left = f"{topology} with faults {request.faults}" if request.faults else topology
         raise BadValue("--topology", left, f"has {has} chips, {shape} needs {plan.chips}")
+    return Choice(plan, graph, topology)
+
+
+def open_graph(
+    topology: str,
+    profile: str | None,
+    links: Sequence[str],
+    spec: ChipSpec,
+    faults: str | None = None,
+) -> nx.Graph:
+    """The graph of a SPEC without its dead parts; raises BadValue where the chip lacks ports."""
+    profile = profile or LINK_PROFILES.get(spec.name)
+    graph = parse(topology, profile, link_overrides(links), spec.clock_hz)
+    if faults:
+        graph = apply(graph, faults, whole=False).graph
     needed = max(p for chip in ports(graph).values() for group in chip.values() for p in group) + 1
     if needed > spec.c2c_ports:
         raise BadValue(
@@ -68,7 +80,7 @@ def choose(model: ModelSpec, request: Request) -> Choice:
             topology,
             f"uses {needed} ports of a chip, {spec.name} has {spec.c2c_ports}",
         )
-    return Choice(plan, graph, topology)
+    return graph
 
 
 def link_overrides(texts: Sequence[str]) -> dict[str, object]:

@@ -6,11 +6,14 @@ from itertools import pairwise, permutations
 from math import ceil
 
 import networkx as nx
+import numpy as np
 
 from chip.board import Cable
 from chip.kernels.transfer import Hop
 from cluster.clocking import Clocking
 from topology import ports, route
+from topology.fabric import compiled
+from topology.routes import paths
 
 
 class Wires:
@@ -18,29 +21,43 @@ class Wires:
 
     def __init__(self, graph: nx.Graph) -> None:
         self.graph, self.ports = graph, ports(graph)
+        self._hops: dict[tuple[int, int], tuple[int, int, int, int, int, int]] = {}
+        self.groups: dict[tuple[int, ...], Group] = {}
 
     def hops(self, chips: tuple[int, ...]) -> list[tuple[int, int, int, int, int, int]]:
         """(chip, port, next chip, its port, latency, interval) along a path of chips."""
-        found = []
-        for a, b in pairwise(chips):
+        return [self._hop(a, b) for a, b in pairwise(chips)]
+
+    def _hop(self, a: int, b: int) -> tuple[int, int, int, int, int, int]:
+        if (a, b) not in self._hops:
             link = self.graph.edges[a, b]["link"]
-            interval = ceil(link.cycles_per_vector)
             pair = (self.ports[a][b][0], self.ports[b][a][0])
-            found.append((a, pair[0], b, pair[1], link.latency_cycles, interval))
-        return found
+            interval = ceil(link.cycles_per_vector)
+            self._hops[a, b] = (a, pair[0], b, pair[1], link.latency_cycles, interval)
+        return self._hops[a, b]
 
     def path(self, source: int, target: int) -> tuple[int, ...]:
         return tuple(route(self.graph, source, target))
 
-    def used(self, placement: Sequence[Sequence[int]]) -> set[int]:
+    def all_paths(self, pairs: Sequence[tuple[int, int]]) -> list[tuple[int, ...]]:
+        """The routes of many pairs, as `path` gives them one by one."""
+        if not pairs:
+            return []
+        fabric = compiled(self.graph)
+        ends = np.array(pairs)
+        found = paths(fabric, ends[:, 0], ends[:, 1])
+        heads = np.split(fabric.head[found.edges], found.start[1:-1])
+        sources = (source for source, _ in pairs)
+        return [(source, *map(int, after)) for source, after in zip(sources, heads, strict=True)]
+
+    def used(self, placement: Sequence[tuple[int, ...]]) -> set[int]:
         """Chips that hold a part of the model or pass its vectors on."""
         used = {chip for group in placement for chip in group}
         for group in placement:
-            for source, target in permutations(group, 2):
-                used.update(self.path(source, target))
+            used.update(group_of(self, group).members)
         for group, after in pairwise(placement):
-            for source, target in zip(group, after, strict=True):
-                used.update(self.path(source, target))
+            for path in self.all_paths(list(zip(group, after, strict=True))):
+                used.update(path)
         return used
 
     def cables(self, clocks: Clocking | None = None) -> tuple[Cable, ...]:
@@ -69,15 +86,23 @@ class Group:
 
 def group_of(wires: Wires, group: tuple[int, ...]) -> Group:
     """Routes between all ranks of a group."""
+    if group not in wires.groups:
+        wires.groups[group] = _group(wires, group)
+    return wires.groups[group]
+
+
+def _group(wires: Wires, group: tuple[int, ...]) -> Group:
     members = list(group)
+    number = {chip: rank for rank, chip in enumerate(group)}
+    pairs = list(permutations(group, 2))
     routes = {}
-    for a, source in enumerate(group):
-        for b, target in enumerate(group):
-            if a != b:
-                path = wires.hops(wires.path(source, target))
-                members += [hop[2] for hop in path if hop[2] not in members]
-                routes[a, b] = tuple(
-                    Hop(members.index(p), port, members.index(q), other, latency, interval)
-                    for p, port, q, other, latency, interval in path
-                )
+    for (source, target), path in zip(pairs, wires.all_paths(pairs), strict=True):
+        hops = []
+        for a, port, b, other, latency, interval in wires.hops(path):
+            for chip in (a, b):
+                if chip not in number:
+                    number[chip] = len(members)
+                    members.append(chip)
+            hops.append(Hop(number[a], port, number[b], other, latency, interval))
+        routes[number[source], number[target]] = tuple(hops)
     return Group(tuple(members), routes)

@@ -8,6 +8,7 @@ all members get the same bits either way.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
 from chip.kernels.memory import Memory
 from chip.kernels.pointwise import add_rows
@@ -23,6 +24,7 @@ Place = tuple[int, int, int]  # (side, group, bank)
 PART_PLACES: tuple[Place, ...] = ((WEST, 1, 1), (WEST, 0, 1), (EAST, 1, 1))
 SUM_PLACES: tuple[Place, ...] = ((EAST, 2, 0), (WEST, 2, 0))
 Y_GROUP = 1
+_SCHEDULES: WeakValueDictionary[tuple[object, ...], Schedule] = WeakValueDictionary()
 GATHERED_BLOCKS = 16  # parts of more blocks than this, of all members, are not given memory
 
 
@@ -70,6 +72,17 @@ class AllReduce:
     routes: Routes
     before: str
     after: str
+
+    def shared_schedule(self) -> Schedule:
+        """`schedule`, made once for stages that agree in all it depends on."""
+        names = ("x", "y", "part", "sum")
+        regions = tuple(b for n, b in self.memory.buffers.items() if n.startswith(names))
+        counts = (self.blocks, self.members, self.tokens, self.before, self.after)
+        key = (id(self.memory.spec), *counts, *regions, *self.routes.items())
+        found = _SCHEDULES.get(key)  # it holds its spec, whose id therefore stays its own
+        if found is None:
+            found = _SCHEDULES[key] = self.schedule()
+        return found
 
     def schedule(self) -> Schedule:
         """The quicker of the ways there is memory for; from cycle 0 on, when all y are there."""
@@ -195,3 +208,24 @@ def batches(routes: list[tuple[Hop, ...]]) -> list[list[tuple[Hop, ...]]]:
         else:
             found.append((cables, [route]))
     return [batch for _, batch in found]
+
+
+def reserve_parts(memory: Memory, blocks: int, members: int, chunk: int) -> None:
+    """Where y of the other members lands, and the sums of what a member adds up."""
+    mine = len(owned(blocks, members, 0))
+    rows = chunk * (blocks if gathers(blocks, members) else mine)
+    for member in range(members):
+        memory.rows(f"part{member}", part_place(member), rows, "f32")
+    for number, place in enumerate(SUM_PLACES):
+        memory.rows(f"sum{number}", place, rows, "f32")
+
+
+def swapped(memory: Memory, index: int, address: int) -> int:
+    """x0 for x1 and the other way round: they lie in the two banks of the same slices."""
+    first, second = (memory[name].region for name in ("x0", "x1"))
+    assert first.index == second.index
+    if first.index <= index < first.index + first.slices:
+        for here, there in ((first, second), (second, first)):
+            if here.address <= address < here.address + here.words:
+                return address - here.address + there.address
+    return address

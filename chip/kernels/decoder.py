@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from chip.kernels import attention, lanes, layout, pointwise, quantise
-from chip.kernels.allreduce import AllReduce, Routes
+from chip.kernels.allreduce import AllReduce, Routes, swapped
 from chip.kernels.attention import Heads
 from chip.kernels.matmul import Pass, matmul
 from chip.kernels.memory import Memory
@@ -25,7 +25,7 @@ from chip.kernels.shape import (
     query_runs,
 )
 from chip.kernels.step import Moved, Step
-from chip.schedule import Buffer, Chain, Flow, Pace, Rows, Schedule, Sequence
+from chip.schedule import Buffer, Chain, Flow, Outline, Pace, Rows, Schedule, Sequence
 from chip.spec import EAST, WEST, ChipSpec
 
 SIDES = (EAST, WEST)
@@ -96,13 +96,32 @@ class Stage:
 
         With a `pace` all members stall together between steps, where nothing is under way.
         """
-        found = Sequence(Schedule(self.spec), pace)
+        plan = Schedule(self.spec)
+        self._fill(plan, tokens, blocks, routes, pace)
+        return plan
+
+    def outline(
+        self, tokens: int, blocks: int, routes: Routes, pace: Pace | None = None
+    ) -> Outline:
+        """The extents and counts of `schedule`, without its instructions."""
+        plan = Outline(self.spec)
+        self._fill(plan, tokens, blocks, routes, pace)
+        return plan
+
+    def _fill(
+        self,
+        plan: Schedule | Outline,
+        tokens: int,
+        blocks: int,
+        routes: Routes,
+        pace: Pace | None,
+    ) -> None:
+        found = Sequence(plan, pace)
         for step in self.steps(tokens, blocks, routes, pace.limit_cycles if pace else None):
             cycle = found.start(step.cycles)
             for part, everyone in step.parts:
                 for members in everyone:
-                    found.plan.repeat(part, cycle, step.moved, members)
-        return found.plan
+                    plan.repeat(part, cycle, step.moved, members)
 
     def steps(
         self, tokens: int, blocks: int, routes: Routes, most_cycles: int | None = None
@@ -121,7 +140,7 @@ class Stage:
             yield self._compute("attention", moved, self._attend, 0, tokens, blocks)
             yield self._update(tokens, routes, lambda _index, address: address)
             yield self._compute("ffn", moved, self._feed_forward, 0, "x1", tokens)
-            yield self._update(tokens, routes, self._swapped)
+            yield self._update(tokens, routes, partial(swapped, self.memory))
         if self.shape.vocab is not None and tokens == 1:
             yield self._compute("head", lambda _index, address: address, self._head)
 
@@ -154,22 +173,11 @@ class Stage:
         if self.members == 1:
             alone = self._once(("residual", tokens), self._residual, "x0", "x1", tokens)
             return Step("residual", ((alone, (None,)),), moved)
-        key = ("all-reduce", tokens, repr(sorted(routes.items())))
+        count, key = self.shape.hidden.count, ("all-reduce", tokens, *routes.items())
         if key not in self._parts:
-            count = self.shape.hidden.count
             update = AllReduce(self.memory, count, self.members, tokens, routes, "x0", "x1")
-            self._parts[key] = update.schedule()
+            self._parts[key] = update.shared_schedule()
         return Step("all-reduce", ((self._parts[key], (None,)),), moved)
-
-    def _swapped(self, index: int, address: int) -> int:
-        """x0 for x1 and the other way round: they lie in the two banks of the same slices."""
-        first, second = (self.memory[name].region for name in ("x0", "x1"))
-        assert first.index == second.index
-        if first.index <= index < first.index + first.slices:
-            for here, there in ((first, second), (second, first)):
-                if here.address <= address < here.address + here.words:
-                    return address - here.address + there.address
-        return address
 
     def _layer(self, plan: Schedule, tokens: int, blocks: int) -> None:
         """Layer 0 on a chip that has no others to wait for."""

@@ -127,16 +127,15 @@ class EncoderStage:
             self._enter(start, tokens)
         self._attend(layer, tokens)
         self._feed_forward(layer, tokens)
-        found = Sequence(Schedule(self.spec), pace)
+        plan = Schedule(self.spec)
+        found = Sequence(plan, pace)
         found.repeat(start, partial(self._moved, layer=0))
         for number in range(self.shape.layers):
-            found.plan.repeat(
-                layer, found.start(layer.quiet_cycle), partial(self._moved, layer=number)
-            )
+            plan.repeat(layer, found.start(layer.quiet_cycle), partial(self._moved, layer=number))
         if self.shape.last:
             pool(end, self.memory, self.shape.hidden, tokens)
             found.repeat(end, partial(self._moved, layer=0))
-        return found.plan
+        return plan
 
     def _moved(self, index: int, address: int, layer: int) -> int:
         """Where layer `layer` keeps the word of layer 0."""

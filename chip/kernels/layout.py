@@ -4,7 +4,7 @@ Rows that a chain reads in the same cycles rest in different groups of slices, a
 not in the bank that it reads.
 """
 
-from chip.kernels.allreduce import SUM_PLACES, gathers, owned, part_place
+from chip.kernels.allreduce import reserve_parts
 from chip.kernels.memory import Memory
 from chip.kernels.shape import DecoderShape, halves
 from chip.program import COLUMN_PAIRS
@@ -34,22 +34,11 @@ def place_activations(memory: Memory, shape: DecoderShape, members: int) -> None
     rows("gate1", (WEST, 0, 1), ffn, "f32")
     rows("up", (WEST, 1, 1), ffn, "f32")
     if members > 1:
-        _place_parts(memory, shape, members)
+        reserve_parts(memory, shape.hidden.count, members, shape.chunk)
     if shape.vocab is not None:
         for side, part in zip(SIDES, halves(shape.vocab.count), strict=True):
             # of int8: not in the bank of the step, which is read while logits are written
             rows(f"logits{side}", (side, 1, 0 if shape.int8 else 1), len(part), "f32")
-
-
-def _place_parts(memory: Memory, shape: DecoderShape, members: int) -> None:
-    """Where y of the other members lands, and the sums of what this member adds up."""
-    count, chunk = shape.hidden.count, shape.chunk
-    mine = len(owned(count, members, 0)) * chunk
-    part = count * chunk if gathers(count, members) else mine
-    for member in range(members):
-        memory.rows(f"part{member}", part_place(member), part, "f32")
-    for number, place in enumerate(SUM_PLACES):
-        memory.rows(f"sum{number}", place, part, "f32")
 
 
 def place_attention(memory: Memory, shape: DecoderShape) -> None:
@@ -79,9 +68,10 @@ def place_attention(memory: Memory, shape: DecoderShape) -> None:
     spare = shape.context + COLUMN_PAIRS
     transposed = blocks * heads.row_lanes
     for row in range(heads.rows):
-        memory.per_layer(f"K{row}", EAST, spare, shape.layers, one_bank=True)
-        memory.per_layer(f"V{row}", WEST, spare, shape.layers, one_bank=True)
-        memory.per_layer(f"VT{row}", WEST, transposed, shape.layers, groups=(1,))
+        caches = shape.layers * shape.slots
+        memory.per_layer(f"K{row}", EAST, spare, caches, one_bank=True)
+        memory.per_layer(f"V{row}", WEST, spare, caches, one_bank=True)
+        memory.per_layer(f"VT{row}", WEST, transposed, caches, groups=(1,))
     memory.columns("ones", EAST, heads.head_lanes)
     # identity rows stream while V transposed is written: they must not share a bank
     memory.outer_rows("identity", WEST, heads.row_lanes, group=0)

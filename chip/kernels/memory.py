@@ -98,6 +98,8 @@ class Memory:
         dtype: str = "f16",
     ) -> None:
         """Columns `0.name`, `1.name`..: alike in all layers but for their address."""
+        if not layers:
+            return
         group = self._emptiest(side, groups)
         for layer in range(layers):
             self._columns(f"{layer}.{name}", side, group, vectors, one_bank, dtype)

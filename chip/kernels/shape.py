@@ -33,6 +33,7 @@ class DecoderShape:
     `context` tokens of KV cache, a multiple of 320; `chunk` tokens per prefill launch. `biased`
     adds a bias to queries, keys and values; `activation` is that of the gate, silu or gelu.
     `weights` is their MXM type: with "i8", activations are made int8 before each of the matrices.
+    `slots` sequences have caches of their own.
     """
 
     hidden: Blocks
@@ -46,6 +47,7 @@ class DecoderShape:
     biased: bool = False
     activation: str = "silu"
     weights: str = "f16"
+    slots: int = 1
 
     @property
     def int8(self) -> bool:

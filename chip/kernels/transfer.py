@@ -4,15 +4,14 @@ All chips of the route are booked in one chain: a vector that passes through a c
 and a Send in that chip's program, and holds both ports and a stream for that time.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from chip.isa import WIDTHS
 from chip.schedule import Chain, Flow, Loops, Rows, Schedule, run, span
 from chip.spec import EAST, WEST
 
 
-@dataclass(frozen=True)
-class Hop:
+class Hop(NamedTuple):
     """One cable on the way: from a port of one member to a port of the next."""
 
     member: int

@@ -2,6 +2,7 @@
 
 from chip.schedule.chain import Buffer, Chain, Flow, Loops, Rows, run, span
 from chip.schedule.deskew import Pace, Sequence
+from chip.schedule.outline import Outline
 from chip.schedule.reserve import Schedule
 
 __all__ = [
@@ -9,6 +10,7 @@ __all__ = [
     "Chain",
     "Flow",
     "Loops",
+    "Outline",
     "Pace",
     "Rows",
     "Schedule",

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from chip.errors import ProgramError
+from chip.schedule.outline import Outline
 from chip.schedule.reserve import Schedule
 
 
@@ -23,7 +24,7 @@ class Pace:
 class Sequence:
     """Parts of a schedule one after another, with a stall between two where it is due."""
 
-    plan: Schedule
+    plan: Schedule | Outline
     pace: Pace | None = None
     cycle: int = 0
 

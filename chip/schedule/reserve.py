@@ -235,9 +235,18 @@ class Schedule:
         self.events += [(label, a + offset, b + offset) for label, a, b in part.events]
         self.end_cycle = max(self.end_cycle, offset + part.end_cycle)
 
+    @property
+    def members(self) -> tuple[int, ...]:
+        """Who does something in it."""
+        return tuple(self.placed)
+
     def first_cycle(self, member: int) -> int:
         """Cycle of a member's first instruction."""
         return min(cycle for placed in self.placed[member].values() for cycle, _ in placed)
+
+    def instructions(self, member: int) -> int:
+        """Instructions of a member, without the NOPs between them."""
+        return sum(len(placed) for placed in self.placed[member].values())
 
     def content(self, member: int) -> tuple[object, ...]:
         """All a member does: equal for members, of this or other schedules, that do the same."""

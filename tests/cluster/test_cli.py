@@ -189,7 +189,7 @@ BAD = {
         "--topology ring:3: has 3 chips, 1 stages x tp 4 needs 4",
     ),
     "tp": (["tiny", "--prompt", "x", "--tp", "5"], "must be 1 to 4, the heads of tiny"),
-    "pp": (["tiny", "--prompt", "x", "--pp", "3"], "must be 1 to 2, the layers of tiny"),
+    "pp": (["tiny", "--prompt", "x", "--pp", "4"], "must be 1 to 3, the layers of tiny and its"),
     "chips": (["tiny", "--prompt", "x", "--chips", "5"], "try 4"),
     "chips, tp": (["tiny", "--prompt", "x", "--chips", "3", "--tp", "2"], "multiple of --tp 2"),
     "chips, tp, pp": (

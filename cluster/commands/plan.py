@@ -1,0 +1,120 @@
+"""`lpu plan MODEL`: timing and capacity of a model on a cluster, without running anything."""
+
+import json
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from cluster.display import show_table
+from cluster.partition import CONTEXT_BLOCK
+from cluster.planner import Wish, make, report
+from cluster.search import OBJECTIVES
+
+_count = click.IntRange(min=1)
+BAR = 24
+KINDS = {"weights": "#", "kv_cache": "=", "activations": "+", "network": "~", "programs": ":"}
+STAGES_SHOWN = 8
+
+
+@click.command("plan")
+@click.argument("model")
+@click.option("--chips", type=_count, metavar="N", help="Chips there are (default: what it takes).")
+@click.option("--tp", type=_count, metavar="N", help="Tensor-parallel chips per stage.")
+@click.option("--pp", type=_count, metavar="N", help="Pipeline stages.")
+@click.option("--topology", metavar="SPEC", help="Such as node, torus:4x4, dragonfly:576.")
+@click.option("--profile", metavar="NAME", help="Link profile (default by topology).")
+@click.option("--link", "links", multiple=True, metavar="FIELD=VALUE",
+              help="Override a field of the link or its profile.")  # fmt: skip
+@click.option("--spec", default="groqchip1", show_default=True, help="Chip generation.")
+@click.option("--weights", default="fp16", show_default=True, help="fp16 or int8.")
+@click.option("--context", type=_count, default=CONTEXT_BLOCK, show_default=True, metavar="TOKENS")
+@click.option("--batch", type=_count, default=1, show_default=True, metavar="B",
+              help="Sequences in flight, each with caches of its own.")  # fmt: skip
+@click.option("--prompt-tokens", type=_count, metavar="N",
+              help="For the time to the first token (default 128).")  # fmt: skip
+@click.option("--objective", type=click.Choice(OBJECTIVES), default="latency", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+def plan_command(as_json: bool, **given: Any) -> None:
+    """Find the best plan for MODEL (a name, a config.json, a folder, a GGUF file) and time it."""
+    found = report(make(Wish(**given)))
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    _show(found)
+
+
+def _show(found: dict[str, Any]) -> None:
+    plan, ms = found["plan"], 1e3 / found["clock_hz"]
+    cycles = found["cycles_per_token"]
+    show_table(
+        {
+            "plan": f"{plan['chips']:,} chips of {plan['topology']}: {plan['pp']} stages x tp "
+            f"{plan['tp']}, {plan['spare_chips']:,} spare",
+            "token": f"{cycles:,} cycles, {cycles * ms:.3f} ms; context {plan['context']}",
+            "speed": f"{found['tokens_per_s_per_user']:,.1f} tokens/s per user, "
+            f"{found['tokens_per_s_total']:,.1f} in all with {plan['batch']} in flight",
+            "first token": f"{found['time_to_first_token_s'] * 1e3:.3f} ms after a prompt of "
+            f"{found['prompt_tokens']} tokens, in chunks of {plan['prefill_chunk']}",
+            "bottleneck": found["bottleneck"],
+            **{f"note {n + 1}": text for n, text in enumerate(found["notes"])},
+        }
+    )
+    console = Console()
+    console.print(_breakdown(found), _stages(plan))
+    if found["alternatives"]:
+        console.print(_alternatives(found))
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    for number, name in enumerate(columns):
+        table.add_column(name, justify="left" if number == 0 else "right", no_wrap=True)
+    return table
+
+
+def _breakdown(found: dict[str, Any]) -> Table:
+    table = _table("where a token's cycles go", "what", "cycles", "share")
+    for name, cycles in found["breakdown"].items():
+        share = cycles / found["cycles_per_token"]
+        table.add_row(name.replace("_", " "), f"{cycles:,}", f"{share:.1%}")
+    return table
+
+
+def _stages(plan: dict[str, Any]) -> Table:
+    legend = ", ".join(f"{sign} {name.replace('_', ' ')}" for name, sign in KINDS.items())
+    table = _table(f"SRAM of a chip: {legend}", "stage", "layers", "chips", "MiB", "of its SRAM")
+    stages = plan["stages"]
+    shown = list(range(len(stages)))
+    if len(stages) > STAGES_SHOWN:
+        shown = [*range(STAGES_SHOWN - 2), len(stages) - 1]
+    for number in shown:
+        stage = stages[number]
+        layers = f"{stage['layers']}{' + head' if stage['head'] else ''}"
+        chips = stage["chips"]
+        where = f"{min(chips)}..{max(chips)}" if len(chips) > 1 else str(chips[0])
+        bar = _bar(stage["sram"], plan["sram_bytes_of_a_chip"])
+        table.add_row(str(number), layers, where, f"{stage['sram_bytes'] / 2**20:.1f}", bar)
+    if len(shown) < len(stages):
+        table.caption = f"{len(stages) - len(shown)} like these between"
+    return table
+
+
+def _bar(kinds: dict[str, int], size: int) -> str:
+    text, total = "", 0
+    for name, sign in KINDS.items():
+        total += kinds[name]
+        text += sign * (round(total / size * BAR) - len(text))
+    return text.ljust(BAR, ".")
+
+
+def _alternatives(found: dict[str, Any]) -> Table:
+    columns = ("next best", "chips", "cycles per token", "slower", "limited by")
+    table = _table("what else there is", *columns)
+    for other in found["alternatives"]:
+        name = f"{other['pp']} stages x tp {other['tp']}"
+        slower = f"{other['slower'] - 1:+.1%}"
+        cells = (f"{other['chips']:,}", f"{other['cycles_per_token']:,}", slower)
+        table.add_row(name, *cells, other["limited_by"])
+    return table

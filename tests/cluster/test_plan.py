@@ -1,0 +1,148 @@
+"""`lpu plan` states what a run does, chooses the best plan, and what it holds fits."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from chip.spec import GROQCHIP1
+from chip.spec import TINY as SMALL_CHIP
+from cluster.cli import main
+from cluster.lower import lower
+from cluster.model.presets import named_spec
+from cluster.model.synthetic import TINY, tiny_weights
+from cluster.partition import CHUNKS, Sizes, partition
+from cluster.placement import place
+from cluster.planner import Wish, make, report
+from cluster.search import Search
+from cluster.timing import Timed
+from topology import parse, ports
+
+MODEL = replace(TINY, layers=4, hidden=672, heads=6, kv_heads=2, ffn=960, vocab=700)
+CASES = [(1, 1, "node"), (1, 3, "ring:3"), (2, 2, "ring:4"), (4, 1, "mesh:2x3"), (3, 2, "node")]
+SMOLLM2 = [(1, 2, "node"), (3, 2, "node"), (2, 5, "torus:3x4"), (4, 2, "node"), (1, 31, "ring:31")]
+
+
+def planned(capsys, *arguments: str) -> dict:
+    assert main(["plan", *arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("model, tp, pp, topology", [
+    *((MODEL, *case) for case in CASES),
+    *((named_spec("smollm2"), *case) for case in SMOLLM2),
+])  # fmt: skip
+def test_stated_cycles_are_those_of_the_programs(model, tp, pp, topology):
+    """Loading a program compares its cycles with the schedule's; here the schedule's with ours."""
+    graph = parse(topology)
+    plan = partition(model, GROQCHIP1, tp, pp)
+    placement = place(plan, graph, topology)
+    timed = Timed(plan, placement, graph)
+    lowered = lower(plan, placement, graph, tiny_weights(model))
+    for kind in ("decode", "prefill"):
+        ours, theirs = timed.launch(kind, 320), lowered.launches[f"{kind}@320"]
+        assert ours.cycles == max(theirs.end_cycles.values())
+        assert ours.instructions == theirs.instructions
+    assert sum(timed.breakdown(320).values()) == timed.launch("decode", 320).cycles
+
+
+@pytest.mark.parametrize("tp, pp", [(1, 1), (2, 2), (4, 1)])
+def test_a_run_takes_the_cycles_and_seconds_of_its_plan(tp, pp, capsys):
+    shape = ("--tp", str(tp), "--pp", str(pp))
+    stated = planned(capsys, "tiny", *shape, "--prompt-tokens", "40")
+    ids = ",".join(str(1 + n % 100) for n in range(40))
+    ran = ["run", "tiny", *shape, "--prompt-ids", ids, "--max-new-tokens", "3", "--json"]
+    assert main(ran) == 0
+    found = json.loads(capsys.readouterr().out)["emulated"]
+    assert set(found["decode_cycles"]) == {stated["cycles_per_token"]}
+    assert found["prefill_cycles"] == stated["prefill_cycles"]
+    assert found["time_to_first_token_s"] == pytest.approx(stated["time_to_first_token_s"])
+    assert found["tokens_per_s"] == pytest.approx(stated["tokens_per_s_per_user"])
+
+
+@pytest.mark.parametrize("chip", [GROQCHIP1, SMALL_CHIP], ids=lambda chip: chip.name)
+@pytest.mark.parametrize("model", [TINY, MODEL, replace(MODEL, layers=7, ffn=2000)])
+@pytest.mark.parametrize("topology", ["node", "ring:6", "mesh:2x3"])
+def test_the_choice_is_within_two_percent_of_an_exhaustive_search(model, chip, topology):
+    graph = parse(topology)
+    search = Search(model, chip, graph)
+    found = search.candidates(len(graph))
+    every = []
+    for tp in range(1, min(len(graph), model.heads) + 1):
+        for pp in range(1, min(len(graph) // tp, model.layers) + 1):
+            if search.shortest(tp) and pp >= search.shortest(tp)[0]:
+                plan = partition(model, chip, tp, pp, sizes=search.sizes)
+                timed = Timed(plan, place(plan, graph, topology), graph)
+                every.append((timed.launch("decode", 320).cycles, tp, pp))
+    best = found[0]
+    chosen = next(cycles for cycles, tp, pp in every if (tp, pp) == (best.tp, best.pp))
+    assert chosen <= 1.02 * min(every)[0]
+    assert best.cycles == pytest.approx(chosen, rel=0.02)
+
+
+@pytest.mark.parametrize("batch, context", [(1, 320), (3, 960)])
+@pytest.mark.parametrize("name, chips, topology", [
+    ("smollm2", 24, "dragonfly:24"), ("llama-2-7b", 264, "dragonfly:264"),
+    ("smollm2", 9, "torus:3x3"),
+])  # fmt: skip
+def test_a_plan_never_exceeds_its_chips(name, chips, topology, batch, context):
+    wish = Wish(name, chips=chips, topology=topology, batch=batch, context=context)
+    made = make(wish)
+    told, timed = report(made), made.timed
+    used = [chip for group in timed.placement for chip in group]
+    assert len(used) == len(set(used)) <= chips
+    for stage, kinds in zip(told["plan"]["stages"], timed.stages, strict=True):
+        assert stage["sram_bytes"] <= GROQCHIP1.sram_bytes
+        assert sum(stage["sram"].values()) == stage["sram_bytes"]
+        assert kinds.shape.slots == batch and kinds.shape.context == context
+    assert sum(stage["layers"] for stage in told["plan"]["stages"]) == timed.plan.model.layers
+    cabled = ports(timed.graph)
+    assert max(p for chip in cabled.values() for mine in chip.values() for p in mine) < 16
+
+
+def test_several_sequences_share_the_stages(capsys):
+    """Total speed grows with sequences in flight until the busiest stage is always busy."""
+    found = [
+        planned(capsys, "smollm2", "--tp", "1", "--pp", "5", "--batch", str(b))
+        for b in (1, 2, 4, 8)
+    ]
+    one, two, four, eight = (plan["tokens_per_s_total"] for plan in found)
+    assert two == pytest.approx(2 * one) and four > 3 * one and eight < 5.2 * one
+    assert len({plan["cycles_per_token"] for plan in found}) == 1
+
+
+def test_sizes_grow_with_what_they_hold():
+    sizes, more = Sizes(MODEL, GROQCHIP1), Sizes(MODEL, GROQCHIP1, 640, slots=2)
+    for chunk in CHUNKS:
+        assert more.need_bytes(2, chunk, 2, False) > sizes.need_bytes(2, chunk, 2, False)
+    assert sizes.need_bytes(2, 32, 2, True) > sizes.need_bytes(2, 8, 2, True)
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["llama-2-70b", "--chips", "576", "--topology", "dragonfly:576"], "what fits: --tp"),
+    (["smollm2", "--chips", "1"], "what fits: --tp 1 --pp 2 (2 chips) or more"),
+    (["smollm2", "--tp", "10"], "must be 1 to 9, the heads of smollm2-135m"),
+    (["smollm2", "--tp", "3", "--pp", "3", "--chips", "8"], "needs 9 chips"),
+    (["smollm2", "--objective", "energy"], "there is no energy table yet"),
+    (["smollm2", "--context", "9000"], "must be 1 to 8192 tokens"),
+    (["bert-base"], "lpu embed runs encoders"),
+    (["nothing"], "unknown model"),
+])  # fmt: skip
+def test_what_cannot_be_planned_is_one_clear_line(arguments, message, capsys):
+    assert main(["plan", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_a_mixture_is_planned_at_its_worst_case(capsys):
+    found = planned(capsys, "mixtral-8x7b", "--tp", "16", "--pp", "32", "--topology",
+                    "dragonfly:1024")  # fmt: skip
+    assert "all 8 experts of every layer run for every token" in found["notes"][0]
+    assert found["breakdown"]["ffn"] > found["breakdown"]["attention"]
+
+
+def test_a_person_can_read_it(capsys):
+    assert main(["plan", "smollm2", "--chips", "4", "--topology", "node"]) == 0
+    text = capsys.readouterr().out
+    for part in ("tokens/s per user", "bottleneck", "SRAM of a chip", "what else there is"):
+        assert part in text

@@ -57,11 +57,6 @@ class Checkpointed:
         """Who sends what to whom, by launch."""
         return self.machine.wirings
 
-    @property
-    def resumed(self) -> int:
-        """Launches taken from the shelf instead of being run."""
-        return len(self._past)
-
     def load(self, lowered: Loadable, progress: Progress) -> None:
         """Load the machine; go on where the shelf ends, if it holds anything."""
         self._past = self._shelf.open(Digest(lowered).hexdigest())
@@ -87,6 +82,16 @@ class Checkpointed:
     def worker_bytes(self) -> int:
         """Peak memory of the machine's workers."""
         return self.machine.worker_bytes()
+
+    def costs(self) -> dict[str, int]:
+        """What the machine says of its workers, and how often one was lost."""
+        mine = {
+            "checkpoint_launches": self._every,
+            "resumed_launches": len(self._past),
+            "worker_failures": self.failures,
+            "replayed_launches": self.replayed,
+        }
+        return self.machine.costs() | mine
 
     def close(self) -> None:
         """Close the machine; a shelf of its own vanishes."""

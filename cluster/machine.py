@@ -60,6 +60,9 @@ class Machine(Protocol):
     def worker_bytes(self) -> int:
         """Memory of all worker processes together; pages that they share count once."""
 
+    def costs(self) -> dict[str, int]:
+        """What else there is to say of the workers, by JSON key."""
+
     @property
     def actors(self) -> int:
         """Worker processes besides this one."""
@@ -133,6 +136,10 @@ class LocalMachine:
     def worker_bytes(self) -> int:
         """There are no workers."""
         return 0
+
+    def costs(self) -> dict[str, int]:
+        """There is nothing to say of no workers."""
+        return {}
 
     def changes(self) -> dict[int, list[Block]]:
         """Blocks of SRAM, by chip, that have changed since the last call."""

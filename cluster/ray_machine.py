@@ -48,7 +48,7 @@ from cluster.machine import (
     counted_constants,
 )
 from cluster.shelf import checked_blocks
-from cluster.surroundings import knock, new_folder, undisturbed
+from cluster.surroundings import knock, new_folder, our_code, undisturbed
 
 OBJECT_STORE_BYTES = 256 << 20
 FLIGHT_BYTES = 64 << 20  # of all unfinished calls that bring weights: a quarter of the store
@@ -70,6 +70,7 @@ class RayMachine:
         self._actors: list[Any] = []
         self._groups: list[list[int]] = []
         self._exchange: Exchange | None = None
+        self._nodes: list[str] = []
         self._lines_open = False
 
     @property
@@ -111,7 +112,7 @@ class RayMachine:
             try:
                 knock(address)
                 with undisturbed():
-                    ray.init(address, runtime_env=_our_code(), **quiet)
+                    ray.init(address, runtime_env=our_code(), **quiet)
             except (OSError, ValueError, RuntimeError, RayError) as error:
                 raise BadValue("--address", address, f"no Ray cluster there: {error}") from None
             return
@@ -209,10 +210,10 @@ class RayMachine:
         """Make the channels between all actors that talk; they are new after every failure."""
         ask = ray.get_runtime_context  # a module of ours would be imported there
         calls = [actor.__ray_call__.remote(lambda _: ask().get_node_id()) for actor in self._actors]
-        nodes = self._get(calls)
+        self._nodes = self._get(calls)
         wanted: dict[int, list[Wanted]] = {}
         for (sender, receiver), need in wired.lines.items():
-            reader = self._actors[receiver], nodes[receiver]
+            reader = self._actors[receiver], self._nodes[receiver]
             line = Wanted(receiver, *reader, need.slots, max(need.message_bytes, 2000))
             wanted.setdefault(sender, []).append(line)
         taken = []
@@ -288,6 +289,17 @@ class RayMachine:
     def worker_bytes(self) -> int:
         """Memory of all actors together; pages that they share count once."""
         return sum(health.private_bytes for health in self.health())
+
+    def costs(self) -> dict[str, int]:
+        """Hosts, memory as foreseen and as measured, and what a decode launch exchanges."""
+        wired, health = self._exchange, self.health()
+        name = min(wired.batches) if wired else ""
+        return {
+            "hosts": len(set(self._nodes)),
+            "actor_bytes_foreseen": max(self._sizes),
+            "actor_bytes": max(one.private_bytes for one in health),
+            **(wired.counts(name) if wired else {}),
+        }
 
     # --- failures ---------------------------------------------------------------------------
     def changes(self) -> dict[int, list[Block]]:
@@ -386,11 +398,3 @@ def _loopback() -> Iterator[None]:
             del os.environ[name]
         else:
             os.environ[name] = before[0]
-
-
-def _our_code() -> dict[str, Any]:
-    """Runtime environment that brings our packages along; a Ray job has brought them already."""
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
-        return {}
-    root = Path(__file__).resolve().parent.parent
-    return {"py_modules": [str(root / name) for name in ("chip", "topology", "cluster")]}

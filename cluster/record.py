@@ -54,6 +54,10 @@ class Recorder:
         """Peak memory of the machine's workers."""
         return self.machine.worker_bytes()
 
+    def costs(self) -> dict[str, int]:
+        """What the machine says of its workers."""
+        return self.machine.costs()
+
     def commit(self) -> None:
         """Give the recording its name."""
         assert self._partial is not None, "load comes first"

@@ -5,7 +5,7 @@ per launch.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from chip.energy import energy_table
@@ -26,6 +26,7 @@ class Host:
     load_parts_s: Mapping[str, float]
     wall_s: float
     peak_rss_bytes: int
+    costs: Mapping[str, int] = field(default_factory=dict)
 
 
 def transfer_s(spec: ChipSpec, entry: Entry) -> float:
@@ -141,6 +142,7 @@ def host_shape(host: Host, prefill: Sequence[Entry], decode: Sequence[Entry]) ->
         "wall_s": host.wall_s,
         "tokens_per_s": len(decode) / decode_s if decode_s else None,
         "peak_rss_bytes": host.peak_rss_bytes,
+        **host.costs,
     }
 
 

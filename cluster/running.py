@@ -130,7 +130,7 @@ def generate(options: Options, start: float, bars: Bars) -> dict[str, Any]:
         tokens = session.generate(prompt, count, options.sampling, eos)
         spoken = _listen(tokens, model, count, bars, quiet=options.as_json)
         wall_s, memory = time.perf_counter() - start, peak_rss_bytes() + machine.worker_bytes()
-        host = Host(machine.name, machine.actors, watch.parts, wall_s, memory)
+        host = Host(machine.name, machine.actors, watch.parts, wall_s, memory, machine.costs())
         if recorder:
             recorder.commit()
     finally:

@@ -1,4 +1,4 @@
-"""What a Ray of our own needs of its host: a folder, quiet, and nothing left behind."""
+"""What Ray needs of the host: a folder, quiet, our code, and nothing left behind."""
 
 import os
 import shutil
@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 KNOCK_TIMEOUT_S = 10.0
 FOLDERS = Path("/tmp")  # Ray keeps sockets there: their paths must be short
@@ -45,3 +46,11 @@ def undisturbed() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
     if pressed:
         raise KeyboardInterrupt
+
+
+def our_code() -> dict[str, Any]:
+    """Runtime environment that brings our packages along; a Ray job has brought them already."""
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+        return {}
+    root = Path(__file__).resolve().parent.parent
+    return {"py_modules": [str(root / name) for name in ("chip", "topology", "cluster")]}

@@ -60,6 +60,10 @@ class Clocked:
         """Peak memory of the machine's workers."""
         return self.machine.worker_bytes()
 
+    def costs(self) -> dict[str, int]:
+        """What the machine says of its workers."""
+        return self.machine.costs()
+
     def close(self) -> None:
         """Close the machine."""
         self.machine.close()

@@ -51,6 +51,16 @@ def actor_name(lowered: Loadable, group: Sequence[int]) -> str:
     return f"chip-{group[0]:03d} {places.get(group[0], 'transit')}{more}"
 
 
+def programs_of(lowered: Loadable, group: Sequence[int]) -> list[tuple[str, int, bytes]]:
+    """(launch, chip, msgpack) of every program of the chips of a group."""
+    return [
+        (name, chip, launch.programs[chip])
+        for name, launch in lowered.launches.items()
+        for chip in group
+        if chip in launch.programs
+    ]
+
+
 def chunks(
     constants: Iterable[Constant], group_of: Mapping[int, int]
 ) -> Iterator[tuple[int, list[Constant]]]:

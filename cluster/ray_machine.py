@@ -37,7 +37,15 @@ from cluster.capacity import AUTO, Host, actor_bytes, automatic_pack, check_fits
 from cluster.chip_host import ChipHost, Health, Wanted
 from cluster.errors import BadValue, MachineError, WorkerLost
 from cluster.exchange import Exchange, exchange
-from cluster.grouping import Constant, actor_name, bundled, chunks, grouped, pack_inputs
+from cluster.grouping import (
+    Constant,
+    actor_name,
+    bundled,
+    chunks,
+    grouped,
+    pack_inputs,
+    programs_of,
+)
 from cluster.loadable import Loadable
 from cluster.machine import (
     LINKING,
@@ -98,7 +106,8 @@ class RayMachine:
         bundles = bundled(lowered, self._groups)
         check_fits(lowered, [[self._sizes[n] for n in bundle] for bundle in bundles], hosts)
         self._place(bundles)
-        self._start(sum(host.cpus for host in hosts), progress)
+        self._wave = max(4, 2 * int(sum(host.cpus for host in hosts)))
+        self._start(progress)
         self._link(range(len(self._groups)), progress)
         self._store(range(len(self._groups)), counted_constants(lowered, progress))
 
@@ -111,8 +120,8 @@ class RayMachine:
         if address:
             try:
                 knock(address)
-                with undisturbed():
-                    ray.init(address, runtime_env=our_code(), **quiet)
+                with undisturbed(), our_code() as code:
+                    ray.init(address, runtime_env=code, **quiet)
             except (OSError, ValueError, RuntimeError, RayError) as error:
                 raise BadValue("--address", address, f"no Ray cluster there: {error}") from None
             return
@@ -136,9 +145,9 @@ class RayMachine:
             advice = f"others use it, or wait for hosts; {START_TIMEOUT_S:.0f} s are over"
             raise MachineError("ray", problem, advice)
 
-    def _start(self, cpus: float, progress: Progress) -> None:
+    def _start(self, progress: Progress) -> None:
         """Start the actors in waves; each answers before the next wave starts."""
-        wave, total = max(4, 2 * int(cpus)), len(self._groups)
+        wave, total = self._wave, len(self._groups)
         for first in range(0, total, wave):
             self._actors += [self._new(n) for n in range(first, min(first + wave, total))]
             waiting = [actor.health.remote() for actor in self._actors[first:]]
@@ -168,22 +177,17 @@ class RayMachine:
     def _link(self, numbers: Iterable[int], progress: Progress) -> None:
         """Link the programs of some actors, wire all launches, and hand out the batches."""
         numbers = list(numbers)
-        launches = self._lowered.launches
-        calls, asked = [], []
-        for number in numbers:
-            mine = [
-                (name, chip, launch.programs[chip])
-                for name, launch in launches.items()
-                for chip in self._groups[number]
-                if chip in launch.programs
-            ]
-            calls.append(self._actors[number].load.remote(mine))
-            asked.append(mine)
-        known: dict[str, dict[int, Facts]] = {name: {} for name in launches}
-        for done, (call, programs) in enumerate(zip(calls, asked, strict=True), start=1):
-            for (name, chip, _), facts in zip(programs, self._get(call), strict=True):
-                known[name][chip] = facts
-            progress(LINKING, done, len(calls))
+        known: dict[str, dict[int, Facts]] = {name: {} for name in self._lowered.launches}
+        busy: deque[tuple[list[tuple[str, int, bytes]], Any]] = deque()
+        for done in range(len(numbers) + self._wave):  # no more at a time than there are CPUs for
+            if done < len(numbers):
+                mine = programs_of(self._lowered, self._groups[numbers[done]])
+                busy.append((mine, self._actors[numbers[done]].load.remote(mine)))
+            if busy and done + 1 >= self._wave:
+                programs, call = busy.popleft()
+                for (name, chip, _), facts in zip(programs, self._get(call), strict=True):
+                    known[name][chip] = facts
+            progress(LINKING, min(max(done + 1 - self._wave, 0), len(numbers)), len(numbers))
         if self._exchange is None:
             self._exchange = exchange(self._lowered, known, self._group_of)
         prepare = [(self._actors[n].prepare, self._exchange.of_group(n)) for n in numbers]
@@ -268,9 +272,10 @@ class RayMachine:
 
     def _lost(self, errors: Sequence[Exception]) -> MachineError:
         gone = [error for error in errors if isinstance(error, RayActorError)]
-        text = str(gone[0] if gone else errors[0]).strip().splitlines()
+        text = str(gone[0] if gone else errors[0]).strip().splitlines() or ["lost"]
         names = f"{len(gone)} of {len(self._actors)} actors died: " if gone else ""
-        return WorkerLost("ray", names + (text[0] if text else "lost"), "look into the Ray logs")
+        why = text[0] if len(text) == 1 else f"{text[0]} ... {text[-1].strip()}"
+        return WorkerLost("ray", names + why, "look into the Ray logs")
 
     def _get(self, refs: Any) -> Any:
         """ray.get, with errors raised in actors as themselves and Ray's own as one line."""

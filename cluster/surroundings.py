@@ -48,9 +48,18 @@ def undisturbed() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-def our_code() -> dict[str, Any]:
-    """Runtime environment that brings our packages along; a Ray job has brought them already."""
+@contextmanager
+def our_code() -> Iterator[dict[str, Any]]:
+    """Runtime environment that brings our packages along; a Ray job has brought them already.
+
+    They travel side by side in one folder, as everywhere: that is how they know each other.
+    """
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
-        return {}
+        yield {}
+        return
     root = Path(__file__).resolve().parent.parent
-    return {"py_modules": [str(root / name) for name in ("chip", "topology", "cluster")]}
+    with tempfile.TemporaryDirectory(prefix="lpu-code-") as folder:
+        for name in ("chip", "topology", "cluster"):
+            ignore = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(root / name, Path(folder, name), ignore=ignore)
+        yield {"working_dir": folder}

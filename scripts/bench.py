@@ -24,8 +24,13 @@ def chaos(arguments: Sequence[str]) -> int:
     return _run("bench_chaos", arguments)
 
 
+def ray(arguments: Sequence[str]) -> int:
+    """Chips on Ray actors beside the local machine: rates, start-up, memory, floors."""
+    return _run("bench_ray", arguments)
+
+
 BENCHES: dict[str, Callable[[Sequence[str]], int]] = {
-    bench.__name__: bench for bench in (functional, chaos, network)
+    bench.__name__: bench for bench in (functional, chaos, network, ray)
 }
 
 

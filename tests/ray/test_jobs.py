@@ -1,0 +1,202 @@
+"""The two ways onto a cluster: `ray job submit`, and `ray submit` through ssh. Tokens are on."""
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.tiny import lowered
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(280)]
+ROOT = Path(__file__).resolve().parent.parent.parent
+BIN = Path(sys.executable).parent
+ARGUMENTS = [
+    "tiny",
+    "--prompt",
+    "hello",
+    "--tp",
+    "2",
+    "--pp",
+    "1",
+    "--max-new-tokens",
+    "2",
+    "--json",
+]
+SSHD = shutil.which("sshd", path="/usr/sbin:/usr/bin:/usr/local/sbin")
+# A connection to our sshd: Ray cannot tell ssh a port, nor rsync a command with spaces.
+RELAY = """#!{python}
+import os, socket, threading
+link = socket.create_connection(("127.0.0.1", {port}))
+def there():
+    for data in iter(lambda: os.read(0, 65536), b""):
+        link.sendall(data)
+threading.Thread(target=there, daemon=True).start()
+for data in iter(lambda: link.recv(65536), b""):
+    os.write(1, data)
+"""
+
+
+def free_port() -> int:
+    """A port that is free now, outside of those that Ray gives to workers."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def head_command(folder: Path, port: int, dashboard: int) -> list[str]:
+    """`ray start` of a small head on loopback that shares nothing with any other Ray here."""
+    random_ports = [f"--{name}=0" for name in ("min-worker-port", "max-worker-port")]
+    return [
+        str(BIN / "ray"), "start", "--head", f"--port={port}", "--num-cpus=2",
+        "--disable-usage-stats", f"--dashboard-port={dashboard}",
+        "--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1",
+        f"--dashboard-agent-listen-port={free_port()}", f"--ray-client-server-port={free_port()}",
+        "--object-store-memory=100000000", f"--temp-dir={folder}", *random_ports,
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def place(monkeypatch):
+    """A folder for everything, with a token in it; what runs in it at the end is killed."""
+    folder = Path(tempfile.mkdtemp(prefix="lpu-job-", dir="/tmp"))
+    (folder / "token").write_text(secrets.token_hex(32))
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(folder / "token"))
+    monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # stay on 127.0.0.1
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    yield folder
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (path / "cmdline").read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        if str(folder) in command and int(path.name) != os.getpid():
+            os.kill(int(path.name), signal.SIGKILL)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def run(*command: str, **options) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=240, **options
+    )
+
+
+def report(output: str) -> dict:
+    """The JSON object among the lines that Ray has added."""
+    return json.loads(next(line for line in output.splitlines() if line.startswith("{")))
+
+
+@pytest.fixture(scope="module")
+def expected() -> dict:
+    assert lowered(2, 1, "node")
+    return report(run(sys.executable, "-m", "cluster", "run", *ARGUMENTS).stdout)
+
+
+def wait_for(port: int, process: subprocess.Popen | None = None) -> None:
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        assert process is None or process.poll() is None
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.3)
+    raise TimeoutError(f"nothing listens on {port}")
+
+
+def test_a_submitted_job_gives_the_digest_of_the_local_run(place, expected):
+    dashboard = free_port()
+    head = subprocess.Popen(
+        [*head_command(place / "ray", free_port(), dashboard), "--block"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        wait_for(dashboard, head)
+        address = f"http://127.0.0.1:{dashboard}"
+        submit = [str(BIN / "ray"), "job", "submit", "--address", address, "--working-dir", "."]
+        command = [sys.executable, "-m", "cluster", "run", *ARGUMENTS, "--machine", "ray"]
+        done = run(*submit, "--", *command)
+        assert done.returncode == 0, done.stdout + done.stderr
+        found = report(done.stdout)
+        assert found["digest"] == expected["digest"] and found["host"]["actors"] == 2
+        stranger = os.environ | {"RAY_AUTH_TOKEN_PATH": str(place / "other")}
+        (place / "other").write_text(secrets.token_hex(32))
+        refused = run(*submit, "--", "true", env=stranger)
+        assert refused.returncode != 0 and "oken" in refused.stdout + refused.stderr
+    finally:
+        head.terminate()
+        head.wait(timeout=30)
+
+
+@pytest.mark.skipif(not SSHD, reason="no sshd here: install openssh-server")
+@pytest.mark.skipif(not shutil.which("rsync"), reason="no rsync here, which ray submit needs")
+def test_ray_submit_reaches_a_local_provider_head_through_ssh(place, expected):
+    yaml = pytest.importorskip("yaml")
+    port = free_port()
+    config = yaml.safe_load((ROOT / "scripts" / "cluster.yaml").read_text())
+    start = " ".join(head_command(place / "ray", free_port(), free_port()))
+    secret = " ".join(f"{n}={os.environ[n]}" for n in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"))
+    python = f"{secret} RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0"
+    config |= {
+        "cluster_name": place.name, "min_workers": 0, "max_workers": 0, "setup_commands": [],
+        "file_mounts": {str(place / "code"): str(ROOT)},
+        "head_start_ray_commands": [f"{python} {start}"], "worker_start_ray_commands": [],
+    }  # fmt: skip
+    config["provider"] |= {"head_ip": "127.0.0.1", "worker_ips": []}
+    relay = place / "relay"
+    relay.write_text(RELAY.format(python=sys.executable, port=port))
+    relay.chmod(0o755)
+    user = os.environ.get("USER", "root")
+    key = str(place / "key")
+    config["auth"] = {"ssh_user": user, "ssh_private_key": key, "ssh_proxy_command": str(relay)}
+    (place / "cluster.yaml").write_text(yaml.safe_dump(config))
+    sshd = start_sshd(place, port)
+    try:
+        wait_for(port, sshd)
+        submit = [
+            str(BIN / "ray"),
+            "submit",
+            "--start",
+            "--no-config-cache",
+            "--disable-usage-stats",
+        ]
+        script = [
+            str(place / "cluster.yaml"),
+            str(ROOT / "scripts" / "run_model.py"),
+            "--",
+            *ARGUMENTS,
+        ]
+        done = run(*submit, *script)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert report(done.stdout)["digest"] == expected["digest"]
+    finally:
+        sshd.terminate()
+        sshd.wait(timeout=30)
+
+
+def start_sshd(place: Path, port: int) -> subprocess.Popen:
+    """An sshd of our own on loopback, which lets in one key, and gives it this environment."""
+    for name in ("host", "key"):
+        run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(place / name))
+    shutil.copy(place / "key.pub", place / "authorized")
+    kept = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER")
+    passed = {name: os.environ[name] for name in kept}
+    passed |= {"LPU_HOME": str(place / "code"), "LPU_PYTHON": sys.executable}
+    names = " ".join(f'{name}="{value}"' for name, value in passed.items())
+    (place / "sshd.conf").write_text(
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {place / 'host'}\nStrictModes no\n"
+        f"AuthorizedKeysFile {place / 'authorized'}\nPasswordAuthentication no\nUsePAM no\n"
+        f"PidFile none\nSetEnv {names}\n"
+    )
+    Path("/run/sshd").mkdir(exist_ok=True)  # where Debian's sshd separates privileges
+    command = [str(SSHD), "-D", "-e", "-f", str(place / "sshd.conf")]
+    return subprocess.Popen(command, stderr=(place / "sshd.log").open("w"))

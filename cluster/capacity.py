@@ -9,9 +9,10 @@ from cluster.loadable import Loadable
 
 AUTO = "auto"  # as chips per actor
 # Measured on Linux with Ray 2.60, Python 3.11 (`scripts/bench.py ray` prints them):
-ACTOR_BYTES = 72 << 20  # a worker that has imported Ray, NumPy and `chip`, and holds no chip
+ACTOR_BYTES = 64 << 20  # a worker that has imported Ray, NumPy and `chip`, and holds no chip
+CHIP_BYTES = 40 << 20  # of each chip: accumulators, activations, steps
 PROGRAM_FACTOR = 60  # memory of a linked program, per byte of its msgpack
-SRAM_FACTOR = 2.0  # of a chip's used SRAM: the SRAM, and what the executor gathers from it
+SRAM_FACTOR = 6.0  # of a chip's used SRAM: the SRAM, and weights gathered from it, in float64
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,9 @@ def actor_bytes(lowered: Loadable, group: Sequence[int]) -> int:
     sram = lowered.sram_bytes_max * sum(chip not in transit for chip in group)
     launches = lowered.launches.values()
     programs = sum(len(launch.programs.get(chip, b"")) for launch in launches for chip in group)
-    return int(ACTOR_BYTES + SRAM_FACTOR * sram + PROGRAM_FACTOR * programs)
+    return int(
+        ACTOR_BYTES + CHIP_BYTES * len(group) + SRAM_FACTOR * sram + PROGRAM_FACTOR * programs
+    )
 
 
 def automatic_pack(lowered: Loadable, hosts: Sequence[Host]) -> int:

@@ -10,7 +10,7 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ from cluster.machine import (
     counted_constants,
 )
 from cluster.shelf import checked_blocks
-from cluster.surroundings import knock, new_folder, our_code, undisturbed
+from cluster.surroundings import knock, loopback, new_folder, our_code, undisturbed
 
 OBJECT_STORE_BYTES = 256 << 20
 FLIGHT_BYTES = 64 << 20  # of all unfinished calls that bring weights: a quarter of the store
@@ -385,21 +385,6 @@ def _hosts() -> list[Host]:
     return found
 
 
-@contextmanager
-def _loopback() -> Iterator[None]:
-    """Make what starts inside listen on 127.0.0.1 only.
-
-    Ray turns a loopback `_node_ip_address` into the host's outer one; the switch that keeps it on
-    loopback is the one for operating systems on which it is not meant to form clusters.
-    """
-    name, constants = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", ray._private.ray_constants
-    before = os.environ.get(name), constants.ENABLE_RAY_CLUSTER
-    os.environ[name], constants.ENABLE_RAY_CLUSTER = "0", False
-    try:
-        yield
-    finally:
-        constants.ENABLE_RAY_CLUSTER = before[1]
-        if before[0] is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before[0]
+def _loopback() -> AbstractContextManager[None]:
+    """Make what starts inside listen on 127.0.0.1 only."""
+    return loopback(ray._private.ray_constants)

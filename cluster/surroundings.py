@@ -63,3 +63,23 @@ def our_code() -> Iterator[dict[str, Any]]:
             ignore = shutil.ignore_patterns("__pycache__")
             shutil.copytree(root / name, Path(folder, name), ignore=ignore)
         yield {"working_dir": folder}
+
+
+@contextmanager
+def loopback(constants: Any) -> Iterator[None]:
+    """Make the Ray that starts inside listen on 127.0.0.1 only; `constants` are its module.
+
+    Ray turns a loopback `_node_ip_address` into the host's outer one; the switch that keeps it on
+    loopback is the one for operating systems on which it is not meant to form clusters.
+    """
+    name = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+    before = os.environ.get(name), constants.ENABLE_RAY_CLUSTER
+    os.environ[name], constants.ENABLE_RAY_CLUSTER = "0", False
+    try:
+        yield
+    finally:
+        constants.ENABLE_RAY_CLUSTER = before[1]
+        if before[0] is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before[0]

@@ -92,7 +92,8 @@ def run(*command: str, **options) -> subprocess.CompletedProcess[str]:
 
 def report(output: str) -> dict:
     """The JSON object among the lines that Ray has added."""
-    return json.loads(next(line for line in output.splitlines() if line.startswith("{")))
+    line = next(line for line in output.splitlines() if '{"model"' in line)
+    return json.loads(line[line.index('{"model"') : line.rindex("}") + 1])
 
 
 @pytest.fixture(scope="module")

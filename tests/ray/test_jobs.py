@@ -119,6 +119,7 @@ def test_a_submitted_job_gives_the_digest_of_the_local_run(place, expected):
     head = subprocess.Popen(
         [*head_command(place / "ray", free_port(), dashboard), "--block"],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,  # it ends its process group
     )  # fmt: skip
     try:
         wait_for(dashboard, head)

@@ -14,6 +14,11 @@ def functional(arguments: Sequence[str]) -> int:
     return _run("bench_functional", arguments)
 
 
+def chip(arguments: Sequence[str]) -> int:
+    """One chip's products/s and cycles/s on the shapes that peers were measured on."""
+    return _run("bench_chip", arguments)
+
+
 def network(arguments: Sequence[str]) -> int:
     """Wall time and memory of network schedules beside recorded figures."""
     return _run("bench_network", arguments)
@@ -30,7 +35,7 @@ def ray(arguments: Sequence[str]) -> int:
 
 
 BENCHES: dict[str, Callable[[Sequence[str]], int]] = {
-    bench.__name__: bench for bench in (functional, chaos, network, ray)
+    bench.__name__: bench for bench in (chip, functional, chaos, network, ray)
 }
 
 

@@ -2,9 +2,9 @@
 
     python scripts/bench.py chip [--rounds N] [--case NAME]
 
-The shapes are those that other emulators were measured on, on two cores like these: the feed-forward
-block of SmolLM2-135M on FTLPU-CMODEL, a functional TSP model, and products of 4096 x 4096 on
-SCALE-Sim v3, a systolic-array simulator that computes cycles but no values.
+The shapes are those that other emulators were measured on, on two cores like these: the
+feed-forward block of SmolLM2-135M on FTLPU-CMODEL, a functional TSP model, and products of
+4096 x 4096 on SCALE-Sim v3, a systolic-array simulator that computes cycles but no values.
 """
 
 import argparse

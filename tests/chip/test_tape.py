@@ -1,0 +1,88 @@
+"""Tapes do what the steps do, to the bit; what is known of weights does not outlive them."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from chip.kernels.matmul import Pass, matmul
+from chip.numerics import backend, set_backend
+from chip.schedule import Chain, Rows
+from chip.spec import EAST, TINY
+from chip.sram import Sram
+from chip.tape.arena import Arena
+from chip.tape.order import runs
+from tests.chip.kernel_rig import KernelRig
+
+
+@pytest.fixture(autouse=True)
+def keep_backend() -> Iterator[None]:
+    before = backend._chosen
+    yield
+    set_backend(before)
+
+
+def product(rig: KernelRig, x: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """Install w, run x through it twice, the second time with other weights."""
+    weights = rig.columns("w", EAST, w)
+    rows = rig.rows("x", (EAST, 2, 0), x, "f16")
+    out = rig.room("y", (EAST, 0, 0), len(x), "f32")
+    chain = Chain(rig.spec, "matmul")
+    (flow,) = matmul(chain, EAST, [Pass(weights, 0, 1, 40, Rows(rows, 0, (0, 1)), len(x))])
+    chain.write(flow, Rows(out))
+    rig.plan.place(chain)
+    rig.run()
+    first = rig.read(out).copy()
+    rig.put(weights, w[::-1])
+    rig.chip.begin("it")
+    rig.chip.run(0, {})
+    rig.chip.finish()
+    return np.stack([first, rig.read(out)])
+
+
+@pytest.mark.parametrize("scale", [1.0, 1000.0])
+def test_products_of_tape_and_steps_are_equal_and_follow_writes(scale: float) -> None:
+    rng = np.random.default_rng(3)
+    x = (rng.standard_normal((5, 320)) * scale).astype(np.float16)
+    w = rng.standard_normal((320, 320)).astype(np.float16)
+    x[1, 7], w[11, 9], w[0] = np.inf, np.nan, np.where(np.arange(320) % 2, 1e-7, 6e4)
+    found = {}
+    for name in ("numpy", "auto"):
+        set_backend(name)  # type: ignore[arg-type]
+        found[name] = product(KernelRig(), x, w)
+    assert found["numpy"].tobytes() == found["auto"].tobytes()
+    assert not np.array_equal(found["auto"][0], found["auto"][1])
+
+
+def test_any_write_forgets_what_is_kept_of_its_words() -> None:
+    sram, words, made = Sram(TINY), np.arange(3, 6), []
+    keep = lambda: sram.kept("key", 12, 16, words, lambda: made.append(1))  # noqa: E731
+    sram.statistics(3)[:] = 7
+    keep()
+    keep()
+    sram.write(27, np.array([6]), np.zeros((1, 320), np.uint8))
+    keep()
+    assert made == [1]
+    sram.write(27, np.array([5]), np.zeros((1, 320), np.uint8))
+    keep()
+    assert made == [1, 1]
+    assert not sram.statistics(3)[5:7, 0].any()
+    assert sram.statistics(3)[[4, 7], 0].tolist() == [7, 7]
+
+
+def test_slots_in_use_never_overlap() -> None:
+    rng, arena, used = np.random.default_rng(1), Arena(), list[tuple[int, int]]()
+    for _ in range(300):
+        if used and rng.random() < 0.5:
+            arena.give(*used.pop(int(rng.integers(len(used)))))
+        else:
+            size = int(rng.integers(1, 1000))
+            offset = arena.take(size)
+            assert all(offset + size <= a or a + b <= offset for a, b in used)
+            assert offset + size <= arena.size
+            used.append((offset, size))
+
+
+def test_independent_products_make_one_run() -> None:
+    before = {0: set(), 1: {0}, 2: {0}, 3: {1}, 4: {2, 3}}
+    assert runs([0, 1, 2, 3, 4], before, {1, 2, 4}.__contains__) == [[0], [1, 2], [3], [4]]

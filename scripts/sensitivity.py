@@ -1,0 +1,51 @@
+"""Print and plot the sensitivity of decode speed to assumed numbers: docs/sensitivity.svg."""
+
+import sys
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt  # noqa: E402
+
+from cluster.sensitivity import MODELS, Sensitivity, sensitivities  # noqa: E402
+
+
+def main(path: Path, models: tuple[str, ...] = MODELS) -> None:
+    """Write the plot to `path`, and the table in Markdown to stdout."""
+    found = [one for model in models for one in sensitivities(model)]
+    names = list(dict.fromkeys(one.what for one in found))
+    print("| assumption | " + " | ".join(f"{m}, x 0.5 | {m}, x 2" for m in models) + " |")
+    print("|---|" + "---|" * 2 * len(models))
+    for name in names:
+        cells = [
+            f"{100 * one.change:+.1f} %{' (bound)' if one.bound else ''}"
+            for model in models
+            for factor in (0.5, 2.0)
+            for one in found
+            if (one.model, one.what, one.factor) == (model, name, factor)
+        ]
+        print(f"| {name} | " + " | ".join(cells) + " |")
+    draw(found, names, models, path)
+
+
+def draw(found: list[Sensitivity], names: list[str], models: tuple[str, ...], path: Path) -> None:
+    """Bars of change in percent, a panel for each model."""
+    figure, panels = plt.subplots(1, len(models), figsize=(11, 3.6), sharey=True, squeeze=False)
+    for axes, model in zip(panels[0], models, strict=True):
+        for factor, colour in ((0.5, "tab:green"), (2.0, "tab:red")):
+            mine = {o.what: o for o in found if (o.model, o.factor) == (model, factor)}
+            widths = [100 * mine[name].change for name in names]
+            axes.barh(names, widths, color=colour, alpha=0.7, label=f"x {factor:g}")
+        base = next(o.base for o in found if o.model == model)
+        axes.set_title(f"{model}: {base:,.0f} tokens/s", fontsize=10)
+        axes.set_xlabel("change of tokens/s per user, %")
+        axes.axvline(0, color="black", lw=0.8)
+        axes.grid(axis="x", alpha=0.3)
+    panels[0][0].legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "docs/sensitivity.svg"))

@@ -20,6 +20,7 @@ COMMANDS = {
     "fetch": ("cluster.commands.fetch", "fetch_command", "Download a model into the cache."),
     "spec": ("cluster.commands.spec", "spec_command", "Print a chip: rates, fields, sources."),
     "embed": ("cluster.commands.embed", "embed_command", "Embed sentences with an encoder."),
+    "compare": ("cluster.commands.compare", "compare_command", "Compare with GPUs and TPUs."),
     "validate": (
         "cluster.commands.validate",
         "validate_command",

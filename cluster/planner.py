@@ -14,6 +14,7 @@ from cluster.model.load import load_spec
 from cluster.model.spec import ModelSpec
 from cluster.partition import CHUNKS, CONTEXT_BLOCK, Sizes, check_weights, partition
 from cluster.placement import place
+from cluster.plan_energy import plan_energy
 from cluster.planning import NODE_CHIPS, default_topology, open_graph
 from cluster.search import SHOWN, Candidate, Search
 from cluster.timing import Timed, Timing
@@ -171,7 +172,7 @@ def report(planned: Planned) -> dict[str, Any]:
         "breakdown": breakdown,
         "bottleneck": _bottleneck(breakdown, decode.cycles),
         "lower_bound_cycles": planned.lower_bound_cycles,
-        "joules_per_token": None,
+        **plan_energy(timed, latency_s, planned.candidates[0].interval_cycles / spec.clock_hz),
         "decode_cycles_by_context": {
             str(context): timed.launch("decode", context).cycles for context in _shown(timed)
         },

@@ -44,13 +44,6 @@ def sensitivities(model: str) -> Iterator[Sensitivity]:
     hop = _hop_cycles(planned.topology)
     delays = dict(GROQCHIP1.d_func_cycles)
     for factor in FACTORS:
-        for group in ("vxm", "mem", "mxm", "sxm"):
-            scaled = {
-                name: max(1, round(cycles * factor)) if name.startswith(group) else cycles
-                for name, cycles in delays.items()
-            }
-            speed = _with_delays(model, fixed, scaled)
-            yield Sensitivity(model, f"d_func of the {group.upper()}", factor, base, speed)
         speed = _with_delays(
             model, fixed, {name: max(1, round(c * factor)) for name, c in delays.items()}
         )

@@ -6,9 +6,9 @@ from pathlib import Path
 import matplotlib
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib import pyplot as plt
 
-from cluster.sensitivity import MODELS, Sensitivity, sensitivities  # noqa: E402
+from cluster.sensitivity import MODELS, Sensitivity, sensitivities
 
 
 def main(path: Path, models: tuple[str, ...] = MODELS) -> None:

@@ -22,7 +22,8 @@ PATCH = 7 * 7 * 3  # numbers that the host lays out for a pixel of the first con
 class ResNetShape:
     """Stages of (blocks, inner channels, outer channels).
 
-    The first stage keeps the size of the image, the others halve it. `pixels` is the side of the image after the stem, a quarter of the input's.
+    The first stage keeps the size of the image, the others halve it. `pixels` is the side of the
+    image after the stem, a quarter of the input's.
     """
 
     stages: tuple[tuple[int, int, int], ...]

@@ -2,12 +2,10 @@
 
 from dataclasses import dataclass
 
-from chip.energy import Activity, count, energy_table
-from chip.program import issue_cycles
+from chip.energy import energy_table
 from cluster.energy import Joules
-from cluster.lower import compose
+from cluster.plan_energy import decode_activity
 from cluster.planner import Wish, make
-from cluster.timing import Timed
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ def lpu_points(wish: Wish) -> list[LpuPoint]:
     for full in (False, True):
         users = max(1, cycles // interval) if full else 1
         seconds = max(interval, cycles // users) / spec.clock_hz if full else cycles / spec.clock_hz
-        joules = table and Joules(table, chips, table.dynamic_j(activity), seconds)
+        joules = Joules(table, chips, table.dynamic_j(activity), seconds) if table else None
         found.append(
             LpuPoint(
                 chips,
@@ -48,27 +46,8 @@ def lpu_points(wish: Wish) -> list[LpuPoint]:
                 timed.plan.context,
                 1 / (users * seconds),
                 1 / seconds,
-                joules and joules.chips_j,
-                joules and joules.system_j,
+                joules.chips_j if joules else None,
+                joules.system_j if joules else None,
             )
         )
     return found
-
-
-def decode_activity(timed: Timed) -> Activity:
-    """What the programs of a decode launch do, on all chips; equal chips are counted once."""
-    plan = timed.plan
-    parts = compose(timed.placement, timed.stages, timed.wires, 1, plan.context)
-    known: dict[tuple[tuple[int, int], ...], Activity] = {}
-    total = Activity()
-    for part in parts.values():
-        key = tuple((id(schedule), member) for schedule, member, _ in part.items)
-        if key not in known:
-            issues = (
-                (queue, cycle, instruction)
-                for queue, instructions in part.queues().items()
-                for cycle, instruction in issue_cycles(instructions)
-            )
-            known[key] = count(issues, plan.spec)
-        total += known[key]
-    return total

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 
 from cluster.compare.table import Row
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib import pyplot as plt
 
 
 def draw(rows: Sequence[Row], title: str, path: Path) -> None:
@@ -23,12 +24,12 @@ def draw(rows: Sequence[Row], title: str, path: Path) -> None:
         for kind, line in (("roofline", "-"), ("achieved", ":")):
             points = [r for r in mine if r.count == size and r.kind == kind]
             xs = [r.tokens_per_s_per_user for r in points]
-            ys = [r.joules_per_token for r in points]
+            ys = [r.joules_per_token or np.nan for r in points]
             label = f"{size} x {device}" if kind == "roofline" else None
             axes.plot(xs, ys, line, marker="o", ms=3, color=colours(number), label=label)
     emulated = [r for r in rows if r.kind == "emulated"]
     xs = [r.tokens_per_s_per_user for r in emulated]
-    axes.plot(xs, [r.joules_per_token for r in emulated], "k*-", ms=12,
+    axes.plot(xs, [r.joules_per_token or np.nan for r in emulated], "k*-", ms=12,
               label=f"{emulated[0].count} x GroqChip 1")  # fmt: skip
     for row in emulated:
         if row.joules_per_token is not None:

@@ -44,7 +44,9 @@ def verdict(rows: Sequence[Row]) -> Verdict:
     sentence = " ".join(
         (_speed(ratio, fastest["roofline"], alone), _energy(energy, frugal, speedy, best, full))
     )
-    return Verdict(ratio["roofline"], ratio["achieved"], *energy, sentence)
+    one, at_speed, at_best = energy
+    ratios = ratio["roofline"], ratio["achieved"]
+    return Verdict(*ratios, one, at_speed, at_best, sentence)
 
 
 def _fastest(rows: Sequence[Row]) -> Row:

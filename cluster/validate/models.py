@@ -8,6 +8,7 @@ from chip.schedule import Schedule
 from chip.spec import GROQCHIP1
 from cluster.encoding import EncoderPlan, lower_encoder
 from cluster.model.bert import EncoderSpec, RandomEncoder, encoder_spec
+from cluster.planner import Wish, make
 from cluster.planning import default_topology
 from cluster.validate.row import Row, at_least, missed, within
 from topology import parse
@@ -91,3 +92,14 @@ def _scaling() -> Iterator[Row]:
         where = f"{6 * chips} encoders of BERT-base, 6 a chip, sequences in a pipeline"
         found = rate / (chips * rates[1])
         yield within("V32", what, 1.0, found, 5, f"{ISCA22}, figure 18", where)
+
+
+def decoder_rows() -> Iterator[Row]:
+    """V35: the fastest plan of a 7B model."""
+    planned = make(Wish("llama-2-7b"))
+    timed = planned.timed
+    launch, spec = timed.launch("decode", timed.plan.context), timed.plan.spec
+    seconds = launch.cycles / spec.clock_hz + 2 * spec.host_latency_s
+    where = f"{timed.plan.chips} chips, {planned.topology}, fp16, context {timed.plan.context}"
+    source = "vendor, via TechPowerUp, Feb 2024; chip count unknown"
+    yield at_least("V35", "Llama-2-7B, tokens/s per user", 750, 1 / seconds, source, where)

@@ -1,0 +1,52 @@
+"""Energy of planned launches: the instructions of their schedules, counted."""
+
+from typing import Any
+
+from chip.energy import Activity, count, energy_table
+from chip.own_spec import identity
+from chip.program import Program
+from cluster.energy import Joules
+from cluster.lower import compose
+from cluster.timing import Timed
+
+
+def plan_energy(timed: Timed, seconds: float, interval_s: float) -> dict[str, Any]:
+    """Joules of a token that takes `seconds` alone, and of one every `interval_s`; null if unknown.
+
+    `joules_per_token` is of the chips of one user; the parts are those of `lpu run`.
+    """
+    table = energy_table(timed.plan.spec)
+    if table is None:
+        return {"joules_per_token": None, "energy": None}
+    chips = len(timed.launch("decode", timed.plan.context).busy_cycles)
+    dynamic = table.dynamic_j(decode_activity(timed))
+    one, full = (Joules(table, chips, dynamic, s) for s in (seconds, interval_s))
+    return {
+        "joules_per_token": one.chips_j,
+        "energy": {
+            "dynamic_j": dynamic,
+            "idle_j": one.idle_j,
+            "system_j": one.system_j,
+            "full_pipeline": {
+                "interval_s": interval_s,
+                "joules_per_token": full.chips_j,
+                "system_j": full.system_j,
+            },
+        },
+    }
+
+
+def decode_activity(timed: Timed) -> Activity:
+    """What the programs of a decode launch do, on all chips; equal chips are counted once."""
+    plan = timed.plan
+    where = (timed.placement, timed.stages, timed.wires, timed.clocks)
+    parts = compose(*where, 1, plan.context).parts
+    known: dict[tuple[tuple[int, int], ...], Activity] = {}
+    total = Activity()
+    for part in parts.values():
+        key = tuple((id(schedule), member) for schedule, member, _ in part.items)
+        if key not in known:
+            program = Program(0, identity(plan.spec), 0, part.queues())
+            known[key] = count(program.instructions(), plan.spec)
+        total += known[key]
+    return total

@@ -54,21 +54,25 @@ def walks(graph: nx.Graph, tp: int) -> Iterator[list[int]]:
 
 
 def _by_nodes(nodes: dict[tuple[int, int], list[int]], tp: int) -> list[int]:
-    """Groups inside nodes; else of neighbouring nodes of a rack; else of nodes as they come."""
+    """Groups inside nodes, or of neighbouring nodes of a rack; then groups of what is left over."""
     size = min(map(len, nodes.values()))
     if tp <= size:
         whole = size // tp * tp
-        return [chip for node in nodes.values() for chip in node[:whole]]
+        first = [chip for node in nodes.values() for chip in node[:whole]]
+        return first + [chip for node in nodes.values() for chip in node[whole:]]
     each = -(-tp // size)  # nodes of a group
     racks: dict[int, list[list[int]]] = {}
     for (number, _), chips in nodes.items():
         racks.setdefault(number, []).append(chips)
-    if each > max(map(len, racks.values())):
-        racks = {0: list(nodes.values())}
     found: list[int] = []
+    left: list[list[int]] = []
     for rack in racks.values():
-        for start in range(0, len(rack) - each + 1, each):
+        end = len(rack) // each * each
+        left += rack[end:]
+        for start in range(0, end, each):
             found += [chip for node in rack[start : start + each] for chip in node][:tp]
+    for start in range(0, len(left) - each + 1, each):
+        found += [chip for node in left[start : start + each] for chip in node][:tp]
     return found
 
 

@@ -23,12 +23,14 @@ class Wires:
         self.graph, self.ports = graph, ports(graph)
         self._hops: dict[tuple[int, int], tuple[int, int, int, int, int, int]] = {}
         self.groups: dict[tuple[int, ...], Group] = {}
+        self.kinds: list[Group] = []  # one of each kind, wherever it is
 
     def hops(self, chips: tuple[int, ...]) -> list[tuple[int, int, int, int, int, int]]:
         """(chip, port, next chip, its port, latency, interval) along a path of chips."""
-        return [self._hop(a, b) for a, b in pairwise(chips)]
+        return [self.hop(a, b) for a, b in pairwise(chips)]
 
-    def _hop(self, a: int, b: int) -> tuple[int, int, int, int, int, int]:
+    def hop(self, a: int, b: int) -> tuple[int, int, int, int, int, int]:
+        """(chip, port, next chip, its port, latency, interval) of a link."""
         if (a, b) not in self._hops:
             link = self.graph.edges[a, b]["link"]
             pair = (self.ports[a][b][0], self.ports[b][a][0])
@@ -87,8 +89,32 @@ class Group:
 def group_of(wires: Wires, group: tuple[int, ...]) -> Group:
     """Routes between all ranks of a group."""
     if group not in wires.groups:
-        wires.groups[group] = _group(wires, group)
+        found = (_moved(wires, known, group) for known in wires.kinds)
+        fresh = next((one for one in found if one), None) or _group(wires, group)
+        if all(fresh.routes is not known.routes for known in wires.kinds):
+            wires.kinds.append(fresh)
+        wires.groups[group] = fresh
     return wires.groups[group]
+
+
+def _moved(wires: Wires, known: Group, group: tuple[int, ...]) -> Group | None:
+    """The routes of a group elsewhere, if its chips are cabled alike; None if they are not.
+
+    Of equally short routes each group could take others; groups that take the same ones share
+    their schedules.
+    """
+    by = group[0] - known.members[0]
+    members = tuple(chip + by for chip in known.members)
+    if members[: len(group)] != group or len(known.routes) != len(group) * (len(group) - 1):
+        return None
+    graph = wires.graph
+    for hop in {hop for route in known.routes.values() for hop in route}:
+        a, b = members[hop.member], members[hop.to_member]
+        if not graph.has_edge(a, b) or wires.hop(a, b)[1::2] != (hop.port, hop.to_port, hop[5]):
+            return None
+        if wires.hop(a, b)[4] != hop.latency_cycles:
+            return None
+    return Group(members, known.routes)
 
 
 def _group(wires: Wires, group: tuple[int, ...]) -> Group:

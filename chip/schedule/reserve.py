@@ -85,6 +85,7 @@ class Schedule:
     since_cycles: int = 0  # at its end, since the last of them
 
     def __post_init__(self) -> None:
+        self._facts: dict[int, tuple[int, int]] | None = None
         self._busy: dict[Key, Busy] = defaultdict(Busy)
         self._touched: dict[tuple[int, str], _Touched] = {}
         self._names: dict[int, int] = defaultdict(int)
@@ -188,6 +189,7 @@ class Schedule:
         return touched
 
     def _emit(self, chain: Chain, start: int, chosen: list[int]) -> None:
+        self._facts = None
         base = {member: self._names[member] for member in {p.member for p in chain.pieces}}
         end = 0
         for piece in chain.pieces:
@@ -222,6 +224,7 @@ class Schedule:
         `moved(slice, address)` says where its memory accesses go, `members` who does what its
         members do.
         """
+        self._facts = None
         for member, queues in part.placed.items():
             after = offset + part.member_end_cycles[member]
             member = members[member] if members else member
@@ -242,11 +245,23 @@ class Schedule:
 
     def first_cycle(self, member: int) -> int:
         """Cycle of a member's first instruction."""
-        return min(cycle for placed in self.placed[member].values() for cycle, _ in placed)
+        return self._known()[member][0]
 
     def instructions(self, member: int) -> int:
         """Instructions of a member, without the NOPs between them."""
-        return sum(len(placed) for placed in self.placed[member].values())
+        return self._known()[member][1]
+
+    def _known(self) -> dict[int, tuple[int, int]]:
+        """(first cycle, instructions) of each member, until something is added."""
+        if self._facts is None:
+            self._facts = {
+                member: (
+                    min(cycle for placed in queues.values() for cycle, _ in placed),
+                    sum(map(len, queues.values())),
+                )
+                for member, queues in self.placed.items()
+            }
+        return self._facts
 
     def content(self, member: int) -> tuple[object, ...]:
         """All a member does: equal for members, of this or other schedules, that do the same."""

@@ -108,7 +108,7 @@ def _moved(wires: Wires, known: Group, group: tuple[int, ...]) -> Group | None:
     if members[: len(group)] != group or len(known.routes) != len(group) * (len(group) - 1):
         return None
     graph = wires.graph
-    for hop in {hop for route in known.routes.values() for hop in route}:
+    for hop in {hop for hops in known.routes.values() for hop in hops}:
         a, b = members[hop.member], members[hop.to_member]
         if not graph.has_edge(a, b) or wires.hop(a, b)[1::2] != (hop.port, hop.to_port, hop[5]):
             return None

@@ -149,23 +149,23 @@ class Chip:
             raise ChipError(f"chip {self.number}: no launch has begun")
         state = self._state
         state.received, state.sent = packets, {}
-        if self._player is not None:
-            self._player.run(self._running, segment, state)
-        else:
-            self._run_steps(segment, state)
+        with np.errstate(all="ignore"):  # infinities and NaNs are values like others
+            if self._player is not None:
+                self._player.run(self._running, segment, state)
+            else:
+                self._run_steps(segment, state)
         self._packets += [(issue, sent.tobytes()) for issue, sent in state.sent.items()]
         return state.sent
 
     def _run_steps(self, segment: int, state: State) -> None:
         assert self._running is not None
-        with np.errstate(all="ignore"):
-            for block in self._running.segments[segment]:
-                state.values = self._values.setdefault(block.first, [None] * block.values)
-                state.first, state.shift = block.first, block.shift
-                for step in block.steps:
-                    step(state)
-                if segment == len(self._running.segments) - 1:
-                    del self._values[block.first]  # nobody comes back to this stretch
+        for block in self._running.segments[segment]:
+            state.values = self._values.setdefault(block.first, [None] * block.values)
+            state.first, state.shift = block.first, block.shift
+            for step in block.steps:
+                step(state)
+            if segment == len(self._running.segments) - 1:
+                del self._values[block.first]  # nobody comes back to this stretch
 
     def finish(self) -> Launch:
         """End the launch: its cycles, and SHA-256 over packets, written SRAM and cycles.

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from chip.isa.op import op
-from chip.numerics import Weights8, Weights16, WeightsF8
+from chip.numerics import Weights8, Weights16, WeightsF8, canonical
 
 SET, ADD = 0, 1
 PLANES = 2  # of a side
@@ -71,6 +71,6 @@ def acc(accumulators: Vectors, mode: int, slots: npt.NDArray[np.int64], a: Vecto
     new value is emitted on `out`, if that is a stream.
     """
     if mode == ADD:
-        a = accumulators[slots] + a
+        a = canonical(accumulators[slots] + a)
     accumulators[slots] = a
     return a

@@ -29,19 +29,19 @@ Z1, Z2 = "unary z = op(x)", "binary z = op(x,y)"
 @op("vxm.add", "vxm", BINARY, Z2, timing="vxm.alu")
 def add(a: Vectors, b: Vectors) -> Vectors:
     """a + b; integers wrap."""
-    return np.add(a, b)
+    return numerics.canonical(np.add(a, b))
 
 
 @op("vxm.sub", "vxm", BINARY, Z2, timing="vxm.alu")
 def sub(a: Vectors, b: Vectors) -> Vectors:
     """a - b; integers wrap."""
-    return np.subtract(a, b)
+    return numerics.canonical(np.subtract(a, b))
 
 
 @op("vxm.mul", "vxm", BINARY, Z2, timing="vxm.alu")
 def mul(a: Vectors, b: Vectors) -> Vectors:
     """a * b; integers wrap: the low bits of the product."""
-    return np.multiply(a, b)
+    return numerics.canonical(np.multiply(a, b))
 
 
 @op("vxm.add_sat", "vxm", BINARY_INT, Z2, timing="vxm.alu")
@@ -64,14 +64,14 @@ def mul_sat(a: Vectors, b: Vectors) -> Vectors:
 
 @op("vxm.max", "vxm", BINARY, Z2, timing="vxm.alu")
 def maximum(a: Vectors, b: Vectors) -> Vectors:
-    """The larger of a and b; NaN if either is."""
-    return np.maximum(a, b)
+    """The larger of a and b; NaN if either is, and +0 is above -0."""
+    return numerics.maximum(a, b)
 
 
 @op("vxm.min", "vxm", BINARY, Z2, timing="vxm.alu")
 def minimum(a: Vectors, b: Vectors) -> Vectors:
-    """The smaller of a and b; NaN if either is."""
-    return np.minimum(a, b)
+    """The smaller of a and b; NaN if either is, and -0 is below +0."""
+    return numerics.minimum(a, b)
 
 
 @op("vxm.copy", "vxm", UNARY, Z1, timing="vxm.alu")

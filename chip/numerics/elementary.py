@@ -3,6 +3,8 @@
 Only IEEE basic operations and operations on bits are used, each written as one NumPy call.
 """
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -100,10 +102,12 @@ def to_fp16(x: Float32) -> Float16:
     return out
 
 
-def canonical(x: Float32) -> Float32:
-    """Return `x` with every NaN as 0x7fc00000, in place: hosts differ in sign and payload."""
+def canonical(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return `x` with every NaN as 0x7fc00000 or 0x7e00, in place; integers as they are.
+
+    Hosts differ in the sign and payload of a NaN.
+    """
     out = np.asarray(x)
-    unordered = np.isnan(out)
-    if unordered.any():
-        out[unordered] = NAN
+    if out.dtype.kind == "f" and (unordered := np.isnan(out)).any():
+        out[unordered] = NAN if out.dtype == np.float32 else NAN16
     return out

@@ -1,7 +1,8 @@
 """VXM functions on fp32, of any shape, with equal bits on every host and backend.
 
 Built from IEEE basic operations (+, -, *, /, sqrt) in float64 and operations on bits; the float64
-result is rounded once to fp32. NaN results are canonical, 0x7fc00000.
+result is rounded once to fp32. NaN results are canonical, 0x7fc00000 or 0x7e00: what a processor
+makes of NaNs, and which of two zeros it calls the larger, differs from one to the next.
 """
 
 from typing import Any
@@ -11,9 +12,42 @@ import numpy.typing as npt
 
 from chip.numerics.backend import default_backend
 from chip.numerics.elementary import canonical
-from chip.numerics.exact import NAN, NAN16, Float32
+from chip.numerics.exact import Float32
 
-__all__ = ["canonical", "divide", "exp", "reciprocal", "rsqrt", "square_root", "tanh"]
+__all__ = [
+    "canonical",
+    "divide",
+    "exp",
+    "maximum",
+    "minimum",
+    "reciprocal",
+    "rsqrt",
+    "square_root",
+    "tanh",
+]
+
+Numbers = npt.NDArray[Any]
+BITS = {2: np.uint16, 4: np.uint32}
+
+
+def maximum(a: Numbers, b: Numbers) -> Numbers:
+    """Return the larger of a and b, of one type; NaN if either is, and +0 is above -0."""
+    return _extreme(np.maximum, np.bitwise_and, a, b)
+
+
+def minimum(a: Numbers, b: Numbers) -> Numbers:
+    """Return the smaller of a and b, of one type; NaN if either is, and -0 is below +0."""
+    return _extreme(np.minimum, np.bitwise_or, a, b)
+
+
+def _extreme(choose: Any, sign: Any, a: Numbers, b: Numbers) -> Numbers:
+    """Equal floats have equal bits but for the sign of zero, which `sign` picks."""
+    chosen = choose(a, b)
+    if chosen.dtype.kind != "f":
+        return np.asarray(chosen)
+    bits = BITS[chosen.dtype.itemsize]
+    same = sign(np.asarray(a).view(bits), np.asarray(b).view(bits))
+    return canonical(np.where(a == b, same.view(chosen.dtype), chosen))
 
 
 def exp(x: Float32) -> Float32:
@@ -48,6 +82,4 @@ def square_root(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
     fp16 by way of fp32 is rounded once in effect: 24 digits are two more than twice 11.
     """
     with np.errstate(invalid="ignore"):
-        out = np.sqrt(x)
-    nan = NAN if x.dtype == np.float32 else NAN16
-    return np.where(np.isnan(out), nan, out)
+        return canonical(np.sqrt(x))

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from chip.isa import NUMPY_TYPES
 from chip.kernels.matmul import Pass, matmul
 from chip.numerics import backend, set_backend
-from chip.schedule import Chain, Rows
-from chip.spec import EAST, TINY
+from chip.schedule import Chain, Rows, run
+from chip.spec import EAST, TINY, WEST
 from chip.sram import Sram
 from chip.tape.arena import Arena
 from chip.tape.order import runs
@@ -86,3 +87,43 @@ def test_slots_in_use_never_overlap() -> None:
 def test_independent_products_make_one_run() -> None:
     before = {0: set(), 1: {0}, 2: {0}, 3: {1}, 4: {2, 3}}
     assert runs([0, 1, 2, 3, 4], before, {1, 2, 4}.__contains__) == [[0], [1, 2], [3], [4]]
+
+
+ODD = [0.0, -0.0, np.inf, -np.inf, 1.5, -6e4, 1e-7]
+NAN_BITS = {"f16": (0x7E01, 0xFE00, 0x7C01), "f32": (0x7FC00001, 0xFFC00000, 0x7F800001)}
+
+
+def odd_pairs(dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    """Rows [10, 10] in which every odd number, and NaNs of every kind, meet each other."""
+    bits = np.uint16 if dtype == "f16" else np.uint32
+    nans = np.array(NAN_BITS[dtype], bits).view(NUMPY_TYPES[dtype])
+    values = np.concatenate([np.array(ODD, NUMPY_TYPES[dtype]), nans])
+    a, b = np.meshgrid(values, values)
+    return a, b
+
+
+@pytest.mark.parametrize("dtype", ["f16", "f32"])
+@pytest.mark.parametrize("op", ["add", "sub", "mul", "max", "min"])
+def test_nans_and_zeros_have_the_same_bits_in_both_and_on_any_host(op: str, dtype: str) -> None:
+    found = {}
+    for name in ("numpy", "auto"):
+        set_backend(name)  # type: ignore[arg-type]
+        rig = KernelRig()
+        a, b = odd_pairs(dtype)
+        x = rig.rows("x", (EAST, 0, 0), a, dtype)
+        y = rig.rows("y", (WEST, 1, 0), b, dtype)
+        out = rig.room("out", (EAST, 1, 0), len(a), dtype)
+        chain = Chain(rig.spec, op)
+        chain.write(chain.vxm(op, Rows(x), Rows(y), loops=run(len(a))), Rows(out))
+        rig.plan.place(chain)
+        rig.run()
+        found[name] = rig.read(out)
+    got = found["auto"][:, : a.shape[1]]
+    assert found["numpy"].tobytes() == found["auto"].tobytes()
+    unordered = got[np.isnan(got)]
+    assert len(unordered) and set(unordered.tobytes()[:: unordered.itemsize]) <= {0x00}
+    assert not np.signbit(unordered).any()
+    if op in ("max", "min"):
+        zeros = (a == 0) & (b == 0)
+        negative = np.signbit(a) & np.signbit(b) if op == "max" else np.signbit(a) | np.signbit(b)
+        assert np.array_equal(np.signbit(got[zeros]), negative[zeros])

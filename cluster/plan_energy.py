@@ -1,12 +1,15 @@
 """Energy of planned launches: the instructions of their schedules, counted."""
 
+from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 from chip.energy import Activity, count, energy_table
-from chip.own_spec import identity
-from chip.program import Program
+from chip.program import Instruction
+from chip.schedule import Outline, Schedule
 from cluster.energy import Joules
 from cluster.lower import compose
+from cluster.parts import Parts
 from cluster.timing import Timed
 
 
@@ -37,16 +40,38 @@ def plan_energy(timed: Timed, seconds: float, interval_s: float) -> dict[str, An
 
 
 def decode_activity(timed: Timed) -> Activity:
-    """What the programs of a decode launch do, on all chips; equal chips are counted once."""
+    """What the programs of a decode launch do, on all chips; equal schedules are counted once."""
     plan = timed.plan
     where = (timed.placement, timed.stages, timed.wires, timed.clocks)
-    parts = compose(*where, 1, plan.context).parts
-    known: dict[tuple[tuple[int, int], ...], Activity] = {}
-    total = Activity()
-    for part in parts.values():
-        key = tuple((id(schedule), member) for schedule, member, _ in part.items)
-        if key not in known:
-            program = Program(0, identity(plan.spec), 0, part.queues())
-            known[key] = count(program.instructions(), plan.spec)
-        total += known[key]
+    known: dict[tuple[int, int], Activity] = {}
+    often: Counter[tuple[int, int]] = Counter()
+    deskews = 0
+    for part in compose(*where, 1, plan.context, outline=True).parts.values():
+        queues: set[str] = set()
+        for schedule, member in _made_of(part):
+            key = (id(schedule), member)
+            if key not in known:
+                known[key] = count(_items(schedule, member), plan.spec)
+            often[key] += 1
+            queues.update(schedule.placed[member])
+        deskews += len(queues) * len(part.deskews)
+    stall = Instruction("icu.runtime_deskew", (1,))
+    total = count([("icu", 0, stall)], plan.spec).times(deskews)
+    for key, times in often.items():
+        total += known[key].times(times)
     return total
+
+
+def _made_of(part: Parts) -> Iterator[tuple[Schedule, int]]:
+    """The schedules a chip has a part in, and who it is in them, as often as it does."""
+    for plan, member, _ in part.items:
+        if isinstance(plan, Outline):
+            yield from plan.made_of[member]
+        else:
+            yield plan, member
+
+
+def _items(schedule: Schedule, member: int) -> Iterator[tuple[str, int, Instruction]]:
+    for queue, placed in schedule.placed[member].items():
+        for cycle, instruction in placed:
+            yield queue, cycle, instruction

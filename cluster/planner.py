@@ -158,7 +158,7 @@ def report(planned: Planned) -> dict[str, Any]:
     return {
         "model": wish.model,
         "objective": wish.objective,
-        "notes": list(planned.notes),
+        "notes": list(planned.notes) + _prefill_note(timed),
         "plan": _shape(planned),
         "clock_hz": spec.clock_hz,
         "cycles_per_token": decode.cycles,
@@ -178,6 +178,12 @@ def report(planned: Planned) -> dict[str, Any]:
         },
         "alternatives": [_alternative(planned, c) for c in planned.candidates[1 : SHOWN + 1]],
     }
+
+
+def _prefill_note(timed: Timed) -> list[str]:
+    if not timed.no_prefill:
+        return []
+    return [f"prompts go token by token: a chunk would take {timed.no_prefill}"]
 
 
 def _launch_s(spec: ChipSpec, launch: Timing) -> float:

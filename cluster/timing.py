@@ -10,6 +10,7 @@ from functools import cached_property
 
 import networkx as nx
 
+from chip.errors import ProgramError
 from chip.isa import WIDTHS
 from chip.kernels.decoder import Stage
 from chip.kernels.step import Step
@@ -98,11 +99,22 @@ class Timed:
 
     def prefill(self, prompt: int) -> list[Timing]:
         """The launches that take in a prompt: chunks, and a decode launch for its last token."""
+        if self.no_prefill:
+            return [self.launch("decode", self._bucket(end + 1)) for end in range(prompt)]
         found = []
         for start in range(0, prompt - 1, self.plan.chunk):
             end = min(start + self.plan.chunk, prompt - 1)
             found.append(self.launch("prefill", self._bucket(end)))
         return [*found, self.launch("decode", self._bucket(prompt))]
+
+    @cached_property
+    def no_prefill(self) -> str:
+        """Why chunks of a prompt cannot be scheduled; "" if they can."""
+        try:
+            self.launch("prefill", CONTEXT_BLOCK)
+        except ProgramError as error:
+            return str(error)
+        return ""
 
     @staticmethod
     def _bucket(tokens: int) -> int:
@@ -111,7 +123,8 @@ class Timed:
     def program_bytes(self) -> Mapping[int, int]:
         """Program bytes of each chip, for all launches; raises DoesNotFit where they do not fit."""
         last = self.plan.context
-        longest = [self.launch(kind, last).instructions for kind in ("decode", "prefill")]
+        kinds = ("decode",) if self.no_prefill else ("decode", "prefill")
+        longest = [self.launch(kind, last).instructions for kind in kinds]
         counts = longest * len(self.contexts())  # no launch is longer than those of the last bucket
         check_programs(self.plan, self.placement, counts)
         size = self.plan.spec.instruction_bytes

@@ -1,6 +1,6 @@
 """Functional benchmark: decode speed of emulated chips beside a plain NumPy float32 forward pass.
 
-    python scripts/bench.py functional [--model smollm2] [--threads N] [--rounds N] [--out FILE]
+    python scripts/bench.py functional [--weights fp16|int8] [--threads N] [--rounds N] [--out FILE]
 
 Both run in this process on the same number of threads, in turns: a round is a few tokens of the
 one, then the same tokens of the other, so that both meet the same state of the host. The ratio is
@@ -38,6 +38,7 @@ def options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=8, help="of a round")
     parser.add_argument("--tp", type=int)
     parser.add_argument("--pp", type=int)
+    parser.add_argument("--weights", choices=["fp16", "int8"], default="fp16")
     parser.add_argument("--out", type=Path, help="append the result to this file as a JSON line")
     return parser.parse_args(arguments)
 
@@ -56,7 +57,7 @@ class Contest:
 
         start = time.perf_counter()
         model = load_model(given.model)
-        choice = choose(model.spec, Request(tp=given.tp, pp=given.pp))
+        choice = choose(model.spec, Request(tp=given.tp, pp=given.pp, weights=given.weights))
         placement = place(choice.plan, choice.graph, choice.topology)
         lowered = lower(choice.plan, placement, choice.graph, model.weights)
         machine = LocalMachine()
@@ -94,6 +95,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     return {
         "bench": "functional",
         "model": contest.model.spec.name,
+        "weights": given.weights,
         "plan": {"tp": plan.tp, "pp": plan.pp, "topology": contest.choice.topology},
         "threads": given.threads,
         "tokens_per_round": given.tokens,
@@ -137,12 +139,12 @@ def show(found: dict[str, Any]) -> None:
         rates = found[key]
         spread = f"{len(rates)} rounds, {min(rates):.2f} to {max(rates):.2f}"
         print(f"{label}  {median(rates):8.2f} tokens/s, median of {spread}")
-    plan = f"{found['plan']['pp']} stages x tp {found['plan']['tp']}"
+    plan = f"{found['weights']}, {found['plan']['pp']} stages x tp {found['plan']['tp']}"
     print(f"ratio          {found['ratio']:8.3f}  on {found['threads']} threads")
     print(
-        f"{found['model']}, {plan}, loaded in {found['load_s']:.1f} s; same top token in ", end=""
+        f"{found['model']} {plan}, loaded in {found['load_s']:.1f} s; "
+        f"same top token in {found['same_top_token']:.1%} of the steps"
     )
-    print(f"{found['same_top_token']:.1%} of the steps")
 
 
 def run(arguments: Sequence[str]) -> int:

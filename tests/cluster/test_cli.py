@@ -207,7 +207,7 @@ BAD = {
         "prompt of 2 tokens plus 320 new tokens does not fit the context of 320",
     ),
     "spec": (["tiny", "--prompt", "x", "--spec", "groq"], "did you mean 'groqchip1'"),
-    "weights": (["tiny", "--prompt", "x", "--weights", "int8"], "only fp16"),
+    "weights": (["tiny", "--prompt", "x", "--weights", "int4"], "'fp16', 'int8'"),
     "machine": (["tiny", "--prompt", "x", "--machine", "moon"], "'local', 'ray'"),
     "packing": (["tiny", "--prompt", "x", "--chips-per-actor", "2"], "needs --machine ray"),
     "address": (["tiny", "--prompt", "x", "--address", "auto"], "needs --machine ray"),

@@ -13,6 +13,7 @@ def tiny() -> Reference:
     return Reference(tiny_weights(), context=32)
 
 
+@pytest.mark.timeout(600)
 def test_smollm2_gives_the_tokens_of_the_independent_implementation(
     smollm2_reference, smollm2_tokenizer, greedy_cases
 ):

@@ -26,8 +26,8 @@ class Host:
 
 def actor_bytes(lowered: Loadable, group: Sequence[int]) -> int:
     """Memory of an actor with the chips of `group`, about."""
-    transit = set(lowered.transit_chips)
-    sram = lowered.sram_bytes_max * sum(chip not in transit for chip in group)
+    held = [n for n, ranks in enumerate(lowered.placement) for chip in ranks if chip in group]
+    sram = sum(lowered.sram_bytes(stage) for stage in held)
     launches = lowered.launches.values()
     programs = sum(len(launch.programs.get(chip, b"")) for launch in launches for chip in group)
     return int(

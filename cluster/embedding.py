@@ -143,6 +143,6 @@ def _report(
             "layers": list(plan.layers),
             "topology": topology,
             "spec": plan.spec.name,
-            "sram_bytes_max": encoding.sram_bytes_max,
+            "sram_bytes_max": max(map(encoding.sram_bytes, range(len(encoding.stages)))),
         },
     }

@@ -82,9 +82,9 @@ class Encoding:
         used = {chip for launch in self.launches.values() for chip in launch.programs}
         return tuple(sorted(used - set(self.chips)))
 
-    @property
-    def sram_bytes_max(self) -> int:
-        return max(stage.memory.used_bytes for stage in self.stages)
+    def sram_bytes(self, stage: int) -> int:
+        """Bytes of SRAM that the chip of a stage uses."""
+        return self.stages[stage].memory.used_bytes
 
     def constants(
         self, wanted: Container[int] | None = None

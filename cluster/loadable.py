@@ -42,9 +42,8 @@ class Loadable(Protocol):
     def chips(self) -> tuple[int, ...]:
         """Return the chips that hold a part of the model."""
 
-    @property
-    def sram_bytes_max(self) -> int:
-        """Return the bytes of SRAM that the fullest chip uses."""
+    def sram_bytes(self, stage: int) -> int:
+        """Return the bytes of SRAM that each chip of a stage uses."""
 
     @property
     def transit_chips(self) -> tuple[int, ...]:

@@ -70,9 +70,9 @@ class Lowered:
         used = {chip for launch in self.launches.values() for chip in launch.programs}
         return tuple(sorted(used - set(self.chips)))
 
-    @property
-    def sram_bytes_max(self) -> int:
-        return self.plan.sram_bytes_max
+    def sram_bytes(self, stage: int) -> int:
+        """Bytes of SRAM that each chip of a stage uses."""
+        return self.plan.stages[stage].sram_bytes
 
     def constants(
         self, wanted: Container[int] | None = None

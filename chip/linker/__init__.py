@@ -119,7 +119,7 @@ def _finish(
 ) -> Linked:
     segments = _segments(issues, parts)
     count = 1 + max((max(levels, default=0) for levels in segments), default=0)
-    ends = [0] * count
+    ends = [program.start_cycle] * count  # an empty segment is over when the launch begins
     blocks: list[list[Block]] = [[] for _ in range(count)]
     for part, levels in zip(parts, segments, strict=True):
         template, start = part.template, program.start_cycle + part.cycle

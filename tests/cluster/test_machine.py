@@ -8,15 +8,22 @@ from dataclasses import replace
 
 import pytest
 
+from chip.board import facts
 from chip.errors import ChipError, ProgramError
 from chip.group import Batch, batches
+from chip.linker.reuse import Linker
 from chip.numerics import backend
+from chip.spec import GROQCHIP1
 from chip.wire import pack_value
 from cluster.chip_host import ChipHost, Wanted
 from cluster.exchange import exchange
 from cluster.grouping import actor_name, grouped, pack_inputs
 from cluster.lines import MESSAGE_BYTES, Need, needs, unpack_packets
+from cluster.lower import lower
 from cluster.machine import Inputs, LocalMachine, Result, ScheduleMismatch
+from cluster.model.synthetic import TINY, tiny_weights
+from cluster.partition import partition
+from cluster.placement import place
 from tests.cluster.tiny import (
     local_outcome,
     lowered,
@@ -24,6 +31,7 @@ from tests.cluster.tiny import (
     outcome,
     reference_tokens,
 )
+from topology import parse
 
 PLANS = [(1, 1, "node"), (2, 1, "node"), (1, 2, "ring:4"), (2, 2, "ring:4"), (4, 2, "torus:3x3")]
 THROUGH = (2, 1, "ring:6", ((0, 3),))  # chips 0 and 3 talk through others
@@ -177,3 +185,16 @@ def test_one_group_needs_one_batch_and_a_group_a_chip_sends_in_bundles():
     cut = batches(wiring, {chip: chip for chip in range(4)})
     assert {call for batch in cut for call in batch.calls} == set(wiring.calls)
     assert all(source < batch.index for batch in cut for source, _ in batch.inbox)
+
+
+def test_programs_link_alike_alone_and_beside_equal_ones():
+    """A chip has an actor of its own or shares a process: the digest must not tell."""
+    weights = tiny_weights(replace(TINY, name="deep", layers=4))
+    graph, plan = parse("ring:4"), partition(weights.spec, GROQCHIP1, 1, 4)
+    deep = lower(plan, place(plan, graph, "ring:4"), graph, weights)
+    together = Linker()
+    for launch in deep.launches.values():
+        for data in launch.programs.values():
+            alone, beside = Linker()(data), together(data)
+            assert alone.segment_end_cycles == beside.segment_end_cycles
+            assert (facts(alone), alone.written) == (facts(beside), beside.written)

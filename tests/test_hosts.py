@@ -1,0 +1,46 @@
+"""The bits of a run of the real model do not depend on the host's BLAS kernels or threads."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+RUN = """
+import sys
+from dataclasses import replace
+from chip.numerics import set_backend
+from chip.spec import GROQCHIP1
+from cluster.lower import lower
+from cluster.machine import LocalMachine
+from cluster.model.load import load_model
+from cluster.partition import smallest
+from cluster.placement import place
+from cluster.session import Session
+from topology import parse
+set_backend(sys.argv[1])
+weights = load_model("smollm2").weights
+plan, graph = smallest(weights.spec, GROQCHIP1, 320), parse("node")
+lowered, machine = lower(plan, place(plan, graph, "node"), graph, weights), LocalMachine()
+machine.load(lowered, lambda *_: None)
+session = Session(lowered, machine)
+token = int(session.prefill([504, 3575]).argmax())
+print(token, session.digest.hexdigest())
+"""
+HOSTS = [("numpy", "Haswell", "1"), ("numpy", "SkylakeX", "2"), ("compiled", "Haswell", "2")]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_digest_of_smollm2_is_that_of_any_host(smollm2_path):
+    seen = set()
+    for backend, core, threads in HOSTS:
+        names = ("OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+        environment = os.environ | dict.fromkeys(names, threads) | {"OPENBLAS_CORETYPE": core}
+        run = subprocess.run(
+            [sys.executable, "-c", RUN, backend],
+            env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert run.returncode == 0, run.stderr
+        seen.add(run.stdout)
+    assert len(seen) == 1, seen

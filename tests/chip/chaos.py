@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass, field
 from random import Random
+from typing import Any
 
 from chip.isa import ALU_BASE, DTYPES, FORMATS, IMMEDIATE, NO_STREAM, OPS, SUMS, WIDTHS, Op, lookup
-from chip.program import Program, word_columns
+from chip.program import Instruction, Program, word_columns
 from chip.spec import EAST, TINY
 from tests.chip.programs import At, at, program
 
@@ -37,27 +38,56 @@ class Chaos:
     placed: list[At] = field(default_factory=list)
     passing: list[Passing] = field(default_factory=list)
     taken: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
+    stalls: list[tuple[int, int]] = field(default_factory=list)  # Runtime deskews: (cycle, stall)
 
     def __post_init__(self) -> None:
         self.random = Random(self.seed)
 
     def program(self) -> Program:
+        self.act()
+        if self.random.random() < 0.2:
+            self.stall()
+            self.act()
+        lanes = [self.random.choice([*range(16), 0xFFFF]) for _ in range(16)]
+        maps = (tuple(self.random.sample(range(320), 320)), tuple(lanes))
+        maps += (tuple(self.random.choice([0, 1]) for _ in range(320)),)
+        self.control()
+        return program(*self.placed, maps=maps, **self.start())
+
+    def act(self) -> None:
         actions = [self.read, self.read, self.compute, self.compute, self.write, self.write]
         actions += [self.move, self.gather, self.scatter, self.link, self.matmul, self.group_move]
         for _ in range(4):
             self.read()
         for _ in range(self.random.randrange(4, 30)):
             self.random.choice(actions)()
-        lanes = [self.random.choice([*range(16), 0xFFFF]) for _ in range(16)]
-        maps = (tuple(self.random.sample(range(320), 320)), tuple(lanes))
-        maps += (tuple(self.random.choice([0, 1]) for _ in range(320)),)
-        start = self.random.choice([0, 1000])
-        self.control()
-        return program(*self.placed, maps=maps, start_cycle=start)
+
+    def stall(self) -> None:
+        """All queues stall, most often after all that went before; what passes now is lost."""
+        ends = [end for busy in self.taken.values() for _, end in busy]
+        self.stalls.append((max(ends) + self.random.randint(1, 60), self.random.randint(1, 9)))
+        self.passing.clear()
+
+    def start(self) -> dict[str, Any]:
+        """A start at any cycle; or through a start sequence, of a root or of another chip."""
+        if self.random.random() < 0.7:
+            return {"start_cycle": self.random.choice([0, 1000])}
+        deskew, period = Instruction("icu.deskew", ()), TINY.hac_period_cycles
+        wait = self.random.randrange(1, 3 * period)
+        first = Instruction("c2c.await", (1, wait))
+        if self.random.random() < 0.5:
+            first = Instruction("icu.nop", (wait,))
+        transmit = Instruction("c2c.transmit", (self.random.randrange(1, 16),))
+        release = Instruction("icu.nop", (TINY.barrier_cycles,))
+        aligned = (-(-wait // period) + 1) * period
+        start = aligned + TINY.barrier_cycles + self.random.choice([0] * 9 + [1])
+        return {"start_cycle": start, "startup": (first, deskew, transmit, deskew, release)}
 
     def control(self) -> None:
         """Now and then all queues wait for a Notify first, or work with fewer lanes."""
         queues = sorted({one.queue for one in self.placed})
+        for cycle, stall in self.stalls:
+            self.placed += [at(queue, cycle, "icu.runtime_deskew", stall) for queue in queues]
         if min(one.cycle for one in self.placed) < 2:
             return
         if self.random.random() < 0.2:
@@ -74,7 +104,7 @@ class Chaos:
         first = self.random.choice([*range(0, 8, width), *range(44, 52, width)])
         if dtype == "u16":
             first = INDICES[0]
-        code, loops, cycle = self.group(width), self.loops(), self.random.randrange(20, 70)
+        code, loops, cycle = self.group(width), self.loops(), self.soon(20, 70)
         step, row = self.random.choice([0, 1, 1, 2]), self.random.randrange(4)
         for byte in range(width):
             self.add(f"mem.r:{first + byte}", self.byte_cycle(first, byte, code, cycle), "mem.read",
@@ -216,7 +246,7 @@ class Chaos:
         port, loops, code = self.random.randrange(4), self.loops(), self.group(1)
         position = TINY.edge_position("c2c", port % 2)
         if self.random.random() < 0.5:
-            cycle = self.random.randrange(60)
+            cycle = self.soon(0, 60)
             if self.add(f"c2c.r:{port}", cycle, "c2c.receive", code, loops=loops):
                 self.drive(code, "u8", position, cycle + TINY.d_func("c2c.receive"), loops)
             return
@@ -264,6 +294,10 @@ class Chaos:
             self.drive(out, SUMS[format], position, done + TINY.d_func("mxm.acc"), value.loops)
 
     # --- choices ----------------------------------------------------------------------------
+    def soon(self, low: int, high: int) -> int:
+        """A cycle within a range after the last stall."""
+        return max((c + t for c, t in self.stalls), default=0) + self.random.randrange(low, high)
+
     def loops(self) -> Loops:
         interval, inner = self.random.choice([1, 1, 2, 3]), self.random.choice([1, 2, 4])
         outer = self.random.choice([1, 1, 2])
@@ -306,10 +340,10 @@ class Chaos:
     ) -> bool:
         (n, far), (m, near) = loops
         end = cycle + (n - 1) * far + (m - 1) * near
-        busy = self.taken.setdefault(queue, [])
+        busy = self.taken.setdefault(queue, []) + [(c, c + t - 1) for c, t in self.stalls]
         if cycle < 0 or any(cycle <= high and low <= end for low, high in busy):
             return False
-        busy.append((cycle, end))
+        self.taken[queue].append((cycle, end))
         both = ((n, far, outer or step * m if step else outer), (m, near, step))
         self.placed.append(at(queue, cycle, op, *args, loops=both))
         return True

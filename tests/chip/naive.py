@@ -268,6 +268,8 @@ class Machine:
         if unit not in self.products[self.cycle]:
             raise Misread(f"no product on plane {unit} in cycle {self.cycle}")
         value, slots = self.products[self.cycle][unit], self.planes[unit].accumulators
+        if args["mode"] == ADD and slots[args["slot"]] is None:
+            raise Misread(f"nothing to add to on plane {unit} in cycle {self.cycle}")
         total = slots[args["slot"]] + value if args["mode"] == ADD else value
         lit = self.every_lane < len(self.powered)
         held = np.zeros_like(value) if slots[args["slot"]] is None else slots[args["slot"]]

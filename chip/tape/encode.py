@@ -26,6 +26,7 @@ ACCUMULATORS = 2 * PLANES
 PARTS = WEIGHT_SLICES // GROUP
 FORMATS = {"f16": code.FP16, "i8": code.INT8}
 SCRATCH_COLUMN_BYTES = 64  # of the sums of one word and one row of x
+SCRATCH_BYTES = 1 << 24  # a pass takes no more products when it has this many
 
 
 @dataclass(frozen=True)
@@ -165,21 +166,28 @@ class _Encoder:
     def _run(self, run: list[int], owners: list[int]) -> None:
         """Records of a run; operands of products come first, so that these stand together."""
         rows = self.records.rows
+        products: list[tuple[int, list[int]]] = []
         self.scratch = unit = 0
-        products = []
         for node in run:
-            job = self.nodes[node].job
-            before = len(rows)
+            if self.scratch > SCRATCH_BYTES:
+                self._together(products, owners)
+                self.scratch = unit = 0
+            job, before = self.nodes[node].job, len(rows)
             if isinstance(job, Products):
-                products.append(self._product(node, job, unit))
+                products.append((node, self._product(node, job, unit)))
                 unit += job.columns.words.size
             else:
                 self.write(job, node)
             owners += [node] * (len(rows) - before)
-        for number, record in enumerate(products):
+        self._together(products, owners)
+
+    def _together(self, products: list[tuple[int, list[int]]], owners: list[int]) -> None:
+        """Records of products that are one pass of all threads."""
+        for number, (node, record) in enumerate(products):
             record[code.LEFT] = len(products) - number
-            rows.append(record)
-            owners.append(run[number])
+            self.records.rows.append(record)
+            owners.append(node)
+        products.clear()
         self.scratch_bytes = max(self.scratch_bytes, self.scratch)
 
     def _close(self, items: list[Tape | int], owners: list[int]) -> None:

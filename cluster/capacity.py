@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from cluster.errors import MachineError
 from cluster.grouping import grouped
@@ -12,7 +13,10 @@ AUTO = "auto"  # as chips per actor
 ACTOR_BYTES = 64 << 20  # a worker that has imported Ray, NumPy and `chip`, and holds no chip
 CHIP_BYTES = 40 << 20  # of each chip: accumulators, activations, steps
 PROGRAM_FACTOR = 60  # memory of a linked program, per byte of its msgpack
-SRAM_FACTOR = 6.0  # of a chip's used SRAM: the SRAM, and weights gathered from it, in float64
+SRAM_FACTOR = {"numpy": 6.0, "auto": 1.5}  # of a chip's used SRAM: it, and weights gathered from it
+COMPILED_BYTES = 130 << 20  # more of a worker that has numba and its kernels
+COMPILED_PER_CPU = 4  # so many actors per CPU may load them: it takes each a second or two
+Backend = Literal["numpy", "auto"]  # of the workers; auto is the compiled one where it can be
 
 
 @dataclass(frozen=True)
@@ -24,15 +28,27 @@ class Host:
     memory_bytes: int
 
 
-def actor_bytes(lowered: Loadable, group: Sequence[int]) -> int:
+def worker_backend(groups: Sequence[Sequence[int]], hosts: Sequence[Host]) -> Backend:
+    """NumPy's array passes for crowds of small actors; compiled ones, far faster, for few."""
+    few = len(groups) <= COMPILED_PER_CPU * max(1, sum(host.cpus for host in hosts))
+    return "auto" if few else "numpy"
+
+
+def worker_threads(lowered: Loadable, pack: int, hosts: Sequence[Host]) -> int:
+    """Threads of each actor: those of a tensor group compute at a time, and share a host's CPUs."""
+    beside = -(-max(map(len, lowered.placement)) // pack)
+    return max(1, int(min((host.cpus for host in hosts if host.cpus), default=1)) // beside)
+
+
+def actor_bytes(lowered: Loadable, group: Sequence[int], backend: Backend = "numpy") -> int:
     """Memory of an actor with the chips of `group`, about."""
     held = [n for n, ranks in enumerate(lowered.placement) for chip in ranks if chip in group]
     sram = sum(lowered.sram_bytes(stage) for stage in held)
     launches = lowered.launches.values()
     programs = sum(len(launch.programs.get(chip, b"")) for launch in launches for chip in group)
-    return int(
-        ACTOR_BYTES + CHIP_BYTES * len(group) + SRAM_FACTOR * sram + PROGRAM_FACTOR * programs
-    )
+    worker = ACTOR_BYTES + (COMPILED_BYTES if backend == "auto" else 0)
+    chips = CHIP_BYTES * len(group) + SRAM_FACTOR[backend] * sram
+    return int(worker + chips + PROGRAM_FACTOR * programs)
 
 
 def automatic_pack(lowered: Loadable, hosts: Sequence[Host]) -> int:

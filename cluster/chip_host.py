@@ -9,7 +9,7 @@ import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from chip.board import Facts
 from chip.core import Array
@@ -57,10 +57,18 @@ class ChipHost:
     """Chips of one process; `meter` makes a counter from a name, a description and tag names."""
 
     def __init__(
-        self, name: str, numbers: Sequence[int], spec: str, meter: Callable[..., Any] | None = None
+        self,
+        name: str,
+        numbers: Sequence[int],
+        spec: str,
+        backend: Literal["numpy", "auto"] = "numpy",
+        threads: int = 1,
+        meter: Callable[..., Any] | None = None,
     ) -> None:
-        # Compiled kernels would cost each worker 120 MB and seconds; NumPy's give equal bits.
-        set_backend("numpy")
+        # Compiled kernels cost a worker 130 MB and a second or two; NumPy's give equal bits.
+        if backend == "auto":
+            os.environ["NUMBA_NUM_THREADS"] = str(threads)  # read when numba is imported
+        set_backend(backend)
         self.name = name
         self._group = ChipGroup(numbers, chip_of(spec))
         self._batches: dict[str, list[Batch]] = {}

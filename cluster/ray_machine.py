@@ -33,7 +33,15 @@ from chip.board import Facts, Wiring
 from chip.checkpoint import Block
 from chip.own_spec import identity
 from chip.wire import pack_value, unpack_value
-from cluster.capacity import AUTO, Host, actor_bytes, automatic_pack, check_fits
+from cluster.capacity import (
+    AUTO,
+    Host,
+    actor_bytes,
+    automatic_pack,
+    check_fits,
+    worker_backend,
+    worker_threads,
+)
 from cluster.chip_host import ChipHost, Health, Wanted
 from cluster.errors import BadValue, MachineError, WorkerLost
 from cluster.exchange import Exchange, exchange
@@ -102,7 +110,9 @@ class RayMachine:
         pack = automatic_pack(lowered, hosts) if self._pack == AUTO else int(self._pack)
         self._lowered, self._groups = lowered, grouped(lowered, pack)
         self._group_of = {chip: n for n, group in enumerate(self._groups) for chip in group}
-        self._sizes = [actor_bytes(lowered, group) for group in self._groups]
+        backend = worker_backend(self._groups, hosts)
+        self._settings = backend, worker_threads(lowered, pack, hosts), Counter
+        self._sizes = [actor_bytes(lowered, group, backend) for group in self._groups]
         bundles = bundled(lowered, self._groups)
         check_fits(lowered, [[self._sizes[n] for n in bundle] for bundle in bundles], hosts)
         self._place(bundles)
@@ -172,7 +182,7 @@ class RayMachine:
             max_restarts=-1,
             scheduling_strategy=place,
         )
-        return actor.remote(name, group, spec, Counter)
+        return actor.remote(name, group, spec, *self._settings)
 
     def _link(self, numbers: Iterable[int], progress: Progress) -> None:
         """Link the programs of some actors, wire all launches, and hand out the batches."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from chip.errors import ChipError, ProgramError
+from cluster import capacity
 from cluster.errors import BadValue, WorkerLost
 from cluster.grouping import actor_name, chunks, grouped
 from cluster.ray_machine import RayMachine
@@ -58,7 +59,8 @@ def test_bits_and_cycles_are_those_of_the_local_machine(load, plan, pack, actors
     assert machine.worker_bytes() > actors * 2**20
 
 
-def test_workers_are_lean(load):
+def test_workers_of_a_crowd_are_lean(load, monkeypatch):
+    monkeypatch.setattr(capacity, "COMPILED_PER_CPU", 0)
     (actor,) = (machine := load(lowered(1, 1, "node")))._actors
     ask = actor.__ray_call__.remote
     found = machine._get(ask(lambda _: sorted(__import__("sys").modules)))

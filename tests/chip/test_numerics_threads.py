@@ -1,10 +1,12 @@
 """Array passes shared between threads: the same bits always, and no wait for a late thread."""
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -96,3 +98,14 @@ weights = Weights16(np.ones((4000, 320), np.float16), make_backend("compiled"))
 weights.dot(np.ones((1, 320), np.float16))
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_a_copy_of_the_sources_compiles_nothing(tmp_path) -> None:
+    root = Path(__file__).resolve().parent.parent.parent
+    shutil.copytree(root / "chip", tmp_path / "chip", ignore=shutil.ignore_patterns("__pycache__"))
+    ask = "import chip; from chip.numerics.tape import run_tape as f; print(chip.__file__, f.stats)"
+    done = subprocess.run([sys.executable, "-c", ask], cwd=tmp_path, env=os.environ | {
+        "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=True)  # fmt: skip
+    assert done.stdout.startswith(str(tmp_path)), done.stdout
+    assert "cache_misses=Counter()" in done.stdout
+    assert not list((tmp_path / "chip").rglob("*.nb[ic]"))

@@ -28,6 +28,25 @@ class Host:
     memory_bytes: int
 
 
+def settled(
+    lowered: Loadable,
+    groups: Sequence[Sequence[int]],
+    bundles: Sequence[Sequence[int]],
+    hosts: Sequence[Host],
+) -> tuple[Backend, list[int]]:
+    """How the actors compute, and the bytes of each; raises MachineError if they do not fit.
+
+    `bundles` are groups, by number, that share a host.
+    """
+    for backend in (worker_backend(groups, hosts), "numpy"):
+        sizes = [actor_bytes(lowered, group, backend) for group in groups]
+        packed = [[sizes[n] for n in bundle] for bundle in bundles]
+        if backend == "numpy" or not _misfit(packed, hosts):
+            break
+    check_fits(lowered, packed, hosts)
+    return backend, sizes
+
+
 def worker_backend(groups: Sequence[Sequence[int]], hosts: Sequence[Host]) -> Backend:
     """NumPy's array passes for crowds of small actors; compiled ones, far faster, for few."""
     few = len(groups) <= COMPILED_PER_CPU * max(1, sum(host.cpus for host in hosts))
@@ -64,16 +83,23 @@ def automatic_pack(lowered: Loadable, hosts: Sequence[Host]) -> int:
 
 
 def check_fits(lowered: Loadable, bundles: Sequence[Sequence[int]], hosts: Sequence[Host]) -> None:
-    """Raise MachineError unless all bundles, lists of actors' bytes that share a host, fit.
+    """Raise MachineError unless all bundles, lists of actors' bytes that share a host, fit."""
+    if size := _misfit(bundles, hosts):
+        raise MachineError("ray", _shortage(bundles, hosts, size), _advice(lowered, hosts))
+
+
+def _misfit(bundles: Sequence[Sequence[int]], hosts: Sequence[Host]) -> int:
+    """Bytes of a bundle that finds no room, else 0.
 
     The largest first, each to the host with the most room: what fits so, Ray can place.
     """
     room = sorted((host.memory_bytes for host in hosts), reverse=True)
     for size in sorted((sum(bundle) for bundle in bundles), reverse=True):
         if not room or room[0] < size:
-            raise MachineError("ray", _shortage(bundles, hosts, size), _advice(lowered, hosts))
+            return size
         room[0] -= size
         room.sort(reverse=True)
+    return 0
 
 
 def _shortage(bundles: Sequence[Sequence[int]], hosts: Sequence[Host], size: int) -> str:
@@ -92,7 +118,12 @@ def _advice(lowered: Loadable, hosts: Sequence[Host]) -> str:
     chips, tp = len(lowered.chips) + len(lowered.transit_chips), max(map(len, lowered.placement))
     powers = [2**n for n in range(1, chips.bit_length() + 1)]
     for pack in sorted({*powers, *(tp * n for n in powers), tp}):
-        if sum(actor_bytes(lowered, group) for group in grouped(lowered, pack)) <= has:
+        groups = grouped(lowered, pack)
+        needs = {
+            backend: sum(actor_bytes(lowered, group, backend) for group in groups)
+            for backend in ("numpy", worker_backend(groups, hosts))
+        }
+        if min(needs.values()) <= has:
             return f"use --chips-per-actor {pack}"
     return "add hosts, or use --machine local"
 

@@ -33,15 +33,7 @@ from chip.board import Facts, Wiring
 from chip.checkpoint import Block
 from chip.own_spec import identity
 from chip.wire import pack_value, unpack_value
-from cluster.capacity import (
-    AUTO,
-    Host,
-    actor_bytes,
-    automatic_pack,
-    check_fits,
-    worker_backend,
-    worker_threads,
-)
+from cluster.capacity import AUTO, Host, automatic_pack, settled, worker_threads
 from cluster.chip_host import ChipHost, Health, Wanted
 from cluster.errors import BadValue, MachineError, WorkerLost
 from cluster.exchange import Exchange, exchange
@@ -110,11 +102,9 @@ class RayMachine:
         pack = automatic_pack(lowered, hosts) if self._pack == AUTO else int(self._pack)
         self._lowered, self._groups = lowered, grouped(lowered, pack)
         self._group_of = {chip: n for n, group in enumerate(self._groups) for chip in group}
-        backend = worker_backend(self._groups, hosts)
-        self._settings = backend, worker_threads(lowered, pack, hosts), Counter
-        self._sizes = [actor_bytes(lowered, group, backend) for group in self._groups]
         bundles = bundled(lowered, self._groups)
-        check_fits(lowered, [[self._sizes[n] for n in bundle] for bundle in bundles], hosts)
+        backend, self._sizes = settled(lowered, self._groups, bundles, hosts)
+        self._settings = backend, worker_threads(lowered, pack, hosts), Counter
         self._place(bundles)
         self._wave = max(4, 2 * int(sum(host.cpus for host in hosts)))
         self._start(progress)

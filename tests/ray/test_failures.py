@@ -19,7 +19,7 @@ PLAN = (2, 2, "ring:4")
 
 def node() -> dict[str, int]:
     """A node with room for one tensor group."""
-    memory = int(2.5 * actor_bytes(lowered(*PLAN), [0]))
+    memory = int(2.5 * actor_bytes(lowered(*PLAN), [0], "auto"))
     return {"num_cpus": 1, "memory": memory, "object_store_memory": 80 << 20}
 
 

@@ -45,3 +45,8 @@ def rates(spec: ChipSpec) -> list[Rate]:
 def c2c_bytes_per_s(spec: ChipSpec) -> float:
     """Raw bytes of all ports, both ways; what a cable carries is said by its link profile."""
     return 2 * spec.c2c_ports * spec.c2c_port_bits_per_s / 8
+
+
+def host_transfer_s(spec: ChipSpec, num_bytes: float) -> float:
+    """Seconds of one transfer between a host's memory and a chip."""
+    return spec.host_latency_s + num_bytes / spec.host_bytes_per_s

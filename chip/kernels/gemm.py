@@ -78,8 +78,13 @@ class Gemm:
                         Pass(weights, word, 1, words, rows, count, first=first, last=last)
                     )
                 (flow,) = matmul(chain, side, passes)
-                chain.write(flow, Rows(self._room(side, run, out, count, room)))
+                made = self._room(side, run, out, count, room)
+                chain.write(flow, Rows(made))
                 self.plan.place(chain)
+                self._use(side, made)
+
+    def _use(self, side: int, made: Buffer) -> None:
+        """What follows on a block of sums that is made."""
 
     def _room(
         self, side: int, run: int, out: int, count: int, room: dict[tuple[int, int], int]

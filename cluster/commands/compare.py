@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cluster.compare.lpu import lpu_points
+from cluster.compare.lpu import lpu_points, published_cluster
 from cluster.compare.measured import MEASURED
 from cluster.compare.table import BATCHES, Row, device_rows, lpu_rows, published_rows
 from cluster.compare.verdict import Verdict, verdict
@@ -21,12 +21,13 @@ BYTES = {"fp16": 2.0, "int8": 1.0}
 
 @click.command("compare")
 @click.argument("model")
-@click.option("--chips", type=int, help="LPU chips (default: the fewest that hold the model).")
+@click.option("--chips", type=int, help="LPU chips (default: the published cluster of the model, "
+              "or the fewest that hold it).")  # fmt: skip
 @click.option("--tp", type=int, help="Chips of a tensor-parallel group (default: searched).")
 @click.option("--topology", metavar="SPEC", help="Topology of the LPUs (default: by chips).")
 @click.option("--context", type=int, default=320, show_default=True, help="Tokens of context.")
-@click.option("--weights", type=click.Choice(list(BYTES)), default="fp16", show_default=True,
-              help="Of the LPUs; the others take as many bytes for a weight.")  # fmt: skip
+@click.option("--weights", type=click.Choice(list(BYTES)), help="Of the LPUs; the others take as "
+              "many bytes for a weight (default: as published, or fp16).")  # fmt: skip
 @click.option("--batches", default=",".join(map(str, BATCHES)), show_default=True, metavar="1,8")
 @click.option("--plot", "picture", type=click.Path(path_type=Path), help="Write a .png or .svg.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -36,7 +37,7 @@ def compare_command(
     tp: int | None,
     topology: str | None,
     context: int,
-    weights: str,
+    weights: str | None,
     batches: str,
     picture: Path | None,
     as_json: bool,
@@ -51,6 +52,7 @@ def compare_command(
         raise BadValue("--plot", picture, "must end in .png or .svg")
     sizes = _numbers(batches)
     spec = load_spec(model)
+    chips, weights = published_cluster(spec.name, chips, weights)
     asked = Wish(model, chips=chips, tp=tp, topology=topology, context=context, weights=weights)
     points = lpu_points(asked)
     contexts = sorted({context, min(4096, spec.context_max)})
@@ -63,7 +65,7 @@ def compare_command(
     if picture is not None:
         from cluster.compare.plot import draw
 
-        title = f"{spec.name}, {weights}, context {context}: energy over speed, by batch"
+        title = f"{spec.name}, {weights}, context {context}: energy over speed"
         draw(rows, title, picture)
     if as_json:
         measured = [asdict(m) | {"ours": m.ours, "error": m.error, "ok": m.ok} for m in MEASURED]

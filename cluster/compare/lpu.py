@@ -1,11 +1,33 @@
 """The LPU side of the comparison: a plan of the emulator, timed by the schedules that would run."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from chip.energy import energy_table
 from cluster.energy import Joules
 from cluster.plan_energy import decode_activity
 from cluster.planner import Wish, make
+
+# Clusters that served a model: 8 racks of 72 chips, int8 (TechPowerUp and The Next Platform for
+# Llama, SemiAnalysis for Mixtral, all of early 2024).
+PUBLISHED: Mapping[str, tuple[int, str]] = MappingProxyType(
+    {"llama-2-70b": (576, "int8"), "mixtral-8x7b": (576, "int8")}
+)
+
+
+def published_cluster(name: str, chips: int | None, weights: str | None) -> tuple[int | None, str]:
+    """(chips, weights) to compare a model on, under what is given; None is what it takes.
+
+    >>> published_cluster("llama-2-70b", None, None), published_cluster("llama-2-7b", None, None)
+    ((576, 'int8'), (None, 'fp16'))
+    """
+    if name not in PUBLISHED:
+        return chips, weights or "fp16"
+    published_chips, published_weights = PUBLISHED[name]
+    weights = weights or published_weights
+    same = weights == published_weights
+    return chips or (published_chips if same else None), weights
 
 
 @dataclass(frozen=True)
@@ -31,7 +53,8 @@ def lpu_points(wish: Wish) -> list[LpuPoint]:
     interval, cycles = planned.candidates[0].interval_cycles, launch.cycles
     table, activity = energy_table(spec), decode_activity(timed)
     chips = len(launch.busy_cycles)
-    name = f"tp {timed.plan.tp} x pp {timed.plan.pp} on {planned.topology}"
+    name = f"tp {timed.plan.tp} x pp {timed.plan.pp} on {planned.topology}, {wish.weights}"
+    name = "; ".join((name, *planned.notes))
     found = []
     for full in (False, True):
         users = max(1, cycles // interval) if full else 1

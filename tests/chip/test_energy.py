@@ -1,6 +1,7 @@
 """Counting what a program does, and the table it is multiplied with."""
 
 import numpy as np
+import pytest
 
 from chip.energy import (
     EVENTS,
@@ -14,6 +15,8 @@ from chip.energy import (
 )
 from chip.kernels.gemm import Gemm
 from chip.kernels.lanes import MAPS
+from chip.kernels.memory import SramFull
+from chip.kernels.streamed_gemm import StreamedGemm
 from chip.program import Program
 from chip.schedule import Chain, Rows, run
 from chip.spec import EAST, GROQCHIP1, GROQCHIP1_1000, LP30, WEST
@@ -53,8 +56,9 @@ def test_products_are_those_of_the_installed_columns():
     assert found.byte_products == 0
 
 
-def test_a_dense_product_is_right_to_the_bit():
-    gemm = Gemm(GROQCHIP1, 9, 700, 400)
+@pytest.mark.parametrize("kind", [Gemm, StreamedGemm])
+def test_a_dense_product_is_right_to_the_bit(kind):
+    gemm = kind(GROQCHIP1, 9, 700, 400)
     a, b = fp16(normal(9, 700)), fp16(normal(700, 400))
     rig = KernelRig(GROQCHIP1)
     rig.memory, rig.plan = gemm.memory, gemm.plan
@@ -69,6 +73,11 @@ def test_a_dense_product_is_right_to_the_bit():
         mine = rows[list(gemm.rows(side))].reshape(-1, ins.count, ins.width)
         for block in range(ins.count):
             rig.put(gemm.memory[f"A{side}.0.{block}"], mine[:, block])
+    before = {}
+    if isinstance(gemm, StreamedGemm):
+        before = {name: normal(sums.region.vectors, 320) for name, sums in gemm.before.items()}
+        for name, values in before.items():
+            rig.put(gemm.before[name], values)
     rig.run()
     expected = np.zeros((9, outs.count * outs.width), np.float32)
     for block in range(ins.count):
@@ -79,6 +88,15 @@ def test_a_dense_product_is_right_to_the_bit():
             found = rig.read(gemm.memory[f"C{side}.0.{out}"])[:, : outs.width]
             mine = expected[list(gemm.rows(side)), out * outs.width : (out + 1) * outs.width]
             np.testing.assert_array_max_ulp(found, mine, 1)
+            if before:
+                name = f"C{side}.0.{out}"
+                after = rig.read(gemm.after[name])[:, : outs.width]
+                np.testing.assert_array_equal(after, found + before[name][:, : outs.width])
+
+
+def test_slabs_that_leave_no_room_for_the_next_are_refused():
+    with pytest.raises(SramFull, match="next"):
+        StreamedGemm(GROQCHIP1, 16, 3200, 6400)
 
 
 def test_activities_add_up_and_energies_are_linear():

@@ -7,7 +7,9 @@ import pytest
 
 from cluster.cli import main
 from cluster.compare.devices import BY_NAME, DEVICES, all_reduce_s
+from cluster.compare.lpu import published_cluster
 from cluster.compare.measured import MEASURED
+from cluster.compare.plot import frontier
 from cluster.compare.roofline import decode_step, kv_bytes_per_token, weights_read
 from cluster.compare.table import Row
 from cluster.compare.verdict import verdict
@@ -67,6 +69,21 @@ def test_the_verdict_says_yes_and_no():
     assert found.energy_at_best == pytest.approx(4.0) and "that is more" in found.sentence
     slow = [row("LPU", 1, 150.0, 90.0, "emulated"), row("LPU", 9, 150.0, 20.0, "emulated")]
     assert "faster for one user: no" in verdict([*slow, *others]).sentence
+
+
+def test_the_plot_shows_what_no_other_size_or_batch_beats():
+    def row(count, users, speed, joules):
+        return Row("H100", count, users, 320, speed, users * speed, joules, "", "roofline", "test")
+
+    slow, fast, beaten = row(1, 8, 50.0, 1.0), row(8, 1, 100.0, 9.0), row(4, 1, 40.0, 2.0)
+    assert frontier([fast, beaten, slow]) == [slow, fast]
+    assert frontier([]) == []
+
+
+def test_a_model_is_compared_on_the_cluster_that_served_it():
+    assert published_cluster("mixtral-8x7b", None, None) == (576, "int8")
+    assert published_cluster("llama-2-70b", 600, None) == (600, "int8")
+    assert published_cluster("llama-2-70b", None, "fp16") == (None, "fp16")
 
 
 def test_the_command_prints_rows_draws_and_answers(capsys, tmp_path):

@@ -1,0 +1,71 @@
+"""V33 to V37: large models on the published cluster of 576 chips, as `lpu plan` times them."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from chip.rates import host_transfer_s, rates
+from chip.spec import GROQCHIP1
+from cluster.model.presets import named_spec
+from cluster.planner import Planned, Wish, make
+from cluster.validate.row import Row, at_least, missed, within
+
+CHIPS, TOPOLOGY = 576, "dragonfly:576"
+VENDOR = "vendor, via TechPowerUp, Feb 2024"
+SHIP = "SHIP, MLSys 2026"
+MXFP4_BITS = 4.25  # OCP MX specification: 32 values of 4 bits share a scale of 8
+MOST_70B = 1400  # tokens/s at which the weights of a layer only just enter its chips' arrays
+
+
+def llama_rows() -> Iterator[Row]:
+    """V33: Llama-2-70B, a short context and the full one; ours must not beat the arrays' ingest."""
+    for context, tp, pp in ((320, 32, 17), (4096, 7, 81)):
+        planned = make(Wish("llama-2-70b", tp=tp, pp=pp, topology=TOPOLOGY, weights="int8",
+                            context=context))  # fmt: skip
+        row = _speed("V33", "Llama-2-70B", 300, planned)
+        yield missed(row, _parts(planned))
+        if context == 320:
+            ok = row.emulated is not None and row.emulated <= MOST_70B
+            what = "Llama-2-70B, tokens/s per user at most"
+            source = "derived: ingest of 10,240 B/cycle on 7.2 chips a layer"
+            yield replace(
+                row, what=what, published=MOST_70B, tolerance="upper bound", ok=ok, source=source
+            )
+
+
+def mixtral_rows() -> Iterator[Row]:
+    """V34: Mixtral in the worst case: static programs in which all eight experts run."""
+    planned = make(Wish("mixtral-8x7b", tp=32, pp=16, topology=TOPOLOGY, weights="int8"))
+    row = _speed("V34", "Mixtral 8x7B, all experts run", 480, planned)
+    yield missed(row, _parts(planned))
+
+
+def capacity_rows() -> Iterator[Row]:
+    """V37: what gpt-oss-120B leaves of the SRAM, and the stream bandwidth of all chips."""
+    model, where = named_spec("gpt-oss-120b"), f"{CHIPS} chips; experts MXFP4, all else fp8"
+    assert model.experts is not None
+    experts = 3 * model.hidden * model.experts.ffn * model.experts.count * model.layers
+    weights = experts * MXFP4_BITS / 8 + model.parameters() - experts
+    left = CHIPS * GROQCHIP1.sram_bytes - weights
+    yield within("V37", "gpt-oss-120B, SRAM left, B", 69.7e9, left, 3, SHIP, where)
+    streams = next(rate for rate in rates(GROQCHIP1) if rate.name == "streams")
+    total = int(CHIPS * streams.per_s(GROQCHIP1.clock_hz) / 1e12)
+    yield within("V37", "stream bandwidth, whole TB/s", 10616, total, 0, SHIP, f"{CHIPS} chips")
+
+
+def _speed(ident: str, name: str, published: float, planned: Planned) -> Row:
+    timed = planned.timed
+    plan, launch = timed.plan, timed.launch("decode", timed.plan.context)
+    spec = plan.spec
+    into_and_out_s = spec.host_latency_s + host_transfer_s(spec, launch.host_bytes)
+    speed = 1 / (launch.cycles / spec.clock_hz + into_and_out_s)
+    where = f"{plan.chips} chips of {TOPOLOGY}, tp {plan.tp} x pp {plan.pp}, {plan.weights}"
+    what = f"{name}, tokens/s per user, context {plan.context:,}"
+    return at_least(ident, what, published, speed, VENDOR, where)
+
+
+def _parts(planned: Planned) -> str:
+    """Cycles of a token by part, most first."""
+    found = planned.timed.breakdown(planned.timed.plan.context)
+    order = sorted(found.items(), key=lambda item: -item[1])
+    parts = ", ".join(f"{name.replace('_', ' ')} {cycles:,}" for name, cycles in order)
+    return f"of {sum(found.values()):,} cycles of a token: {parts}"

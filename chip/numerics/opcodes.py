@@ -28,10 +28,10 @@ MAP = 18
 FORMAT, TILES, LOADS, TABLE_WORDS, TABLE_FIRST, STARTS, ORDER, X_ROWS = range(17, 25)
 # Four parts of each word: from base PARTS_BASE on if PARTS_STEP is 0, else that many bytes apart.
 PARTS_BASE, PARTS_OFFSET, PARTS_STEP, PARTS_SHIFT = range(25, 29)
-STATS, STATS_OFFSET = 29, 30  # first SRAM group, or -1 and an offset in the arena
-UNIT, X_SCRATCH, OUT_SCRATCH = 31, 32, 33  # units before this record's; bytes into the scratch
-LEFT = 34  # PRODUCTS records from this one to the end of its run: they are independent
-ZEROED = 35  # whether columns that no load fills are to be zero
+STATS = 29  # first SRAM group, where statistics of its words are kept; -1: they are not
+UNIT, X_SCRATCH, OUT_SCRATCH = 30, 31, 32  # units before this record's; bytes into the scratch
+LEFT = 33  # PRODUCTS records from this one to the end of its run: they are independent
+ZEROED = 34  # whether columns that no load fills are to be zero
 # APPEND
 REGION_SHIFT, REGION_BASE, REGION_WORDS, FIRST_GROUP, PAIRS = 17, 18, 19, 20, 21
 
@@ -40,6 +40,10 @@ FP16, INT8 = 0, 1  # formats of PRODUCTS
 # What is kept of a word of weights, as float64: used lanes (0: unknown), the unit and the largest
 # norm of its columns, then each norm.
 STATS_LANES, STATS_UNIT, STATS_PEAK, STATS_NORMS, STATS_WIDTH = 0, 1, 2, 3, 16
+
+# What stands behind a row of x, as float64: its norm; below which norm * |w| its sums are exact;
+# the first lane and the number of lanes that matter; the only lane that is not zero, or -1.
+X_NORM, X_UNIT, X_FIRST, X_COUNT, X_ONLY, X_ABOUT = 0, 1, 2, 3, 4, 6
 
 # What a part of a play is: addresses of its tape, bases, statistics by group, shifts and tables;
 # the number of records, the scratch buffer, the lanes of a row and of a tile.

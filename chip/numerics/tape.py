@@ -11,12 +11,13 @@ import numba
 import numpy as np
 
 from chip.numerics import opcodes as code
+from chip.numerics.activations import spread8, spread16, x_bytes
 from chip.numerics.cache import address, cached
 from chip.numerics.rows import copy, move_lanes, one_row
 from chip.numerics.settle import exact_dot
 from chip.numerics.shared import LATE, WORDS, lead
 from chip.numerics.team import MAX_PIECES, call, pointer
-from chip.numerics.words import PIECE, parts, ready, spread8, spread16, word, words, x_bytes
+from chip.numerics.words import PIECE, UNKNOWN, keep, parts, word, words
 
 types: Any = numba.types
 carray: Any = vars(numba)["carray"]
@@ -132,10 +133,13 @@ def _append(place: Any, at: Any) -> Any:
 def _spread(
     tape: Any, at: Any, bases: Any, shifts: Any, tables: Any, scratch: Any, lanes: Any
 ) -> None:
-    """Bring the rows of x of a record into the scratch, as the products want them."""
+    """Bring the rows of x of a record into the scratch, as the products want them; clear its sums."""
     floats = np.empty(lanes, np.float32)
     fp16 = tape[at + code.FORMAT] == code.FP16
     a = start(tape, at + code.A, bases, shifts, 4 * lanes)
+    if tape[at + code.ZEROED]:
+        sums = scratch + tape[at + code.OUT_SCRATCH]
+        carray(pointer(sums), (tape[at + code.ROWS] * lanes,), np.uint32)[:] = 0
     for number in range(tape[at + code.X_ROWS]):
         here = a + row(tape, at + code.A, number, tables)
         there = scratch + tape[at + code.X_SCRATCH] + number * x_bytes(fp16, lanes)
@@ -149,27 +153,19 @@ def _deal(
     tape: Any, at: Any, bases: Any, shifts: Any, tables: Any, scratch: Any, lanes: Any,
     doubtful: Any,
 ) -> None:  # fmt: skip
-    """Bring the sums of a record from the scratch to their rows and columns."""
-    size, loads = 4 * lanes, tape[at + code.LOADS]
+    """Bring the sums of a record from the scratch to their rows."""
+    size = 4 * lanes
     out = start(tape, at + code.OUT, bases, shifts, size)
-    fp16 = tape[at + code.FORMAT] == code.FP16
-    width = 8 if fp16 else 16
-    if tape[at + code.ZEROED]:
-        carray(pointer(out), (tape[at + code.ROWS] * lanes,), np.uint32)[:] = 0
-    sums = carray(pointer(scratch + tape[at + code.OUT_SCRATCH]), (_EVERYTHING,), np.uint32)
-    for tile in range(tape[at + code.TILES]):
-        begin = tables[tape[at + code.STARTS] + tile]
-        rows = tables[tape[at + code.STARTS] + tile + 1] - begin
-        for m in range(rows):
-            number = tables[tape[at + code.ORDER] + begin + m]
-            target = carray(pointer(out + number * size), (lanes,), np.uint32)
-            for load in range(loads):
-                first = tables[tape[at + code.TABLE_FIRST] + load]
-                place = (begin * loads + load * rows) * 16 + m * width
-                for i in range(width):
-                    target[first + i] = sums[place + i]
-            if doubtful:
-                settle(tape, at, tile, number, target, bases, shifts, tables, lanes)
+    for number in range(tape[at + code.ROWS]):
+        row = tables[tape[at + code.ORDER] + number]
+        sums = scratch + tape[at + code.OUT_SCRATCH] + number * size
+        copy(out + row * size, 1, sums, 1, 4, lanes)
+    for tile in range(tape[at + code.TILES] if doubtful else 0):
+        begin = tape[at + code.STARTS] + tile
+        for number in range(tables[begin], tables[begin + 1]):
+            row = tables[tape[at + code.ORDER] + number]
+            target = carray(pointer(out + row * size), (lanes,), np.uint32)
+            settle(tape, at, tile, row, target, bases, shifts, tables, lanes)
 
 
 def _settle(
@@ -194,6 +190,26 @@ def _settle(
 def _before(place: Any, at: Any) -> Any:
     """Prepare a run of independent products; return how many products of two numbers it has."""
     about = words(place)
+    tape, bases = words(about[code.TAPE]), words(about[code.BASES])
+    shifts, tables, lanes = (
+        words(about[code.SHIFTS]),
+        words(about[code.TABLES]),
+        about[code.ROW_LANES],
+    )
+    work = 0
+    for record in range(at, at + tape[at + code.LEFT] * code.WIDTH, code.WIDTH):
+        spread(tape, record, bases, shifts, tables, about[code.SCRATCH], lanes)
+        work += tape[record + code.ROWS] * tape[record + code.LOADS]
+    return work * 8 * lanes
+
+
+def _after(place: Any, at: Any) -> Any:
+    """Bring the results of a run of products to their place.
+
+    Records begin at multiples of 8: `at` is 1 more if some are doubtful, 2 more if some words
+    have no statistics.
+    """
+    about = words(place)
     tape, bases, stats = (
         words(about[code.TAPE]),
         words(about[code.BASES]),
@@ -204,29 +220,11 @@ def _before(place: Any, at: Any) -> Any:
         words(about[code.TABLES]),
         about[code.ROW_LANES],
     )
-    work = 0
+    flags, at = at % 8, at - at % 8
     for record in range(at, at + tape[at + code.LEFT] * code.WIDTH, code.WIDTH):
-        ready(tape, record, bases, stats, shifts, tables, lanes)
-        spread(tape, record, bases, shifts, tables, about[code.SCRATCH], lanes)
-        work += tape[record + code.ROWS] * tape[record + code.LOADS]
-    return work * 8 * lanes
-
-
-def _after(place: Any, at: Any) -> Any:
-    """Bring the results of a run of products to their place; 1 more than `at` if some are doubtful.
-
-    Records begin at multiples of 8.
-    """
-    about = words(place)
-    tape, bases = words(about[code.TAPE]), words(about[code.BASES])
-    shifts, tables, lanes = (
-        words(about[code.SHIFTS]),
-        words(about[code.TABLES]),
-        about[code.ROW_LANES],
-    )
-    doubtful, at = at % 8, at - at % 8
-    for record in range(at, at + tape[at + code.LEFT] * code.WIDTH, code.WIDTH):
-        deal(tape, record, bases, shifts, tables, about[code.SCRATCH], lanes, doubtful)
+        deal(tape, record, bases, shifts, tables, about[code.SCRATCH], lanes, flags & 1)
+        if flags & 2:
+            keep(tape, record, bases, stats, shifts, tables, lanes)
     return 0
 
 
@@ -242,7 +240,9 @@ def _products(about: Any, at: Any, tape: Any, functions: Any, control: Any, thre
     if threads < 2 or pieces < 2:
         job[1] = pieces = 1
     count = lead(control, job, pieces)
-    call(functions[_AFTER], place, at + (1 if count % LATE else 0))
+    found = count % LATE
+    flags = (1 if found % UNKNOWN else 0) + (2 if found >= UNKNOWN else 0)
+    call(functions[_AFTER], place, at + flags)
     return pieces if count >= LATE else 0
 
 

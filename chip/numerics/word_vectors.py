@@ -15,6 +15,7 @@ from chip.numerics.backend import GRAIN
 from chip.numerics.vectors import (
     _CONTRACT,
     _DOUBLE,
+    _FLOAT,
     _I8,
     _I16,
     _I32,
@@ -97,6 +98,33 @@ def _weights16(builder: Any, part: Any, lane: Any, first: int, wide: bool) -> li
     return [
         builder.fpext(builder.shuffle_vector(floats, floats, _indices(r)), vector) for r in parts
     ]
+
+
+def single16() -> Any:
+    """Return a function: fp32 products of eight fp16 columns in one lane with the x of that lane.
+
+    f(w0, w1, w2, w3, x, lane, out): addresses of the lane in the four parts, of a row of x as
+    `columns16` reads it, and of the products, which are exact; zeros are positive, as sums are.
+    """
+
+    def codegen(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        pairs = [_from(builder, part, ir.VectorType(_I16, 2)) for part in args[:PARTS]]
+        low, high = (builder.shuffle_vector(a, b, _list(range(4))) for a, b in (pairs[:2], pairs[2:]))
+        floats = _half_to_float(builder, builder.shuffle_vector(low, high, _list(range(8))))
+        at = builder.add(args[4], builder.mul(args[5], _I64(16)))
+        x = builder.fptrunc(_from(builder, at, _DOUBLE), _FLOAT)
+        one = builder.insert_element(ir.Constant(floats.type, ir.Undefined), x, _I32(0))
+        product = builder.fmul(floats, builder.shuffle_vector(one, one, _list([0] * 8)))
+        total = builder.fadd(product, ir.Constant(floats.type, [0.0] * 8))
+        _to(builder, args[6], total, 4)
+        return _context.get_dummy_value()
+
+    def typed(
+        _typing: Any, w0: Any, w1: Any, w2: Any, w3: Any, x: Any, lane: Any, out: Any
+    ) -> Any:
+        return types.void(*(types.int64,) * 7), codegen
+
+    return intrinsic(typed)
 
 
 def widen16_word() -> Any:

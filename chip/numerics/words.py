@@ -1,7 +1,7 @@
 """Products with the columns of SRAM words, compiled: exact, and with no copy of the weights.
 
-As in `chip.numerics.passes`, but weights are read where they rest, and what the exactness tests
-need of a word is measured when it is first met after a write.
+As in `chip.numerics.passes`, but weights are read where they rest, and only in the lanes in which
+x is not zero: queries of one head fill a fifth of a row, rows of an identity matrix one lane.
 """
 
 from typing import Any
@@ -10,26 +10,20 @@ import numba
 import numpy as np
 
 from chip.numerics import opcodes as code
-from chip.numerics.backend import EXACT_UNITS, GRAIN, error_factor
+from chip.numerics.activations import about_x, x_bytes
+from chip.numerics.backend import error_factor
 from chip.numerics.cache import address
 from chip.numerics.exact import NAN
-from chip.numerics.passes import unit
+from chip.numerics.survey import COLUMNS, norms, survey
 from chip.numerics.team import pointer
-from chip.numerics.vectors import widen16
-from chip.numerics.word_vectors import columns8, columns16, widen8_word, widen16_word
+from chip.numerics.word_vectors import columns8, columns16, single16, widen8_word, widen16_word
 
 carray: Any = vars(numba)["carray"]
-COLUMNS = 8  # fp16 columns of a word
+UNKNOWN = 1 << 32  # in the count of a piece, besides the doubtful results
 _ERROR_AT_ZERO, _ERROR_PER_LANE = error_factor(0), error_factor(1) - error_factor(0)
 
-_one, _two, _squares = columns16(1, False), columns16(2, True), columns16(0, False)
-_one_wide, _widen16, _widen8, _columns8 = (
-    columns16(1, True),
-    widen16_word(),
-    widen8_word(),
-    columns8(),
-)
-_widen_row = widen16(1)
+_one, _two, _single = columns16(1, False), columns16(2, True), single16()
+_widen16, _widen8, _columns8 = widen16_word(), widen8_word(), columns8()
 
 
 def _parts(tape: Any, at: Any, word: Any, bases: Any, lanes: Any) -> Any:
@@ -53,106 +47,31 @@ def _word(tape: Any, at: Any, load: Any, shifts: Any, tables: Any) -> Any:
     return word + shifts[shift] if shift >= 0 else word
 
 
-def _stats(tape: Any, at: Any, word: Any, bases: Any, stats: Any) -> Any:
-    """Return the statistics of a word."""
+def _stats(tape: Any, at: Any, word: Any, stats: Any, own: Any) -> Any:
+    """Return the statistics of a word: those that are kept, or `own` to be filled."""
     group = tape[at + code.STATS]
-    start = stats[group] if group >= 0 else bases[code.ARENA] + tape[at + code.STATS_OFFSET]
-    place = start + 8 * code.STATS_WIDTH * word
-    return carray(pointer(place), (code.STATS_WIDTH,), np.float64)
-
-
-def _used(first: Any, others: Any, lanes: Any) -> Any:
-    """Count the lanes up to the last that is not zero in one of four parts, by whole grains."""
-    used = lanes
-    while used > GRAIN:
-        seen = 0
-        for i in range(used - GRAIN, used):
-            seen |= first[i] | others[0][i] | others[1][i] | others[2][i]
-        if seen:
-            break
-        used -= GRAIN
-    return used
-
-
-def _measure(p0: Any, p1: Any, p2: Any, p3: Any, lanes: Any, fp16: Any, found: Any) -> None:
-    """Fill the statistics of a word whose parts are at these addresses."""
-    words = carray(pointer(p0), (lanes,), np.int32)
-    others = (
-        carray(pointer(p1), (lanes,), np.int32),
-        carray(pointer(p2), (lanes,), np.int32),
-        carray(pointer(p3), (lanes,), np.int32),
+    if group < 0:
+        return own
+    kept = carray(
+        pointer(stats[group] + 8 * code.STATS_WIDTH * word), (code.STATS_WIDTH,), np.float64
     )
-    used = used_lanes(words, others, lanes)
-    if fp16:
-        least, most = np.uint16(0xFFFF), np.uint16(0)
-        for part in (p0, p1, p2, p3):
-            bits = carray(pointer(part), (2 * used,), np.uint16)
-            for i in range(2 * used):
-                magnitude = np.uint16(bits[i] & np.uint16(0x7FFF))
-                least = min(least, np.uint16(magnitude - np.uint16(1)))
-                most = max(most, magnitude)
-        sums = found[code.STATS_NORMS :]
-        _squares(p0, p1, p2, p3, 0, 0, used, sums.ctypes.data)
-        peak = 0.0
-        for column in range(COLUMNS):
-            norm = np.inf if most >= 0x7C00 else np.sqrt(sums[column])
-            sums[column] = norm
-            peak = max(peak, norm)
-        found[code.STATS_PEAK] = peak
-        found[code.STATS_UNIT] = unit(np.int64(least))
-    found[code.STATS_LANES] = used
+    return kept if kept[code.STATS_LANES] else own
 
 
-def _ready(
-    tape: Any, at: Any, bases: Any, stats: Any, shifts: Any, tables: Any, lanes: Any
-) -> None:
-    """Measure the words of a record that have been written since they were measured."""
-    fresh = tape[at + code.STATS] < 0
-    fp16 = tape[at + code.FORMAT] == code.FP16
+def _keep(tape: Any, at: Any, bases: Any, stats: Any, shifts: Any, tables: Any, lanes: Any) -> None:
+    """Keep the statistics of the words of a record that have none."""
+    group, fp16 = tape[at + code.STATS], tape[at + code.FORMAT] == code.FP16
+    if group < 0:
+        return
     for load in range(tape[at + code.TILES] * tape[at + code.LOADS]):
         number = word(tape, at, load, shifts, tables)
-        found = word_stats(tape, at, number, bases, stats)
-        if fresh or found[code.STATS_LANES] == 0.0:
+        place = stats[group] + 8 * code.STATS_WIDTH * number
+        found = carray(pointer(place), (code.STATS_WIDTH,), np.float64)
+        if found[code.STATS_LANES] == 0.0:
             p0, p1, p2, p3 = parts(tape, at, number, bases, lanes)
-            measure(p0, p1, p2, p3, lanes, fp16, found)
-
-
-def _spread16(row: Any, floats: Any, target: Any, lanes: Any) -> None:
-    """Write fp16 lanes twice each as float64; after them the norm and the unit of the row."""
-    bits = carray(pointer(row), (lanes,), np.uint16)
-    out = carray(pointer(target), (2 * lanes + 2,), np.float64)
-    _widen_row(bits, 0, lanes, floats, lanes)
-    least, most = np.uint16(0xFFFF), np.uint16(0)
-    for i in range(lanes):
-        magnitude = np.uint16(bits[i] & np.uint16(0x7FFF))
-        least = min(least, np.uint16(magnitude - np.uint16(1)))
-        most = max(most, magnitude)
-    for i in range(lanes):
-        out[2 * i] = floats[i]
-        out[2 * i + 1] = floats[i]
-    out[2 * lanes] = np.inf if most >= 0x7C00 else norm(floats, lanes)
-    out[2 * lanes + 1] = EXACT_UNITS * unit(np.int64(least))
-
-
-def _norm(floats: Any, lanes: Any) -> Any:
-    total = 0.0
-    for i in range(lanes):
-        total += np.float64(floats[i]) * np.float64(floats[i])
-    return np.sqrt(total)
-
-
-def _spread8(row: Any, target: Any, lanes: Any) -> None:
-    """Write int8 lanes as int16, by fours, each four times: for four columns."""
-    values = carray(pointer(row), (lanes,), np.int8)
-    out = carray(pointer(target), (4 * lanes,), np.int16)
-    for block in range(lanes // 4):
-        for column in range(4):
-            for i in range(4):
-                out[16 * block + 4 * column + i] = values[4 * block + i]
-
-
-def _x_bytes(fp16: Any, lanes: Any) -> Any:
-    return 8 * (2 * lanes + 2) if fp16 else 8 * lanes
+            survey(p0, p1, p2, p3, lanes, fp16, found)
+            if fp16 and found[code.STATS_PEAK] < 0:
+                norms(p0, p1, p2, p3, found)
 
 
 def _words(place: Any) -> Any:
@@ -164,7 +83,7 @@ def _piece(place: Any, number: Any) -> Any:
     """Do a piece of a run of products; its units are words, each with all its rows of x.
 
     The job has the number of units, the part, the first record and the scratch buffer. Returns how
-    many results are doubtful.
+    many results are doubtful, and UNKNOWN for each word whose statistics could be kept.
     """
     job = words(place)
     about = words(job[3])
@@ -176,79 +95,115 @@ def _piece(place: Any, number: Any) -> Any:
     )
     shifts, tables = words(about[code.SHIFTS]), words(about[code.TABLES])
     first, last = number * job[2] // job[1], (number + 1) * job[2] // job[1]
-    buffer = np.empty(8 * lanes + 2 * COLUMNS, np.float64)
-    doubtful = 0
+    buffer = np.empty(8 * lanes + 2 * COLUMNS + code.STATS_WIDTH, np.float64)
+    count = 0
     for record in range(at, at + tape[at + code.LEFT] * code.WIDTH, code.WIDTH):
         loads, before = tape[record + code.LOADS], tape[record + code.UNIT]
         start, stop = max(first - before, 0), min(last - before, tape[record + code.TILES] * loads)
         for load in range(start, stop):
-            doubtful += one_unit(
+            count += one_unit(
                 tape, record, load, bases, stats, shifts, tables, job[5], lanes, buffer
             )
-    return doubtful
-
-
-def _unit16(
-    tape: Any, at: Any, load: Any, bases: Any, stats: Any, shifts: Any, tables: Any, scratch: Any,
-    lanes: Any, buffer: Any,
-) -> Any:  # fmt: skip
-    number = word(tape, at, load, shifts, tables)
-    found = word_stats(tape, at, number, bases, stats)
-    used = np.int64(found[code.STATS_LANES])
-    p0, p1, p2, p3 = parts(tape, at, number, bases, lanes)
-    loads = tape[at + code.LOADS]
-    tile, column = load // loads, load % loads
-    starts, order = tape[at + code.STARTS] + tile, tape[at + code.ORDER]
-    begin, rows = tables[starts], tables[starts + 1] - tables[starts]
-    fp16 = tape[at + code.FORMAT] == code.FP16
-    size = x_bytes(fp16, lanes)
-    x = scratch + tape[at + code.X_SCRATCH]
-    out = scratch + tape[at + code.OUT_SCRATCH] + 64 * (begin * loads + column * rows)
-    wide, modulus = buffer.ctypes.data, tape[at + code.X_ROWS]
-    if not fp16:
-        step = 8 * used
-        _widen8(p0, used, wide)
-        _widen8(p1, used, wide + step)
-        _widen8(p2, used, wide + 2 * step)
-        _widen8(p3, used, wide + 3 * step)
-        for m in range(rows):
-            row = x + size * (tables[order + begin + m] % modulus)
-            _columns8(wide, row, used, out + 64 * m)
-        return 0
-    sums = buffer[8 * lanes :]
-    place, count, m = sums.ctypes.data, 0, 0
-    if rows > 1:
-        step = 16 * used
-        _widen16(p0, used, wide)
-        _widen16(p1, used, wide + step)
-        _widen16(p2, used, wide + 2 * step)
-        _widen16(p3, used, wide + 3 * step)
-        while m + 1 < rows:
-            row = x + size * (tables[order + begin + m] % modulus)
-            gap = x + size * (tables[order + begin + m + 1] % modulus) - row
-            _two(wide, wide + step, wide + 2 * step, wide + 3 * step, row, gap, used, place)
-            count += settled(sums, 0, row, found, used, lanes, out + 32 * m)
-            count += settled(sums, COLUMNS, row + gap, found, used, lanes, out + 32 * (m + 1))
-            m += 2
-    if m < rows:
-        row = x + size * (tables[order + begin + m] % modulus)
-        _one(p0, p1, p2, p3, row, 0, used, place)
-        count += settled(sums, 0, row, found, used, lanes, out + 32 * m)
     return count
 
 
-def _settled(sums: Any, first: Any, row: Any, found: Any, used: Any, lanes: Any, place: Any) -> Any:
+def _unit(
+    tape: Any, at: Any, load: Any, bases: Any, stats: Any, shifts: Any, tables: Any, scratch: Any,
+    lanes: Any, buffer: Any,
+) -> Any:  # fmt: skip
+    """Multiply a word with all rows of x that meet it."""
+    number = word(tape, at, load, shifts, tables)
+    own = buffer[8 * lanes + 2 * COLUMNS :]
+    own[code.STATS_LANES], fp16 = 0.0, tape[at + code.FORMAT] == code.FP16
+    found = word_stats(tape, at, number, stats, own)
+    place = parts(tape, at, number, bases, lanes)
+    count = 0
+    if found[code.STATS_LANES] == 0.0:
+        survey(place[0], place[1], place[2], place[3], lanes, fp16, found)
+        count = UNKNOWN if tape[at + code.STATS] >= 0 else 0
+    loads = tape[at + code.LOADS]
+    tile, column = load // loads, load % loads
+    starts = tape[at + code.STARTS] + tile
+    begin, rows = tables[starts], tables[starts + 1] - tables[starts]
+    x, size = scratch + tape[at + code.X_SCRATCH], x_bytes(fp16, lanes)
+    out = scratch + tape[at + code.OUT_SCRATCH] + 4 * lanes * begin
+    out += 4 * tables[tape[at + code.TABLE_FIRST] + column]
+    chosen = tables[tape[at + code.ORDER] + begin :]
+    if fp16:
+        modulus = tape[at + code.X_ROWS]
+        return count + unit16(place, x, size, chosen, modulus, rows, out, lanes, found, buffer)
+    unit8(place, x, size, chosen, tape[at + code.X_ROWS], rows, out, lanes, found, buffer)
+    return count
+
+
+def _unit8(
+    place: Any, x: Any, size: Any, chosen: Any, modulus: Any, rows: Any, out: Any, lanes: Any,
+    found: Any, buffer: Any,
+) -> None:  # fmt: skip
+    used, wide = np.int64(found[code.STATS_LANES]), buffer.ctypes.data
+    for part in range(4):
+        _widen8(place[part], used, wide + 8 * used * part)
+    for m in range(rows):
+        _columns8(wide, x + size * (chosen[m] % modulus), used, out + 4 * lanes * m)
+
+
+def _unit16(
+    place: Any, x: Any, size: Any, chosen: Any, modulus: Any, rows: Any, out: Any, lanes: Any,
+    found: Any, buffer: Any,
+) -> Any:  # fmt: skip
+    """Products of fp16: rows in pairs, as these share the widened weights; some rows are simpler."""
+    used, wide = np.int64(found[code.STATS_LANES]), buffer.ctypes.data
+    p0, p1, p2, p3 = place
+    sums, step, widened, count, m = buffer[8 * lanes :], 16 * used, False, 0, 0
+    finite = found[code.STATS_PEAK] < np.inf
+    while m < rows:
+        row, target = x + size * (chosen[m] % modulus), out + 4 * lanes * m
+        about = about_x(row, lanes)
+        lane = np.int64(about[code.X_ONLY])
+        if lane >= 0 and finite:
+            _single(p0 + 4 * lane, p1 + 4 * lane, p2 + 4 * lane, p3 + 4 * lane, row, lane, target)
+            m += 1
+            continue
+        if found[code.STATS_PEAK] < 0:
+            norms(p0, p1, p2, p3, found)
+        first = np.int64(about[code.X_FIRST])
+        end = first + np.int64(about[code.X_COUNT])
+        other = x + size * (chosen[min(m + 1, rows - 1)] % modulus)
+        next_about = about_x(other, lanes)
+        if m + 1 == rows or next_about[code.X_ONLY] >= 0:
+            span, s, t = max(min(end, used) - first, 0), 4 * first, 16 * first
+            _one(p0 + s, p1 + s, p2 + s, p3 + s, row + t, 0, span, sums.ctypes.data)
+            count += settled(sums, 0, about, found, span, target)
+            m += 1
+            continue
+        if not widened:
+            _widen16(p0, used, wide)
+            _widen16(p1, used, wide + step)
+            _widen16(p2, used, wide + 2 * step)
+            _widen16(p3, used, wide + 3 * step)
+            widened = True
+        first = min(first, np.int64(next_about[code.X_FIRST]))
+        end = max(end, np.int64(next_about[code.X_FIRST] + next_about[code.X_COUNT]))
+        span, t = max(min(end, used) - first, 0), 16 * first
+        w = wide + t
+        _two(w, w + step, w + 2 * step, w + 3 * step, row + t, other - row, span, sums.ctypes.data)
+        count += settled(sums, 0, about, found, span, target)
+        count += settled(sums, COLUMNS, next_about, found, span, target + 4 * lanes)
+        m += 2
+    return count
+
+
+def _settled(sums: Any, first: Any, about: Any, found: Any, used: Any, place: Any) -> Any:
     """Round eight sums to fp32; those that may round otherwise than the exact sum become NaN."""
     out = carray(pointer(place), (COLUMNS,), np.float32)
-    about = carray(pointer(row + 16 * lanes), (2,), np.float64)
     for column in range(COLUMNS):
         out[column] = sums[first + column]
-    limit = about[1] * found[code.STATS_UNIT]
-    if about[0] * found[code.STATS_PEAK] < limit:
+    limit = about[code.X_UNIT] * found[code.STATS_UNIT]
+    if about[code.X_NORM] * found[code.STATS_PEAK] < limit:
         return 0
     count = 0
     for column in range(COLUMNS):
-        bound = about[0] * found[code.STATS_NORMS + column]
+        bound = about[code.X_NORM] * found[code.STATS_NORMS + column]
         error = bound * (_ERROR_AT_ZERO + used * _ERROR_PER_LANE)
         total = sums[first + column]
         if not (bound < limit or np.float32(total - error) == np.float32(total + error)):
@@ -257,13 +212,10 @@ def _settled(sums: Any, first: Any, row: Any, found: Any, used: Any, lanes: Any,
     return count
 
 
-words, parts, word, word_stats, used_lanes, x_bytes = (
-    numba.njit(nogil=True)(function)
-    for function in (_words, _parts, _word, _stats, _used, _x_bytes)
+words, parts, word, word_stats = (
+    numba.njit(nogil=True)(function) for function in (_words, _parts, _word, _stats)
 )
-norm = numba.njit(nogil=True, fastmath={"reassoc", "contract"})(_norm)
-settled = numba.njit(nogil=True)(_settled)
-measure, spread8 = (numba.njit(nogil=True)(function) for function in (_measure, _spread8))
-ready, spread16 = (numba.njit(nogil=True)(function) for function in (_ready, _spread16))
-one_unit = numba.njit(nogil=True)(_unit16)
+settled, keep = (numba.njit(nogil=True)(function) for function in (_settled, _keep))
+unit8, unit16 = (numba.njit(nogil=True)(function) for function in (_unit8, _unit16))
+one_unit = numba.njit(nogil=True)(_unit)
 PIECE = address(_piece, numba.types.int64(numba.types.int64, numba.types.int64))

@@ -25,7 +25,6 @@ Integers = npt.NDArray[np.int64]
 ACCUMULATORS = 2 * PLANES
 PARTS = WEIGHT_SLICES // GROUP
 FORMATS = {"f16": code.FP16, "i8": code.INT8}
-SCRATCH_COLUMN_BYTES = 64  # of the sums of one word and one row of x
 SCRATCH_BYTES = 1 << 24  # a pass takes no more products when it has this many
 
 
@@ -97,8 +96,7 @@ class _Encoder:
             case Sums(slots=slots, element=element, emits=True):
                 return Shape(len(slots), element)
             case Columns(words=words):
-                word = PARTS * self.records.word_bytes + 8 * code.STATS_WIDTH
-                return Shape(words.size, "u8", words.size * word)
+                return Shape(words.size, "u8", words.size * PARTS * self.records.word_bytes)
             case None:
                 issue = self.template.issues[node.issues[0]]
                 if issue.op.driven is not None or issue.op.name == "mxm.abc":
@@ -314,10 +312,10 @@ class _Encoder:
         a = self.values.operand(job.source, job.rows, columns.format)
         order = np.argsort(job.tile, kind="stable")
         starts = np.searchsorted(job.tile[order], np.arange(tiles + 1))
-        x_bytes = 8 * (2 * lanes + 2) if fp16 else 8 * lanes
+        x_bytes = 8 * (2 * lanes + code.X_ABOUT) if fp16 else 8 * lanes
         x_scratch, self.scratch = self.scratch, self.scratch + -(-job.rows * x_bytes // 64) * 64
         out_scratch = self.scratch
-        self.scratch += len(job.tile) * loads * SCRATCH_COLUMN_BYTES
+        self.scratch += 4 * lanes * len(job.tile)
         rows, table = self.records.rows, self.records.table
         record = self.records.add(
             code.PRODUCTS, len(job.tile), self.values.whole(node), a,
@@ -346,5 +344,5 @@ class _Encoder:
         return {
             "TABLE_WORDS": table(np.arange(count)), "PARTS_BASE": code.ARENA,
             "PARTS_OFFSET": offset, "PARTS_STEP": size, "PARTS_SHIFT": -1,
-            "STATS": -1, "STATS_OFFSET": offset + PARTS * size,
+            "STATS": -1,
         }  # fmt: skip

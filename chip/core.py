@@ -1,12 +1,12 @@
 """One chip at work: SRAM, linked programs, and a launch run segment by segment."""
 
-import hashlib
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from chip import remains
 from chip.errors import ChipError, ProgramError, ProgramsTooLarge
 from chip.faults import Faults, Passing, audit
 from chip.isa import NUMPY_TYPES, WIDTHS
@@ -168,7 +168,7 @@ class Chip:
                 del self._values[block.first]  # nobody comes back to this stretch
 
     def finish(self) -> Launch:
-        """End the launch: its cycles, and SHA-256 over packets, written SRAM and cycles.
+        """End the launch: its cycles, and the digest of packets, written SRAM and cycles.
 
         Raises EccError if some word with two flipped bits was consumed.
         """
@@ -179,16 +179,9 @@ class Chip:
         if self.faults and self.sram.indirect is not None:
             corrected = audit(linked.program, self.spec, self.faults, self.sram.indirect)
             self.corrected += corrected
-        digest = hashlib.sha256()
-        for _, packet in sorted(self._packets):
-            digest.update(packet)
-        for index, low, high in linked.written:
-            plane = self.sram.group(index)[low : high + 1, :, index % GROUP]
-            digest.update(np.ascontiguousarray(plane).data)
-        for index, count, words in sorted(state.scattered, key=lambda s: (s[0], *s[2].tolist())):
-            for slice_ in range(index, index + count):
-                digest.update(self.sram.read(slice_, words).tobytes())
-        digest.update(str(linked.segment_end_cycles).encode())
+        packets = [packet for _, packet in sorted(self._packets)]
+        cycles = linked.segment_end_cycles
+        digest = remains.digest(self.sram, packets, linked.written, state.scattered, cycles)
         self._running = self._state = None
         self._values = {}
-        return Launch(linked.end_cycle, linked.segment_end_cycles, digest.digest(), corrected)
+        return Launch(linked.end_cycle, cycles, digest, corrected)

@@ -51,6 +51,10 @@ class Backend(Protocol):
     name: str
     functions: Functions
 
+    @property
+    def threads(self) -> int:
+        """Threads that it may keep busy."""
+
     def prepare16(self, bits: Bits16) -> Any:
         """Return fp16 bits [tiles, columns, lanes] as a `Block16`, shared or copied."""
 
@@ -136,6 +140,7 @@ class NumpyBackend:
 
     name = "numpy"
     functions: Functions = elementary
+    threads = 1  # besides those of the BLAS
 
     def prepare16(self, bits: Bits16) -> _NumpyBlock:
         return _NumpyBlock(bits)

@@ -113,6 +113,10 @@ class CompiledBackend:
     def __init__(self) -> None:
         self.team = Team(int(config.NUMBA_NUM_THREADS) - 1, _serve_kernel)
 
+    @property
+    def threads(self) -> int:
+        return self.team.size
+
     def prepare16(self, bits: Bits16) -> _Block:
         tiles, columns, _ = bits.shape
         stats = np.empty((tiles, NORMS + columns))

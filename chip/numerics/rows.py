@@ -11,12 +11,13 @@ import numpy as np
 
 from chip.numerics import opcodes as code
 from chip.numerics.exact import NAN
+from chip.numerics.lane_vectors import STEP, gather16, scatter16
 from chip.numerics.loops import exp1, half_bits1, reciprocal1, rsqrt1, tanh1
 from chip.numerics.team import pointer
 from chip.numerics.vectors import widen16
 
 carray: Any = vars(numba)["carray"]
-_widen_row = widen16(1)
+_widen_row, _gather16, _scatter16 = widen16(1), gather16(), scatter16()
 _NAN16 = np.uint16(0x7E00)
 
 
@@ -31,18 +32,16 @@ def _copy(out: Any, to: Any, a: Any, step: Any, size: Any, count: Any) -> None:
         else:
             for i in range(count):
                 z4[i * to] = x4[i * step]
+    elif size == 2 and to == 1 and step == 2 and count % STEP == 0:
+        _gather16(out, a, count)
+    elif size == 2 and to == 2 and step == 1 and count % STEP == 0:
+        _scatter16(out, a, count)
     elif size == 2:
         x2 = carray(pointer(a), (count * step,), np.uint16)
         z2 = carray(pointer(out), (count * to,), np.uint16)
         if to == 1 and step == 1:
             for i in range(count):
                 z2[i] = x2[i]
-        elif to == 1 and step == 2:
-            for i in range(count):
-                z2[i] = x2[2 * i]
-        elif to == 2 and step == 1:
-            for i in range(count):
-                z2[2 * i] = x2[i]
         else:
             for i in range(count):
                 z2[i * to] = x2[i * step]

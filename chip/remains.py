@@ -1,0 +1,83 @@
+"""What a launch leaves behind on a chip, as one digest.
+
+The words written are hashed run by run, and then the hashes: so threads can share the work. A run
+is the words `low` to `high` of all the slices of a group of four that were written from `low` to
+`high`; where these are all four, it is hashed as it lies in memory.
+"""
+
+import functools
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from chip.numerics import default_backend
+from chip.sram import GROUP, Bytes, Sram, Words
+
+LARGE = 1 << 16  # bytes worth a thread
+
+
+def digest(
+    sram: Sram,
+    packets: Iterable[bytes],
+    written: Iterable[tuple[int, int, int]],
+    scattered: Iterable[tuple[int, int, Words]],
+    cycles: Sequence[int],
+) -> bytes:
+    """SHA-256 over packets, the SHA-256 of each run of words, and the cycles.
+
+    `written` are (slice, first word, last word), `scattered` (first slice, slices, words).
+    """
+    whole = hashlib.sha256()
+    for packet in packets:
+        whole.update(packet)
+    runs = [*_written(sram, written), *_scattered(sram, scattered)]
+    for found in _hashes(runs):
+        whole.update(found)
+    whole.update(str(cycles).encode())
+    return whole.digest()
+
+
+def _written(sram: Sram, written: Iterable[tuple[int, int, int]]) -> list[Bytes]:
+    members: dict[tuple[int, int, int], list[int]] = {}
+    for index, low, high in sorted(written):
+        members.setdefault((index // GROUP, low, high), []).append(index % GROUP)
+    return [
+        _planes(sram.group(group * GROUP)[low : high + 1], planes)
+        for (group, low, high), planes in members.items()
+    ]
+
+
+def _scattered(sram: Sram, scattered: Iterable[tuple[int, int, Words]]) -> list[Bytes]:
+    found = []
+    for index, count, words in sorted(scattered, key=lambda s: (s[0], *s[2].tolist())):
+        for first in range(index - index % GROUP, index + count, GROUP):
+            inside = range(max(index, first), min(index + count, first + GROUP))
+            found.append(_planes(sram.group(first)[words], [i - first for i in inside]))
+    return found
+
+
+def _planes(words: Bytes, planes: list[int]) -> Bytes:
+    return words if len(planes) == GROUP else np.ascontiguousarray(words[:, :, planes])
+
+
+def _hashes(runs: list[Bytes]) -> list[bytes]:
+    threads = default_backend().threads
+    large = [run for run in runs if run.nbytes >= LARGE]
+    if threads < 2 or len(large) < 2:
+        return [_hash(run) for run in runs]
+    found = iter(_pool(os.getpid(), threads).map(_hash, large))  # hashlib lets go of the GIL
+    small = [None if run.nbytes >= LARGE else _hash(run) for run in runs]
+    return [next(found) if one is None else one for one in small]
+
+
+def _hash(run: Bytes) -> bytes:
+    return hashlib.sha256(run).digest()
+
+
+@functools.cache
+def _pool(_process: int, threads: int) -> ThreadPoolExecutor:
+    """Threads of this process: those of a parent do not survive a fork."""
+    return ThreadPoolExecutor(threads, "lpu-digest")

@@ -74,7 +74,7 @@ def _hashes(runs: list[Bytes]) -> list[bytes]:
 
 
 def _hash(run: Bytes) -> bytes:
-    return hashlib.sha256(run).digest()
+    return hashlib.sha256(run.data).digest()
 
 
 @functools.cache

@@ -36,7 +36,7 @@ def _used(first: Any, others: Any, lanes: Any) -> Any:
 def _survey(p0: Any, p1: Any, p2: Any, p3: Any, lanes: Any, fp16: Any, found: Any) -> None:
     """Fill the statistics of a word whose parts are at these addresses.
 
-    Norms come later, by `norms`: until then the peak is -1, or infinite if some weight is no number.
+    Norms come later, by `norms`: until then the peak is -1, or infinite if one is no number.
     """
     words = carray(pointer(p0), (lanes,), np.int32)
     others = (

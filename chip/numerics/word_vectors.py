@@ -109,7 +109,9 @@ def single16() -> Any:
 
     def codegen(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
         pairs = [_from(builder, part, ir.VectorType(_I16, 2)) for part in args[:PARTS]]
-        low, high = (builder.shuffle_vector(a, b, _list(range(4))) for a, b in (pairs[:2], pairs[2:]))
+        low, high = (
+            builder.shuffle_vector(a, b, _list(range(4))) for a, b in (pairs[:2], pairs[2:])
+        )
         floats = _half_to_float(builder, builder.shuffle_vector(low, high, _list(range(8))))
         at = builder.add(args[4], builder.mul(args[5], _I64(16)))
         x = builder.fptrunc(_from(builder, at, _DOUBLE), _FLOAT)
@@ -119,9 +121,7 @@ def single16() -> Any:
         _to(builder, args[6], total, 4)
         return _context.get_dummy_value()
 
-    def typed(
-        _typing: Any, w0: Any, w1: Any, w2: Any, w3: Any, x: Any, lane: Any, out: Any
-    ) -> Any:
+    def typed(_typing: Any, w0: Any, w1: Any, w2: Any, w3: Any, x: Any, lane: Any, out: Any) -> Any:
         return types.void(*(types.int64,) * 7), codegen
 
     return intrinsic(typed)

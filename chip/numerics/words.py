@@ -151,7 +151,7 @@ def _unit16(
     place: Any, x: Any, size: Any, chosen: Any, modulus: Any, rows: Any, out: Any, lanes: Any,
     found: Any, buffer: Any,
 ) -> Any:  # fmt: skip
-    """Products of fp16: rows in pairs, as these share the widened weights; some rows are simpler."""
+    """Products of fp16: rows in pairs, as these share the widened weights; rows of one lane."""
     used, wide = np.int64(found[code.STATS_LANES]), buffer.ctypes.data
     p0, p1, p2, p3 = place
     sums, step, widened, count, m = buffer[8 * lanes :], 16 * used, False, 0, 0

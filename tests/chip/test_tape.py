@@ -55,6 +55,26 @@ def test_products_of_tape_and_steps_are_equal_and_follow_writes(scale: float) ->
     assert not np.array_equal(found["auto"][0], found["auto"][1])
 
 
+@pytest.mark.parametrize("odd", [False, True])
+def test_rows_of_few_lanes_meet_the_same_weights_in_both(odd: bool) -> None:
+    rng = np.random.default_rng(4)
+    x = np.zeros((9, 320), np.float16)
+    for row, lanes in enumerate(([5], [319], [], range(64, 128), [40, 41], range(200, 320), [7])):
+        x[row, lanes] = rng.standard_normal(len(lanes))
+    x[4, 300], x[7] = -0.0, -0.0
+    x[8, 100] = 6e-8
+    w = rng.standard_normal((320, 320)).astype(np.float16)
+    w[3, 250:], w[:, 7], w[12, 5] = 0, -0.0, 6e-8
+    if odd:
+        w[2, 6], w[9, 100], w[200, 250] = np.inf, np.nan, -np.inf
+    found = {}
+    for name in ("numpy", "auto"):
+        set_backend(name)  # type: ignore[arg-type]
+        found[name] = product(KernelRig(), x, w)
+    assert found["numpy"].tobytes() == found["auto"].tobytes()
+    assert np.array_equal(found["auto"][0][0], x[0, 5] * w[:, 5].astype(np.float32)) or odd
+
+
 def test_any_write_forgets_what_is_kept_of_its_words() -> None:
     sram, words, made = Sram(TINY), np.arange(3, 6), []
     keep = lambda: sram.kept("key", 12, 16, words, lambda: made.append(1))  # noqa: E731

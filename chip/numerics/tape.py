@@ -133,7 +133,7 @@ def _append(place: Any, at: Any) -> Any:
 def _spread(
     tape: Any, at: Any, bases: Any, shifts: Any, tables: Any, scratch: Any, lanes: Any
 ) -> None:
-    """Bring the rows of x of a record into the scratch, as products want them, and clear its sums."""
+    """Bring the rows of x of a record into the scratch as products want them; clear its sums."""
     floats = np.empty(lanes, np.float32)
     fp16 = tape[at + code.FORMAT] == code.FP16
     a = start(tape, at + code.A, bases, shifts, 4 * lanes)

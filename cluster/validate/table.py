@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from cluster.errors import BadValue
 from cluster.validate.chips import chip_rows, network_rows, rack_rows
+from cluster.validate.factors import cholesky_rows
 from cluster.validate.hosts import layout_rows, product_rows
 from cluster.validate.images import resnet_rows
 from cluster.validate.models import decoder_rows, encoder_rows, matmul_rows
@@ -21,15 +22,14 @@ FAMILIES = (
     Family(("V12", "V31", "V32"), encoder_rows),
     Family(("V28",), product_rows),
     Family(("V29",), layout_rows),
+    Family(("V30",), cholesky_rows),
     Family(("V33",), llama_rows),
     Family(("V34",), mixtral_rows),
     Family(("V35",), decoder_rows),
     Family(("V37",), capacity_rows),
     Family(("V39",), rack_rows),
 )
-ISCA22 = "Abts et al., ISCA 2022"
 SKIPPED = (
-    skipped("V30", "Cholesky on 8 chips, speed-up", 1.5, ISCA22, "no factorisation kernels yet"),
     skipped("V36", "gain of speculative decoding", 6.3, "vendor blog, Nov 2024",
             "no launch drafts and verifies; which share of a draft is accepted follows from "
             "weights of 70B and 1B models, which nobody can run here"),

@@ -1,6 +1,7 @@
 """The validation table: its rules, its commands, and the rows that are quick."""
 
 import json
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -10,8 +11,10 @@ from chip.spec import GROQCHIP1
 from cluster.cli import main
 from cluster.errors import BadValue
 from cluster.validate import table
+from cluster.validate.factors import tasks
 from cluster.validate.models import phases
 from cluster.validate.row import Family, at_least, missed, skipped, within
+from cluster.validate.tasks import Task, critical_path, schedule
 
 ROW = within("V98", "a thing", 100.0, 90.0, 5, "a paper", "one chip")
 
@@ -53,6 +56,30 @@ def test_a_row_that_claims_and_fails_makes_the_command_fail(monkeypatch, capsys)
     monkeypatch.setattr(table, "FAMILIES", (Family(("V98",), lambda: silent),))
     assert main(["validate", "--only", "V98"]) == 0
     assert "V98: too slow by design" in capsys.readouterr().out
+
+
+def test_tasks_wait_for_units_for_each_other_and_by_priority():
+    one = Task("a", 5, ("east",), (), (1,))
+    urgent = Task("b", 3, ("east",), (), (0,))
+    beside = Task("c", 4, ("west",), (), (0,))
+    last = Task("d", 2, ("east", "west"), (one, beside), (0,))
+    assert schedule([one, urgent, beside, last]) == 10
+    assert [t.start for t in (one, urgent, beside, last)] == [3, 0, 0, 8]
+    assert critical_path([one, urgent, beside, last]) == {"a": 5, "b": 3, "d": 2}
+
+
+def test_a_factorisation_does_each_block_once_wherever_it_is():
+    costs = {"eliminate": 100, "solve": 10, "update": 10, "send": 20}
+    for chips in (1, 2, 8):
+        graph = tasks(4, chips, costs)
+        counts = Counter(task.kind for task in graph)
+        assert (counts["eliminate"], counts["solve"], counts["update"]) == (4, 6, 10)
+        assert schedule(graph) >= 4 * 100 + 3 * 20
+        for task in graph:
+            assert all(before.end <= task.start for before in task.after)
+            for other in graph:
+                if other is not task and set(other.units) & set(task.units):
+                    assert other.end <= task.start or task.end <= other.start
 
 
 def test_phases_account_for_all_cycles():

@@ -110,6 +110,14 @@ class ChipGroup:
         self._linker = Linker()  # nothing more to link: drop the copies
         self._batches.update({(name, batch.index): batch for batch in mine})
 
+    def join(self, name: str, parts: Mapping[int, str], mine: Iterable[Batch]) -> None:
+        """Make a launch of programs that are loaded: on each chip the one of launch `parts`."""
+        ours = {number: parts[number] for number in self.chips if number in parts}
+        for number, part in ours.items():
+            self.chips[number].programs[name] = self.chips[number].programs[part]
+        self._programs[name] = {n: self._programs[part][n] for n, part in ours.items()}
+        self._batches.update({(name, batch.index): batch for batch in mine})
+
     def begin(self, name: str, inputs: Mapping[int, Mapping[str, Array]]) -> None:
         """Start a launch: write the host's inputs, by chip and name."""
         self._sent.clear()

@@ -16,7 +16,7 @@ from chip.board import Wiring
 from chip.checkpoint import Block
 from cluster.errors import CheckpointError, MachineError, WorkerLost
 from cluster.loadable import Loadable
-from cluster.machine import Digest, Inputs, Machine, Progress, Result
+from cluster.machine import Digest, Inputs, Machine, Parts, Progress, Result
 from cluster.shelf import Past, Shelf
 
 MAX_FAILURES = 5
@@ -63,6 +63,10 @@ class Checkpointed:
         self.machine.load(lowered, progress)
         if self._past:
             self.machine.restore(self._shelf.blocks())
+
+    def join(self, name: str, parts: Parts) -> None:
+        """Join the programs; a worker that is lost meanwhile is brought back."""
+        self._surviving(lambda: self.machine.join(name, parts))
 
     def launch(self, name: str, inputs: Inputs) -> Result:
         """Run a launch, or return its result if that is known from before a `--resume`."""

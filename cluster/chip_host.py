@@ -96,10 +96,18 @@ class ChipHost:
         """Store (chip, region, values)."""
         self._group.write(constants)
 
-    def prepare(self, batches: Mapping[str, tuple[Sequence[Batch], Mapping[int, int]]]) -> None:
-        """Take this host's batches of every launch, and the groups of the batches they talk to."""
-        for name, (mine, groups) in batches.items():
-            self._group.prepare(name, mine)
+    def prepare(
+        self, launches: Mapping[str, tuple[Sequence[Batch], Mapping[int, int], Mapping[int, str]]]
+    ) -> None:
+        """Take this host's batches of launches, and the groups of the batches they talk to.
+
+        A launch with parts is joined from the programs of others.
+        """
+        for name, (mine, groups, parts) in launches.items():
+            if parts:
+                self._group.join(name, parts, mine)
+            else:
+                self._group.prepare(name, mine)
             self._batches[name], self._groups[name] = list(mine), dict(groups)
         self._loaded = True
 

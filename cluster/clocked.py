@@ -4,7 +4,7 @@ from chip.board import Wiring
 from cluster.clocking import receives
 from cluster.errors import ClockMiss
 from cluster.loadable import Loadable
-from cluster.machine import Inputs, Machine, Progress, Result
+from cluster.machine import Inputs, Machine, Parts, Progress, Result
 from topology.errors import MarginExceeded
 from topology.receives import Oscillators, Receives
 
@@ -41,6 +41,12 @@ class Clocked:
         if clocks is not None:
             self.oscillators = Oscillators(clocks.graph, clocks.plan, self.seed, *self._actual)
             self._receives = {name: receives(w) for name, w in self.wirings.items()}
+
+    def join(self, name: str, parts: Parts) -> None:
+        """Join the programs; their receives are checked with every launch of them."""
+        self.machine.join(name, parts)
+        if self.oscillators is not None:
+            self._receives[name] = receives(self.wirings[name])
 
     def launch(self, name: str, inputs: Inputs) -> Result:
         """Check the arrivals of a launch, then run it."""

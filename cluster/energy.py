@@ -1,5 +1,6 @@
 """Joules of launches: what their programs do, and the constant power while they last."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 from chip.energy import Activity, EnergyTable, count
@@ -46,12 +47,20 @@ class Joules:
 
 def launch_use(launch: Launch, spec: ChipSpec) -> Use:
     """Count the instructions of every program of a launch; equal programs once."""
-    known: dict[bytes, Activity] = {}
-    total, interval = Activity(), 0
-    for chip, data in launch.programs.items():
-        body = body_of(data)
-        if body not in known:
-            known[body] = count(unpack(data).instructions(), spec)
-        total += known[body]
-        interval = max(interval, launch.end_cycles[chip] - header_of(data)[1])
+    total = activity(Counter(launch.programs.values()), spec)
+    ends = launch.end_cycles
+    interval = max(ends[chip] - header_of(data)[1] for chip, data in launch.programs.items())
     return Use(total, interval)
+
+
+def activity(programs: Counter[bytes], spec: ChipSpec) -> Activity:
+    """What programs do, each as often as it is counted; equal ones are looked into once."""
+    often: Counter[bytes] = Counter()
+    sample: dict[bytes, bytes] = {}
+    for data, times in programs.items():
+        often[body_of(data)] += times
+        sample[body_of(data)] = data
+    total = Activity()
+    for body, times in often.items():
+        total += count(unpack(sample[body]).instructions(), spec).times(times)
+    return total

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from chip.board import Wiring
 from chip.core import Array
 from cluster.loadable import Loadable
-from cluster.machine import Inputs, Machine, Progress, Result
+from cluster.machine import Inputs, Machine, Parts, Progress, Result
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,10 @@ class Ledger:
     def load(self, lowered: Loadable, progress: Progress) -> None:
         """Load the machine."""
         self.machine.load(lowered, progress)
+
+    def join(self, name: str, parts: Parts) -> None:
+        """Join the programs."""
+        self.machine.join(name, parts)
 
     def launch(self, name: str, inputs: Inputs) -> Result:
         """Run a launch and write it down."""

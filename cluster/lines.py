@@ -80,10 +80,17 @@ def needs(
     """
     found: dict[Pair, Need] = {}
     for name, batches in launches.items():
-        for pair, need in _needs(batches, packet_bytes[name]).items():
-            before = found.get(pair, Need(0, 0))
-            size = max(before.message_bytes, need.message_bytes)
-            found[pair] = Need(max(before.slots, need.slots), size)
+        found = merged(found, _needs(batches, packet_bytes[name]))
+    return found
+
+
+def merged(some: Mapping[Pair, Need], more: Mapping[Pair, Need]) -> dict[Pair, Need]:
+    """What serves both."""
+    found = dict(some)
+    for pair, need in more.items():
+        before = found.get(pair, Need(0, 0))
+        size = max(before.message_bytes, need.message_bytes)
+        found[pair] = Need(max(before.slots, need.slots), size)
     return found
 
 

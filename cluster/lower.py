@@ -11,15 +11,17 @@ import networkx as nx
 
 from chip.board import Cable
 from chip.kernels.decoder import Stage
+from chip.kernels.landing import NEXT, OUT
 from chip.kernels.lanes import MAPS, MAPS_INT8
-from chip.kernels.shape import halves
 from chip.kernels.transfer import Hop, transfer
 from chip.own_spec import identity
 from chip.program import Program, Region
 from chip.schedule import Outline, Rows, Schedule
 from chip.wire import pack, with_header
+from cluster.beats import Beats, cell_name
 from cluster.clocking import Clocking, clocking
 from cluster.errors import DoesNotFit
+from cluster.host_regions import input_regions, output_regions
 from cluster.images import Array, stage_image
 from cluster.model.spec import Weights
 from cluster.partition import CONTEXT_BLOCK, Plan
@@ -50,7 +52,10 @@ class Launch:
 
 @dataclass(frozen=True)
 class Lowered:
-    """Everything a machine needs: launches, cables, constants; and where inputs go."""
+    """Everything a machine needs: launches, cables, constants; and where inputs go.
+
+    `teams` are the chips of each stage with those that only pass its vectors on.
+    """
 
     plan: Plan
     placement: Placement
@@ -59,6 +64,7 @@ class Lowered:
     stages: tuple[Stage, ...]
     weights: Weights = field(repr=False)
     clocking: Clocking | None = None
+    teams: Placement = ()
 
     @property
     def chips(self) -> tuple[int, ...]:
@@ -105,13 +111,42 @@ def lower(
     stages = make_stages(plan)
     wires = Wires(graph)
     clocks = clocking(graph, wires.used(placement), wires.ports, plan.spec, clock)
-    launches = {}
+    make = _cells if plan.slots > 1 else _launches
+    launches = {launch.name: launch for launch in make(plan, placement, stages, wires, clocks)}
+    check_programs(plan, placement, [launch.instructions for launch in launches.values()])
+    teams = tuple(group_of(wires, group).members for group in placement)
+    cables = wires.cables(clocks)
+    return Lowered(plan, placement, launches, cables, stages, weights, clocks, teams)
+
+
+def _launches(
+    plan: Plan,
+    placement: Placement,
+    stages: tuple[Stage, ...],
+    wires: Wires,
+    clocks: Clocking | None,
+) -> Iterator[Launch]:
+    """Every kind of launch that takes its tokens through all stages."""
     for context in range(CONTEXT_BLOCK, plan.context + 1, CONTEXT_BLOCK):
         for kind, tokens in (("decode", 1), ("prefill", plan.chunk)):
+            axis = compose(placement, stages, wires, clocks, tokens, context)
             name = launch_name(kind, context)
-            launches[name] = _launch(plan, placement, stages, wires, clocks, name, tokens, context)
-    check_programs(plan, placement, [launch.instructions for launch in launches.values()])
-    return Lowered(plan, placement, launches, wires.cables(clocks), stages, weights, clocks)
+            yield make_launch(plan, placement, stages, axis, name, tokens, context)
+
+
+def _cells(
+    plan: Plan,
+    placement: Placement,
+    stages: tuple[Stage, ...],
+    wires: Wires,
+    clocks: Clocking | None,
+) -> Iterator[Launch]:
+    """The cells of beats, as launches in which all stages work for the same slot."""
+    beats = Beats(plan, placement, stages, wires, clocks)
+    for kind, slot, context in beats.cells():
+        axis, tokens = beats.compose(kind, slot, context), beats.tokens(kind)
+        name, prefixes = cell_name(kind, slot, context), (NEXT, OUT)
+        yield make_launch(plan, placement, stages, axis, name, tokens, context, prefixes)
 
 
 def check_programs(
@@ -137,17 +172,17 @@ def make_stages(plan: Plan) -> tuple[Stage, ...]:
     return tuple(cache[part.layers, part.head] for part in plan.stages)
 
 
-def _launch(
+def make_launch(
     plan: Plan,
     placement: Placement,
     stages: tuple[Stage, ...],
-    wires: Wires,
-    clocks: Clocking | None,
+    axis: Axis,
     name: str,
     tokens: int,
     context: int,
+    prefixes: tuple[str, str] = ("", ""),
 ) -> Launch:
-    axis = compose(placement, stages, wires, clocks, tokens, context)
+    """The programs of what is on a time axis; `prefixes` are those of `input_regions`."""
     holder = {chip: number for number, group in enumerate(placement) for chip in group}
     bodies: dict[tuple[object, ...], bytes] = {}
     numbers = Numbers()
@@ -157,7 +192,8 @@ def _launch(
         stage = None if number is None else stages[number]
         key = (id(stage), number == 0, *part.key(numbers))
         if key not in bodies:
-            bodies[key] = pack(_program(plan, stage, number == 0, part, tokens, context))
+            program = _program(plan, stage, number == 0, part, tokens, context, prefixes)
+            bodies[key] = pack(program)
         programs[chip] = with_header(bodies[key], chip, part.start_cycle, part.startup(chip))
     ends = {chip: part.end_cycle for chip, part in axis.parts.items()}
     counts = {chip: part.instructions for chip, part in axis.parts.items()}
@@ -212,39 +248,25 @@ def _boundary(
 
 
 def _program(
-    plan: Plan, stage: Stage | None, first: bool, part: Parts, tokens: int, context: int
+    plan: Plan,
+    stage: Stage | None,
+    first: bool,
+    part: Parts,
+    tokens: int,
+    context: int,
+    prefixes: tuple[str, str],
 ) -> Program:
     maps = MAPS if plan.weights == "fp16" else MAPS_INT8
     spec, interval = identity(plan.spec), part.interval_cycles
     bare = Program(0, spec, 0, part.queues(), maps, deskew_interval_cycles=interval)
-    if stage is None:
+    if stage is None or not context:
         return bare
     return replace(
         bare,
-        inputs=input_regions(stage, first, tokens, context // CONTEXT_BLOCK),
-        outputs=output_regions(stage, tokens),
+        inputs=input_regions(stage, first, tokens, context // CONTEXT_BLOCK, prefixes[0]),
+        outputs=output_regions(stage, tokens, prefixes[1]),
         constants=_constants(stage),
     )
-
-
-def input_regions(stage: Stage, first: bool, tokens: int, blocks: int) -> dict[str, Region]:
-    """What the host writes before a launch."""
-    rows = {"cos": tokens, "sin": tokens, "mask": blocks * tokens, "maps": max(tokens, 8)}
-    if first:
-        rows["x0"] = stage.shape.hidden.count * tokens
-    return {name: stage.view(name, count).region for name, count in rows.items()}
-
-
-def output_regions(stage: Stage, tokens: int) -> dict[str, Region]:
-    """What the host reads after a launch."""
-    if stage.shape.vocab is None or tokens > 1:
-        return {}
-    counts = [len(part) for part in halves(stage.shape.vocab.count)]
-    return {
-        f"logits{side}": stage.memory[f"logits{side}"].region
-        for side, count in enumerate(counts)
-        if count
-    }
 
 
 def _constants(stage: Stage) -> tuple[Region, ...]:

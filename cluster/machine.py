@@ -14,6 +14,8 @@ from cluster.errors import ClusterError
 from cluster.loadable import Loadable
 
 Inputs = Mapping[int, Mapping[str, Array]]  # chip -> input name -> vectors
+Parts = Mapping[int, str]  # chip -> the launch whose program it runs
+Known = Mapping[str, Mapping[int, Facts]]  # of every program, by launch and chip
 Progress = Callable[[str, int, int], None]  # what, done, of how many
 STARTING, LINKING, WEIGHTS = "start", "link", "weights"  # what a load reports
 
@@ -51,6 +53,9 @@ class Machine(Protocol):
     def load(self, lowered: Loadable, progress: Progress) -> None:
         """Bring up the chips with their constants and programs."""
 
+    def join(self, name: str, parts: Parts) -> None:
+        """Make a launch `name` of programs that are loaded; raises the hazards of its links."""
+
     def launch(self, name: str, inputs: Inputs) -> Result:
         """Run one launch on every chip."""
 
@@ -83,7 +88,7 @@ class Digest(RunDigest):
         self.fold(result.outputs, result.digests, result.end_cycle)
 
 
-def check_cycles(lowered: Loadable, known: Mapping[str, Mapping[int, Facts]]) -> dict[str, Wiring]:
+def check_cycles(lowered: Loadable, known: Known) -> dict[str, Wiring]:
     """Wire every launch; raises ScheduleMismatch if a program's cycles are not the scheduler's."""
     wirings = {}
     for name, launch in lowered.launches.items():
@@ -95,6 +100,11 @@ def check_cycles(lowered: Loadable, known: Mapping[str, Mapping[int, Facts]]) ->
     return wirings
 
 
+def wire_parts(lowered: Loadable, known: Known, parts: Parts) -> Wiring:
+    """Wire a launch of programs that belong to several; raises PortBusy, NothingArrives, ..."""
+    return wire({chip: known[part][chip] for chip, part in parts.items()}, lowered.cables)
+
+
 class LocalMachine:
     """All chips in this process."""
 
@@ -103,13 +113,15 @@ class LocalMachine:
 
     def __init__(self) -> None:
         self._group: ChipGroup | None = None
+        self._known: dict[str, dict[int, Facts]] = {}
         self.wirings: dict[str, Wiring] = {}
 
     def load(self, lowered: Loadable, progress: Progress) -> None:
         """Bring up the chips with their constants and programs."""
         everyone = sorted({*lowered.chips, *lowered.transit_chips})
         group = self._group = ChipGroup(everyone, lowered.plan.spec)
-        known: dict[str, dict[int, Facts]] = {}
+        known = self._known = {}
+        self._lowered = lowered
         total = sum(len(launch.programs) for launch in lowered.launches.values())
         done = 0
         for name, launch in lowered.launches.items():
@@ -123,6 +135,12 @@ class LocalMachine:
             group.prepare(name, batches(wiring, dict.fromkeys(everyone, 0)))
         for constant in counted_constants(lowered, progress):
             group.write([constant])
+
+    def join(self, name: str, parts: Parts) -> None:
+        """Make a launch of programs that are loaded."""
+        assert self._group is not None, "load comes first"
+        wiring = self.wirings[name] = wire_parts(self._lowered, self._known, parts)
+        self._group.join(name, parts, batches(wiring, dict.fromkeys(parts, 0)))
 
     def launch(self, name: str, inputs: Inputs) -> Result:
         """Run one launch on every chip."""

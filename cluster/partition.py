@@ -172,14 +172,16 @@ def partition(
     context: int = CONTEXT_BLOCK,
     weights: str = "fp16",
     sizes: Sizes | None = None,
+    slots: int = 1,
 ) -> Plan:
     """Split a model over pp x tp chips, with the largest prefill chunk there is room for.
 
-    Raises BadValue, or DoesNotFit with what would fit. `sizes` remembers between calls.
+    There are caches for `slots` sequences. Raises BadValue, or DoesNotFit with what would fit.
+    `sizes` remembers between calls, and knows the slots.
     """
     _check(model, tp, pp, context)
     check_weights(model, spec, weights)
-    sizes = sizes or Sizes(model, spec, context, weights)
+    sizes = sizes or Sizes(model, spec, context, weights, slots)
     failed: DoesNotFit | None = None
     for chunk in CHUNKS:
         try:
@@ -216,10 +218,11 @@ def smallest(
     context: int,
     tp: int | None = None,
     weights: str = "fp16",
+    slots: int = 1,
 ) -> Plan:
     """The plan with the fewest chips; ties go to the smaller tensor-parallel degree."""
     check_weights(model, spec, weights)
-    sizes = Sizes(model, spec, context, weights)
+    sizes = Sizes(model, spec, context, weights, slots)
     best: tuple[int, int, int] | None = None
     for width in [tp] if tp else range(1, model.heads + 1):
         _check(model, width, 1, context)

@@ -1,6 +1,6 @@
 """What each chip does in a launch, put together from the schedules it has a part in."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -18,11 +18,18 @@ class Parts:
 
     @property
     def start_cycle(self) -> int:
-        return min(offset + plan.first_cycle(member) for plan, member, offset in self.items)
+        firsts = (offset + plan.first_cycle(member) for plan, member, offset in self.items)
+        return min(firsts, default=self._ready_cycle)
 
     @property
     def end_cycle(self) -> int:
-        return max(offset + plan.member_end_cycles[member] for plan, member, offset in self.items)
+        ends = (offset + plan.member_end_cycles[member] for plan, member, offset in self.items)
+        return max(ends, default=self._ready_cycle)
+
+    @property
+    def _ready_cycle(self) -> int:
+        """When a chip with nothing to do is done: once it has heard that the launch starts."""
+        return self.clocks.start_cycle if self.clocks else 0
 
     @property
     def interval_cycles(self) -> int:
@@ -98,7 +105,8 @@ class Numbers:
 class Axis:
     """The time axis of a launch: schedules one after another, and the parts of their chips.
 
-    Only one stage is at work at a time, so that its chips alone deskew for all that is under way.
+    Only one stage is at work at a time, or several that exchange nothing meanwhile, so that the
+    chips of a stage alone deskew for all that is under way.
     """
 
     def __init__(self, clocks: Clocking | None) -> None:
@@ -126,6 +134,18 @@ class Axis:
             self.stalled_cycles += pace.stall_cycles
         self._add(schedule, {chip: chip for chip in schedule.members})
         self._since = schedule.end_cycle  # the next stage's chips have started with it
+
+    def beside(self, stages: Iterable[tuple[Sequence[int], Sequence[Schedule | Outline]]]) -> None:
+        """Add stages that work side by side: the chips of each, and its schedules in order."""
+        start, ends, stalled = self.cycle, [self.cycle], [0]
+        for chips, schedules in stages:
+            self.cycle = start
+            for schedule in schedules:
+                self._add(schedule, dict(enumerate(chips)))
+            ends.append(self.cycle)
+            stalled.append(sum(stall for plan in schedules for _, stall in plan.stalls))
+        self.cycle = max(ends)
+        self.stalled_cycles += max(stalled)
 
     def _add(self, schedule: Schedule | Outline, chips: Mapping[int, int]) -> None:
         for member in schedule.members:

@@ -8,6 +8,7 @@ from chip.kernels.memory import INNER_SLICES
 from chip.kernels.needs import check_served
 from chip.own_spec import find
 from chip.spec import ChipSpec
+from cluster.beat_timing import pipelined
 from cluster.errors import BadValue, DoesNotFit
 from cluster.model.equivalent import planned_as
 from cluster.model.load import load_spec
@@ -150,21 +151,19 @@ def report(planned: Planned) -> dict[str, Any]:
     plan, spec = timed.plan, timed.plan.spec
     decode = timed.launch("decode", plan.context)
     latency_s = _launch_s(spec, decode)
-    interval = max(decode.interval_cycles, -(-decode.cycles // wish.batch))
-    total = min(wish.batch / latency_s, spec.clock_hz / interval)
     prompt = wish.prompt_tokens or min(128, plan.context)
     prefill = timed.prefill(prompt)
     breakdown = timed.breakdown(plan.context)
-    return {
+    found = {
         "model": wish.model,
         "objective": wish.objective,
         "notes": list(planned.notes) + _prefill_note(timed),
         "plan": _shape(planned),
         "clock_hz": spec.clock_hz,
         "cycles_per_token": decode.cycles,
-        "interval_cycles": interval,
-        "tokens_per_s_per_user": total / wish.batch,
-        "tokens_per_s_total": total,
+        "interval_cycles": decode.cycles,
+        "tokens_per_s_per_user": 1 / latency_s,
+        "tokens_per_s_total": 1 / latency_s,
         "prompt_tokens": prompt,
         "prefill_cycles": sum(launch.cycles for launch in prefill),
         "time_to_first_token_s": sum(_launch_s(spec, launch) for launch in prefill),
@@ -178,6 +177,9 @@ def report(planned: Planned) -> dict[str, Any]:
         },
         "alternatives": [_alternative(planned, c) for c in planned.candidates[1 : SHOWN + 1]],
     }
+    if wish.batch > 1:
+        found |= pipelined(timed.beats, wish.batch, prompt, not timed.no_prefill)
+    return found
 
 
 def _prefill_note(timed: Timed) -> list[str]:

@@ -1,7 +1,7 @@
 """From what the command line asks for to a plan and a graph: the rest is chosen, or is an error."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import networkx as nx
 
@@ -20,7 +20,7 @@ NODE_CHIPS = 8  # chips of a fully connected node: the default topology
 
 @dataclass(frozen=True)
 class Request:
-    """The options of a plan as given; None is "choose"."""
+    """The options of a plan as given; None is "choose". `concurrency` sequences are in flight."""
 
     chips: int | None = None
     tp: int | None = None
@@ -32,6 +32,7 @@ class Request:
     faults: str | None = None
     spec: str = "groqchip1"
     weights: str = "fp16"
+    concurrency: int = 1
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,8 @@ def make_plan(model: ModelSpec, spec: ChipSpec, request: Request) -> Plan:
     try:
         shapes = _shapes(model, request)
         if shapes is None:
-            return smallest(model, spec, request.context, request.tp, request.weights)
+            tp, slots = request.tp, request.concurrency
+            return smallest(model, spec, request.context, tp, request.weights, slots)
         return _first_that_fits(model, spec, shapes, request)
     except DoesNotFit as error:
         advice = _what_would_fit(model, spec, request)
@@ -154,7 +156,8 @@ def _first_that_fits(
     error: DoesNotFit | None = None
     for tp, pp in shapes:
         try:
-            return partition(model, spec, tp, pp, request.context, request.weights)
+            context, slots = request.context, request.concurrency
+            return partition(model, spec, tp, pp, context, request.weights, slots=slots)
         except DoesNotFit as failed:
             error = error or failed
     assert error is not None
@@ -162,11 +165,31 @@ def _first_that_fits(
 
 
 def _what_would_fit(model: ModelSpec, spec: ChipSpec, request: Request) -> str:
+    slots = request.concurrency
+    fewer = most_concurrent(model, spec, request)
+    here = f"what fits there: --concurrency {fewer}; or " if fewer else ""
     try:
-        plan = smallest(model, spec, request.context, weights=request.weights)
+        plan = smallest(model, spec, request.context, weights=request.weights, slots=slots)
     except DoesNotFit:
-        return f"no plan of {model.name} fits chip {spec.name}; lower --context {request.context}"
-    return f"what fits: --tp {plan.tp} --pp {plan.pp} ({plan.chips} chips) or more"
+        less = "--context or --concurrency" if slots > 1 else f"--context {request.context}"
+        return f"{here}no plan of {model.name} fits chip {spec.name}; lower {less}"
+    return f"{here}what fits: --tp {plan.tp} --pp {plan.pp} ({plan.chips} chips) or more"
+
+
+def most_concurrent(model: ModelSpec, spec: ChipSpec, request: Request) -> int:
+    """The most sequences, fewer than asked for, that the stages of a request hold; 0 if none."""
+    shapes = _shapes(model, request)
+    if shapes is None:
+        return 0
+    low, high = 0, request.concurrency
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            _first_that_fits(model, spec, shapes, replace(request, concurrency=middle))
+            low = middle
+        except DoesNotFit:
+            high = middle
+    return low
 
 
 def default_topology(chips: int, tp: int = 1) -> str:

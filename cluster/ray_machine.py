@@ -47,14 +47,7 @@ from cluster.grouping import (
     programs_of,
 )
 from cluster.loadable import Loadable
-from cluster.machine import (
-    LINKING,
-    STARTING,
-    Inputs,
-    Progress,
-    Result,
-    counted_constants,
-)
+from cluster.machine import LINKING, STARTING, Inputs, Parts, Progress, Result, counted_constants
 from cluster.shelf import checked_blocks
 from cluster.surroundings import knock, loopback, new_folder, our_code, undisturbed
 
@@ -230,6 +223,16 @@ class RayMachine:
         self._get(taken)
         self._lines_open = True
 
+    def join(self, name: str, parts: Parts) -> None:
+        """Make a launch of programs that are loaded, with larger lines if it needs them."""
+        assert self._exchange is not None, "load comes first"
+        more = self._exchange.joined(self._lowered, name, parts)
+        if more.lines != self._exchange.lines and self._lines_open:
+            self._close_lines()
+        self._exchange = more
+        mine = (more.of_group(n, (name,)) for n in range(len(self._actors)))
+        self._get([a.prepare.remote(one) for a, one in zip(self._actors, mine, strict=True)])
+
     # --- run --------------------------------------------------------------------------------
     def launch(self, name: str, inputs: Inputs) -> Result:
         """Run one launch on every chip: a call per actor, which talk among themselves."""
@@ -254,9 +257,7 @@ class RayMachine:
 
     def _abort(self, calls: Sequence[Any]) -> None:
         """End a failed launch everywhere, and raise what it was that failed first."""
-        self._lines_open = False
-        for actor in self._actors:
-            actor.close_lines.remote()
+        self._close_lines()
         ray.wait(list(calls), num_returns=len(calls), timeout=SETTLE_S)
         found: list[Exception] = []
         for call in calls:
@@ -269,6 +270,11 @@ class RayMachine:
         if first:
             raise first[0] from None
         raise self._lost([e for e in found if not isinstance(e, RayTaskError)] or found) from None
+
+    def _close_lines(self) -> None:
+        self._lines_open = False
+        for actor in self._actors:
+            actor.close_lines.remote()
 
     def _lost(self, errors: Sequence[Exception]) -> MachineError:
         gone = [error for error in errors if isinstance(error, RayActorError)]

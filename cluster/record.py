@@ -9,7 +9,7 @@ from chip.own_spec import identity
 from chip.recording import Board, Writer
 from cluster.errors import BadValue
 from cluster.loadable import Loadable
-from cluster.machine import Digest, Inputs, Machine, Progress, Result
+from cluster.machine import Digest, Inputs, Machine, Parts, Progress, Result
 
 
 class Recorder:
@@ -41,6 +41,10 @@ class Recorder:
         for constant in lowered.constants():
             self._writer.constant(*constant)
         self.machine.load(lowered, progress)
+
+    def join(self, name: str, parts: Parts) -> None:
+        """Refuse: a replay on bare chips knows whole launches only."""
+        raise BadValue("--record", self.folder, "cannot hold several sequences in flight")
 
     def launch(self, name: str, inputs: Inputs) -> Result:
         """Run a launch; write its inputs, outputs and cycles, and the digest after it."""

@@ -71,6 +71,7 @@ def build_report(
         | clock_cycles(lowered, prefill, decode),
         "host": host_shape(host, prefill, decode),
         "digest": session.digest.hexdigest(),
+        "logits_sha256": session.logits_digest.hexdigest(),
     }
 
 
@@ -153,16 +154,16 @@ def summary(report: Mapping[str, Any]) -> dict[str, str]:
     mean = f"{sum(decode) / len(decode):,.0f}" if decode else "none"
     parts = ", ".join(f"{name} {s:.1f}" for name, s in host["load_parts_s"].items())
     where = (
-        f"{host['machine']}, {_counted(host['actors'], 'actor')}"
+        f"{host['machine']}, {counted(host['actors'], 'actor')}"
         if host["actors"]
         else host["machine"]
     )
     return {
-        "plan": f"{_counted(plan['chips'], 'chip')} on {plan['topology']}: "
-        f"{_counted(plan['pp'], 'stage')} x tp {plan['tp']}, "
+        "plan": f"{counted(plan['chips'], 'chip')} on {plan['topology']}: "
+        f"{counted(plan['pp'], 'stage')} x tp {plan['tp']}, "
         f"at most {plan['sram_bytes_max'] / 2**20:.1f} MiB of SRAM each",
         "prefill": f"{fast['prefill_cycles']:,} cycles for "
-        f"{_counted(len(report['prompt_ids']), 'token')}, "
+        f"{counted(len(report['prompt_ids']), 'token')}, "
         f"first token after {fast['time_to_first_token_s'] * 1e3:.3f} ms",
         "decode": f"{mean} cycles per token at {fast['clock_hz'] / 1e6:,.0f} MHz",
         "clocks": clock_line(report.get("clocks"), fast),
@@ -189,7 +190,8 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else 0.0
 
 
-def _counted(number: int, what: str) -> str:
+def counted(number: int, what: str) -> str:
+    """A number with its noun, in the plural where it needs it."""
     return f"{number} {what}" + ("" if number == 1 else "s")
 
 

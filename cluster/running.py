@@ -18,7 +18,7 @@ from cluster.lower import Lowered, lower
 from cluster.machine import LINKING, LocalMachine, Machine
 from cluster.model.load import Model, load_model
 from cluster.placement import place
-from cluster.planning import Request, choose
+from cluster.planning import Choice, Request, choose
 from cluster.process import peak_rss_bytes
 from cluster.record import Recorder
 from cluster.report import Host, build_report
@@ -40,6 +40,8 @@ class Options:
     prompt: str | None
     raw: bool
     prompt_ids: str | None
+    prompts: Path | None
+    concurrency: int
     max_new_tokens: int | None
     temperature: float
     top_p: float
@@ -71,8 +73,15 @@ class Options:
 
     def check(self) -> "Options":
         """Return self; raise BadValue for what can be seen to be wrong before any work."""
-        if (self.prompt is None) == (self.prompt_ids is None):
-            raise BadValue("--prompt", self.prompt or "", "give it or --prompt-ids, one of the two")
+        if sum(given is not None for given in (self.prompt, self.prompt_ids, self.prompts)) != 1:
+            rule = "give it, --prompt-ids or --prompts, one of the three"
+            raise BadValue("--prompt", self.prompt or "", rule)
+        if self.concurrency > 1 and not self.prompts:
+            raise BadValue("--concurrency", self.concurrency, "needs --prompts FILE")
+        if self.concurrency > 1 and self.record:
+            raise BadValue(
+                "--record", self.record, "holds one sequence at a time: no --concurrency"
+            )
         for option in ("chips_per_actor", "address"):
             value = getattr(self, option)
             if value is not None and self.machine != "ray":
@@ -112,35 +121,62 @@ def generate(options: Options, start: float, bars: Bars) -> dict[str, Any]:
     prompt = prompt_tokens(options, model)
     choice = choose(model.spec, options.request)
     count = new_tokens(options, len(prompt), choice.plan.context)
-    bars.step("lower", 0, 0)
-    placement = place(choice.plan, choice.graph, choice.topology)
-    lowered = lower(
-        choice.plan, placement, choice.graph, model.weights, options.clock(choice.plan.spec)
-    )
+    lowered = lower_choice(choice, model, options, bars)
     watch.lap("lower")
-    bare = make_machine(options)
-    recorder = Recorder(bare, options.record) if options.record else None
-    really = options.jitter_seed, options.drift_ppm, options.jitter_cycles
-    clocked = Clocked(recorder or bare, *really)
-    machine = Ledger(clocked)
+    rig = Rig.of(options)
     try:
-        load(machine, lowered, bars, watch)
-        session = Session(lowered, machine)
+        load(rig.ledger, lowered, bars, watch)
+        session = Session(lowered, rig.ledger)
         eos = frozenset([model.tokenizer.eos])
         tokens = session.generate(prompt, count, options.sampling, eos)
         spoken = _listen(tokens, model, count, bars, quiet=options.as_json)
-        wall_s, memory = time.perf_counter() - start, peak_rss_bytes() + machine.worker_bytes()
-        host = Host(machine.name, machine.actors, watch.parts, wall_s, memory, machine.costs())
-        if recorder:
-            recorder.commit()
+        host = rig.host(start, watch)
+        rig.commit()
     finally:
-        machine.close()
+        rig.ledger.close()
     if options.trace:
-        write_whole(options.trace, trace(lowered, machine.entries[-1].name))
-    report = build_report(lowered, choice.topology, session, machine.entries, host)
+        write_whole(options.trace, trace(lowered, rig.ledger.entries[-1].name))
+    report = build_report(lowered, choice.topology, session, rig.ledger.entries, host)
     report["plan"]["faults"] = options.faults
-    report["clocks"] = clock_report(lowered, clocked)
+    report["clocks"] = clock_report(lowered, rig.clocked)
     return _said(model, prompt, spoken) | report
+
+
+def lower_choice(choice: Choice, model: Model, options: Options, bars: Bars) -> Lowered:
+    """Place a plan and make its programs."""
+    bars.step("lower", 0, 0)
+    placement = place(choice.plan, choice.graph, choice.topology)
+    clock = options.clock(choice.plan.spec)
+    return lower(choice.plan, placement, choice.graph, model.weights, clock)
+
+
+@dataclass
+class Rig:
+    """The machine that was asked for, on real oscillators, its launches written down."""
+
+    ledger: Ledger
+    clocked: Clocked
+    recorder: Recorder | None
+
+    @classmethod
+    def of(cls, options: Options) -> "Rig":
+        """Return it, not yet loaded."""
+        bare = make_machine(options)
+        recorder = Recorder(bare, options.record) if options.record else None
+        really = options.jitter_seed, options.drift_ppm, options.jitter_cycles
+        clocked = Clocked(recorder or bare, *really)
+        return cls(Ledger(clocked), clocked, recorder)
+
+    def host(self, start: float, watch: Stopwatch) -> Host:
+        """What it has cost here since `start`."""
+        machine = self.ledger
+        wall_s, memory = time.perf_counter() - start, peak_rss_bytes() + machine.worker_bytes()
+        return Host(machine.name, machine.actors, watch.parts, wall_s, memory, machine.costs())
+
+    def commit(self) -> None:
+        """Give the recording its name, if there is one."""
+        if self.recorder:
+            self.recorder.commit()
 
 
 def _said(model: Model, prompt: list[int], spoken: list[int]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Generating text on a machine: host inputs of each launch, prefill, decode, sampling."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -31,6 +32,7 @@ class Session:
 
     def __post_init__(self) -> None:
         self.digest = Digest(self.lowered)
+        self.logits_digest = hashlib.sha256()  # of all logits that a token was chosen from
 
     def generate(
         self, prompt: Sequence[int], count: int, sampling: Sampling, stop: frozenset[int]
@@ -41,6 +43,7 @@ class Session:
             raise PromptTooLong(len(prompt), count, limit)
         logits = self.prefill(prompt)
         for step in range(count):
+            self.logits_digest.update(logits.tobytes())
             token = sampling.pick(logits, step)
             yield token
             if token in stop or step + 1 == count:
@@ -75,31 +78,41 @@ class Session:
         self.digest.add(result)
         self.position += len(ids)
         self.launches += 1
-        return _logits(self.lowered, result.outputs), result.end_cycle
+        return logits_of(self.lowered, result.outputs), result.end_cycle
 
 
 def host_inputs(
     lowered: Lowered, ids: Sequence[int], tokens: int, position: int, context: int
 ) -> dict[int, dict[str, Array]]:
     """What the host writes before a launch, by chip: the same tables everywhere, x to stage 0."""
+    tables = host_tables(lowered, tokens, position, context)
+    inputs = {chip: dict(tables) for chip in lowered.chips}
+    x = embedded(lowered, ids, tokens)
+    for chip in lowered.placement[0]:
+        inputs[chip]["x0"] = x
+    return inputs
+
+
+def host_tables(lowered: Lowered, tokens: int, position: int, context: int) -> dict[str, Array]:
+    """What depends on the position of a launch's `tokens` alone: rotary rows, mask, cache words."""
     model, lanes = lowered.plan.model, lowered.plan.spec.lanes
     positions = range(position, position + tokens)
     cosine, sine = rotary_rows(positions, model, lanes)
-    common: dict[str, Array] = {
+    return {
         "cos": cosine,
         "sin": sine,
         "mask": _mask(positions, context, lanes),
         "maps": _maps(positions, lowered.plan.context, lanes),
     }
-    inputs = {chip: dict(common) for chip in lowered.chips}
-    hidden = lowered.stages[0].shape.hidden
-    rows = lowered.weights.embedding_rows(ids)
+
+
+def embedded(lowered: Lowered, ids: Sequence[int], tokens: int) -> Array:
+    """Embeddings as rows (block, token) of stage 0, zero beyond `ids`."""
+    hidden, lanes = lowered.stages[0].shape.hidden, lowered.plan.spec.lanes
     x = np.zeros((hidden.count, tokens, lanes), np.float32)
-    for number, row in enumerate(rows):
+    for number, row in enumerate(lowered.weights.embedding_rows(ids)):
         x[:, number] = lay(row, hidden, lanes)
-    for chip in lowered.placement[0]:
-        inputs[chip]["x0"] = x.reshape(-1, lanes)
-    return inputs
+    return x.reshape(-1, lanes)
 
 
 def _mask(positions: range, context: int, lanes: int) -> Array:
@@ -119,7 +132,7 @@ def _maps(positions: range, context: int, lanes: int) -> Array:
     return np.repeat(words.astype(np.uint16)[:, None], lanes, axis=1)
 
 
-def _logits(lowered: Lowered, outputs: dict[int, dict[str, Array]]) -> npt.NDArray[np.float32]:
+def logits_of(lowered: Lowered, outputs: dict[int, dict[str, Array]]) -> npt.NDArray[np.float32]:
     """Logits of the whole vocabulary from the ranks of the last stage; empty after a prefill."""
     plan = lowered.plan
     if not outputs:

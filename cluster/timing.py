@@ -11,17 +11,16 @@ from functools import cached_property
 import networkx as nx
 
 from chip.errors import ProgramError
-from chip.isa import WIDTHS
 from chip.kernels.decoder import Stage
 from chip.kernels.step import Step
-from chip.program import Region
+from cluster.beat_timing import BeatTimes
+from cluster.beats import Beats
 from cluster.clocking import Clocking, clocking
+from cluster.host_regions import host_bytes
 from cluster.lower import (
     check_programs,
     compose,
-    input_regions,
     make_stages,
-    output_regions,
 )
 from cluster.partition import CONTEXT_BLOCK, Plan
 from cluster.placement import Placement
@@ -78,20 +77,14 @@ class Timed:
                 axis.stalled_cycles,
                 {chip: part.end_cycle - part.start_cycle for chip, part in parts.items()},
                 {chip: part.instructions for chip, part in parts.items()},
-                self._host_bytes(tokens, context),
+                sum(host_bytes(self.stages, tokens, context // CONTEXT_BLOCK)),
             )
         return self._found[key]
 
-    def _host_bytes(self, tokens: int, context: int) -> int:
-        """Bytes in and out of the chip with the most, as the report of a run counts them."""
-        blocks, lanes = context // CONTEXT_BLOCK, self.plan.spec.lanes
-        found_in, found_out = [], []
-        for number, stage in enumerate(self.stages):
-            ins = input_regions(stage, number == 0, tokens, blocks).values()
-            found_in.append(sum(_vector_bytes(region, lanes) for region in ins))
-            outs = output_regions(stage, tokens).values()
-            found_out.append(sum(_vector_bytes(region, lanes) for region in outs))
-        return max(found_in) + max(found_out)
+    @cached_property
+    def beats(self) -> BeatTimes:
+        """The beats of its pipeline; there are some with several slots only."""
+        return BeatTimes(Beats(self.plan, self.placement, self.stages, self.wires, self.clocks))
 
     def contexts(self) -> range:
         """The context buckets of the plan."""
@@ -122,6 +115,8 @@ class Timed:
 
     def program_bytes(self) -> Mapping[int, int]:
         """Program bytes of each chip, for all launches; raises DoesNotFit where they do not fit."""
+        if self.plan.slots > 1:
+            return self.beats.program_bytes()
         last = self.plan.context
         kinds = ("decode",) if self.no_prefill else ("decode", "prefill")
         longest = [self.launch(kind, last).instructions for kind in kinds]
@@ -159,7 +154,3 @@ def _spent(step: Step, cycles: int, before: str) -> Iterator[tuple[str, int]]:
     half = min(end for label, _, end in part.events if label == "residual")
     yield "attention", half
     yield "ffn", cycles - half
-
-
-def _vector_bytes(region: Region, lanes: int) -> int:
-    return region.vectors * WIDTHS[region.dtype] * lanes

@@ -34,9 +34,13 @@ UNITS = {
 }
 
 
-def trace(lowered: Lowered, name: str) -> bytes:
-    """JSON of launch `name` of a model, from its decoded programs alone."""
-    programs = {chip: unpack(data) for chip, data in lowered.launches[name].programs.items()}
+def trace(lowered: Lowered, name: str, parts: Mapping[int, str] | None = None) -> bytes:
+    """JSON of launch `name` of a model, from its decoded programs alone.
+
+    A beat has `parts`: the launch whose program each chip runs.
+    """
+    parts = parts or dict.fromkeys(lowered.launches[name].programs, name)
+    programs = {chip: unpack(lowered.launches[p].programs[chip]) for chip, p in parts.items()}
     labels = {
         chip: f"stage {stage} rank {rank}"
         for stage, group in enumerate(lowered.placement)

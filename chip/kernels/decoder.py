@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from chip.kernels import attention, lanes, layout, pointwise, quantise
+from chip.kernels import attention, landing, lanes, layout, pointwise, quantise
 from chip.kernels.allreduce import AllReduce, Routes, swapped
 from chip.kernels.attention import Heads
 from chip.kernels.matmul import Pass, matmul
@@ -47,6 +47,8 @@ class Stage:
         self._weights()
         layout.place_activations(self.memory, self.shape, self.members)
         layout.place_attention(self.memory, self.shape)
+        if self.shape.slots > 1:
+            landing.place_landing(self.memory, self.shape)
 
     @property
     def shape(self) -> DecoderShape:
@@ -90,22 +92,23 @@ class Stage:
 
     # --- chains -----------------------------------------------------------------------------
     def schedule(
-        self, tokens: int, blocks: int, routes: Routes, pace: Pace | None = None
+        self, tokens: int, blocks: int, routes: Routes, pace: Pace | None = None, slot: int = 0
     ) -> Schedule:
         """The group's schedule; x is read from and left in the buffer `x0`.
 
-        With a `pace` all members stall together between steps, where nothing is under way.
+        The caches are those of sequence slot `slot`. With a `pace` all members stall together
+        between steps, where nothing is under way.
         """
         plan = Schedule(self.spec)
-        self._fill(plan, tokens, blocks, routes, pace)
+        self._fill(plan, tokens, blocks, routes, pace, slot)
         return plan
 
     def outline(
-        self, tokens: int, blocks: int, routes: Routes, pace: Pace | None = None
+        self, tokens: int, blocks: int, routes: Routes, pace: Pace | None = None, slot: int = 0
     ) -> Outline:
         """The extents and counts of `schedule`, without its instructions."""
         plan = Outline(self.spec)
-        self._fill(plan, tokens, blocks, routes, pace)
+        self._fill(plan, tokens, blocks, routes, pace, slot)
         return plan
 
     def _fill(
@@ -115,23 +118,31 @@ class Stage:
         blocks: int,
         routes: Routes,
         pace: Pace | None,
+        slot: int,
     ) -> None:
         found = Sequence(plan, pace)
-        for step in self.steps(tokens, blocks, routes, pace.limit_cycles if pace else None):
+        limit = pace.limit_cycles if pace else None
+        for step in self.steps(tokens, blocks, routes, limit, slot):
             cycle = found.start(step.cycles)
             for part, everyone in step.parts:
                 for members in everyone:
                     plan.repeat(part, cycle, step.moved, members)
 
     def steps(
-        self, tokens: int, blocks: int, routes: Routes, most_cycles: int | None = None
+        self,
+        tokens: int,
+        blocks: int,
+        routes: Routes,
+        most_cycles: int | None = None,
+        slot: int = 0,
     ) -> Iterator[Step]:
         """What a launch does, in order; `routes` lead from each member to each other.
 
-        A layer on a chip alone is one step, or four if it takes more than `most_cycles`.
+        The caches are those of sequence slot `slot`. A layer on a chip alone is one step, or four
+        if it takes more than `most_cycles`.
         """
         for layer in range(self.shape.layers):
-            moved = partial(self._moved, layer=layer)
+            moved = partial(self._moved, layer=layer, slot=slot)
             if self.members == 1:
                 whole = self._once(("layer", tokens, blocks), self._layer, tokens, blocks)
                 if most_cycles is None or whole.quiet_cycle <= most_cycles:
@@ -186,13 +197,13 @@ class Stage:
         self._feed_forward(plan, 0, 0, "x1", tokens)
         self._residual(plan, "x1", "x0", tokens)
 
-    def _moved(self, index: int, address: int, layer: int) -> int:
+    def _moved(self, index: int, address: int, layer: int, slot: int) -> int:
         gamma = self.memory["gamma"].region
         if gamma.index <= index < gamma.index + gamma.slices and (
             gamma.address <= address < gamma.address + gamma.words
         ):
             return address + layer * 2 * self.shape.hidden.count
-        return self.memory.moved(index, address, layer)
+        return self.memory.moved(index, address, slot * self.shape.layers + layer)
 
     def view(self, name: str, vectors: int) -> Buffer:
         """A buffer cut to the rows a program with fewer tokens uses."""

@@ -32,7 +32,10 @@ class SramFull(ChipError):
 
 @dataclass(frozen=True)
 class Move:
-    """Where layer l keeps what layer 0 keeps in `region`: `words[l]` words further on."""
+    """Where layer l keeps what layer 0 keeps in `region`: `words[l]` words further on.
+
+    Caches go on with the layers of the next sequence slot; what all slots share begins anew.
+    """
 
     region: Region
     words: tuple[int, ...]
@@ -134,14 +137,17 @@ class Memory:
         return self.buffers[name]
 
     def moved(self, index: int, address: int, layer: int) -> int:
-        """Where `layer` keeps the word that layer 0 keeps at `address` of slice `index`."""
+        """Where `layer` keeps the word that layer 0 keeps at `address` of slice `index`.
+
+        Layers are numbered through all sequence slots.
+        """
         for move in self.moves:
             region = move.region
             if (
                 region.index <= index < region.index + region.slices
                 and region.address <= address < region.address + region.words
             ):
-                return address + move.words[layer]
+                return address + move.words[layer % len(move.words)]
         return address
 
     def __getitem__(self, name: str) -> Buffer:

@@ -10,6 +10,7 @@ import click
 from cluster.capacity import AUTO
 from cluster.display import Bars, show_table
 from cluster.files import write_whole
+from cluster.many import generate_many, summary_of_many
 from cluster.partition import CONTEXT_BLOCK, WEIGHT_TYPES
 from cluster.report import summary
 from cluster.running import CHECKPOINT_LAUNCHES, NEW_TOKENS, Options, generate
@@ -37,6 +38,9 @@ _file = click.Path(path_type=Path)
 @click.option("--prompt", metavar="TEXT", help="What to say to the model.")
 @click.option("--raw", is_flag=True, help="Take the prompt as it is, without the chat template.")
 @click.option("--prompt-ids", metavar="1,2,3", help="The prompt as token ids.")
+@click.option("--prompts", type=_file, metavar="FILE", help="A prompt a line; all are answered.")
+@click.option("--concurrency", type=click.IntRange(1, 4096), default=1, show_default=True,
+              metavar="B", help="Sequences in flight at a time, of --prompts.")  # fmt: skip
 @click.option("--max-new-tokens", type=_count, metavar="N",
               help=f"Tokens to generate at most (default {NEW_TOKENS}, or what fits).")  # fmt: skip
 @click.option("--temperature", type=float, default=0.0, show_default="0, greedy")
@@ -84,11 +88,11 @@ def run_command(ctx: click.Context, /, **given: Any) -> None:
     options = Options(**given).check()
     start = ctx.obj if isinstance(ctx.obj, float) else time.perf_counter()
     with Bars() as bars:
-        report = generate(options, start, bars)
+        report = (generate_many if options.prompts else generate)(options, start, bars)
     if options.report:
         write_whole(options.report, json.dumps(report, indent=1).encode() + b"\n")
     if options.as_json:
         click.echo(json.dumps(report))
     else:
         click.echo("\n")
-        show_table(summary(report))
+        show_table(summary_of_many(report) if options.prompts else summary(report))

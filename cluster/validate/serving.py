@@ -59,7 +59,7 @@ def _speed(ident: str, name: str, published: float, planned: Planned) -> Row:
     into_and_out_s = spec.host_latency_s + host_transfer_s(spec, launch.host_bytes)
     speed = 1 / (launch.cycles / spec.clock_hz + into_and_out_s)
     where = f"{plan.chips} chips of {TOPOLOGY}, tp {plan.tp} x pp {plan.pp}, {plan.weights}"
-    what = f"{name}, tokens/s per user, context {plan.context:,}"
+    what = f"{name}, tokens/s per user, context {planned.wish.context:,}"
     return at_least(ident, what, published, speed, VENDOR, where)
 
 

@@ -36,6 +36,7 @@ def schedule(tasks: Sequence[Task]) -> int:
             follow[id(before)].append(task)
     ready = sorted((t for t in tasks if not t.after), key=lambda t: t.priority)
     busy: set[Hashable] = set()
+    number = {id(task): n for n, task in enumerate(tasks)}  # ties end in the order given
     running: list[tuple[int, int, Task]] = []
     now, last = 0, None
     while ready or running:
@@ -44,7 +45,7 @@ def schedule(tasks: Sequence[Task]) -> int:
             if busy.isdisjoint(task.units):
                 task.start, task.waited_for = now, last
                 busy.update(task.units)
-                heappush(running, (task.end, id(task), task))
+                heappush(running, (task.end, number[id(task)], task))
             else:
                 left.append(task)
         now, _, last = heappop(running)

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -11,11 +12,13 @@ from chip.spec import GROQCHIP1
 from cluster.cli import main
 from cluster.errors import BadValue
 from cluster.validate import table
+from cluster.validate.document import line, markdown, put
 from cluster.validate.factors import tasks
 from cluster.validate.models import phases
 from cluster.validate.row import Family, at_least, missed, skipped, within
 from cluster.validate.tasks import Task, critical_path, schedule
 
+ROOT = Path(__file__).resolve().parents[2]
 ROW = within("V98", "a thing", 100.0, 90.0, 5, "a paper", "one chip")
 
 
@@ -80,6 +83,28 @@ def test_a_factorisation_does_each_block_once_wherever_it_is():
             for other in graph:
                 if other is not task and set(other.units) & set(task.units):
                     assert other.end <= task.start or task.end <= other.start
+
+
+def test_the_document_has_the_rows_that_are_computed():
+    lines = (ROOT / "docs" / "accuracy.md").read_text().splitlines()
+    documented = [part for part in lines if part.startswith("| V")]
+    assert [part[2:5] for part in documented] == sorted(part[2:5] for part in documented)
+    assert {part[2:5] for part in documented} == set(table.known_ids())
+    quick = ["V04", "V16", "V23", "V29", "V36", "V37", "V39"]  # the rest takes minutes
+    computed = [line(row) for row in sorted(table.rows(quick), key=lambda row: row.id)]
+    assert computed == [part for part in documented if part[2:5] in quick]
+
+
+def test_a_section_of_a_document_is_replaced(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- rows: begin -->\nstale\n<!-- rows: end -->\nafter\n")
+    put(page, "rows", markdown([ROW, missed(ROW, "too slow")]))
+    text = page.read_text()
+    assert text.startswith("before") and text.endswith("after\n") and "stale" not in text
+    assert "| V98 | a thing | 100 | 90 | -10 % | 5 % | fails |" in text
+    assert "2 rows: 0 holds, 1 fails, 1 reported" in text and "- **V98**: too slow." in text
+    with pytest.raises(BadValue, match="no section other"):
+        put(page, "other", "")
 
 
 def test_phases_account_for_all_cycles():

@@ -13,6 +13,8 @@ import pytest
 
 from chip.errors import ChipError, ProgramError
 from cluster import capacity
+from cluster.display import Bars
+from cluster.embedding import Options, embed_sentences
 from cluster.errors import BadValue, WorkerLost
 from cluster.grouping import actor_name, chunks, grouped
 from cluster.ray_machine import RayMachine
@@ -47,6 +49,15 @@ def load(session):
     yield start
     for machine in machines:
         machine.close()
+
+
+def test_an_encoder_on_actors_embeds_as_in_one_process(session):
+    texts = ("hello there", "chips")
+    reports = [
+        embed_sentences(Options("tiny-encoder", texts, chips=2, machine=machine), Bars())
+        for machine in ("local", "ray")
+    ]
+    assert reports[0] == reports[1]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from chip.numerics.backend import EXACT_UNITS, GRAIN
 from chip.numerics.passes import unit
 from chip.numerics.team import pointer
 from chip.numerics.vectors import widen16
+from chip.numerics.word_vectors import DOT_OF_BYTES
 
 carray: Any = vars(numba)["carray"]
 _widen_row = widen16(1)
@@ -92,6 +93,15 @@ def _spread8(row: Any, target: Any, lanes: Any) -> None:
                 out[16 * block + 4 * column + i] = values[4 * block + i]
 
 
+def _spread8_bytes(row: Any, target: Any, lanes: Any) -> None:
+    """Write int8 lanes as bytes from 0 to 255, by fours, each four times: for four columns."""
+    fours = carray(pointer(row), (lanes // 4,), np.uint32)
+    out = carray(pointer(target), (lanes,), np.uint32)
+    for block in range(lanes // 4):
+        for column in range(4):
+            out[4 * block + column] = fours[block] ^ np.uint32(0x80808080)
+
+
 def _x_bytes(fp16: Any, lanes: Any) -> Any:
     return 8 * (2 * lanes + code.X_ABOUT) if fp16 else 8 * lanes
 
@@ -100,4 +110,5 @@ norm = numba.njit(nogil=True, fastmath={"reassoc", "contract"})(_norm)
 about_x, span, only, x_bytes = (
     numba.njit(nogil=True)(function) for function in (_about_x, _span, _only, _x_bytes)
 )
-spread16, spread8 = (numba.njit(nogil=True)(function) for function in (_spread16, _spread8))
+spread16 = numba.njit(nogil=True)(_spread16)
+spread8 = numba.njit(nogil=True)(_spread8_bytes if DOT_OF_BYTES else _spread8)

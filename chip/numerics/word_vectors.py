@@ -8,6 +8,7 @@ where they rest; what is brought into this order is x, once for all words.
 from typing import Any
 
 from llvmlite import ir  # type: ignore[import-untyped]
+from llvmlite.binding import llvm_version_info  # type: ignore[import-untyped]
 from numba.core import types
 from numba.extending import intrinsic
 
@@ -15,6 +16,7 @@ from chip.numerics.backend import GRAIN
 from chip.numerics.vectors import (
     _CONTRACT,
     _DOUBLE,
+    _FEATURES,
     _FLOAT,
     _I8,
     _I16,
@@ -28,6 +30,7 @@ from chip.numerics.vectors import (
 )
 
 PARTS = 4  # arrays of a word
+DOT_OF_BYTES = "+avx512vnni" in _FEATURES  # whether products of four bytes are one instruction
 _PREFETCH_BYTES = 2560  # two words ahead
 _TURN = [4 * lane + column for column in range(4) for lane in range(4)]  # 4 lanes x 4 columns
 
@@ -219,6 +222,48 @@ def columns8() -> Any:
 
     def typed(_typing: Any, w: Any, x: Any, lanes: Any, sums: Any) -> Any:
         return types.void(*(types.int64,) * 4), codegen
+
+    return intrinsic(typed)
+
+
+def columns8_bytes() -> Any:
+    """Return a function: 16 int32 sums of a row of x with a word's int8 columns, where they rest.
+
+    f(w0, w1, w2, w3, x, lanes, sums): x as bytes, 128 more than it is, four lanes at a time, each
+    four times; what that is too much is summed as well, and taken off. Needs `DOT_OF_BYTES`.
+    """
+
+    def codegen(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        total, line = ir.VectorType(_I32, 16), ir.VectorType(_I8, 64)
+        factors = line if llvm_version_info[0] >= 22 else total  # as LLVM declares it
+        kind = ir.FunctionType(total, [total, factors, factors])
+        name = "llvm.x86.avx512.vpdpbusd.512"
+        dot = cgutils.get_or_insert_function(builder.module, kind, name)
+        turn = _list(16 * block + place for block in range(4) for place in _TURN)
+        extra = builder.bitcast(ir.Constant(line, [-128] * 64), factors)
+
+        def step(lane: Any, totals: list[Any]) -> None:
+            offset = builder.mul(lane, _I64(4))
+            x = _from(builder, builder.add(args[4], offset), factors)
+            for part in range(PARTS):
+                at = builder.add(args[part], offset)
+                _prefetch(builder, _pointer(builder, builder.add(at, _I64(_PREFETCH_BYTES)), _I8))
+                found = _from(builder, at, line)
+                w = builder.bitcast(builder.shuffle_vector(found, found, turn), factors)
+                for factor, place in ((x, totals[part]), (extra, totals[PARTS + part])):
+                    builder.store(builder.call(dot, [builder.load(place), factor, w]), place)
+
+        totals = _loop(builder, total, 2 * PARTS, args[5], 16, step)
+        for part in range(PARTS):
+            exact = builder.sub(totals[part], totals[PARTS + part])
+            four = _halved(builder, exact, 4, builder.add)
+            _to(builder, builder.add(args[6], _I64(16 * part)), four, 4)
+        return _context.get_dummy_value()
+
+    def typed(
+        _typing: Any, w0: Any, w1: Any, w2: Any, w3: Any, x: Any, lanes: Any, sums: Any
+    ) -> Any:
+        return types.void(*(types.int64,) * 7), codegen
 
     return intrinsic(typed)
 

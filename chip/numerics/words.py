@@ -16,14 +16,23 @@ from chip.numerics.cache import address
 from chip.numerics.exact import NAN
 from chip.numerics.survey import COLUMNS, norms, survey
 from chip.numerics.team import pointer
-from chip.numerics.word_vectors import columns8, columns16, single16, widen8_word, widen16_word
+from chip.numerics.word_vectors import (
+    DOT_OF_BYTES,
+    columns8,
+    columns8_bytes,
+    columns16,
+    single16,
+    widen8_word,
+    widen16_word,
+)
 
 carray: Any = vars(numba)["carray"]
 UNKNOWN = 1 << 32  # in the count of a piece, besides the doubtful results
 _ERROR_AT_ZERO, _ERROR_PER_LANE = error_factor(0), error_factor(1) - error_factor(0)
 
 _one, _two, _single = columns16(1, False), columns16(2, True), single16()
-_widen16, _widen8, _columns8 = widen16_word(), widen8_word(), columns8()
+_widen16, _widen8 = widen16_word(), widen8_word()
+_columns8, _columns8_bytes = columns8(), columns8_bytes()
 
 
 def _parts(tape: Any, at: Any, word: Any, bases: Any, lanes: Any) -> Any:
@@ -141,6 +150,12 @@ def _unit8(
     found: Any, buffer: Any,
 ) -> None:  # fmt: skip
     used, wide = np.int64(found[code.STATS_LANES]), buffer.ctypes.data
+    if DOT_OF_BYTES:
+        p0, p1, p2, p3 = place
+        for m in range(rows):
+            row = x + size * (chosen[m] % modulus)
+            _columns8_bytes(p0, p1, p2, p3, row, used, out + 4 * lanes * m)
+        return
     for part in range(4):
         _widen8(place[part], used, wide + 8 * used * part)
     for m in range(rows):

@@ -1,5 +1,6 @@
 """Rotary tables from IEEE basic operations only, so that every host writes the same bits."""
 
+import functools
 from decimal import Decimal, localcontext
 
 import numpy as np
@@ -14,12 +15,15 @@ DIGITS = 40
 _HALF_PI = (1.5707963267341256, 6.077100506303966e-11, 2.0222662487959506e-21)
 
 
+@functools.cache
 def frequencies(theta: float, head_dim: int) -> F64:
     """theta ** (-2 i / head_dim), correctly rounded, for i below head_dim / 2."""
     with localcontext() as context:
         context.prec = DIGITS
         log = Decimal(theta).ln()
-        return np.array([float((-log * 2 * i / head_dim).exp()) for i in range(head_dim // 2)])
+        found = np.array([float((-log * 2 * i / head_dim).exp()) for i in range(head_dim // 2)])
+    found.setflags(write=False)  # all callers have the same array
+    return found
 
 
 def cos_sin(angle: F64) -> tuple[F64, F64]:

@@ -11,13 +11,14 @@ import numpy as np
 
 from chip.numerics import opcodes as code
 from chip.numerics.backend import EXACT_UNITS, GRAIN
+from chip.numerics.lane_vectors import twice
 from chip.numerics.passes import unit
 from chip.numerics.team import pointer
 from chip.numerics.vectors import widen16
 from chip.numerics.word_vectors import DOT_OF_BYTES
 
 carray: Any = vars(numba)["carray"]
-_widen_row = widen16(1)
+_widen_row, _twice = widen16(1), twice()
 
 
 def _about_x(row: Any, lanes: Any) -> Any:
@@ -67,9 +68,7 @@ def _spread16(row: Any, floats: Any, target: Any, lanes: Any) -> None:
         out[: 2 * first] = 0.0
         out[2 * (first + count) :] = 0.0
     _widen_row(bits, first, lanes, floats, count)
-    for i in range(count):
-        out[2 * (first + i)] = floats[i]
-        out[2 * (first + i) + 1] = floats[i]
+    _twice(target + 16 * first, floats.ctypes.data, count)
     about = about_x(target, lanes)
     about[code.X_NORM] = np.inf if most >= 0x7C00 else norm(floats, count)
     about[code.X_UNIT] = EXACT_UNITS * unit(np.int64(least))

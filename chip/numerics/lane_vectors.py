@@ -1,7 +1,7 @@
-"""LLVM vector code for rows of lanes on addresses: 16-bit elements in and out of SRAM words.
+"""LLVM vector code for rows of lanes on addresses: elements in and out of SRAM words, roundings.
 
-A word of four slices holds two 16-bit elements of each lane; the loops that pick every other one
-are not vectorised by themselves, as source and target might overlap.
+A word of four slices holds two 16-bit or four 8-bit elements of each lane. Loops that pick some of
+them are not vectorised by themselves, as source and target might overlap.
 """
 
 from typing import Any
@@ -10,56 +10,91 @@ from llvmlite import ir  # type: ignore[import-untyped]
 from numba.core import types
 from numba.extending import intrinsic
 
-from chip.numerics.vectors import _I16, _I32, _I64, cgutils
-from chip.numerics.word_vectors import _from, _to
+from chip.numerics.vectors import _DOUBLE, _FLOAT, _I16, _I32, _I64, cgutils
+from chip.numerics.word_vectors import _from, _list, _to
 
 STEP = 16  # lanes at a time
-_PAIRS, _HALVES = ir.VectorType(_I32, STEP), ir.VectorType(_I16, STEP)
+_WORDS = ir.VectorType(_I32, STEP)
+_NAN16 = 0x7E00
 
 
-def gather16() -> Any:
-    """Return a function (out, a, lanes): out[i] = a[2 * i], of 16 bits; no overlap."""
+def gather(bits: int) -> Any:
+    """Return a function (out, a, lanes): elements of `bits` side by side from those of words."""
 
-    def step(builder: Any, out: Any, word: Any, half: Any) -> None:
-        pairs = builder.lshr(_from(builder, word, _PAIRS), half)
-        _to(builder, out, builder.trunc(pairs, _HALVES), 2)
+    def step(builder: Any, out: Any, word: Any, shift: Any) -> None:
+        found = builder.lshr(_from(builder, word, _WORDS), shift)
+        elements = builder.trunc(found, ir.VectorType(ir.IntType(bits), STEP))
+        _to(builder, out, elements, 1)
 
-    return _over_words(step, into_words=False)
+    return _over_words(step, bits, into_words=False)
 
 
-def scatter16() -> Any:
-    """Return a function (out, a, lanes): out[2 * i] = a[i], of 16 bits; no overlap."""
+def scatter(bits: int) -> Any:
+    """Return a function (out, a, lanes): elements of `bits` side by side into those of words."""
+    elements, every = ir.VectorType(ir.IntType(bits), STEP), (1 << bits) - 1
 
-    def step(builder: Any, word: Any, a: Any, half: Any) -> None:
-        ours = builder.shl(builder.zext(_from(builder, a, _HALVES), _PAIRS), half)
-        mask = builder.not_(builder.shl(ir.Constant(_PAIRS, [0xFFFF] * STEP), half))
-        others = builder.and_(_from(builder, word, _PAIRS), mask)
+    def step(builder: Any, word: Any, a: Any, shift: Any) -> None:
+        ours = builder.shl(builder.zext(_from(builder, a, elements), _WORDS), shift)
+        mask = builder.not_(builder.shl(ir.Constant(_WORDS, [every] * STEP), shift))
+        others = builder.and_(_from(builder, word, _WORDS), mask)
         _to(builder, word, builder.or_(ours, others), 4)
 
-    return _over_words(step, into_words=True)
+    return _over_words(step, bits, into_words=True)
 
 
-def _over_words(step: Any, into_words: bool) -> Any:
+def _over_words(step: Any, bits: int, into_words: bool) -> Any:
     """Return a function (out, a, lanes) that does `step` on every 16 lanes.
 
-    One of the two addresses is in a word: it becomes that of a pair of elements, and a shift.
+    One of the two addresses is in a word: it becomes that of the word, and a shift.
     """
 
+    def start(builder: Any, out: Any, a: Any) -> tuple[Any, Any, Any]:
+        place = out if into_words else a
+        inside = builder.trunc(builder.mul(builder.and_(place, _I64(3)), _I64(8)), _I32)
+        one = builder.insert_element(ir.Constant(_WORDS, ir.Undefined), inside, _I32(0))
+        shift = builder.shuffle_vector(one, one, _list([0] * STEP))
+        word = builder.and_(place, _I64(-4))
+        return (word, a, shift) if into_words else (out, word, shift)
+
+    sizes = (4, bits // 8) if into_words else (bits // 8, 4)
+    return _over_lanes(step, *sizes, start)
+
+
+def half_bits() -> Any:
+    """Return a function (out, a, lanes): fp32 rounded to fp16 by hardware; one NaN for all."""
+
+    def step(builder: Any, out: Any, a: Any, _more: Any) -> None:
+        x = _from(builder, a, ir.VectorType(_FLOAT, STEP))
+        halves = builder.fptrunc(x, ir.VectorType(ir.HalfType(), STEP))
+        bits = builder.bitcast(halves, ir.VectorType(_I16, STEP))
+        ordered = builder.fcmp_ordered("==", x, x)
+        nan = ir.Constant(bits.type, [_NAN16] * STEP)
+        _to(builder, out, builder.select(ordered, bits, nan), 2)
+
+    return _over_lanes(step, 2, 4)
+
+
+def twice() -> Any:
+    """Return a function (out, a, lanes): each fp32 lane two times as float64."""
+
+    def step(builder: Any, out: Any, a: Any, _more: Any) -> None:
+        x = _from(builder, a, ir.VectorType(_FLOAT, STEP))
+        both = builder.shuffle_vector(x, x, _list(n // 2 for n in range(2 * STEP)))
+        _to(builder, out, builder.fpext(both, ir.VectorType(_DOUBLE, 2 * STEP)), 8)
+
+    return _over_lanes(step, 16, 4)
+
+
+def _over_lanes(step: Any, out_bytes: int, a_bytes: int, start: Any = None) -> Any:
+    """Return a function (out, a, lanes) that does `step` on every 16 lanes, after `start`."""
+
     def codegen(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        place = args[0] if into_words else args[1]
-        odd = builder.trunc(builder.mul(builder.and_(place, _I64(2)), _I64(8)), _I32)
-        one = builder.insert_element(ir.Constant(_PAIRS, ir.Undefined), odd, _I32(0))
-        half = builder.shuffle_vector(one, one, ir.Constant(_PAIRS, [0] * STEP))
-        pairs = builder.and_(place, _I64(-4))
-        rows = (pairs, args[1]) if into_words else (args[0], pairs)
-        sizes = (4, 2) if into_words else (2, 4)
-        lanes = cgutils.for_range_slice(builder, _I64(0), args[2], _I64(STEP), inc=True)
-        with lanes as (lane, _):
-            here = (
-                builder.add(row, builder.mul(lane, _I64(size)))
-                for row, size in zip(rows, sizes, strict=True)
-            )
-            step(builder, *here, half)
+        out, a, more = start(builder, *args[:2]) if start else (*args[:2], None)
+        loop = cgutils.for_range_slice(builder, _I64(0), args[2], _I64(STEP), inc=True)
+        with loop as (lane, _):
+            there = builder.add(out, builder.mul(lane, _I64(out_bytes)))
+            here = builder.add(a, builder.mul(lane, _I64(a_bytes)))
+            step(builder, there, here, more)
         return context.get_dummy_value()
 
     def typed(_typing: Any, out: Any, a: Any, lanes: Any) -> Any:

@@ -11,13 +11,14 @@ import numpy as np
 
 from chip.numerics import opcodes as code
 from chip.numerics.exact import NAN
-from chip.numerics.lane_vectors import STEP, gather16, scatter16
+from chip.numerics.lane_vectors import STEP, gather, half_bits, scatter
 from chip.numerics.loops import exp1, half_bits1, reciprocal1, rsqrt1, tanh1
 from chip.numerics.team import pointer
-from chip.numerics.vectors import widen16
+from chip.numerics.vectors import HALF_IN_HARDWARE, widen16
 
 carray: Any = vars(numba)["carray"]
-_widen_row, _gather16, _scatter16 = widen16(1), gather16(), scatter16()
+_widen_row, _half_row = widen16(1), half_bits()
+_gather16, _scatter16, _gather8, _scatter8 = gather(16), scatter(16), gather(8), scatter(8)
 _NAN16 = np.uint16(0x7E00)
 
 
@@ -32,19 +33,21 @@ def _copy(out: Any, to: Any, a: Any, step: Any, size: Any, count: Any) -> None:
         else:
             for i in range(count):
                 z4[i * to] = x4[i * step]
-    elif size == 2 and to == 1 and step == 2 and count % STEP == 0:
-        _gather16(out, a, count)
-    elif size == 2 and to == 2 and step == 1 and count % STEP == 0:
-        _scatter16(out, a, count)
+    elif to == 1 and step == 4 // size and count % STEP == 0:
+        if size == 2:
+            _gather16(out, a, count)
+        else:
+            _gather8(out, a, count)
+    elif step == 1 and to == 4 // size and count % STEP == 0:
+        if size == 2:
+            _scatter16(out, a, count)
+        else:
+            _scatter8(out, a, count)
     elif size == 2:
         x2 = carray(pointer(a), (count * step,), np.uint16)
         z2 = carray(pointer(out), (count * to,), np.uint16)
-        if to == 1 and step == 1:
-            for i in range(count):
-                z2[i] = x2[i]
-        else:
-            for i in range(count):
-                z2[i * to] = x2[i * step]
+        for i in range(count):
+            z2[i * to] = x2[i * step]
     else:
         x1 = carray(pointer(a), (count * step,), np.uint8)
         z1 = carray(pointer(out), (count * to,), np.uint8)
@@ -134,7 +137,9 @@ def _function(op: Any, out: Any, a: Any, lanes: Any) -> None:
 
 def _convert(op: Any, out: Any, a: Any, lanes: Any) -> None:
     """fp32 to fp16 and back."""
-    if op == code.TO_F16:
+    if op == code.TO_F16 and HALF_IN_HARDWARE:
+        _half_row(out, a, lanes)
+    elif op == code.TO_F16:
         x = carray(pointer(a), (lanes,), np.float32)
         z = carray(pointer(out), (lanes,), np.uint16)
         for i in range(lanes):

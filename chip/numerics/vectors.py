@@ -16,7 +16,7 @@ from chip.numerics.backend import GRAIN
 
 cgutils: Any = _cgutils  # untyped
 _FEATURES = cpu_target.target_context.codegen().magic_tuple()[-1]
-_HALF_IN_HARDWARE = "+f16c" in _FEATURES or "+fullfp16" in _FEATURES
+HALF_IN_HARDWARE = "+f16c" in _FEATURES or "+fullfp16" in _FEATURES
 _WIDTH = 8 if "+avx512f" in _FEATURES else 4  # float64 numbers in a vector
 _CHAINS = 2  # vectors of partial sums per row: as many additions in flight
 _AHEAD = 1536  # prefetch distance in elements, a few rows
@@ -160,7 +160,7 @@ def _half_to_float(builder: Any, bits: Any) -> Any:
     """
     count = bits.type.count
     floats, wide = ir.VectorType(_FLOAT, count), ir.VectorType(_I32, count)
-    if _HALF_IN_HARDWARE:
+    if HALF_IN_HARDWARE:
         return builder.fpext(builder.bitcast(bits, ir.VectorType(ir.HalfType(), count)), floats)
     shifted = builder.shl(builder.sext(bits, wide), ir.Constant(wide, [13] * count))
     kept = builder.and_(shifted, ir.Constant(wide, [0x8FFFE000] * count))

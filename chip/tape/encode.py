@@ -71,6 +71,7 @@ class _Encoder:
         self.nodes = template.graph.nodes
         self.records = Records(spec.lanes)
         self.taped = taped(self.nodes)
+        self.resting: set[int] = set()
         self.values = Values(self.records, {})
         for number in range(len(self.nodes)):
             shape = self._shape(number)
@@ -105,6 +106,7 @@ class _Encoder:
 
     # --- order and lifetimes ----------------------------------------------------------------
     def encode(self, groups: Sequence[Sequence[int]]) -> Encoded:
+        self.resting = self._resting(groups)
         is_product: Callable[[int], bool] = lambda n: (  # noqa: E731
             self.taped[n] and isinstance(self.nodes[n].job, Products)
         )
@@ -130,6 +132,17 @@ class _Encoder:
             self._close(items, owners)
             made.append(tuple(items))
         return self._result(tuple(made))
+
+    def _resting(self, groups: Sequence[Sequence[int]]) -> set[int]:
+        """Columns that nobody writes until their products are over: these need no copy."""
+        segment = {node: number for number, group in enumerate(groups) for node in group}
+        found = {n for n, node in enumerate(self.nodes) if isinstance(node.job, Columns)}
+        for node, before in self.template.before.items():
+            for need in found & before:
+                alike = segment[node] == segment[need] and self.taped[node]
+                if not (isinstance(self.nodes[node].job, Products) and alike):
+                    found.discard(need)
+        return found
 
     def _last_uses(self, ordered: list[list[list[int]]]) -> dict[int, int]:
         last: dict[int, int] = {}
@@ -276,7 +289,9 @@ class _Encoder:
 
     @write.register
     def _(self, job: Columns, node: int) -> None:
-        """A copy of the words: they may change before the last product with them."""
+        """A copy of the words, where they may change before the last product with them."""
+        if node in self.resting:
+            return
         words, size = job.words.ravel(), self.records.word_bytes
         offset = self.values.make(node)
         for part in range(PARTS):
@@ -332,12 +347,13 @@ class _Encoder:
     def _place(self, job: Products) -> dict[str, int]:
         """Where the words are: at rest, or kept in the arena."""
         columns, table = job.columns, self.records.table
-        if job.kept is None:
+        if job.kept is None or job.kept in self.resting:
             group = columns.index // GROUP
-            self.weights.add(group)
+            if job.kept is None:
+                self.weights.add(group)
             return {
                 "TABLE_WORDS": table(columns.words), "PARTS_BASE": code.GROUPS + group,
-                "PARTS_SHIFT": columns.local, "STATS": group,
+                "PARTS_SHIFT": columns.local, "STATS": -1 if job.kept in self.resting else group,
             }  # fmt: skip
         count, offset = columns.words.size, self.values.make(job.kept)
         size = count * self.records.word_bytes

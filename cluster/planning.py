@@ -167,13 +167,14 @@ def _first_that_fits(
 def _what_would_fit(model: ModelSpec, spec: ChipSpec, request: Request) -> str:
     slots = request.concurrency
     fewer = most_concurrent(model, spec, request)
-    here = f"what fits there: --concurrency {fewer}; or " if fewer else ""
+    here = f"--concurrency {fewer}, or " if fewer else ""
     try:
         plan = smallest(model, spec, request.context, weights=request.weights, slots=slots)
     except DoesNotFit:
-        less = "--context or --concurrency" if slots > 1 else f"--context {request.context}"
-        return f"{here}no plan of {model.name} fits chip {spec.name}; lower {less}"
-    return f"{here}what fits: --tp {plan.tp} --pp {plan.pp} ({plan.chips} chips) or more"
+        if here:
+            return f"what fits: --concurrency {fewer}"
+        return f"no plan of {model.name} fits chip {spec.name}; lower --context {request.context}"
+    return f"what fits: {here}--tp {plan.tp} --pp {plan.pp} ({plan.chips} chips) or more"
 
 
 def most_concurrent(model: ModelSpec, spec: ChipSpec, request: Request) -> int:

@@ -4,8 +4,9 @@
     ray job submit --working-dir . -- python scripts/scaling.py --out /shared/scaling --machine ray
 
 `strong`: the same model cut over more and more chips, as tp x pp of the planner's choice. `depth`:
-the model grows with the chips, a layer per chip, so that the work of each stays the same. Weak
-scaling in batch, with as many sequences in flight as stages, needs a session that runs several.
+the model grows with the chips, a layer per chip, so that the work of each stays the same. `batch`:
+it grows, and as many sequences are in flight as stages; on up to 16 chips, as each holds programs
+for every sequence.
 
 Every case is a row of FOLDER/scaling.csv, written as soon as it is known; what is there already is
 not run again. The plot, scaling.svg, is drawn anew after each run. Nothing but `--out` is written.
@@ -24,7 +25,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-MODES = ["strong", "depth"]
+MODES = ["strong", "depth", "batch"]
+BATCH_CHIPS = 16  # at most, in mode batch
 COUNTS = [1, 2, 4, 8, 16, 32, 64, 128, 256]
 PROMPT_IDS = (1, 5, 9, 20, 3)
 KEY = ("mode", "model", "chips", "machine", "pack")
@@ -70,6 +72,8 @@ def wanted(given: argparse.Namespace) -> Iterator[Case]:
         for mode in given.modes:
             for machine in given.machine:
                 for pack in given.packs if machine == "ray" else [""]:
+                    if mode == "batch" and chips > BATCH_CHIPS:
+                        continue
                     if mode == "strong" or given.model == "tiny":
                         yield Case(mode, given.model, chips, machine, pack)
 
@@ -106,21 +110,23 @@ def _measure(case: Case, given: argparse.Namespace) -> dict[str, Any]:
     else:
         machine = Ledger(LocalMachine())
     try:
-        row = _timed(lowered, machine, given.tokens)
+        timed = _timed_together if choice.plan.slots > 1 else _timed
+        row = timed(lowered, machine, given.tokens)
         memory = peak_rss_bytes() + machine.worker_bytes()
         row |= {"actors": machine.actors, "memory_bytes": memory, **machine.costs()}
     finally:
         machine.close()
-    return row | {"tp": choice.plan.tp, "pp": choice.plan.pp, "sequences": 1}
+    return row | {"tp": choice.plan.tp, "pp": choice.plan.pp, "sequences": choice.plan.slots}
 
 
 def _model(case: Case, request: Any) -> tuple[Any, Any]:
     from cluster.model.load import load_model
     from cluster.model.synthetic import TINY, tiny_weights
 
-    if case.mode == "depth":
+    if case.mode != "strong":
         spec = replace(TINY, name=f"tiny-{case.chips}", layers=case.chips)
-        return tiny_weights(spec), request(tp=1, pp=case.chips)
+        together = case.chips if case.mode == "batch" else 1
+        return tiny_weights(spec), request(tp=1, pp=case.chips, concurrency=together)
     return load_model(case.model).weights, request(chips=case.chips)
 
 
@@ -150,6 +156,29 @@ def _timed(lowered: Any, machine: Any, count: int) -> dict[str, Any]:
     }
 
 
+def _timed_together(lowered: Any, machine: Any, count: int) -> dict[str, Any]:
+    """A sequence for each stage, all at once: tokens/s of all while every slot decodes."""
+    from cluster.flight import steady_tokens_per_s
+    from cluster.inflight import Crew
+    from cluster.many import make_flight
+    from cluster.sampling import Sampling
+
+    begun = time.perf_counter()
+    machine.load(lowered, lambda *_: None)
+    loaded_s = time.perf_counter() - begun
+    slots, crew = lowered.plan.slots, Crew(lowered, machine)
+    flight, at = make_flight(lowered.plan, lowered, crew), []
+    for _ in flight.go([PROMPT_IDS] * slots, [count] * slots, Sampling().pick, frozenset()):
+        at.append(time.perf_counter() - begun)
+    return {
+        "load_s": loaded_s,
+        "first_token_s": at[0],
+        "host_tokens_per_s": (len(at) - 1) / (at[-1] - at[0]),
+        "emulated_tokens_per_s": steady_tokens_per_s(flight.generations, slots),
+        "digest": crew.digest.hexdigest(),
+    }
+
+
 def known(path: Path) -> dict[tuple[str, ...], dict[str, str]]:
     """The rows of the table, by key."""
     if not path.exists():
@@ -169,7 +198,7 @@ def write(path: Path, rows: dict[tuple[str, ...], dict[str, str]]) -> None:
                 rate = f"{kind}_tokens_per_s"
                 gain = float(row[rate]) / float(base[rate])
                 more = int(row["chips"]) / int(base["chips"])
-                share = gain / more if row["mode"] == "strong" else gain * more
+                share = {"strong": gain / more, "depth": gain * more, "batch": gain}[row["mode"]]
                 row[f"{kind}_efficiency"] = f"{share:.4f}"
     partial = path.with_suffix(".partial")
     with partial.open("w", newline="", encoding="utf-8") as file:

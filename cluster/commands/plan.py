@@ -57,6 +57,7 @@ def _show(found: dict[str, Any]) -> None:
             f"{found['tokens_per_s_total']:,.1f} in all with {plan['batch']} in flight",
             "first token": f"{found['time_to_first_token_s'] * 1e3:.3f} ms after a prompt of "
             f"{found['prompt_tokens']} tokens, in chunks of {plan['prefill_chunk']}",
+            **_in_flight(found),
             "bottleneck": found["bottleneck"],
             **{f"note {n + 1}": text for n, text in enumerate(found["notes"])},
         }
@@ -65,6 +66,15 @@ def _show(found: dict[str, Any]) -> None:
     console.print(_breakdown(found), _stages(plan))
     if found["alternatives"]:
         console.print(_alternatives(found))
+
+
+def _in_flight(found: dict[str, Any]) -> dict[str, str]:
+    """What more sequences at a time bring, for a plan of several."""
+    if "pipeline" not in found:
+        return {}
+    rates = found["pipeline"]["tokens_per_s_total_by_concurrency"]
+    text = ", ".join(f"{rate:,.0f} with {count}" for count, rate in rates.items())
+    return {"in flight": f"tokens/s: {text}; a beat is {found['interval_cycles']:,} cycles"}
 
 
 def _table(title: str, *columns: str) -> Table:

@@ -43,11 +43,15 @@ def lowered(tp: int, pp: int, topology: str, slots: int, context: int = 320) -> 
     return lower(plan, place(plan, graph, topology), graph, weights)
 
 
-def alone(plan: Lowered, prompts=PROMPTS) -> list[tuple[tuple[int, ...], str]]:
-    """(tokens, SHA-256 of the logits) of every prompt, each with the cluster to itself."""
+def loaded(plan: Lowered) -> LocalMachine:
     machine = LocalMachine()
     machine.load(plan, no_progress)
-    found = []
+    return machine
+
+
+def alone(plan: Lowered, prompts=PROMPTS) -> list[tuple[tuple[int, ...], str]]:
+    """(tokens, SHA-256 of the logits) of every prompt, each with the cluster to itself."""
+    machine, found = loaded(plan), []
     for prompt in prompts:
         session = Session(plan, machine)
         tokens = tuple(session.generate(prompt, NEW, Sampling(), frozenset()))
@@ -56,8 +60,7 @@ def alone(plan: Lowered, prompts=PROMPTS) -> list[tuple[tuple[int, ...], str]]:
 
 
 def flown(plan: Lowered, machine, prompts=PROMPTS, stop=frozenset()):
-    """(flight, digest of the run, (tokens, SHA-256 of the logits) of every prompt)."""
-    machine.load(plan, no_progress)
+    """The flight, its digest, and (tokens, SHA-256 of the logits) of every prompt."""
     crew = Crew(plan, machine)
     flight = make_flight(plan.plan, plan, crew)
     hashes: dict[int, hashlib._Hash] = {}
@@ -75,7 +78,7 @@ def flown(plan: Lowered, machine, prompts=PROMPTS, stop=frozenset()):
 
 @cache
 def flown_here(*plan):
-    return flown(lowered(*plan), LocalMachine())
+    return flown(lowered(*plan), loaded(lowered(*plan)))
 
 
 @pytest.mark.parametrize("tp, pp, topology, slots", PLANS)
@@ -96,7 +99,8 @@ def test_executed_beats_are_those_that_the_schedules_state(plan):
 
 def test_sequences_of_several_context_buckets_fly_together():
     prompts = (tuple(range(1, 100)) * 4)[:318], (5, 6, 7), (tuple(range(1, 100)) * 4)[:330]
-    flight, _, said = flown(lowered(1, 2, "node", 2, 640), LocalMachine(), prompts)
+    plan = lowered(1, 2, "node", 2, 640)
+    flight, _, said = flown(plan, loaded(plan), prompts)
     works = [[work for work in beat.works if work] for beat in flight.beats]
     assert any(len({work.context for work in beat}) == 2 for beat in works)
     assert said == alone(lowered(1, 2, "node", 1, 640), prompts)
@@ -106,7 +110,7 @@ def test_a_sequence_that_ends_leaves_its_slot_to_the_next_prompt():
     plan = lowered(1, 1, "node", 2)
     _, _, whole = flown_here(1, 1, "node", 2)
     stop = frozenset([whole[0][0][0]])
-    flight, _, said = flown(plan, LocalMachine(), stop=stop)
+    flight, _, said = flown(plan, loaded(plan), stop=stop)
     assert len(said[0][0]) == 1 and flight.generations[0].slot == 0
     for (tokens, _), (full, _) in zip(said, whole, strict=True):
         assert tokens == full[: len(tokens)]
@@ -128,11 +132,12 @@ def test_a_beat_never_holds_a_sequence_twice_and_each_moves_on_by_a_stage():
 
 
 def test_programs_that_do_not_belong_together_are_refused():
-    machine = LocalMachine()
-    machine.load(lowered(1, 2, "ring:4", 2), no_progress)
-    first, second = (group[0] for group in lowered(1, 2, "ring:4", 2).placement)
+    plan = lowered(1, 3, "mesh:2x3", 4)
+    (first,), (second,), (third,) = plan.placement
+    parts = {first: "decode.0@320", second: "prefill.0@320", third: "decode.1@320"}
+    machine = loaded(plan)
     with pytest.raises(NothingArrives):
-        machine.join("mixed", {first: "decode.0@320", second: "prefill.0@320"})
+        machine.join("mixed", parts)
 
 
 def test_the_host_has_a_beat_for_its_transfers():
@@ -228,7 +233,7 @@ def test_one_at_a_time_takes_the_cycles_of_single_runs(capsys, tmp_path):
     (b"\xff\xfe", [], "is not UTF-8 text"),
     ("a\n" + "b" * 400, [], "line 2: prompt of 400 tokens"),
     ("a", ["--prompt", "b"], "one of the three"),
-    ("a", ["--concurrency", "1500", "--pp", "2", "--tp", "1"], "what fits there: --concurrency "),
+    ("a", ["--concurrency", "1500", "--pp", "2", "--tp", "1"], "what fits: --concurrency "),
     ("a", ["--concurrency", "2", "--record", "there"], "holds one sequence at a time"),
 ])  # fmt: skip
 def test_bad_input_is_one_clear_line(text, arguments, message, capsys, tmp_path):

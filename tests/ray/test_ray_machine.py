@@ -18,6 +18,8 @@ from cluster.embedding import Options, embed_sentences
 from cluster.errors import BadValue, WorkerLost
 from cluster.grouping import actor_name, chunks, grouped
 from cluster.ray_machine import RayMachine
+from tests.cluster.test_flight import flown, flown_here
+from tests.cluster.test_flight import lowered as flight_plan
 from tests.cluster.tiny import local_outcome, lowered, no_progress, outcome
 
 pytestmark = pytest.mark.ray
@@ -68,6 +70,13 @@ def test_bits_and_cycles_are_those_of_the_local_machine(load, plan, pack, actors
     assert machine.actors == actors
     assert outcome(lowered(*plan), machine) == local_outcome(*plan)
     assert machine.worker_bytes() > actors * 2**20
+
+
+def test_sequences_in_flight_leave_the_digest_of_the_local_machine(load):
+    """Launches are joined as they are needed, also when lines are open."""
+    plan = (1, 3, "mesh:2x3", 4)
+    _, digest, said = flown(flight_plan(*plan), load(flight_plan(*plan)))
+    assert (digest, said) == flown_here(*plan)[1:]
 
 
 def test_workers_of_a_crowd_are_lean(load, monkeypatch):

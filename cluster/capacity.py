@@ -14,8 +14,9 @@ ACTOR_BYTES = 64 << 20  # a worker that has imported Ray, NumPy and `chip`, and 
 CHIP_BYTES = 40 << 20  # of each chip: accumulators, activations, steps
 PROGRAM_FACTOR = 60  # memory of a linked program, per byte of its msgpack
 SRAM_FACTOR = {"numpy": 6.0, "auto": 1.5}  # of a chip's used SRAM: it, and weights gathered from it
-COMPILED_BYTES = 130 << 20  # more of a worker that has numba and its kernels
-COMPILED_PER_CPU = 4  # so many actors per CPU may load them: it takes each a second or two
+COMPILED_BYTES = 80 << 20  # more of a worker that has numba and its kernels
+COMPILED_PER_CPU = 4  # more actors per CPU load them, which takes each a second, only for
+COMPILED_SRAM_BYTES = 4 << 20  # so much work on average, in bytes of SRAM
 Backend = Literal["numpy", "auto"]  # of the workers; auto is the compiled one where it can be
 
 
@@ -38,7 +39,7 @@ def settled(
 
     `bundles` are groups, by number, that share a host.
     """
-    for backend in (worker_backend(groups, hosts), "numpy"):
+    for backend in (worker_backend(lowered, groups, hosts), "numpy"):
         sizes = [actor_bytes(lowered, group, backend) for group in groups]
         packed = [[sizes[n] for n in bundle] for bundle in bundles]
         if backend == "numpy" or not _misfit(packed, hosts):
@@ -47,10 +48,14 @@ def settled(
     return backend, sizes
 
 
-def worker_backend(groups: Sequence[Sequence[int]], hosts: Sequence[Host]) -> Backend:
-    """NumPy's array passes for crowds of small actors; compiled ones, far faster, for few."""
+def worker_backend(
+    lowered: Loadable, groups: Sequence[Sequence[int]], hosts: Sequence[Host]
+) -> Backend:
+    """NumPy's array passes for crowds of actors with little to do; else compiled, far faster."""
     few = len(groups) <= COMPILED_PER_CPU * max(1, sum(host.cpus for host in hosts))
-    return "auto" if few else "numpy"
+    ranks = enumerate(map(len, lowered.placement))
+    sram = sum(lowered.sram_bytes(stage) * tp for stage, tp in ranks)
+    return "auto" if few or sram > COMPILED_SRAM_BYTES * len(groups) else "numpy"
 
 
 def worker_threads(lowered: Loadable, pack: int, hosts: Sequence[Host]) -> int:
@@ -121,7 +126,7 @@ def _advice(lowered: Loadable, hosts: Sequence[Host]) -> str:
         groups = grouped(lowered, pack)
         needs = {
             backend: sum(actor_bytes(lowered, group, backend) for group in groups)
-            for backend in ("numpy", worker_backend(groups, hosts))
+            for backend in ("numpy", worker_backend(lowered, groups, hosts))
         }
         if min(needs.values()) <= has:
             return f"use --chips-per-actor {pack}"

@@ -2,6 +2,7 @@
 
 import pytest
 
+from cluster import capacity
 from cluster.capacity import Host, actor_bytes, settled, worker_threads
 from cluster.errors import MachineError
 from cluster.grouping import bundled, grouped
@@ -27,6 +28,13 @@ def test_few_actors_with_memory_compile_and_others_do_not():
     assert settle(1, host(4, LEAN))[0] == "numpy"  # no room for compiled kernels
     assert settle(1, host(4, FAST, cpus=0))[0] == "auto"
     assert settle(1, host(2, FAST), host(2, FAST))[0] == "auto"
+
+
+def test_crowds_compile_if_they_have_much_to_do(monkeypatch):
+    monkeypatch.setattr(capacity, "COMPILED_PER_CPU", 1)
+    assert settle(1, host(4, FAST))[0] == "numpy"
+    monkeypatch.setattr(capacity, "COMPILED_SRAM_BYTES", 1 << 20)
+    assert settle(1, host(4, FAST))[0] == "auto"
 
 
 def test_a_shortage_names_both_sizes_and_a_packing_that_fits():

@@ -81,6 +81,7 @@ def test_sequences_in_flight_leave_the_digest_of_the_local_machine(load):
 
 def test_workers_of_a_crowd_are_lean(load, monkeypatch):
     monkeypatch.setattr(capacity, "COMPILED_PER_CPU", 0)
+    monkeypatch.setattr(capacity, "COMPILED_SRAM_BYTES", 1 << 30)
     (actor,) = (machine := load(lowered(1, 1, "node")))._actors
     ask = actor.__ray_call__.remote
     found = machine._get(ask(lambda _: sorted(__import__("sys").modules)))

@@ -5,7 +5,6 @@ they die, and gives them shared-memory channels for their packets. A launch is o
 inside it the actors run their batches of segments in the order that the schedule fixes.
 """
 
-import logging
 import os
 import shutil
 import time
@@ -50,9 +49,8 @@ from cluster.grouping import (
 from cluster.loadable import Loadable
 from cluster.machine import LINKING, STARTING, Inputs, Parts, Progress, Result, counted_constants
 from cluster.shelf import checked_blocks
-from cluster.surroundings import knock, loopback, new_folder, our_code, undisturbed
+from cluster.surroundings import knock, loopback, new_folder, note, our_code, undisturbed
 
-log = logging.getLogger("lpu.ray")
 OBJECT_STORE_BYTES = 256 << 20
 FLIGHT_BYTES = 64 << 20  # of all unfinished calls that bring weights: a quarter of the store
 INLINE_BYTES = 64 << 10  # larger inputs go to the object store once instead of into every call
@@ -111,7 +109,7 @@ class RayMachine:
         for name in ("RAY_USAGE_STATS_ENABLED", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"):
             os.environ.setdefault(name, "0")  # no reports to anyone; no warning about GPUs
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-        ray._private.worker.print_to_stdstream = _note  # stdout is for our results alone
+        ray._private.worker.print_to_stdstream = note
         address = self._address or os.environ.get("RAY_ADDRESS")
         if address:
             try:
@@ -392,11 +390,6 @@ def _hosts() -> list[Host]:
             cpus = node["Resources"].get("CPU", 0)
             found.append(Host(node["NodeName"], cpus, int(left.get("memory", 0))))
     return found
-
-
-def _note(data: Mapping[str, Any], ignore_prefix: bool = False) -> None:
-    """Log what Ray would print, such as that it starts many workers."""
-    log.info("%s", " ".join(data["lines"]))
 
 
 def _loopback() -> AbstractContextManager[None]:

@@ -1,16 +1,18 @@
 """What Ray needs of the host: a folder, quiet, our code, and nothing left behind."""
 
+import logging
 import os
 import shutil
 import signal
 import socket
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+log = logging.getLogger("lpu.ray")
 KNOCK_TIMEOUT_S = 10.0
 FOLDERS = Path("/tmp")  # Ray keeps sockets there: their paths must be short
 PREFIX = "lpu-ray-"
@@ -30,6 +32,11 @@ def knock(address: str) -> None:
     host, _, port = address.rpartition(":")
     if host and port.isdecimal():
         socket.create_connection((host, int(port)), timeout=KNOCK_TIMEOUT_S).close()
+
+
+def note(data: Mapping[str, Any], ignore_prefix: bool = False) -> None:
+    """Log what Ray would print, such as that it starts many workers: stdout is for our results."""
+    log.info("%s", " ".join(data["lines"]))
 
 
 @contextmanager

@@ -19,12 +19,13 @@ F32 = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Classified:
-    """Logits [classes], scheduled and executed cycles, and instructions of the program."""
+    """Logits [classes], cycles and instructions of the program; `events` are its chains."""
 
     logits: F32
     scheduled_cycles: int
     executed_cycles: int
     instructions: int
+    events: tuple[tuple[str, int, int], ...]  # (label, first cycle, end)
 
 
 def classify(
@@ -45,7 +46,8 @@ def classify(
     _, outs = net.cuts(net.layers["classes"])
     rows = np.concatenate([chip.read(buffer.region) for buffer in net.logits])
     logits = rows[:, : outs.width].reshape(-1)[: shape.classes]
-    return Classified(logits, net.plan.end_cycle, done.end_cycle, linked.instructions)
+    ran = net.plan.end_cycle, done.end_cycle, linked.instructions
+    return Classified(logits, *ran, tuple(net.plan.events))
 
 
 def columns(net: ResNet, layer: Layer, weights: I8) -> I8:

@@ -36,13 +36,14 @@ def convolve(
     residual: FeatureMap | None = None,
 ) -> None:
     """out = int8(relu(convolution of source + residual)), both halves."""
+    label = f"{what.taps} x {what.taps} convolutions at {out.height} x {out.width}"
     for side in (EAST, WEST):
         lines = out.lines(side)
         most = max(1, plan.spec.accumulator_depth // out.width)
         for start in range(lines.start, lines.stop, most):
             part = range(start, min(start + most, lines.stop))
             for block in range(out.channels.count):
-                chain = Chain(plan.spec, "convolution")
+                chain = Chain(plan.spec, label)
                 flow = _products(chain, side, what, source, out, part, block)
                 value = _finish(chain, side, flow, what, residual, part, block)
                 _store(chain, side, value, out, part, block)

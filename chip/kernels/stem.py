@@ -62,7 +62,7 @@ class Stem:
         top = half_lines(self.out.height, side).start - y  # line of the first row of a copy
         for start in range(lines.start, lines.stop, most):
             count = min(most, lines.stop - start)
-            chain = Chain(plan.spec, "convolution: stem")
+            chain = Chain(plan.spec, "stem: convolution")
             rows = Rows(self.inputs[side, y, x], (start - lines.start) * width, (width, 1))
             words = what.weights[side].region.words
             part = Pass(what.weights[side], 0, 1, words, rows, width, lines=count)

@@ -79,3 +79,15 @@ def missed(row: Row, reason: str) -> Row:
 def skipped(ident: str, what: str, published: float, source: str, reason: str) -> Row:
     """A row that nothing computes yet."""
     return Row(ident, what, published, None, "", None, source, "", reason)
+
+
+def phases(events: Iterable[tuple[str, int, int]], end: int, most: int = 4) -> str:
+    """Cycles by kind of chain, the word before a colon; each lasts until the next one starts."""
+    ordered = sorted((start, label) for label, start, _ in events)
+    ends = [start for start, _ in ordered[1:]] + [end]
+    spent: dict[str, int] = {}
+    for (start, label), until in zip(ordered, ends, strict=True):
+        kind = label.split(":")[0]
+        spent[kind] = spent.get(kind, 0) + until - start
+    order = sorted(spent.items(), key=lambda item: -item[1])
+    return ", ".join(f"{kind} {cycles:,}" for kind, cycles in order[:most])

@@ -7,15 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from chip.kernels.gemm import Gemm
-from chip.spec import GROQCHIP1
 from cluster.cli import main
 from cluster.errors import BadValue
 from cluster.validate import table
 from cluster.validate.document import line, markdown, put
 from cluster.validate.factors import tasks
-from cluster.validate.models import phases
-from cluster.validate.row import Family, at_least, missed, skipped, within
+from cluster.validate.row import Family, at_least, missed, phases, skipped, within
 from cluster.validate.tasks import Task, critical_path, schedule
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,5 +104,7 @@ def test_a_section_of_a_document_is_replaced(tmp_path):
         put(page, "other", "")
 
 
-def test_phases_account_for_all_cycles():
-    assert phases(Gemm(GROQCHIP1, 8, 320, 320).plan) == "matmul 100 %"
+def test_phases_account_for_all_cycles_from_the_first_start_on():
+    events = [("mul: b", 10, 40), ("load", 0, 12), ("mul: a", 20, 90)]
+    assert phases(events, 100) == "mul 90, load 10"
+    assert phases(events, 100, most=1) == "mul 90"

@@ -9,15 +9,16 @@ A L^-T, and products of these the updates of the blocks to the right.
 from dataclasses import dataclass, field
 
 from chip.isa import FORMATS
-from chip.isa.mxm import SET
+from chip.isa.mxm import PLANES, SET
 from chip.kernels.attention import write_columns
-from chip.kernels.matmul import Pass, matmul
+from chip.kernels.matmul import Pass, hold, matmul
 from chip.kernels.memory import Memory
 from chip.program import COLUMN_PAIRS, Region
 from chip.schedule import Buffer, Chain, Flow, Rows, Schedule, run, span
 from chip.spec import EAST, WEST, ChipSpec
 
 _F16 = FORMATS.index("f16")
+BOTH = tuple(range(PLANES))  # planes of a side hold one fp16 tile together
 
 
 @dataclass
@@ -145,8 +146,8 @@ def broadcast(chain: Chain, side: int, value: Flow) -> Flow:
     name, needs = chain.name(), {3: (need, 0)}
     chain.add_piece("mxm.acc", side, None, at, "mxm.acc", [_F16, SET, 0, 0], needs, loops, [name])
     length = span(loops) + spec.abc_interval_fp16 - 1
-    chain.hold(start, length, "mxm.array", side)
-    chain.hold(at, length, "mxm.acc", side)
+    hold(chain, "array", side, BOTH, start, start + length)
+    hold(chain, "acc", side, BOTH, at, at + length)
     return Flow(chain.member, "f32", loops, out_at, position, name, need, inward)
 
 
@@ -167,8 +168,8 @@ def _load_ones(chain: Chain, side: int, ones: Buffer) -> None:
     chain.add_piece("mxm.lw", side, None, 0, "mxm.lw", lw, {2: (need, 0)}, loops, [name], steps)
     iw = [_F16, 0, words * COLUMN_PAIRS]
     chain.add_piece("mxm.iw", side, None, words, "mxm.iw", iw, {}, run(1), [])
-    chain.hold(0, words, "mxm.buffer", side)
-    chain.hold(words, 1, "mxm.array", side)
+    hold(chain, "buffer", side, BOTH, 0, words)
+    hold(chain, "array", side, BOTH, words, words + 1)
 
 
 def solve(

@@ -7,6 +7,7 @@ int8 again on their way back to SRAM.
 
 from dataclasses import dataclass, replace
 
+from chip.isa.mxm import PLANES
 from chip.kernels.feature_map import CHANNEL_GROUP, FeatureMap
 from chip.kernels.matmul import Pass, matmul
 from chip.schedule import Buffer, Chain, Flow, Rows, Schedule
@@ -35,16 +36,22 @@ def convolve(
     out: FeatureMap,
     residual: FeatureMap | None = None,
 ) -> None:
-    """out = int8(relu(convolution of source + residual)), both halves."""
+    """out = int8(relu(convolution of source + residual)), both halves.
+
+    Where the source has a copy, chains go to the two planes of a side in turn.
+    """
     label = f"{what.taps} x {what.taps} convolutions at {out.height} x {out.width}"
     for side in (EAST, WEST):
-        lines = out.lines(side)
+        lines, turn = out.lines(side), 0
         most = max(1, plan.spec.accumulator_depth // out.width)
+        if source.copies:
+            most = min(most, max(1, -(-len(lines) // PLANES)))
         for start in range(lines.start, lines.stop, most):
             part = range(start, min(start + most, lines.stop))
             for block in range(out.channels.count):
-                chain = Chain(plan.spec, label)
-                flow = _products(chain, side, what, source, out, part, block)
+                chain, plane = Chain(plan.spec, label), turn % PLANES if source.copies else None
+                flow = _products(chain, side, what, source, out, part, block, plane)
+                turn += 1
                 value = _finish(chain, side, flow, what, residual, part, block)
                 _store(chain, side, value, out, part, block)
                 plan.place(chain)
@@ -58,8 +65,10 @@ def _products(
     out: FeatureMap,
     part: range,
     block: int,
+    plane: int | None,
 ) -> Flow:
     """int32 sums of the taps, for the lines of `part`."""
+    halves = source.copies if plane and source.copies else source.halves
     words = out.channels.width // CHANNEL_GROUP
     reach = what.taps // 2
     steps = (what.stride * source.pitch, what.stride)
@@ -74,11 +83,12 @@ def _products(
                 (block * len(places) + number) * words,
                 1,
                 words,
-                Rows(source.halves[side][inner], first, steps),
+                Rows(halves[side][inner], first, steps),
                 out.width,
                 first=number == 0,
                 last=number == len(places) - 1,
                 lines=len(part),
+                plane=plane,
             )
         )
     (flow,) = matmul(chain, side, passes)
@@ -112,8 +122,8 @@ def _finish(
 
 def _store(chain: Chain, side: int, value: Flow, out: FeatureMap, part: range, block: int) -> None:
     """Write lines to their half, and a line at the cut to the other half as well."""
-    rows = Rows(out.halves[side][block], out.row(side, part.start, 0), (out.pitch, 1))
-    chain.write(value, rows)
+    for buffer in out.all_of(side, block):
+        chain.write(value, Rows(buffer, out.row(side, part.start, 0), (out.pitch, 1)))
     other = WEST if side == EAST else EAST
     border = out.lines(side)[-1 if side == EAST else 0]
     if border not in part or len(out.lines(other)) == 0:
@@ -123,5 +133,5 @@ def _store(chain: Chain, side: int, value: Flow, out: FeatureMap, part: range, b
     pitch, inner = again.loops[0][1], again.loops[1]
     cycle = again.cycle + (border - part.start) * pitch
     line = replace(again, loops=((1, pitch), inner), cycle=cycle)
-    target = Rows(out.halves[other][block], out.row(other, border, 0), (out.pitch, 1))
-    chain.write(line, target)
+    for buffer in out.all_of(other, block):
+        chain.write(line, Rows(buffer, out.row(other, border, 0), (out.pitch, 1)))

@@ -5,7 +5,7 @@ that a 3 x 3 convolution finds all its inputs on its own side. A block of channe
 """
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from chip.kernels.memory import INNER_SLICES
 from chip.kernels.shape import Blocks
@@ -55,13 +55,22 @@ class Rooms:
 
 @dataclass(frozen=True)
 class FeatureMap:
-    """`height` x `width` pixels; `halves[side][block]` are its buffers."""
+    """`height` x `width` pixels; `halves[side][block]` are its buffers.
+
+    `copies` are others with the same content, for the second plane of a side, if there are any.
+    """
 
     name: str
     height: int
     width: int
     channels: Blocks
     halves: tuple[tuple[Buffer, ...], tuple[Buffer, ...]]
+    copies: tuple[tuple[Buffer, ...], tuple[Buffer, ...]] | None = None
+
+    def all_of(self, side: int, block: int) -> list[Buffer]:
+        """The buffers of a block: one, or two with the same content."""
+        both = (self.halves, self.copies) if self.copies else (self.halves,)
+        return [found[side][block] for found in both]
 
     def lines(self, side: int) -> range:
         """Lines that rest on a side."""
@@ -79,7 +88,8 @@ class FeatureMap:
     @property
     def slices(self) -> set[int]:
         """Slices that it rests in."""
-        return {buffer.region.index for half in self.halves for buffer in half}
+        halves = (*self.halves, *(self.copies or ()))
+        return {buffer.region.index for half in halves for buffer in half}
 
 
 def half_lines(height: int, side: int) -> range:
@@ -95,8 +105,9 @@ def feature_map(
     cut: Blocks,
     avoid: set[int],
     residual: FeatureMap | None = None,
+    twice: bool = False,
 ) -> FeatureMap:
-    """Room for an image of `size` (height, width), beside the slices of `avoid`.
+    """Room for an image of `size` (height, width), beside the slices of `avoid`, or for two copies.
 
     A block also keeps clear of the block of the residual that is added to it.
     """
@@ -109,4 +120,8 @@ def feature_map(
             near = {residual.halves[side][block].region.index} if residual else set()
             mine.append(rooms.take(f"{name}.{side}.{block}", side, rows, avoid | near))
         halves.append(tuple(mine))
-    return FeatureMap(name, height, width, cut, (halves[0], halves[1]))
+    found = FeatureMap(name, height, width, cut, (halves[0], halves[1]))
+    if not twice:
+        return found
+    other = feature_map(rooms, f"{name}.copy", size, cut, avoid | found.slices, residual)
+    return replace(found, copies=other.halves)

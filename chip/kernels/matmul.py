@@ -25,6 +25,7 @@ class Pass:
     leave the array if `last`. A single tile may meet `lines` x `count` activations, one outer step
     of the rows from line to line. With a `copy` of the activations, which int8 only can use, odd
     tiles are the second plane's: it takes the copy, and both planes count their own tiles from 0.
+    With a `plane`, in int8, all is on that plane, and the other one is free for other chains.
     """
 
     weights: Buffer
@@ -40,6 +41,7 @@ class Pass:
     slot_steps: tuple[int, int] | None = None
     copy: Rows | None = None
     lines: int = 1
+    plane: int | None = None
 
     @property
     def format(self) -> str:
@@ -93,17 +95,30 @@ def matmul(chain: Chain, side: int, passes: list[Pass]) -> list[Flow]:
                 flows += [flow] if flow else []
                 last = install + (part.on_plane(plane) - 1) * period * part.planes
                 clock.busy_until[plane] = last + part.streaming_cycles(chain.spec)
+        if part.plane is not None:
+            chain.hold(load, part.words, "mxm.lw", side)
+            chain.hold(load + part.words, 1, "mxm.iw", side)
         clock.load = load + (part.tiles - 1) * period + part.words
-    _hold(chain, side, starts[0], starts[0] + passes[0].words, clock)
+    used = passes[0].plane
+    planes = tuple(range(PLANES)) if used is None else (used,)
+    _hold(chain, side, starts[0], starts[0] + passes[0].words, clock, planes)
     return flows
 
 
-def _hold(chain: Chain, side: int, load: int, install: int, clock: _Clock) -> None:
-    """Reserve the weight buffers, arrays and accumulators of a side."""
+def hold(chain: Chain, what: str, side: int, planes: tuple[int, ...], low: int, end: int) -> None:
+    """Reserve the "buffer", "array" or "acc" of planes of a side."""
+    for plane in planes:
+        chain.hold(low, end - low, f"mxm.{what}", side, plane)
+
+
+def _hold(
+    chain: Chain, side: int, load: int, install: int, clock: _Clock, planes: tuple[int, ...]
+) -> None:
+    """Reserve weight buffers, arrays and accumulators."""
     end, delay = max(clock.busy_until), chain.spec.d_func("mxm.abc")
-    chain.hold(load, clock.load - load, "mxm.buffer", side)
-    chain.hold(install, end - install, "mxm.array", side)
-    chain.hold(install + 1 + delay, end - install - 1, "mxm.acc", side)
+    hold(chain, "buffer", side, planes, load, clock.load)
+    hold(chain, "array", side, planes, install, end)
+    hold(chain, "acc", side, planes, install + 1 + delay, end + delay)
 
 
 def _first_load(part: Pass, clock: _Clock, spec: ChipSpec) -> int:
@@ -137,17 +152,18 @@ def _load_weights(chain: Chain, side: int, part: Pass, load: int, period: int) -
         )
     chain.access(rows, issues, loops, writes=False)
     group, kind, turn = word_columns(part.format), FORMATS.index(part.format), part.planes - 1
-    lw, steps = [kind, part.column, 0], (turn * spec.lanes, group)
+    plane = part.plane or 0
+    lw, steps = [kind, part.column + plane * spec.lanes, 0], (turn * spec.lanes, group)
     chain.add_piece("mxm.lw", side, None, load, "mxm.lw", lw, {2: (need, 0)}, loops, [name], steps)
     once: Loops = ((part.tiles, period), (1, 1))
-    iw, at = [kind, 0, part.words * group], load + part.words
+    iw, at = [kind, plane, part.words * group], load + part.words
     chain.add_piece("mxm.iw", side, None, at, "mxm.iw", iw, {}, once, [], (turn, 0))
 
 
 def _stream_activations(
     chain: Chain, side: int, plane: int, part: Pass, start: int, period: int
 ) -> Flow | None:
-    spec, unit = chain.spec, side + 2 * plane
+    spec, unit = chain.spec, side + 2 * (plane + (part.plane or 0))
     position = spec.edge_position("mxm", side)
     tiles = (part.on_plane(plane), period * part.planes)
     interval = part.interval(spec)

@@ -116,7 +116,8 @@ class ResNet:
     def _bottleneck(self, name: str, x: FeatureMap, size: int, first: bool) -> FeatureMap:
         def made(part: str, avoid: set[int], beside: FeatureMap | None = None) -> FeatureMap:
             _, cut = self.cuts(self.layers[f"{name}.{part}"])
-            return feature_map(self.rooms, f"{name}.{part}", (size, size), cut, avoid, beside)
+            map_name, twice = f"{name}.{part}", cut.count == 1
+            return feature_map(self.rooms, map_name, (size, size), cut, avoid, beside, twice)
 
         inner = made("a", x.slices)
         convolve(self.plan, self._convolution(f"{name}.a"), x, inner)

@@ -65,7 +65,7 @@ class Stem:
             chain = Chain(plan.spec, "stem: convolution")
             rows = Rows(self.inputs[side, y, x], (start - lines.start) * width, (width, 1))
             words = what.weights[side].region.words
-            part = Pass(what.weights[side], 0, 1, words, rows, width, lines=count)
+            part = Pass(what.weights[side], 0, 1, words, rows, width, lines=count, plane=x)
             (flow,) = matmul(chain, side, [part])
             value = chain.vxm("mul", chain.vxm("to_f32", flow, dtype="i32"), what.scale)
             value = chain.vxm("to_i8", chain.vxm("max", value, 0.0))

@@ -30,19 +30,28 @@ def main(path: Path, models: tuple[str, ...] = MODELS) -> None:
 
 
 def draw(found: list[Sensitivity], names: list[str], models: tuple[str, ...], path: Path) -> None:
-    """Bars of change in percent, a panel for each model."""
-    figure, panels = plt.subplots(1, len(models), figsize=(11, 3.6), sharey=True, squeeze=False)
+    """Bars of change in percent, half above double, a panel for each model."""
+    bounds = {one.what for one in found if one.bound}
+    figure, panels = plt.subplots(
+        1, len(models), figsize=(11, 3.8), sharex=True, sharey=True, squeeze=False
+    )
     for axes, model in zip(panels[0], models, strict=True):
-        for factor, colour in ((0.5, "tab:green"), (2.0, "tab:red")):
+        for factor, colour, shift in ((0.5, "tab:blue", -0.2), (2.0, "tab:orange", 0.2)):
             mine = {o.what: o for o in found if (o.model, o.factor) == (model, factor)}
             widths = [100 * mine[name].change for name in names]
-            axes.barh(names, widths, color=colour, alpha=0.7, label=f"x {factor:g}")
+            rows = [number + shift for number in range(len(names))]
+            bars = axes.barh(rows, widths, 0.36, color=colour, label=f"x {factor:g}")
+            axes.bar_label(bars, fmt="%+.1f", fontsize=7, padding=2)
         base = next(o.base for o in found if o.model == model)
         axes.set_title(f"{model}: {base:,.0f} tokens/s", fontsize=10)
-        axes.set_xlabel("change of tokens/s per user, %")
         axes.axvline(0, color="black", lw=0.8)
         axes.grid(axis="x", alpha=0.3)
-    panels[0][0].legend(fontsize=8)
+        axes.margins(x=0.2)
+    labels = [f"{name}\n(a bound)" if name in bounds else name for name in names]
+    panels[0][0].set_yticks(range(len(names)), labels)
+    panels[0][0].invert_yaxis()
+    panels[0][-1].legend(fontsize=8)
+    figure.supxlabel("change of tokens/s per user, %", fontsize=10)
     figure.tight_layout()
     figure.savefig(path)
 

@@ -130,6 +130,22 @@ def test_a_dead_actor_is_one_clear_line_and_can_be_revived(load):
     assert outcome(lowered(*PLAN), machine) == local_outcome(*PLAN)
 
 
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads Linux's tables of sockets")
+def test_nothing_listens_beyond_loopback(load):
+    machine = load(lowered(1, 1, "node"))
+    ours = _descendants(os.getpid())
+    assert {one.pid for one in machine.health()} < ours
+    sockets = {link for pid in ours for link in _files(pid)}
+    addresses = []
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for row in map(str.split, Path(table).read_text().splitlines()[1:]):
+            if row[3] == "0A" and f"socket:[{row[9]}]" in sockets:  # 0A: it listens
+                addresses.append(row[1].partition(":")[0])
+    assert len(addresses) > 5  # the head's and the raylet's servers, and the actor's
+    v6 = "0" * 16 + "FFFF0000"  # of IPv4 addresses
+    assert {address.removeprefix(v6) for address in addresses} == {"0100007F"}
+
+
 def test_actors_are_named_after_their_chips():
     plan = lowered(*THROUGH)
     assert grouped(plan, 2) == [[0, 3], list(plan.transit_chips)]
@@ -223,3 +239,25 @@ def _left_over(session: int, others: set[str]) -> list[str]:
         if theirs == session or strange:
             found.append(command)
     return found
+
+
+def _descendants(root: int) -> set[int]:
+    parents = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            status = (path / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        parents[int(path.name)] = int(status[1])
+    found, more = {root}, {root}
+    while more:
+        more = {pid for pid, parent in parents.items() if parent in more}
+        found |= more
+    return found
+
+
+def _files(pid: int) -> list[str]:
+    try:
+        return [os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()]
+    except OSError:
+        return []

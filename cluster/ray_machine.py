@@ -140,18 +140,19 @@ class RayMachine:
             raise MachineError("ray", problem, advice)
 
     def _start(self, progress: Progress) -> None:
-        """Start the actors in waves; each answers before the next wave starts."""
-        wave, total = self._wave, len(self._groups)
-        for first in range(0, total, wave):
-            self._actors += [self._new(n) for n in range(first, min(first + wave, total))]
-            waiting = [actor.health.remote() for actor in self._actors[first:]]
-            while waiting:
-                done, waiting = ray.wait(waiting, timeout=START_TIMEOUT_S)
-                self._get(done)
-                if not done:
-                    missing = f"{len(waiting)} of {total} actors do not come up"
-                    raise MachineError("ray", missing, "free memory, or use --chips-per-actor")
-                progress(STARTING, len(self._actors) - len(waiting), total)
+        """Start the actors, a few at a time: as soon as one answers, another starts."""
+        total = len(self._groups)
+        waiting: list[Any] = []
+        while waiting or len(self._actors) < total:
+            while len(self._actors) < total and len(waiting) < self._wave:
+                self._actors.append(self._new(len(self._actors)))
+                waiting.append(self._actors[-1].health.remote())
+            done, waiting = ray.wait(waiting, timeout=START_TIMEOUT_S)
+            self._get(done)
+            if not done:
+                missing = f"{len(waiting)} of {total} actors do not come up"
+                raise MachineError("ray", missing, "free memory, or use --chips-per-actor")
+            progress(STARTING, len(self._actors) - len(waiting), total)
 
     def _new(self, number: int) -> Any:
         """An actor; launches have a thread of their own, so that it answers meanwhile."""

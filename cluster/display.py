@@ -19,6 +19,7 @@ LABELS = {
     "start": "starting actors",
     "link": "linking programs",
     "weights": "loading weights",
+    "kernels": "loading kernels (compiled once)",
     "prefill": "reading the prompt",
     "decode": "generating",
     "validate": "computing rows",

@@ -10,6 +10,7 @@ from chip.core import Array
 from chip.digest import RunDigest
 from chip.group import ChipGroup, batches
 from chip.program import Region
+from chip.tape import Player
 from cluster.errors import ClusterError
 from cluster.loadable import Loadable
 
@@ -17,7 +18,7 @@ Inputs = Mapping[int, Mapping[str, Array]]  # chip -> input name -> vectors
 Parts = Mapping[int, str]  # chip -> the launch whose program it runs
 Known = Mapping[str, Mapping[int, Facts]]  # of every program, by launch and chip
 Progress = Callable[[str, int, int], None]  # what, done, of how many
-STARTING, LINKING, WEIGHTS = "start", "link", "weights"  # what a load reports
+STARTING, LINKING, WEIGHTS, KERNELS = "start", "link", "weights", "kernels"  # reports of a load
 
 
 class ScheduleMismatch(ClusterError):
@@ -135,6 +136,8 @@ class LocalMachine:
             group.prepare(name, batches(wiring, dict.fromkeys(everyone, 0)))
         for constant in counted_constants(lowered, progress):
             group.write([constant])
+        progress(KERNELS, 0, 0)
+        Player.get_ready(lowered.plan.spec)
 
     def join(self, name: str, parts: Parts) -> None:
         """Make a launch of programs that are loaded."""

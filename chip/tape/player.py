@@ -11,7 +11,7 @@ from chip.isa import NUMPY_TYPES
 from chip.linker import Block, Linked
 from chip.linker.fetch import Array
 from chip.linker.graph import State, Step
-from chip.numerics.backend import GRAIN
+from chip.numerics.backend import GRAIN, default_backend
 from chip.spec import ChipSpec
 from chip.sram import GROUP, Sram
 from chip.tape.encode import Encoded, Tape, encoded
@@ -76,6 +76,12 @@ class Player:
     def can_play(spec: ChipSpec) -> bool:
         """Whether lanes come in whole grains, as the compiled code wants them."""
         return spec.lanes % GRAIN == 0
+
+    @staticmethod
+    def get_ready(spec: ChipSpec) -> None:
+        """Load what plays the tapes of such chips, if any; the first time ever, compile it."""
+        if Player.can_play(spec) and default_backend().name == "compiled":
+            import chip.numerics.playing  # noqa: F401
 
     def run(self, linked: Linked, segment: int, state: State) -> None:
         """Run a segment; raises what its steps raise."""

@@ -62,7 +62,7 @@ def test_json_is_one_object_with_the_keys_of_the_contract(ran):
     assert energy["full_pipeline"]["joules_per_token"] < report["emulated"]["joules_per_token"]
     assert len(report["emulated"]["decode_cycles"]) == 3
     parts = report["host"]["load_parts_s"]
-    assert set(parts) == {"import", "model", "lower", "link", "weights"}
+    assert set(parts) == {"import", "model", "lower", "link", "weights", "kernels"}
     assert sum(parts.values()) == pytest.approx(report["host"]["load_s"])
 
 

@@ -178,7 +178,7 @@ BAD = {
     "no file": (["absent.gguf", "--prompt", "x"], "No such file"),
     "option": (["tiny", "--nonsense"], "No such option"),
     "no model": ([], "Missing argument"),
-    "no prompt": (["tiny"], "give it or --prompt-ids"),
+    "no prompt": (["tiny"], "give it, --prompt-ids or --prompts"),
     "two prompts": (["tiny", "--prompt", "x", "--prompt-ids", "1"], "one of the two"),
     "empty prompt": (["tiny", "--prompt", ""], "prompt is empty"),
     "ids": (["tiny", "--prompt-ids", "1,x"], "must be numbers such as 1,2,3"),

@@ -179,7 +179,7 @@ BAD = {
     "option": (["tiny", "--nonsense"], "No such option"),
     "no model": ([], "Missing argument"),
     "no prompt": (["tiny"], "give it, --prompt-ids or --prompts"),
-    "two prompts": (["tiny", "--prompt", "x", "--prompt-ids", "1"], "one of the two"),
+    "two prompts": (["tiny", "--prompt", "x", "--prompt-ids", "1"], "one of the three"),
     "empty prompt": (["tiny", "--prompt", ""], "prompt is empty"),
     "ids": (["tiny", "--prompt-ids", "1,x"], "must be numbers such as 1,2,3"),
     "id": (["tiny", "--prompt-ids", "1,128"], "must be 0 to 127"),

@@ -97,6 +97,7 @@ class Sizes:
     slots: int = 1
     _needs: dict[tuple[int, int, int, bool], int | SramFull] = field(default_factory=dict)
     _weights: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
+    _pace: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
 
     def need_bytes(self, tp: int, chunk: int, layers: int, head: bool) -> int:
         """SRAM of a stage; raises SramFull."""
@@ -148,6 +149,16 @@ class Sizes:
             )
             self._weights[tp, chunk] = (two - one, head - one)
         return self._weights[tp, chunk]
+
+    def pace(self, tp: int, chunk: int) -> tuple[int, int]:
+        """Cycles of a layer and of the LM head for one token, as a chip takes them alone."""
+        if (tp, chunk) not in self._pace:
+            wide = not self.fits(tp, chunk, 1, True)
+            stage = self.stage(tp, chunk, 1, True, wide)
+            steps = list(Stage(stage.spec, stage.shapes[:1]).steps(1, 1, {}))
+            head = sum(step.cycles for step in steps if step.what == "head")
+            self._pace[tp, chunk] = (sum(step.cycles for step in steps) - head, head)
+        return self._pace[tp, chunk]
 
     def fewest_stages(self, tp: int) -> tuple[int, int] | None:
         """(stages, chunk) of the shortest pipeline of that width; None if none has room."""
@@ -289,11 +300,14 @@ def _shapes(plan: Plan, layers: int, head: bool) -> tuple[DecoderShape, ...]:
 def layer_counts(sizes: Sizes, tp: int, pp: int, chunk: int) -> list[int]:
     """Layers per stage: even in bytes, the LM head counted as the layers it weighs.
 
-    Where that overfills a stage and another split does not, the other split.
+    Where that overfills a stage and another split does not, the other split. With several
+    sequences in flight it is the longest stage that counts: the best of what there is room for.
     """
     total = sizes.model.layers
     if pp == 1:
         return [total]
+    if sizes.slots > 1 and (last := _shortest_beat(sizes, tp, pp, chunk)) is not None:
+        return [len(share(total - last, pp - 1, n)) for n in range(pp - 1)] + [last]
     layer, head = sizes.weigh(tp, chunk)
     even = (total * layer + head) / pp
     last = min(max(1, math.floor((even - head) / layer)), total - pp + 1)
@@ -301,3 +315,15 @@ def layer_counts(sizes: Sizes, tp: int, pp: int, chunk: int) -> list[int]:
     if most < last or -(-(total - last) // (pp - 1)) > sizes.most_layers(tp, chunk, False):
         last = min(max(0, most), total - pp + 1)
     return [len(share(total - last, pp - 1, n)) for n in range(pp - 1)] + [last]
+
+
+def _shortest_beat(sizes: Sizes, tp: int, pp: int, chunk: int) -> int | None:
+    """Layers of the last stage where the longest stage is shortest; None if nothing fits."""
+    layer, head = sizes.pace(tp, chunk)
+    most, most_last = (sizes.most_layers(tp, chunk, with_head) for with_head in (False, True))
+    found = {}
+    for last in range(min(most_last, sizes.model.layers - pp + 1) + 1):
+        others = -(-(sizes.model.layers - last) // (pp - 1))
+        if others <= most:
+            found[last] = max(others * layer, last * layer + head)
+    return min(found, key=lambda last: (found[last], -last)) if found else None

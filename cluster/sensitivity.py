@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from chip.spec import GROQCHIP1
+from chip.kernels.shape import layer_matrices
+from chip.program import word_columns
+from chip.spec import EAST, GROQCHIP1, WEST
 from cluster.planner import Planned, Wish, make
 from topology import parse
 
@@ -52,7 +54,7 @@ def sensitivities(model: str) -> Iterator[Sensitivity]:
         speed = _speed(make(Wish(model, links=links, **fixed)))  # type: ignore[arg-type]
         yield Sensitivity(model, "hop latency", factor, base, speed)
         cycles = planned.timed.launch("decode", plan.context).cycles
-        loads = planned.lower_bound_cycles
+        loads = _load_cycles(planned)
         moved = cycles - loads + round(loads / factor)
         yield Sensitivity(model, "ingest width", factor, base, base * cycles / moved, bound=True)
 
@@ -69,6 +71,20 @@ def _with_delays(model: str, fixed: dict[str, object], delays: dict[str, int]) -
 def _speed(planned: Planned) -> float:
     timed = planned.timed
     return timed.plan.spec.clock_hz / timed.launch("decode", timed.plan.context).cycles
+
+
+def _load_cycles(planned: Planned) -> int:
+    """Cycles of a token in which weight columns enter the two arrays of a chip, at best."""
+    steps = (("q", "k", "v"), ("o0", "o1"), ("gate", "up"), ("down0", "down1"))
+    shape, plan = planned.timed.stages[0].shape, planned.timed.plan
+    found = {matrix.name: matrix for matrix in layer_matrices(shape, plan.spec.accumulator_depth)}
+
+    def loads(names: tuple[str, ...], side: int) -> int:
+        mine = [found[name] for name in names if name in found and found[name].side == side]
+        return sum(matrix.vectors // word_columns(matrix.dtype) for matrix in mine)
+
+    layer = sum(max(loads(names, side) for side in (EAST, WEST)) for names in steps)
+    return plan.model.layers * layer
 
 
 def _hop_cycles(topology: str) -> int:

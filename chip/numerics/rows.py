@@ -19,7 +19,8 @@ from chip.numerics.vectors import HALF_IN_HARDWARE, widen16
 carray: Any = vars(numba)["carray"]
 _widen_row, _half_row = widen16(1), half_bits()
 _gather16, _scatter16, _gather8, _scatter8 = gather(16), scatter(16), gather(8), scatter(8)
-_NAN16 = np.uint16(0x7E00)
+_NAN16, _NAN32 = np.uint16(0x7E00), np.int32(0x7FC00000)
+_SIZE, _INFINITY = np.int32(0x7FFFFFFF), np.int32(0x7F800000)  # of fp32 bits
 
 
 def _copy(out: Any, to: Any, a: Any, step: Any, size: Any, count: Any) -> None:
@@ -95,14 +96,15 @@ def _arithmetic(op: Any, out: Any, a: Any, b: Any, lanes: Any) -> None:
 
 
 def _extreme(op: Any, out: Any, a: Any, b: Any, lanes: Any) -> None:
-    """The larger or the smaller of two, fp32; NaN if either is."""
-    x, y = carray(pointer(a), (lanes,), np.float32), carray(pointer(b), (lanes,), np.float32)
-    z = carray(pointer(out), (lanes,), np.float32)
-    p, q = carray(pointer(a), (lanes,), np.int32), carray(pointer(b), (lanes,), np.int32)
-    largest = op == code.MAX
+    """The larger or the smaller of two, fp32; NaN if either is. Integers only: it vectorises."""
+    x, y = carray(pointer(a), (lanes,), np.int32), carray(pointer(b), (lanes,), np.int32)
+    z = carray(pointer(out), (lanes,), np.int32)
+    turn = np.int32(0 if op == code.MAX else -1)
     for i in range(lanes):
-        chosen = x[i] if (key(p[i]) > key(q[i])) == largest else y[i]
-        z[i] = chosen if x[i] == x[i] and y[i] == y[i] else NAN
+        p, q = x[i], y[i]
+        unordered = max(np.int32(p & _SIZE), np.int32(q & _SIZE)) > _INFINITY
+        first = np.int32(key(p) ^ turn) > np.int32(key(q) ^ turn)
+        z[i] = _NAN32 if unordered else (p if first else q)
 
 
 def _extreme16(op: Any, out: Any, a: Any, b: Any, lanes: Any) -> None:

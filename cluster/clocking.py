@@ -5,7 +5,7 @@ in use, at cycle 0 of the launch. The root's Deskew waits for its counter's over
 counted at its longest), then the start ripples down the tree, (floor(L / P) + 1) epochs a level.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import networkx as nx
@@ -19,10 +19,11 @@ from topology.clocks import (
     ClockPlan,
     ClockSpec,
     clock_plan,
+    fabric_clock_plan,
     spanning_tree_depths,
     spanning_tree_parents,
 )
-from topology.fabric import compiled
+from topology.fabric import Fabric, compiled, part_of
 from topology.receives import Receives
 
 Ports = Mapping[int, Mapping[int, tuple[int, ...]]]
@@ -30,15 +31,11 @@ DESKEW = Instruction("icu.deskew", ())
 
 
 @dataclass(frozen=True)
-class Clocking:
-    """Clock plan of the chips in use, and where each of them is in the spanning tree."""
+class Pacing:
+    """What the clocks of the chips in use cost any program on them."""
 
-    graph: nx.Graph
     plan: ClockPlan
     spec: ChipSpec
-    depth: Mapping[int, int]
-    parent: Mapping[int, int]
-    ports: Ports
 
     @property
     def epoch_cycles(self) -> int:
@@ -68,6 +65,16 @@ class Clocking:
     def pace(self, since_cycles: int) -> Pace:
         """When a stage must stall whose chips have been at work for `since_cycles`."""
         return Pace(self.stall_cycles, self.interval_cycles - self.lead_cycles, since_cycles)
+
+
+@dataclass(frozen=True)
+class Clocking(Pacing):
+    """The same, with the graph of these chips and where each of them is in the spanning tree."""
+
+    graph: nx.Graph
+    depth: Mapping[int, int]
+    parent: Mapping[int, int]
+    ports: Ports
 
     def startup(self, chip: int, start_cycle: int) -> tuple[Instruction, ...]:
         """The start sequence of a chip whose program starts at `start_cycle` of the launch.
@@ -108,11 +115,23 @@ def clocking(
     if len(used) < 2:
         return None
     part = graph.subgraph(used)
-    clock = clock or ClockSpec(hac_period_cycles=spec.hac_period_cycles)
+    clock = clock or clock_of(spec)
     _, depth = spanning_tree_depths(part)
     parent = spanning_tree_parents(compiled(part), depth)
     of_chip = {c: int(depth[c]) for c in used}, {c: int(parent[c]) for c in used}
-    return Clocking(part, clock_plan(part, clock), spec, *of_chip, ports)
+    return Clocking(clock_plan(part, clock), spec, part, *of_chip, ports)
+
+
+def clock_of(spec: ChipSpec) -> ClockSpec:
+    """The clocks of a chip where nothing else is said of them."""
+    return ClockSpec(hac_period_cycles=spec.hac_period_cycles)
+
+
+def pacing(fabric: Fabric, chips: Collection[int], spec: ChipSpec) -> Pacing | None:
+    """What `clocking` without a clock costs, from the graph in array form."""
+    if len(chips) < 2:
+        return None
+    return Pacing(fabric_clock_plan(part_of(fabric, chips), clock_of(spec)), spec)
 
 
 def receives(wiring: Wiring) -> Receives:

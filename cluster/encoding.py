@@ -175,12 +175,12 @@ def _launch(
 def _boundary(
     stage: EncoderStage,
     following: EncoderStage,
-    route: list[tuple[int, int, int, int, int, int]],
+    route: list[Hop],
     tokens: int,
 ) -> Schedule:
     plan = Schedule(stage.spec)
     count = stage.shape.hidden.count * tokens
-    hops = tuple(Hop(*hop) for hop in route)
+    hops = tuple(route)
     transfer(plan, hops, Rows(stage.memory["x0"]), Rows(following.memory["x0"]), count)
     return plan
 

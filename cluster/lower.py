@@ -16,7 +16,7 @@ from chip.kernels.lanes import MAPS, MAPS_INT8
 from chip.kernels.transfer import Hop, transfer
 from chip.own_spec import identity
 from chip.program import Program, Region
-from chip.schedule import Outline, Rows, Schedule
+from chip.schedule import Rows, Schedule
 from chip.wire import pack, with_header
 from cluster.beats import Beats, cell_name
 from cluster.clocking import Clocking, clocking
@@ -208,42 +208,33 @@ def compose(
     clocks: Clocking | None,
     tokens: int,
     context: int,
-    outline: bool = False,
 ) -> Axis:
-    """Stages one after another, each from the cycle at which its input is there.
-
-    With `outline` it is the same without instructions: what a plan needs to know.
-    """
+    """Stages one after another, each from the cycle at which its input is there."""
     axis = Axis(clocks)
-    cache: dict[tuple[object, ...], Schedule | Outline] = {}
+    cache: dict[tuple[object, ...], Schedule] = {}
     for number, group in enumerate(placement):
         stage, pace = stages[number], axis.pace
         team = group_of(wires, group)
         key = (id(stage), pace, *team.routes.items())
         if key not in cache:
-            make = stage.outline if outline else stage.schedule
-            cache[key] = make(tokens, context // CONTEXT_BLOCK, team.routes, pace)
+            cache[key] = stage.schedule(tokens, context // CONTEXT_BLOCK, team.routes, pace)
         axis.stage(cache[key], team.members)
         if number + 1 < len(placement):
-            route = group, placement[number + 1]
-            axis.boundary(_boundary(stage, stages[number + 1], *route, wires, tokens))
+            pairs = list(zip(group, placement[number + 1], strict=True))
+            hops = [wires.hops(path) for path in wires.all_paths(pairs)]
+            axis.boundary(boundary(stage, stages[number + 1], hops, tokens))
     return axis
 
 
-def _boundary(
-    stage: Stage,
-    following: Stage,
-    group: tuple[int, ...],
-    after: tuple[int, ...],
-    wires: Wires,
-    tokens: int,
+def boundary(
+    stage: Stage, following: Stage, paths: Sequence[Sequence[Hop]], tokens: int
 ) -> Schedule:
-    """x of each rank to the same rank of the next stage; members are chips."""
+    """x of each rank to the same rank of the next stage, along a path each."""
     plan = Schedule(stage.spec)
     count = stage.shape.hidden.count * tokens
-    for path in wires.all_paths(list(zip(group, after, strict=True))):
-        hops = tuple(Hop(*hop) for hop in wires.hops(path))
-        transfer(plan, hops, Rows(stage.memory["x0"]), Rows(following.memory["x0"]), count)
+    for hops in paths:
+        x = Rows(stage.memory["x0"])
+        transfer(plan, tuple(hops), x, Rows(following.memory["x0"]), count)
     return plan
 
 

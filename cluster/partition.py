@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from chip.kernels.attention import Heads
 from chip.kernels.decoder import Stage
@@ -272,29 +273,35 @@ def check_weights(model: ModelSpec, spec: ChipSpec, weights: str) -> None:
         raise BadValue("--weights", weights, f"{rule}, {model.name} has {model.head_dim}")
 
 
+@lru_cache(maxsize=256)
+def _heads(model: ModelSpec, tp: int) -> tuple[Heads, ...]:
+    """The heads of each rank."""
+    kv_heads = max(len(local_kv(model, tp, rank)) for rank in range(tp))
+    return tuple(
+        Heads(local_heads(model, tp, rank), kv_heads, model.head_dim) for rank in range(tp)
+    )
+
+
 def _shapes(plan: Plan, layers: int, head: bool) -> tuple[DecoderShape, ...]:
     model, tp, kind = plan.model, plan.tp, WEIGHT_TYPES[plan.weights]
-    kv_heads = max(len(local_kv(model, tp, rank)) for rank in range(tp))
     ffn, vocab = (len(share(total, tp, 0)) for total in (model.ffn, model.vocab))
-    shapes = []
-    for rank in range(tp):
-        shapes.append(
-            DecoderShape(
-                hidden=blocks(model.hidden, kind),
-                heads=Heads(local_heads(model, tp, rank), kv_heads, model.head_dim),
-                ffn=blocks(ffn, kind),
-                vocab=blocks(vocab, kind) if head else None,
-                layers=layers,
-                eps=model.rms_eps,
-                context=plan.context,
-                chunk=plan.chunk,
-                biased=model.qkv_bias,
-                activation=model.activation,
-                weights=kind,
-                slots=plan.slots,
-            )
-        )
-    return tuple(shapes)
+    heads = _heads(model, tp)
+    first = DecoderShape(
+        hidden=blocks(model.hidden, kind),
+        heads=heads[0],
+        ffn=blocks(ffn, kind),
+        vocab=blocks(vocab, kind) if head else None,
+        layers=layers,
+        eps=model.rms_eps,
+        context=plan.context,
+        chunk=plan.chunk,
+        biased=model.qkv_bias,
+        activation=model.activation,
+        weights=kind,
+        slots=plan.slots,
+    )
+    kinds = {mine: replace(first, heads=mine) for mine in dict.fromkeys(heads)}
+    return tuple(kinds[mine] for mine in heads)
 
 
 def layer_counts(sizes: Sizes, tp: int, pp: int, chunk: int) -> list[int]:

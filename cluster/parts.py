@@ -120,7 +120,7 @@ class Axis:
         """When the schedule that comes next must stall."""
         return self.clocks.pace(self._since) if self.clocks else None
 
-    def stage(self, schedule: Schedule | Outline, chips: Sequence[int]) -> None:
+    def stage(self, schedule: Schedule, chips: Sequence[int]) -> None:
         """Add the schedule of a stage; `chips` are its members."""
         self._add(schedule, dict(enumerate(chips)))
         self.stalled_cycles += sum(stall for _, stall in schedule.stalls)

@@ -1,19 +1,41 @@
 """Which chip of the graph holds which stage and rank: neighbours that talk are placed close."""
 
-from collections.abc import Iterator
-from itertools import combinations, pairwise
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import permutations
 
 import networkx as nx
+import numpy as np
 
 from cluster.errors import BadValue
 from cluster.partition import Plan
+from cluster.walks import walks
+from topology.fabric import Ints, compiled
+from topology.routes import distances_to
 
-SCORED_CHIPS = 1024  # in larger graphs the first walk is taken: counting hops takes minutes
+SCORED_CHIPS = 1024  # in larger graphs the first walk with room is taken
+EXACT_CHIPS = 7  # up to here every placement is looked at, where the walks are not known as best
+REDUCE_WEIGHT = 4  # two all-reduces a layer cross each pair of a group twice; a boundary once
 Placement = tuple[tuple[int, ...], ...]  # chips of each stage, by rank
 
 
+@dataclass(frozen=True)
+class Placed:
+    """A placement with its weighted hops, and a number of them that none can go below."""
+
+    placement: Placement
+    hops: int
+    lower_bound_hops: int
+    exact: bool  # no placement has fewer
+
+    @property
+    def gap(self) -> float:
+        """By which part of the bound it may be more than the best."""
+        return self.hops / self.lower_bound_hops - 1 if self.lower_bound_hops else 0.0
+
+
 def place(plan: Plan, graph: nx.Graph, spec: str) -> Placement:
-    """Assign chips to (stage, rank): the best of several walks over the graph, by hops.
+    """Assign chips to (stage, rank), the best known by hops; see Places.
 
     Raises BadValue when the graph has too few chips.
     """
@@ -21,106 +43,78 @@ def place(plan: Plan, graph: nx.Graph, spec: str) -> Placement:
     if chips < plan.chips:
         need = f"has {chips} chips, the plan needs {plan.chips} ({plan.pp} stages x tp {plan.tp})"
         raise BadValue("--topology", spec, need)
-    found = [_groups(order, plan) for order in walks(graph, plan.tp) if len(order) >= plan.chips]
-    if chips > SCORED_CHIPS:
-        return found[0]
-    return min(found, key=lambda placement: _hops(graph, placement))
+    return Places(graph).place(plan.tp, plan.pp).placement
 
 
-def _groups(order: list[int], plan: Plan) -> Placement:
-    """Cut a walk over the graph into groups of tp chips, one per stage."""
-    return tuple(tuple(order[s * plan.tp : (s + 1) * plan.tp]) for s in range(plan.pp))
+class Places:
+    """Placements on one graph; walks and distances are found once."""
 
+    def __init__(self, graph: nx.Graph) -> None:
+        self.graph = graph
+        self._walks: dict[int, list[list[int]]] = {}
+        self._found: dict[tuple[int, int], Placed] = {}
 
-def walks(graph: nx.Graph, tp: int) -> Iterator[list[int]]:
-    """Orders in which groups of `tp` chips may be taken, by promise.
+    def place(self, tp: int, pp: int) -> Placed:
+        """The best of several walks over the graph; in small graphs the best there is."""
+        if (tp, pp) not in self._found:
+            self._found[tp, pp] = self._place(tp, pp)
+        return self._found[tp, pp]
 
-    By nodes and racks, no group in two nodes or racks unless it needs more than one, which
-    leaves spare chips; by number; breadth first; in grids boustrophedon, in strips as wide as a
-    group.
-    """
-    nodes: dict[tuple[int, int], list[int]] = {}
-    racks = nx.get_node_attributes(graph, "rack")
-    for chip, node in sorted(nx.get_node_attributes(graph, "node").items()):
-        nodes.setdefault((racks.get(chip, 0), node), []).append(chip)
-    if nodes and len(nodes) < len(graph):
-        yield _by_nodes(nodes, tp)
-    yield sorted(graph)
-    yield list(nx.bfs_tree(graph, min(graph)))
-    spots = nx.get_node_attributes(graph, "coordinates")
-    if len(spots) == len(graph) and len({len(c) for c in spots.values()}) == 1:
-        for axis in range(len(next(iter(spots.values())))):
-            yield _strips(spots, axis, tp)
+    def _place(self, tp: int, pp: int) -> Placed:
+        if tp not in self._walks:
+            self._walks[tp] = list(walks(self.graph, tp))
+        orders = [order for order in self._walks[tp] if len(order) >= tp * pp]
+        if len(self.graph) > SCORED_CHIPS:
+            orders = orders[:1]
+        found = [np.array(order[: tp * pp]).reshape(pp, tp) for order in orders]
+        scores = [self.hops(groups) for groups in found]
+        best = int(np.argmin(scores))
+        hops, groups, bound = scores[best], found[best], self.lower_bound_hops(tp, pp)
+        exact = hops == bound
+        if not exact and len(self.graph) <= EXACT_CHIPS:
+            hops, groups = self._best_of_all(hops, groups)
+            exact = True
+        placement = tuple(tuple(map(int, group)) for group in groups)
+        return Placed(placement, hops, bound, exact)
 
+    def _best_of_all(self, hops: int, groups: Ints) -> tuple[int, Ints]:
+        """The first of the best of all placements; that of the walks where it is as good."""
+        pp, tp = groups.shape
+        every = np.array(list(permutations(sorted(self.graph), tp * pp))).reshape(-1, pp, tp)
+        scores = self._scores(every)
+        at = int(scores.argmin())
+        return (int(scores[at]), every[at]) if scores[at] < hops else (hops, groups)
 
-def _by_nodes(nodes: dict[tuple[int, int], list[int]], tp: int) -> list[int]:
-    """Groups inside nodes, or of neighbouring nodes of a rack; then groups of what is left over."""
-    size = min(map(len, nodes.values()))
-    if tp <= size:
-        whole = size // tp * tp
-        first = [chip for node in nodes.values() for chip in node[:whole]]
-        return first + [chip for node in nodes.values() for chip in node[whole:]]
-    each = -(-tp // size)  # nodes of a group
-    racks: dict[int, list[list[int]]] = {}
-    for (number, _), chips in nodes.items():
-        racks.setdefault(number, []).append(chips)
-    found: list[int] = []
-    left: list[list[int]] = []
-    for rack in racks.values():
-        end = len(rack) // each * each
-        left += rack[end:]
-        for start in range(0, end, each):
-            found += [chip for node in rack[start : start + each] for chip in node][:tp]
-    for start in range(0, len(left) - each + 1, each):
-        found += [chip for node in left[start : start + each] for chip in node][:tp]
-    return found
+    def hops(self, groups: Ints) -> int:
+        """Weighted hops of a placement [pp, tp]: of all-reduces, and of stage boundaries."""
+        return int(self._scores(groups[None])[0])
 
+    def _scores(self, groups: Ints) -> Ints:
+        """Weighted hops of placements [n, pp, tp]."""
+        total = np.zeros(len(groups), np.int64)
+        fabric, tp = compiled(self.graph), groups.shape[2]
+        for stage in range(groups.shape[1]):
+            mine = groups[:, stage]
+            chips = np.unique(mine)
+            hops = distances_to(fabric, chips).astype(np.int64)
+            row = np.searchsorted(chips, mine)
+            for rank in range(tp):
+                others = mine[:, rank + 1 :]
+                total += REDUCE_WEIGHT * hops[row[:, rank, None], others].sum(axis=1)
+            if stage + 1 < groups.shape[1]:
+                total += hops[row, groups[:, stage + 1]].sum(axis=1)
+        return total
 
-def _strips(spots: dict[int, tuple[int, ...]], axis: int, tp: int) -> list[int]:
-    """Strips of `tp` chips along `axis`, walked up and down in the other dimensions in turn."""
-    at = {spot: chip for chip, spot in spots.items()}
-    extent = [1 + max(spot[d] for spot in at) for d in range(len(next(iter(at))))]
-    others = [d for d in range(len(extent)) if d != axis]
-    order = []
-    up = True
-    for start in range(0, extent[axis], tp):
-        strip = range(start, min(start + tp, extent[axis]))
-        rows = list(_snake([extent[d] for d in others]))
-        for row in rows if up else reversed(rows):
-            for along in strip:
-                spot = [0] * len(extent)
-                spot[axis] = along
-                for d, value in zip(others, row, strict=True):
-                    spot[d] = value
-                if tuple(spot) in at:
-                    order.append(at[tuple(spot)])
-        up = not up
-    return order
+    @cached_property
+    def _degree(self) -> int:
+        """Neighbours of the chip that has the most."""
+        return max((degree for _, degree in self.graph.degree), default=0)
 
-
-def _snake(extent: list[int]) -> Iterator[tuple[int, ...]]:
-    """All points of a grid, each one step from the one before."""
-    if not extent:
-        yield ()
-        return
-    for first in range(extent[0]):
-        rest = list(_snake(extent[1:]))
-        for tail in rest if first % 2 == 0 else reversed(rest):
-            yield (first, *tail)
-
-
-def _hops(graph: nx.Graph, placement: Placement) -> int:
-    """Hops of all-reduces (twice a layer, roughly) and of stage boundaries."""
-    total = 0
-    distance: dict[int, dict[int, int]] = {}
-
-    def hops(a: int, b: int) -> int:
-        if a not in distance:
-            distance[a] = dict(nx.single_source_shortest_path_length(graph, a))
-        return distance[a][b]
-
-    for group in placement:
-        total += 4 * sum(hops(a, b) for a, b in combinations(group, 2))
-    for group, after in pairwise(placement):
-        total += sum(hops(a, b) for a, b in zip(group, after, strict=True))
-    return total
+    def lower_bound_hops(self, tp: int, pp: int) -> int:
+        """Weighted hops that no placement goes below: around a chip there is so much room."""
+        left, hops, near, reach = tp - 1, 0, self._degree, 1
+        while left > 0 and near:
+            here = min(left, near)
+            hops, left = hops + here * reach, left - here
+            near, reach = near * max(1, self._degree - 1), reach + 1
+        return REDUCE_WEIGHT * pp * (tp * hops // 2) + (pp - 1) * tp

@@ -1,6 +1,8 @@
 """`lpu plan`: the plan that was asked for or the best one, its timing, and why it is the best."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from operator import mul
 from typing import Any
 
 from chip.kernels.decoder import Stage
@@ -9,16 +11,18 @@ from chip.kernels.needs import check_served
 from chip.own_spec import find
 from chip.spec import ChipSpec
 from cluster.beat_timing import pipelined
+from cluster.cost_store import CostStore
+from cluster.costs import Width
 from cluster.errors import BadValue, DoesNotFit
 from cluster.model.equivalent import planned_as
 from cluster.model.load import load_spec
 from cluster.model.spec import ModelSpec
-from cluster.partition import CHUNKS, CONTEXT_BLOCK, Sizes, check_weights, partition
-from cluster.placement import place
+from cluster.partition import CHUNKS, CONTEXT_BLOCK, Sizes, check_weights
+from cluster.placement import Placed
 from cluster.plan_energy import plan_energy
 from cluster.planning import NODE_CHIPS, default_topology, open_graph
 from cluster.search import SHOWN, Candidate, Search
-from cluster.timing import Timed, Timing
+from cluster.timing import Timed
 
 BUCKETS_SHOWN = 8
 LARGEST_DRAGONFLY = 10440
@@ -35,6 +39,7 @@ class Wish:
     topology: str | None = None
     profile: str | None = None
     links: tuple[str, ...] = ()
+    faults: str | None = None
     spec: str = "groqchip1"
     weights: str = "fp16"
     context: int = CONTEXT_BLOCK
@@ -66,12 +71,13 @@ class Planned:
     wish: Wish
     topology: str
     timed: Timed
+    placed: Placed
     candidates: list[Candidate]
     notes: tuple[str, ...]
     lower_bound_cycles: int
 
 
-def make(wish: Wish) -> Planned:
+def make(wish: Wish, store: CostStore | None = None) -> Planned:
     """Search and time; raises DoesNotFit with what would fit, BadValue, UnknownName, ..."""
     model, notes = planned_as(load_spec(wish.model))
     wish.check(model)
@@ -79,18 +85,20 @@ def make(wish: Wish) -> Planned:
     check_weights(model, spec, wish.weights)
     check_served(spec, max(CHUNKS))
     topology = wish.topology or _topology(wish, model, spec)
-    graph = open_graph(topology, wish.profile, wish.links, spec)
+    graph = open_graph(topology, wish.profile, wish.links, spec, wish.faults)
     chips = min(wish.chips or len(graph), len(graph))
     if wish.chips and wish.chips > len(graph):
-        raise BadValue("--topology", topology, f"has {len(graph)} chips, not {wish.chips}")
-    search = Search(model, spec, graph, wish.context, wish.batch, wish.weights)
+        left = f"{topology} with faults {wish.faults}" if wish.faults else topology
+        raise BadValue("--topology", left, f"has {len(graph)} chips, not {wish.chips}")
+    where = (wish.context, wish.batch, wish.weights, store or CostStore())
+    search = Search(model, spec, graph, *where)
     candidates = search.candidates(chips, wish.tp, wish.pp, wish.objective)
     if not candidates:
         raise _what_would_fit(search, wish, chips)
     best = candidates[0]
-    plan = partition(model, spec, best.tp, best.pp, wish.context, wish.weights, search.sizes)
-    timed = Timed(plan, place(plan, graph, topology), graph)
-    return Planned(wish, topology, timed, candidates, notes, search.bound(best.tp))
+    placed, timed = search.placed(best.tp, best.pp), search.timed(best.tp, best.pp)
+    bound = int(search.bound(Width(best.tp, best.chunk), best.pp))
+    return Planned(wish, topology, timed, placed, candidates, notes, bound)
 
 
 def _topology(wish: Wish, model: ModelSpec, spec: ChipSpec) -> str:
@@ -100,17 +108,25 @@ def _topology(wish: Wish, model: ModelSpec, spec: ChipSpec) -> str:
         if wish.tp and wish.pp:
             chips = wish.tp * wish.pp
         else:
-            found = _fewest(
-                Sizes(model, spec, wish.context, wish.weights, wish.batch), wish.tp, wish.pp
-            )
-            chips, tp = (found[0] * found[1], found[0]) if found else (NODE_CHIPS, 1)
+            sizes = Sizes(model, spec, wish.context, wish.weights, wish.batch)
+            tp, stages = _fewest(sizes, wish.tp, wish.pp, _in_nodes) or (1, NODE_CHIPS)
+            chips = _in_nodes(tp, stages) if tp * stages > NODE_CHIPS else tp * stages
     if chips <= 2 * NODE_CHIPS or chips > LARGEST_DRAGONFLY:
         return default_topology(chips, tp)
     return f"dragonfly:{-(-chips // NODE_CHIPS) * NODE_CHIPS}"
 
 
-def _fewest(sizes: Sizes, tp: int | None, pp: int | None) -> tuple[int, int] | None:
-    """(tp, pp) with the fewest chips, under what is fixed of it."""
+def _in_nodes(tp: int, pp: int) -> int:
+    """Chips of nodes whose groups lie inside one, or have whole ones to themselves."""
+    if tp <= NODE_CHIPS:
+        return -(-pp // (NODE_CHIPS // tp)) * NODE_CHIPS
+    return -(-tp // NODE_CHIPS) * NODE_CHIPS * pp
+
+
+def _fewest(
+    sizes: Sizes, tp: int | None, pp: int | None, chips: Callable[[int, int], int] = mul
+) -> tuple[int, int] | None:
+    """(tp, pp) with the fewest chips, under what is fixed of it; None if nothing fits."""
     found: list[tuple[int, int, int]] = []
     for width in [tp] if tp else range(1, sizes.model.heads + 1):
         if found and width >= min(found)[0]:
@@ -118,11 +134,8 @@ def _fewest(sizes: Sizes, tp: int | None, pp: int | None) -> tuple[int, int] | N
         shortest = sizes.fewest_stages(width)
         if shortest and shortest[0] <= (pp or shortest[0]):
             stages = pp or shortest[0]
-            found.append((stages * width, width, stages))
-    if not found:
-        return None
-    _, width, stages = min(found)
-    return width, stages
+            found.append((chips(width, stages), width, stages))
+    return min(found)[1:] if found else None
 
 
 def _what_would_fit(search: Search, wish: Wish, chips: int) -> DoesNotFit:
@@ -135,6 +148,7 @@ def _what_would_fit(search: Search, wish: Wish, chips: int) -> DoesNotFit:
     else:
         tp, pp = free
         advice = f"what fits: --tp {tp} --pp {pp} ({tp * pp} chips) or more, on --chips {tp * pp}"
+        advice += _half_as_large(search, wish, chips)
     tp = wish.tp or min(chips, search.model.heads)
     pp = wish.pp or max(1, min(search.model.layers, chips // tp))
     layers = -(-search.model.layers // pp)
@@ -144,13 +158,24 @@ def _what_would_fit(search: Search, wish: Wish, chips: int) -> DoesNotFit:
     return DoesNotFit(pp - 1, needs, has, f"{room}, with --tp {tp} --pp {pp}; {advice}")
 
 
+def _half_as_large(search: Search, wish: Wish, chips: int) -> str:
+    """That int8 would fit where fp16 does not; "" if it would not, either."""
+    try:
+        check_weights(search.model, search.spec, "int8")
+    except BadValue:
+        return ""
+    sizes = Sizes(search.model, search.spec, wish.context, "int8", wish.batch)
+    found = _fewest(sizes, wish.tp, wish.pp) if wish.weights != "int8" else None
+    return f"; or --weights int8 on these {chips}" if found and found[0] * found[1] <= chips else ""
+
+
 # --- the JSON object ------------------------------------------------------------------------------
 def report(planned: Planned) -> dict[str, Any]:
     """The object that `lpu plan --json` prints."""
     wish, timed = planned.wish, planned.timed
     plan, spec = timed.plan, timed.plan.spec
     decode = timed.launch("decode", plan.context)
-    latency_s = _launch_s(spec, decode)
+    latency_s = decode.seconds(spec)
     prompt = wish.prompt_tokens or min(128, plan.context)
     prefill = timed.prefill(prompt)
     breakdown = timed.breakdown(plan.context)
@@ -166,11 +191,17 @@ def report(planned: Planned) -> dict[str, Any]:
         "tokens_per_s_total": 1 / latency_s,
         "prompt_tokens": prompt,
         "prefill_cycles": sum(launch.cycles for launch in prefill),
-        "time_to_first_token_s": sum(_launch_s(spec, launch) for launch in prefill),
+        "time_to_first_token_s": sum(launch.seconds(spec) for launch in prefill),
         "host_transfer_s": latency_s - decode.cycles / spec.clock_hz,
         "breakdown": breakdown,
         "bottleneck": _bottleneck(breakdown, decode.cycles),
         "lower_bound_cycles": planned.lower_bound_cycles,
+        "placement": {
+            "hops": planned.placed.hops,
+            "lower_bound_hops": planned.placed.lower_bound_hops,
+            "gap": planned.placed.gap,
+            "best_possible": planned.placed.exact,
+        },
         **plan_energy(timed, latency_s, planned.candidates[0].interval_cycles / spec.clock_hz),
         "decode_cycles_by_context": {
             str(context): timed.launch("decode", context).cycles for context in _shown(timed)
@@ -186,11 +217,6 @@ def _prefill_note(timed: Timed) -> list[str]:
     if not timed.no_prefill:
         return []
     return [f"prompts go token by token: a chunk would take {timed.no_prefill}"]
-
-
-def _launch_s(spec: ChipSpec, launch: Timing) -> float:
-    transfer_s = 2 * spec.host_latency_s + launch.host_bytes / spec.host_bytes_per_s
-    return launch.cycles / spec.clock_hz + transfer_s
 
 
 def _shown(timed: Timed) -> list[int]:
@@ -272,9 +298,8 @@ def _bottleneck(breakdown: dict[str, int], cycles: int) -> str:
 def _alternative(planned: Planned, other: Candidate) -> dict[str, Any]:
     best = planned.candidates[0]
     batch = planned.wish.batch
-    slower = other.cycles / best.cycles
-    if planned.wish.objective == "throughput":
-        slower = other.round_cycles(batch) / best.round_cycles(batch)
+    objective = planned.wish.objective
+    slower = other.cost(objective, batch) / best.cost(objective, batch)
     limit = "its links" if other.tp > best.tp else "weights on too few chips"
     if other.tp == best.tp:
         limit = "its stages"

@@ -1,7 +1,7 @@
 """Cycles, SRAM and host bytes of a placed plan, from the schedules that a run would execute.
 
-Nothing is estimated: `lower.compose` puts the same steps on the same time axis as for a run, only
-without their instructions.
+Nothing is estimated: `Course` puts the same steps on the same time axis as for a run, only without
+their instructions.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,19 +12,16 @@ import networkx as nx
 
 from chip.errors import ProgramError
 from chip.kernels.decoder import Stage
-from chip.kernels.step import Step
+from chip.spec import ChipSpec
 from cluster.beat_timing import BeatTimes
 from cluster.beats import Beats
-from cluster.clocking import Clocking, clocking
-from cluster.host_regions import host_bytes
-from cluster.lower import (
-    check_programs,
-    compose,
-    make_stages,
-)
-from cluster.partition import CONTEXT_BLOCK, Plan
+from cluster.clocking import clocking
+from cluster.costs import Costs, StepCost, Width
+from cluster.course import Course
+from cluster.lower import check_programs, make_stages
+from cluster.partition import CONTEXT_BLOCK, Plan, Sizes
 from cluster.placement import Placement
-from cluster.wires import Wires, group_of
+from cluster.wires import Wires
 
 
 @dataclass(frozen=True)
@@ -43,13 +40,28 @@ class Timing:
         """Cycles after which the next launch may follow: those of the busiest chip."""
         return max(self.busy_cycles.values())
 
+    def seconds(self, spec: ChipSpec) -> float:
+        """Its cycles, and a transfer to the host's chips and one back."""
+        transfer_s = 2 * spec.host_latency_s + self.host_bytes / spec.host_bytes_per_s
+        return self.cycles / spec.clock_hz + transfer_s
+
 
 class Timed:
     """A plan on a graph; every launch of it is timed at most once."""
 
-    def __init__(self, plan: Plan, placement: Placement, graph: nx.Graph) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        placement: Placement,
+        graph: nx.Graph,
+        costs: Costs | None = None,
+        wires: Wires | None = None,
+    ) -> None:
         self.plan, self.placement, self.graph = plan, placement, graph
-        self.wires = Wires(graph)
+        self.wires = wires or Wires(graph)
+        costs = costs or Costs(Sizes(plan.model, plan.spec, plan.context, plan.weights))
+        layers = [stage.layers for stage in plan.stages]
+        self.course = Course(costs, self.wires, Width(plan.tp, plan.chunk), layers, placement)
         self._found: dict[tuple[int, int], Timing] = {}
 
     @cached_property
@@ -57,34 +69,29 @@ class Timed:
         """Memory maps, equal stages sharing one."""
         return make_stages(self.plan)
 
-    @cached_property
-    def clocks(self) -> Clocking | None:
-        """The clocks of its chips, as a run without options has them."""
-        used, ports = self.wires.used(self.placement), self.wires.ports
-        return clocking(self.graph, used, ports, self.plan.spec)
-
     def launch(self, kind: str, context: int) -> Timing:
         """The timing of a "decode" or "prefill" launch at a context bucket."""
         tokens = 1 if kind == "decode" else self.plan.chunk
         key = (tokens, context)
         if key not in self._found:
-            args = (self.placement, self.stages, self.wires, self.clocks, tokens, context)
-            axis = compose(*args, outline=True)
-            parts = axis.parts
+            run = self.course.run(tokens, context)
+            chips = run.chips.tolist()
             self._found[key] = Timing(
-                max(part.end_cycle for part in parts.values()),
-                axis.startup_cycles,
-                axis.stalled_cycles,
-                {chip: part.end_cycle - part.start_cycle for chip, part in parts.items()},
-                {chip: part.instructions for chip, part in parts.items()},
-                sum(host_bytes(self.stages, tokens, context // CONTEXT_BLOCK)),
+                run.cycles,
+                run.startup_cycles,
+                run.stalled_cycles,
+                dict(zip(chips, run.busy_cycles.tolist(), strict=True)),
+                dict(zip(chips, run.instructions.tolist(), strict=True)),
+                self.course.costs.host_bytes(self.course.width, tokens, context),
             )
         return self._found[key]
 
     @cached_property
     def beats(self) -> BeatTimes:
         """The beats of its pipeline; there are some with several slots only."""
-        return BeatTimes(Beats(self.plan, self.placement, self.stages, self.wires, self.clocks))
+        wires, used = self.wires, self.course.used
+        clocks = clocking(self.graph, used, wires.ports, self.plan.spec)
+        return BeatTimes(Beats(self.plan, self.placement, self.stages, wires, clocks))
 
     def contexts(self) -> range:
         """The context buckets of the plan."""
@@ -128,14 +135,13 @@ class Timed:
     def breakdown(self, context: int) -> dict[str, int]:
         """Cycles of a decode launch by what they are spent on; they sum to its cycles."""
         found = {"attention": 0, "ffn": 0, "all_reduce": 0, "lm_head": 0}
-        for number, group in enumerate(self.placement):
-            routes = group_of(self.wires, group).routes
-            pace = self.clocks.pace(0) if self.clocks else None
-            limit = pace.limit_cycles if pace else None
-            steps = list(self.stages[number].steps(1, context // CONTEXT_BLOCK, routes, limit))
+        clocks = self.course.clocks
+        pace = clocks.pace(0) if clocks else None
+        for kind in self.course.kinds:
+            steps = self.course.costs.steps(kind, 1, context, pace)
             before = ""
             for at, step in enumerate(steps):
-                end = step.end_cycle if at == len(steps) - 1 else step.cycles
+                end = step.sketch.end_cycle if at == len(steps) - 1 else step.cycles
                 for what, cycles in _spent(step, end, before):
                     found[what] += cycles
                     before = what
@@ -144,13 +150,11 @@ class Timed:
         return found | {"stage_transfers": launch.cycles - sum(found.values())}
 
 
-def _spent(step: Step, cycles: int, before: str) -> Iterator[tuple[str, int]]:
+def _spent(step: StepCost, cycles: int, before: str) -> Iterator[tuple[str, int]]:
     names = {"attention": "attention", "ffn": "ffn", "all-reduce": "all_reduce", "head": "lm_head"}
     names["residual"] = before
     if step.what in names:
         yield names[step.what], cycles
         return
-    part = step.parts[0][0]  # a whole layer: attention is over with its residual
-    half = min(end for label, _, end in part.events if label == "residual")
-    yield "attention", half
-    yield "ffn", cycles - half
+    yield "attention", step.attention_cycles
+    yield "ffn", cycles - step.attention_cycles

@@ -21,21 +21,22 @@ class Wires:
 
     def __init__(self, graph: nx.Graph) -> None:
         self.graph, self.ports = graph, ports(graph)
-        self._hops: dict[tuple[int, int], tuple[int, int, int, int, int, int]] = {}
+        self._hops: dict[tuple[int, int], Hop] = {}
         self.groups: dict[tuple[int, ...], Group] = {}
+        self.gaps: dict[tuple[tuple[int, ...], tuple[int, ...]], Gap] = {}
         self.kinds: list[Group] = []  # one of each kind, wherever it is
 
-    def hops(self, chips: tuple[int, ...]) -> list[tuple[int, int, int, int, int, int]]:
-        """(chip, port, next chip, its port, latency, interval) along a path of chips."""
+    def hops(self, chips: tuple[int, ...]) -> list[Hop]:
+        """The hops along a path of chips; members are chips."""
         return [self.hop(a, b) for a, b in pairwise(chips)]
 
-    def hop(self, a: int, b: int) -> tuple[int, int, int, int, int, int]:
-        """(chip, port, next chip, its port, latency, interval) of a link."""
+    def hop(self, a: int, b: int) -> Hop:
+        """The hop over a link; members are chips."""
         if (a, b) not in self._hops:
             link = self.graph.edges[a, b]["link"]
             pair = (self.ports[a][b][0], self.ports[b][a][0])
             interval = ceil(link.cycles_per_vector)
-            self._hops[a, b] = (a, pair[0], b, pair[1], link.latency_cycles, interval)
+            self._hops[a, b] = Hop(a, pair[0], b, pair[1], link.latency_cycles, interval)
         return self._hops[a, b]
 
     def path(self, source: int, target: int) -> tuple[int, ...]:
@@ -132,3 +133,31 @@ def _group(wires: Wires, group: tuple[int, ...]) -> Group:
             hops.append(Hop(number[a], port, number[b], other, latency, interval))
         routes[number[source], number[target]] = tuple(hops)
     return Group(tuple(members), routes)
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Between two stages: the chips involved, and the paths as hops between their numbers."""
+
+    chips: tuple[int, ...]
+    paths: tuple[tuple[Hop, ...], ...]
+
+
+def gap_of(wires: Wires, group: tuple[int, ...], after: tuple[int, ...]) -> Gap:
+    """The paths from each rank to the same rank of the next stage; remembered by `wires`."""
+    if (group, after) not in wires.gaps:
+        number: dict[int, int] = {}
+        paths = []
+        for path in wires.all_paths(list(zip(group, after, strict=True))):
+            hops = wires.hops(path)
+            for hop in hops:
+                number.setdefault(hop.member, len(number))
+                number.setdefault(hop.to_member, len(number))
+            paths.append(
+                tuple(
+                    hop._replace(member=number[hop.member], to_member=number[hop.to_member])
+                    for hop in hops
+                )
+            )
+        wires.gaps[group, after] = Gap(tuple(number), tuple(paths))
+    return wires.gaps[group, after]

@@ -34,8 +34,13 @@ def ray(arguments: Sequence[str]) -> int:
     return _run("bench_ray", arguments)
 
 
+def plan(arguments: Sequence[str]) -> int:
+    """Plans per second over grids of Llama-2-70B; seconds to the first one from nothing."""
+    return _run("bench_plan", arguments)
+
+
 BENCHES: dict[str, Callable[[Sequence[str]], int]] = {
-    bench.__name__: bench for bench in (chip, functional, chaos, network, ray)
+    bench.__name__: bench for bench in (chip, functional, chaos, network, plan, ray)
 }
 
 

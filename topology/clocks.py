@@ -77,8 +77,13 @@ def clock_plan(graph: nx.Graph, spec: ClockSpec | None = None) -> ClockPlan:
     Two neighbours may drift apart at twice `drift_ppm`. If jitter and alignment alone fill the
     margin, no drift is allowed for and the interval is one epoch; `simulate` then names a link.
     """
+    return fabric_clock_plan(compiled(graph), spec)
+
+
+def fabric_clock_plan(fabric: Fabric, spec: ClockSpec | None = None) -> ClockPlan:
+    """Return the plan of a graph in array form; see clock_plan."""
     spec = spec or ClockSpec()
-    root, depth = spanning_tree_depths(graph)
+    root, depth = tree_depths(fabric)
     height = int(depth.max())
     latency = round(sum(spec.link_mean_cycles) / len(spec.link_mean_cycles))
     epochs = startup_epochs(latency, spec.hac_period_cycles, height)
@@ -132,7 +137,11 @@ def spanning_tree_depths(graph: nx.Graph) -> tuple[int, Ints]:
 
     Of large graphs the first 1,024 chips are tried as roots. Dead chips have depth 0.
     """
-    fabric = compiled(graph)
+    return tree_depths(compiled(graph))
+
+
+def tree_depths(fabric: Fabric) -> tuple[int, Ints]:
+    """Return the same of a graph in array form."""
     roots = fabric.alive[:1024]
     eccentricity = np.zeros(len(roots), np.int64)
     for level, fresh in hop_levels(fabric, roots):

@@ -4,7 +4,8 @@ Edge e runs tail[e] -> head[e]; edges are sorted by (tail, head). Its cables are
 first_channel[e] .. first_channel[e] + cables[e] - 1, in the order of `ports()`.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from weakref import WeakKeyDictionary
 
@@ -67,6 +68,28 @@ def compiled(graph: nx.Graph) -> Fabric:
         if nx.is_frozen(graph):
             _compiled[graph] = fabric
     return fabric
+
+
+def part_of(fabric: Fabric, chips: Iterable[int]) -> Fabric:
+    """Return the same with only some chips and the cables among them."""
+    alive = np.unique(np.fromiter(chips, np.int64))
+    kept = np.zeros(fabric.chips, bool)
+    kept[alive] = True
+    edge = np.flatnonzero(kept[fabric.tail] & kept[fabric.head])
+    cables = fabric.cables[edge]
+    return replace(
+        fabric,
+        alive=alive,
+        tail=fabric.tail[edge],
+        head=fabric.head[edge],
+        row=np.searchsorted(fabric.tail[edge], np.arange(fabric.chips + 1)),
+        latency_cycles=fabric.latency_cycles[edge],
+        cables=cables,
+        pace=fabric.pace[edge],
+        first_channel=np.cumsum(cables) - cables,
+        channels=int(cables.sum()),
+        channel_edge=np.repeat(np.arange(len(edge)), cables),
+    )
 
 
 def _compile(graph: nx.Graph) -> Fabric:

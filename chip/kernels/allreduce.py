@@ -3,26 +3,32 @@
 *Gather* sends all rows to all members, which add for themselves: one crossing of the links.
 *Scatter* sends to each member the blocks it owns; it adds them, and sends the result to all: two
 crossings, but 1/members of the bytes and of the memory. Sums run in member order in both, so that
-all members get the same bits either way.
+all members get the same bits either way. Groups of several times eight members work *by teams* of
+eight: a team scatters among itself, the owners of a block in all teams exchange their sums, and
+each sends the total to its team. What crosses between teams is a sum instead of eight parts.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
+from chip.isa import WIDTHS
 from chip.kernels.memory import Memory
 from chip.kernels.pointwise import add_rows
 from chip.kernels.shape import halves
 from chip.kernels.transfer import Hop, multicast, transfer
-from chip.schedule import Chain, Rows, Schedule, run
+from chip.schedule import Chain, Rows, Schedule, over
 from chip.spec import EAST, WEST
 
 Routes = Mapping[tuple[int, int], tuple[Hop, ...]]
 Place = tuple[int, int, int]  # (side, group, bank)
+Operand = tuple[tuple[int, int], Rows]  # (side, group), rows that rest there
 # Where parts land: not where x is read and written. Several arrive at a time, and each needs the
 # write port of slices of its own.
 PART_PLACES: tuple[Place, ...] = ((WEST, 1, 1), (WEST, 0, 1), (EAST, 1, 1))
-SUM_PLACES: tuple[Place, ...] = ((EAST, 2, 0), (WEST, 2, 0))
+# A team's own sum; then what is added up so far, in turn, as a bank is not read while written.
+SUM_PLACES: tuple[Place, ...] = ((EAST, 2, 0), (WEST, 2, 0), (WEST, 2, 1))
+TEAM = 8  # members: a node of the published topologies
 Y_GROUP = 1
 _SCHEDULES: WeakValueDictionary[tuple[object, ...], Schedule] = WeakValueDictionary()
 GATHERED_BLOCKS = 16  # parts of more blocks than this, of all members, are not given memory
@@ -63,7 +69,10 @@ def lots(blocks: int, members: int) -> list[Lot]:
 
 @dataclass(frozen=True)
 class AllReduce:
-    """The update of `blocks` x `tokens` rows on `members` chips over `routes`."""
+    """The update of `blocks` x `tokens` rows on `members` chips over `routes`.
+
+    With `some` tokens only the first of each block; others by moving all addresses.
+    """
 
     memory: Memory
     blocks: int
@@ -72,12 +81,13 @@ class AllReduce:
     routes: Routes
     before: str
     after: str
+    some: int
 
     def shared_schedule(self) -> Schedule:
         """`schedule`, made once for stages that agree in all it depends on."""
         names = ("x", "y", "part", "sum")
         regions = tuple(b for n, b in self.memory.buffers.items() if n.startswith(names))
-        counts = (self.blocks, self.members, self.tokens, self.before, self.after)
+        counts = (self.blocks, self.members, self.tokens, self.some, self.before, self.after)
         key = (id(self.memory.spec), *counts, *regions, *self.routes.items())
         found = _SCHEDULES.get(key)  # it holds its spec, whose id therefore stays its own
         if found is None:
@@ -85,7 +95,12 @@ class AllReduce:
         return found
 
     def schedule(self) -> Schedule:
-        """The quicker of the ways there is memory for; from cycle 0 on, when all y are there."""
+        """The quicker of the ways there is memory for; from cycle 0 on, when all y are there.
+
+        The order of sums follows from the number of members alone.
+        """
+        if team_of(self.members) < self.members:
+            return self._by_teams()
         found = [self._scattered()] if self.blocks > 1 else []
         if gathers(self.blocks, self.members):
             found.append(self._gathered())
@@ -93,96 +108,155 @@ class AllReduce:
 
     # --- every member adds everything -----------------------------------------------------------
     def _gathered(self) -> Schedule:
-        plan, tokens = Schedule(self.memory.spec), self.tokens
+        plan, everyone = Schedule(self.memory.spec), range(self.members)
         sides = [part for part in halves(self.blocks) if len(part)]
         for side, part in enumerate(sides):
-            for rank in range(self.members):
-                source = Rows(self.memory[f"y{side}"])
-                target = Rows(self.memory[f"part{rank}"], part.start * tokens)
-                self._to_all(plan, rank, source, target, len(part) * tokens)
-        for member in range(self.members):
+            for rank in everyone:
+                source, target = self._rows(f"y{side}"), self._rows(f"part{rank}", part.start)
+                self._to_all(plan, rank, everyone, source, target, len(part))
+        for member in everyone:
             for side, part in enumerate(sides):
-                first, count = part.start * tokens, len(part) * tokens
-                own = Rows(self.memory[f"y{side}"])
-                self._accumulate(plan, member, own, (EAST, WEST)[side], first, first, count)
+                lot = Lot(member, part.start, len(part), side, 0, part.start)
+                self._add_to_x(plan, member, self._parts(lot, member, everyone), lot)
         return plan
 
     # --- every member adds what it owns ---------------------------------------------------------
     def _scattered(self) -> Schedule:
-        plan, tokens = Schedule(self.memory.spec), self.tokens
+        plan, everyone = Schedule(self.memory.spec), range(self.members)
         mine = lots(self.blocks, self.members)
-        for turn in range(1, self.members):
-            for lot in mine:
-                rank = (lot.owner - turn) % self.members
-                source = Rows(self.memory[f"y{lot.side}"], lot.inside * tokens)
-                target = Rows(self.memory[f"part{rank}"], lot.before * tokens)
-                route = self.routes[rank, lot.owner]
-                transfer(plan, route, source, target, lot.count * tokens)
+        self._to_owners(plan, [everyone], mine)
         for lot in mine:
-            own = Rows(self.memory[f"y{lot.side}"], lot.inside * tokens)
-            first, landed = lot.first * tokens, lot.before * tokens
-            self._accumulate(plan, lot.owner, own, lot.side, first, landed, lot.count * tokens)
+            self._add_to_x(plan, lot.owner, self._parts(lot, lot.owner, everyone), lot)
         for lot in mine:
-            self._share_out(plan, lot)
+            self._share_out(plan, everyone, lot)
         return plan
 
-    def _share_out(self, plan: Schedule, lot: Lot) -> None:
-        """The owner's sums to all others: they land in its part, and are copied to their rows."""
-        first, count = lot.first * self.tokens, lot.count * self.tokens
-        landing = Rows(self.memory[f"part{lot.owner}"], lot.before * self.tokens)
-        result = Rows(self.memory[self.after], first)
-        self._to_all(plan, lot.owner, result, landing, count)
-        for member in range(self.members):
-            if member != lot.owner:
-                chain = Chain(plan.spec, "all-reduce: copy", member)
-                chain.write(chain.vxm("copy", landing, loops=run(count)), result)
-                plan.place(chain)
+    # --- sums of a team are exchanged -----------------------------------------------------------
+    def _by_teams(self) -> Schedule:
+        plan, size = Schedule(self.memory.spec), team_of(self.members)
+        teams = [range(first, first + size) for first in range(0, self.members, size)]
+        mine = lots(self.blocks, size)
+        self._to_owners(plan, teams, mine)
+        for team in teams:
+            for lot in mine:
+                own = self._rows("sum0", lot.before)
+                operands = self._parts(lot, team[lot.owner], team)
+                self._accumulate(plan, team[lot.owner], operands, own, lot.count)
+        for number, team in enumerate(teams):
+            for lot in mine:
+                owners = range(lot.owner, self.members, size)
+                source = self._rows("sum0", lot.before)
+                target = self._rows(f"part{size + number}", lot.before)
+                self._to_all(plan, team[lot.owner], owners, source, target, lot.count)
+        for number, team in enumerate(teams):
+            for lot in mine:
+                sums = [
+                    (SUM_PLACES[0][:2], self._rows("sum0", lot.before))
+                    if other == number
+                    else self._part(size + other, lot)
+                    for other in range(len(teams))
+                ]
+                self._add_to_x(plan, team[lot.owner], sums, lot)
+        for team in teams:
+            for lot in mine:
+                self._share_out(plan, team, lot)
+        return plan
 
     # --- shared ---------------------------------------------------------------------------------
-    def _to_all(self, plan: Schedule, rank: int, source: Rows, target: Rows, count: int) -> None:
-        others = [(rank + n) % self.members for n in range(1, self.members)]
+    def _rows(self, name: str, block: int = 0) -> Rows:
+        """The rows of a buffer from a block on: of each block those of some tokens."""
+        steps = (0 if self.some == self.tokens else self.tokens, 1)
+        return Rows(self.memory[name], block * self.tokens, steps)
+
+    def _counts(self, blocks: int) -> tuple[int, int]:
+        """Rows that follow each other, and how often."""
+        return (blocks * self.tokens, 1) if self.some == self.tokens else (self.some, blocks)
+
+    def _part(self, number: int, lot: Lot) -> Operand:
+        return part_place(number)[:2], self._rows(f"part{number}", lot.before)
+
+    def _parts(self, lot: Lot, member: int, team: range) -> list[Operand]:
+        """A team's y of a lot on one of its members: its own, and what has landed."""
+        own = ((lot.side, Y_GROUP), self._rows(f"y{lot.side}", lot.inside))
+        return [
+            own if rank == member else self._part(number, lot) for number, rank in enumerate(team)
+        ]
+
+    def _to_owners(self, plan: Schedule, teams: list[range], mine: list[Lot]) -> None:
+        """The blocks of all members of a team to those of it that own them."""
+        size = len(teams[0])
+        for turn in range(1, size):
+            for team in teams:
+                for lot in mine:
+                    number = (lot.owner - turn) % size
+                    source = self._rows(f"y{lot.side}", lot.inside)
+                    target = self._rows(f"part{number}", lot.before)
+                    route = self.routes[team[number], team[lot.owner]]
+                    transfer(plan, route, source, target, *self._counts(lot.count))
+
+    def _share_out(self, plan: Schedule, team: range, lot: Lot) -> None:
+        """The owner's sums to its team: they land in its part, and are copied to their rows."""
+        landing = self._rows(f"part{lot.owner}", lot.before)
+        result = self._rows(self.after, lot.first)
+        self._to_all(plan, team[lot.owner], team, result, landing, lot.count)
+        for member in team:
+            if member != team[lot.owner]:
+                chain = Chain(plan.spec, "all-reduce: copy", member)
+                loops = over(*self._counts(lot.count))
+                chain.write(chain.vxm("copy", landing, loops=loops), result)
+                plan.place(chain)
+
+    def _to_all(
+        self, plan: Schedule, rank: int, team: range, source: Rows, target: Rows, blocks: int
+    ) -> None:
+        first, size = team.index(rank), len(team)
+        others = [team[(first + n) % size] for n in range(1, size)]
         for batch in batches([self.routes[rank, other] for other in others]):
-            multicast(plan, batch, source, target, count)
+            multicast(plan, batch, source, target, *self._counts(blocks))
+
+    def _add_to_x(self, plan: Schedule, member: int, operands: Sequence[Operand], lot: Lot) -> None:
+        """after = before + the operands, over the blocks of a lot."""
+        value, target = (self._rows(name, lot.first) for name in (self.before, self.after))
+        self._accumulate(plan, member, operands, target, lot.count, value)
 
     def _accumulate(
         self,
         plan: Schedule,
         member: int,
-        own: Rows,
-        side: int,
-        first: int,
-        landed: int,
-        count: int,
+        operands: Sequence[Operand],
+        target: Rows,
+        blocks: int,
+        value: Rows | None = None,
     ) -> None:
-        """after = before + every member's y, over rows `first`..; parts lie from row `landed` on.
+        """target = value + the operands, added from left to right, over rows of `blocks` blocks.
 
-        A chain adds as many parts as lie in different slices, since one port serves one read.
+        A chain adds as many as lie in different slices, since one port serves one read.
         """
-        value = Rows(self.memory[self.before], first)
-        runs = list(self._runs(member, own, side, landed))
-        for number, operands in enumerate(runs):
-            last = number == len(runs) - 1
-            target = (
-                Rows(self.memory[self.after], first)
-                if last
-                else Rows(self.memory[f"sum{number % 2}"])
-            )
-            add_rows(plan, member, [value, *operands], target, count, "all-reduce: add")
-            value = target
+        runs = list(_runs(operands))
+        for number, run in enumerate(runs):
+            between = self._rows(f"sum{1 + number % 2}")
+            out = target if number == len(runs) - 1 else between
+            terms = run if value is None else [value, *run]
+            add_rows(plan, member, terms, out, "all-reduce: add", *self._counts(blocks))
+            value = out
 
-    def _runs(self, member: int, own: Rows, side: int, landed: int) -> Iterator[list[Rows]]:
-        """Operands in member order, cut wherever two would be read from the same slices."""
-        found: list[Rows] = []
-        busy: set[tuple[int, int]] = set()
-        for rank in range(self.members):
-            place = (side, Y_GROUP) if rank == member else part_place(rank)[:2]
-            rows = own if rank == member else Rows(self.memory[f"part{rank}"], landed)
-            if place in busy:
-                yield found
-                found, busy = [], set()
-            found.append(rows)
-            busy.add(place)
-        yield found
+
+def _runs(operands: Sequence[Operand]) -> Iterator[list[Rows]]:
+    """Operands in order, cut wherever two would be read from the same slices."""
+    found: list[Rows] = []
+    busy: set[tuple[int, int]] = set()
+    for place, rows in operands:
+        if place in busy:
+            yield found
+            found, busy = [], set()
+        found.append(rows)
+        busy.add(place)
+    yield found
+
+
+def team_of(members: int) -> int:
+    """Members of a team: all, or eight of several times eight."""
+    return TEAM if members > TEAM and members % TEAM == 0 else members
 
 
 def gathers(blocks: int, members: int) -> bool:
@@ -210,12 +284,35 @@ def batches(routes: list[tuple[Hop, ...]]) -> list[list[tuple[Hop, ...]]]:
     return [batch for _, batch in found]
 
 
+def at_a_time(
+    blocks: int, members: int, tokens: int, routes: Routes, most_cycles: int | None
+) -> Iterator[int]:
+    """Tokens, the most first, whose all-reduce may take at most so many cycles; 1 in any case."""
+    for some in range(tokens, 1, -1):
+        least = _least_cycles(blocks, members, some, routes)
+        if tokens % some == 0 and (most_cycles is None or least <= most_cycles):
+            yield some
+    yield 1
+
+
+def _least_cycles(blocks: int, members: int, tokens: int, routes: Routes) -> int:
+    """About what it takes at least: parts come in, then sums, a few at a time."""
+    team = team_of(members)
+    if team == members and gathers(blocks, members):
+        return 0
+    interval = min(hop.interval_cycles for hops in routes.values() for hop in hops)
+    turns = -(-(team - 1) // len(PART_PLACES))
+    rows = (len(owned(blocks, team, 0)) + blocks // team) * tokens
+    return turns * rows * WIDTHS["f32"] * interval
+
+
 def reserve_parts(memory: Memory, blocks: int, members: int, chunk: int) -> None:
-    """Where y of the other members lands, and the sums of what a member adds up."""
-    mine = len(owned(blocks, members, 0))
-    rows = chunk * (blocks if gathers(blocks, members) else mine)
-    for member in range(members):
-        memory.rows(f"part{member}", part_place(member), rows, "f32")
+    """Where parts and sums of others land, and the sums of what a member adds up."""
+    team = team_of(members)
+    everything = team == members and gathers(blocks, members)
+    rows = chunk * (blocks if everything else len(owned(blocks, team, 0)))
+    for number in range(members if team == members else team + members // team):
+        memory.rows(f"part{number}", part_place(number), rows, "f32")
     for number, place in enumerate(SUM_PLACES):
         memory.rows(f"sum{number}", place, rows, "f32")
 

@@ -5,11 +5,13 @@ block of 320 tokens is installed as columns and identity rows stream through it,
 Rows of scores and probabilities are (block, head, token); lanes are the 320 tokens of a block.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from chip.kernels.lanes import RUN_LIMIT, reduce_lanes
 from chip.kernels.matmul import Pass, matmul
+from chip.kernels.memory import Memory
 from chip.kernels.pointwise import both_sides
 from chip.program import COLUMN_PAIRS, Region
 from chip.schedule import Buffer, Chain, Flow, Loops, Rows, Schedule, run, span
@@ -75,20 +77,21 @@ def append_cache(
     lanes = chain.arrive(Rows(maps), nearest, 0, loops)
     assert data.need is not None and lanes.need is not None and data.direction == side
     part: Loops = ((1, count), (count // COLUMN_PAIRS, COLUMN_PAIRS))
-    issues = []
-    for plane in range(2 * COLUMN_PAIRS):
-        index = region.index + plane
-        cycle = abs(spec.slice_position(index) - nearest) + plane // 2
+    width = 2 * COLUMN_PAIRS
+    spots = map(spec.slice_position, range(region.index, region.index + width))
+    issues = [abs(spot - nearest) + plane // 2 for plane, spot in enumerate(spots)]
+    for index, cycle in enumerate(issues, region.index):
         chain.hold(cycle, span(part), "mem.w", index)
         for bank in range(spec.slice_banks):
             chain.hold(cycle, span(part), "bank", index, bank)
-        args = [region.address, region.words, 0, 0]
-        needs = {2: (lanes.need, 0), 3: (data.need, plane % 2)}
-        names = [lanes.name, data.name]
-        chain.add_piece("mem.w", index, None, cycle, "mem.scatter", args, needs, part, names)
-        issues += [cycle, cycle + span(part) - 1]
+    args, names = [region.address, region.words, 0, 0], [lanes.name, data.name]
+    needs, spread = {2: (lanes.need, 0)}, (3, data.need)
+    chain.add_piece(
+        "mem.w", region.index, None, issues, "mem.scatter", args, needs, part, names,
+        spread=spread,
+    )  # fmt: skip
     whole: Loops = ((1, 1), (region.words, 1))
-    chain.touch_all(Rows(cache), whole, min(issues), max(issues))
+    chain.touch_all(Rows(cache), whole, min(issues), max(issues) + span(part) - 1)
     plan.place(chain)
 
 
@@ -291,3 +294,32 @@ def normalise(
     value = chain.vxm("mul", Rows(sums), Rows(scales), loops=run(scales.region.vectors))
     both_sides(chain, value, out, (0, 1))
     plan.place(chain)
+
+
+def attend(
+    plan: Schedule,
+    member: int,
+    buffer: Memory,
+    layer: int,
+    heads: Heads,
+    tokens: int,
+    blocks: int,
+) -> None:
+    """Scores, probabilities and their weighted sum of values; V is transposed meanwhile."""
+    count = len(heads.kv_of)
+    total = count * tokens
+    caches = [[buffer[f"{layer}.{n}{r}"] for r in range(heads.rows)] for n in ("K", "V", "VT")]
+    scores(plan, member, heads, tokens, blocks, buffer["q16"], caches[0], buffer["raw"])
+    for cache, out in zip(caches[1], caches[2], strict=True):
+        transpose_values(plan, member, cache, blocks - 1, buffer["identity"], out)
+    scale = 1.0 / math.sqrt(heads.head_lanes)
+    running = (buffer["running0"], buffer["running1"])
+    last = mask_scores(
+        plan, member, count, tokens, blocks, buffer["raw"], scale, buffer["mask"],
+        buffer["masked"], running,
+    )  # fmt: skip
+    row_maximum(plan, member, last, buffer["top"], total)
+    p = (buffer["p0"], buffer["p1"])
+    exponentials(plan, member, total, blocks, buffer["masked"], buffer["top"], p)
+    normalisers(plan, member, heads, tokens, blocks, p[0], buffer["ones"], buffer["sums"])
+    weighted_values(plan, member, heads, tokens, blocks, p[1], caches[2], buffer["values"])

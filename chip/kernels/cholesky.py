@@ -139,12 +139,12 @@ def broadcast(chain: Chain, side: int, value: Flow) -> Flow:
     start, loops = value.cycle + abs(position - value.position), value.loops
     at, needs = start + spec.d_func("mxm.abc"), {1: (value.need, 0)}
     chain.add_piece(
-        "mxm.abc", side, None, start, "mxm.abc", [_F16, 0], needs, loops, [value.name, 0]
+        "mxm.abc", side, None, [start], "mxm.abc", [_F16, 0], needs, loops, [value.name, 0]
     )
     out_at, inward = at + spec.d_func("mxm.acc"), WEST if side == EAST else EAST
     need = chain.stream(inward, 4, out_at - spec.along(inward, position), loops)
     name, needs = chain.name(), {3: (need, 0)}
-    chain.add_piece("mxm.acc", side, None, at, "mxm.acc", [_F16, SET, 0, 0], needs, loops, [name])
+    chain.add_piece("mxm.acc", side, None, [at], "mxm.acc", [_F16, SET, 0, 0], needs, loops, [name])
     length = span(loops) + spec.abc_interval_fp16 - 1
     hold(chain, "array", side, BOTH, start, start + length)
     hold(chain, "acc", side, BOTH, at, at + length)
@@ -156,18 +156,14 @@ def _load_ones(chain: Chain, side: int, ones: Buffer) -> None:
     spec, region, words = chain.spec, ones.region, chain.spec.lanes // COLUMN_PAIRS
     position, loops = spec.edge_position("mxm", side), run(words)
     need = chain.stream(side, spec.lw_streams, -spec.along(side, position), loops)
-    name, rows, issues = chain.name(), Rows(ones, 0, (0, 0)), []
-    for plane in range(spec.lw_streams):
-        index = region.index + plane
-        issues.append(-abs(position - spec.slice_position(index)) - spec.d_func("mem.read"))
-        chain.memory("mem.r", index, issues[-1], rows, loops)
-        args, needs = [region.address, 0], {1: (need, plane)}
-        chain.add_piece("mem.r", index, None, issues[-1], "mem.read", args, needs, loops, [name])
-    chain.access(rows, issues, loops, writes=False)
+    name, delay = chain.name(), spec.d_func("mem.read")
+    spots = map(spec.slice_position, range(region.index, region.index + spec.lw_streams))
+    issues = [-abs(position - spot) - delay for spot in spots]
+    chain.memory("mem.read", issues, Rows(ones, 0, (0, 0)), loops, need, name)
     lw, steps = [_F16, 0, 0], (0, COLUMN_PAIRS)
-    chain.add_piece("mxm.lw", side, None, 0, "mxm.lw", lw, {2: (need, 0)}, loops, [name], steps)
+    chain.add_piece("mxm.lw", side, None, [0], "mxm.lw", lw, {2: (need, 0)}, loops, [name], steps)
     iw = [_F16, 0, words * COLUMN_PAIRS]
-    chain.add_piece("mxm.iw", side, None, words, "mxm.iw", iw, {}, run(1), [])
+    chain.add_piece("mxm.iw", side, None, [words], "mxm.iw", iw, {}, run(1), [])
     hold(chain, "buffer", side, BOTH, 0, words)
     hold(chain, "array", side, BOTH, words, words + 1)
 

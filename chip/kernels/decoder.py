@@ -5,13 +5,12 @@ a launch does, `tokens` tokens at the end of `blocks` x 320 tokens of context: e
 once, for one layer and for members that do the same, and `schedule` repeats it where it belongs.
 """
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 from chip.kernels import attention, landing, lanes, layout, pointwise, quantise
-from chip.kernels.allreduce import AllReduce, Routes, swapped
+from chip.kernels.allreduce import AllReduce, Routes, at_a_time, swapped
 from chip.kernels.attention import Heads
 from chip.kernels.matmul import Pass, matmul
 from chip.kernels.memory import Memory
@@ -148,12 +147,18 @@ class Stage:
                 if most_cycles is None or whole.quiet_cycle <= most_cycles:
                     yield Step("layer", ((whole, (None,)),), moved)
                     continue
-            yield self._compute("attention", moved, self._attend, 0, tokens, blocks)
-            yield self._update(tokens, routes, lambda _index, address: address)
-            yield self._compute("ffn", moved, self._feed_forward, 0, "x1", tokens)
-            yield self._update(tokens, routes, partial(swapped, self.memory))
+            attend, feed_forward = self.alone(tokens, blocks, moved)
+            yield attend
+            yield from self._update(tokens, routes, most_cycles, False)
+            yield feed_forward
+            yield from self._update(tokens, routes, most_cycles, True)
         if self.shape.vocab is not None and tokens == 1:
             yield self._compute("head", lambda _index, address: address, self._head)
+
+    def alone(self, tokens: int, blocks: int, moved: Moved) -> tuple[Step, Step]:
+        """Attention and FFN of a layer, up to where members exchange what they have."""
+        attend = self._compute("attention", moved, self._attend, 0, tokens, blocks)
+        return attend, self._compute("ffn", moved, self._feed_forward, 0, "x1", tokens)
 
     def _once(
         self, key: tuple[object, ...], place: Callable[..., None], *arguments: object
@@ -168,10 +173,13 @@ class Stage:
     def _compute(
         self, what: str, moved: Moved, place: Callable[..., None], *arguments: object
     ) -> Step:
-        """What members do alone: placed once for all whose heads are assigned alike."""
-        classes: dict[DecoderShape, list[int]] = {}
+        """What members do alone: placed once for all that do the same.
+
+        Only in attention do members differ, by how their heads are assigned.
+        """
+        classes: dict[Heads | None, list[int]] = {}
         for member, shape in enumerate(self.shapes):
-            classes.setdefault(shape, []).append(member)
+            classes.setdefault(shape.heads if what == "attention" else None, []).append(member)
         parts = []
         for mine in classes.values():
             key = (what, mine[0], *(a for a in arguments if isinstance(a, int)))
@@ -179,16 +187,36 @@ class Stage:
             parts.append((part, tuple({mine[0]: member} for member in mine)))
         return Step(what, tuple(parts), moved)
 
-    def _update(self, tokens: int, routes: Routes, moved: Moved) -> Step:
-        """x0 and the sum of all members' y into x1."""
+    def _update(
+        self, tokens: int, routes: Routes, most_cycles: int | None, swap: bool
+    ) -> Iterator[Step]:
+        """x0 and the sum of all members' y into x1; x1 into x0 if they swap their places.
+
+        If it takes more than `most_cycles`, it goes in steps of some of the tokens each.
+        """
+
+        def moved(index: int, address: int, first: int = 0) -> int:
+            return first + (swapped(self.memory, index, address) if swap else address)
+
         if self.members == 1:
             alone = self._once(("residual", tokens), self._residual, "x0", "x1", tokens)
-            return Step("residual", ((alone, (None,)),), moved)
-        count, key = self.shape.hidden.count, ("all-reduce", tokens, *routes.items())
+            yield Step("residual", ((alone, (None,)),), moved)
+            return
+        blocks = self.shape.hidden.count
+        for some in at_a_time(blocks, self.members, tokens, routes, most_cycles):
+            part = self._all_reduce(tokens, some, routes)
+            if not most_cycles or part.quiet_cycle <= most_cycles:
+                break
+        for first in range(0, tokens, some):
+            yield Step("all-reduce", ((part, (None,)),), partial(moved, first=first))
+
+    def _all_reduce(self, tokens: int, some: int, routes: Routes) -> Schedule:
+        key = ("all-reduce", tokens, some, *routes.items())
         if key not in self._parts:
-            update = AllReduce(self.memory, count, self.members, tokens, routes, "x0", "x1")
+            size = (self.shape.hidden.count, self.members, tokens, routes)
+            update = AllReduce(self.memory, *size, "x0", "x1", some)
             self._parts[key] = update.shared_schedule()
-        return Step("all-reduce", ((self._parts[key], (None,)),), moved)
+        return self._parts[key]
 
     def _layer(self, plan: Schedule, tokens: int, blocks: int) -> None:
         """Layer 0 on a chip that has no others to wait for."""
@@ -316,7 +344,7 @@ class Stage:
                 rows = Rows(buffer[source], row * tokens)
                 target = buffer[f"{layer}.{cache}{row}"]
                 attention.append_cache(plan, member, side, rows, tokens, buffer["maps"], target)
-        self._softmax(plan, member, layer, heads, tokens, blocks)
+        attention.attend(plan, member, self.memory, layer, heads, tokens, blocks)
         sums, values = (self.view(n, heads.packs * tokens) for n in ("sums", "values"))
         out = (buffer["o"],) if self.int8 else (buffer["o0"], buffer["o1"])
         attention.normalise(plan, member, values, sums, out)
@@ -336,35 +364,6 @@ class Stage:
             chain.write(chain.vxm("to_f16", flow), rows)
 
         self._multiply(plan, member, f"{layer}.v", "xn1", tokens, store)
-
-    def _softmax(
-        self, plan: Schedule, member: int, layer: int, heads: Heads, tokens: int, blocks: int
-    ) -> None:
-        """Scores, probabilities and their weighted sum of values; V is transposed meanwhile."""
-        buffer = self.memory
-        count = len(heads.kv_of)
-        total = count * tokens
-        caches = [[buffer[f"{layer}.{n}{r}"] for r in range(heads.rows)] for n in ("K", "V", "VT")]
-        attention.scores(
-            plan, member, heads, tokens, blocks, buffer["q16"], caches[0], buffer["raw"]
-        )
-        for cache, out in zip(caches[1], caches[2], strict=True):
-            attention.transpose_values(plan, member, cache, blocks - 1, buffer["identity"], out)
-        scale = 1.0 / math.sqrt(heads.head_lanes)
-        running = (buffer["running0"], buffer["running1"])
-        last = attention.mask_scores(
-            plan, member, count, tokens, blocks, buffer["raw"], scale, buffer["mask"],
-            buffer["masked"], running,
-        )  # fmt: skip
-        attention.row_maximum(plan, member, last, buffer["top"], total)
-        p = (buffer["p0"], buffer["p1"])
-        attention.exponentials(plan, member, total, blocks, buffer["masked"], buffer["top"], p)
-        attention.normalisers(
-            plan, member, heads, tokens, blocks, p[0], buffer["ones"], buffer["sums"]
-        )
-        attention.weighted_values(
-            plan, member, heads, tokens, blocks, p[1], caches[2], buffer["values"]
-        )
 
     def _feed_forward(self, plan: Schedule, member: int, layer: int, x: str, tokens: int) -> None:
         self._norm(plan, member, 2 * layer + 1, x, tokens)
@@ -388,7 +387,7 @@ class Stage:
                 first, count = part.start * tokens, len(part) * tokens
                 x, out = (Rows(self.memory[name], first) for name in (before, after))
                 operands = [x, Rows(self.memory[f"y{side}"])]
-                pointwise.add_rows(plan, 0, operands, out, count, "residual")
+                pointwise.add_rows(plan, 0, operands, out, "residual", count)
 
     def _head(self, plan: Schedule, member: int) -> None:
         self._norm(plan, member, 2 * self.shape.layers, "x0", 1)

@@ -140,24 +140,17 @@ def _load_weights(chain: Chain, side: int, part: Pass, load: int, period: int) -
     low = load - spec.along(direction, position)
     need = chain.stream(direction, spec.lw_streams, low, loops)
     name, delay = chain.name(), spec.d_func("mem.read")
-    issues = []
-    for plane in range(spec.lw_streams):
-        index = region.index + plane
-        issues.append(load - abs(position - spec.slice_position(index)) - delay)
-        chain.memory("mem.r", index, issues[-1], rows, loops)
-        args = [region.address + part.word, 0]
-        needs = {1: (need, plane)}
-        chain.add_piece(
-            "mem.r", index, None, issues[-1], "mem.read", args, needs, loops, [name], rows.steps
-        )
-    chain.access(rows, issues, loops, writes=False)
+    spots = map(spec.slice_position, range(region.index, region.index + spec.lw_streams))
+    issues = [load - abs(position - spot) - delay for spot in spots]
+    chain.memory("mem.read", issues, rows, loops, need, name)
     group, kind, turn = word_columns(part.format), FORMATS.index(part.format), part.planes - 1
     plane = part.plane or 0
     lw, steps = [kind, part.column + plane * spec.lanes, 0], (turn * spec.lanes, group)
-    chain.add_piece("mxm.lw", side, None, load, "mxm.lw", lw, {2: (need, 0)}, loops, [name], steps)
+    needs = {2: (need, 0)}
+    chain.add_piece("mxm.lw", side, None, [load], "mxm.lw", lw, needs, loops, [name], steps)
     once: Loops = ((part.tiles, period), (1, 1))
     iw, at = [kind, plane, part.words * group], load + part.words
-    chain.add_piece("mxm.iw", side, None, at, "mxm.iw", iw, {}, once, [], (turn, 0))
+    chain.add_piece("mxm.iw", side, None, [at], "mxm.iw", iw, {}, once, [], (turn, 0))
 
 
 def _stream_activations(
@@ -172,19 +165,19 @@ def _stream_activations(
     flow = chain.arrive(_activations(part, plane), position, start, loops)
     assert flow.need is not None
     needs, kind, names = {1: (flow.need, 0)}, FORMATS.index(part.format), [flow.name, 0]
-    chain.add_piece("mxm.abc", unit, None, start, "mxm.abc", [kind, 0], needs, loops, names)
+    chain.add_piece("mxm.abc", unit, None, [start], "mxm.abc", [kind, 0], needs, loops, names)
     at = start + spec.d_func("mxm.abc")
     args = [kind, SET if part.first else ADD, part.slot, NO_STREAM]
     steps = part.slot_steps or (part.count, 1)
     if not part.last:
-        chain.add_piece("mxm.acc", unit, None, at, "mxm.acc", args, {}, loops, [0], steps)
+        chain.add_piece("mxm.acc", unit, None, [at], "mxm.acc", args, {}, loops, [0], steps)
         return None
     out_at = at + spec.d_func("mxm.acc")
     inward = WEST if side == EAST else EAST
     low = out_at - spec.along(inward, position)
     need, name = chain.stream(inward, 4, low, loops), chain.name()
     chain.add_piece(
-        "mxm.acc", unit, None, at, "mxm.acc", args, {3: (need, 0)}, loops, [name], steps
+        "mxm.acc", unit, None, [at], "mxm.acc", args, {3: (need, 0)}, loops, [name], steps
     )
     return Flow(chain.member, SUMS[part.format], loops, out_at, position, name, need, inward)
 

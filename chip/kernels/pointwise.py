@@ -1,10 +1,10 @@
 """RMSNorm, residual addition, gated activations, rotary embedding: chains over VXM and SXM."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import pi, sqrt
 
 from chip.kernels.lanes import KEEP, SWAP, reduce_lanes
-from chip.schedule import Buffer, Chain, Flow, Loops, Rows, Schedule, run
+from chip.schedule import Buffer, Chain, Flow, Loops, Rows, Schedule, over, run
 
 
 def rms_scale(
@@ -68,11 +68,21 @@ def both_sides(
 
 
 def add_rows(
-    plan: Schedule, member: int, operands: list[Rows], out: Rows, count: int, label: str
+    plan: Schedule,
+    member: int,
+    operands: Sequence[Rows],
+    out: Rows,
+    label: str,
+    count: int,
+    outer: int = 1,
 ) -> None:
-    """out = the operands added from left to right, over `count` fp32 rows."""
-    chain = Chain(plan.spec, label, member)
-    total = chain.vxm("add", operands[0], operands[1], loops=run(count))
+    """out = the operands added from left to right, over `outer` times `count` fp32 rows."""
+    chain, loops = Chain(plan.spec, label, member), over(count, outer)
+    if len(operands) == 1:
+        chain.write(chain.vxm("copy", operands[0], loops=loops), out)
+        plan.place(chain)
+        return
+    total = chain.vxm("add", operands[0], operands[1], loops=loops)
     for rows in operands[2:]:
         total = chain.vxm("add", total, rows)
     chain.write(total, out)

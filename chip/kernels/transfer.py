@@ -10,6 +10,8 @@ from chip.isa import WIDTHS
 from chip.schedule import Chain, Flow, Loops, Rows, Schedule, run, span
 from chip.spec import EAST, WEST
 
+Counts = tuple[int, int]  # of the outer and of the inner steps of the rows
+
 
 class Hop(NamedTuple):
     """One cable on the way: from a port of one member to a port of the next."""
@@ -28,37 +30,42 @@ def port_side(port: int) -> int:
 
 
 def transfer(
-    plan: Schedule, hops: tuple[Hop, ...], source: Rows, target: Rows, count: int, after: int = 0
+    plan: Schedule, hops: tuple[Hop, ...], source: Rows, target: Rows, count: int, outer: int = 1
 ) -> None:
-    """Send `count` fp32 rows along `hops`, not before cycle `after`."""
+    """Send `outer` times `count` fp32 rows along `hops`."""
     chain = Chain(plan.spec, "transfer", hops[0].member)
     planes = WIDTHS[source.buffer.region.dtype]
     interval = max(hop.interval_cycles for hop in hops)
-    loops = run(count * planes, interval)
+    loops = run(outer * count * planes, interval)
     side = port_side(hops[0].port)
     edge = chain.spec.edge_position("c2c", side)
-    flow = _read_planes(chain, side, edge, source, count, loops)
+    flow = _read_planes(chain, side, edge, source, (outer, count), loops)
     for number, hop in enumerate(hops):
         if number:
             flow = _toward_edge(chain, flow, port_side(hop.port))
         flow = _cross(chain, hop, flow)
-    _write_planes(chain, flow, target, count)
-    plan.place(chain, after)
+    _write_planes(chain, flow, target, (outer, count))
+    plan.place(chain)
 
 
 def multicast(
-    plan: Schedule, routes: list[tuple[Hop, ...]], source: Rows, target: Rows, count: int
+    plan: Schedule,
+    routes: list[tuple[Hop, ...]],
+    source: Rows,
+    target: Rows,
+    count: int,
+    outer: int = 1,
 ) -> None:
-    """Send `count` fp32 rows along several routes at a time, to `target` on each last chip.
+    """Send `outer` times `count` fp32 rows along several routes, to `target` on each last chip.
 
     The rows are read once, on their way through the VXM, which sends a copy to the other edge.
     """
     chain = Chain(plan.spec, "multicast", routes[0][0].member)
     home = chain.member
     interval = max(hop.interval_cycles for route in routes for hop in route)
-    loops = run(count * WIDTHS[source.buffer.region.dtype], interval)
+    loops = run(outer * count * WIDTHS[source.buffer.region.dtype], interval)
     sides = {port_side(route[0].port) for route in routes}
-    flows = _both_edges(chain, source, count, loops, sides)
+    flows = _both_edges(chain, source, (outer, count), loops, sides)
     for route in routes:
         chain.member = home
         flow = flows[port_side(route[0].port)]
@@ -66,51 +73,44 @@ def multicast(
             if number:
                 flow = _toward_edge(chain, flow, port_side(hop.port))
             flow = _cross(chain, hop, flow)
-        _write_planes(chain, flow, target, count)
+        _write_planes(chain, flow, target, (outer, count))
     plan.place(chain)
 
 
 def _both_edges(
-    chain: Chain, source: Rows, count: int, loops: Loops, sides: set[int]
+    chain: Chain, source: Rows, counts: Counts, loops: Loops, sides: set[int]
 ) -> dict[int, Flow]:
     """Rows on their way to the edges of `sides`, as byte planes."""
     spec = chain.spec
     if len(sides) == 1:
         (side,) = sides
         edge = spec.edge_position("c2c", side)
-        return {side: _read_planes(chain, side, edge, source, count, loops)}
+        return {side: _read_planes(chain, side, edge, source, counts, loops)}
     inner = EAST if source.buffer.region.index < spec.hemisphere_slices else WEST
     far = WEST if inner == EAST else EAST
-    flow = _read_planes(chain, far, spec.vxm_position, source, count, loops)
+    flow = _read_planes(chain, far, spec.vxm_position, source, counts, loops)
     turned = chain.vxm("copy", flow, dtype="u8")
     chain.emit(turned, inner)
     return {far: flow, inner: turned}
 
 
-def _plane_loops(loops: Loops, planes: int, count: int) -> Loops:
-    interval = loops[1][1] * planes
-    return ((1, interval * count), (count, interval))
+def _plane_loops(loops: Loops, planes: int, counts: Counts) -> Loops:
+    interval, (outer, count) = loops[1][1] * planes, counts
+    return ((outer, interval * count), (count, interval))
 
 
 def _read_planes(
-    chain: Chain, side: int, position: int, source: Rows, count: int, loops: Loops
+    chain: Chain, side: int, position: int, source: Rows, counts: Counts, loops: Loops
 ) -> Flow:
     """Plane b of row i passes `position`, on its way to `side`, at (i * planes + b) * interval."""
     spec, region = chain.spec, source.buffer.region
     planes, interval = WIDTHS[region.dtype], loops[1][1]
-    part = _plane_loops(loops, planes, count)
+    part = _plane_loops(loops, planes, counts)
     need, name = chain.stream(side, 1, -spec.along(side, position), loops), chain.name()
-    issues = []
-    for plane in range(planes):
-        index = region.index + plane
-        distance = abs(position - spec.slice_position(index))
-        issues.append(plane * interval - distance - spec.d_func("mem.read"))
-        chain.memory("mem.r", index, issues[-1], source, part)
-        args, needs = [region.address + source.first, 0], {1: (need, 0)}
-        chain.add_piece(
-            "mem.r", index, None, issues[-1], "mem.read", args, needs, part, [name], source.steps
-        )
-    chain.access(source, issues, part, writes=False)
+    spots = map(spec.slice_position, range(region.index, region.index + planes))
+    delay = spec.d_func("mem.read")
+    issues = [n * interval - abs(position - spot) - delay for n, spot in enumerate(spots)]
+    chain.memory("mem.read", issues, source, part, need, name)
     return Flow(chain.member, "u8", loops, 0, position, name, need, side)
 
 
@@ -133,7 +133,7 @@ def _cross(chain: Chain, hop: Hop, flow: Flow) -> Flow:
     chain.hold(leaves, count * interval, "c2c.s", hop.port)
     sends = {0: (flow.need, 0)}
     chain.add_piece(
-        "c2c.s", hop.port, None, leaves, "c2c.send", [0], sends, flow.loops, [flow.name]
+        "c2c.s", hop.port, None, [leaves], "c2c.send", [0], sends, flow.loops, [flow.name]
     )
     chain.member = hop.to_member
     arrives, side = leaves + hop.latency_cycles, port_side(hop.to_port)
@@ -143,25 +143,17 @@ def _cross(chain: Chain, hop: Hop, flow: Flow) -> Flow:
     need = chain.stream(inward, 1, cycle - spec.along(inward, edge), flow.loops)
     receives = {0: (need, 0)}
     chain.add_piece(
-        "c2c.r", hop.to_port, None, arrives, "c2c.receive", [0], receives, flow.loops, [name]
+        "c2c.r", hop.to_port, None, [arrives], "c2c.receive", [0], receives, flow.loops, [name]
     )
     return Flow(chain.member, "u8", flow.loops, cycle, edge, name, need, inward)
 
 
-def _write_planes(chain: Chain, flow: Flow, target: Rows, count: int) -> None:
+def _write_planes(chain: Chain, flow: Flow, target: Rows, counts: Counts) -> None:
     spec, region = chain.spec, target.buffer.region
     planes, interval = WIDTHS[region.dtype], flow.loops[1][1]
-    part = _plane_loops(flow.loops, planes, count)
+    part = _plane_loops(flow.loops, planes, counts)
     assert flow.need is not None
-    issues = []
-    for plane in range(planes):
-        index = region.index + plane
-        distance = abs(flow.position - spec.slice_position(index))
-        issues.append(flow.cycle + plane * interval + distance)
-        chain.memory("mem.w", index, issues[-1], target, part)
-        args, needs = [region.address + target.first, 0], {1: (flow.need, 0)}
-        names = [flow.name]
-        chain.add_piece(
-            "mem.w", index, None, issues[-1], "mem.write", args, needs, part, names, target.steps
-        )
-    chain.access(target, issues, part, writes=True)
+    spots = map(spec.slice_position, range(region.index, region.index + planes))
+    start, position = flow.cycle, flow.position
+    issues = [start + n * interval + abs(position - spot) for n, spot in enumerate(spots)]
+    chain.memory("mem.write", issues, target, part, flow.need, flow.name)

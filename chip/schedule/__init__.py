@@ -1,13 +1,15 @@
 """One scheduler for all kernels: chains of fixed inner timing, and reservation tables."""
 
-from chip.schedule.chain import Buffer, Chain, Flow, Loops, Rows, run, span
+from chip.schedule.chain import Buffer, Chain, Flow, Loops, Rows, over, run, span
 from chip.schedule.deskew import Pace, Sequence
 from chip.schedule.outline import Outline
 from chip.schedule.reserve import Schedule
+from chip.schedule.sketch import Extents, Sketch, sketch
 
 __all__ = [
     "Buffer",
     "Chain",
+    "Extents",
     "Flow",
     "Loops",
     "Outline",
@@ -15,6 +17,9 @@ __all__ = [
     "Rows",
     "Schedule",
     "Sequence",
+    "Sketch",
+    "over",
     "run",
+    "sketch",
     "span",
 ]

@@ -73,20 +73,34 @@ class Need:
     high: int
 
 
-@dataclass
+@dataclass(slots=True)
 class Piece:
-    """One instruction to be: queue and stream operands may name a Need by its number."""
+    """An instruction to be, on one unit or, a byte plane each, on neighbouring ones.
+
+    `cycles` are those of `unit`, `unit` + 1, ... Queue and stream operands may name a Need by its
+    number; plane i has stream i of the group that `spread`, an operand and a Need, speaks of.
+    """
 
     member: int
     family: str
     unit: int
     unit_need: int | None
-    cycle: int
+    cycles: Sequence[int]
     op: str
     args: list[int]
     needs: dict[int, tuple[int, int]]  # operand -> (need, offset inside its group)
     loops: tuple[tuple[int, int, int], tuple[int, int, int]]
     names: list[int]
+    spread: tuple[int, int] | None = None
+
+
+@dataclass(slots=True)
+class Extent:
+    """What a chain does on one member: first issue, last result (exclusive), instructions."""
+
+    first: int
+    end: int
+    instructions: int = 0
 
 
 @dataclass
@@ -126,7 +140,8 @@ class Chain:
     member: int = 0
     pieces: list[Piece] = field(default_factory=list)
     needs: list[Need] = field(default_factory=list)
-    fixed: list[tuple[Key, int, int]] = field(default_factory=list)
+    fixed: dict[Key, list[tuple[int, int]]] = field(default_factory=dict)
+    extents: dict[int, Extent] = field(default_factory=dict)
     accesses: list[Access] = field(default_factory=list)
     values: int = 0
 
@@ -141,13 +156,9 @@ class Chain:
         need = self.stream(direction, width, cycle - along, loops)
         name = self.name()
         delay = self.spec.d_func("mem.read")
-        issues = []
-        for byte in range(width):
-            index = region.index + byte
-            issues.append(cycle - abs(position - self.spec.slice_position(index)) - delay)
-            self.memory("mem.r", index, issues[-1], rows, loops)
-            self._mem_piece("mem.read", index, issues[-1], rows, loops, need, byte, name)
-        self.access(rows, issues, loops, writes=False)
+        spots = map(self.spec.slice_position, range(region.index, region.index + width))
+        issues = [cycle - abs(position - spot) - delay for spot in spots]
+        self.memory("mem.read", issues, rows, loops, need, name)
         return Flow(self.member, region.dtype, loops, cycle, position, name, need, direction)
 
     # --- units ------------------------------------------------------------------------------
@@ -190,7 +201,9 @@ class Chain:
         args[driven] = NO_STREAM
         delay, name = self.spec.d_func(spec.timing), self.name()
         alu = self.queue("vxm", 0, cycle, span(loops) + delay)
-        piece = self._piece("vxm", 0, alu, cycle, spec.name, args, needs, loops, [*names, name])
+        piece = self.add_piece(
+            "vxm", 0, alu, [cycle], spec.name, args, needs, loops, [*names, name]
+        )
         made = spec.element(driven, tuple(args))
         return Flow(self.member, made, loops, cycle + delay, position, name, alu=alu, piece=piece)
 
@@ -210,8 +223,8 @@ class Chain:
         name = self.name()
         args = [DTYPES.index(value.dtype), lane_map, 0, 0]
         needs = {2: (value.need, 0), 3: (need, 0)}
-        self._piece(
-            "sxm", side, queue, issue, spec.name, args, needs, value.loops, [value.name, name]
+        self.add_piece(
+            "sxm", side, queue, [issue], spec.name, args, needs, value.loops, [value.name, name]
         )
         return Flow(self.member, value.dtype, value.loops, cycle, position, name, need, inward)
 
@@ -238,15 +251,10 @@ class Chain:
         (n, outer), (m, inner) = value.loops
         loops = ((n, outer), (m // every, inner * every))
         cycle = value.cycle + phase * inner
-        issues = []
-        for byte in range(WIDTHS[region.dtype]):
-            index = region.index + byte
-            issues.append(cycle + abs(self.spec.slice_position(index) - value.position))
-            self.memory("mem.w", index, issues[-1], rows, loops)
-            self._mem_piece(
-                "mem.write", index, issues[-1], rows, loops, value.need, byte, value.name
-            )
-        self.access(rows, issues, loops, writes=True)
+        width = WIDTHS[region.dtype]
+        spots = map(self.spec.slice_position, range(region.index, region.index + width))
+        issues = [cycle + abs(spot - value.position) for spot in spots]
+        self.memory("mem.write", issues, rows, loops, value.need, value.name)
 
     # --- bookkeeping ------------------------------------------------------------------------
     def name(self) -> int:
@@ -265,16 +273,31 @@ class Chain:
 
     def hold(self, low: int, length: int, *key: str | int) -> None:
         """Reserve a fixed resource of this chain's chip."""
-        self.fixed.append(((self.member, *key), low, low + length))
+        spans, high = self.fixed.setdefault((self.member, *key), []), low + length
+        if spans and spans[-1][1] == low:
+            low = spans.pop()[0]
+        spans.append((low, high))
 
-    def memory(self, family: str, index: int, cycle: int, rows: Rows, loops: Loops) -> None:
-        """Reserve a slice's port and the banks its rows lie in."""
-        self.hold(cycle, span(loops), family, index)
+    def memory(
+        self, op: str, issues: list[int], rows: Rows, loops: Loops, need: int, name: int
+    ) -> None:
+        """Read or write rows, one byte plane per slice, at each of `issues`.
+
+        Plane i is stream i of `need`, or they take turns on its only one.
+        """
+        region, length, family = rows.buffer.region, span(loops), lookup(op).queue
         low, high = row_span(rows, loops)
-        base = rows.buffer.region.address
-        banks = {self.spec.bank(base + low), self.spec.bank(base + high)}
-        for bank in range(self.spec.slice_banks) if rows.buffer.any_bank else sorted(banks):
-            self.hold(cycle, span(loops), "bank", index, bank)
+        banks = {self.spec.bank(region.address + row) for row in (low, high)}
+        taken = range(self.spec.slice_banks) if rows.buffer.any_bank else sorted(banks)
+        for index, cycle in enumerate(issues, region.index):
+            self.hold(cycle, length, family, index)
+            for bank in taken:
+                self.hold(cycle, length, "bank", index, bank)
+        args = [region.address + rows.first, 0]
+        self.add_piece(
+            family, region.index, None, issues, op, args, {}, loops, [name], rows.steps, (1, need)
+        )
+        self.access(rows, issues, loops, writes=op == "mem.write")
 
     def access(self, rows: Rows, issues: list[int], loops: Loops, writes: bool) -> None:
         """Note that rows are touched, first at each of `issues` (one per byte plane)."""
@@ -304,43 +327,34 @@ class Chain:
             assert flow.need is not None
             needs[index] = (flow.need, 0)
 
-    def _mem_piece(
-        self,
-        op: str,
-        index: int,
-        cycle: int,
-        rows: Rows,
-        loops: Loops,
-        need: int,
-        byte: int,
-        name: int,
-    ) -> None:
-        args = [rows.buffer.region.address + rows.first, 0]
-        family = lookup(op).queue
-        self._piece(
-            family, index, None, cycle, op, args, {1: (need, byte)}, loops, [name], rows.steps
-        )
-
-    def _piece(
+    def add_piece(
         self,
         family: str,
         unit: int,
         unit_need: int | None,
-        cycle: int,
+        cycles: Sequence[int],
         op: str,
         args: list[int],
         needs: dict[int, tuple[int, int]],
         loops: Loops,
         names: list[int],
         steps: tuple[int, int] = (0, 0),
+        spread: tuple[int, int] | None = None,
     ) -> Piece:
+        """Note an instruction; see Piece."""
         (n, outer), (m, inner) = loops
         full = ((n, outer, steps[0]), (m, inner, steps[1]))
-        piece = Piece(self.member, family, unit, unit_need, cycle, op, args, needs, full, names)
+        piece = Piece(
+            self.member, family, unit, unit_need, cycles, op, args, needs, full, names, spread
+        )
         self.pieces.append(piece)
+        timing = lookup(op).timing
+        last = span(loops) - 1 + (self.spec.d_func(timing) if timing else 0)
+        first, end = min(cycles), max(cycles) + last
+        extent = self.extents.setdefault(self.member, Extent(first, end))
+        extent.first, extent.end = min(extent.first, first), max(extent.end, end)
+        extent.instructions += len(cycles)
         return piece
-
-    add_piece = _piece
 
 
 def _dtype_of(operands: Sequence[Flow | Rows | float], op: Op) -> str:
@@ -357,6 +371,11 @@ def _dtype_of(operands: Sequence[Flow | Rows | float], op: Op) -> str:
 def run(count: int, interval: int = 1) -> Loops:
     """Loops of `count` vectors, one every `interval` cycles."""
     return ((1, max(1, count * interval)), (count, interval))
+
+
+def over(count: int, outer: int = 1) -> Loops:
+    """Loops of `outer` times `count` vectors, one every cycle."""
+    return ((outer, max(1, count)), (count, 1))
 
 
 def span(loops: Loops) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from chip.errors import ProgramError
 from chip.schedule.outline import Outline
 from chip.schedule.reserve import Schedule
+from chip.schedule.sketch import Extents
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Pace:
 class Sequence:
     """Parts of a schedule one after another, with a stall between two where it is due."""
 
-    plan: Schedule | Outline
+    plan: Schedule | Outline | Extents
     pace: Pace | None = None
     cycle: int = 0
 
@@ -53,4 +54,5 @@ class Sequence:
 
     def repeat(self, part: Schedule, moved: Callable[[int, int], int]) -> None:
         """Add a schedule as the next part; see `Schedule.repeat`."""
+        assert not isinstance(self.plan, Extents)
         self.plan.repeat(part, self.start(part.quiet_cycle), moved)

@@ -16,7 +16,6 @@ class Outline:
     member_end_cycles: dict[int, int] = field(default_factory=dict)
     first_cycles: dict[int, int] = field(default_factory=dict)
     counts: dict[int, int] = field(default_factory=dict)
-    made_of: dict[int, list[tuple[Schedule, int]]] = field(default_factory=dict, repr=False)
     stalls: list[tuple[int, int]] = field(default_factory=list)
     since_cycles: int = 0
 
@@ -46,6 +45,5 @@ class Outline:
             first, last = part.first_cycle(number) + offset, part.member_end_cycles[number] + offset
             self.first_cycles[member] = min(self.first_cycles.get(member, first), first)
             self.member_end_cycles[member] = max(self.member_end_cycles.get(member, 0), last)
-            self.made_of.setdefault(member, []).append((part, number))
             self.counts[member] = self.counts.get(member, 0) + part.instructions(number)
         self.end_cycle = max(self.end_cycle, offset + part.end_cycle)

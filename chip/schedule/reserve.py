@@ -2,14 +2,13 @@
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
 
 from chip.errors import ProgramError
-from chip.isa import lookup
 from chip.program import Instruction, Program, fill_queue
 from chip.schedule.chain import Access, Chain, Ints, Key, Need, Piece
 from chip.spec import ChipSpec
@@ -27,6 +26,8 @@ class Busy:
     def delay(self, low: int, high: int) -> int:
         """Smallest shift >= 0 by which [low, high) becomes free."""
         starts, ends = self.starts, self.ends
+        if not ends or ends[-1] <= low:
+            return 0
         at = bisect_right(starts, low) - 1
         shifted, length = low, high - low
         if at >= 0 and ends[at] > shifted:
@@ -62,6 +63,10 @@ class Busy:
 
 
 _NONE = np.zeros(0, np.int64)
+Placed = dict[int, dict[str, list[tuple[int, Instruction]]]]  # by member and queue
+Choices = list[tuple[int, list[Busy]]]  # index of a unit or of the first stream, its tables
+# pieces and needs of a chain, its start, what was chosen, the name before its first by member
+_Booking = tuple[list[Piece], list[Need], int, list[int], dict[int, int]]
 
 
 @dataclass
@@ -77,7 +82,6 @@ class Schedule:
     """Chains placed on the chips of one group, on one time axis that starts at cycle 0."""
 
     spec: ChipSpec
-    placed: dict[int, dict[str, list[tuple[int, Instruction]]]] = field(default_factory=dict)
     events: list[tuple[str, int, int]] = field(default_factory=list)  # (label, start, end)
     end_cycle: int = 0
     member_end_cycles: dict[int, int] = field(default_factory=dict)
@@ -85,8 +89,12 @@ class Schedule:
     since_cycles: int = 0  # at its end, since the last of them
 
     def __post_init__(self) -> None:
-        self._facts: dict[int, tuple[int, int]] | None = None
+        self._placed: Placed = {}
+        self._waiting: list[_Booking] = []
+        self._firsts: dict[int, int] = {}
+        self._counts: dict[int, int] = defaultdict(int)
         self._busy: dict[Key, Busy] = defaultdict(Busy)
+        self._choices: dict[tuple[int, str, int, int], Choices] = {}
         self._touched: dict[tuple[int, str], _Touched] = {}
         self._names: dict[int, int] = defaultdict(int)
 
@@ -95,14 +103,17 @@ class Schedule:
         """Book the chain at the first cycle it fits, all of it from `not_before` on."""
         _check_self(chain)
         start = self._earliest(chain, not_before)
+        fixed = [(self._busy[key], spans) for key, spans in chain.fixed.items()]
+        taken = [(table, spans) for table, spans in fixed if table.starts]
         while True:
-            start = self._fixed_fit(chain, start)
+            start = _fixed_fit(taken, start)
             chosen, wait = self._choose(chain, start)
             if chosen is not None:
                 break
             start += wait
-        for key, low, high in chain.fixed:
-            self._busy[key].take(low + start, high + start)
+        for table, spans in fixed:
+            for low, high in spans:
+                table.take(low + start, high + start)
         self._touch(chain, start)
         self._emit(chain, start, chosen)
         return start
@@ -114,22 +125,12 @@ class Schedule:
 
     def _earliest(self, chain: Chain, not_before: int) -> int:
         """Start from which no instruction is before a cycle, and all rows are ready."""
-        start = not_before - min(piece.cycle for piece in chain.pieces)
+        start = not_before - min(extent.first for extent in chain.extents.values())
         for access in chain.accesses:
             if (access.member, access.buffer.name) in self._touched:
                 touched = self._rows(access)
                 table = touched.free if access.writes else touched.ready
                 start = max(start, int((table[access.rows] - access.first).max()))
-        return start
-
-    def _fixed_fit(self, chain: Chain, start: int) -> int:
-        moved = True
-        while moved:
-            moved = False
-            for key, low, high in chain.fixed:
-                wait = self._busy[key].delay(low + start, high + start)
-                if wait:
-                    start, moved = start + wait, True
         return start
 
     def _choose(self, chain: Chain, start: int) -> tuple[list[int] | None, int]:
@@ -139,9 +140,11 @@ class Schedule:
         for need in chain.needs:
             low, high = need.low + start, need.high + start
             best = 0
-            for index, keys in self._candidates(need):
-                tables = [self._busy[key] for key in keys]
-                wait = max(table.delay(low, high) for table in tables)
+            for index, tables in self._candidates(need):
+                wait = 0
+                for table in tables:
+                    if table.ends and table.ends[-1] > low:  # else it is free: most are
+                        wait = max(wait, table.delay(low, high))
                 if not wait:
                     for table in tables:
                         table.take(low, high)
@@ -155,7 +158,14 @@ class Schedule:
                 return None, best
         return chosen, 0
 
-    def _candidates(self, need: Need) -> list[tuple[int, list[Key]]]:
+    def _candidates(self, need: Need) -> Choices:
+        kind = (need.member, need.kind, need.side, need.width)
+        if kind not in self._choices:
+            keys = self._choice_keys(need)
+            self._choices[kind] = [(n, [self._busy[key] for key in mine]) for n, mine in keys]
+        return self._choices[kind]
+
+    def _choice_keys(self, need: Need) -> list[tuple[int, list[Key]]]:
         member = need.member
         if need.kind == "vxm":
             return [(n, [(member, "vxm", n)]) for n in range(self.spec.vxm_alus)]
@@ -189,23 +199,36 @@ class Schedule:
         return touched
 
     def _emit(self, chain: Chain, start: int, chosen: list[int]) -> None:
-        self._facts = None
-        base = {member: self._names[member] for member in {p.member for p in chain.pieces}}
+        """Note what was placed; its instructions are made when somebody asks for them."""
+        base = {member: self._names[member] for member in chain.extents}
+        self._waiting.append((chain.pieces, chain.needs, start, chosen, base))
         end = 0
-        for piece in chain.pieces:
-            queue, instruction = _finished(piece, chosen, base[piece.member])
-            queues = self.placed.setdefault(piece.member, {})
-            queues.setdefault(queue, []).append((piece.cycle + start, instruction))
-            timing = lookup(piece.op).timing
-            delay = self.spec.d_func(timing) if timing else 0
-            last = piece.cycle + start + instruction.span_cycles + delay + self.spec.superlanes
-            ends = self.member_end_cycles
-            ends[piece.member] = max(ends.get(piece.member, 0), last)
-            end = max(end, last)
-        for member in base:
+        for member, extent in chain.extents.items():
             self._names[member] += chain.values
+            last = extent.end + start + self.spec.superlanes
+            self._extend(member, extent.first + start, last, extent.instructions)
+            end = max(end, last)
         self.events.append((chain.label, start, end))
         self.end_cycle = max(self.end_cycle, end)
+
+    def _extend(self, member: int, first: int, end: int, instructions: int) -> None:
+        self._firsts[member] = min(self._firsts.get(member, first), first)
+        ends = self.member_end_cycles
+        ends[member] = max(ends.get(member, 0), end)
+        self._counts[member] += instructions
+
+    @property
+    def placed(self) -> "Placed":
+        """(cycle, instruction) of each member's queues, as they were placed."""
+        for pieces, needs, start, chosen, base in self._waiting:
+            for piece in pieces:
+                queues = self._placed.setdefault(piece.member, {})
+                for queue, cycle, instruction in _finished(
+                    piece, needs, chosen, base[piece.member]
+                ):
+                    queues.setdefault(queue, []).append((cycle + start, instruction))
+        self._waiting.clear()
+        return self._placed
 
     @property
     def quiet_cycle(self) -> int:
@@ -224,44 +247,31 @@ class Schedule:
         `moved(slice, address)` says where its memory accesses go, `members` who does what its
         members do.
         """
-        self._facts = None
-        for member, queues in part.placed.items():
-            after = offset + part.member_end_cycles[member]
-            member = members[member] if members else member
-            mine = self.placed.setdefault(member, {})
+        everything = self.placed
+        for number, queues in part.placed.items():
+            member = members[number] if members else number
+            mine = everything.setdefault(member, {})
             for queue, placed in queues.items():
                 target = mine.setdefault(queue, [])
                 for cycle, instruction in placed:
                     target.append((cycle + offset, _relocated(queue, instruction, moved)))
-            ends = self.member_end_cycles
-            ends[member] = max(ends.get(member, 0), after)
+            first, last = part.first_cycle(number), part.member_end_cycles[number]
+            self._extend(member, offset + first, offset + last, part.instructions(number))
         self.events += [(label, a + offset, b + offset) for label, a, b in part.events]
         self.end_cycle = max(self.end_cycle, offset + part.end_cycle)
 
     @property
     def members(self) -> tuple[int, ...]:
         """Who does something in it."""
-        return tuple(self.placed)
+        return tuple(self._firsts)
 
     def first_cycle(self, member: int) -> int:
         """Cycle of a member's first instruction."""
-        return self._known()[member][0]
+        return self._firsts[member]
 
     def instructions(self, member: int) -> int:
         """Instructions of a member, without the NOPs between them."""
-        return self._known()[member][1]
-
-    def _known(self) -> dict[int, tuple[int, int]]:
-        """(first cycle, instructions) of each member, until something is added."""
-        if self._facts is None:
-            self._facts = {
-                member: (
-                    min(cycle for placed in queues.values() for cycle, _ in placed),
-                    sum(map(len, queues.values())),
-                )
-                for member, queues in self.placed.items()
-            }
-        return self._facts
+        return self._counts[member]
 
     def content(self, member: int) -> tuple[object, ...]:
         """All a member does: equal for members, of this or other schedules, that do the same."""
@@ -290,21 +300,39 @@ def _relocated(
 
 def _check_self(chain: Chain) -> None:
     """A chain that collides with itself fits nowhere: that is a bug of its kernel."""
-    by_key: dict[Key, list[tuple[int, int]]] = {}
-    for key, low, high in chain.fixed:
-        by_key.setdefault(key, []).append((low, high))
-    for key, spans in by_key.items():
-        spans.sort()
-        for (_, end), (low, _) in pairwise(spans):
-            if low < end:
-                raise ProgramError(f"chain {chain.label} collides with itself on {key}")
+    for key, spans in chain.fixed.items():
+        if len(spans) > 1:
+            spans.sort()
+            for (_, end), (low, _) in pairwise(spans):
+                if low < end:
+                    raise ProgramError(f"chain {chain.label} collides with itself on {key}")
 
 
-def _finished(piece: Piece, chosen: list[int], base: int) -> tuple[str, Instruction]:
-    """(queue, instruction) once the scheduler has chosen streams and queues."""
+def _fixed_fit(fixed: list[tuple[Busy, list[tuple[int, int]]]], start: int) -> int:
+    """First cycle from `start` on from which all these spans are free."""
+    moved = True
+    while moved:
+        moved = False
+        for table, spans in fixed:
+            for low, high in spans:
+                wait = table.delay(low + start, high + start)
+                if wait:
+                    start, moved = start + wait, True
+    return start
+
+
+def _finished(
+    piece: Piece, needs: list[Need], chosen: list[int], base: int
+) -> Iterator[tuple[str, int, Instruction]]:
+    """(queue, cycle, instruction) once the scheduler has chosen streams and queues."""
     args = list(piece.args)
     for operand, (need, offset) in piece.needs.items():
         args[operand] = chosen[need] + offset
-    unit = piece.unit if piece.unit_need is None else chosen[piece.unit_need]
+    first = piece.unit if piece.unit_need is None else chosen[piece.unit_need]
     names = tuple(base + name if name else 0 for name in piece.names)
-    return f"{piece.family}:{unit}", Instruction(piece.op, tuple(args), piece.loops, names)
+    for unit, cycle in enumerate(piece.cycles, first):
+        if piece.spread:
+            operand, need = piece.spread
+            args[operand] = chosen[need] + (unit - first) % needs[need].width
+        instruction = Instruction(piece.op, tuple(args), piece.loops, names)
+        yield f"{piece.family}:{unit}", cycle, instruction

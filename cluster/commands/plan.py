@@ -7,7 +7,9 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from cluster.cost_store import CostStore
 from cluster.display import show_table
+from cluster.model.fetch import cache_folder
 from cluster.partition import CONTEXT_BLOCK
 from cluster.planner import Wish, make, report
 from cluster.search import OBJECTIVES
@@ -27,6 +29,8 @@ STAGES_SHOWN = 8
 @click.option("--profile", metavar="NAME", help="Link profile (default by topology).")
 @click.option("--link", "links", multiple=True, metavar="FIELD=VALUE",
               help="Override a field of the link or its profile.")  # fmt: skip
+@click.option("--faults", metavar="WHAT",
+              help="Dead parts to go around, e.g. link:0-1,chip:5,links:4:SEED.")  # fmt: skip
 @click.option("--spec", default="groqchip1", show_default=True, help="Chip generation.")
 @click.option("--weights", default="fp16", show_default=True, help="fp16 or int8.")
 @click.option("--context", type=_count, default=CONTEXT_BLOCK, show_default=True, metavar="TOKENS")
@@ -38,7 +42,7 @@ STAGES_SHOWN = 8
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 def plan_command(as_json: bool, **given: Any) -> None:
     """Find the best plan for MODEL (a name, a config.json, a folder, a GGUF file) and time it."""
-    found = report(make(Wish(**given)))
+    found = report(make(Wish(**given), CostStore(cache_folder() / "costs")))
     if as_json:
         click.echo(json.dumps(found))
         return
@@ -58,6 +62,8 @@ def _show(found: dict[str, Any]) -> None:
             "first token": f"{found['time_to_first_token_s'] * 1e3:.3f} ms after a prompt of "
             f"{found['prompt_tokens']} tokens, in chunks of {plan['prefill_chunk']}",
             **_in_flight(found),
+            "energy": _energy(found),
+            "placement": _placement(found["placement"]),
             "bottleneck": found["bottleneck"],
             **{f"note {n + 1}": text for n, text in enumerate(found["notes"])},
         }
@@ -75,6 +81,21 @@ def _in_flight(found: dict[str, Any]) -> dict[str, str]:
     rates = found["pipeline"]["tokens_per_s_total_by_concurrency"]
     text = ", ".join(f"{rate:,.0f} with {count}" for count, rate in rates.items())
     return {"in flight": f"tokens/s: {text}; a beat is {found['interval_cycles']:,} cycles"}
+
+
+def _energy(found: dict[str, Any]) -> str:
+    joules = found["joules_per_token"]
+    if joules is None:
+        return "unknown for this chip"
+    full = found["energy"]["full_pipeline"]["joules_per_token"]
+    return f"{joules:.3g} J per token for one user, {full:.3g} J with the pipeline full (modelled)"
+
+
+def _placement(found: dict[str, Any]) -> str:
+    best = (
+        "none has fewer" if found["best_possible"] else f"at most {found['gap']:.0%} above the best"
+    )
+    return f"{found['hops']:,} weighted hops, {best}"
 
 
 def _table(title: str, *columns: str) -> Table:

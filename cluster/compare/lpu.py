@@ -6,7 +6,6 @@ from types import MappingProxyType
 
 from chip.energy import energy_table
 from cluster.energy import Joules
-from cluster.plan_energy import decode_activity
 from cluster.planner import Wish, make
 
 # Clusters that served a model: 8 racks of 72 chips, int8 (TechPowerUp and The Next Platform for
@@ -51,7 +50,7 @@ def lpu_points(wish: Wish) -> list[LpuPoint]:
     timed, spec = planned.timed, planned.timed.plan.spec
     launch = timed.launch("decode", timed.plan.context)
     interval, cycles = planned.candidates[0].interval_cycles, launch.cycles
-    table, activity = energy_table(spec), decode_activity(timed)
+    table, activity = energy_table(spec), timed.course.activity(timed.plan.context)
     chips = len(launch.busy_cycles)
     name = f"tp {timed.plan.tp} x pp {timed.plan.pp} on {planned.topology}, {wish.weights}"
     name = "; ".join((name, *planned.notes))

@@ -153,7 +153,7 @@ def test_residual(count):
     rig = KernelRig()
     x, y = rig.rows("x0", (EAST, 0, 0), a), rig.rows("y", (WEST, 1, 0), b)
     out = rig.room("x1", (EAST, 0, 1), count)
-    pointwise.add_rows(rig.plan, 0, [Rows(x), Rows(y)], Rows(out), count, "residual")
+    pointwise.add_rows(rig.plan, 0, [Rows(x), Rows(y)], Rows(out), "residual", count)
     rig.run()
     assert (rig.read(out) == a + b).all()
 

@@ -5,17 +5,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from chip.kernels.allreduce import batches, gathers, lots, owned
+from chip.kernels.allreduce import batches, gathers, lots, owned, team_of
 from chip.kernels.transfer import Hop
 from chip.spec import GROQCHIP1
 from cluster.lower import lower
 from cluster.machine import LocalMachine
 from cluster.model.reference import Reference
+from cluster.model.reference_int8 import ReferenceInt8
 from cluster.model.synthetic import TINY, tiny_weights
 from cluster.partition import partition
 from cluster.placement import place
 from cluster.session import Session
+from cluster.wires import Wires, group_of
 from topology import parse
+from topology.clocks import ClockSpec
 
 WIDE = replace(TINY, name="wide", layers=1, hidden=1600)  # five blocks: too many to gather at tp 4
 PROMPT = [1, 5, 9, 20, 3]
@@ -57,3 +60,40 @@ def test_a_wide_model_computes_what_the_reference_does(tp, topology):
     session, reference = Session(lowered, machine), Reference(weights, context=16)
     for ours, ids in ((session.prefill(PROMPT), PROMPT), (session.decode(4), [4])):
         assert np.abs(ours - reference.forward(ids)).max() < 0.01
+
+
+@pytest.mark.parametrize("members, team", [(1, 1), (7, 7), (8, 8), (9, 9), (16, 8), (24, 8)])
+def test_only_several_whole_teams_work_as_teams(members, team):
+    assert team_of(members) == team
+
+
+def test_two_teams_compute_what_the_int8_reference_does():
+    """Sums of teams are rounded otherwise than one sum of all: equal bits prove the order."""
+    model = replace(TINY, layers=1, hidden=640, heads=16, kv_heads=16, head_dim=16, ffn=640)
+    weights, graph = tiny_weights(model), parse("dragonfly:16")
+    plan = partition(model, GROQCHIP1, 16, 1, weights="int8")
+    lowered = lower(plan, place(plan, graph, "dragonfly:16"), graph, weights)
+    machine = LocalMachine()
+    machine.load(lowered, lambda *_: None)
+    session, reference = Session(lowered, machine), ReferenceInt8(weights, context=16, tp=16)
+    for ours, ids in ((session.prefill(PROMPT), PROMPT), (session.decode(4), [4])):
+        assert (ours == reference.forward(ids)).all()
+
+
+def test_a_long_all_reduce_goes_in_parts_between_two_deskews():
+    model = replace(TINY, layers=1, hidden=1600, ffn=320)
+    weights, graph = tiny_weights(model), parse("node")
+    plan = partition(model, GROQCHIP1, 4, 1, weights="int8")
+    placement = place(plan, graph, "node")
+    lowered = lower(plan, placement, graph, weights, ClockSpec(drift_ppm=300))
+    routes = group_of(Wires(graph), placement[0]).routes
+    limit = lowered.clocking.pace(0).limit_cycles
+    whole = [s.what for s in plan.stage(0).steps(plan.chunk, 1, routes)]
+    steps = list(plan.stage(0).steps(plan.chunk, 1, routes, limit))
+    assert [s.what for s in steps].count("all-reduce") == 2 * whole.count("all-reduce")
+    assert all(step.cycles <= limit for step in steps)
+    machine = LocalMachine()
+    machine.load(lowered, lambda *_: None)
+    session, reference = Session(lowered, machine), ReferenceInt8(weights, context=64, tp=4)
+    ids = list(range(1, 40))
+    assert (session.prefill(ids) == reference.forward(ids)).all()

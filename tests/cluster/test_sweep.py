@@ -1,0 +1,83 @@
+"""A sweep says at each point what `lpu plan` says there; costs from disk are those lowered anew."""
+
+import pytest
+
+from chip.spec import GROQCHIP1
+from cluster.cost_store import CostStore
+from cluster.costs import Costs, Width
+from cluster.errors import BadValue, DoesNotFit
+from cluster.model.presets import named_spec
+from cluster.partition import Sizes
+from cluster.placement import Places
+from cluster.planner import Wish, make, report
+from cluster.sweep import Point, Sweep
+from cluster.wires import Wires, group_of
+from topology import parse
+
+PROMPT, NEW = 330, 10
+KEYS = ("cycles_per_token", "tokens_per_s_per_user", "prefill_cycles", "time_to_first_token_s")
+
+
+@pytest.fixture(scope="module")
+def sweep() -> Sweep:
+    return Sweep("tiny", PROMPT, NEW)
+
+
+@pytest.mark.parametrize("point", [
+    Point("node", 1, 1), Point("node", 2, 2), Point("ring:6", 4, 1), Point("dragonfly:24", 1, 2),
+])  # fmt: skip
+def test_a_point_has_the_numbers_of_its_plan(sweep, point):
+    row = sweep.row(point)
+    wish = Wish(
+        "tiny", tp=point.tp, pp=point.pp, topology=point.topology, context=PROMPT + NEW,
+        prompt_tokens=PROMPT,
+    )  # fmt: skip
+    told = report(make(wish))
+    assert {key: getattr(row, key) for key in KEYS} == {key: told[key] for key in KEYS}
+
+
+def test_several_sequences_have_the_numbers_of_their_plan():
+    sweep = Sweep("tiny", 4, 8, flights=True)
+    row = sweep.row(Point("node", 1, 2, 2))
+    told = report(make(Wish("tiny", tp=1, pp=2, topology="node", batch=2, context=12,
+                            prompt_tokens=4)))  # fmt: skip
+    assert row.flight == {key: told[key] for key in row.flight}
+    assert row.cycles_per_token == told["cycles_per_token"]
+
+
+def test_all_points_that_fit_are_found_and_others_say_why(sweep):
+    found = list(sweep.points(["ring:6"], [1, 2, 4], [1, 2]))
+    assert len(found) == len(set(found)) > 6
+    assert all(p.tp * p.pp <= 6 for p in found) and {p.batch for p in found} == {1, 2}
+    with pytest.raises(BadValue, match="ring:6: has 6 chips, 4 stages x tp 2 need more"):
+        sweep.row(Point("ring:6", 2, 4))
+    (error,) = Sweep("llama-2-7b").rows([Point("node", 1, 1)])
+    assert isinstance(error, DoesNotFit) and error.needs_bytes > error.has_bytes
+
+
+def test_costs_on_disk_are_those_of_the_schedules(tmp_path, monkeypatch):
+    sizes, width = Sizes(named_spec("smollm2"), GROQCHIP1), Width(3, 8)
+    graph = parse("node")
+    routes = group_of(Wires(graph), Places(graph).place(3, 1).placement[0]).routes
+    fresh, kept = Costs(sizes), Costs(sizes, CostStore(tmp_path))
+    for tokens in (1, 8):
+        first = kept.layer(width, tokens, 320, routes)
+        assert first == fresh.layer(width, tokens, 320, routes)
+    again = Costs(sizes, CostStore(tmp_path))
+    monkeypatch.setattr("cluster.costs.step_cost", None)  # nothing is lowered any more
+    assert again.layer(width, 8, 320, routes) == kept.layer(width, 8, 320, routes)
+
+
+def test_a_damaged_cost_file_counts_as_none(tmp_path):
+    store = CostStore(tmp_path)
+    assert store.kept("answer", 1, lambda: 42, int, int) == 42
+    (path,) = tmp_path.rglob("*.json")
+    assert store.kept("answer", 1, lambda: 43, int, int) == 42
+    path.write_text("[")
+    assert store.kept("answer", 1, lambda: 44, int, int) == 44
+
+
+def test_costs_of_another_source_are_not_taken(tmp_path, monkeypatch):
+    assert CostStore(tmp_path).kept("answer", 1, lambda: 42, int, int) == 42
+    monkeypatch.setattr(CostStore, "source", "another")
+    assert CostStore(tmp_path).kept("answer", 1, lambda: 43, int, int) == 43

@@ -168,6 +168,8 @@ class Search:
         bounds = {split: self.bound(*split, objective) for split in splits}
         splits.sort(key=lambda split: (bounds[split], split[0].tp, split[1]))
         found: list[Candidate] = []
+        if self.batch > 1:
+            splits = [split for split in splits if self.apart(*split)] or splits[:1]
         for split in splits:
             best = min((c.cost(objective, self.batch) for c in found), default=None)
             tried = len({c.tp for c in found})
@@ -176,6 +178,12 @@ class Search:
             found.append(self.estimate(*split, objective))
         found.sort(key=lambda c: c.rank(objective, self.batch))
         return self._timed(found, objective)
+
+    def apart(self, width: Width, pp: int) -> bool:
+        """Whether no stage needs another's chips, so that they can work side by side."""
+        groups = (group_of(self.wires, group) for group in self.placed(width.tp, pp).placement)
+        members = [chip for team in groups for chip in team.members]
+        return len(members) == len(set(members))
 
     def _timed(self, found: list[Candidate], objective: str) -> list[Candidate]:
         """The same with the real cycles of the best: of all that the prices leave in question."""

@@ -49,7 +49,7 @@ from cluster.grouping import (
 from cluster.loadable import Loadable
 from cluster.machine import LINKING, STARTING, Inputs, Parts, Progress, Result, counted_constants
 from cluster.shelf import checked_blocks
-from cluster.surroundings import knock, loopback, new_folder, note, our_code, undisturbed
+from cluster.surroundings import knock, loopback, new_folder, note, our_code, swept, undisturbed
 
 OBJECT_STORE_BYTES = 256 << 20
 FLIGHT_BYTES = 64 << 20  # of all unfinished calls that bring weights: a quarter of the store
@@ -369,7 +369,7 @@ class RayMachine:
     def close(self) -> None:
         """End the actors; also Ray, where we have started it."""
         actors, self._actors = self._actors, []
-        with undisturbed():
+        with undisturbed(), swept():
             if ray.is_initialized():
                 for actor in actors:
                     ray.kill(actor)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import shutil
 import signal
 import socket
@@ -16,6 +17,8 @@ log = logging.getLogger("lpu.ray")
 KNOCK_TIMEOUT_S = 10.0
 FOLDERS = Path("/tmp")  # Ray keeps sockets there: their paths must be short
 PREFIX = "lpu-ray-"
+SHARED = Path("/dev/shm")
+SEMAPHORE = re.compile(r"sem\.(?:hdr|obj)(\d+)-\d+")  # of a channel; the number is its raylet's
 
 
 def new_folder() -> Path:
@@ -25,6 +28,34 @@ def new_folder() -> Path:
         if owner.isdecimal() and not Path("/proc", owner).exists():
             shutil.rmtree(left, ignore_errors=True)
     return Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=FOLDERS))
+
+
+@contextmanager
+def swept(folder: Path = SHARED) -> Iterator[None]:
+    """Remove the semaphores of processes that end inside: Ray leaves those of its channels."""
+    ours = {owner for _, owner in _semaphores(folder) if _runs(owner)}
+    try:
+        yield
+    finally:
+        for path, owner in _semaphores(folder):
+            if owner in ours and not _runs(owner):
+                path.unlink(missing_ok=True)
+
+
+def _semaphores(folder: Path) -> list[tuple[Path, int]]:
+    """Names of the semaphores of channels, and the processes that made them."""
+    named = [(path, SEMAPHORE.fullmatch(path.name)) for path in folder.glob("sem.*")]
+    return [(path, int(match[1])) for path, match in named if match]
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def knock(address: str) -> None:

@@ -18,6 +18,7 @@ from cluster.embedding import Options, embed_sentences
 from cluster.errors import BadValue, WorkerLost
 from cluster.grouping import actor_name, chunks, grouped
 from cluster.ray_machine import RayMachine
+from cluster.surroundings import SHARED, _runs, _semaphores, swept
 from tests.cluster.test_flight import flown, flown_here
 from tests.cluster.test_flight import lowered as flight_plan
 from tests.cluster.tiny import local_outcome, lowered, no_progress, outcome
@@ -223,7 +224,23 @@ def test_ctrl_c_leaves_nothing_behind():
 
 
 def _folders() -> set[str]:
-    return {str(path) for path in Path("/tmp").glob("lpu-ray-*")}
+    """Folders of Ray's, and semaphores of channels whose process is gone."""
+    left = {str(path) for path, owner in _semaphores(SHARED) if not _runs(owner)}
+    return left | {str(path) for path in Path("/tmp").glob("lpu-ray-*")}
+
+
+def test_semaphores_of_processes_that_end_are_removed_and_no_others(tmp_path):
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    mine, its = (f"sem.obj{pid}-17" for pid in (os.getpid(), child.pid))
+    for name in (mine, its, "sem.other", f"plasma-{child.pid}-1"):
+        (tmp_path / name).touch()
+    with swept(tmp_path):
+        child.communicate(b"\n")
+    assert {path.name for path in tmp_path.iterdir()} == {
+        mine,
+        "sem.other",
+        f"plasma-{child.pid}-1",
+    }
 
 
 def _left_over(session: int, others: set[str]) -> list[str]:

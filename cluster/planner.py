@@ -1,7 +1,7 @@
 """`lpu plan`: the plan that was asked for or the best one, its timing, and why it is the best."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import mul
 from typing import Any
 
@@ -26,6 +26,7 @@ from cluster.timing import Timed
 
 BUCKETS_SHOWN = 8
 LARGEST_DRAGONFLY = 10440
+_NARROWER = "weights are int8: in fp16 they have no room; --weights fp16 says what would have"
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Wish:
     links: tuple[str, ...] = ()
     faults: str | None = None
     spec: str = "groqchip1"
-    weights: str = "fp16"
+    weights: str | None = None  # fp16; int8 where the chips are too few for that
     context: int = CONTEXT_BLOCK
     batch: int = 1
     prompt_tokens: int | None = None
@@ -81,19 +82,23 @@ def make(wish: Wish, store: CostStore | None = None) -> Planned:
     """Search and time; raises DoesNotFit with what would fit, BadValue, UnknownName, ..."""
     model, notes = planned_as(load_spec(wish.model))
     wish.check(model)
-    spec = find(wish.spec)
-    check_weights(model, spec, wish.weights)
+    spec, free = find(wish.spec), wish.weights is None
+    weights = wish.weights or "fp16"
+    check_weights(model, spec, weights)
     check_served(spec, max(CHUNKS))
-    topology = wish.topology or _topology(wish, model, spec)
+    topology = wish.topology or _topology(wish, model, spec, weights)
     graph = open_graph(topology, wish.profile, wish.links, spec, wish.faults)
     chips = min(wish.chips or len(graph), len(graph))
     if wish.chips and wish.chips > len(graph):
         left = f"{topology} with faults {wish.faults}" if wish.faults else topology
         raise BadValue("--topology", left, f"has {len(graph)} chips, not {wish.chips}")
-    where = (wish.context, wish.batch, wish.weights, store or CostStore())
+    where = (wish.context, wish.batch, weights, store or CostStore())
     search = Search(model, spec, graph, *where)
     candidates = search.candidates(chips, wish.tp, wish.pp, wish.objective)
     if not candidates:
+        if free and _int8_fits(search, wish, chips):
+            planned = make(replace(wish, weights="int8"), store)
+            return replace(planned, notes=(*planned.notes, _NARROWER))
         raise _what_would_fit(search, wish, chips)
     best = candidates[0]
     placed, timed = search.placed(best.tp, best.pp), search.timed(best.tp, best.pp)
@@ -101,14 +106,14 @@ def make(wish: Wish, store: CostStore | None = None) -> Planned:
     return Planned(wish, topology, timed, placed, candidates, notes, bound)
 
 
-def _topology(wish: Wish, model: ModelSpec, spec: ChipSpec) -> str:
+def _topology(wish: Wish, model: ModelSpec, spec: ChipSpec, weights: str) -> str:
     """Where none is named: what `lpu run` takes for so many chips, for many a dragonfly."""
     chips, tp = wish.chips, wish.tp or 1
     if not chips:
         if wish.tp and wish.pp:
             chips = wish.tp * wish.pp
         else:
-            sizes = Sizes(model, spec, wish.context, wish.weights, wish.batch)
+            sizes = Sizes(model, spec, wish.context, weights, wish.batch)
             tp, stages = _fewest(sizes, wish.tp, wish.pp, _in_nodes) or (1, NODE_CHIPS)
             chips = _in_nodes(tp, stages) if tp * stages > NODE_CHIPS else tp * stages
     if chips <= 2 * NODE_CHIPS or chips > LARGEST_DRAGONFLY:
@@ -148,7 +153,7 @@ def _what_would_fit(search: Search, wish: Wish, chips: int) -> DoesNotFit:
     else:
         tp, pp = free
         advice = f"what fits: --tp {tp} --pp {pp} ({tp * pp} chips) or more, on --chips {tp * pp}"
-        advice += _half_as_large(search, wish, chips)
+        advice += f"; or --weights int8 on these {chips}" if _int8_fits(search, wish, chips) else ""
     tp = wish.tp or min(chips, search.model.heads)
     pp = wish.pp or max(1, min(search.model.layers, chips // tp))
     layers = -(-search.model.layers // pp)
@@ -158,15 +163,15 @@ def _what_would_fit(search: Search, wish: Wish, chips: int) -> DoesNotFit:
     return DoesNotFit(pp - 1, needs, has, f"{room}, with --tp {tp} --pp {pp}; {advice}")
 
 
-def _half_as_large(search: Search, wish: Wish, chips: int) -> str:
-    """That int8 would fit where fp16 does not; "" if it would not, either."""
+def _int8_fits(search: Search, wish: Wish, chips: int) -> bool:
+    """Whether int8 would fit where fp16 does not."""
     try:
         check_weights(search.model, search.spec, "int8")
     except BadValue:
-        return ""
+        return False
     sizes = Sizes(search.model, search.spec, wish.context, "int8", wish.batch)
     found = _fewest(sizes, wish.tp, wish.pp) if wish.weights != "int8" else None
-    return f"; or --weights int8 on these {chips}" if found and found[0] * found[1] <= chips else ""
+    return found is not None and found[0] * found[1] <= chips
 
 
 # --- the JSON object ------------------------------------------------------------------------------

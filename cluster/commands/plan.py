@@ -32,7 +32,8 @@ STAGES_SHOWN = 8
 @click.option("--faults", metavar="WHAT",
               help="Dead parts to go around, e.g. link:0-1,chip:5,links:4:SEED.")  # fmt: skip
 @click.option("--spec", default="groqchip1", show_default=True, help="Chip generation.")
-@click.option("--weights", default="fp16", show_default=True, help="fp16 or int8.")
+@click.option("--weights", metavar="TYPE",
+              help="fp16 or int8 (default: fp16, or int8 on chips too few for that).")  # fmt: skip
 @click.option("--context", type=_count, default=CONTEXT_BLOCK, show_default=True, metavar="TOKENS")
 @click.option("--batch", type=_count, default=1, show_default=True, metavar="B",
               help="Sequences in flight, each with caches of its own.")  # fmt: skip

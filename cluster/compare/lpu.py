@@ -52,7 +52,7 @@ def lpu_points(wish: Wish) -> list[LpuPoint]:
     interval, cycles = planned.candidates[0].interval_cycles, launch.cycles
     table, activity = energy_table(spec), timed.course.activity(timed.plan.context)
     chips = len(launch.busy_cycles)
-    name = f"tp {timed.plan.tp} x pp {timed.plan.pp} on {planned.topology}, {wish.weights}"
+    name = f"tp {timed.plan.tp} x pp {timed.plan.pp} on {planned.topology}, {timed.plan.weights}"
     name = "; ".join((name, *planned.notes))
     found = []
     for full in (False, True):

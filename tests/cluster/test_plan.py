@@ -152,7 +152,7 @@ def test_sizes_grow_with_what_they_hold():
 
 
 @pytest.mark.parametrize("arguments, message", [
-    (["llama-2-70b", "--chips", "576", "--topology", "dragonfly:576"],
+    (["llama-2-70b", "--chips", "576", "--topology", "dragonfly:576", "--weights", "fp16"],
      "or --weights int8 on these 576"),
     (["smollm2", "--chips", "1"], "what fits: --tp 1 --pp 2 (2 chips) or more"),
     (["smollm2", "--tp", "10"], "must be 1 to 9, the heads of smollm2-135m"),
@@ -167,6 +167,12 @@ def test_what_cannot_be_planned_is_one_clear_line(arguments, message, capsys):
     assert main(["plan", *arguments]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+def test_weights_that_nobody_chose_are_int8_where_fp16_has_no_room(capsys):
+    free = planned(capsys, "smollm2", "--chips", "2", "--context", "1600", "--topology", "node")
+    assert free["plan"]["weights"] == "int8" and "weights are int8" in free["notes"][-1]
+    assert planned(capsys, "smollm2", "--chips", "2")["plan"]["weights"] == "fp16"
 
 
 def test_a_mixture_is_planned_at_its_worst_case():

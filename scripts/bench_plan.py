@@ -20,8 +20,8 @@ from cluster.model.fetch import cache_folder
 from cluster.sweep import Point, Sweep
 
 MODEL, WEIGHTS = "llama-2-70b", "int8"
-WIDTHS, BATCHES = (16, 24, 32, 64), (1, 2, 4, 8)
-CHIPS = (576, 704, 832, 1056, 1320, 1584, 2112)
+WIDTHS, BATCHES = (16, 24, 32, 64), (1, 2, 3, 4, 6, 8)
+CHIPS = (576, 704, 832, 1056, 1320, 1584, 1848, 2112, 2376, 2640)
 GRIDS = (51, 2901)
 RECORDED = {51: "17.9 s on Ray", 2901: "55.0 s on Ray, 77/s without its start; genz-llm 18-25/s"}
 FIRST_S, RATE = 5.0, 100.0  # floors: the first result, and points per second when warm
@@ -83,4 +83,6 @@ def _case(name: str, count: int, store: CostStore) -> Case:
 def sample(sweep: Sweep, count: int) -> list[Point]:
     """So many of all points that fit, evenly spaced."""
     every = list(sweep.points([f"dragonfly:{n}" for n in CHIPS], WIDTHS, BATCHES))
-    return [every[len(every) * n // count] for n in range(count)]
+    found = [every[len(every) * n // count] for n in range(count)]
+    assert len(set(found)) == count, f"only {len(every)} points fit"
+    return found

@@ -88,7 +88,7 @@ class Beats:
         tokens, axis = self.tokens(kind), Axis(self.clocks)
         for chip in self.clocks.depth if self.clocks else ():
             axis.parts[chip] = Parts(self.clocks)  # all of them hear of the start
-        axis.boundary(self._hand_over(tokens))
+        axis.boundary([self._hand_over(tokens)])
         if slot is not None:
             stages = range(len(self.stages))
             work = [self._work(n, axis.pace, tokens, context, slot, outline) for n in stages]

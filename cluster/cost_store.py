@@ -25,9 +25,10 @@ class CostStore:
 
     @cached_property
     def source(self) -> str:
-        """The source that costs follow from, as a hash: all of the package `chip`, and this."""
-        root, digest = Path(chip.__file__).parent, sha256()
-        for path in (*sorted(root.rglob("*.py")), *sorted(Path(__file__).parent.glob("cost*.py"))):
+        """The source that costs follow from, as a hash: all of `chip`, and what costs lower."""
+        root, here, digest = Path(chip.__file__).parent, Path(__file__).parent, sha256()
+        ours = (*sorted(here.glob("cost*.py")), here / "lower.py", here / "wires.py")
+        for path in (*sorted(root.rglob("*.py")), *ours):
             digest.update(path.name.encode() + b"\0" + path.read_bytes())
         return digest.hexdigest()[:16]
 

@@ -145,21 +145,25 @@ class Costs:
         outline: Extents = self._found[key]
         return outline
 
-    def between(self, width: Width, paths: Sequence[tuple[Hop, ...]], tokens: int) -> Sketch:
-        """What brings x of each rank to the next stage; hops are between numbers of chips."""
-        key = ("between", width, tokens, *paths)
+    def between(
+        self, width: Width, paths: Sequence[tuple[Hop, ...]], tokens: int, limit: int | None
+    ) -> tuple[Sketch, ...]:
+        """What brings x of each rank to the next stage; hops are between numbers of chips.
+
+        In parts of at most `limit` cycles.
+        """
+        key = ("between", width, tokens, limit, *paths)
         if key not in self._found:
             stage = self.stage(width)
             shape = (stage.spec, stage.shape.hidden, width.chunk, tokens, [*map(list, paths)])
             self._found[key] = self.store.kept(
                 "between",
-                shape,
-                lambda: sketch(boundary(stage, stage, paths, tokens)),
-                asdict,
-                _sketch_of,
+                (*shape, limit),
+                lambda: [sketch(p) for p in boundary(stage, stage, paths, tokens, limit)],
+                lambda parts: [asdict(part) for part in parts],
+                lambda plain: [*map(_sketch_of, plain)],
             )
-        found: Sketch = self._found[key]
-        return found
+        return tuple(self._found[key])
 
     def host_bytes(self, width: Width, tokens: int, context: int) -> int:
         """Bytes of a launch in and out of the chip with the most, as a run counts them."""
@@ -204,7 +208,7 @@ class Costs:
         return self.store.kept(
             "activity between",
             shape,
-            lambda: _done_in(boundary(stage, stage, paths, 1)),
+            lambda: _done_in(*boundary(stage, stage, paths, 1, None)),
             asdict,
             lambda plain: Activity(**plain),
         )

@@ -119,13 +119,18 @@ class Course:
             if number == len(self.gaps):
                 return
             gap, pace = self.gaps[number], clocks.pace(stage.since_cycles) if clocks else None
-            part = costs.between(self.width, gap.paths, tokens)
-            if pace and pace.since_cycles + part.end_cycle > pace.limit_cycles:
-                cycle += pace.stall_cycles
-                stalled += pace.stall_cycles
-            chips = [gap.chips[n] for n in part.members]
-            yield Part(chips, part.firsts, part.ends, part.counts, cycle, stalled)
-            cycle, since = cycle + part.end_cycle, part.end_cycle
+            since, begun = pace.since_cycles if pace else 0, 0
+            limit = pace.limit_cycles if pace else None
+            for part in costs.between(self.width, gap.paths, tokens, limit):
+                if pace and since + part.end_cycle > pace.limit_cycles:
+                    cycle += pace.stall_cycles
+                    stalled += pace.stall_cycles
+                    since = begun = 0
+                chips = [gap.chips[n] for n in part.members]
+                yield Part(chips, part.firsts, part.ends, part.counts, cycle, stalled)
+                cycle, since = cycle + part.end_cycle, since + part.end_cycle
+                begun += part.end_cycle
+            since = begun
 
     def activity(self, context: int) -> Activity:
         """What a decode launch does on all its chips."""

@@ -157,7 +157,7 @@ def _launch(
         axis.stage(stage.schedule(tokens, axis.pace), [chip])
         if number + 1 < len(chips):
             route = wires.hops(wires.path(chip, chips[number + 1]))
-            axis.boundary(_boundary(stage, stages[number + 1], route, tokens))
+            axis.boundary([_boundary(stage, stages[number + 1], route, tokens)])
     programs, ends, counts = {}, {}, {}
     holder = dict(zip(chips, stages, strict=True))
     for chip, part in sorted(axis.parts.items()):

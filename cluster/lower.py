@@ -6,6 +6,7 @@ cycle 0, and only the offset at which its input arrives differs.
 
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import networkx as nx
 
@@ -222,19 +223,39 @@ def compose(
         if number + 1 < len(placement):
             pairs = list(zip(group, placement[number + 1], strict=True))
             hops = [wires.hops(path) for path in wires.all_paths(pairs)]
-            axis.boundary(boundary(stage, stages[number + 1], hops, tokens))
+            limit = axis.pace.limit_cycles if axis.pace else None
+            axis.boundary(boundary(stage, stages[number + 1], hops, tokens, limit))
     return axis
 
 
 def boundary(
-    stage: Stage, following: Stage, paths: Sequence[Sequence[Hop]], tokens: int
+    stage: Stage,
+    following: Stage,
+    paths: Sequence[Sequence[Hop]],
+    tokens: int,
+    limit_cycles: int | None,
+) -> list[Schedule]:
+    """x of each rank to the same rank of the next stage, along a path each.
+
+    In as few parts as it takes for none to be longer than the limit, if there is one.
+    """
+    rows = stage.shape.hidden.count * tokens
+    for parts in range(1, rows + 1):
+        cuts = [rows * n // parts for n in range(parts + 1)]
+        found = [_hand_on(stage, following, paths, *cut) for cut in pairwise(cuts)]
+        if limit_cycles is None or max(plan.end_cycle for plan in found) <= limit_cycles:
+            break
+    return found
+
+
+def _hand_on(
+    stage: Stage, following: Stage, paths: Sequence[Sequence[Hop]], first: int, last: int
 ) -> Schedule:
-    """x of each rank to the same rank of the next stage, along a path each."""
+    """Some rows of x of each rank."""
     plan = Schedule(stage.spec)
-    count = stage.shape.hidden.count * tokens
     for hops in paths:
-        x = Rows(stage.memory["x0"])
-        transfer(plan, tuple(hops), x, Rows(following.memory["x0"]), count)
+        source, target = Rows(stage.memory["x0"], first), Rows(following.memory["x0"], first)
+        transfer(plan, tuple(hops), source, target, last - first)
     return plan
 
 

@@ -126,14 +126,22 @@ class Axis:
         self.stalled_cycles += sum(stall for _, stall in schedule.stalls)
         self._since = schedule.since_cycles
 
-    def boundary(self, schedule: Schedule) -> None:
-        """Add what brings the vectors of a stage to the next; its members are chips."""
-        pace = self.pace
-        if pace and self._since + schedule.end_cycle > pace.limit_cycles:
-            self.cycle += pace.stall_cycles
-            self.stalled_cycles += pace.stall_cycles
-        self._add(schedule, {chip: chip for chip in schedule.members})
-        self._since = schedule.end_cycle  # the next stage's chips have started with it
+    def boundary(self, schedules: Iterable[Schedule]) -> None:
+        """Add what brings the vectors of a stage to the next; its members are chips.
+
+        It comes in parts, with stalls between where they are due. The chips of the next stage
+        start with the first of them.
+        """
+        pace, begun = self.pace, 0
+        for schedule in schedules:
+            if pace and self._since + schedule.end_cycle > pace.limit_cycles:
+                self.cycle += pace.stall_cycles
+                self.stalled_cycles += pace.stall_cycles
+                self._since = begun = 0
+            self._add(schedule, {chip: chip for chip in schedule.members})
+            self._since += schedule.end_cycle
+            begun += schedule.end_cycle
+        self._since = begun
 
     def beside(self, stages: Iterable[tuple[Sequence[int], Sequence[Schedule | Outline]]]) -> None:
         """Add stages that work side by side: the chips of each, and its schedules in order."""

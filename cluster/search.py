@@ -245,7 +245,8 @@ class Search:
             boundary = 0
             if pp == 2:
                 paths = gap_of(self.wires, *groups).paths
-                boundary = self.costs.between(width, paths, 1).end_cycle
+                parts = self.costs.between(width, paths, 1, None)
+                boundary = sum(part.end_cycle for part in parts)
             tail = max(step.sketch.end_cycle - step.cycles for step in (*layer, *head))
             cycles = [sum(step.cycles for step in steps) for steps in (layer, head)]
             self._prices[width.tp] = Price(cycles[0], cycles[1], boundary, tail)

@@ -13,10 +13,11 @@ from chip.wire import pack, unpack
 from cluster.cli import main
 from cluster.clocked import Clocked
 from cluster.errors import ClockMiss
-from cluster.lower import Lowered, lower
+from cluster.lower import Lowered, boundary, lower
 from cluster.machine import LocalMachine
 from cluster.model.synthetic import tiny_weights
 from cluster.partition import partition
+from cluster.wires import Wires
 from tests.cluster.tiny import local_outcome, lowered, no_progress, outcome, reference_tokens
 from topology import parse
 from topology.clocks import ClockSpec
@@ -114,6 +115,21 @@ def test_a_chip_that_idles_deskews_before_it_works_again():
     program = unpack(plan.launches["prefill@320"].programs[0])
     stalls = [program.start_cycle + c for c, _ in program.deskews(next(iter(program.queues)))]
     assert any(cycle < stage_0 for cycle in stalls) and any(cycle > stage_0 for cycle in stalls)
+    machine = LocalMachine()
+    machine.load(plan, no_progress)
+    assert outcome(plan, machine).tokens == reference_tokens()
+
+
+def test_what_goes_to_the_next_stage_goes_in_parts_where_the_clocks_demand_it():
+    """3,456 cycles of x at a stretch, with a place to stall every 3,284 at the most."""
+    plan = drifting(1400, chips=((0,), (1,)))
+    stage = plan.stages[0]
+    hop = Wires(parse("ring:4")).hops((0, 1))
+    whole = boundary(stage, plan.stages[1], [hop], plan.plan.chunk, None)
+    limit = plan.clocking.pace(0).limit_cycles
+    parts = boundary(stage, plan.stages[1], [hop], plan.plan.chunk, limit)
+    assert len(whole) == 1 and whole[0].end_cycle > limit
+    assert len(parts) == 2 and max(part.end_cycle for part in parts) <= limit
     machine = LocalMachine()
     machine.load(plan, no_progress)
     assert outcome(plan, machine).tokens == reference_tokens()

@@ -85,7 +85,8 @@ def decode_energy(lowered: Lowered, decode: Sequence[Entry]) -> dict[str, Any]:
     table = energy_table(spec)
     if table is None or not decode:
         return {"joules_per_token": None, "energy": None}
-    used = {entry.name: launch_use(lowered.launches[entry.name], spec) for entry in decode}
+    names = {entry.name for entry in decode}
+    used = {name: launch_use(lowered.launches[name], spec) for name in names}
     chips = len(lowered.chips) + len(lowered.transit_chips)
     seconds = _mean([launch_s(spec, entry) for entry in decode])
     interval = _mean([used[entry.name].interval_cycles / spec.clock_hz for entry in decode])

@@ -4,6 +4,7 @@ import importlib
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 
@@ -91,12 +92,15 @@ def lpu(ctx: click.Context) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. LPU_DEBUG=1 lets tracebacks through."""
     try:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, _interrupted)
         start = time.perf_counter()
         code = lpu.main(arguments, prog_name="lpu", standalone_mode=False, obj=start)
         sys.stdout.flush()
         return code if isinstance(code, int) else OK
     except (KeyboardInterrupt, click.Abort):
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left to interrupt
+        for number in (signal.SIGINT, signal.SIGALRM):  # nothing is left to interrupt
+            signal.signal(number, signal.SIG_IGN)
         return _complain("interrupted", INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -105,6 +109,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if os.environ.get("LPU_DEBUG") == "1":
             raise
         return _complain(*describe(error))
+
+
+def _interrupted(_number: int, _frame: object) -> None:
+    """Ctrl-C; and once more a second later if it was lost, as in a callback of an import."""
+    error = sys.exception()
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return  # on its way: things are being put away
+        error = error.__context__
+    signal.signal(signal.SIGALRM, _interrupted)
+    signal.setitimer(signal.ITIMER_REAL, 1.0)
+    raise KeyboardInterrupt
 
 
 def describe(error: Exception) -> tuple[str, int]:

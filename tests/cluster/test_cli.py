@@ -291,6 +291,31 @@ def test_what_goes_wrong_inside_is_one_line_too(failing, capsys, monkeypatch):
         main(RUN)
 
 
+LOSES_IT = """
+import sys, time
+from cluster import cli
+def run(*_, **__):
+    try:
+        print("ready", flush=True)
+        time.sleep(60)
+    except KeyboardInterrupt:
+        pass
+    time.sleep(60)
+cli.lpu.main = run
+sys.exit(cli.main())
+"""
+
+
+def test_ctrl_c_that_a_callback_swallows_comes_again():
+    process = subprocess.Popen(
+        [sys.executable, "-c", LOSES_IT], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
+    )
+    assert process.stdout.readline() == b"ready\n"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=50)
+    assert process.returncode == 130 and err == b"lpu: interrupted\n"
+
+
 def test_ctrl_c_ends_a_run_quietly():
     command = [sys.executable, "-m", "cluster", *RUN[:4], "--max-new-tokens", "300"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)

@@ -239,13 +239,14 @@ def boundary(
 
     In as few parts as it takes for none to be longer than the limit, if there is one.
     """
-    rows = stage.shape.hidden.count * tokens
-    for parts in range(1, rows + 1):
+    rows, parts = stage.shape.hidden.count * tokens, 1
+    while True:
         cuts = [rows * n // parts for n in range(parts + 1)]
         found = [_hand_on(stage, following, paths, *cut) for cut in pairwise(cuts)]
-        if limit_cycles is None or max(plan.end_cycle for plan in found) <= limit_cycles:
-            break
-    return found
+        longest = max(plan.end_cycle for plan in found)
+        if limit_cycles is None or longest <= limit_cycles or parts == rows:
+            return found
+        parts = min(rows, max(parts + 1, parts * longest // limit_cycles))
 
 
 def _hand_on(

@@ -52,7 +52,7 @@ OUR_ERRORS = {
 
 # A result that fails its own check: the input is good, what came of it is not.
 CHECKS = {
-    "cluster.machine.ScheduleMismatch",
+    "cluster.machines.machine.ScheduleMismatch",
     "cluster.errors.ClockMiss",
     "topology.errors.MarginExceeded",
 }

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from chip.energy import Activity, EnergyTable, count
 from chip.spec import ChipSpec
 from chip.wire import body_of, header_of, unpack
-from cluster.lower import Launch
+from cluster.lowering.lower import Launch
 
 
 @dataclass(frozen=True)

@@ -47,13 +47,13 @@ class Contest:
     """Both decoders with the same prompt behind them; imports late, after the threads are set."""
 
     def __init__(self, given: argparse.Namespace) -> None:
-        from cluster.lower import lower
-        from cluster.machine import LocalMachine
+        from cluster.generation.session import Session
+        from cluster.lowering.lower import lower
+        from cluster.machines.machine import LocalMachine
+        from cluster.mapping.choice import Request, choose
+        from cluster.mapping.placement import place
         from cluster.model.load import load_model
         from cluster.model.reference import Reference
-        from cluster.placement import place
-        from cluster.planning import Request, choose
-        from cluster.session import Session
 
         start = time.perf_counter()
         model = load_model(given.model)

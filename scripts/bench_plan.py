@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from cluster.cost_store import CostStore
 from cluster.errors import DoesNotFit
 from cluster.model.fetch import cache_folder
-from cluster.sweep import Point, Sweep
+from cluster.planning.cost_store import CostStore
+from cluster.planning.sweep import Point, Sweep
 
 MODEL, WEIGHTS = "llama-2-70b", "int8"
 WIDTHS, BATCHES = (16, 24, 32, 64), (1, 2, 3, 4, 6, 8)
@@ -63,7 +63,7 @@ def run(arguments: Sequence[str]) -> int:
 def _first_result(folder: Path) -> float:
     """Wall seconds of a new process that times one plan of the model, from nothing."""
     code = (
-        "from cluster.sweep import Point, Sweep\n"
+        "from cluster.planning.sweep import Point, Sweep\n"
         f"sweep = Sweep({MODEL!r}, weights={WEIGHTS!r})\n"
         "print(sweep.row(Point('dragonfly:704', 16, 40)))\n"
     )

@@ -53,8 +53,8 @@ class Clock:
 
 def decode(lowered: Any, machine: Any, ids: list[int], count: int) -> dict[str, Any]:
     """Load, read the prompt, decode: what it took, and what came out."""
-    from cluster.sampling import Sampling
-    from cluster.session import Session
+    from cluster.generation.sampling import Sampling
+    from cluster.generation.session import Session
 
     clock = Clock()
     machine.load(lowered, clock)
@@ -77,12 +77,12 @@ def decode(lowered: Any, machine: Any, ids: list[int], count: int) -> dict[str, 
 
 def cases(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Measure every shape locally, then on actors in each packing."""
-    from cluster.lower import lower
-    from cluster.machine import LocalMachine
+    from cluster.actors.ray_machine import RayMachine
+    from cluster.lowering.lower import lower
+    from cluster.machines.machine import LocalMachine
+    from cluster.mapping.choice import Request, choose
+    from cluster.mapping.placement import place
     from cluster.model.load import load_model
-    from cluster.placement import place
-    from cluster.planning import Request, choose
-    from cluster.ray_machine import RayMachine
 
     model = load_model(given.model)
     ids = model.tokenizer.encode_prompt(PROMPT)

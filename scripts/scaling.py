@@ -89,21 +89,21 @@ def measure(case: Case, given: argparse.Namespace) -> dict[str, Any]:
 
 
 def _measure(case: Case, given: argparse.Namespace) -> dict[str, Any]:
-    from cluster.checkpoint import Checkpointed
-    from cluster.ledger import Ledger
-    from cluster.lower import lower
-    from cluster.machine import LocalMachine
-    from cluster.placement import place
-    from cluster.planning import Request, choose
+    from cluster.lowering.lower import lower
+    from cluster.machines.checkpoint import Checkpointed
+    from cluster.machines.ledger import Ledger
+    from cluster.machines.machine import LocalMachine
+    from cluster.machines.shelf import Shelf
+    from cluster.mapping.choice import Request, choose
+    from cluster.mapping.placement import place
     from cluster.process import peak_rss_bytes
-    from cluster.shelf import Shelf
 
     weights, request = _model(case, Request)
     choice = choose(weights.spec, request)
     placement = place(choice.plan, choice.graph, choice.topology)
     lowered = lower(choice.plan, placement, choice.graph, weights)
     if case.machine == "ray":
-        from cluster.ray_machine import RayMachine
+        from cluster.actors.ray_machine import RayMachine
 
         pack = case.pack if case.pack == "auto" else int(case.pack)
         machine = Ledger(Checkpointed(RayMachine(pack, given.address), Shelf(None), 16))
@@ -131,9 +131,9 @@ def _model(case: Case, request: Any) -> tuple[Any, Any]:
 
 
 def _timed(lowered: Any, machine: Any, count: int) -> dict[str, Any]:
-    from cluster.report import launch_s
-    from cluster.sampling import Sampling
-    from cluster.session import Session
+    from cluster.generation.sampling import Sampling
+    from cluster.generation.session import Session
+    from cluster.runs.report import launch_s
 
     begun, parts = time.perf_counter(), {}
 
@@ -158,10 +158,10 @@ def _timed(lowered: Any, machine: Any, count: int) -> dict[str, Any]:
 
 def _timed_together(lowered: Any, machine: Any, count: int) -> dict[str, Any]:
     """A sequence for each stage, all at once: tokens/s of all while every slot decodes."""
-    from cluster.flight import steady_tokens_per_s
-    from cluster.inflight import Crew
-    from cluster.many import make_flight
-    from cluster.sampling import Sampling
+    from cluster.generation.flight import steady_tokens_per_s
+    from cluster.generation.inflight import Crew
+    from cluster.generation.sampling import Sampling
+    from cluster.runs.many import make_flight
 
     begun = time.perf_counter()
     machine.load(lowered, lambda *_: None)

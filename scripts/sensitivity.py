@@ -8,7 +8,7 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-from cluster.sensitivity import MODELS, Sensitivity, sensitivities
+from cluster.compare.sensitivity import MODELS, Sensitivity, sensitivities
 
 
 def main(path: Path, models: tuple[str, ...] = MODELS) -> None:

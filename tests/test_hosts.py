@@ -11,12 +11,12 @@ import sys
 from dataclasses import replace
 from chip.numerics import set_backend
 from chip.spec import GROQCHIP1
-from cluster.lower import lower
-from cluster.machine import LocalMachine
+from cluster.lowering.lower import lower
+from cluster.machines.machine import LocalMachine
 from cluster.model.load import load_model
-from cluster.partition import smallest
-from cluster.placement import place
-from cluster.session import Session
+from cluster.mapping.partition import smallest
+from cluster.mapping.placement import place
+from cluster.generation.session import Session
 from topology import parse
 set_backend(sys.argv[1])
 weights = load_model("smollm2").weights

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from chip.spec import GROQCHIP1
-from cluster.lower import Lowered, lower
-from cluster.machine import LocalMachine
+from cluster.generation.sampling import Sampling
+from cluster.generation.session import Session
+from cluster.lowering.lower import Lowered, lower
+from cluster.machines.machine import LocalMachine
+from cluster.mapping.partition import partition, smallest
+from cluster.mapping.placement import place
 from cluster.model.load import load_model
 from cluster.model.reference import Reference
 from cluster.model.reference_int8 import ReferenceInt8
-from cluster.partition import partition, smallest
-from cluster.placement import place
-from cluster.sampling import Sampling
-from cluster.session import Session
 from topology import parse
 
 NEAR_TIE = 0.05

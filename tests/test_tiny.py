@@ -11,14 +11,14 @@ import pytest
 from chip.program import Program
 from chip.spec import GROQCHIP1
 from chip.wire import pack, unpack
-from cluster.lower import Lowered, lower
-from cluster.machine import LocalMachine
+from cluster.generation.sampling import Sampling
+from cluster.generation.session import Session
+from cluster.lowering.lower import Lowered, lower
+from cluster.machines.machine import LocalMachine
+from cluster.mapping.partition import partition
+from cluster.mapping.placement import place
 from cluster.model.reference import Reference
 from cluster.model.synthetic import TINY, tiny_weights
-from cluster.partition import partition
-from cluster.placement import place
-from cluster.sampling import Sampling
-from cluster.session import Session
 from topology import parse
 
 PROMPT = [1, 5, 9, 20, 3]

@@ -10,10 +10,10 @@ import click
 from chip.assembly import disassemble, pack_image
 from chip.assembly.image import Image, Network
 from chip.own_spec import chip_of
-from cluster.display import print_rows
-from cluster.execution import Checked, Execution, execute, read_image, report
 from cluster.files import check_writable, write_whole
-from cluster.trace import trace_programs
+from cluster.machines.execution import Checked, Execution, execute, read_image, report
+from cluster.runs.display import print_rows
+from cluster.runs.trace import trace_programs
 
 FAILED_CHECK = 1
 _file = click.Path(path_type=Path)

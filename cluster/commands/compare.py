@@ -10,11 +10,11 @@ from cluster.compare.lpu import lpu_points, published_cluster
 from cluster.compare.measured import MEASURED
 from cluster.compare.table import BATCHES, Row, device_rows, lpu_rows, published_rows
 from cluster.compare.verdict import Verdict, verdict
-from cluster.display import print_rows
 from cluster.errors import BadValue
 from cluster.files import check_writable
 from cluster.model.load import load_spec
-from cluster.planner import Wish
+from cluster.planning.planner import Wish
+from cluster.runs.display import print_rows
 
 BYTES = {"fp16": 2.0, "int8": 1.0}
 

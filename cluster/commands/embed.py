@@ -6,8 +6,8 @@ from typing import Any
 import click
 import numpy as np
 
-from cluster.display import Bars, show_table
-from cluster.embedding import Options, embed_sentences
+from cluster.encoders.embedding import Options, embed_sentences
+from cluster.runs.display import Bars, show_table
 
 FAILED = 1
 

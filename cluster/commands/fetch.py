@@ -4,9 +4,9 @@ import json
 
 import click
 
-from cluster.display import Bars
 from cluster.errors import UnknownName
 from cluster.model.fetch import fetch_minilm, fetch_smollm2
+from cluster.runs.display import Bars
 
 FETCHABLE = {
     "smollm2": fetch_smollm2,

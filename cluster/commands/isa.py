@@ -9,8 +9,8 @@ import click
 from chip.isa import DTYPES, FORMATS, LOOP_NAMES, OPS, Op, Operand
 from chip.own_spec import find
 from chip.spec import ChipSpec
-from cluster.display import print_rows
 from cluster.errors import UnknownName
+from cluster.runs.display import print_rows
 
 # What stands in assembly text for an operand of a kind (chip/isa/op.py says what kinds mean).
 WRITTEN = {

@@ -7,12 +7,12 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from cluster.cost_store import CostStore
-from cluster.display import show_table
+from cluster.mapping.partition import CONTEXT_BLOCK
 from cluster.model.fetch import cache_folder
-from cluster.partition import CONTEXT_BLOCK
-from cluster.planner import Wish, make, report
-from cluster.search import OBJECTIVES
+from cluster.planning.cost_store import CostStore
+from cluster.planning.planner import Wish, make, report
+from cluster.planning.search import OBJECTIVES
+from cluster.runs.display import show_table
 
 _count = click.IntRange(min=1)
 BAR = 24

@@ -7,13 +7,13 @@ from typing import Any
 
 import click
 
-from cluster.capacity import AUTO
-from cluster.display import Bars, show_table
+from cluster.actors.capacity import AUTO
 from cluster.files import write_whole
-from cluster.many import generate_many, summary_of_many
-from cluster.partition import CONTEXT_BLOCK, WEIGHT_TYPES
-from cluster.report import summary
-from cluster.running import CHECKPOINT_LAUNCHES, NEW_TOKENS, Options, generate
+from cluster.mapping.partition import CONTEXT_BLOCK, WEIGHT_TYPES
+from cluster.runs.display import Bars, show_table
+from cluster.runs.many import generate_many, summary_of_many
+from cluster.runs.report import summary
+from cluster.runs.running import CHECKPOINT_LAUNCHES, NEW_TOKENS, Options, generate
 
 
 class CountOrAuto(click.ParamType[int | str]):

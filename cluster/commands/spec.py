@@ -10,7 +10,7 @@ import click
 from chip.own_spec import find
 from chip.rates import c2c_bytes_per_s, rates
 from chip.spec import ASSUMED, SPECS, ChipSpec
-from cluster.display import print_rows
+from cluster.runs.display import print_rows
 
 UNITS = {"B": "bytes", "op": "ops"}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cluster.display import Bars, print_rows
+from cluster.runs.display import Bars, print_rows
 from cluster.validate.row import Row
 from cluster.validate.table import rows
 

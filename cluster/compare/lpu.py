@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 from chip.energy import energy_table
 from cluster.energy import Joules
-from cluster.planner import Wish, make
+from cluster.planning.planner import Wish, make
 
 # Clusters that served a model: 8 racks of 72 chips, int8 (TechPowerUp and The Next Platform for
 # Llama, SemiAnalysis for Mixtral, all of early 2024).

@@ -22,9 +22,9 @@ import numpy.typing as npt
 
 from chip.numerics import exp, reciprocal, rsqrt
 from cluster.errors import PromptTooLong
+from cluster.generation.rotary import rotary_rows
 from cluster.model.reference import rotate
 from cluster.model.spec import F32, ModelSpec, Weights
-from cluster.rotary import rotary_rows
 
 F64 = npt.NDArray[np.float64]
 LEVELS = np.float32(127)

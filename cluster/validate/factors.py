@@ -7,9 +7,9 @@ from chip.kernels.memory import Memory
 from chip.kernels.transfer import multicast
 from chip.schedule import Rows, Schedule
 from chip.spec import EAST, GROQCHIP1, WEST, ChipSpec
+from cluster.lowering.wires import Wires, group_of
 from cluster.validate.row import Row, missed, within
 from cluster.validate.tasks import Task, critical_path, schedule
-from cluster.wires import Wires, group_of
 from topology import parse
 
 SIDES = (EAST, WEST)

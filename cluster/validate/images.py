@@ -7,7 +7,7 @@ import numpy as np
 from chip.kernels.resnet import RESNET50, Layer, layers
 from chip.spec import GROQCHIP1
 from cluster.model import resnet_reference
-from cluster.resnet import classify
+from cluster.validate.resnet import classify
 from cluster.validate.row import Row, missed, phases, within
 
 ISCA20 = "Abts et al., ISCA 2020"

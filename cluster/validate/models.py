@@ -5,10 +5,10 @@ from itertools import pairwise
 
 from chip.kernels.gemm import Gemm
 from chip.spec import GROQCHIP1
-from cluster.encoding import EncoderPlan, lower_encoder
+from cluster.encoders.encoding import EncoderPlan, lower_encoder
+from cluster.mapping.choice import default_topology
 from cluster.model.bert import EncoderSpec, RandomEncoder, encoder_spec
-from cluster.planner import Wish, make
-from cluster.planning import default_topology
+from cluster.planning.planner import Wish, make
 from cluster.validate.row import Row, at_least, missed, phases, within
 from topology import parse
 

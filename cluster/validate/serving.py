@@ -6,7 +6,7 @@ from dataclasses import replace
 from chip.rates import host_transfer_s, rates
 from chip.spec import GROQCHIP1
 from cluster.model.presets import named_spec
-from cluster.planner import Planned, Wish, make
+from cluster.planning.planner import Planned, Wish, make
 from cluster.validate.row import Row, at_least, missed, within
 
 CHIPS, TOPOLOGY = 576, "dragonfly:576"

@@ -8,15 +8,15 @@ import pytest
 from chip.kernels.allreduce import batches, gathers, lots, owned, team_of
 from chip.kernels.transfer import Hop
 from chip.spec import GROQCHIP1
-from cluster.lower import lower
-from cluster.machine import LocalMachine
+from cluster.generation.session import Session
+from cluster.lowering.lower import lower
+from cluster.lowering.wires import Wires, group_of
+from cluster.machines.machine import LocalMachine
+from cluster.mapping.partition import partition
+from cluster.mapping.placement import place
 from cluster.model.reference import Reference
 from cluster.model.reference_int8 import ReferenceInt8
 from cluster.model.synthetic import TINY, tiny_weights
-from cluster.partition import partition
-from cluster.placement import place
-from cluster.session import Session
-from cluster.wires import Wires, group_of
 from topology import parse
 from topology.clocks import ClockSpec
 

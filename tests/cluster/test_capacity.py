@@ -2,10 +2,10 @@
 
 import pytest
 
-from cluster import capacity
-from cluster.capacity import Host, actor_bytes, settled, worker_threads
+from cluster.actors import capacity
+from cluster.actors.capacity import Host, actor_bytes, settled, worker_threads
+from cluster.actors.grouping import bundled, grouped
 from cluster.errors import MachineError
-from cluster.grouping import bundled, grouped
 from tests.cluster.tiny import lowered
 
 PLAN = (2, 2, "ring:4")

@@ -16,12 +16,12 @@ from chip.errors import ChipError
 from chip.spec import TINY
 from chip.sram import Sram
 from chip.wire import pack_value
-from cluster import shelf
-from cluster.checkpoint import Checkpointed
 from cluster.cli import main
 from cluster.errors import BadValue, CheckpointError, MachineError, WorkerLost
-from cluster.machine import LocalMachine
-from cluster.shelf import Shelf
+from cluster.machines import shelf
+from cluster.machines.checkpoint import Checkpointed
+from cluster.machines.machine import LocalMachine
+from cluster.machines.shelf import Shelf
 from tests.cluster.tiny import local_outcome, lowered, no_progress, outcome
 
 PLAN = (2, 1, "node")

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import cluster.running
+import cluster.runs.running
 from chip.errors import ProgramError
 from chip.wire import pack_value, unpack_values
 from cluster.cli import COMMANDS, main
@@ -273,7 +273,7 @@ def failing(monkeypatch):
         def lower(*_):
             raise error
 
-        monkeypatch.setattr(cluster.running, "lower", lower)
+        monkeypatch.setattr(cluster.runs.running, "lower", lower)
 
     return install
 

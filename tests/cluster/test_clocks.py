@@ -11,13 +11,13 @@ from chip.program import Instruction
 from chip.spec import GROQCHIP1
 from chip.wire import pack, unpack
 from cluster.cli import main
-from cluster.clocked import Clocked
 from cluster.errors import ClockMiss
-from cluster.lower import Lowered, boundary, lower
-from cluster.machine import LocalMachine
+from cluster.lowering.lower import Lowered, boundary, lower
+from cluster.lowering.wires import Wires
+from cluster.machines.clocked import Clocked
+from cluster.machines.machine import LocalMachine
+from cluster.mapping.partition import partition
 from cluster.model.synthetic import tiny_weights
-from cluster.partition import partition
-from cluster.wires import Wires
 from tests.cluster.tiny import local_outcome, lowered, no_progress, outcome, reference_tokens
 from topology import parse
 from topology.clocks import ClockSpec

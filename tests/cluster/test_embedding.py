@@ -7,9 +7,9 @@ import pytest
 
 from chip.spec import GROQCHIP1
 from cluster.cli import main
-from cluster.encoding import LENGTHS, embed, lower_encoder, plan_encoder
+from cluster.encoders.encoding import LENGTHS, embed, lower_encoder, plan_encoder
 from cluster.errors import BadValue, DoesNotFit, ModelError, UnknownName
-from cluster.machine import LocalMachine
+from cluster.machines.machine import LocalMachine
 from cluster.model import bert_reference
 from cluster.model.bert import (
     EncoderSpec,

@@ -10,7 +10,7 @@ from chip.assembly import Image
 from chip.assembly.image import Network
 from chip.errors import HazardError
 from cluster.cli import main
-from cluster.execution import Execution, execute, read_image
+from cluster.machines.execution import Execution, execute, read_image
 from tests.cluster.test_cli import complaint
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,21 +11,21 @@ import pytest
 from chip.errors import NothingArrives
 from chip.spec import GROQCHIP1
 from chip.wire import unpack
-from cluster.beat_timing import fly
 from cluster.cli import main
 from cluster.errors import BadValue
-from cluster.flight import steady_tokens_per_s
-from cluster.inflight import Crew
-from cluster.lower import Lowered, lower
-from cluster.machine import LocalMachine
-from cluster.many import make_flight
+from cluster.generation.flight import steady_tokens_per_s
+from cluster.generation.inflight import Crew
+from cluster.generation.sampling import Sampling
+from cluster.generation.session import Session
+from cluster.lowering.lower import Lowered, lower
+from cluster.machines.machine import LocalMachine
+from cluster.mapping.partition import partition
+from cluster.mapping.placement import place
 from cluster.model.presets import named_spec
 from cluster.model.synthetic import TINY, tiny_weights
-from cluster.partition import partition
-from cluster.placement import place
-from cluster.sampling import Sampling
-from cluster.session import Session
-from cluster.timing import Timed
+from cluster.planning.beat_timing import fly
+from cluster.planning.timing import Timed
+from cluster.runs.many import make_flight
 from tests.cluster.tiny import no_progress
 from topology import parse
 

@@ -9,17 +9,17 @@ from chip.numerics import set_backend
 from chip.spec import GROQCHIP1, LP30
 from cluster.cli import main
 from cluster.errors import BadValue, DoesNotFit
-from cluster.lower import Lowered, lower
-from cluster.machine import LocalMachine
+from cluster.generation.session import Session
+from cluster.lowering.lower import Lowered, lower
+from cluster.lowering.quantised import quantised
+from cluster.machines.machine import LocalMachine
+from cluster.mapping.partition import partition
+from cluster.mapping.placement import place
 from cluster.model.presets import named_spec
 from cluster.model.reference import Reference
 from cluster.model.reference_int8 import Int8Matrix, Int8Rows, ReferenceInt8, integer_dot, lane_sum
 from cluster.model.spec import ModelSpec
 from cluster.model.synthetic import TINY, tiny_weights
-from cluster.partition import partition
-from cluster.placement import place
-from cluster.quantised import quantised
-from cluster.session import Session
 from tests.cluster.tiny import PROMPT, no_progress, outcome
 from topology import parse
 

@@ -15,15 +15,15 @@ from chip.linker.reuse import Linker
 from chip.numerics import backend
 from chip.spec import GROQCHIP1
 from chip.wire import pack_value
-from cluster.chip_host import ChipHost, Wanted
-from cluster.exchange import exchange
-from cluster.grouping import actor_name, grouped, pack_inputs
-from cluster.lines import MESSAGE_BYTES, Need, needs, unpack_packets
-from cluster.lower import lower
-from cluster.machine import Inputs, LocalMachine, Result, ScheduleMismatch
+from cluster.actors.chip_host import ChipHost, Wanted
+from cluster.actors.exchange import exchange
+from cluster.actors.grouping import actor_name, grouped, pack_inputs
+from cluster.actors.lines import MESSAGE_BYTES, Need, needs, unpack_packets
+from cluster.lowering.lower import lower
+from cluster.machines.machine import Inputs, LocalMachine, Result, ScheduleMismatch
+from cluster.mapping.partition import partition
+from cluster.mapping.placement import place
 from cluster.model.synthetic import TINY, tiny_weights
-from cluster.partition import partition
-from cluster.placement import place
 from tests.cluster.tiny import (
     local_outcome,
     lowered,

@@ -23,12 +23,12 @@ from chip.schedule import Schedule
 from chip.spec import TINY as CHIP
 from chip.sram import GROUP
 from chip.wire import pack, unpack
-from cluster.lower import Lowered, lower
-from cluster.machine import Inputs, Result
+from cluster.generation.session import Session, host_inputs
+from cluster.lowering.lower import Lowered, lower
+from cluster.machines.machine import Inputs, Result
+from cluster.mapping.partition import partition
+from cluster.mapping.placement import place
 from cluster.model.synthetic import TINY, tiny_weights
-from cluster.partition import partition
-from cluster.placement import place
-from cluster.session import Session, host_inputs
 from topology import parse
 
 # Two blocks of hidden and of vocabulary, so that both sides of a chip have work in every kernel.

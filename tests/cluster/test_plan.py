@@ -9,18 +9,18 @@ import pytest
 from chip.spec import GROQCHIP1
 from chip.spec import TINY as SMALL_CHIP
 from cluster.cli import main
-from cluster.costs import Width
 from cluster.errors import DoesNotFit
-from cluster.lower import compose, lower, make_stages
+from cluster.lowering.lower import compose, lower, make_stages
+from cluster.lowering.wires import Wires
+from cluster.mapping.partition import CHUNKS, Sizes, partition
+from cluster.mapping.placement import place
 from cluster.model.equivalent import planned_as
 from cluster.model.presets import named_spec
 from cluster.model.synthetic import TINY, tiny_weights
-from cluster.partition import CHUNKS, Sizes, partition
-from cluster.placement import place
-from cluster.planner import Wish, make, report
-from cluster.search import Search
-from cluster.timing import Timed
-from cluster.wires import Wires
+from cluster.planning.costs import Width
+from cluster.planning.planner import Wish, make, report
+from cluster.planning.search import Search
+from cluster.planning.timing import Timed
 from topology import parse, ports
 
 MODEL = replace(TINY, layers=4, hidden=672, heads=6, kv_heads=2, ffn=960, vocab=700)

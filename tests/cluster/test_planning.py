@@ -6,10 +6,10 @@ import pytest
 
 from chip.errors import UnknownChip
 from cluster.errors import BadValue, DoesNotFit
+from cluster.mapping.choice import Request, choose, default_topology
+from cluster.mapping.placement import place
 from cluster.model.presets import named_spec
 from cluster.model.synthetic import TINY
-from cluster.placement import place
-from cluster.planning import Request, choose, default_topology
 from topology import TopologyError
 
 SMOLLM2 = named_spec("smollm2")

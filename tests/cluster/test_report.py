@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 
 from chip.spec import GROQCHIP1
-from cluster.ledger import Entry, Ledger
-from cluster.machine import LocalMachine
-from cluster.report import Host, build_report, emulated, host_shape, summary, transfer_s
-from cluster.sampling import Sampling
-from cluster.session import Session
+from cluster.generation.sampling import Sampling
+from cluster.generation.session import Session
+from cluster.machines.ledger import Entry, Ledger
+from cluster.machines.machine import LocalMachine
+from cluster.runs.report import Host, build_report, emulated, host_shape, summary, transfer_s
 from tests.cluster.tiny import lowered, no_progress
 
 SPEC = replace(GROQCHIP1, clock_hz=1_000_000, host_bytes_per_s=1000.0, host_latency_s=0.25)

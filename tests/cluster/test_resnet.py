@@ -7,7 +7,7 @@ from chip.kernels.feature_map import channels, half_lines
 from chip.kernels.resnet import RESNET50, ResNetShape, layers
 from chip.spec import EAST, WEST
 from cluster.model import resnet_reference
-from cluster.resnet import classify
+from cluster.validate.resnet import classify
 
 NARROW = ResNetShape(((1, 16, 32), (2, 16, 48)), 16, 20, 8)
 # more than one block of channels in and out, an odd number of lines, and one line at the end

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.errors import BadValue, ClusterError
-from cluster.sampling import Sampling, exp_nonpositive, greedy, sample, uniform
+from cluster.generation.sampling import Sampling, exp_nonpositive, greedy, sample, uniform
 
 logit_rows = st.lists(st.floats(-50, 50, width=32), min_size=1, max_size=40).map(np.float32)
 

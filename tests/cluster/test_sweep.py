@@ -3,15 +3,15 @@
 import pytest
 
 from chip.spec import GROQCHIP1
-from cluster.cost_store import CostStore
-from cluster.costs import Costs, Width
 from cluster.errors import BadValue, DoesNotFit
+from cluster.lowering.wires import Wires, group_of
+from cluster.mapping.partition import Sizes
+from cluster.mapping.placement import Places
 from cluster.model.presets import named_spec
-from cluster.partition import Sizes
-from cluster.placement import Places
-from cluster.planner import Wish, make, report
-from cluster.sweep import Point, Sweep
-from cluster.wires import Wires, group_of
+from cluster.planning.cost_store import CostStore
+from cluster.planning.costs import Costs, Width
+from cluster.planning.planner import Wish, make, report
+from cluster.planning.sweep import Point, Sweep
 from topology import parse
 
 PROMPT, NEW = 330, 10
@@ -64,7 +64,7 @@ def test_costs_on_disk_are_those_of_the_schedules(tmp_path, monkeypatch):
         first = kept.layer(width, tokens, 320, routes)
         assert first == fresh.layer(width, tokens, 320, routes)
     again = Costs(sizes, CostStore(tmp_path))
-    monkeypatch.setattr("cluster.costs.step_cost", None)  # nothing is lowered any more
+    monkeypatch.setattr("cluster.planning.costs.step_cost", None)  # nothing is lowered any more
     assert again.layer(width, 8, 320, routes) == kept.layer(width, 8, 320, routes)
 
 

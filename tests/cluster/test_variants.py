@@ -7,15 +7,15 @@ import pytest
 
 from chip.spec import GROQCHIP1
 from cluster.errors import ModelError
-from cluster.lower import lower
-from cluster.machine import LocalMachine
+from cluster.generation.session import Session
+from cluster.lowering.lower import lower
+from cluster.machines.machine import LocalMachine
+from cluster.mapping.partition import partition
+from cluster.mapping.placement import place
 from cluster.model.load import load_model
 from cluster.model.reference import Reference
 from cluster.model.rope import RopeScaling
 from cluster.model.synthetic import TINY, tiny_weights
-from cluster.partition import partition
-from cluster.placement import place
-from cluster.session import Session
 from topology import parse
 
 VARIANTS = {

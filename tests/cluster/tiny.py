@@ -4,14 +4,14 @@ from dataclasses import dataclass
 from functools import cache
 
 from chip.spec import GROQCHIP1
-from cluster.lower import Lowered, lower
-from cluster.machine import LocalMachine, Machine
+from cluster.generation.sampling import Sampling
+from cluster.generation.session import Session
+from cluster.lowering.lower import Lowered, lower
+from cluster.machines.machine import LocalMachine, Machine
+from cluster.mapping.partition import partition
+from cluster.mapping.placement import Placement, place
 from cluster.model.reference import Reference
 from cluster.model.synthetic import tiny_weights
-from cluster.partition import partition
-from cluster.placement import Placement, place
-from cluster.sampling import Sampling
-from cluster.session import Session
 from topology import parse
 
 PROMPT = (1, 5, 9, 20, 3)

@@ -5,12 +5,12 @@ import signal
 
 import pytest
 
-from cluster.capacity import actor_bytes
-from cluster.checkpoint import Checkpointed
-from cluster.ray_machine import RayMachine, _loopback
-from cluster.sampling import Sampling
-from cluster.session import Session
-from cluster.shelf import Shelf
+from cluster.actors.capacity import actor_bytes
+from cluster.actors.ray_machine import RayMachine, _loopback
+from cluster.generation.sampling import Sampling
+from cluster.generation.session import Session
+from cluster.machines.checkpoint import Checkpointed
+from cluster.machines.shelf import Shelf
 from tests.cluster.tiny import NEW_TOKENS, PROMPT, Outcome, local_outcome, lowered, no_progress
 
 pytestmark = pytest.mark.ray

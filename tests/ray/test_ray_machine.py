@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from chip.errors import ChipError, ProgramError
-from cluster import capacity
-from cluster.display import Bars
-from cluster.embedding import Options, embed_sentences
+from cluster.actors import capacity
+from cluster.actors.grouping import actor_name, chunks, grouped
+from cluster.actors.ray_machine import RayMachine
+from cluster.actors.surroundings import SHARED, _runs, _semaphores, swept
+from cluster.encoders.embedding import Options, embed_sentences
 from cluster.errors import BadValue, WorkerLost
-from cluster.grouping import actor_name, chunks, grouped
-from cluster.ray_machine import RayMachine
-from cluster.surroundings import SHARED, _runs, _semaphores, swept
+from cluster.runs.display import Bars
 from tests.cluster.test_flight import flown, flown_here
 from tests.cluster.test_flight import lowered as flight_plan
 from tests.cluster.tiny import local_outcome, lowered, no_progress, outcome
@@ -94,8 +94,8 @@ def test_workers_of_a_crowd_are_lean(load, monkeypatch):
         "topology",
         "gguf",
         "tokenizers",
-        "cluster.lower",
-        "cluster.ray_machine",
+        "cluster.lowering.lower",
+        "cluster.actors.ray_machine",
     ):
         assert heavy not in found
     assert machine._get(ask(lambda _: __import__("os").environ["OMP_NUM_THREADS"])) == "1"

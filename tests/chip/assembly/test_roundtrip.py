@@ -102,7 +102,7 @@ def test_explicit_cables_survive():
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.stem)
 def test_the_worked_programs_survive(path):
-    from cluster.execution import cables_of
+    from cluster.machines.execution import cables_of
 
     image = assemble(path.read_text(), str(path), cables_of)
     twice = assemble(disassemble(image), "again", cables_of)

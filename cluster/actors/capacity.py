@@ -1,0 +1,142 @@
+"""What actors cost their hosts, whether the hosts have it, and how many chips go into one actor."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from cluster.actors.grouping import grouped
+from cluster.errors import MachineError
+from cluster.machines.loadable import Loadable
+
+AUTO = "auto"  # as chips per actor
+# Measured on Linux with Ray 2.60, Python 3.11 (`scripts/bench.py ray` prints them):
+ACTOR_BYTES = 64 << 20  # a worker that has imported Ray, NumPy and `chip`, and holds no chip
+CHIP_BYTES = 40 << 20  # of each chip: accumulators, activations, steps
+PROGRAM_FACTOR = 60  # memory of a linked program, per byte of its msgpack
+SRAM_FACTOR = {"numpy": 6.0, "auto": 1.5}  # of a chip's used SRAM: it, and weights gathered from it
+COMPILED_BYTES = 80 << 20  # more of a worker that has numba and its kernels
+COMPILED_PER_CPU = 4  # more actors per CPU load them, which takes each a second, only for
+COMPILED_SRAM_BYTES = 4 << 20  # so much work on average, in bytes of SRAM
+Backend = Literal["numpy", "auto"]  # of the workers; auto is the compiled one where it can be
+
+
+@dataclass(frozen=True)
+class Host:
+    """One node of a Ray cluster: what it can still give."""
+
+    name: str
+    cpus: float
+    memory_bytes: int
+
+
+def settled(
+    lowered: Loadable,
+    groups: Sequence[Sequence[int]],
+    bundles: Sequence[Sequence[int]],
+    hosts: Sequence[Host],
+) -> tuple[Backend, list[int]]:
+    """How the actors compute, and the bytes of each; raises MachineError if they do not fit.
+
+    `bundles` are groups, by number, that share a host.
+    """
+    for backend in (worker_backend(lowered, groups, hosts), "numpy"):
+        sizes = [actor_bytes(lowered, group, backend) for group in groups]
+        packed = [[sizes[n] for n in bundle] for bundle in bundles]
+        if backend == "numpy" or not _misfit(packed, hosts):
+            break
+    check_fits(lowered, packed, hosts)
+    return backend, sizes
+
+
+def worker_backend(
+    lowered: Loadable, groups: Sequence[Sequence[int]], hosts: Sequence[Host]
+) -> Backend:
+    """NumPy's array passes for crowds of actors with little to do; else compiled, far faster."""
+    few = len(groups) <= COMPILED_PER_CPU * max(1, sum(host.cpus for host in hosts))
+    ranks = enumerate(map(len, lowered.placement))
+    sram = sum(lowered.sram_bytes(stage) * tp for stage, tp in ranks)
+    return "auto" if few or sram > COMPILED_SRAM_BYTES * len(groups) else "numpy"
+
+
+def worker_threads(lowered: Loadable, pack: int, hosts: Sequence[Host]) -> int:
+    """Threads of each actor: those of a tensor group compute at a time, and share a host's CPUs."""
+    beside = -(-max(map(len, lowered.placement)) // pack)
+    return max(1, int(min((host.cpus for host in hosts if host.cpus), default=1)) // beside)
+
+
+def actor_bytes(lowered: Loadable, group: Sequence[int], backend: Backend = "numpy") -> int:
+    """Memory of an actor with the chips of `group`, about."""
+    held = [n for n, ranks in enumerate(lowered.placement) for chip in ranks if chip in group]
+    sram = sum(lowered.sram_bytes(stage) for stage in held)
+    launches = lowered.launches.values()
+    programs = sum(len(launch.programs.get(chip, b"")) for launch in launches for chip in group)
+    worker = ACTOR_BYTES + (COMPILED_BYTES if backend == "auto" else 0)
+    chips = CHIP_BYTES * len(group) + SRAM_FACTOR[backend] * sram
+    return int(worker + chips + PROGRAM_FACTOR * programs)
+
+
+def automatic_pack(lowered: Loadable, hosts: Sequence[Host]) -> int:
+    """Chips per actor such that there are as many actors as CPUs, in whole tensor groups.
+
+    A tensor group on one host computes side by side, so with CPUs for every chip it is 1.
+    """
+    tp = max(map(len, lowered.placement))
+    chips = len(lowered.chips) + len(lowered.transit_chips)
+    cpus = max(1, int(sum(host.cpus for host in hosts)))
+    pack = -(-chips // cpus)
+    return pack if pack < tp else -(-pack // tp) * tp
+
+
+def check_fits(lowered: Loadable, bundles: Sequence[Sequence[int]], hosts: Sequence[Host]) -> None:
+    """Raise MachineError unless all bundles, lists of actors' bytes that share a host, fit."""
+    if size := _misfit(bundles, hosts):
+        raise MachineError("ray", _shortage(bundles, hosts, size), _advice(lowered, hosts))
+
+
+def _misfit(bundles: Sequence[Sequence[int]], hosts: Sequence[Host]) -> int:
+    """Bytes of a bundle that finds no room, else 0.
+
+    The largest first, each to the host with the most room: what fits so, Ray can place.
+    """
+    room = sorted((host.memory_bytes for host in hosts), reverse=True)
+    for size in sorted((sum(bundle) for bundle in bundles), reverse=True):
+        if not room or room[0] < size:
+            return size
+        room[0] -= size
+        room.sort(reverse=True)
+    return 0
+
+
+def _shortage(bundles: Sequence[Sequence[int]], hosts: Sequence[Host], size: int) -> str:
+    actors = sum(map(len, bundles))
+    needs, has = sum(map(sum, bundles)), sum(host.memory_bytes for host in hosts)
+    if needs > has:
+        many = f"{actors} actors need" if actors > 1 else "1 actor needs"
+        return f"{many} about {gib(needs)}, this cluster has {gib(has)}"
+    most = max((host.memory_bytes for host in hosts), default=0)
+    return f"actors that share a host need {gib(size)}, no host has that left (at most {gib(most)})"
+
+
+def _advice(lowered: Loadable, hosts: Sequence[Host]) -> str:
+    """The smallest packing that fits, tried as powers of two and whole tensor groups."""
+    has = sum(host.memory_bytes for host in hosts)
+    chips, tp = len(lowered.chips) + len(lowered.transit_chips), max(map(len, lowered.placement))
+    powers = [2**n for n in range(1, chips.bit_length() + 1)]
+    for pack in sorted({*powers, *(tp * n for n in powers), tp}):
+        groups = grouped(lowered, pack)
+        needs = {
+            backend: sum(actor_bytes(lowered, group, backend) for group in groups)
+            for backend in ("numpy", worker_backend(lowered, groups, hosts))
+        }
+        if min(needs.values()) <= has:
+            return f"use --chips-per-actor {pack}"
+    return "add hosts, or use --machine local"
+
+
+def gib(size: int) -> str:
+    """Bytes as GiB.
+
+    >>> gib(3 << 29)
+    '1.5 GiB'
+    """
+    return f"{size / 2**30:.1f} GiB"

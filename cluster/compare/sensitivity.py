@@ -1,0 +1,92 @@
+"""How the speed of three models depends on what no source gives: each number halved and doubled.
+
+The plan of a model, its stages and groups, stays what it is; only the number changes, and the
+programs are scheduled anew. The MXM's ingest width is published, and built into the instructions:
+for it the change is bounded, by the cycles in which weights enter the arrays.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from chip.kernels.shape import layer_matrices
+from chip.program import word_columns
+from chip.spec import EAST, GROQCHIP1, WEST
+from cluster.planning.planner import Planned, Wish, make
+from topology import parse
+
+MODELS = ("smollm2", "llama-2-7b", "llama-3-8b")
+FACTORS = (0.5, 2.0)
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """Tokens/s per user of a model when `what` is `factor` times what is assumed."""
+
+    model: str
+    what: str
+    factor: float
+    base: float
+    tokens_per_s: float
+    bound: bool = False
+
+    @property
+    def change(self) -> float:
+        """Relative change of the speed."""
+        return self.tokens_per_s / self.base - 1
+
+
+def sensitivities(model: str) -> Iterator[Sensitivity]:
+    """All changes of one model, on its fastest plan at a context of 320."""
+    planned = make(Wish(model))
+    plan = planned.timed.plan
+    fixed = {"tp": plan.tp, "pp": plan.pp, "topology": planned.topology, "chips": plan.chips}
+    base = _speed(planned)
+    hop = _hop_cycles(planned.topology)
+    delays = dict(GROQCHIP1.d_func_cycles)
+    for factor in FACTORS:
+        speed = _with_delays(
+            model, fixed, {name: max(1, round(c * factor)) for name, c in delays.items()}
+        )
+        yield Sensitivity(model, "all d_func", factor, base, speed)
+        links = (f"latency_cycles={round(hop * factor)}",)
+        speed = _speed(make(Wish(model, links=links, **fixed)))  # type: ignore[arg-type]
+        yield Sensitivity(model, "hop latency", factor, base, speed)
+        cycles = planned.timed.launch("decode", plan.context).cycles
+        loads = _load_cycles(planned)
+        moved = cycles - loads + round(loads / factor)
+        yield Sensitivity(model, "ingest width", factor, base, base * cycles / moved, bound=True)
+
+
+def _with_delays(model: str, fixed: dict[str, object], delays: dict[str, int]) -> float:
+    lines = ['name = "sensitivity"', 'base = "groqchip1"', "[d_func_cycles]"]
+    lines += [f'"{name}" = {cycles}' for name, cycles in delays.items()]
+    with tempfile.TemporaryDirectory(prefix="lpu-sensitivity-") as folder:
+        path = Path(folder) / "chip.toml"
+        path.write_text("\n".join(lines))
+        return _speed(make(Wish(model, spec=str(path), **fixed)))  # type: ignore[arg-type]
+
+
+def _speed(planned: Planned) -> float:
+    timed = planned.timed
+    return timed.plan.spec.clock_hz / timed.launch("decode", timed.plan.context).cycles
+
+
+def _load_cycles(planned: Planned) -> int:
+    """Cycles of a token in which weight columns enter the two arrays of a chip, at best."""
+    steps = (("q", "k", "v"), ("o0", "o1"), ("gate", "up"), ("down0", "down1"))
+    shape, plan = planned.timed.stages[0].shape, planned.timed.plan
+    found = {matrix.name: matrix for matrix in layer_matrices(shape, plan.spec.accumulator_depth)}
+
+    def loads(names: tuple[str, ...], side: int) -> int:
+        mine = [found[name] for name in names if name in found and found[name].side == side]
+        return sum(matrix.vectors // word_columns(matrix.dtype) for matrix in mine)
+
+    layer = sum(max(loads(names, side) for side in (EAST, WEST)) for names in steps)
+    return plan.model.layers * layer
+
+
+def _hop_cycles(topology: str) -> int:
+    graph = parse(topology)
+    return max(int(data["link"].latency_cycles) for _, _, data in graph.edges(data=True))

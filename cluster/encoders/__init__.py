@@ -1,0 +1,1 @@
+"""BERT-like encoders: stages of layers, a program per sequence length, sentence embeddings."""

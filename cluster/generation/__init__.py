@@ -1,0 +1,1 @@
+"""Prompts to tokens on a machine: host inputs, laps, sampling, several sequences in flight."""

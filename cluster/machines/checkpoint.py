@@ -1,0 +1,144 @@
+"""Checkpoints: runs that outlive a lost worker, and a killed driver.
+
+`Checkpointed` wraps a machine. Every few launches it takes the blocks of SRAM that have changed
+since the last time and puts them on a shelf. When a worker is lost it lets the machine revive,
+puts every chip back to the last checkpoint and replays the launches since then; as programs are
+deterministic, what comes out must be equal to the bit, and is compared.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from chip.board import Wiring
+from chip.checkpoint import Block
+from cluster.errors import CheckpointError, MachineError, WorkerLost
+from cluster.machines.loadable import Loadable
+from cluster.machines.machine import Digest, Inputs, Machine, Parts, Progress, Result
+from cluster.machines.shelf import Past, Shelf
+
+MAX_FAILURES = 5
+T = TypeVar("T")
+
+
+class Survivor(Machine, Protocol):
+    """A machine whose chips can be put back to an earlier state."""
+
+    def changes(self) -> dict[int, list[Block]]:
+        """Blocks of SRAM, by chip, that have changed since the last call."""
+
+    def restore(self, blocks: Mapping[int, list[Block]]) -> None:
+        """Go back to where the changes of every chip were `blocks`."""
+
+    def revive(self) -> None:
+        """After WorkerLost: bring back what is gone, as it was after `load`."""
+
+
+class Checkpointed:
+    """Passes every call on to `machine`; survives up to MAX_FAILURES lost workers."""
+
+    def __init__(self, machine: Survivor, shelf: Shelf, every: int) -> None:
+        self.machine, self.name = machine, machine.name
+        self.failures = self.replayed = 0
+        self._shelf, self._every = shelf, every
+        self._past: list[Past] = []
+        self._recent: list[tuple[str, Inputs, Past]] = []
+        self._count = 0
+
+    @property
+    def actors(self) -> int:
+        """Worker processes of the machine."""
+        return self.machine.actors
+
+    @property
+    def wirings(self) -> dict[str, Wiring]:
+        """Who sends what to whom, by launch."""
+        return self.machine.wirings
+
+    def load(self, lowered: Loadable, progress: Progress) -> None:
+        """Load the machine; go on where the shelf ends, if it holds anything."""
+        self._past = self._shelf.open(Digest(lowered).hexdigest())
+        self.machine.load(lowered, progress)
+        if self._past:
+            self.machine.restore(self._shelf.blocks())
+
+    def join(self, name: str, parts: Parts) -> None:
+        """Join the programs; a worker that is lost meanwhile is brought back."""
+        self._surviving(lambda: self.machine.join(name, parts))
+
+    def launch(self, name: str, inputs: Inputs) -> Result:
+        """Run a launch, or return its result if that is known from before a `--resume`."""
+        number, key = self._count, fingerprint(name, inputs)
+        self._count += 1
+        if number < len(self._past):
+            if self._past[number].key != key:
+                problem = f"launch {number} has other inputs than there: another prompt or seed"
+                raise CheckpointError(str(self._shelf.folder), problem)
+            return self._past[number].result
+        result = self._surviving(lambda: self.machine.launch(name, inputs))
+        self._recent.append((name, inputs, Past(key, result)))
+        if len(self._recent) >= self._every:
+            self._surviving(self._save)
+        return result
+
+    def worker_bytes(self) -> int:
+        """Peak memory of the machine's workers."""
+        return self.machine.worker_bytes()
+
+    def costs(self) -> dict[str, int]:
+        """What the machine says of its workers, and how often one was lost."""
+        mine = {
+            "checkpoint_launches": self._every,
+            "resumed_launches": len(self._past),
+            "worker_failures": self.failures,
+            "replayed_launches": self.replayed,
+        }
+        return self.machine.costs() | mine
+
+    def close(self) -> None:
+        """Close the machine; a shelf of its own vanishes."""
+        try:
+            self.machine.close()
+        finally:
+            self._shelf.close()
+
+    def _save(self) -> None:
+        self._shelf.add(self.machine.changes(), [past for _, _, past in self._recent])
+        self._recent.clear()
+
+    def _surviving(self, act: Callable[[], T]) -> T:
+        """Do something; as often as a worker is lost, go back, catch up and do it again."""
+        lost: WorkerLost | None = None
+        while True:
+            try:
+                if lost is not None:
+                    self._catch_up()
+                return act()
+            except WorkerLost as error:
+                lost = error
+                self.failures += 1
+                if self.failures > MAX_FAILURES:
+                    problem = f"{self.failures} failures, the last: {error.problem}"
+                    raise MachineError(self.name, problem, error.advice) from None
+
+    def _catch_up(self) -> None:
+        self.machine.revive()
+        self.machine.restore(self._shelf.blocks())
+        for name, inputs, past in self._recent:
+            result = self.machine.launch(name, inputs)
+            self.replayed += 1
+            if result.digests != past.result.digests:
+                problem = f"launch {name} left other bytes behind when it was replayed"
+                raise MachineError(self.name, problem, "a host computes wrongly; replace it")
+
+
+def fingerprint(name: str, inputs: Inputs) -> bytes:
+    """SHA-256 of a launch's name and of all that the host writes before it."""
+    digest = hashlib.sha256(name.encode())
+    for chip, named in sorted(inputs.items()):
+        for key, values in sorted(named.items()):
+            digest.update(f"{chip} {key} {values.dtype.str} {values.shape}".encode())
+            digest.update(np.ascontiguousarray(values).data)
+    return digest.digest()

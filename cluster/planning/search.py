@@ -1,0 +1,331 @@
+"""The best pipeline- and tensor-parallel plan for a model on a graph of chips.
+
+Every width has a price per layer, per head and per stage boundary: cycles of the kernels' own
+schedules, lowered once for a width on the first chips a plan of it would use. Candidates are
+ranked by sums of these, and the best of them timed to the cycle. Widths are lowered in the order of
+a closed-form lower bound, until no other can be better.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import networkx as nx
+
+from chip.energy import energy_table
+from chip.errors import ProgramError
+from chip.isa import WIDTHS
+from chip.kernels.allreduce import TEAM
+from chip.kernels.shape import DecoderShape, layer_matrices
+from chip.program import word_columns
+from chip.spec import EAST, WEST, ChipSpec
+from cluster.energy import Joules
+from cluster.errors import BadValue
+from cluster.lowering.wires import Wires, gap_of, group_of
+from cluster.mapping.partition import CONTEXT_BLOCK, Plan, Sizes, layer_counts, partition
+from cluster.mapping.placement import Placed, Places
+from cluster.model.spec import ModelSpec
+from cluster.planning.cost_store import CostStore
+from cluster.planning.costs import Costs, Kind, Width
+from cluster.planning.timing import Timed
+from topology.fabric import compiled
+
+OBJECTIVES = ("latency", "throughput", "energy")
+SHOWN = 5  # plans told beside the best
+TRIED = 2  # widths that are lowered even if a bound says that they are no better
+
+
+@dataclass(frozen=True)
+class Price:
+    """Cycles of one width at one context: of a layer, the LM head, a boundary between stages.
+
+    `tail` is what a stage takes beyond its layers, until its last result is in memory.
+    """
+
+    layer: int
+    head: int
+    boundary: int
+    tail: int
+
+    def latency(self, layers: int, pp: int) -> int:
+        """Cycles of a decode launch through all stages."""
+        return layers * self.layer + self.head + pp * self.tail + (pp - 1) * self.boundary
+
+    def interval(self, most_layers: int, last_layers: int) -> int:
+        """Cycles between two launches: of the busiest stage, with what it sends or receives."""
+        last = last_layers * self.layer + self.head
+        return max(most_layers * self.layer, last) + self.tail + self.boundary
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A plan by its sizes, and its cycles; `joules` per token where energy is what matters."""
+
+    tp: int
+    pp: int
+    chunk: int
+    cycles: int
+    interval_cycles: int
+    joules: float = 0.0
+
+    @property
+    def chips(self) -> int:
+        return self.tp * self.pp
+
+    def round_cycles(self, batch: int) -> int:
+        """Cycles in which each of `batch` sequences in flight gets a token."""
+        return max(self.cycles, batch * self.interval_cycles)
+
+    def cost(self, objective: str, batch: int) -> float:
+        """What the objective wants small."""
+        if objective == "energy":
+            return self.joules
+        return self.cycles if objective == "latency" else self.round_cycles(batch)
+
+    def rank(self, objective: str, batch: int) -> tuple[float, int, int]:
+        """Smaller is better; ties go to fewer chips, then to narrower groups."""
+        return self.cost(objective, batch), self.chips, self.tp
+
+
+@dataclass
+class Search:
+    """Prices and candidates of one model on one graph; what is found is kept."""
+
+    model: ModelSpec
+    spec: ChipSpec
+    graph: nx.Graph
+    context: int = CONTEXT_BLOCK
+    batch: int = 1
+    weights: str = "fp16"
+    store: CostStore = field(default_factory=CostStore)
+    _prices: dict[int, Price] = field(default_factory=dict)
+    _shortest: dict[int, Width | None] = field(default_factory=dict)
+    _stages: dict[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.sizes = Sizes(self.model, self.spec, self.context, self.weights, self.batch)
+        one = Sizes(self.model, self.spec, self.context, self.weights)
+        self.costs = Costs(self.sizes if self.batch == 1 else one, self.store)
+        self.places = Places(self.graph)
+        self.padded = -(-self.context // CONTEXT_BLOCK) * CONTEXT_BLOCK
+
+    @cached_property
+    def wires(self) -> Wires:
+        """Routes of the graph."""
+        return Wires(self.graph)
+
+    # --- what there is to choose from -------------------------------------------------------
+    def width(self, tp: int) -> Width | None:
+        """A width with the chunk of its shortest pipeline; None if there is none."""
+        if tp not in self._shortest:
+            found = self.sizes.fewest_stages(tp)
+            self._shortest[tp] = Width(tp, found[1]) if found else None
+            self._stages[tp] = found[0] if found else 0
+        return self._shortest[tp]
+
+    def widths(self, chips: int) -> list[int]:
+        """Widths worth a look: up to a node every one, then whole teams; all if none of them fits.
+
+        A wider group that is no multiple of a team sends parts where teams send sums.
+        """
+        every = range(1, min(chips, self.model.heads) + 1)
+        good = [tp for tp in every if tp < TEAM or tp % TEAM == 0]
+        fitting = [tp for tp in good if self.width(tp) and self._stages[tp] * tp <= chips]
+        return fitting or list(every)
+
+    def splits(
+        self, chips: int, tp: int | None, pp: int | None, objective: str
+    ) -> Iterator[tuple[Width, int]]:
+        """Widths and stages that fit into SRAM and into `chips`.
+
+        For latency only the shortest pipeline of a width: each further boundary adds cycles.
+        """
+        for number in [tp] if tp else self.widths(chips):
+            width = self.width(number)
+            least, longest = self._stages[number], min(self.model.layers + 1, chips // number)
+            if width is None or least > longest:
+                continue
+            lengths = range(least, longest + 1)
+            if pp:
+                lengths = range(pp, pp + 1) if least <= pp <= longest else range(0)
+            elif objective == "latency":
+                lengths = range(least, least + 1)
+            yield from ((width, length) for length in lengths)
+
+    def candidates(
+        self, chips: int, tp: int | None = None, pp: int | None = None, objective: str = "latency"
+    ) -> list[Candidate]:
+        """The best plans, best first, timed to the cycle; [] if none fits.
+
+        Raises BadValue for "energy" on a chip without an energy table, ProgramError if no plan
+        that fits can be scheduled.
+        """
+        if objective == "energy" and energy_table(self.spec) is None:
+            raise BadValue(
+                "--objective", objective, f"nothing is known of {self.spec.name}'s power"
+            )
+        splits = list(self.splits(chips, tp, pp, objective))
+        bounds = {split: self.bound(*split, objective) for split in splits}
+        splits.sort(key=lambda split: (bounds[split], split[0].tp, split[1]))
+        found: list[Candidate] = []
+        if self.batch > 1:
+            splits = [split for split in splits if self.apart(*split)] or splits[:1]
+        for split in splits:
+            best = min((c.cost(objective, self.batch) for c in found), default=None)
+            tried = len({c.tp for c in found})
+            if best is not None and bounds[split] > best and tried >= TRIED:
+                break
+            found.append(self.estimate(*split, objective))
+        found.sort(key=lambda c: c.rank(objective, self.batch))
+        return self._timed(found, objective)
+
+    def apart(self, width: Width, pp: int) -> bool:
+        """Whether no stage needs another's chips, so that they can work side by side."""
+        groups = (group_of(self.wires, group) for group in self.placed(width.tp, pp).placement)
+        members = [chip for team in groups for chip in team.members]
+        return len(members) == len(set(members))
+
+    def _timed(self, found: list[Candidate], objective: str) -> list[Candidate]:
+        """The same with the real cycles of the best: of all that the prices leave in question."""
+        best: Candidate | None = None
+        failed: ProgramError | None = None
+        real = []
+        for one in found:
+            if best and one.rank(objective, self.batch) >= best.rank(objective, self.batch):
+                real.append(one)
+                continue
+            try:
+                real.append(self.exact(one, objective))
+            except ProgramError as error:
+                failed = error
+                continue
+            best = min((best or real[-1], real[-1]), key=lambda c: c.rank(objective, self.batch))
+        if failed and not real:
+            raise failed
+        return sorted(real, key=lambda c: c.rank(objective, self.batch))
+
+    def estimate(self, width: Width, pp: int, objective: str = "latency") -> Candidate:
+        """A plan with its cycles as the prices say."""
+        price = self.price(width)
+        counts = layer_counts(self.sizes, width.tp, pp, width.chunk)
+        cycles = price.latency(self.model.layers, pp)
+        interval = price.interval(max(counts[:-1]), counts[-1]) if pp > 1 else cycles
+        found = Candidate(width.tp, pp, width.chunk, cycles, interval)
+        return self._with_energy(found, found.chips) if objective == "energy" else found
+
+    def exact(self, one: Candidate, objective: str = "latency") -> Candidate:
+        """The same plan with the cycles of its own chips and cables; raises ProgramError."""
+        timed = self.timed(one.tp, one.pp)
+        run = timed.course.run(1, self.padded)
+        found = replace(one, cycles=run.cycles)
+        return self._with_energy(found, len(run.chips)) if objective == "energy" else found
+
+    def timed(self, tp: int, pp: int) -> Timed:
+        """A plan where it is placed, with all costs that are known."""
+        plan = self.plan(tp, pp)
+        return Timed(plan, self.placed(tp, pp).placement, self.graph, self.costs, self.wires)
+
+    def plan(self, tp: int, pp: int) -> Plan:
+        """The layers of each stage; raises DoesNotFit."""
+        return partition(self.model, self.spec, tp, pp, self.context, self.weights, self.sizes)
+
+    def placed(self, tp: int, pp: int) -> Placed:
+        """Where a plan is placed."""
+        return self.places.place(tp, pp)
+
+    # --- prices -----------------------------------------------------------------------------
+    def price(self, width: Width) -> Price:
+        """Cycles of a width for a decode launch at the last context bucket."""
+        if width.tp not in self._prices:
+            pp = 2 if 2 * width.tp <= len(self.graph) else 1
+            groups = self.placed(width.tp, pp).placement
+            team = group_of(self.wires, groups[0])
+            layer = self.costs.layer(width, 1, self.padded, team.routes)
+            head = self.costs.head(width)
+            boundary = 0
+            if pp == 2:
+                paths = gap_of(self.wires, *groups).paths
+                parts = self.costs.between(width, paths, 1, None)
+                boundary = sum(part.end_cycle for part in parts)
+            tail = max(step.sketch.end_cycle - step.cycles for step in (*layer, *head))
+            cycles = [sum(step.cycles for step in steps) for steps in (layer, head)]
+            self._prices[width.tp] = Price(cycles[0], cycles[1], boundary, tail)
+        return self._prices[width.tp]
+
+    def _with_energy(self, one: Candidate, chips: int) -> Candidate:
+        """With the joules of a token, of all chips that take part."""
+        table = energy_table(self.spec)
+        assert table is not None
+        seconds = one.round_cycles(self.batch) / self.batch / self.spec.clock_hz
+        team = group_of(self.wires, self.placed(one.tp, 1).placement[0])
+        width, layers = Width(one.tp, one.chunk), self.model.layers
+        whole = Kind(width, layers, True, team.routes, len(team.members))
+        dynamic = table.dynamic_j(self.costs.activity(whole, self.padded, None))
+        return replace(one, joules=Joules(table, chips, dynamic, seconds).chips_j)
+
+    # --- bounds -----------------------------------------------------------------------------
+    def bound(self, width: Width, pp: int, objective: str = "latency") -> float:
+        """What no plan of these sizes goes below: cycles, or joules per token."""
+        layer = self.layer_bound(width)
+        cycles = self.model.layers * layer + (pp - 1) * self._crossing(1.0)
+        round_cycles = max(cycles, self.batch * -(-self.model.layers * layer // pp))
+        if objective == "latency":
+            return cycles
+        if objective == "throughput":
+            return round_cycles
+        table = energy_table(self.spec)
+        assert table is not None
+        seconds = round_cycles / self.batch / self.spec.clock_hz
+        return Joules(table, width.tp * pp, 0.0, seconds).chips_j
+
+    def layer_bound(self, width: Width) -> int:
+        """Cycles that no layer goes below.
+
+        A chip with one head and the fewest FFN columns takes `least`, nearly all of it latency; a
+        wider share adds the columns that enter its arrays. Results cross the links twice.
+        """
+        depth = self.spec.accumulator_depth
+        fewest = Width(self.model.heads, 8)
+        mine, least = (
+            _column_cycles(self.costs.stage(one).shape, depth) for one in (width, fewest)
+        )
+        return self._least + max(0, mine - least) + 2 * self._reduce_bound(width.tp)
+
+    @cached_property
+    def _least(self) -> int:
+        return self.costs.alone(Width(self.model.heads, 8), 1, self.padded)
+
+    def _reduce_bound(self, tp: int) -> int:
+        """Each chip needs something of every block, and some chips are no neighbours."""
+        if tp == 1:
+            return 0
+        degree = max(degree for _, degree in self.graph.degree)
+        fabric = compiled(self.graph)
+        hops = 1 if tp <= degree + 1 else 2
+        return self._crossing((tp - 1) / tp / degree) + (hops - 1) * int(
+            fabric.latency_cycles.min()
+        )
+
+    def _crossing(self, share: float) -> int:
+        """Cycles in which that share of x crosses the fastest cable."""
+        fabric = compiled(self.graph)
+        if not len(fabric.tail):
+            return 0
+        hidden = self.costs.stage(Width(self.model.heads, 8)).shape.hidden.count
+        vectors = int(hidden * WIDTHS["f32"] * share)
+        latency = int(fabric.latency_cycles.min())
+        return latency + int(max(0, vectors - 1) * fabric.paces[0])
+
+
+def _column_cycles(shape: DecoderShape, depth: int) -> int:
+    """Cycles in which a layer's weights can enter the two arrays at best: eight columns a cycle."""
+    steps = (("q", "k", "v"), ("o0", "o1"), ("gate", "up"), ("down0", "down1"))
+    by_name = {matrix.name: matrix for matrix in layer_matrices(shape, depth)}
+
+    def loads(names: tuple[str, ...], side: int) -> int:
+        mine = (by_name[name] for name in names if name in by_name)
+        return sum(
+            matrix.vectors // word_columns(matrix.dtype) for matrix in mine if matrix.side == side
+        )
+
+    return sum(max(loads(names, side) for side in (EAST, WEST)) for names in steps)

@@ -1,0 +1,1 @@
+"""One `lpu run` from its options to its report, its progress and its trace."""

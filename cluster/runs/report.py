@@ -1,0 +1,200 @@
+"""The numbers of a run, from cycles and bytes, and the JSON object that `lpu run` prints.
+
+Seconds appear here only: chip cycles over the clock, plus one transfer from and one to the host
+per launch.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from chip.energy import energy_table
+from chip.spec import ChipSpec
+from cluster.energy import Joules, launch_use
+from cluster.generation.session import Session
+from cluster.lowering.lower import Lowered
+from cluster.machines.ledger import Entry
+from cluster.runs.clock_report import clock_cycles, clock_line
+
+
+@dataclass(frozen=True)
+class Host:
+    """What the emulation cost on the host. `load_parts_s` sum to `load_s`."""
+
+    machine: str
+    actors: int
+    load_parts_s: Mapping[str, float]
+    wall_s: float
+    peak_rss_bytes: int
+    costs: Mapping[str, int] = field(default_factory=dict)
+
+
+def transfer_s(spec: ChipSpec, entry: Entry) -> float:
+    """Seconds of a launch's transfers: one from the host and one back to it."""
+    return 2 * spec.host_latency_s + (entry.in_bytes + entry.out_bytes) / spec.host_bytes_per_s
+
+
+def launch_s(spec: ChipSpec, entry: Entry) -> float:
+    """Seconds of a launch with its transfers."""
+    return entry.cycles / spec.clock_hz + transfer_s(spec, entry)
+
+
+def emulated(spec: ChipSpec, prefill: Sequence[Entry], decode: Sequence[Entry]) -> dict[str, Any]:
+    """What the cluster did: cycles, and seconds with the host transfers they include.
+
+    Without a decode launch `tokens_per_s` is null, and `host_transfer_s` that of the prefill.
+    """
+    per_token = _mean([launch_s(spec, entry) for entry in decode])
+    transfers = [transfer_s(spec, entry) for entry in decode or prefill]
+    return {
+        "clock_hz": spec.clock_hz,
+        "prefill_cycles": sum(entry.cycles for entry in prefill),
+        "prefill_launches": len(prefill),
+        "decode_cycles": [entry.cycles for entry in decode],
+        "time_to_first_token_s": sum(launch_s(spec, entry) for entry in prefill),
+        "tokens_per_s": 1 / per_token if per_token else None,
+        "host_transfer_s": _mean(transfers),
+        "prefill_host_transfer_s": sum(transfer_s(spec, entry) for entry in prefill),
+    }
+
+
+def build_report(
+    lowered: Lowered, topology: str, session: Session, entries: Sequence[Entry], host: Host
+) -> dict[str, Any]:
+    """The parts of the JSON object that come from a finished session and its launches."""
+    first = len(entries) - len(session.decode_cycles)
+    prefill, decode = entries[:first], entries[first:]
+    return {
+        "plan": plan_shape(lowered, topology),
+        "emulated": emulated(lowered.plan.spec, prefill, decode)
+        | decode_energy(lowered, decode)
+        | clock_cycles(lowered, prefill, decode),
+        "host": host_shape(host, prefill, decode),
+        "digest": session.digest.hexdigest(),
+        "logits_sha256": session.logits_digest.hexdigest(),
+    }
+
+
+def decode_energy(lowered: Lowered, decode: Sequence[Entry]) -> dict[str, Any]:
+    """Joules per token for one user, and with the pipeline full; null where power is unknown.
+
+    `joules_per_token` is that of the chips; `energy` has its parts, and what the hosts, fans and
+    power supplies of the system add.
+    """
+    spec = lowered.plan.spec
+    table = energy_table(spec)
+    if table is None or not decode:
+        return {"joules_per_token": None, "energy": None}
+    names = {entry.name for entry in decode}
+    used = {name: launch_use(lowered.launches[name], spec) for name in names}
+    chips = len(lowered.chips) + len(lowered.transit_chips)
+    seconds = _mean([launch_s(spec, entry) for entry in decode])
+    interval = _mean([used[entry.name].interval_cycles / spec.clock_hz for entry in decode])
+    dynamic = _mean([table.dynamic_j(used[entry.name].activity) for entry in decode])
+    one, full = (Joules(table, chips, dynamic, s) for s in (seconds, interval))
+    return {
+        "joules_per_token": one.chips_j,
+        "energy": {
+            "dynamic_j": dynamic,
+            "idle_j": one.idle_j,
+            "system_j": one.system_j,
+            "chip_w": one.chips_j / seconds / chips,
+            "full_pipeline": {
+                "interval_s": interval,
+                "joules_per_token": full.chips_j,
+                "system_j": full.system_j,
+            },
+        },
+    }
+
+
+def plan_shape(lowered: Lowered, topology: str) -> dict[str, Any]:
+    """The plan: how many chips hold what."""
+    plan = lowered.plan
+    return {
+        "chips": plan.chips,
+        "pp": plan.pp,
+        "tp": plan.tp,
+        "topology": topology,
+        "spec": plan.spec.name,
+        "context": plan.context,
+        "weights": plan.weights,
+        "sram_bytes_max": plan.sram_bytes_max,
+        "transit_chips": list(lowered.transit_chips),
+        "program_bytes": sum(
+            len(data) for launch in lowered.launches.values() for data in launch.programs.values()
+        ),
+        "stages": [
+            {"layers": s.layers, "head": s.head, "sram_bytes": s.sram_bytes, "chips": list(group)}
+            for s, group in zip(plan.stages, lowered.placement, strict=True)
+        ],
+    }
+
+
+def host_shape(host: Host, prefill: Sequence[Entry], decode: Sequence[Entry]) -> dict[str, Any]:
+    """What it cost here: load time by part, wall time, decode tokens per second, memory."""
+    decode_s = sum(entry.wall_s for entry in decode)
+    return {
+        "machine": host.machine,
+        "actors": host.actors,
+        "load_s": sum(host.load_parts_s.values()),
+        "load_parts_s": dict(host.load_parts_s),
+        "prefill_s": sum(entry.wall_s for entry in prefill),
+        "decode_s": decode_s,
+        "wall_s": host.wall_s,
+        "tokens_per_s": len(decode) / decode_s if decode_s else None,
+        "peak_rss_bytes": host.peak_rss_bytes,
+        **host.costs,
+    }
+
+
+def summary(report: Mapping[str, Any]) -> dict[str, str]:
+    """The few lines a person wants to see, by label."""
+    plan, fast, host = report["plan"], report["emulated"], report["host"]
+    decode = fast["decode_cycles"]
+    mean = f"{sum(decode) / len(decode):,.0f}" if decode else "none"
+    parts = ", ".join(f"{name} {s:.1f}" for name, s in host["load_parts_s"].items())
+    where = (
+        f"{host['machine']}, {counted(host['actors'], 'actor')}"
+        if host["actors"]
+        else host["machine"]
+    )
+    return {
+        "plan": f"{counted(plan['chips'], 'chip')} on {plan['topology']}: "
+        f"{counted(plan['pp'], 'stage')} x tp {plan['tp']}, "
+        f"at most {plan['sram_bytes_max'] / 2**20:.1f} MiB of SRAM each",
+        "prefill": f"{fast['prefill_cycles']:,} cycles for "
+        f"{counted(len(report['prompt_ids']), 'token')}, "
+        f"first token after {fast['time_to_first_token_s'] * 1e3:.3f} ms",
+        "decode": f"{mean} cycles per token at {fast['clock_hz'] / 1e6:,.0f} MHz",
+        "clocks": clock_line(report.get("clocks"), fast),
+        "emulated": f"{_rate(fast['tokens_per_s'])} tokens/s, of each token "
+        f"{fast['host_transfer_s'] * 1e6:.1f} us on the host link",
+        "energy": _energy_line(fast),
+        "this host": f"{_rate(host['tokens_per_s'])} tokens/s ({where}), load {host['load_s']:.1f}"
+        f" s ({parts}), peak {host['peak_rss_bytes'] / 2**30:.2f} GiB",
+        "digest": report["digest"],
+    }
+
+
+def _energy_line(fast: Mapping[str, Any]) -> str:
+    if fast["joules_per_token"] is None:
+        return "no published power to go by"
+    full = fast["energy"]["full_pipeline"]["joules_per_token"]
+    return (
+        f"{fast['joules_per_token']:.3g} J per token for one user, {full:.3g} J with the pipeline "
+        f"full (chips only, modelled)"
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
+
+
+def counted(number: int, what: str) -> str:
+    """A number with its noun, in the plural where it needs it."""
+    return f"{number} {what}" + ("" if number == 1 else "s")
+
+
+def _rate(value: float | None) -> str:
+    return "no" if value is None else f"{value:,.1f}"

@@ -18,7 +18,7 @@ from chip.schedule import Outline, Pace, Rows, Schedule
 from cluster.errors import BadValue
 from cluster.lowering.clocking import Clocking
 from cluster.lowering.host_regions import input_regions, output_regions
-from cluster.lowering.parts import Axis, Parts
+from cluster.lowering.parts import Axis, Parts, in_parts
 from cluster.lowering.wires import Group, Wires, group_of
 from cluster.mapping.partition import CONTEXT_BLOCK, Plan
 from cluster.mapping.placement import Placement
@@ -63,6 +63,7 @@ class Beats:
     clocks: Clocking | None
     _made: dict[tuple[object, ...], Schedule | Outline] = field(default_factory=dict)
     _copies: dict[tuple[object, ...], Schedule] = field(default_factory=dict)
+    _given: dict[int, list[Schedule]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.teams = [group_of(self.wires, group) for group in self.placement]
@@ -88,7 +89,7 @@ class Beats:
         tokens, axis = self.tokens(kind), Axis(self.clocks)
         for chip in self.clocks.depth if self.clocks else ():
             axis.parts[chip] = Parts(self.clocks)  # all of them hear of the start
-        axis.boundary([self._hand_over(tokens)])
+        axis.boundary(self._hand_over(tokens, axis.pace))
         if slot is not None:
             stages = range(len(self.stages))
             work = [self._work(n, axis.pace, tokens, context, slot, outline) for n in stages]
@@ -96,23 +97,31 @@ class Beats:
         return axis
 
     # --- the parts of a beat ----------------------------------------------------------------
-    def _hand_over(self, tokens: int) -> Schedule:
-        """x from every stage to the next; members are chips.
+    def _hand_over(self, tokens: int, pace: Pace | None) -> list[Schedule]:
+        """x from every stage to the next, in parts where the clocks demand it; members are chips.
+
+        Equal in all cells, and in length, as they share a beat.
+        """
+        if tokens not in self._given:
+            rows = self.stages[0].shape.hidden.count * tokens
+            limit = pace.limit_cycles if pace else None
+            self._given[tokens] = in_parts(rows, limit, lambda *cut: self._rows_on(tokens, *cut))
+        return self._given[tokens]
+
+    def _rows_on(self, tokens: int, first: int, last: int) -> Schedule:
+        """Some rows of x from every stage to the next.
 
         Last stages first: what a stage hands on is read before the next x overwrites it.
         """
-        if (tokens,) not in self._copies:
-            plan = self._copies[tokens,] = Schedule(self.plan.spec)
-            source = FLIGHT if tokens == 1 else "x0"
-            for number in reversed(range(self.plan.pp - 1)):
-                stage, following = self.stages[number], self.stages[number + 1]
-                x, to = Rows(stage.memory[source]), Rows(following.memory["x0"])
-                count = stage.shape.hidden.count * tokens
-                pair = self.placement[number], self.placement[number + 1]
-                for path in self.wires.all_paths(list(zip(*pair, strict=True))):
-                    hops = tuple(Hop(*hop) for hop in self.wires.hops(path))
-                    transfer(plan, hops, x, to, count)
-        return self._copies[tokens,]
+        plan, source = Schedule(self.plan.spec), FLIGHT if tokens == 1 else "x0"
+        for number in reversed(range(self.plan.pp - 1)):
+            stage, following = self.stages[number], self.stages[number + 1]
+            x, to = Rows(stage.memory[source], first), Rows(following.memory["x0"], first)
+            pair = self.placement[number], self.placement[number + 1]
+            for path in self.wires.all_paths(list(zip(*pair, strict=True))):
+                hops = tuple(Hop(*hop) for hop in self.wires.hops(path))
+                transfer(plan, hops, x, to, last - first)
+        return plan
 
     def _work(
         self, number: int, pace: Pace | None, tokens: int, context: int, slot: int, outline: bool

@@ -6,7 +6,6 @@ cycle 0, and only the offset at which its input arrives differs.
 
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 
 import networkx as nx
 
@@ -24,7 +23,7 @@ from cluster.lowering.beats import Beats, cell_name
 from cluster.lowering.clocking import Clocking, clocking
 from cluster.lowering.host_regions import input_regions, output_regions
 from cluster.lowering.images import Array, stage_image
-from cluster.lowering.parts import Axis, Numbers, Parts
+from cluster.lowering.parts import Axis, Numbers, Parts, in_parts
 from cluster.lowering.wires import Wires, group_of
 from cluster.mapping.partition import CONTEXT_BLOCK, Plan
 from cluster.mapping.placement import Placement
@@ -237,16 +236,10 @@ def boundary(
 ) -> list[Schedule]:
     """x of each rank to the same rank of the next stage, along a path each.
 
-    In as few parts as it takes for none to be longer than the limit, if there is one.
+    In parts, none of them longer than the limit, if there is one.
     """
-    rows, parts = stage.shape.hidden.count * tokens, 1
-    while True:
-        cuts = [rows * n // parts for n in range(parts + 1)]
-        found = [_hand_on(stage, following, paths, *cut) for cut in pairwise(cuts)]
-        longest = max(plan.end_cycle for plan in found)
-        if limit_cycles is None or longest <= limit_cycles or parts == rows:
-            return found
-        parts = min(rows, max(parts + 1, parts * longest // limit_cycles))
+    rows = stage.shape.hidden.count * tokens
+    return in_parts(rows, limit_cycles, lambda *cut: _hand_on(stage, following, paths, *cut))
 
 
 def _hand_on(

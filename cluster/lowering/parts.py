@@ -1,8 +1,9 @@
 """What each chip does in a launch, put together from the schedules it has a part in."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 
 from chip.program import Instruction, fill_queue
 from chip.schedule import Outline, Pace, Schedule
@@ -84,6 +85,23 @@ class Parts:
             for cycle, stall in self.deskews
         ]
         return {name: fill_queue(mine + stalls, name) for name, mine in sorted(placed.items())}
+
+
+def in_parts(
+    rows: int, limit_cycles: int | None, make: Callable[[int, int], Schedule]
+) -> list[Schedule]:
+    """What `make` returns for rows from one to another, for all `rows` one after another.
+
+    In as few parts as it takes for none to be longer than the limit, if there is one.
+    """
+    parts = 1
+    while True:
+        cuts = [rows * n // parts for n in range(parts + 1)]
+        found = [make(*cut) for cut in pairwise(cuts)]
+        longest = max(plan.end_cycle for plan in found)
+        if limit_cycles is None or longest <= limit_cycles or parts == rows:
+            return found
+        parts = min(rows, max(parts + 1, parts * longest // limit_cycles))
 
 
 class Numbers:

@@ -17,17 +17,20 @@ from cluster.generation.flight import steady_tokens_per_s
 from cluster.generation.inflight import Crew
 from cluster.generation.sampling import Sampling
 from cluster.generation.session import Session
+from cluster.lowering.beats import Beats
 from cluster.lowering.lower import Lowered, lower
+from cluster.lowering.wires import Wires
 from cluster.machines.machine import LocalMachine
 from cluster.mapping.partition import partition
 from cluster.mapping.placement import place
 from cluster.model.presets import named_spec
 from cluster.model.synthetic import TINY, tiny_weights
-from cluster.planning.beat_timing import fly
+from cluster.planning.beat_timing import BeatTimes, fly
 from cluster.planning.timing import Timed
 from cluster.runs.many import make_flight
 from tests.cluster.tiny import no_progress
 from topology import parse
+from topology.clocks import ClockSpec
 
 PROMPTS = tuple(tuple(1 + (7 * k * n + k) % 100 for n in range(size)) for k, size in
                 enumerate((40, 5, 1, 34, 2), 1))  # fmt: skip
@@ -95,6 +98,19 @@ def test_executed_beats_are_those_that_the_schedules_state(plan):
     assert {beat.kind for beat in flight.beats} == {"prefill", "decode"}
     for beat in flight.beats:
         assert beat.cycles == times.cycles(beat.kind, beat.works)
+
+
+def test_a_hand_over_goes_in_parts_where_the_clocks_demand_it():
+    """32 tokens of x, in one, would take longer than the 3,284 cycles between two stalls."""
+    weights, graph = tiny_weights(LONG), parse("ring:4")
+    plan = partition(weights.spec, GROQCHIP1, 1, 2, 320, slots=2)
+    made = lower(plan, ((0,), (1,)), graph, weights, ClockSpec(drift_ppm=1400))
+    beats = Beats(plan, made.placement, made.stages, Wires(graph), made.clocking)
+    assert len(beats.compose("prefill", None, 0).parts[0].items) == 2
+    flight, _, said = flown(made, loaded(made))
+    assert said == alone(lowered(1, 1, "node", 1))
+    times = BeatTimes(beats)
+    assert all(beat.cycles == times.cycles(beat.kind, beat.works) for beat in flight.beats)
 
 
 def test_sequences_of_several_context_buckets_fly_together():

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import astuple, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -11,39 +11,22 @@ import numpy as np
 from lark import Token
 
 from chip.assembly.image import Check, Fill, Image, Network
-from chip.assembly.lines import Line, read_line
+from chip.assembly.lines import read_line
 from chip.assembly.parse import Node, parse, parts
+from chip.assembly.part import STARTUP, Part, line_by_cycle
 from chip.assembly.place import Placer
 from chip.assembly.source import Env, Source
 from chip.assembly.values import Array, Shape, as_vectors, evaluate
 from chip.board import Cable
-from chip.errors import ChipError, HazardError, ProgramError
+from chip.errors import ChipError, ProgramError
 from chip.isa import NUMPY_TYPES
 from chip.linker.timeline import locate
-from chip.own_spec import chip_of, find, identity
-from chip.program import Program, Region
+from chip.own_spec import chip_of, find
+from chip.program import Region
 from chip.spec import GROQCHIP1, ChipSpec
-from chip.wire import check_program
 
 MAX_LINES = 200_000  # after loops and chips are written out
-STARTUP = "icu"  # queue of the start sequence
 CablesOf = Callable[[Network, ChipSpec, tuple[int, ...]], tuple[Cable, ...]]
-
-
-@dataclass
-class Part:
-    """What is said of one chip."""
-
-    number: int
-    env: dict[str, int]
-    start_cycle: int = 0
-    deskew_interval_cycles: int = 0
-    queue: Token | None = None
-    lines: list[Line] = field(default_factory=list)
-    queues: list[str] = field(default_factory=list)
-    maps: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    regions: dict[str, dict[str, Region]] = field(default_factory=dict)
-    values: dict[str, Array] = field(default_factory=dict)
 
 
 def no_cables(network: Network, spec: ChipSpec, chips: tuple[int, ...]) -> tuple[Cable, ...]:
@@ -337,26 +320,10 @@ class _Assembly:
         programs, where = {}, {}
         for number, part in sorted(self.parts.items()):
             queues, places = placer.queues(number, part.queues)
-            programs[number] = self._program(part, queues)
-            where.update(_line_by_cycle(programs[number], places))
+            programs[number] = part.program(self.spec, queues)
+            where.update(line_by_cycle(programs[number], places))
         fills = sorted(self.fills, key=lambda fill: (fill.chip, *astuple(fill.region)))
         return Image(programs, self.network, cables, tuple(fills), checks, where)
-
-    def _program(self, part: Part, queues: dict[str, Any]) -> Program:
-        found = Program(
-            chip=part.number,
-            spec=identity(self.spec),
-            start_cycle=part.start_cycle,
-            queues={name: queue for name, queue in queues.items() if name != STARTUP},
-            startup=queues.get(STARTUP, ()),
-            deskew_interval_cycles=part.deskew_interval_cycles,
-            maps=tuple(part.maps.values()),
-            inputs=dict(part.regions.get("data", {})),
-            outputs=dict(part.regions.get("output", {})),
-            constants=tuple(part.regions.get("constant", {}).values()),
-        )
-        check_program(found)
-        return found
 
     def _checks(self, part: Part, node: Node, env: Env) -> list[Check]:
         token, tree, *within = parts(node)
@@ -373,21 +340,6 @@ class _Assembly:
             found = self._values(part, within[0].children[0], env, "f32", 1)
             tolerance = float(found[0, 0])
         return [Check(part.number, name, values, tolerance)]
-
-
-def _line_by_cycle(
-    program: Program, places: dict[tuple[str, int], str]
-) -> dict[tuple[int, str, int], str]:
-    """File and line by (chip, queue, issue cycle), as far as the cycles are known."""
-    found = {}
-    for queue in program.queues:
-        try:
-            for index, (cycle, _) in enumerate(program.issues(queue)):
-                if (queue, index) in places:
-                    found[program.chip, queue, cycle] = places[queue, index]
-        except HazardError:  # a queue that stays parked: the linker says so
-            continue
-    return found
 
 
 ONCE_FOR_ALL = {"spec", "topology", "cable", "chip"}

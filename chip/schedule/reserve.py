@@ -10,7 +10,8 @@ import numpy as np
 
 from chip.errors import ProgramError
 from chip.program import Instruction, Program, fill_queue
-from chip.schedule.chain import Access, Chain, Ints, Key, Need, Piece
+from chip.schedule.chain import Chain
+from chip.schedule.flows import Access, Ints, Key, Need, Piece
 from chip.spec import ChipSpec
 
 

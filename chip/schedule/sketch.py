@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from chip.schedule.chain import Ints
+from chip.schedule.flows import Ints
 from chip.schedule.reserve import Schedule
 
 NEVER = np.iinfo(np.int64).max

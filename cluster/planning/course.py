@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from chip.energy import Activity
-from chip.schedule.chain import Ints
+from chip.schedule.flows import Ints
 from chip.schedule.sketch import NEVER
 from cluster.lowering.clocking import Pacing, pacing
 from cluster.lowering.wires import Gap, Group, Wires, gap_of, group_of

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from chip.kernels import attention, pointwise
+from chip.kernels import attention, layer, pointwise
 from chip.kernels.attention import SMALLEST_SUM, Heads
 from chip.kernels.decoder import Stage
 from chip.kernels.matmul import Pass, matmul
@@ -188,7 +188,7 @@ def test_lm_head(hidden, vocab):
     for side, part in zip(SIDES, np.split(runs, [east], axis=1), strict=True):
         if part.size:
             rig.fill(f"head{side}", part.reshape(-1, shape.hidden.width))
-    rig.stage._head(rig.plan, 0)
+    layer.head(rig.stage, rig.plan, 0)
     rig.run()
     normed = fp16(x / np.sqrt(np.square(x).mean() + 1e-5))
     logits = np.concatenate([rig.read(memory[f"logits{s}"]) for s in SIDES])

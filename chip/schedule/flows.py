@@ -1,0 +1,142 @@
+"""What chains are made of: rows at rest, flows in flight, loops, and what is left to choose."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from chip.program import Region
+
+Ints = npt.NDArray[np.int64]
+Loops = tuple[tuple[int, int], tuple[int, int]]  # (count, interval), outer then inner
+Key = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """Named vectors in the SRAM of every chip of a group.
+
+    Rows are the vectors of a "rows" region, the words of a "columns" region. A buffer of
+    `any_bank` stands for others like it elsewhere in its slices, perhaps in the other bank.
+    """
+
+    name: str
+    region: Region
+    any_bank: bool = False
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A run of a buffer's rows: row `first` + i * steps[0] + j * steps[1] in iteration (i, j)."""
+
+    buffer: Buffer
+    first: int = 0
+    steps: tuple[int, int] = (0, 1)
+
+    def indices(self, loops: Loops) -> Ints:
+        outer, inner = (np.arange(n) for n, _ in loops)
+        rows = self.first + outer[:, None] * self.steps[0] + inner[None, :] * self.steps[1]
+        return rows.ravel()
+
+
+@dataclass
+class Need:
+    """Something the scheduler chooses: a group of streams, an ALU or an SXM queue.
+
+    Busy from `low` to `high` (exclusive): diagonals for streams, cycles for queues.
+    """
+
+    member: int
+    kind: str  # "stream", "vxm" or "sxm"
+    side: int  # direction of the streams, hemisphere of the SXM
+    width: int
+    low: int
+    high: int
+
+
+@dataclass(slots=True)
+class Piece:
+    """An instruction to be, on one unit or, a byte plane each, on neighbouring ones.
+
+    `cycles` are those of `unit`, `unit` + 1, ... Queue and stream operands may name a Need by its
+    number; plane i has stream i of the group that `spread`, an operand and a Need, speaks of.
+    """
+
+    member: int
+    family: str
+    unit: int
+    unit_need: int | None
+    cycles: Sequence[int]
+    op: str
+    args: list[int]
+    needs: dict[int, tuple[int, int]]  # operand -> (need, offset inside its group)
+    loops: tuple[tuple[int, int, int], tuple[int, int, int]]
+    names: list[int]
+    spread: tuple[int, int] | None = None
+
+
+@dataclass(slots=True)
+class Extent:
+    """What a chain does on one member: first issue, last result (exclusive), instructions."""
+
+    first: int
+    end: int
+    instructions: int = 0
+
+
+@dataclass
+class Flow:
+    """A value in flight: driven at `position` from `cycle` on, `loops` of vectors."""
+
+    member: int
+    dtype: str
+    loops: Loops
+    cycle: int
+    position: int
+    name: int
+    need: int | None = None  # its streams; None while it is only an ALU result
+    direction: int | None = None
+    alu: int | None = None  # the Need of its ALU
+    piece: Piece | None = None  # the VXM instruction, whose result may still get a stream
+
+
+@dataclass
+class Access:
+    """Rows of a buffer touched, and the first and last relative cycle of each touch."""
+
+    member: int
+    buffer: Buffer
+    rows: Ints
+    first: Ints
+    last: Ints
+    writes: bool
+
+
+def run(count: int, interval: int = 1) -> Loops:
+    """Loops of `count` vectors, one every `interval` cycles."""
+    return ((1, max(1, count * interval)), (count, interval))
+
+
+def over(count: int, outer: int = 1) -> Loops:
+    """Loops of `outer` times `count` vectors, one every cycle."""
+    return ((outer, max(1, count)), (count, 1))
+
+
+def span(loops: Loops) -> int:
+    """Cycles from the first issue through the last."""
+    (n, outer), (m, inner) = loops
+    return (n - 1) * outer + (m - 1) * inner + 1
+
+
+def iteration_cycles(loops: Loops) -> Ints:
+    """Cycle of each iteration after the first issue."""
+    (n, outer), (m, inner) = loops
+    return (np.arange(n)[:, None] * outer + np.arange(m)[None, :] * inner).ravel()
+
+
+def row_span(rows: Rows, loops: Loops) -> tuple[int, int]:
+    """Lowest and highest row of a run."""
+    ends = [(n - 1) * step for (n, _), step in zip(loops, rows.steps, strict=True)]
+    low = rows.first + sum(min(0, e) for e in ends)
+    return low, rows.first + sum(max(0, e) for e in ends)

@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+WORKERS ?= 2
 PROMPT ?= What is the capital of France?
 
 .PHONY: demo test check bench size clean
@@ -11,7 +12,7 @@ demo: $(VENV)/.installed
 	$(BIN)/lpu run smollm2 --prompt "$(PROMPT)"
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check .

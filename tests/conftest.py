@@ -18,6 +18,14 @@ def pytest_sessionstart() -> None:
         importlib.import_module("chip.numerics.playing")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For several workers: a file's tests stay together, and so do clusters of Ray, which go first."""
+    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
+    for item in items:
+        together = "ray" if item.get_closest_marker("ray") else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(together))
+
+
 @pytest.fixture(scope="session")
 def smollm2_path() -> Path:
     """The real model; downloaded on first use, 93 MB."""

@@ -19,7 +19,7 @@ def pytest_sessionstart() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For several workers: a file's tests stay together, and so do clusters of Ray, which go first."""
+    """A file's tests stay with one worker, and so do all clusters of Ray, which go first."""
     items.sort(key=lambda item: item.get_closest_marker("ray") is None)
     for item in items:
         together = "ray" if item.get_closest_marker("ray") else str(item.path)

@@ -12,9 +12,9 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from chip.board import Wiring
 from chip.checkpoint import Block
 from cluster.errors import CheckpointError, MachineError, WorkerLost
+from cluster.machines.around import Around
 from cluster.machines.loadable import Loadable
 from cluster.machines.machine import Digest, Inputs, Machine, Parts, Progress, Result
 from cluster.machines.shelf import Past, Shelf
@@ -36,31 +36,21 @@ class Survivor(Machine, Protocol):
         """After WorkerLost: bring back what is gone, as it was after `load`."""
 
 
-class Checkpointed:
-    """Passes every call on to `machine`; survives up to MAX_FAILURES lost workers."""
+class Checkpointed(Around[Survivor]):
+    """Survives up to MAX_FAILURES lost workers."""
 
     def __init__(self, machine: Survivor, shelf: Shelf, every: int) -> None:
-        self.machine, self.name = machine, machine.name
+        super().__init__(machine)
         self.failures = self.replayed = 0
         self._shelf, self._every = shelf, every
         self._past: list[Past] = []
         self._recent: list[tuple[str, Inputs, Past]] = []
         self._count = 0
 
-    @property
-    def actors(self) -> int:
-        """Worker processes of the machine."""
-        return self.machine.actors
-
-    @property
-    def wirings(self) -> dict[str, Wiring]:
-        """Who sends what to whom, by launch."""
-        return self.machine.wirings
-
     def load(self, lowered: Loadable, progress: Progress) -> None:
         """Load the machine; go on where the shelf ends, if it holds anything."""
         self._past = self._shelf.open(Digest(lowered).hexdigest())
-        self.machine.load(lowered, progress)
+        super().load(lowered, progress)
         if self._past:
             self.machine.restore(self._shelf.blocks())
 
@@ -83,10 +73,6 @@ class Checkpointed:
             self._surviving(self._save)
         return result
 
-    def worker_bytes(self) -> int:
-        """Peak memory of the machine's workers."""
-        return self.machine.worker_bytes()
-
     def costs(self) -> dict[str, int]:
         """What the machine says of its workers, and how often one was lost."""
         mine = {
@@ -95,12 +81,12 @@ class Checkpointed:
             "worker_failures": self.failures,
             "replayed_launches": self.replayed,
         }
-        return self.machine.costs() | mine
+        return super().costs() | mine
 
     def close(self) -> None:
         """Close the machine; a shelf of its own vanishes."""
         try:
-            self.machine.close()
+            super().close()
         finally:
             self._shelf.close()
 

@@ -1,16 +1,16 @@
 """A machine whose oscillators are real: every receive of every launch is checked on them."""
 
-from chip.board import Wiring
 from cluster.errors import ClockMiss
 from cluster.lowering.clocking import receives
+from cluster.machines.around import Around
 from cluster.machines.loadable import Loadable
 from cluster.machines.machine import Inputs, Machine, Parts, Progress, Result
 from topology.errors import MarginExceeded
 from topology.receives import Oscillators, Receives
 
 
-class Clocked:
-    """Passes every call on to `machine`; raises ClockMiss for a vector that comes too late."""
+class Clocked(Around[Machine]):
+    """Raises ClockMiss for a vector that comes too late."""
 
     def __init__(
         self,
@@ -19,24 +19,15 @@ class Clocked:
         drift_ppm: float | None = None,
         jitter_cycles: float | None = None,
     ) -> None:
-        self.machine, self.name, self.seed = machine, machine.name, seed
+        super().__init__(machine)
+        self.seed = seed
         self._actual = (drift_ppm, jitter_cycles)
         self.oscillators: Oscillators | None = None
         self._receives: dict[str, Receives] = {}
 
-    @property
-    def actors(self) -> int:
-        """Worker processes of the machine."""
-        return self.machine.actors
-
-    @property
-    def wirings(self) -> dict[str, Wiring]:
-        """Who sends what to whom, by launch."""
-        return self.machine.wirings
-
     def load(self, lowered: Loadable, progress: Progress) -> None:
         """Load the machine and set its oscillators going."""
-        self.machine.load(lowered, progress)
+        super().load(lowered, progress)
         clocks = lowered.clocking
         if clocks is not None:
             self.oscillators = Oscillators(clocks.graph, clocks.plan, self.seed, *self._actual)
@@ -44,7 +35,7 @@ class Clocked:
 
     def join(self, name: str, parts: Parts) -> None:
         """Join the programs; their receives are checked with every launch of them."""
-        self.machine.join(name, parts)
+        super().join(name, parts)
         if self.oscillators is not None:
             self._receives[name] = receives(self.wirings[name])
 
@@ -60,16 +51,4 @@ class Clocked:
                 holds = clocks.spec.drift_ppm, clocks.spec.jitter_std_cycles
                 link = error.src, error.dst
                 raise ClockMiss(name, link, missed, really, holds) from None
-        return self.machine.launch(name, inputs)
-
-    def worker_bytes(self) -> int:
-        """Peak memory of the machine's workers."""
-        return self.machine.worker_bytes()
-
-    def costs(self) -> dict[str, int]:
-        """What the machine says of its workers."""
-        return self.machine.costs()
-
-    def close(self) -> None:
-        """Close the machine."""
-        self.machine.close()
+        return super().launch(name, inputs)

@@ -4,32 +4,23 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from chip.board import Wiring
 from chip.own_spec import identity
 from chip.recording import Board, Writer
 from cluster.errors import BadValue
+from cluster.machines.around import Around
 from cluster.machines.loadable import Loadable
 from cluster.machines.machine import Digest, Inputs, Machine, Parts, Progress, Result
 
 
-class Recorder:
-    """Passes every call on to `machine`; `folder` appears, whole, with `commit`."""
+class Recorder(Around[Machine]):
+    """`folder` appears, whole, with `commit`."""
 
     def __init__(self, machine: Machine, folder: Path) -> None:
         if folder.exists() and any(folder.iterdir()):
             raise BadValue("--record", folder, "is not empty")
-        self.machine, self.name, self.folder = machine, machine.name, folder
+        super().__init__(machine)
+        self.folder = folder
         self._partial: Path | None = None
-
-    @property
-    def actors(self) -> int:
-        """Worker processes of the machine."""
-        return self.machine.actors
-
-    @property
-    def wirings(self) -> dict[str, Wiring]:
-        """Who sends what to whom, by launch."""
-        return self.machine.wirings
 
     def load(self, lowered: Loadable, progress: Progress) -> None:
         """Load the machine; write programs, cables and constants."""
@@ -40,7 +31,7 @@ class Recorder:
         self._writer, self._digest = Writer(self._partial, board), Digest(lowered)
         for constant in lowered.constants():
             self._writer.constant(*constant)
-        self.machine.load(lowered, progress)
+        super().load(lowered, progress)
 
     def join(self, name: str, parts: Parts) -> None:
         """Refuse: a replay on bare chips knows whole launches only."""
@@ -48,19 +39,11 @@ class Recorder:
 
     def launch(self, name: str, inputs: Inputs) -> Result:
         """Run a launch; write its inputs, outputs and cycles, and the digest after it."""
-        result = self.machine.launch(name, inputs)
+        result = super().launch(name, inputs)
         self._digest.add(result)
         digest = self._digest.hexdigest()
         self._writer.launch(name, inputs, result.outputs, result.end_cycle, digest)
         return result
-
-    def worker_bytes(self) -> int:
-        """Peak memory of the machine's workers."""
-        return self.machine.worker_bytes()
-
-    def costs(self) -> dict[str, int]:
-        """What the machine says of its workers."""
-        return self.machine.costs()
 
     def commit(self) -> None:
         """Give the recording its name."""
@@ -72,7 +55,7 @@ class Recorder:
 
     def close(self) -> None:
         """Close the machine; an uncommitted recording vanishes."""
-        self.machine.close()
+        super().close()
         if self._partial is not None:
             self._writer.close()
             shutil.rmtree(self._partial, ignore_errors=True)

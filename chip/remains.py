@@ -55,7 +55,8 @@ def _scattered(sram: Sram, scattered: Iterable[tuple[int, int, Words]]) -> list[
     for index, count, words in sorted(scattered, key=lambda s: (s[0], *s[2].tolist())):
         for first in range(index - index % GROUP, index + count, GROUP):
             inside = range(max(index, first), min(index + count, first + GROUP))
-            found.append(_planes(sram.group(first)[words], [i - first for i in inside]))
+            taken = sram.group(first).take(words, axis=0)
+            found.append(_planes(taken, [i - first for i in inside]))
     return found
 
 

@@ -11,68 +11,74 @@ import numpy as np
 
 from chip.numerics import opcodes as code
 from chip.numerics.backend import EXACT_UNITS, GRAIN
-from chip.numerics.lane_vectors import twice
+from chip.numerics.lane_vectors import occupied, twice
 from chip.numerics.passes import unit
 from chip.numerics.team import pointer
 from chip.numerics.vectors import widen16
 from chip.numerics.word_vectors import DOT_OF_BYTES
 
 carray: Any = vars(numba)["carray"]
-_widen_row, _twice = widen16(1), twice()
+_widen_row, _twice, _occupied = widen16(1), twice(), occupied()
 
 
 def _about_x(row: Any, lanes: Any) -> Any:
-    """Return what stands behind a row: norm, unit, first lane, number of lanes, the only one."""
+    """Return what stands behind a row, by the places that `opcodes` has for it."""
     return carray(pointer(row + 16 * lanes), (code.X_ABOUT,), np.float64)
 
 
-def _span(bits: Any, lanes: Any) -> Any:
-    """Return the first lane and the number of lanes, in whole grains, that hold all but zeros."""
-    first, last = lanes, 0
-    for grain in range(0, lanes, GRAIN):
-        seen = np.uint16(0)
-        for i in range(grain, grain + GRAIN):
-            seen |= bits[i]
-        if seen & np.uint16(0x7FFF):
-            first, last = min(first, grain), grain + GRAIN
-    return min(first, last), max(last - first, 0)
+def _span(masks: Any) -> Any:
+    """Return the first lane and the number of lanes, in whole grains, that hold all but zeros.
+
+    Then the only lane that is not zero, or -1 if there are others or none.
+    """
+    first, last, lane = len(masks), 0, -1
+    for grain in range(len(masks)):
+        if masks[grain]:
+            first, last = min(first, grain), grain + 1
+    if last == first + 1:
+        mask, place = masks[first], 0
+        while not mask & 1:
+            mask, place = mask >> np.uint32(1), place + 1
+        lane = GRAIN * first + place if mask == 1 else -1
+    return GRAIN * min(first, last), GRAIN * max(last - first, 0), lane
 
 
-def _only(bits: Any, first: Any, count: Any) -> Any:
-    """Return the one lane of a span that is not zero, or -1 if there are others."""
-    lane = -1
-    if count == GRAIN:
-        for i in range(first, first + count):
-            if bits[i] & np.uint16(0x7FFF):
-                if lane >= 0:
-                    return -1
-                lane = i
-    return lane
-
-
-def _spread16(row: Any, floats: Any, target: Any, lanes: Any) -> None:
+def _spread16(row: Any, masks: Any, floats: Any, target: Any, lanes: Any) -> None:
     """Write fp16 lanes twice each as float64; behind them `about_x`.
 
-    Of a row with one lane that is not zero, only its grain is written.
+    Of a row with one lane that is not zero, only this lane is written.
     """
-    bits = carray(pointer(row), (lanes,), np.uint16)
+    bits, about = carray(pointer(row), (lanes,), np.uint16), about_x(target, lanes)
+    _occupied(masks.ctypes.data, row, lanes)
+    first, count, lane = span(masks)
+    finite_lane = lane >= 0 and (bits[lane] & 0x7FFF) < 0x7C00
+    about[code.X_FIRST], about[code.X_COUNT] = first, count
+    about[code.X_ONLY] = lane if finite_lane else -1
+    _widen_row(bits, first, lanes, floats, count)
     out = carray(pointer(target), (2 * lanes,), np.float64)
-    first, count = span(bits, lanes)
+    if finite_lane:
+        out[2 * lane] = floats[lane - first]
+        return
+    out[: 2 * first] = 0.0
+    out[2 * (first + count) :] = 0.0
+    _twice(target + 16 * first, floats.ctypes.data, count)
     least, most = np.uint16(0xFFFF), np.uint16(0)
     for i in range(first, first + count):
         magnitude = np.uint16(bits[i] & np.uint16(0x7FFF))
         least = min(least, np.uint16(magnitude - np.uint16(1)))
         most = max(most, magnitude)
-    lane = only(bits, first, count) if most < 0x7C00 else -1
-    if lane < 0:
-        out[: 2 * first] = 0.0
-        out[2 * (first + count) :] = 0.0
-    _widen_row(bits, first, lanes, floats, count)
-    _twice(target + 16 * first, floats.ctypes.data, count)
-    about = about_x(target, lanes)
     about[code.X_NORM] = np.inf if most >= 0x7C00 else norm(floats, count)
     about[code.X_UNIT] = EXACT_UNITS * unit(np.int64(least))
-    about[code.X_FIRST], about[code.X_COUNT], about[code.X_ONLY] = first, count, lane
+
+
+def _find_runs(x: Any, rows: Any, lanes: Any) -> None:
+    """Note behind each row of x how many rows from it on have one lane each, one after another."""
+    after, run = np.int64(-1), 0
+    for number in range(rows - 1, -1, -1):
+        about = about_x(x + number * x_bytes(True, lanes), lanes)
+        lane = np.int64(about[code.X_ONLY])
+        run = run + 1 if 0 <= lane == after - 1 else 1
+        after, about[code.X_RUN] = lane, run
 
 
 def _norm(floats: Any, lanes: Any) -> Any:
@@ -106,8 +112,9 @@ def _x_bytes(fp16: Any, lanes: Any) -> Any:
 
 
 norm = numba.njit(nogil=True, fastmath={"reassoc", "contract"})(_norm)
-about_x, span, only, x_bytes = (
-    numba.njit(nogil=True)(function) for function in (_about_x, _span, _only, _x_bytes)
+about_x, span, x_bytes = (
+    numba.njit(nogil=True)(function) for function in (_about_x, _span, _x_bytes)
 )
+find_runs = numba.njit(nogil=True)(_find_runs)
 spread16 = numba.njit(nogil=True)(_spread16)
 spread8 = numba.njit(nogil=True)(_spread8_bytes if DOT_OF_BYTES else _spread8)

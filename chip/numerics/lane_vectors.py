@@ -56,7 +56,7 @@ def _over_words(step: Any, bits: int, into_words: bool) -> Any:
         word = builder.and_(place, _I64(-4))
         return (word, a, shift) if into_words else (out, word, shift)
 
-    sizes = (4, bits // 8) if into_words else (bits // 8, 4)
+    sizes = (32, bits) if into_words else (bits, 32)
     return _over_lanes(step, *sizes, start)
 
 
@@ -71,7 +71,7 @@ def half_bits() -> Any:
         nan = ir.Constant(bits.type, [_NAN16] * STEP)
         _to(builder, out, builder.select(ordered, bits, nan), 2)
 
-    return _over_lanes(step, 2, 4)
+    return _over_lanes(step, 16, 32)
 
 
 def twice() -> Any:
@@ -82,18 +82,32 @@ def twice() -> Any:
         both = builder.shuffle_vector(x, x, _list(n // 2 for n in range(2 * STEP)))
         _to(builder, out, builder.fpext(both, ir.VectorType(_DOUBLE, 2 * STEP)), 8)
 
-    return _over_lanes(step, 16, 4)
+    return _over_lanes(step, 128, 32)
 
 
-def _over_lanes(step: Any, out_bytes: int, a_bytes: int, start: Any = None) -> Any:
+def occupied() -> Any:
+    """Return a function (out, a, lanes): a bit for each fp16 lane, set where it is not zero."""
+
+    def step(builder: Any, out: Any, a: Any, _more: Any) -> None:
+        kind = ir.VectorType(_I16, STEP)
+        size = builder.and_(_from(builder, a, kind), ir.Constant(kind, [0x7FFF] * STEP))
+        seen = builder.icmp_unsigned("!=", size, ir.Constant(kind, [0] * STEP))
+        _to(builder, out, builder.bitcast(seen, _I16), 2)
+
+    return _over_lanes(step, 1, 16)
+
+
+def _over_lanes(step: Any, out_bits: int, a_bits: int, start: Any = None) -> Any:
     """Return a function (out, a, lanes) that does `step` on every 16 lanes, after `start`."""
 
     def codegen(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
         out, a, more = start(builder, *args[:2]) if start else (*args[:2], None)
         loop = cgutils.for_range_slice(builder, _I64(0), args[2], _I64(STEP), inc=True)
         with loop as (lane, _):
-            there = builder.add(out, builder.mul(lane, _I64(out_bytes)))
-            here = builder.add(a, builder.mul(lane, _I64(a_bytes)))
+            there, here = (
+                builder.add(first, builder.udiv(builder.mul(lane, _I64(bits)), _I64(8)))
+                for first, bits in ((out, out_bits), (a, a_bits))
+            )
             step(builder, there, here, more)
         return context.get_dummy_value()
 

@@ -11,7 +11,8 @@ import numba
 import numpy as np
 
 from chip.numerics import opcodes as code
-from chip.numerics.activations import spread8, spread16, x_bytes
+from chip.numerics.activations import find_runs, spread8, spread16, x_bytes
+from chip.numerics.backend import GRAIN
 from chip.numerics.cache import address, cached
 from chip.numerics.rows import copy, move_lanes, one_row
 from chip.numerics.settle import exact_dot
@@ -113,7 +114,7 @@ def _append(place: Any, at: Any) -> Any:
             ):
                 return 0
     log = carray(pointer(start(tape, at + code.OUT, bases, shifts, 0)), (_EVERYTHING,), np.int64)
-    entry = 0
+    count = 0  # of the words that are noted behind it
     for number in range(rows):
         pair = number // (rows // tape[at + code.PAIRS])
         group = tape[at + code.FIRST_GROUP] + pair // 2
@@ -122,11 +123,14 @@ def _append(place: Any, at: Any) -> Any:
             pointer(maps + row(tape, at + code.B, number, tables)), (2 * lanes,), np.uint16
         )
         for lane in range(0, lanes, tile):
-            there = bases[code.GROUPS + group] + (base + chosen[2 * lane]) * word_bytes
+            where = base + chosen[2 * lane]
+            there = bases[code.GROUPS + group] + where * word_bytes
             copy(there + 4 * lane + 2 * (pair % 2), 2, source + 4 * lane, 2, 2, tile)
-            forget(group, base + chosen[2 * lane], stats)
-            log[entry] = base + chosen[2 * lane]
-            entry += 1
+            forget(group, where, stats)
+            if count == 0 or log[count] != where:
+                count += 1
+                log[count] = where
+    log[0] = count
     return 1
 
 
@@ -134,7 +138,7 @@ def _spread(
     tape: Any, at: Any, bases: Any, shifts: Any, tables: Any, scratch: Any, lanes: Any
 ) -> None:
     """Bring the rows of x of a record into the scratch as products want them; clear its sums."""
-    floats = np.empty(lanes, np.float32)
+    floats, masks = np.empty(lanes, np.float32), np.empty(lanes // GRAIN, np.uint32)
     fp16 = tape[at + code.FORMAT] == code.FP16
     a = start(tape, at + code.A, bases, shifts, 4 * lanes)
     if tape[at + code.ZEROED]:
@@ -144,9 +148,11 @@ def _spread(
         here = a + row(tape, at + code.A, number, tables)
         there = scratch + tape[at + code.X_SCRATCH] + number * x_bytes(fp16, lanes)
         if fp16:
-            spread16(here, floats, there, lanes)
+            spread16(here, masks, floats, there, lanes)
         else:
             spread8(here, there, lanes)
+    if fp16:
+        find_runs(scratch + tape[at + code.X_SCRATCH], tape[at + code.X_ROWS], lanes)
 
 
 def _deal(

@@ -103,29 +103,42 @@ def _weights16(builder: Any, part: Any, lane: Any, first: int, wide: bool) -> li
     ]
 
 
-def single16() -> Any:
-    """Return a function: fp32 products of eight fp16 columns in one lane with the x of that lane.
+def diagonal16(rows: int) -> Any:
+    """Return a function: fp32 products of eight fp16 columns with rows of x that have one lane.
 
-    f(w0, w1, w2, w3, x, lane, out): addresses of the lane in the four parts, of a row of x as
-    `columns16` reads it, and of the products, which are exact; zeros are positive, as sums are.
+    f(w0, w1, w2, w3, x, x_step, out, out_step): addresses of the first row's lane in the four parts
+    and in x as `columns16` reads it, whose next rows have the lanes that follow; where the first
+    row's products go; bytes from row to row. Products are exact; zeros are positive, as sums are.
     """
+    count = 2 * rows  # elements of a part: two columns of each lane
+    floats, pairs = ir.VectorType(_FLOAT, count), ir.VectorType(_I64, rows)
 
     def codegen(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        pairs = [_from(builder, part, ir.VectorType(_I16, 2)) for part in args[:PARTS]]
-        low, high = (
-            builder.shuffle_vector(a, b, _list(range(4))) for a, b in (pairs[:2], pairs[2:])
-        )
-        floats = _half_to_float(builder, builder.shuffle_vector(low, high, _list(range(8))))
-        at = builder.add(args[4], builder.mul(args[5], _I64(16)))
-        x = builder.fptrunc(_from(builder, at, _DOUBLE), _FLOAT)
-        one = builder.insert_element(ir.Constant(floats.type, ir.Undefined), x, _I32(0))
-        product = builder.fmul(floats, builder.shuffle_vector(one, one, _list([0] * 8)))
-        total = builder.fadd(product, ir.Constant(floats.type, [0.0] * 8))
-        _to(builder, args[6], total, 4)
+        x = ir.Constant(ir.VectorType(_FLOAT, rows), ir.Undefined)
+        for row in range(rows):
+            at = builder.add(args[4], builder.mul(args[5], _I64(row)))
+            lane = builder.fptrunc(_from(builder, at, _DOUBLE), _FLOAT)
+            x = builder.insert_element(x, lane, _I32(row))
+        twice = builder.shuffle_vector(x, x, _list(n // 2 for n in range(count)))
+        parts = []
+        for part in args[:PARTS]:
+            weights = _half_to_float(builder, _from(builder, part, ir.VectorType(_I16, count)))
+            product = builder.fmul(weights, twice)
+            total = builder.fadd(product, ir.Constant(floats, [0.0] * count))
+            parts.append(builder.bitcast(total, pairs))
+        for row in range(rows):
+            low, high = (
+                builder.shuffle_vector(a, b, _list((row, rows + row)))
+                for a, b in (parts[:2], parts[2:])
+            )
+            at = builder.add(args[6], builder.mul(args[7], _I64(row)))
+            _to(builder, at, builder.shuffle_vector(low, high, _list(range(PARTS))), 4)
         return _context.get_dummy_value()
 
-    def typed(_typing: Any, w0: Any, w1: Any, w2: Any, w3: Any, x: Any, lane: Any, out: Any) -> Any:
-        return types.void(*(types.int64,) * 7), codegen
+    def typed(
+        _typing: Any, w0: Any, w1: Any, w2: Any, w3: Any, x: Any, x_step: Any, out: Any, step: Any
+    ) -> Any:
+        return types.void(*(types.int64,) * 8), codegen
 
     return intrinsic(typed)
 

@@ -21,16 +21,18 @@ from chip.numerics.word_vectors import (
     columns8,
     columns8_bytes,
     columns16,
-    single16,
+    diagonal16,
     widen8_word,
     widen16_word,
 )
 
 carray: Any = vars(numba)["carray"]
+RUN = 16  # rows of one lane each that are multiplied together
 UNKNOWN = 1 << 32  # in the count of a piece, besides the doubtful results
 _ERROR_AT_ZERO, _ERROR_PER_LANE = error_factor(0), error_factor(1) - error_factor(0)
 
-_one, _two, _single = columns16(1, False), columns16(2, True), single16()
+_one, _two = columns16(1, False), columns16(2, True)
+_single, _diagonal = diagonal16(1), diagonal16(RUN)
 _widen16, _widen8 = widen16_word(), widen8_word()
 _columns8, _columns8_bytes = columns8(), columns8_bytes()
 
@@ -162,6 +164,26 @@ def _unit8(
         _columns8(wide, x + size * (chosen[m] % modulus), used, out + 4 * lanes * m)
 
 
+def _one_lane(
+    place: Any, row: Any, size: Any, about: Any, found: Any, left: Any, target: Any, lanes: Any
+) -> Any:
+    """Multiply a row with one lane that is not zero, or RUN of them if as many are left.
+
+    Return how many were done, and how many results are doubtful.
+    """
+    lane = np.int64(about[code.X_ONLY])
+    s, x = 4 * lane, row + 16 * lane
+    p0, p1, p2, p3 = place
+    if not found[code.STATS_PEAK] < np.inf:
+        carray(pointer(target), (COLUMNS,), np.float32)[:] = NAN
+        return 1, COLUMNS
+    if about[code.X_RUN] < RUN or left < RUN:
+        _single(p0 + s, p1 + s, p2 + s, p3 + s, x, 0, target, 0)
+        return 1, 0
+    _diagonal(p0 + s, p1 + s, p2 + s, p3 + s, x, size + 16, target, 4 * lanes)
+    return RUN, 0
+
+
 def _unit16(
     place: Any, x: Any, size: Any, chosen: Any, modulus: Any, rows: Any, out: Any, lanes: Any,
     found: Any, buffer: Any,
@@ -170,14 +192,14 @@ def _unit16(
     used, wide = np.int64(found[code.STATS_LANES]), buffer.ctypes.data
     p0, p1, p2, p3 = place
     sums, step, widened, count, m = buffer[8 * lanes :], 16 * used, False, 0, 0
-    finite = found[code.STATS_PEAK] < np.inf
     while m < rows:
         row, target = x + size * (chosen[m] % modulus), out + 4 * lanes * m
         about = about_x(row, lanes)
-        lane = np.int64(about[code.X_ONLY])
-        if lane >= 0 and finite:
-            _single(p0 + 4 * lane, p1 + 4 * lane, p2 + 4 * lane, p3 + 4 * lane, row, lane, target)
-            m += 1
+        if about[code.X_ONLY] >= 0:
+            last = min(m + RUN, rows) - 1
+            left = last + 1 - m if chosen[last] - chosen[m] == last - m else 1
+            done, doubtful = one_lane(place, row, size, about, found, left, target, lanes)
+            count, m = count + doubtful, m + done
             continue
         if found[code.STATS_PEAK] < 0:
             norms(p0, p1, p2, p3, found)
@@ -231,6 +253,8 @@ words, parts, word, word_stats = (
     numba.njit(nogil=True)(function) for function in (_words, _parts, _word, _stats)
 )
 settled, keep = (numba.njit(nogil=True)(function) for function in (_settled, _keep))
-unit8, unit16 = (numba.njit(nogil=True)(function) for function in (_unit8, _unit16))
+one_lane, unit8, unit16 = (
+    numba.njit(nogil=True)(function) for function in (_one_lane, _unit8, _unit16)
+)
 one_unit = numba.njit(nogil=True)(_unit)
 PIECE = address(_piece, numba.types.int64(numba.types.int64, numba.types.int64))

@@ -42,7 +42,7 @@ class Encoded:
 
     `views` are values of tapes that steps need, `imports` values of steps that tapes need: slots
     and shapes by node. `weights` are first SRAM groups of resting weights; `log_bytes` is room for
-    the addresses of appended rows.
+    the addresses of appended rows, after how many there are of each append.
     """
 
     groups: tuple[tuple[Tape | int, ...], ...]
@@ -54,7 +54,7 @@ class Encoded:
     views: dict[int, tuple[int, Shape]]
     imports: dict[int, tuple[int, Shape]]
     weights: frozenset[int]
-    appends: tuple[tuple[int, int, int, int], ...]  # group, slice, place in the log, entries
+    appends: tuple[tuple[int, int, int], ...]  # group, slice, place in the log
 
 
 def encoded(stretch: Stretch, spec: ChipSpec) -> Encoded:
@@ -79,7 +79,7 @@ class _Encoder:
                 self.values.shapes[number] = shape
         self.scratch = self.scratch_bytes = self.log = 0
         self.weights: set[int] = set()
-        self.appends: list[tuple[int, int, int, int]] = []
+        self.appends: list[tuple[int, int, int]] = []
         self.group = 0
 
     def _shape(self, number: int) -> Shape | None:
@@ -280,6 +280,9 @@ class _Encoder:
         if job.mode:
             op = code.ADD if job.element == "f32" else code.ADD_I32
             self.records.add(op, rows, held, held, a)
+        elif np.ptp(job.slots) == 0:  # the last of those that are set is what stays
+            last = self.records.row(a, rows - 1)
+            self.records.add(code.COPY, 1, held, last, SIZE=4, FROM=1, TO=1, TOUCHED=-1)
         else:
             self.records.add(code.COPY, rows, held, a, SIZE=4, FROM=1, TO=1, TOUCHED=-1)
         if job.emits:
@@ -303,8 +306,7 @@ class _Encoder:
     def _(self, job: Append, node: int) -> None:
         pairs, rows = job.map_words.shape
         region, maps, data = job.locals
-        entries = pairs * rows * self.spec.superlanes
-        self.appends.append((self.group, job.index, self.log, entries))
+        self.appends.append((self.group, job.index, self.log))
         log = code.GROUPS + -(-self.spec.slices // GROUP) + ACCUMULATORS
         self.records.add(
             code.APPEND,
@@ -318,7 +320,7 @@ class _Encoder:
             FIRST_GROUP=job.index // GROUP,
             PAIRS=pairs,
         )
-        self.log += 8 * entries
+        self.log += 8 * (1 + pairs * rows * self.spec.superlanes)
 
     def _product(self, node: int, job: Products, unit: int) -> list[int]:
         columns, lanes = job.columns, self.spec.lanes

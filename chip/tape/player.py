@@ -55,7 +55,7 @@ class _Call:
 @dataclass
 class _Segment:
     items: list[_Play | _Call] = field(default_factory=list)
-    appends: list[tuple[_Bound, tuple[int, int, int, int]]] = field(default_factory=list)
+    appends: list[tuple[_Bound, tuple[int, int, int]]] = field(default_factory=list)
 
 
 class Player:
@@ -93,9 +93,10 @@ class Player:
                 self._run(item, state)
             else:
                 _step(item, state)
-        for bound, (_, index, place, entries) in chosen.appends:
-            words = np.unique(bound.log[place // 8 : place // 8 + entries])
-            state.scattered.append((index, 4 * GROUP, words))
+        for bound, (_, index, place) in chosen.appends:
+            count, first = int(bound.log[place // 8]), place // 8 + 1
+            words = sorted(set(bound.log[first : first + count].tolist()))
+            state.scattered.append((index, 4 * GROUP, np.array(words)))
 
     def _run(self, item: _Play, state: State) -> None:
         size = self._scratch_bytes

@@ -73,6 +73,13 @@ class Records:
             return (base, offset + int(rows[0]) * row_bytes, step * row_bytes, -1, shift)
         return (base, offset, row_bytes, self.table(rows), shift)
 
+    def row(self, operand: Operand, number: int) -> Operand:
+        """One row of an operand, as an operand of one row."""
+        base, offset, row_bytes, index, shift = operand
+        if index >= 0:
+            return (base, offset, row_bytes, index + number, shift)
+        return (base, offset + number * row_bytes, row_bytes, -1, shift)
+
     def in_sram(self, index: int, words: Ints, local: int) -> Operand:
         """Elements at rest from slice `index` on."""
         base = code.GROUPS + index // GROUP

@@ -75,6 +75,24 @@ def test_rows_of_few_lanes_meet_the_same_weights_in_both(odd: bool) -> None:
     assert np.array_equal(found["auto"][0][0], x[0, 5] * w[:, 5].astype(np.float32)) or odd
 
 
+@pytest.mark.parametrize("odd", [False, True])
+def test_rows_of_one_lane_each_are_multiplied_as_any_others(odd: bool) -> None:
+    rng = np.random.default_rng(5)
+    lanes = np.r_[3:40, 297:320, 60:77]
+    x = np.zeros((len(lanes), 320), np.float16)
+    x[np.arange(len(lanes)), lanes] = rng.standard_normal(len(lanes))
+    x[20], x[40, 7], x[70, lanes[70]] = 0, 1, np.inf
+    w = rng.standard_normal((320, 320)).astype(np.float16)
+    w[7, 10], w[:, 300] = 6e-8, -0.0
+    if odd:
+        w[2, 6], w[100, 99] = np.inf, np.nan
+    found = {}
+    for name in ("numpy", "auto"):
+        set_backend(name)  # type: ignore[arg-type]
+        found[name] = product(KernelRig(), x, w)
+    assert found["numpy"].tobytes() == found["auto"].tobytes()
+
+
 def test_any_write_forgets_what_is_kept_of_its_words() -> None:
     sram, words, made = Sram(TINY), np.arange(3, 6), []
     keep = lambda: sram.kept("key", 12, 16, words, lambda: made.append(1))  # noqa: E731

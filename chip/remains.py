@@ -22,7 +22,7 @@ LARGE = 1 << 16  # bytes worth a thread
 def digest(
     sram: Sram,
     packets: Iterable[bytes],
-    written: Iterable[tuple[int, int, int]],
+    written: tuple[tuple[int, int, int], ...],
     scattered: Iterable[tuple[int, int, Words]],
     cycles: Sequence[int],
 ) -> bytes:
@@ -40,14 +40,20 @@ def digest(
     return whole.digest()
 
 
-def _written(sram: Sram, written: Iterable[tuple[int, int, int]]) -> list[Bytes]:
+def _written(sram: Sram, written: tuple[tuple[int, int, int], ...]) -> list[Bytes]:
+    return [
+        _planes(sram.group(group * GROUP)[low : high + 1], planes)
+        for (group, low, high), planes in _runs(written)
+    ]
+
+
+@functools.lru_cache(maxsize=64)
+def _runs(written: tuple[tuple[int, int, int], ...]) -> list[tuple[tuple[int, int, int], list[int]]]:
+    """Runs (group, first word, last word) and the slices of each; a program's are always equal."""
     members: dict[tuple[int, int, int], list[int]] = {}
     for index, low, high in sorted(written):
         members.setdefault((index // GROUP, low, high), []).append(index % GROUP)
-    return [
-        _planes(sram.group(group * GROUP)[low : high + 1], planes)
-        for (group, low, high), planes in members.items()
-    ]
+    return list(members.items())
 
 
 def _scattered(sram: Sram, scattered: Iterable[tuple[int, int, Words]]) -> list[Bytes]:

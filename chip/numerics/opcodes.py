@@ -21,8 +21,9 @@ MAX16, MIN16, ADD_I32, ABS, FROM_I32, TO_I8 = (next(_codes) for _ in range(6))
 
 # COPY: elements of SIZE bytes, FROM and TO elements apart; TOUCHED is the SRAM group written or -1
 SIZE, FROM, TO, TOUCHED = 17, 18, 19, 20
-# LANES: SIZE as above, MAP is where the lane numbers stand in the tables
-MAP = 18
+# LANES: SIZE as above, MAP is where the lane numbers stand in the tables; or, for each of RUNS runs
+# of lanes that stay side by side, where it goes, where it comes from, and its length
+MAP, RUNS = 18, 19
 # PRODUCTS: tile t is words TABLE_WORDS + t * LOADS + j; load j fills columns from TABLE_FIRST + j
 # on; iterations STARTS[t] to STARTS[t + 1] of ORDER meet it, with row ORDER[i] % X_ROWS of A.
 FORMAT, TILES, LOADS, TABLE_WORDS, TABLE_FIRST, STARTS, ORDER, X_ROWS = range(17, 25)

@@ -56,20 +56,31 @@ def _copy(out: Any, to: Any, a: Any, step: Any, size: Any, count: Any) -> None:
             z1[i * to] = x1[i * step]
 
 
-def _lanes(out: Any, a: Any, size: Any, chosen: Any, lanes: Any) -> None:
-    """out[i] = a[chosen[i]], zero where that is negative."""
+def _lanes(out: Any, a: Any, size: Any, chosen: Any, runs: Any, lanes: Any) -> None:
+    """out[i] = a[chosen[i]], zero where that is negative.
+
+    If there are `runs`, `chosen` holds for each where it goes, where it comes from and its length.
+    """
+    for run in range(runs):
+        there, here = out + size * chosen[3 * run], a + size * chosen[3 * run + 1]
+        count = size * chosen[3 * run + 2]
+        x, z = carray(pointer(here), (count,), np.uint8), carray(pointer(there), (count,), np.uint8)
+        for i in range(count):
+            z[i] = x[i]
+    if runs:
+        return
     if size == 4:
         x4, z4 = carray(pointer(a), (lanes,), np.uint32), carray(pointer(out), (lanes,), np.uint32)
         for i in range(lanes):
-            z4[i] = x4[chosen[i]] if chosen[i] >= 0 else np.uint32(0)
+            z4[i] = x4[np.uint64(chosen[i])] if chosen[i] >= 0 else np.uint32(0)
     elif size == 2:
         x2, z2 = carray(pointer(a), (lanes,), np.uint16), carray(pointer(out), (lanes,), np.uint16)
         for i in range(lanes):
-            z2[i] = x2[chosen[i]] if chosen[i] >= 0 else np.uint16(0)
+            z2[i] = x2[np.uint64(chosen[i])] if chosen[i] >= 0 else np.uint16(0)
     else:
         x1, z1 = carray(pointer(a), (lanes,), np.uint8), carray(pointer(out), (lanes,), np.uint8)
         for i in range(lanes):
-            z1[i] = x1[chosen[i]] if chosen[i] >= 0 else np.uint8(0)
+            z1[i] = x1[np.uint64(chosen[i])] if chosen[i] >= 0 else np.uint8(0)
 
 
 def _key(bits: Any) -> Any:

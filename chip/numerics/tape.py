@@ -80,7 +80,7 @@ def _record(place: Any, at: Any) -> Any:
                 touch(tape, at, there, bases, stats, word_bytes)
         elif op == code.LANES:
             chosen = tables[tape[at + code.MAP] :]
-            move_lanes(there, here, tape[at + code.SIZE], chosen, lanes)
+            move_lanes(there, here, tape[at + code.SIZE], chosen, tape[at + code.RUNS], lanes)
         else:
             b = start(tape, at + code.B, bases, shifts, word_bytes)
             one_row(op, there, here, b + row(tape, at + code.B, number, tables), lanes)

@@ -19,7 +19,7 @@ from chip.sram import GROUP
 from chip.tape.able import POINTWISE, taped
 from chip.tape.operands import Shape, Values
 from chip.tape.order import runs
-from chip.tape.records import Operand, Records
+from chip.tape.records import Operand, Records, lane_runs
 
 Integers = npt.NDArray[np.int64]
 ACCUMULATORS = 2 * PLANES
@@ -268,8 +268,10 @@ class _Encoder:
     def _(self, job: Lanes, node: int) -> None:
         a = self.values.operand(job.source, job.rows, job.element)
         size = NUMPY_TYPES[job.element].itemsize
-        where = self.records.table(job.lanes)
-        self.records.add(code.LANES, job.rows, self.values.whole(node), a, SIZE=size, MAP=where)
+        runs = lane_runs(job.lanes)
+        where = self.records.table(runs if len(runs) else job.lanes)
+        out = self.values.whole(node)
+        self.records.add(code.LANES, job.rows, out, a, SIZE=size, MAP=where, RUNS=len(runs))
 
     @write.register
     def _(self, job: Sums, node: int) -> None:

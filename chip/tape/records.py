@@ -12,6 +12,18 @@ from chip.sram import GROUP
 
 Operand = tuple[int, int, int, int, int]  # base, offset, bytes per row, row numbers, shift
 NOTHING: Operand = (code.CONSTANTS, 0, 0, -1, -1)
+RUN_LANES = 16  # side by side, on average: from here on it pays to move them together
+
+
+def lane_runs(lanes: Ints) -> Ints:
+    """Runs [n, 3] of lanes that stay side by side: to, from, how many.
+
+    None where these would be short, or where some lanes are zeroed.
+    """
+    starts = np.flatnonzero(np.diff(lanes, prepend=lanes[0]) != 1)
+    if len(starts) * RUN_LANES > len(lanes) or lanes.min() < 0:
+        return np.zeros((0, 3), np.int64)
+    return np.stack([starts, lanes[starts], np.diff(starts, append=len(lanes))], axis=1)
 
 
 @dataclass

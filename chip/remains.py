@@ -16,13 +16,14 @@ import numpy as np
 from chip.numerics import default_backend
 from chip.sram import GROUP, Bytes, Sram, Words
 
+Written = tuple[tuple[int, int, int], ...]
 LARGE = 1 << 16  # bytes worth a thread
 
 
 def digest(
     sram: Sram,
     packets: Iterable[bytes],
-    written: tuple[tuple[int, int, int], ...],
+    written: Written,
     scattered: Iterable[tuple[int, int, Words]],
     cycles: Sequence[int],
 ) -> bytes:
@@ -40,7 +41,7 @@ def digest(
     return whole.digest()
 
 
-def _written(sram: Sram, written: tuple[tuple[int, int, int], ...]) -> list[Bytes]:
+def _written(sram: Sram, written: Written) -> list[Bytes]:
     return [
         _planes(sram.group(group * GROUP)[low : high + 1], planes)
         for (group, low, high), planes in _runs(written)
@@ -48,7 +49,7 @@ def _written(sram: Sram, written: tuple[tuple[int, int, int], ...]) -> list[Byte
 
 
 @functools.lru_cache(maxsize=64)
-def _runs(written: tuple[tuple[int, int, int], ...]) -> list[tuple[tuple[int, int, int], list[int]]]:
+def _runs(written: Written) -> list[tuple[tuple[int, int, int], list[int]]]:
     """Runs (group, first word, last word) and the slices of each; a program's are always equal."""
     members: dict[tuple[int, int, int], list[int]] = {}
     for index, low, high in sorted(written):

@@ -85,10 +85,13 @@ def _bundled(
 class ChipGroup:
     """Some chips of a cluster. Plain and synchronous; the calls of a launch come batch by batch."""
 
-    def __init__(self, numbers: Iterable[int], spec: ChipSpec) -> None:
+    def __init__(
+        self, numbers: Iterable[int], spec: ChipSpec, linker: Linker | None = None
+    ) -> None:
+        """Make the chips; what `linker` has linked before is not linked again."""
         self.chips = {number: Chip(number, spec) for number in numbers}
         self._changes = {number: Changes(chip.sram) for number, chip in self.chips.items()}
-        self._linker = Linker()
+        self._linker = linker.branch() if linker else Linker()
         self._programs: dict[str, dict[int, Program]] = {}
         self._batches: dict[tuple[str, int], Batch] = {}
         self._sent: dict[Packet, Array] = {}

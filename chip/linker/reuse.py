@@ -15,6 +15,12 @@ class Linker:
         self._programs: dict[bytes, Linked] = {}
         self._stretches: Known = {}
 
+    def branch(self) -> "Linker":
+        """A linker that knows what this one does, and keeps to itself what it adds."""
+        other = Linker()
+        other._programs, other._stretches = dict(self._programs), dict(self._stretches)
+        return other
+
     def __call__(self, data: bytes) -> Linked:
         """Return the linked program; raises the chip package's errors."""
         key = hashlib.sha256(body_of(data)).digest()

@@ -1,6 +1,6 @@
 """What the arithmetic units compute, bit for bit the same on every host, BLAS and thread count."""
 
-from chip.numerics.backend import Backend, default_backend, make_backend, set_backend
+from chip.numerics.backend import Backend, default_backend, make_backend, set_backend, set_threads
 from chip.numerics.convert import to_fp16, to_fp32, to_int
 from chip.numerics.fp8 import WeightsF8, decode, encode
 from chip.numerics.fp16 import Weights16
@@ -34,6 +34,7 @@ __all__ = [
     "reciprocal",
     "rsqrt",
     "set_backend",
+    "set_threads",
     "square_root",
     "tanh",
     "to_fp16",

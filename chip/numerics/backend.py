@@ -6,6 +6,8 @@ first asked for.
 """
 
 import functools
+import os
+import sys
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -195,6 +197,14 @@ def set_backend(name: Name) -> None:
     if name not in ("numpy", "compiled", "auto"):
         raise ValueError(f"unknown numerics backend {name!r}: numpy, compiled or auto")
     _chosen = name
+
+
+def set_threads(count: int) -> None:
+    """Compute with so many threads from now on, also in a process that is a fork of another."""
+    os.environ["NUMBA_NUM_THREADS"] = str(count)  # read when numba is imported
+    if "numba" in sys.modules:
+        sys.modules["numba"].config.reload_config()
+        make_backend.cache_clear()
 
 
 def default_backend() -> Backend:

@@ -83,6 +83,14 @@ class Player:
         if Player.can_play(spec) and default_backend().name == "compiled":
             import chip.numerics.playing  # noqa: F401
 
+    @staticmethod
+    def encode(linked: Linked) -> None:
+        """Make the tapes of a program before it is first run."""
+        if Player.can_play(linked.spec) and default_backend().name == "compiled":
+            for blocks in linked.segments:
+                for block in blocks:
+                    encoded(block.stretch, linked.spec)
+
     def run(self, linked: Linked, segment: int, state: State) -> None:
         """Run a segment; raises what its steps raise."""
         if id(linked) not in self._programs:

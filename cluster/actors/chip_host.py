@@ -14,7 +14,8 @@ from typing import Any, Literal
 from chip.board import Facts
 from chip.core import Array
 from chip.group import Batch, ChipGroup, Finished
-from chip.numerics import set_backend
+from chip.linker.reuse import Linker
+from chip.numerics import set_backend, set_threads
 from chip.own_spec import chip_of
 from chip.program import Region
 from chip.wire import pack_value, unpack_value
@@ -22,6 +23,7 @@ from cluster.actors.lines import Line, Mailbox, Slot
 from cluster.process import peak_rss_bytes, private_bytes
 
 log = logging.getLogger("lpu.chip")
+LINKER = Linker()  # holds what a fork server has linked for all of a host's actors
 METERS = {
     "lpu_segments": "Segments that the chips of an actor have run.",
     "lpu_packets": "Packets that an actor has sent to other actors.",
@@ -67,10 +69,10 @@ class ChipHost:
     ) -> None:
         # Compiled kernels cost a worker 130 MB and a second or two; NumPy's give equal bits.
         if backend == "auto":
-            os.environ["NUMBA_NUM_THREADS"] = str(threads)  # read when numba is imported
+            set_threads(threads)
         set_backend(backend)
         self.name = name
-        self._group = ChipGroup(numbers, chip_of(spec))
+        self._group = ChipGroup(numbers, chip_of(spec), LINKER)
         self._batches: dict[str, list[Batch]] = {}
         self._groups: dict[str, dict[int, int]] = {}
         self._mail = Mailbox()

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from chip.core import Array
 from chip.program import Region
-from chip.wire import pack_value
+from chip.wire import body_of, pack_value
 from cluster.machines.loadable import Loadable
 from cluster.machines.machine import Inputs
 
@@ -59,6 +59,12 @@ def programs_of(lowered: Loadable, group: Sequence[int]) -> list[tuple[str, int,
         for chip in group
         if chip in launch.programs
     ]
+
+
+def distinct(lowered: Loadable) -> list[bytes]:
+    """The programs of all chips and launches, one of those that are linked alike."""
+    programs = (data for launch in lowered.launches.values() for data in launch.programs.values())
+    return list({body_of(data): data for data in programs}.values())
 
 
 def chunks(

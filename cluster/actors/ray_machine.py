@@ -37,6 +37,7 @@ from cluster.actors import grouping, surroundings
 from cluster.actors.capacity import AUTO, Host, automatic_pack, settled, worker_threads
 from cluster.actors.chip_host import ChipHost, Health, Wanted
 from cluster.actors.exchange import Exchange, exchange
+from cluster.actors.fork_server import ForkServer
 from cluster.errors import BadValue, MachineError, WorkerLost
 from cluster.machines.loadable import Loadable
 from cluster.machines.machine import (
@@ -54,6 +55,12 @@ OBJECT_STORE_BYTES = 256 << 20
 FLIGHT_BYTES = 64 << 20  # of all unfinished calls that bring weights: a quarter of the store
 INLINE_BYTES = 64 << 10  # larger inputs go to the object store once instead of into every call
 START_TIMEOUT_S, SETTLE_S, POLL_S = 300.0, 20.0, 0.2
+# What can be imported before a fork. The module of channels draws random names when it is imported:
+# all workers would draw the same.
+FORKABLE = ("ray._private.worker", "ray._private.node", "ray.util.metrics")
+# Of a Ray of our own: no workers before their programs are linked, and none that yields to whatever
+# else runs, as a token waits for each of them.
+SYSTEM = {"prestart_worker_first_driver": False, "worker_niceness": 0}
 CHANGES_BYTES = 4 << 20  # of one chip at a checkpoint, about
 
 
@@ -66,6 +73,7 @@ class RayMachine:
         self._pack, self._address = chips_per_actor, address
         self._ours = False
         self._folder: Path | None = None
+        self._forks: ForkServer | None = None
         self._placed: Any = None
         self._actors: list[Any] = []
         self._groups: list[list[int]] = []
@@ -97,6 +105,7 @@ class RayMachine:
         bundles = grouping.bundled(lowered, self._groups)
         backend, self._sizes = settled(lowered, self._groups, bundles, hosts)
         self._settings = backend, worker_threads(lowered, pack, hosts), Counter
+        self._link_here(progress)
         self._place(bundles)
         self._wave = max(4, 2 * int(sum(host.cpus for host in hosts)))
         self._start(progress)
@@ -119,14 +128,24 @@ class RayMachine:
                 raise BadValue("--address", address, f"no Ray cluster there: {error}") from None
             return
         self._folder = surroundings.new_folder()
-        with _loopback(), surroundings.undisturbed():
+        self._forks = ForkServer(self._folder, FORKABLE)
+        with _loopback(), surroundings.undisturbed(), surroundings.forking(ray._private.parameter):
             ray.init(
                 "local",
                 include_dashboard=False,
                 object_store_memory=OBJECT_STORE_BYTES,
                 _temp_dir=str(self._folder),
+                _system_config=dict(SYSTEM),
                 **quiet,
             )
+
+    def _link_here(self, progress: Progress) -> None:
+        """Link programs in the fork server, each of those that are equal once."""
+        if self._forks:
+            programs = grouping.distinct(self._lowered)
+            for number, program in enumerate(programs):
+                progress(LINKING, number, len(programs))
+                self._forks.link(program)
 
     def _place(self, bundles: Sequence[Sequence[int]]) -> None:
         """Reserve memory, a bundle per tensor group, so that each is on one host."""
@@ -376,6 +395,8 @@ class RayMachine:
                     remove_placement_group(self._placed)
                 if self._ours:
                     ray.shutdown()
+            if self._forks:
+                self._forks.close()
             if self._folder:
                 shutil.rmtree(self._folder, ignore_errors=True)
 

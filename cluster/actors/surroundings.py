@@ -10,8 +10,11 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from cluster.actors import fork_worker
 
 log = logging.getLogger("lpu.ray")
 KNOCK_TIMEOUT_S = 10.0
@@ -101,6 +104,20 @@ def our_code() -> Iterator[dict[str, Any]]:
             ignore = shutil.ignore_patterns("__pycache__")
             shutil.copytree(root / name, Path(folder, name), ignore=ignore)
         yield {"working_dir": folder}
+
+
+@contextmanager
+def forking(parameters: Any) -> Iterator[None]:
+    """Make the Ray that starts inside ask the fork server in its folder for workers.
+
+    `parameters` is Ray's module; with Ray's own script each worker imports Ray twice.
+    """
+    before = parameters.RayParams
+    parameters.RayParams = partial(before, setup_worker_path=fork_worker.__file__)
+    try:
+        yield
+    finally:
+        parameters.RayParams = before
 
 
 @contextmanager

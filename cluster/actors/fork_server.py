@@ -27,6 +27,10 @@ from cluster.actors.fork_worker import SOCKET
 
 LENGTH_BYTES = 8  # before each program
 DONE = b"+"
+# One thread per actor's BLAS, one heap for all threads; and no pages of 2 MiB for NumPy's arrays, of
+# which a chip's SRAM would fill one for each kilobyte in use here and there.
+LEAN = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MALLOC_ARENA_MAX"), "1")
+LEAN["NUMPY_MADVISE_HUGEPAGE"] = "0"
 ROOT = Path(__file__).resolve().parents[2]
 Request = tuple[list[str], str, dict[str, str]]  # command, folder, environment
 
@@ -37,7 +41,6 @@ class ForkServer:
     def __init__(self, folder: Path, modules: Sequence[str]) -> None:
         """Start it; `modules` are imported before the first fork, with the settings of a worker."""
         paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-        few = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MALLOC_ARENA_MAX"), "1")
         with socket.socket(socket.AF_UNIX) as door, (folder / "forks.err").open("wb") as errors:
             door.bind(str(folder / SOCKET))
             door.listen(socket.SOMAXCONN)  # workers wait there until the server is ready
@@ -46,7 +49,7 @@ class ForkServer:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                env=os.environ | few | {"PYTHONPATH": paths},
+                env=os.environ | LEAN | {"PYTHONPATH": paths},
                 pass_fds=[door.fileno()],
                 start_new_session=True,  # Ctrl-C of a terminal is for the driver
             )

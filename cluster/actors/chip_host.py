@@ -20,6 +20,8 @@ from chip.own_spec import chip_of
 from chip.program import Region
 from chip.wire import pack_value, unpack_value
 from cluster.actors.lines import Line, Mailbox, Slot
+from cluster.actors.rings import Door, can_be_shared, join_ring, make_ring
+from cluster.errors import WorkerLost
 from cluster.process import peak_rss_bytes, private_bytes
 
 log = logging.getLogger("lpu.chip")
@@ -114,19 +116,31 @@ class ChipHost:
         self._loaded = True
 
     # --- lines ------------------------------------------------------------------------------
-    def open_lines(self, channel: Callable[..., Slot], me: Any, wanted: Sequence[Wanted]) -> Any:
-        """Make lines to other actors out of channels; they are for `take_line` of the receivers."""
-        lines = []
+    def open_lines(
+        self, channel: Callable[..., Slot], me: Any, node: str, wanted: Sequence[Wanted]
+    ) -> Any:
+        """Make lines to other actors, rings on our host `node` and else out of channels.
+
+        What is returned is for `take_line` of the receivers.
+        """
+        lines: list[Line | Door] = []
         for line in wanted:
+            if line.node == node and can_be_shared():
+                ring = self._mail.outgoing[line.receiver] = make_ring(line.slots, line.slot_bytes)
+                lines.append(ring.door())
+                continue
             reader = [(line.handle, line.node)]
             slots = [channel(me, reader, line.slot_bytes) for _ in range(line.slots)]
             self._mail.outgoing[line.receiver] = Line(slots)
             lines.append(Line(slots))
         return lines[0] if len(lines) == 1 else lines
 
-    def take_line(self, sender: int, line: Line) -> None:
-        """Receive from group `sender` through `line`."""
-        self._mail.incoming[sender] = line
+    def take_line(self, sender: int, line: Line | Door) -> None:
+        """Receive from group `sender` through `line`; raises WorkerLost if its writer is gone."""
+        try:
+            self._mail.incoming[sender] = join_ring(line) if isinstance(line, Door) else line
+        except OSError as error:
+            raise WorkerLost("ray", f"{self.name} cannot open a line", str(error)) from None
 
     def close_lines(self) -> None:
         """Close all lines: a launch that waits at one fails."""

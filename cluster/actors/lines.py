@@ -14,6 +14,7 @@ from chip.core import Array
 from chip.errors import ProgramError
 from chip.group import Batch, Packet
 from chip.wire import pack_value, unpack_value
+from cluster.actors.rings import Ring
 
 Pair = tuple[int, int]  # from one group, or batch, to another
 MESSAGE_BYTES = 64  # around a packet, or a message, at most
@@ -118,8 +119,8 @@ class Mailbox:
     """The lines of one group, and messages that came before they were wanted."""
 
     def __init__(self) -> None:
-        self.incoming: dict[int, Line] = {}
-        self.outgoing: dict[int, Line] = {}
+        self.incoming: dict[int, Line | Ring] = {}
+        self.outgoing: dict[int, Line | Ring] = {}
         self._early: dict[Pair, list[Array]] = {}
 
     def fetch(self, sender: int, source: int, target: int, count: int) -> list[Array]:

@@ -38,6 +38,7 @@ from cluster.actors.capacity import AUTO, Host, automatic_pack, settled, worker_
 from cluster.actors.chip_host import ChipHost, Health, Wanted
 from cluster.actors.exchange import Exchange, exchange
 from cluster.actors.fork_server import ForkServer
+from cluster.actors.rings import LineClosed
 from cluster.errors import BadValue, MachineError, WorkerLost
 from cluster.machines.loadable import Loadable
 from cluster.machines.machine import (
@@ -237,7 +238,7 @@ class RayMachine:
         for sender, lines in wanted.items():
             method = self._actors[sender].open_lines
             method = method.options(concurrency_group="launch", num_returns=len(lines))
-            made = method.remote(Channel, self._actors[sender], lines)
+            made = method.remote(Channel, self._actors[sender], self._nodes[sender], lines)
             for line, ref in zip(lines, made if len(lines) > 1 else [made], strict=True):
                 taken.append(line.handle.take_line.remote(sender, ref))
         self._get(taken)
@@ -286,7 +287,7 @@ class RayMachine:
             except (RayError, ConnectionError) as error:
                 found.append(error)
         own = [e.cause for e in found if isinstance(e, RayTaskError)]
-        first = [cause for cause in own if not isinstance(cause, RayChannelError)]
+        first = [cause for cause in own if not isinstance(cause, RayChannelError | LineClosed)]
         if first:
             raise first[0] from None
         raise self._lost([e for e in found if not isinstance(e, RayTaskError)] or found) from None

@@ -27,8 +27,8 @@ from cluster.actors.fork_worker import SOCKET
 
 LENGTH_BYTES = 8  # before each program
 DONE = b"+"
-# One thread per actor's BLAS, one heap for all threads; and no pages of 2 MiB for NumPy's arrays, of
-# which a chip's SRAM would fill one for each kilobyte in use here and there.
+# One thread for an actor's BLAS, one heap for all its threads; and no pages of 2 MiB for NumPy's
+# arrays, of which a chip's SRAM would fill one for each kilobyte in use here and there.
 LEAN = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MALLOC_ARENA_MAX"), "1")
 LEAN["NUMPY_MADVISE_HUGEPAGE"] = "0"
 ROOT = Path(__file__).resolve().parents[2]

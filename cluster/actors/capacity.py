@@ -9,15 +9,32 @@ from cluster.errors import MachineError
 from cluster.machines.loadable import Loadable
 
 AUTO = "auto"  # as chips per actor
-# Measured on Linux with Ray 2.60, Python 3.11 (`scripts/bench.py ray` prints them):
-ACTOR_BYTES = 64 << 20  # a worker that has imported Ray, NumPy and `chip`, and holds no chip
-CHIP_BYTES = 40 << 20  # of each chip: accumulators, activations, steps
-PROGRAM_FACTOR = 60  # memory of a linked program, per byte of its msgpack
-SRAM_FACTOR = {"numpy": 6.0, "auto": 1.5}  # of a chip's used SRAM: it, and weights gathered from it
-COMPILED_BYTES = 80 << 20  # more of a worker that has numba and its kernels
-COMPILED_PER_CPU = 4  # more actors per CPU load them, which takes each a second, only for
+COMPILED_PER_CPU = 4  # more actors per CPU load kernels, which takes each a second, only for
 COMPILED_SRAM_BYTES = 4 << 20  # so much work on average, in bytes of SRAM
 Backend = Literal["numpy", "auto"]  # of the workers; auto is the compiled one where it can be
+Kind = Literal["numpy", "auto", "fork"]  # of workers; what is forked computes as `auto` does
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Memory of an actor: a worker without chips, each chip, and factors of what chips hold.
+
+    Of a program the factor is per byte of its msgpack, of SRAM per byte in use.
+    """
+
+    worker_bytes: int
+    chip_bytes: int
+    program_factor: float
+    sram_factor: float
+
+
+# Measured on Linux with Ray 2.60, Python 3.11 (`scripts/bench.py ray` prints them). Of what a fork
+# has in common with its fork server only its part counts; compiled is with numba and its kernels.
+FOOTPRINTS: dict[Kind, Footprint] = {
+    "numpy": Footprint(64 << 20, 40 << 20, 60.0, 6.0),
+    "auto": Footprint(144 << 20, 40 << 20, 60.0, 1.5),
+    "fork": Footprint(40 << 20, 8 << 20, 20.0, 1.5),
+}
 
 
 @dataclass(frozen=True)
@@ -34,18 +51,26 @@ def settled(
     groups: Sequence[Sequence[int]],
     bundles: Sequence[Sequence[int]],
     hosts: Sequence[Host],
+    forked: bool = False,
 ) -> tuple[Backend, list[int]]:
     """How the actors compute, and the bytes of each; raises MachineError if they do not fit.
 
-    `bundles` are groups, by number, that share a host.
+    `bundles` are groups, by number, that share a host; `forked` actors come from a fork server.
     """
-    for backend in (worker_backend(lowered, groups, hosts), "numpy"):
-        sizes = [actor_bytes(lowered, group, backend) for group in groups]
+    for kind in _kinds(lowered, groups, hosts, forked):
+        sizes = [actor_bytes(lowered, group, kind) for group in groups]
         packed = [[sizes[n] for n in bundle] for bundle in bundles]
-        if backend == "numpy" or not _misfit(packed, hosts):
-            break
-    check_fits(lowered, packed, hosts)
-    return backend, sizes
+        size = _misfit(packed, hosts)
+        if not size:
+            return "numpy" if kind == "numpy" else "auto", sizes
+    raise MachineError("ray", _shortage(packed, hosts, size), _advice(lowered, hosts, forked))
+
+
+def _kinds(
+    lowered: Loadable, groups: Sequence[Sequence[int]], hosts: Sequence[Host], forked: bool
+) -> tuple[Kind, ...]:
+    """Kinds of workers to try, the best first."""
+    return ("fork",) if forked else (worker_backend(lowered, groups, hosts), "numpy")
 
 
 def worker_backend(
@@ -64,15 +89,15 @@ def worker_threads(lowered: Loadable, pack: int, hosts: Sequence[Host]) -> int:
     return max(1, int(min((host.cpus for host in hosts if host.cpus), default=1)) // beside)
 
 
-def actor_bytes(lowered: Loadable, group: Sequence[int], backend: Backend = "numpy") -> int:
+def actor_bytes(lowered: Loadable, group: Sequence[int], kind: Kind = "numpy") -> int:
     """Memory of an actor with the chips of `group`, about."""
     held = [n for n, ranks in enumerate(lowered.placement) for chip in ranks if chip in group]
     sram = sum(lowered.sram_bytes(stage) for stage in held)
     launches = lowered.launches.values()
     programs = sum(len(launch.programs.get(chip, b"")) for launch in launches for chip in group)
-    worker = ACTOR_BYTES + (COMPILED_BYTES if backend == "auto" else 0)
-    chips = CHIP_BYTES * len(group) + SRAM_FACTOR[backend] * sram
-    return int(worker + chips + PROGRAM_FACTOR * programs)
+    foot = FOOTPRINTS[kind]
+    chips = foot.chip_bytes * len(group) + foot.sram_factor * sram
+    return int(foot.worker_bytes + chips + foot.program_factor * programs)
 
 
 def automatic_pack(lowered: Loadable, hosts: Sequence[Host]) -> int:
@@ -85,12 +110,6 @@ def automatic_pack(lowered: Loadable, hosts: Sequence[Host]) -> int:
     cpus = max(1, int(sum(host.cpus for host in hosts)))
     pack = -(-chips // cpus)
     return pack if pack < tp else -(-pack // tp) * tp
-
-
-def check_fits(lowered: Loadable, bundles: Sequence[Sequence[int]], hosts: Sequence[Host]) -> None:
-    """Raise MachineError unless all bundles, lists of actors' bytes that share a host, fit."""
-    if size := _misfit(bundles, hosts):
-        raise MachineError("ray", _shortage(bundles, hosts, size), _advice(lowered, hosts))
 
 
 def _misfit(bundles: Sequence[Sequence[int]], hosts: Sequence[Host]) -> int:
@@ -117,18 +136,15 @@ def _shortage(bundles: Sequence[Sequence[int]], hosts: Sequence[Host], size: int
     return f"actors that share a host need {gib(size)}, no host has that left (at most {gib(most)})"
 
 
-def _advice(lowered: Loadable, hosts: Sequence[Host]) -> str:
+def _advice(lowered: Loadable, hosts: Sequence[Host], forked: bool) -> str:
     """The smallest packing that fits, tried as powers of two and whole tensor groups."""
     has = sum(host.memory_bytes for host in hosts)
     chips, tp = len(lowered.chips) + len(lowered.transit_chips), max(map(len, lowered.placement))
     powers = [2**n for n in range(1, chips.bit_length() + 1)]
     for pack in sorted({*powers, *(tp * n for n in powers), tp}):
         groups = grouped(lowered, pack)
-        needs = {
-            backend: sum(actor_bytes(lowered, group, backend) for group in groups)
-            for backend in ("numpy", worker_backend(lowered, groups, hosts))
-        }
-        if min(needs.values()) <= has:
+        kinds = _kinds(lowered, groups, hosts, forked)
+        if min(sum(actor_bytes(lowered, group, kind) for group in groups) for kind in kinds) <= has:
             return f"use --chips-per-actor {pack}"
     return "add hosts, or use --machine local"
 

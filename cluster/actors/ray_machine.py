@@ -104,7 +104,9 @@ class RayMachine:
         self._lowered, self._groups = lowered, grouping.grouped(lowered, pack)
         self._group_of = {chip: n for n, group in enumerate(self._groups) for chip in group}
         bundles = grouping.bundled(lowered, self._groups)
-        backend, self._sizes = settled(lowered, self._groups, bundles, hosts)
+        backend, self._sizes = settled(
+            lowered, self._groups, bundles, hosts, forked=self._forks is not None
+        )
         self._settings = backend, worker_threads(lowered, pack, hosts), Counter
         self._link_here(progress)
         self._place(bundles)

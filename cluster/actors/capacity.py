@@ -1,8 +1,8 @@
 """What actors cost their hosts, whether the hosts have it, and how many chips go into one actor."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from cluster.actors.grouping import grouped
 from cluster.errors import MachineError
@@ -44,6 +44,19 @@ class Host:
     name: str
     cpus: float
     memory_bytes: int
+
+
+def living_hosts(nodes: Iterable[Any], free: Mapping[str, Mapping[str, float]]) -> list[Host]:
+    """The living ones of Ray's `nodes`; `free` is what each can still give, by its identity."""
+    return [
+        Host(
+            node["NodeName"],
+            node["Resources"].get("CPU", 0),
+            int(free.get(node["NodeID"], {}).get("memory", 0)),
+        )
+        for node in nodes
+        if node["Alive"]
+    ]
 
 
 def settled(
@@ -100,11 +113,13 @@ def actor_bytes(lowered: Loadable, group: Sequence[int], kind: Kind = "numpy") -
     return int(foot.worker_bytes + chips + foot.program_factor * programs)
 
 
-def automatic_pack(lowered: Loadable, hosts: Sequence[Host]) -> int:
-    """Chips per actor such that there are as many actors as CPUs, in whole tensor groups.
+def packing(wanted: int | str, lowered: Loadable, hosts: Sequence[Host]) -> int:
+    """Chips per actor. AUTO makes as many actors as there are CPUs, of whole tensor groups.
 
     A tensor group on one host computes side by side, so with CPUs for every chip it is 1.
     """
+    if wanted != AUTO:
+        return int(wanted)
     tp = max(map(len, lowered.placement))
     chips = len(lowered.chips) + len(lowered.transit_chips)
     cpus = max(1, int(sum(host.cpus for host in hosts)))

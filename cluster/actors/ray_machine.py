@@ -9,8 +9,7 @@ import os
 import shutil
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +32,7 @@ from chip.board import Facts, Wiring
 from chip.checkpoint import Block
 from chip.own_spec import identity
 from chip.wire import pack_value, unpack_value
-from cluster.actors import grouping, surroundings
-from cluster.actors.capacity import AUTO, Host, automatic_pack, settled, worker_threads
+from cluster.actors import capacity, grouping, surroundings
 from cluster.actors.chip_host import ChipHost, Health, Wanted
 from cluster.actors.exchange import Exchange, exchange
 from cluster.actors.fork_server import ForkServer
@@ -56,11 +54,9 @@ OBJECT_STORE_BYTES = 256 << 20
 FLIGHT_BYTES = 64 << 20  # of all unfinished calls that bring weights: a quarter of the store
 INLINE_BYTES = 64 << 10  # larger inputs go to the object store once instead of into every call
 START_TIMEOUT_S, SETTLE_S, POLL_S = 300.0, 20.0, 0.2
-# What can be imported before a fork. The module of channels draws random names when it is imported:
-# all workers would draw the same.
+# What can be imported before a fork; of channels, all workers would draw the same random names.
 FORKABLE = ("ray._private.worker", "ray._private.node", "ray.util.metrics")
-# Of a Ray of our own: no workers before their programs are linked, and none that yields to whatever
-# else runs, as a token waits for each of them.
+# No workers before their programs are linked, and none that yields, as a token waits for each.
 SYSTEM = {"prestart_worker_first_driver": False, "worker_niceness": 0}
 CHANGES_BYTES = 4 << 20  # of one chip at a checkpoint, about
 
@@ -99,15 +95,15 @@ class RayMachine:
         progress(STARTING, 0, 0)
         if not ray.is_initialized():
             self._connect()
-        hosts = _hosts()
-        pack = automatic_pack(lowered, hosts) if self._pack == AUTO else int(self._pack)
+        free = ray._private.state.available_resources_per_node()  # type: ignore[no-untyped-call]
+        hosts = capacity.living_hosts(ray.nodes(), free)  # type: ignore[no-untyped-call]
+        pack = capacity.packing(self._pack, lowered, hosts)
         self._lowered, self._groups = lowered, grouping.grouped(lowered, pack)
         self._group_of = {chip: n for n, group in enumerate(self._groups) for chip in group}
         bundles = grouping.bundled(lowered, self._groups)
-        backend, self._sizes = settled(
-            lowered, self._groups, bundles, hosts, forked=self._forks is not None
-        )
-        self._settings = backend, worker_threads(lowered, pack, hosts), Counter
+        forked = self._forks is not None
+        backend, self._sizes = capacity.settled(lowered, self._groups, bundles, hosts, forked)
+        self._settings = backend, capacity.worker_threads(lowered, pack, hosts), Counter
         self._link_here(progress)
         self._place(bundles)
         self._wave = max(4, 2 * int(sum(host.cpus for host in hosts)))
@@ -132,7 +128,9 @@ class RayMachine:
             return
         self._folder = surroundings.new_folder()
         self._forks = ForkServer(self._folder, FORKABLE)
-        with _loopback(), surroundings.undisturbed(), surroundings.forking(ray._private.parameter):
+        private = ray._private
+        ways = surroundings.loopback(private.ray_constants), surroundings.forking(private.parameter)
+        with ways[0], ways[1], surroundings.undisturbed():
             ray.init(
                 "local",
                 include_dashboard=False,
@@ -177,8 +175,7 @@ class RayMachine:
 
     def _new(self, number: int) -> Any:
         """An actor; launches have a thread of their own, so that it answers meanwhile."""
-        group = self._groups[number]
-        name, spec = grouping.actor_name(self._lowered, group), identity(self._lowered.plan.spec)
+        group, name = self._groups[number], self._name(number)
         remote = ray.remote(concurrency_groups={"launch": 1})(ChipHost)  # type: ignore[call-overload]
         place = PlacementGroupSchedulingStrategy(self._placed, self._bundle_of[number])
         actor = remote.options(
@@ -188,7 +185,10 @@ class RayMachine:
             max_restarts=-1,
             scheduling_strategy=place,
         )
-        return actor.remote(name, group, spec, *self._settings)
+        return actor.remote(name, group, identity(self._lowered.plan.spec), *self._settings)
+
+    def _name(self, number: int) -> str:
+        return grouping.actor_name(self._lowered, self._groups[number])
 
     def _link(self, numbers: Iterable[int], progress: Progress) -> None:
         """Link the programs of some actors, wire all launches, and hand out the batches."""
@@ -206,8 +206,7 @@ class RayMachine:
             progress(LINKING, min(max(done + 1 - self._wave, 0), len(numbers)), len(numbers))
         if self._exchange is None:
             self._exchange = exchange(self._lowered, known, self._group_of)
-        prepare = [(self._actors[n].prepare, self._exchange.of_group(n)) for n in numbers]
-        self._get([method.remote(batches) for method, batches in prepare])
+        self._get([self._actors[n].prepare.remote(self._exchange.of_group(n)) for n in numbers])
 
     def _store(self, numbers: Iterable[int], constants: Iterable[grouping.Constant]) -> None:
         """Stream constants to some actors, a bounded number of bytes in flight."""
@@ -253,8 +252,8 @@ class RayMachine:
         if more.lines != self._exchange.lines and self._lines_open:
             self._close_lines()
         self._exchange = more
-        mine = (more.of_group(n, (name,)) for n in range(len(self._actors)))
-        self._get([a.prepare.remote(one) for a, one in zip(self._actors, mine, strict=True)])
+        numbered = enumerate(self._actors)
+        self._get([actor.prepare.remote(more.of_group(n, (name,))) for n, actor in numbered])
 
     # --- run --------------------------------------------------------------------------------
     def launch(self, name: str, inputs: Inputs) -> Result:
@@ -301,9 +300,8 @@ class RayMachine:
 
     def _lost(self, errors: Sequence[Exception]) -> MachineError:
         gone = [error for error in errors if isinstance(error, RayActorError)]
-        text = str(gone[0] if gone else errors[0]).strip().splitlines() or ["lost"]
         names = f"{len(gone)} of {len(self._actors)} actors died: " if gone else ""
-        why = text[0] if len(text) == 1 else f"{text[0]} ... {text[-1].strip()}"
+        why = surroundings.in_one_line(gone[0] if gone else errors[0])
         return WorkerLost("ray", names + why, "look into the Ray logs")
 
     def _get(self, refs: Any) -> Any:
@@ -339,27 +337,23 @@ class RayMachine:
     def changes(self) -> dict[int, list[Block]]:
         """Blocks of SRAM, by chip, that have changed since the last call."""
         found: dict[int, list[Block]] = {}
-        for actors in self._waves():
-            for data in self._get([actor.changes.remote() for _, actor in actors]):
+        for wave in self._waves():
+            for data in self._get([self._actors[n].changes.remote() for n in wave]):
                 found |= checked_blocks(unpack_value(data))
         return found
 
     def restore(self, blocks: Mapping[int, list[Block]]) -> None:
         """Go back to where the changes of every chip were `blocks`."""
-        for actors in self._waves():
-            calls = []
-            for number, actor in actors:
-                mine = {chip: blocks.get(chip, []) for chip in self._groups[number]}
-                calls.append(actor.restore.remote(pack_value(mine)))
-            self._get(calls)
+        for wave in self._waves():
+            mine = [{c: blocks.get(c, []) for c in self._groups[n]} for n in wave]
+            pairs = zip(wave, mine, strict=True)
+            self._get([self._actors[n].restore.remote(pack_value(its)) for n, its in pairs])
 
-    def _waves(self) -> Iterator[list[tuple[int, Any]]]:
+    def _waves(self) -> list[range]:
         """Actors, a few at a time: their changes pass through the object store together."""
         size = max(len(group) for group in self._groups) * CHANGES_BYTES
-        wave = max(1, FLIGHT_BYTES // size)
-        numbered = list(enumerate(self._actors))
-        for first in range(0, len(numbered), wave):
-            yield numbered[first : first + wave]
+        wave, total = max(1, FLIGHT_BYTES // size), len(self._actors)
+        return [range(n, min(n + wave, total)) for n in range(0, total, wave)]
 
     def revive(self) -> None:
         """Wait until Ray has started lost actors again, elsewhere if need be; load them."""
@@ -382,8 +376,7 @@ class RayMachine:
             except RayError as error:
                 raise self._lost([error]) from None
             if time.monotonic() > deadline:
-                name = grouping.actor_name(self._lowered, self._groups[number])
-                problem = f"{name} does not come up again; no host has room for it"
+                problem = f"{self._name(number)} does not come up again; no host has room for it"
                 raise MachineError("ray", problem, "add a host, and go on with --resume")
 
     # --- end --------------------------------------------------------------------------------
@@ -402,20 +395,3 @@ class RayMachine:
                 self._forks.close()
             if self._folder:
                 shutil.rmtree(self._folder, ignore_errors=True)
-
-
-def _hosts() -> list[Host]:
-    """The living nodes of the cluster, and what each can still give."""
-    free = ray._private.state.available_resources_per_node()  # type: ignore[no-untyped-call]
-    found = []
-    for node in ray.nodes():  # type: ignore[no-untyped-call]
-        if node["Alive"]:
-            left = free.get(node["NodeID"], {})
-            cpus = node["Resources"].get("CPU", 0)
-            found.append(Host(node["NodeName"], cpus, int(left.get("memory", 0))))
-    return found
-
-
-def _loopback() -> AbstractContextManager[None]:
-    """Make what starts inside listen on 127.0.0.1 only."""
-    return surroundings.loopback(ray._private.ray_constants)

@@ -73,6 +73,12 @@ def note(data: Mapping[str, Any], ignore_prefix: bool = False) -> None:
     log.info("%s", " ".join(data["lines"]))
 
 
+def in_one_line(error: Exception) -> str:
+    """An error's first line, and its last; Ray's have a dozen."""
+    text = str(error).strip().splitlines() or ["lost"]
+    return text[0] if len(text) == 1 else f"{text[0]} ... {text[-1].strip()}"
+
+
 @contextmanager
 def undisturbed() -> Iterator[None]:
     """Hold back Ctrl-C: in the middle of Ray's start or end it would crash or leave processes."""

@@ -6,7 +6,8 @@ import signal
 import pytest
 
 from cluster.actors.capacity import actor_bytes
-from cluster.actors.ray_machine import RayMachine, _loopback
+from cluster.actors.ray_machine import RayMachine
+from cluster.actors.surroundings import loopback
 from cluster.generation.sampling import Sampling
 from cluster.generation.session import Session
 from cluster.machines.checkpoint import Checkpointed
@@ -26,9 +27,10 @@ def node() -> dict[str, int]:
 @pytest.fixture(scope="module")
 def nodes():
     """Three nodes on loopback: the head, which has room for nothing, and one per tensor group."""
+    from ray._private import ray_constants
     from ray.cluster_utils import Cluster
 
-    with _loopback():
+    with loopback(ray_constants):
         cluster = Cluster()
         cluster.add_node(**node() | {"memory": 1 << 20}, include_dashboard=False)
         for _ in range(2):

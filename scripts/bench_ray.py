@@ -41,14 +41,17 @@ def options(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 class Clock:
-    """When each part of a load was over; a `Progress`."""
+    """Seconds of each part of a load, `up` before the first that is counted; a `Progress`."""
 
     def __init__(self) -> None:
-        self.start = time.perf_counter()
-        self.last: dict[str, float] = {}
+        self.start = self._lap = time.perf_counter()
+        self._part = "up"
+        self.parts: dict[str, float] = {}
 
-    def __call__(self, what: str, _done: int, _total: int) -> None:
-        self.last[what] = time.perf_counter() - self.start
+    def __call__(self, what: str, _done: int, total: int) -> None:
+        now = time.perf_counter()
+        self.parts[self._part] = self.parts.get(self._part, 0.0) + now - self._lap
+        self._part, self._lap = what if total else "up", now
 
 
 def decode(lowered: Any, machine: Any, ids: list[int], count: int) -> dict[str, Any]:
@@ -66,7 +69,7 @@ def decode(lowered: Any, machine: Any, ids: list[int], count: int) -> dict[str, 
         at.append(time.perf_counter())
     steps = [after - before for before, after in pairwise(at[1:])]
     return {
-        "parts_s": clock.last,
+        "parts_s": clock.parts,
         "first_token_s": at[1] - clock.start,
         "token_s": median(steps),
         "tokens": tokens,
@@ -100,7 +103,8 @@ def cases(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def _closing(machine: Any, lowered: Any, ids: list[int], count: int) -> dict[str, Any]:
     try:
-        return decode(lowered, machine, ids, count) | {"actors": machine.actors}
+        found = decode(lowered, machine, ids, count)
+        return found | {"actors": machine.actors, "worker_bytes": machine.worker_bytes()}
     finally:
         machine.close()
 
@@ -122,7 +126,10 @@ def compared(local: dict[str, Any], there: dict[str, Any], tp: int) -> dict[str,
         / max(there["messages"], 1)
         * 1e6,
         "actors_per_s": there["actors"] / there["parts_s"]["start"],
+        "parts_s": there["parts_s"],
         "first_token_s": there["first_token_s"],
+        "local_first_token_s": local["first_token_s"],
+        "worker_bytes": there["worker_bytes"],
         "actor_bytes": there["actor_bytes"],
         "ratio_floor_holds": ratio >= FLOOR_RATIO,
         "segment_floor_holds": per_segment_ms <= FLOOR_MS_PER_SEGMENT,
@@ -137,8 +144,9 @@ def show(row: dict[str, Any]) -> None:
         f"{row['ray_tokens_per_s']:6.2f} tokens/s, local {row['local_tokens_per_s']:6.2f}, ratio "
         f"{row['ratio']:5.2f}; {row['segments']} segments, {row['messages']} messages, "
         f"{row['us_per_segment']:.0f} us per segment; {row['actors_per_s']:.2f} actors/s, "
-        f"{row['actor_bytes'] / 2**20:.0f} MiB each; first token after "
-        f"{row['first_token_s']:.1f} s (NeuSim's fixed cost: {NEUSIM_FIXED_S:.0f} s); "
+        f"{row['worker_bytes'] / row['actors'] / 2**20:.0f} MiB each; first token after "
+        f"{row['first_token_s']:.1f} s, local {row['local_first_token_s']:.1f} s (NeuSim's fixed "
+        f"cost: {NEUSIM_FIXED_S:.0f} s), load average {os.getloadavg()[0]:.1f}; "
         f"{'equal bits' if row['equal'] else 'BITS DIFFER'}, "
         f"{floor} floor {'holds' if row[f'{floor}_floor_holds'] else 'MISSED'}",
         flush=True,

@@ -162,6 +162,7 @@ class RayMachine:
         """Start the actors, a few at a time: as soon as one answers, another starts."""
         total = len(self._groups)
         waiting: list[Any] = []
+        progress(STARTING, 0, total)
         while waiting or len(self._actors) < total:
             while len(self._actors) < total and len(waiting) < self._wave:
                 self._actors.append(self._new(len(self._actors)))

@@ -82,8 +82,9 @@ class HostMachine:
 
     def open_lines(self) -> None:
         for (sender, receiver), need in self.exchange.lines.items():
-            wanted = [Wanted(receiver, None, "", need.slots, need.message_bytes)]
-            line = self.hosts[sender].open_lines(lambda *_: QueueSlot(), None, wanted)
+            wanted = [Wanted(receiver, None, "here", need.slots, need.message_bytes)]
+            node = "here" if sender < receiver else "there"  # a ring, or slots of a channel
+            line = self.hosts[sender].open_lines(lambda *_: QueueSlot(), None, node, wanted)
             self.hosts[receiver].take_line(sender, copy.copy(line))
 
     def host(self, chip: int) -> ChipHost:

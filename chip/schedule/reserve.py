@@ -65,7 +65,7 @@ class Busy:
 
 _NONE = np.zeros(0, np.int64)
 Placed = dict[int, dict[str, list[tuple[int, Instruction]]]]  # by member and queue
-Choices = list[tuple[int, list[Busy]]]  # index of a unit or of the first stream, its tables
+Choice = tuple[int, list[Busy]]  # index of a unit or of the first stream, its tables
 # pieces and needs of a chain, its start, what was chosen, the name before its first by member
 _Booking = tuple[list[Piece], list[Need], int, list[int], dict[int, int]]
 
@@ -95,7 +95,7 @@ class Schedule:
         self._firsts: dict[int, int] = {}
         self._counts: dict[int, int] = defaultdict(int)
         self._busy: dict[Key, Busy] = defaultdict(Busy)
-        self._choices: dict[tuple[int, str, int, int], Choices] = {}
+        self._choices: dict[tuple[int, str, int, int], tuple[range, list[Choice]]] = {}
         self._touched: dict[tuple[int, str], _Touched] = {}
         self._names: dict[int, int] = defaultdict(int)
 
@@ -159,26 +159,29 @@ class Schedule:
                 return None, best
         return chosen, 0
 
-    def _candidates(self, need: Need) -> Choices:
+    def _candidates(self, need: Need) -> Iterator[Choice]:
+        """What there is to choose from, in order; tables are made once somebody looks at them."""
         kind = (need.member, need.kind, need.side, need.width)
         if kind not in self._choices:
-            keys = self._choice_keys(need)
-            self._choices[kind] = [(n, [self._busy[key] for key in mine]) for n, mine in keys]
-        return self._choices[kind]
+            self._choices[kind] = self._choice_indices(need), []
+        indices, found = self._choices[kind]
+        yield from found
+        name = "s" if need.kind == "stream" else need.kind
+        for index in indices[len(found) :]:
+            tables = [self._busy[need.member, name, index + k] for k in range(need.width)]
+            found.append((index, tables))
+            yield found[-1]
 
-    def _choice_keys(self, need: Need) -> list[tuple[int, list[Key]]]:
-        member = need.member
+    def _choice_indices(self, need: Need) -> range:
         if need.kind == "vxm":
-            return [(n, [(member, "vxm", n)]) for n in range(self.spec.vxm_alus)]
+            return range(self.spec.vxm_alus)
         if need.kind == "sxm":
             first = need.side * self.spec.sxm_queues
-            indices = range(first, first + self.spec.sxm_queues)
-            return [(n, [(member, "sxm", n)]) for n in indices]
+            return range(first, first + self.spec.sxm_queues)
         base = need.side * self.spec.streams
         groups = range(base, base + self.spec.streams, need.width)
-        if need.width < self.spec.lw_streams:  # leave the low groups to the weights
-            groups = groups[::-1]
-        return [(g, [(member, "s", g + k) for k in range(need.width)]) for g in groups]
+        # leave the low groups to the weights
+        return groups[::-1] if need.width < self.spec.lw_streams else groups
 
     # --- what placing leaves behind -----------------------------------------------------------
     def _touch(self, chain: Chain, start: int) -> None:

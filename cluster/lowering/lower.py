@@ -239,10 +239,10 @@ def boundary(
     In parts, none of them longer than the limit, if there is one.
     """
     rows = stage.shape.hidden.count * tokens
-    return in_parts(rows, limit_cycles, lambda *cut: _hand_on(stage, following, paths, *cut))
+    return in_parts(rows, limit_cycles, lambda *cut: hand_on(stage, following, paths, *cut))
 
 
-def _hand_on(
+def hand_on(
     stage: Stage, following: Stage, paths: Sequence[Sequence[Hop]], first: int, last: int
 ) -> Schedule:
     """Some rows of x of each rank."""

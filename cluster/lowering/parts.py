@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from itertools import pairwise
+from functools import cache, cached_property
+from itertools import accumulate, pairwise
 
 from chip.program import Instruction, fill_queue
 from chip.schedule import Outline, Pace, Schedule
@@ -92,15 +92,26 @@ def in_parts(
 ) -> list[Schedule]:
     """What `make` returns for rows from one to another, for all `rows` one after another.
 
-    In as few parts as it takes for none to be longer than the limit, if there is one.
+    Where rows rest changes no cycle, so that the first rows tell how long others take.
+    """
+    part = cache(make)
+    sizes = part_sizes(rows, limit_cycles, lambda size: part(0, size).end_cycle)
+    return [part(*cut) for cut in pairwise([0, *accumulate(sizes)])]
+
+
+def part_sizes(rows: int, limit_cycles: int | None, cycles: Callable[[int], int]) -> list[int]:
+    """Rows of as few parts as it takes for none to be longer than the limit, if there is one.
+
+    `cycles` says how long so many rows take.
     """
     parts = 1
     while True:
-        cuts = [rows * n // parts for n in range(parts + 1)]
-        found = [make(*cut) for cut in pairwise(cuts)]
-        longest = max(plan.end_cycle for plan in found)
-        if limit_cycles is None or longest <= limit_cycles or parts == rows:
-            return found
+        sizes = [rows * (n + 1) // parts - rows * n // parts for n in range(parts)]
+        if limit_cycles is None:
+            return sizes
+        longest = max(map(cycles, set(sizes)))
+        if longest <= limit_cycles or parts == rows:
+            return sizes
         parts = min(rows, max(parts + 1, parts * longest // limit_cycles))
 
 

@@ -5,8 +5,9 @@ not on how many layers a stage has or where its weights rest. So one layer and o
 width say all there is to say of any pipeline of it, and can be kept on disk.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from typing import Any
 
 from chip.energy import Activity, count
@@ -19,9 +20,11 @@ from chip.program import Instruction
 from chip.schedule import Extents, Pace, Schedule, Sketch, sketch
 from chip.schedule import Sequence as InOrder
 from cluster.lowering.host_regions import input_regions, output_regions
-from cluster.lowering.lower import boundary
+from cluster.lowering.lower import hand_on
+from cluster.lowering.parts import part_sizes
 from cluster.mapping.partition import CONTEXT_BLOCK, Sizes
 from cluster.planning.cost_store import CostStore
+from cluster.planning.crossing import Strand, strands, together
 
 
 @dataclass(frozen=True)
@@ -146,24 +149,45 @@ class Costs:
         return outline
 
     def between(
-        self, width: Width, paths: Sequence[tuple[Hop, ...]], tokens: int, limit: int | None
+        self, width: Width, paths: tuple[tuple[Hop, ...], ...], tokens: int, limit: int | None
     ) -> tuple[Sketch, ...]:
         """What brings x of each rank to the next stage; hops are between numbers of chips.
 
         In parts of at most `limit` cycles.
         """
-        key = ("between", width, tokens, limit, *paths)
+        key = ("between", width, tokens, limit, paths)
+        if key not in self._found:
+            apart = self._strands(paths)
+
+            def of_rows(rows: int) -> Sketch:
+                return together((one, self._strand(width, one.paths, rows)) for one in apart)
+
+            part, rows = cache(of_rows), self.stage(width).shape.hidden.count * tokens
+            sizes = part_sizes(rows, limit, lambda count: part(count).end_cycle)
+            self._found[key] = tuple(map(part, sizes))
+        found: tuple[Sketch, ...] = self._found[key]
+        return found
+
+    def _strands(self, paths: tuple[tuple[Hop, ...], ...]) -> tuple[Strand, ...]:
+        if ("strands", paths) not in self._found:
+            self._found["strands", paths] = tuple(strands(paths, self.sizes.spec))
+        found: tuple[Strand, ...] = self._found["strands", paths]
+        return found
+
+    def _strand(self, width: Width, paths: tuple[tuple[Hop, ...], ...], rows: int) -> Sketch:
+        """Some rows of x along paths that meet."""
+        key = ("strand", width, rows, paths)
         if key not in self._found:
             stage = self.stage(width)
-            shape = (stage.spec, stage.shape.hidden, width.chunk, tokens, [*map(list, paths)])
             self._found[key] = self.store.kept(
-                "between",
-                (*shape, limit),
-                lambda: [sketch(p) for p in boundary(stage, stage, paths, tokens, limit)],
-                lambda parts: [asdict(part) for part in parts],
-                lambda plain: [*map(_sketch_of, plain)],
+                "strand",
+                (stage.spec, stage.memory["x0"], rows, paths),
+                lambda: sketch(hand_on(stage, stage, paths, 0, rows)),
+                asdict,
+                _sketch_of,
             )
-        return tuple(self._found[key])
+        found: Sketch = self._found[key]
+        return found
 
     def host_bytes(self, width: Width, tokens: int, context: int) -> int:
         """Bytes of a launch in and out of the chip with the most, as a run counts them."""
@@ -201,17 +225,27 @@ class Costs:
         found: Activity = self._found[key]
         return found
 
-    def activity_between(self, width: Width, paths: Sequence[tuple[Hop, ...]]) -> Activity:
+    def activity_between(self, width: Width, paths: tuple[tuple[Hop, ...], ...]) -> Activity:
         """What brings x of each rank of a decode launch to the next stage does."""
-        stage = self.stage(width)
-        shape = (stage.spec, stage.shape.hidden, width.chunk, [*map(list, paths)])
-        return self.store.kept(
-            "activity between",
-            shape,
-            lambda: _done_in(*boundary(stage, stage, paths, 1, None)),
-            asdict,
-            lambda plain: Activity(**plain),
-        )
+        total = Activity()
+        for strand in self._strands(paths):
+            total += self._activity_along(width, strand.paths)
+        return total
+
+    def _activity_along(self, width: Width, paths: tuple[tuple[Hop, ...], ...]) -> Activity:
+        key = ("activity between", width, paths)
+        if key not in self._found:
+            stage = self.stage(width)
+            rows = stage.shape.hidden.count
+            self._found[key] = self.store.kept(
+                "activity between",
+                (stage.spec, stage.memory["x0"], rows, paths),
+                lambda: _done_in(hand_on(stage, stage, paths, 0, rows)),
+                asdict,
+                lambda plain: Activity(**plain),
+            )
+        found: Activity = self._found[key]
+        return found
 
 
 def step_cost(step: Step) -> StepCost:

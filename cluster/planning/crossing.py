@@ -1,0 +1,97 @@
+"""Cycles of what brings x from stage to stage, from the schedules of paths that meet.
+
+Paths without a cable or an end in common never wait for each other, so each such *strand* is
+scheduled by itself; and strands that differ only in which chips and ports they take, alike.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from chip.kernels.transfer import Hop, port_side
+from chip.schedule import Sketch
+from chip.spec import ChipSpec
+
+Path = tuple[Hop, ...]
+
+
+@dataclass(frozen=True)
+class Strand:
+    """Paths that meet, in order, between chips and ports by the order in which they come.
+
+    `members` are the numbers that its chips have where it is found. Equal where all is alike.
+    """
+
+    paths: tuple[Path, ...]
+    members: tuple[int, ...]
+
+
+def strands(paths: Sequence[Path], spec: ChipSpec) -> Iterator[Strand]:
+    """The paths, cut into those that meet.
+
+    A chip has a stream and an ALU for every path through it, or all its paths are said to meet.
+    """
+    visits = Counter(chip for path in paths for chip in _chips(path))
+    enough = min(spec.streams, spec.vxm_alus)
+    crowded = {chip for chip, count in visits.items() if count > enough}
+    found: list[tuple[set[tuple[object, ...]], list[int]]] = []
+    for number, path in enumerate(paths):
+        keys, mine = set(_held(path, crowded)), [number]
+        apart = []
+        for held, others in found:
+            if held & keys:
+                keys, mine = keys | held, others + mine
+            else:
+                apart.append((held, others))
+        found = [*apart, (keys, sorted(mine))]
+    for _, mine in found:
+        yield _strand([paths[number] for number in mine])
+
+
+def together(parts: Iterable[tuple[Strand, Sketch]]) -> Sketch:
+    """Strands side by side, from one cycle on."""
+    found: dict[int, tuple[int, int, int]] = {}
+    quiet = end = 0
+    for strand, one in parts:
+        quiet, end = max(quiet, one.quiet_cycle), max(end, one.end_cycle)
+        for number, *extent in zip(one.members, one.firsts, one.ends, one.counts, strict=True):
+            chip = strand.members[number]
+            first, last, count = found.get(chip, (extent[0], 0, 0))
+            found[chip] = min(first, extent[0]), max(last, extent[1]), count + extent[2]
+    firsts, ends, counts = zip(*found.values(), strict=True)
+    return Sketch(quiet, end, tuple(found), firsts, ends, counts)
+
+
+def _chips(path: Path) -> list[int]:
+    return [path[0].member, *(hop.to_member for hop in path)]
+
+
+def _held(path: Path, crowded: set[int]) -> Iterator[tuple[object, ...]]:
+    """What only one path can have at a time: cables, and the memory at its ends."""
+    yield "memory", path[0].member
+    yield "memory", path[-1].to_member
+    for hop in path:
+        yield "send", hop.member, hop.port
+        yield "receive", hop.to_member, hop.to_port
+    for chip in crowded.intersection(_chips(path)):
+        yield "chip", chip
+
+
+def _strand(paths: Sequence[Path]) -> Strand:
+    """With chips and ports numbered anew; ports stay on their side."""
+    chips: dict[int, int] = {}
+    ports: dict[tuple[int, int], int] = {}
+    sides: Counter[tuple[int, int]] = Counter()
+
+    def end(chip: int, port: int) -> tuple[int, int]:
+        number, side = chips.setdefault(chip, len(chips)), port_side(port)
+        if (chip, port) not in ports:
+            ports[chip, port] = 2 * sides[chip, side] + port % 2
+            sides[chip, side] += 1
+        return number, ports[chip, port]
+
+    alike = tuple(
+        tuple(Hop(*end(h.member, h.port), *end(h.to_member, h.to_port), *h[4:]) for h in path)
+        for path in paths
+    )
+    return Strand(alike, tuple(chips))

@@ -111,7 +111,7 @@ class Memory:
         self.moves.append(Move(first, tuple(a - first.address for a in addresses)))
 
     def _emptiest(self, side: int, groups: tuple[int, ...]) -> int:
-        everywhere = range((self.spec.hemisphere_slices - INNER_SLICES) // WEIGHT_SLICES)
+        everywhere = range(_outer_groups(self.spec))
         return min(groups or everywhere, key=lambda group: self._outer.get((side, group), 0))
 
     def _columns(
@@ -127,6 +127,11 @@ class Memory:
         base = side * self.spec.hemisphere_slices + INNER_SLICES
         region = Region(base + group * WEIGHT_SLICES, address, vectors, dtype, "columns")
         return self._add(name, region, WEIGHT_SLICES * words)
+
+    @property
+    def column_words(self) -> int:
+        """Words taken in the outer groups of 16 slices, those of all groups added."""
+        return sum(self._outer.values())
 
     def outer_rows(self, name: str, side: int, vectors: int, group: int) -> Buffer:
         """fp16 vectors in two slices of an outer group; raises SramFull."""
@@ -164,3 +169,12 @@ class Memory:
         self.buffers[name] = Buffer(name, region, any_bank)
         self.used_bytes += words * self.spec.lanes
         return self.buffers[name]
+
+
+def column_capacity_words(spec: ChipSpec) -> int:
+    """Words that there are in the outer groups of 16 slices on both sides."""
+    return 2 * _outer_groups(spec) * spec.slice_words
+
+
+def _outer_groups(spec: ChipSpec) -> int:
+    return (spec.hemisphere_slices - INNER_SLICES) // WEIGHT_SLICES

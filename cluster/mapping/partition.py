@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from chip.kernels.attention import Heads
 from chip.kernels.decoder import Stage
-from chip.kernels.memory import SramFull
+from chip.kernels.memory import SramFull, column_capacity_words
 from chip.kernels.shape import DecoderShape, blocks
 from chip.program import word_columns
 from chip.spec import ChipSpec
@@ -97,6 +97,7 @@ class Sizes:
     weights: str = "fp16"
     slots: int = 1
     _needs: dict[tuple[int, int, int, bool], int | SramFull] = field(default_factory=dict)
+    _room: dict[tuple[int, bool], int] = field(default_factory=dict)
     _weights: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
     _pace: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
 
@@ -131,14 +132,22 @@ class Sizes:
         """Layers a stage can hold at most; -1 if there is no room even for the LM head."""
         if head and not self.fits(tp, chunk, 0, True):
             return -1
-        low, high = 0, 1
-        while high <= self.model.layers and self.fits(tp, chunk, high, head):
-            low, high = high, 2 * high
-        high = min(high, self.model.layers + 1)
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if self.fits(tp, chunk, middle, head) else (low, middle)
-        return low
+        if not self.fits(tp, chunk, 1, head):
+            return 0
+        every = range(self.room(tp, head), 1, -1)
+        return next((layers for layers in every if self.fits(tp, chunk, layers, head)), 1)
+
+    def room(self, tp: int, head: bool) -> int:
+        """Layers whose weights and caches a chip has the words for, wherever they rest."""
+        if (tp, head) not in self._room:
+            kinds = ((0, False), (1, False), (0, head))
+            none, one, fixed = (
+                self.stage(tp, CHUNKS[-1], layers, with_head, wide=True).memory.column_words
+                for layers, with_head in kinds
+            )
+            left = column_capacity_words(self.spec) - fixed
+            self._room[tp, head] = max(0, min(self.model.layers, left // (one - none)))
+        return self._room[tp, head]
 
     def weigh(self, tp: int, chunk: int) -> tuple[int, int]:
         """Padded weights of a layer and of the LM head on one chip, in SRAM bytes."""
@@ -163,17 +172,31 @@ class Sizes:
 
     def fewest_stages(self, tp: int) -> tuple[int, int] | None:
         """(stages, chunk) of the shortest pipeline of that width; None if none has room."""
-        found = []
-        for chunk in CHUNKS:
-            last = self.most_layers(tp, chunk, True)
-            rest = self.model.layers - last
-            each = self.most_layers(tp, chunk, False) if rest > 0 <= last else 1
-            if last >= 0 and each:
-                found.append((1 + -(-max(rest, 0) // each), -chunk))
-        if not found:
+        least = self._stages(tp, CHUNKS[-1])  # no chunk leaves more room
+        if least is None:
             return None
-        stages, chunk = min(found)
-        return stages, -chunk
+        found = ((self._stages(tp, chunk), chunk) for chunk in CHUNKS)
+        return next((least, chunk) for stages, chunk in found if stages == least)
+
+    def _stages(self, tp: int, chunk: int) -> int | None:
+        """Stages of the shortest pipeline with prefill chunks of that size."""
+        last = self.most_layers(tp, chunk, True)
+        rest = self.model.layers - last
+        each = self.most_layers(tp, chunk, False) if rest > 0 <= last else 1
+        return 1 + -(-max(rest, 0) // each) if last >= 0 and each else None
+
+    def fits_on(self, chips: int, tp: int, pp: int | None = None) -> bool:
+        """Whether a pipeline of that width, of `pp` stages if given, has room on some chips.
+
+        What has not the words for its weights is not laid out.
+        """
+        most = min(pp or self.model.layers + 1, chips // tp)
+        if (pp or 1) > most:
+            return False
+        if self.room(tp, True) + (most - 1) * self.room(tp, False) < self.model.layers:
+            return False
+        shortest = self.fewest_stages(tp)
+        return shortest is not None and shortest[0] <= most
 
 
 def partition(

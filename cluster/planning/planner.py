@@ -170,8 +170,8 @@ def _int8_fits(search: Search, wish: Wish, chips: int) -> bool:
     except BadValue:
         return False
     sizes = Sizes(search.model, search.spec, wish.context, "int8", wish.batch)
-    found = _fewest(sizes, wish.tp, wish.pp) if wish.weights != "int8" else None
-    return found is not None and found[0] * found[1] <= chips
+    widths = [wish.tp] if wish.tp else range(1, search.model.heads + 1)
+    return wish.weights != "int8" and any(sizes.fits_on(chips, tp, wish.pp) for tp in widths)
 
 
 # --- the JSON object ------------------------------------------------------------------------------

@@ -99,8 +99,6 @@ class Search:
     weights: str = "fp16"
     store: CostStore = field(default_factory=CostStore)
     _prices: dict[int, Price] = field(default_factory=dict)
-    _shortest: dict[int, Width | None] = field(default_factory=dict)
-    _stages: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.sizes = Sizes(self.model, self.spec, self.context, self.weights, self.batch)
@@ -115,13 +113,11 @@ class Search:
         return Wires(self.graph)
 
     # --- what there is to choose from -------------------------------------------------------
-    def width(self, tp: int) -> Width | None:
-        """A width with the chunk of its shortest pipeline; None if there is none."""
-        if tp not in self._shortest:
-            found = self.sizes.fewest_stages(tp)
-            self._shortest[tp] = Width(tp, found[1]) if found else None
-            self._stages[tp] = found[0] if found else 0
-        return self._shortest[tp]
+    def width(self, tp: int) -> tuple[Width, int]:
+        """A width that has room, with the chunk and the stages of its shortest pipeline."""
+        found = self.sizes.fewest_stages(tp)
+        assert found
+        return Width(tp, found[1]), found[0]
 
     def widths(self, chips: int) -> list[int]:
         """Widths worth a look: up to a node every one, then whole teams; all if none of them fits.
@@ -130,7 +126,7 @@ class Search:
         """
         every = range(1, min(chips, self.model.heads) + 1)
         good = [tp for tp in every if tp < TEAM or tp % TEAM == 0]
-        fitting = [tp for tp in good if self.width(tp) and self._stages[tp] * tp <= chips]
+        fitting = [tp for tp in good if self.sizes.fits_on(chips, tp)]
         return fitting or list(every)
 
     def splits(
@@ -141,10 +137,10 @@ class Search:
         For latency only the shortest pipeline of a width: each further boundary adds cycles.
         """
         for number in [tp] if tp else self.widths(chips):
-            width = self.width(number)
-            least, longest = self._stages[number], min(self.model.layers + 1, chips // number)
-            if width is None or least > longest:
+            if not self.sizes.fits_on(chips, number):
                 continue
+            width, least = self.width(number)
+            longest = min(self.model.layers + 1, chips // number)
             lengths = range(least, longest + 1)
             if pp:
                 lengths = range(pp, pp + 1) if least <= pp <= longest else range(0)

@@ -8,6 +8,7 @@ eight: a team scatters among itself, the owners of a block in all teams exchange
 each sends the total to its team. What crosses between teams is a sum instead of eight parts.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
@@ -296,14 +297,17 @@ def at_a_time(
 
 
 def _least_cycles(blocks: int, members: int, tokens: int, routes: Routes) -> int:
-    """About what it takes at least: parts come in, then sums, a few at a time."""
+    """What it takes at least: at each place parts, sums and results land one after another."""
     team = team_of(members)
     if team == members and gathers(blocks, members):
         return 0
     interval = min(hop.interval_cycles for hops in routes.values() for hop in hops)
-    turns = -(-(team - 1) // len(PART_PLACES))
-    rows = (len(owned(blocks, team, 0)) + blocks // team) * tokens
-    return turns * rows * WIDTHS["f32"] * interval
+    own, landing = len(owned(blocks, team, 0)), Counter[Place]()
+    for other in range(1, team):
+        landing[part_place(other)] += own + len(owned(blocks, team, other))
+    for other in range(1, members // team):
+        landing[part_place(team + other)] += own
+    return max(landing.values()) * tokens * WIDTHS["f32"] * interval
 
 
 def reserve_parts(memory: Memory, blocks: int, members: int, chunk: int) -> None:

@@ -136,10 +136,14 @@ class Stage(StageMap):
             yield Step("residual", ((alone, (None,)),), moved)
             return
         blocks = self.shape.hidden.count
+        most = tokens
         for some in at_a_time(blocks, self.members, tokens, routes, most_cycles):
+            if some > most:
+                continue
             part = self._all_reduce(tokens, some, routes)
             if not most_cycles or part.quiet_cycle <= most_cycles:
                 break
+            most = max(1, some * most_cycles // part.quiet_cycle)  # fewer take longer each
         for first in range(0, tokens, some):
             yield Step("all-reduce", ((part, (None,)),), partial(moved, first=first))
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -35,9 +36,9 @@ class Rows:
     steps: tuple[int, int] = (0, 1)
 
     def indices(self, loops: Loops) -> Ints:
-        outer, inner = (np.arange(n) for n, _ in loops)
-        rows = self.first + outer[:, None] * self.steps[0] + inner[None, :] * self.steps[1]
-        return rows.ravel()
+        """Row of each iteration."""
+        (n, _), (m, _) = loops
+        return self.first + iteration_cycles(((n, self.steps[0]), (m, self.steps[1])))
 
 
 @dataclass
@@ -129,10 +130,13 @@ def span(loops: Loops) -> int:
     return (n - 1) * outer + (m - 1) * inner + 1
 
 
+@lru_cache(maxsize=1024)
 def iteration_cycles(loops: Loops) -> Ints:
-    """Cycle of each iteration after the first issue."""
+    """Cycle of each iteration after the first issue; not to be written to."""
     (n, outer), (m, inner) = loops
-    return (np.arange(n)[:, None] * outer + np.arange(m)[None, :] * inner).ravel()
+    cycles: Ints = (np.arange(n)[:, None] * outer + np.arange(m)[None, :] * inner).ravel()
+    cycles.flags.writeable = False
+    return cycles
 
 
 def row_span(rows: Rows, loops: Loops) -> tuple[int, int]:

@@ -40,6 +40,10 @@ class Busy:
         return shifted - low
 
     def take(self, low: int, high: int) -> None:
+        if not self.ends or self.ends[-1] < low:  # the usual case
+            self.starts.append(low)
+            self.ends.append(high)
+            return
         at = bisect_right(self.starts, low)
         joins_left = at > 0 and self.ends[at - 1] == low
         joins_right = at < len(self.starts) and self.starts[at] == high

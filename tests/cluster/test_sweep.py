@@ -2,9 +2,11 @@
 
 import pytest
 
+from chip.schedule import sketch
 from chip.spec import GROQCHIP1
 from cluster.errors import BadValue, DoesNotFit
-from cluster.lowering.wires import Wires, group_of
+from cluster.lowering.lower import boundary
+from cluster.lowering.wires import Wires, gap_of, group_of
 from cluster.mapping.partition import Sizes
 from cluster.mapping.placement import Places
 from cluster.model.presets import named_spec
@@ -66,6 +68,28 @@ def test_costs_on_disk_are_those_of_the_schedules(tmp_path, monkeypatch):
     again = Costs(sizes, CostStore(tmp_path))
     monkeypatch.setattr("cluster.planning.costs.step_cost", None)  # nothing is lowered any more
     assert again.layer(width, 8, 320, routes) == kept.layer(width, 8, 320, routes)
+
+
+@pytest.mark.parametrize("topology, tp", [("dragonfly:72", 8), ("ring:24", 12), ("torus:5x8", 20)])
+@pytest.mark.parametrize("tokens, limit", [(1, None), (8, 9000)])
+def test_what_crosses_is_timed_as_it_is_scheduled(topology, tp, tokens, limit):
+    """Paths that do not meet are timed apart, here beside all of them in one schedule."""
+    width, graph = Width(tp, 8), parse(topology)
+    costs, wires = Costs(Sizes(named_spec("llama-2-7b"), GROQCHIP1)), Wires(graph)
+    before, after = Places(graph).place(tp, 2).placement
+    paths = gap_of(wires, before, after).paths
+    stage = costs.stage(width)
+    parts = costs.between(width, paths, tokens, limit)
+    scheduled = boundary(stage, stage, paths, tokens, limit)
+    assert len(parts) == len(scheduled) and (len(parts) > 1) == bool(limit)
+    for part, plan in zip(parts, scheduled, strict=True):
+        assert _extents(part) == _extents(sketch(plan)) and part.end_cycle == plan.end_cycle
+
+
+def _extents(part):
+    return dict(
+        zip(part.members, zip(part.firsts, part.ends, part.counts, strict=True), strict=True)
+    )
 
 
 def test_a_damaged_cost_file_counts_as_none(tmp_path):

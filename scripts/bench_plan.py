@@ -21,7 +21,7 @@ from cluster.planning.sweep import Point, Sweep
 
 MODEL, WEIGHTS = "llama-2-70b", "int8"
 WIDTHS, BATCHES = (16, 24, 32, 64), (1, 2, 3, 4, 6, 8)
-CHIPS = (576, 704, 832, 1056, 1320, 1584, 1848, 2112, 2376, 2640)
+CHIPS = tuple(72 * racks for racks in (8, 10, 12, 16, 20, 24, 28, 32, 36, 40))
 GRIDS = (51, 2901)
 RECORDED = {51: "17.9 s on Ray", 2901: "55.0 s on Ray, 77/s without its start; genz-llm 18-25/s"}
 FIRST_S, RATE = 5.0, 100.0  # floors: the first result, and points per second when warm

@@ -60,8 +60,7 @@ class Chain:
         first = self.spec.slice_position(region.index)
         direction = EAST if first < position else WEST
         along = self.spec.along(direction, position)
-        need = self.stream(direction, width, cycle - along, loops)
-        name = self.name()
+        need, name = self.stream(direction, width, cycle - along, loops), self.name()
         delay = self.spec.d_func("mem.read")
         spots = map(self.spec.slice_position, range(region.index, region.index + width))
         issues = [cycle - abs(position - spot) - delay for spot in spots]

@@ -34,18 +34,18 @@ def strands(paths: Sequence[Path], spec: ChipSpec) -> Iterator[Strand]:
     visits = Counter(chip for path in paths for chip in _chips(path))
     enough = min(spec.streams, spec.vxm_alus)
     crowded = {chip for chip, count in visits.items() if count > enough}
-    found: list[tuple[set[tuple[object, ...]], list[int]]] = []
+    holder: dict[tuple[object, ...], int] = {}
+    meeting = [[number] for number in range(len(paths))]
     for number, path in enumerate(paths):
-        keys, mine = set(_held(path, crowded)), [number]
-        apart = []
-        for held, others in found:
-            if held & keys:
-                keys, mine = keys | held, others + mine
-            else:
-                apart.append((held, others))
-        found = [*apart, (keys, sorted(mine))]
-    for _, mine in found:
-        yield _strand([paths[number] for number in mine])
+        for key in _held(path, crowded):
+            other = meeting[holder.setdefault(key, number)]
+            if other is not meeting[number]:
+                other += meeting[number]
+                for one in meeting[number]:
+                    meeting[one] = other
+    for number, mine in enumerate(meeting):
+        if number == mine[0]:
+            yield _strand([paths[one] for one in sorted(mine)])
 
 
 def together(parts: Iterable[tuple[Strand, Sketch]]) -> Sketch:

@@ -10,7 +10,7 @@ import numpy as np
 
 from chip.board import Cable
 from chip.kernels.transfer import Hop
-from cluster.lowering.clocking import Clocking
+from cluster.lowering.clocking import Clocking, Pacing
 from topology import ports, route
 from topology.fabric import compiled
 from topology.routes import paths
@@ -25,6 +25,7 @@ class Wires:
         self.groups: dict[tuple[int, ...], Group] = {}
         self.gaps: dict[tuple[tuple[int, ...], tuple[int, ...]], Gap] = {}
         self.kinds: list[Group] = []  # one of each kind, wherever it is
+        self.pacings: dict[tuple[tuple[int, ...], ...], Pacing | None] = {}  # by placement
 
     def hops(self, chips: tuple[int, ...]) -> list[Hop]:
         """The hops along a path of chips; members are chips."""

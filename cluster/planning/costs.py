@@ -8,6 +8,7 @@ width say all there is to say of any pipeline of it, and can be kept on disk.
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cache
+from hashlib import sha256
 from typing import Any
 
 from chip.energy import Activity, count
@@ -22,6 +23,7 @@ from chip.schedule import Sequence as InOrder
 from cluster.lowering.host_regions import input_regions, output_regions
 from cluster.lowering.lower import hand_on
 from cluster.lowering.parts import part_sizes
+from cluster.lowering.wires import Gap
 from cluster.mapping.partition import CONTEXT_BLOCK, Sizes
 from cluster.planning.cost_store import CostStore
 from cluster.planning.crossing import Strand, strands, together
@@ -73,7 +75,7 @@ class Costs:
     store: CostStore = field(default_factory=CostStore)
     _stages: dict[tuple[Width, bool], Stage] = field(default_factory=dict)
     _found: dict[tuple[object, ...], Any] = field(default_factory=dict)
-    _routes: list[Routes] = field(default_factory=list)  # whose ids stay their own
+    _kept: list[object] = field(default_factory=list)  # whose ids stay their own
 
     def stage(self, width: Width, head: bool = False) -> Stage:
         """A stage of one layer, or of the LM head alone."""
@@ -90,7 +92,7 @@ class Costs:
         """The steps of a layer, none over `limit` cycles where that can be."""
         key = ("layer", width, tokens, context, id(routes), limit)
         if key not in self._found:
-            self._routes.append(routes)
+            self._kept.append(routes)
             blocks = context // CONTEXT_BLOCK
             self._found[key] = self._steps(self.stage(width), tokens, blocks, routes, limit)
         found: tuple[StepCost, ...] = self._found[key]
@@ -119,11 +121,20 @@ class Costs:
     ) -> tuple[StepCost, ...]:
         return self.store.kept(
             "steps",
-            (stage.spec, stage.shapes, tokens, blocks, sorted(routes.items()), limit),
+            (stage.spec, stage.shapes, tokens, blocks, self._named(routes), limit),
             lambda: tuple(map(step_cost, stage.steps(tokens, blocks, routes, limit))),
             lambda found: [asdict(one) for one in found],
             lambda plain: tuple(_step_of(one) for one in plain),
         )
+
+    def _named(self, routes: Routes) -> str:
+        """The routes of a group in few characters; thousands of them are one key of the store."""
+        key = ("named", id(routes))
+        if key not in self._found:
+            self._kept.append(routes)
+            self._found[key] = sha256(repr(sorted(routes.items())).encode()).hexdigest()
+        name: str = self._found[key]
+        return name
 
     def steps(
         self, kind: Kind, tokens: int, context: int, pace: Pace | None
@@ -147,6 +158,34 @@ class Costs:
             self._found[key] = plan
         outline: Extents = self._found[key]
         return outline
+
+    def through(self, kind: Kind, tokens: int, context: int, pace: Pace | None) -> tuple[int, int]:
+        """Cycles of `outline`, and those since its last stall, without its extents."""
+        key = ("through", kind.key, tokens, context, pace)
+        if key not in self._found:
+            plan = Extents(0)
+            found = InOrder(plan, pace)
+            for step in self.steps(kind, tokens, context, pace):
+                end = found.start(step.cycles) + step.sketch.end_cycle
+                plan.end_cycle = max(plan.end_cycle, end)
+            self._found[key] = plan.end_cycle, plan.since_cycles
+        ends: tuple[int, int] = self._found[key]
+        return ends
+
+    def crossing_cycles(self, width: Width, gap: Gap, tokens: int, limit: int | None) -> list[int]:
+        """Cycles of each part of `between`."""
+        key = ("crossing", width, tokens, limit, id(gap))
+        if key not in self._found:
+            self._kept.append(gap)
+            apart = self._strands(gap.paths)
+
+            def cycles(rows: int) -> int:
+                return max(self._strand(width, one.paths, rows).end_cycle for one in apart)
+
+            part, rows = cache(cycles), self.stage(width).shape.hidden.count * tokens
+            self._found[key] = [part(size) for size in part_sizes(rows, limit, part)]
+        found: list[int] = self._found[key]
+        return found
 
     def between(
         self, width: Width, paths: tuple[tuple[Hop, ...], ...], tokens: int, limit: int | None
@@ -217,7 +256,7 @@ class Costs:
         if key not in self._found:
             self._found[key] = self.store.kept(
                 "activity",
-                (stage.spec, stage.shapes, blocks, sorted(routes.items()), limit),
+                (stage.spec, stage.shapes, blocks, self._named(routes), limit),
                 lambda: _activity_of(stage, routes, blocks, limit),
                 asdict,
                 lambda plain: Activity(**plain),

@@ -7,12 +7,13 @@ thousand chips takes a millisecond; tests hold the two equal.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from typing import NamedTuple
 
 import numpy as np
 
 from chip.energy import Activity
+from chip.schedule import Pace
 from chip.schedule.flows import Ints
 from chip.schedule.sketch import NEVER
 from cluster.lowering.clocking import Pacing, pacing
@@ -42,6 +43,31 @@ class Part(NamedTuple):
     counts: Ints | tuple[int, ...]
     cycle: int
     stalled_cycles: int  # up to there
+
+
+class At(NamedTuple):
+    """When a part of what crosses to the next stage begins and ends, and what stalled before it."""
+
+    cycle: int
+    end_cycle: int
+    stalled: int
+    since_cycles: (
+        int  # at its end, as the next stage counts: from the last stall, or the first part
+    )
+
+
+def across(parts: Sequence[int], pace: Pace | None) -> Iterator[At]:
+    """Parts of so many cycles, with stalls between where they are due; see `Axis.boundary`."""
+    since, begun = pace.since_cycles if pace else 0, 0
+    cycle = stalled = 0
+    for cycles in parts:
+        if pace and since + cycles > pace.limit_cycles:
+            cycle += pace.stall_cycles
+            stalled += pace.stall_cycles
+            since = begun = 0
+        since, begun = since + cycles, begun + cycles
+        yield At(cycle, cycle + cycles, stalled, begun)
+        cycle += cycles
 
 
 class Course:
@@ -82,7 +108,10 @@ class Course:
     @cached_property
     def clocks(self) -> Pacing | None:
         """What the clocks of its chips cost, as a run without options has them."""
-        return pacing(compiled(self.wires.graph), self.used, self.costs.sizes.spec)
+        known, key = self.wires.pacings, tuple(self.placement)
+        if key not in known:
+            known[key] = pacing(compiled(self.wires.graph), self.used, self.costs.sizes.spec)
+        return known[key]
 
     def run(self, tokens: int, context: int) -> Run:
         """A launch of `tokens` tokens at a context bucket; raises ProgramError."""
@@ -99,15 +128,25 @@ class Course:
         return Run(int(ends.max()), startup, stalled, chips, busy, counts[chips])
 
     def cycles(self, tokens: int, context: int) -> int:
-        """Cycles of a launch, and nothing else."""
-        *_, last = self._parts(tokens, context)
-        return last.cycle + int(max(last.ends))
+        """Cycles of a launch, and nothing else; raises ProgramError."""
+        clocks, costs = self.clocks, self.costs
+        cycle, since = clocks.start_cycle if clocks else 0, 0
+        for kind, gap in zip_longest(self.kinds, self.gaps):
+            pace = clocks.pace(since) if clocks else None
+            end, since = costs.through(kind, tokens, context, pace)
+            cycle += end
+            if gap:
+                pace = clocks.pace(since) if clocks else None
+                limit = pace.limit_cycles if pace else None
+                *_, last = across(costs.crossing_cycles(self.width, gap, tokens, limit), pace)
+                cycle, since = cycle + last.end_cycle, last.since_cycles
+        return cycle
 
     def _parts(self, tokens: int, context: int) -> Iterator["Part"]:
         """Stages and what lies between, in order."""
         clocks, costs = self.clocks, self.costs
         cycle, since, stalled = clocks.start_cycle if clocks else 0, 0, 0
-        for number, (kind, team) in enumerate(zip(self.kinds, self.groups, strict=True)):
+        for kind, team, gap in zip_longest(self.kinds, self.groups, self.gaps):
             pace = clocks.pace(since) if clocks else None
             stage = costs.outline(kind, tokens, context, pace)
             stalled += sum(stall for _, stall in stage.stalls)
@@ -115,22 +154,21 @@ class Course:
             chips = [team.members[n] for n in mine]
             extents = (stage.firsts[mine], stage.ends[mine], stage.counts[mine])
             yield Part(chips, *extents, cycle, stalled)
-            cycle += stage.end_cycle
-            if number == len(self.gaps):
-                return
-            gap, pace = self.gaps[number], clocks.pace(stage.since_cycles) if clocks else None
-            since, begun = pace.since_cycles if pace else 0, 0
-            limit = pace.limit_cycles if pace else None
-            for part in costs.between(self.width, gap.paths, tokens, limit):
-                if pace and since + part.end_cycle > pace.limit_cycles:
-                    cycle += pace.stall_cycles
-                    stalled += pace.stall_cycles
-                    since = begun = 0
-                chips = [gap.chips[n] for n in part.members]
-                yield Part(chips, part.firsts, part.ends, part.counts, cycle, stalled)
-                cycle, since = cycle + part.end_cycle, since + part.end_cycle
-                begun += part.end_cycle
-            since = begun
+            cycle, since = cycle + stage.end_cycle, stage.since_cycles
+            if gap:
+                pace = clocks.pace(since) if clocks else None
+                limit = pace.limit_cycles if pace else None
+                parts = costs.between(self.width, gap.paths, tokens, limit)
+                start, before = cycle, stalled
+                for part, at in zip(parts, across([p.end_cycle for p in parts], pace), strict=True):
+                    stalled, cycle, since = (
+                        before + at.stalled,
+                        start + at.end_cycle,
+                        at.since_cycles,
+                    )
+                    chips = [gap.chips[n] for n in part.members]
+                    begins = start + at.cycle
+                    yield Part(chips, part.firsts, part.ends, part.counts, begins, stalled)
 
     def activity(self, context: int) -> Activity:
         """What a decode launch does on all its chips."""

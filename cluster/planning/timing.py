@@ -5,7 +5,7 @@ their instructions.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import networkx as nx
@@ -21,24 +21,36 @@ from cluster.mapping.partition import CONTEXT_BLOCK, Plan, Sizes
 from cluster.mapping.placement import Placement
 from cluster.planning.beat_timing import BeatTimes
 from cluster.planning.costs import Costs, StepCost, Width
-from cluster.planning.course import Course
+from cluster.planning.course import Course, Run
 
 
 @dataclass(frozen=True)
 class Timing:
-    """One kind of launch: when each chip works, and what a launch moves over its host link."""
+    """One kind of launch: when each chip works, and what a launch moves over its host link.
+
+    What is known of each chip is put together when somebody asks.
+    """
 
     cycles: int
-    startup_cycles: int
-    stalled_cycles: int
-    busy_cycles: Mapping[int, int]  # of each chip, from its first instruction to its last
-    instructions: Mapping[int, int]
     host_bytes: int
+    course: Course = field(repr=False)
+    tokens: int
+    context: int
 
-    @property
-    def interval_cycles(self) -> int:
-        """Cycles after which the next launch may follow: those of the busiest chip."""
-        return max(self.busy_cycles.values())
+    @cached_property
+    def run(self) -> Run:
+        """The launch chip by chip."""
+        return self.course.run(self.tokens, self.context)
+
+    @cached_property
+    def busy_cycles(self) -> Mapping[int, int]:
+        """Of each chip, from its first instruction to its last."""
+        return dict(zip(self.run.chips.tolist(), self.run.busy_cycles.tolist(), strict=True))
+
+    @cached_property
+    def instructions(self) -> Mapping[int, int]:
+        """Of each chip."""
+        return dict(zip(self.run.chips.tolist(), self.run.instructions.tolist(), strict=True))
 
     def seconds(self, spec: ChipSpec) -> float:
         """Its cycles, and a transfer to the host's chips and one back."""
@@ -74,16 +86,10 @@ class Timed:
         tokens = 1 if kind == "decode" else self.plan.chunk
         key = (tokens, context)
         if key not in self._found:
-            run = self.course.run(tokens, context)
-            chips = run.chips.tolist()
-            self._found[key] = Timing(
-                run.cycles,
-                run.startup_cycles,
-                run.stalled_cycles,
-                dict(zip(chips, run.busy_cycles.tolist(), strict=True)),
-                dict(zip(chips, run.instructions.tolist(), strict=True)),
-                self.course.costs.host_bytes(self.course.width, tokens, context),
-            )
+            course = self.course
+            moved = course.costs.host_bytes(course.width, tokens, context)
+            cycles = course.cycles(tokens, context)
+            self._found[key] = Timing(cycles, moved, course, tokens, context)
         return self._found[key]
 
     @cached_property
@@ -146,7 +152,7 @@ class Timed:
                     found[what] += cycles
                     before = what
         launch = self.launch("decode", context)
-        found |= {"clocks": launch.startup_cycles + launch.stalled_cycles}
+        found |= {"clocks": launch.run.startup_cycles + launch.run.stalled_cycles}
         return found | {"stage_transfers": launch.cycles - sum(found.values())}
 
 

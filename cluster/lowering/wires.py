@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise, permutations
 from math import ceil
 
@@ -87,6 +88,11 @@ class Group:
     members: tuple[int, ...]
     routes: dict[tuple[int, int], tuple[Hop, ...]]
 
+    @cached_property
+    def cables(self) -> frozenset[Hop]:
+        """All hops of all routes."""
+        return frozenset(hop for hops in self.routes.values() for hop in hops)
+
 
 def group_of(wires: Wires, group: tuple[int, ...]) -> Group:
     """Routes between all ranks of a group."""
@@ -110,7 +116,7 @@ def _moved(wires: Wires, known: Group, group: tuple[int, ...]) -> Group | None:
     if members[: len(group)] != group or len(known.routes) != len(group) * (len(group) - 1):
         return None
     graph = wires.graph
-    for hop in {hop for hops in known.routes.values() for hop in hops}:
+    for hop in known.cables:
         a, b = members[hop.member], members[hop.to_member]
         if not graph.has_edge(a, b) or wires.hop(a, b)[1::2] != (hop.port, hop.to_port, hop[5]):
             return None

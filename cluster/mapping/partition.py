@@ -99,7 +99,7 @@ class Sizes:
     _needs: dict[tuple[int, int, int, bool], int | SramFull] = field(default_factory=dict)
     _room: dict[tuple[int, bool], int] = field(default_factory=dict)
     _weights: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
-    _pace: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
+    paces: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict, repr=False)
 
     def need_bytes(self, tp: int, chunk: int, layers: int, head: bool) -> int:
         """SRAM of a stage; raises SramFull."""
@@ -162,13 +162,13 @@ class Sizes:
 
     def pace(self, tp: int, chunk: int) -> tuple[int, int]:
         """Cycles of a layer and of the LM head for one token, as a chip takes them alone."""
-        if (tp, chunk) not in self._pace:
+        if (tp, chunk) not in self.paces:
             wide = not self.fits(tp, chunk, 1, True)
             stage = self.stage(tp, chunk, 1, True, wide)
             steps = list(Stage(stage.spec, stage.shapes[:1]).steps(1, 1, {}))
             head = sum(step.cycles for step in steps if step.what == "head")
-            self._pace[tp, chunk] = (sum(step.cycles for step in steps) - head, head)
-        return self._pace[tp, chunk]
+            self.paces[tp, chunk] = (sum(step.cycles for step in steps) - head, head)
+        return self.paces[tp, chunk]
 
     def fewest_stages(self, tp: int) -> tuple[int, int] | None:
         """(stages, chunk) of the shortest pipeline of that width; None if none has room."""

@@ -52,6 +52,7 @@ class Places:
     def __init__(self, graph: nx.Graph) -> None:
         self.graph = graph
         self._walks: dict[int, list[list[int]]] = {}
+        self._scored: dict[tuple[int, int], tuple[Ints, Ints]] = {}
         self._found: dict[tuple[int, int], Placed] = {}
 
     def place(self, tp: int, pp: int) -> Placed:
@@ -63,13 +64,12 @@ class Places:
     def _place(self, tp: int, pp: int) -> Placed:
         if tp not in self._walks:
             self._walks[tp] = list(walks(self.graph, tp))
-        orders = [order for order in self._walks[tp] if len(order) >= tp * pp]
+        orders = [n for n, order in enumerate(self._walks[tp]) if len(order) >= tp * pp]
         if len(self.graph) > SCORED_CHIPS:
             orders = orders[:1]
-        found = [np.array(order[: tp * pp]).reshape(pp, tp) for order in orders]
-        scores = [self.hops(groups) for groups in found]
-        best = int(np.argmin(scores))
-        hops, groups, bound = scores[best], found[best], self.lower_bound_hops(tp, pp)
+        scored = [self._along(tp, number, pp) for number in orders]
+        groups, hops = min(scored, key=lambda one: one[1])
+        bound = self.lower_bound_hops(tp, pp)
         exact = hops == bound
         if not exact and len(self.graph) <= EXACT_CHIPS:
             hops, groups = self._best_of_all(hops, groups)
@@ -77,21 +77,32 @@ class Places:
         placement = tuple(tuple(map(int, group)) for group in groups)
         return Placed(placement, hops, bound, exact)
 
+    def _along(self, tp: int, walk: int, pp: int) -> tuple[Ints, int]:
+        """The first `pp` groups of a walk and their weighted hops; those of more are remembered."""
+        key = (tp, walk)
+        if key not in self._scored or len(self._scored[key][1]) < pp:
+            order = self._walks[tp][walk]
+            stages = min(len(order) // tp, 1 << (pp - 1).bit_length())
+            groups = np.array(order[: stages * tp]).reshape(stages, tp)
+            self._scored[key] = groups, self._scores(groups[None])[0]
+        groups, scores = self._scored[key]
+        return groups[:pp], int(scores[pp - 1])
+
     def _best_of_all(self, hops: int, groups: Ints) -> tuple[int, Ints]:
         """The first of the best of all placements; that of the walks where it is as good."""
         pp, tp = groups.shape
         every = np.array(list(permutations(sorted(self.graph), tp * pp))).reshape(-1, pp, tp)
-        scores = self._scores(every)
+        scores = self._scores(every)[:, -1]
         at = int(scores.argmin())
         return (int(scores[at]), every[at]) if scores[at] < hops else (hops, groups)
 
     def hops(self, groups: Ints) -> int:
         """Weighted hops of a placement [pp, tp]: of all-reduces, and of stage boundaries."""
-        return int(self._scores(groups[None])[0])
+        return int(self._scores(groups[None])[0, -1])
 
     def _scores(self, groups: Ints) -> Ints:
-        """Weighted hops of placements [n, pp, tp]."""
-        total = np.zeros(len(groups), np.int64)
+        """Weighted hops of the first 1, 2, .. stages [n, pp] of placements [n, pp, tp]."""
+        total = np.zeros(groups.shape[:2], np.int64)
         fabric, tp = compiled(self.graph), groups.shape[2]
         for stage in range(groups.shape[1]):
             mine = groups[:, stage]
@@ -100,10 +111,10 @@ class Places:
             row = np.searchsorted(chips, mine)
             for rank in range(tp):
                 others = mine[:, rank + 1 :]
-                total += REDUCE_WEIGHT * hops[row[:, rank, None], others].sum(axis=1)
+                total[:, stage] += REDUCE_WEIGHT * hops[row[:, rank, None], others].sum(axis=1)
             if stage + 1 < groups.shape[1]:
-                total += hops[row, groups[:, stage + 1]].sum(axis=1)
-        return total
+                total[:, stage + 1] += hops[row, groups[:, stage + 1]].sum(axis=1)
+        return total.cumsum(axis=1)
 
     @cached_property
     def _degree(self) -> int:

@@ -76,7 +76,9 @@ class Sweep:
         """What stages need in SRAM with so many sequences."""
         if batch not in self._sizes:
             shape: ModelSpec = self._shape
-            self._sizes[batch] = Sizes(shape, self._chip, self.context, self.weights, batch)
+            sizes = Sizes(shape, self._chip, self.context, self.weights, batch)
+            sizes.paces = self._sizes.setdefault(1, sizes).paces  # further caches take no time
+            self._sizes[batch] = sizes
         return self._sizes[batch]
 
     def rows(self, points: Iterable[Point]) -> Iterator[Row | DoesNotFit]:

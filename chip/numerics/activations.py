@@ -11,19 +11,19 @@ import numpy as np
 
 from chip.numerics import opcodes as code
 from chip.numerics.backend import EXACT_UNITS, GRAIN
-from chip.numerics.lane_vectors import occupied, twice
+from chip.numerics.lane_vectors import occupied
 from chip.numerics.passes import unit
 from chip.numerics.team import pointer
 from chip.numerics.vectors import widen16
 from chip.numerics.word_vectors import DOT_OF_BYTES
 
 carray: Any = vars(numba)["carray"]
-_widen_row, _twice, _occupied = widen16(1), twice(), occupied()
+_widen_row, _occupied = widen16(1), occupied()
 
 
 def _about_x(row: Any, lanes: Any) -> Any:
     """Return what stands behind a row, by the places that `opcodes` has for it."""
-    return carray(pointer(row + 16 * lanes), (code.X_ABOUT,), np.float64)
+    return carray(pointer(row + 8 * lanes), (code.X_ABOUT,), np.float64)
 
 
 def _span(masks: Any) -> Any:
@@ -44,7 +44,7 @@ def _span(masks: Any) -> Any:
 
 
 def _spread16(row: Any, masks: Any, floats: Any, target: Any, lanes: Any) -> None:
-    """Write fp16 lanes twice each as float64; behind them `about_x`.
+    """Write fp16 lanes as float64; behind them `about_x`.
 
     Of a row with one lane that is not zero, only this lane is written.
     """
@@ -55,13 +55,14 @@ def _spread16(row: Any, masks: Any, floats: Any, target: Any, lanes: Any) -> Non
     about[code.X_FIRST], about[code.X_COUNT] = first, count
     about[code.X_ONLY] = lane if finite_lane else -1
     _widen_row(bits, first, lanes, floats, count)
-    out = carray(pointer(target), (2 * lanes,), np.float64)
+    out = carray(pointer(target), (lanes,), np.float64)
     if finite_lane:
-        out[2 * lane] = floats[lane - first]
+        out[lane] = floats[lane - first]
         return
-    out[: 2 * first] = 0.0
-    out[2 * (first + count) :] = 0.0
-    _twice(target + 16 * first, floats.ctypes.data, count)
+    out[:first] = 0.0
+    out[first + count :] = 0.0
+    for i in range(count):
+        out[first + i] = floats[i]
     least, most = np.uint16(0xFFFF), np.uint16(0)
     for i in range(first, first + count):
         magnitude = np.uint16(bits[i] & np.uint16(0x7FFF))
@@ -108,7 +109,7 @@ def _spread8_bytes(row: Any, target: Any, lanes: Any) -> None:
 
 
 def _x_bytes(fp16: Any, lanes: Any) -> Any:
-    return 8 * (2 * lanes + code.X_ABOUT) if fp16 else 8 * lanes
+    return 8 * (lanes + code.X_ABOUT) if fp16 else 8 * lanes
 
 
 norm = numba.njit(nogil=True, fastmath={"reassoc", "contract"})(_norm)

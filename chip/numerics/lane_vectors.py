@@ -10,7 +10,7 @@ from llvmlite import ir  # type: ignore[import-untyped]
 from numba.core import types
 from numba.extending import intrinsic
 
-from chip.numerics.vectors import _DOUBLE, _FLOAT, _I16, _I32, _I64, cgutils
+from chip.numerics.vectors import _FLOAT, _I16, _I32, _I64, cgutils
 from chip.numerics.word_vectors import _from, _list, _to
 
 STEP = 16  # lanes at a time
@@ -72,17 +72,6 @@ def half_bits() -> Any:
         _to(builder, out, builder.select(ordered, bits, nan), 2)
 
     return _over_lanes(step, 16, 32)
-
-
-def twice() -> Any:
-    """Return a function (out, a, lanes): each fp32 lane two times as float64."""
-
-    def step(builder: Any, out: Any, a: Any, _more: Any) -> None:
-        x = _from(builder, a, ir.VectorType(_FLOAT, STEP))
-        both = builder.shuffle_vector(x, x, _list(n // 2 for n in range(2 * STEP)))
-        _to(builder, out, builder.fpext(both, ir.VectorType(_DOUBLE, 2 * STEP)), 8)
-
-    return _over_lanes(step, 128, 32)
 
 
 def occupied() -> Any:

@@ -45,7 +45,7 @@ STATS_LANES, STATS_UNIT, STATS_PEAK, STATS_NORMS, STATS_WIDTH = 0, 1, 2, 3, 16
 # What stands behind a row of x, as float64: its norm; below which norm * |w| its sums are exact;
 # the first lane and the number of lanes that matter; the only lane that is not zero, or -1; how
 # many rows from this one on have one lane only, each the lane after that of the row before.
-X_NORM, X_UNIT, X_FIRST, X_COUNT, X_ONLY, X_RUN, X_ABOUT = range(7)
+X_NORM, X_UNIT, X_FIRST, X_COUNT, X_ONLY, X_RUN, X_ABOUT = 0, 1, 2, 3, 4, 5, 8
 
 # What a part of a play is: addresses of its tape, bases, statistics by group, shifts and tables;
 # the number of records, the scratch buffer, the lanes of a row and of a tile.

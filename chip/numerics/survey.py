@@ -11,13 +11,14 @@ import numpy as np
 
 from chip.numerics import opcodes as code
 from chip.numerics.backend import GRAIN
+from chip.numerics.half_columns import squares16
 from chip.numerics.passes import unit
 from chip.numerics.team import pointer
-from chip.numerics.word_vectors import columns16
 
 carray: Any = vars(numba)["carray"]
 COLUMNS = 8  # fp16 columns of a word
-_squares = columns16(0, False)
+_squares = squares16()
+_SLACK = 1 + 2.0**-12  # for the roundings of fp32 sums: a norm may be too large, never too small
 
 
 def _used(first: Any, others: Any, lanes: Any) -> Any:
@@ -63,10 +64,10 @@ def _survey(p0: Any, p1: Any, p2: Any, p3: Any, lanes: Any, fp16: Any, found: An
 def _norms(p0: Any, p1: Any, p2: Any, p3: Any, found: Any) -> None:
     """Fill in the norms of the columns of a word that has been surveyed."""
     sums = found[code.STATS_NORMS :]
-    _squares(p0, p1, p2, p3, 0, 0, np.int64(found[code.STATS_LANES]), sums.ctypes.data)
+    _squares(p0, p1, p2, p3, np.int64(found[code.STATS_LANES]), sums.ctypes.data)
     peak = 0.0
     for column in range(COLUMNS):
-        sums[column] = np.sqrt(sums[column])
+        sums[column] = np.sqrt(sums[column] * _SLACK)
         peak = max(peak, sums[column])
     found[code.STATS_PEAK] = peak
 

@@ -17,7 +17,7 @@ from chip.numerics.backend import GRAIN
 cgutils: Any = _cgutils  # untyped
 _FEATURES = cpu_target.target_context.codegen().magic_tuple()[-1]
 HALF_IN_HARDWARE = "+f16c" in _FEATURES or "+fullfp16" in _FEATURES
-_WIDTH = 8 if "+avx512f" in _FEATURES else 4  # float64 numbers in a vector
+FLOAT64_LANES = 8 if "+avx512f" in _FEATURES else 4  # float64 numbers in a vector
 _CHAINS = 2  # vectors of partial sums per row: as many additions in flight
 _AHEAD = 1536  # prefetch distance in elements, a few rows
 _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
@@ -38,9 +38,9 @@ def widen16(rows: int) -> Any:
                     here = builder.gep(source, [_row(builder, offset, r, args[2])])
                     there = builder.gep(target, [_row(builder, offset, r, args[4])])
                     _prefetch(builder, builder.gep(here, [_I64(_AHEAD)]))
-                    for i in range(0, GRAIN, 2 * _WIDTH):
-                        halves = _load(builder, here, i, _I16, 2 * _WIDTH)
-                        place = _at(builder, there, i, _FLOAT, 2 * _WIDTH)
+                    for i in range(0, GRAIN, 2 * FLOAT64_LANES):
+                        halves = _load(builder, here, i, _I16, 2 * FLOAT64_LANES)
+                        place = _at(builder, there, i, _FLOAT, 2 * FLOAT64_LANES)
                         builder.store(_half_to_float(builder, halves), place, align=4)
 
             _accumulate(builder, None, 0, args[4], step)
@@ -60,20 +60,20 @@ def dots16(rows: int) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             weights = _data(context, builder, signature, args, 0)
             activations = builder.gep(_data(context, builder, signature, args, 1), [args[2]])
-            wide = ir.VectorType(_DOUBLE, _WIDTH)
+            wide = ir.VectorType(_DOUBLE, FLOAT64_LANES)
 
             def step(offset: Any, totals: list[Any]) -> None:
                 x_here = builder.gep(activations, [offset])
                 here = [
                     builder.gep(weights, [_row(builder, offset, r, args[3])]) for r in range(rows)
                 ]
-                for i in range(0, GRAIN, _WIDTH):
-                    x_part = _load(builder, x_here, i, _DOUBLE, _WIDTH)
+                for i in range(0, GRAIN, FLOAT64_LANES):
+                    x_part = _load(builder, x_here, i, _DOUBLE, FLOAT64_LANES)
                     for r in range(rows):
-                        part = _load(builder, here[r], i, element, _WIDTH)
+                        part = _load(builder, here[r], i, element, FLOAT64_LANES)
                         part = builder.fpext(part, wide) if element is _FLOAT else part
                         product = builder.fmul(part, x_part, flags=_CONTRACT)
-                        total = totals[r + rows * (i // _WIDTH % _CHAINS)]
+                        total = totals[r + rows * (i // FLOAT64_LANES % _CHAINS)]
                         sum_ = builder.fadd(builder.load(total), product, flags=_CONTRACT)
                         builder.store(sum_, total)
 

@@ -14,17 +14,11 @@ from numba.extending import intrinsic
 
 from chip.numerics.backend import GRAIN
 from chip.numerics.vectors import (
-    _CONTRACT,
-    _DOUBLE,
     _FEATURES,
-    _FLOAT,
     _I8,
     _I16,
     _I32,
     _I64,
-    _WIDTH,
-    _half_to_float,
-    _indices,
     _prefetch,
     cgutils,
 )
@@ -33,135 +27,6 @@ PARTS = 4  # arrays of a word
 DOT_OF_BYTES = "+avx512vnni" in _FEATURES  # whether products of four bytes are one instruction
 _PREFETCH_BYTES = 2560  # two words ahead
 _TURN = [4 * lane + column for column in range(4) for lane in range(4)]  # 4 lanes x 4 columns
-
-
-def columns16(rows: int, wide: bool) -> Any:
-    """Return a function: 8 float64 sums for each of `rows` rows of x with a word's fp16 columns.
-
-    f(w0, w1, w2, w3, x, stride, lanes, sums): addresses of the four parts, of x (float64, each lane
-    twice), bytes from row to row of x, lanes, address of the sums. `wide` columns are float64.
-    Without rows, each column is multiplied by itself.
-    """
-
-    def codegen(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        vector = ir.VectorType(_DOUBLE, _WIDTH)
-        count = max(rows, 1)
-        chains = 1 if rows > 1 else 2
-
-        def step(lane: Any, totals: list[Any]) -> None:
-            for first in range(0, GRAIN, _WIDTH):
-                for part in range(PARTS):
-                    pieces = _weights16(builder, args[part], lane, first, wide)
-                    for row in range(count):
-                        for half, piece in enumerate(pieces):
-                            factor = piece
-                            if rows:
-                                at = builder.add(args[4], builder.mul(args[5], _I64(row)))
-                                offset = builder.mul(lane, _I64(16))
-                                at = builder.add(builder.add(at, offset), _I64(16 * first))
-                                at = builder.add(at, _I64(8 * _WIDTH * half))
-                                factor = _from(builder, at, vector)
-                            total = totals[(row * PARTS + part) * chains + half % chains]
-                            product = builder.fmul(piece, factor, flags=_CONTRACT)
-                            held = builder.load(total)
-                            builder.store(builder.fadd(held, product, flags=_CONTRACT), total)
-
-        totals = _loop(builder, vector, count * PARTS * chains, args[6], GRAIN, step)
-        for number in range(count * PARTS):
-            mine = totals[number * chains : (number + 1) * chains]
-            total = mine[0] if chains == 1 else builder.fadd(mine[0], mine[1])
-            pair = _halved(builder, total, 2, builder.fadd)
-            at = builder.add(args[7], _I64(16 * number))
-            _to(builder, at, pair, 8)
-        return _context.get_dummy_value()
-
-    def typed(
-        _typing: Any, w0: Any, w1: Any, w2: Any, w3: Any, x: Any, stride: Any, lanes: Any, sums: Any
-    ) -> Any:
-        return types.void(*(types.int64,) * 8), codegen
-
-    return intrinsic(typed)
-
-
-def _weights16(builder: Any, part: Any, lane: Any, first: int, wide: bool) -> list[Any]:
-    """Two float64 vectors: the pairs of columns of _WIDTH lanes."""
-    vector = ir.VectorType(_DOUBLE, _WIDTH)
-    if wide:
-        at = builder.add(builder.add(part, builder.mul(lane, _I64(16))), _I64(16 * first))
-        second = builder.add(at, _I64(8 * _WIDTH))
-        return [_from(builder, at, vector), _from(builder, second, vector)]
-    at = builder.add(builder.add(part, builder.mul(lane, _I64(4))), _I64(4 * first))
-    if first == 0:
-        ahead = builder.add(at, _I64(_PREFETCH_BYTES))
-        for line in (0, 64):
-            _prefetch(builder, _pointer(builder, builder.add(ahead, _I64(line)), _I8))
-    halves = _from(builder, at, ir.VectorType(_I16, 2 * _WIDTH))
-    floats = _half_to_float(builder, halves)
-    parts = (range(_WIDTH), range(_WIDTH, 2 * _WIDTH))
-    return [
-        builder.fpext(builder.shuffle_vector(floats, floats, _indices(r)), vector) for r in parts
-    ]
-
-
-def diagonal16(rows: int) -> Any:
-    """Return a function: fp32 products of eight fp16 columns with rows of x that have one lane.
-
-    f(w0, w1, w2, w3, x, x_step, out, out_step): addresses of the first row's lane in the four parts
-    and in x as `columns16` reads it, whose next rows have the lanes that follow; where the first
-    row's products go; bytes from row to row. Products are exact; zeros are positive, as sums are.
-    """
-    count = 2 * rows  # elements of a part: two columns of each lane
-    floats, pairs = ir.VectorType(_FLOAT, count), ir.VectorType(_I64, rows)
-
-    def codegen(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        x = ir.Constant(ir.VectorType(_FLOAT, rows), ir.Undefined)
-        for row in range(rows):
-            at = builder.add(args[4], builder.mul(args[5], _I64(row)))
-            lane = builder.fptrunc(_from(builder, at, _DOUBLE), _FLOAT)
-            x = builder.insert_element(x, lane, _I32(row))
-        twice = builder.shuffle_vector(x, x, _list(n // 2 for n in range(count)))
-        parts = []
-        for part in args[:PARTS]:
-            weights = _half_to_float(builder, _from(builder, part, ir.VectorType(_I16, count)))
-            product = builder.fmul(weights, twice)
-            total = builder.fadd(product, ir.Constant(floats, [0.0] * count))
-            parts.append(builder.bitcast(total, pairs))
-        for row in range(rows):
-            low, high = (
-                builder.shuffle_vector(a, b, _list((row, rows + row)))
-                for a, b in (parts[:2], parts[2:])
-            )
-            at = builder.add(args[6], builder.mul(args[7], _I64(row)))
-            _to(builder, at, builder.shuffle_vector(low, high, _list(range(PARTS))), 4)
-        return _context.get_dummy_value()
-
-    def typed(
-        _typing: Any, w0: Any, w1: Any, w2: Any, w3: Any, x: Any, x_step: Any, out: Any, step: Any
-    ) -> Any:
-        return types.void(*(types.int64,) * 8), codegen
-
-    return intrinsic(typed)
-
-
-def widen16_word() -> Any:
-    """Return a function (w, lanes, target): fp16 columns of one part as float64."""
-
-    def codegen(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        def step(lane: Any, _totals: list[Any]) -> None:
-            for first in range(0, GRAIN, _WIDTH):
-                pieces = _weights16(builder, args[0], lane, first, False)
-                at = builder.add(args[2], builder.mul(lane, _I64(16)))
-                for half, piece in enumerate(pieces):
-                    offset = _I64(16 * first + 8 * _WIDTH * half)
-                    _to(builder, builder.add(at, offset), piece, 8)
-
-        _loop(builder, None, 0, args[1], GRAIN, step)
-        return _context.get_dummy_value()
-
-    def typed(_typing: Any, w: Any, lanes: Any, target: Any) -> Any:
-        return types.void(*(types.int64,) * 3), codegen
-
-    return intrinsic(typed)
 
 
 def widen8_word() -> Any:

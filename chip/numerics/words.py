@@ -14,17 +14,10 @@ from chip.numerics.activations import about_x, x_bytes
 from chip.numerics.backend import error_factor
 from chip.numerics.cache import address
 from chip.numerics.exact import NAN
+from chip.numerics.half_columns import columns16, diagonal16, widen16_word
 from chip.numerics.survey import COLUMNS, norms, survey
 from chip.numerics.team import pointer
-from chip.numerics.word_vectors import (
-    DOT_OF_BYTES,
-    columns8,
-    columns8_bytes,
-    columns16,
-    diagonal16,
-    widen8_word,
-    widen16_word,
-)
+from chip.numerics.word_vectors import DOT_OF_BYTES, columns8, columns8_bytes, widen8_word
 
 carray: Any = vars(numba)["carray"]
 RUN = 16  # rows of one lane each that are multiplied together
@@ -172,7 +165,7 @@ def _one_lane(
     Return how many were done, and how many results are doubtful.
     """
     lane = np.int64(about[code.X_ONLY])
-    s, x = 4 * lane, row + 16 * lane
+    s, x = 4 * lane, row + 8 * lane
     p0, p1, p2, p3 = place
     if not found[code.STATS_PEAK] < np.inf:
         carray(pointer(target), (COLUMNS,), np.float32)[:] = NAN
@@ -180,7 +173,7 @@ def _one_lane(
     if about[code.X_RUN] < RUN or left < RUN:
         _single(p0 + s, p1 + s, p2 + s, p3 + s, x, 0, target, 0)
         return 1, 0
-    _diagonal(p0 + s, p1 + s, p2 + s, p3 + s, x, size + 16, target, 4 * lanes)
+    _diagonal(p0 + s, p1 + s, p2 + s, p3 + s, x, size + 8, target, 4 * lanes)
     return RUN, 0
 
 
@@ -208,7 +201,7 @@ def _unit16(
         other = x + size * (chosen[min(m + 1, rows - 1)] % modulus)
         next_about = about_x(other, lanes)
         if m + 1 == rows or next_about[code.X_ONLY] >= 0:
-            span, s, t = max(min(end, used) - first, 0), 4 * first, 16 * first
+            span, s, t = max(min(end, used) - first, 0), 4 * first, 8 * first
             _one(p0 + s, p1 + s, p2 + s, p3 + s, row + t, 0, span, sums.ctypes.data)
             count += settled(sums, 0, about, found, span, target)
             m += 1
@@ -221,8 +214,8 @@ def _unit16(
             widened = True
         first = min(first, np.int64(next_about[code.X_FIRST]))
         end = max(end, np.int64(next_about[code.X_FIRST] + next_about[code.X_COUNT]))
-        span, t = max(min(end, used) - first, 0), 16 * first
-        w = wide + t
+        span, t = max(min(end, used) - first, 0), 8 * first
+        w = wide + 16 * first
         _two(w, w + step, w + 2 * step, w + 3 * step, row + t, other - row, span, sums.ctypes.data)
         count += settled(sums, 0, about, found, span, target)
         count += settled(sums, COLUMNS, next_about, found, span, target + 4 * lanes)

@@ -331,7 +331,7 @@ class _Encoder:
         a = self.values.operand(job.source, job.rows, columns.format)
         order = np.argsort(job.tile, kind="stable")
         starts = np.searchsorted(job.tile[order], np.arange(tiles + 1))
-        x_bytes = 8 * (2 * lanes + code.X_ABOUT) if fp16 else 8 * lanes
+        x_bytes = 8 * (lanes + code.X_ABOUT) if fp16 else 8 * lanes
         x_scratch, self.scratch = self.scratch, self.scratch + -(-job.rows * x_bytes // 64) * 64
         out_scratch = self.scratch
         self.scratch += 4 * lanes * len(job.tile)

@@ -63,6 +63,7 @@ def _show(found: dict[str, Any]) -> None:
             "first token": f"{found['time_to_first_token_s'] * 1e3:.3f} ms after a prompt of "
             f"{found['prompt_tokens']} tokens, in chunks of {plan['prefill_chunk']}",
             **_in_flight(found),
+            **_experts(found),
             "energy": _energy(found),
             "placement": _placement(found["placement"]),
             "bottleneck": found["bottleneck"],
@@ -82,6 +83,17 @@ def _in_flight(found: dict[str, Any]) -> dict[str, str]:
     rates = found["pipeline"]["tokens_per_s_total_by_concurrency"]
     text = ", ".join(f"{rate:,.0f} with {count}" for count, rate in rates.items())
     return {"in flight": f"tokens/s: {text}; a beat is {found['interval_cycles']:,} cycles"}
+
+
+def _experts(found: dict[str, Any]) -> dict[str, str]:
+    """Where the experts of a mixture rest, and what it costs that all of them run."""
+    if "experts" not in found["plan"]:
+        return {}
+    mine, tp = found["plan"]["experts"], found["plan"]["tp"]
+    cut = "whole" if mine["whole"] else f"some of them cut, as tp {tp} does not divide them"
+    run = f"all run for every token, for {mine['chosen']}: the FFN's {found['breakdown']['ffn']:,}"
+    where = f"{mine['per_rank']:.3g} of {mine['count']} on each rank, {cut}"
+    return {"experts": f"{where}; {run} cycles"}
 
 
 def _energy(found: dict[str, Any]) -> str:

@@ -109,7 +109,7 @@ def part_sizes(rows: int, limit_cycles: int | None, cycles: Callable[[int], int]
         sizes = [rows * (n + 1) // parts - rows * n // parts for n in range(parts)]
         if limit_cycles is None:
             return sizes
-        longest = max(map(cycles, set(sizes)))
+        longest = cycles(max(sizes))
         if longest <= limit_cycles or parts == rows:
             return sizes
         parts = min(rows, max(parts + 1, parts * longest // limit_cycles))

@@ -15,6 +15,7 @@ from cluster.model.spec import ModelSpec
 
 CONTEXT_BLOCK = 320  # tokens of a KV block: the lanes of a chip
 CHUNKS = (32, 16, 8)  # tokens of a prefill launch: the most there is room for
+Paces = dict[tuple[int, int], tuple[int, int]]  # of (tp, chunk): cycles of a layer, and of the head
 WEIGHT_TYPES = {"fp16": "f16", "int8": "i8"}  # as the command line names them: the MXM's type
 
 
@@ -99,7 +100,7 @@ class Sizes:
     _needs: dict[tuple[int, int, int, bool], int | SramFull] = field(default_factory=dict)
     _room: dict[tuple[int, bool], int] = field(default_factory=dict)
     _weights: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
-    paces: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict, repr=False)
+    paces: Paces = field(default_factory=dict, repr=False)
 
     def need_bytes(self, tp: int, chunk: int, layers: int, head: bool) -> int:
         """SRAM of a stage; raises SramFull."""

@@ -6,10 +6,30 @@ all its columns costs. What the stand-in leaves out is said in notes, and is nev
 percent of the weights.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from cluster.errors import ModelError
-from cluster.model.spec import ModelSpec
+from cluster.model.spec import Experts, ModelSpec
+
+
+@dataclass(frozen=True)
+class Residents:
+    """Experts of a layer that rest on each rank of a tensor-parallel group; `whole` if uncut."""
+
+    count: int
+    chosen: int
+    per_rank: float
+    whole: bool
+
+
+def residents(experts: Experts, tp: int) -> Residents:
+    """Where experts rest when FFN columns are shared out evenly, as all kernels do.
+
+    If tp divides their number each rank has whole experts, and its part of what is shared by all.
+    The all-reduce of the FFN adds what the experts of all ranks give.
+    """
+    whole = experts.count % tp == 0 and experts.shared_ffn % tp == 0
+    return Residents(experts.count, experts.chosen, experts.count / tp, whole)
 
 
 def planned_as(model: ModelSpec) -> tuple[ModelSpec, tuple[str, ...]]:

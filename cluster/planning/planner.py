@@ -1,7 +1,7 @@
 """`lpu plan`: the plan that was asked for or the best one, its timing, and why it is the best."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from operator import mul
 from typing import Any
 
@@ -14,9 +14,9 @@ from cluster.errors import BadValue, DoesNotFit
 from cluster.mapping.choice import NODE_CHIPS, default_topology, open_graph
 from cluster.mapping.partition import CHUNKS, CONTEXT_BLOCK, Sizes, check_weights
 from cluster.mapping.placement import Placed
-from cluster.model.equivalent import planned_as
+from cluster.model.equivalent import planned_as, residents
 from cluster.model.load import load_spec
-from cluster.model.spec import ModelSpec
+from cluster.model.spec import Experts, ModelSpec
 from cluster.planning.beat_timing import pipelined
 from cluster.planning.cost_store import CostStore
 from cluster.planning.costs import Width
@@ -76,11 +76,13 @@ class Planned:
     candidates: list[Candidate]
     notes: tuple[str, ...]
     lower_bound_cycles: int
+    experts: Experts | None = None  # of a mixture, which is planned with all of them at work
 
 
 def make(wish: Wish, store: CostStore | None = None) -> Planned:
     """Search and time; raises DoesNotFit with what would fit, BadValue, UnknownName, ..."""
-    model, notes = planned_as(load_spec(wish.model))
+    given = load_spec(wish.model)
+    model, notes = planned_as(given)
     wish.check(model)
     spec, free = find(wish.spec), wish.weights is None
     weights = wish.weights or "fp16"
@@ -103,7 +105,7 @@ def make(wish: Wish, store: CostStore | None = None) -> Planned:
     best = candidates[0]
     placed, timed = search.placed(best.tp, best.pp), search.timed(best.tp, best.pp)
     bound = int(search.bound(Width(best.tp, best.chunk), best.pp))
-    return Planned(wish, topology, timed, placed, candidates, notes, bound)
+    return Planned(wish, topology, timed, placed, candidates, notes, bound, given.experts)
 
 
 def _topology(wish: Wish, model: ModelSpec, spec: ChipSpec, weights: str) -> str:
@@ -264,6 +266,7 @@ def _shape(planned: Planned) -> dict[str, Any]:
         "transit_chips": sorted(used - holders),
         "spare_chips": len(timed.graph) - len(used | holders),
         "stages": stages,
+        **({"experts": asdict(residents(planned.experts, plan.tp))} if planned.experts else {}),
     }
 
 

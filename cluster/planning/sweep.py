@@ -13,7 +13,7 @@ from chip.spec import ChipSpec
 from cluster.errors import BadValue, DoesNotFit
 from cluster.lowering.wires import Wires
 from cluster.mapping.choice import open_graph
-from cluster.mapping.partition import Plan, Sizes, check_weights, partition
+from cluster.mapping.partition import Paces, Plan, Sizes, check_weights, partition
 from cluster.mapping.placement import Places
 from cluster.model.equivalent import planned_as
 from cluster.model.load import load_spec
@@ -62,6 +62,7 @@ class Sweep:
     store: CostStore = field(default_factory=CostStore)
     flights: bool = False
     _sizes: dict[int, Sizes] = field(default_factory=dict)
+    _paces: Paces = field(default_factory=dict)  # further caches take no time
     _graphs: dict[str, tuple[Places, Wires]] = field(default_factory=dict)
     _found: dict[tuple[object, ...], Timed] = field(default_factory=dict)
 
@@ -76,9 +77,8 @@ class Sweep:
         """What stages need in SRAM with so many sequences."""
         if batch not in self._sizes:
             shape: ModelSpec = self._shape
-            sizes = Sizes(shape, self._chip, self.context, self.weights, batch)
-            sizes.paces = self._sizes.setdefault(1, sizes).paces  # further caches take no time
-            self._sizes[batch] = sizes
+            size = (shape, self._chip, self.context, self.weights, batch)
+            self._sizes[batch] = Sizes(*size, paces=self._paces)
         return self._sizes[batch]
 
     def rows(self, points: Iterable[Point]) -> Iterator[Row | DoesNotFit]:

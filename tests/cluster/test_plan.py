@@ -12,9 +12,9 @@ from cluster.cli import main
 from cluster.errors import DoesNotFit
 from cluster.lowering.lower import compose, lower, make_stages
 from cluster.lowering.wires import Wires
-from cluster.mapping.partition import CHUNKS, Sizes, partition
+from cluster.mapping.partition import CHUNKS, Sizes, partition, share
 from cluster.mapping.placement import place
-from cluster.model.equivalent import planned_as
+from cluster.model.equivalent import planned_as, residents
 from cluster.model.presets import named_spec
 from cluster.model.synthetic import TINY, tiny_weights
 from cluster.planning.costs import Width
@@ -182,6 +182,18 @@ def test_a_mixture_is_planned_at_its_worst_case():
     assert "25.0% of these FFN cycles" in notes[0]
     assert not stand_in.obstacles() and stand_in.ffn == 8 * model.ffn
     assert stand_in.parameters() == pytest.approx(model.parameters(), rel=0.001)
+
+
+@pytest.mark.parametrize("tp, per_rank, whole", [(8, 1, True), (4, 2, True), (3, 8 / 3, False)])
+def test_a_plan_says_where_experts_rest(tp, per_rank, whole):
+    """Columns are shared out evenly: if tp divides the experts, no rank has a part of one."""
+    model = named_spec("mixtral-8x7b")
+    mine, columns = residents(model.experts, tp), share(planned_as(model)[0].ffn, tp, 1)
+    assert (mine.per_rank, mine.whole) == (per_rank, whole)
+    starts = columns.start % model.experts.ffn, columns.stop % model.experts.ffn
+    assert (starts == (0, 0)) == whole
+    shared = replace(model.experts, shared_ffn=100)
+    assert not residents(shared, 8).whole and residents(shared, 4).whole
 
 
 def test_a_plan_goes_around_dead_parts(capsys):

@@ -90,7 +90,7 @@ def _experts(found: dict[str, Any]) -> dict[str, str]:
     if "experts" not in found["plan"]:
         return {}
     mine, tp = found["plan"]["experts"], found["plan"]["tp"]
-    cut = "whole" if mine["whole"] else f"some of them cut, as tp {tp} does not divide them"
+    cut = "whole" if mine["whole"] else f"cut, as tp {tp} does not divide them"
     run = f"all run for every token, for {mine['chosen']}: the FFN's {found['breakdown']['ffn']:,}"
     where = f"{mine['per_rank']:.3g} of {mine['count']} on each rank, {cut}"
     return {"experts": f"{where}; {run} cycles"}

@@ -55,8 +55,7 @@ def _show(found: dict[str, Any]) -> None:
     cycles = found["cycles_per_token"]
     show_table(
         {
-            "plan": f"{plan['chips']:,} chips of {plan['topology']}: {plan['pp']} stages x tp "
-            f"{plan['tp']}, {plan['spare_chips']:,} spare",
+            "plan": _chips(plan),
             "token": f"{cycles:,} cycles, {cycles * ms:.3f} ms; context {plan['context']}",
             "speed": f"{found['tokens_per_s_per_user']:,.1f} tokens/s per user, "
             f"{found['tokens_per_s_total']:,.1f} in all with {plan['batch']} in flight",
@@ -74,6 +73,14 @@ def _show(found: dict[str, Any]) -> None:
     console.print(_breakdown(found), _stages(plan))
     if found["alternatives"]:
         console.print(_alternatives(found))
+
+
+def _chips(plan: dict[str, Any]) -> str:
+    """What the chips of the graph do, all of them."""
+    where = f"{plan['chips']:,} chips of {plan['topology']}: {plan['pp']} stages x tp {plan['tp']}"
+    passing = len(plan["transit_chips"])
+    others = [f"{passing:,} that pass vectors on"] if passing else []
+    return ", ".join([where, *others, f"{plan['spare_chips']:,} spare"])
 
 
 def _in_flight(found: dict[str, Any]) -> dict[str, str]:

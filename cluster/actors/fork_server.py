@@ -51,6 +51,7 @@ class ForkServer:
                 stderr=errors,
                 env=os.environ | LEAN | {"PYTHONPATH": paths},
                 pass_fds=[door.fileno()],
+                cwd=folder,
                 start_new_session=True,  # Ctrl-C of a terminal is for the driver
             )
 

@@ -249,6 +249,7 @@ def _left_over(session: int, others: set[str]) -> list[str]:
     for path in Path("/proc").glob("[0-9]*"):
         try:
             command = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            command += os.readlink(path / "cwd")  # of the fork server it is Ray's folder
             theirs = int((path / "stat").read_text().rpartition(")")[2].split()[3])
         except OSError:
             continue

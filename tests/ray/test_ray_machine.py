@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from chip.errors import ChipError, ProgramError
-from cluster.actors import capacity
 from cluster.actors.grouping import actor_name, chunks, grouped
 from cluster.actors.ray_machine import RayMachine
 from cluster.actors.surroundings import SHARED, _runs, _semaphores, swept
@@ -80,17 +79,22 @@ def test_sequences_in_flight_leave_the_digest_of_the_local_machine(load):
     assert (digest, said) == flown_here(*plan)[1:]
 
 
-def test_workers_of_a_crowd_are_lean(load, monkeypatch):
-    monkeypatch.setattr(capacity, "COMPILED_PER_CPU", 0)
-    monkeypatch.setattr(capacity, "COMPILED_SRAM_BYTES", 1 << 30)
-    (actor,) = (machine := load(lowered(1, 1, "node")))._actors
+def test_workers_are_lean_forks_of_one_process_with_random_names_of_their_own(load):
+    machine = load(lowered(2, 1, "node"))
+    actor = machine._actors[0]
     ask = actor.__ray_call__.remote
+    parents = [a.__ray_call__.remote(lambda _: __import__("os").getppid()) for a in machine._actors]
+    (parent,) = set(machine._get(parents))
+    assert b"fork_server" in Path(f"/proc/{parent}/cmdline").read_bytes()
+    names = [
+        a.__ray_call__.remote(lambda _: __import__("ray").ObjectRef.from_random().hex())
+        for a in machine._actors
+    ]
+    assert len(set(machine._get(names))) == len(names)
     found = machine._get(ask(lambda _: sorted(__import__("sys").modules)))
     assert "chip.core" in found
     for heavy in (
-        "numba",
         "networkx",
-        "scipy",
         "topology",
         "gguf",
         "tokenizers",

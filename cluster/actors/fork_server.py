@@ -108,7 +108,8 @@ def _forked(listener: socket.socket, modules: Sequence[str]) -> Request | None:
         gc.collect()
         gc.freeze()  # or its first collection would write to all objects of a worker
         if os.fork():
-            connection.send(DONE)
+            with suppress(OSError):  # who asked has been killed meanwhile
+                connection.send(DONE)
             return None
     return command, folder, environment
 

@@ -12,7 +12,7 @@ demo: $(VENV)/.installed
 	$(BIN)/lpu run smollm2 --prompt "$(PROMPT)"
 
 test: check
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check .

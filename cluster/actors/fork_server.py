@@ -120,6 +120,7 @@ def become(command: list[str], folder: str, environment: dict[str, str]) -> None
     for standard in range(3):
         os.dup2(nowhere, standard)  # Ray opens its logs there
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.setpgid(0, 0)  # Ray ends the process group of a worker that has died
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)

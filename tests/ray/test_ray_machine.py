@@ -79,10 +79,15 @@ def test_sequences_in_flight_leave_the_digest_of_the_local_machine(load):
     assert (digest, said) == flown_here(*plan)[1:]
 
 
-def test_workers_are_lean_and_draw_random_names_of_their_own(load):
+def test_workers_are_lean_forks_of_one_process_with_random_names_of_their_own(load):
+    """Also after workers before them have been killed: their fork server lives on."""
+    load(lowered(1, 1, "node")).close()
     machine = load(lowered(2, 1, "node"))
     actor = machine._actors[0]
     ask = actor.__ray_call__.remote
+    parents = [a.__ray_call__.remote(lambda _: __import__("os").getppid()) for a in machine._actors]
+    (parent,) = set(machine._get(parents))
+    assert b"fork_server" in Path(f"/proc/{parent}/cmdline").read_bytes()
     names = [
         a.__ray_call__.remote(lambda _: __import__("ray").ObjectRef.from_random().hex())
         for a in machine._actors

@@ -35,6 +35,11 @@ ROOT = Path(__file__).resolve().parents[2]
 Request = tuple[list[str], str, dict[str, str]]  # command, folder, environment
 
 
+def can_fork() -> bool:
+    """Whether a process that has imported Ray, with its threads, can be forked here."""
+    return sys.platform == "linux"
+
+
 class ForkServer:
     """The server of a Ray whose folder is `folder`, as its driver sees it."""
 

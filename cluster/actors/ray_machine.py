@@ -35,7 +35,7 @@ from chip.wire import pack_value, unpack_value
 from cluster.actors import capacity, grouping, surroundings
 from cluster.actors.chip_host import ChipHost, Health, Wanted
 from cluster.actors.exchange import Exchange, exchange
-from cluster.actors.fork_server import ForkServer
+from cluster.actors.fork_server import ForkServer, can_fork
 from cluster.actors.rings import LineClosed
 from cluster.errors import BadValue, MachineError, WorkerLost
 from cluster.machines.loadable import Loadable
@@ -127,7 +127,7 @@ class RayMachine:
                 raise BadValue("--address", address, f"no Ray cluster there: {error}") from None
             return
         self._folder = surroundings.new_folder()
-        self._forks = ForkServer(self._folder, FORKABLE)
+        self._forks = ForkServer(self._folder, FORKABLE) if can_fork() else None
         private = ray._private
         ways = surroundings.loopback(private.ray_constants), surroundings.forking(private.parameter)
         with ways[0], ways[1], surroundings.undisturbed():

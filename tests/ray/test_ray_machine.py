@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from chip.errors import ChipError, ProgramError
+from cluster.actors.fork_server import can_fork
 from cluster.actors.grouping import actor_name, chunks, grouped
 from cluster.actors.ray_machine import RayMachine
 from cluster.actors.surroundings import SHARED, _runs, _semaphores, swept
@@ -79,6 +80,7 @@ def test_sequences_in_flight_leave_the_digest_of_the_local_machine(load):
     assert (digest, said) == flown_here(*plan)[1:]
 
 
+@pytest.mark.skipif(not can_fork(), reason="workers are forked on Linux only")
 def test_workers_are_lean_forks_of_one_process_with_random_names_of_their_own(load):
     """Also after workers before them have been killed: their fork server lives on."""
     load(lowered(1, 1, "node")).close()
@@ -105,6 +107,29 @@ def test_workers_are_lean_forks_of_one_process_with_random_names_of_their_own(lo
     ):
         assert heavy not in found
     assert machine._get(ask(lambda _: __import__("os").environ["OMP_NUM_THREADS"])) == "1"
+
+
+UNFORKED = """
+from cluster.actors import capacity, ray_machine
+from tests.cluster.tiny import lowered, no_progress, outcome, reference_tokens
+ray_machine.can_fork = lambda: False
+capacity.COMPILED_SRAM_BYTES = 1 << 30
+machine, plan = ray_machine.RayMachine(), lowered(2, 1, "node")
+machine.load(plan, no_progress)
+ask = machine._actors[0].__ray_call__.remote
+found = machine._get(ask(lambda _: sorted(__import__("sys").modules)))
+same = outcome(plan, machine).tokens == reference_tokens()
+machine.close()
+heavy = {"numba", "scipy", "networkx", "topology", "cluster.lowering.lower"}
+print("chip.core" in found, same, sorted(heavy & set(found)))
+"""
+
+
+def test_where_nothing_can_be_forked_workers_are_those_of_ray_and_lean():
+    result = subprocess.run(
+        [sys.executable, "-c", UNFORKED], cwd=ROOT, text=True, capture_output=True, check=False
+    )
+    assert (result.stdout, result.returncode) == ("True True []\n", 0), result.stderr
 
 
 def test_an_error_in_an_actor_arrives_as_itself(load):

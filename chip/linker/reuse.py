@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import replace
 
+from chip.collection import uncollected
 from chip.linker import Linked, link, relocate
 from chip.linker.windows import Known
 from chip.wire import body_of, header_of, unpack
@@ -21,6 +22,7 @@ class Linker:
         other._programs, other._stretches = dict(self._programs), dict(self._stretches)
         return other
 
+    @uncollected()
     def __call__(self, data: bytes) -> Linked:
         """Return the linked program; raises the chip package's errors."""
         key = hashlib.sha256(body_of(data)).digest()

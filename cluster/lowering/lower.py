@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import networkx as nx
 
 from chip.board import Cable
+from chip.collection import uncollected
 from chip.kernels.decoder import Stage
 from chip.kernels.landing import NEXT, OUT
 from chip.kernels.lanes import MAPS, MAPS_INT8
@@ -100,6 +101,7 @@ def launch_name(kind: str, context: int) -> str:
     return f"{kind}@{context}"
 
 
+@uncollected()
 def lower(
     plan: Plan,
     placement: Placement,

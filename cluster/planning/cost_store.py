@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import chip
+from chip.collection import uncollected
 from cluster.files import write_whole
 
 T = TypeVar("T")
@@ -32,6 +33,7 @@ class CostStore:
             digest.update(path.name.encode() + b"\0" + path.read_bytes())
         return digest.hexdigest()[:16]
 
+    @uncollected()
     def kept(
         self,
         kind: str,

@@ -13,6 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 
@@ -28,6 +29,9 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the first round")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
+    if find_spec("hypothesis") is None:
+        print("bench.py chaos needs hypothesis: pip install -e '.[test]'", file=sys.stderr)
+        return 2
     found: dict[str, Counter[str]] = {
         k: Counter() for k in ("programs", "mutations", "bytes", "ops")
     }

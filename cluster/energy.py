@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 from chip.energy import Activity, EnergyTable, count
 from chip.spec import ChipSpec
@@ -43,6 +44,30 @@ class Joules:
     def system_j(self) -> float:
         """Joules of the chips and of the system around them."""
         return self.chips_j + self.table.system_w * self.chips * self.seconds
+
+
+def token_energy(
+    table: EnergyTable, chips: int, dynamic_j: float, seconds: float, interval_s: float
+) -> dict[str, Any]:
+    """For reports: a token that takes `seconds` alone, and one every `interval_s`.
+
+    `joules_per_token` is that of the chips; `energy` has its parts, and what the hosts, fans and
+    power supplies of the system add.
+    """
+    one, full = (Joules(table, chips, dynamic_j, s) for s in (seconds, interval_s))
+    return {
+        "joules_per_token": one.chips_j,
+        "energy": {
+            "dynamic_j": dynamic_j,
+            "idle_j": one.idle_j,
+            "system_j": one.system_j,
+            "full_pipeline": {
+                "interval_s": interval_s,
+                "joules_per_token": full.chips_j,
+                "system_j": full.system_j,
+            },
+        },
+    }
 
 
 def launch_use(launch: Launch, spec: ChipSpec) -> Use:

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from chip.kernels.decoder import Stage
 from chip.kernels.landing import FLIGHT, NEXT, OUT, copy_rows
-from chip.kernels.transfer import Hop, transfer
+from chip.kernels.transfer import transfer
 from chip.schedule import Outline, Pace, Rows, Schedule
 from cluster.errors import BadValue
 from cluster.lowering.clocking import Clocking
@@ -119,8 +119,7 @@ class Beats:
             x, to = Rows(stage.memory[source], first), Rows(following.memory["x0"], first)
             pair = self.placement[number], self.placement[number + 1]
             for path in self.wires.all_paths(list(zip(*pair, strict=True))):
-                hops = tuple(Hop(*hop) for hop in self.wires.hops(path))
-                transfer(plan, hops, x, to, last - first)
+                transfer(plan, tuple(self.wires.hops(path)), x, to, last - first)
         return plan
 
     def _work(

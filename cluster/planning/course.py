@@ -46,14 +46,16 @@ class Part(NamedTuple):
 
 
 class At(NamedTuple):
-    """When a part of what crosses to the next stage begins and ends, and what stalled before it."""
+    """When a part of what crosses to the next stage begins and ends, and what stalled before it.
+
+    `since_cycles`, at its end, are those that the next stage counts: from the last stall, or the
+    first part.
+    """
 
     cycle: int
     end_cycle: int
-    stalled: int
-    since_cycles: (
-        int  # at its end, as the next stage counts: from the last stall, or the first part
-    )
+    stalled_cycles: int
+    since_cycles: int
 
 
 def across(parts: Sequence[int], pace: Pace | None) -> Iterator[At]:
@@ -161,11 +163,8 @@ class Course:
                 parts = costs.between(self.width, gap.paths, tokens, limit)
                 start, before = cycle, stalled
                 for part, at in zip(parts, across([p.end_cycle for p in parts], pace), strict=True):
-                    stalled, cycle, since = (
-                        before + at.stalled,
-                        start + at.end_cycle,
-                        at.since_cycles,
-                    )
+                    stalled, since = before + at.stalled_cycles, at.since_cycles
+                    cycle = start + at.end_cycle
                     chips = [gap.chips[n] for n in part.members]
                     begins = start + at.cycle
                     yield Part(chips, part.firsts, part.ends, part.counts, begins, stalled)

@@ -10,7 +10,7 @@ from typing import Any
 
 from chip.energy import energy_table
 from chip.spec import ChipSpec
-from cluster.energy import Joules, launch_use
+from cluster.energy import launch_use, token_energy
 from cluster.generation.session import Session
 from cluster.lowering.lower import Lowered
 from cluster.machines.ledger import Entry
@@ -76,11 +76,7 @@ def build_report(
 
 
 def decode_energy(lowered: Lowered, decode: Sequence[Entry]) -> dict[str, Any]:
-    """Joules per token for one user, and with the pipeline full; null where power is unknown.
-
-    `joules_per_token` is that of the chips; `energy` has its parts, and what the hosts, fans and
-    power supplies of the system add.
-    """
+    """Joules per token for one user, and with the pipeline full; null where power is unknown."""
     spec = lowered.plan.spec
     table = energy_table(spec)
     if table is None or not decode:
@@ -91,21 +87,9 @@ def decode_energy(lowered: Lowered, decode: Sequence[Entry]) -> dict[str, Any]:
     seconds = _mean([launch_s(spec, entry) for entry in decode])
     interval = _mean([used[entry.name].interval_cycles / spec.clock_hz for entry in decode])
     dynamic = _mean([table.dynamic_j(used[entry.name].activity) for entry in decode])
-    one, full = (Joules(table, chips, dynamic, s) for s in (seconds, interval))
-    return {
-        "joules_per_token": one.chips_j,
-        "energy": {
-            "dynamic_j": dynamic,
-            "idle_j": one.idle_j,
-            "system_j": one.system_j,
-            "chip_w": one.chips_j / seconds / chips,
-            "full_pipeline": {
-                "interval_s": interval,
-                "joules_per_token": full.chips_j,
-                "system_j": full.system_j,
-            },
-        },
-    }
+    found = token_energy(table, chips, dynamic, seconds, interval)
+    found["energy"]["chip_w"] = found["joules_per_token"] / seconds / chips
+    return found
 
 
 def plan_shape(lowered: Lowered, topology: str) -> dict[str, Any]:

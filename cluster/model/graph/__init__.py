@@ -1,0 +1,1 @@
+"""A model as pages of dataflow: ops over values with named dimensions."""

@@ -1,0 +1,70 @@
+"""Writes sections so that they read like the paper: `h = b.norm(x, "attn_norm")`."""
+
+from collections.abc import Callable
+
+from cluster.model.graph.add import Add
+from cluster.model.graph.attention import Attention
+from cluster.model.graph.gate import Activation, Gate
+from cluster.model.graph.graph import Section
+from cluster.model.graph.linear import Linear
+from cluster.model.graph.norm import Norm
+from cluster.model.graph.op import Op
+from cluster.model.graph.rotary import Rotary, RotaryTable
+from cluster.model.graph.values import Dim, Value, Weight
+
+
+class Builder:
+    """Collects the ops of one section, which starts from `x`."""
+
+    def __init__(self, hidden: Dim) -> None:
+        self.x = Value("x", (hidden,))
+        self._ops: list[Op] = []
+
+    def section(self) -> Section:
+        """The section so far, checked; raises GraphError."""
+        return Section(self.x, tuple(self._ops)).check()
+
+    def linear(
+        self, x: Value, name: str, *out: Dim, bias: bool = False, rotary: bool = False
+    ) -> Value:
+        """The product of matrix `name` [*out, *x.dims] and x, with a bias `name.bias` if asked."""
+        weight = Weight(name, out, x.dims, rotary)
+        extra = Weight(f"{name}.bias", out, (), rotary) if bias else None
+        return self._add(name, out, lambda value: Linear(value, x, weight, extra))
+
+    def norm(
+        self, x: Value, name: str, eps: float, over: int = 1, form: str = "rms",
+        rotary: bool = False,
+    ) -> Value:  # fmt: skip
+        """x normed over its last `over` dimensions; weight `name`, of "layer" also `name.bias`."""
+        dims = x.dims[-over:]
+        weight = Weight(name, dims, (), rotary)
+        bias = Weight(f"{name}.bias", dims) if form == "layer" else None
+        return self._add(name, x.dims, lambda value: Norm(value, x, weight, eps, form, bias))
+
+    def rotary(self, x: Value, table: RotaryTable) -> Value:
+        """x turned by its rows' positions."""
+        return self._add(f"{x.name}.turned", x.dims, lambda value: Rotary(value, x, table))
+
+    def attention(self, q: Value, k: Value, v: Value, scale: float, causal: bool = True) -> Value:
+        """Attention of q over the cache that k and v are appended to."""
+        dims = (q.dims[0], v.dims[1])
+        return self._add("mixed", dims, lambda value: Attention(value, q, k, v, scale, causal))
+
+    def gate(self, gate: Value, up: Value, function: str) -> Value:
+        """function(gate) * up."""
+        return self._add("gated", up.dims, lambda value: Gate(value, gate, up, function))
+
+    def activation(self, x: Value, function: str) -> Value:
+        """function(x)."""
+        return self._add(f"{x.name}.active", x.dims, lambda value: Activation(value, x, function))
+
+    def add(self, x: Value, y: Value) -> Value:
+        """x + y."""
+        number = sum(isinstance(op, Add) for op in self._ops) + 1
+        return self._add(f"x{number}", x.dims, lambda value: Add(value, x, y))
+
+    def _add(self, name: str, dims: tuple[Dim, ...], make: Callable[[Value], Op]) -> Value:
+        value = Value(name, dims)
+        self._ops.append(make(value))
+        return value

@@ -1,0 +1,85 @@
+"""Sections, which are lists of ops from one value to another, and models, which are sections."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from cluster.model.graph.op import GraphError, Op
+from cluster.model.graph.values import Dim, Value, Weight
+
+
+@dataclass(frozen=True)
+class Section:
+    """A layer, or what stands before or behind them all: ops in order, from `x` to `out`."""
+
+    x: Value
+    ops: tuple[Op, ...]
+
+    @property
+    def out(self) -> Value:
+        """What the last op makes."""
+        return self.ops[-1].out if self.ops else self.x
+
+    @property
+    def weights(self) -> tuple[Weight, ...]:
+        """Every weight that its ops read, once."""
+        return tuple(dict.fromkeys(weight for op in self.ops for weight in op.weights))
+
+    def consumers(self, value: Value) -> tuple[Op, ...]:
+        """Ops that read a value."""
+        return tuple(op for op in self.ops if value in op.inputs)
+
+    def check(self) -> "Section":
+        """Return self; raise GraphError where an op is illegal or reads what is not there."""
+        known = {self.x.name: self.x}
+        for op in self.ops:
+            op.check()
+            for value in op.inputs:
+                op.require(known.get(value.name) == value, f"nothing has made {value.name}")
+            op.require(op.out.name not in known, f"{op.out.name} is made twice")
+            known[op.out.name] = op.out
+        twice = [n for n, count in Counter(w.name for w in self.weights).items() if count > 1]
+        if twice:
+            raise GraphError("section", (twice[0],), "a weight has two shapes")
+        return self
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Rows of a table by token, times `scale`; encoders add a row by position and one for all."""
+
+    table: Weight
+    scale: float = 1.0
+    positions: Weight | None = None
+    kinds: Weight | None = None
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model: the host looks up the embedding, chips do the rest.
+
+    Equal layers are equal sections. `opening` comes between embedding and layers (a norm, in
+    encoders), `head` behind the last layer. With `tied_head` the head reads the embedding's table.
+    """
+
+    name: str
+    architecture: str
+    hidden: Dim
+    vocab: int
+    context_max: int
+    embedding: Embedding
+    layers: tuple[Section, ...] = field(repr=False)
+    head: Section = field(repr=False)
+    opening: Section | None = None
+    tied_head: bool = False
+
+    def check(self) -> "Model":
+        """Return self; raise GraphError where a section is illegal or two do not fit together."""
+        sections = (*((self.opening,) if self.opening else ()), *self.layers, self.head)
+        for section in dict.fromkeys(sections):
+            section.check()
+            if section.x.dims != (self.hidden,):
+                raise GraphError("model", (self.name,), "a section starts from another width")
+        for section in dict.fromkeys(sections[:-1]):
+            if section.out.dims != (self.hidden,):
+                raise GraphError("model", (self.name,), "a section ends with another width")
+        return self

@@ -1,0 +1,48 @@
+"""Products with a weight matrix."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from cluster.model.graph.op import Op, Spread, register
+from cluster.model.graph.values import SHARDED, Value, Weight, names
+
+
+@register
+@dataclass(frozen=True)
+class Linear(Op):
+    """out = weight . x (+ bias); with int8 weights x is an `i8` value."""
+
+    kind: ClassVar[str] = "linear"
+
+    x: Value
+    weight: Weight
+    bias: Weight | None = None
+
+    def check(self) -> None:
+        """Dimensions of x are the inner ones of the weight, those of the result its outer ones."""
+        self.require(
+            self.x.dims == self.weight.inner,
+            f"x has {names(self.x.dims)}, {self.weight.name} takes {names(self.weight.inner)}",
+        )
+        self.require(self.out.dims == self.weight.out, "the result has other dimensions")
+        if self.bias is not None:
+            self.require(self.bias.out == self.weight.out, "the bias has other dimensions")
+
+    @property
+    def cut_outputs(self) -> bool:
+        """Whether tensor parallelism may cut the rows of the matrix."""
+        return bool(self.weight.out) and self.weight.out[0].name in SHARDED
+
+    @property
+    def cut_inputs(self) -> bool:
+        """Whether tensor parallelism cuts the columns of the matrix."""
+        return self.weight.inner[0].name in SHARDED
+
+    def spread(self, inputs: tuple[Spread, ...]) -> Spread:
+        """Rows are cut where they can be; columns where the input is: then ranks hold summands."""
+        (x,) = inputs
+        if x is Spread.SPLIT:
+            self.require(not self.cut_outputs, "both its inputs and its outputs would be cut")
+            return Spread.PARTIAL
+        self.require(x is Spread.WHOLE, "its input must be whole on every rank")
+        return Spread.SPLIT if self.cut_outputs else Spread.WHOLE

@@ -1,0 +1,30 @@
+"""Rows as int8: what the `quantise` pass puts before products with int8 weights."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from cluster.model.graph.op import Op, Spread, register
+from cluster.model.graph.values import Value
+
+
+@register
+@dataclass(frozen=True)
+class Quantise(Op):
+    """out = x as int8, each row (of a rank's share) scaled by its largest magnitude.
+
+    step = max |x| / 127 and q = round(x * (127 / max |x|)), to nearest even: x is about q * step.
+    """
+
+    kind: ClassVar[str] = "quantise"
+
+    x: Value
+
+    def check(self) -> None:
+        """The result is int8 with the dimensions of x."""
+        self.require(self.out.dtype == "i8", "the result must be int8")
+        self.require(self.x.dims == self.out.dims, "dimensions differ")
+
+    def spread(self, inputs: tuple[Spread, ...]) -> Spread:
+        """As its input."""
+        self.require(inputs[0] is not Spread.PARTIAL, "its input must be summed up before")
+        return inputs[0]

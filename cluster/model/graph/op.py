@@ -1,6 +1,7 @@
-"""What every op of a graph has: inputs, weights, a rule of shapes, of sharding, a meaning, a kernel.
+"""What every op of a graph has: shapes, a rule of sharding, a meaning, a kernel.
 
-An op is a frozen dataclass in a file of its own. Registering it is defining it: `@op("norm")`.
+An op is a frozen dataclass; registering it is defining it. Its inputs and weights are its fields
+of those types.
 """
 
 from dataclasses import dataclass, fields
@@ -47,7 +48,7 @@ class Run(Protocol):
 
 @dataclass(frozen=True)
 class Op:
-    """An op with its result; the fields of type Value are its inputs, of type Weight its weights."""
+    """An op with its result; fields of type Value are inputs, of type Weight weights."""
 
     out: Value
 

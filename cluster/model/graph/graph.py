@@ -1,10 +1,16 @@
 """Sections, which are lists of ops from one value to another, and models, which are sections."""
 
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Literal
 from dataclasses import dataclass, field
+from math import prod
 
 from cluster.model.graph.op import GraphError, Op
 from cluster.model.graph.values import Dim, Value, Weight
+
+Place = int | Literal["embedding", "opening", "head"]  # a layer's number, or another section
 
 
 @dataclass(frozen=True)
@@ -72,9 +78,49 @@ class Model:
     opening: Section | None = None
     tied_head: bool = False
 
+    @property
+    def places(self) -> tuple[tuple[Place, Section], ...]:
+        """Every section that chips compute, in order, with its place."""
+        opening: tuple[tuple[Place, Section], ...] = ()
+        if self.opening is not None:
+            opening = (("opening", self.opening),)
+        return (*opening, *enumerate(self.layers), ("head", self.head))
+
+    def with_sections(self, change: Callable[[Section], Section]) -> "Model":
+        """The same model with its sections changed; equal ones stay one object."""
+        changed = {section: change(section) for section in dict.fromkeys(s for _, s in self.places)}
+        opening = changed[self.opening] if self.opening is not None else None
+        layers = tuple(changed[layer] for layer in self.layers)
+        return replace(self, opening=opening, layers=layers, head=changed[self.head])
+
+    @property
+    def sections(self) -> tuple[Section, ...]:
+        """Every section, in order."""
+        return (*((self.opening,) if self.opening else ()), *self.layers, self.head)
+
+    def reads_embedding(self, weight: Weight) -> bool:
+        """Whether a weight of the head is the embedding's table."""
+        return self.tied_head and weight.shape == self.embedding.table.shape
+
+    def size(self, dimension: str) -> int:
+        """The size of a dimension by name, the largest where layers differ; 0 if there is none."""
+        ops = (op for section in dict.fromkeys(self.sections) for op in section.ops)
+        dims = (dim for op in ops for value in (op.out, *op.inputs) for dim in value.dims)
+        return max((dim.size for dim in dims if dim.name == dimension), default=0)
+
+    @property
+    def parameters(self) -> int:
+        """The number of weights; a tied head counts once."""
+        tables = (self.embedding.table, self.embedding.positions, self.embedding.kinds)
+        total = sum(prod(table.shape) for table in tables if table)
+        for section, times in Counter(self.sections).items():
+            ours = (w for w in section.weights if not self.reads_embedding(w))
+            total += times * sum(prod(weight.shape) for weight in ours)
+        return total
+
     def check(self) -> "Model":
         """Return self; raise GraphError where a section is illegal or two do not fit together."""
-        sections = (*((self.opening,) if self.opening else ()), *self.layers, self.head)
+        sections = self.sections
         for section in dict.fromkeys(sections):
             section.check()
             if section.x.dims != (self.hidden,):

@@ -197,6 +197,19 @@ class Assigned:
         found.setdefault(self.section.out.name, {Copy("f32", EAST, split=True): None})
         return {name: tuple(copies) for name, copies in found.items()}
 
+    def rounded(self, op: Op) -> tuple[Value, ...]:
+        """Values of the residual stream that an op is the first to read in another type."""
+        found = []
+        for value in op.inputs:
+            if value.name in self.residual and self._kinds(op, value):
+                first = next(o for o in self.section.consumers(value) if self._kinds(o, value))
+                found += [value] if first is op else []
+        return tuple(found)
+
+    def _kinds(self, op: Op, value: Value) -> tuple[Copy, ...]:
+        """Copies of a value that are not fp32."""
+        return tuple(copy for copy in self.wants(op, value) if copy.dtype != "f32")
+
     @cached_property
     def residual(self) -> dict[str, str]:
         """The buffer of each value of the residual stream."""
@@ -224,6 +237,16 @@ class Assigned:
             parts = (self._parts(work, value, copy) for copy in self.copies[value.name])
         return Laid(self.layout(value), tuple(parts))
 
+    def copies_of(self, work: Work, value: Value) -> Laid:
+        """A value of the residual stream as its readers have it in other types."""
+        kinds = (copy for copy in self.copies[value.name] if copy.dtype != "f32")
+        parts = tuple(self._parts(work, value, copy) for copy in kinds)
+        return Laid(self.layout(value), parts)
+
+    def stream(self, work: Work, value: Value) -> Laid:
+        """A value of the residual stream where it rests."""
+        return Laid(self.layout(value), (self._residual(work, value),))
+
     def step(self, work: Work, value: Value) -> Buffer | None:
         """The steps of an int8 value."""
         if value.dtype != "i8":
@@ -236,7 +259,7 @@ class Assigned:
         return (Part(buffer, 0, blocks),)
 
     def _parts(self, work: Work, value: Value, copy: Copy) -> tuple[Part, ...]:
-        if value.name in self.residual:
+        if value.name in self.residual and copy.dtype == "f32":
             return self._residual(work, value)
         blocks = self.layout(value).blocks
         if not copy.split:

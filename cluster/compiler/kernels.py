@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from chip.kernels.add import add
+from chip.kernels.add import add, cast
 from chip.kernels.attention import attention
 from chip.kernels.gate import activation, gated
 from chip.kernels.linear import linear
@@ -36,7 +36,9 @@ def kernel(cls: type[Op]) -> Callable[[Kernel], Kernel]:
 
 
 def place(work: Work, assigned: Assigned, op: Op) -> None:
-    """Place the chains of an op on the schedule."""
+    """Place the chains of an op on the schedule; before it, roundings of what it reads."""
+    for value in assigned.rounded(op):
+        cast(work, assigned.stream(work, value), assigned.copies_of(work, value))
     KERNELS[type(op)](work, assigned, op)
 
 

@@ -293,8 +293,8 @@ def lane_maps(sections: Iterable[Sharded], weights: str) -> tuple[tuple[int, ...
         if isinstance(op, Norm) and op.over == ("head_dim",)
     }
     found = MAPS_INT8 if weights == "i8" else MAPS
-    extra = (lanes for size in sorted(sizes) for lanes in group_maps(size))
-    return tuple(dict.fromkeys((*found, *extra)))
+    extra = dict.fromkeys(lanes for size in sorted(sizes) for lanes in group_maps(size))
+    return (*found, *(lanes for lanes in extra if lanes not in found))
 
 
 @lru_cache(maxsize=256)

@@ -168,11 +168,11 @@ class Sizes:
     def room(self, tp: int, head: bool) -> int:
         """Layers whose weights and caches a chip has the words for, wherever they rest."""
         if (tp, head) not in self._room:
-            none, one, fixed = (
-                self.stage(tp, CHUNKS[-1], layers, with_head, wide=True).memory.column_words
-                for layers, with_head in ((0, True), (1, True), (0, head))
+            none, one = (
+                self.stage(tp, CHUNKS[-1], layers, True, wide=True).memory.column_words
+                for layers in (0, 1)
             )
-            fixed = fixed if head else 0
+            fixed = none if head else 0
             left = self.spec.slices * self.spec.slice_words // WEIGHT_SLICES - fixed
             self._room[tp, head] = max(0, min(self.layers, left // (one - none)))
         return self._room[tp, head]

@@ -22,7 +22,8 @@ class RopeScaling:
 
     llama3: `low` and `high` are wavelengths per original context (low_freq_factor and
     high_freq_factor). yarn: `low` and `high` are rotations in it (beta_slow and beta_fast), and
-    cosine and sine are multiplied by `magnitude`.
+    cosine and sine are multiplied by `magnitude`; `truncate` rounds the pairs between which the
+    ramp lies. factors: each frequency is divided by its own of `factors`, as files give them.
     """
 
     kind: str
@@ -31,10 +32,15 @@ class RopeScaling:
     low: float = 1.0
     high: float = 4.0
     magnitude: float = 1.0
+    truncate: bool = True
+    factors: tuple[float, ...] = ()
 
     def scaled(self, frequencies: F64, theta: float) -> F64:
         """The frequencies [head_dim / 2] of the stretched model."""
-        slow = frequencies / self.factor
+        if self.factors:
+            own: F64 = frequencies / np.array(self.factors)
+            return own
+        slow: F64 = frequencies / self.factor
         if self.kind == "linear":
             return slow
         keep = (
@@ -56,12 +62,17 @@ class RopeScaling:
             wavelengths = Decimal(self.original_context) / (Decimal(turns) * 2 * Decimal(pi))
             return float(2 * pairs * wavelengths.ln() / (2 * Decimal(theta).ln()))
 
-        low = max(floor(pair_with(self.high)), 0)
-        high = min(ceil(pair_with(self.low)), 2 * pairs - 1)
+        first, last = pair_with(self.high), pair_with(self.low)
+        if self.truncate:
+            first, last = floor(first), ceil(last)
+        low, high = max(first, 0), min(last, 2 * pairs - 1)
         position = (np.arange(pairs) - low) / max(high - low, 1e-3)
-        return 1.0 - np.clip(position, 0.0, 1.0)
+        kept: F64 = 1.0 - np.clip(position, 0.0, 1.0)
+        return kept
 
 
-def yarn_magnitude(factor: float) -> float:
-    """What YaRN multiplies cosine and sine with: 0.1 ln(factor) + 1 (its equation 22)."""
-    return float(Decimal("0.1") * Decimal(factor).ln() + 1) if factor > 1 else 1.0
+def yarn_magnitude(factor: float, scale: float = 1.0) -> float:
+    """What YaRN multiplies cosine and sine with: 0.1 scale ln(factor) + 1 (its equation 22)."""
+    if factor <= 1:
+        return 1.0
+    return float(Decimal("0.1") * Decimal(scale) * Decimal(factor).ln() + 1)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
+from math import prod
 
 from cluster.model.graph.op import GraphError, Op
 from cluster.model.graph.values import Dim, Value, Weight
@@ -72,9 +73,34 @@ class Model:
     opening: Section | None = None
     tied_head: bool = False
 
+    @property
+    def sections(self) -> tuple[Section, ...]:
+        """Every section, in order."""
+        return (*((self.opening,) if self.opening else ()), *self.layers, self.head)
+
+    def reads_embedding(self, weight: Weight) -> bool:
+        """Whether a weight of the head is the embedding's table."""
+        return self.tied_head and weight.shape == self.embedding.table.shape
+
+    def size(self, dimension: str) -> int:
+        """The size of a dimension by name, the largest where layers differ; 0 if there is none."""
+        ops = (op for section in dict.fromkeys(self.sections) for op in section.ops)
+        dims = (dim for op in ops for value in (op.out, *op.inputs) for dim in value.dims)
+        return max((dim.size for dim in dims if dim.name == dimension), default=0)
+
+    @property
+    def parameters(self) -> int:
+        """The number of weights; a tied head counts once."""
+        tables = (self.embedding.table, self.embedding.positions, self.embedding.kinds)
+        total = sum(prod(table.shape) for table in tables if table)
+        for section, times in Counter(self.sections).items():
+            ours = (w for w in section.weights if not self.reads_embedding(w))
+            total += times * sum(prod(weight.shape) for weight in ours)
+        return total
+
     def check(self) -> "Model":
         """Return self; raise GraphError where a section is illegal or two do not fit together."""
-        sections = (*((self.opening,) if self.opening else ()), *self.layers, self.head)
+        sections = self.sections
         for section in dict.fromkeys(sections):
             section.check()
             if section.x.dims != (self.hidden,):

@@ -1,0 +1,81 @@
+"""What an architecture is: a reader of settings that writes a graph, and names of tensors.
+
+Every module of `cluster.model.architectures` holds one as `ARCHITECTURE`; being there is being
+registered.
+"""
+
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+
+from cluster.model import architectures
+from cluster.model.graph.graph import Model
+from cluster.model.graph.op import GraphError
+from cluster.model.graph.source import Place
+from cluster.model.settings import Settings
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """How one format of files names and stores the weights of an architecture.
+
+    `inside` names the modules of a layer, below `layer` with its number filled in; `outside` those
+    of all other sections. Weight `wq.bias` is part `bias` of module `wq`, others are `weight`.
+    """
+
+    layer: str
+    inside: Mapping[str, str]
+    outside: Mapping[str, str]
+    adjacent_pairs: bool = False  # of rotary rows; else i pairs with i + head_dim / 2
+    norm_offset: float = 0.0  # norms are stored less this
+    ignored: tuple[str, ...] = ()  # endings of tensors that follow from the settings
+
+    def tensor(self, place: Place, name: str) -> str:
+        """The tensor of weight `name` of a layer or another section."""
+        module, _, part = name.partition(".")
+        if isinstance(place, int):
+            module = self.layer.format(place) + self.inside[module]
+        else:
+            module = self.outside[module]
+        return f"{module}.{part or 'weight'}"
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A family of models, known to `config.json` and to GGUF headers by these names."""
+
+    name: str
+    write: Callable[[Settings, str], Model]  # from settings, and the model's name
+    model_types: tuple[str, ...]
+    safetensors: Tensors
+    gguf: Mapping[str, Tensors]  # by general.architecture
+    harmless: frozenset[str] = frozenset()  # keys of its config that need no reading
+
+    def model(self, settings: Settings, name: str) -> Model:
+        """The model of some settings, all of them accounted for; raises ModelError."""
+        try:
+            model = self.write(settings, name).check()
+        except GraphError as error:
+            raise settings.error(f"describes no model: {error}") from error
+        settings.close()
+        return model
+
+
+@cache
+def registry() -> dict[str, Architecture]:
+    """Every architecture there is, by name."""
+    modules = sorted(module.name for module in pkgutil.iter_modules(architectures.__path__))
+    found = (import_module(f"{architectures.__name__}.{name}").ARCHITECTURE for name in modules)
+    return {architecture.name: architecture for architecture in found}
+
+
+def by_model_type() -> dict[str, Architecture]:
+    """Architectures by the model_type of their config files."""
+    return {kind: found for found in registry().values() for kind in found.model_types}
+
+
+def by_gguf_name() -> dict[str, Architecture]:
+    """Architectures by the general.architecture of GGUF headers."""
+    return {kind: found for found in registry().values() for kind in found.gguf}

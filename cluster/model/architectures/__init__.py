@@ -1,0 +1,1 @@
+"""Architectures, one file each; a file here is registered by being here."""

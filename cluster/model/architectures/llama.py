@@ -1,0 +1,36 @@
+"""Llama (Touvron et al. 2023; Dubey et al. 2024), and models that share its layers."""
+
+from cluster.model.architecture import Architecture
+from cluster.model.decoder import Decoder, activation, gguf_names, read_decoder, safetensors_names
+from cluster.model.graph.builder import Builder
+from cluster.model.graph.graph import Model, Section
+from cluster.model.settings import Settings
+
+
+def layer(d: Decoder, function: str) -> Section:
+    """A layer, with a gate of `function`."""
+    b = Builder(d.hidden)
+    h = b.norm(b.x, "attn_norm", d.eps)
+    q = b.rotary(b.linear(h, "wq", d.heads, d.head_dim, rotary=True), d.rotary)
+    k = b.rotary(b.linear(h, "wk", d.kv_heads, d.head_dim, rotary=True), d.rotary)
+    v = b.linear(h, "wv", d.kv_heads, d.head_dim)
+    x = b.add(b.x, b.linear(b.attention(q, k, v, d.scale), "wo", d.hidden))
+    h = b.norm(x, "ffn_norm", d.eps)
+    y = b.gate(b.linear(h, "w_gate", d.ffn), b.linear(h, "w_up", d.ffn), function)
+    b.add(x, b.linear(y, "w_down", d.hidden))
+    return b.section()
+
+
+def write(settings: Settings, name: str) -> Model:
+    """The model of some settings."""
+    d = read_decoder(settings)
+    return d.model(name, "llama", (layer(d, activation(settings)),) * d.layers)
+
+
+ARCHITECTURE = Architecture(
+    name="llama",
+    write=write,
+    model_types=("llama",),
+    safetensors=safetensors_names(),
+    gguf={"llama": gguf_names(adjacent_pairs=True)},
+)

@@ -15,8 +15,8 @@ from weakref import WeakValueDictionary
 
 from chip.isa import WIDTHS
 from chip.kernels.memory import Memory
-from chip.kernels.pointwise import add_rows
-from chip.kernels.shape import halves
+from chip.kernels.add import add_rows
+from chip.kernels.layout import halves
 from chip.kernels.transfer import Hop, multicast, transfer
 from chip.schedule import Chain, Rows, Schedule, over
 from chip.spec import EAST, WEST
@@ -310,15 +310,16 @@ def _least_cycles(blocks: int, members: int, tokens: int, routes: Routes) -> int
     return max(landing.values()) * tokens * WIDTHS["f32"] * interval
 
 
-def reserve_parts(memory: Memory, blocks: int, members: int, chunk: int) -> None:
+def part_requests(
+    blocks: int, members: int, chunk: int
+) -> list[tuple[str, Place, int, str]]:
     """Where parts and sums of others land, and the sums of what a member adds up."""
     team = team_of(members)
     everything = team == members and gathers(blocks, members)
     rows = chunk * (blocks if everything else len(owned(blocks, team, 0)))
-    for number in range(members if team == members else team + members // team):
-        memory.rows(f"part{number}", part_place(number), rows, "f32")
-    for number, place in enumerate(SUM_PLACES):
-        memory.rows(f"sum{number}", place, rows, "f32")
+    numbers = range(members if team == members else team + members // team)
+    found = [(f"part{number}", part_place(number), rows, "f32") for number in numbers]
+    return found + [(f"sum{n}", place, rows, "f32") for n, place in enumerate(SUM_PLACES)]
 
 
 def swapped(memory: Memory, index: int, address: int) -> int:

@@ -5,16 +5,16 @@ block of 320 tokens is installed as columns and identity rows stream through it,
 Rows of scores and probabilities are (block, head, token); lanes are the 320 tokens of a block.
 """
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from chip.kernels.lanes import RUN_LIMIT, reduce_lanes
+from chip.kernels.linear import deliver
 from chip.kernels.matmul import Pass, matmul
-from chip.kernels.memory import Memory
-from chip.kernels.pointwise import both_sides
-from chip.program import COLUMN_PAIRS, Region
-from chip.schedule import Buffer, Chain, Flow, Loops, Rows, Schedule, run, span
+from chip.kernels.norm import targets
+from chip.kernels.work import CACHE, Laid, Request, Work
+from chip.program import COLUMN_PAIRS, WEIGHT_SLICES, Region
+from chip.schedule import Buffer, Chain, Flow, Loops, Rows, run, span
 from chip.spec import EAST, WEST
 
 SMALLEST_SUM = 2.0**-24  # keeps 1 / sum finite in lanes that belong to no head
@@ -59,54 +59,97 @@ class Heads:
         return range(inside[0], inside[-1] + 1) if inside else range(0)
 
 
-def append_cache(
-    plan: Schedule, member: int, side: int, source: Rows, tokens: int, maps: Buffer, cache: Buffer
+@dataclass(frozen=True)
+class Caches:
+    """Buffers of a layer's caches, by cache row: K and V as they come, V transposed."""
+
+    keys: tuple[Buffer, ...]
+    values: tuple[Buffer, ...]
+    columns: tuple[Buffer, ...]
+
+
+def caches_of(work: Work, heads: Heads) -> Caches:
+    """The caches of a layer, with a spare word each for what is written in vain."""
+    spare = work.most_blocks * work.spec.lanes + COLUMN_PAIRS
+    transposed = work.most_blocks * heads.row_lanes
+    rows = range(heads.rows)
+
+    def cache(name: str, vectors: int, side: int, one_bank: bool) -> Buffer:
+        name = work.prefix + name
+        where = (CACHE, "columns", True, one_bank)
+        return work.memory.take(Request(name, vectors, "f16", side, *where))
+
+    return Caches(
+        tuple(cache(f"K{row}", spare, EAST, True) for row in rows),
+        tuple(cache(f"V{row}", spare, WEST, True) for row in rows),
+        tuple(cache(f"VT{row}", transposed, WEST, False) for row in rows),
+    )
+
+
+def attention(
+    work: Work, heads: Heads, scale: float, q: Laid, k: Laid, v: Laid, out: Laid
 ) -> None:
+    """out = softmax(scale q . K) V, behind the rows of k and v in the caches.
+
+    q has a row for each head, in the lanes of its KV head; out has heads side by side.
+    """
+    caches = caches_of(work, heads)
+    maps = work.given("maps", *_map_rows(work), "u16", EAST)
+    for row in range(heads.rows):
+        for side, source, cache in ((EAST, k, caches.keys), (WEST, v, caches.values)):
+            _append(work, side, work.rows_of(source.copies[0], row), maps, cache[row])
+    raw = _scores(work, heads, q, caches)
+    for cache, columns in zip(caches.values, caches.columns, strict=True):
+        identity = work.shared("identity", heads.row_lanes, "f16", WEST)
+        transpose(work, cache, work.blocks - 1, identity, columns)
+    masked, last = _masked(work, heads, scale, raw)
+    top = _row_maximum(work, heads, last)
+    p = _exponentials(work, heads, masked, top)
+    sums = _normalisers(work, heads, p[0])
+    values = _weighted_values(work, heads, p[1], caches)
+    chain = work.chain("attention: normalise")
+    loops: Loops = ((heads.packs, work.rows), (work.rows, 1))
+    steps = (work.rows, 1)
+    mixed = chain.vxm("mul", Rows(values, 0, steps), Rows(sums, 0, steps), loops=loops)
+    deliver(chain, mixed, targets(work, out.copies))
+    work.plan.place(chain)
+
+
+def _map_rows(work: Work) -> tuple[int, int]:
+    """Rows of address maps of this launch, and of the longest."""
+    return max(work.rows, COLUMN_PAIRS), max(work.most_rows, COLUMN_PAIRS)
+
+
+def _append(work: Work, side: int, source: Rows, maps: Buffer, cache: Buffer) -> None:
     """Scatter fp16 rows into a cache of columns; token t belongs to slice pair t % 8.
 
-    A run of `tokens` consecutive rows is written as it comes. A single token is sent eight times,
-    once for each pair, and the address maps send all but one of them to a spare word.
+    A run of tokens that follow each other is written as it comes. A single token is sent eight
+    times, once for each pair, and the address maps send all but one of them to a spare word.
     """
-    count = max(tokens, COLUMN_PAIRS)
-    loops = run(count)
-    spec, region = plan.spec, cache.region
-    chain = Chain(spec, "attention: append to cache", member)
+    count, spec, region = maps.region.vectors, work.spec, cache.region
+    chain, loops = work.chain("attention: append to cache"), run(maps.region.vectors)
     nearest = spec.slice_position(region.index)
-    steps = (0, 1 if tokens > 1 else 0)
+    steps = (0, 1 if work.rows > 1 else 0)
     data = chain.arrive(Rows(source.buffer, source.first, steps), nearest, 0, loops)
     lanes = chain.arrive(Rows(maps), nearest, 0, loops)
     assert data.need is not None and lanes.need is not None and data.direction == side
     part: Loops = ((1, count), (count // COLUMN_PAIRS, COLUMN_PAIRS))
-    width = 2 * COLUMN_PAIRS
-    spots = map(spec.slice_position, range(region.index, region.index + width))
+    spots = map(spec.slice_position, range(region.index, region.index + WEIGHT_SLICES))
     issues = [abs(spot - nearest) + plane // 2 for plane, spot in enumerate(spots)]
-    for index, cycle in enumerate(issues, region.index):
-        chain.hold(cycle, span(part), "mem.w", index)
-        for bank in range(spec.slice_banks):
-            chain.hold(cycle, span(part), "bank", index, bank)
-    args, names = [region.address, region.words, 0, 0], [lanes.name, data.name]
-    needs, spread = {2: (lanes.need, 0)}, (3, data.need)
-    chain.add_piece(
-        "mem.w", region.index, None, issues, "mem.scatter", args, needs, part, names,
-        spread=spread,
-    )  # fmt: skip
-    whole: Loops = ((1, 1), (region.words, 1))
-    chain.touch_all(Rows(cache), whole, min(issues), max(issues) + span(part) - 1)
-    plan.place(chain)
+    chain.scatter(cache, issues, part, lanes, data)
+    work.plan.place(chain)
 
 
-def transpose_values(
-    plan: Schedule, member: int, cache: Buffer, block: int, identity: Buffer, out: Buffer
-) -> None:
-    """Write block `block` of V transposed: `out` holds, per block, one column per V lane."""
+def transpose(work: Work, cache: Buffer, block: int, identity: Buffer, out: Buffer) -> None:
+    """Write block `block` of a cache transposed: `out` holds, per block, one column per lane."""
     rows = identity.region.vectors
-    words = plan.spec.lanes // COLUMN_PAIRS
-    chain = Chain(plan.spec, "attention: transpose V", member)
+    words = work.spec.lanes // COLUMN_PAIRS
+    chain = work.chain("attention: transpose V")
     part = Pass(cache, block * words, 1, words, Rows(identity), rows, slot_steps=(0, 0))
     (flow,) = matmul(chain, WEST, [part])
     columns = chain.vxm("to_f16", flow)
     write_columns(chain, columns, out, block * (rows // COLUMN_PAIRS))
-    plan.place(chain)
+    work.plan.place(chain)
 
 
 def write_columns(chain: Chain, value: Flow, out: Buffer, word: int = 0) -> None:
@@ -114,56 +157,43 @@ def write_columns(chain: Chain, value: Flow, out: Buffer, word: int = 0) -> None
     region = out.region
     for pair in range(COLUMN_PAIRS):
         rows = Region(region.index + 2 * pair, region.address, region.words, "f16")
-        target = Rows(Buffer(out.name, rows, out.any_bank), word)
+        target = Rows(replace(out, region=rows), word)
         chain.write(value, target, every=COLUMN_PAIRS, phase=pair)
 
 
-def scores(
-    plan: Schedule,
-    member: int,
-    heads: Heads,
-    tokens: int,
-    blocks: int,
-    queries: Buffer,
-    caches: list[Buffer],
-    out: Buffer,
-) -> None:
-    """out[block, head, token] = q . K over the 320 tokens of the block, fp32."""
-    words = plan.spec.lanes // COLUMN_PAIRS
-    for row, cache in enumerate(caches):
+def _scores(work: Work, heads: Heads, q: Laid, caches: Caches) -> Buffer:
+    """[block, head, token] = q . K over the 320 tokens of the block, fp32."""
+    tokens, count = work.rows, len(heads.kv_of)
+    out = work.scratch("raw", count, "f32", EAST, context=True)
+    words = work.spec.lanes // COLUMN_PAIRS
+    for row, cache in enumerate(caches.keys):
         inside = heads.of_row(row)
-        count = len(inside) * tokens
-        if not count:
+        if not len(inside):
             continue
-        chain = Chain(plan.spec, "attention: scores", member)
-        activations = Rows(queries, inside.start * tokens)
+        chain = work.chain("attention: scores")
+        activations = work.rows_of(q.copies[0], inside.start)
         passes = [
-            Pass(cache, block * words, 1, words, activations, count, slot_steps=(0, 0))
-            for block in range(blocks)
-        ]
+            Pass(cache, block * words, 1, words, activations, len(inside) * tokens,
+                 slot_steps=(0, 0))
+            for block in range(work.blocks)
+        ]  # fmt: skip
         for block, flow in enumerate(matmul(chain, EAST, passes)):
-            first = (block * len(heads.kv_of) + inside.start) * tokens
-            chain.write(flow, Rows(out, first))
-        plan.place(chain)
+            chain.write(flow, Rows(out, (block * count + inside.start) * tokens))
+        work.plan.place(chain)
+    return out
 
 
-def mask_scores(
-    plan: Schedule,
-    member: int,
-    count: int,
-    tokens: int,
-    blocks: int,
-    raw: Buffer,
-    scale: float,
-    mask: Buffer,
-    out: Buffer,
-    running: tuple[Buffer, Buffer],
-) -> Buffer:
-    """out = raw * scale + mask; the lane-wise fp16 maximum over blocks, in the buffer returned."""
+def _masked(work: Work, heads: Heads, scale: float, raw: Buffer) -> tuple[Buffer, Buffer]:
+    """raw * scale + mask, and its lane-wise fp16 maximum over blocks."""
+    count, tokens = len(heads.kv_of), work.rows
+    out = work.scratch("masked", count, "f32", WEST, context=True)
+    running = [work.scratch(f"running{n}", count, "f16", WEST) for n in (0, 1)]
+    most = work.most_blocks * work.most_rows
+    mask = work.given("mask", work.blocks * tokens, most, "f32", WEST)
     loops: Loops = ((count, tokens), (tokens, 1))
-    for block in range(blocks):
+    for block in range(work.blocks):
         first = block * count * tokens
-        chain = Chain(plan.spec, "attention: mask", member)
+        chain = work.chain("attention: mask")
         value = chain.vxm("mul", Rows(raw, first, (tokens, 1)), scale, loops=loops)
         value = chain.vxm("add", value, Rows(mask, block * tokens, (0, 1)))
         chain.write(value, Rows(out, first, (tokens, 1)))
@@ -172,91 +202,75 @@ def mask_scores(
             before = Rows(running[1 - block % 2], 0, (tokens, 1))
             top = chain.vxm("max", top, before, dtype="f16")
         chain.write(top, Rows(running[block % 2], 0, (tokens, 1)))
-        plan.place(chain)
-    return running[(blocks - 1) % 2]
+        work.plan.place(chain)
+    return out, running[(work.blocks - 1) % 2]
 
 
-def row_maximum(plan: Schedule, member: int, source: Buffer, out: Buffer, count: int) -> None:
-    """out[row] = the largest lane of source[row], in every lane, fp16."""
+def _row_maximum(work: Work, heads: Heads, source: Buffer) -> Buffer:
+    """[head, token] = the largest lane of a row, in every lane, fp16."""
+    count = len(heads.kv_of) * work.rows
+    out = work.scratch("top", len(heads.kv_of), "f16", EAST)
     for start in range(0, count, RUN_LIMIT):
         loops = run(min(RUN_LIMIT, count - start))
-        chain = Chain(plan.spec, "attention: maximum", member)
+        chain = work.chain("attention: maximum")
         value = chain.vxm("copy", Rows(source, start), loops=loops, dtype="f16")
         chain.write(reduce_lanes(chain, "max", value, "f16"), Rows(out, start))
-        plan.place(chain)
+        work.plan.place(chain)
+    return out
 
 
-def exponentials(
-    plan: Schedule,
-    member: int,
-    count: int,
-    blocks: int,
-    masked: Buffer,
-    top: Buffer,
-    out: tuple[Buffer, Buffer],
-) -> None:
-    """out = fp16(exp(masked - top)), on both sides of the chip."""
-    for block in range(blocks):
-        loops = run(count)
-        chain = Chain(plan.spec, "attention: exp", member)
-        peak = chain.vxm("to_f32", Rows(top), loops=loops)
+def _exponentials(
+    work: Work, heads: Heads, masked: Buffer, top: Buffer
+) -> tuple[Buffer, Buffer]:
+    """fp16(exp(masked - top)), on both sides of the chip."""
+    count = len(heads.kv_of) * work.rows
+    p = [work.scratch(f"p{n}", len(heads.kv_of), "f16", n, context=True) for n in (EAST, WEST)]
+    for block in range(work.blocks):
+        chain = work.chain("attention: exp")
+        peak = chain.vxm("to_f32", Rows(top), loops=run(count))
         value = chain.vxm("sub", Rows(masked, block * count), peak)
         value = chain.vxm("exp", value)
-        both_sides(chain, value, out, (0, 1), block * count)
-        plan.place(chain)
+        deliver(chain, value, [Rows(buffer, block * count) for buffer in p])
+        work.plan.place(chain)
+    return p[0], p[1]
 
 
-def normalisers(
-    plan: Schedule,
-    member: int,
-    heads: Heads,
-    tokens: int,
-    blocks: int,
-    weights: Buffer,
-    ones: Buffer,
-    out: Buffer,
-) -> None:
-    """out[pack, token] = 1 / sum of probabilities, in the lanes of each head of the pack."""
+def _normalisers(work: Work, heads: Heads, weights: Buffer) -> Buffer:
+    """[pack, token] = 1 / sum of probabilities, in the lanes of each head of the pack."""
+    ones = work.shared("ones", heads.head_lanes, "f16", EAST, "columns")
+    out = work.scratch("sums", heads.packs, "f32", EAST)
     for pack in range(heads.packs):
-        chain = Chain(plan.spec, "attention: sums", member)
-        passes = _pack_passes(heads, pack, tokens, blocks, weights, lambda _h, _b: (ones, 0))
+        chain = work.chain("attention: sums")
+        passes = _pack_passes(work, heads, pack, weights, lambda _h, _b: (ones, 0))
         (flow,) = matmul(chain, EAST, passes)
         total = chain.vxm("max", flow, SMALLEST_SUM)
-        chain.write(chain.vxm("recip", total), Rows(out, pack * tokens))
-        plan.place(chain)
+        chain.write(chain.vxm("recip", total), Rows(out, pack * work.rows))
+        work.plan.place(chain)
+    return out
 
 
-def weighted_values(
-    plan: Schedule,
-    member: int,
-    heads: Heads,
-    tokens: int,
-    blocks: int,
-    weights: Buffer,
-    values: list[Buffer],
-    out: Buffer,
-) -> None:
-    """out[pack, token] = sum over tokens of probability x V, each head in its lanes, fp32."""
+def _weighted_values(work: Work, heads: Heads, weights: Buffer, caches: Caches) -> Buffer:
+    """[pack, token] = sum over tokens of probability x V, each head in its lanes, fp32."""
+    out = work.scratch("values", heads.packs, "f32", WEST)
     words = heads.head_lanes // COLUMN_PAIRS
     row_words = heads.row_lanes // COLUMN_PAIRS
 
     def place(head: int, block: int) -> tuple[Buffer, int]:
         row, inside = divmod(heads.kv_of[head], heads.per_row)
-        return values[row], block * row_words + inside * words
+        return caches.columns[row], block * row_words + inside * words
 
     for pack in range(heads.packs):
-        chain = Chain(plan.spec, "attention: weighted values", member)
-        passes = _pack_passes(heads, pack, tokens, blocks, weights, place)
-        (flow,) = matmul(chain, WEST, passes)
-        chain.write(flow, Rows(out, pack * tokens))
-        plan.place(chain)
+        chain = work.chain("attention: weighted values")
+        (flow,) = matmul(chain, WEST, _pack_passes(work, heads, pack, weights, place))
+        chain.write(flow, Rows(out, pack * work.rows))
+        work.plan.place(chain)
+    return out
 
 
 def _pack_passes(
+    work: Work,
     heads: Heads,
     pack: int,
-    tokens: int,
-    blocks: int,
     weights: Buffer,
     place: Callable[[int, int], tuple[Buffer, int]],
 ) -> list[Pass]:
@@ -266,7 +280,7 @@ def _pack_passes(
     """
     words = heads.head_lanes // COLUMN_PAIRS
     inside = range(pack * heads.per_pack, min((pack + 1) * heads.per_pack, len(heads.kv_of)))
-    steps = [(head, block) for head in inside for block in range(blocks)]
+    steps = [(head, block) for head in inside for block in range(work.blocks)]
     passes = []
     for number, (head, block) in enumerate(steps):
         source, word = place(head, block)
@@ -276,50 +290,11 @@ def _pack_passes(
                 word,
                 1,
                 words,
-                Rows(weights, (block * len(heads.kv_of) + head) * tokens),
-                tokens,
+                Rows(weights, (block * len(heads.kv_of) + head) * work.rows),
+                work.rows,
                 column=(head - inside.start) * heads.head_lanes,
                 first=number == 0,
                 last=number == len(steps) - 1,
             )
         )
     return passes
-
-
-def normalise(
-    plan: Schedule, member: int, sums: Buffer, scales: Buffer, out: tuple[Buffer, ...]
-) -> None:
-    """out = sums * scales: fp16 on both sides of the chip, or fp32."""
-    chain = Chain(plan.spec, "attention: normalise", member)
-    value = chain.vxm("mul", Rows(sums), Rows(scales), loops=run(scales.region.vectors))
-    both_sides(chain, value, out, (0, 1))
-    plan.place(chain)
-
-
-def attend(
-    plan: Schedule,
-    member: int,
-    buffer: Memory,
-    layer: int,
-    heads: Heads,
-    tokens: int,
-    blocks: int,
-) -> None:
-    """Scores, probabilities and their weighted sum of values; V is transposed meanwhile."""
-    count = len(heads.kv_of)
-    total = count * tokens
-    caches = [[buffer[f"{layer}.{n}{r}"] for r in range(heads.rows)] for n in ("K", "V", "VT")]
-    scores(plan, member, heads, tokens, blocks, buffer["q16"], caches[0], buffer["raw"])
-    for cache, out in zip(caches[1], caches[2], strict=True):
-        transpose_values(plan, member, cache, blocks - 1, buffer["identity"], out)
-    scale = 1.0 / math.sqrt(heads.head_lanes)
-    running = (buffer["running0"], buffer["running1"])
-    last = mask_scores(
-        plan, member, count, tokens, blocks, buffer["raw"], scale, buffer["mask"],
-        buffer["masked"], running,
-    )  # fmt: skip
-    row_maximum(plan, member, last, buffer["top"], total)
-    p = (buffer["p0"], buffer["p1"])
-    exponentials(plan, member, total, blocks, buffer["masked"], buffer["top"], p)
-    normalisers(plan, member, heads, tokens, blocks, p[0], buffer["ones"], buffer["sums"])
-    weighted_values(plan, member, heads, tokens, blocks, p[1], caches[2], buffer["values"])

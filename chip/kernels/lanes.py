@@ -1,5 +1,7 @@
 """Lane maps, and reductions over lanes as rounds of rotate (SXM) and combine (VXM)."""
 
+from functools import cache
+
 from chip.schedule import Chain, Flow
 from chip.spec import EAST
 
@@ -50,6 +52,55 @@ def reduce_alike(chain: Chain, op: str, value: Flow, dtype: str) -> Flow:
     for unit, maps in _ALIKE:
         value = _around(chain, op, value, dtype, unit, maps)
     return value if op == "max" else _around(chain, "max", value, dtype, *_ALIKE[-1])
+
+
+def group_maps(size: int) -> tuple[tuple[int, ...], ...]:
+    """Lane maps that `reduce_groups` needs for groups of `size` lanes."""
+    return tuple(dict.fromkeys(lanes for maps in _group_rounds(size) for lanes in maps))
+
+
+def reduce_groups(chain: Chain, op: str, value: Flow, dtype: str, size: int) -> Flow:
+    """Combine the lanes of each group of `size` neighbours, with the same bits in all of them.
+
+    As in `reduce_alike`: powers of two pair lanes by exclusive or; what is left goes round, and of
+    sums that begin at different lanes the largest is taken.
+    """
+    rounds = _group_rounds(size)
+    for number, maps in enumerate(rounds):
+        chain.emit(value, EAST)
+        numbers = [chain.maps.index(lanes) for lanes in maps]
+        how = "max" if number and maps is rounds[number - 1] else op
+        value = _tree(chain, how, [chain.sxm("permute", n, value, EAST) for n in numbers], dtype)
+    return value
+
+
+@cache
+def _group_rounds(size: int) -> tuple[tuple[tuple[int, ...], ...], ...]:
+    """The lane maps of each round; the last one stands twice where sums differ by their order."""
+    power = size & -size
+    found, step = [], 1
+    while step < power:
+        copies = 4 if step * 4 <= power else 2
+        found.append(tuple(_paired(size, step * copy) for copy in range(copies)))
+        step *= copies
+    if power < size:
+        last = tuple(_turned(size, power * copy) for copy in range(size // power))
+        found += [last, last]
+    return tuple(found)
+
+
+def _paired(size: int, step: int) -> tuple[int, ...]:
+    return tuple(_inside(size, lane, lane % size ^ step) for lane in range(LANES))
+
+
+def _turned(size: int, step: int) -> tuple[int, ...]:
+    return tuple(_inside(size, lane, (lane % size + step) % size) for lane in range(LANES))
+
+
+def _inside(size: int, lane: int, other: int) -> int:
+    """Lane `other` of the group of a lane; lanes of no whole group keep themselves."""
+    start = lane - lane % size
+    return start + other if start + size <= LANES else lane
 
 
 def _around(

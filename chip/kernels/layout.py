@@ -1,77 +1,99 @@
-"""The memory map of a decoder stage but for its weights: what chains hand to each other.
+"""How the elements of a value lie in rows of lanes: a row for each block of them and each token.
 
-Rows that a chain reads in the same cycles rest in different groups of slices, and what it writes
-not in the bank that it reads.
+Block b of a value holds elements `first`.. of its span, in lanes from `column` on; other lanes are
+zero. The rows of a buffer go by (block, token).
 """
 
-from chip.kernels.allreduce import reserve_parts
-from chip.kernels.memory import Memory
-from chip.kernels.shape import DecoderShape, halves
-from chip.program import COLUMN_PAIRS
-from chip.spec import EAST, WEST
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-SIDES = (EAST, WEST)
+import numpy as np
+import numpy.typing as npt
 
+from chip.program import word_columns
 
-def place_activations(memory: Memory, shape: DecoderShape, members: int) -> None:
-    """Make room for what passes from chain to chain, outside attention; raises SramFull."""
-    rows = memory.rows
-    hidden, ffn = (b.count * shape.chunk for b in (shape.hidden, shape.ffn))
-    for number in (0, 1):
-        rows(f"x{number}", (EAST, 0, number), hidden, "f32")
-    rows("scale", (WEST, 1, 0), shape.chunk, "f32")
-    for side in SIDES:
-        rows(f"xn{side}", (side, 2, 0), hidden, shape.weights)
-        rows(f"y{side}", (side, 1, 0), hidden, "f32")
-        rows(f"h{side}", (side, 2, 0), ffn, shape.weights)
-    if shape.int8:
-        rows("h", (WEST, 1, 0), ffn, "f32")
-        rows("o", (WEST, 0, 1), shape.heads.packs * shape.chunk, "f32")
-        rows("peak", (EAST, 0, 1), shape.chunk, "f32")
-        rows("inverse", (EAST, 1, 0), shape.chunk, "f32")
-        rows("step", (EAST, 1, 1), shape.chunk, "f32")
-    rows("gate0", (EAST, 1, 0), ffn, "f32")
-    rows("gate1", (WEST, 0, 1), ffn, "f32")
-    rows("up", (WEST, 1, 1), ffn, "f32")
-    if members > 1:
-        reserve_parts(memory, shape.hidden.count, members, shape.chunk)
-    if shape.vocab is not None:
-        for side, part in zip(SIDES, halves(shape.vocab.count), strict=True):
-            # of int8: not in the bank of the step, which is read while logits are written
-            rows(f"logits{side}", (side, 1, 0 if shape.int8 else 1), len(part), "f32")
+LANES = 320
+F32 = npt.NDArray[np.float32]
 
 
-def place_attention(memory: Memory, shape: DecoderShape) -> None:
-    """Make room for attention and its caches; raises SramFull."""
-    heads, chunk, rows = shape.heads, shape.chunk, memory.rows
-    blocks = shape.context // memory.spec.lanes
-    per_head, per_row = len(heads.kv_of) * chunk, heads.rows * chunk
-    rows("cos", (WEST, 0, 1), chunk, "f32")
-    rows("sin", (EAST, 0, 1), chunk, "f32")
-    rows("mask", (WEST, 0, 1), blocks * chunk, "f32")
-    rows("maps", (EAST, 2, 1), max(chunk, COLUMN_PAIRS), "u16")
-    rows("q", (EAST, 1, 0), per_head, "f32")
-    rows("k", (WEST, 1, 1), per_row, "f32")
-    rows("q16", (EAST, 2, 0), per_head, "f16", pair=1)
-    rows("k16", (EAST, 2, 1), per_row, "f16", pair=1)
-    rows("v16", (WEST, 2, 1), per_row, "f16")
-    rows("raw", (EAST, 1, 1), blocks * per_head, "f32")
-    rows("masked", (WEST, 1, 0), blocks * per_head, "f32")
-    for number in (0, 1):
-        rows(f"running{number}", (WEST, 2, number), per_head, "f16", pair=1)
-    rows("top", (EAST, 2, 1), per_head, "f16", pair=1)
-    for side in SIDES:
-        rows(f"p{side}", (side, 2, 0), blocks * per_head, "f16")
-        rows(f"o{side}", (side, 2, 1), heads.packs * chunk, shape.weights)
-    rows("sums", (EAST, 1, 0), heads.packs * chunk, "f32")
-    rows("values", (WEST, 1, 1), heads.packs * chunk, "f32")
-    spare = shape.context + COLUMN_PAIRS
-    transposed = blocks * heads.row_lanes
-    for row in range(heads.rows):
-        caches = shape.layers * shape.slots
-        memory.per_layer(f"K{row}", EAST, spare, caches, one_bank=True)
-        memory.per_layer(f"V{row}", WEST, spare, caches, one_bank=True)
-        memory.per_layer(f"VT{row}", WEST, transposed, caches, groups=(1,))
-    memory.columns("ones", EAST, heads.head_lanes)
-    # identity rows stream while V transposed is written: they must not share a bank
-    memory.outer_rows("identity", WEST, heads.row_lanes, group=0)
+@dataclass(frozen=True)
+class Span:
+    """Elements `first`.., `count` of them, in the lanes from `column` on."""
+
+    first: int
+    count: int
+    column: int = 0
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The spans of a value's blocks; each block takes `width` lanes from its column on."""
+
+    spans: tuple[Span, ...]
+    width: int
+
+    @property
+    def blocks(self) -> int:
+        """Rows of a token."""
+        return len(self.spans)
+
+    @property
+    def total(self) -> int:
+        """Elements of a token."""
+        return sum(span.count for span in self.spans)
+
+    def runs(self, blocks: range, limit: int) -> tuple[tuple[int, int, int], ...]:
+        """(first block, count, column) of neighbours with one column, at most `limit` in each."""
+        found: list[tuple[int, int, int]] = []
+        for block in blocks:
+            column = self.spans[block].column
+            if found and found[-1][2] == column and found[-1][1] < limit:
+                start, count, _ = found.pop()
+                found.append((start, count + 1, column))
+            else:
+                found.append((block, 1, column))
+        return tuple(found)
+
+    def rows(self, values: npt.NDArray[np.generic]) -> F32:
+        """Elements [total] as block rows [blocks, lanes], zero elsewhere."""
+        found = np.zeros((self.blocks, LANES), np.float32)
+        for row, span in zip(found, self.spans, strict=True):
+            row[span.column : span.column + span.count] = values[span.first :][: span.count]
+        return found
+
+    def elements(self, rows: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+        """The elements [.., total] of block rows [.., blocks, lanes]."""
+        parts = [
+            rows[..., block, span.column : span.column + span.count]
+            for block, span in enumerate(self.spans)
+        ]
+        return np.concatenate(parts, axis=-1)
+
+
+def even(total: int, dtype: str = "f16") -> Layout:
+    """Blocks of at most 320 elements, as even as words of columns of a weight type allow."""
+    count, group = -(-total // LANES), word_columns(dtype)
+    width = -(-total // (count * group)) * group
+    starts = range(0, count * width, width)
+    return Layout(tuple(Span(s, max(0, min(width, total - s))) for s in starts), width)
+
+
+def grouped(heads: int, head_lanes: int, per_row: int) -> Layout:
+    """Heads side by side, `per_row` of them in a row."""
+    width = per_row * head_lanes
+    starts = range(0, heads, per_row)
+    return Layout(
+        tuple(Span(s * head_lanes, min(per_row, heads - s) * head_lanes) for s in starts), width
+    )
+
+
+def one_by_one(columns: Sequence[int], head_lanes: int) -> Layout:
+    """A row for each head, at a column of its own."""
+    spans = (Span(n * head_lanes, head_lanes, column) for n, column in enumerate(columns))
+    return Layout(tuple(spans), head_lanes)
+
+
+def halves(count: int) -> tuple[range, range]:
+    """Output blocks of the east and of the west array."""
+    east = -(-count // 2)
+    return range(east), range(east, count)

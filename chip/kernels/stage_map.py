@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, field, replace
 
-from chip.kernels import landing, layout, quantise
+from chip.kernels import landing, quantise
+from chip.kernels import old_layout as layout
 from chip.kernels.memory import Memory
 from chip.kernels.shape import (
     DecoderShape,

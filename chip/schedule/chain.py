@@ -24,6 +24,7 @@ from chip.isa import (
 )
 from chip.schedule.flows import (
     Access,
+    Buffer,
     Extent,
     Flow,
     Key,
@@ -45,6 +46,7 @@ class Chain:
     spec: ChipSpec
     label: str
     member: int = 0
+    maps: tuple[tuple[int, ...], ...] = ()  # lane maps of the program
     pieces: list[Piece] = field(default_factory=list)
     needs: list[Need] = field(default_factory=list)
     fixed: dict[Key, list[tuple[int, int]]] = field(default_factory=dict)
@@ -195,15 +197,35 @@ class Chain:
         low, high = row_span(rows, loops)
         banks = {self.spec.bank(region.address + row) for row in (low, high)}
         taken = range(self.spec.slice_banks) if rows.buffer.any_bank else sorted(banks)
+        alone = (rows.buffer.name,) if rows.buffer.virtual else ()
         for index, cycle in enumerate(issues, region.index):
-            self.hold(cycle, length, family, index)
+            self.hold(cycle, length, family, index, *alone)
             for bank in taken:
-                self.hold(cycle, length, "bank", index, bank)
+                self.hold(cycle, length, "bank", index, bank, *alone)
         args = [region.address + rows.first, 0]
         self.add_piece(
             family, region.index, None, issues, op, args, {}, loops, [name], rows.steps, (1, need)
         )
         self.access(rows, issues, loops, writes=op == "mem.write")
+
+    def scatter(
+        self, target: Buffer, issues: list[int], loops: Loops, words: Flow, data: Flow
+    ) -> None:
+        """Write data to the words of a buffer of columns that `words` name, anywhere in it."""
+        region, length = target.region, span(loops)
+        alone = (target.name,) if target.virtual else ()
+        for index, cycle in enumerate(issues, region.index):
+            self.hold(cycle, length, "mem.w", index, *alone)
+            for bank in range(self.spec.slice_banks):
+                self.hold(cycle, length, "bank", index, bank, *alone)
+        assert words.need is not None and data.need is not None
+        args, names = [region.address, region.words, 0, 0], [words.name, data.name]
+        self.add_piece(
+            "mem.w", region.index, None, issues, "mem.scatter", args, {2: (words.need, 0)}, loops,
+            names, spread=(3, data.need),
+        )  # fmt: skip
+        whole: Loops = ((1, 1), (region.words, 1))
+        self.touch_all(Rows(target), whole, min(issues), max(issues) + length - 1)
 
     def access(self, rows: Rows, issues: list[int], loops: Loops, writes: bool) -> None:
         """Note that rows are touched, first at each of `issues` (one per byte plane)."""

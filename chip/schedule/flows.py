@@ -19,12 +19,16 @@ class Buffer:
     """Named vectors in the SRAM of every chip of a group.
 
     Rows are the vectors of a "rows" region, the words of a "columns" region. A buffer of
-    `any_bank` stands for others like it elsewhere in its slices, perhaps in the other bank.
+    `any_bank` stands for others like it elsewhere in its slices, perhaps in the other bank. One
+    that rests where others rested `after` whom it comes is not written before they are done with.
+    A `virtual` one has slices to itself, wherever it will rest: for trials.
     """
 
     name: str
     region: Region
     any_bank: bool = False
+    after: tuple[str, ...] = ()
+    virtual: bool = False
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,14 @@ class Schedule:
                 touched = self._rows(access)
                 table = touched.free if access.writes else touched.ready
                 start = max(start, int((table[access.rows] - access.first).max()))
+            if access.writes and access.buffer.after:
+                start = max(start, self._done_with(access) - int(access.first.min()))
         return start
+
+    def _done_with(self, access: Access) -> int:
+        """Cycle from which nobody reads what rested where this buffer rests."""
+        before = (self._touched.get((access.member, name)) for name in access.buffer.after)
+        return max((int(one.free.max(initial=0)) for one in before if one), default=0)
 
     def _choose(self, chain: Chain, start: int) -> tuple[list[int] | None, int]:
         """Indices chosen for every need, or None and how long to wait before trying again."""

@@ -7,7 +7,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from cluster.mapping.partition import CONTEXT_BLOCK
+from cluster.compiler.stage import CONTEXT_BLOCK
 from cluster.model.fetch import cache_folder
 from cluster.planning.cost_store import CostStore
 from cluster.planning.planner import Wish, make, report

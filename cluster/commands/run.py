@@ -9,7 +9,7 @@ import click
 
 from cluster.actors.capacity import AUTO
 from cluster.files import write_whole
-from cluster.mapping.partition import CONTEXT_BLOCK, WEIGHT_TYPES
+from cluster.compiler.stages import CONTEXT_BLOCK, WEIGHT_TYPES
 from cluster.runs.display import Bars, show_table
 from cluster.runs.many import generate_many, summary_of_many
 from cluster.runs.report import summary

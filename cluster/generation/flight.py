@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from chip.spec import ChipSpec
-from cluster.mapping.partition import CONTEXT_BLOCK
+from cluster.compiler.stage import CONTEXT_BLOCK
 
 Works = tuple["Work | None", ...]  # by stage
 Runner = Callable[[str, Works], tuple[int, Any]]  # kind, works -> cycles, logits of the last stage

@@ -6,7 +6,7 @@ from decimal import Decimal, localcontext
 import numpy as np
 import numpy.typing as npt
 
-from cluster.model.spec import ModelSpec
+from cluster.model.graph.rotary import RotaryTable
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -45,15 +45,15 @@ def cos_sin(angle: F64) -> tuple[F64, F64]:
     return cosine, np.where(quarter >= 2, -sine, sine)
 
 
-def rotary_rows(positions: range, model: ModelSpec, lanes: int) -> tuple[F32, F32]:
+def rotary_rows(positions: range, table: RotaryTable, lanes: int) -> tuple[F32, F32]:
     """(cosine, signed sine) rows [positions, lanes] for interleaved pairs, repeated per head.
 
     The sine is negative in even lanes: out = x * cos + partner * sin.
     """
-    head_dim, scaling = model.head_dim, model.rope_scaling
-    turns = frequencies(model.rope_theta, head_dim)
+    head_dim, scaling = table.width, table.scaling
+    turns = frequencies(table.theta, head_dim)
     if scaling:
-        turns = scaling.scaled(turns, model.rope_theta)
+        turns = scaling.scaled(turns, table.theta)
     cosine, sine = cos_sin(np.array(positions, np.float64)[:, None] * turns)
     if scaling:
         cosine, sine = cosine * scaling.magnitude, sine * scaling.magnitude

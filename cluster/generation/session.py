@@ -10,10 +10,12 @@ import numpy.typing as npt
 from cluster.errors import PromptTooLong
 from cluster.generation.rotary import rotary_rows
 from cluster.generation.sampling import Sampling
-from cluster.lowering.images import Array, lay
+from cluster.compiler.weight_layout import Array
 from cluster.lowering.lower import Lowered, launch_name
 from cluster.machines.machine import Digest, Machine
-from cluster.mapping.partition import CONTEXT_BLOCK, share
+from cluster.compiler.stage import CONTEXT_BLOCK
+from cluster.model.graph.rotary import Rotary, RotaryTable
+from cluster.model.graph.shares import share
 
 MASKED = np.float32(-30000.0)  # added to a score that must not count: exp gives exactly 0
 PAIRS = 8
@@ -95,9 +97,10 @@ def host_inputs(
 
 def host_tables(lowered: Lowered, tokens: int, position: int, context: int) -> dict[str, Array]:
     """What depends on the position of a launch's `tokens` alone: rotary rows, mask, cache words."""
-    model, lanes = lowered.plan.model, lowered.plan.spec.lanes
+    lanes = lowered.plan.spec.lanes
     positions = range(position, position + tokens)
-    cosine, sine = rotary_rows(positions, model, lanes)
+    (table,) = tables_of(lowered)
+    cosine, sine = rotary_rows(positions, table, lanes)
     return {
         "cos": cosine,
         "sin": sine,
@@ -106,12 +109,19 @@ def host_tables(lowered: Lowered, tokens: int, position: int, context: int) -> d
     }
 
 
+def tables_of(lowered: Lowered) -> tuple[RotaryTable, ...]:
+    """The rotary tables of a model."""
+    sections = dict.fromkeys(lowered.plan.model.layers)
+    ops = (op for section in sections for op in section.ops)
+    return tuple(dict.fromkeys(op.table for op in ops if isinstance(op, Rotary)))
+
+
 def embedded(lowered: Lowered, ids: Sequence[int], tokens: int) -> Array:
     """Embeddings as rows (block, token) of stage 0, zero beyond `ids`."""
-    hidden, lanes = lowered.stages[0].shape.hidden, lowered.plan.spec.lanes
-    x = np.zeros((hidden.count, tokens, lanes), np.float32)
+    layout, lanes = lowered.stages[0].layout_x, lowered.plan.spec.lanes
+    x = np.zeros((layout.blocks, tokens, lanes), np.float32)
     for number, row in enumerate(lowered.weights.embedding_rows(ids)):
-        x[:, number] = lay(row, hidden, lanes)
+        x[:, number] = layout.rows(row)
     return x.reshape(-1, lanes)
 
 
@@ -137,11 +147,12 @@ def logits_of(lowered: Lowered, outputs: dict[int, dict[str, Array]]) -> npt.NDA
     plan = lowered.plan
     if not outputs:
         return np.zeros(0, np.float32)
-    vocab = lowered.stages[-1].shape.vocab
-    assert vocab is not None
+    stage = lowered.stages[-1]
+    assert stage.shape.head is not None
+    out = stage.shape.head.section.out
     parts = []
     for rank, chip in enumerate(lowered.placement[-1]):
         rows = np.concatenate([values for _, values in sorted(outputs[chip].items())])
-        mine = len(share(plan.model.vocab, plan.tp, rank))
-        parts.append(rows[:, : vocab.width].reshape(-1)[:mine])
+        layout = stage.assigned(stage.shape.head, rank, 1).layout(out)
+        parts.append(layout.elements(rows)[: len(share(plan.model.vocab, plan.tp, rank))])
     return np.concatenate(parts)

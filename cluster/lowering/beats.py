@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from chip.kernels.decoder import Stage
+from cluster.compiler.stage import Stage
 from chip.kernels.landing import FLIGHT, NEXT, OUT, copy_rows
 from chip.kernels.transfer import transfer
 from chip.schedule import Outline, Pace, Rows, Schedule
@@ -20,7 +20,7 @@ from cluster.lowering.clocking import Clocking
 from cluster.lowering.host_regions import input_regions, output_regions
 from cluster.lowering.parts import Axis, Parts, in_parts
 from cluster.lowering.wires import Group, Wires, group_of
-from cluster.mapping.partition import CONTEXT_BLOCK, Plan
+from cluster.compiler.stages import CONTEXT_BLOCK, Plan
 from cluster.mapping.placement import Placement
 
 KINDS = ("decode", "prefill")

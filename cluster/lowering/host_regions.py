@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from chip.isa import WIDTHS
-from chip.kernels.decoder import Stage
-from chip.kernels.shape import halves
+from chip.kernels.layout import halves
 from chip.program import Region
+from cluster.compiler.stage import Stage
 
 
 def input_regions(
@@ -14,19 +14,17 @@ def input_regions(
     """What the host writes before a launch, to buffers of these names with a prefix."""
     rows = {"cos": tokens, "sin": tokens, "mask": blocks * tokens, "maps": max(tokens, 8)}
     if first:
-        rows["x0"] = stage.shape.hidden.count * tokens
+        rows["x0"] = stage.hidden_blocks * tokens
     return {name: stage.view(prefix + name, count).region for name, count in rows.items()}
 
 
 def output_regions(stage: Stage, tokens: int, prefix: str = "") -> dict[str, Region]:
     """What the host reads after a launch, from buffers of these names with a prefix."""
-    if stage.shape.vocab is None or tokens > 1:
+    if stage.shape.head is None or tokens > 1:
         return {}
-    counts = [len(part) for part in halves(stage.shape.vocab.count)]
+    names = (f"logits{side}" for side in (0, 1))
     return {
-        f"logits{side}": stage.memory[f"{prefix}logits{side}"].region
-        for side, count in enumerate(counts)
-        if count
+        name: stage.memory[prefix + name].region for name in names if name in stage.memory.buffers
     }
 
 

@@ -7,11 +7,11 @@ import numpy as np
 import numpy.typing as npt
 
 from chip.isa import NUMPY_TYPES
-from chip.kernels.decoder import Stage
+from cluster.compiler.stage import Stage
 from chip.kernels.shape import Blocks, Matrix
 from chip.program import Region
 from cluster.lowering.quantised import quantised, quantised_layer, scale_rows
-from cluster.mapping.partition import Plan, local_kv, share
+from cluster.compiler.stages import Plan, local_kv, share
 from cluster.model.spec import LayerWeights, Weights
 
 Array = npt.NDArray[Any]

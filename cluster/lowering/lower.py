@@ -11,24 +11,23 @@ import networkx as nx
 
 from chip.board import Cable
 from chip.collection import uncollected
-from chip.kernels.decoder import Stage
 from chip.kernels.landing import NEXT, OUT
-from chip.kernels.lanes import MAPS, MAPS_INT8
 from chip.kernels.transfer import Hop, transfer
 from chip.own_spec import identity
 from chip.program import Program, Region
 from chip.schedule import Rows, Schedule
 from chip.wire import pack, with_header
+from cluster.compiler.stage import CONTEXT_BLOCK, Stage
+from cluster.compiler.stages import Plan
+from cluster.compiler.weight_layout import Array, stage_image
 from cluster.errors import DoesNotFit
 from cluster.lowering.beats import Beats, cell_name
 from cluster.lowering.clocking import Clocking, clocking
 from cluster.lowering.host_regions import input_regions, output_regions
-from cluster.lowering.images import Array, stage_image
 from cluster.lowering.parts import Axis, Numbers, Parts, in_parts
 from cluster.lowering.wires import Wires, group_of
-from cluster.mapping.partition import CONTEXT_BLOCK, Plan
 from cluster.mapping.placement import Placement
-from cluster.model.spec import Weights
+from cluster.model.graph.source import Weights
 from topology.clocks import ClockSpec
 
 
@@ -91,7 +90,8 @@ class Lowered:
         for number, group in enumerate(self.placement):
             if wanted is not None and not any(chip in wanted for chip in group):
                 continue
-            image = stage_image(self.plan, number, self.stages[number], self.weights)
+            first = self.plan.stages[number].first
+            image = stage_image(self.stages[number], first, self.weights)
             for rank, region, values in image:
                 yield group[rank], region, values
 
@@ -240,7 +240,7 @@ def boundary(
 
     In parts, none of them longer than the limit, if there is one.
     """
-    rows = stage.shape.hidden.count * tokens
+    rows = stage.hidden_blocks * tokens
     return in_parts(rows, limit_cycles, lambda *cut: hand_on(stage, following, paths, *cut))
 
 
@@ -264,7 +264,7 @@ def _program(
     context: int,
     prefixes: tuple[str, str],
 ) -> Program:
-    maps = MAPS if plan.weights == "fp16" else MAPS_INT8
+    maps = stage.maps if stage else ()
     spec, interval = identity(plan.spec), part.interval_cycles
     bare = Program(0, spec, 0, part.queues(), maps, deskew_interval_cycles=interval)
     if stage is None or not context:
@@ -273,12 +273,6 @@ def _program(
         bare,
         inputs=input_regions(stage, first, tokens, context // CONTEXT_BLOCK, prefixes[0]),
         outputs=output_regions(stage, tokens, prefixes[1]),
-        constants=_constants(stage),
+        constants=tuple(stage.memory.constants()),
     )
 
-
-def _constants(stage: Stage) -> tuple[Region, ...]:
-    names = ("gamma", "ones", "identity") + ("bias",) * stage.shape.biased
-    names += ("scales",) * stage.int8
-    tables = [stage.memory[name].region for name in names]
-    return (*(placed.buffer.region for placed in stage.matrices.values()), *tables)

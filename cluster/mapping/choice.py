@@ -9,7 +9,7 @@ from chip.kernels.needs import check_served
 from chip.own_spec import find
 from chip.spec import ChipSpec
 from cluster.errors import BadValue, DoesNotFit
-from cluster.mapping.partition import CHUNKS, CONTEXT_BLOCK, Plan, partition, smallest
+from cluster.compiler.stages import CHUNKS, CONTEXT_BLOCK, Plan, partition, smallest
 from cluster.model.spec import ModelSpec
 from topology import parse, ports
 from topology.faults import apply

@@ -13,7 +13,7 @@ from cluster.lowering.beats import Beats
 from cluster.lowering.host_regions import host_bytes
 from cluster.lowering.lower import check_programs
 from cluster.lowering.parts import Parts
-from cluster.mapping.partition import CONTEXT_BLOCK
+from cluster.compiler.stage import CONTEXT_BLOCK
 
 NEW_TOKENS = 4  # of each sequence of a simulated run: enough for whole rounds
 

@@ -14,7 +14,7 @@ from typing import Any
 from chip.energy import Activity, count
 from chip.isa import WIDTHS
 from chip.kernels.allreduce import Routes
-from chip.kernels.decoder import Stage
+from cluster.compiler.stage import Stage
 from chip.kernels.step import Step
 from chip.kernels.transfer import Hop
 from chip.program import Instruction
@@ -24,7 +24,7 @@ from cluster.lowering.host_regions import input_regions, output_regions
 from cluster.lowering.lower import hand_on
 from cluster.lowering.parts import part_sizes
 from cluster.lowering.wires import Gap
-from cluster.mapping.partition import CONTEXT_BLOCK, Sizes
+from cluster.compiler.stages import CONTEXT_BLOCK, Sizes
 from cluster.planning.cost_store import CostStore
 from cluster.planning.crossing import Strand, strands, together
 

@@ -16,7 +16,7 @@ from cluster.lowering.host_regions import host_bytes
 from cluster.lowering.lower import Lowered
 from cluster.machines.ledger import Entry
 from cluster.mapping.choice import choose
-from cluster.mapping.partition import CONTEXT_BLOCK, Plan
+from cluster.compiler.stages import CONTEXT_BLOCK, Plan
 from cluster.model.load import Model, load_model
 from cluster.runs.clock_report import clock_report
 from cluster.runs.display import Bars, Stopwatch

@@ -1,11 +1,15 @@
 """Sections, which are lists of ops from one value to another, and models, which are sections."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from math import prod
+from typing import Literal
 
 from cluster.model.graph.op import GraphError, Op
 from cluster.model.graph.values import Dim, Value, Weight
+
+Place = int | Literal["embedding", "opening", "head"]  # a layer's number, or another section
 
 
 @dataclass(frozen=True)
@@ -74,9 +78,24 @@ class Model:
     tied_head: bool = False
 
     @property
+    def places(self) -> tuple[tuple[Place, Section], ...]:
+        """Every section that chips compute, in order, with its place."""
+        opening: tuple[tuple[Place, Section], ...] = ()
+        if self.opening is not None:
+            opening = (("opening", self.opening),)
+        return (*opening, *enumerate(self.layers), ("head", self.head))
+
+    def with_sections(self, change: Callable[[Section], Section]) -> "Model":
+        """The same model with its sections changed; equal ones stay one object."""
+        changed = {section: change(section) for section in dict.fromkeys(self.sections)}
+        opening = changed[self.opening] if self.opening is not None else None
+        layers = tuple(changed[layer] for layer in self.layers)
+        return replace(self, opening=opening, layers=layers, head=changed[self.head])
+
+    @property
     def sections(self) -> tuple[Section, ...]:
         """Every section, in order."""
-        return (*((self.opening,) if self.opening else ()), *self.layers, self.head)
+        return tuple(section for _, section in self.places)
 
     def reads_embedding(self, weight: Weight) -> bool:
         """Whether a weight of the head is the embedding's table."""

@@ -9,7 +9,7 @@ from safetensors.numpy import load_file, save_file
 
 from cluster.model.architecture import Tensors, registry
 from cluster.model.graph.graph import Model
-from cluster.model.weights.files import adjacent_order, norm_weights, places
+from cluster.model.weights.files import adjacent_order, norm_weights, placed_weights
 from cluster.model.weights.synthetic import SyntheticWeights
 
 CONFIG = {
@@ -50,7 +50,7 @@ def stored(model: Model, tensors: Tensors, dtype=np.float32) -> dict[str, np.nda
     """Random weights as a file of some format has them."""
     weights, norms = SyntheticWeights(model, seed=5), norm_weights(model)
     found = {}
-    for place, weight in places(model):
+    for place, weight in placed_weights(model):
         array = weights.array(place, weight)
         if weight.rotary and not tensors.adjacent_pairs:
             halves = np.empty_like(array)

@@ -9,7 +9,7 @@ from cluster.errors import ModelError
 from cluster.model.architecture import by_gguf_name, by_model_type, registry
 from cluster.model.graph.rotary import Rotary
 from cluster.model.rope import RopeScaling
-from cluster.model.weights.files import places
+from cluster.model.weights.files import placed_weights
 from cluster.model.weights.safetensors import read_config
 from tests.cluster.model.files import CONFIG, model_of
 
@@ -80,7 +80,7 @@ def test_every_public_key_is_used_harmless_or_neutral(kind):
     model = model_of(model_type=kind, **LIBRARY, **OWN[kind])
     assert model.check() and len(model.layers) == 2 and model.size("ffn") == 70
     for tensors in (registry()[kind].safetensors, *registry()[kind].gguf.values()):
-        names = [tensors.tensor(place, weight.name) for place, weight in places(model)]
+        names = [tensors.tensor(place, weight.name) for place, weight in placed_weights(model)]
         assert len(set(names)) == len(names)
 
 

@@ -12,7 +12,7 @@ from cluster.errors import ModelError
 from cluster.model.gguf_file import GgufFile
 from cluster.model.graph.rotary import Rotary
 from cluster.model.synthetic import TINY, tiny_weights
-from cluster.model.weights.files import places
+from cluster.model.weights.files import placed_weights
 from cluster.model.weights.gguf import open_gguf, read_header
 from cluster.model.weights.safetensors import open_folder
 from cluster.model.weights.synthetic import SyntheticWeights
@@ -24,7 +24,7 @@ KINDS = ("llama", "qwen2", "qwen3", "gemma", "olmo2")
 
 def equal(one, other) -> bool:
     """Whether two sources give the same arrays for every weight, all rows and some."""
-    for place, weight in places(one.model):
+    for place, weight in placed_weights(one.model):
         rows = weight.shape[0]
         for part in (slice(None), slice(rows // 3, rows // 2), slice(1, 1)):
             if not np.array_equal(one.array(place, weight, part), other.array(place, weight, part)):

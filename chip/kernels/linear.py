@@ -1,0 +1,119 @@
+"""Products with a weight matrix at rest: its layout as columns, and the chain that multiplies.
+
+A matrix enters the arrays of one side, as runs of output blocks whose sums fit the accumulators.
+With int8 weights rows are int8 with a step for each token; sums are scaled back by it and by the
+scale of each output channel.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from chip.isa import FORMATS
+from chip.kernels.layout import Layout
+from chip.kernels.matmul import Pass, matmul
+from chip.kernels.work import Part, Work
+from chip.program import word_columns
+from chip.schedule import Buffer, Chain, Flow, Rows
+from chip.spec import EAST, WEST
+
+_ROUND = {"f16": "to_f16", "i8": "to_i8"}
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Output blocks `blocks` of a weight matrix, at the array of `side`.
+
+    At most `limit` blocks have their sums in the accumulators at a time. Column data order: run,
+    input block, output block, `words` words of columns: 8 of fp16, 16 of int8.
+    """
+
+    name: str
+    side: int
+    inputs: Layout
+    outputs: Layout
+    blocks: range
+    limit: int
+    dtype: str = "f16"
+
+    @property
+    def runs(self) -> tuple[tuple[int, int, int], ...]:
+        """(first block, count, column) of each run."""
+        return self.outputs.runs(self.blocks, self.limit)
+
+    @property
+    def words(self) -> int:
+        """Words of columns of an output block."""
+        return self.outputs.width // word_columns(self.dtype)
+
+    @property
+    def vectors(self) -> int:
+        """Columns in all."""
+        return self.inputs.blocks * len(self.blocks) * self.words * word_columns(self.dtype)
+
+    def __post_init__(self) -> None:
+        assert self.dtype in FORMATS
+
+
+def deliver(chain: Chain, flow: Flow, targets: Sequence[Rows]) -> None:
+    """Write a flow to each of these rows, rounded to their type.
+
+    What leaves the MXM passes all slices; what comes from the VXM goes one way, copies another.
+    """
+    for number, rows in enumerate(targets):
+        dtype = rows.buffer.region.dtype
+        if dtype != flow.dtype:
+            chain.write(chain.vxm(_ROUND[dtype], flow), rows)
+        elif number and flow.alu is not None:
+            chain.write(chain.vxm("copy", flow), rows)
+        else:
+            chain.write(flow, rows)
+
+
+def linear(
+    work: Work,
+    matrix: Matrix,
+    x: tuple[Part, ...],
+    copies: Sequence[tuple[Part, ...]],
+    step: Buffer | None = None,
+    biased: bool = False,
+) -> None:
+    """Write matrix x rows of `x` (+ bias) to all copies, (output block, token).
+
+    `step` are those of int8 rows. The chain's label names the matrix.
+    """
+    weights = work.constant(matrix.name, matrix.vectors, matrix.dtype, matrix.side, "columns")
+    if not matrix.blocks:
+        return
+    tokens, base = work.rows, matrix.blocks.start
+    chain = work.chain(f"matmul {work.prefix}{matrix.name}")
+    flows = matmul(chain, matrix.side, _passes(work, matrix, weights, x))
+    for flow, (start, _, _) in zip(flows, matrix.runs, strict=True):
+        if step is not None:
+            flow = _rescaled(work, chain, flow, matrix, step, start - base)
+        if biased:
+            bias = work.constant(f"{matrix.name}.bias", len(matrix.blocks), "f32", WEST)
+            flow = chain.vxm("add", flow, Rows(bias, start - base, (1, 0)))
+        targets = [replace(work.rows_of(copy, start), steps=(tokens, 1)) for copy in copies]
+        deliver(chain, flow, targets)
+    work.plan.place(chain)
+
+
+def _passes(work: Work, matrix: Matrix, weights: Buffer, x: tuple[Part, ...]) -> list[Pass]:
+    passes, word = [], 0
+    for _, count, column in matrix.runs:
+        for block in range(matrix.inputs.blocks):
+            rows = replace(work.rows_of(x, block), steps=(0, 1))
+            first, last = block == 0, block == matrix.inputs.blocks - 1
+            part = Pass(weights, word, count, matrix.words, rows, work.rows, column)
+            passes.append(replace(part, first=first, last=last))
+            word += count * matrix.words
+    return passes
+
+
+def _rescaled(
+    work: Work, chain: Chain, sums: Flow, matrix: Matrix, step: Buffer, row: int
+) -> Flow:
+    """fp32 of int32 sums: times the token's step, times the output channels' scales."""
+    scales = work.constant(f"{matrix.name}.scale", len(matrix.blocks), "f32", EAST)
+    value = chain.vxm("mul", chain.vxm("to_f32", sums), Rows(step, 0, (0, 1)))
+    return chain.vxm("mul", value, Rows(scales, row, (1, 0)))

@@ -1,0 +1,127 @@
+"""RMSNorm over a row, over each head of it, or over all heads, and rows as int8 behind it.
+
+The squares of one block are ready just when the sum of the blocks before is, so short runs need no
+buffer. With int8 weights the peak of x * gamma is found beside the mean square: the norm's factor
+cancels in the rounded rows and only joins their step.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from chip.kernels.lanes import RUN_LIMIT, reduce_alike, reduce_groups, reduce_lanes
+from chip.kernels.layout import Layout
+from chip.kernels.linear import deliver
+from chip.kernels.quantise import peak, rounded
+from chip.kernels.work import Laid, Part, Work
+from chip.schedule import Buffer, Chain, Flow, Loops, Rows, run
+from chip.spec import EAST, WEST
+
+Reduce = Callable[[Chain, str, Flow, str], Flow]
+
+
+@dataclass(frozen=True)
+class RmsNorm:
+    """What a norm is beside its input: its name, elements that the mean is of, eps.
+
+    With `head_lanes` each head has a mean of its own.
+    """
+
+    name: str
+    width: int
+    eps: float
+    head_lanes: int = 0
+
+
+def rms_norm(work: Work, norm: RmsNorm, x: Laid, out: Laid, step: Buffer | None = None) -> None:
+    """out = x * scale * gamma; int8 rows, if there is a `step` to leave."""
+    layout, (source, *_) = x.layout, x.copies
+    blocks = layout.blocks if norm.head_lanes else 1
+    gamma = work.constant(norm.name, layout.blocks, "f32", WEST)
+    scale = work.scratch(f"{norm.name}.scale", blocks, "f32", WEST)
+    if norm.head_lanes:
+        _head_scales(work, norm, layout, source, scale)
+    else:
+        reduce = reduce_alike if work.int8 else reduce_lanes
+        mean_square_scales(work, source, layout.blocks, norm.width, norm.eps, scale, reduce)
+    if step is None:
+        _apply(work, norm, layout, source, scale, gamma, out)
+        return
+    top = work.scratch(f"{norm.name}.peak", 1, "f32", EAST)
+    inverse = work.scratch(f"{norm.name}.inverse", 1, "f32", EAST)
+    peak(work, source, gamma, layout.blocks, top, inverse)
+    rounded(work, source, gamma, layout.blocks, inverse, out.copies)
+    chain = work.chain("int8: step")
+    chain.write(chain.vxm("mul", Rows(top), Rows(scale), loops=run(work.rows)), Rows(step))
+    work.plan.place(chain)
+
+
+def mean_square_scales(
+    work: Work,
+    x: tuple[Part, ...],
+    blocks: int,
+    width: int,
+    eps: float,
+    out: Buffer,
+    reduce: Reduce = reduce_lanes,
+) -> None:
+    """out[token] = rsqrt(mean square of a token's `width` elements + eps) in every lane, fp32."""
+    pace = work.spec.d_func("vxm.alu")
+    for start in range(0, work.rows, pace):
+        loops = run(min(pace, work.rows - start))
+        chain = work.chain("norm: mean square")
+        total: Flow | None = None
+        for block in range(blocks):
+            rows = work.rows_of(x, block)
+            rows = replace(rows, first=rows.first + start)
+            value = chain.arrive(rows, work.spec.vxm_position, block * pace, loops)
+            square = chain.vxm("mul", value, value)
+            total = chain.vxm("copy", square) if total is None else chain.vxm("add", square, total)
+        assert total is not None
+        _scale(work, chain, reduce(chain, "add", total, "f32"), width, eps, Rows(out, start))
+
+
+def _scale(work: Work, chain: Chain, total: Flow, width: int, eps: float, out: Rows) -> None:
+    mean = chain.vxm("mul", total, 1.0 / width)
+    chain.write(chain.vxm("rsqrt", chain.vxm("add", mean, eps)), out)
+    work.plan.place(chain)
+
+
+def _head_scales(
+    work: Work, norm: RmsNorm, layout: Layout, x: tuple[Part, ...], out: Buffer
+) -> None:
+    """out[block, token]: in the lanes of each head its own scale."""
+    for part in x:
+        count, first = part.blocks * work.rows, part.first * work.rows
+        for start in range(0, count, RUN_LIMIT):
+            chain = work.chain("norm: mean square")
+            loops = run(min(RUN_LIMIT, count - start))
+            value = chain.arrive(Rows(part.buffer, start), work.spec.vxm_position, 0, loops)
+            total = chain.vxm("mul", value, value)
+            total = reduce_groups(chain, "add", total, "f32", norm.head_lanes)
+            _scale(work, chain, total, norm.width, norm.eps, Rows(out, first + start))
+
+
+def _apply(
+    work: Work,
+    norm: RmsNorm,
+    layout: Layout,
+    x: tuple[Part, ...],
+    scale: Buffer,
+    gamma: Buffer,
+    out: Laid,
+) -> None:
+    tokens = work.rows
+    each = tokens if norm.head_lanes else 0  # rows of scales from one block to the next
+    for part in x:
+        loops: Loops = ((part.blocks, tokens), (tokens, 1))
+        chain = work.chain("norm: scale")
+        rows, scales = Rows(part.buffer, 0, (tokens, 1)), Rows(scale, part.first * each, (each, 1))
+        value = chain.vxm("mul", rows, scales, loops=loops)
+        value = chain.vxm("mul", value, Rows(gamma, part.first, (1, 0)))
+        deliver(chain, value, targets(work, out.copies, part.first))
+        work.plan.place(chain)
+
+
+def targets(work: Work, copies: Sequence[tuple[Part, ...]], block: int = 0) -> list[Rows]:
+    """Where rows (block, token) from a block on go in each copy."""
+    return [replace(work.rows_of(copy, block), steps=(work.rows, 1)) for copy in copies]

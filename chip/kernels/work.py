@@ -1,0 +1,135 @@
+"""What a kernel works with: a schedule to place chains on, and the buffers it asks for by name.
+
+Kernels say what they need where they need it (`Request`); a memory answers with a buffer. So the
+list of what a stage must hold is what its kernels have asked for, and stands nowhere else.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from chip.kernels.layout import Layout
+from chip.program import Region
+from chip.schedule import Buffer, Chain, Rows, Schedule
+from chip.spec import ChipSpec
+
+# What becomes of a buffer: used within a launch; written by the host before it, or read after it;
+# in place before the first launch; kept from launch to launch, for each sequence slot.
+SCRATCH, INPUT, OUTPUT, CONSTANT, CACHE = "scratch", "input", "output", "constant", "cache"
+
+
+@dataclass(frozen=True)
+class Request:
+    """A buffer that a kernel needs, at the side `side` of the VXM.
+
+    `vectors` is for one layer, if `per_layer`. `one_bank` keeps each layer's in one bank. `apart`
+    names buffers that may be read or written while this one is, beyond what a chain shows.
+    """
+
+    name: str
+    vectors: int
+    dtype: str
+    side: int
+    role: str = SCRATCH
+    layout: str = "rows"
+    per_layer: bool = False
+    one_bank: bool = False
+    apart: tuple[str, ...] = ()
+
+
+class Memory(Protocol):
+    """Answers requests."""
+
+    spec: ChipSpec
+
+    def take(self, request: Request) -> Buffer:
+        """The buffer of a request, which may be larger."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A copy of a value in SRAM, of the blocks from `first` on."""
+
+    buffer: Buffer
+    first: int
+    blocks: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """One launch's share of one chip: `rows` tokens that look at `blocks` x 320 tokens.
+
+    Buffers are for launches of up to `most_rows` and `most_blocks`. `prefix` stands before the
+    names of what a kind of layers has for itself; `maps` are the lane maps of its programs.
+    """
+
+    plan: Schedule
+    memory: Memory
+    member: int
+    rows: int
+    blocks: int
+    most_rows: int
+    most_blocks: int
+    weights: str = "f16"
+    prefix: str = ""
+    maps: tuple[tuple[int, ...], ...] = ()
+
+    def chain(self, label: str) -> Chain:
+        """A new chain on this chip."""
+        return Chain(self.spec, label, self.member, self.maps)
+
+    @property
+    def spec(self) -> ChipSpec:
+        """The chip."""
+        return self.plan.spec
+
+    @property
+    def int8(self) -> bool:
+        """Whether matrices, and what meets them, are int8."""
+        return self.weights == "i8"
+
+    def scratch(
+        self, name: str, blocks: int, dtype: str, side: int, context: bool = False
+    ) -> Buffer:
+        """Rows (block, token) for use within the launch; with `context`, for each context block."""
+        times = (self.most_blocks, self.blocks) if context else (1, 1)
+        request = Request(name, blocks * self.most_rows * times[0], dtype, side)
+        return self.cut(self.memory.take(request), blocks * self.rows * times[1])
+
+    def constant(
+        self, name: str, vectors: int, dtype: str, side: int, layout: str = "rows"
+    ) -> Buffer:
+        """What every layer of this kind has in place: weights, norms, biases, scales."""
+        where = (CONSTANT, layout, True)
+        return self.memory.take(Request(self.prefix + name, vectors, dtype, side, *where))
+
+    def shared(
+        self, name: str, vectors: int, dtype: str, side: int, layout: str = "rows"
+    ) -> Buffer:
+        """What a chip has in place once for all layers."""
+        return self.memory.take(Request(name, vectors, dtype, side, CONSTANT, layout))
+
+    def given(self, name: str, vectors: int, most: int, dtype: str, side: int) -> Buffer:
+        """What the host writes before a launch."""
+        return self.cut(self.memory.take(Request(name, most, dtype, side, INPUT)), vectors)
+
+    @staticmethod
+    def cut(buffer: Buffer, vectors: int) -> Buffer:
+        """The first vectors of a buffer of rows."""
+        region = buffer.region
+        found = Region(region.index, region.address, vectors, region.dtype)
+        return Buffer(buffer.name, found, buffer.any_bank, buffer.after, buffer.virtual)
+
+    def rows_of(self, parts: tuple[Part, ...], block: int) -> Rows:
+        """The rows of a block of a value."""
+        for part in parts:
+            if part.first <= block < part.first + part.blocks:
+                return Rows(part.buffer, (block - part.first) * self.rows)
+        raise AssertionError(f"no part has block {block}")
+
+
+@dataclass(frozen=True)
+class Laid:
+    """A value as kernels see it: its layout, and its copies, each of one or more parts."""
+
+    layout: Layout
+    copies: tuple[tuple[Part, ...], ...]

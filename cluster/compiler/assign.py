@@ -1,0 +1,267 @@
+"""How a rank's values lie in SRAM, and on which arrays its products are: a pass over a section.
+
+What an op wants of its inputs decides: the layout of heads comes from attention, copies on both
+sides from products on both arrays. The memory map then says where each copy rests.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+
+from chip.kernels.attention import Heads
+from chip.kernels.layout import Layout, even, grouped, halves, one_by_one
+from chip.kernels.linear import Matrix
+from chip.kernels.work import OUTPUT, Laid, Part, Request, Work
+from chip.schedule import Buffer
+from chip.spec import EAST, WEST, ChipSpec
+from cluster.compiler.shard import Sharded
+from cluster.model.graph.add import Add
+from cluster.model.graph.attention import Attention
+from cluster.model.graph.collective import AllReduce
+from cluster.model.graph.gate import Activation, Gate
+from cluster.model.graph.graph import Section
+from cluster.model.graph.linear import Linear
+from cluster.model.graph.norm import Norm
+from cluster.model.graph.op import Op
+from cluster.model.graph.quantise import Quantise
+from cluster.model.graph.rotary import Rotary
+from cluster.model.graph.values import SHARDED, Dim, Value
+
+SIDES = (EAST, WEST)
+RESIDUAL = ("x0", "x1")  # buffers of the residual stream, in turn
+SUMMANDS = ("y0", "y1")  # what is added to it: output blocks of the east, of the west array
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A copy of a value that a consumer wants; `split` ones have a part on either side."""
+
+    dtype: str
+    side: int
+    split: bool = False
+    turn: int = 0  # numbers copies that are alike
+
+
+@dataclass(frozen=True)
+class Rank:
+    """Sizes of a rank's share: its heads, and elements of other dimensions that are cut."""
+
+    heads: Heads | None
+    cut: tuple[tuple[str, int], ...] = ()
+
+    def size(self, dim: Dim) -> int:
+        """Elements of a dimension that it has room for."""
+        return dict(self.cut).get(dim.name, dim.size)
+
+
+def ranks_of(sections: Iterable[Sharded], lanes: int) -> tuple[Rank, ...]:
+    """What each rank has room for, alike in all sections but for how heads are grouped."""
+    cut: dict[str, int] = {}
+    heads: dict[int, Heads] = {}
+    tp = 1
+    for sharded in sections:
+        tp = sharded.shares.tp
+        for op in sharded.section.ops:
+            for dim in op.out.dims:
+                if dim.name in SHARDED and not dim.name.endswith("heads"):
+                    cut[dim.name] = max(len(sharded.shares.part(dim, r)) for r in range(tp))
+            if isinstance(op, Attention):
+                queries, keys = op.q.dims[0], op.k.dims[0]
+                count = max(len(sharded.shares.part(keys, rank)) for rank in range(tp))
+                for rank in range(tp):
+                    kv_of = sharded.shares.kv_of(queries, keys, rank)
+                    heads[rank] = Heads(kv_of, count, op.q.dims[1].size, lanes)
+    return tuple(Rank(heads.get(rank), tuple(sorted(cut.items()))) for rank in range(tp))
+
+
+@dataclass(frozen=True)
+class Assigned:
+    """A sharded section with all that kernels must know of a rank's values.
+
+    `most_rows` tokens at most are in a launch, and `weights` the type of matrices.
+    """
+
+    section: Section
+    rank: Rank
+    spec: ChipSpec
+    most_rows: int
+    weights: str
+
+    # --- layouts ----------------------------------------------------------------------------
+    def layout(self, value: Value) -> Layout:
+        """The layout of a value."""
+        return self._layouts[value.name]
+
+    @cached_property
+    def _layouts(self) -> dict[str, Layout]:
+        makers = {op.out.name: op for op in self.section.ops}
+        found: dict[str, Layout] = {}
+        for op in self.section.ops:
+            if isinstance(op, Attention):
+                heads = self.rank.heads
+                assert heads is not None
+                columns = [kv % heads.per_row * heads.head_lanes for kv in heads.kv_of]
+                q = one_by_one(columns, heads.head_lanes)
+                kv = grouped(heads.kv_heads, heads.head_lanes, heads.per_row)
+                for value, layout in ((op.q, q), (op.k, kv), (op.v, kv)):
+                    for name in _chain_of(value, makers):
+                        found[name] = layout
+                out = grouped(len(heads.kv_of), heads.head_lanes, heads.per_pack)
+                found[op.out.name] = out
+        values = (self.section.x, *(op.out for op in self.section.ops))
+        for op in self.section.ops:
+            if isinstance(op, Quantise):  # as its input, and the other way round
+                both = {op.x.name, op.out.name}
+                known = [found[name] for name in both if name in found]
+                found |= {name: known[0] for name in both if known}
+        for value in values:
+            if value.name not in found:
+                found[value.name] = even(self._elements(value), self.weights)
+        return found
+
+    def _elements(self, value: Value) -> int:
+        return prod(self.rank.size(dim) for dim in value.dims)
+
+    # --- matrices ---------------------------------------------------------------------------
+    def matrices(self, op: Linear) -> tuple[Matrix, ...]:
+        """The matrix of a product as it rests on one side, or on both."""
+        sides = self.sides[op.out.name]
+        inputs, outputs = self.layout(op.x), self.layout(op.out)
+        limit = max(1, self.spec.accumulator_depth // self.most_rows)
+        if len(sides) == 1:
+            where = ((op.weight.name, sides[0], range(outputs.blocks)),)
+        else:
+            parts = halves(outputs.blocks)
+            where = tuple((f"{op.weight.name}{side}", side, parts[side]) for side in SIDES)
+        return tuple(
+            Matrix(name, side, inputs, outputs, blocks, limit, self.weights)
+            for name, side, blocks in where
+        )
+
+    @cached_property
+    def sides(self) -> dict[str, tuple[int, ...]]:
+        """The sides of each product: those of one input are shared out, a single one is cut."""
+        found: dict[str, tuple[int, ...]] = {}
+        groups: dict[str, list[Linear]] = {}
+        for op in self.section.ops:
+            if isinstance(op, Linear):
+                groups.setdefault(op.x.name, []).append(op)
+        for group in groups.values():
+            if len(group) == 1:
+                found[group[0].out.name] = SIDES
+                continue
+            load = [0, 0]
+            for op in sorted(group, key=lambda op: -self._columns(op)):
+                side = EAST if load[EAST] <= load[WEST] else WEST
+                load[side] += self._columns(op)
+                found[op.out.name] = (side,)
+        return found
+
+    def _columns(self, op: Linear) -> int:
+        outputs = self.layout(op.out)
+        return outputs.blocks * outputs.width
+
+    # --- copies -----------------------------------------------------------------------------
+    def wants(self, op: Op, value: Value) -> tuple[Copy, ...]:
+        """The copies of a value that an op reads, in the order in which its kernel takes them."""
+        if isinstance(op, Linear):
+            return tuple(Copy(self.weights, side) for side in self.sides[op.out.name])
+        if isinstance(op, Attention):
+            return (Copy("f16", WEST if value == op.v else EAST),)
+        if isinstance(op, Rotary):
+            return (Copy("f32", self.turned_at(op)),)
+        if isinstance(op, Gate) and value == op.gate:
+            return (Copy("f32", EAST), Copy("f32", WEST))
+        if isinstance(op, Activation):
+            return (Copy("f32", EAST), Copy("f32", WEST))
+        if isinstance(op, Add | AllReduce) and value == op.y:
+            return (Copy("f32", EAST, split=True),)
+        if isinstance(op, Norm):
+            return (Copy("f32", EAST),)
+        return (Copy("f32", WEST),)
+
+    def turned_at(self, op: Rotary) -> int:
+        """The SXM that a rotary embedding goes by: queries east, keys west."""
+        readers = self.section.consumers(op.out)
+        keys = any(isinstance(other, Attention) and other.k == op.out for other in readers)
+        return WEST if keys else EAST
+
+    @cached_property
+    def copies(self) -> dict[str, tuple[Copy, ...]]:
+        """All copies of each value."""
+        found: dict[str, dict[Copy, None]] = {}
+        for op in self.section.ops:
+            for value in op.inputs:
+                found.setdefault(value.name, {}).update(dict.fromkeys(self.wants(op, value)))
+        found.setdefault(self.section.out.name, {Copy("f32", EAST, split=True): None})
+        return {name: tuple(copies) for name, copies in found.items()}
+
+    @cached_property
+    def residual(self) -> dict[str, str]:
+        """The buffer of each value of the residual stream."""
+        found = {self.section.x.name: RESIDUAL[0]}
+        for op in self.section.ops:
+            before = op.x if isinstance(op, Add) else None
+            if isinstance(op, AllReduce):
+                before = op.residual
+            if before is not None:
+                at = RESIDUAL.index(found[before.name])
+                found[op.out.name] = RESIDUAL[1 - at]
+        return found
+
+    # --- as kernels see them ----------------------------------------------------------------
+    def read(self, work: Work, op: Op, value: Value) -> Laid:
+        """A value as an op reads it."""
+        parts = (self._parts(work, value, copy) for copy in self.wants(op, value))
+        return Laid(self.layout(value), tuple(parts))
+
+    def made(self, work: Work, value: Value) -> Laid:
+        """A value as its op leaves it: in all copies."""
+        if value.name in self.residual:
+            parts: Iterator[tuple[Part, ...]] = iter((self._residual(work, value),))
+        else:
+            parts = (self._parts(work, value, copy) for copy in self.copies[value.name])
+        return Laid(self.layout(value), tuple(parts))
+
+    def step(self, work: Work, value: Value) -> Buffer | None:
+        """The steps of an int8 value."""
+        if value.dtype != "i8":
+            return None
+        return work.scratch(f"{value.name}.step", 1, "f32", EAST)
+
+    def _residual(self, work: Work, value: Value) -> tuple[Part, ...]:
+        blocks = self.layout(value).blocks
+        buffer = work.scratch(self.residual[value.name], blocks, "f32", EAST)
+        return (Part(buffer, 0, blocks),)
+
+    def _parts(self, work: Work, value: Value, copy: Copy) -> tuple[Part, ...]:
+        if value.name in self.residual:
+            return self._residual(work, value)
+        blocks = self.layout(value).blocks
+        if not copy.split:
+            name = f"{value.name}.{copy.dtype}.{copy.side}"
+            return (Part(work.scratch(name, blocks, copy.dtype, copy.side), 0, blocks),)
+        found = []
+        for side, part in zip(SIDES, halves(blocks), strict=True):
+            if part:
+                buffer = self._half(work, value, side, blocks, len(part))
+                found.append(Part(buffer, part.start, len(part)))
+        return tuple(found)
+
+    def _half(self, work: Work, value: Value, side: int, blocks: int, mine: int) -> Buffer:
+        if value == self.section.out:  # the host reads it
+            request = Request(f"logits{side}", mine * work.most_rows, "f32", side, OUTPUT)
+            return work.cut(work.memory.take(request), mine * work.rows)
+        whole = work.scratch(SUMMANDS[side], blocks, "f32", side)
+        return work.cut(whole, mine * work.rows)
+
+
+def _chain_of(value: Value, makers: dict[str, Op]) -> Iterator[str]:
+    """A value and what it is made of, row by row, back to the product that makes heads."""
+    yield value.name
+    op = makers[value.name]
+    while not isinstance(op, Linear):
+        (before,) = op.inputs
+        yield before.name
+        op = makers[before.name]

@@ -1,0 +1,92 @@
+"""The kernel of each op: how it is placed, with its values where the memory map puts them."""
+
+from collections.abc import Callable
+from typing import Any
+
+from chip.kernels.add import add
+from chip.kernels.attention import attention
+from chip.kernels.gate import activation, gated
+from chip.kernels.linear import linear
+from chip.kernels.norm import RmsNorm, rms_norm
+from chip.kernels.quantise import quantise
+from chip.kernels.rotary import rotary
+from chip.kernels.work import Work
+from cluster.compiler.assign import Assigned
+from cluster.model.graph.add import Add
+from cluster.model.graph.attention import Attention
+from cluster.model.graph.gate import Activation, Gate
+from cluster.model.graph.linear import Linear
+from cluster.model.graph.norm import Norm
+from cluster.model.graph.op import Op
+from cluster.model.graph.quantise import Quantise
+from cluster.model.graph.rotary import Rotary
+
+Kernel = Callable[[Work, Assigned, Any], None]
+KERNELS: dict[type[Op], Kernel] = {}
+
+
+def kernel(cls: type[Op]) -> Callable[[Kernel], Kernel]:
+    """Decorator: the kernel of an op."""
+
+    def known(place: Kernel) -> Kernel:
+        KERNELS[cls] = place
+        return place
+
+    return known
+
+
+def place(work: Work, assigned: Assigned, op: Op) -> None:
+    """Place the chains of an op on the schedule."""
+    KERNELS[type(op)](work, assigned, op)
+
+
+@kernel(Linear)
+def _linear(work: Work, at: Assigned, op: Linear) -> None:
+    x, out = at.read(work, op, op.x), at.made(work, op.out)
+    step = at.step(work, op.x)
+    for matrix, rows in zip(at.matrices(op), x.copies, strict=True):
+        linear(work, matrix, rows, out.copies, step, op.bias is not None)
+
+
+@kernel(Norm)
+def _norm(work: Work, at: Assigned, op: Norm) -> None:
+    heads = op.x.dims[-1].size if op.over == ("head_dim",) else 0
+    norm = RmsNorm(op.weight.name, op.weight.shape[0], op.eps, heads)
+    step = at.step(work, op.out)
+    rms_norm(work, norm, at.read(work, op, op.x), at.made(work, op.out), step)
+
+
+@kernel(Rotary)
+def _rotary(work: Work, at: Assigned, op: Rotary) -> None:
+    side = at.turned_at(op)
+    rotary(work, at.read(work, op, op.x), "", side, at.made(work, op.out))
+
+
+@kernel(Attention)
+def _attention(work: Work, at: Assigned, op: Attention) -> None:
+    q, k, v = (at.read(work, op, value) for value in op.inputs)
+    attention(work, at.rank.heads, op.scale, q, k, v, at.made(work, op.out))
+
+
+@kernel(Gate)
+def _gate(work: Work, at: Assigned, op: Gate) -> None:
+    gate, up = (at.read(work, op, value) for value in op.inputs)
+    gated(work, gate, up, op.function, at.made(work, op.out))
+
+
+@kernel(Activation)
+def _activation(work: Work, at: Assigned, op: Activation) -> None:
+    activation(work, at.read(work, op, op.x), op.function, at.made(work, op.out))
+
+
+@kernel(Add)
+def _add(work: Work, at: Assigned, op: Add) -> None:
+    x, y = (at.read(work, op, value) for value in op.inputs)
+    add(work, x, y, at.made(work, op.out))
+
+
+@kernel(Quantise)
+def _quantise(work: Work, at: Assigned, op: Quantise) -> None:
+    step = at.step(work, op.out)
+    assert step is not None
+    quantise(work, op.out.name, at.read(work, op, op.x), at.made(work, op.out), step)

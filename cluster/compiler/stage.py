@@ -1,0 +1,334 @@
+"""A stage of a pipeline on a tensor-parallel group: its memory map, and what a launch does on it."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache, partial
+
+from chip.kernels.allreduce import AllReduce as Exchange
+from chip.kernels.allreduce import Routes, at_a_time, part_requests, swapped
+from chip.kernels.lanes import MAPS, MAPS_INT8, group_maps
+from chip.kernels.layout import Layout
+from chip.kernels.step import Moved, Step
+from chip.kernels.work import Work
+from chip.schedule import Buffer, Outline, Pace, Schedule, Sequence
+from chip.spec import EAST, ChipSpec
+from cluster.compiler.assign import RESIDUAL, SUMMANDS, Assigned, Rank
+from cluster.compiler.kernels import place
+from cluster.compiler.memory_map import (
+    NO_DEMANDS,
+    Demands,
+    MemoryMap,
+    Trial,
+    TrialMemory,
+    conflicts,
+    memory_map,
+)
+from cluster.compiler.shard import Sharded
+from cluster.model.graph.add import Add
+from cluster.model.graph.attention import Attention
+from cluster.model.graph.collective import AllReduce
+from cluster.model.graph.graph import Section
+from cluster.model.graph.norm import Norm
+from cluster.model.graph.op import Op
+
+CONTEXT_BLOCK = 320  # tokens of a KV block: the lanes of a chip
+
+
+@dataclass(frozen=True)
+class StageShape:
+    """What a stage holds: layers, perhaps the section behind them, for each rank of the group.
+
+    `context` tokens of caches, a multiple of 320, for each of `slots` sequences; `chunk` tokens
+    at most in a launch. `weights` is the MXM type of matrices.
+    """
+
+    layers: tuple[Sharded, ...]
+    head: Sharded | None
+    ranks: tuple[Rank, ...]
+    context: int
+    chunk: int
+    weights: str = "f16"
+    slots: int = 1
+
+    @cached_property
+    def kinds(self) -> tuple[Sharded, ...]:
+        """The different layers, in order."""
+        return tuple(dict.fromkeys(self.layers))
+
+
+@dataclass
+class Stage:
+    """A stage; the members of its group share its map and its schedules."""
+
+    spec: ChipSpec
+    shape: StageShape
+    _parts: dict[tuple[object, ...], Schedule] = field(default_factory=dict, repr=False)
+    _assigned: dict[tuple[Sharded, int, int], Assigned] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        self.members = len(self.shape.ranks)
+        self.memory = self._memory_map()
+
+    # --- the map ----------------------------------------------------------------------------
+    def _memory_map(self) -> MemoryMap:
+        shape, blocks = self.shape, self.blocks
+        demands, rank = NO_DEMANDS, shape.ranks[0]
+        for kind, section in enumerate(shape.kinds):
+            prefix = self.prefix(kind)
+            demands += asked(self.spec, section, rank, prefix, shape.chunk, blocks, shape.weights)
+        if shape.head is not None:
+            demands += asked(self.spec, shape.head, rank, "head.", 1, blocks, shape.weights)
+        counts = {
+            self.prefix(kind): shape.layers.count(one) for kind, one in enumerate(shape.kinds)
+        }
+        counts |= {"": 1, "head.": 1}
+        return memory_map(self.spec, demands, counts, shape.slots, self._fixed())
+
+    def _fixed(self) -> list[tuple[str, tuple[int, int, int], int, str]]:
+        """The residual stream in both banks of the same slices, what is added to it, and parts."""
+        hidden = self.hidden_blocks * self.shape.chunk
+        found = [(name, (EAST, 0, bank), hidden, "f32") for bank, name in enumerate(RESIDUAL)]
+        if self.members > 1:
+            found += [(name, (side, 1, 0), hidden, "f32") for side, name in enumerate(SUMMANDS)]
+            found += part_requests(self.hidden_blocks, self.members, self.shape.chunk)
+        return found
+
+    @property
+    def hidden_blocks(self) -> int:
+        """Rows of a token of the residual stream."""
+        return self.layout_x.blocks
+
+    @cached_property
+    def layout_x(self) -> Layout:
+        """How the residual stream lies in rows."""
+        sharded = self.shape.head or self.shape.layers[0]
+        return self.assigned(sharded, 0, 1).layout(sharded.section.x)
+
+    @property
+    def blocks(self) -> int:
+        """Context blocks."""
+        return self.shape.context // CONTEXT_BLOCK
+
+    def prefix(self, kind: int) -> str:
+        """What stands before the names of what a kind of layers has for itself."""
+        return "layer." if len(self.shape.kinds) == 1 else f"layer{kind}."
+
+    @cached_property
+    def maps(self) -> tuple[tuple[int, ...], ...]:
+        """Lane maps of its programs."""
+        return lane_maps(self.shape.kinds, self.shape.weights)
+
+    def assigned(self, sharded: Sharded, member: int, most: int) -> Assigned:
+        """How a member's values of a section lie in SRAM."""
+        key = (sharded, member, most)
+        if key not in self._assigned:
+            rank, weights = self.shape.ranks[member], self.shape.weights
+            self._assigned[key] = Assigned(sharded.section, rank, self.spec, most, weights)
+        return self._assigned[key]
+
+    def _work(
+        self, plan: Schedule, memory: object, member: int, rows: int, blocks: int, prefix: str,
+        most: int,
+    ) -> Work:  # fmt: skip
+        limits = (most, self.blocks, self.shape.weights, prefix, self.maps)
+        return Work(plan, memory, member, rows, blocks, *limits)  # type: ignore[arg-type]
+
+    def view(self, name: str, vectors: int) -> Buffer:
+        """A buffer cut to the rows a program with fewer tokens uses."""
+        return Work.cut(self.memory[name], vectors)
+
+    # --- a launch ---------------------------------------------------------------------------
+    def schedule(
+        self, rows: int, blocks: int, routes: Routes, pace: Pace | None = None, slot: int = 0
+    ) -> Schedule:
+        """The group's schedule; x is read from and left in the buffer `x0`.
+
+        The caches are those of sequence slot `slot`. With a `pace` all members stall together
+        between steps, where nothing is under way.
+        """
+        plan = Schedule(self.spec)
+        self._fill(plan, rows, blocks, routes, pace, slot)
+        return plan
+
+    def outline(
+        self, rows: int, blocks: int, routes: Routes, pace: Pace | None = None, slot: int = 0
+    ) -> Outline:
+        """The extents and counts of `schedule`, without its instructions."""
+        plan = Outline(self.spec)
+        self._fill(plan, rows, blocks, routes, pace, slot)
+        return plan
+
+    def _fill(
+        self,
+        plan: Schedule | Outline,
+        rows: int,
+        blocks: int,
+        routes: Routes,
+        pace: Pace | None,
+        slot: int,
+    ) -> None:
+        found = Sequence(plan, pace)
+        limit = pace.limit_cycles if pace else None
+        for step in self.steps(rows, blocks, routes, limit, slot):
+            cycle = found.start(step.cycles)
+            for part, everyone in step.parts:
+                for members in everyone:
+                    plan.repeat(part, cycle, step.moved, members)
+
+    def steps(
+        self,
+        rows: int,
+        blocks: int,
+        routes: Routes,
+        most_cycles: int | None = None,
+        slot: int = 0,
+    ) -> Iterator[Step]:
+        """What a launch does, in order; `routes` lead from each member to each other.
+
+        The caches are those of sequence slot `slot`. A layer on a chip alone is one step, or cut
+        at its residual connections if it takes more than `most_cycles`.
+        """
+        kinds, counts = self.shape.kinds, [0] * len(self.shape.kinds)
+        for sharded in self.shape.layers:
+            kind = kinds.index(sharded)
+            moved = partial(self._moved_to, kind=kind, layer=counts[kind], slot=slot)
+            counts[kind] += 1
+            yield from self._layer(kind, rows, blocks, routes, most_cycles, moved)
+        if self.shape.head is not None and rows == 1:
+            yield self._compute(self.shape.head, "head", self.shape.head.section.ops, "head.",
+                                1, 1, 1, lambda _index, address: address)  # fmt: skip
+
+    def _layer(
+        self, kind: int, rows: int, blocks: int, routes: Routes, most_cycles: int | None,
+        moved: Moved,
+    ) -> Iterator[Step]:  # fmt: skip
+        sharded, prefix = self.shape.kinds[kind], self.prefix(kind)
+        size = (prefix, rows, blocks, self.shape.chunk)
+        if self.members == 1:
+            whole = self._compute(sharded, "layer", sharded.section.ops, *size, moved)
+            if most_cycles is None or whole.cycles <= most_cycles:
+                yield whole
+                return
+        for ops, last in segments(sharded.section):
+            if isinstance(last, AllReduce):
+                yield self._compute(sharded, _what(ops), ops, *size, moved)
+                yield from self._update(sharded, last, rows, routes, most_cycles)
+            else:
+                yield self._compute(sharded, _what(ops), (*ops, last), *size, moved)
+
+    def alone(self, rows: int, blocks: int, moved: Moved) -> tuple[Step, ...]:
+        """What members do of a layer up to each point where they exchange what they have."""
+        sharded = self.shape.kinds[0]
+        size = (self.prefix(0), rows, blocks, self.shape.chunk)
+        return tuple(
+            self._compute(sharded, _what(ops), ops, *size, moved)
+            for ops, _ in segments(sharded.section)
+        )
+
+    def _moved_to(self, index: int, address: int, kind: int, layer: int, slot: int) -> int:
+        """Where an address of the first layer of a kind lies for another layer and slot."""
+        count = self.shape.layers.count(self.shape.kinds[kind])
+        return self.memory.moved(index, address, slot * count + layer)
+
+    def _compute(
+        self, sharded: Sharded, what: str, ops: tuple[Op, ...], prefix: str, rows: int, blocks: int,
+        most: int, moved: Moved,
+    ) -> Step:  # fmt: skip
+        """What members do alone: placed once for all that do the same."""
+        classes: dict[object, list[int]] = {}
+        differ = any(isinstance(op, Attention) for op in ops)
+        for member, rank in enumerate(self.shape.ranks):
+            classes.setdefault(rank.heads if differ else None, []).append(member)
+        parts = []
+        for mine in classes.values():
+            key = (what, prefix, mine[0], rows, blocks, ops[0].out.name)
+            if key not in self._parts:
+                plan = Schedule(self.spec)
+                work = self._work(plan, self.memory, mine[0], rows, blocks, prefix, most)
+                assigned = self.assigned(sharded, mine[0], most)
+                for op in ops:
+                    place(work, assigned, op)
+                self._parts[key] = plan
+            parts.append((self._parts[key], tuple({mine[0]: member} for member in mine)))
+        return Step(what, tuple(parts), moved)
+
+    def _update(
+        self, sharded: Sharded, op: AllReduce, rows: int, routes: Routes, most_cycles: int | None
+    ) -> Iterator[Step]:
+        """The all-reduce of a layer; x1 into x0 swaps the places of x0 into x1.
+
+        If it takes more than `most_cycles`, it goes in steps of some of the tokens each.
+        """
+        swap = self.assigned(sharded, 0, 1).residual.get(op.out.name) == RESIDUAL[0]
+
+        def moved(index: int, address: int, first: int = 0) -> int:
+            return first + (swapped(self.memory, index, address) if swap else address)
+
+        most, blocks = rows, self.hidden_blocks
+        for some in at_a_time(blocks, self.members, rows, routes, most_cycles):
+            if some > most:
+                continue
+            part = self._exchange(rows, some, routes)
+            if not most_cycles or part.quiet_cycle <= most_cycles:
+                break
+            most = max(1, some * most_cycles // part.quiet_cycle)  # fewer take longer each
+        for first in range(0, rows, some):
+            yield Step("all-reduce", ((part, (None,)),), partial(moved, first=first))
+
+    def _exchange(self, rows: int, some: int, routes: Routes) -> Schedule:
+        key = ("all-reduce", rows, some, *routes.items())
+        if key not in self._parts:
+            size = (self.hidden_blocks, self.members, rows, routes)
+            update = Exchange(self.memory, *size, *RESIDUAL, some)
+            self._parts[key] = update.shared_schedule()
+        return self._parts[key]
+
+
+def lane_maps(sections: Iterable[Sharded], weights: str) -> tuple[tuple[int, ...], ...]:
+    """Lane maps that the kernels of these sections use."""
+    sizes = {
+        op.x.dims[-1].size
+        for sharded in sections
+        for op in sharded.section.ops
+        if isinstance(op, Norm) and op.over == ("head_dim",)
+    }
+    found = MAPS_INT8 if weights == "i8" else MAPS
+    extra = (lanes for size in sorted(sizes) for lanes in group_maps(size))
+    return tuple(dict.fromkeys((*found, *extra)))
+
+
+@lru_cache(maxsize=256)
+def asked(
+    spec: ChipSpec, sharded: Sharded, rank: Rank, prefix: str, chunk: int, blocks: int, weights: str
+) -> Demands:
+    """What a section's kernels ask for: trials with one token, and with a chunk."""
+    memory, trials = TrialMemory(spec), []
+    section, maps = sharded.section, lane_maps((sharded,), weights)
+    assigned = Assigned(section, rank, spec, chunk, weights)
+    for rows in dict.fromkeys((1, chunk)):
+        trial = Trial(spec)
+        work = Work(trial, memory, 0, rows, blocks, chunk, blocks, weights, prefix, maps)
+        for number, op in enumerate(section.ops):
+            memory.op = number
+            if not isinstance(op, AllReduce):
+                place(work, assigned, op)
+        trials.append(trial)
+    lives = {name: (min(ops), max(ops)) for name, ops in memory.lives.items()}
+    requests = tuple(memory.requests.values())
+    return Demands(requests, lives, conflicts(trials), len(section.ops))
+
+
+def segments(section: Section) -> Iterator[tuple[tuple[Op, ...], Op]]:
+    """Ops of a section up to each residual connection or all-reduce, and that one."""
+    ops: list[Op] = []
+    for op in section.ops:
+        if isinstance(op, Add | AllReduce):
+            yield tuple(ops), op
+            ops = []
+        else:
+            ops.append(op)
+
+
+def _what(ops: tuple[Op, ...]) -> str:
+    return "attention" if any(isinstance(op, Attention) for op in ops) else "ffn"
+

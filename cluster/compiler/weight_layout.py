@@ -1,0 +1,128 @@
+"""What a chip's SRAM holds before the first launch: a rank's share of every weight, as it rests.
+
+A weight takes three steps from its file to SRAM, each for one reason: the source gives float32
+[out, in] with rotary pairs adjacent (formats differ), `shares.cut` gives a rank's rows and columns
+(tensor parallelism), and `columns` brings them into the order in which tiles enter the MXM, padded
+with zeros. With int8 weights rows are rounded between the first and the second.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from chip.isa import NUMPY_TYPES
+from chip.kernels.linear import Matrix
+from chip.program import Region
+from cluster.compiler.assign import Assigned
+from cluster.compiler.shard import Sharded
+from cluster.compiler.stage import Stage
+from cluster.model.graph.int8 import Int8Matrix
+from cluster.model.graph.linear import Linear
+from cluster.model.graph.norm import Norm
+from cluster.model.graph.op import Op
+from cluster.model.graph.source import Place, Weights
+
+Array = npt.NDArray[Any]
+F32 = npt.NDArray[np.float32]
+
+
+def stage_image(
+    stage: Stage, first: int, weights: Weights
+) -> Iterator[tuple[int, Region, Array]]:
+    """(rank, region, values) of every constant of a stage whose first layer is `first`.
+
+    Each weight is read from its source once.
+    """
+    shape, counts = stage.shape, dict.fromkeys(stage.shape.kinds, 0)
+    for number, sharded in enumerate(shape.layers):
+        layer, kind = counts[sharded], shape.kinds.index(sharded)
+        counts[sharded] += 1
+        yield from _section(stage, sharded, stage.prefix(kind), layer, first + number, weights)
+    if shape.head is not None:
+        yield from _section(stage, shape.head, "head.", 0, "head", weights)
+    yield from _tables(stage)
+
+
+def _section(
+    stage: Stage, sharded: Sharded, prefix: str, layer: int, place: Place, weights: Weights
+) -> Iterator[tuple[int, Region, Array]]:
+    """The weights of one layer, or of the head."""
+    most = 1 if place == "head" else stage.shape.chunk
+    ranks = [stage.assigned(sharded, rank, most) for rank in range(stage.members)]
+    for op in sharded.section.ops:
+        if isinstance(op, Linear):
+            found = _linear(ranks, sharded, op, place, weights)
+        else:
+            found = _vectors(ranks, sharded, op, place, weights)
+        for rank, name, values in found:
+            yield rank, stage.memory.region_of(prefix + name, layer), values
+
+
+def _linear(
+    ranks: list[Assigned], sharded: Sharded, op: Linear, place: Place, weights: Weights
+) -> Iterator[tuple[int, str, Array]]:
+    """A matrix as columns; its scales and its bias as rows."""
+    whole: Array = weights.array(place, op.weight)
+    scales = None
+    if ranks[0].weights == "i8":
+        rounded = Int8Matrix.of(whole)
+        whole, scales = rounded.integers.astype(np.int8), rounded.scales
+    bias = None if op.bias is None else weights.array(place, op.bias)
+    vectors, channels = {"scale": scales, "bias": bias}, replace(op.weight, inner=())
+    for rank, assigned in enumerate(ranks):
+        mine = sharded.shares.cut(whole, op.weight, rank)
+        for matrix in assigned.matrices(op):
+            if not matrix.blocks:
+                continue
+            yield rank, matrix.name, columns(mine, matrix, assigned.spec.lanes)
+            for what, vector in vectors.items():
+                if vector is not None:
+                    own = sharded.shares.cut(vector, channels, rank)
+                    rows = matrix.outputs.rows(own)[matrix.blocks.start : matrix.blocks.stop]
+                    yield rank, f"{matrix.name}.{what}", rows
+
+
+def _vectors(
+    ranks: list[Assigned], sharded: Sharded, op: Op, place: Place, weights: Weights
+) -> Iterator[tuple[int, str, Array]]:
+    """Norm weights as rows, in the lanes of what they scale."""
+    if not isinstance(op, Norm):
+        return
+    for weight in op.weights:
+        whole = weights.array(place, weight)
+        for rank, assigned in enumerate(ranks):
+            layout = assigned.layout(op.x)
+            mine = sharded.shares.cut(whole, weight, rank)
+            if op.over == ("head_dim",):  # alike for every head
+                mine = np.tile(mine, layout.total // len(mine))
+            yield rank, weight.name, layout.rows(mine)
+
+
+def columns(matrix: Array, layout: Matrix, lanes: int) -> Array:
+    """Columns [vectors, lanes] of a matrix [out, in], in the order in which its tiles load."""
+    data = np.zeros((layout.vectors, lanes), NUMPY_TYPES[layout.dtype])
+    at = 0
+    for start, count, _ in layout.runs:
+        for inside in layout.inputs.spans:
+            columns = slice(inside.first, inside.first + inside.count)
+            lane = slice(inside.column, inside.column + inside.count)
+            for out in layout.outputs.spans[start : start + count]:
+                rows = matrix[out.first : out.first + out.count, columns]
+                data[at : at + len(rows), lane][:, : rows.shape[1]] = rows
+                at += layout.outputs.width
+    return data
+
+
+def _tables(stage: Stage) -> Iterator[tuple[int, Region, Array]]:
+    """The tile of ones and the identity rows."""
+    lanes, buffers = stage.spec.lanes, stage.memory.buffers
+    for rank in range(stage.members):
+        if "ones" in buffers:
+            region = buffers["ones"].region
+            yield rank, region, np.ones((region.vectors, lanes), np.float16)
+        if "identity" in buffers:
+            region = buffers["identity"].region
+            yield rank, region, np.eye(region.vectors, lanes, dtype=np.float16)

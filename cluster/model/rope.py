@@ -1,12 +1,13 @@
-"""How a model stretches its rotary frequencies beyond the context it was first trained for.
+"""Rotary frequencies, and how models stretch them beyond the context of their training.
 
 Formulas: position interpolation (Chen et al. 2023), YaRN (Peng et al. 2023, section 3), and the
-"llama3" rule of Meta's Llama 3.1 reference code. IEEE basic operations and `Decimal` only, as the
-tables reach the digest.
+"llama3" rule of Meta's Llama 3.1 reference code. IEEE basic operations and `Decimal` only, so that
+every host writes the same bits.
 """
 
+import functools
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from math import ceil, floor, pi
 
 import numpy as np
@@ -14,6 +15,9 @@ from numpy.typing import NDArray
 
 F64 = NDArray[np.float64]
 KINDS = ("linear", "llama3", "yarn")
+DIGITS = 40
+# pi / 2 in three parts; the first two have 33 significant bits, so k times them is exact.
+_HALF_PI = (1.5707963267341256, 6.077100506303966e-11, 2.0222662487959506e-21)
 
 
 @dataclass(frozen=True)
@@ -65,3 +69,33 @@ class RopeScaling:
 def yarn_magnitude(factor: float) -> float:
     """What YaRN multiplies cosine and sine with: 0.1 ln(factor) + 1 (its equation 22)."""
     return float(Decimal("0.1") * Decimal(factor).ln() + 1) if factor > 1 else 1.0
+
+
+@functools.cache
+def frequencies(theta: float, head_dim: int) -> F64:
+    """theta ** (-2 i / head_dim), correctly rounded, for i below head_dim / 2."""
+    with localcontext() as context:
+        context.prec = DIGITS
+        log = Decimal(theta).ln()
+        found = np.array([float((-log * 2 * i / head_dim).exp()) for i in range(head_dim // 2)])
+    found.setflags(write=False)  # all callers have the same array
+    return found
+
+
+def cos_sin(angle: F64) -> tuple[F64, F64]:
+    """Cosine and sine of angles up to 10**7, to about 1e-15."""
+    turns = np.rint(angle * (2.0 / np.pi))
+    rest = angle
+    for part in _HALF_PI:
+        rest = rest - turns * part
+    square = rest * rest
+    cosine, sine = np.ones_like(rest), np.ones_like(rest)
+    for n in range(9, 0, -1):  # Horner over the Taylor series, |rest| <= pi / 4
+        cosine = 1.0 - square * cosine / (2 * n * (2 * n - 1))
+        sine = 1.0 - square * sine / (2 * n * (2 * n + 1))
+    sine = sine * rest
+    quarter = turns.astype(np.int64) % 4
+    swap = quarter % 2 == 1
+    cosine, sine = np.where(swap, sine, cosine), np.where(swap, cosine, sine)
+    cosine = np.where((quarter == 1) | (quarter == 2), -cosine, cosine)
+    return cosine, np.where(quarter >= 2, -sine, sine)

@@ -3,7 +3,11 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from cluster.model.graph.op import Op, Spread, register
+import numpy as np
+
+from chip.numerics import exp, reciprocal
+from cluster.model.graph.int8 import dot_by_blocks, dot_fp16, fp16
+from cluster.model.graph.op import F32, Op, Run, Spread, register
 from cluster.model.graph.values import Value, names
 
 
@@ -17,6 +21,7 @@ class Attention(Op):
     """
 
     kind: ClassVar[str] = "attention"
+    mixes_rows: ClassVar[bool] = True
 
     q: Value
     k: Value
@@ -46,3 +51,56 @@ class Attention(Op):
         self.require(len(set(inputs)) == 1, "q, k and v must be cut alike")
         self.require(inputs[0] is not Spread.PARTIAL, "its inputs must be summed up before")
         return inputs[0]
+
+    def products_per_row(self, context: int) -> int:
+        """Scores, and the sum of values."""
+        return context * (self.q.width + self.out.width)
+
+    @property
+    def cached_elements(self) -> int:
+        """A key and a value."""
+        return self.k.width + self.v.width
+
+    def reference(self, run: Run, q: F32, k: F32, v: F32) -> F32:
+        """In float32."""
+        keys, values = run.append(self, k, v)
+        queries, keys, values = self._by_kv_head(run, q, keys, values)
+        scores = queries @ keys.swapaxes(1, 2) * np.float32(self.scale)
+        self._mask(run, scores)
+        powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        powers /= powers.sum(axis=-1, keepdims=True)
+        return self._by_row(powers @ values, len(q))
+
+    def exact(self, run: Run, q: F32, k: F32, v: F32) -> F32:
+        """As chips compute it: q, k, v and what is summed up are fp16, the maximum too."""
+        keys, values = run.append(self, fp16(k), fp16(v))
+        queries, keys, values = self._by_kv_head(run, fp16(q), keys, values)
+        scores = dot_fp16(queries, keys.swapaxes(1, 2)) * np.float32(self.scale)
+        self._mask(run, scores)
+        powers = fp16(exp(scores - fp16(scores).max(axis=-1, keepdims=True)))
+        mixed = dot_by_blocks(powers, values)
+        mixed *= reciprocal(dot_by_blocks(powers, np.ones_like(values[..., :1])))
+        return self._by_row(mixed, len(q))
+
+    def _by_kv_head(self, run: Run, q: F32, keys: F32, values: F32) -> tuple[F32, F32, F32]:
+        """Queries [n, group * rows, head_dim] of one KV head each, keys and values [n, tokens, ..].
+
+        n are the KV heads, or, where they do not have equally many query heads, the query heads.
+        """
+        kv_of = run.kv_of(self.q.dims[0], self.k.dims[0])
+        group, odd = divmod(len(kv_of), len(keys))
+        if odd or kv_of != tuple(head // group for head in range(len(kv_of))):
+            keys, values = keys[list(kv_of)], values[list(kv_of)]
+        return q.swapaxes(0, 1).reshape(len(keys), -1, q.shape[2]), keys, values
+
+    def _mask(self, run: Run, scores: F32) -> None:
+        """Set scores [n, group * rows, tokens] of tokens behind a row to -inf."""
+        positions = run.positions()
+        if self.causal and scores.shape[2] > positions.min() + 1:
+            behind = np.arange(scores.shape[2]) > positions[:, None]
+            by_row = scores.reshape(-1, *behind.shape)
+            by_row[:, behind] = -np.inf
+
+    def _by_row(self, mixed: F32, rows: int) -> F32:
+        """[rows, heads, head_dim]."""
+        return mixed.reshape(-1, rows, mixed.shape[2]).swapaxes(0, 1)

@@ -1,9 +1,14 @@
 """What ranks of a tensor-parallel group exchange; `shard` puts these ops in."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import ClassVar
 
-from cluster.model.graph.op import Op, Spread, register
+import numpy as np
+
+from chip.kernels.allreduce import team_of
+from cluster.model.graph.op import F32, Op, Run, Spread, register
 from cluster.model.graph.values import Value
 
 
@@ -13,6 +18,7 @@ class AllReduce(Op):
     """out = residual + the sum of every rank's y, on every rank; without a residual the sum."""
 
     kind: ClassVar[str] = "all_reduce"
+    collective: ClassVar[bool] = True
 
     y: Value
     residual: Value | None = None
@@ -27,3 +33,17 @@ class AllReduce(Op):
         """Whole."""
         self.require(inputs[0] is Spread.PARTIAL, "y must be a summand on every rank")
         return Spread.WHOLE
+
+    def reference(self, run: Run, parts: Sequence[F32], residual: F32 | None = None) -> F32:
+        """The sum of the ranks' `parts`, in the order in which chips add."""
+        return summed_over_ranks(parts, residual)
+
+    exact = reference
+
+
+def summed_over_ranks(parts: Sequence[F32], residual: F32 | None = None) -> F32:
+    """Residual and parts from left to right; of 16, 24, .. ranks the sums of each eight."""
+    size = team_of(len(parts))
+    if size < len(parts):
+        parts = [reduce(np.add, parts[n : n + size]) for n in range(0, len(parts), size)]
+    return reduce(np.add, parts if residual is None else (residual, *parts))

@@ -1,10 +1,14 @@
 """Sections, which are lists of ops from one value to another, and models, which are sections."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from cluster.model.graph.op import GraphError, Op
 from cluster.model.graph.values import Dim, Value, Weight
+
+Place = int | Literal["embedding", "opening", "head"]  # a layer's number, or another section
 
 
 @dataclass(frozen=True)
@@ -72,9 +76,24 @@ class Model:
     opening: Section | None = None
     tied_head: bool = False
 
+    @property
+    def places(self) -> tuple[tuple[Place, Section], ...]:
+        """Every section that chips compute, in order, with its place."""
+        opening: tuple[tuple[Place, Section], ...] = ()
+        if self.opening is not None:
+            opening = (("opening", self.opening),)
+        return (*opening, *enumerate(self.layers), ("head", self.head))
+
+    def with_sections(self, change: Callable[[Section], Section]) -> "Model":
+        """The same model with its sections changed; equal ones stay one object."""
+        changed = {section: change(section) for section in dict.fromkeys(s for _, s in self.places)}
+        opening = changed[self.opening] if self.opening is not None else None
+        layers = tuple(changed[layer] for layer in self.layers)
+        return replace(self, opening=opening, layers=layers, head=changed[self.head])
+
     def check(self) -> "Model":
         """Return self; raise GraphError where a section is illegal or two do not fit together."""
-        sections = (*((self.opening,) if self.opening else ()), *self.layers, self.head)
+        sections = [section for _, section in self.places]
         for section in dict.fromkeys(sections):
             section.check()
             if section.x.dims != (self.hidden,):

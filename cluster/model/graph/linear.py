@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from cluster.model.graph.op import Op, Spread, register
+from cluster.model.graph.int8 import Int8Rows
+from cluster.model.graph.op import F32, Op, Run, Spread, register
 from cluster.model.graph.values import SHARDED, Value, Weight, names
 
 
@@ -13,6 +14,7 @@ class Linear(Op):
     """out = weight . x (+ bias); with int8 weights x is an `i8` value."""
 
     kind: ClassVar[str] = "linear"
+    multiplied: ClassVar[tuple[str, ...]] = ("x",)
 
     x: Value
     weight: Weight
@@ -46,3 +48,21 @@ class Linear(Op):
             return Spread.PARTIAL
         self.require(x is Spread.WHOLE, "its input must be whole on every rank")
         return Spread.SPLIT if self.cut_outputs else Spread.WHOLE
+
+    def products_per_row(self, context: int) -> int:
+        """One for each weight."""
+        return self.out.width * self.x.width
+
+    def reference(self, run: Run, x: F32) -> F32:
+        """In float32."""
+        return self._biased(run, run.product(self.weight, x.reshape(len(x), -1)))
+
+    def exact(self, run: Run, x: Int8Rows) -> F32:
+        """Exact integer sums, rescaled."""
+        return self._biased(run, run.int8(self.weight).dot(x))
+
+    def _biased(self, run: Run, product: F32) -> F32:
+        """With the bias, which only one of several summands has."""
+        if self.bias is not None and not (self.cut_inputs and run.rank):
+            product = product + run.weight(self.bias)
+        return product.reshape(len(product), -1, *(dim.size for dim in self.out.dims[1:]))

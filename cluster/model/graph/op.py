@@ -4,15 +4,20 @@ An op is a frozen dataclass; registering it is defining it. Its inputs and weigh
 of those types.
 """
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from enum import Enum
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cluster.errors import ClusterError
-from cluster.model.graph.values import Value, Weight
+from cluster.model.graph.int8 import Int8Matrix
+from cluster.model.graph.values import Dim, Value, Weight
+
+if TYPE_CHECKING:
+    from cluster.model.graph.rotary import RotaryTable
 
 F32 = NDArray[np.float32]
 
@@ -37,13 +42,39 @@ class Spread(Enum):
 
 
 class Run(Protocol):
-    """What an op's meaning may ask of the interpreter, for one rank."""
+    """What an op's meaning may ask of the interpreter, for one rank.
+
+    Values are arrays [rows, *sizes of dims], float32; `i8` ones are float32 where the meaning is
+    `reference`, and Int8Rows where it is `exact`.
+    """
+
+    @property
+    def rank(self) -> int:
+        """The rank; 0 where nothing is cut."""
 
     def weight(self, weight: Weight) -> F32:
         """The rank's share of a weight, [out, in] or a vector."""
 
+    def product(self, weight: Weight, x: F32) -> F32:
+        """x [rows, in] times the rank's share of a matrix: [rows, out] in float32."""
+
+    def int8(self, weight: Weight) -> Int8Matrix:
+        """The rank's share of a matrix as int8; rows have the scale of the whole row."""
+
     def positions(self) -> NDArray[np.int64]:
         """Position of each row in its sequence."""
+
+    def turns(self, table: "RotaryTable") -> tuple[F32, F32]:
+        """Cosine and sine [rows, width / 2] at each row's position."""
+
+    def append(self, op: "Op", key: F32, value: F32) -> tuple[F32, F32]:
+        """Append rows to the cache of an op; all keys and values so far [kv_heads, tokens, ..]."""
+
+    def kv_of(self, heads: Dim, kv_heads: Dim) -> tuple[int, ...]:
+        """The rank's KV head that each of its query heads looks at."""
+
+    def counted(self, dim: Dim) -> slice:
+        """Items of the rank's share of a dimension that a sum over ranks counts here."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +84,9 @@ class Op:
     out: Value
 
     kind: ClassVar[str] = ""
+    multiplied: ClassVar[tuple[str, ...]] = ()  # inputs that are int8 where weights are
+    mixes_rows: ClassVar[bool] = False  # whether a row of the result depends on other rows
+    collective: ClassVar[bool] = False  # whether it sees every rank's summands, as a list
 
     @property
     def inputs(self) -> tuple[Value, ...]:
@@ -63,6 +97,21 @@ class Op:
     def weights(self) -> tuple[Weight, ...]:
         """Weights it reads, in order."""
         return tuple(v for v in self._fields() if isinstance(v, Weight))
+
+    def with_values(self, values: Mapping[Value, Value]) -> Self:
+        """The same op with some of its values replaced."""
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        new = {n: values[v] for n, v in found.items() if isinstance(v, Value) and v in values}
+        return replace(self, **new)
+
+    def products_per_row(self, context: int) -> int:
+        """Multiply-adds of a matrix unit for a row that looks back at `context` tokens."""
+        return 0
+
+    @property
+    def cached_elements(self) -> int:
+        """Elements that a token adds to the op's cache."""
+        return 0
 
     def _fields(self) -> list[Any]:
         return [getattr(self, field.name) for field in fields(self)]

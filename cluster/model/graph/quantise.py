@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from cluster.model.graph.op import Op, Spread, register
+from cluster.model.graph.int8 import Int8Rows
+from cluster.model.graph.op import F32, Op, Run, Spread, register
 from cluster.model.graph.values import Value
 
 
@@ -28,3 +29,11 @@ class Quantise(Op):
         """As its input."""
         self.require(inputs[0] is not Spread.PARTIAL, "its input must be summed up before")
         return inputs[0]
+
+    def reference(self, run: Run, x: F32) -> F32:
+        """x: float32 knows no rounding."""
+        return x
+
+    def exact(self, run: Run, x: F32) -> Int8Rows:
+        """Rounded."""
+        return Int8Rows.of(x)

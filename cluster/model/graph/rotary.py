@@ -3,9 +3,12 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from cluster.model.graph.op import Op, Spread, register
+import numpy as np
+from numpy.typing import NDArray
+
+from cluster.model.graph.op import F32, Op, Run, Spread, register
 from cluster.model.graph.values import Value
-from cluster.model.rope import RopeScaling
+from cluster.model.rope import RopeScaling, cos_sin, frequencies
 
 
 @dataclass(frozen=True)
@@ -15,6 +18,16 @@ class RotaryTable:
     theta: float
     width: int
     scaling: RopeScaling | None = None
+
+    def turns(self, positions: NDArray[np.int64]) -> tuple[F32, F32]:
+        """Cosine and sine [positions, width / 2]: every host computes the same bits."""
+        speeds = frequencies(self.theta, self.width)
+        if self.scaling:
+            speeds = self.scaling.scaled(speeds, self.theta)
+        cosine, sine = cos_sin(positions.astype(np.float64)[:, None] * speeds)
+        if self.scaling:
+            cosine, sine = cosine * self.scaling.magnitude, sine * self.scaling.magnitude
+        return cosine.astype(np.float32), sine.astype(np.float32)
 
 
 @register
@@ -39,3 +52,14 @@ class Rotary(Op):
         """As its input."""
         self.require(inputs[0] is not Spread.PARTIAL, "its input must be summed up before")
         return inputs[0]
+
+    def reference(self, run: Run, x: F32) -> F32:
+        """In float32, as chips compute it too."""
+        cosine, sine = (table[:, None] for table in run.turns(self.table))
+        even, odd = x[..., 0::2], x[..., 1::2]
+        result = np.empty_like(x)
+        result[..., 0::2] = even * cosine - odd * sine
+        result[..., 1::2] = even * sine + odd * cosine
+        return result
+
+    exact = reference

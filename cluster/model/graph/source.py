@@ -1,13 +1,11 @@
 """Where weights come from: what every format of files provides."""
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Protocol
 
-from cluster.model.graph.graph import Model
+from cluster.model.graph.graph import Model, Place
 from cluster.model.graph.op import F32
 from cluster.model.graph.values import Weight
-
-Place = int | Literal["embedding", "opening", "head"]  # a layer's number, or another section
 
 
 class Weights(Protocol):

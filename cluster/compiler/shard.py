@@ -1,0 +1,123 @@
+"""Tensor parallelism: who holds what of every value, and where ranks must exchange summands."""
+
+from dataclasses import dataclass, replace
+
+from cluster.model.graph.add import Add
+from cluster.model.graph.attention import Attention
+from cluster.model.graph.collective import AllReduce
+from cluster.model.graph.graph import Section
+from cluster.model.graph.norm import Norm, NormBySum, SquareSum
+from cluster.model.graph.op import GraphError, Op, Spread
+from cluster.model.graph.shares import Shares
+from cluster.model.graph.values import SHARDED, Dim, Value
+
+
+@dataclass(frozen=True)
+class Sharded:
+    """A section as every rank runs it, and how ranks hold each of its values."""
+
+    section: Section
+    shares: Shares
+    spreads: tuple[tuple[str, Spread], ...]
+
+    def spread(self, value: Value) -> Spread:
+        """How ranks hold a value."""
+        return dict(self.spreads)[value.name]
+
+    def local(self, value: Value, rank: int) -> tuple[Dim, ...]:
+        """A rank's dimensions of a value."""
+        if self.spread(value) is not Spread.SPLIT:
+            return value.dims
+        return tuple(Dim(dim.name, len(self.shares.part(dim, rank))) for dim in value.dims)
+
+    def check(self) -> "Sharded":
+        """Return self; raise GraphError where an op's inputs are not held as it needs them."""
+        self.section.check()
+        known = dict(self.spreads)
+        for op in self.section.ops:
+            inputs = tuple(known[value.name] for value in op.inputs)
+            if self.shares.tp > 1:
+                op.require(known[op.out.name] == op.spread(inputs), "is held in another way")
+                split = isinstance(op, Norm) and op.sums_over_ranks(inputs[0])
+                op.require(not split, "its mean runs over what ranks share")
+            _check_cut(op, self.shares)
+        if known[self.section.out.name] is Spread.PARTIAL:
+            raise GraphError("section", (self.section.out.name,), "its result is not summed up")
+        return self
+
+
+def shard(section: Section, tp: int) -> Sharded:
+    """Cut a section for `tp` ranks; raises GraphError where an op has no way to be cut.
+
+    Summands are added up by AllReduce where the next op needs their sum, together with the residual
+    where that is an Add. A norm over what ranks share adds up their sums of squares.
+    """
+    pairs = {(op.k.dims[0], op.q.dims[0]): None for op in section.ops if isinstance(op, Attention)}
+    shares = Shares(tp, tuple(pairs))
+    if tp == 1:
+        values = (section.x, *(op.out for op in section.ops))
+        whole = tuple((value.name, Spread.WHOLE) for value in values)
+        return Sharded(section, shares, whole).check()
+    pass_ = _Pass(section)
+    for op in section.ops:
+        pass_.add(op)
+    pass_.summed(section.out)
+    ops = tuple(pass_.ops)
+    out = replace(section, ops=ops)
+    return Sharded(out, shares, tuple(pass_.spreads.items())).check()
+
+
+class _Pass:
+    """The ops so far, how ranks hold what they make, and what stands for the sum of a value."""
+
+    def __init__(self, section: Section) -> None:
+        self.section = section
+        self.ops: list[Op] = []
+        self.spreads = {section.x.name: Spread.WHOLE}
+        self.sums: dict[Value, Value] = {}
+
+    def add(self, op: Op) -> None:
+        """Append an op, and before it what its inputs need."""
+        if isinstance(op, Add) and self._add_summands(op):
+            return
+        op = op.with_values({value: self.summed(value) for value in op.inputs})
+        if isinstance(op, Norm) and op.sums_over_ranks(self.spreads[op.x.name]):
+            op.require(op.form == "rms", "its mean runs over what ranks share")
+            squares, total = (Value(f"{op.out.name}.{part}", ()) for part in ("squares", "total"))
+            self._append(SquareSum(squares, op.x))
+            self._append(AllReduce(total, squares))
+            op = NormBySum(op.out, op.x, total, op.weight, op.eps)
+        self._append(op)
+
+    def summed(self, value: Value) -> Value:
+        """The value, or the sum of its summands."""
+        if self.spreads[value.name] is not Spread.PARTIAL:
+            return value
+        if value not in self.sums:
+            self.sums[value] = Value(f"{value.name}.sum", value.dims, value.dtype)
+            self._append(AllReduce(self.sums[value], value))
+        return self.sums[value]
+
+    def _add_summands(self, op: Add) -> bool:
+        """Whether an Add is an all-reduce that begins with the residual."""
+        for y, residual in ((op.y, op.x), (op.x, op.y)):
+            held = self.spreads[y.name], self.spreads[residual.name]
+            alone = self.section.consumers(y) == (op,) and y != self.section.out
+            if held == (Spread.PARTIAL, Spread.WHOLE) and alone:
+                self._append(AllReduce(op.out, y, residual))
+                return True
+        return False
+
+    def _append(self, op: Op) -> None:
+        self.spreads[op.out.name] = op.spread(tuple(self.spreads[v.name] for v in op.inputs))
+        self.ops.append(op)
+
+
+def _check_cut(op: Op, shares: Shares) -> None:
+    """Raise GraphError where a rank would hold nothing, or a dimension cannot be cut."""
+    for dims in (op.out.dims, *(d for w in op.weights for d in (w.out, w.inner))):
+        for number, dim in enumerate(dims):
+            if dim.name in SHARDED and shares.tp > 1:
+                op.require(number == 0, f"{dim.name} is cut, but is not the first dimension")
+                some = len(shares.part(dim, shares.tp - 1)) > 0
+                op.require(some, f"{shares.tp} ranks cannot share {dim.size} {dim.name}")

@@ -1,0 +1,82 @@
+"""What of a dimension each rank of a tensor-parallel group holds."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cluster.model.graph.op import F32
+from cluster.model.graph.values import SHARDED, Dim, Weight
+
+
+def share(total: int, tp: int, rank: int) -> range:
+    """Rank's part of `total` items, cut as evenly as possible."""
+    base, extra = divmod(total, tp)
+    start = rank * base + min(rank, extra)
+    return range(start, start + base + (rank < extra))
+
+
+@dataclass(frozen=True)
+class Part:
+    """Items of a dimension that a rank holds, and behind them zeros."""
+
+    items: range
+    zeros: int = 0
+
+    def __len__(self) -> int:
+        return len(self.items) + self.zeros
+
+
+@dataclass(frozen=True)
+class Shares:
+    """How `tp` ranks cut the dimensions of a section.
+
+    Query heads are cut as evenly as can be; ranks with one head less than others have a head of
+    zeros, which adds nothing. Each rank holds the KV heads that its query heads look at, so that
+    two ranks may hold the same one: `groups` has the pairs (KV heads, query heads) of a section.
+    """
+
+    tp: int
+    groups: tuple[tuple[Dim, Dim], ...] = ()
+
+    def part(self, dim: Dim, rank: int) -> Part:
+        """What a rank holds of a dimension: all of those that are never cut."""
+        if dim.name not in SHARDED:
+            return Part(range(dim.size))
+        heads = dict(self.groups).get(dim)
+        if heads is not None and heads != dim:
+            mine, group = share(heads.size, self.tp, rank), heads.size // dim.size
+            return Part(range(mine.start // group, (mine.stop - 1) // group + 1))
+        mine = share(dim.size, self.tp, rank)
+        padded = dim in dict(self.groups).values()
+        return Part(mine, len(share(dim.size, self.tp, 0)) - len(mine) if padded else 0)
+
+    def counted(self, dim: Dim, rank: int) -> slice:
+        """Which of the rank's items no rank before it holds: a sum over ranks counts these."""
+        mine = self.part(dim, rank).items
+        before = self.part(dim, rank - 1).items.stop if rank else 0
+        return slice(max(0, before - mine.start), len(mine))
+
+    def kv_of(self, heads: Dim, kv_heads: Dim, rank: int) -> tuple[int, ...]:
+        """The local KV head of each local query head, also of one of zeros."""
+        mine, first = self.part(heads, rank), self.part(kv_heads, rank).items.start
+        group = heads.size // kv_heads.size
+        local = [head // group - first for head in mine.items]
+        return tuple(local + local[-1:] * mine.zeros)
+
+    def cut(self, array: F32, weight: Weight, rank: int) -> F32:
+        """A rank's share of a weight [out, in] or vector; a view unless zeros are added."""
+        dims = (weight.out, weight.inner) if weight.inner else (weight.out,)
+        for axis, mine in enumerate(dims):
+            number = next((n for n, dim in enumerate(mine) if dim.name in SHARDED), None)
+            if number is None or self.tp == 1:
+                continue
+            assert number == 0, "only the first dimension is cut"
+            each = array.shape[axis] // mine[0].size
+            part = self.part(mine[0], rank)
+            bounds = slice(part.items.start * each, part.items.stop * each)
+            array = array[(slice(None),) * axis + (bounds,)]
+            if part.zeros:
+                widths = [(0, 0)] * array.ndim
+                widths[axis] = (0, part.zeros * each)
+                array = np.pad(array, widths)
+        return array

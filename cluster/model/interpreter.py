@@ -107,7 +107,8 @@ class _Stage:
             held = tuple(spreads[value.name] for value in op.inputs)
             users = ranks if spreads[op.out.name] is not Spread.WHOLE else ranks[:1]
             meaning = op.exact if exact else op.reference
-            self._steps.append(_Step(op, meaning, held if op.collective else (), users))
+            names = tuple(value.name for value in op.inputs)
+            self._steps.append(_Step(op, meaning, names, held if op.collective else (), users))
 
     def run(self, x: F32, positions: NDArray[np.int64]) -> F32:
         """The section's result; a split one is put together."""
@@ -115,20 +116,21 @@ class _Stage:
             rank.begin(positions)
         values: dict[str, list[Any]] = {self.section.x.name: [x]}
         for step in self._steps:
-            values[step.op.out.name] = step.run([values[v.name] for v in step.op.inputs])
+            values[step.op.out.name] = step.run([values[name] for name in step.names])
         parts = values[self.section.out.name]
         return np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
 
 
 @dataclass(frozen=True)
 class _Step:
-    """An op with its meaning; what all ranks hold is computed once, for the first of them.
+    """An op with its meaning and inputs; what all ranks hold is computed once, for the first.
 
     `held` says how ranks hold the inputs of an op that sees the summands of all.
     """
 
     op: Op
     meaning: Callable[..., Any]
+    names: tuple[str, ...]
     held: tuple[Spread, ...]
     ranks: list["_Rank"]
 
@@ -145,7 +147,7 @@ class _Step:
 
 
 class _Rank:
-    """What an op may ask for, on one rank; see graph.op.Run."""
+    """What an op may ask for, on one rank; see graph.op.Run. Weights are known by their names."""
 
     def __init__(
         self,
@@ -159,18 +161,24 @@ class _Rank:
         self._reference, self._shares = reference, cut.shares
         self._positions = np.arange(0)
         self._caches: dict[str, tuple[F32, F32]] = {}
-        self._vectors = {w: self._share(a, w) for w, a in arrays.items() if not w.inner}
+        self._vectors = {w.name: self._share(a, w) for w, a in arrays.items() if not w.inner}
         self._int8 = {
-            w: Int8Matrix(self._share(m.integers, w), self._share(m.scales, Weight(w.name, w.out)))
+            w.name: Int8Matrix(
+                self._share(m.integers, w), self._share(m.scales, Weight(w.name, w.out))
+            )
             for w, m in int8.items()
         }
-        self._beside: dict[Weight, _SideBySide] = {}
-        self._products: dict[_SideBySide, F32] = {}
+        self._beside: dict[str, _SideBySide] = {}
         linears = [] if int8 else [op for op in cut.section.ops if isinstance(op, Linear)]
         for x in dict.fromkeys(op.x for op in linears):
-            names = [op.weight for op in linears if op.x == x]
-            parts = [self._share(arrays[weight], weight) for weight in names]
+            weights = [op.weight for op in linears if op.x == x]
+            parts = [self._share(arrays[weight], weight) for weight in weights]
+            names = [weight.name for weight in weights]
             self._beside |= dict.fromkeys(names, _SideBySide(names, parts))
+        # of one launch, and of all
+        self._products: dict[_SideBySide, F32] = {}
+        self._turns: dict[RotaryTable, tuple[F32, F32]] = {}
+        self._kv_of: dict[tuple[Dim, Dim], tuple[int, ...]] = {}
 
     def _share(self, array: F32, weight: Weight) -> F32:
         return self._shares.cut(array, weight, self.rank)
@@ -179,6 +187,7 @@ class _Rank:
         """Take the positions of the rows of a launch."""
         self._positions = positions
         self._products.clear()
+        self._turns.clear()
 
     def positions(self) -> NDArray[np.int64]:
         """Position of each row."""
@@ -186,23 +195,25 @@ class _Rank:
 
     def weight(self, weight: Weight) -> F32:
         """The rank's share of a vector."""
-        return self._vectors[weight]
+        return self._vectors[weight.name]
 
     def product(self, weight: Weight, x: F32) -> F32:
         """x times the rank's share of a matrix."""
-        beside = self._beside[weight]
+        beside = self._beside[weight.name]
         if beside not in self._products:
             self._products[beside] = x @ beside.matrix.T
-        return self._products[beside][:, beside.columns[weight]]
+        return self._products[beside][:, beside.columns[weight.name]]
 
     def int8(self, weight: Weight) -> Int8Matrix:
         """The rank's share of a matrix as int8."""
-        return self._int8[weight]
+        return self._int8[weight.name]
 
     def turns(self, table: RotaryTable) -> tuple[F32, F32]:
         """Cosine and sine of the rows."""
-        cosine, sine = self._reference.table(table)
-        return cosine[self._positions], sine[self._positions]
+        if table not in self._turns:
+            cosine, sine = self._reference.table(table)
+            self._turns[table] = cosine[self._positions], sine[self._positions]
+        return self._turns[table]
 
     def append(self, op: Op, key: F32, value: F32) -> tuple[F32, F32]:
         """Append rows to a cache; all so far [kv_heads, tokens, ..]."""
@@ -219,7 +230,10 @@ class _Rank:
 
     def kv_of(self, heads: Dim, kv_heads: Dim) -> tuple[int, ...]:
         """The KV head of each query head."""
-        return self._shares.kv_of(heads, kv_heads, self.rank)
+        pair = heads, kv_heads
+        if pair not in self._kv_of:
+            self._kv_of[pair] = self._shares.kv_of(heads, kv_heads, self.rank)
+        return self._kv_of[pair]
 
     def counted(self, dim: Dim) -> slice:
         """Items that a sum over ranks counts here."""
@@ -229,7 +243,7 @@ class _Rank:
 class _SideBySide:
     """Matrices [out, in] that meet the same input: one product for all of them."""
 
-    def __init__(self, names: Sequence[Weight], parts: Sequence[F32]) -> None:
+    def __init__(self, names: Sequence[str], parts: Sequence[F32]) -> None:
         bounds = np.cumsum([0, *map(len, parts)])
         self.columns = {n: slice(*bounds[i : i + 2]) for i, n in enumerate(names)}
         self.matrix = np.concatenate(parts) if len(parts) > 1 else parts[0]

@@ -4,8 +4,9 @@ In float32 it is the emulator's oracle and speed baseline; `exact` it computes g
 weights bit for bit as chips do, each rank of a tensor-parallel group for itself.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from cluster.compiler.quantise import quantise
 from cluster.compiler.shard import Sharded, shard
 from cluster.errors import ClusterError, PromptTooLong
-from cluster.model.graph.graph import Place, Section
+from cluster.model.graph.graph import Section
 from cluster.model.graph.int8 import Int8Matrix
 from cluster.model.graph.linear import Linear
 from cluster.model.graph.op import F32, Op, Spread
@@ -36,13 +37,13 @@ class Reference:
         self.model, self.context, self.tp = weights.model, context, tp
         self.position = 0
         self._weights = weights
-        self._tables: dict[RotaryTable, tuple[F32, F32]] = {}
         cut: dict[Section, Sharded] = {}
-        self._stages: list[_Stage] = []
+        self._stages: list[Stage] = []
         for place, section in self.model.places:
             if section not in cut:
                 cut[section] = shard(quantise(section) if exact else section, tp)
-            self._stages.append(_Stage(self, place, cut[section], weights, exact))
+            arrays = {weight: weights.array(place, weight) for weight in section.weights}
+            self._stages.append(Stage(cut[section], arrays, context, exact))
 
     def reset(self) -> None:
         """Forget all tokens."""
@@ -84,23 +85,23 @@ class Reference:
                 break
         return output
 
-    def table(self, table: RotaryTable) -> tuple[F32, F32]:
-        """Cosine and sine [context, width / 2] of every position."""
-        if table not in self._tables:
-            self._tables[table] = table.turns(np.arange(self.context))
-        return self._tables[table]
 
+class Stage:
+    """A section on its ranks, with its weights and caches of `context` tokens.
 
-class _Stage:
-    """A section on its ranks, with the weights of its place."""
+    `arrays` are [out, in] or vectors, for all ranks together; `exact` computes as chips do.
+    """
 
     def __init__(
-        self, reference: Reference, place: Place, cut: Sharded, weights: Weights, exact: bool
+        self, cut: Sharded, arrays: Mapping[Weight, F32], context: int = 1, exact: bool = False
     ) -> None:
         self.section = cut.section
-        arrays = {weight: weights.array(place, weight) for weight in self.section.weights}
-        matrices = {w: Int8Matrix.of(a) for w, a in arrays.items() if w.inner and exact}
-        ranks = [_Rank(reference, cut, rank, arrays, matrices) for rank in range(reference.tp)]
+        int8 = {}
+        if exact:
+            multiplying = [op for op in self.section.ops if op.multiplied]
+            matrices = {w for op in multiplying for w in op.weights if w.inner}
+            int8 = {weight: Int8Matrix.of(arrays[weight]) for weight in matrices}
+        ranks = [_Rank(cut, rank, arrays, int8, context) for rank in range(cut.shares.tp)]
         spreads = dict(cut.spreads)
         self._ranks, self._steps = ranks, []
         for op in self.section.ops:
@@ -151,17 +152,15 @@ class _Rank:
 
     def __init__(
         self,
-        reference: Reference,
         cut: Sharded,
         rank: int,
-        arrays: dict[Weight, F32],
-        int8: dict[Weight, Int8Matrix],
+        arrays: Mapping[Weight, F32],
+        int8: Mapping[Weight, Int8Matrix],
+        context: int,
     ) -> None:
-        self.rank = rank
-        self._reference, self._shares = reference, cut.shares
+        self.rank, self._shares, self._context = rank, cut.shares, context
         self._positions = np.arange(0)
         self._caches: dict[str, tuple[F32, F32]] = {}
-        self._vectors = {w.name: self._share(a, w) for w, a in arrays.items() if not w.inner}
         self._int8 = {
             w.name: Int8Matrix(
                 self._share(m.integers, w), self._share(m.scales, Weight(w.name, w.out))
@@ -175,6 +174,9 @@ class _Rank:
             parts = [self._share(arrays[weight], weight) for weight in weights]
             names = [weight.name for weight in weights]
             self._beside |= dict.fromkeys(names, _SideBySide(names, parts))
+        known = self._int8.keys() | self._beside.keys()
+        others = {w: array for w, array in arrays.items() if w.name not in known}
+        self._weights = {w.name: self._share(array, w) for w, array in others.items()}
         # of one launch, and of all
         self._products: dict[_SideBySide, F32] = {}
         self._turns: dict[RotaryTable, tuple[F32, F32]] = {}
@@ -194,8 +196,8 @@ class _Rank:
         return self._positions
 
     def weight(self, weight: Weight) -> F32:
-        """The rank's share of a vector."""
-        return self._vectors[weight.name]
+        """The rank's share of a vector, or of a matrix that no Linear multiplies by."""
+        return self._weights[weight.name]
 
     def product(self, weight: Weight, x: F32) -> F32:
         """x times the rank's share of a matrix."""
@@ -211,7 +213,7 @@ class _Rank:
     def turns(self, table: RotaryTable) -> tuple[F32, F32]:
         """Cosine and sine of the rows."""
         if table not in self._turns:
-            cosine, sine = self._reference.table(table)
+            cosine, sine = _turns(table, self._context)
             self._turns[table] = cosine[self._positions], sine[self._positions]
         return self._turns[table]
 
@@ -226,7 +228,7 @@ class _Rank:
         return keys[:, :end], values[:, :end]
 
     def _empty(self, rows: F32) -> F32:
-        return np.zeros((rows.shape[1], self._reference.context, rows.shape[2]), np.float32)
+        return np.zeros((rows.shape[1], self._context, rows.shape[2]), np.float32)
 
     def kv_of(self, heads: Dim, kv_heads: Dim) -> tuple[int, ...]:
         """The KV head of each query head."""
@@ -238,6 +240,12 @@ class _Rank:
     def counted(self, dim: Dim) -> slice:
         """Items that a sum over ranks counts here."""
         return self._shares.counted(dim, self.rank)
+
+
+@lru_cache(maxsize=16)
+def _turns(table: RotaryTable, context: int) -> tuple[F32, F32]:
+    """Cosine and sine [context, width / 2] of every position."""
+    return table.turns(np.arange(context))
 
 
 class _SideBySide:

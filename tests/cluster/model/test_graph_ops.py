@@ -8,8 +8,10 @@ from cluster.model.graph import (  # noqa: F401  (importing an op registers it)
     attention,
     collective,
     gate,
+    image,
     linear,
     norm,
+    pool,
     quantise,
     rotary,
 )

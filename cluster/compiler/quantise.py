@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from cluster.model.graph.graph import GraphError, Section
+from cluster.model.graph.graph import Section
 from cluster.model.graph.norm import Norm
-from cluster.model.graph.op import Op
+from cluster.model.graph.op import GraphError, Op
 from cluster.model.graph.quantise import Quantise
 from cluster.model.graph.values import Value
 

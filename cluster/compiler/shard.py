@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from cluster.model.graph.add import Add
 from cluster.model.graph.attention import Attention
 from cluster.model.graph.collective import AllReduce
-from cluster.model.graph.graph import GraphError, Section
+from cluster.model.graph.graph import Section
 from cluster.model.graph.norm import Norm, NormBySum, SquareSum
-from cluster.model.graph.op import Op, Spread
+from cluster.model.graph.op import GraphError, Op, Spread
 from cluster.model.graph.shares import Shares
 from cluster.model.graph.values import SHARDED, Dim, Value
 

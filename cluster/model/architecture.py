@@ -11,9 +11,8 @@ from functools import cache
 from importlib import import_module
 
 from cluster.model import architectures
-from cluster.model.graph.graph import Model
+from cluster.model.graph.graph import Model, Place
 from cluster.model.graph.op import GraphError
-from cluster.model.graph.source import Place
 from cluster.model.settings import Settings
 
 

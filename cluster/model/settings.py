@@ -70,9 +70,7 @@ class Settings:
             raise self.error(f"'{self.spelling(key)}' is {value}, it {rule}")
         return float(value)
 
-    def whole(
-        self, key: str, default: int | None = None, least: int = 1, most: int = 2**31
-    ) -> int:
+    def whole(self, key: str, default: int | None = None, least: int = 1, most: int = 2**31) -> int:
         """An integer from `least` to `most`."""
         if isinstance(self._values.get(key), str):
             self.number(key)

@@ -12,8 +12,8 @@ from chip.kernels.resnet import Layer, ResNet, ResNetShape
 from chip.program import Program
 from chip.spec import GROQCHIP1, ChipSpec
 from chip.wire import pack
-from cluster.model.resnet_reference import I8, patches
 
+I8 = npt.NDArray[np.int8]
 F32 = npt.NDArray[np.float32]
 
 
@@ -72,3 +72,10 @@ def _write_image(net: ResNet, chip: Chip, image: I8) -> None:
         flat = mine.reshape(-1, rows.shape[-1])
         values[: len(flat), : rows.shape[-1]] = flat
         chip.write(buffer.region, values)
+
+
+def patches(image: I8) -> I8:
+    """Patches [lines / 2, columns / 2, 147] of the first convolution, stride 2, 3 zeros around."""
+    padded = np.pad(image, ((3, 3), (3, 3), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (7, 7), axis=(0, 1))[::2, ::2]
+    return np.ascontiguousarray(windows).reshape(*windows.shape[:2], -1)

@@ -9,6 +9,7 @@ from cluster.model.graph.graph import Section
 from cluster.model.graph.linear import Linear
 from cluster.model.graph.norm import Norm
 from cluster.model.graph.op import Op
+from cluster.model.graph.pool import Pool
 from cluster.model.graph.rotary import Rotary, RotaryTable
 from cluster.model.graph.values import Dim, Value, Weight
 
@@ -63,6 +64,10 @@ class Builder:
         """x + y."""
         number = sum(isinstance(op, Add) for op in self._ops) + 1
         return self._add(f"x{number}", x.dims, lambda value: Add(value, x, y))
+
+    def pool(self, x: Value) -> Value:
+        """The mean of a sequence's rows, of length 1."""
+        return self._add("pooled", x.dims, lambda value: Pool(value, x))
 
     def _add(self, name: str, dims: tuple[Dim, ...], make: Callable[[Value], Op]) -> Value:
         value = Value(name, dims)

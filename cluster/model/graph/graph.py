@@ -3,9 +3,8 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Literal
-from dataclasses import dataclass, field
 from math import prod
+from typing import Literal
 
 from cluster.model.graph.op import GraphError, Op
 from cluster.model.graph.values import Dim, Value, Weight
@@ -88,7 +87,7 @@ class Model:
 
     def with_sections(self, change: Callable[[Section], Section]) -> "Model":
         """The same model with its sections changed; equal ones stay one object."""
-        changed = {section: change(section) for section in dict.fromkeys(s for _, s in self.places)}
+        changed = {section: change(section) for section in dict.fromkeys(self.sections)}
         opening = changed[self.opening] if self.opening is not None else None
         layers = tuple(changed[layer] for layer in self.layers)
         return replace(self, opening=opening, layers=layers, head=changed[self.head])
@@ -96,7 +95,7 @@ class Model:
     @property
     def sections(self) -> tuple[Section, ...]:
         """Every section, in order."""
-        return (*((self.opening,) if self.opening else ()), *self.layers, self.head)
+        return tuple(section for _, section in self.places)
 
     def reads_embedding(self, weight: Weight) -> bool:
         """Whether a weight of the head is the embedding's table."""

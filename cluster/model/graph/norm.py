@@ -67,7 +67,8 @@ class Norm(Op):
             rows, bias = rows - rows.mean(axis=-1, keepdims=True), run.weight(self.bias)
         mean = np.square(rows).sum(axis=-1, keepdims=True) / np.float32(rows.shape[-1])
         normed = rows / np.sqrt(mean + np.float32(self.eps)) * run.weight(self.weight)
-        return (normed if bias is None else normed + bias).reshape(x.shape)
+        result: F32 = normed if bias is None else normed + bias
+        return result.reshape(x.shape)
 
     def exact(self, run: Run, x: F32) -> F32 | Int8Rows:
         """As chips compute it; int8 rows are rounded first, and their step is scaled."""
@@ -81,7 +82,8 @@ class Norm(Op):
         factor = rsqrt(square + np.float32(self.eps))
         if self.out.dtype == "i8":
             return Int8Rows.of((rows * weight).reshape(x.shape), factor)
-        return (rows * factor * weight).reshape(x.shape)
+        normed: F32 = rows * factor * weight
+        return normed.reshape(x.shape)
 
     def _rows(self, x: F32) -> F32:
         """What is normed together, as rows."""
@@ -111,7 +113,8 @@ class SquareSum(Op):
 
     def reference(self, run: Run, x: F32) -> F32:
         """In float32."""
-        return self._squares(run, x).sum(axis=1)
+        total: F32 = self._squares(run, x).sum(axis=1)
+        return total
 
     def exact(self, run: Run, x: F32) -> F32:
         """In the order of lanes."""
@@ -154,7 +157,7 @@ class NormBySum(Op):
     def reference(self, run: Run, x: F32, total: F32) -> F32:
         """In float32."""
         root = np.sqrt(total / np.float32(self.x.width) + np.float32(self.eps))
-        normed = x.reshape(len(x), -1) / root[:, None] * run.weight(self.weight)
+        normed: F32 = x.reshape(len(x), -1) / root[:, None] * run.weight(self.weight)
         return normed.reshape(x.shape)
 
     def exact(self, run: Run, x: F32, total: F32) -> F32 | Int8Rows:
@@ -164,4 +167,5 @@ class NormBySum(Op):
         rows, weight = x.reshape(len(x), -1), run.weight(self.weight)
         if self.out.dtype == "i8":
             return Int8Rows.of((rows * weight).reshape(x.shape), factor)
-        return (rows * factor * weight).reshape(x.shape)
+        normed: F32 = rows * factor * weight
+        return normed.reshape(x.shape)

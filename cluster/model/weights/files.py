@@ -9,10 +9,9 @@ from numpy.typing import NDArray
 
 from cluster.errors import ModelError
 from cluster.model.architecture import Tensors
-from cluster.model.graph.graph import Model
+from cluster.model.graph.graph import Model, Place
 from cluster.model.graph.norm import Norm
 from cluster.model.graph.op import F32
-from cluster.model.graph.source import Place
 from cluster.model.graph.values import Weight
 
 _CHUNK_ROWS = 4096  # of tables that are compared
@@ -34,7 +33,7 @@ class TensorFile(Protocol):
         """A fresh float32 copy of some rows."""
 
 
-def places(model: Model) -> Iterator[tuple[Place, Weight]]:
+def placed_weights(model: Model) -> Iterator[tuple[Place, Weight]]:
     """Every weight of a model with its place; a tied head's matrix is the embedding's."""
     tables = model.embedding
     for table in (tables.table, tables.positions, tables.kinds):
@@ -74,7 +73,7 @@ class FileWeights:
         self.model, self.notes = self._settle_head(model)
         self._norms = norm_weights(model)
         expected = set()
-        for place, weight in places(self.model):
+        for place, weight in placed_weights(self.model):
             name = tensors.tensor(place, weight.name)
             file.check_shape(name, weight.shape)
             expected.add(name)

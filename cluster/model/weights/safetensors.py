@@ -38,7 +38,7 @@ def open_folder(folder: Path, name: str) -> FileWeights:
 
 def _settings(path: Path) -> tuple[Architecture, Settings]:
     values, known = read_json(path), by_model_type()
-    kind = values.get("model_type")
+    kind = str(values.get("model_type"))
     if kind not in known:
         advice = f"known are {', '.join(sorted(known))}"
         raise ModelError(str(path), f"is of type '{kind}'", advice)

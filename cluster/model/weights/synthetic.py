@@ -6,9 +6,8 @@ from functools import cached_property
 
 import numpy as np
 
-from cluster.model.graph.graph import Model
+from cluster.model.graph.graph import Model, Place
 from cluster.model.graph.op import F32
-from cluster.model.graph.source import Place
 from cluster.model.graph.values import Weight
 from cluster.model.weights.files import check_ids, norm_weights
 

@@ -14,7 +14,7 @@ from chip.kernels.matmul import Pass, matmul
 from chip.kernels.norm import targets
 from chip.kernels.work import CACHE, Laid, Request, Work
 from chip.program import COLUMN_PAIRS, WEIGHT_SLICES, Region
-from chip.schedule import Buffer, Chain, Flow, Loops, Rows, run, span
+from chip.schedule import Buffer, Chain, Flow, Loops, Rows, run
 from chip.spec import EAST, WEST
 
 SMALLEST_SUM = 2.0**-24  # keeps 1 / sum finite in lanes that belong to no head

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from chip.kernels.lanes import reduce_alike
 from chip.kernels.work import Laid, Part, Work
-from chip.schedule import Buffer, Chain, Flow, Loops, Rows, run
+from chip.schedule import Buffer, Flow, Loops, Rows, run
 from chip.spec import EAST
 
 LEVELS = 127

@@ -1,28 +1,23 @@
-"""A stage of a pipeline on a tensor-parallel group: its memory map, and what a launch does on it."""
+"""A stage of a pipeline on a tensor-parallel group: its memory map, and what a launch does."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
 
 from chip.kernels.allreduce import AllReduce as Exchange
 from chip.kernels.allreduce import Routes, at_a_time, part_requests, swapped
+from chip.kernels.io_double_buffer import double_buffers
 from chip.kernels.lanes import MAPS, MAPS_INT8, group_maps
 from chip.kernels.layout import Layout
+from chip.kernels.memory import Conflicts, MemoryMap
 from chip.kernels.step import Moved, Step
-from chip.kernels.work import Work
+from chip.kernels.trial import NO_DEMANDS, Demands, Trial, TrialMemory, conflicts
+from chip.kernels.work import INPUT, Request, Work
 from chip.schedule import Buffer, Outline, Pace, Schedule, Sequence
 from chip.spec import EAST, ChipSpec
 from cluster.compiler.assign import RESIDUAL, SUMMANDS, Assigned, Rank
 from cluster.compiler.kernels import place
-from cluster.compiler.memory_map import (
-    NO_DEMANDS,
-    Demands,
-    MemoryMap,
-    Trial,
-    TrialMemory,
-    conflicts,
-    memory_map,
-)
+from cluster.compiler.memory_map import memory_map
 from cluster.compiler.shard import Sharded
 from cluster.model.graph.add import Add
 from cluster.model.graph.attention import Attention
@@ -78,11 +73,20 @@ class Stage:
             demands += asked(self.spec, section, rank, prefix, shape.chunk, blocks, shape.weights)
         if shape.head is not None:
             demands += asked(self.spec, shape.head, rank, "head.", 1, blocks, shape.weights)
+        if shape.slots > 1:
+            demands += self._double_buffers(demands)
         counts = {
             self.prefix(kind): shape.layers.count(one) for kind, one in enumerate(shape.kinds)
         }
         counts |= {"": 1, "head.": 1}
         return memory_map(self.spec, demands, counts, shape.slots, self._fixed())
+
+    def _double_buffers(self, demands: Demands) -> Demands:
+        """Room for the inputs of the next pipeline step and the results of the last one."""
+        first = Request(RESIDUAL[0], self.hidden_blocks * self.shape.chunk, "f32", EAST, INPUT)
+        kept = replace(first, vectors=self.hidden_blocks)
+        requests = double_buffers((*demands.requests, first), kept)
+        return Demands(tuple(requests), {}, Conflicts({}, {}), 0)
 
     def _fixed(self) -> list[tuple[str, tuple[int, int, int], int, str]]:
         """The residual stream in both banks of the same slices, what is added to it, and parts."""

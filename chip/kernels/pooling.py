@@ -1,9 +1,10 @@
 """One vector of length 1 for a sequence: the mean of the tokens that count."""
 
-from chip.kernels.attention import transpose_values, write_columns
+from chip.kernels.attention import transpose as transpose_values
+from chip.kernels.attention import write_columns
 from chip.kernels.matmul import Pass, matmul
 from chip.kernels.memory import MemoryMap
-from chip.kernels.pointwise import rms_scale
+from chip.kernels.norm import mean_square_scales as rms_scale
 from chip.kernels.shape import Blocks
 from chip.program import COLUMN_PAIRS, Region
 from chip.schedule import Buffer, Chain, Loops, Rows, Schedule, run

@@ -310,9 +310,7 @@ def _least_cycles(blocks: int, members: int, tokens: int, routes: Routes) -> int
     return max(landing.values()) * tokens * WIDTHS["f32"] * interval
 
 
-def part_requests(
-    blocks: int, members: int, chunk: int
-) -> list[tuple[str, Place, int, str]]:
+def part_requests(blocks: int, members: int, chunk: int) -> list[tuple[str, Place, int, str]]:
     """Where parts and sums of others land, and the sums of what a member adds up."""
     team = team_of(members)
     everything = team == members and gathers(blocks, members)

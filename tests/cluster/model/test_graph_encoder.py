@@ -6,7 +6,7 @@ from scipy.special import erf
 from cluster.model.graph.builder import Builder
 from cluster.model.graph.graph import Embedding, Model
 from cluster.model.graph.values import Dim, Weight
-from cluster.model.interpreter import Reference
+from cluster.model.reference import Reference
 from tests.cluster.model.graphs import RandomWeights
 
 HEADS, WIDTH, FFN, VOCAB, EPS = 4, 8, 48, 60, 1e-12

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cluster.model.interpreter import Reference
+from cluster.model.reference import Reference
 from cluster.model.weights.safetensors import open_folder
 
 GOLDEN = Path(__file__).parents[2] / "data" / "architectures"

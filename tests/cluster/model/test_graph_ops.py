@@ -76,6 +76,26 @@ def test_an_op_is_rewritten_over_other_values():
     assert Section(other, (op.with_values({builder.x: other}),)).check()
 
 
+# --- rotary -----------------------------------------------------------------------------------
+def test_adjacent_pairs_turn_as_halves_do_in_hugging_faces_order():
+    width, rows = 6, 5
+    cosine, sine = RotaryTable(1e4, width).turns(np.arange(rows))
+    assert np.allclose(cosine + 1j * sine, np.exp(1j * np.outer(
+        np.arange(rows), 1e4 ** (-np.arange(0, width, 2) / width))))  # fmt: skip
+    halves = np.random.default_rng(0).standard_normal((rows, 2, width // 2), np.float32)
+    low, high = halves[:, 0], halves[:, 1]
+    turned = np.stack([low * cosine - high * sine, low * sine + high * cosine], axis=1)
+
+    class Run:
+        def turns(self, table):
+            return table.turns(np.arange(rows))
+
+    x = Value("x", (Dim("heads", 1), Dim("head_dim", width)))
+    op = rotary.Rotary(Value("y", x.dims), x, RotaryTable(1e4, width))
+    found = op.reference(Run(), halves.swapaxes(1, 2).reshape(rows, 1, width))
+    assert np.allclose(found, turned.swapaxes(1, 2).reshape(rows, 1, width))
+
+
 # --- arithmetic -----------------------------------------------------------------------------
 def test_integer_sums_equal_int64():
     rng = np.random.default_rng(0)

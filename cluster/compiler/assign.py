@@ -22,7 +22,7 @@ from cluster.model.graph.collective import AllReduce
 from cluster.model.graph.gate import Activation, Gate
 from cluster.model.graph.graph import Section
 from cluster.model.graph.linear import Linear
-from cluster.model.graph.norm import Norm
+from cluster.model.graph.norm import Norm, NormBySum, SquareSum
 from cluster.model.graph.op import Op
 from cluster.model.graph.quantise import Quantise
 from cluster.model.graph.rotary import Rotary
@@ -177,7 +177,7 @@ class Assigned:
             return (Copy("f32", EAST), Copy("f32", WEST))
         if isinstance(op, Add | AllReduce) and value == op.y:
             return (Copy("f32", EAST, split=True),)
-        if isinstance(op, Norm):
+        if isinstance(op, Norm | SquareSum | NormBySum):
             return (Copy("f32", EAST),)
         return (Copy("f32", WEST),)
 
@@ -247,6 +247,11 @@ class Assigned:
         """A value of the residual stream where it rests."""
         return Laid(self.layout(value), (self._residual(work, value),))
 
+    def whole_copy(self, value: Value) -> str:
+        """The buffer of a value that has one copy of fp32 rows."""
+        (copy,) = self.copies[value.name]
+        return _name(value, copy)
+
     def step(self, work: Work, value: Value) -> Buffer | None:
         """The steps of an int8 value."""
         if value.dtype != "i8":
@@ -263,8 +268,8 @@ class Assigned:
             return self._residual(work, value)
         blocks = self.layout(value).blocks
         if not copy.split:
-            name = f"{value.name}.{copy.dtype}.{copy.side}"
-            return (Part(work.scratch(name, blocks, copy.dtype, copy.side), 0, blocks),)
+            buffer = work.scratch(_name(value, copy), blocks, copy.dtype, copy.side)
+            return (Part(buffer, 0, blocks),)
         found = []
         for side, part in zip(SIDES, halves(blocks), strict=True):
             if part:
@@ -280,11 +285,15 @@ class Assigned:
         return work.cut(whole, mine * work.rows)
 
 
+def _name(value: Value, copy: Copy) -> str:
+    return f"{value.name}.{copy.dtype}.{copy.side}"
+
+
 def _chain_of(value: Value, makers: dict[str, Op]) -> Iterator[str]:
     """A value and what it is made of, row by row, back to the product that makes heads."""
     yield value.name
     op = makers[value.name]
     while not isinstance(op, Linear):
-        (before,) = op.inputs
+        before = op.inputs[0]
         yield before.name
         op = makers[before.name]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from chip.kernels.layout import Layout
 from cluster.compiler.shard import Sharded
 from cluster.model.graph.int8 import Int8Matrix
 from cluster.model.graph.linear import Linear
@@ -166,6 +167,10 @@ class _Rank:
         if pair not in self._kv_of:
             self._kv_of[pair] = self._shares.kv_of(heads, kv_heads, self.rank)
         return self._kv_of[pair]
+
+    def layout(self, dims: tuple[Dim, ...]) -> Layout:
+        """The lanes of a value."""
+        return self._shares.layout(dims, self.rank)
 
     def counted(self, dim: Dim) -> slice:
         """Items that a sum over ranks counts here."""

@@ -63,6 +63,14 @@ def test_gguf_and_safetensors_of_one_model_give_the_same_arrays(kind, tmp_path):
             assert np.allclose(*scaled, rtol=1e-6)
 
 
+def test_weights_in_another_form_are_refused_by_its_name(tmp_path):
+    folder = write_folder(tmp_path, CONFIG)
+    quantised = CONFIG | {"quantization_config": {"quant_method": "gptq", "bits": 4}}
+    (folder / "config.json").write_text(json.dumps(quantised))
+    with pytest.raises(ModelError, match="quantised by 'gptq'"):
+        open_folder(folder, "it")
+
+
 def test_bfloat16_is_read_exactly(tmp_path):
     folder = write_folder(tmp_path, CONFIG, dtype=ml_dtypes.bfloat16)
     weights, drawn = open_folder(folder, "it"), SyntheticWeights(model_of(), seed=5)

@@ -12,7 +12,7 @@ from chip.kernels.encoder import EncoderStage
 from chip.kernels.encoder_shape import EncoderShape
 from chip.kernels.gemm import Gemm
 from chip.kernels.lanes import MAPS
-from chip.kernels.shape import blocks
+from chip.kernels.layout import blocks
 from chip.program import Program
 from chip.schedule import Schedule
 from chip.spec import GROQCHIP1

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 
+from chip.kernels.linear import deliver
+from chip.kernels.norm import targets
 from chip.kernels.work import Laid, Work
-from chip.schedule import Chain, Rows, Schedule, over
+from chip.schedule import Chain, Loops, Rows, Schedule, over
 
 
 def add(work: Work, x: Laid, y: Laid, out: Laid, label: str = "residual") -> None:
@@ -13,6 +15,17 @@ def add(work: Work, x: Laid, y: Laid, out: Laid, label: str = "residual") -> Non
         operands = [work.rows_of(source, part.first), Rows(part.buffer)]
         result = work.rows_of(target, part.first)
         add_rows(work.plan, work.member, operands, result, label, part.blocks * work.rows)
+
+
+def cast(work: Work, x: Laid, out: Laid) -> None:
+    """out = x, rounded to the type of each copy."""
+    (source, *_), tokens = x.copies, work.rows
+    for part in source:
+        loops: Loops = ((part.blocks, tokens), (tokens, 1))
+        chain = work.chain("round")
+        value = chain.vxm("copy", Rows(part.buffer, 0, (tokens, 1)), loops=loops)
+        deliver(chain, value, targets(work, out.copies, part.first))
+        work.plan.place(chain)
 
 
 def add_rows(

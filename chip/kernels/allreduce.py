@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
 from chip.isa import WIDTHS
-from chip.kernels.memory import Memory
 from chip.kernels.add import add_rows
 from chip.kernels.layout import halves
+from chip.kernels.memory import MemoryMap
 from chip.kernels.transfer import Hop, multicast, transfer
 from chip.schedule import Chain, Rows, Schedule, over
 from chip.spec import EAST, WEST
@@ -75,7 +75,7 @@ class AllReduce:
     With `some` tokens only the first of each block; others by moving all addresses.
     """
 
-    memory: Memory
+    memory: MemoryMap
     blocks: int
     members: int
     tokens: int
@@ -310,9 +310,7 @@ def _least_cycles(blocks: int, members: int, tokens: int, routes: Routes) -> int
     return max(landing.values()) * tokens * WIDTHS["f32"] * interval
 
 
-def part_requests(
-    blocks: int, members: int, chunk: int
-) -> list[tuple[str, Place, int, str]]:
+def part_requests(blocks: int, members: int, chunk: int) -> list[tuple[str, Place, int, str]]:
     """Where parts and sums of others land, and the sums of what a member adds up."""
     team = team_of(members)
     everything = team == members and gathers(blocks, members)
@@ -322,7 +320,7 @@ def part_requests(
     return found + [(f"sum{n}", place, rows, "f32") for n, place in enumerate(SUM_PLACES)]
 
 
-def swapped(memory: Memory, index: int, address: int) -> int:
+def swapped(memory: MemoryMap, index: int, address: int) -> int:
     """x0 for x1 and the other way round: they lie in the two banks of the same slices."""
     first, second = (memory[name].region for name in ("x0", "x1"))
     assert first.index == second.index

@@ -14,7 +14,7 @@ from chip.kernels.matmul import Pass, matmul
 from chip.kernels.norm import targets
 from chip.kernels.work import CACHE, Laid, Request, Work
 from chip.program import COLUMN_PAIRS, WEIGHT_SLICES, Region
-from chip.schedule import Buffer, Chain, Flow, Loops, Rows, run, span
+from chip.schedule import Buffer, Chain, Flow, Loops, Rows, run
 from chip.spec import EAST, WEST
 
 SMALLEST_SUM = 2.0**-24  # keeps 1 / sum finite in lanes that belong to no head
@@ -86,9 +86,7 @@ def caches_of(work: Work, heads: Heads) -> Caches:
     )
 
 
-def attention(
-    work: Work, heads: Heads, scale: float, q: Laid, k: Laid, v: Laid, out: Laid
-) -> None:
+def attention(work: Work, heads: Heads, scale: float, q: Laid, k: Laid, v: Laid, out: Laid) -> None:
     """out = softmax(scale q . K) V, behind the rows of k and v in the caches.
 
     q has a row for each head, in the lanes of its KV head; out has heads side by side.
@@ -219,9 +217,7 @@ def _row_maximum(work: Work, heads: Heads, source: Buffer) -> Buffer:
     return out
 
 
-def _exponentials(
-    work: Work, heads: Heads, masked: Buffer, top: Buffer
-) -> tuple[Buffer, Buffer]:
+def _exponentials(work: Work, heads: Heads, masked: Buffer, top: Buffer) -> tuple[Buffer, Buffer]:
     """fp16(exp(masked - top)), on both sides of the chip."""
     count = len(heads.kv_of) * work.rows
     p = [work.scratch(f"p{n}", len(heads.kv_of), "f16", n, context=True) for n in (EAST, WEST)]

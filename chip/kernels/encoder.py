@@ -13,7 +13,7 @@ from chip.kernels import attention, layernorm
 from chip.kernels.encoder_shape import EncoderShape, encoder_matrices
 from chip.kernels.gelu import gelu
 from chip.kernels.matmul import Pass, matmul
-from chip.kernels.memory import Memory
+from chip.kernels.memory import MemoryMap
 from chip.kernels.pointwise import both_sides
 from chip.kernels.pooling import pool
 from chip.kernels.shape import Placed, halves
@@ -35,7 +35,7 @@ class EncoderStage:
     matrices: dict[str, Placed] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.memory = Memory(self.spec)
+        self.memory = MemoryMap(self.spec)
         self._weights()
         self._activations()
         self._attention()

@@ -70,12 +70,27 @@ class Layout:
         return np.concatenate(parts, axis=-1)
 
 
-def even(total: int, dtype: str = "f16") -> Layout:
-    """Blocks of at most 320 elements, as even as words of columns of a weight type allow."""
+@dataclass(frozen=True)
+class Blocks:
+    """A dimension cut into `count` blocks of `width` lanes, the last of them partly padding."""
+
+    total: int
+    count: int
+    width: int
+
+
+def blocks(total: int, dtype: str = "f16") -> Blocks:
+    """Cut `total` elements as evenly as words of columns allow, at most 320 lanes a block."""
     count, group = -(-total // LANES), word_columns(dtype)
     width = -(-total // (count * group)) * group
-    starts = range(0, count * width, width)
-    return Layout(tuple(Span(s, max(0, min(width, total - s))) for s in starts), width)
+    return Blocks(total, count, width)
+
+
+def even(total: int, dtype: str = "f16") -> Layout:
+    """The layout of `blocks`."""
+    cut = blocks(total, dtype)
+    starts = range(0, cut.count * cut.width, cut.width)
+    return Layout(tuple(Span(s, max(0, min(cut.width, total - s))) for s in starts), cut.width)
 
 
 def grouped(heads: int, head_lanes: int, per_row: int) -> Layout:

@@ -110,9 +110,7 @@ def _passes(work: Work, matrix: Matrix, weights: Buffer, x: tuple[Part, ...]) ->
     return passes
 
 
-def _rescaled(
-    work: Work, chain: Chain, sums: Flow, matrix: Matrix, step: Buffer, row: int
-) -> Flow:
+def _rescaled(work: Work, chain: Chain, sums: Flow, matrix: Matrix, step: Buffer, row: int) -> Flow:
     """fp32 of int32 sums: times the token's step, times the output channels' scales."""
     scales = work.constant(f"{matrix.name}.scale", len(matrix.blocks), "f32", EAST)
     value = chain.vxm("mul", chain.vxm("to_f32", sums), Rows(step, 0, (0, 1)))

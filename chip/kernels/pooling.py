@@ -1,9 +1,10 @@
 """One vector of length 1 for a sequence: the mean of the tokens that count."""
 
-from chip.kernels.attention import transpose_values, write_columns
+from chip.kernels.attention import transpose as transpose_values
+from chip.kernels.attention import write_columns
 from chip.kernels.matmul import Pass, matmul
-from chip.kernels.memory import Memory
-from chip.kernels.pointwise import rms_scale
+from chip.kernels.memory import MemoryMap
+from chip.kernels.norm import mean_square_scales as rms_scale
 from chip.kernels.shape import Blocks
 from chip.program import COLUMN_PAIRS, Region
 from chip.schedule import Buffer, Chain, Loops, Rows, Schedule, run
@@ -12,7 +13,7 @@ from chip.spec import WEST
 TINY = 1e-24  # keeps the length of a zero vector finite
 
 
-def pool(plan: Schedule, memory: Memory, hidden: Blocks, tokens: int) -> None:
+def pool(plan: Schedule, memory: MemoryMap, hidden: Blocks, tokens: int) -> None:
     """embedding[block] = mean of x0[block, token] where poolmask is 1, divided by its length.
 
     The sum over tokens is a product with poolmask [lanes are tokens], whose columns are x

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from chip.kernels.convolution import Convolution, convolve
 from chip.kernels.feature_map import CHANNEL_GROUP, FeatureMap, Rooms, channels, feature_map
+from chip.kernels.layout import Blocks
 from chip.kernels.matmul import Pass, matmul
-from chip.kernels.memory import Memory
-from chip.kernels.shape import Blocks
+from chip.kernels.memory import MemoryMap
 from chip.kernels.stem import Stem
 from chip.schedule import Buffer, Chain, Flow, Rows, Schedule, run
 from chip.spec import EAST, WEST, ChipSpec
@@ -76,7 +76,7 @@ class ResNet:
     weights: dict[str, tuple[Buffer, Buffer]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.memory, self.rooms = Memory(self.spec), Rooms(self.spec)
+        self.memory, self.rooms = MemoryMap(self.spec), Rooms(self.spec)
         self.plan = Schedule(self.spec)
         self.layers = {layer.name: layer for layer in layers(self.shape)}
         for layer in self.layers.values():

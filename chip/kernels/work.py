@@ -36,7 +36,7 @@ class Request:
     apart: tuple[str, ...] = ()
 
 
-class Memory(Protocol):
+class Answers(Protocol):
     """Answers requests."""
 
     spec: ChipSpec
@@ -63,7 +63,7 @@ class Work:
     """
 
     plan: Schedule
-    memory: Memory
+    memory: Answers
     member: int
     rows: int
     blocks: int

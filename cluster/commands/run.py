@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from cluster.actors.capacity import AUTO
-from cluster.files import write_whole
 from cluster.compiler.stages import CONTEXT_BLOCK, WEIGHT_TYPES
+from cluster.files import write_whole
 from cluster.runs.display import Bars, show_table
 from cluster.runs.many import generate_many, summary_of_many
 from cluster.runs.report import summary

@@ -22,7 +22,7 @@ from cluster.model.graph.collective import AllReduce
 from cluster.model.graph.gate import Activation, Gate
 from cluster.model.graph.graph import Section
 from cluster.model.graph.linear import Linear
-from cluster.model.graph.norm import Norm
+from cluster.model.graph.norm import Norm, NormBySum, SquareSum
 from cluster.model.graph.op import Op
 from cluster.model.graph.quantise import Quantise
 from cluster.model.graph.rotary import Rotary
@@ -177,7 +177,7 @@ class Assigned:
             return (Copy("f32", EAST), Copy("f32", WEST))
         if isinstance(op, Add | AllReduce) and value == op.y:
             return (Copy("f32", EAST, split=True),)
-        if isinstance(op, Norm):
+        if isinstance(op, Norm | SquareSum | NormBySum):
             return (Copy("f32", EAST),)
         return (Copy("f32", WEST),)
 
@@ -196,6 +196,19 @@ class Assigned:
                 found.setdefault(value.name, {}).update(dict.fromkeys(self.wants(op, value)))
         found.setdefault(self.section.out.name, {Copy("f32", EAST, split=True): None})
         return {name: tuple(copies) for name, copies in found.items()}
+
+    def rounded(self, op: Op) -> tuple[Value, ...]:
+        """Values of the residual stream that an op is the first to read in another type."""
+        found = []
+        for value in op.inputs:
+            if value.name in self.residual and self._kinds(op, value):
+                first = next(o for o in self.section.consumers(value) if self._kinds(o, value))
+                found += [value] if first is op else []
+        return tuple(found)
+
+    def _kinds(self, op: Op, value: Value) -> tuple[Copy, ...]:
+        """Copies of a value that are not fp32."""
+        return tuple(copy for copy in self.wants(op, value) if copy.dtype != "f32")
 
     @cached_property
     def residual(self) -> dict[str, str]:
@@ -224,6 +237,21 @@ class Assigned:
             parts = (self._parts(work, value, copy) for copy in self.copies[value.name])
         return Laid(self.layout(value), tuple(parts))
 
+    def copies_of(self, work: Work, value: Value) -> Laid:
+        """A value of the residual stream as its readers have it in other types."""
+        kinds = (copy for copy in self.copies[value.name] if copy.dtype != "f32")
+        parts = tuple(self._parts(work, value, copy) for copy in kinds)
+        return Laid(self.layout(value), parts)
+
+    def stream(self, work: Work, value: Value) -> Laid:
+        """A value of the residual stream where it rests."""
+        return Laid(self.layout(value), (self._residual(work, value),))
+
+    def whole_copy(self, value: Value) -> str:
+        """The buffer of a value that has one copy of fp32 rows."""
+        (copy,) = self.copies[value.name]
+        return _name(value, copy)
+
     def step(self, work: Work, value: Value) -> Buffer | None:
         """The steps of an int8 value."""
         if value.dtype != "i8":
@@ -236,12 +264,12 @@ class Assigned:
         return (Part(buffer, 0, blocks),)
 
     def _parts(self, work: Work, value: Value, copy: Copy) -> tuple[Part, ...]:
-        if value.name in self.residual:
+        if value.name in self.residual and copy.dtype == "f32":
             return self._residual(work, value)
         blocks = self.layout(value).blocks
         if not copy.split:
-            name = f"{value.name}.{copy.dtype}.{copy.side}"
-            return (Part(work.scratch(name, blocks, copy.dtype, copy.side), 0, blocks),)
+            buffer = work.scratch(_name(value, copy), blocks, copy.dtype, copy.side)
+            return (Part(buffer, 0, blocks),)
         found = []
         for side, part in zip(SIDES, halves(blocks), strict=True):
             if part:
@@ -257,11 +285,15 @@ class Assigned:
         return work.cut(whole, mine * work.rows)
 
 
+def _name(value: Value, copy: Copy) -> str:
+    return f"{value.name}.{copy.dtype}.{copy.side}"
+
+
 def _chain_of(value: Value, makers: dict[str, Op]) -> Iterator[str]:
     """A value and what it is made of, row by row, back to the product that makes heads."""
     yield value.name
     op = makers[value.name]
     while not isinstance(op, Linear):
-        (before,) = op.inputs
+        before = op.inputs[0]
         yield before.name
         op = makers[before.name]

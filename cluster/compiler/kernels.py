@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
-from chip.kernels.add import add
+from chip.kernels.add import add, cast
 from chip.kernels.attention import attention
 from chip.kernels.gate import activation, gated
 from chip.kernels.linear import linear
-from chip.kernels.norm import RmsNorm, rms_norm
+from chip.kernels.norm import RmsNorm, norm_by_sum, rms_norm, square_sum
 from chip.kernels.quantise import quantise
 from chip.kernels.rotary import rotary
 from chip.kernels.work import Work
@@ -16,7 +16,7 @@ from cluster.model.graph.add import Add
 from cluster.model.graph.attention import Attention
 from cluster.model.graph.gate import Activation, Gate
 from cluster.model.graph.linear import Linear
-from cluster.model.graph.norm import Norm
+from cluster.model.graph.norm import Norm, NormBySum, SquareSum
 from cluster.model.graph.op import Op
 from cluster.model.graph.quantise import Quantise
 from cluster.model.graph.rotary import Rotary
@@ -36,7 +36,9 @@ def kernel(cls: type[Op]) -> Callable[[Kernel], Kernel]:
 
 
 def place(work: Work, assigned: Assigned, op: Op) -> None:
-    """Place the chains of an op on the schedule."""
+    """Place the chains of an op on the schedule; before it, roundings of what it reads."""
+    for value in assigned.rounded(op):
+        cast(work, assigned.stream(work, value), assigned.copies_of(work, value))
     KERNELS[type(op)](work, assigned, op)
 
 
@@ -54,6 +56,18 @@ def _norm(work: Work, at: Assigned, op: Norm) -> None:
     norm = RmsNorm(op.weight.name, op.weight.shape[0], op.eps, heads)
     step = at.step(work, op.out)
     rms_norm(work, norm, at.read(work, op, op.x), at.made(work, op.out), step)
+
+
+@kernel(SquareSum)
+def _square_sum(work: Work, at: Assigned, op: SquareSum) -> None:
+    square_sum(work, f"{op.out.name}.counted", at.read(work, op, op.x), at.made(work, op.out))
+
+
+@kernel(NormBySum)
+def _norm_by_sum(work: Work, at: Assigned, op: NormBySum) -> None:
+    norm = RmsNorm(op.weight.name, op.weight.shape[0], op.eps)
+    x, total = (at.read(work, op, value) for value in op.inputs)
+    norm_by_sum(work, norm, x, total, at.made(work, op.out))
 
 
 @kernel(Rotary)

@@ -1,34 +1,29 @@
-"""A stage of a pipeline on a tensor-parallel group: its memory map, and what a launch does on it."""
+"""A stage of a pipeline on a tensor-parallel group: its memory map, and what a launch does."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
 
 from chip.kernels.allreduce import AllReduce as Exchange
 from chip.kernels.allreduce import Routes, at_a_time, part_requests, swapped
+from chip.kernels.io_double_buffer import double_buffers
 from chip.kernels.lanes import MAPS, MAPS_INT8, group_maps
 from chip.kernels.layout import Layout
+from chip.kernels.memory import Conflicts, MemoryMap
 from chip.kernels.step import Moved, Step
-from chip.kernels.work import Work
+from chip.kernels.trial import NO_DEMANDS, Demands, Trial, TrialMemory, conflicts
+from chip.kernels.work import INPUT, Request, Work
 from chip.schedule import Buffer, Outline, Pace, Schedule, Sequence
 from chip.spec import EAST, ChipSpec
 from cluster.compiler.assign import RESIDUAL, SUMMANDS, Assigned, Rank
 from cluster.compiler.kernels import place
-from cluster.compiler.memory_map import (
-    NO_DEMANDS,
-    Demands,
-    MemoryMap,
-    Trial,
-    TrialMemory,
-    conflicts,
-    memory_map,
-)
+from cluster.compiler.memory_map import memory_map
 from cluster.compiler.shard import Sharded
 from cluster.model.graph.add import Add
 from cluster.model.graph.attention import Attention
 from cluster.model.graph.collective import AllReduce
 from cluster.model.graph.graph import Section
-from cluster.model.graph.norm import Norm
+from cluster.model.graph.norm import Norm, SquareSum
 from cluster.model.graph.op import Op
 
 CONTEXT_BLOCK = 320  # tokens of a KV block: the lanes of a chip
@@ -78,11 +73,20 @@ class Stage:
             demands += asked(self.spec, section, rank, prefix, shape.chunk, blocks, shape.weights)
         if shape.head is not None:
             demands += asked(self.spec, shape.head, rank, "head.", 1, blocks, shape.weights)
+        if shape.slots > 1:
+            demands += self._double_buffers(demands)
         counts = {
             self.prefix(kind): shape.layers.count(one) for kind, one in enumerate(shape.kinds)
         }
         counts |= {"": 1, "head.": 1}
         return memory_map(self.spec, demands, counts, shape.slots, self._fixed())
+
+    def _double_buffers(self, demands: Demands) -> Demands:
+        """Room for the inputs of the next pipeline step and the results of the last one."""
+        first = Request(RESIDUAL[0], self.hidden_blocks * self.shape.chunk, "f32", EAST, INPUT)
+        kept = replace(first, vectors=self.hidden_blocks)
+        requests = double_buffers((*demands.requests, first), kept)
+        return Demands(tuple(requests), {}, Conflicts({}, {}), 0)
 
     def _fixed(self) -> list[tuple[str, tuple[int, int, int], int, str]]:
         """The residual stream in both banks of the same slices, what is added to it, and parts."""
@@ -255,36 +259,32 @@ class Stage:
     def _update(
         self, sharded: Sharded, op: AllReduce, rows: int, routes: Routes, most_cycles: int | None
     ) -> Iterator[Step]:
-        """The all-reduce of a layer; x1 into x0 swaps the places of x0 into x1.
+        """An all-reduce; x1 into x0 swaps the places of x0 into x1.
 
         If it takes more than `most_cycles`, it goes in steps of some of the tokens each.
         """
-        swap = self.assigned(sharded, 0, 1).residual.get(op.out.name) == RESIDUAL[0]
+        assigned = self.assigned(sharded, 0, self.shape.chunk)
+        swap = assigned.residual.get(op.out.name) == RESIDUAL[0]
+        before, after = RESIDUAL if op.residual else (None, assigned.whole_copy(op.out))
+        blocks, most = assigned.layout(op.out).blocks, rows
 
         def moved(index: int, address: int, first: int = 0) -> int:
             return first + (swapped(self.memory, index, address) if swap else address)
 
-        most, blocks = rows, self.hidden_blocks
         for some in at_a_time(blocks, self.members, rows, routes, most_cycles):
             if some > most:
                 continue
-            part = self._exchange(rows, some, routes)
+            size = (blocks, self.members, rows, routes)
+            update = Exchange(self.memory, *size, before, after, some)
+            part = update.shared_schedule()
             if not most_cycles or part.quiet_cycle <= most_cycles:
                 break
             most = max(1, some * most_cycles // part.quiet_cycle)  # fewer take longer each
         for first in range(0, rows, some):
             yield Step("all-reduce", ((part, (None,)),), partial(moved, first=first))
 
-    def _exchange(self, rows: int, some: int, routes: Routes) -> Schedule:
-        key = ("all-reduce", rows, some, *routes.items())
-        if key not in self._parts:
-            size = (self.hidden_blocks, self.members, rows, routes)
-            update = Exchange(self.memory, *size, *RESIDUAL, some)
-            self._parts[key] = update.shared_schedule()
-        return self._parts[key]
 
-
-def lane_maps(sections: Iterable[Sharded], weights: str) -> tuple[tuple[int, ...], ...]:
+def lane_maps(sections: Collection[Sharded], weights: str) -> tuple[tuple[int, ...], ...]:
     """Lane maps that the kernels of these sections use."""
     sizes = {
         op.x.dims[-1].size
@@ -292,9 +292,12 @@ def lane_maps(sections: Iterable[Sharded], weights: str) -> tuple[tuple[int, ...
         for op in sharded.section.ops
         if isinstance(op, Norm) and op.over == ("head_dim",)
     }
-    found = MAPS_INT8 if weights == "i8" else MAPS
-    extra = (lanes for size in sorted(sizes) for lanes in group_maps(size))
-    return tuple(dict.fromkeys((*found, *extra)))
+    alike = weights == "i8" or any(
+        isinstance(op, SquareSum) for sharded in sections for op in sharded.section.ops
+    )
+    found = MAPS_INT8 if alike else MAPS
+    extra = dict.fromkeys(lanes for size in sorted(sizes) for lanes in group_maps(size))
+    return (*found, *(lanes for lanes in extra if lanes not in found))
 
 
 @lru_cache(maxsize=256)
@@ -310,7 +313,10 @@ def asked(
         work = Work(trial, memory, 0, rows, blocks, chunk, blocks, weights, prefix, maps)
         for number, op in enumerate(section.ops):
             memory.op = number
-            if not isinstance(op, AllReduce):
+            if isinstance(op, AllReduce):  # its schedule depends on the network
+                assigned.read(work, op, op.y)
+                assigned.made(work, op.out)
+            else:
                 place(work, assigned, op)
         trials.append(trial)
     lives = {name: (min(ops), max(ops)) for name, ops in memory.lives.items()}
@@ -331,4 +337,3 @@ def segments(section: Section) -> Iterator[tuple[tuple[Op, ...], Op]]:
 
 def _what(ops: tuple[Op, ...]) -> str:
     return "attention" if any(isinstance(op, Attention) for op in ops) else "ffn"
-

@@ -5,10 +5,10 @@ from bisect import bisect_left
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 
+from chip.kernels.memory import SramFull
 from chip.program import WEIGHT_SLICES, word_columns
 from chip.spec import ChipSpec
 from cluster.compiler.assign import Rank, ranks_of
-from cluster.compiler.memory_map import SramFull
 from cluster.compiler.quantise import quantise
 from cluster.compiler.shard import Sharded, shard
 from cluster.compiler.stage import CONTEXT_BLOCK, Stage, StageShape
@@ -93,7 +93,9 @@ def stage_shape(
     mine = tuple(compiled(s, tp, weights) for s in model.layers[first : first + count])
     last = compiled(model.head, tp, weights) if head else None
     kind = WEIGHT_TYPES[weights]
-    return StageShape(mine, last, ranks(model, tp, weights, spec.lanes), context, chunk, kind, slots)
+    return StageShape(
+        mine, last, ranks(model, tp, weights, spec.lanes), context, chunk, kind, slots
+    )
 
 
 def heads_of(model: Model) -> int:
@@ -168,11 +170,11 @@ class Sizes:
     def room(self, tp: int, head: bool) -> int:
         """Layers whose weights and caches a chip has the words for, wherever they rest."""
         if (tp, head) not in self._room:
-            none, one, fixed = (
-                self.stage(tp, CHUNKS[-1], layers, with_head, wide=True).memory.column_words
-                for layers, with_head in ((0, True), (1, True), (0, head))
+            none, one = (
+                self.stage(tp, CHUNKS[-1], layers, True, wide=True).memory.column_words
+                for layers in (0, 1)
             )
-            fixed = fixed if head else 0
+            fixed = none if head else 0
             left = self.spec.slices * self.spec.slice_words // WEIGHT_SLICES - fixed
             self._room[tp, head] = max(0, min(self.layers, left // (one - none)))
         return self._room[tp, head]
@@ -296,7 +298,9 @@ def smallest(
         if shortest and (best is None or width * shortest[0] < best[0]):
             best = (width * shortest[0], width, shortest[0])
     if best is None:
-        return partition(model, spec, tp or heads_of(model), len(model.layers), context, weights, sizes)
+        return partition(
+            model, spec, tp or heads_of(model), len(model.layers), context, weights, sizes
+        )
     return partition(model, spec, best[1], best[2], context, weights, sizes)
 
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from cluster.compiler.stage import CONTEXT_BLOCK
+from cluster.compiler.weight_layout import Array
 from cluster.errors import PromptTooLong
 from cluster.generation.rotary import rotary_rows
 from cluster.generation.sampling import Sampling
-from cluster.compiler.weight_layout import Array
 from cluster.lowering.lower import Lowered, launch_name
 from cluster.machines.machine import Digest, Machine
-from cluster.compiler.stage import CONTEXT_BLOCK
 from cluster.model.graph.rotary import Rotary, RotaryTable
 from cluster.model.graph.shares import share
 

@@ -11,16 +11,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from cluster.compiler.stage import Stage
-from chip.kernels.landing import FLIGHT, NEXT, OUT, copy_rows
+from chip.kernels.io_double_buffer import KEPT, NEXT, OUT, copy_rows
 from chip.kernels.transfer import transfer
 from chip.schedule import Outline, Pace, Rows, Schedule
+from cluster.compiler.stage import Stage
+from cluster.compiler.stages import CONTEXT_BLOCK, Plan
 from cluster.errors import BadValue
 from cluster.lowering.clocking import Clocking
 from cluster.lowering.host_regions import input_regions, output_regions
 from cluster.lowering.parts import Axis, Parts, in_parts
 from cluster.lowering.wires import Group, Wires, group_of
-from cluster.compiler.stages import CONTEXT_BLOCK, Plan
 from cluster.mapping.placement import Placement
 
 KINDS = ("decode", "prefill")
@@ -103,7 +103,7 @@ class Beats:
         Equal in all cells, and in length, as they share a beat.
         """
         if tokens not in self._given:
-            rows = self.stages[0].shape.hidden.count * tokens
+            rows = self.stages[0].hidden_blocks * tokens
             limit = pace.limit_cycles if pace else None
             self._given[tokens] = in_parts(rows, limit, lambda *cut: self._rows_on(tokens, *cut))
         return self._given[tokens]
@@ -113,7 +113,7 @@ class Beats:
 
         Last stages first: what a stage hands on is read before the next x overwrites it.
         """
-        plan, source = Schedule(self.plan.spec), FLIGHT if tokens == 1 else "x0"
+        plan, source = Schedule(self.plan.spec), KEPT if tokens == 1 else "x0"
         for number in reversed(range(self.plan.pp - 1)):
             stage, following = self.stages[number], self.stages[number + 1]
             x, to = Rows(stage.memory[source], first), Rows(following.memory["x0"], first)
@@ -158,7 +158,7 @@ class Beats:
             plan = self._copies[key] = Schedule(self.plan.spec)
             names = {name: OUT + name for name in output_regions(stage, tokens)}
             if tokens == 1 and not last:
-                names = {"x0": FLIGHT}
+                names = {"x0": KEPT}
             for name, target in names.items():
                 for member in range(stage.members):
                     copy_rows(plan, member, stage.memory[name], stage.memory[target], "put out")

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from chip.isa import WIDTHS
-from chip.kernels.layout import halves
 from chip.program import Region
 from cluster.compiler.stage import Stage
 

@@ -11,7 +11,7 @@ import networkx as nx
 
 from chip.board import Cable
 from chip.collection import uncollected
-from chip.kernels.landing import NEXT, OUT
+from chip.kernels.io_double_buffer import NEXT, OUT
 from chip.kernels.transfer import Hop, transfer
 from chip.own_spec import identity
 from chip.program import Program, Region

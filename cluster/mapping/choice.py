@@ -8,8 +8,8 @@ import networkx as nx
 from chip.kernels.needs import check_served
 from chip.own_spec import find
 from chip.spec import ChipSpec
-from cluster.errors import BadValue, DoesNotFit
 from cluster.compiler.stages import CHUNKS, CONTEXT_BLOCK, Plan, partition, smallest
+from cluster.errors import BadValue, DoesNotFit
 from cluster.model.spec import ModelSpec
 from topology import parse, ports
 from topology.faults import apply

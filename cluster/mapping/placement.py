@@ -7,8 +7,8 @@ from itertools import permutations
 import networkx as nx
 import numpy as np
 
-from cluster.errors import BadValue
 from cluster.compiler.stages import Plan
+from cluster.errors import BadValue
 from cluster.mapping.walks import walks
 from topology.fabric import Ints, compiled
 from topology.routes import distances_to

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from cluster.compiler.stage import CONTEXT_BLOCK
 from cluster.generation.flight import Flight, HostLink, Works, steady_tokens_per_s
 from cluster.lowering.beats import Beats
 from cluster.lowering.host_regions import host_bytes
 from cluster.lowering.lower import check_programs
 from cluster.lowering.parts import Parts
-from cluster.compiler.stage import CONTEXT_BLOCK
 
 NEW_TOKENS = 4  # of each sequence of a simulated run: enough for whole rounds
 

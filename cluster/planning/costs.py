@@ -14,17 +14,17 @@ from typing import Any
 from chip.energy import Activity, count
 from chip.isa import WIDTHS
 from chip.kernels.allreduce import Routes
-from cluster.compiler.stage import Stage
 from chip.kernels.step import Step
 from chip.kernels.transfer import Hop
 from chip.program import Instruction
 from chip.schedule import Extents, Pace, Schedule, Sketch, sketch
 from chip.schedule import Sequence as InOrder
+from cluster.compiler.stage import Stage
+from cluster.compiler.stages import CONTEXT_BLOCK, Sizes
 from cluster.lowering.host_regions import input_regions, output_regions
 from cluster.lowering.lower import hand_on
 from cluster.lowering.parts import part_sizes
 from cluster.lowering.wires import Gap
-from cluster.compiler.stages import CONTEXT_BLOCK, Sizes
 from cluster.planning.cost_store import CostStore
 from cluster.planning.crossing import Strand, strands, together
 

@@ -5,14 +5,14 @@ from dataclasses import asdict, dataclass, replace
 from operator import mul
 from typing import Any
 
-from cluster.compiler.stage import Stage
 from chip.kernels.memory import INNER_SLICES
 from chip.kernels.needs import check_served
 from chip.own_spec import find
 from chip.spec import ChipSpec
+from cluster.compiler.stage import Stage
+from cluster.compiler.stages import CHUNKS, CONTEXT_BLOCK, Sizes, check_weights
 from cluster.errors import BadValue, DoesNotFit
 from cluster.mapping.choice import NODE_CHIPS, default_topology, open_graph
-from cluster.compiler.stages import CHUNKS, CONTEXT_BLOCK, Sizes, check_weights
 from cluster.mapping.placement import Placed
 from cluster.model.equivalent import planned_as, residents
 from cluster.model.load import load_spec

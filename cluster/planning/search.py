@@ -19,10 +19,10 @@ from chip.kernels.allreduce import TEAM
 from chip.kernels.shape import DecoderShape, layer_matrices
 from chip.program import word_columns
 from chip.spec import EAST, WEST, ChipSpec
+from cluster.compiler.stages import CONTEXT_BLOCK, Plan, Sizes, layer_counts, partition
 from cluster.energy import Joules
 from cluster.errors import BadValue
 from cluster.lowering.wires import Wires, gap_of, group_of
-from cluster.compiler.stages import CONTEXT_BLOCK, Plan, Sizes, layer_counts, partition
 from cluster.mapping.placement import Placed, Places
 from cluster.model.spec import ModelSpec
 from cluster.planning.cost_store import CostStore

@@ -10,10 +10,10 @@ from typing import Any
 
 from chip.own_spec import find
 from chip.spec import ChipSpec
+from cluster.compiler.stages import Paces, Plan, Sizes, check_weights, partition
 from cluster.errors import BadValue, DoesNotFit
 from cluster.lowering.wires import Wires
 from cluster.mapping.choice import open_graph
-from cluster.compiler.stages import Paces, Plan, Sizes, check_weights, partition
 from cluster.mapping.placement import Places
 from cluster.model.equivalent import planned_as
 from cluster.model.load import load_spec

@@ -11,13 +11,13 @@ from functools import cached_property
 import networkx as nx
 
 from chip.errors import ProgramError
-from cluster.compiler.stage import Stage
 from chip.spec import ChipSpec
+from cluster.compiler.stage import Stage
+from cluster.compiler.stages import CONTEXT_BLOCK, Plan, Sizes
 from cluster.lowering.beats import Beats
 from cluster.lowering.clocking import clocking
 from cluster.lowering.lower import check_programs, make_stages
 from cluster.lowering.wires import Wires
-from cluster.compiler.stages import CONTEXT_BLOCK, Plan, Sizes
 from cluster.mapping.placement import Placement
 from cluster.planning.beat_timing import BeatTimes
 from cluster.planning.costs import Costs, StepCost, Width

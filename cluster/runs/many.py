@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from chip.energy import energy_table
+from cluster.compiler.stages import CONTEXT_BLOCK, Plan
 from cluster.energy import Joules, activity
 from cluster.errors import BadValue, PromptTooLong
 from cluster.files import write_whole
@@ -16,7 +17,6 @@ from cluster.lowering.host_regions import host_bytes
 from cluster.lowering.lower import Lowered
 from cluster.machines.ledger import Entry
 from cluster.mapping.choice import choose
-from cluster.compiler.stages import CONTEXT_BLOCK, Plan
 from cluster.model.load import Model, load_model
 from cluster.runs.clock_report import clock_report
 from cluster.runs.display import Bars, Stopwatch

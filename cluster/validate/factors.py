@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from chip.kernels.cholesky import Elimination, round_rows, solve, update
-from chip.kernels.memory import Memory
+from chip.kernels.memory import MemoryMap
 from chip.kernels.transfer import multicast
 from chip.schedule import Rows, Schedule
 from chip.spec import EAST, GROQCHIP1, WEST, ChipSpec
@@ -54,7 +54,7 @@ def blocks_that_fit(spec: ChipSpec) -> int:
 
 def kernel_cycles(spec: ChipSpec) -> dict[str, int]:
     """Cycles of the schedule of each kernel, and of 320 fp16 rows to another chip of a node."""
-    memory, plan = Memory(spec), Schedule(spec)
+    memory, plan = MemoryMap(spec), Schedule(spec)
     elimination = Elimination(memory, plan)
     elimination.place()
     found = {"eliminate": plan.end_cycle}

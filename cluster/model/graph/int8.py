@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from chip.kernels.lanes import LANES
 from chip.kernels.quantise import LEVELS, SMALLEST_PEAK
-from chip.kernels.shape import blocks
+from chip.kernels.layout import blocks
 from chip.numerics import reciprocal
 
 F32 = npt.NDArray[np.float32]

@@ -12,9 +12,9 @@ from chip.own_spec import find
 from chip.spec import ChipSpec
 from cluster.errors import BadValue
 from cluster.model.describe import as_data, line, lines, titled
-from cluster.model.find import FETCHED, RANDOM, find_model
 from cluster.model.graph.graph import Model
 from cluster.model.known import known_model, known_models
+from cluster.model.load import FETCHED, RANDOM, find_model
 from cluster.runs.display import print_rows
 
 BYTES = {"fp16": 2, "int8": 1}

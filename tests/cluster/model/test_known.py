@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from cluster.errors import ModelError, UnknownName
-from cluster.model.find import find_model, find_weights, runnable
 from cluster.model.gguf_file import GgufFile
 from cluster.model.known import known_model, known_models, known_names
+from cluster.model.load import find_model, load_encoder, load_model, runnable
 from cluster.model.weights.files import placed_weights
 from cluster.model.weights.gguf import open_gguf
 from tests.cluster.model.files import CONFIG, convert, write_folder
@@ -63,7 +63,7 @@ def test_caches_are_those_of_the_model_and_not_of_what_stands_for_it():
 def test_what_no_kernel_executes_is_planned_with_notes_and_not_run(name, missing):
     model = find_model(name)
     assert model.stand_in and model.stand_in.notes and model.has_logits
-    for attempt in (lambda: runnable(model), lambda: find_weights(name)):
+    for attempt in (lambda: runnable(model), lambda: load_model(name)):
         with pytest.raises(ModelError, match=f"{missing}.* which no kernel executes yet"):
             attempt()
 
@@ -81,12 +81,10 @@ def test_models_are_found_by_folder_config_and_gguf_file(tmp_path):
     folder = write_folder(tmp_path / "it", CONFIG)
     path = convert(folder, tmp_path / "it.gguf")
     assert find_model(str(folder)) == find_model(str(folder / "config.json"))
-    weights = [find_weights(str(folder)), find_weights(str(path)), open_gguf(GgufFile(path))]
+    weights = [load_model(str(folder)).weights, open_gguf(GgufFile(path))]
     rows = [source.embedding_rows([3, 4]) for source in weights]
-    assert np.array_equal(rows[0], rows[1]) and np.array_equal(rows[1], rows[2])
+    assert np.array_equal(rows[0], rows[1])
     assert find_model(str(path)).layers[0].weights == find_model(str(folder)).layers[0].weights
-    with pytest.raises(ModelError, match="shape only"):
-        find_weights("llama-2-7b")
     with pytest.raises(ModelError, match="does not exist"):
         find_model(str(tmp_path))
 
@@ -101,9 +99,14 @@ def test_the_text_part_of_a_model_of_several_can_be_planned(tmp_path):
 
 
 def test_random_models_need_no_files():
-    weights = find_weights("tiny")
-    again = find_weights("tiny")
+    weights, again = load_model("tiny").weights, load_model("tiny").weights
     place, weight = next(iter(placed_weights(weights.model)))
     assert np.array_equal(weights.array(place, weight), again.array(place, weight))
-    encoder = find_weights("tiny-encoder")
+    encoder = load_encoder("tiny-encoder")
     assert encoder.embedding_rows([1, 2]).shape == (2, 64) and not encoder.model.has_logits
+    with pytest.raises(ModelError, match="is an encoder; `lpu embed`"):
+        load_model("tiny-encoder")
+    with pytest.raises(ModelError, match="is no encoder"):
+        load_encoder("tiny")
+    with pytest.raises(ModelError, match="shape only"):
+        load_encoder("bert-base")

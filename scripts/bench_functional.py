@@ -48,10 +48,10 @@ class Contest:
 
     def __init__(self, given: argparse.Namespace) -> None:
         from cluster.generation.session import Session
-        from cluster.lowering.lower import lower
+        from cluster.compiler.lower import lower
         from cluster.machines.machine import LocalMachine
-        from cluster.mapping.choice import Request, choose
-        from cluster.mapping.placement import place
+        from cluster.compiler.choose import Request, choose
+        from cluster.compiler.place import place
         from cluster.model.load import load_model
         from cluster.model.reference import Reference
 

@@ -81,10 +81,10 @@ def decode(lowered: Any, machine: Any, ids: list[int], count: int) -> dict[str, 
 def cases(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Measure every shape locally, then on actors in each packing."""
     from cluster.actors.ray_machine import RayMachine
-    from cluster.lowering.lower import lower
+    from cluster.compiler.lower import lower
     from cluster.machines.machine import LocalMachine
-    from cluster.mapping.choice import Request, choose
-    from cluster.mapping.placement import place
+    from cluster.compiler.choose import Request, choose
+    from cluster.compiler.place import place
     from cluster.model.load import load_model
 
     model = load_model(given.model)

@@ -89,13 +89,13 @@ def measure(case: Case, given: argparse.Namespace) -> dict[str, Any]:
 
 
 def _measure(case: Case, given: argparse.Namespace) -> dict[str, Any]:
-    from cluster.lowering.lower import lower
+    from cluster.compiler.lower import lower
     from cluster.machines.checkpoint import Checkpointed
     from cluster.machines.ledger import Ledger
     from cluster.machines.machine import LocalMachine
     from cluster.machines.shelf import Shelf
-    from cluster.mapping.choice import Request, choose
-    from cluster.mapping.placement import place
+    from cluster.compiler.choose import Request, choose
+    from cluster.compiler.place import place
     from cluster.process import peak_rss_bytes
 
     weights, request = _model(case, Request)

@@ -11,11 +11,11 @@ import sys
 from dataclasses import replace
 from chip.numerics import set_backend
 from chip.spec import GROQCHIP1
-from cluster.lowering.lower import lower
+from cluster.compiler.lower import lower
 from cluster.machines.machine import LocalMachine
 from cluster.model.load import load_model
 from cluster.mapping.partition import smallest
-from cluster.mapping.placement import place
+from cluster.compiler.place import place
 from cluster.generation.session import Session
 from topology import parse
 set_backend(sys.argv[1])

@@ -12,10 +12,10 @@ import pytest
 from chip.spec import GROQCHIP1
 from cluster.generation.sampling import Sampling
 from cluster.generation.session import Session
-from cluster.lowering.lower import Lowered, lower
+from cluster.compiler.lower import Lowered, lower
 from cluster.machines.machine import LocalMachine
 from cluster.mapping.partition import partition, smallest
-from cluster.mapping.placement import place
+from cluster.compiler.place import place
 from cluster.model.load import load_model
 from cluster.model.reference import Reference
 from cluster.model.reference_int8 import ReferenceInt8

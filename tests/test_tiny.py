@@ -13,10 +13,10 @@ from chip.spec import GROQCHIP1
 from chip.wire import pack, unpack
 from cluster.generation.sampling import Sampling
 from cluster.generation.session import Session
-from cluster.lowering.lower import Lowered, lower
+from cluster.compiler.lower import Lowered, lower
 from cluster.machines.machine import LocalMachine
 from cluster.mapping.partition import partition
-from cluster.mapping.placement import place
+from cluster.compiler.place import place
 from cluster.model.reference import Reference
 from cluster.model.synthetic import TINY, tiny_weights
 from topology import parse

@@ -14,7 +14,7 @@ from chip.kernels.allreduce import AllReduce, Routes, at_a_time, swapped
 from chip.kernels.attention import Heads
 from chip.kernels.stage_map import StageMap
 from chip.kernels.step import Moved, Step
-from chip.schedule import Outline, Pace, Schedule, Sequence
+from chip.schedule import Pace, Schedule, Sequence
 
 
 @dataclass
@@ -32,33 +32,13 @@ class Stage(StageMap):
         between steps, where nothing is under way.
         """
         plan = Schedule(self.spec)
-        self._fill(plan, tokens, blocks, routes, pace, slot)
-        return plan
-
-    def outline(
-        self, tokens: int, blocks: int, routes: Routes, pace: Pace | None = None, slot: int = 0
-    ) -> Outline:
-        """The extents and counts of `schedule`, without its instructions."""
-        plan = Outline(self.spec)
-        self._fill(plan, tokens, blocks, routes, pace, slot)
-        return plan
-
-    def _fill(
-        self,
-        plan: Schedule | Outline,
-        tokens: int,
-        blocks: int,
-        routes: Routes,
-        pace: Pace | None,
-        slot: int,
-    ) -> None:
-        found = Sequence(plan, pace)
-        limit = pace.limit_cycles if pace else None
+        order, limit = Sequence(plan, pace), pace.limit_cycles if pace else None
         for step in self.steps(tokens, blocks, routes, limit, slot):
-            cycle = found.start(step.cycles)
+            cycle = order.start(step.cycles)
             for part, everyone in step.parts:
                 for members in everyone:
                     plan.repeat(part, cycle, step.moved, members)
+        return plan
 
     def steps(
         self,

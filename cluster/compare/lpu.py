@@ -48,10 +48,10 @@ def lpu_points(wish: Wish) -> list[LpuPoint]:
     """The fastest plan of a model, alone and full; raises what `lpu plan` raises."""
     planned = make(wish)
     timed, spec = planned.timed, planned.timed.plan.spec
-    launch = timed.launch("decode", timed.plan.context)
+    launch = timed.decode(timed.plan.context)
     interval, cycles = planned.candidates[0].interval_cycles, launch.cycles
-    table, activity = energy_table(spec), timed.course.activity(timed.plan.context)
-    chips = len(launch.busy_cycles)
+    table, activity = energy_table(spec), timed.activity(timed.plan.context)
+    chips = len(launch.instructions)
     name = f"tp {timed.plan.tp} x pp {timed.plan.pp} on {planned.topology}, {timed.plan.weights}"
     name = "; ".join((name, *planned.notes))
     found = []

@@ -53,7 +53,7 @@ def sensitivities(model: str) -> Iterator[Sensitivity]:
         links = (f"latency_cycles={round(hop * factor)}",)
         speed = _speed(make(Wish(model, links=links, **fixed)))  # type: ignore[arg-type]
         yield Sensitivity(model, "hop latency", factor, base, speed)
-        cycles = planned.timed.launch("decode", plan.context).cycles
+        cycles = planned.timed.decode(plan.context).cycles
         loads = _load_cycles(planned)
         moved = cycles - loads + round(loads / factor)
         yield Sensitivity(model, "ingest width", factor, base, base * cycles / moved, bound=True)
@@ -70,7 +70,7 @@ def _with_delays(model: str, fixed: dict[str, object], delays: dict[str, int]) -
 
 def _speed(planned: Planned) -> float:
     timed = planned.timed
-    return timed.plan.spec.clock_hz / timed.launch("decode", timed.plan.context).cycles
+    return timed.plan.spec.clock_hz / timed.decode(timed.plan.context).cycles
 
 
 def _load_cycles(planned: Planned) -> int:

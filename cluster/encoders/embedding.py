@@ -9,12 +9,12 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from chip.own_spec import find
+from cluster.compiler.choose import default_topology
 from cluster.encoders.encoding import LENGTHS, Encoding, embed, lower_encoder, plan_encoder
 from cluster.errors import BadValue, ModelError
 from cluster.machines.clocked import Clocked
 from cluster.machines.ledger import Ledger
 from cluster.machines.machine import Digest, LocalMachine, Machine
-from cluster.mapping.choice import default_topology
 from cluster.model import bert_reference
 from cluster.model.bert import EncoderWeights, RandomEncoder, SafetensorsEncoder, encoder_spec
 from cluster.model.fetch import fetch_minilm

@@ -1,10 +1,11 @@
 """Beats of several sequences on a machine: their programs, the host's inputs, their logits."""
 
+from cluster.compiler.launch import StageProgram, kind_of
+from cluster.compiler.lower import Lowered
+from cluster.compiler.pipeline import joined
 from cluster.generation.flight import Work, Works
 from cluster.generation.session import embedded, host_tables, logits_of
-from cluster.lowering.beats import cell_name, parts_of
 from cluster.lowering.images import Array
-from cluster.lowering.lower import Lowered, launch_name
 from cluster.machines.machine import Digest, Machine
 
 
@@ -35,13 +36,18 @@ class Crew:
         if lowered.plan.slots == 1:
             (work,) = works
             assert work is not None
-            name = launch_name(kind, work.context)
+            name = str(kind_of(lowered.plan, kind, work.context))
             self.parts[name] = dict.fromkeys(lowered.launches[name].programs, name)
             return name
-        cells = [cell_name(kind, w.slot, w.context) if w else cell_name(kind) for w in works]
-        name = " | ".join(cells)
+        cells = [
+            StageProgram(kind_of(lowered.plan, kind, w.context), w.slot)
+            if w
+            else StageProgram(kind_of(lowered.plan, kind, 0))
+            for w in works
+        ]
+        name = " | ".join(map(str, cells))
         if name not in self.parts:
-            parts = self.parts[name] = parts_of(lowered.teams, cells, lowered.launches)
+            parts = self.parts[name] = joined(lowered.pipeline.groups, cells, lowered.launches)
             self.machine.join(name, parts)
         return name
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from cluster.compiler.launch import kind_of
+from cluster.compiler.lower import Lowered
 from cluster.errors import PromptTooLong
 from cluster.generation.rotary import rotary_rows
 from cluster.generation.sampling import Sampling
 from cluster.lowering.images import Array, lay
-from cluster.lowering.lower import Lowered, launch_name
 from cluster.machines.machine import Digest, Machine
 from cluster.mapping.partition import CONTEXT_BLOCK, share
 
@@ -74,7 +75,7 @@ class Session:
         tokens = 1 if kind == "decode" else self.lowered.plan.chunk
         context = -(-(self.position + len(ids)) // CONTEXT_BLOCK) * CONTEXT_BLOCK
         inputs = host_inputs(self.lowered, ids, tokens, self.position, context)
-        result = self.machine.launch(launch_name(kind, context), inputs)
+        result = self.machine.launch(str(kind_of(self.lowered.plan, kind, context)), inputs)
         self.digest.add(result)
         self.position += len(ids)
         self.launches += 1

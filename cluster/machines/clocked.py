@@ -1,7 +1,7 @@
 """A machine whose oscillators are real: every receive of every launch is checked on them."""
 
+from cluster.compiler.clocking import receives
 from cluster.errors import ClockMiss
-from cluster.lowering.clocking import receives
 from cluster.machines.around import Around
 from cluster.machines.loadable import Loadable
 from cluster.machines.machine import Inputs, Machine, Parts, Progress, Result

@@ -10,19 +10,19 @@ from chip.kernels.memory import INNER_SLICES
 from chip.kernels.needs import check_served
 from chip.own_spec import find
 from chip.spec import ChipSpec
+from cluster.compiler.choose import NODE_CHIPS, default_topology, open_graph
+from cluster.compiler.place import Placed
 from cluster.errors import BadValue, DoesNotFit
-from cluster.mapping.choice import NODE_CHIPS, default_topology, open_graph
 from cluster.mapping.partition import CHUNKS, CONTEXT_BLOCK, Sizes, check_weights
-from cluster.mapping.placement import Placed
 from cluster.model.equivalent import planned_as, residents
 from cluster.model.load import load_spec
 from cluster.model.spec import Experts, ModelSpec
-from cluster.planning.beat_timing import pipelined
 from cluster.planning.cost_store import CostStore
 from cluster.planning.costs import Width
 from cluster.planning.energy import plan_energy
+from cluster.planning.pipeline_timing import pipelined
 from cluster.planning.search import SHOWN, Candidate, Search
-from cluster.planning.timing import Timed
+from cluster.planning.timing import PlanTiming
 
 BUCKETS_SHOWN = 8
 LARGEST_DRAGONFLY = 10440
@@ -71,7 +71,7 @@ class Planned:
 
     wish: Wish
     topology: str
-    timed: Timed
+    timed: PlanTiming
     placed: Placed
     candidates: list[Candidate]
     notes: tuple[str, ...]
@@ -181,7 +181,7 @@ def report(planned: Planned) -> dict[str, Any]:
     """The object that `lpu plan --json` prints."""
     wish, timed = planned.wish, planned.timed
     plan, spec = timed.plan, timed.plan.spec
-    decode = timed.launch("decode", plan.context)
+    decode = timed.decode(plan.context)
     latency_s = decode.seconds(spec)
     prompt = wish.prompt_tokens or min(128, plan.context)
     prefill = timed.prefill(prompt)
@@ -211,22 +211,22 @@ def report(planned: Planned) -> dict[str, Any]:
         },
         **plan_energy(timed, latency_s, planned.candidates[0].interval_cycles / spec.clock_hz),
         "decode_cycles_by_context": {
-            str(context): timed.launch("decode", context).cycles for context in _shown(timed)
+            str(context): timed.decode(context).cycles for context in _shown(timed)
         },
         "alternatives": [_alternative(planned, c) for c in planned.candidates[1 : SHOWN + 1]],
     }
     if wish.batch > 1:
-        found |= pipelined(timed.beats, wish.batch, prompt, not timed.no_prefill)
+        found |= pipelined(timed.steps, wish.batch, prompt, not timed.no_prefill)
     return found
 
 
-def _prefill_note(timed: Timed) -> list[str]:
+def _prefill_note(timed: PlanTiming) -> list[str]:
     if not timed.no_prefill:
         return []
     return [f"prompts go token by token: a chunk would take {timed.no_prefill}"]
 
 
-def _shown(timed: Timed) -> list[int]:
+def _shown(timed: PlanTiming) -> list[int]:
     """Some context buckets, the first and the last among them."""
     every = list(timed.contexts())
     step = max(1, -(-(len(every) - 1) // (BUCKETS_SHOWN - 1)))

@@ -19,15 +19,16 @@ from chip.kernels.allreduce import TEAM
 from chip.kernels.shape import DecoderShape, layer_matrices
 from chip.program import word_columns
 from chip.spec import EAST, WEST, ChipSpec
+from cluster.compiler.launch import context_bucket, decode_kind
+from cluster.compiler.place import Placed, Places
+from cluster.compiler.wires import Wires
 from cluster.energy import Joules
 from cluster.errors import BadValue
-from cluster.lowering.wires import Wires, gap_of, group_of
 from cluster.mapping.partition import CONTEXT_BLOCK, Plan, Sizes, layer_counts, partition
-from cluster.mapping.placement import Placed, Places
 from cluster.model.spec import ModelSpec
 from cluster.planning.cost_store import CostStore
-from cluster.planning.costs import Costs, Kind, Width
-from cluster.planning.timing import Timed
+from cluster.planning.costs import Costs, StageKind, Width
+from cluster.planning.timing import PlanTiming
 from topology.fabric import compiled
 
 OBJECTIVES = ("latency", "throughput", "energy")
@@ -105,7 +106,7 @@ class Search:
         one = Sizes(self.model, self.spec, self.context, self.weights)
         self.costs = Costs(self.sizes if self.batch == 1 else one, self.store)
         self.places = Places(self.graph)
-        self.padded = -(-self.context // CONTEXT_BLOCK) * CONTEXT_BLOCK
+        self.decode = decode_kind(context_bucket(self.context))
 
     @cached_property
     def wires(self) -> Wires:
@@ -177,8 +178,8 @@ class Search:
 
     def apart(self, width: Width, pp: int) -> bool:
         """Whether no stage needs another's chips, so that they can work side by side."""
-        groups = (group_of(self.wires, group) for group in self.placed(width.tp, pp).placement)
-        members = [chip for team in groups for chip in team.members]
+        groups = self.wires.pipeline(self.placed(width.tp, pp).placement).groups
+        members = [chip for group in groups for chip in group.members]
         return len(members) == len(set(members))
 
     def _timed(self, found: list[Candidate], objective: str) -> list[Candidate]:
@@ -211,15 +212,16 @@ class Search:
 
     def exact(self, one: Candidate, objective: str = "latency") -> Candidate:
         """The same plan with the cycles of its own chips and cables; raises ProgramError."""
-        timed = self.timed(one.tp, one.pp)
-        run = timed.course.run(1, self.padded)
-        found = replace(one, cycles=run.cycles)
-        return self._with_energy(found, len(run.chips)) if objective == "energy" else found
+        launch = self.timed(one.tp, one.pp).launch(self.decode)
+        found = replace(one, cycles=launch.cycles)
+        if objective != "energy":
+            return found
+        return self._with_energy(found, len(launch.instructions))
 
-    def timed(self, tp: int, pp: int) -> Timed:
+    def timed(self, tp: int, pp: int) -> PlanTiming:
         """A plan where it is placed, with all costs that are known."""
         plan = self.plan(tp, pp)
-        return Timed(plan, self.placed(tp, pp).placement, self.graph, self.costs, self.wires)
+        return PlanTiming(plan, self.placed(tp, pp).placement, self.graph, self.costs, self.wires)
 
     def plan(self, tp: int, pp: int) -> Plan:
         """The layers of each stage; raises DoesNotFit."""
@@ -234,16 +236,14 @@ class Search:
         """Cycles of a width for a decode launch at the last context bucket."""
         if width.tp not in self._prices:
             pp = 2 if 2 * width.tp <= len(self.graph) else 1
-            groups = self.placed(width.tp, pp).placement
-            team = group_of(self.wires, groups[0])
-            layer = self.costs.layer(width, 1, self.padded, team.routes)
+            pipeline = self.wires.pipeline(self.placed(width.tp, pp).placement)
+            layer = self.costs.layer(width, self.decode, pipeline.groups[0].routes)
             head = self.costs.head(width)
             boundary = 0
-            if pp == 2:
-                paths = gap_of(self.wires, *groups).paths
-                parts = self.costs.between(width, paths, 1, None)
-                boundary = sum(part.end_cycle for part in parts)
-            tail = max(step.sketch.end_cycle - step.cycles for step in (*layer, *head))
+            for link in pipeline.links:
+                parts = self.costs.crossing(width, self.decode.rows, link.paths, None)
+                boundary += sum(part.end_cycle for part in parts)
+            tail = max(step.timing.end_cycle - step.cycles for step in (*layer, *head))
             cycles = [sum(step.cycles for step in steps) for steps in (layer, head)]
             self._prices[width.tp] = Price(cycles[0], cycles[1], boundary, tail)
         return self._prices[width.tp]
@@ -253,10 +253,10 @@ class Search:
         table = energy_table(self.spec)
         assert table is not None
         seconds = one.round_cycles(self.batch) / self.batch / self.spec.clock_hz
-        team = group_of(self.wires, self.placed(one.tp, 1).placement[0])
+        group = self.wires.group(self.placed(one.tp, 1).placement[0])
         width, layers = Width(one.tp, one.chunk), self.model.layers
-        whole = Kind(width, layers, True, team.routes, len(team.members))
-        dynamic = table.dynamic_j(self.costs.activity(whole, self.padded, None))
+        whole = StageKind(width, layers, True, group.routes)
+        dynamic = table.dynamic_j(self.costs.activity(whole, self.decode, None))
         return replace(one, joules=Joules(table, chips, dynamic, seconds).chips_j)
 
     # --- bounds -----------------------------------------------------------------------------
@@ -289,7 +289,7 @@ class Search:
 
     @cached_property
     def _least(self) -> int:
-        return self.costs.alone(Width(self.model.heads, 8), 1, self.padded)
+        return self.costs.alone(Width(self.model.heads, 8), self.decode)
 
     def _reduce_bound(self, tp: int) -> int:
         """Each chip needs something of every block, and some chips are no neighbours."""

@@ -10,18 +10,18 @@ from typing import Any
 
 from chip.own_spec import find
 from chip.spec import ChipSpec
+from cluster.compiler.choose import open_graph
+from cluster.compiler.place import Places
+from cluster.compiler.wires import Wires
 from cluster.errors import BadValue, DoesNotFit
-from cluster.lowering.wires import Wires
-from cluster.mapping.choice import open_graph
 from cluster.mapping.partition import Paces, Plan, Sizes, check_weights, partition
-from cluster.mapping.placement import Places
 from cluster.model.equivalent import planned_as
 from cluster.model.load import load_spec
 from cluster.model.spec import ModelSpec
-from cluster.planning.beat_timing import pipelined
 from cluster.planning.cost_store import CostStore
 from cluster.planning.costs import Costs
-from cluster.planning.timing import Timed
+from cluster.planning.pipeline_timing import pipelined
+from cluster.planning.timing import PlanTiming
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Sweep:
     _sizes: dict[int, Sizes] = field(default_factory=dict)
     _paces: Paces = field(default_factory=dict)  # further caches take no time
     _graphs: dict[str, tuple[Places, Wires]] = field(default_factory=dict)
-    _found: dict[tuple[object, ...], Timed] = field(default_factory=dict)
+    _found: dict[tuple[object, ...], PlanTiming] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._chip: ChipSpec = find(self.spec)
@@ -97,7 +97,7 @@ class Sweep:
         plan = self._plan(point)
         timed = self._timed(plan, point.topology)
         prefill = timed.prefill(self.prompt_tokens)
-        decode = timed.launch("decode", plan.context)
+        decode = timed.decode(plan.context)
         return Row(
             point,
             plan.sram_bytes_max,
@@ -108,11 +108,11 @@ class Sweep:
             self._flight(point, plan, timed) if self.flights and point.batch > 1 else None,
         )
 
-    def _flight(self, point: Point, plan: Plan, timed: Timed) -> dict[str, Any]:
+    def _flight(self, point: Point, plan: Plan, timed: PlanTiming) -> dict[str, Any]:
         """What so many users see; its schedules are made for this plan alone."""
-        several = Timed(plan, timed.placement, timed.graph, self._costs, timed.wires)
+        several = PlanTiming(plan, timed.placement, timed.graph, self._costs, timed.wires)
         chunked = not timed.no_prefill
-        return pipelined(several.beats, point.batch, self.prompt_tokens, chunked)
+        return pipelined(several.steps, point.batch, self.prompt_tokens, chunked)
 
     def points(
         self, topologies: Iterable[str], widths: Iterable[int], batches: Iterable[int]
@@ -135,13 +135,13 @@ class Sweep:
         size = (self._shape, self._chip, point.tp, point.pp, self.context, self.weights)
         return partition(*size, self.sizes(point.batch))
 
-    def _timed(self, plan: Plan, topology: str) -> Timed:
+    def _timed(self, plan: Plan, topology: str) -> PlanTiming:
         """A plan where it is placed; how many sequences it has room for takes no time."""
         key = (topology, plan.tp, plan.chunk, *(stage.layers for stage in plan.stages))
         if key not in self._found:
             places, wires = self._graph(topology)
             placement = places.place(plan.tp, plan.pp).placement
-            self._found[key] = Timed(plan, placement, places.graph, self._costs, wires)
+            self._found[key] = PlanTiming(plan, placement, places.graph, self._costs, wires)
         return self._found[key]
 
     def _graph(self, topology: str) -> tuple[Places, Wires]:

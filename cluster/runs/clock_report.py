@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cluster.lowering.lower import Lowered
+from cluster.compiler.lower import Lowered
 from cluster.machines.clocked import Clocked
 from cluster.machines.ledger import Entry
 

@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from chip.energy import energy_table
+from cluster.compiler.choose import choose
+from cluster.compiler.host_regions import host_bytes
+from cluster.compiler.launch import kind_of
+from cluster.compiler.lower import Lowered
 from cluster.energy import Joules, activity
 from cluster.errors import BadValue, PromptTooLong
 from cluster.files import write_whole
 from cluster.generation.flight import Flight, Generation, HostLink, steady_tokens_per_s
 from cluster.generation.inflight import Crew
-from cluster.lowering.host_regions import host_bytes
-from cluster.lowering.lower import Lowered
 from cluster.machines.ledger import Entry
-from cluster.mapping.choice import choose
-from cluster.mapping.partition import CONTEXT_BLOCK, Plan
+from cluster.mapping.partition import Plan
 from cluster.model.load import Model, load_model
 from cluster.runs.clock_report import clock_report
 from cluster.runs.display import Bars, Stopwatch
@@ -66,8 +67,7 @@ def make_flight(plan: Plan, lowered: Lowered, crew: Crew) -> Flight:
     """A pipeline of the plan's stages; of one, if there is a slot only."""
 
     def moved(kind: str, context: int) -> tuple[int, int]:
-        tokens = 1 if kind == "decode" else plan.chunk
-        return host_bytes(lowered.stages, tokens, context // CONTEXT_BLOCK)
+        return host_bytes(lowered.stages, kind_of(plan, kind, context))
 
     several = plan.slots > 1
     link = HostLink(plan.spec, moved, beside=several)

@@ -10,9 +10,9 @@ from typing import Any
 
 from chip.energy import energy_table
 from chip.spec import ChipSpec
+from cluster.compiler.lower import Lowered
 from cluster.energy import launch_use, token_energy
 from cluster.generation.session import Session
-from cluster.lowering.lower import Lowered
 from cluster.machines.ledger import Entry
 from cluster.runs.clock_report import clock_cycles, clock_line
 

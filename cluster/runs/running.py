@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from chip.spec import ChipSpec
+from cluster.compiler.choose import Choice, Request, choose
+from cluster.compiler.lower import Lowered, lower
+from cluster.compiler.place import place
 from cluster.errors import BadValue, PromptTooLong
 from cluster.files import check_writable, write_whole
 from cluster.generation.sampling import Sampling
 from cluster.generation.session import Session
-from cluster.lowering.lower import Lowered, lower
 from cluster.machines.checkpoint import Checkpointed, Survivor
 from cluster.machines.clocked import Clocked
 from cluster.machines.ledger import Ledger
 from cluster.machines.machine import LINKING, LocalMachine, Machine
 from cluster.machines.record import Recorder
 from cluster.machines.shelf import Shelf
-from cluster.mapping.choice import Choice, Request, choose
-from cluster.mapping.placement import place
 from cluster.model.load import Model, load_model
 from cluster.process import peak_rss_bytes
 from cluster.runs.clock_report import clock_report

@@ -14,7 +14,7 @@ from chip.own_spec import chip_of
 from chip.program import Instruction, Program
 from chip.spec import ChipSpec
 from chip.wire import unpack
-from cluster.lowering.lower import Lowered
+from cluster.compiler.lower import Lowered
 
 Event = dict[str, Any]
 Port = tuple[int, int]

@@ -54,7 +54,7 @@ def capacity_rows() -> Iterator[Row]:
 
 def _speed(ident: str, name: str, published: float, planned: Planned) -> Row:
     timed = planned.timed
-    plan, launch = timed.plan, timed.launch("decode", timed.plan.context)
+    plan, launch = timed.plan, timed.decode(timed.plan.context)
     spec = plan.spec
     into_and_out_s = spec.host_latency_s + host_transfer_s(spec, launch.host_bytes)
     speed = 1 / (launch.cycles / spec.clock_hz + into_and_out_s)

@@ -9,11 +9,11 @@ from chip.kernels.allreduce import batches, gathers, lots, owned, team_of
 from chip.kernels.transfer import Hop
 from chip.spec import GROQCHIP1
 from cluster.generation.session import Session
-from cluster.lowering.lower import lower
-from cluster.lowering.wires import Wires, group_of
+from cluster.compiler.lower import lower
+from cluster.compiler.wires import Wires, group_of
 from cluster.machines.machine import LocalMachine
 from cluster.mapping.partition import partition
-from cluster.mapping.placement import place
+from cluster.compiler.place import place
 from cluster.model.reference import Reference
 from cluster.model.reference_int8 import ReferenceInt8
 from cluster.model.synthetic import TINY, tiny_weights

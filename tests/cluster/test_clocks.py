@@ -12,8 +12,8 @@ from chip.spec import GROQCHIP1
 from chip.wire import pack, unpack
 from cluster.cli import main
 from cluster.errors import ClockMiss
-from cluster.lowering.lower import Lowered, boundary, lower
-from cluster.lowering.wires import Wires
+from cluster.compiler.lower import Lowered, boundary, lower
+from cluster.compiler.wires import Wires
 from cluster.machines.clocked import Clocked
 from cluster.machines.machine import LocalMachine
 from cluster.mapping.partition import partition

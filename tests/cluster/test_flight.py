@@ -17,15 +17,15 @@ from cluster.generation.flight import steady_tokens_per_s
 from cluster.generation.inflight import Crew
 from cluster.generation.sampling import Sampling
 from cluster.generation.session import Session
-from cluster.lowering.beats import Beats
-from cluster.lowering.lower import Lowered, lower
-from cluster.lowering.wires import Wires
+from cluster.compiler.pipeline import Beats
+from cluster.compiler.lower import Lowered, lower
+from cluster.compiler.wires import Wires
 from cluster.machines.machine import LocalMachine
 from cluster.mapping.partition import partition
-from cluster.mapping.placement import place
+from cluster.compiler.place import place
 from cluster.model.presets import named_spec
 from cluster.model.synthetic import TINY, tiny_weights
-from cluster.planning.beat_timing import BeatTimes, fly
+from cluster.planning.pipeline_timing import BeatTimes, fly
 from cluster.planning.timing import Timed
 from cluster.runs.many import make_flight
 from tests.cluster.tiny import no_progress

@@ -10,11 +10,11 @@ from chip.spec import GROQCHIP1, LP30
 from cluster.cli import main
 from cluster.errors import BadValue, DoesNotFit
 from cluster.generation.session import Session
-from cluster.lowering.lower import Lowered, lower
+from cluster.compiler.lower import Lowered, lower
 from cluster.lowering.quantised import quantised
 from cluster.machines.machine import LocalMachine
 from cluster.mapping.partition import partition
-from cluster.mapping.placement import place
+from cluster.compiler.place import place
 from cluster.model.presets import named_spec
 from cluster.model.reference import Reference
 from cluster.model.reference_int8 import Int8Matrix, Int8Rows, ReferenceInt8, integer_dot, lane_sum

@@ -19,10 +19,10 @@ from cluster.actors.chip_host import ChipHost, Wanted
 from cluster.actors.exchange import exchange
 from cluster.actors.grouping import actor_name, grouped, pack_inputs
 from cluster.actors.lines import MESSAGE_BYTES, Need, needs, unpack_packets
-from cluster.lowering.lower import lower
+from cluster.compiler.lower import lower
 from cluster.machines.machine import Inputs, LocalMachine, Result, ScheduleMismatch
 from cluster.mapping.partition import partition
-from cluster.mapping.placement import place
+from cluster.compiler.place import place
 from cluster.model.synthetic import TINY, tiny_weights
 from tests.cluster.tiny import (
     local_outcome,

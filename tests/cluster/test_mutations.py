@@ -24,10 +24,10 @@ from chip.spec import TINY as CHIP
 from chip.sram import GROUP
 from chip.wire import pack, unpack
 from cluster.generation.session import Session, host_inputs
-from cluster.lowering.lower import Lowered, lower
+from cluster.compiler.lower import Lowered, lower
 from cluster.machines.machine import Inputs, Result
 from cluster.mapping.partition import partition
-from cluster.mapping.placement import place
+from cluster.compiler.place import place
 from cluster.model.synthetic import TINY, tiny_weights
 from topology import parse
 

@@ -10,10 +10,10 @@ from chip.spec import GROQCHIP1
 from chip.spec import TINY as SMALL_CHIP
 from cluster.cli import main
 from cluster.errors import DoesNotFit
-from cluster.lowering.lower import compose, lower, make_stages
-from cluster.lowering.wires import Wires
+from cluster.compiler.lower import compose, lower, make_stages
+from cluster.compiler.wires import Wires
 from cluster.mapping.partition import CHUNKS, Sizes, partition, share
-from cluster.mapping.placement import place
+from cluster.compiler.place import place
 from cluster.model.equivalent import planned_as, residents
 from cluster.model.presets import named_spec
 from cluster.model.synthetic import TINY, tiny_weights

@@ -6,8 +6,8 @@ import pytest
 
 from chip.errors import UnknownChip
 from cluster.errors import BadValue, DoesNotFit
-from cluster.mapping.choice import Request, choose, default_topology
-from cluster.mapping.placement import place
+from cluster.compiler.choose import Request, choose, default_topology
+from cluster.compiler.place import place
 from cluster.model.presets import named_spec
 from cluster.model.synthetic import TINY
 from topology import TopologyError

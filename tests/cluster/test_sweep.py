@@ -5,10 +5,10 @@ import pytest
 from chip.schedule import sketch
 from chip.spec import GROQCHIP1
 from cluster.errors import BadValue, DoesNotFit
-from cluster.lowering.lower import boundary
-from cluster.lowering.wires import Wires, gap_of, group_of
+from cluster.compiler.lower import boundary
+from cluster.compiler.wires import Wires, gap_of, group_of
 from cluster.mapping.partition import Sizes
-from cluster.mapping.placement import Places
+from cluster.compiler.place import Places
 from cluster.model.presets import named_spec
 from cluster.planning.cost_store import CostStore
 from cluster.planning.costs import Costs, Width

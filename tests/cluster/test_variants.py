@@ -8,10 +8,10 @@ import pytest
 from chip.spec import GROQCHIP1
 from cluster.errors import ModelError
 from cluster.generation.session import Session
-from cluster.lowering.lower import lower
+from cluster.compiler.lower import lower
 from cluster.machines.machine import LocalMachine
 from cluster.mapping.partition import partition
-from cluster.mapping.placement import place
+from cluster.compiler.place import place
 from cluster.model.load import load_model
 from cluster.model.reference import Reference
 from cluster.model.rope import RopeScaling

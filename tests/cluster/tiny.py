@@ -6,10 +6,10 @@ from functools import cache
 from chip.spec import GROQCHIP1
 from cluster.generation.sampling import Sampling
 from cluster.generation.session import Session
-from cluster.lowering.lower import Lowered, lower
+from cluster.compiler.lower import Lowered, lower
 from cluster.machines.machine import LocalMachine, Machine
 from cluster.mapping.partition import partition
-from cluster.mapping.placement import Placement, place
+from cluster.compiler.place import Placement, place
 from cluster.model.reference import Reference
 from cluster.model.synthetic import tiny_weights
 from topology import parse

@@ -102,7 +102,7 @@ def test_workers_are_lean_forks_of_one_process_with_random_names_of_their_own(lo
         "topology",
         "gguf",
         "tokenizers",
-        "cluster.lowering.lower",
+        "cluster.compiler.lower",
         "cluster.actors.ray_machine",
     ):
         assert heavy not in found
@@ -120,7 +120,7 @@ ask = machine._actors[0].__ray_call__.remote
 found = machine._get(ask(lambda _: sorted(__import__("sys").modules)))
 same = outcome(plan, machine).tokens == reference_tokens()
 machine.close()
-heavy = {"numba", "scipy", "networkx", "topology", "cluster.lowering.lower"}
+heavy = {"numba", "scipy", "networkx", "topology", "cluster.compiler.lower"}
 print("chip.core" in found, same, sorted(heavy & set(found)))
 """
 

@@ -6,21 +6,23 @@ from chip.isa import WIDTHS
 from chip.kernels.decoder import Stage
 from chip.kernels.shape import halves
 from chip.program import Region
+from cluster.compiler.launch import LaunchKind
 
 
 def input_regions(
-    stage: Stage, first: bool, tokens: int, blocks: int, prefix: str = ""
+    stage: Stage, first: bool, kind: LaunchKind, prefix: str = ""
 ) -> dict[str, Region]:
     """What the host writes before a launch, to buffers of these names with a prefix."""
-    rows = {"cos": tokens, "sin": tokens, "mask": blocks * tokens, "maps": max(tokens, 8)}
+    tokens = kind.rows
+    rows = {"cos": tokens, "sin": tokens, "mask": kind.blocks * tokens, "maps": max(tokens, 8)}
     if first:
         rows["x0"] = stage.shape.hidden.count * tokens
     return {name: stage.view(prefix + name, count).region for name, count in rows.items()}
 
 
-def output_regions(stage: Stage, tokens: int, prefix: str = "") -> dict[str, Region]:
+def output_regions(stage: Stage, kind: LaunchKind, prefix: str = "") -> dict[str, Region]:
     """What the host reads after a launch, from buffers of these names with a prefix."""
-    if stage.shape.vocab is None or tokens > 1:
+    if stage.shape.vocab is None or not kind.logits_rows:
         return {}
     counts = [len(part) for part in halves(stage.shape.vocab.count)]
     return {
@@ -30,13 +32,16 @@ def output_regions(stage: Stage, tokens: int, prefix: str = "") -> dict[str, Reg
     }
 
 
-def host_bytes(stages: Sequence[Stage], tokens: int, blocks: int) -> tuple[int, int]:
-    """Bytes in and out of the chip with the most; every chip has a host link of its own."""
+def host_bytes(stages: Sequence[Stage], kind: LaunchKind) -> tuple[int, int]:
+    """Bytes in and out of the chip with the most; every chip has a host link of its own.
+
+    The first of the stages is that which takes x.
+    """
     lanes = stages[0].spec.lanes
 
     def size(regions: dict[str, Region]) -> int:
         return sum(r.vectors * WIDTHS[r.dtype] * lanes for r in regions.values())
 
-    ins = (size(input_regions(stage, n == 0, tokens, blocks)) for n, stage in enumerate(stages))
-    outs = (size(output_regions(stage, tokens)) for stage in stages)
+    ins = (size(input_regions(stage, n == 0, kind)) for n, stage in enumerate(stages))
+    outs = (size(output_regions(stage, kind)) for stage in stages)
     return max(ins), max(outs)

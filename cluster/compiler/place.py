@@ -7,9 +7,9 @@ from itertools import permutations
 import networkx as nx
 import numpy as np
 
+from cluster.compiler.chip_orders import walks
 from cluster.errors import BadValue
 from cluster.mapping.partition import Plan
-from cluster.mapping.walks import walks
 from topology.fabric import Ints, compiled
 from topology.routes import distances_to
 

@@ -1,22 +1,20 @@
-"""Cycles of what brings x from stage to stage, from the schedules of paths that meet.
+"""Timing of what brings x from stage to stage, from the schedules of paths that meet.
 
-Paths without a cable or an end in common never wait for each other, so each such *strand* is
-scheduled by itself; and strands that differ only in which chips and ports they take, alike.
+Paths without a cable or an end in common never wait for each other, so each such group is scheduled
+by itself; and groups that differ only in which chips and ports they take, alike.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from chip.kernels.transfer import Hop, port_side
-from chip.schedule import Sketch
 from chip.spec import ChipSpec
-
-Path = tuple[Hop, ...]
+from cluster.compiler.wires import Path
 
 
 @dataclass(frozen=True)
-class Strand:
+class ContentionGroup:
     """Paths that meet, in order, between chips and ports by the order in which they come.
 
     `members` are the numbers that its chips have where it is found. Equal where all is alike.
@@ -26,7 +24,7 @@ class Strand:
     members: tuple[int, ...]
 
 
-def strands(paths: Sequence[Path], spec: ChipSpec) -> Iterator[Strand]:
+def contention_groups(paths: Sequence[Path], spec: ChipSpec) -> Iterator[ContentionGroup]:
     """The paths, cut into those that meet.
 
     A chip has a stream and an ALU for every path through it, or all its paths are said to meet.
@@ -45,21 +43,7 @@ def strands(paths: Sequence[Path], spec: ChipSpec) -> Iterator[Strand]:
                     meeting[one] = other
     for number, mine in enumerate(meeting):
         if number == mine[0]:
-            yield _strand([paths[one] for one in sorted(mine)])
-
-
-def together(parts: Iterable[tuple[Strand, Sketch]]) -> Sketch:
-    """Strands side by side, from one cycle on."""
-    found: dict[int, tuple[int, int, int]] = {}
-    quiet = end = 0
-    for strand, one in parts:
-        quiet, end = max(quiet, one.quiet_cycle), max(end, one.end_cycle)
-        for number, *extent in zip(one.members, one.firsts, one.ends, one.counts, strict=True):
-            chip = strand.members[number]
-            first, last, count = found.get(chip, (extent[0], 0, 0))
-            found[chip] = min(first, extent[0]), max(last, extent[1]), count + extent[2]
-    firsts, ends, counts = zip(*found.values(), strict=True)
-    return Sketch(quiet, end, tuple(found), firsts, ends, counts)
+            yield _renumbered([paths[one] for one in sorted(mine)])
 
 
 def _chips(path: Path) -> list[int]:
@@ -77,7 +61,7 @@ def _held(path: Path, crowded: set[int]) -> Iterator[tuple[object, ...]]:
         yield "chip", chip
 
 
-def _strand(paths: Sequence[Path]) -> Strand:
+def _renumbered(paths: Sequence[Path]) -> ContentionGroup:
     """With chips and ports numbered anew; ports stay on their side."""
     chips: dict[int, int] = {}
     ports: dict[tuple[int, int], int] = {}
@@ -94,4 +78,4 @@ def _strand(paths: Sequence[Path]) -> Strand:
         tuple(Hop(*end(h.member, h.port), *end(h.to_member, h.to_port), *h[4:]) for h in path)
         for path in paths
     )
-    return Strand(alike, tuple(chips))
+    return ContentionGroup(alike, tuple(chips))

@@ -11,7 +11,7 @@ from cluster.actors.capacity import AUTO
 from cluster.files import write_whole
 from cluster.mapping.partition import CONTEXT_BLOCK, WEIGHT_TYPES
 from cluster.runs.display import Bars, show_table
-from cluster.runs.many import generate_many, summary_of_many
+from cluster.runs.many import summary_of_many
 from cluster.runs.report import summary
 from cluster.runs.running import CHECKPOINT_LAUNCHES, NEW_TOKENS, Options, generate
 
@@ -88,7 +88,7 @@ def run_command(ctx: click.Context, /, **given: Any) -> None:
     options = Options(**given).check()
     start = ctx.obj if isinstance(ctx.obj, float) else time.perf_counter()
     with Bars() as bars:
-        report = (generate_many if options.prompts else generate)(options, start, bars)
+        report = generate(options, start, bars)
     if options.report:
         write_whole(options.report, json.dumps(report, indent=1).encode() + b"\n")
     if options.as_json:

@@ -13,7 +13,8 @@ from pathlib import Path
 from chip.kernels.shape import layer_matrices
 from chip.program import word_columns
 from chip.spec import EAST, GROQCHIP1, WEST
-from cluster.planning.planner import Planned, Wish, make
+from cluster.compiler.choose import PlanRequest
+from cluster.planning.planner import Planned, make
 from topology import parse
 
 MODELS = ("smollm2", "llama-2-7b", "llama-3-8b")
@@ -39,7 +40,7 @@ class Sensitivity:
 
 def sensitivities(model: str) -> Iterator[Sensitivity]:
     """All changes of one model, on its fastest plan at a context of 320."""
-    planned = make(Wish(model))
+    planned = make(model)
     plan = planned.timed.plan
     fixed = {"tp": plan.tp, "pp": plan.pp, "topology": planned.topology, "chips": plan.chips}
     base = _speed(planned)
@@ -51,7 +52,7 @@ def sensitivities(model: str) -> Iterator[Sensitivity]:
         )
         yield Sensitivity(model, "all d_func", factor, base, speed)
         links = (f"latency_cycles={round(hop * factor)}",)
-        speed = _speed(make(Wish(model, links=links, **fixed)))  # type: ignore[arg-type]
+        speed = _speed(make(model, PlanRequest(links=links, **fixed)))  # type: ignore[arg-type]
         yield Sensitivity(model, "hop latency", factor, base, speed)
         cycles = planned.timed.decode(plan.context).cycles
         loads = _load_cycles(planned)
@@ -65,7 +66,7 @@ def _with_delays(model: str, fixed: dict[str, object], delays: dict[str, int]) -
     with tempfile.TemporaryDirectory(prefix="lpu-sensitivity-") as folder:
         path = Path(folder) / "chip.toml"
         path.write_text("\n".join(lines))
-        return _speed(make(Wish(model, spec=str(path), **fixed)))  # type: ignore[arg-type]
+        return _speed(make(model, PlanRequest(spec=str(path), **fixed)))  # type: ignore[arg-type]
 
 
 def _speed(planned: Planned) -> float:

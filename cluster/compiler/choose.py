@@ -19,20 +19,27 @@ NODE_CHIPS = 8  # chips of a fully connected node: the default topology
 
 
 @dataclass(frozen=True)
-class Request:
-    """The options of a plan as given; None is "choose". `concurrency` sequences are in flight."""
+class PlanRequest:
+    """The options of a plan as given; None is "choose"."""
 
     chips: int | None = None
     tp: int | None = None
     pp: int | None = None
-    context: int = CONTEXT_BLOCK
     topology: str | None = None
     profile: str | None = None
     links: tuple[str, ...] = ()
     faults: str | None = None
     spec: str = "groqchip1"
-    weights: str = "fp16"
-    concurrency: int = 1
+    weights: str | None = None  # fp16; `lpu plan` takes int8 where the chips are too few for that
+    context: int = CONTEXT_BLOCK
+    batch: int = 1  # sequences in flight, each with caches of its own
+    prompt_tokens: int | None = None
+    objective: str = "latency"
+
+    @property
+    def weight_type(self) -> str:
+        """The type of the weights where nobody chose another."""
+        return self.weights or "fp16"
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,7 @@ class Choice:
     topology: str
 
 
-def choose(model: ModelSpec, request: Request) -> Choice:
+def choose(model: ModelSpec, request: PlanRequest) -> Choice:
     """Fill in what the request leaves open.
 
     Dead parts are left out: what remains is placed and routed on what is left, in one piece.
@@ -95,20 +102,20 @@ def link_overrides(texts: Sequence[str]) -> dict[str, object]:
     return pairs
 
 
-def make_plan(model: ModelSpec, spec: ChipSpec, request: Request) -> Plan:
+def make_plan(model: ModelSpec, spec: ChipSpec, request: PlanRequest) -> Plan:
     """Return the plan that was asked for, or the one with the fewest chips."""
     try:
         shapes = _shapes(model, request)
         if shapes is None:
-            tp, slots = request.tp, request.concurrency
-            return smallest(model, spec, request.context, tp, request.weights, slots)
+            tp, slots = request.tp, request.batch
+            return smallest(model, spec, request.context, tp, request.weight_type, slots)
         return _first_that_fits(model, spec, shapes, request)
     except DoesNotFit as error:
         advice = _what_would_fit(model, spec, request)
         raise DoesNotFit(error.stage, error.needs_bytes, error.has_bytes, advice) from None
 
 
-def _shapes(model: ModelSpec, request: Request) -> list[tuple[int, int]] | None:
+def _shapes(model: ModelSpec, request: PlanRequest) -> list[tuple[int, int]] | None:
     """(tp, pp) to try in order; None when neither the chips nor the stages are given."""
     chips, tp, pp = request.chips, request.tp, request.pp
     if tp and pp:
@@ -151,25 +158,25 @@ def _factors(model: ModelSpec, chips: int) -> list[tuple[int, int]]:
 
 
 def _first_that_fits(
-    model: ModelSpec, spec: ChipSpec, shapes: list[tuple[int, int]], request: Request
+    model: ModelSpec, spec: ChipSpec, shapes: list[tuple[int, int]], request: PlanRequest
 ) -> Plan:
     error: DoesNotFit | None = None
     for tp, pp in shapes:
         try:
-            context, slots = request.context, request.concurrency
-            return partition(model, spec, tp, pp, context, request.weights, slots=slots)
+            context, slots = request.context, request.batch
+            return partition(model, spec, tp, pp, context, request.weight_type, slots=slots)
         except DoesNotFit as failed:
             error = error or failed
     assert error is not None
     raise error
 
 
-def _what_would_fit(model: ModelSpec, spec: ChipSpec, request: Request) -> str:
-    slots = request.concurrency
+def _what_would_fit(model: ModelSpec, spec: ChipSpec, request: PlanRequest) -> str:
+    slots = request.batch
     fewer = most_concurrent(model, spec, request)
     here = f"--concurrency {fewer}, or " if fewer else ""
     try:
-        plan = smallest(model, spec, request.context, weights=request.weights, slots=slots)
+        plan = smallest(model, spec, request.context, weights=request.weight_type, slots=slots)
     except DoesNotFit:
         if here:
             return f"what fits: --concurrency {fewer}"
@@ -177,16 +184,16 @@ def _what_would_fit(model: ModelSpec, spec: ChipSpec, request: Request) -> str:
     return f"what fits: {here}--tp {plan.tp} --pp {plan.pp} ({plan.chips} chips) or more"
 
 
-def most_concurrent(model: ModelSpec, spec: ChipSpec, request: Request) -> int:
+def most_concurrent(model: ModelSpec, spec: ChipSpec, request: PlanRequest) -> int:
     """The most sequences, fewer than asked for, that the stages of a request hold; 0 if none."""
     shapes = _shapes(model, request)
     if shapes is None:
         return 0
-    low, high = 0, request.concurrency
+    low, high = 0, request.batch
     while high - low > 1:
         middle = (low + high) // 2
         try:
-            _first_that_fits(model, spec, shapes, replace(request, concurrency=middle))
+            _first_that_fits(model, spec, shapes, replace(request, batch=middle))
             low = middle
         except DoesNotFit:
             high = middle

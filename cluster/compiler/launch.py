@@ -52,10 +52,6 @@ def prefill_kind(rows: int, context: int) -> LaunchKind:
     return LaunchKind(rows, context, 0)
 
 
-def kind_of(plan, kind, context):
-    return decode_kind(context) if kind == "decode" else prefill_kind(plan.chunk, context)
-
-
 def context_bucket(tokens: int) -> int:
     """The smallest context of a launch that holds so many tokens."""
     return -(-tokens // CONTEXT_BLOCK) * CONTEXT_BLOCK

@@ -1,6 +1,7 @@
 """Rotary tables from IEEE basic operations only, so that every host writes the same bits."""
 
 import functools
+from collections.abc import Sequence
 from decimal import Decimal, localcontext
 
 import numpy as np
@@ -45,7 +46,7 @@ def cos_sin(angle: F64) -> tuple[F64, F64]:
     return cosine, np.where(quarter >= 2, -sine, sine)
 
 
-def rotary_rows(positions: range, model: ModelSpec, lanes: int) -> tuple[F32, F32]:
+def rotary_rows(positions: Sequence[int], model: ModelSpec, lanes: int) -> tuple[F32, F32]:
     """(cosine, signed sine) rows [positions, lanes] for interleaved pairs, repeated per head.
 
     The sine is negative in even lanes: out = x * cos + partner * sin.

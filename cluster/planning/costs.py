@@ -1,8 +1,8 @@
 """What the steps of a launch take, from the schedules that run, each made once.
 
-A step's time depends on the width of the group, the routes inside it, the rows and the context, not
-on how many layers a stage has or where its weights rest. So one layer and one LM head of a width say
-all there is to say of any pipeline of it, and can be kept on disk.
+A step's time depends on the width of the group, the routes inside it, the rows and the context,
+not on how many layers a stage has or where its weights rest. So one layer and one LM head of a
+width say all there is to say of any pipeline of it, and can be kept on disk.
 """
 
 from collections.abc import Iterator, Sequence

@@ -6,13 +6,21 @@ does.
 """
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from cluster.compiler.host_regions import host_bytes
-from cluster.compiler.launch import LaunchKind, StageProgram, decode_kind, kind_of, stage_programs
+from cluster.compiler.launch import LaunchKind, StageProgram, decode_kind, stage_programs
 from cluster.compiler.pipeline import PipelineSteps
 from cluster.compiler.timeline import LaunchTimeline
-from cluster.generation.flight import Flight, HostLink, Works, steady_tokens_per_s
+from cluster.serving.scheduler import (
+    HostLink,
+    PipelineScheduler,
+    Request,
+    Step,
+    drive,
+    steady_tokens_per_s,
+)
 
 NEW_TOKENS = 4  # of each sequence of a simulated run: enough for whole rounds
 
@@ -25,15 +33,10 @@ class StepTimes:
         self._timelines: dict[LaunchKind, LaunchTimeline] = {}
         self._ends: dict[LaunchKind, list[int]] = {}
 
-    def cycles(self, kind: LaunchKind, works: Works) -> int:
+    def cycles(self, step: Step) -> int:
         """Cycles of a step: of the stage that takes longest over its work, or over none."""
-        found = (
-            self._stage_ends(
-                LaunchKind(kind.rows, work.context, kind.logits_rows) if work else kind.idle
-            )[stage]
-            for stage, work in enumerate(works)
-        )
-        return max(found)
+        kinds = (work.kind if work else step.kind for work in step.works)
+        return max(self._stage_ends(kind)[stage] for stage, kind in enumerate(kinds))
 
     def full_cycles(self, kind: LaunchKind) -> int:
         """Cycles of a step in which all stages are at work."""
@@ -62,28 +65,26 @@ class StepTimes:
         return self._timelines[kind]
 
 
-def fly(
+def simulated(
     times: StepTimes, sequences: int, prompt: int, chunked: bool = True, held: int = 0
-) -> Flight:
+) -> PipelineScheduler:
     """A run of so many equal prompts at once, NEW_TOKENS for each, by the clock alone.
 
     Prompts go token by token unless `chunked`; `held` tokens of each are in the caches already.
     """
     plan, stages = times.steps.plan, times.steps.stages
-
-    def moved(kind: str, context: int) -> tuple[int, int]:
-        return host_bytes(stages, kind_of(plan, kind, context))
-
-    def run(kind: str, works: Works) -> tuple[int, None]:
-        return times.cycles(kind_of(plan, kind, 320), works), None
-
-    link = HostLink(plan.spec, moved, beside=True)
-    flight = Flight(plan.pp, sequences, plan.chunk if chunked else 0, link, run)
-    prompts = [(0,) * prompt] * sequences
-    counts = [min(NEW_TOKENS, plan.context + 1 - prompt)] * sequences
-    for _ in flight.go(prompts, counts, lambda _logits, _step: 0, frozenset(), held):
+    link = HostLink(plan.spec, cache(lambda kind: host_bytes(stages, kind)), beside=True)
+    scheduler = PipelineScheduler(plan.pp, sequences, plan.chunk if chunked else 0, link)
+    count = min(NEW_TOKENS, plan.context + 1 - prompt)
+    for _ in range(sequences):
+        scheduler.submit(Request((0,) * prompt, count, position=held))
+    for _ in drive(scheduler, lambda step: (times.cycles(step), None), _zero, frozenset()):
         pass
-    return flight
+    return scheduler
+
+
+def _zero(_request: Request, _logits: None) -> int:
+    return 0
 
 
 def pipelined(
@@ -91,27 +92,30 @@ def pipelined(
 ) -> dict[str, Any]:
     """What so many users see, for the report of a plan.
 
-    Speeds are those of full caches; the beats are those of a run whose prompts come all at once.
+    Speeds are those of full caches; the steps are those of a run whose prompts come all at once.
     """
     plan, found = times.steps.plan, dict[str, float]()
     full = plan.context + 1 - NEW_TOKENS
     for count in sorted({1 << n for n in range(sequences.bit_length())} | {sequences}):
-        warm = fly(times, count, full, held=full - 1)
-        found[str(count)] = steady_tokens_per_s(warm.generations, count) or 0.0
-    cold = fly(times, sequences, prompt, chunked)
-    first = [one.first_token_s for one in cold.generations]
-    beats = {k: [b.cycles for b in cold.beats if b.kind == k] for k in ("prefill", "decode")}
+        warm = simulated(times, count, full, held=full - 1)
+        found[str(count)] = steady_tokens_per_s(warm.requests, count) or 0.0
+    cold = simulated(times, sequences, prompt, chunked)
+    first = [one.first_token_s for one in cold.requests]
+    prefill, decode = (
+        [record.cycles for record in cold.records if bool(record.kind.logits_rows) == logits]
+        for logits in (False, True)
+    )
     return {
         "interval_cycles": times.full_cycles(decode_kind(plan.context)),
         "tokens_per_s_per_user": found[str(sequences)] / sequences,
         "tokens_per_s_total": found[str(sequences)],
-        "prefill_cycles": sum(beats["prefill"]),
+        "prefill_cycles": sum(prefill),
         "time_to_first_token_s": sum(first) / len(first),
         "pipeline": {
             "time_to_first_token_max_s": max(first),
             "new_tokens": NEW_TOKENS,
-            "prefill_beat_cycles": beats["prefill"],
-            "decode_beat_cycles": beats["decode"],
+            "prefill_beat_cycles": prefill,
+            "decode_beat_cycles": decode,
             "tokens_per_s_total_by_concurrency": found,
         },
     }

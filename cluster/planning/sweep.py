@@ -38,7 +38,7 @@ class Point:
 class Row:
     """What a point gives: numbers of one sequence, as `lpu plan` counts them.
 
-    With `flights`, those of all `batch` sequences in flight beside them; None otherwise.
+    With `pipelines`, those of all `batch` sequences in flight beside them; None otherwise.
     """
 
     point: Point
@@ -47,7 +47,7 @@ class Row:
     tokens_per_s_per_user: float
     prefill_cycles: int
     time_to_first_token_s: float
-    flight: dict[str, Any] | None = None
+    pipeline: dict[str, Any] | None = None
 
 
 @dataclass
@@ -60,7 +60,7 @@ class Sweep:
     spec: str = "groqchip1"
     weights: str = "fp16"
     store: CostStore = field(default_factory=CostStore)
-    flights: bool = False
+    pipelines: bool = False
     _sizes: dict[int, Sizes] = field(default_factory=dict)
     _paces: Paces = field(default_factory=dict)  # further caches take no time
     _graphs: dict[str, tuple[Places, Wires]] = field(default_factory=dict)
@@ -105,10 +105,10 @@ class Sweep:
             1 / decode.seconds(self._chip),
             sum(launch.cycles for launch in prefill),
             sum(launch.seconds(self._chip) for launch in prefill),
-            self._flight(point, plan, timed) if self.flights and point.batch > 1 else None,
+            self._pipeline(point, plan, timed) if self.pipelines and point.batch > 1 else None,
         )
 
-    def _flight(self, point: Point, plan: Plan, timed: PlanTiming) -> dict[str, Any]:
+    def _pipeline(self, point: Point, plan: Plan, timed: PlanTiming) -> dict[str, Any]:
         """What so many users see; its schedules are made for this plan alone."""
         several = PlanTiming(plan, timed.placement, timed.graph, self._costs, timed.wires)
         chunked = not timed.no_prefill

@@ -1,6 +1,6 @@
 """Cycles, SRAM and host bytes of a placed plan, from the schedules that a run would execute.
 
-Nothing is estimated: the timings of steps are put on the time axis on which lowering puts schedules.
+Nothing is estimated: timings of steps are put on the time axis on which lowering puts schedules.
 """
 
 from collections.abc import Iterator, Mapping

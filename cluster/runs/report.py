@@ -12,9 +12,10 @@ from chip.energy import energy_table
 from chip.spec import ChipSpec
 from cluster.compiler.lower import Lowered
 from cluster.energy import launch_use, token_energy
-from cluster.generation.session import Session
 from cluster.machines.ledger import Entry
+from cluster.model.load import Model
 from cluster.runs.clock_report import clock_cycles, clock_line
+from cluster.serving.engine import PipelineRunner
 
 
 @dataclass(frozen=True)
@@ -58,20 +59,25 @@ def emulated(spec: ChipSpec, prefill: Sequence[Entry], decode: Sequence[Entry]) 
     }
 
 
-def build_report(
-    lowered: Lowered, topology: str, session: Session, entries: Sequence[Entry], host: Host
+def report_of_one(
+    model: Model, runner: PipelineRunner, topology: str, entries: Sequence[Entry], host: Host
 ) -> dict[str, Any]:
-    """The parts of the JSON object that come from a finished session and its launches."""
-    first = len(entries) - len(session.decode_cycles)
+    """The JSON object of a run of one prompt; its launches up to the first token are prefill."""
+    lowered, (request,) = runner.lowered, runner.scheduler.requests
+    first = len(entries) - len(request.tokens) + 1
     prefill, decode = entries[:first], entries[first:]
     return {
+        "model": model.spec.name,
+        "text": model.tokenizer.decode(request.tokens),
+        "prompt_ids": list(request.prompt),
+        "output_ids": request.tokens,
         "plan": plan_shape(lowered, topology),
         "emulated": emulated(lowered.plan.spec, prefill, decode)
         | decode_energy(lowered, decode)
         | clock_cycles(lowered, prefill, decode),
         "host": host_shape(host, prefill, decode),
-        "digest": session.digest.hexdigest(),
-        "logits_sha256": session.logits_digest.hexdigest(),
+        "digest": runner.digest.hexdigest(),
+        "logits_sha256": runner.logits_sha256(request),
     }
 
 

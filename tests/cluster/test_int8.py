@@ -8,19 +8,18 @@ import pytest
 from chip.numerics import set_backend
 from chip.spec import GROQCHIP1, LP30
 from cluster.cli import main
-from cluster.errors import BadValue, DoesNotFit
-from cluster.generation.session import Session
 from cluster.compiler.lower import Lowered, lower
+from cluster.compiler.place import place
+from cluster.errors import BadValue, DoesNotFit
 from cluster.lowering.quantised import quantised
 from cluster.machines.machine import LocalMachine
 from cluster.mapping.partition import partition
-from cluster.compiler.place import place
 from cluster.model.presets import named_spec
 from cluster.model.reference import Reference
 from cluster.model.reference_int8 import Int8Matrix, Int8Rows, ReferenceInt8, integer_dot, lane_sum
 from cluster.model.spec import ModelSpec
 from cluster.model.synthetic import TINY, tiny_weights
-from tests.cluster.tiny import PROMPT, no_progress, outcome
+from tests.cluster.tiny import PROMPT, forced, no_progress, outcome
 from topology import parse
 
 PLANS = {"one chip": (1, 1, "node"), "pp and tp": (2, 2, "ring:4")}
@@ -47,19 +46,18 @@ def loaded(plan: Lowered) -> LocalMachine:
 )
 def test_logits_equal_the_reference_bit_for_bit(spec, plan):
     here = lowered(spec, *PLANS[plan])
-    session = Session(here, loaded(here))
     reference = ReferenceInt8(tiny_weights(spec), context=64, tp=PLANS[plan][0])
-    assert np.array_equal(session.prefill(PROMPT), reference.forward(PROMPT))
-    for token in (7, 80, 2):
-        assert np.array_equal(session.decode(token), reference.forward([token]))
+    ours = forced(here, loaded(here), PROMPT, 7, 80, 2)
+    for logits, ids in zip(ours, (PROMPT, [7], [80], [2]), strict=True):
+        assert np.array_equal(logits, reference.forward(ids))
 
 
 def test_a_long_context_adds_its_blocks_in_order():
     weights, graph, ids = tiny_weights(), parse("node"), [n % 128 for n in range(330)]
     plan = partition(weights.spec, GROQCHIP1, 1, 1, context=400, weights="int8")
     here = lower(plan, place(plan, graph, "node"), graph, weights)
-    session, reference = Session(here, loaded(here)), ReferenceInt8(weights, context=400)
-    assert np.array_equal(session.prefill(ids), reference.forward(ids))
+    (ours,) = forced(here, loaded(here), ids)
+    assert np.array_equal(ours, ReferenceInt8(weights, context=400).forward(ids))
 
 
 def test_the_numpy_and_the_compiled_path_give_one_digest():

@@ -19,8 +19,8 @@ from cluster.actors.surroundings import SHARED, _runs, _semaphores, swept
 from cluster.encoders.embedding import Options, embed_sentences
 from cluster.errors import BadValue, WorkerLost
 from cluster.runs.display import Bars
-from tests.cluster.test_flight import flown, flown_here
-from tests.cluster.test_flight import lowered as flight_plan
+from tests.cluster.test_pipeline import answered, answered_here
+from tests.cluster.test_pipeline import lowered as pipeline_plan
 from tests.cluster.tiny import local_outcome, lowered, no_progress, outcome
 
 pytestmark = pytest.mark.ray
@@ -76,8 +76,9 @@ def test_bits_and_cycles_are_those_of_the_local_machine(load, plan, pack, actors
 def test_sequences_in_flight_leave_the_digest_of_the_local_machine(load):
     """Launches are joined as they are needed, also when lines are open."""
     plan = (1, 3, "mesh:2x3", 4)
-    _, digest, said = flown(flight_plan(*plan), load(flight_plan(*plan)))
-    assert (digest, said) == flown_here(*plan)[1:]
+    runner, said = answered(pipeline_plan(*plan), load(pipeline_plan(*plan)))
+    local, said_there = answered_here(*plan)
+    assert said == said_there and runner.digest.hexdigest() == local.digest.hexdigest()
 
 
 @pytest.mark.skipif(not can_fork(), reason="workers are forked on Linux only")
@@ -138,7 +139,7 @@ def test_an_error_in_an_actor_arrives_as_itself(load):
     wrong = {0: {"x0": next(plan.constants())[2]}}
     for _ in range(2):
         with pytest.raises(ChipError, match="does not fill"):
-            machine.launch("decode@320", wrong)
+            machine.launch("rows1.logits1@320", wrong)
     assert outcome(plan, machine) == local_outcome(*PLAN)  # and the machine lives on
 
 

@@ -90,7 +90,7 @@ def _in_flight(found: dict[str, Any]) -> dict[str, str]:
         return {}
     rates = found["pipeline"]["tokens_per_s_total_by_concurrency"]
     text = ", ".join(f"{rate:,.0f} with {count}" for count, rate in rates.items())
-    return {"in flight": f"tokens/s: {text}; a beat is {found['interval_cycles']:,} cycles"}
+    return {"in flight": f"tokens/s: {text}; a step is {found['interval_cycles']:,} cycles"}
 
 
 def _experts(found: dict[str, Any]) -> dict[str, str]:

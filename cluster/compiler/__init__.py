@@ -1,1 +1,1 @@
-"""From a placed plan to programs: one time axis of all chips and links, started by their clocks."""
+"""From a plan to programs: chosen, placed, on one time axis, started by the clocks of its chips."""

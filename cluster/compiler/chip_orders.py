@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import networkx as nx
 
 
-def walks(graph: nx.Graph, tp: int) -> Iterator[list[int]]:
+def chip_orders(graph: nx.Graph, tp: int) -> Iterator[list[int]]:
     """Orders in which groups of `tp` chips may be taken, by promise.
 
     By nodes and racks, no group in two nodes or racks unless it needs more than one, which
@@ -50,7 +50,7 @@ def _by_nodes(nodes: dict[tuple[int, int], list[int]], tp: int) -> list[int]:
 
 
 def _strips(spots: dict[int, tuple[int, ...]], axis: int, tp: int) -> list[int]:
-    """Strips of `tp` chips along `axis`, walked up and down in the other dimensions in turn."""
+    """Strips of `tp` chips along `axis`, gone up and down in the other dimensions in turn."""
     at = {spot: chip for chip, spot in spots.items()}
     extent = [1 + max(spot[d] for spot in at) for d in range(len(next(iter(at))))]
     others = [d for d in range(len(extent)) if d != axis]

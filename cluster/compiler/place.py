@@ -7,14 +7,14 @@ from itertools import permutations
 import networkx as nx
 import numpy as np
 
-from cluster.compiler.chip_orders import walks
+from cluster.compiler.chip_orders import chip_orders
 from cluster.errors import BadValue
 from cluster.mapping.partition import Plan
 from topology.fabric import Ints, compiled
 from topology.routes import distances_to
 
-SCORED_CHIPS = 1024  # in larger graphs the first walk with room is taken
-EXACT_CHIPS = 7  # up to here every placement is looked at, where the walks are not known as best
+SCORED_CHIPS = 1024  # in larger graphs the first order with room is taken
+EXACT_CHIPS = 7  # up to here every placement is looked at, where the orders are not known as best
 REDUCE_WEIGHT = 4  # two all-reduces a layer cross each pair of a group twice; a boundary once
 Placement = tuple[tuple[int, ...], ...]  # chips of each stage, by rank
 
@@ -47,24 +47,24 @@ def place(plan: Plan, graph: nx.Graph, spec: str) -> Placement:
 
 
 class Places:
-    """Placements on one graph; walks and distances are found once."""
+    """Placements on one graph; orders and distances are found once."""
 
     def __init__(self, graph: nx.Graph) -> None:
         self.graph = graph
-        self._walks: dict[int, list[list[int]]] = {}
+        self._orders: dict[int, list[list[int]]] = {}
         self._scored: dict[tuple[int, int], tuple[Ints, Ints]] = {}
         self._found: dict[tuple[int, int], Placed] = {}
 
     def place(self, tp: int, pp: int) -> Placed:
-        """The best of several walks over the graph; in small graphs the best there is."""
+        """The best of several orders over the graph; in small graphs the best there is."""
         if (tp, pp) not in self._found:
             self._found[tp, pp] = self._place(tp, pp)
         return self._found[tp, pp]
 
     def _place(self, tp: int, pp: int) -> Placed:
-        if tp not in self._walks:
-            self._walks[tp] = list(walks(self.graph, tp))
-        orders = [n for n, order in enumerate(self._walks[tp]) if len(order) >= tp * pp]
+        if tp not in self._orders:
+            self._orders[tp] = list(chip_orders(self.graph, tp))
+        orders = [n for n, order in enumerate(self._orders[tp]) if len(order) >= tp * pp]
         if len(self.graph) > SCORED_CHIPS:
             orders = orders[:1]
         scored = [self._along(tp, number, pp) for number in orders]
@@ -77,11 +77,11 @@ class Places:
         placement = tuple(tuple(map(int, group)) for group in groups)
         return Placed(placement, hops, bound, exact)
 
-    def _along(self, tp: int, walk: int, pp: int) -> tuple[Ints, int]:
-        """The first `pp` groups of a walk and their weighted hops; those of more are remembered."""
-        key = (tp, walk)
+    def _along(self, tp: int, number: int, pp: int) -> tuple[Ints, int]:
+        """The first `pp` groups of an order, and their weighted hops."""
+        key = (tp, number)
         if key not in self._scored or len(self._scored[key][1]) < pp:
-            order = self._walks[tp][walk]
+            order = self._orders[tp][number]
             stages = min(len(order) // tp, 1 << (pp - 1).bit_length())
             groups = np.array(order[: stages * tp]).reshape(stages, tp)
             self._scored[key] = groups, self._scores(groups[None])[0]
@@ -89,7 +89,7 @@ class Places:
         return groups[:pp], int(scores[pp - 1])
 
     def _best_of_all(self, hops: int, groups: Ints) -> tuple[int, Ints]:
-        """The first of the best of all placements; that of the walks where it is as good."""
+        """The first of the best of all placements; that of the orders where it is as good."""
         pp, tp = groups.shape
         every = np.array(list(permutations(sorted(self.graph), tp * pp))).reshape(-1, pp, tp)
         scores = self._scores(every)[:, -1]

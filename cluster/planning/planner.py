@@ -19,7 +19,6 @@ from cluster.model.load import load_spec
 from cluster.model.spec import Experts, ModelSpec
 from cluster.planning.cost_store import CostStore
 from cluster.planning.costs import Width
-from cluster.planning.energy import plan_energy
 from cluster.planning.pipeline_timing import pipelined
 from cluster.planning.search import SHOWN, Candidate, Search
 from cluster.planning.timing import PlanTiming
@@ -191,7 +190,7 @@ def report(planned: Planned) -> dict[str, Any]:
             "gap": planned.placed.gap,
             "best_possible": planned.placed.exact,
         },
-        **plan_energy(timed, latency_s, planned.candidates[0].interval_cycles / spec.clock_hz),
+        **timed.energy(latency_s, planned.candidates[0].interval_cycles / spec.clock_hz),
         "decode_cycles_by_context": {
             str(context): timed.decode(context).cycles for context in _shown(timed)
         },

@@ -6,10 +6,11 @@ Nothing is estimated: timings of steps are put on the time axis on which lowerin
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import networkx as nx
 
-from chip.energy import Activity
+from chip.energy import Activity, energy_table
 from chip.errors import ProgramError
 from chip.kernels.decoder import Stage
 from chip.spec import ChipSpec
@@ -27,6 +28,7 @@ from cluster.compiler.place import Placement
 from cluster.compiler.stage_work import StageTimings, StepTiming, make_stages, through_all_stages
 from cluster.compiler.timeline import LaunchTimeline
 from cluster.compiler.wires import Wires
+from cluster.energy import token_energy
 from cluster.mapping.partition import CONTEXT_BLOCK, Plan, Sizes
 from cluster.planning.costs import Costs, KeptTimings, Width
 from cluster.planning.pipeline_timing import StepTimes
@@ -153,6 +155,16 @@ class PlanTiming:
         for link in self.pipeline.links:
             total += self.costs.activity_between(self.width, link.paths)
         return total
+
+    def energy(self, seconds: float, interval_s: float) -> dict[str, Any]:
+        """Joules of a token that takes `seconds` alone, and one every `interval_s`; or null."""
+        table, context = energy_table(self.plan.spec), self.plan.context
+        if table is None:
+            return {"joules_per_token": None, "energy": None}
+        chips = len(self.decode(context).instructions)
+        return token_energy(
+            table, chips, table.dynamic_j(self.activity(context)), seconds, interval_s
+        )
 
     def breakdown(self, context: int) -> dict[str, int]:
         """Cycles of a decode launch by what they are spent on; they sum to its cycles."""

@@ -80,11 +80,11 @@ def decode(lowered: Any, machine: Any, ids: list[int], count: int) -> dict[str, 
 
 def cases(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Measure every shape locally, then on actors in each packing."""
-    from cluster.actors.ray_machine import RayMachine
     from cluster.compiler.choose import PlanRequest, choose
     from cluster.compiler.lower import lower
     from cluster.compiler.place import place
     from cluster.machines.machine import LocalMachine
+    from cluster.machines.ray.ray_machine import RayMachine
     from cluster.model.load import load_model
 
     model = load_model(given.model)

@@ -93,9 +93,9 @@ def _measure(case: Case, given: argparse.Namespace) -> dict[str, Any]:
     from cluster.compiler.lower import lower
     from cluster.compiler.place import place
     from cluster.machines.checkpoint import Checkpointed
-    from cluster.machines.ledger import Ledger
+    from cluster.machines.checkpoint_store import CheckpointStore
+    from cluster.machines.launch_log import LaunchLog
     from cluster.machines.machine import LocalMachine
-    from cluster.machines.shelf import Shelf
     from cluster.process import peak_rss_bytes
 
     weights, request = _model(case, PlanRequest)
@@ -103,12 +103,14 @@ def _measure(case: Case, given: argparse.Namespace) -> dict[str, Any]:
     placement = place(choice.plan, choice.graph, choice.topology)
     lowered = lower(choice.plan, placement, choice.graph, weights)
     if case.machine == "ray":
-        from cluster.actors.ray_machine import RayMachine
+        from cluster.machines.ray.ray_machine import RayMachine
 
         pack = case.pack if case.pack == "auto" else int(case.pack)
-        machine = Ledger(Checkpointed(RayMachine(pack, given.address), Shelf(None), 16))
+        machine = LaunchLog(
+            Checkpointed(RayMachine(pack, given.address), CheckpointStore(None), 16)
+        )
     else:
-        machine = Ledger(LocalMachine())
+        machine = LaunchLog(LocalMachine())
     try:
         timed = _timed_together if choice.plan.slots > 1 else _timed
         row = timed(lowered, machine, given.tokens)

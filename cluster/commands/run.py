@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from cluster.actors.capacity import AUTO
 from cluster.files import write_whole
+from cluster.machines.ray.capacity import AUTO
 from cluster.mapping.partition import CONTEXT_BLOCK, WEIGHT_TYPES
 from cluster.runs.display import Bars, show_table
 from cluster.runs.many import summary_of_many

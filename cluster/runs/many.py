@@ -6,7 +6,7 @@ from typing import Any
 
 from chip.energy import energy_table
 from cluster.energy import Joules, activity
-from cluster.machines.ledger import Entry
+from cluster.machines.launch_log import LaunchEntry
 from cluster.model.load import Model
 from cluster.runs.report import Host, counted, host_shape, plan_shape
 from cluster.serving.engine import PipelineRunner
@@ -14,7 +14,7 @@ from cluster.serving.scheduler import PipelineScheduler, Request, steady_tokens_
 
 
 def report_of_many(
-    model: Model, runner: PipelineRunner, topology: str, entries: Sequence[Entry], host: Host
+    model: Model, runner: PipelineRunner, topology: str, entries: Sequence[LaunchEntry], host: Host
 ) -> dict[str, Any]:
     """What became of every prompt, and what the cluster did step by step."""
     lowered, scheduler = runner.lowered, runner.scheduler
@@ -85,8 +85,10 @@ def _energy(runner: PipelineRunner) -> dict[str, Any]:
     return {"joules_per_token": spent.chips_j / sum(len(one.tokens) for one in requests)}
 
 
-def _host(host: Host, scheduler: PipelineScheduler, entries: Sequence[Entry]) -> dict[str, Any]:
-    prefill, decode = list[Entry](), list[Entry]()
+def _host(
+    host: Host, scheduler: PipelineScheduler, entries: Sequence[LaunchEntry]
+) -> dict[str, Any]:
+    prefill, decode = list[LaunchEntry](), list[LaunchEntry]()
     for record, entry in zip(scheduler.records, entries, strict=True):
         (decode if record.kind.logits_rows else prefill).append(entry)
     tokens = sum(len(one.tokens) for one in scheduler.requests)

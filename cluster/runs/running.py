@@ -14,11 +14,11 @@ from cluster.errors import BadValue, PromptTooLong
 from cluster.files import check_writable, write_whole
 from cluster.generation.sampling import Sampling
 from cluster.machines.checkpoint import Checkpointed, Survivor
+from cluster.machines.checkpoint_store import CheckpointStore
 from cluster.machines.clocked import Clocked
-from cluster.machines.ledger import Ledger
+from cluster.machines.launch_log import LaunchLog
 from cluster.machines.machine import LINKING, LocalMachine, Machine
 from cluster.machines.record import Recorder
-from cluster.machines.shelf import Shelf
 from cluster.model.load import Model, load_model
 from cluster.process import peak_rss_bytes
 from cluster.runs.clock_report import clock_report
@@ -167,7 +167,7 @@ def lower_choice(choice: Choice, model: Model, options: Options, bars: Bars) -> 
 class Rig:
     """The machine that was asked for, on real oscillators, its launches written down."""
 
-    log: Ledger
+    log: LaunchLog
     clocked: Clocked
     recorder: Recorder | None
 
@@ -178,7 +178,7 @@ class Rig:
         recorder = Recorder(bare, options.record) if options.record else None
         really = options.jitter_seed, options.drift_ppm, options.jitter_cycles
         clocked = Clocked(recorder or bare, *really)
-        return cls(Ledger(clocked), clocked, recorder)
+        return cls(LaunchLog(clocked), clocked, recorder)
 
     def host(self, start: float, watch: Stopwatch) -> Host:
         """What it has cost here since `start`."""
@@ -251,13 +251,13 @@ def make_machine(options: Options) -> Machine:
     if options.machine == "local" and not options.checkpoint:
         return LocalMachine()
     machine = _ray_machine(options) if options.machine == "ray" else LocalMachine()
-    shelf = Shelf(options.checkpoint, options.resume)
-    return Checkpointed(machine, shelf, options.checkpoint_every)
+    store = CheckpointStore(options.checkpoint, options.resume)
+    return Checkpointed(machine, store, options.checkpoint_every)
 
 
 def _ray_machine(options: Options) -> Survivor:
     try:
-        from cluster.actors.ray_machine import RayMachine
+        from cluster.machines.ray.ray_machine import RayMachine
     except ModuleNotFoundError as error:
         raise BadValue("--machine", "ray", f"{error.name} is not installed") from None
     return RayMachine(options.chips_per_actor or 1, options.address)

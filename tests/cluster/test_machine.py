@@ -15,13 +15,13 @@ from chip.linker.reuse import Linker
 from chip.numerics import backend
 from chip.spec import GROQCHIP1
 from chip.wire import pack_value
-from cluster.actors.chip_host import ChipHost, Wanted
-from cluster.actors.exchange import exchange
-from cluster.actors.grouping import actor_name, grouped, pack_inputs
-from cluster.actors.lines import MESSAGE_BYTES, Need, needs, unpack_packets
 from cluster.compiler.lower import lower
 from cluster.compiler.place import place
 from cluster.machines.machine import Inputs, LocalMachine, Result, ScheduleMismatch
+from cluster.machines.ray.channels import MESSAGE_BYTES, Need, needs, unpack_packets
+from cluster.machines.ray.chip_host import ChipHost, Wanted
+from cluster.machines.ray.exchange import exchange
+from cluster.machines.ray.grouping import actor_name, grouped, pack_inputs
 from cluster.mapping.partition import partition
 from cluster.model.synthetic import TINY, tiny_weights
 from tests.cluster.tiny import (

@@ -7,7 +7,7 @@ import pytest
 
 from chip.spec import GROQCHIP1
 from cluster.generation.sampling import Sampling
-from cluster.machines.ledger import Entry, Ledger
+from cluster.machines.launch_log import LaunchEntry, LaunchLog
 from cluster.machines.machine import LocalMachine
 from cluster.model.load import load_model
 from cluster.runs.report import Host, emulated, host_shape, report_of_one, summary, transfer_s
@@ -16,12 +16,12 @@ from tests.cluster.tiny import lowered, no_progress
 
 SPEC = replace(GROQCHIP1, clock_hz=1_000_000, host_bytes_per_s=1000.0, host_latency_s=0.25)
 PREFILL = [
-    Entry("rows32.logits0@320", 700, 0, 2_000_000, 3.0),
-    Entry("rows1.logits1@320", 300, 200, 500_000, 1.0),
+    LaunchEntry("rows32.logits0@320", 700, 0, 2_000_000, 3.0),
+    LaunchEntry("rows1.logits1@320", 300, 200, 500_000, 1.0),
 ]
 DECODE = [
-    Entry("rows1.logits1@320", 300, 200, 500_000, 0.5),
-    Entry("rows1.logits1@320", 300, 200, 1_500_000, 1.5),
+    LaunchEntry("rows1.logits1@320", 300, 200, 500_000, 0.5),
+    LaunchEntry("rows1.logits1@320", 300, 200, 1_500_000, 1.5),
 ]
 
 
@@ -54,7 +54,7 @@ def test_host_figures_add_up():
 
 def test_the_summary_of_a_run_names_what_the_json_holds():
     plan = lowered(2, 2, "ring:4")
-    machine = Ledger(LocalMachine())
+    machine = LaunchLog(LocalMachine())
     machine.load(plan, no_progress)
     runner, model = PipelineRunner(plan, machine), load_model("tiny")
     tokens = list(runner.generate([1, 2, 3], 2, Sampling(), frozenset()))

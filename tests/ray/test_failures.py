@@ -5,12 +5,12 @@ import signal
 
 import pytest
 
-from cluster.actors.capacity import actor_bytes
-from cluster.actors.ray_machine import RayMachine
-from cluster.actors.surroundings import loopback
 from cluster.generation.sampling import Sampling
 from cluster.machines.checkpoint import Checkpointed
-from cluster.machines.shelf import Shelf
+from cluster.machines.checkpoint_store import CheckpointStore
+from cluster.machines.ray.capacity import actor_bytes
+from cluster.machines.ray.ray_machine import RayMachine
+from cluster.machines.ray.surroundings import loopback
 from cluster.serving.engine import PipelineRunner
 from tests.cluster.tiny import NEW_TOKENS, PROMPT, local_outcome, lowered, no_progress, outcome_of
 
@@ -42,7 +42,7 @@ def nodes():
 def test_killing_an_actor_then_a_node_changes_nothing(nodes):
     plan = lowered(*PLAN)
     bare = RayMachine(address=nodes.address)
-    machine = Checkpointed(bare, Shelf(None), every=3)
+    machine = Checkpointed(bare, CheckpointStore(None), every=3)
     try:
         machine.load(plan, no_progress)
         runner = PipelineRunner(plan, machine)

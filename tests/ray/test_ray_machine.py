@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from chip.errors import ChipError, ProgramError
-from cluster.actors.fork_server import can_fork
-from cluster.actors.grouping import actor_name, chunks, grouped
-from cluster.actors.ray_machine import RayMachine
-from cluster.actors.surroundings import SHARED, _runs, _semaphores, swept
 from cluster.encoders.embedding import Options, embed_sentences
 from cluster.errors import BadValue, WorkerLost
+from cluster.machines.ray.fork_server import can_fork
+from cluster.machines.ray.grouping import actor_name, chunks, grouped
+from cluster.machines.ray.ray_machine import RayMachine
+from cluster.machines.ray.surroundings import SHARED, _runs, _semaphores, swept
 from cluster.runs.display import Bars
 from tests.cluster.test_pipeline import answered, answered_here
 from tests.cluster.test_pipeline import lowered as pipeline_plan
@@ -74,7 +74,7 @@ def test_bits_and_cycles_are_those_of_the_local_machine(load, plan, pack, actors
 
 
 def test_sequences_in_flight_leave_the_digest_of_the_local_machine(load):
-    """Launches are joined as they are needed, also when lines are open."""
+    """Launches are joined as they are needed, also when channels are open."""
     plan = (1, 3, "mesh:2x3", 4)
     runner, said = answered(pipeline_plan(*plan), load(pipeline_plan(*plan)))
     local, said_there = answered_here(*plan)
@@ -104,14 +104,14 @@ def test_workers_are_lean_forks_of_one_process_with_random_names_of_their_own(lo
         "gguf",
         "tokenizers",
         "cluster.compiler.lower",
-        "cluster.actors.ray_machine",
+        "cluster.machines.ray.ray_machine",
     ):
         assert heavy not in found
     assert machine._get(ask(lambda _: __import__("os").environ["OMP_NUM_THREADS"])) == "1"
 
 
 UNFORKED = """
-from cluster.actors import capacity, ray_machine
+from cluster.machines.ray import capacity, ray_machine
 from tests.cluster.tiny import lowered, no_progress, outcome, reference_tokens
 ray_machine.can_fork = lambda: False
 capacity.COMPILED_SRAM_BYTES = 1 << 30

@@ -1,27 +1,27 @@
-"""What groups of chips exchange in each launch: their batches, and the lines they need for it."""
+"""What groups of chips exchange in each launch: their batches, and the channels for them."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from chip.board import Facts, Wiring
 from chip.group import Batch, Packet, batches
-from cluster.actors.lines import Need, Pair, merged, needs
 from cluster.machines.loadable import Loadable
 from cluster.machines.machine import Known, Parts, check_cycles, wire_parts
+from cluster.machines.ray.channels import Need, Pair, merged, needs
 
 Prepared = tuple[list[Batch], dict[int, int], Parts]
 
 
 @dataclass(frozen=True)
 class Exchange:
-    """Wirings and batches of every launch, by name; lines by (sending, receiving group).
+    """Wirings and batches of every launch, by name; channels by (sending, receiving group).
 
     `parts` are those of launches that were joined; `known` the facts of all programs.
     """
 
     wirings: dict[str, Wiring]
     batches: dict[str, tuple[Batch, ...]]
-    lines: dict[Pair, Need]
+    channels: dict[Pair, Need]
     group_of: Mapping[int, int]
     known: Known = field(repr=False)
     parts: dict[str, Parts] = field(default_factory=dict)
@@ -51,7 +51,7 @@ class Exchange:
             self,
             wirings=self.wirings | {name: wiring},
             batches=self.batches | {name: cut},
-            lines=merged(self.lines, more),
+            channels=merged(self.channels, more),
             parts=self.parts | {name: parts},
         )
 

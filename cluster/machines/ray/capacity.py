@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from cluster.actors.grouping import grouped
 from cluster.errors import MachineError
 from cluster.machines.loadable import Loadable
+from cluster.machines.ray.grouping import grouped
 
 AUTO = "auto"  # as chips per actor
 COMPILED_PER_CPU = 4  # more actors per CPU load kernels, which takes each a second, only for
@@ -59,7 +59,7 @@ def living_hosts(nodes: Iterable[Any], free: Mapping[str, Mapping[str, float]]) 
     ]
 
 
-def settled(
+def chosen(
     lowered: Loadable,
     groups: Sequence[Sequence[int]],
     bundles: Sequence[Sequence[int]],

@@ -9,7 +9,7 @@ from cluster.machines.machine import Inputs, Machine, Parts, Progress, Result
 M = TypeVar("M", bound=Machine)
 
 
-class Around(Generic[M]):
+class MachineWrapper(Generic[M]):
     """A machine that passes every call on to `machine`; made to be inherited from."""
 
     def __init__(self, machine: M) -> None:

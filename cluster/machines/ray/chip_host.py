@@ -1,4 +1,4 @@
-"""The work of one actor: some chips, their programs, and the lines to other actors.
+"""The work of one actor: some chips, their programs, and the channels to other actors.
 
 Plain and synchronous; `ray_machine` makes it remote, and gives it all that it needs of Ray.
 A worker imports this and `chip` only.
@@ -19,9 +19,9 @@ from chip.numerics import set_backend, set_threads
 from chip.own_spec import chip_of
 from chip.program import Region
 from chip.wire import pack_value, unpack_value
-from cluster.actors.lines import Line, Mailbox, Slot
-from cluster.actors.rings import Door, can_be_shared, join_ring, make_ring
 from cluster.errors import WorkerLost
+from cluster.machines.ray.channels import Channel, Mailbox, Slot
+from cluster.machines.ray.shm_ring import RingHandle, can_be_shared, join_ring, make_ring
 from cluster.process import peak_rss_bytes, private_bytes
 
 log = logging.getLogger("lpu.chip")
@@ -48,7 +48,7 @@ class Health:
 
 @dataclass(frozen=True)
 class Wanted:
-    """A line to be made: to group `receiver`, whose actor is `handle` on host `node`."""
+    """A channel to be made: to group `receiver`, whose actor is `handle` on host `node`."""
 
     receiver: int
     handle: Any
@@ -115,35 +115,37 @@ class ChipHost:
             self._batches[name], self._groups[name] = list(mine), dict(groups)
         self._loaded = True
 
-    # --- lines ------------------------------------------------------------------------------
-    def open_lines(
-        self, channel: Callable[..., Slot], me: Any, node: str, wanted: Sequence[Wanted]
+    # --- channels ---------------------------------------------------------------------------
+    def open_channels(
+        self, make_slot: Callable[..., Slot], me: Any, node: str, wanted: Sequence[Wanted]
     ) -> Any:
-        """Make lines to other actors, rings on our host `node` and else out of channels.
+        """Make channels to other actors: rings on our host `node`, else out of slots of Ray.
 
-        What is returned is for `take_line` of the receivers.
+        What is returned is for `take_channel` of the receivers.
         """
-        lines: list[Line | Door] = []
-        for line in wanted:
-            if line.node == node and can_be_shared():
-                ring = self._mail.outgoing[line.receiver] = make_ring(line.slots, line.slot_bytes)
-                lines.append(ring.door())
+        made: list[Channel | RingHandle] = []
+        for one in wanted:
+            if one.node == node and can_be_shared():
+                ring = self._mail.outgoing[one.receiver] = make_ring(one.slots, one.slot_bytes)
+                made.append(ring.handle())
                 continue
-            reader = [(line.handle, line.node)]
-            slots = [channel(me, reader, line.slot_bytes) for _ in range(line.slots)]
-            self._mail.outgoing[line.receiver] = Line(slots)
-            lines.append(Line(slots))
-        return lines[0] if len(lines) == 1 else lines
+            reader = [(one.handle, one.node)]
+            slots = [make_slot(me, reader, one.slot_bytes) for _ in range(one.slots)]
+            self._mail.outgoing[one.receiver] = Channel(slots)
+            made.append(Channel(slots))
+        return made[0] if len(made) == 1 else made
 
-    def take_line(self, sender: int, line: Line | Door) -> None:
-        """Receive from group `sender` through `line`; raises WorkerLost if its writer is gone."""
+    def take_channel(self, sender: int, channel: Channel | RingHandle) -> None:
+        """Receive from group `sender`; raises WorkerLost if the writer of `channel` is gone."""
         try:
-            self._mail.incoming[sender] = join_ring(line) if isinstance(line, Door) else line
+            self._mail.incoming[sender] = (
+                join_ring(channel) if isinstance(channel, RingHandle) else channel
+            )
         except OSError as error:
-            raise WorkerLost("ray", f"{self.name} cannot open a line", str(error)) from None
+            raise WorkerLost("ray", f"{self.name} cannot open a channel", str(error)) from None
 
-    def close_lines(self) -> None:
-        """Close all lines: a launch that waits at one fails."""
+    def close_channels(self) -> None:
+        """Close all channels: a launch that waits at one fails."""
         self._mail.close()
 
     # --- run --------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Lines between two processes of one host: slots in memory that both see. Who waits, sleeps.
+"""Channels between two processes of one host: slots in memory that both see. Who waits, sleeps.
 
 Nothing of it has a name: the reader opens the files of the writer by their numbers. So nothing is
 left behind, whoever dies.
@@ -15,12 +15,12 @@ GO, END = b"+", b"-"
 Pipe = tuple[FileIO, FileIO]
 
 
-class LineClosed(Exception):
-    """What a line raises that was closed, also for those who wait at it."""
+class ChannelClosed(Exception):
+    """What a channel raises that was closed, also for those who wait at it."""
 
 
 @dataclass(frozen=True)
-class Door:
+class RingHandle:
     """Where a reader finds a ring: process and file numbers of its writer, and the slots."""
 
     process: int
@@ -30,7 +30,7 @@ class Door:
     slot_bytes: int
 
 
-class Ring:
+class ShmRing:
     """One direction between two processes: first in, first out, through a number of slots.
 
     `full` and `free` are pipes (to read, to write) with a byte for each slot that is so.
@@ -63,10 +63,10 @@ class Ring:
         self._full[1].write(END)
         self._free[1].write(END)
 
-    def door(self) -> Door:
+    def handle(self) -> RingHandle:
         """Where its reader finds this."""
         full, free = ((ends[0].fileno(), ends[1].fileno()) for ends in (self._full, self._free))
-        return Door(os.getpid(), self._file.fileno(), full, free, self._slot_bytes)
+        return RingHandle(os.getpid(), self._file.fileno(), full, free, self._slot_bytes)
 
     def _turn(self) -> int:
         at = self._next
@@ -76,7 +76,7 @@ class Ring:
 
 def _await(pipe: Pipe) -> None:
     if pipe[0].read(1) != GO:
-        raise LineClosed("a line between actors was closed")
+        raise ChannelClosed("a channel between actors was closed")
 
 
 def can_be_shared() -> bool:
@@ -84,23 +84,23 @@ def can_be_shared() -> bool:
     return sys.platform == "linux"
 
 
-def make_ring(slots: int, message_bytes: int) -> Ring:
+def make_ring(slots: int, message_bytes: int) -> ShmRing:
     """A ring to write to."""
     slot_bytes = LENGTH_BYTES + message_bytes
-    memory = FileIO(os.memfd_create("lpu-line"), "r+b")
+    memory = FileIO(os.memfd_create("lpu-ring"), "r+b")
     memory.truncate(slots * slot_bytes)
     full, free = _pipe(*os.pipe()), _pipe(*os.pipe())
     free[1].write(GO * slots)
-    return Ring(memory, full, free, slot_bytes)
+    return ShmRing(memory, full, free, slot_bytes)
 
 
-def join_ring(door: Door) -> Ring:
-    """The ring behind a door, to read from; raises OSError if its writer is gone."""
-    folder = f"/proc/{door.process}/fd"
+def join_ring(handle: RingHandle) -> ShmRing:
+    """The ring behind a handle, to read from; raises OSError if its writer is gone."""
+    folder = f"/proc/{handle.process}/fd"
     full, free = (
-        _pipe(*(f"{folder}/{number}" for number in ends)) for ends in (door.full, door.free)
+        _pipe(*(f"{folder}/{number}" for number in ends)) for ends in (handle.full, handle.free)
     )
-    return Ring(FileIO(f"{folder}/{door.memory}", "r+b"), full, free, door.slot_bytes)
+    return ShmRing(FileIO(f"{folder}/{handle.memory}", "r+b"), full, free, handle.slot_bytes)
 
 
 def _pipe(read: str | int, write: str | int) -> Pipe:

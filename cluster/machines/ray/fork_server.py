@@ -22,8 +22,8 @@ from typing import BinaryIO
 from chip.errors import ChipError
 from chip.spec import GROQCHIP1
 from chip.tape import Player
-from cluster.actors.chip_host import LINKER
-from cluster.actors.fork_worker import SOCKET
+from cluster.machines.ray.chip_host import LINKER
+from cluster.machines.ray.fork_worker import SOCKET
 
 LENGTH_BYTES = 8  # before each program
 DONE = b"+"
@@ -31,7 +31,7 @@ DONE = b"+"
 # arrays, of which a chip's SRAM would fill one for each kilobyte in use here and there.
 LEAN = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MALLOC_ARENA_MAX"), "1")
 LEAN["NUMPY_MADVISE_HUGEPAGE"] = "0"
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 Request = tuple[list[str], str, dict[str, str]]  # command, folder, environment
 
 
@@ -46,16 +46,16 @@ class ForkServer:
     def __init__(self, folder: Path, modules: Sequence[str]) -> None:
         """Start it; `modules` are imported before the first fork, with the settings of a worker."""
         paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-        with socket.socket(socket.AF_UNIX) as door, (folder / "forks.err").open("wb") as errors:
-            door.bind(str(folder / SOCKET))
-            door.listen(socket.SOMAXCONN)  # workers wait there until the server is ready
+        with socket.socket(socket.AF_UNIX) as listener, (folder / "forks.err").open("wb") as errors:
+            listener.bind(str(folder / SOCKET))
+            listener.listen(socket.SOMAXCONN)  # workers wait there until the server is ready
             self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(door.fileno()), *modules],
+                [sys.executable, "-m", __name__, str(listener.fileno()), *modules],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 env=os.environ | LEAN | {"PYTHONPATH": paths},
-                pass_fds=[door.fileno()],
+                pass_fds=[listener.fileno()],
                 cwd=folder,
                 start_new_session=True,  # Ctrl-C of a terminal is for the driver
             )
@@ -78,12 +78,12 @@ class ForkServer:
         self._process.communicate()
 
 
-def serve(door: int, modules: Sequence[str]) -> Request:
+def serve(listener: int, modules: Sequence[str]) -> Request:
     """Link programs from stdin and fork workers; returns in a worker, with its request."""
     Player.get_ready(GROQCHIP1)
-    with socket.socket(fileno=door) as listener:
+    with socket.socket(fileno=listener) as listener:
         while True:
-            ready, _, _ = select.select([0, door], [], [])
+            ready, _, _ = select.select([0, listener], [], [])
             if 0 in ready:
                 _link(sys.stdin.buffer)
             elif (request := _forked(listener, modules)) is not None:

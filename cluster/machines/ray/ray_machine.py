@@ -23,7 +23,7 @@ from ray.exceptions import (
     RayError,
     RayTaskError,
 )
-from ray.experimental.channel.shared_memory_channel import Channel
+from ray.experimental.channel.shared_memory_channel import Channel as RayChannel
 from ray.util.metrics import Counter
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
@@ -32,12 +32,8 @@ from chip.board import Facts, Wiring
 from chip.checkpoint import Block
 from chip.own_spec import identity
 from chip.wire import pack_value, unpack_value
-from cluster.actors import capacity, grouping, surroundings
-from cluster.actors.chip_host import ChipHost, Health, Wanted
-from cluster.actors.exchange import Exchange, exchange
-from cluster.actors.fork_server import ForkServer, can_fork
-from cluster.actors.rings import LineClosed
 from cluster.errors import BadValue, MachineError, WorkerLost
+from cluster.machines.checkpoint_store import checked_blocks
 from cluster.machines.loadable import Loadable
 from cluster.machines.machine import (
     LINKING,
@@ -48,12 +44,16 @@ from cluster.machines.machine import (
     Result,
     counted_constants,
 )
-from cluster.machines.shelf import checked_blocks
+from cluster.machines.ray import capacity, grouping, surroundings
+from cluster.machines.ray.chip_host import ChipHost, Health, Wanted
+from cluster.machines.ray.exchange import Exchange, exchange
+from cluster.machines.ray.fork_server import ForkServer, can_fork
+from cluster.machines.ray.shm_ring import ChannelClosed
 
 OBJECT_STORE_BYTES = 256 << 20
-FLIGHT_BYTES = 64 << 20  # of all unfinished calls that bring weights: a quarter of the store
+UNFINISHED_BYTES = 64 << 20  # of all unfinished calls that bring weights: a quarter of the store
 INLINE_BYTES = 64 << 10  # larger inputs go to the object store once instead of into every call
-START_TIMEOUT_S, SETTLE_S, POLL_S = 300.0, 20.0, 0.2
+START_TIMEOUT_S, LEAVE_S, POLL_S = 300.0, 20.0, 0.2
 # What can be imported before a fork; of channels, all workers would draw the same random names.
 FORKABLE = ("ray._private.worker", "ray._private.node", "ray.util.metrics")
 # No workers before their programs are linked, and none that yields, as a token waits for each.
@@ -76,7 +76,7 @@ class RayMachine:
         self._groups: list[list[int]] = []
         self._exchange: Exchange | None = None
         self._nodes: list[str] = []
-        self._lines_open = False
+        self._channels_open = False
 
     @property
     def actors(self) -> int:
@@ -102,7 +102,7 @@ class RayMachine:
         self._group_of = {chip: n for n, group in enumerate(self._groups) for chip in group}
         bundles = grouping.bundled(lowered, self._groups)
         forked = self._forks is not None
-        backend, self._sizes = capacity.settled(lowered, self._groups, bundles, hosts, forked)
+        backend, self._sizes = capacity.chosen(lowered, self._groups, bundles, hosts, forked)
         self._settings = backend, capacity.worker_threads(lowered, pack, hosts), Counter
         self._link_here(progress)
         self._place(bundles)
@@ -212,46 +212,46 @@ class RayMachine:
     def _store(self, numbers: Iterable[int], constants: Iterable[grouping.Constant]) -> None:
         """Stream constants to some actors, a bounded number of bytes in flight."""
         wanted = set(numbers)
-        flight: deque[tuple[Any, int]] = deque()
-        flying = 0
+        calls: deque[tuple[Any, int]] = deque()
+        unfinished = 0
         for number, chunk in grouping.chunks(constants, self._group_of):
             if number not in wanted:
                 continue
             size = sum(values.nbytes for _, _, values in chunk)
-            while flight and flying + size > FLIGHT_BYTES:
-                call, landed = flight.popleft()
+            while calls and unfinished + size > UNFINISHED_BYTES:
+                call, done = calls.popleft()
                 self._get(call)
-                flying -= landed
-            flight.append((self._actors[number].write.remote(chunk), size))
-            flying += size
-        self._get([call for call, _ in flight])
+                unfinished -= done
+            calls.append((self._actors[number].write.remote(chunk), size))
+            unfinished += size
+        self._get([call for call, _ in calls])
 
-    def _open_lines(self, wired: Exchange) -> None:
+    def _open_channels(self, wired: Exchange) -> None:
         """Make the channels between all actors that talk; they are new after every failure."""
         ask = ray.get_runtime_context  # a module of ours would be imported there
         calls = [actor.__ray_call__.remote(lambda _: ask().get_node_id()) for actor in self._actors]
         self._nodes = self._get(calls)
         wanted: dict[int, list[Wanted]] = {}
-        for (sender, receiver), need in wired.lines.items():
+        for (sender, receiver), need in wired.channels.items():
             reader = self._actors[receiver], self._nodes[receiver]
-            line = Wanted(receiver, *reader, need.slots, max(need.message_bytes, 2000))
-            wanted.setdefault(sender, []).append(line)
+            channel = Wanted(receiver, *reader, need.slots, max(need.message_bytes, 2000))
+            wanted.setdefault(sender, []).append(channel)
         taken = []
-        for sender, lines in wanted.items():
-            method = self._actors[sender].open_lines
-            method = method.options(concurrency_group="launch", num_returns=len(lines))
-            made = method.remote(Channel, self._actors[sender], self._nodes[sender], lines)
-            for line, ref in zip(lines, made if len(lines) > 1 else [made], strict=True):
-                taken.append(line.handle.take_line.remote(sender, ref))
+        for sender, channels in wanted.items():
+            method = self._actors[sender].open_channels
+            method = method.options(concurrency_group="launch", num_returns=len(channels))
+            made = method.remote(RayChannel, self._actors[sender], self._nodes[sender], channels)
+            for channel, ref in zip(channels, made if len(channels) > 1 else [made], strict=True):
+                taken.append(channel.handle.take_channel.remote(sender, ref))
         self._get(taken)
-        self._lines_open = True
+        self._channels_open = True
 
     def join(self, name: str, parts: Parts) -> None:
-        """Make a launch of programs that are loaded, with larger lines if it needs them."""
+        """Make a launch of programs that are loaded, with larger channels if it needs them."""
         assert self._exchange is not None, "load comes first"
         more = self._exchange.joined(self._lowered, name, parts)
-        if more.lines != self._exchange.lines and self._lines_open:
-            self._close_lines()
+        if more.channels != self._exchange.channels and self._channels_open:
+            self._close_channels()
         self._exchange = more
         numbered = enumerate(self._actors)
         self._get([actor.prepare.remote(more.of_group(n, (name,))) for n, actor in numbered])
@@ -261,8 +261,8 @@ class RayMachine:
         """Run one launch on every chip: a call per actor, which talk among themselves."""
         wired = self._exchange
         assert wired is not None, "load comes first"
-        if not self._lines_open:
-            self._open_lines(wired)
+        if not self._channels_open:
+            self._open_channels(wired)
         data: Any = grouping.pack_inputs(inputs)
         if len(data) > INLINE_BYTES:
             data = ray.put(data)
@@ -280,8 +280,8 @@ class RayMachine:
 
     def _abort(self, calls: Sequence[Any]) -> None:
         """End a failed launch everywhere, and raise what it was that failed first."""
-        self._close_lines()
-        ray.wait(list(calls), num_returns=len(calls), timeout=SETTLE_S)
+        self._close_channels()
+        ray.wait(list(calls), num_returns=len(calls), timeout=LEAVE_S)
         found: list[Exception] = []
         for call in calls:
             try:
@@ -289,15 +289,15 @@ class RayMachine:
             except (RayError, ConnectionError) as error:
                 found.append(error)
         own = [e.cause for e in found if isinstance(e, RayTaskError)]
-        first = [cause for cause in own if not isinstance(cause, RayChannelError | LineClosed)]
+        first = [cause for cause in own if not isinstance(cause, RayChannelError | ChannelClosed)]
         if first:
             raise first[0] from None
         raise self._lost([e for e in found if not isinstance(e, RayTaskError)] or found) from None
 
-    def _close_lines(self) -> None:
-        self._lines_open = False
+    def _close_channels(self) -> None:
+        self._channels_open = False
         for actor in self._actors:
-            actor.close_lines.remote()
+            actor.close_channels.remote()
 
     def _lost(self, errors: Sequence[Exception]) -> MachineError:
         gone = [error for error in errors if isinstance(error, RayActorError)]
@@ -353,7 +353,7 @@ class RayMachine:
     def _waves(self) -> list[range]:
         """Actors, a few at a time: their changes pass through the object store together."""
         size = max(len(group) for group in self._groups) * CHANGES_BYTES
-        wave, total = max(1, FLIGHT_BYTES // size), len(self._actors)
+        wave, total = max(1, UNFINISHED_BYTES // size), len(self._actors)
         return [range(n, min(n + wave, total)) for n in range(0, total, wave)]
 
     def revive(self) -> None:
@@ -368,7 +368,7 @@ class RayMachine:
         """The health of an actor, once it is up; one that is dead for good is replaced."""
         while True:
             try:
-                found: Health = ray.get(self._actors[number].health.remote(), timeout=SETTLE_S)
+                found: Health = ray.get(self._actors[number].health.remote(), timeout=LEAVE_S)
                 return found
             except ActorDiedError:
                 self._actors[number] = self._new(number)

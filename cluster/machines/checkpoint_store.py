@@ -33,7 +33,7 @@ class Past:
     result: Result
 
 
-class Shelf:
+class CheckpointStore:
     """Checkpoints in `folder`, or in a temporary one, which keeps no results, if that is None."""
 
     def __init__(self, folder: Path | None, resume: bool = False) -> None:
@@ -46,7 +46,7 @@ class Shelf:
         self._launches = 0
 
     def open(self, programs: str) -> list[Past]:
-        """The launches on the shelf, which is for runs of `programs`; raises CheckpointError."""
+        """The launches that it holds, which is for runs of `programs`; raises CheckpointError."""
         self.folder.mkdir(exist_ok=True)
         head = {"version": VERSION, "programs": programs}
         if not (self.folder / "run").exists():

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cluster.actors import fork_worker
+from cluster.machines.ray import fork_worker
 
 log = logging.getLogger("lpu.ray")
 KNOCK_TIMEOUT_S = 10.0
@@ -104,7 +104,7 @@ def our_code() -> Iterator[dict[str, Any]]:
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
         yield {}
         return
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     with tempfile.TemporaryDirectory(prefix="lpu-code-") as folder:
         for name in ("chip", "topology", "cluster"):
             ignore = shutil.ignore_patterns("__pycache__")

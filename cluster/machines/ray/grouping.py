@@ -84,15 +84,14 @@ def chunks(
 
 
 def pack_inputs(inputs: Inputs) -> bytes:
-    """The host's inputs of a launch for all actors; equal tables are packed once."""
+    """The host's inputs of a launch for all actors; a table of chips in a row is packed once."""
     tables: list[Array] = []
-    known: dict[int, int] = {}
+    last: dict[str, int] = {}  # by name, where the table of the chip before is
     chips: dict[int, dict[str, int]] = {}
     for chip, named in inputs.items():
-        places = chips.setdefault(chip, {})
         for key, values in named.items():
-            if id(values) not in known:
-                known[id(values)] = len(tables)
+            if key not in last or tables[last[key]] is not values:
+                last[key] = len(tables)
                 tables.append(values)
-            places[key] = known[id(values)]
+        chips[chip] = {key: last[key] for key in named}
     return pack_value([tables, chips])

@@ -1,6 +1,6 @@
-"""Lines: what carries packets from one group of chips to another, message by message.
+"""Channels: what carries packets from one group of chips to another, message by message.
 
-Each group runs its batches of a launch in order, so every line carries a fixed sequence of
+Each group runs its batches of a launch in order, so every channel carries a fixed sequence of
 messages; how many can be under way at once, and how large they are, is known before anything runs.
 """
 
@@ -14,7 +14,7 @@ from chip.core import Array
 from chip.errors import ProgramError
 from chip.group import Batch, Packet
 from chip.wire import pack_value, unpack_value
-from cluster.actors.rings import Ring
+from cluster.machines.ray.shm_ring import ShmRing
 
 Pair = tuple[int, int]  # from one group, or batch, to another
 MESSAGE_BYTES = 64  # around a packet, or a message, at most
@@ -33,7 +33,7 @@ class Slot(Protocol):
         """Make both ends fail, also those that wait."""
 
 
-class Line:
+class Channel:
     """One direction between two groups: first in, first out, through a fixed number of slots."""
 
     def __init__(self, slots: Sequence[Slot]) -> None:
@@ -46,10 +46,10 @@ class Line:
     def read(self) -> bytes:
         """Take the next message out; wait for it. What is no message raises."""
         found = self._turn().read()
-        if isinstance(found, Exception):  # how a channel hands on an error
+        if isinstance(found, Exception):  # how one of Ray passes on an error
             raise found
         if not isinstance(found, bytes):
-            raise ProgramError(f"a line brought {type(found).__name__}, not a message")
+            raise ProgramError(f"a channel brought {type(found).__name__}, not a message")
         return found
 
     def close(self) -> None:
@@ -65,7 +65,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Need:
-    """Slots that a line needs lest anyone wait for ever, and bytes of its largest message."""
+    """Slots that a channel needs lest anyone wait for ever, and bytes of its largest message."""
 
     slots: int
     message_bytes: int
@@ -76,8 +76,8 @@ def needs(
 ) -> dict[Pair, Need]:
     """What each pair of groups that talk needs, over all launches.
 
-    Run batch after batch, a line holds so many messages at most. With as many slots that order can
-    be run; and as each group's own order is fixed, no other comes to a stop either.
+    Run batch after batch, a channel holds so many messages at most. With as many slots that order
+    can be run; and as each group's own order is fixed, no other comes to a stop either.
     """
     found: dict[Pair, Need] = {}
     for name, batches in launches.items():
@@ -97,15 +97,15 @@ def merged(some: Mapping[Pair, Need], more: Mapping[Pair, Need]) -> dict[Pair, N
 
 def _needs(batches: Sequence[Batch], packet_bytes: Mapping[Packet, int]) -> dict[Pair, Need]:
     group_of = {batch.index: batch.group for batch in batches}
-    under_way: dict[Pair, list[Pair]] = {}  # in the line, in order
+    under_way: dict[Pair, list[Pair]] = {}  # in the channel, in order
     slots: dict[Pair, int] = {}
     sizes: dict[Pair, int] = {}
     taken: set[Pair] = set()
     for batch in batches:
         for source, _ in batch.inbox:
-            line = under_way[group_of[source], batch.group]
+            waiting = under_way[group_of[source], batch.group]
             while (source, batch.index) not in taken:
-                taken.add(line.pop(0))  # what comes before it, the reader puts aside
+                taken.add(waiting.pop(0))  # what comes before it, the reader puts aside
         for target, packets in batch.outbox:
             pair = batch.group, group_of[target]
             under_way.setdefault(pair, []).append((batch.index, target))
@@ -116,11 +116,11 @@ def _needs(batches: Sequence[Batch], packet_bytes: Mapping[Packet, int]) -> dict
 
 
 class Mailbox:
-    """The lines of one group, and messages that came before they were wanted."""
+    """The channels of one group, and messages that came before they were wanted."""
 
     def __init__(self) -> None:
-        self.incoming: dict[int, Line | Ring] = {}
-        self.outgoing: dict[int, Line | Ring] = {}
+        self.incoming: dict[int, Channel | ShmRing] = {}
+        self.outgoing: dict[int, Channel | ShmRing] = {}
         self._early: dict[Pair, list[Array]] = {}
 
     def fetch(self, sender: int, source: int, target: int, count: int) -> list[Array]:
@@ -140,9 +140,9 @@ class Mailbox:
         return len(data)
 
     def close(self) -> None:
-        """Close all lines, also for those who wait at them; forget what came early."""
-        for line in (*self.incoming.values(), *self.outgoing.values()):
-            line.close()
+        """Close all channels, also for those who wait at them; forget what came early."""
+        for channel in (*self.incoming.values(), *self.outgoing.values()):
+            channel.close()
         self.incoming, self.outgoing, self._early = {}, {}, {}
 
 

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from chip.core import Array
-from cluster.machines.around import Around
 from cluster.machines.machine import Inputs, Machine, Result
+from cluster.machines.wrapper import MachineWrapper
 
 
 @dataclass(frozen=True)
-class Entry:
+class LaunchEntry:
     """One launch: its program, what its host link moved, its cycles and its wall time.
 
     Every chip has a host link of its own, so the bytes are those of the chip with the most.
@@ -23,12 +23,12 @@ class Entry:
     wall_s: float
 
 
-class Ledger(Around[Machine]):
+class LaunchLog(MachineWrapper[Machine]):
     """Keeps an entry of each launch."""
 
     def __init__(self, machine: Machine) -> None:
         super().__init__(machine)
-        self.entries: list[Entry] = []
+        self.entries: list[LaunchEntry] = []
 
     def launch(self, name: str, inputs: Inputs) -> Result:
         """Run a launch and write it down."""
@@ -36,7 +36,7 @@ class Ledger(Around[Machine]):
         result = super().launch(name, inputs)
         wall_s = time.perf_counter() - start
         moved = _most_bytes(inputs), _most_bytes(result.outputs)
-        self.entries.append(Entry(name, *moved, result.end_cycle, wall_s))
+        self.entries.append(LaunchEntry(name, *moved, result.end_cycle, wall_s))
         return result
 
 

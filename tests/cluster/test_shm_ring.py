@@ -5,14 +5,20 @@ import threading
 
 import pytest
 
-from cluster.actors.rings import LineClosed, Ring, can_be_shared, join_ring, make_ring
+from cluster.machines.ray.shm_ring import (
+    ChannelClosed,
+    ShmRing,
+    can_be_shared,
+    join_ring,
+    make_ring,
+)
 
 pytestmark = pytest.mark.skipif(not can_be_shared(), reason="rings are made of Linux's /proc")
 
 
-def pair(slots: int = 3) -> tuple[Ring, Ring]:
+def pair(slots: int = 3) -> tuple[ShmRing, ShmRing]:
     writer = make_ring(slots, 100)
-    return writer, join_ring(writer.door())
+    return writer, join_ring(writer.handle())
 
 
 def test_messages_come_in_order_and_whole():
@@ -27,7 +33,7 @@ def test_another_process_reads_what_was_written():
     there, back = make_ring(2, 1000), make_ring(2, 1000)
     child = os.fork()
     if not child:
-        reader, writer = join_ring(there.door()), join_ring(back.door())
+        reader, writer = join_ring(there.handle()), join_ring(back.handle())
         for _ in range(20):
             writer.write(reader.read()[::-1])
         os._exit(0)
@@ -59,7 +65,7 @@ def test_who_waits_is_woken_by_a_close_of_either_end(waiter, closer):
                 ends["reader"].read()
             for _ in range(2):
                 ends["writer"].write(b"")
-        except LineClosed as error:
+        except ChannelClosed as error:
             caught.append(error)
 
     thread = threading.Thread(target=wait)
@@ -69,10 +75,10 @@ def test_who_waits_is_woken_by_a_close_of_either_end(waiter, closer):
     assert caught
 
 
-def test_the_door_of_a_ring_that_is_gone_is_an_error():
+def test_the_handle_of_a_ring_that_is_gone_is_an_error():
     writer, reader = pair()
-    door = writer.door()
+    handle = writer.handle()
     del writer
     with pytest.raises(OSError):
-        join_ring(door)
+        join_ring(handle)
     reader.close()

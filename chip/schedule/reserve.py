@@ -12,6 +12,7 @@ from chip.errors import ProgramError
 from chip.program import Instruction, Program, fill_queue
 from chip.schedule.chain import Chain
 from chip.schedule.flows import Access, Ints, Key, Need, Piece
+from chip.schedule.timing import ScheduleTiming
 from chip.spec import ChipSpec
 
 
@@ -82,7 +83,7 @@ class _Touched:
     free: Ints
 
 
-@dataclass
+@dataclass(eq=False)
 class Schedule:
     """Chains placed on the chips of one group, on one time axis that starts at cycle 0."""
 
@@ -301,6 +302,16 @@ class Schedule:
     def instructions(self, member: int) -> int:
         """Instructions of a member, without the NOPs between them."""
         return self._counts[member]
+
+    @property
+    def timings(self) -> tuple[tuple[ScheduleTiming, int]]:
+        """What there is to know of it without its instructions; see `TimingSequence.timings`."""
+        members = self.members
+        ends = tuple(self.member_end_cycles[member] for member in members)
+        firsts = tuple(self._firsts[member] for member in members)
+        counts = tuple(self._counts[member] for member in members)
+        timing = ScheduleTiming(self.quiet_cycle, self.end_cycle, members, firsts, ends, counts)
+        return ((timing, 0),)
 
     def content(self, member: int) -> tuple[object, ...]:
         """All a member does: equal for members, of this or other schedules, that do the same."""

@@ -52,11 +52,13 @@ _HARMLESS = frozenset(
     ("rope.scaling.finetuned", "tensor_data_layout", "nextn_predict_layers", "pooling_type")
 )
 _OTHER = "use another model"
+_OTHERS = ("GGUF.", "tokenizer.")  # keys of the reader and of the tokenizer
 
 
 def header_settings(file: GgufFile, extra: frozenset[str] = frozenset()) -> Settings:
     """The settings of an open file; raises ModelError where it is no whole model."""
-    header = file.header()
+    keys = (key for key in file.metadata_keys() if not key.startswith(_OTHERS))
+    header = {key: file.raw(key) for key in keys}
     _check_whole(file, header)
     prefix = f"{header['general.architecture']}."
     values: dict[str, Any] = {"tie_word_embeddings": "output.weight" not in file.tensor_names()}

@@ -11,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 from cluster.errors import ModelError
 from cluster.model.gguf_file import GgufFile
 from cluster.model.graph.rotary import Rotary
+from cluster.model.known import known_model
 from cluster.model.synthetic import TINY, tiny_weights
 from cluster.model.weights.files import placed_weights
 from cluster.model.weights.gguf import open_gguf, read_header
@@ -61,6 +62,14 @@ def test_gguf_and_safetensors_of_one_model_give_the_same_arrays(kind, tmp_path):
             scalings = (one.table.scaling, other.table.scaling)
             scaled = [s.scaled(turns, one.table.theta) if s else turns for s in scalings]
             assert np.allclose(*scaled, rtol=1e-6)
+
+
+def test_weights_in_another_form_are_refused_by_its_name(tmp_path):
+    folder = write_folder(tmp_path, CONFIG)
+    quantised = CONFIG | {"quantization_config": {"quant_method": "gptq", "bits": 4}}
+    (folder / "config.json").write_text(json.dumps(quantised))
+    with pytest.raises(ModelError, match="quantised by 'gptq'"):
+        open_folder(folder, "it")
 
 
 def test_bfloat16_is_read_exactly(tmp_path):
@@ -165,16 +174,14 @@ def test_random_weights_are_those_that_tiny_always_had():
     assert np.array_equal(ours.embedding_rows([7, 0]), before.embedding_rows([7, 0]))
 
 
-def test_the_fetched_model_gives_what_it_always_gave(smollm2_file, smollm2_weights):
-    ours = open_gguf(smollm2_file, "smollm2-135m")
-    assert ours.model.parameters == smollm2_weights.spec.parameters() == 134515008
-    for weight in ours.model.layers[29].weights:
-        before = getattr(smollm2_weights.layer(29), weight.name)
-        assert np.array_equal(ours.array(29, weight), before)
-    head = ours.model.head.weights[-1]
-    block = ours.array("head", head, slice(1000, 1040))
-    assert np.array_equal(block, smollm2_weights.head_rows(1000, 1040))
-    assert np.array_equal(ours.embedding_rows([1003, 1039]), block[[3, 39]])
+def test_the_fetched_model_has_its_published_shape_and_quantised_rows(smollm2_weights):
+    model = smollm2_weights.model
+    published = known_model("smollm2-135m")
+    assert model.parameters == published.parameters == 134515008
+    assert model.layers[29].weights == published.layers[29].weights
+    block = smollm2_weights.array("head", model.head.weights[-1], slice(1000, 1040))
+    assert block.dtype == np.float32 and block.flags.writeable
+    assert np.array_equal(smollm2_weights.embedding_rows([1003, 1039]), block[[3, 39]])
 
 
 def test_tokens_and_layers_out_of_range_are_refused(tmp_path):

@@ -167,4 +167,3 @@ def _program(
         outputs=output_regions(stage, kind, prefixes[1]),
         constants=tuple(stage.memory.constants()),
     )
-

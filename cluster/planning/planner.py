@@ -10,7 +10,6 @@ from chip.own_spec import find
 from chip.spec import ChipSpec
 from cluster.compiler.choose import NODE_CHIPS, PlanRequest, default_topology, open_graph
 from cluster.compiler.place import Placed
-from cluster.compiler.stage import Stage
 from cluster.compiler.stages import CHUNKS, Sizes, check_weights, heads_of
 from cluster.errors import BadValue, DoesNotFit, ModelError
 from cluster.model.graph.graph import Model
@@ -226,7 +225,7 @@ def _shape(planned: Planned) -> dict[str, Any]:
     programs = timed.program_bytes()
     stages: list[dict[str, Any]] = []
     for part, stage, group in zip(plan.stages, timed.stages, timed.placement, strict=True):
-        kinds = sram_by_kind(stage) | {"programs": max(programs[chip] for chip in group)}
+        kinds = stage.memory.bytes_by_kind() | {"programs": max(programs[chip] for chip in group)}
         stages.append(
             {
                 "first_layer": part.first,
@@ -256,24 +255,6 @@ def _shape(planned: Planned) -> dict[str, Any]:
         "stages": stages,
         **({"experts": planned.experts.residents(plan.tp)} if planned.experts else {}),
     }
-
-
-def sram_by_kind(stage: Stage) -> dict[str, int]:
-    """SRAM bytes of a chip by what they hold."""
-    weights = {placed.buffer.name for placed in stage.matrices.values()}
-    found = {"weights": 0, "kv_cache": 0, "activations": 0, "network": 0}
-    for name, buffer in stage.memory.buffers.items():
-        region = buffer.region
-        size = region.words * region.slices * stage.spec.lanes
-        kind = "activations"
-        if name in weights or name in ("gamma", "bias", "ones", "identity"):
-            kind = "weights"
-        elif "." in name and name.partition(".")[2].startswith(("K", "V")):
-            kind = "kv_cache"
-        elif name.startswith(("part", "sum0", "sum1")):
-            kind = "network"
-        found[kind] += size
-    return found
 
 
 _WORDS = {

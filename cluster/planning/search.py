@@ -307,4 +307,3 @@ class Search:
         vectors = int(hidden * WIDTHS["f32"] * share)
         latency = int(fabric.latency_cycles.min())
         return latency + int(max(0, vectors - 1) * fabric.paces[0])
-

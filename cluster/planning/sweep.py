@@ -17,10 +17,10 @@ from cluster.compiler.wires import Wires
 from cluster.errors import BadValue, DoesNotFit
 from cluster.model.graph.graph import Model
 from cluster.model.load import find_model
-from cluster.planning.planner import decoder
 from cluster.planning.cost_store import CostStore
 from cluster.planning.costs import Costs
 from cluster.planning.pipeline_timing import pipelined
+from cluster.planning.planner import decoder
 from cluster.planning.timing import PlanTiming
 
 

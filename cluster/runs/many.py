@@ -7,14 +7,14 @@ from typing import Any
 from chip.energy import energy_table
 from cluster.energy import Joules, activity
 from cluster.machines.launch_log import LaunchEntry
-from cluster.model.load import Model
+from cluster.model.load import Loaded
 from cluster.runs.report import Host, counted, host_shape, plan_shape
 from cluster.serving.engine import PipelineRunner
 from cluster.serving.scheduler import PipelineScheduler, Request, steady_tokens_per_s
 
 
 def report_of_many(
-    model: Model, runner: PipelineRunner, topology: str, entries: Sequence[LaunchEntry], host: Host
+    model: Loaded, runner: PipelineRunner, topology: str, entries: Sequence[LaunchEntry], host: Host
 ) -> dict[str, Any]:
     """What became of every prompt, and what the cluster did step by step."""
     lowered, scheduler = runner.lowered, runner.scheduler
@@ -28,7 +28,7 @@ def report_of_many(
     }
 
 
-def _answer(model: Model, runner: PipelineRunner, request: Request) -> dict[str, Any]:
+def _answer(model: Loaded, runner: PipelineRunner, request: Request) -> dict[str, Any]:
     return {
         "text": model.tokenizer.decode(request.tokens),
         "prompt_ids": list(request.prompt),

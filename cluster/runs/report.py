@@ -13,7 +13,7 @@ from chip.spec import ChipSpec
 from cluster.compiler.lower import Lowered
 from cluster.energy import launch_use, token_energy
 from cluster.machines.launch_log import LaunchEntry
-from cluster.model.load import Model
+from cluster.model.load import Loaded
 from cluster.runs.clock_report import clock_cycles, clock_line
 from cluster.serving.engine import PipelineRunner
 
@@ -62,7 +62,7 @@ def emulated(
 
 
 def report_of_one(
-    model: Model, runner: PipelineRunner, topology: str, entries: Sequence[LaunchEntry], host: Host
+    model: Loaded, runner: PipelineRunner, topology: str, entries: Sequence[LaunchEntry], host: Host
 ) -> dict[str, Any]:
     """The JSON object of a run of one prompt; its launches up to the first token are prefill."""
     lowered, (request,) = runner.lowered, runner.scheduler.requests

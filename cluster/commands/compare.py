@@ -10,10 +10,10 @@ from cluster.compare.lpu import lpu_points, published_cluster
 from cluster.compare.measured import MEASURED
 from cluster.compare.table import BATCHES, Row, device_rows, lpu_rows, published_rows
 from cluster.compare.verdict import Verdict, verdict
+from cluster.compiler.choose import PlanRequest
 from cluster.errors import BadValue
 from cluster.files import check_writable
-from cluster.model.load import load_spec
-from cluster.planning.planner import Wish
+from cluster.model.load import find_model
 from cluster.runs.display import print_rows
 
 BYTES = {"fp16": 2.0, "int8": 1.0}
@@ -51,10 +51,10 @@ def compare_command(
     if picture is not None and picture.suffix not in (".png", ".svg"):
         raise BadValue("--plot", picture, "must end in .png or .svg")
     sizes = _numbers(batches)
-    spec = load_spec(model)
+    spec = find_model(model)
     chips, weights = published_cluster(spec.name, chips, weights)
-    asked = Wish(model, chips=chips, tp=tp, topology=topology, context=context, weights=weights)
-    points = lpu_points(asked)
+    request = PlanRequest(chips, tp, topology=topology, weights=weights, context=context)
+    points = lpu_points(model, request)
     contexts = sorted({context, min(4096, spec.context_max)})
     rows = [
         *lpu_rows(points),

@@ -73,12 +73,13 @@ def _norm_by_sum(work: Work, at: Assigned, op: NormBySum) -> None:
 @kernel(Rotary)
 def _rotary(work: Work, at: Assigned, op: Rotary) -> None:
     side = at.turned_at(op)
-    rotary(work, at.read(work, op, op.x), "", side, at.made(work, op.out))
+    rotary(work, at.read(work, op, op.x), op.table.name, side, at.made(work, op.out))
 
 
 @kernel(Attention)
 def _attention(work: Work, at: Assigned, op: Attention) -> None:
     q, k, v = (at.read(work, op, value) for value in op.inputs)
+    assert at.rank.heads is not None
     attention(work, at.rank.heads, op.scale, q, k, v, at.made(work, op.out))
 
 

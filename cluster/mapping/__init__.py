@@ -1,1 +1,1 @@
-"""From a model and a graph to who computes what: partition, placement, the choice of both."""
+"""Who computes what: layers to stages, heads and columns to ranks."""

@@ -4,18 +4,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from cluster.model.reference_int8 import ReferenceInt8
 
 from chip.kernels.allreduce import batches, gathers, lots, owned, team_of
 from chip.kernels.transfer import Hop
 from chip.spec import GROQCHIP1
-from cluster.generation.session import Session
-from cluster.lowering.lower import lower
-from cluster.lowering.wires import Wires, group_of
+from cluster.compiler.lower import lower
+from cluster.compiler.place import place
+from cluster.compiler.stages import partition
+from cluster.compiler.wires import Wires
 from cluster.machines.machine import LocalMachine
-from cluster.mapping.partition import partition
-from cluster.mapping.placement import place
 from cluster.model.reference import Reference
 from cluster.model.synthetic import TINY, tiny_weights
+from tests.cluster.tiny import forced
 from topology import parse
 from topology.clocks import ClockSpec
 
@@ -56,8 +57,8 @@ def test_a_wide_model_computes_what_the_reference_does(tp, topology):
     lowered = lower(plan, place(plan, graph, topology), graph, weights)
     machine = LocalMachine()
     machine.load(lowered, lambda *_: None)
-    session, reference = Session(lowered, machine), Reference(weights, context=16)
-    for ours, ids in ((session.prefill(PROMPT), PROMPT), (session.decode(4), [4])):
+    reference = Reference(weights, context=16)
+    for ours, ids in zip(forced(lowered, machine, PROMPT, 4), (PROMPT, [4]), strict=True):
         assert np.abs(ours - reference.forward(ids)).max() < 0.01
 
 
@@ -74,8 +75,8 @@ def test_two_teams_compute_what_the_int8_reference_does():
     lowered = lower(plan, place(plan, graph, "dragonfly:16"), graph, weights)
     machine = LocalMachine()
     machine.load(lowered, lambda *_: None)
-    session, reference = Session(lowered, machine), Reference(weights, 16, tp=16, exact=True)
-    for ours, ids in ((session.prefill(PROMPT), PROMPT), (session.decode(4), [4])):
+    reference = ReferenceInt8(weights, context=16, tp=16)
+    for ours, ids in zip(forced(lowered, machine, PROMPT, 4), (PROMPT, [4]), strict=True):
         assert (ours == reference.forward(ids)).all()
 
 
@@ -85,7 +86,7 @@ def test_a_long_all_reduce_goes_in_parts_between_two_deskews():
     plan = partition(model, GROQCHIP1, 4, 1, weights="int8")
     placement = place(plan, graph, "node")
     lowered = lower(plan, placement, graph, weights, ClockSpec(drift_ppm=300))
-    routes = group_of(Wires(graph), placement[0]).routes
+    routes = Wires(graph).group(placement[0]).routes
     limit = lowered.clocking.pace(0).limit_cycles
     whole = [s.what for s in plan.stage(0).steps(plan.chunk, 1, routes)]
     steps = list(plan.stage(0).steps(plan.chunk, 1, routes, limit))
@@ -93,6 +94,6 @@ def test_a_long_all_reduce_goes_in_parts_between_two_deskews():
     assert all(step.cycles <= limit for step in steps)
     machine = LocalMachine()
     machine.load(lowered, lambda *_: None)
-    session, reference = Session(lowered, machine), Reference(weights, 64, tp=4, exact=True)
     ids = list(range(1, 40))
-    assert (session.prefill(ids) == reference.forward(ids)).all()
+    (ours,) = forced(lowered, machine, ids)
+    assert (ours == ReferenceInt8(weights, context=64, tp=4).forward(ids)).all()

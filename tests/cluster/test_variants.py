@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 
 from chip.spec import GROQCHIP1
+from cluster.compiler.lower import lower
+from cluster.compiler.place import place
+from cluster.compiler.stages import partition
 from cluster.errors import ModelError
-from cluster.generation.session import Session
-from cluster.lowering.lower import lower
 from cluster.machines.machine import LocalMachine
-from cluster.mapping.partition import partition
-from cluster.mapping.placement import place
 from cluster.model.load import load_model
 from cluster.model.reference import Reference
 from cluster.model.rope import RopeScaling
 from cluster.model.synthetic import TINY, tiny_weights
+from tests.cluster.tiny import forced
 from topology import parse
 
 VARIANTS = {
@@ -35,8 +35,8 @@ def test_a_variant_computes_what_the_reference_does(name, tp):
     lowered = lower(plan, place(plan, graph, "node"), graph, weights)
     machine = LocalMachine()
     machine.load(lowered, lambda *_: None)
-    session, reference = Session(lowered, machine), Reference(weights, context=16)
-    for ours, ids in ((session.prefill(PROMPT), PROMPT), (session.decode(4), [4])):
+    reference = Reference(weights, context=16)
+    for ours, ids in zip(forced(lowered, machine, PROMPT, 4), (PROMPT, [4]), strict=True):
         assert np.abs(ours - reference.forward(ids)).max() < 0.01
 
 

@@ -22,6 +22,20 @@ class Experts:
         return self.count * self.ffn + self.shared_ffn
 
 
+    def residents(self, tp: int) -> dict[str, int | float | bool]:
+        """Where experts rest when FFN columns are shared out evenly over `tp` ranks.
+
+        If tp divides their number each rank has whole experts, and its part of what all share.
+        """
+        whole = self.count % tp == 0 and self.shared_ffn % tp == 0
+        return {
+            "count": self.count,
+            "chosen": self.chosen,
+            "per_rank": self.count / tp,
+            "whole": whole,
+        }
+
+
 @dataclass(frozen=True)
 class StandIn:
     """`missing` is what no kernel executes, `notes` how a plan of the graph differs, in words.

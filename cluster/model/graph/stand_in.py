@@ -21,7 +21,6 @@ class Experts:
         """Columns of all experts side by side."""
         return self.count * self.ffn + self.shared_ffn
 
-
     def residents(self, tp: int) -> dict[str, int | float | bool]:
         """Where experts rest when FFN columns are shared out evenly over `tp` ranks.
 

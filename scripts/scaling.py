@@ -17,7 +17,7 @@ import csv
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -122,13 +122,14 @@ def _measure(case: Case, given: argparse.Namespace) -> dict[str, Any]:
 
 
 def _model(case: Case, request: Any) -> tuple[Any, Any]:
+    from cluster.model.known import changed_model
     from cluster.model.load import load_model
-    from cluster.model.synthetic import TINY, tiny_weights
+    from cluster.model.weights.synthetic import SyntheticWeights
 
     if case.mode != "strong":
-        spec = replace(TINY, name=f"tiny-{case.chips}", layers=case.chips)
+        model = changed_model("tiny", num_hidden_layers=case.chips)
         together = case.chips if case.mode == "batch" else 1
-        return tiny_weights(spec), request(tp=1, pp=case.chips, batch=together)
+        return SyntheticWeights(model), request(tp=1, pp=case.chips, batch=together)
     return load_model(case.model).weights, request(chips=case.chips)
 
 

@@ -21,7 +21,7 @@ from cluster.serving.engine import PipelineRunner
 from topology import parse
 set_backend(sys.argv[1])
 weights = load_model("smollm2").weights
-plan, graph = smallest(weights.spec, GROQCHIP1, 320), parse("node")
+plan, graph = smallest(weights.model, GROQCHIP1, 320), parse("node")
 lowered, machine = lower(plan, place(plan, graph, "node"), graph, weights), LocalMachine()
 machine.load(lowered, lambda *_: None)
 runner = PipelineRunner(lowered, machine)

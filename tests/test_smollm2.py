@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from cluster.model.reference_int8 import ReferenceInt8
 
 from chip.spec import GROQCHIP1
 from cluster.compiler.lower import Lowered, lower
@@ -42,10 +41,10 @@ def loaded(request, model) -> Iterator[tuple[str, Lowered, LocalMachine]]:
     """A machine with the model on one of the plans."""
     chosen = PLANS[request.param]
     if chosen is None:
-        plan, spec = smallest(model.spec, GROQCHIP1, 320), "node"
+        plan, spec = smallest(model.model, GROQCHIP1, 320), "node"
     else:
         tp, pp, spec = chosen
-        plan = partition(model.spec, GROQCHIP1, tp, pp)
+        plan = partition(model.model, GROQCHIP1, tp, pp)
     graph = parse(spec)
     lowered = lower(plan, place(plan, graph, spec), graph, model.weights)
     machine = LocalMachine()
@@ -97,12 +96,12 @@ def test_logits_are_close_to_float32_and_prefill_is_cheap(loaded, greedy_cases, 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_int8_gives_the_tokens_and_logits_of_its_reference(greedy_cases, model):
-    plan, graph = smallest(model.spec, GROQCHIP1, 320, weights="int8"), parse("node")
+    plan, graph = smallest(model.model, GROQCHIP1, 320, weights="int8"), parse("node")
     lowered = lower(plan, place(plan, graph, "node"), graph, model.weights)
     machine = LocalMachine()
     machine.load(lowered, lambda *_: None)
     prompt = greedy_cases[0]["prompt_ids"]
-    reference = ReferenceInt8(model.weights, context=64)
+    reference = Reference(model.weights, 64, exact=True)
     ids = [list(prompt)]
 
     def pick(logits: Logits, step: int) -> int:

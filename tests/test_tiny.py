@@ -3,8 +3,6 @@
 Weights -> Plan -> Placement -> Program per chip (msgpack) -> Machine -> logits -> token.
 """
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -18,9 +16,8 @@ from cluster.compiler.stages import partition
 from cluster.generation.sampling import Sampling
 from cluster.machines.machine import LocalMachine
 from cluster.model.reference import Reference
-from cluster.model.synthetic import TINY, tiny_weights
 from cluster.serving.engine import PipelineRunner
-from tests.cluster.tiny import forced
+from tests.cluster.tiny import forced, tiny_weights
 from topology import parse
 
 PROMPT = [1, 5, 9, 20, 3]
@@ -31,7 +28,7 @@ def lowered() -> Lowered:
     """Two layers of 4 heads on four chips in a ring: two stages of one layer, two heads a chip."""
     weights = tiny_weights()
     graph = parse("ring:4")
-    plan = partition(weights.spec, GROQCHIP1, tp=2, pp=2)
+    plan = partition(weights.model, GROQCHIP1, tp=2, pp=2)
     return lower(plan, place(plan, graph, "ring:4"), graph, weights)
 
 
@@ -80,8 +77,8 @@ def test_time_is_known_before_anything_runs(lowered, machine):
 
 
 def test_the_same_plan_and_prompt_have_the_same_digest():
-    weights, graph = tiny_weights(replace(TINY, layers=1)), parse("node")
-    plan = partition(weights.spec, GROQCHIP1, tp=1, pp=1)
+    weights, graph = tiny_weights(num_hidden_layers=1), parse("node")
+    plan = partition(weights.model, GROQCHIP1, tp=1, pp=1)
     lowered = lower(plan, place(plan, graph, "node"), graph, weights)
 
     def digest(prompt: list[int]) -> str:

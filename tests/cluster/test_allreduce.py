@@ -1,10 +1,7 @@
 """All-reduce between tensor-parallel ranks: every way gives the same bits on every member."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
-from cluster.model.reference_int8 import ReferenceInt8
 
 from chip.kernels.allreduce import batches, gathers, lots, owned, team_of
 from chip.kernels.transfer import Hop
@@ -15,12 +12,11 @@ from cluster.compiler.stages import partition
 from cluster.compiler.wires import Wires
 from cluster.machines.machine import LocalMachine
 from cluster.model.reference import Reference
-from cluster.model.synthetic import TINY, tiny_weights
-from tests.cluster.tiny import forced
+from tests.cluster.tiny import forced, tiny_weights
 from topology import parse
 from topology.clocks import ClockSpec
 
-WIDE = replace(TINY, name="wide", layers=1, hidden=1600)  # five blocks: too many to gather at tp 4
+WIDE = {"num_hidden_layers": 1, "hidden_size": 1600}  # five blocks: too many to gather at tp 4
 PROMPT = [1, 5, 9, 20, 3]
 
 
@@ -51,8 +47,8 @@ def test_no_cable_is_twice_in_a_batch():
 
 @pytest.mark.parametrize("tp, topology", [(2, "node"), (4, "node"), (4, "ring:5"), (3, "mesh:2x2")])
 def test_a_wide_model_computes_what_the_reference_does(tp, topology):
-    weights, graph = tiny_weights(WIDE), parse(topology)
-    plan = partition(weights.spec, GROQCHIP1, tp, 1)
+    weights, graph = tiny_weights(**WIDE), parse(topology)
+    plan = partition(weights.model, GROQCHIP1, tp, 1)
     assert gathers(5, tp) == (tp < 4)
     lowered = lower(plan, place(plan, graph, topology), graph, weights)
     machine = LocalMachine()
@@ -69,21 +65,21 @@ def test_only_several_whole_teams_work_as_teams(members, team):
 
 def test_two_teams_compute_what_the_int8_reference_does():
     """Sums of teams are rounded otherwise than one sum of all: equal bits prove the order."""
-    model = replace(TINY, layers=1, hidden=640, heads=16, kv_heads=16, head_dim=16, ffn=640)
-    weights, graph = tiny_weights(model), parse("dragonfly:16")
-    plan = partition(model, GROQCHIP1, 16, 1, weights="int8")
+    sizes = {"num_attention_heads": 16, "num_key_value_heads": 16, "intermediate_size": 640}
+    weights = tiny_weights(num_hidden_layers=1, hidden_size=640, **sizes)
+    graph = parse("dragonfly:16")
+    plan = partition(weights.model, GROQCHIP1, 16, 1, weights="int8")
     lowered = lower(plan, place(plan, graph, "dragonfly:16"), graph, weights)
     machine = LocalMachine()
     machine.load(lowered, lambda *_: None)
-    reference = ReferenceInt8(weights, context=16, tp=16)
+    reference = Reference(weights, 16, tp=16, exact=True)
     for ours, ids in zip(forced(lowered, machine, PROMPT, 4), (PROMPT, [4]), strict=True):
         assert (ours == reference.forward(ids)).all()
 
 
 def test_a_long_all_reduce_goes_in_parts_between_two_deskews():
-    model = replace(TINY, layers=1, hidden=1600, ffn=320)
-    weights, graph = tiny_weights(model), parse("node")
-    plan = partition(model, GROQCHIP1, 4, 1, weights="int8")
+    weights, graph = tiny_weights(**WIDE, intermediate_size=320), parse("node")
+    plan = partition(weights.model, GROQCHIP1, 4, 1, weights="int8")
     placement = place(plan, graph, "node")
     lowered = lower(plan, placement, graph, weights, ClockSpec(drift_ppm=300))
     routes = Wires(graph).group(placement[0]).routes
@@ -96,4 +92,4 @@ def test_a_long_all_reduce_goes_in_parts_between_two_deskews():
     machine.load(lowered, lambda *_: None)
     ids = list(range(1, 40))
     (ours,) = forced(lowered, machine, ids)
-    assert (ours == ReferenceInt8(weights, context=64, tp=4).forward(ids)).all()
+    assert (ours == Reference(weights, 64, tp=4, exact=True).forward(ids)).all()

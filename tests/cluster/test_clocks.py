@@ -18,8 +18,14 @@ from cluster.compiler.stages import partition
 from cluster.errors import ClockMiss
 from cluster.machines.clocked import Clocked
 from cluster.machines.machine import LocalMachine
-from cluster.model.synthetic import tiny_weights
-from tests.cluster.tiny import local_outcome, lowered, no_progress, outcome, reference_tokens
+from tests.cluster.tiny import (
+    local_outcome,
+    lowered,
+    no_progress,
+    outcome,
+    reference_tokens,
+    tiny_weights,
+)
 from topology import parse
 from topology.clocks import ClockSpec
 
@@ -32,7 +38,7 @@ RUN = ["run", "tiny", "--prompt", "hello", "--tp", "2", "--pp", "2", "--max-new-
 def drifting(ppm: float, topology: str = "ring:4", chips: tuple = ((0, 1), (2, 3))) -> Lowered:
     """The tiny model, scheduled for oscillators that are off by so much."""
     weights, graph = tiny_weights(), parse(topology)
-    plan = partition(weights.spec, GROQCHIP1, tp=len(chips[0]), pp=len(chips))
+    plan = partition(weights.model, GROQCHIP1, tp=len(chips[0]), pp=len(chips))
     return lower(plan, chips, graph, weights, ClockSpec(drift_ppm=ppm))
 
 

@@ -23,13 +23,13 @@ from cluster.machines.ray.channels import MESSAGE_BYTES, Need, needs, unpack_pac
 from cluster.machines.ray.chip_host import ChipHost, Wanted
 from cluster.machines.ray.exchange import exchange
 from cluster.machines.ray.grouping import actor_name, grouped, pack_inputs
-from cluster.model.synthetic import TINY, tiny_weights
 from tests.cluster.tiny import (
     local_outcome,
     lowered,
     no_progress,
     outcome,
     reference_tokens,
+    tiny_weights,
 )
 from topology import parse
 
@@ -190,8 +190,8 @@ def test_one_group_needs_one_batch_and_a_group_a_chip_sends_in_bundles():
 
 def test_programs_link_alike_alone_and_beside_equal_ones():
     """A chip has an actor of its own or shares a process: the digest must not tell."""
-    weights = tiny_weights(replace(TINY, name="deep", layers=4))
-    graph, plan = parse("ring:4"), partition(weights.spec, GROQCHIP1, 1, 4)
+    weights = tiny_weights(num_hidden_layers=4)
+    graph, plan = parse("ring:4"), partition(weights.model, GROQCHIP1, 1, 4)
     deep = lower(plan, place(plan, graph, "ring:4"), graph, weights)
     together = Linker()
     for launch in deep.launches.values():

@@ -29,14 +29,14 @@ from cluster.compiler.place import place
 from cluster.compiler.stages import partition
 from cluster.generation.sampling import Sampling
 from cluster.machines.machine import Inputs, Result
-from cluster.model.synthetic import TINY, tiny_weights
 from cluster.serving.engine import PipelineRunner
 from cluster.serving.host_inputs import host_inputs
 from cluster.serving.scheduler import Row, Work
+from tests.cluster.tiny import tiny_weights
 from topology import parse
 
 # Two blocks of hidden and of vocabulary, so that both sides of a chip have work in every kernel.
-MODEL = replace(TINY, layers=1, hidden=336, vocab=1000)
+WEIGHTS = tiny_weights(num_hidden_layers=1, hidden_size=336, vocab_size=1000)
 DECODE = str(decode_kind(320))
 PROMPT = [1, 5, 9, 20, 3, 77, 30, 8]
 TOKEN = 2  # at position 8: cached in the first slice pair
@@ -131,8 +131,8 @@ def built() -> tuple[Lowered, Kernels]:
         patch.setattr(Schedule, "place", watched_place)
         patch.setattr(Schedule, "repeat", watched_repeat)
         graph = parse("full:2")
-        plan = partition(MODEL, CHIP, tp=2, pp=1)
-        lowered = lower(plan, place(plan, graph, "full:2"), graph, tiny_weights(MODEL))
+        plan = partition(WEIGHTS.model, CHIP, tp=2, pp=1)
+        lowered = lower(plan, place(plan, graph, "full:2"), graph, WEIGHTS)
     kernels: Kernels = defaultdict(list)
     # decode is lowered first: attention, all-reduce, FFN, all-reduce, LM head
     for label, spot in chain.from_iterable(parts[:5]):

@@ -1,7 +1,6 @@
 """Several sequences in flight: each says what it says alone, in the cycles that a plan states."""
 
 import json
-from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -20,13 +19,12 @@ from cluster.compiler.wires import Wires
 from cluster.errors import BadValue
 from cluster.generation.sampling import Sampling
 from cluster.machines.machine import LocalMachine
-from cluster.model.presets import named_spec
-from cluster.model.synthetic import TINY, tiny_weights
+from cluster.model.known import known_model
 from cluster.planning.pipeline_timing import StepTimes, simulated
 from cluster.planning.timing import PlanTiming
 from cluster.serving.engine import PipelineRunner
 from cluster.serving.scheduler import Request, Step, steady_tokens_per_s
-from tests.cluster.tiny import no_progress
+from tests.cluster.tiny import no_progress, tiny_weights
 from topology import parse
 from topology.clocks import ClockSpec
 
@@ -34,13 +32,13 @@ PROMPTS = tuple(tuple(1 + (7 * k * n + k) % 100 for n in range(size)) for k, siz
                 enumerate((40, 5, 1, 34, 2), 1))  # fmt: skip
 NEW = 4
 PLANS = [(1, 1, "node", 2), (2, 2, "ring:4", 3), (1, 3, "mesh:2x3", 4)]
-LONG = replace(TINY, name="long", context_max=700)
+LONG = {"max_position_embeddings": 700}
 
 
 @cache
 def lowered(tp: int, pp: int, topology: str, slots: int, context: int = 320) -> Lowered:
-    weights, graph = tiny_weights(LONG), parse(topology)
-    plan = partition(weights.spec, GROQCHIP1, tp, pp, context, slots=slots)
+    weights, graph = tiny_weights(**LONG), parse(topology)
+    plan = partition(weights.model, GROQCHIP1, tp, pp, context, slots=slots)
     return lower(plan, place(plan, graph, topology), graph, weights)
 
 
@@ -90,8 +88,8 @@ def test_executed_steps_take_the_cycles_that_are_planned(plan):
 
 def test_activations_are_sent_in_parts_where_the_clocks_demand_it():
     """32 tokens of x, in one, would take longer than the 3,284 cycles between two stalls."""
-    weights, graph = tiny_weights(LONG), parse("ring:4")
-    plan = partition(weights.spec, GROQCHIP1, 1, 2, 320, slots=2)
+    weights, graph = tiny_weights(**LONG), parse("ring:4")
+    plan = partition(weights.model, GROQCHIP1, 1, 2, 320, slots=2)
     made = lower(plan, ((0,), (1,)), graph, weights, ClockSpec(drift_ppm=1400))
     work = StageTimings(plan, made.pipeline, made.stages)
     size = (plan, made.placement, made.stages, Wires(graph), work, made.clocking)
@@ -170,7 +168,7 @@ def _touches(stage, program):
 
 def test_stages_that_need_each_others_chips_are_refused():
     weights, graph = tiny_weights(), parse("ring:6")
-    plan = partition(weights.spec, GROQCHIP1, 2, 2, slots=2)
+    plan = partition(weights.model, GROQCHIP1, 2, 2, slots=2)
     with pytest.raises(BadValue, match="both cross chip"):
         lower(plan, ((0, 3), (1, 4)), graph, weights)
 
@@ -180,7 +178,7 @@ def test_stages_that_need_each_others_chips_are_refused():
 def test_total_speed_grows_with_sequences_until_the_pipeline_is_full(tp, pp, topology):
     """Nearly linearly: stages wait for the longest, and sequences for a step to begin."""
     graph, batch = parse(topology), pp + 3
-    plan = partition(named_spec("smollm2"), GROQCHIP1, tp, pp, slots=batch)
+    plan = partition(known_model("smollm2"), GROQCHIP1, tp, pp, slots=batch)
     times = PlanTiming(plan, place(plan, graph, topology), graph).steps
     found = {
         count: steady_tokens_per_s(simulated(times, count, 317, held=316).requests, count)

@@ -10,8 +10,9 @@ from cluster.compiler.place import Placement, place
 from cluster.compiler.stages import partition
 from cluster.generation.sampling import Sampling
 from cluster.machines.machine import LocalMachine, Machine
+from cluster.model.known import changed_model
 from cluster.model.reference import Reference
-from cluster.model.synthetic import tiny_weights
+from cluster.model.weights.synthetic import SyntheticWeights
 from cluster.serving.engine import Logits, PipelineRunner
 from cluster.serving.scheduler import Request
 from topology import parse
@@ -29,11 +30,16 @@ class Outcome:
     digest: str
 
 
+def tiny_weights(**keys: object) -> SyntheticWeights:
+    """Random weights of the model `tiny`, with some keys of its config changed."""
+    return SyntheticWeights(changed_model("tiny", **keys))
+
+
 @cache
 def lowered(tp: int, pp: int, topology: str, placement: Placement | None = None) -> Lowered:
     """The tiny model on a plan; placed by hand if a placement is given."""
     weights, graph = tiny_weights(), parse(topology)
-    plan = partition(weights.spec, GROQCHIP1, tp, pp)
+    plan = partition(weights.model, GROQCHIP1, tp, pp)
     return lower(plan, placement or place(plan, graph, topology), graph, weights)
 
 

@@ -5,8 +5,8 @@ import json
 import numpy as np
 
 from cluster.cli import main
-from cluster.model.reference import Reference
 from cluster.model.load import load_model
+from cluster.model.reference import Reference
 from cluster.model.rope import RopeScaling
 from tests.cluster.model.files import CONFIG, write_folder
 

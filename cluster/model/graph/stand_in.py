@@ -21,6 +21,25 @@ class Experts:
         """Columns of all experts side by side."""
         return self.count * self.ffn + self.shared_ffn
 
+    def residents(self, tp: int) -> "Residents":
+        """Where experts lie when FFN columns are shared out evenly, as all kernels do.
+
+        If tp divides their number each rank has whole experts, and its part of what is shared by
+        all. The all-reduce of the FFN adds what the experts of all ranks give.
+        """
+        whole = self.count % tp == 0 and self.shared_ffn % tp == 0
+        return Residents(self.count, self.chosen, self.count / tp, whole)
+
+
+@dataclass(frozen=True)
+class Residents:
+    """Experts of a layer that lie on each rank of a tensor-parallel group; `whole` if uncut."""
+
+    count: int
+    chosen: int
+    per_rank: float
+    whole: bool
+
 
 @dataclass(frozen=True)
 class StandIn:

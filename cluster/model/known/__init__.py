@@ -55,15 +55,31 @@ def known_model(name: str) -> Model:
     >>> known_model("smollm2").parameters
     134515008
     """
+    return _model(_known(name).name)
+
+
+def changed_model(name: str, **keys: Any) -> Model:
+    """The graph of a known model with some keys of its config changed. Raises as `known_model`.
+
+    >>> len(changed_model("tiny", num_hidden_layers=5).layers)
+    5
+    """
+    known = _known(name)
+    return _written(known.name, known.config | keys)
+
+
+def _known(name: str) -> Known:
     names = known_names()
     if name.lower() not in names:
         raise UnknownName("model", name, tuple(names))
-    return _model(names[name.lower()])
+    return known_models()[names[name.lower()]]
 
 
 @cache
 def _model(name: str) -> Model:
-    known = known_models()[name]
-    architecture = by_model_type()[known.config["model_type"]]
-    settings = json_settings(name, known.config, architecture.harmless)
-    return architecture.model(settings, name)
+    return _written(name, known_models()[name].config)
+
+
+def _written(name: str, config: dict[str, Any]) -> Model:
+    architecture = by_model_type()[config["model_type"]]
+    return architecture.model(json_settings(name, config, architecture.harmless), name)

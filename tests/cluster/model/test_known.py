@@ -85,7 +85,7 @@ def test_experts_rest_on_ranks_whole_where_that_can_be():
 
 
 def test_an_encoder_has_no_token_by_token_plan():
-    with pytest.raises(ModelError, match="is an encoder.*`lpu embed`"):
+    with pytest.raises(ModelError, match=r"is an encoder.*`lpu embed`"):
         find_decoder("bert-base")
     assert find_decoder("mixtral-8x7b").notes and not find_decoder("smollm2").notes
 

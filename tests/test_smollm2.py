@@ -18,7 +18,6 @@ from cluster.mapping.partition import partition, smallest
 from cluster.mapping.placement import place
 from cluster.model.load import load_model
 from cluster.model.reference import Reference
-from cluster.model.reference_int8 import ReferenceInt8
 from topology import parse
 
 NEAR_TIE = 0.05
@@ -96,7 +95,7 @@ def test_int8_gives_the_tokens_and_logits_of_its_reference(greedy_cases, model):
     machine = LocalMachine()
     machine.load(lowered, lambda *_: None)
     prompt = greedy_cases[0]["prompt_ids"]
-    session, reference = Session(lowered, machine), ReferenceInt8(model.weights, context=64)
+    session, reference = Session(lowered, machine), Reference(model.weights, 64, exact=True)
     ours, theirs = session.prefill(prompt), reference.forward(prompt)
     for _ in range(5):
         assert np.array_equal(ours, theirs)

@@ -97,18 +97,18 @@ def attention(work: Work, heads: Heads, scale: float, q: Laid, k: Laid, v: Laid,
         for side, source, cache in ((EAST, k, caches.keys), (WEST, v, caches.values)):
             _append(work, side, work.rows_of(source.copies[0], row), maps, cache[row])
     raw = _scores(work, heads, q, caches)
-    for cache, columns in zip(caches.values, caches.columns, strict=True):
-        identity = work.shared("identity", heads.row_lanes, "f16", WEST)
-        transpose(work, cache, work.blocks - 1, identity, columns)
+    identity = work.shared("identity", heads.row_lanes, "f16", WEST)
+    for values, columns in zip(caches.values, caches.columns, strict=True):
+        transpose(work, values, work.blocks - 1, identity, columns)
     masked, last = _masked(work, heads, scale, raw)
     top = _row_maximum(work, heads, last)
     p = _exponentials(work, heads, masked, top)
     sums = _normalisers(work, heads, p[0])
-    values = _weighted_values(work, heads, p[1], caches)
+    sums_of_values = _weighted_values(work, heads, p[1], caches)
     chain = work.chain("attention: normalise")
     loops: Loops = ((heads.packs, work.rows), (work.rows, 1))
     steps = (work.rows, 1)
-    mixed = chain.vxm("mul", Rows(values, 0, steps), Rows(sums, 0, steps), loops=loops)
+    mixed = chain.vxm("mul", Rows(sums_of_values, 0, steps), Rows(sums, 0, steps), loops=loops)
     deliver(chain, mixed, targets(work, out.copies))
     work.plan.place(chain)
 

@@ -232,7 +232,8 @@ class MemoryMap:
         """Addresses of each layer's words in 16 slices, or None where there is no room."""
         slices = range(index, index + WEIGHT_SLICES)
         taken = sorted({(t.start, t.end) for i in slices for t in self._taken[i]})
-        found, address, at = [], 0, 0
+        found: list[int] = []
+        address = at = 0
         bank_words = self.spec.bank_words
         while len(found) < layers:
             if one_bank and address // bank_words != (address + words - 1) // bank_words:

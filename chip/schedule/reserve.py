@@ -110,9 +110,13 @@ class Schedule:
         start = self._earliest(chain, not_before)
         fixed = [(self._busy[key], spans) for key, spans in chain.fixed.items()]
         taken = [(table, spans) for table, spans in fixed if table.starts]
+        blocked: Need | None = None  # what was not to be had: without it nothing else is tried
         while True:
             start = _fixed_fit(taken, start)
-            chosen, wait = self._choose(chain, start)
+            if blocked is not None and (wait := self._wait(blocked, start)):
+                start += wait
+                continue
+            chosen, wait, blocked = self._choose(chain, start)
             if chosen is not None:
                 break
             start += wait
@@ -145,8 +149,18 @@ class Schedule:
         before = (self._touched.get((access.member, name)) for name in access.buffer.after)
         return max((int(one.free.max(initial=0)) for one in before if one), default=0)
 
-    def _choose(self, chain: Chain, start: int) -> tuple[list[int] | None, int]:
-        """Indices chosen for every need, or None and how long to wait before trying again."""
+    def _wait(self, need: Need, start: int) -> int:
+        """Cycles until something that a need can choose is free."""
+        low, high, best = need.low + start, need.high + start, 0
+        for _, tables in self._candidates(need):
+            wait = max(table.delay(low, high) for table in tables)
+            if not wait:
+                return 0
+            best = min(best, wait) if best else wait
+        return best
+
+    def _choose(self, chain: Chain, start: int) -> tuple[list[int] | None, int, Need | None]:
+        """Indices chosen for every need; or None, how long to wait, and for which of them."""
         chosen: list[int] = []
         taken: list[tuple[Busy, int, int]] = []
         for need in chain.needs:
@@ -167,8 +181,8 @@ class Schedule:
             else:
                 for table, lower, upper in reversed(taken):
                     table.release(lower, upper)
-                return None, best
-        return chosen, 0
+                return None, best, need
+        return chosen, 0, None
 
     def _candidates(self, need: Need) -> Iterator[Choice]:
         """What there is to choose from, in order; tables are made once somebody looks at them."""

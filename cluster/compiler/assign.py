@@ -130,10 +130,10 @@ class Assigned:
         inputs, outputs = self.layout(op.x), self.layout(op.out)
         limit = max(1, self.spec.accumulator_depth // self.most_rows)
         if len(sides) == 1:
-            where = ((op.weight.name, sides[0], range(outputs.blocks)),)
+            where = [(op.weight.name, sides[0], range(outputs.blocks))]
         else:
             parts = halves(outputs.blocks)
-            where = tuple((f"{op.weight.name}{side}", side, parts[side]) for side in SIDES)
+            where = [(f"{op.weight.name}{side}", side, parts[side]) for side in SIDES]
         return tuple(
             Matrix(name, side, inputs, outputs, blocks, limit, self.weights)
             for name, side, blocks in where
@@ -256,7 +256,7 @@ class Assigned:
         """The steps of an int8 value."""
         if value.dtype != "i8":
             return None
-        return work.scratch(f"{value.name}.step", 1, "f32", EAST)
+        return work.scratch(f"{value.name}.step", 1, "f32", WEST)
 
     def _residual(self, work: Work, value: Value) -> tuple[Part, ...]:
         blocks = self.layout(value).blocks

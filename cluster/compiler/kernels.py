@@ -79,6 +79,7 @@ def _rotary(work: Work, at: Assigned, op: Rotary) -> None:
 @kernel(Attention)
 def _attention(work: Work, at: Assigned, op: Attention) -> None:
     q, k, v = (at.read(work, op, value) for value in op.inputs)
+    assert at.rank.heads is not None
     attention(work, at.rank.heads, op.scale, q, k, v, at.made(work, op.out))
 
 

@@ -13,7 +13,7 @@ from chip.kernels.memory import Conflicts, MemoryMap
 from chip.kernels.step import Moved, Step
 from chip.kernels.trial import NO_DEMANDS, Demands, Trial, TrialMemory, conflicts
 from chip.kernels.work import INPUT, Request, Work
-from chip.schedule import Buffer, Outline, Pace, Schedule, Sequence
+from chip.schedule import Buffer, Chain, Outline, Pace, Schedule, Sequence
 from chip.spec import EAST, ChipSpec
 from cluster.compiler.assign import RESIDUAL, SUMMANDS, Assigned, Rank
 from cluster.compiler.kernels import place
@@ -27,6 +27,7 @@ from cluster.model.graph.norm import Norm, SquareSum
 from cluster.model.graph.op import Op
 
 CONTEXT_BLOCK = 320  # tokens of a KV block: the lanes of a chip
+TRIED_ROWS = 8  # of a trial of longer launches
 
 
 @dataclass(frozen=True)
@@ -300,28 +301,51 @@ def lane_maps(sections: Collection[Sharded], weights: str) -> tuple[tuple[int, .
     return (*found, *(lanes for lanes in extra if lanes not in found))
 
 
+class _Unplaced(Schedule):
+    """Takes chains and forgets them."""
+
+    def place(self, chain: Chain, not_before: int = 0) -> int:
+        return 0
+
+
 @lru_cache(maxsize=256)
 def asked(
     spec: ChipSpec, sharded: Sharded, rank: Rank, prefix: str, chunk: int, blocks: int, weights: str
 ) -> Demands:
-    """What a section's kernels ask for: trials with one token, and with a chunk."""
-    memory, trials = TrialMemory(spec), []
-    section, maps = sharded.section, lane_maps((sharded,), weights)
-    assigned = Assigned(section, rank, spec, chunk, weights)
-    for rows in dict.fromkeys((1, chunk)):
-        trial = Trial(spec)
-        work = Work(trial, memory, 0, rows, blocks, chunk, blocks, weights, prefix, maps)
-        for number, op in enumerate(section.ops):
-            memory.op = number
-            if isinstance(op, AllReduce):  # its schedule depends on the network
-                assigned.read(work, op, op.y)
-                assigned.made(work, op.out)
-            else:
-                place(work, assigned, op)
-        trials.append(trial)
+    """What a section's kernels ask for in launches of up to `chunk` tokens, and what meets what."""
+    memory, maps = TrialMemory(spec), lane_maps((sharded,), weights)
+    plan = _Unplaced(spec)
+    work = Work(plan, memory, 0, 1, blocks, chunk, blocks, weights, prefix, maps)
+    _try(work, memory, Assigned(sharded.section, rank, spec, chunk, weights))
     lives = {name: (min(ops), max(ops)) for name, ops in memory.lives.items()}
     requests = tuple(memory.requests.values())
-    return Demands(requests, lives, conflicts(trials), len(section.ops))
+    met = _met(spec, sharded, rank, prefix, min(chunk, TRIED_ROWS), weights)
+    return Demands(requests, lives, met, len(sharded.section.ops))
+
+
+@lru_cache(maxsize=256)
+def _met(
+    spec: ChipSpec, sharded: Sharded, rank: Rank, prefix: str, rows: int, weights: str
+) -> Conflicts:
+    """What meets what, in trials with one token and with some, over one context block."""
+    trials = []
+    for count in dict.fromkeys((1, rows)):
+        trial, memory = Trial(spec), TrialMemory(spec)
+        maps = lane_maps((sharded,), weights)
+        work = Work(trial, memory, 0, count, 1, rows, 1, weights, prefix, maps)
+        _try(work, memory, Assigned(sharded.section, rank, spec, rows, weights))
+        trials.append(trial)
+    return conflicts(trials)
+
+
+def _try(work: Work, memory: TrialMemory, assigned: Assigned) -> None:
+    for number, op in enumerate(assigned.section.ops):
+        memory.op = number
+        if isinstance(op, AllReduce):  # its schedule depends on the network
+            assigned.read(work, op, op.y)
+            assigned.made(work, op.out)
+        else:
+            place(work, assigned, op)
 
 
 def segments(section: Section) -> Iterator[tuple[tuple[Op, ...], Op]]:

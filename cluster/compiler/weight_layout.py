@@ -19,11 +19,12 @@ from chip.program import Region
 from cluster.compiler.assign import Assigned
 from cluster.compiler.shard import Sharded
 from cluster.compiler.stage import Stage
+from cluster.model.graph.graph import Place
 from cluster.model.graph.int8 import Int8Matrix
 from cluster.model.graph.linear import Linear
 from cluster.model.graph.norm import Norm, NormBySum, SquareSum
 from cluster.model.graph.op import Op
-from cluster.model.graph.source import Place, Weights
+from cluster.model.graph.source import Weights
 
 Array = npt.NDArray[Any]
 F32 = npt.NDArray[np.float32]

@@ -102,8 +102,8 @@ def smollm2_tokenizer(smollm2_file) -> BpeTokenizer:
 
 
 @pytest.fixture(scope="module")
-def smollm2_reference(smollm2_weights) -> Reference:
-    return Reference(smollm2_weights, context=320)
+def smollm2_reference(smollm2_file) -> Reference:
+    return Reference(open_gguf(smollm2_file), context=320)
 
 
 @pytest.fixture

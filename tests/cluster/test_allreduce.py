@@ -15,7 +15,6 @@ from cluster.machines.machine import LocalMachine
 from cluster.mapping.partition import partition
 from cluster.mapping.placement import place
 from cluster.model.reference import Reference
-from cluster.model.reference_int8 import ReferenceInt8
 from cluster.model.synthetic import TINY, tiny_weights
 from topology import parse
 from topology.clocks import ClockSpec
@@ -75,7 +74,7 @@ def test_two_teams_compute_what_the_int8_reference_does():
     lowered = lower(plan, place(plan, graph, "dragonfly:16"), graph, weights)
     machine = LocalMachine()
     machine.load(lowered, lambda *_: None)
-    session, reference = Session(lowered, machine), ReferenceInt8(weights, context=16, tp=16)
+    session, reference = Session(lowered, machine), Reference(weights, 16, tp=16, exact=True)
     for ours, ids in ((session.prefill(PROMPT), PROMPT), (session.decode(4), [4])):
         assert (ours == reference.forward(ids)).all()
 
@@ -94,6 +93,6 @@ def test_a_long_all_reduce_goes_in_parts_between_two_deskews():
     assert all(step.cycles <= limit for step in steps)
     machine = LocalMachine()
     machine.load(lowered, lambda *_: None)
-    session, reference = Session(lowered, machine), ReferenceInt8(weights, context=64, tp=4)
+    session, reference = Session(lowered, machine), Reference(weights, 64, tp=4, exact=True)
     ids = list(range(1, 40))
     assert (session.prefill(ids) == reference.forward(ids)).all()

@@ -11,19 +11,21 @@ from cluster.cli import main
 from cluster.errors import BadValue, DoesNotFit
 from cluster.generation.session import Session
 from cluster.lowering.lower import Lowered, lower
-from cluster.lowering.quantised import quantised
 from cluster.machines.machine import LocalMachine
 from cluster.mapping.partition import partition
 from cluster.mapping.placement import place
 from cluster.model.presets import named_spec
 from cluster.model.reference import Reference
-from cluster.model.reference_int8 import Int8Matrix, Int8Rows, ReferenceInt8, integer_dot, lane_sum
 from cluster.model.spec import ModelSpec
 from cluster.model.synthetic import TINY, tiny_weights
 from tests.cluster.tiny import PROMPT, no_progress, outcome
 from topology import parse
 
-PLANS = {"one chip": (1, 1, "node"), "pp and tp": (2, 2, "ring:4")}
+PLANS = {
+    "one chip": (1, 1, "node"),
+    "pp and tp": (2, 2, "ring:4"),
+    "a head of zeros": (3, 1, "ring:3"),
+}
 WIDE = replace(TINY, hidden=576, heads=9, kv_heads=3, head_dim=64, ffn=700, layers=1)
 OTHER = replace(TINY, qkv_bias=True, activation="gelu")
 
@@ -42,13 +44,13 @@ def loaded(plan: Lowered) -> LocalMachine:
 
 @pytest.mark.parametrize(
     ("spec", "plan"),
-    [(TINY, "pp and tp"), (WIDE, "one chip"), (OTHER, "one chip")],
+    [(TINY, "pp and tp"), (TINY, "a head of zeros"), (WIDE, "one chip"), (OTHER, "one chip")],
     ids=lambda value: value if isinstance(value, str) else value.name,
 )
 def test_logits_equal_the_reference_bit_for_bit(spec, plan):
     here = lowered(spec, *PLANS[plan])
     session = Session(here, loaded(here))
-    reference = ReferenceInt8(tiny_weights(spec), context=64, tp=PLANS[plan][0])
+    reference = Reference(tiny_weights(spec), 64, PLANS[plan][0], exact=True)
     assert np.array_equal(session.prefill(PROMPT), reference.forward(PROMPT))
     for token in (7, 80, 2):
         assert np.array_equal(session.decode(token), reference.forward([token]))
@@ -58,7 +60,7 @@ def test_a_long_context_adds_its_blocks_in_order():
     weights, graph, ids = tiny_weights(), parse("node"), [n % 128 for n in range(330)]
     plan = partition(weights.spec, GROQCHIP1, 1, 1, context=400, weights="int8")
     here = lower(plan, place(plan, graph, "node"), graph, weights)
-    session, reference = Session(here, loaded(here)), ReferenceInt8(weights, context=400)
+    session, reference = Session(here, loaded(here)), Reference(weights, 400, exact=True)
     assert np.array_equal(session.prefill(ids), reference.forward(ids))
 
 
@@ -72,42 +74,6 @@ def test_the_numpy_and_the_compiled_path_give_one_digest():
         finally:
             set_backend("auto")
     assert len(found) == 1
-
-
-def test_int8_stays_near_float32():
-    reference, wanted = ReferenceInt8(tiny_weights(), 64), Reference(tiny_weights(), 64)
-    assert np.abs(reference.forward(PROMPT) - wanted.forward(PROMPT)).max() < 0.15
-
-
-def test_integer_sums_equal_int64():
-    rng = np.random.default_rng(0)
-    a, b = (rng.integers(-128, 128, (n, 3000)).astype(np.float32) for n in (3, 5))
-    exact = a.astype(np.int64) @ b.astype(np.int64).T
-    assert (integer_dot(a, b) == exact).all()
-
-
-@pytest.mark.parametrize("total", [64, 320, 576, 1000])
-def test_the_order_of_a_sum_over_lanes_is_nearly_no_matter(total):
-    rows = np.random.default_rng(total).standard_normal((3, total), np.float32) ** 2
-    assert np.allclose(lane_sum(rows)[:, 0], rows.astype(np.float64).sum(axis=1), rtol=1e-6)
-
-
-def test_weights_round_to_half_a_step_and_both_sides_alike():
-    matrix = np.random.default_rng(1).standard_normal((20, 30), np.float32)
-    matrix[3] = 0
-    integers, scales = quantised(matrix)
-    assert np.abs(integers * scales[:, None] - matrix).max() <= scales.max() * 0.501
-    theirs = Int8Matrix.of(matrix)
-    assert (theirs.integers == integers).all()
-    assert (theirs.scales == scales).all()
-
-
-def test_each_part_of_a_row_has_a_step_of_its_own():
-    rows = np.float32([[1, 2, 300, 400], [0, 0, 0, 0]])
-    (_, left, first), (_, right, second) = Int8Rows.of(rows, [2, 2]).parts
-    assert left.tolist() == [[64, 127], [0, 0]]
-    assert right.tolist() == [[95, 127], [0, 0]]
-    assert np.allclose(first[0], 2 / 127) and np.allclose(second[0], 400 / 127)
 
 
 # --- plans ----------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from cluster.model.graph.op import GraphError, Spread
 from cluster.model.graph.quantise import Quantise
 from cluster.model.graph.shares import Shares
 from cluster.model.graph.values import Dim
-from cluster.model.interpreter import Reference
+from cluster.model.reference import Reference
 from tests.cluster.model.graphs import EPS, RandomWeights, Shape, decoder, layer
 
 IDS = [1, 5, 9, 20, 3]

@@ -4,7 +4,7 @@ the all-reduces that tensor parallelism needs, two a layer."""
 from dataclasses import dataclass
 
 from cluster.compare.devices import ACHIEVED, Device, all_reduce_s
-from cluster.model.graph.counts import kv_bytes_per_token
+from cluster.model.graph.attention import Attention
 from cluster.model.graph.graph import Model
 
 KV_BYTES = 2  # fp16 keys and values
@@ -54,14 +54,18 @@ class Step:
 
 def weights_read(model: Model, batch: int) -> float:
     """Weights that a step of `batch` users reads: of experts, those that any of them chose."""
-    total = model.parameters - model.vocab * model.hidden.size * (not model.tied_head)
-    experts = model.stand_in.experts if model.stand_in else None
-    if experts is None:
+    total, experts = model.chip_parameters, model.stand_in and model.stand_in.experts
+    if not experts:
         return float(total)
     mixed = len(model.layers) - experts.dense_layers
     each = 3 * model.hidden.size * experts.ffn * mixed
     missed = (1 - experts.chosen / experts.count) ** batch
     return total - each * experts.count * missed
+
+
+def kv_bytes_per_token(model: Model) -> int:
+    """Bytes of keys and values that a token of context keeps."""
+    return model.cached_elements * KV_BYTES
 
 
 def needed_bytes(model: Model, weight_bytes: float, batch: int, context: int) -> float:
@@ -87,8 +91,8 @@ def decode_step(
     share = ACHIEVED if achieved else 1.0
     moved = weights_read(model, batch) * weight_bytes
     moved += batch * context * kv_bytes_per_token(model)
-    queries = model.size("heads") * model.size("head_dim")
-    products = weights_read(model, 1) + 2 * len(model.layers) * queries * context
+    attention = (op for layer in model.layers for op in layer.ops if isinstance(op, Attention))
+    products = weights_read(model, 1) + sum(op.products_per_row(context) for op in attention)
     rate = device.ops8_per_s if weight_bytes <= 1 else device.ops16_per_s
     size = batch * model.hidden.size * ACTIVATION_BYTES
     return Step(

@@ -79,6 +79,15 @@ def find_model(name: str) -> Model:
     return known_model(name)
 
 
+def find_decoder(name: str) -> Model:
+    """As `find_model`; raises ModelError for an encoder, which has no next token to plan."""
+    model = find_model(name)
+    if not model.has_logits:
+        problem = "is an encoder, for which there is no token-by-token plan"
+        raise ModelError(model.name, problem, "`lpu embed` runs encoders")
+    return model
+
+
 def load_model(name: str, progress: Progress | None = None) -> Loaded:
     """The decoder of that name: `smollm2` (fetched when not in the cache), `tiny` (two layers of
     random weights), the path of a GGUF file or of a Hugging Face folder.

@@ -113,6 +113,11 @@ class Model:
         return found
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """How the graph differs from the model that it stands for, in words."""
+        return self.stand_in.notes if self.stand_in else ()
+
+    @property
     def has_logits(self) -> bool:
         """Whether it says which token comes next; encoders do not."""
         return self.head.out.dims == self.embedding.table.out

@@ -21,18 +21,24 @@ class Experts:
         """Columns of all experts side by side."""
         return self.count * self.ffn + self.shared_ffn
 
-    def residents(self, tp: int) -> dict[str, int | float | bool]:
-        """Where experts rest when FFN columns are shared out evenly over `tp` ranks.
+    def residents(self, tp: int) -> "Residents":
+        """Where experts lie when FFN columns are shared out evenly, as all kernels do.
 
-        If tp divides their number each rank has whole experts, and its part of what all share.
+        If tp divides their number each rank has whole experts, and its part of what is shared by
+        all. The all-reduce of the FFN adds what the experts of all ranks give.
         """
         whole = self.count % tp == 0 and self.shared_ffn % tp == 0
-        return {
-            "count": self.count,
-            "chosen": self.chosen,
-            "per_rank": self.count / tp,
-            "whole": whole,
-        }
+        return Residents(self.count, self.chosen, self.count / tp, whole)
+
+
+@dataclass(frozen=True)
+class Residents:
+    """Experts of a layer that lie on each rank of a tensor-parallel group; `whole` if uncut."""
+
+    count: int
+    chosen: int
+    per_rank: float
+    whole: bool
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ import pytest
 
 from cluster.errors import ModelError, UnknownName
 from cluster.model.gguf_file import GgufFile
+from cluster.model.graph.stand_in import Residents
 from cluster.model.known import known_model, known_models, known_names
-from cluster.model.load import find_model, load_encoder, load_model, runnable
+from cluster.model.load import find_decoder, find_model, load_encoder, load_model, runnable
 from cluster.model.weights.files import placed_weights
 from cluster.model.weights.gguf import open_gguf
 from tests.cluster.model.files import CONFIG, convert, write_folder
@@ -75,6 +76,18 @@ def test_a_mixture_stands_as_all_of_its_experts():
     dense, mixed = (known_model("deepseek-v3").layers[number] for number in (0, 3))
     sizes = [next(w.shape[0] for w in s.weights if w.name == "w_up") for s in (dense, mixed)]
     assert sizes == [18432, 256 * 2048 + 2048]
+
+
+def test_experts_rest_on_ranks_whole_where_that_can_be():
+    experts = known_model("mixtral-8x7b").stand_in.experts
+    assert experts.residents(4) == Residents(8, 2, 2.0, True)
+    assert experts.residents(3) == Residents(8, 2, 8 / 3, False)
+
+
+def test_an_encoder_has_no_token_by_token_plan():
+    with pytest.raises(ModelError, match=r"is an encoder.*`lpu embed`"):
+        find_decoder("bert-base")
+    assert find_decoder("mixtral-8x7b").notes and not find_decoder("smollm2").notes
 
 
 def test_models_are_found_by_folder_config_and_gguf_file(tmp_path):

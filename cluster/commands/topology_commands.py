@@ -215,7 +215,7 @@ def _collective_report(timed: Collective, spec: str) -> dict[str, Any]:
         "lower_bound_cycles": timed.lower_bound_cycles,
         "algbw_bytes_per_s": timed.algbw_bytes_per_s,
         "busbw_bytes_per_s": timed.busbw_bytes_per_s,
-        "messages": timed.messages,
+        "messages": timed.message_count,
         "link_utilisation": timed.link_utilisation(),
     }
 

@@ -15,6 +15,7 @@ from topology.collectives.bounds import lower_bound_cycles
 from topology.collectives.engine import Engine
 from topology.collectives.execute import defined, execute, expected
 from topology.collectives.job import Job
+from topology.collectives.messages import Combine, Draft, Messages, Send
 from topology.collectives.registry import ALGORITHMS, OPERATIONS, algorithm, find
 from topology.collectives.result import Batch, Collective, LocalAdd, Transfer
 from topology.errors import BadCollective, NoRoute
@@ -24,9 +25,13 @@ __all__ = [
     "OPERATIONS",
     "Batch",
     "Collective",
+    "Combine",
+    "Draft",
     "Engine",
     "Job",
     "LocalAdd",
+    "Messages",
+    "Send",
     "Transfer",
     "algorithm",
     "all_reduce",
@@ -77,9 +82,9 @@ def collective(
     if algorithm == "auto":
         algorithm, engine = fastest(job)
     else:
-        timed = find(operation, algorithm)
+        listed = find(operation, algorithm)
         check_size(job, algorithm)
-        engine = timed(job)
+        engine = Engine(listed(job))
     return engine.finish(algorithm, lower_bound_cycles(job))
 
 

@@ -22,7 +22,7 @@ def fastest(job: Job) -> tuple[str, Engine]:
     for name in names or [min(seconds, key=seconds.__getitem__)]:
         try:
             check_size(job, name)
-            engine = ALGORITHMS[job.operation][name](job)
+            engine = Engine(ALGORITHMS[job.operation][name](job))
         except BadCollective:
             if len(names) < 2:
                 raise
@@ -52,6 +52,7 @@ def estimated_messages(job: Job, name: str) -> float:
         {
             "direct": job.stripes * ranks if rooted else 2 * ranks * shares,
             "exchange": ranks * shares,
+            "teams": ranks * job.stripes * (2 * job.team_ranks + ranks // job.team_ranks),
             "scatter": ranks * shares,
             "ring": 4 * ranks * shares,
             "ring-stepwise": 2 * ranks * shares,

@@ -22,7 +22,7 @@ class Wires:
 
     def __init__(self, graph: nx.Graph) -> None:
         self.graph, self.ports = graph, ports(graph)
-        self._hops: dict[tuple[int, int], Hop] = {}
+        self._hops: dict[tuple[int, int, int], Hop] = {}
         self.groups: dict[tuple[int, ...], Group] = {}
         self.gaps: dict[tuple[tuple[int, ...], tuple[int, ...]], Gap] = {}
         self.kinds: list[Group] = []  # one of each kind, wherever it is
@@ -32,14 +32,14 @@ class Wires:
         """The hops along a path of chips; members are chips."""
         return [self.hop(a, b) for a, b in pairwise(chips)]
 
-    def hop(self, a: int, b: int) -> Hop:
-        """The hop over a link; members are chips."""
-        if (a, b) not in self._hops:
+    def hop(self, a: int, b: int, cable: int = 0) -> Hop:
+        """The hop over one of the cables of a link; members are chips."""
+        if (a, b, cable) not in self._hops:
             link = self.graph.edges[a, b]["link"]
-            pair = (self.ports[a][b][0], self.ports[b][a][0])
+            pair = (self.ports[a][b][cable], self.ports[b][a][cable])
             interval = ceil(link.cycles_per_vector)
-            self._hops[a, b] = Hop(a, pair[0], b, pair[1], link.latency_cycles, interval)
-        return self._hops[a, b]
+            self._hops[a, b, cable] = Hop(a, pair[0], b, pair[1], link.latency_cycles, interval)
+        return self._hops[a, b, cable]
 
     def path(self, source: int, target: int) -> tuple[int, ...]:
         return tuple(route(self.graph, source, target))

@@ -123,16 +123,21 @@ def execute(collective: Collective, inputs: Data, residual: Data | None = None) 
     broadcast only the root's. `residual` is what each rank adds to the sum, if the job has one.
     Raises CausalityError if the timing does not allow the movement.
     """
+    execution = Execution(collective, counted(collective, inputs))
+    if residual is not None:
+        execution.slots[RESIDUAL] = residual
+    execution.run()
+    return execution.slots[collective.messages.result_slot]
+
+
+def counted(collective: Collective, inputs: Data) -> Data:
+    """Return the inputs with zeros for all that the operation does not look at."""
     data = inputs.copy()
     if collective.operation == "all_gather":
         data[~own_shares(collective)] = 0
     elif collective.operation in ("broadcast", "point_to_point"):
         data[np.arange(len(data)) != collective.messages.job.root] = 0
-    execution = Execution(collective, data)
-    if residual is not None:
-        execution.slots[RESIDUAL] = residual
-    execution.run()
-    return execution.slots[collective.messages.result_slot]
+    return data
 
 
 def own_shares(collective: Collective) -> NDArray[np.bool_]:

@@ -1,0 +1,185 @@
+"""Collectives of `topology` as programs: members, ports and rows for what the list of messages says."""
+
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from chip.board import Cable
+from chip.collection import uncollected
+from chip.core import Array
+from chip.isa import WIDTHS
+from chip.kernels.collective import Addition, Compiler, Home, Items, Message, Span
+from chip.kernels.transfer import Hop
+from chip.own_spec import identity
+from chip.program import Program, Region
+from chip.schedule import Buffer, Schedule
+from chip.spec import ChipSpec
+from chip.wire import pack
+from cluster.errors import BadValue
+from cluster.lowering.clocking import Clocking
+from cluster.lowering.lower import Launch
+from cluster.lowering.wires import Wires
+from topology.collectives import Collective
+from topology.collectives.spelled import Message as Sent
+from topology.collectives.spelled import Span as Vectors
+from topology.collectives.spelled import spelled
+
+ROW_VECTORS = WIDTHS["f32"]  # an fp32 row crosses a cable as one vector per byte plane
+LAUNCH, INPUT, OUTPUT = "collective", "x", "y"
+Hops = Callable[[tuple[int, ...], tuple[int, ...]], tuple[Hop, ...]]  # path and cables -> hops
+
+
+def items(timed: Collective, hops: Hops, members: Mapping[int, int]) -> Items:
+    """The messages and additions of a timed collective of fp32 rows, between members."""
+    found: list[Message | Addition] = []
+    for item in spelled(timed):
+        if isinstance(item, Sent):
+            source, target, way = _rows(item.source), _rows(item.target), hops(item.path, item.cables)
+            found.append(
+                Message(way, source, target, item.lands, item.start_cycle, item.after)
+            )
+        else:
+            operands = tuple(o if isinstance(o, int) else _rows(o) for o in item.operands)
+            target = _rows(item.target)
+            member = members[item.chip]
+            found.append(Addition(member, target, operands, item.start_cycle, item.after))
+    return tuple(found)
+
+
+def _rows(vectors: Vectors) -> Span:
+    slot, first, count = vectors
+    return Span(slot, first // ROW_VECTORS, count // ROW_VECTORS)
+
+
+def hops_between(wires: Wires, members: Mapping[int, int]) -> Hops:
+    """Hops along paths over given cables, between numbers of `members`."""
+
+    def hops(path: tuple[int, ...], cables: tuple[int, ...]) -> tuple[Hop, ...]:
+        return tuple(
+            wires.hop(a, b, cable)._replace(member=members[a], to_member=members[b])
+            for (a, b), cable in zip(pairwise(path), cables, strict=True)
+        )
+
+    return hops
+
+
+@dataclass(frozen=True)
+class _OneSpec:
+    spec: ChipSpec
+
+
+@dataclass(frozen=True)
+class LoweredCollective:
+    """A collective of its own on chips, as machines load it."""
+
+    plan: _OneSpec
+    placement: tuple[tuple[int, ...], ...]
+    launches: dict[str, Launch]
+    cables: tuple[Cable, ...]
+    transit_chips: tuple[int, ...]
+    buffer_bytes: int
+    clocking: Clocking | None = None
+
+    @property
+    def chips(self) -> tuple[int, ...]:
+        """Return the group."""
+        return self.placement[0]
+
+    def sram_bytes(self, stage: int) -> int:
+        """Return the bytes of SRAM that each chip uses."""
+        return self.buffer_bytes
+
+    def constants(
+        self, wanted: Container[int] | None = None
+    ) -> Iterator[tuple[int, Region, Array]]:
+        """Yield nothing: what is sent is input of the launch."""
+        return iter(())
+
+
+@uncollected()
+def lower_collective(timed: Collective, wires: Wires, spec: ChipSpec) -> LoweredCollective:
+    """Programs that carry out a timed collective of whole fp32 rows; raises BadValue."""
+    chips = list(timed.chips)
+    listed = spelled(timed)
+    on_way = {chip for item in listed if isinstance(item, Sent) for chip in item.path}
+    chips += sorted(on_way - set(chips))
+    members = {chip: number for number, chip in enumerate(chips)}
+    made = items(timed, hops_between(wires, members), members)
+    result = timed.messages.result_slot
+    names = {0: INPUT} if result == 0 else {0: INPUT, result: OUTPUT}
+    count = timed.vectors // ROW_VECTORS
+    pool_rows = _most_pool_rows(made, names)
+    homes, pool = _memory(spec, names, count, pool_rows)
+    plan = Compiler(spec, homes, pool).compile(made)
+    regions = {name: homes[slot].pieces[0][1].region for slot, name in names.items()}
+    inputs, outputs = {INPUT: regions[INPUT]}, {OUTPUT: regions[names[result]]}
+    programs, ends, counts = {}, {}, {}
+    for chip, member in members.items():
+        bare = Program(chip, identity(spec), 0, {})
+        if member < len(timed.chips):
+            bare = Program(chip, identity(spec), 0, {}, inputs=inputs, outputs=outputs)
+        elif member not in plan.members:
+            continue
+        programs[chip] = pack(plan.program(member, bare))
+        ends[chip] = plan.member_end_cycles.get(member, 0)
+        counts[chip] = plan.instructions(member) if member in plan.members else 0
+    launch = Launch(LAUNCH, 1, 0, 0, 0, programs, ends, counts)
+    cables = tuple(c for c in wires.cables() if c.chip in programs and c.other_chip in programs)
+    transit = tuple(chip for chip in programs if chip not in timed.chips)
+    rows = count * len(names) + pool_rows
+    size = rows * ROW_VECTORS * spec.lanes
+    return LoweredCollective(
+        _OneSpec(spec), (timed.chips,), {LAUNCH: launch}, cables, transit, size
+    )
+
+
+def _most_pool_rows(made: Items, homes: Mapping[int, str]) -> int:
+    """Rows that land or are kept on the member with the most of them, none of them used twice."""
+    rows = np.zeros(1 + max(_member(item) for item in made), np.int64)
+    for item in made:
+        apart = isinstance(item, Message) and item.lands
+        if apart or item.target.slot not in homes:
+            rows[_member(item)] += item.target.count
+    return int(rows.max())
+
+
+def _member(item: Message | Addition) -> int:
+    return item.hops[-1].to_member if isinstance(item, Message) else item.member
+
+
+def _memory(
+    spec: ChipSpec, names: Mapping[int, str], rows: int, pool_rows: int
+) -> tuple[dict[int, Home], list[Buffer]]:
+    """Homes of the slots next to the VXM, and the pool in the slices beyond; raises BadValue."""
+    half, width = spec.hemisphere_slices, ROW_VECTORS
+    # East and west of the VXM in turn, from the inside out: (slice, bank).
+    places = [
+        (side * half + first, bank)
+        for first in range(0, half, width)
+        for side in (0, 1)
+        for bank in range(spec.slice_banks)
+    ]
+    free = iter(places)
+    if rows > spec.bank_words:
+        most = spec.bank_words * width * spec.lanes
+        raise BadValue("--bytes", rows * width * spec.lanes, f"--execute takes at most {most:,}")
+    homes = {}
+    for slot, name in names.items():
+        index, bank = next(free)
+        region = Region(index, bank * spec.bank_words, rows, "f32")
+        homes[slot] = Home(((0, Buffer(name, region)),))
+    pool, left = [], pool_rows
+    share = max(rows, -(-pool_rows // (len(places) - len(names))))
+    for number, (index, bank) in enumerate(free):
+        if left <= 0:
+            break
+        size = min(share, spec.bank_words)
+        region = Region(index, bank * spec.bank_words, size, "f32")
+        pool.append(Buffer(f"part{number}", region))
+        left -= size
+    if left > 0:
+        rule = f"needs {pool_rows:,} rows beside its buffers on a chip; name another --algorithm"
+        raise BadValue("--execute", "", rule)
+    return homes, pool

@@ -26,7 +26,7 @@ class Span(NamedTuple):
 
     slot: int
     first: int
-    count: int
+    length: int
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class _Run(NamedTuple):
 
     buffer: Buffer
     first: int
-    count: int
+    length: int
 
     def part(self, offset: int, count: int) -> "_Run":
         return _Run(self.buffer, self.first + offset, count)
@@ -118,9 +118,7 @@ class Compiler:
     label: str = "collective"
     _free: dict[int, list[_Run]] = field(default_factory=dict)
     _landed: dict[int, _Run] = field(default_factory=dict)
-    _kept: dict[tuple[int, int], dict[int, _Run]] = field(
-        default_factory=lambda: defaultdict(dict)
-    )
+    _kept: dict[tuple[int, int], dict[int, _Run]] = field(default_factory=lambda: defaultdict(dict))
 
     def compile(self, items: Items) -> Schedule:
         """The schedule of all members, from cycle 0 on; raises ProgramError without memory."""
@@ -137,13 +135,13 @@ class Compiler:
         source = self._runs(message.hops[0].member, message.source)
         target = message.hops[-1].to_member
         if message.lands:
-            landed = self._landed[number] = self._take(target, message.target.count)
+            landed = self._landed[number] = self._take(target, message.target.length)
             runs = [landed]
         else:
             runs = self._room(target, message.target)
         for origin, end in _cut(source, runs):
-            apart = origin.count <= self.apart_rows
-            transfer(plan, message.hops, origin.rows, end.rows, origin.count, apart=apart)
+            apart = origin.length <= self.apart_rows
+            transfer(plan, message.hops, origin.rows, end.rows, origin.length, apart=apart)
 
     def _add(self, plan: Schedule, addition: Addition) -> None:
         member = addition.member
@@ -153,9 +151,10 @@ class Compiler:
         ]
         target = self._room(member, addition.target)
         while len(operands) > MOST_OPERANDS:
-            between = [self._take(member, addition.target.count)]
-            self._sum(plan, member, operands[:MOST_OPERANDS], between)
-            operands = [between, *operands[MOST_OPERANDS:]]
+            between = self._take(member, addition.target.length)
+            self._sum(plan, member, operands[:MOST_OPERANDS], [between])
+            operands = [[between], *operands[MOST_OPERANDS:]]
+            self._free[member].append(between)
         self._sum(plan, member, operands, target)
         for one in addition.operands:
             if isinstance(one, int):
@@ -164,17 +163,18 @@ class Compiler:
     def _sum(
         self, plan: Schedule, member: int, operands: list[list[_Run]], target: list[_Run]
     ) -> None:
-        """target = operands added from left to right, a chain of additions for every few rows.
+        """target = operands added from left to right, a chain of additions for each row.
 
-        An addition begins when the one before is over: a run no longer than that may read its
-        operands from the same slices, one after another.
+        Or for a few rows of long runs, which arrive one after another anyway. As an addition begins
+        when the one before is over, so many may read all their operands from the same slices.
         """
-        pace = self.spec.d_func("vxm.alu")
+        apart = target[0].length <= self.apart_rows
+        pace = 1 if apart else self.spec.d_func("vxm.alu")
         for runs in _cut(*operands, target):
-            for first in range(0, runs[0].count, pace):
-                *terms, out = (one.part(first, min(pace, one.count - first)) for one in runs)
+            for first in range(0, runs[0].length, pace):
+                *terms, out = (one.part(first, min(pace, one.length - first)) for one in runs)
                 chain = Chain(self.spec, f"{self.label}: add", member)
-                loops = run(out.count)
+                loops = run(out.length)
                 if len(terms) == 1 or terms[0].slices == terms[1].slices:
                     total: Flow = chain.vxm("copy", terms[0].rows, loops=loops)
                     rest = terms[1:]
@@ -190,13 +190,13 @@ class Compiler:
     def _runs(self, member: int, span: Span) -> list[_Run]:
         """Where rows of a slot are."""
         if span.slot in self.homes:
-            return list(self.homes[span.slot].runs(span.first, span.count))
-        found, first, end = [], span.first, span.first + span.count
+            return list(self.homes[span.slot].runs(span.first, span.length))
+        found, first, end = [], span.first, span.first + span.length
         kept = self._kept[member, span.slot]
         while first < end:
             start = max(start for start in kept if start <= first)
             offset = first - start
-            count = min(kept[start].count - offset, end - first)
+            count = min(kept[start].length - offset, end - first)
             found.append(kept[start].part(offset, count))
             first += count
         return found
@@ -206,7 +206,7 @@ class Compiler:
         if span.slot not in self.homes:
             kept = self._kept[member, span.slot]
             if span.first not in kept:
-                kept[span.first] = self._take(member, span.count)
+                kept[span.first] = self._take(member, span.length)
         return self._runs(member, span)
 
     def _take(self, member: int, count: int) -> _Run:
@@ -215,10 +215,10 @@ class Compiler:
             self._free[member] = [_Run(b, 0, b.region.vectors) for b in self.pool]
         free = self._free[member]
         for number, room in enumerate(free):
-            if room.count >= count:
+            if room.length >= count:
                 del free[number]
-                if room.count > count:
-                    free.append(room.part(count, room.count - count))
+                if room.length > count:
+                    free.append(room.part(count, room.length - count))
                 return room.part(0, count)
         raise ProgramError(f"{self.label}: no memory for {count} rows on member {member}")
 
@@ -245,9 +245,9 @@ def _cut(*lists: Sequence[_Run]) -> Iterator[tuple[_Run, ...]]:
     """Equally long lists of runs, cut wherever one of them is."""
     rest = [list(one) for one in lists]
     while rest[0]:
-        count = min(one[0].count for one in rest)
+        count = min(one[0].length for one in rest)
         yield tuple(one[0].part(0, count) for one in rest)
         for one in rest:
             head = one.pop(0)
-            if head.count > count:
-                one.insert(0, head.part(count, head.count - count))
+            if head.length > count:
+                one.insert(0, head.part(count, head.length - count))

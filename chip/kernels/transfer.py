@@ -40,7 +40,7 @@ def transfer(
 ) -> None:
     """Send `outer` times `count` fp32 rows along `hops`.
 
-    `apart` reads and writes by an instruction per row and plane, so that many transfers share slices.
+    `apart` reads and writes row by row and plane by plane: many transfers may share slices.
     """
     chain = Chain(plan.spec, "transfer", hops[0].member)
     planes = WIDTHS[source.buffer.region.dtype]

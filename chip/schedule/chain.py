@@ -235,9 +235,7 @@ class Chain:
         first, last = cycles + min(issues), cycles + max(issues)
         planes = cycles[:, None] + np.array(issues) if apart else None
         indices = rows.indices(loops)
-        self.accesses.append(
-            Access(self.member, rows.buffer, indices, first, last, writes, planes)
-        )
+        self.accesses.append(Access(self.member, rows.buffer, indices, first, last, writes, planes))
 
     def touch_all(self, rows: Rows, loops: Loops, first: int, last: int) -> None:
         """Note that all these rows may be written at any cycle from `first` to `last`."""

@@ -1,6 +1,6 @@
-"""Collectives of `topology` as programs: members, ports and rows for what the list of messages says."""
+"""Collectives of `topology` as programs: who is which member, over which port, in which rows."""
 
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -14,7 +14,7 @@ from chip.kernels.collective import Addition, Compiler, Home, Items, Message, Sp
 from chip.kernels.transfer import Hop
 from chip.own_spec import identity
 from chip.program import Program, Region
-from chip.schedule import Buffer, Schedule
+from chip.schedule import Buffer
 from chip.spec import ChipSpec
 from chip.wire import pack
 from cluster.errors import BadValue
@@ -36,10 +36,12 @@ def items(timed: Collective, hops: Hops, members: Mapping[int, int]) -> Items:
     found: list[Message | Addition] = []
     for item in spelled(timed):
         if isinstance(item, Sent):
-            source, target, way = _rows(item.source), _rows(item.target), hops(item.path, item.cables)
-            found.append(
-                Message(way, source, target, item.lands, item.start_cycle, item.after)
+            source, target, way = (
+                _rows(item.source),
+                _rows(item.target),
+                hops(item.path, item.cables),
             )
+            found.append(Message(way, source, target, item.lands, item.start_cycle, item.after))
         else:
             operands = tuple(o if isinstance(o, int) else _rows(o) for o in item.operands)
             target = _rows(item.target)
@@ -49,8 +51,8 @@ def items(timed: Collective, hops: Hops, members: Mapping[int, int]) -> Items:
 
 
 def _rows(vectors: Vectors) -> Span:
-    slot, first, count = vectors
-    return Span(slot, first // ROW_VECTORS, count // ROW_VECTORS)
+    slot, first, length = vectors
+    return Span(slot, first // ROW_VECTORS, length // ROW_VECTORS)
 
 
 def hops_between(wires: Wires, members: Mapping[int, int]) -> Hops:
@@ -111,8 +113,9 @@ def lower_collective(timed: Collective, wires: Wires, spec: ChipSpec) -> Lowered
     names = {0: INPUT} if result == 0 else {0: INPUT, result: OUTPUT}
     count = timed.vectors // ROW_VECTORS
     pool_rows = _most_pool_rows(made, names)
-    homes, pool = _memory(spec, names, count, pool_rows)
-    plan = Compiler(spec, homes, pool).compile(made)
+    maps = [_memory(spec, names, count, pool_rows, outside) for outside in (False, True)]
+    plans = [Compiler(spec, *one).compile(made) for one in maps]
+    plan, (homes, _) = min(zip(plans, maps, strict=True), key=lambda one: one[0].end_cycle)
     regions = {name: homes[slot].pieces[0][1].region for slot, name in names.items()}
     inputs, outputs = {INPUT: regions[INPUT]}, {OUTPUT: regions[names[result]]}
     programs, ends, counts = {}, {}, {}
@@ -136,13 +139,16 @@ def lower_collective(timed: Collective, wires: Wires, spec: ChipSpec) -> Lowered
 
 
 def _most_pool_rows(made: Items, homes: Mapping[int, str]) -> int:
-    """Rows that land or are kept on the member with the most of them, none of them used twice."""
+    """Rows to land and keep things in on any member, if none is used twice.
+
+    Twice as many, as first fit leaves rests, and some for sums of more operands than a chain has.
+    """
     rows = np.zeros(1 + max(_member(item) for item in made), np.int64)
     for item in made:
         apart = isinstance(item, Message) and item.lands
         if apart or item.target.slot not in homes:
-            rows[_member(item)] += item.target.count
-    return int(rows.max())
+            rows[_member(item)] += item.target.length
+    return 2 * int(rows.max()) + max(item.target.length for item in made)
 
 
 def _member(item: Message | Addition) -> int:
@@ -150,9 +156,13 @@ def _member(item: Message | Addition) -> int:
 
 
 def _memory(
-    spec: ChipSpec, names: Mapping[int, str], rows: int, pool_rows: int
+    spec: ChipSpec, names: Mapping[int, str], rows: int, pool_rows: int, outside: bool
 ) -> tuple[dict[int, Home], list[Buffer]]:
-    """Homes of the slots next to the VXM, and the pool in the slices beyond; raises BadValue."""
+    """Homes of the slots, and what lands in the slices next to the VXM, where it is added.
+
+    Homes are there too or, `outside`, near the ports: nearer for some ports and what only passes
+    on, farther for the ports on the other side. Raises BadValue.
+    """
     half, width = spec.hemisphere_slices, ROW_VECTORS
     # East and west of the VXM in turn, from the inside out: (slice, bank).
     places = [
@@ -161,18 +171,17 @@ def _memory(
         for side in (0, 1)
         for bank in range(spec.slice_banks)
     ]
-    free = iter(places)
     if rows > spec.bank_words:
         most = spec.bank_words * width * spec.lanes
         raise BadValue("--bytes", rows * width * spec.lanes, f"--execute takes at most {most:,}")
     homes = {}
     for slot, name in names.items():
-        index, bank = next(free)
+        index, bank = places.pop(-2 * spec.slice_banks if outside else 0)
         region = Region(index, bank * spec.bank_words, rows, "f32")
         homes[slot] = Home(((0, Buffer(name, region)),))
     pool, left = [], pool_rows
-    share = max(rows, -(-pool_rows // (len(places) - len(names))))
-    for number, (index, bank) in enumerate(free):
+    share = max(rows, -(-pool_rows // len(places)))
+    for number, (index, bank) in enumerate(places):
         if left <= 0:
             break
         size = min(share, spec.bank_words)

@@ -66,8 +66,8 @@ def collective(
 
     `chips` is the group (default: all, in id order; the order is the rank order), `root` a chip of
     it (default: the first), `chunks` the number of blocks per share, `release_cycles` the cycle at
-    which each rank's data is there. Blocks are whole units of `unit_vectors`; with a `residual` each
-    rank adds what it has besides its part of the sum. Raises BadCollective, NoRoute.
+    which each rank's data is there. Blocks are whole units of `unit_vectors`; with a `residual`
+    each rank adds what it has besides its part of the sum. Raises BadCollective, NoRoute.
     """
     group = tuple(sorted(graph) if chips is None else chips)
     _check_group(operation, graph, group, num_bytes)

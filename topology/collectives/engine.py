@@ -78,20 +78,20 @@ class Engine:
             earliest = np.maximum(earliest, there)
         busy = vectors * p if self._whole_pace else -(-vectors * p // q)
         start = self._place(earliest, busy, route, channel)
-        cost = self.job.add_cycles if send.add else 0
-        landed = start + (route.latency + cost if cost else route.latency)
+        landed = start + route.latency + (self.job.add_cycles if send.add else 0)
         if send.noted or not self._plain:
             if send.by_rank:
                 self._take_own(send)
-            self._arrive(
-                send.dst_slot, dst, send.dst_block, blocks, landed, p, q, route.dst_differ
-            )
+            whole_unit = self._unit_wait(p, q) if send.add else 0
+            self._arrive(send, landed, whole_unit, p, q, route.dst_differ)
         else:
             tail = self._tail(vectors, p, q)
             last = landed.max() + tail if isinstance(tail, int) else (landed + tail).max()
             self._unnoted = max(self._unnoted, int(last))
         self.steps.append(
-            Batch(send, vectors, start, route.start, channel, route.offset, route.latency, route.pace)
+            Batch(
+                send, vectors, start, route.start, channel, route.offset, route.latency, route.pace
+            )
         )
 
     def _take_own(self, send: Send) -> None:
@@ -106,11 +106,16 @@ class Engine:
         """Return when a message may be passed on that an earlier step brings."""
         batch = self.steps[step]
         assert isinstance(batch, Batch)
-        p, q = int(self._p[0]), int(self._q[0])
-        cost = self.job.add_cycles if batch.send.add else 0
-        since = batch.latency_cycles + (cost + self._tail(batch.vectors, p, q) if whole else cost)
+        p, q, add = int(self._p[0]), int(self._q[0]), batch.send.add
+        since = batch.latency_cycles + (self.job.add_cycles if add else 0)
+        if whole or add:
+            since = since + (self._tail(batch.vectors, p, q) if whole else self._unit_wait(p, q))
         landed: Ints = (batch.start_cycle + since)[order]
         return landed
+
+    def _unit_wait(self, p: Ints | int, q: Ints | int) -> Ints | int:
+        """Return cycles from the first to the last vector of a unit, which is added as a whole."""
+        return -(-(self.job.unit_vectors - 1) * p // q)
 
     def _tail(self, vectors: Ints, p: Ints | int, q: Ints | int) -> Ints | int:
         """Return cycles from the first to the last vector of each message."""
@@ -218,20 +223,19 @@ class Engine:
 
     def _arrive(
         self,
-        slot: int,
-        dst: Ints,
-        block: Ints,
-        blocks: int,
+        send: Send,
         landed: Ints,
+        whole_unit: Ints | int,
         p: Ints | int,
         q: Ints | int,
         differ: bool,
     ) -> None:
         """Note that blocks are there later; `differ` says that no rank gets two messages."""
-        first, last = self.ready(slot)
+        dst, block, blocks = send.dst, send.dst_block, send.blocks
+        first, last = self.ready(send.dst_slot)
         head, tail = self._progress(block, blocks, p, q)
-        landed = landed[:, None]
-        for ready, arrival in ((first, landed + head), (last, landed + tail)):
+        begun, landed = (landed + whole_unit)[:, None], landed[:, None]
+        for ready, arrival in ((first, begun + head), (last, landed + tail)):
             if differ:
                 set_rows(ready, dst, block, blocks, arrival)
             else:

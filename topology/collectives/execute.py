@@ -55,7 +55,10 @@ class Execution:
         )
         pace = batch.pace[message]
         departs = batch.start_cycle[message] - (-k * p[pace] // q[pace])
-        arrives = departs + batch.latency_cycles[message]
+        unit = self.collective.messages.job.unit_vectors
+        counted = k - k % unit + unit - 1 if send.add else k  # units are added as a whole
+        arrives = batch.start_cycle[message] - (-counted * p[pace] // q[pace])
+        arrives += batch.latency_cycles[message]
         src, dst = send.src[message], send.dst[message]
         from_vector = start[send.block][message] + k
         to_vector = start[send.dst_block][message] + k

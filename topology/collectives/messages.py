@@ -3,8 +3,8 @@
 Vocabulary. The `chips` of a group are ranks 0..P-1. Each rank has a buffer of `vectors` vectors cut
 into blocks; a *slot* is one buffer (0 holds the input, others are scratch, empty at first). A
 message moves consecutive blocks of one rank's slot to another rank's slot, as a copy or as an
-addition. It depends on whatever brought the blocks that it reads. The timetable times the list, NumPy
-carries it out, and `chip.kernels.collective` makes Sends, Receives and additions of it.
+addition. It depends on whatever brought the blocks that it reads. The timetable times the list,
+NumPy carries it out, and `chip.kernels.collective` makes Sends, Receives and additions of it.
 """
 
 from dataclasses import dataclass, field
@@ -162,7 +162,8 @@ class Draft:
             return None
         carried = self.block_start[block + blocks] > self.block_start[block]
         if filled is not None:
-            carried &= filled[src, block] if blocks == 1 else filled.any(axis=1)[src]
+            assert blocks == 1, "only messages of one block each may be of half-empty slots"
+            carried = carried & filled[src, block]
         return None if carried.all() else np.flatnonzero(carried)
 
     def _fill(self, slot: int, dst: Ints, block: Ints, blocks: int) -> None:
@@ -171,4 +172,3 @@ class Draft:
         if filled is not None:
             for more in range(blocks):
                 filled[dst, block + more] = True
-

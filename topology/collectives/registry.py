@@ -21,7 +21,7 @@ ALGORITHMS: dict[str, dict[str, Algorithm]] = {operation: {} for operation in OP
 
 
 def algorithm(name: str, *operations: str) -> Callable[[Algorithm], Algorithm]:
-    """Register a function that lists the messages of `operations`; it raises BadCollective where it cannot."""
+    """Register a function that lists messages; it raises BadCollective where it cannot."""
 
     def register(function: Algorithm) -> Algorithm:
         for operation in operations:

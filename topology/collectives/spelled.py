@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from topology.collectives.messages import Combine
 from topology.collectives.result import Batch, Collective, LocalAdd
 
 
@@ -20,7 +19,7 @@ class Span(NamedTuple):
 
     slot: int
     first: int
-    count: int
+    length: int
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ class _Speller:
                 slots = [combine.left] if combine.right is None else [combine.left, combine.right]
                 held = [slot for slot in slots if self._holds(slot, rank, block)]
                 operands = [self._span(slot, block, 1) for slot in held]
-                if operands and operands[0].count:
+                if operands and operands[0].length:
                     reads = [(slot, rank, block) for slot in held]
                     cycle = int(step.ready_cycle[rank, block])
                     self._addition(rank, (combine.out, block, 1), operands, reads, cycle, ())
@@ -144,7 +143,9 @@ class _Speller:
             if send.onto is not None:
                 operands.insert(0, self._span(send.onto, block, send.blocks))
             target = send.dst_slot, block, send.blocks
-            self._addition(rank, target, operands, own if held else [], cycle, first + np.array(mine))
+            self._addition(
+                rank, target, operands, own if held else [], cycle, first + np.array(mine)
+            )
 
     def _addition(
         self,

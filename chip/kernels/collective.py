@@ -19,6 +19,7 @@ from chip.spec import ChipSpec
 
 # Operands of a chain of additions; each takes an ALU, and one is left to whoever else needs it.
 MOST_OPERANDS = 15
+RESIDUAL = -1  # the slot of what a member has besides its part of a sum
 
 
 class Span(NamedTuple):

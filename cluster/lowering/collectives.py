@@ -1,16 +1,14 @@
 """Collectives of `topology` as programs: who is which member, over which port, in which rows."""
 
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
 from chip.board import Cable
 from chip.collection import uncollected
 from chip.core import Array
-from chip.isa import WIDTHS
-from chip.kernels.collective import Addition, Compiler, Home, Items, Message, Span
+from chip.kernels.collective import Addition, Compiler, Home, Items, Message
 from chip.kernels.transfer import Hop
 from chip.own_spec import identity
 from chip.program import Program, Region
@@ -20,51 +18,11 @@ from chip.wire import pack
 from cluster.errors import BadValue
 from cluster.lowering.clocking import Clocking
 from cluster.lowering.lower import Launch
+from cluster.lowering.messages import ROW_VECTORS, items_of
 from cluster.lowering.wires import Wires
 from topology.collectives import Collective
-from topology.collectives.spelled import Message as Sent
-from topology.collectives.spelled import Span as Vectors
-from topology.collectives.spelled import spelled
 
-ROW_VECTORS = WIDTHS["f32"]  # an fp32 row crosses a cable as one vector per byte plane
 LAUNCH, INPUT, OUTPUT = "collective", "x", "y"
-Hops = Callable[[tuple[int, ...], tuple[int, ...]], tuple[Hop, ...]]  # path and cables -> hops
-
-
-def items(timed: Collective, hops: Hops, members: Mapping[int, int]) -> Items:
-    """The messages and additions of a timed collective of fp32 rows, between members."""
-    found: list[Message | Addition] = []
-    for item in spelled(timed):
-        if isinstance(item, Sent):
-            source, target, way = (
-                _rows(item.source),
-                _rows(item.target),
-                hops(item.path, item.cables),
-            )
-            found.append(Message(way, source, target, item.lands, item.start_cycle, item.after))
-        else:
-            operands = tuple(o if isinstance(o, int) else _rows(o) for o in item.operands)
-            target = _rows(item.target)
-            member = members[item.chip]
-            found.append(Addition(member, target, operands, item.start_cycle, item.after))
-    return tuple(found)
-
-
-def _rows(vectors: Vectors) -> Span:
-    slot, first, length = vectors
-    return Span(slot, first // ROW_VECTORS, length // ROW_VECTORS)
-
-
-def hops_between(wires: Wires, members: Mapping[int, int]) -> Hops:
-    """Hops along paths over given cables, between numbers of `members`."""
-
-    def hops(path: tuple[int, ...], cables: tuple[int, ...]) -> tuple[Hop, ...]:
-        return tuple(
-            wires.hop(a, b, cable)._replace(member=members[a], to_member=members[b])
-            for (a, b), cable in zip(pairwise(path), cables, strict=True)
-        )
-
-    return hops
 
 
 @dataclass(frozen=True)
@@ -104,11 +62,15 @@ class LoweredCollective:
 def lower_collective(timed: Collective, wires: Wires, spec: ChipSpec) -> LoweredCollective:
     """Programs that carry out a timed collective of whole fp32 rows; raises BadValue."""
     chips = list(timed.chips)
-    listed = spelled(timed)
-    on_way = {chip for item in listed if isinstance(item, Sent) for chip in item.path}
+    edges = timed.fabric.channel_edge[np.flatnonzero(timed.channel_vectors())]
+    on_way = {*timed.fabric.tail[edges].tolist(), *timed.fabric.head[edges].tolist()}
     chips += sorted(on_way - set(chips))
     members = {chip: number for number, chip in enumerate(chips)}
-    made = items(timed, hops_between(wires, members), members)
+
+    def hop(a: int, b: int, cable: int) -> Hop:
+        return wires.hop(a, b, cable)._replace(member=members[a], to_member=members[b])
+
+    made = items_of(timed, hop, members)
     result = timed.messages.result_slot
     names = {0: INPUT} if result == 0 else {0: INPUT, result: OUTPUT}
     count = timed.vectors // ROW_VECTORS

@@ -1,8 +1,8 @@
 """Routes and ports of the graph, as hops between chips and between members of a group."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 from itertools import pairwise, permutations
 from math import ceil
 
@@ -10,9 +10,13 @@ import networkx as nx
 import numpy as np
 
 from chip.board import Cable
+from chip.kernels.allreduce import Network
+from chip.kernels.collective import Items
 from chip.kernels.transfer import Hop
 from cluster.lowering.clocking import Clocking, Pacing
+from cluster.lowering.messages import ROW_VECTORS, items_of
 from topology import ports, route
+from topology.collectives import collective
 from topology.fabric import compiled
 from topology.routes import paths
 
@@ -86,12 +90,7 @@ class Group:
     """
 
     members: tuple[int, ...]
-    routes: dict[tuple[int, int], tuple[Hop, ...]]
-
-    @cached_property
-    def cables(self) -> frozenset[Hop]:
-        """All hops of all routes."""
-        return frozenset(hop for hops in self.routes.values() for hop in hops)
+    routes: Network
 
 
 def group_of(wires: Wires, group: tuple[int, ...]) -> Group:
@@ -115,14 +114,11 @@ def _moved(wires: Wires, known: Group, group: tuple[int, ...]) -> Group | None:
     members = tuple(chip + by for chip in known.members)
     if members[: len(group)] != group or len(known.routes) != len(group) * (len(group) - 1):
         return None
-    graph = wires.graph
-    for hop in known.cables:
-        a, b = members[hop.member], members[hop.to_member]
-        if not graph.has_edge(a, b) or wires.hop(a, b)[1::2] != (hop.port, hop.to_port, hop[5]):
-            return None
-        if wires.hop(a, b)[4] != hop.latency_cycles:
-            return None
-    return Group(members, known.routes)
+    links = {(hop.member, hop.to_member) for hop in known.routes.cables}
+    if not all(wires.graph.has_edge(members[a], members[b]) for a, b in links):
+        return None
+    same = _cables(wires, members, links) == known.routes.cables
+    return Group(members, known.routes) if same else None
 
 
 def _group(wires: Wires, group: tuple[int, ...]) -> Group:
@@ -139,7 +135,42 @@ def _group(wires: Wires, group: tuple[int, ...]) -> Group:
                     members.append(chip)
             hops.append(Hop(number[a], port, number[b], other, latency, interval))
         routes[number[source], number[target]] = tuple(hops)
-    return Group(tuple(members), routes)
+    links = {(hop.member, hop.to_member) for hops in routes.values() for hop in hops}
+    cables = _cables(wires, members, links)
+    return Group(tuple(members), Network(routes, cables, _all_reduces(wires, group, number)))
+
+
+def _cables(
+    wires: Wires, members: Sequence[int], links: Iterable[tuple[int, int]]
+) -> frozenset[Hop]:
+    """All cables of links between members, parallel ones too."""
+    return frozenset(
+        wires.hop(members[a], members[b], cable)._replace(member=a, to_member=b)
+        for a, b in links
+        for cable in range(len(wires.ports[members[a]][members[b]]))
+    )
+
+
+def _all_reduces(
+    wires: Wires, group: tuple[int, ...], number: Mapping[int, int]
+) -> Callable[[str, int, bool], Items]:
+    """What lists the messages of an all-reduce of fp32 rows in a group, by its members' numbers."""
+
+    def hop(a: int, b: int, cable: int) -> Hop:
+        return wires.hop(a, b, cable)._replace(member=number[a], to_member=number[b])
+
+    @cache
+    def items(algorithm: str, rows: int, residual: bool) -> Items:
+        num_bytes = rows * ROW_VECTORS * compiled(wires.graph).payload_bytes
+        timed = collective(
+            *("all_reduce", wires.graph, num_bytes, algorithm, group),
+            chunks=1,
+            unit_vectors=ROW_VECTORS,
+            residual=residual,
+        )
+        return items_of(timed, hop, number)
+
+    return items
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 from chip.energy import Activity, count
 from chip.isa import WIDTHS
-from chip.kernels.allreduce import Routes
+from chip.kernels.allreduce import Network, Routes
 from chip.kernels.decoder import Stage
 from chip.kernels.step import Step
 from chip.kernels.transfer import Hop
@@ -132,7 +132,9 @@ class Costs:
         key = ("named", id(routes))
         if key not in self._found:
             self._kept.append(routes)
-            self._found[key] = sha256(repr(sorted(routes.items())).encode()).hexdigest()
+            cables = sorted(routes.cables) if isinstance(routes, Network) else []
+            text = repr((sorted(routes.items()), cables))
+            self._found[key] = sha256(text.encode()).hexdigest()
         name: str = self._found[key]
         return name
 

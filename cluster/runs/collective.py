@@ -10,10 +10,10 @@ from cluster.lowering.collectives import (
     INPUT,
     LAUNCH,
     OUTPUT,
-    ROW_VECTORS,
     LoweredCollective,
     lower_collective,
 )
+from cluster.lowering.messages import ROW_VECTORS
 from cluster.lowering.wires import Wires
 from cluster.machines.machine import LocalMachine
 from topology.collectives import Collective, counted, defined, execute

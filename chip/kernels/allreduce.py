@@ -23,6 +23,8 @@ Routes = Mapping[tuple[int, int], tuple[Hop, ...]]
 Place = tuple[int, int, int]  # (side, group, bank)
 # Where parts land, several at a time: not where x is read and written.
 PART_PLACES: tuple[Place, ...] = ((WEST, 1, 1), (WEST, 0, 1), (EAST, 1, 1))
+# Where long sums are added up, in turn, as a bank is not read while written.
+SUM_PLACES: tuple[Place, ...] = ((WEST, 2, 0), (WEST, 2, 1))
 TEAM = 8  # members: a node of the published topologies
 GATHERED_BLOCKS = 16  # parts of more blocks than this, of all members, are not given memory
 
@@ -85,10 +87,11 @@ class AllReduce:
         assert isinstance(self.routes, Network), "members of a group are joined by a Network"
         names = [name for name in (*self.update, self.before, self.after) if name is not None]
         named = tuple((name, self.memory[name]) for name in names)
-        parts = [b for n, b in self.memory.buffers.items() if n.startswith("part")]
+        rests = self.memory.buffers.items()
+        parts, sums = ([b for n, b in rests if n.startswith(what)] for what in ("part", "between"))
         sizes = (self.blocks, self.members, self.tokens, self.some)
         return _schedule(
-            *(self.memory.spec, sizes, self.routes, named, tuple(parts)),
+            *(self.memory.spec, sizes, self.routes, named, tuple(parts), tuple(sums)),
             *(self.before, self.after, self.update),
         )
 
@@ -100,6 +103,7 @@ def _schedule(
     network: Network,
     named: tuple[tuple[str, Buffer], ...],
     parts: tuple[Buffer, ...],
+    sums: tuple[Buffer, ...],
     before: str | None,
     after: str,
     update: tuple[str, str],
@@ -120,7 +124,7 @@ def _schedule(
         homes[result] = Home(((0, buffers[after]),), tokens, some)
         if before is not None:
             homes[RESIDUAL] = Home(((0, buffers[before]),), tokens, some)
-        plans.append(Compiler(spec, homes, parts, label="all-reduce").compile(items))
+        plans.append(Compiler(spec, homes, parts, sums, label="all-reduce").compile(items))
     return min(plans, key=lambda plan: plan.end_cycle)
 
 
@@ -168,6 +172,8 @@ def reserve_parts(memory: Memory, blocks: int, members: int, chunk: int) -> None
     rows = blocks * chunk if everything else -(-blocks * chunk // team)
     for number in range(team - 1 if team == members else team - 1 + members // team):
         memory.rows(f"part{number}", PART_PLACES[number % len(PART_PLACES)], rows, "f32")
+    for number, place in enumerate(SUM_PLACES):
+        memory.rows(f"between{number}", place, rows, "f32")
 
 
 def swapped(memory: Memory, index: int, address: int) -> int:

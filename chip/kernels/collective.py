@@ -13,12 +13,13 @@ from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
 from chip.errors import ProgramError
-from chip.kernels.transfer import Hop, transfer
+from chip.kernels.transfer import Hop, multicast, transfer
 from chip.schedule import Buffer, Chain, Flow, Rows, Schedule, run
 from chip.spec import ChipSpec
 
 # Operands of a chain of additions; each takes an ALU, and one is left to whoever else needs it.
 MOST_OPERANDS = 15
+APART_ROWS = 32  # of a message that reads and writes by an instruction per row and plane
 RESIDUAL = -1  # the slot of what a member has besides its part of a sum
 
 
@@ -108,14 +109,19 @@ class Compiler:
     """Places the items of one collective.
 
     `homes` are slots that have memory of their own; what lands, and all other slots, are given rows
-    of the buffers in `pool`, which is the same on all members. Messages of up to `apart_rows` rows
-    read and write row by row, between others; longer ones in loops.
+    of the buffers in `pool`, which is the same on all members.
+
+    Messages of up to `apart_rows` rows read and write by an instruction per row and plane, between
+    others. Longer ones do so in loops, which keep their slices to themselves: so copies of one
+    source leave it together, and land in the pool, whose buffers lie in several places, before they
+    are copied to their homes; and sums of operands in the same slices go through `between`.
     """
 
     spec: ChipSpec
     homes: Mapping[int, Home]
     pool: Sequence[Buffer]
-    apart_rows: int = 64
+    between: Sequence[Buffer] = ()
+    apart_rows: int = APART_ROWS
     label: str = "collective"
     _free: dict[int, list[_Run]] = field(default_factory=dict)
     _landed: dict[int, _Run] = field(default_factory=dict)
@@ -124,26 +130,67 @@ class Compiler:
     def compile(self, items: Items) -> Schedule:
         """The schedule of all members, from cycle 0 on; raises ProgramError without memory."""
         plan = Schedule(self.spec)
+        together = self._together(items)
+        sent: set[int] = set()
         for number in in_order(items):
             item = items[number]
-            if isinstance(item, Message):
-                self._send(plan, number, item)
-            else:
+            if isinstance(item, Addition):
                 self._add(plan, item)
+            elif number in together:
+                if number not in sent:
+                    sent.update(together[number])
+                    self._send_copies(plan, items, together[number])
+            else:
+                self._send(plan, number, item)
         return plan
 
+    # --- messages -----------------------------------------------------------------------------
+    def _together(self, items: Items) -> dict[int, list[int]]:
+        """Long copies of the same rows that wait for the same, by each of their numbers."""
+        alike: dict[tuple[object, ...], list[int]] = defaultdict(list)
+        for number, item in enumerate(items):
+            if isinstance(item, Message) and not item.lands and self._is_long(item.source):
+                alike[item.hops[0].member, item.source, item.after].append(number)
+        return {number: numbers for numbers in alike.values() for number in numbers}
+
+    def _is_long(self, span: Span) -> bool:
+        return span.length > self.apart_rows
+
     def _send(self, plan: Schedule, number: int, message: Message) -> None:
-        source = self._runs(message.hops[0].member, message.source)
         target = message.hops[-1].to_member
         if message.lands:
-            landed = self._landed[number] = self._take(target, message.target.length)
-            runs = [landed]
+            self._landed[number] = self._take(target, message.target.length)
+            runs = [self._landed[number]]
         else:
             runs = self._room(target, message.target)
-        for origin, end in _cut(source, runs):
-            apart = origin.length <= self.apart_rows
-            transfer(plan, message.hops, origin.rows, end.rows, origin.length, apart=apart)
+        for source, end in _cut(self._runs(message.hops[0].member, message.source), runs):
+            apart = not self._is_long(message.source)
+            transfer(plan, message.hops, source.rows, end.rows, source.length, apart=apart)
 
+    def _send_copies(self, plan: Schedule, items: Items, numbers: Sequence[int]) -> None:
+        """Long copies: over as many cables at a time as they have, then from the pool to homes."""
+        copies = {n: item for n in numbers if isinstance(item := items[n], Message)}
+        first = copies[numbers[0]]
+        for batch in batches({n: copy.hops for n, copy in copies.items()}):
+            landed: dict[int, _Run] = {}
+            for number in batch:
+                end = copies[number].hops[-1].to_member
+                room = self._room_in_pool(end, first.source.length)
+                if room is None:
+                    self._send(plan, number, copies[number])
+                else:
+                    landed[number] = room
+            offset, routes = 0, [copies[number].hops for number in landed]
+            for source in self._runs(first.hops[0].member, first.source) if landed else ():
+                targets = [room.part(offset, source.length).rows for room in landed.values()]
+                multicast(plan, routes, source.rows, targets, source.length)
+                offset += source.length
+            for number, room in landed.items():
+                end = copies[number].hops[-1].to_member
+                self._sum(plan, end, [[room]], self._room(end, copies[number].target))
+                self._free[end].append(room)
+
+    # --- additions ----------------------------------------------------------------------------
     def _add(self, plan: Schedule, addition: Addition) -> None:
         member = addition.member
         operands = [
@@ -166,26 +213,43 @@ class Compiler:
     ) -> None:
         """target = operands added from left to right, a chain of additions for each row.
 
-        Or for a few rows of long runs, which arrive one after another anyway. As an addition begins
-        when the one before is over, so many may read all their operands from the same slices.
+        Long sums take all rows in a chain, of as many operands as lie in different slices; or few
+        at a time, where there is no memory between: as an addition begins when the one before is
+        over, so many may read all their operands from the same slices.
         """
-        apart = target[0].length <= self.apart_rows
-        pace = 1 if apart else self.spec.d_func("vxm.alu")
+        length = sum(run.length for run in target)
         for runs in _cut(*operands, target):
-            for first in range(0, runs[0].length, pace):
-                *terms, out = (one.part(first, min(pace, one.length - first)) for one in runs)
-                chain = Chain(self.spec, f"{self.label}: add", member)
-                loops = run(out.length)
-                if len(terms) == 1 or terms[0].slices == terms[1].slices:
-                    total: Flow = chain.vxm("copy", terms[0].rows, loops=loops)
-                    rest = terms[1:]
-                else:
-                    total = chain.vxm("add", terms[0].rows, terms[1].rows, loops=loops)
-                    rest = terms[2:]
-                for term in rest:
-                    total = chain.vxm("add", total, term.rows)
-                chain.write(total, out.rows)
-                plan.place(chain)
+            *terms, out = runs
+            if length <= self.apart_rows:
+                for row in range(out.length):
+                    self._chain(plan, member, [t.part(row, 1) for t in terms], out.part(row, 1))
+            elif self.between or len(terms) == 1:
+                *groups, last = _apart(terms)
+                so_far: list[_Run] = []
+                for number, group in enumerate(groups):
+                    to = _Run(self.between[number % 2], 0, out.length)
+                    self._chain(plan, member, [*so_far, *group], to)
+                    so_far = [to]
+                self._chain(plan, member, [*so_far, *last], out)
+            else:
+                pace = self.spec.d_func("vxm.alu")
+                for first in range(0, out.length, pace):
+                    some = min(pace, out.length - first)
+                    few = [t.part(first, some) for t in terms]
+                    self._chain(plan, member, few, out.part(first, some))
+
+    def _chain(self, plan: Schedule, member: int, terms: Sequence[_Run], out: _Run) -> None:
+        chain = Chain(self.spec, f"{self.label}: add", member)
+        loops, first, rest = run(out.length), terms[0], terms[1:]
+        if not rest or first.slices == rest[0].slices:
+            total: Flow = chain.vxm("copy", first.rows, loops=loops)
+        else:
+            total = chain.vxm("add", first.rows, rest[0].rows, loops=loops)
+            rest = rest[1:]
+        for term in rest:
+            total = chain.vxm("add", total, term.rows)
+        chain.write(total, out.rows)
+        plan.place(chain)
 
     # --- where things are ---------------------------------------------------------------------
     def _runs(self, member: int, span: Span) -> list[_Run]:
@@ -211,7 +275,14 @@ class Compiler:
         return self._runs(member, span)
 
     def _take(self, member: int, count: int) -> _Run:
-        """Rows of the pool, from the buffer after the one that was taken last."""
+        """Rows of the pool; raises ProgramError."""
+        found = self._room_in_pool(member, count)
+        if found is None:
+            raise ProgramError(f"{self.label}: no memory for {count} rows on member {member}")
+        return found
+
+    def _room_in_pool(self, member: int, count: int) -> _Run | None:
+        """Rows of the pool from what has been free for longest, if there is room."""
         if member not in self._free:
             self._free[member] = [_Run(b, 0, b.region.vectors) for b in self.pool]
         free = self._free[member]
@@ -221,7 +292,7 @@ class Compiler:
                 if room.length > count:
                     free.append(room.part(count, room.length - count))
                 return room.part(0, count)
-        raise ProgramError(f"{self.label}: no memory for {count} rows on member {member}")
+        return None
 
 
 def in_order(items: Items) -> Iterator[int]:
@@ -240,6 +311,32 @@ def in_order(items: Items) -> Iterator[int]:
             waits[other] -= 1
             if not waits[other]:
                 heappush(ready, (items[other].start_cycle, other))
+
+
+def _apart(terms: Sequence[_Run]) -> Iterator[list[_Run]]:
+    """Terms in order, cut wherever two would be read from the same slices."""
+    found: list[_Run] = []
+    for term in terms:
+        if any(term.slices == other.slices for other in found):
+            yield found
+            found = []
+        found.append(term)
+    yield found
+
+
+def batches(routes: Mapping[int, tuple[Hop, ...]]) -> list[list[int]]:
+    """Numbers of routes in as few batches as a first fit finds, no cable twice in one batch."""
+    found: list[tuple[set[tuple[int, int]], list[int]]] = []
+    for number, route in routes.items():
+        cables = {(hop.member, hop.port) for hop in route}
+        for taken, batch in found:
+            if not taken & cables:
+                taken |= cables
+                batch.append(number)
+                break
+        else:
+            found.append((cables, [number]))
+    return [batch for _, batch in found]
 
 
 def _cut(*lists: Sequence[_Run]) -> Iterator[tuple[_Run, ...]]:

@@ -4,6 +4,7 @@ All chips of the route are booked in one chain: a vector that passes through a c
 and a Send in that chip's program, and holds both ports and a stream for that time.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from chip.isa import WIDTHS
@@ -61,28 +62,27 @@ def multicast(
     plan: Schedule,
     routes: list[tuple[Hop, ...]],
     source: Rows,
-    target: Rows,
+    targets: Sequence[Rows],
     count: int,
-    outer: int = 1,
 ) -> None:
-    """Send `outer` times `count` fp32 rows along several routes, to `target` on each last chip.
+    """Send `count` fp32 rows along several routes, to a target on each last chip.
 
     The rows are read once, on their way through the VXM, which sends a copy to the other edge.
     """
     chain = Chain(plan.spec, "multicast", routes[0][0].member)
     home = chain.member
     interval = max(hop.interval_cycles for route in routes for hop in route)
-    loops = run(outer * count * WIDTHS[source.buffer.region.dtype], interval)
+    loops = run(count * WIDTHS[source.buffer.region.dtype], interval)
     sides = {port_side(route[0].port) for route in routes}
-    flows = _both_edges(chain, source, (outer, count), loops, sides)
-    for route in routes:
+    flows = _both_edges(chain, source, (1, count), loops, sides)
+    for route, target in zip(routes, targets, strict=True):
         chain.member = home
         flow = flows[port_side(route[0].port)]
         for number, hop in enumerate(route):
             if number:
                 flow = _toward_edge(chain, flow, port_side(hop.port))
             flow = _cross(chain, hop, flow)
-        _write_planes(chain, flow, target, (outer, count))
+        _write_planes(chain, flow, target, (1, count))
     plan.place(chain)
 
 

@@ -282,7 +282,7 @@ def sram_by_kind(stage: Stage) -> dict[str, int]:
             kind = "weights"
         elif "." in name and name.partition(".")[2].startswith(("K", "V")):
             kind = "kv_cache"
-        elif name.startswith("part"):
+        elif name.startswith(("part", "between")):
             kind = "network"
         found[kind] += size
     return found

@@ -22,9 +22,9 @@ from chip.spec import EAST, WEST, ChipSpec
 Routes = Mapping[tuple[int, int], tuple[Hop, ...]]
 Place = tuple[int, int, int]  # (side, group, bank)
 # Where parts land, several at a time: not where x is read and written.
-PART_PLACES: tuple[Place, ...] = ((WEST, 1, 1), (WEST, 0, 1), (EAST, 1, 1))
-# Where long sums are added up, in turn, as a bank is not read while written.
-SUM_PLACES: tuple[Place, ...] = ((WEST, 2, 0), (WEST, 2, 1))
+PART_PLACES: tuple[Place, ...] = ((WEST, 1, 1), (WEST, 0, 1), (EAST, 1, 1), (EAST, 2, 1))
+# Where long sums rest, as a bank is not read while written: of a team; so far, in turn.
+SUM_PLACES: tuple[Place, ...] = ((EAST, 2, 0), (WEST, 2, 0), (WEST, 2, 1))
 TEAM = 8  # members: a node of the published topologies
 GATHERED_BLOCKS = 16  # parts of more blocks than this, of all members, are not given memory
 

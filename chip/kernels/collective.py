@@ -114,7 +114,8 @@ class Compiler:
     Messages of up to `apart_rows` rows read and write by an instruction per row and plane, between
     others. Longer ones do so in loops, which keep their slices to themselves: so copies of one
     source leave it together, and land in the pool, whose buffers lie in several places, before they
-    are copied to their homes; and sums of operands in the same slices go through `between`.
+    are copied to their homes. Their sums go through `between`, three buffers in other banks: the
+    first is for scratch slots, the others, in turn, for what is added up so far.
     """
 
     spec: ChipSpec
@@ -139,17 +140,17 @@ class Compiler:
             elif number in together:
                 if number not in sent:
                     sent.update(together[number])
-                    self._send_copies(plan, items, together[number])
+                    self._send_long(plan, items, together[number])
             else:
                 self._send(plan, number, item)
         return plan
 
     # --- messages -----------------------------------------------------------------------------
     def _together(self, items: Items) -> dict[int, list[int]]:
-        """Long copies of the same rows that wait for the same, by each of their numbers."""
+        """Long messages of the same rows that wait for the same, by each of their numbers."""
         alike: dict[tuple[object, ...], list[int]] = defaultdict(list)
         for number, item in enumerate(items):
-            if isinstance(item, Message) and not item.lands and self._is_long(item.source):
+            if isinstance(item, Message) and self._is_long(item.source):
                 alike[item.hops[0].member, item.source, item.after].append(number)
         return {number: numbers for numbers in alike.values() for number in numbers}
 
@@ -167,28 +168,32 @@ class Compiler:
             apart = not self._is_long(message.source)
             transfer(plan, message.hops, source.rows, end.rows, source.length, apart=apart)
 
-    def _send_copies(self, plan: Schedule, items: Items, numbers: Sequence[int]) -> None:
-        """Long copies: over as many cables at a time as they have, then from the pool to homes."""
-        copies = {n: item for n in numbers if isinstance(item := items[n], Message)}
-        first = copies[numbers[0]]
-        for batch in batches({n: copy.hops for n, copy in copies.items()}):
+    def _send_long(self, plan: Schedule, items: Items, numbers: Sequence[int]) -> None:
+        """Long messages, over as many cables at a time as they have; copies then go home."""
+        messages = {n: item for n in numbers if isinstance(item := items[n], Message)}
+        first = messages[numbers[0]]
+        for batch in batches({n: message.hops for n, message in messages.items()}):
             landed: dict[int, _Run] = {}
             for number in batch:
-                end = copies[number].hops[-1].to_member
+                end = messages[number].hops[-1].to_member
                 room = self._room_in_pool(end, first.source.length)
                 if room is None:
-                    self._send(plan, number, copies[number])
+                    self._send(plan, number, messages[number])
                 else:
                     landed[number] = room
-            offset, routes = 0, [copies[number].hops for number in landed]
+            offset, routes = 0, [messages[number].hops for number in landed]
             for source in self._runs(first.hops[0].member, first.source) if landed else ():
                 targets = [room.part(offset, source.length).rows for room in landed.values()]
                 multicast(plan, routes, source.rows, targets, source.length)
                 offset += source.length
             for number, room in landed.items():
-                end = copies[number].hops[-1].to_member
-                self._sum(plan, end, [[room]], self._room(end, copies[number].target))
-                self._free[end].append(room)
+                message = messages[number]
+                end = message.hops[-1].to_member
+                if message.lands:
+                    self._landed[number] = room
+                else:
+                    self._sum(plan, end, [[room]], self._room(end, message.target))
+                    self._free[end].append(room)
 
     # --- additions ----------------------------------------------------------------------------
     def _add(self, plan: Schedule, addition: Addition) -> None:
@@ -227,7 +232,7 @@ class Compiler:
                 *groups, last = _apart(terms)
                 so_far: list[_Run] = []
                 for number, group in enumerate(groups):
-                    to = _Run(self.between[number % 2], 0, out.length)
+                    to = _Run(self.between[1 + number % 2], 0, out.length)
                     self._chain(plan, member, [*so_far, *group], to)
                     so_far = [to]
                 self._chain(plan, member, [*so_far, *last], out)
@@ -271,7 +276,10 @@ class Compiler:
         if span.slot not in self.homes:
             kept = self._kept[member, span.slot]
             if span.first not in kept:
-                kept[span.first] = self._take(member, span.length)
+                if self.between and self._is_long(span) and not kept:
+                    kept[span.first] = _Run(self.between[0], 0, span.length)
+                else:
+                    kept[span.first] = self._take(member, span.length)
         return self._runs(member, span)
 
     def _take(self, member: int, count: int) -> _Run:

@@ -276,8 +276,9 @@ class Compiler:
         if span.slot not in self.homes:
             kept = self._kept[member, span.slot]
             if span.first not in kept:
-                if self.between and self._is_long(span) and not kept:
-                    kept[span.first] = _Run(self.between[0], 0, span.length)
+                if self.between and self._is_long(span):
+                    used = sum(run.length for run in kept.values())
+                    kept[span.first] = _Run(self.between[0], used, span.length)
                 else:
                     kept[span.first] = self._take(member, span.length)
         return self._runs(member, span)

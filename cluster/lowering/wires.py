@@ -10,7 +10,7 @@ import networkx as nx
 import numpy as np
 
 from chip.board import Cable
-from chip.kernels.allreduce import Network
+from chip.kernels.allreduce import TEAM, Network
 from chip.kernels.collective import Items
 from chip.kernels.transfer import Hop
 from cluster.lowering.clocking import Clocking, Pacing
@@ -19,6 +19,8 @@ from topology import ports, route
 from topology.collectives import collective
 from topology.fabric import compiled
 from topology.routes import paths
+
+DEALT_ROWS = 8  # of a rank; more are dealt as one
 
 
 class Wires:
@@ -164,13 +166,20 @@ def _all_reduces(
         num_bytes = rows * ROW_VECTORS * compiled(wires.graph).payload_bytes
         timed = collective(
             *("all_reduce", wires.graph, num_bytes, algorithm, group),
-            chunks=1,
+            chunks=_chunks(algorithm, rows),
             unit_vectors=ROW_VECTORS,
             residual=residual,
+            team_ranks=TEAM,
         )
         return items_of(timed, hop, number)
 
     return items
+
+
+def _chunks(algorithm: str, rows: int) -> int:
+    """Blocks that each rank adds up: few rows are dealt singly over the cables between teams."""
+    each = -(-rows // TEAM)
+    return each if algorithm == "teams" and each <= DEALT_ROWS else 1
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ def estimated_seconds(job: Job, name: str) -> float:
     """Return about how long it takes to time an algorithm."""
     messages = estimated_messages(job, name)
     linked = len(job.fabric.head) >= job.ranks * (job.ranks - 1)  # only then all hops are single
-    if name in ("direct", "exchange", "scatter", "tree", "spread") and not linked:
+    if name in ("direct", "exchange", "scatter", "teams", "tree", "spread") and not linked:
         degree = max(len(job.fabric.head) / max(len(job.fabric.alive), 1), 1.1)
         hops = max(2.0, float(len(job.fabric.alive) ** (1 / degree)))
         return messages * hops * _ONE_BY_ONE

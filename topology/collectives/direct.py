@@ -9,7 +9,6 @@ import numpy as np
 from topology.collectives.job import Job
 from topology.collectives.messages import Draft, Messages
 from topology.collectives.registry import algorithm
-from topology.errors import BadCollective
 from topology.fabric import Ints
 
 
@@ -17,7 +16,7 @@ from topology.fabric import Ints
 def direct(job: Job) -> Messages:
     """Rank j adds up block j of everybody, then (all-reduce, all-gather) hands it to everybody."""
     draft = Draft(job, job.ranks * job.stripes, shares=job.stripes)
-    here, there, _ = _pairs(job.ranks, 1)
+    here, there, _ = pairs(job.ranks, 1)
     adds, gathers = job.operation != "all_gather", job.operation != "reduce_scatter"
     draft.result_slot = slot = int(adds)
     # What is sent first is there from the start; of what comes last only the end counts.
@@ -40,40 +39,8 @@ def direct(job: Job) -> Messages:
 def exchange(job: Job) -> Messages:
     """Everybody sends its whole buffer to everybody and adds up what it gets and has."""
     draft = Draft(job, job.stripes, result_slot=1)
-    here, there, stripe = _pairs(job.ranks, job.stripes)
+    here, there, stripe = pairs(job.ranks, job.stripes)
     draft.send(here, there, stripe, add=True, by_rank=True, onto=job.onto, dst_slot=1)
-    return draft.messages()
-
-
-@algorithm("teams", "all_reduce")
-def teams(job: Job) -> Messages:
-    """`direct` inside teams of neighbours, whose owners of a block exchange their sums.
-
-    A team is a node of the published topologies. What crosses between teams is a sum, not a part of
-    each rank.
-    """
-    size, count = job.team_ranks, job.ranks // job.team_ranks
-    if job.ranks % size or count < 2:
-        problem = f"'teams' needs several whole teams of {size}, not {job.ranks} ranks"
-        raise BadCollective(job.operation, problem, "use direct")
-    draft = Draft(job, size * job.stripes, result_slot=2)
-    here, there, stripe = _pairs(size, job.stripes)
-    first = np.repeat(np.arange(count) * size, len(here))
-    inside, other, stripe = np.tile(here, count), np.tile(there, count), np.tile(stripe, count)
-    mine, block = first + inside, other * job.stripes + stripe
-    draft.send(mine, first + other, block, add=True, by_rank=True, dst_slot=1)
-    here, there, owner = _pairs(count, size * job.stripes)
-    rank = owner // job.stripes
-    draft.send(
-        *(here * size + rank, there * size + rank, owner),
-        add=True,
-        by_rank=True,
-        onto=job.onto,
-        src_slot=1,
-        dst_slot=2,
-    )
-    block = inside * job.stripes + stripe
-    draft.send(mine, first + other, block, src_slot=2, dst_slot=2)
     return draft.messages()
 
 
@@ -81,7 +48,7 @@ def teams(job: Job) -> Messages:
 def all_to_all(job: Job) -> Messages:
     """Rank i's block j becomes rank j's block i (slot 1), nearest ranks first."""
     draft = Draft(job, job.ranks * job.stripes, shares=job.stripes, equal=True, result_slot=1)
-    here, there, stripe = _pairs(job.ranks, job.stripes)
+    here, there, stripe = pairs(job.ranks, job.stripes)
     draft.combine(0, None, 1, own_block_only=True)
     draft.send(
         *(here, there, there * job.stripes + stripe),
@@ -110,7 +77,7 @@ def star(job: Job) -> Messages:
 def scatter(job: Job) -> Messages:
     """The root deals out blocks, one per rank; every rank hands its block to all others."""
     draft = Draft(job, job.ranks * job.stripes, shares=job.stripes)
-    here, there, stripe = _pairs(job.ranks, job.stripes)
+    here, there, stripe = pairs(job.ranks, job.stripes)
     block = here * job.stripes + stripe
     dealt = (here == job.root) & (there != job.root)
     draft.send(here[dealt], there[dealt], there[dealt] * job.stripes + stripe[dealt])
@@ -119,7 +86,7 @@ def scatter(job: Job) -> Messages:
     return draft.messages()
 
 
-def _pairs(ranks: int, stripes: int) -> tuple[Ints, Ints, Ints]:
+def pairs(ranks: int, stripes: int) -> tuple[Ints, Ints, Ints]:
     """Return all (rank, other rank, stripe), shift by shift so that no rank is a hot spot."""
     shift, here, stripe = np.meshgrid(
         np.arange(1, ranks), np.arange(ranks), np.arange(stripes), indexing="ij"

@@ -68,7 +68,7 @@ class Engine:
         src, dst, block, blocks = send.src, send.dst, send.block, send.blocks
         vectors = self._sizes(block, blocks)
         route = self._routed(src, dst) if send.via is None else Legs(self.fabric, send.via, dst)
-        channel = route.edges if self.one_cable else route.channels(self.fabric, block)
+        channel = route.edges if self.one_cable else route.channels(self.fabric, send.turn)
         p, q = self._pace_of(route)
         earliest = np.full(len(src), self.end_cycle if send.barrier else 0)
         if self._plain and send.follows is not None:

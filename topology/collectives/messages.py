@@ -42,6 +42,7 @@ class Send:
     follows: tuple[int, Ints] | None  # (step, its message that brings what each of these reads)
     noted: bool  # a later step may look up when what this one brings is there
     via: Paths | None  # prescribed routes; else the minimal ones
+    turn: Ints  # which of parallel cables each message takes, round and round
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,7 @@ class Draft:
         follows: tuple[int, Ints] | None = None,
         noted: bool = True,
         via: Paths | None = None,
+        turn: Ints | None = None,
     ) -> int:
         """Add messages: rank src[i] sends `blocks` blocks from block[i] on to rank dst[i].
 
@@ -127,15 +129,16 @@ class Draft:
             src, dst, block = (np.repeat(one, blocks) for one in (src, dst, block))
             dst_block = None if dst_block is None else np.repeat(dst_block, blocks) + span
             block, blocks = block + span, 1
+        turn = block if turn is None else turn
         keep = self._kept(src, block, blocks, src_slot)
         if keep is not None:
-            src, dst, block = src[keep], dst[keep], block[keep]
+            src, dst, block, turn = src[keep], dst[keep], block[keep], turn[keep]
             dst_block = None if dst_block is None else dst_block[keep]
         to_block = block if dst_block is None else dst_block
         self._fill(dst_slot, dst, to_block, blocks)
         step = Send(
             *(src, dst, block, to_block, blocks, add, by_rank, onto, src_slot, dst_slot),
-            *(whole, barrier, from_start, follows, noted, via),
+            *(whole, barrier, from_start, follows, noted, via, turn),
         )
         self.steps.append(step)
         return len(self.steps) - 1

@@ -22,6 +22,8 @@ from cluster.lowering.messages import ROW_VECTORS, items_of
 from cluster.lowering.wires import Wires
 from topology.collectives import Collective
 
+APART_ROWS = 128  # of a message; and of all: more are left to loops, which are fewer instructions
+MOST_APART_ROWS = 24_000
 LAUNCH, INPUT, OUTPUT = "collective", "x", "y"
 
 
@@ -76,7 +78,9 @@ def lower_collective(timed: Collective, wires: Wires, spec: ChipSpec) -> Lowered
     count = timed.vectors // ROW_VECTORS
     pool_rows = _most_pool_rows(made, names)
     maps = [_memory(spec, names, count, pool_rows, outside) for outside in (False, True)]
-    plans = [Compiler(spec, *one).compile(made) for one in maps]
+    moved = sum(item.source.length for item in made if isinstance(item, Message))
+    apart = APART_ROWS if moved <= MOST_APART_ROWS else 1
+    plans = [Compiler(spec, *one, apart_rows=apart).compile(made) for one in maps]
     plan, (homes, _) = min(zip(plans, maps, strict=True), key=lambda one: one[0].end_cycle)
     regions = {name: homes[slot].pieces[0][1].region for slot, name in names.items()}
     inputs, outputs = {INPUT: regions[INPUT]}, {OUTPUT: regions[names[result]]}

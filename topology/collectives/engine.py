@@ -9,13 +9,13 @@ that neither its first nor its last vector is early, because arrivals are convex
 import numpy as np
 
 from topology.collectives.legs import Legs, all_different, rows, set_rows
-from topology.collectives.messages import Combine, Messages, Send
+from topology.collectives.messages import Combine, Ends, Messages, Send
 from topology.collectives.result import Batch, Collective, LocalAdd
 from topology.fabric import Ints
 from topology.firstfit import first_fit
 from topology.routes import paths
 
-_ROUTES_KEPT = 64  # pair lists whose routes are remembered, oldest forgotten all at once
+_ROUTES_KEPT = 64  # ends whose routes are remembered, oldest forgotten all at once
 
 
 class Engine:
@@ -38,7 +38,7 @@ class Engine:
         )
         self._p, self._q = self.fabric.pace_arrays()
         self._ready: dict[int, tuple[Ints, Ints]] = {}
-        self._routes: dict[tuple[int, int], tuple[Ints, Ints, Legs]] = {}
+        self._routes: dict[Ends, Legs] = {}
         self._same_sizes: dict[tuple[int, int], Ints] = {}
         self._unnoted = 0  # last arrival of messages that no later step looks up
         self.one_cable = bool(self.fabric.cables.max(initial=1) == 1)
@@ -67,7 +67,7 @@ class Engine:
         """
         src, dst, block, blocks = send.src, send.dst, send.block, send.blocks
         vectors = self._sizes(block, blocks)
-        route = self._routed(src, dst) if send.via is None else Legs(self.fabric, send.via, dst)
+        route = self._routed(send.ends) if send.via is None else Legs(self.fabric, send.via, dst)
         channel = route.edges if self.one_cable else route.channels(self.fabric, send.turn)
         p, q = self._pace_of(route)
         earliest = np.full(len(src), self.end_cycle if send.barrier else 0)
@@ -155,16 +155,14 @@ class Engine:
             self.messages, algorithm, tuple(self.steps), release, self.end_cycle, lower_bound_cycles
         )
 
-    def _routed(self, src: Ints, dst: Ints) -> Legs:
-        """Return the routes of rank pairs; the same arrays as last time need no new search."""
-        known = self._routes.get((id(src), id(dst)))
-        if known is None or known[0] is not src or known[1] is not dst:
-            found = paths(self.fabric, self.chips[src], self.chips[dst])
-            known = src, dst, Legs(self.fabric, found, dst)
+    def _routed(self, ends: Ends) -> Legs:
+        """Return the minimal routes; ends that steps share need no new search."""
+        if ends not in self._routes:
             if len(self._routes) >= _ROUTES_KEPT:
                 self._routes.clear()
-            self._routes[id(src), id(dst)] = known
-        return known[2]
+            found = paths(self.fabric, self.chips[ends.src], self.chips[ends.dst])
+            self._routes[ends] = Legs(self.fabric, found, ends.dst)
+        return self._routes[ends]
 
     def _sizes(self, block: Ints, blocks: int) -> Ints:
         if self._equal_vectors is not None:  # many batches share one array of sizes

@@ -16,6 +16,16 @@ from topology.collectives.job import Job
 from topology.fabric import Ints
 from topology.routes import Paths
 
+_SHARED_ENDS = 8  # the latest ones a step may share
+
+
+@dataclass(frozen=True, eq=False)
+class Ends:
+    """Ranks that send and ranks that receive; many steps of a list share one object."""
+
+    src: Ints
+    dst: Ints
+
 
 @dataclass(frozen=True, eq=False)
 class Send:
@@ -26,8 +36,7 @@ class Send:
     receiver's own value of `src_slot` in the order of ranks, beginning with slot `onto`.
     """
 
-    src: Ints
-    dst: Ints
+    ends: Ends
     block: Ints  # first block read on the source
     dst_block: Ints  # first block written on the destination
     blocks: int  # consecutive blocks per message
@@ -43,6 +52,16 @@ class Send:
     noted: bool  # a later step may look up when what this one brings is there
     via: Paths | None  # prescribed routes; else the minimal ones
     turn: Ints  # which of parallel cables each message takes, round and round
+
+    @property
+    def src(self) -> Ints:
+        """The rank that sends each message."""
+        return self.ends.src
+
+    @property
+    def dst(self) -> Ints:
+        """The rank that receives each message."""
+        return self.ends.dst
 
 
 @dataclass(frozen=True)
@@ -76,6 +95,7 @@ class Draft:
     equal: bool = False  # all blocks alike, for when a block changes its place
     result_slot: int = 0
     steps: list[Send | Combine] = field(default_factory=list)
+    _known: list[Ends] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         units = -(-self.job.vectors // self.job.unit_vectors)
@@ -137,7 +157,17 @@ class Draft:
         to_block = block if dst_block is None else dst_block
         self._fill(dst_slot, dst, to_block, blocks)
         step = Send(
-            *(src, dst, block, to_block, blocks, add, by_rank, onto, src_slot, dst_slot),
+            *(
+                self._ends(src, dst),
+                block,
+                to_block,
+                blocks,
+                add,
+                by_rank,
+                onto,
+                src_slot,
+                dst_slot,
+            ),
             *(whole, barrier, from_start, follows, noted, via, turn),
         )
         self.steps.append(step)
@@ -157,6 +187,14 @@ class Draft:
             isinstance(s, Send) and s.follows for s in steps
         ), "steps are numbered, and none of them may be empty"
         return Messages(self.job, self.block_start, self.shares, steps, self.result_slot)
+
+    def _ends(self, src: Ints, dst: Ints) -> Ends:
+        """Those of an earlier step with the same arrays, or new ones."""
+        for known in self._known[-_SHARED_ENDS:]:
+            if known.src is src and known.dst is dst:
+                return known
+        self._known.append(Ends(src, dst))
+        return self._known[-1]
 
     def _kept(self, src: Ints, block: Ints, blocks: int, slot: int) -> Ints | None:
         """Which messages carry something; None if all do."""

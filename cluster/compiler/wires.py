@@ -1,9 +1,8 @@
 """Routes and ports of the graph, as hops between chips and between members of a group."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from hashlib import sha256
+from functools import cache, cached_property
 from itertools import pairwise, permutations
 from math import ceil
 
@@ -11,28 +10,19 @@ import networkx as nx
 import numpy as np
 
 from chip.board import Cable
+from chip.kernels.allreduce import TEAM, Network
+from chip.kernels.collective import Items
 from chip.kernels.transfer import Hop
 from cluster.compiler.clocking import Clocking, Pacing
+from cluster.compiler.messages import ROW_VECTORS, items_of
 from topology import ports, route
+from topology.collectives import collective
 from topology.fabric import compiled
 from topology.routes import paths
 
 Path = tuple[Hop, ...]
-
-
-class Routes(dict[tuple[int, int], Path]):
-    """The way from each member of a group to each other; not changed once it is made.
-
-    Equal routes are one key: a hash of them is taken once.
-    """
-
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 of all hops."""
-        return sha256(repr(sorted(self.items())).encode()).hexdigest()
-
-    def __hash__(self) -> int:  # type: ignore[override]
-        return hash(self.digest)
+DEALT_ROWS = 8  # of a rank; more are dealt as one
+NO_NETWORK = Network({}, frozenset(), lambda *_: ())  # of a chip that works alone
 
 
 @dataclass(frozen=True)
@@ -43,12 +33,7 @@ class Group:
     """
 
     members: tuple[int, ...]
-    routes: Routes
-
-    @cached_property
-    def cables(self) -> frozenset[Hop]:
-        """All hops of all routes."""
-        return frozenset(hop for hops in self.routes.values() for hop in hops)
+    routes: Network
 
 
 class Paths(tuple[Path, ...]):
@@ -90,7 +75,7 @@ class Wires:
     def __init__(self, graph: nx.Graph) -> None:
         self.graph, self.ports = graph, ports(graph)
         self.pacings: dict[frozenset[int], Pacing | None] = {}  # by the chips in use
-        self._hops: dict[tuple[int, int], Hop] = {}
+        self._hops: dict[tuple[int, int, int], Hop] = {}
         self._groups: dict[tuple[int, ...], Group] = {}
         self._kinds: list[Group] = []  # one of each kind, wherever it is
         self._links: dict[tuple[tuple[int, ...], tuple[int, ...]], StageLink] = {}
@@ -100,14 +85,14 @@ class Wires:
         """The hops along a path of chips; members are chips."""
         return [self.hop(a, b) for a, b in pairwise(chips)]
 
-    def hop(self, a: int, b: int) -> Hop:
-        """The hop over a link; members are chips."""
-        if (a, b) not in self._hops:
+    def hop(self, a: int, b: int, cable: int = 0) -> Hop:
+        """The hop over one of the cables of a link; members are chips."""
+        if (a, b, cable) not in self._hops:
             link = self.graph.edges[a, b]["link"]
-            pair = (self.ports[a][b][0], self.ports[b][a][0])
+            pair = (self.ports[a][b][cable], self.ports[b][a][cable])
             interval = ceil(link.cycles_per_vector)
-            self._hops[a, b] = Hop(a, pair[0], b, pair[1], link.latency_cycles, interval)
-        return self._hops[a, b]
+            self._hops[a, b, cable] = Hop(a, pair[0], b, pair[1], link.latency_cycles, interval)
+        return self._hops[a, b, cable]
 
     def path(self, source: int, target: int) -> tuple[int, ...]:
         return tuple(route(self.graph, source, target))
@@ -177,19 +162,25 @@ class Wires:
         members = tuple(chip + by for chip in known.members)
         if members[: len(chips)] != chips or len(known.routes) != len(chips) * (len(chips) - 1):
             return None
-        for hop in known.cables:
-            a, b = members[hop.member], members[hop.to_member]
-            if not self.graph.has_edge(a, b):
-                return None
-            if self.hop(a, b) != hop._replace(member=a, to_member=b):
-                return None
-        return Group(members, known.routes)
+        links = {(hop.member, hop.to_member) for hop in known.routes.cables}
+        if not all(self.graph.has_edge(members[a], members[b]) for a, b in links):
+            return None
+        same = self._cables(members, links) == known.routes.cables
+        return Group(members, known.routes) if same else None
+
+    def _cables(self, members: Sequence[int], links: Iterable[tuple[int, int]]) -> frozenset[Hop]:
+        """All cables of links between members, parallel ones too."""
+        return frozenset(
+            self.hop(members[a], members[b], cable)._replace(member=a, to_member=b)
+            for a, b in links
+            for cable in range(len(self.ports[members[a]][members[b]]))
+        )
 
     def _new_group(self, chips: tuple[int, ...]) -> Group:
         members = list(chips)
         number = {chip: rank for rank, chip in enumerate(chips)}
         pairs = list(permutations(chips, 2))
-        routes = Routes()
+        routes: dict[tuple[int, int], Path] = {}
         for (source, target), path in zip(pairs, self.all_paths(pairs), strict=True):
             hops = []
             for a, port, b, other, *rest in self.hops(path):
@@ -199,4 +190,34 @@ class Wires:
                         members.append(chip)
                 hops.append(Hop(number[a], port, number[b], other, *rest))
             routes[number[source], number[target]] = tuple(hops)
-        return Group(tuple(members), routes)
+        links = {(hop.member, hop.to_member) for hops in routes.values() for hop in hops}
+        cables = self._cables(members, links)
+        return Group(tuple(members), Network(routes, cables, self._all_reduces(chips, number)))
+
+    def _all_reduces(
+        self, group: tuple[int, ...], number: Mapping[int, int]
+    ) -> Callable[[str, int, bool], Items]:
+        """What lists the messages of an all-reduce of fp32 rows, by the members' numbers."""
+
+        def hop(a: int, b: int, cable: int) -> Hop:
+            return self.hop(a, b, cable)._replace(member=number[a], to_member=number[b])
+
+        @cache
+        def items(algorithm: str, rows: int, residual: bool) -> Items:
+            num_bytes = rows * ROW_VECTORS * compiled(self.graph).payload_bytes
+            timed = collective(
+                *("all_reduce", self.graph, num_bytes, algorithm, group),
+                chunks=_chunks(algorithm, rows),
+                unit_vectors=ROW_VECTORS,
+                residual=residual,
+                team_ranks=TEAM,
+            )
+            return items_of(timed, hop, number)
+
+        return items
+
+
+def _chunks(algorithm: str, rows: int) -> int:
+    """Blocks that each rank adds up: few rows are dealt singly over the cables between teams."""
+    each = -(-rows // TEAM)
+    return each if algorithm == "teams" and each <= DEALT_ROWS else 1

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from chip.energy import Activity, count
+from chip.kernels.allreduce import Network
 from chip.program import Instruction
 from chip.schedule import Pace, Schedule, ScheduleTiming, TimingSequence, merged
 from cluster.compiler.contention import ContentionGroup, contention_groups
@@ -19,7 +20,7 @@ from cluster.compiler.stage import Stage
 from cluster.compiler.stage_work import StepTiming, in_order, send_activations, step_timing
 from cluster.compiler.stages import Sizes
 from cluster.compiler.timeline import in_parts
-from cluster.compiler.wires import Path, Paths, Pipeline, Routes
+from cluster.compiler.wires import NO_NETWORK, Path, Paths, Pipeline
 from cluster.planning.cost_store import CostStore
 
 
@@ -38,7 +39,7 @@ class StageKind:
     width: Width
     layers: int
     head: bool
-    routes: Routes = field(repr=False)
+    routes: Network = field(repr=False)
 
 
 @dataclass
@@ -60,7 +61,7 @@ class Costs:
 
     # --- steps ------------------------------------------------------------------------------
     def layer(
-        self, width: Width, kind: LaunchKind, routes: Routes, limit: int | None = None
+        self, width: Width, kind: LaunchKind, routes: Network, limit: int | None = None
     ) -> tuple[StepTiming, ...]:
         """The steps of a layer, none over `limit` cycles where that can be."""
         key = ("layer", width, kind.rows, kind.blocks, routes, limit)
@@ -74,7 +75,7 @@ class Costs:
         """The step of the LM head."""
         if ("head", width) not in self._found:
             stage = self.stage(width, head=True)
-            self._found["head", width] = self._steps(stage, 1, 1, Routes(), None)
+            self._found["head", width] = self._steps(stage, 1, 1, NO_NETWORK, None)
         found: tuple[StepTiming, ...] = self._found["head", width]
         return found
 
@@ -97,7 +98,7 @@ class Costs:
         return [*found, *self.head(kind.width)] if kind.head and launch.logits_rows else found
 
     def _steps(
-        self, stage: Stage, rows: int, blocks: int, routes: Routes, limit: int | None
+        self, stage: Stage, rows: int, blocks: int, routes: Network, limit: int | None
     ) -> tuple[StepTiming, ...]:
         return self.store.kept(
             "steps",
@@ -174,11 +175,11 @@ class Costs:
             layer = self._activity(kind.width, False, kind.routes, launch.blocks, limit)
             total = layer.times(kind.layers)
         if kind.head:
-            total += self._activity(kind.width, True, Routes(), 1, None)
+            total += self._activity(kind.width, True, NO_NETWORK, 1, None)
         return total
 
     def _activity(
-        self, width: Width, head: bool, routes: Routes, blocks: int, limit: int | None
+        self, width: Width, head: bool, routes: Network, blocks: int, limit: int | None
     ) -> Activity:
         key = ("activity", width, head, routes, blocks, limit)
         if key not in self._found:
@@ -247,7 +248,7 @@ def _sent_alone(stage: Stage, paths: Sequence[Path], rows: int) -> Schedule:
     return send_activations(Schedule(stage.spec), stage, stage, paths, (0, rows))
 
 
-def _activity_of(stage: Stage, routes: Routes, blocks: int, limit: int | None) -> Activity:
+def _activity_of(stage: Stage, routes: Network, blocks: int, limit: int | None) -> Activity:
     total = Activity()
     for step in stage.steps(1, blocks, routes, limit):
         for part, everyone in step.parts:

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from chip.kernels.allreduce import batches, gathers, lots, owned, team_of
+from chip.kernels.allreduce import gathers, team_of
+from chip.kernels.collective import batches
 from chip.kernels.transfer import Hop
 from chip.spec import GROQCHIP1
 from cluster.compiler.lower import lower
@@ -20,28 +21,15 @@ WIDE = {"num_hidden_layers": 1, "hidden_size": 1600}  # five blocks: too many to
 PROMPT = [1, 5, 9, 20, 3]
 
 
-@pytest.mark.parametrize("blocks, members", [(1, 2), (5, 4), (26, 8), (3, 7), (52, 40)])
-def test_every_block_has_one_owner_and_lots_do_not_straddle(blocks, members):
-    found = lots(blocks, members)
-    covered = [b for lot in found for b in range(lot.first, lot.first + lot.count)]
-    assert sorted(covered) == list(range(blocks))
-    half = -(-blocks // 2)
-    for lot in found:
-        assert set(range(lot.first, lot.first + lot.count)) <= set(
-            owned(blocks, members, lot.owner)
-        )
-        assert lot.inside == lot.first - (half if lot.side else 0) >= 0
-
-
 def test_no_cable_is_twice_in_a_batch():
     def route(*ports: int) -> tuple[Hop, ...]:
         return tuple(Hop(n, port, n + 1, 0, 270, 27) for n, port in enumerate(ports))
 
-    routes = [route(0), route(1), route(0, 3), route(1, 4), route(2)]
+    routes = dict(enumerate([route(0), route(1), route(0, 3), route(1, 4), route(2)]))
     found = batches(routes)
     assert sorted(map(len, found)) == [2, 3]
     for batch in found:
-        cables = [(hop.member, hop.port) for one in batch for hop in one]
+        cables = [(hop.member, hop.port) for number in batch for hop in routes[number]]
         assert len(set(cables)) == len(cables)
 
 

@@ -1,1 +1,0 @@
-"""Weights as bytes in SRAM."""

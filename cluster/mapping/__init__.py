@@ -1,1 +1,0 @@
-"""Who computes what: layers to stages, heads and columns to ranks."""

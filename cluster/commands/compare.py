@@ -10,10 +10,10 @@ from cluster.compare.lpu import lpu_points, published_cluster
 from cluster.compare.measured import MEASURED
 from cluster.compare.table import BATCHES, Row, device_rows, lpu_rows, published_rows
 from cluster.compare.verdict import Verdict, verdict
+from cluster.compiler.choose import PlanRequest
 from cluster.errors import BadValue
 from cluster.files import check_writable
 from cluster.model.load import find_decoder
-from cluster.compiler.choose import PlanRequest
 from cluster.runs.display import print_rows
 
 BYTES = {"fp16": 2.0, "int8": 1.0}

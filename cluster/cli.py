@@ -1,6 +1,7 @@
 """The command `lpu`: finds its subcommands lazily, and turns every error into one line."""
 
 import importlib
+import io
 import os
 import signal
 import sys
@@ -94,6 +95,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, _interrupted)
+        for stream in (sys.stdout, sys.stderr):  # a locale or a name need not be UTF-8
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
         start = time.perf_counter()
         code = lpu.main(arguments, prog_name="lpu", standalone_mode=False, obj=start)
         sys.stdout.flush()

@@ -74,8 +74,9 @@ def _exhaustive(dense: Floats) -> Side:
     best, best_side = np.inf, np.zeros(chips, bool)
     others = list(combinations(range(1, chips), chips // 2 - (chips % 2 == 0)))
     for at in range(0, len(others), 4096):
-        sides = np.zeros((len(others[at : at + 4096]), chips))
-        np.put_along_axis(sides, np.array(others[at : at + 4096]).reshape(len(sides), -1), 1, 1)
+        some = np.array(others[at : at + 4096], np.intp)  # of two chips: one choice, of none
+        sides = np.zeros((len(some), chips))
+        np.put_along_axis(sides, some, 1, 1)
         sides[:, 0] = chips % 2 == 0  # by symmetry chip 0 is on the first side of even halves
         values = ((sides @ dense) * (1 - sides)).sum(axis=1)
         if values.min() < best:

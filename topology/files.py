@@ -62,7 +62,7 @@ def file(
 def _read(path: Path) -> nx.Graph:
     try:
         if path.suffix.lower() == ".json":
-            return _from_json(path, json.loads(path.read_text()))
+            return _from_json(path, json.loads(path.read_text(encoding="utf-8")))
         return nx.read_graphml(path)
     except OSError as error:
         raise BadFile(str(path), str(error.strerror or error), "check the path") from None

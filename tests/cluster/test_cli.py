@@ -242,6 +242,18 @@ def test_unknown_commands_and_models_to_fetch(capsys):
     assert "topology" in complaint(capsys, "topology", "blob:3")
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1:strict", "utf-8:strict"])
+def test_no_locale_and_no_file_name_breaks_what_is_printed(encoding, tmp_path):
+    awkward = os.fsdecode(bytes(tmp_path) + "/\N{SNOWMAN}".encode() + b"\xff.json")
+    graph = {"nodes": [{"id": 0}, {"id": 1}], "edges": [{"source": 0, "target": 1}]}
+    Path(awkward).write_text(json.dumps(graph), encoding="utf-8")
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    shown = lpu("topology", f"file:{awkward}", env=environment)
+    assert (shown.returncode, shown.stderr) == (0, ""), shown.stderr
+    missing = lpu("topology", f"file:{awkward}x", env=environment)
+    assert missing.returncode == 2 and "Traceback" not in missing.stderr
+
+
 def test_a_damaged_model_file_is_refused(capsys, tiny_gguf, tmp_path):
     whole = tiny_gguf.read_bytes()
     for size in (0, 3, len(whole) // 3, len(whole) - 5):

@@ -67,7 +67,7 @@ def test_every_plan_gives_the_reference_tokens(loaded, greedy_cases, model):
     for case in cases:
         wanted = case["output_ids"]
         session = Session(lowered, machine)
-        stop = frozenset({model.tokenizer.eos})
+        stop = model.tokenizer.stop
         got = list(session.generate(case["prompt_ids"], len(wanted), Sampling(), stop))
         assert got[: sure_steps(case)] == wanted[: sure_steps(case)], case["prompt"]
 

@@ -101,15 +101,23 @@ class GgufFile:
             if default is None:
                 raise self.error(f"has no '{key}'")
             return default
-        try:
-            found = self._fields[key].contents()
-        except Exception as error:  # again: damaged bytes, such as invalid UTF-8
-            raise self.error(f"'{key}' cannot be read ({error})") from error
+        found = self.raw(key)
         if kind is float and type(found) is int:
             found = float(found)
         if type(found) is not kind:
             raise self.error(f"'{key}' is {type(found).__name__}, expected {kind.__name__}")
         return found
+
+    def metadata_keys(self) -> frozenset[str]:
+        """Return the keys of all metadata."""
+        return frozenset(self._fields)
+
+    def raw(self, key: str) -> Any:
+        """Return metadata `key` of whatever type; raises ModelError when it cannot be read."""
+        try:
+            return self._fields[key].contents()
+        except Exception as error:  # damaged bytes, such as invalid UTF-8
+            raise self.error(f"'{key}' cannot be read ({error})") from error
 
     def tensor_names(self) -> frozenset[str]:
         """Return the names of all tensors."""

@@ -8,12 +8,12 @@ from typing import Protocol
 from cluster.errors import ModelError
 from cluster.model.fetch import fetch_smollm2
 from cluster.model.gguf_file import GgufFile
+from cluster.model.gguf_tokenizer import read_gguf_tokenizer
 from cluster.model.gguf_weights import GgufWeights, read_spec
 from cluster.model.hf_config import Config, read_config
 from cluster.model.presets import named_spec
 from cluster.model.spec import ModelSpec, Weights
 from cluster.model.synthetic import TINY, tiny_weights
-from cluster.model.tokenizer import BpeTokenizer
 from cluster.model.toy import ToyTokenizer
 
 _FETCHED = "smollm2-135m"
@@ -30,9 +30,9 @@ class Stream(Protocol):
 
 
 class Tokenizer(Protocol):
-    """Text to ids and back; `eos` ends a generation."""
+    """Text to ids and back; a token of `stop` ends a generation."""
 
-    eos: int
+    stop: frozenset[int]
 
     def encode_prompt(self, text: str, raw: bool = False) -> list[int]:
         """Return the ids of one user message, or of the text as it is."""
@@ -113,4 +113,4 @@ def _open_folder(folder: Path) -> Model:
 def _open(path: Path, name: str = "") -> Model:
     file = GgufFile(path)
     weights = GgufWeights(file, name)
-    return Model(weights.spec, weights, BpeTokenizer(file))
+    return Model(weights.spec, weights, read_gguf_tokenizer(file))

@@ -121,8 +121,8 @@ def _fly(
         last[:] = [logits.tobytes()]
         return options.sampling.pick(logits, step)
 
-    eos = frozenset([model.tokenizer.eos])
-    for done, (generation, _) in enumerate(flight.go(prompts, counts, pick, eos), 1):
+    stop = model.tokenizer.stop
+    for done, (generation, _) in enumerate(flight.go(prompts, counts, pick, stop), 1):
         hashes.setdefault(generation.number, hashlib.sha256()).update(last[0])
         bars.step("decode", done, sum(counts))
     return {number: found.hexdigest() for number, found in hashes.items()}

@@ -127,8 +127,7 @@ def generate(options: Options, start: float, bars: Bars) -> dict[str, Any]:
     try:
         load(rig.ledger, lowered, bars, watch)
         session = Session(lowered, rig.ledger)
-        eos = frozenset([model.tokenizer.eos])
-        tokens = session.generate(prompt, count, options.sampling, eos)
+        tokens = session.generate(prompt, count, options.sampling, model.tokenizer.stop)
         spoken = _listen(tokens, model, count, bars, quiet=options.as_json)
         host = rig.host(start, watch)
         rig.commit()

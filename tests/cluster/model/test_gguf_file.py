@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from cluster.errors import ModelError
 from cluster.model.gguf_file import GgufFile
+from cluster.model.gguf_tokenizer import read_gguf_tokenizer
 from cluster.model.gguf_weights import GgufWeights
-from cluster.model.tokenizer import BpeTokenizer
 
 
 def use_all_of(path):
@@ -19,7 +19,7 @@ def use_all_of(path):
     for index in range(weights.spec.layers):
         weights.layer(index)
     weights.head_rows(0, weights.spec.vocab)
-    BpeTokenizer(file).encode_prompt("the end")
+    read_gguf_tokenizer(file).encode_prompt("the end")
 
 
 def one_line(error) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 import click
 import numpy as np
 
+from cluster.commands.parameters import CHIPS, COUNT, NAME
 from cluster.encoders.embedding import Options, embed_sentences
 from cluster.runs.display import Bars, show_table
 
@@ -13,12 +14,14 @@ FAILED = 1
 
 
 @click.command("embed")
-@click.argument("model", metavar="MODEL")
+@click.argument("model", type=NAME, metavar="MODEL")
 @click.option("--text", "texts", multiple=True, required=True, help="A sentence; give it often.")
-@click.option("--tokens", type=int, help="Longest sequence to prepare for (default: as needed).")
-@click.option("--chips", type=int, help="Chips, a stage of whole layers each (default: fewest).")
-@click.option("--topology", metavar="SPEC", help="Topology (default: a node, else a ring).")
-@click.option("--spec", default="groqchip1", show_default=True, metavar="CHIP")
+@click.option("--tokens", type=COUNT, help="Longest sequence to prepare for (default: as needed).")
+@click.option("--chips", type=CHIPS, help="Chips, a stage of whole layers each (default: fewest).")
+@click.option(
+    "--topology", type=NAME, metavar="SPEC", help="Topology (default: a node, else a ring)."
+)
+@click.option("--spec", type=NAME, default="groqchip1", show_default=True, metavar="CHIP")
 @click.option("--machine", type=click.Choice(["local", "ray"]), default="local", show_default=True)
 @click.option("--check", is_flag=True, help="Compare with a float32 reference; exit 1 if it fails.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")

@@ -7,6 +7,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from cluster.commands.parameters import CHIPS, COUNT, IN_FLIGHT, NAME
 from cluster.mapping.partition import CONTEXT_BLOCK
 from cluster.model.fetch import cache_folder
 from cluster.planning.cost_store import CostStore
@@ -14,30 +15,31 @@ from cluster.planning.planner import Wish, make, report
 from cluster.planning.search import OBJECTIVES
 from cluster.runs.display import show_table
 
-_count = click.IntRange(min=1)
 BAR = 24
 KINDS = {"weights": "#", "kv_cache": "=", "activations": "+", "network": "~", "programs": ":"}
 STAGES_SHOWN = 8
 
 
 @click.command("plan")
-@click.argument("model")
-@click.option("--chips", type=_count, metavar="N", help="Chips there are (default: what it takes).")
-@click.option("--tp", type=_count, metavar="N", help="Tensor-parallel chips per stage.")
-@click.option("--pp", type=_count, metavar="N", help="Pipeline stages.")
-@click.option("--topology", metavar="SPEC", help="Such as node, torus:4x4, dragonfly:576.")
-@click.option("--profile", metavar="NAME", help="Link profile (default by topology).")
+@click.argument("model", type=NAME)
+@click.option("--chips", type=CHIPS, metavar="N", help="Chips there are (default: what it takes).")
+@click.option("--tp", type=CHIPS, metavar="N", help="Tensor-parallel chips per stage.")
+@click.option("--pp", type=CHIPS, metavar="N", help="Pipeline stages.")
+@click.option(
+    "--topology", type=NAME, metavar="SPEC", help="Such as node, torus:4x4, dragonfly:576."
+)
+@click.option("--profile", type=NAME, metavar="NAME", help="Link profile (default by topology).")
 @click.option("--link", "links", multiple=True, metavar="FIELD=VALUE",
               help="Override a field of the link or its profile.")  # fmt: skip
 @click.option("--faults", metavar="WHAT",
               help="Dead parts to go around, e.g. link:0-1,chip:5,links:4:SEED.")  # fmt: skip
-@click.option("--spec", default="groqchip1", show_default=True, help="Chip generation.")
-@click.option("--weights", metavar="TYPE",
+@click.option("--spec", type=NAME, default="groqchip1", show_default=True, help="Chip generation.")
+@click.option("--weights", type=NAME, metavar="TYPE",
               help="fp16 or int8 (default: fp16, or int8 on chips too few for that).")  # fmt: skip
-@click.option("--context", type=_count, default=CONTEXT_BLOCK, show_default=True, metavar="TOKENS")
-@click.option("--batch", type=_count, default=1, show_default=True, metavar="B",
+@click.option("--context", type=COUNT, default=CONTEXT_BLOCK, show_default=True, metavar="TOKENS")
+@click.option("--batch", type=IN_FLIGHT, default=1, show_default=True, metavar="B",
               help="Sequences in flight, each with caches of its own.")  # fmt: skip
-@click.option("--prompt-tokens", type=_count, metavar="N",
+@click.option("--prompt-tokens", type=COUNT, metavar="N",
               help="For the time to the first token (default 128).")  # fmt: skip
 @click.option("--objective", type=click.Choice(OBJECTIVES), default="latency", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import Any
 
 import click
@@ -9,6 +10,7 @@ import networkx as nx
 from rich.console import Console
 from rich.table import Table
 
+from cluster.commands.parameters import COUNT, DRIFT, NAME, PICTURE, SEED, ByteCount
 from topology import Collective, Facts, collective, facts, parse
 from topology.alignment import simulate
 from topology.clocks import ClockPlan, ClockSpec, clock_plan
@@ -26,12 +28,17 @@ _link = click.option(
     help="Override a field of the link or its profile, e.g. latency_cycles=300.",
 )  # fmt: skip
 _profile = click.option(
-    "--profile", metavar="NAME", help=f"Link profile: {', '.join(PROFILES)} (default by topology)."
+    "--profile",
+    type=NAME,
+    metavar="NAME",
+    help=f"Link profile: {', '.join(PROFILES)} (default by topology).",
 )
 _faults = click.option(
     "--faults", metavar="LIST", help="Dead parts, e.g. link:0-1,chip:5,node:2,links:4:SEED."
 )
-_draw = click.option("--draw", "picture", metavar="FILE", help="Write a picture, .svg or .png.")
+_draw = click.option(
+    "--draw", "picture", type=PICTURE, metavar="FILE", help="Write a picture, .svg or .png."
+)
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
@@ -42,15 +49,15 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON obj
 @_faults
 @_draw
 @click.option("--clocks", is_flag=True, help="Also print start-up cost, margins, a simulated hour.")
-@click.option("--drift-ppm", type=float, help="Actual drift in the simulated hour.")
-@click.option("--jitter-seed", type=int, default=0, show_default=True, help="Seed of the hour.")
+@click.option("--drift-ppm", type=DRIFT, help="Actual drift in the simulated hour.")
+@click.option("--jitter-seed", type=SEED, default=0, show_default=True, help="Seed of the hour.")
 @_json
 def topology_command(
     spec: str,
     profile: str | None,
     links: tuple[str, ...],
     faults: str | None,
-    picture: str | None,
+    picture: Path | None,
     clocks: bool,
     drift_ppm: float | None,
     jitter_seed: int,
@@ -66,8 +73,8 @@ def topology_command(
     if clocks:
         report["clocks"] = _clock_report(graph, drift_ppm, jitter_seed)
     if picture is not None:
-        draw(graph, picture)
-        report["picture"] = picture
+        draw(graph, str(picture))
+        report["picture"] = str(picture)
     if as_json:
         click.echo(json.dumps(report))
     else:
@@ -76,13 +83,14 @@ def topology_command(
 
 @click.command("collective")
 @click.argument("operation", metavar="OP")
-@click.option("--topology", "spec", default="node", show_default=True, metavar="SPEC")
-@click.option("--bytes", "num_bytes", type=int, default=1 << 20, show_default=True, metavar="N",
-              help="Size of one chip's full buffer.")  # fmt: skip
+@click.option("--topology", "spec", type=NAME, default="node", show_default=True, metavar="SPEC")
+@click.option("--bytes", "num_bytes", type=ByteCount(), default=1 << 20, show_default=True,
+              metavar="N", help="Size of one chip's full buffer, also as 64k, 1M, 1MiB.",
+              )  # fmt: skip
 @click.option("--algorithm", default="auto", show_default=True)
 @click.option("--chips", metavar="A,B,..", help="Group of chips, ranges as 0-7 (default: all).")
 @click.option("--root", type=int, metavar="CHIP", help="Root of broadcast or reduce.")
-@click.option("--chunks", type=click.IntRange(min=1), metavar="N", help="Blocks per share.")
+@click.option("--chunks", type=COUNT, metavar="N", help="Blocks per share.")
 @_profile
 @_link
 @_faults
@@ -99,7 +107,7 @@ def collective_command(
     profile: str | None,
     links: tuple[str, ...],
     faults: str | None,
-    picture: str | None,
+    picture: Path | None,
     as_json: bool,
 ) -> None:
     """Time the collective OP (all_reduce, all_gather, ...) and check it for contention."""
@@ -112,8 +120,8 @@ def collective_command(
     if damage is not None:
         report["faults"] = _damage_report(damage)
     if picture is not None:
-        draw(graph, picture, f"{operation} on {graph.graph['name']}: {timed.cycles:,} cycles")
-        report["picture"] = picture
+        draw(graph, str(picture), f"{operation} on {graph.graph['name']}: {timed.cycles:,} cycles")
+        report["picture"] = str(picture)
     if as_json:
         click.echo(json.dumps(report))
     else:
@@ -144,8 +152,14 @@ def _group(operation: str, graph: nx.Graph, chips: str | None) -> list[int] | No
     for part in chips.split(","):
         first, dash, last = part.partition("-")
         try:
-            group += range(int(first), int(last if dash else first) + 1)
-        except ValueError:
+            numbers = range(int(first), int(last if dash else first) + 1)
+            missing = [chip for chip in (numbers[0], numbers[-1]) if chip not in graph]
+            if missing:
+                raise BadCollective(
+                    operation, f"there is no chip {missing[0]}", f"name some of 0-{max(graph)}"
+                )
+            group += numbers
+        except (ValueError, IndexError):
             raise BadCollective(
                 operation, f"group '{chips}' is not a list of chips", "write it as 0,1,4-7"
             ) from None

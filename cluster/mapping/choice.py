@@ -74,7 +74,8 @@ def open_graph(
     graph = parse(topology, profile, link_overrides(links), spec.clock_hz)
     if faults:
         graph = apply(graph, faults, whole=False).graph
-    needed = max(p for chip in ports(graph).values() for group in chip.values() for p in group) + 1
+    used = [p for chip in ports(graph).values() for group in chip.values() for p in group]
+    needed = max(used, default=-1) + 1
     if needed > spec.c2c_ports:
         raise BadValue(
             "--topology",

@@ -76,14 +76,21 @@ def make_flight(plan: Plan, lowered: Lowered, crew: Crew) -> Flight:
 
 # --- what goes in -----------------------------------------------------------------------------
 def read_lines(path: Path) -> list[tuple[int, str]]:
-    """(number, text) of all lines that are not empty; raises BadValue if there is none."""
+    """(number, text) of all lines that are not blank, each as it stands.
+
+    Lines end with a line feed, or with carriage return and line feed, and with nothing else; a
+    byte order mark is none of the text. Raises BadValue if there is no prompt.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise BadValue("--prompts", path, f"cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise BadValue("--prompts", path, "is not UTF-8 text") from None
-    lines = [(n, line.strip()) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if "\0" in text:
+        raise BadValue("--prompts", path, "is not text: it holds NUL bytes")
+    whole = [line.removesuffix("\r") for line in text.split("\n")]
+    lines = [(n, line) for n, line in enumerate(whole, 1) if line.strip()]
     if not lines:
         raise BadValue("--prompts", path, "holds no prompt; write one a line")
     return lines
@@ -93,7 +100,8 @@ def _prompts(
     options: Options, lines: Sequence[tuple[int, str]], model: Model, context: int
 ) -> tuple[list[list[int]], list[int]]:
     """The ids of every prompt, and how many tokens it may get."""
-    prompts = [model.tokenizer.encode_prompt(text, options.raw) for _, text in lines]
+    said = [text if options.raw else text.strip() for _, text in lines]
+    prompts = [model.tokenizer.encode_prompt(text, options.raw) for text in said]
     counts = []
     for (number, _), prompt in zip(lines, prompts, strict=True):
         try:

@@ -194,6 +194,7 @@ def prompt_tokens(options: Options, model: Model) -> list[int]:
     text = options.prompt_ids or ""
     try:
         ids = [int(part) for part in text.split(",")]
+        text.encode("ascii")  # digits of other scripts are numbers, too, to Python
     except ValueError:
         raise BadValue("--prompt-ids", text, "must be numbers such as 1,2,3") from None
     for token in ids:

@@ -212,12 +212,12 @@ BAD = {
     "address": (["tiny", "--prompt", "x", "--address", "auto"], "needs --machine ray"),
     "temperature": (["tiny", "--prompt", "x", "--temperature", "nan"], "--temperature nan"),
     "top-p": (["tiny", "--prompt", "x", "--top-p", "0"], "--top-p 0.0"),
-    "seed": (["tiny", "--prompt", "x", "--seed", "-1"], "--seed -1"),
+    "seed": (["tiny", "--prompt", "x", "--seed", "-1"], "'--seed': -1"),
     "link": (["tiny", "--prompt", "x", "--link", "latency_cycles"], "write it as field=value"),
     "link field": (["tiny", "--prompt", "x", "--link", "colour=3"], "unknown field"),
     "profile": (["tiny", "--prompt", "x", "--profile", "x"], "known profiles"),
     "report": (["tiny", "--prompt", "x", "--report", "/nowhere/r.json"], "does not exist"),
-    "trace": (["tiny", "--prompt", "x", "--trace", "/"], "is a folder"),
+    "trace": (["tiny", "--prompt", "x", "--trace", "/"], "must end in .json"),
     "record": (["tiny", "--prompt", "x", "--record", str(ROOT)], "is not empty"),
 }  # fmt: skip
 

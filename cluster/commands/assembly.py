@@ -10,10 +10,11 @@ import click
 from chip.assembly import disassemble, pack_image
 from chip.assembly.image import Image, Network
 from chip.own_spec import chip_of
-from cluster.commands.parameters import FILE, JSON_FILE, NAME
+from cluster.commands.parameters import FILE, JSON_FILE, NAME, TOPOLOGY
 from cluster.files import check_writable, write_whole
 from cluster.machines.execution import Checked, Execution, execute, read_image, report
 from cluster.runs.display import print_rows
+from cluster.runs.report import counted
 from cluster.runs.trace import trace_programs
 
 FAILED_CHECK = 1
@@ -21,7 +22,7 @@ _spec = click.option(
     "--spec", type=NAME, metavar="NAME|FILE", help="Chip, in place of the text's own."
 )
 _topology = click.option(
-    "--topology", type=NAME, metavar="SPEC", help="Such as ring:8, in place of the text's."
+    "--topology", type=TOPOLOGY, metavar="SPEC", help="Such as ring:8, in place of the text's."
 )
 _profile = click.option("--profile", type=NAME, metavar="NAME", help="Link profile of --topology.")
 _links = click.option(
@@ -50,7 +51,8 @@ def asm_command(file: Path, output: Path | None, as_json: bool, **options: Any) 
     if as_json:
         click.echo(json.dumps(found))
     else:
-        what = f"{counts['instructions']:,} instructions for {counts['chips']} chips"
+        chips = counted(counts["chips"], "chip")
+        what = f"{counts['instructions']:,} instructions for {chips}"
         where = f" in {output}" if output else "; -o FILE writes it"
         click.echo(f"{what} of {counts['spec']}, {len(data):,} bytes{where}")
 
@@ -132,7 +134,7 @@ def _print(execution: Execution, seconds: float) -> None:
     print_rows(("chip", "output", "type", "rests in", "first lanes", "check"), rows)
     clock = chip_of(image.spec).clock_hz
     network = f" on {image.network.topology}" if image.network.topology else ""
-    chips = "1 chip" if counts["chips"] == 1 else f"{counts['chips']} chips"
+    chips = counted(counts["chips"], "chip")
     click.echo(
         f"{counts['instructions']:,} instructions on {chips} of {counts['spec']}{network}: "
         f"{execution.cycles:,} cycles = {execution.cycles / clock * 1e6:.3f} us "

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cluster.commands.parameters import CHIPS, COUNT, NAME, PICTURE
+from cluster.commands.parameters import CHIPS, COUNT, NAME, PICTURE, TOPOLOGY
 from cluster.compare.lpu import lpu_points, published_cluster
 from cluster.compare.measured import MEASURED
 from cluster.compare.table import BATCHES, Row, device_rows, lpu_rows, published_rows
@@ -27,7 +27,7 @@ BYTES = {"fp16": 2.0, "int8": 1.0}
               "or the fewest that hold it).")  # fmt: skip
 @click.option("--tp", type=CHIPS, help="Chips of a tensor-parallel group (default: searched).")
 @click.option(
-    "--topology", type=NAME, metavar="SPEC", help="Topology of the LPUs (default: by chips)."
+    "--topology", type=TOPOLOGY, metavar="SPEC", help="Topology of the LPUs (default: by chips)."
 )
 @click.option("--context", type=COUNT, default=320, show_default=True, help="Tokens of context.")
 @click.option("--weights", type=click.Choice(list(BYTES)), help="Of the LPUs; the others take as "

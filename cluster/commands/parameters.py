@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from topology.registry import MOST_CHIPS
+from topology.registry import FAMILIES, MOST_CHIPS
 
 SIZE = re.compile(r"(\d{1,20}(?:\.\d{1,20})?)\s*([kmgt]?)(i?)b?", re.IGNORECASE | re.ASCII)
 POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
@@ -38,6 +38,20 @@ class Name(click.ParamType[str]):
         if not str(value).strip() or "\0" in str(value):
             self.fail(f"{str(value)!r} is no name.", param, ctx)
         return str(value)
+
+
+class Topology(Name):
+    """A SPEC of a topology; `list` prints what there is."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the SPEC."""
+        if value == "list" and ctx is not None:
+            width = max(len(family.usage) for family in FAMILIES.values())
+            for family in FAMILIES.values():
+                about = (family.build.__doc__ or "").partition("\n")[0]
+                click.echo(f"{family.usage:{width}}  {about}")
+            ctx.exit()
+        return super().convert(value, param, ctx)
 
 
 class FilePath(click.Path):
@@ -77,7 +91,7 @@ class ByteCount(click.ParamType[int]):
 COUNT = click.IntRange(min=1, max=1 << 24)  # of tokens, blocks, launches
 CHIPS = click.IntRange(min=1, max=MOST_CHIPS)  # and stages, and chips of a stage
 IN_FLIGHT = click.IntRange(min=1, max=4096)  # sequences
-NAME = Name()
+NAME, TOPOLOGY = Name(), Topology()
 FILE = FilePath()
 JSON_FILE, PICTURE = FilePath(".json"), FilePath(".svg", ".png")
 SEED = click.IntRange(min=0, max=2**63 - 1)

@@ -7,13 +7,14 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from cluster.commands.parameters import CHIPS, COUNT, IN_FLIGHT, NAME
+from cluster.commands.parameters import CHIPS, COUNT, IN_FLIGHT, NAME, TOPOLOGY
 from cluster.mapping.partition import CONTEXT_BLOCK
 from cluster.model.fetch import cache_folder
 from cluster.planning.cost_store import CostStore
 from cluster.planning.planner import Wish, make, report
 from cluster.planning.search import OBJECTIVES
 from cluster.runs.display import show_table
+from cluster.runs.report import counted
 
 BAR = 24
 KINDS = {"weights": "#", "kv_cache": "=", "activations": "+", "network": "~", "programs": ":"}
@@ -26,7 +27,7 @@ STAGES_SHOWN = 8
 @click.option("--tp", type=CHIPS, metavar="N", help="Tensor-parallel chips per stage.")
 @click.option("--pp", type=CHIPS, metavar="N", help="Pipeline stages.")
 @click.option(
-    "--topology", type=NAME, metavar="SPEC", help="Such as node, torus:4x4, dragonfly:576."
+    "--topology", type=TOPOLOGY, metavar="SPEC", help="Such as node, torus:4x4, dragonfly:576."
 )
 @click.option("--profile", type=NAME, metavar="NAME", help="Link profile (default by topology).")
 @click.option("--link", "links", multiple=True, metavar="FIELD=VALUE",
@@ -79,7 +80,10 @@ def _show(found: dict[str, Any]) -> None:
 
 def _chips(plan: dict[str, Any]) -> str:
     """What the chips of the graph do, all of them."""
-    where = f"{plan['chips']:,} chips of {plan['topology']}: {plan['pp']} stages x tp {plan['tp']}"
+    where = (
+        f"{counted(plan['chips'], 'chip')} of {plan['topology']}: "
+        f"{counted(plan['pp'], 'stage')} x tp {plan['tp']}"
+    )
     passing = len(plan["transit_chips"])
     others = [f"{passing:,} that pass vectors on"] if passing else []
     return ", ".join([where, *others, f"{plan['spare_chips']:,} spare"])
@@ -166,7 +170,7 @@ def _alternatives(found: dict[str, Any]) -> Table:
     columns = ("next best", "chips", "cycles per token", "slower", "limited by")
     table = _table("what else there is", *columns)
     for other in found["alternatives"]:
-        name = f"{other['pp']} stages x tp {other['tp']}"
+        name = f"{counted(other['pp'], 'stage')} x tp {other['tp']}"
         slower = f"{other['slower'] - 1:+.1%}"
         cells = (f"{other['chips']:,}", f"{other['cycles_per_token']:,}", slower)
         table.add_row(name, *cells, other["limited_by"])

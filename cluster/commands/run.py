@@ -7,7 +7,17 @@ from typing import Any
 import click
 
 from cluster.actors.capacity import AUTO
-from cluster.commands.parameters import CHIPS, COUNT, DRIFT, FILE, IN_FLIGHT, JSON_FILE, NAME, SEED
+from cluster.commands.parameters import (
+    CHIPS,
+    COUNT,
+    DRIFT,
+    FILE,
+    IN_FLIGHT,
+    JSON_FILE,
+    NAME,
+    SEED,
+    TOPOLOGY,
+)
 from cluster.files import write_whole
 from cluster.mapping.partition import CONTEXT_BLOCK, WEIGHT_TYPES
 from cluster.runs.display import Bars, show_table
@@ -44,7 +54,7 @@ class CountOrAuto(click.ParamType[int | str]):
 @click.option("--chips", type=CHIPS, metavar="N", help="Chips (default: the fewest that fit).")
 @click.option("--tp", type=CHIPS, metavar="N", help="Tensor-parallel chips per stage.")
 @click.option("--pp", type=CHIPS, metavar="N", help="Pipeline stages.")
-@click.option("--topology", type=NAME, metavar="SPEC",
+@click.option("--topology", type=TOPOLOGY, metavar="SPEC",
               help="Such as node, ring:16, torus:4x4 (default: one that fits).")  # fmt: skip
 @click.option("--profile", type=NAME, metavar="NAME", help="Link profile (default by topology).")
 @click.option("--link", "links", multiple=True, metavar="FIELD=VALUE",

@@ -10,7 +10,8 @@ import networkx as nx
 from rich.console import Console
 from rich.table import Table
 
-from cluster.commands.parameters import COUNT, DRIFT, NAME, PICTURE, SEED, ByteCount
+from cluster.commands.parameters import COUNT, DRIFT, NAME, PICTURE, SEED, TOPOLOGY, ByteCount
+from cluster.runs.report import counted
 from topology import Collective, Facts, collective, facts, parse
 from topology.alignment import simulate
 from topology.clocks import ClockPlan, ClockSpec, clock_plan
@@ -23,6 +24,12 @@ from topology.links import PROFILES
 # Above this many links a simulated hour is looked at once a minute, not once a second.
 _MANY_LINKS = 5_000
 
+# What a key ends with, and how its value is shown.
+UNITS = (
+    ("_bytes_per_s", 1e-9, "GB/s", ",.4g"),
+    ("_cycles", 1, "cycles", ",.6g"),
+    ("_s", 1, "s", ",.6g"),
+)
 _link = click.option(
     "--link", "links", multiple=True, metavar="FIELD=VALUE",
     help="Override a field of the link or its profile, e.g. latency_cycles=300.",
@@ -43,7 +50,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON obj
 
 
 @click.command("topology")
-@click.argument("spec")
+@click.argument("spec", type=TOPOLOGY)
 @_profile
 @_link
 @_faults
@@ -83,7 +90,9 @@ def topology_command(
 
 @click.command("collective")
 @click.argument("operation", metavar="OP")
-@click.option("--topology", "spec", type=NAME, default="node", show_default=True, metavar="SPEC")
+@click.option(
+    "--topology", "spec", type=TOPOLOGY, default="node", show_default=True, metavar="SPEC"
+)
 @click.option("--bytes", "num_bytes", type=ByteCount(), default=1 << 20, show_default=True,
               metavar="N", help="Size of one chip's full buffer, also as 64k, 1M, 1MiB.",
               )  # fmt: skip
@@ -239,10 +248,11 @@ def _print_facts(found: Facts, report: dict[str, Any]) -> None:
         "chips": f"{found.chips:,}",
         "links (cables)": f"{found.links:,} ({found.cables:,})",
         "most ports on a chip": found.ports_max,
-        "diameter": f"{found.diameter_hops} hops",
+        "diameter": counted(found.diameter_hops, "hop"),
         "mean distance": f"{found.mean_hops:.3f} hops",
         "bisection, one direction": (
-            f"{found.bisection_bytes_per_s / 1e9:,.1f} GB/s over {found.bisection_cables:,} cables"
+            f"{found.bisection_bytes_per_s / 1e9:,.1f} GB/s over "
+            f"{counted(found.bisection_cables, 'cable')} "
             f" ({'exact' if found.bisection_exact else 'best cut found'})"
         ),
         "SRAM": f"{found.sram_bytes / 1e9:,.2f} GB ({found.sram_bytes / 2**30:,.1f} GiB)",
@@ -263,15 +273,24 @@ def _print_table(title: str, rows: dict[str, Any]) -> None:
     table.add_column("fact", no_wrap=True)
     table.add_column("value", justify="right")
     for name, value in rows.items():
-        table.add_row(name, _text(value))
+        table.add_row(*_labelled(name, value))
     Console().print(table)
+
+
+def _labelled(key: str, value: Any) -> tuple[str, str]:
+    """A fact as people read it: the unit that its key ends with goes to its value."""
+    for ending, factor, unit, form in UNITS:
+        if key.endswith(ending) and isinstance(value, int | float):
+            name = key.removesuffix(ending).replace("_", " ")
+            return name or key, f"{value * factor:{form}} {unit}"
+    return key.replace("_", " "), _text(value)
 
 
 def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.6g}"
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_text(part)}" for name, part in value.items())
+        return ", ".join(" ".join(_labelled(name, part)) for name, part in value.items())
     if isinstance(value, list) and len(value) > 12:
         return f"{', '.join(map(str, value[:12]))}, ... ({len(value)} in all)"
     return f"{value:,}" if isinstance(value, int) else str(value)

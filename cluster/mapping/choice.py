@@ -56,7 +56,8 @@ def choose(model: ModelSpec, request: Request) -> Choice:
     topology = request.topology or default_topology(plan.chips, plan.tp)
     graph = open_graph(topology, request.profile, request.links, spec, request.faults)
     if graph.number_of_nodes() < plan.chips:
-        has, shape = graph.number_of_nodes(), f"{plan.pp} stages x tp {plan.tp}"
+        has, stages = graph.number_of_nodes(), "stage" if plan.pp == 1 else "stages"
+        shape = f"{plan.pp} {stages} x tp {plan.tp}"
         left = f"{topology} with faults {request.faults}" if request.faults else topology
         raise BadValue("--topology", left, f"has {has} chips, {shape} needs {plan.chips}")
     return Choice(plan, graph, topology)

@@ -185,7 +185,7 @@ BAD = {
     "topology": (["tiny", "--prompt", "x", "--topology", "blob:3"], "unknown topology 'blob'"),
     "small topology": (
         ["tiny", "--prompt", "x", "--tp", "4", "--topology", "ring:3"],
-        "--topology ring:3: has 3 chips, 1 stages x tp 4 needs 4",
+        "--topology ring:3: has 3 chips, 1 stage x tp 4 needs 4",
     ),
     "tp": (["tiny", "--prompt", "x", "--tp", "5"], "must be 1 to 4, the heads of tiny"),
     "pp": (["tiny", "--prompt", "x", "--pp", "4"], "must be 1 to 3, the layers of tiny and its"),

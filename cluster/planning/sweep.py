@@ -16,6 +16,7 @@ from cluster.compiler.stages import Paces, Plan, Sizes, check_weights, partition
 from cluster.compiler.wires import Wires
 from cluster.errors import BadValue, DoesNotFit
 from cluster.model.graph.graph import Model
+from cluster.model.load import find_decoder
 from cluster.planning.cost_store import CostStore
 from cluster.planning.costs import Costs
 from cluster.planning.pipeline_timing import pipelined

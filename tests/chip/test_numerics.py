@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 from chip.numerics import Weights8, Weights16, make_backend
 from chip.numerics.exact import dot_pairs
+from tests.processors import CORES, GENERIC, lacks
 
 BACKENDS = [make_backend("numpy"), make_backend("compiled")]
 LANES = 320
@@ -232,12 +233,24 @@ for name in ("numpy", "compiled"):
 
 def test_threads_and_blas_kernels_do_not_change_a_bit() -> None:
     seen = set()
-    for threads, core in (("1", "Haswell"), ("2", "Nehalem")):
+    for number, core in enumerate(core for core in CORES if not lacks(core)):
+        threads = str(1 + number % 2)
         extra = {"OPENBLAS_NUM_THREADS": threads, "OPENBLAS_CORETYPE": core}
         run = subprocess.run(
             [sys.executable, "-c", PROBE],
             env=os.environ | extra | {"NUMBA_NUM_THREADS": threads},
             capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        seen |= set(run.stdout.split())
+    assert len(seen) == 1
+
+
+def test_a_processor_without_avx_and_f16c_does_not_change_a_bit() -> None:
+    seen = set()
+    for extra in ({}, {"NUMBA_CPU_NAME": GENERIC, "NUMBA_CPU_FEATURES": ""}):
+        run = subprocess.run(
+            [sys.executable, "-c", PROBE],
+            env=os.environ | extra, capture_output=True, text=True, check=True,
         )  # fmt: skip
         seen |= set(run.stdout.split())
     assert len(seen) == 1

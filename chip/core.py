@@ -11,8 +11,8 @@ from chip.errors import ChipError, ProgramError, ProgramsTooLarge
 from chip.faults import Faults, Passing, audit
 from chip.isa import NUMPY_TYPES, WIDTHS
 from chip.isa.mxm import PLANES
+from chip.jit import backend
 from chip.linker import Linked, State, link
-from chip.numerics import default_backend
 from chip.program import Region, word_columns
 from chip.spec import GROQCHIP1, ChipSpec
 from chip.sram import GROUP, Sram
@@ -133,7 +133,7 @@ class Chip:
                 f"chip {self.number} has no program {name!r}; it has {known}"
             ) from None
         playable = Player.can_play(self.spec) and not self.faults
-        if not playable or default_backend().name != "compiled":
+        if not playable or backend() != "compiled":
             self._player = None
         elif self._player is None:
             self._player = Player(self.sram, self.accumulators, self.spec)

@@ -9,7 +9,7 @@ import pytest
 RUN = """
 import sys
 from dataclasses import replace
-from chip.numerics import set_backend
+from chip.jit import set_backend
 from chip.spec import GROQCHIP1
 from cluster.lowering.lower import lower
 from cluster.machines.machine import LocalMachine

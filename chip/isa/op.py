@@ -95,9 +95,16 @@ class Op:
     queue: str
     published: str
     timing: str
-    requires: str  # a type of `ChipSpec.mxm_types` without which a chip has no such instruction
     operands: tuple[Operand, ...]
     function: Callable[..., Any]
+    requires: str = (
+        ""  # a type of `ChipSpec.mxm_types` without which a chip has no such instruction
+    )
+    # The function for one element of each operand, for `chip.jit` to compile, and for which types;
+    # see `chip.numerics.elementwise`. fp16 is widened before and rounded after.
+    row: Callable[..., Any] | None = None
+    row_types: tuple[str, ...] = ()
+    keeps_nan: bool = False  # its NaN results keep their sign and payload
 
     @property
     def doc(self) -> str:
@@ -160,9 +167,12 @@ OPS: dict[str, Op] = {}
 
 
 def op(
-    name: str, queue: str, fields: str, published: str, timing: str = "", requires: str = ""
+    name: str, queue: str, fields: str, published: str, timing: str = "", **more: Any
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register the decorated function as instruction `name` of the queue family `queue`."""
+    """Register the decorated function as instruction `name` of the queue family `queue`.
+
+    `more` are other fields of `Op`.
+    """
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         if name in OPS:
@@ -172,7 +182,7 @@ def op(
             label, kind = entry.split(":")
             kind, _, dtype = kind.partition(".")
             operands.append(Operand(label, kind, dtype))
-        OPS[name] = Op(name, queue, published, timing, requires, tuple(operands), function)
+        OPS[name] = Op(name, queue, published, timing, tuple(operands), function, **more)
         return function
 
     return register

@@ -7,32 +7,50 @@ from functools import singledispatchmethod
 import numpy as np
 import numpy.typing as npt
 
-from chip.isa import NUMPY_TYPES
+from chip.isa import NUMPY_TYPES, lookup
 from chip.isa.mxm import PLANES
+from chip.jit.activations import spreader
+from chip.jit.layout import (
+    APPEND,
+    ARENA,
+    COPY,
+    FP16,
+    GROUPS,
+    INT8,
+    LANES,
+    POINTWISE,
+    PRODUCTS,
+    RECORD,
+    ROW,
+    Operand,
+    Record,
+)
+from chip.jit.rows import row_kernel
+from chip.jit.words import multiplier
 from chip.linker.graph import made_by
 from chip.linker.jobs import Append, Columns, Lanes, Pointwise, Products, Read, Store, Sums
 from chip.linker.windows import Stretch, Template
-from chip.numerics import opcodes as code
 from chip.program import WEIGHT_SLICES, word_columns
 from chip.spec import ChipSpec
 from chip.sram import GROUP
-from chip.tape.able import POINTWISE, taped
+from chip.tape.able import taped
 from chip.tape.operands import Shape, Values
 from chip.tape.order import runs
-from chip.tape.records import Operand, Records, lane_runs
+from chip.tape.records import Records, lane_runs
 
 Integers = npt.NDArray[np.int64]
 ACCUMULATORS = 2 * PLANES
 PARTS = WEIGHT_SLICES // GROUP
-FORMATS = {"f16": code.FP16, "i8": code.INT8}
+FORMATS = {"f16": FP16, "i8": INT8}
+ADDITION = lookup("vxm.add")
 SCRATCH_BYTES = 1 << 24  # a pass takes no more products when it has this many
 
 
 @dataclass(frozen=True)
 class Tape:
-    """Records [n, WIDTH] and the node each belongs to."""
+    """Records [n] and the node each belongs to."""
 
-    records: Integers
+    records: npt.NDArray[np.void]
     owners: tuple[int, ...]
 
 
@@ -176,8 +194,8 @@ class _Encoder:
 
     def _run(self, run: list[int], owners: list[int]) -> None:
         """Records of a run; operands of products come first, so that these stand together."""
-        rows = self.records.rows
-        products: list[tuple[int, list[int]]] = []
+        rows = self.records.records
+        products: list[tuple[int, Record]] = []
         self.scratch = unit = 0
         for node in run:
             if self.scratch > SCRATCH_BYTES:
@@ -192,20 +210,18 @@ class _Encoder:
             owners += [node] * (len(rows) - before)
         self._together(products, owners)
 
-    def _together(self, products: list[tuple[int, list[int]]], owners: list[int]) -> None:
+    def _together(self, products: list[tuple[int, Record]], owners: list[int]) -> None:
         """Records of products that are one pass of all threads."""
         for number, (node, record) in enumerate(products):
-            record[code.LEFT] = len(products) - number
-            self.records.rows.append(record)
+            self.add(record._replace(left=len(products) - number))
             owners.append(node)
         products.clear()
         self.scratch_bytes = max(self.scratch_bytes, self.scratch)
 
     def _close(self, items: list[Tape | int], owners: list[int]) -> None:
-        if self.records.rows:
-            records = np.array(self.records.rows, np.int64)
-            items.append(Tape(records, tuple(owners)))
-            self.records.rows = []
+        if self.records.records:
+            items.append(Tape(np.array(self.records.records, RECORD), tuple(owners)))
+            self.records.records = []
             owners.clear()
 
     def _result(self, groups: tuple[tuple[Tape | int, ...], ...]) -> Encoded:
@@ -228,6 +244,10 @@ class _Encoder:
         )
 
     # --- records ----------------------------------------------------------------------------
+    def add(self, record: Record) -> None:
+        """Append a record."""
+        self.records.records.append(record)
+
     @singledispatchmethod
     def write(self, job: object, node: int) -> None:
         """Append the records of a job."""
@@ -238,59 +258,51 @@ class _Encoder:
         size = NUMPY_TYPES[job.element].itemsize
         a = self.records.in_sram(job.index, job.words, job.local)
         out = self.values.whole(node)
-        step = GROUP // size
-        self.records.add(code.COPY, len(job.words), out, a, SIZE=size, FROM=step, TO=1, TOUCHED=-1)
+        self.add(Record(COPY, len(job.words), out, a, size=size, from_step=GROUP // size))
 
     @write.register
     def _(self, job: Store, node: int) -> None:
-        size = NUMPY_TYPES[job.element].itemsize
-        a = self.values.operand(job.source, len(job.words), job.element)
+        size, rows = NUMPY_TYPES[job.element].itemsize, len(job.words)
+        a = self.values.operand(job.source, rows, job.element)
         out = self.records.in_sram(job.index, job.words, job.local)
         step, group = GROUP // size, job.index // GROUP
-        self.records.add(
-            code.COPY, len(job.words), out, a, SIZE=size, FROM=1, TO=step, TOUCHED=group
-        )
+        self.add(Record(COPY, rows, out, a, size=size, to_step=step, touched=group))
 
     @write.register
     def _(self, job: Pointwise, node: int) -> None:
         sources = [self.values.operand(s, job.rows, job.element) for s in job.sources]
         out = self.values.whole(node)
         if job.op == "vxm.copy":
-            size = NUMPY_TYPES[job.made].itemsize
-            self.records.add(
-                code.COPY, job.rows, out, sources[0], SIZE=size, FROM=1, TO=1, TOUCHED=-1
-            )
+            self._copy(job.rows, out, sources[0], NUMPY_TYPES[job.made].itemsize)
         else:
-            op = POINTWISE[job.op, job.element, job.made]
-            self.records.add(op, job.rows, out, *sources)
+            kernel = row_kernel(lookup(job.op), job.element, job.made)
+            a, b = sources[0], sources[-1]
+            self.add(Record(POINTWISE, job.rows, out, a, b, kernel=kernel))
 
     @write.register
     def _(self, job: Lanes, node: int) -> None:
         a = self.values.operand(job.source, job.rows, job.element)
-        size = NUMPY_TYPES[job.element].itemsize
-        runs = lane_runs(job.lanes)
-        where = self.records.table(runs if len(runs) else job.lanes)
+        size, runs = NUMPY_TYPES[job.element].itemsize, lane_runs(job.lanes)
+        table = self.records.table(runs if len(runs) else job.lanes)
         out = self.values.whole(node)
-        self.records.add(code.LANES, job.rows, out, a, SIZE=size, MAP=where, RUNS=len(runs))
+        self.add(Record(LANES, job.rows, out, a, size=size, lane_table=table, runs=len(runs)))
 
     @write.register
     def _(self, job: Sums, node: int) -> None:
         rows, size = len(job.slots), 4 * self.spec.lanes
         a = self.values.operand(job.source, rows, job.element)
-        base = code.GROUPS + -(-self.spec.slices // GROUP) + job.unit
+        base = GROUPS + -(-self.spec.slices // GROUP) + job.unit
         held = self.records.rows_of(base, 0, size, job.slots)
         if job.mode:
-            op = code.ADD if job.element == "f32" else code.ADD_I32
-            self.records.add(op, rows, held, held, a)
+            kernel = row_kernel(ADDITION, job.element, job.element)
+            self.add(Record(POINTWISE, rows, held, held, a, kernel=kernel))
         elif np.ptp(job.slots) == 0:  # the last of those that are set is what stays
-            last = self.records.row(a, rows - 1)
-            self.records.add(code.COPY, 1, held, last, SIZE=4, FROM=1, TO=1, TOUCHED=-1)
+            self._copy(1, held, self.records.row(a, rows - 1), 4)
         else:
-            self.records.add(code.COPY, rows, held, a, SIZE=4, FROM=1, TO=1, TOUCHED=-1)
+            self._copy(rows, held, a, 4)
         if job.emits:
-            out = self.values.whole(node)
-            new = held if job.mode else a  # a setting ACC may name a slot twice
-            self.records.add(code.COPY, rows, out, new, SIZE=4, FROM=1, TO=1, TOUCHED=-1)
+            # a setting ACC may name a slot twice
+            self._copy(rows, self.values.whole(node), held if job.mode else a, 4)
 
     @write.register
     def _(self, job: Columns, node: int) -> None:
@@ -301,68 +313,82 @@ class _Encoder:
         offset = self.values.make(node)
         for part in range(PARTS):
             a = self.records.in_sram(job.index + part * GROUP, words, job.local)
-            out: Operand = (code.ARENA, offset + part * len(words) * size, size, -1, -1)
-            self.records.add(code.COPY, len(words), out, a, SIZE=4, FROM=1, TO=1, TOUCHED=-1)
+            out = Operand(ARENA, offset + part * len(words) * size, size)
+            self._copy(len(words), out, a, 4)
 
     @write.register
     def _(self, job: Append, node: int) -> None:
         pairs, rows = job.map_words.shape
         region, maps, data = job.locals
         self.appends.append((self.group, job.index, self.log))
-        log = code.GROUPS + -(-self.spec.slices // GROUP) + ACCUMULATORS
-        self.records.add(
-            code.APPEND,
-            pairs * rows,
-            (log, self.log, 0, -1, -1),
-            self.records.in_sram(job.data_slice, job.data_words.ravel(), data),
-            self.records.in_sram(job.map_slice, job.map_words.ravel(), maps),
-            REGION_SHIFT=region,
-            REGION_BASE=job.base,
-            REGION_WORDS=job.count,
-            FIRST_GROUP=job.index // GROUP,
-            PAIRS=pairs,
+        log = GROUPS + -(-self.spec.slices // GROUP) + ACCUMULATORS
+        self.add(
+            Record(
+                APPEND,
+                pairs * rows,
+                Operand(log, self.log, 0),
+                self.records.in_sram(job.data_slice, job.data_words.ravel(), data),
+                self.records.in_sram(job.map_slice, job.map_words.ravel(), maps),
+                region_shift=region,
+                region_base=job.base,
+                region_words=job.count,
+                first_group=job.index // GROUP,
+                pairs=pairs,
+            )
         )
         self.log += 8 * (1 + pairs * rows * self.spec.superlanes)
 
-    def _product(self, node: int, job: Products, unit: int) -> list[int]:
-        columns, lanes = job.columns, self.spec.lanes
+    def _copy(self, rows: int, out: Operand, a: Operand, size: int) -> None:
+        self.add(Record(COPY, rows, out, a, size=size))
+
+    def _product(self, node: int, job: Products, unit: int) -> Record:
+        columns, lanes, table = job.columns, self.spec.lanes, self.records.table
         tiles, loads = columns.words.shape
-        fp16 = columns.format == "f16"
+        format = FORMATS[columns.format]
         a = self.values.operand(job.source, job.rows, columns.format)
         order = np.argsort(job.tile, kind="stable")
         starts = np.searchsorted(job.tile[order], np.arange(tiles + 1))
-        x_bytes = 8 * (lanes + code.X_ABOUT) if fp16 else 8 * lanes
-        x_scratch, self.scratch = self.scratch, self.scratch + -(-job.rows * x_bytes // 64) * 64
-        out_scratch = self.scratch
-        self.scratch += 4 * lanes * len(job.tile)
-        rows, table = self.records.rows, self.records.table
-        record = self.records.add(
-            code.PRODUCTS, len(job.tile), self.values.whole(node), a,
-            FORMAT=FORMATS[columns.format], TILES=tiles, LOADS=loads,
-            TABLE_FIRST=table(job.first_column), STARTS=table(starts), ORDER=table(order),
-            X_ROWS=job.rows, UNIT=unit, X_SCRATCH=x_scratch, OUT_SCRATCH=out_scratch,
-            ZEROED=loads * word_columns(columns.format) < lanes,
-        )  # fmt: skip
-        for name, value in self._place(job).items():
-            record[getattr(code, name)] = value
-        rows.pop()
-        return record
+        row_bytes = 8 * lanes + (ROW.itemsize if format == FP16 else 0)
+        x_scratch, self.scratch = self.scratch, self.scratch + -(-job.rows * row_bytes // 64) * 64
+        out_scratch, self.scratch = self.scratch, self.scratch + 4 * lanes * len(job.tile)
+        record = Record(
+            PRODUCTS,
+            len(job.tile),
+            self.values.whole(node),
+            a,
+            format=format,
+            spread=spreader(format),
+            multiply=multiplier(format),
+            tiles=tiles,
+            loads=loads,
+            column_table=table(job.first_column),
+            start_table=table(starts),
+            order_table=table(order),
+            x_rows=job.rows,
+            first_unit=unit,
+            x_scratch=x_scratch,
+            out_scratch=out_scratch,
+            zeroed=int(loads * word_columns(columns.format) < lanes),
+        )
+        return self._placed(record, job)
 
-    def _place(self, job: Products) -> dict[str, int]:
-        """Where the words are: at rest, or kept in the arena."""
+    def _placed(self, record: Record, job: Products) -> Record:
+        """The record with where its words are: at rest, or kept in the arena."""
         columns, table = job.columns, self.records.table
         if job.kept is None or job.kept in self.resting:
             group = columns.index // GROUP
             if job.kept is None:
                 self.weights.add(group)
-            return {
-                "TABLE_WORDS": table(columns.words), "PARTS_BASE": code.GROUPS + group,
-                "PARTS_SHIFT": columns.local, "STATS": -1 if job.kept in self.resting else group,
-            }  # fmt: skip
-        count, offset = columns.words.size, self.values.make(job.kept)
-        size = count * self.records.word_bytes
-        return {
-            "TABLE_WORDS": table(np.arange(count)), "PARTS_BASE": code.ARENA,
-            "PARTS_OFFSET": offset, "PARTS_STEP": size, "PARTS_SHIFT": -1,
-            "STATS": -1,
-        }  # fmt: skip
+            return record._replace(
+                word_table=table(columns.words),
+                parts_base=GROUPS + group,
+                parts_shift=columns.local,
+                statistics=-1 if job.kept in self.resting else group,
+            )
+        count = columns.words.size
+        return record._replace(
+            word_table=table(np.arange(count)),
+            parts_base=ARENA,
+            parts_offset=self.values.make(job.kept),
+            parts_step=count * self.records.word_bytes,
+        )

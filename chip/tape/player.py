@@ -8,10 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from chip.isa import NUMPY_TYPES
+from chip.jit import backend
+from chip.jit.layout import Part, packed
 from chip.linker import Block, Linked
 from chip.linker.fetch import Array
 from chip.linker.graph import State, Step
-from chip.numerics.backend import GRAIN, default_backend
 from chip.spec import ChipSpec
 from chip.sram import GROUP, Sram
 from chip.tape.encode import Encoded, Tape, encoded
@@ -19,6 +20,7 @@ from chip.tape.operands import Shape
 
 Integers = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
+GRAIN = 32  # lanes that compiled code works on at a time
 
 
 @dataclass
@@ -38,7 +40,7 @@ class _Bound:
 class _Play:
     """Tapes in a row: what the compiled code is given, and whose records they are."""
 
-    parts: Integers
+    parts: npt.NDArray[np.void]
     owners: list[tuple[_Bound, Tape]]
 
 
@@ -62,7 +64,7 @@ class Player:
     """Runs segments on a chip's SRAM and accumulators. Bound to a program when first run."""
 
     def __init__(self, sram: Sram, accumulators: Sequence[Array], spec: ChipSpec) -> None:
-        from chip.numerics.playing import play
+        from chip.jit.play import play
 
         self._play = play
         self.sram, self.accumulators, self.spec = sram, accumulators, spec
@@ -78,15 +80,14 @@ class Player:
         return spec.lanes % GRAIN == 0
 
     @staticmethod
-    def get_ready(spec: ChipSpec) -> None:
-        """Load what plays the tapes of such chips, if any; the first time ever, compile it."""
-        if Player.can_play(spec) and default_backend().name == "compiled":
-            import chip.numerics.playing  # noqa: F401
+    def get_ready(spec: ChipSpec) -> bool:
+        """Whether tapes are played on such chips; loads (the first time, compiles) the code."""
+        return Player.can_play(spec) and backend() == "compiled"
 
     @staticmethod
     def encode(linked: Linked) -> None:
         """Make the tapes of a program before it is first run."""
-        if Player.can_play(linked.spec) and default_backend().name == "compiled":
+        if Player.get_ready(linked.spec):
             for blocks in linked.segments:
                 for block in blocks:
                     encoded(block.stretch, linked.spec)
@@ -181,9 +182,18 @@ class Player:
 
     def _join(self, segment: _Segment, bound: _Bound, tape: Tape) -> None:
         """Append a tape to those before it, if no step comes between."""
-        arrays = (tape.records, bound.bases, self._stats, bound.shifts, bound.encoded.tables)
-        sizes = len(tape.records), 0, self.spec.lanes, self.spec.superlane_lanes
-        row = np.array([[*(a.ctypes.data for a in arrays), *sizes]], np.int64)
+        row = packed(
+            Part(
+                records=tape.records.ctypes.data,
+                bases=bound.bases.ctypes.data,
+                statistics=self._stats.ctypes.data,
+                shifts=bound.shifts.ctypes.data,
+                tables=bound.encoded.tables.ctypes.data,
+                count=len(tape.records),
+                lanes=self.spec.lanes,
+                tile_lanes=self.spec.superlane_lanes,
+            )
+        )
         items = segment.items
         if items and isinstance(items[-1], _Play):
             items[-1].parts = np.concatenate([items[-1].parts, row])

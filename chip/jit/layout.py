@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 CONSTANTS, ARENA, GROUPS = 0, 1, 2  # bases; after the groups of SRAM come the accumulators
-COPY, LANES, PRODUCTS, APPEND, POINTWISE = range(5)  # kinds of record
+ROWS, PRODUCTS, APPEND = range(3)  # kinds of record
 FP16, INT8 = 0, 1  # formats of PRODUCTS
 COLUMNS = 8  # fp16 columns of a word
 
@@ -41,17 +41,9 @@ class Record(NamedTuple):
     out: Operand
     a: Operand
     b: Operand = NOTHING
-    # POINTWISE: the address of a row kernel, given out, a, b and the number of lanes
+    # ROWS: the address of a row kernel, given out, a, b and the number of lanes
     kernel: int = 0
-    # COPY: elements of `size` bytes, from_step and to_step elements apart; SRAM group written or -1
-    size: int = 0
-    from_step: int = 1
-    to_step: int = 1
-    touched: int = -1
-    # LANES: the lane each lane comes from, -1 for zero; or, for each of `runs` runs of lanes that
-    # stay side by side, where it goes, where it comes from, and its length
-    lane_table: int = 0
-    runs: int = 0
+    touched: int = -1  # SRAM group that is written, or -1
     # PRODUCTS: tile t is words word_table + t * loads + j; load j fills columns from
     # column_table + j on; rows order[i] % x_rows of a, for i from starts[t] to starts[t + 1], meet
     # it and make row order[i] of out
@@ -125,7 +117,7 @@ class Play:
     threads: int
     scratch: int
     spare: int
-    record: int
+    rows: int
     append: int
     before: int
     after: int

@@ -17,11 +17,9 @@ from chip.jit.exact import exact_dot
 from chip.jit.layout import (
     APPEND,
     COLUMNS,
-    COPY,
     FP16,
     GROUPS,
     JOB,
-    LANES,
     PART,
     PRODUCTS,
     Operand,
@@ -45,7 +43,6 @@ from chip.jit.memory import (
     word_at,
     words_at,
 )
-from chip.jit.rows import copy, move_lanes
 from chip.jit.threads import LATE, MAX_PIECES, Team, call, lead, serve
 from chip.jit.weights import WORD_BYTES, keep, place_of, word_of
 from chip.jit.words import PIECE, UNKNOWN
@@ -84,25 +81,17 @@ def _forget(part: Part, group: int, word: int) -> None:
             word_at(statistics + WORD_BYTES * word).lanes = 0
 
 
-def _record(part_address: int, number: int) -> int:
+def _rows(part_address: int, number: int) -> int:
     """Do a record that is no product and no append, row by row."""
     part = part_at(part_address)
     record = record_at(part, number)
-    lanes, kind, touched = part.lanes, record.kind, record.touched
-    out, a = _start(part, record.out), _start(part, record.a)
-    b = _start(part, record.b)
+    out, a, b = _start(part, record.out), _start(part, record.a), _start(part, record.b)
     for n in range(record.times):
         there, here = out + _row(part, record.out, n), a + _row(part, record.a, n)
-        if kind == COPY:
-            copy(there, record.to_step, here, record.from_step, record.size, lanes)
-            if touched >= 0:
-                rest = there - integer(part.bases, GROUPS + touched)
-                _forget(part, touched, rest // (4 * lanes))
-        elif kind == LANES:
-            table = part.tables + 8 * record.lane_table
-            move_lanes(there, here, record.size, table, record.runs, lanes)
-        else:
-            _call4(record.kernel, there, here, b + _row(part, record.b, n), lanes)
+        _call4(record.kernel, there, here, b + _row(part, record.b, n), part.lanes)
+        if record.touched >= 0:
+            rest = there - integer(part.bases, GROUPS + record.touched)
+            _forget(part, record.touched, rest // (4 * part.lanes))
     return 0
 
 
@@ -128,7 +117,9 @@ def _append(part_address: int, number: int) -> int:
         for lane in range(0, lanes, tile):
             word = base + np.int64(chosen[2 * lane])
             target = integer(part.bases, GROUPS + group) + word * 4 * lanes + half
-            copy(target + 4 * lane, 2, source + 4 * lane, 2, 2, tile)
+            pairs, halves = halves_at(target + 4 * lane, 2 * tile), halves_at(source, 2 * lanes)
+            for i in range(tile):
+                pairs[2 * i] = halves[2 * (lane + i)]
             _forget(part, group, word)
             if count == 0 or log[count] != word:
                 count += 1
@@ -183,13 +174,15 @@ def _after(part_address: int, number_and_flags: int) -> int:
     Takes 4 * record, + 1 if some are doubtful, + 2 if of some words more can be kept.
     """
     part, number = part_at(part_address), number_and_flags // 4
-    size = 4 * part.lanes
+    lanes, size = part.lanes, 4 * part.lanes
     for n in range(number, number + record_at(part, number).left):
         record = record_at(part, n)
         out, sums = _start(part, record.out), part.scratch + record.out_scratch
         for m in range(record.times):
             row = integer(part.tables, record.order_table + m)
-            copy(out + row * size, 1, sums + m * size, 1, 4, part.lanes)
+            target, source = words_at(out + row * size, lanes), words_at(sums + m * size, lanes)
+            for i in range(lanes):
+                target[i] = source[i]
         if number_and_flags & 1 and record.format == FP16:
             for tile in range(record.tiles):
                 table = part.tables + 8 * (record.start_table + tile)
@@ -227,7 +220,7 @@ def _run(play_address: int, _unused: int) -> int:
                 n += record.left
                 continue
             if record.kind != APPEND:
-                call(play.record, here, n)
+                call(play.rows, here, n)
             elif call(play.append, here, n) == 0:
                 play.failed_part, play.failed_record = number, n
                 return 0
@@ -237,7 +230,7 @@ def _run(play_address: int, _unused: int) -> int:
 
 # Addresses differ from process to process, so that kept code must be given them.
 _FUNCTIONS = {
-    "record": address(_record, _pair),
+    "rows": address(_rows, _pair),
     "append": address(_append, _pair),
     "before": address(_before, _pair),
     "after": address(_after, _pair),

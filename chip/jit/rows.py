@@ -1,6 +1,7 @@
-"""One row of lanes at a time: copies, lane maps, and the point-wise instructions of `chip.isa`.
+"""Kernels that do one row of lanes: copies, lane maps, the point-wise instructions of `chip.isa`.
 
-A point-wise instruction is compiled when a program first uses it, from the text of its definition.
+Each is compiled when a program first needs it; a point-wise instruction from the text that
+defines it.
 """
 
 import dis
@@ -11,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from chip.isa import Op
-from chip.jit.cache import address, kernel
+from chip.jit.cache import address
 from chip.jit.memory import (
     INT,
     array_of,
     bytes_at,
-    halves_at,
     inner,
+    integer,
     integers_at,
     words_at,
 )
@@ -33,74 +34,84 @@ _NUMBERS: dict[str, type[np.generic]] = {
     "f32": np.float32,
     "f16": np.uint16,
 }
+_UNSIGNED: dict[int, type[np.generic]] = {1: np.uint8, 2: np.uint16, 4: np.uint32}
+ROW_KERNEL = INT(INT, INT, INT, INT)  # (out, a, b, lanes); of one operand, it ignores b
 _HALF, _HALF_BITS = np.float32(0.5), np.uint32(0x3F000000)
 _FP16_OVERFLOW, _FP16_NORMAL = np.uint32(0x477FF000), np.uint32(0x38800000)
 
 
-@kernel(INT(*(INT,) * 6))
-def copy(out: int, to: int, a: int, step: int, size: int, lanes: int) -> int:
-    """Copy elements of `size` bytes that are `step` elements apart to such `to` elements apart.
+# What `_bound` puts in the place of these makes a kernel of one of the loops.
+operands_at: Any = bytes_at
+results_at: Any = bytes_at
+operation: Any = None
+widen: Any = None
+finish: Any = None
+first = second = 1
 
-    Elements out of SRAM words, which have 4 bytes a lane, and into them are shifted: then the
-    loops are vectors.
+
+# --- copies and lane maps -------------------------------------------------------------------
+@functools.cache
+def copy_kernel(size: int, from_step: int = 1, to_step: int = 1) -> int:
+    """Copies elements of `size` bytes, from_step elements apart, to such to_step apart.
+
+    Into SRAM words, which have 4 bytes a lane, they are shifted: then the loop is one of vectors.
     """
-    if to == 1 and step == 1:
-        source = bytes_at(a, size * lanes)
-        target = bytes_at(out, size * lanes)
-        for i in range(size * lanes):
-            target[i] = source[i]
-    elif to == 1 and size * step == 4:
-        words = words_at(a & -4, lanes)
-        shift = np.uint32(8 * (a & 3))
-        if size == 2:
-            pairs = halves_at(out, lanes)
-            for i in range(lanes):
-                pairs[i] = np.uint16(words[i] >> shift)
-        else:
-            small = bytes_at(out, lanes)
-            for i in range(lanes):
-                small[i] = np.uint8(words[i] >> shift)
-    elif step == 1 and size * to == 4:
-        words, shift = words_at(out & -4, lanes), np.uint32(8 * (out & 3))
-        kept = np.uint32(~((np.uint32(0xFFFF) if size == 2 else np.uint32(0xFF)) << shift))
-        if size == 2:
-            pairs = halves_at(a, lanes)
-            for i in range(lanes):
-                words[i] = np.uint32(words[i] & kept) | np.uint32(np.uint32(pairs[i]) << shift)
-        else:
-            small = bytes_at(a, lanes)
-            for i in range(lanes):
-                words[i] = np.uint32(words[i] & kept) | np.uint32(np.uint32(small[i]) << shift)
-    else:
-        source = bytes_at(a, lanes * step * size)
-        target = bytes_at(out, lanes * to * size)
-        for i in range(lanes):
-            for byte in range(size):
-                target[i * to * size + byte] = source[i * step * size + byte]
+    name = f"copy_{size}_{from_step}_{to_step}"
+    scope = {"operands_at": array_of(_UNSIGNED[size]), "first": from_step, "second": to_step}
+    is_into_words = from_step == 1 and size * to_step == 4 and size < 4
+    if is_into_words:
+        scope |= {"first": (1 << 8 * size) - 1}
+    loop = _into_words if is_into_words else _spaced
+    return address(_bound(loop, scope, name), ROW_KERNEL)
+
+
+@functools.cache
+def lane_kernel(size: int) -> int:
+    """Lane i of a row of elements of `size` bytes is lane b[i] of a, or 0 where that is -1.
+
+    The lanes b are 64-bit integers.
+    """
+    scope = {"operands_at": array_of(_UNSIGNED[size]), "operation": _UNSIGNED[size]}
+    return address(_bound(_chosen, scope, f"lanes_{size}"), ROW_KERNEL)
+
+
+def _spaced(out: int, a: int, _b: int, lanes: int) -> int:
+    x, z = operands_at(a, lanes * first), operands_at(out, lanes * second)
+    for i in range(lanes):
+        z[i * second] = x[i * first]
     return 0
 
 
-@inner
-def move_lanes(out: int, a: int, size: int, table: int, runs: int, lanes: int) -> None:
-    """out[i] = a[lane i of the table], zero where that is negative; see `layout.Record`."""
-    chosen = integers_at(table, lanes + 3 * runs)
-    for run in range(runs):
-        there, here = out + size * chosen[3 * run], a + size * chosen[3 * run + 1]
-        copy(there, 1, here, 1, size, chosen[3 * run + 2])
-    if runs:
-        return
-    if size == 4:
-        x4, z4 = words_at(a, lanes), words_at(out, lanes)
-        for i in range(lanes):
-            z4[i] = x4[chosen[i]] if chosen[i] >= 0 else np.uint32(0)
-    elif size == 2:
-        x2, z2 = halves_at(a, lanes), halves_at(out, lanes)
-        for i in range(lanes):
-            z2[i] = x2[chosen[i]] if chosen[i] >= 0 else np.uint16(0)
-    else:
-        x1, z1 = bytes_at(a, lanes), bytes_at(out, lanes)
-        for i in range(lanes):
-            z1[i] = x1[chosen[i]] if chosen[i] >= 0 else np.uint8(0)
+def _into_words(out: int, a: int, _b: int, lanes: int) -> int:
+    x, words, shift = operands_at(a, lanes), words_at(out & -4, lanes), np.uint32(8 * (out & 3))
+    kept = np.uint32(~(np.uint32(first) << shift))
+    for i in range(lanes):
+        words[i] = np.uint32(words[i] & kept) | np.uint32(np.uint32(x[i]) << shift)
+    return 0
+
+
+def _chosen(out: int, a: int, b: int, lanes: int) -> int:
+    x, z, lane = operands_at(a, lanes), operands_at(out, lanes), integers_at(b, lanes)
+    for i in range(lanes):
+        z[i] = x[np.uint64(lane[i])] if lane[i] >= 0 else operation(0)
+    return 0
+
+
+def _runs(out: int, a: int, b: int, _lanes: int) -> int:
+    """As `_chosen`, by runs of lanes that stay side by side; b: how many, then `Run`s."""
+    runs = integers_at(b, 1 + 3 * integer(b, 0))
+    for run in range(runs[0]):
+        to, lane, count = runs[1 + 3 * run], runs[2 + 3 * run], runs[3 + 3 * run]
+        x, z = bytes_at(a + lane, count), bytes_at(out + to, count)
+        for i in range(count):
+            z[i] = x[i]
+    return 0
+
+
+@functools.cache
+def run_kernel() -> int:
+    """Copies runs of bytes; b has their number, then for each where to, where from, how many."""
+    return address(_runs, ROW_KERNEL)
 
 
 # --- point-wise instructions ----------------------------------------------------------------
@@ -111,7 +122,7 @@ def can_do(op: Op, element: str) -> bool:
 
 @functools.cache
 def row_kernel(op: Op, element: str, made: str) -> int:
-    """The address of a function (out, a, b, lanes); of one operand, it ignores b."""
+    """What does an instruction on a row of operands of a type."""
     assert op.row is not None
     loop = _unary if len(op.sources) == 1 else _binary
     finish = {"f16": narrow16, "f32": _same if op.keeps_nan else _ordered}.get(made, _same)
@@ -123,7 +134,7 @@ def row_kernel(op: Op, element: str, made: str) -> int:
         "finish": finish,
     }
     name = f"{op.name.replace('.', '_')}_{element}_{made}"
-    return address(_bound(loop, scope, name), INT(INT, INT, INT, INT))
+    return address(_bound(loop, scope, name), ROW_KERNEL)
 
 
 def _bound(function: Any, scope: dict[str, Any], name: str) -> Any:
@@ -182,12 +193,6 @@ def narrow16(x: Any) -> Any:
     out = np.uint32(0x7C00) if size >= _FP16_OVERFLOW else out
     out = np.uint32(out | np.uint32((bits >> np.uint32(16)) & np.uint32(0x8000)))
     return np.uint16(0x7E00) if size > np.uint32(0x7F800000) else np.uint16(out)
-
-
-# What `row_kernel` puts in the place of these makes a kernel of one of the two loops.
-operands_at = results_at = bytes_at
-operation: Any = _same
-widen = finish = _same
 
 
 def _unary(out: int, a: int, _b: int, lanes: int) -> int:

@@ -9,7 +9,6 @@ import functools
 from typing import Any
 
 import numpy as np
-from llvmlite import ir  # type: ignore[import-untyped]
 
 from chip.jit.activations import x_bytes
 from chip.jit.cache import address
@@ -30,7 +29,7 @@ from chip.jit.memory import (
     row_at,
     word_at,
 )
-from chip.jit.vectors import DOT_OF_BYTES, PARTS, cgutils
+from chip.jit.vectors import DOT_OF_BYTES, I64, PARTS, cgutils
 from chip.jit.weights import WORD_BYTES, measure, place_of, weight_norms, word_of
 from chip.numerics.exact import MAX_LANES, NAN
 from chip.numerics.products import error_factor
@@ -41,7 +40,7 @@ _ERROR_AT_ZERO, _ERROR_PER_LANE = error_factor(0), error_factor(1) - error_facto
 # A thread's buffer: a word's columns widened, sums of two rows, what is known of the word.
 _SUMS = 8 * 2 * PARTS * MAX_LANES
 _KNOWN = _SUMS + 8 * 2 * COLUMNS
-_BUFFER = ir.ArrayType(ir.IntType(64), (_KNOWN + WORD_BYTES) // 8)
+_BUFFER_BYTES = _KNOWN + WORD_BYTES
 
 _one_row, _two_rows = columns16(1, False), columns16(2, True)
 _single, _diagonal = diagonal16(1), diagonal16(RUN)
@@ -51,7 +50,8 @@ _multiply = caller(6)
 @emitted(INT)
 def _buffer(_context: Any, builder: Any, _args: Any) -> Any:
     """The address of a buffer on the stack."""
-    return builder.ptrtoint(cgutils.alloca_once(builder, _BUFFER), ir.IntType(64))
+    buffer = cgutils.alloca_once(builder, I64, _BUFFER_BYTES // 8)
+    return builder.ptrtoint(buffer, I64)
 
 
 def piece(job_address: int, number: int) -> int:

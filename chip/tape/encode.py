@@ -13,19 +13,17 @@ from chip.jit.activations import spreader
 from chip.jit.layout import (
     APPEND,
     ARENA,
-    COPY,
     FP16,
     GROUPS,
     INT8,
-    LANES,
-    POINTWISE,
     PRODUCTS,
     RECORD,
     ROW,
+    ROWS,
     Operand,
     Record,
 )
-from chip.jit.rows import row_kernel
+from chip.jit.rows import copy_kernel, lane_kernel, row_kernel, run_kernel
 from chip.jit.words import multiplier
 from chip.linker.graph import made_by
 from chip.linker.jobs import Append, Columns, Lanes, Pointwise, Products, Read, Store, Sums
@@ -258,15 +256,15 @@ class _Encoder:
         size = NUMPY_TYPES[job.element].itemsize
         a = self.records.in_sram(job.index, job.words, job.local)
         out = self.values.whole(node)
-        self.add(Record(COPY, len(job.words), out, a, size=size, from_step=GROUP // size))
+        self.add(Record(ROWS, len(job.words), out, a, kernel=copy_kernel(size, GROUP // size, 1)))
 
     @write.register
     def _(self, job: Store, node: int) -> None:
         size, rows = NUMPY_TYPES[job.element].itemsize, len(job.words)
         a = self.values.operand(job.source, rows, job.element)
         out = self.records.in_sram(job.index, job.words, job.local)
-        step, group = GROUP // size, job.index // GROUP
-        self.add(Record(COPY, rows, out, a, size=size, to_step=step, touched=group))
+        kernel = copy_kernel(size, 1, GROUP // size)
+        self.add(Record(ROWS, rows, out, a, kernel=kernel, touched=job.index // GROUP))
 
     @write.register
     def _(self, job: Pointwise, node: int) -> None:
@@ -277,15 +275,18 @@ class _Encoder:
         else:
             kernel = row_kernel(lookup(job.op), job.element, job.made)
             a, b = sources[0], sources[-1]
-            self.add(Record(POINTWISE, job.rows, out, a, b, kernel=kernel))
+            self.add(Record(ROWS, job.rows, out, a, b, kernel=kernel))
 
     @write.register
     def _(self, job: Lanes, node: int) -> None:
         a = self.values.operand(job.source, job.rows, job.element)
         size, runs = NUMPY_TYPES[job.element].itemsize, lane_runs(job.lanes)
-        table = self.records.table(runs if len(runs) else job.lanes)
-        out = self.values.whole(node)
-        self.add(Record(LANES, job.rows, out, a, size=size, lane_table=table, runs=len(runs)))
+        if len(runs):
+            kernel, b = run_kernel(), np.concatenate([[len(runs)], size * runs.ravel()])
+        else:
+            kernel, b = lane_kernel(size), job.lanes
+        out, lanes = self.values.whole(node), self.records.constant(b.astype(np.int64))
+        self.add(Record(ROWS, job.rows, out, a, lanes, kernel=kernel))
 
     @write.register
     def _(self, job: Sums, node: int) -> None:
@@ -295,7 +296,7 @@ class _Encoder:
         held = self.records.rows_of(base, 0, size, job.slots)
         if job.mode:
             kernel = row_kernel(ADDITION, job.element, job.element)
-            self.add(Record(POINTWISE, rows, held, held, a, kernel=kernel))
+            self.add(Record(ROWS, rows, held, held, a, kernel=kernel))
         elif np.ptp(job.slots) == 0:  # the last of those that are set is what stays
             self._copy(1, held, self.records.row(a, rows - 1), 4)
         else:
@@ -339,7 +340,7 @@ class _Encoder:
         self.log += 8 * (1 + pairs * rows * self.spec.superlanes)
 
     def _copy(self, rows: int, out: Operand, a: Operand, size: int) -> None:
-        self.add(Record(COPY, rows, out, a, size=size))
+        self.add(Record(ROWS, rows, out, a, kernel=copy_kernel(size)))
 
     def _product(self, node: int, job: Products, unit: int) -> Record:
         columns, lanes, table = job.columns, self.spec.lanes, self.records.table

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from chip.isa import NUMPY_TYPES
-from chip.jit.layout import ARENA, COPY, Operand, Record
+from chip.jit.layout import ARENA, ROWS, Operand, Record
+from chip.jit.rows import copy_kernel
 from chip.linker.fetch import Cast, Fetch, Merge, Plane, Scalar, Stack, Take
 from chip.tape.arena import Arena
 from chip.tape.records import Records
@@ -76,25 +77,21 @@ class Values:
         if isinstance(fetch, Plane):
             a = self.operand(fetch.source, rows, self.shapes[fetch.source.node].element)
             a = a._replace(offset=a.offset + fetch.byte)
-            self._copy(rows, out, a, 1, (fetch.width, 1))
+            self._copy(rows, out, a, copy_kernel(1, fetch.width, 1))
         elif isinstance(fetch, Merge):
             for at, part in fetch.parts:
                 place = self.records.rows_of(ARENA, out.offset, out.stride, at)
-                self._copy(len(at), place, self.operand(part, len(at), element), size)
+                self._copy(len(at), place, self.operand(part, len(at), element), copy_kernel(size))
         elif isinstance(fetch, Stack) and fetch.dtype is not None:
             for byte, plane in enumerate(fetch.planes):
                 place = out._replace(offset=out.offset + byte)
-                self._copy(rows, place, self.operand(plane, rows, "u8"), 1, (1, size))
+                self._copy(rows, place, self.operand(plane, rows, "u8"), copy_kernel(1, 1, size))
         else:
             raise KeyError(fetch)
         return out
 
-    def _copy(
-        self, rows: int, out: Operand, a: Operand, size: int, steps: tuple[int, int] = (1, 1)
-    ) -> None:
-        """Elements steps[0] elements apart to such steps[1] apart."""
-        record = Record(COPY, rows, out, a, size=size, from_step=steps[0], to_step=steps[1])
-        self.records.records.append(record)
+    def _copy(self, rows: int, out: Operand, a: Operand, kernel: int) -> None:
+        self.records.records.append(Record(ROWS, rows, out, a, kernel=kernel))
 
     def _room(self, size: int) -> int:
         offset = self.arena.take(size)

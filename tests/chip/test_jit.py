@@ -9,18 +9,18 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from chip.isa import DTYPES, NUMPY_TYPES, OPS
-from chip.jit.rows import can_do, row_kernel
+from chip.jit.rows import can_do, copy_kernel, lane_kernel, row_kernel, run_kernel
 from chip.jit.words import RUN
 from chip.numerics import Weights8, Weights16
 from chip.numerics.exact import exact_dots
+from chip.tape.records import lane_runs
 from tests.chip.jit_rig import LANES, Products, function_at, kernel_called
 from tests.chip.oracles import sample
 from tests.chip.test_numerics import bits, cancelling
 
 RNG = np.random.default_rng(21)
-CASES = [
-    (op.name, element) for op in OPS.values() for element in op.row_types if can_do(op, element)
-]
+TYPES = ("f16", "f32", "i32", "u8")  # each is a kernel to compile: a signed and an unsigned one
+CASES = [(op.name, t) for op in OPS.values() for t in TYPES if can_do(op, t)]
 INF, NAN = np.inf, np.nan
 
 
@@ -122,19 +122,27 @@ def test_row_kernels_of_instructions(name: str, element: str) -> None:
     assert out.tobytes() == np.ascontiguousarray(want).tobytes()
 
 
+@pytest.mark.parametrize("to", [1, 2, 4])
+@pytest.mark.parametrize("step", [1, 2, 4])
 @pytest.mark.parametrize("size", [1, 2, 4])
-def test_copies_out_of_and_into_every_distance(size: int) -> None:
-    kind = np.dtype(f"u{size}")
-    copy = kernel_called("copy", 6)
-    for step in (1, 2, 4):
-        for to in (1, 2, 4):
-            for first in range(step if size * step == 4 else 1):
-                source = RNG.integers(0, 256, 64 * size * step + 64, dtype=np.uint8).view(kind)
-                out = np.full(64 * to + 64, 9, kind)
-                want = out.copy()
-                want[first : first + 64 * to : to] = source[first : first + 64 * step : step]
-                if size * to != 4:
-                    want = out.copy()
-                    want[: 64 * to : to] = source[first : first + 64 * step : step]
-                copy(out if size * to != 4 else out[first:], to, source[first:], step, size, 64)
-                assert np.array_equal(out, want)
+def test_copies_of_every_distance(size: int, step: int, to: int) -> None:
+    kind, copy = np.dtype(f"u{size}"), function_at(copy_kernel(size, step, to), 4)
+    for at in range(to if size * to == 4 else 1):
+        source = RNG.integers(0, 256, 64 * size * step, dtype=np.uint8).view(kind)
+        out = np.full(64 * to, 9, kind)
+        want = out.copy()
+        want[at::to] = source[::step]
+        copy(out[at:], source, 0, 64)
+        assert np.array_equal(out, want)
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_lane_maps(size: int) -> None:
+    source = RNG.integers(0, 256, LANES * size, dtype=np.uint8).view(f"u{size}")
+    lanes, out = RNG.integers(-1, LANES, LANES), np.full_like(source, 9)
+    function_at(lane_kernel(size), 4)(out, source, lanes, LANES)
+    assert np.array_equal(out, np.where(lanes < 0, 0, source[lanes]))
+    turned = np.roll(np.arange(LANES), 100)
+    runs = np.concatenate([[len(lane_runs(turned))], size * lane_runs(turned).ravel()])
+    function_at(run_kernel(), 4)(out, source, runs, LANES)
+    assert np.array_equal(out, source[turned])

@@ -89,11 +89,12 @@ class Sram:
         self.written(index, address)
 
     def read_tiles(self, index: int, address: Words) -> Bytes:
-        """Words [n, lanes] read at one address per tile, `address` [n, tiles]."""
+        """Words [n, lanes] read at one address per tile [n, tiles], of all or the first tiles."""
         self._note("mem.r", index, address)
         tile = self.spec.superlane_lanes
         plane: Bytes = self.group(index)[:, :, index % GROUP]
-        words: Bytes = plane[np.repeat(address, tile, axis=1), self._lanes()]
+        lanes = self._lanes()[: address.shape[1] * tile]
+        words: Bytes = plane[np.repeat(address, tile, axis=1), lanes]
         return words
 
     def write_tiles(self, index: int, address: Words, vectors: Bytes) -> None:

@@ -1,39 +1,59 @@
-"""Which nodes a tape can do."""
+"""Which nodes have records."""
 
 from collections.abc import Sequence
 
-from chip.isa import lookup
 from chip.jit.rows import can_do
 from chip.linker.fetch import Cast, Fetch, Merge, Plane, Scalar, Stack, Take
 from chip.linker.graph import Node
-from chip.linker.jobs import Append, Columns, Job, Lanes, Pointwise, Products, Read, Store, Sums
+from chip.linker.node_ops import (
+    Accumulate,
+    Append,
+    Columns,
+    MoveLanes,
+    NodeOp,
+    Pointwise,
+    Products,
+    Read,
+    Resting,
+    Store,
+)
 
 FORMATS = ("f16", "i8")
 
 
-def taped(nodes: Sequence[Node]) -> list[bool]:
-    """Whether each node's job can be done by records; columns only if all their products can."""
-    able = [_able(node.job) for node in nodes]
-    for node in nodes:
-        if not isinstance(node.job, Products) or not _able(node.job):
+def taped(nodes: Sequence[Node], lanes: int) -> list[bool]:
+    """Whether each node can be done by records; columns only if all their products can."""
+    able = [_able(node.op, lanes) for node in nodes]
+    for number, node in enumerate(nodes):
+        if not isinstance(node.op, Products) or not able[number]:
             for need in node.needs:
-                if isinstance(nodes[need].job, Columns):
+                if isinstance(nodes[need].op, Columns):
                     able[need] = False
     for number, node in enumerate(nodes):
-        if isinstance(node.job, Products) and node.job.kept is not None:
-            able[number] = able[number] and able[node.job.kept]
+        kept = kept_by(node.op)
+        if kept is not None:
+            able[number] = able[number] and able[kept]
     return able
 
 
-def _able(job: Job | None) -> bool:
-    match job:
-        case Pointwise(op=op, sources=sources, element=element):
-            known = len(sources) < 3 and (op == "vxm.copy" or can_do(lookup(op), element))
+def kept_by(op: NodeOp) -> int | None:
+    """The node that has read the columns of products, if they were read beforehand."""
+    if isinstance(op, Products) and isinstance(op.weights, Resting):
+        return op.weights.kept
+    return None
+
+
+def _able(op: NodeOp, lanes: int) -> bool:
+    match op:
+        case Pointwise(op=what, sources=sources, element=element):
+            known = len(sources) < 3 and (what.name == "vxm.copy" or can_do(what, element))
             return known and all(map(_simple, sources))
-        case Products(source=source, columns=columns):
-            return columns.format in FORMATS and _simple(source)
-        case Lanes(source=source) | Store(source=source) | Sums(source=source):
-            return _simple(source)
+        case Products(source=source, weights=Resting(columns=columns), powered=powered):
+            return columns.format in FORMATS and powered == lanes and _simple(source)
+        case MoveLanes(lanes=moves, sources=sources):
+            return moves is not None and _simple(sources[0])
+        case Store(source=source, powered=powered) | Accumulate(source=source, powered=powered):
+            return powered == lanes and _simple(source)
         case Read() | Columns() | Append():
             return True
     return False

@@ -1,4 +1,4 @@
-"""From the nodes of a stretch to tapes: jobs become records where there is an opcode for them."""
+"""From the nodes of a fragment to tapes: records where there is a kernel for a node."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,8 +26,19 @@ from chip.jit.layout import (
 from chip.jit.rows import copy_kernel, lane_kernel, row_kernel, run_kernel
 from chip.jit.words import multiplier
 from chip.linker.graph import made_by
-from chip.linker.jobs import Append, Columns, Lanes, Pointwise, Products, Read, Store, Sums
-from chip.linker.windows import Stretch, Template
+from chip.linker.node_ops import (
+    Accumulate,
+    Append,
+    Columns,
+    MoveLanes,
+    NodeOp,
+    Pointwise,
+    Products,
+    Read,
+    Resting,
+    Store,
+)
+from chip.linker.windows import Fragment, Template
 from chip.program import WEIGHT_SLICES, word_columns
 from chip.spec import ChipSpec
 from chip.sram import GROUP
@@ -73,11 +84,11 @@ class Encoded:
     appends: tuple[tuple[int, int, int], ...]  # group, slice, place in the log
 
 
-def encoded(stretch: Stretch, spec: ChipSpec) -> Encoded:
-    """The tapes of a stretch, made when first asked for."""
-    if not stretch.made:
-        stretch.made.append(_Encoder(stretch.template, spec).encode(stretch.groups))
-    found: Encoded = stretch.made[0]
+def encoded(fragment: Fragment, spec: ChipSpec) -> Encoded:
+    """The tapes of a fragment, made when first asked for."""
+    if not fragment.made:
+        fragment.made.append(_Encoder(fragment.template, spec).encode(fragment.groups))
+    found: Encoded = fragment.made[0]
     return found
 
 
@@ -86,7 +97,7 @@ class _Encoder:
         self.template, self.spec = template, spec
         self.nodes = template.graph.nodes
         self.records = Records(spec.lanes)
-        self.taped = taped(self.nodes)
+        self.taped = taped(self.nodes, spec.lanes)
         self.resting: set[int] = set()
         self.values = Values(self.records, {})
         for number in range(len(self.nodes)):
@@ -101,30 +112,25 @@ class _Encoder:
     def _shape(self, number: int) -> Shape | None:
         """Of a node's value; None if it has none."""
         node = self.nodes[number]
-        match node.job:
+        match node.op:
             case Read(words=words, element=element):
                 return Shape(len(words), element)
             case Pointwise(made=made, rows=rows):
                 return Shape(rows, made)
-            case Lanes(element=element, rows=rows):
-                return Shape(rows, element)
             case Products(tile=tile, made=made):
                 return Shape(len(tile), made)
-            case Sums(slots=slots, element=element, emits=True):
-                return Shape(len(slots), element)
+            case Accumulate(slots=slots, element=element, emits=emits):
+                return Shape(len(slots), element) if emits else None
             case Columns(words=words):
                 return Shape(words.size, "u8", words.size * PARTS * self.records.word_bytes)
-            case None:
-                issue = self.template.issues[node.issues[0]]
-                if issue.op.driven is not None or issue.op.name == "mxm.abc":
-                    return Shape(issue.instruction.count, made_by(issue))
-        return None
+        issue = self.template.issues[node.issues[0]]
+        return None if issue.op.driven is None else Shape(issue.instruction.count, made_by(issue))
 
     # --- order and lifetimes ----------------------------------------------------------------
     def encode(self, groups: Sequence[Sequence[int]]) -> Encoded:
         self.resting = self._resting(groups)
         is_product: Callable[[int], bool] = lambda n: (  # noqa: E731
-            self.taped[n] and isinstance(self.nodes[n].job, Products)
+            self.taped[n] and isinstance(self.nodes[n].op, Products)
         )
         ordered = [runs(group, self.template.before, is_product) for group in groups]
         last = self._last_uses(ordered)
@@ -152,11 +158,11 @@ class _Encoder:
     def _resting(self, groups: Sequence[Sequence[int]]) -> set[int]:
         """Columns that nobody writes until their products are over: these need no copy."""
         segment = {node: number for number, group in enumerate(groups) for node in group}
-        found = {n for n, node in enumerate(self.nodes) if isinstance(node.job, Columns)}
+        found = {n for n, node in enumerate(self.nodes) if isinstance(node.op, Columns)}
         for node, before in self.template.before.items():
             for need in found & before:
                 alike = segment[node] == segment[need] and self.taped[node]
-                if not (isinstance(self.nodes[node].job, Products) and alike):
+                if not (isinstance(self.nodes[node].op, Products) and alike):
                     found.discard(need)
         return found
 
@@ -199,12 +205,12 @@ class _Encoder:
             if self.scratch > SCRATCH_BYTES:
                 self._together(products, owners)
                 self.scratch = unit = 0
-            job, before = self.nodes[node].job, len(rows)
-            if isinstance(job, Products):
-                products.append((node, self._product(node, job, unit)))
-                unit += job.columns.words.size
+            op, before = self.nodes[node].op, len(rows)
+            if isinstance(op, Products) and isinstance(op.weights, Resting):
+                products.append((node, self._product(node, op, op.weights, unit)))
+                unit += op.weights.columns.words.size
             else:
-                self.write(job, node)
+                self.write(op, node)
             owners += [node] * (len(rows) - before)
         self._together(products, owners)
 
@@ -247,93 +253,94 @@ class _Encoder:
         self.records.records.append(record)
 
     @singledispatchmethod
-    def write(self, job: object, node: int) -> None:
-        """Append the records of a job."""
-        raise KeyError(job)
+    def write(self, op: NodeOp, node: int) -> None:
+        """Append the records of a node."""
+        raise KeyError(op)
 
     @write.register
-    def _(self, job: Read, node: int) -> None:
-        size = NUMPY_TYPES[job.element].itemsize
-        a = self.records.in_sram(job.index, job.words, job.local)
+    def _(self, op: Read, node: int) -> None:
+        size = NUMPY_TYPES[op.element].itemsize
+        a = self.records.in_sram(op.index, op.words, op.local)
         out = self.values.whole(node)
-        self.add(Record(ROWS, len(job.words), out, a, kernel=copy_kernel(size, GROUP // size, 1)))
+        self.add(Record(ROWS, len(op.words), out, a, kernel=copy_kernel(size, GROUP // size, 1)))
 
     @write.register
-    def _(self, job: Store, node: int) -> None:
-        size, rows = NUMPY_TYPES[job.element].itemsize, len(job.words)
-        a = self.values.operand(job.source, rows, job.element)
-        out = self.records.in_sram(job.index, job.words, job.local)
+    def _(self, op: Store, node: int) -> None:
+        size, rows = NUMPY_TYPES[op.element].itemsize, len(op.words)
+        a = self.values.operand(op.source, rows, op.element)
+        out = self.records.in_sram(op.index, op.words, op.local)
         kernel = copy_kernel(size, 1, GROUP // size)
-        self.add(Record(ROWS, rows, out, a, kernel=kernel, touched=job.index // GROUP))
+        self.add(Record(ROWS, rows, out, a, kernel=kernel, touched=op.index // GROUP))
 
     @write.register
-    def _(self, job: Pointwise, node: int) -> None:
-        sources = [self.values.operand(s, job.rows, job.element) for s in job.sources]
+    def _(self, op: Pointwise, node: int) -> None:
+        sources = [self.values.operand(s, op.rows, op.element) for s in op.sources]
         out = self.values.whole(node)
-        if job.op == "vxm.copy":
-            self._copy(job.rows, out, sources[0], NUMPY_TYPES[job.made].itemsize)
+        if op.op.name == "vxm.copy":
+            self._copy(op.rows, out, sources[0], NUMPY_TYPES[op.made].itemsize)
         else:
-            kernel = row_kernel(lookup(job.op), job.element, job.made)
+            kernel = row_kernel(op.op, op.element, op.made)
             a, b = sources[0], sources[-1]
-            self.add(Record(ROWS, job.rows, out, a, b, kernel=kernel))
+            self.add(Record(ROWS, op.rows, out, a, b, kernel=kernel))
 
     @write.register
-    def _(self, job: Lanes, node: int) -> None:
-        a = self.values.operand(job.source, job.rows, job.element)
-        size, runs = NUMPY_TYPES[job.element].itemsize, lane_runs(job.lanes)
+    def _(self, op: MoveLanes, node: int) -> None:
+        a = self.values.operand(op.sources[0], op.rows, op.element)
+        assert op.lanes is not None
+        size, runs = NUMPY_TYPES[op.element].itemsize, lane_runs(op.lanes)
         if len(runs):
             kernel, b = run_kernel(), np.concatenate([[len(runs)], size * runs.ravel()])
         else:
-            kernel, b = lane_kernel(size), job.lanes
+            kernel, b = lane_kernel(size), op.lanes
         out, lanes = self.values.whole(node), self.records.constant(b.astype(np.int64))
-        self.add(Record(ROWS, job.rows, out, a, lanes, kernel=kernel))
+        self.add(Record(ROWS, op.rows, out, a, lanes, kernel=kernel))
 
     @write.register
-    def _(self, job: Sums, node: int) -> None:
-        rows, size = len(job.slots), 4 * self.spec.lanes
-        a = self.values.operand(job.source, rows, job.element)
-        base = GROUPS + -(-self.spec.slices // GROUP) + job.unit
-        held = self.records.rows_of(base, 0, size, job.slots)
-        if job.mode:
-            kernel = row_kernel(ADDITION, job.element, job.element)
+    def _(self, op: Accumulate, node: int) -> None:
+        rows, size = len(op.slots), 4 * self.spec.lanes
+        a = self.values.operand(op.source, rows, op.element)
+        base = GROUPS + -(-self.spec.slices // GROUP) + op.unit
+        held = self.records.rows_of(base, 0, size, op.slots)
+        if op.mode:
+            kernel = row_kernel(ADDITION, op.element, op.element)
             self.add(Record(ROWS, rows, held, held, a, kernel=kernel))
-        elif np.ptp(job.slots) == 0:  # the last of those that are set is what stays
+        elif np.ptp(op.slots) == 0:  # the last of those that are set is what stays
             self._copy(1, held, self.records.row(a, rows - 1), 4)
         else:
             self._copy(rows, held, a, 4)
-        if job.emits:
+        if op.emits:
             # a setting ACC may name a slot twice
-            self._copy(rows, self.values.whole(node), held if job.mode else a, 4)
+            self._copy(rows, self.values.whole(node), held if op.mode else a, 4)
 
     @write.register
-    def _(self, job: Columns, node: int) -> None:
+    def _(self, op: Columns, node: int) -> None:
         """A copy of the words, where they may change before the last product with them."""
         if node in self.resting:
             return
-        words, size = job.words.ravel(), self.records.word_bytes
+        words, size = op.words.ravel(), self.records.word_bytes
         offset = self.values.make(node)
         for part in range(PARTS):
-            a = self.records.in_sram(job.index + part * GROUP, words, job.local)
+            a = self.records.in_sram(op.index + part * GROUP, words, op.local)
             out = Operand(ARENA, offset + part * len(words) * size, size)
             self._copy(len(words), out, a, 4)
 
     @write.register
-    def _(self, job: Append, node: int) -> None:
-        pairs, rows = job.map_words.shape
-        region, maps, data = job.locals
-        self.appends.append((self.group, job.index, self.log))
+    def _(self, op: Append, node: int) -> None:
+        pairs, rows = op.map_words.shape
+        region, maps, data = op.locals
+        self.appends.append((self.group, op.index, self.log))
         log = GROUPS + -(-self.spec.slices // GROUP) + ACCUMULATORS
         self.add(
             Record(
                 APPEND,
                 pairs * rows,
                 Operand(log, self.log, 0),
-                self.records.in_sram(job.data_slice, job.data_words.ravel(), data),
-                self.records.in_sram(job.map_slice, job.map_words.ravel(), maps),
+                self.records.in_sram(op.data_slice, op.data_words.ravel(), data),
+                self.records.in_sram(op.map_slice, op.map_words.ravel(), maps),
                 region_shift=region,
-                region_base=job.base,
-                region_words=job.count,
-                first_group=job.index // GROUP,
+                region_base=op.base,
+                region_words=op.count,
+                first_group=op.index // GROUP,
                 pairs=pairs,
             )
         )
@@ -342,19 +349,19 @@ class _Encoder:
     def _copy(self, rows: int, out: Operand, a: Operand, size: int) -> None:
         self.add(Record(ROWS, rows, out, a, kernel=copy_kernel(size)))
 
-    def _product(self, node: int, job: Products, unit: int) -> Record:
-        columns, lanes, table = job.columns, self.spec.lanes, self.records.table
+    def _product(self, node: int, op: Products, weights: Resting, unit: int) -> Record:
+        columns, lanes, table = weights.columns, self.spec.lanes, self.records.table
         tiles, loads = columns.words.shape
         format = FORMATS[columns.format]
-        a = self.values.operand(job.source, job.rows, columns.format)
-        order = np.argsort(job.tile, kind="stable")
-        starts = np.searchsorted(job.tile[order], np.arange(tiles + 1))
+        a = self.values.operand(op.source, op.rows, columns.format)
+        order = np.argsort(op.tile, kind="stable")
+        starts = np.searchsorted(op.tile[order], np.arange(tiles + 1))
         row_bytes = 8 * lanes + (ROW.itemsize if format == FP16 else 0)
-        x_scratch, self.scratch = self.scratch, self.scratch + -(-job.rows * row_bytes // 64) * 64
-        out_scratch, self.scratch = self.scratch, self.scratch + 4 * lanes * len(job.tile)
+        x_scratch, self.scratch = self.scratch, self.scratch + -(-op.rows * row_bytes // 64) * 64
+        out_scratch, self.scratch = self.scratch, self.scratch + 4 * lanes * len(op.tile)
         record = Record(
             PRODUCTS,
-            len(job.tile),
+            len(op.tile),
             self.values.whole(node),
             a,
             format=format,
@@ -362,34 +369,34 @@ class _Encoder:
             multiply=multiplier(format),
             tiles=tiles,
             loads=loads,
-            column_table=table(job.first_column),
+            column_table=table(op.first_column),
             start_table=table(starts),
             order_table=table(order),
-            x_rows=job.rows,
+            x_rows=op.rows,
             first_unit=unit,
             x_scratch=x_scratch,
             out_scratch=out_scratch,
             zeroed=int(loads * word_columns(columns.format) < lanes),
         )
-        return self._placed(record, job)
+        return self._placed(record, weights)
 
-    def _placed(self, record: Record, job: Products) -> Record:
+    def _placed(self, record: Record, weights: Resting) -> Record:
         """The record with where its words are: at rest, or kept in the arena."""
-        columns, table = job.columns, self.records.table
-        if job.kept is None or job.kept in self.resting:
+        columns, kept, table = weights.columns, weights.kept, self.records.table
+        if kept is None or kept in self.resting:
             group = columns.index // GROUP
-            if job.kept is None:
+            if kept is None:
                 self.weights.add(group)
             return record._replace(
                 word_table=table(columns.words),
                 parts_base=GROUPS + group,
                 parts_shift=columns.local,
-                statistics=-1 if job.kept in self.resting else group,
+                statistics=-1 if kept in self.resting else group,
             )
         count = columns.words.size
         return record._replace(
             word_table=table(np.arange(count)),
             parts_base=ARENA,
-            parts_offset=self.values.make(job.kept),
+            parts_offset=self.values.make(kept),
             parts_step=count * self.records.word_bytes,
         )

@@ -12,7 +12,9 @@ from chip.jit import backend
 from chip.jit.layout import Part, packed
 from chip.linker import Block, Linked
 from chip.linker.fetch import Array
-from chip.linker.graph import State, Step
+from chip.linker.graph import State
+from chip.linker.interpret import interpret
+from chip.linker.node_ops import NodeOp
 from chip.spec import ChipSpec
 from chip.sram import GROUP, Sram
 from chip.tape.encode import Encoded, Tape, encoded
@@ -25,7 +27,7 @@ GRAIN = 32  # lanes that compiled code works on at a time
 
 @dataclass
 class _Bound:
-    """A stretch of a program on this chip: its values, and what its records count from."""
+    """A fragment of a program on this chip: its values, and what its records count from."""
 
     block: Block
     encoded: Encoded
@@ -46,11 +48,11 @@ class _Play:
 
 @dataclass
 class _Call:
-    """A Python step of a stretch; its value goes to a slot where a tape needs it."""
+    """A node of a fragment that is interpreted; its value goes to a slot where a tape needs it."""
 
     bound: _Bound
     node: int
-    step: Step
+    op: NodeOp
     slot: Array | None
 
 
@@ -90,7 +92,7 @@ class Player:
         if Player.get_ready(linked.spec):
             for blocks in linked.segments:
                 for block in blocks:
-                    encoded(block.stretch, linked.spec)
+                    encoded(block.fragment, linked.spec)
 
     def run(self, linked: Linked, segment: int, state: State) -> None:
         """Run a segment; raises what its steps raise."""
@@ -117,7 +119,7 @@ class Player:
         if part >= 0:
             bound, tape = item.owners[part]
             node = tape.owners[record]
-            call = _Call(bound, node, bound.block.stretch.template.step(node), None)
+            call = _Call(bound, node, bound.block.fragment.template.graph.nodes[node].op, None)
             _step(call, state)
             raise AssertionError("a record failed whose step does not")
 
@@ -140,7 +142,7 @@ class Player:
         return found
 
     def _bound(self, block: Block, free: list[Bytes]) -> _Bound:
-        tapes = encoded(block.stretch, self.spec)
+        tapes = encoded(block.fragment, self.spec)
         for number, arena in enumerate(free):
             if len(arena) >= tapes.arena_bytes:
                 del free[number]
@@ -156,7 +158,7 @@ class Player:
         pointers += [self.sram.group(first).ctypes.data for first in groups]
         pointers += [sums.ctypes.data for sums in self.accumulators]
         pointers.append(log.ctypes.data)
-        values: list[Any] = [None] * len(block.stretch.template.ends)
+        values: list[Any] = [None] * len(block.fragment.template.ends)
         for node, (offset, shape) in tapes.views.items():
             values[node] = self._view(arena, offset, shape)
         shifts = np.array(block.shift, np.int64)
@@ -169,7 +171,7 @@ class Player:
         return plain.reshape(shape.rows, self.spec.lanes)
 
     def _add(self, segment: _Segment, bound: _Bound, part: int) -> None:
-        encoded, template = bound.encoded, bound.block.stretch.template
+        encoded, template = bound.encoded, bound.block.fragment.template
         for item in encoded.groups[part]:
             if isinstance(item, Tape):
                 self._join(segment, bound, item)
@@ -177,7 +179,7 @@ class Player:
                 slot = None
                 if item in encoded.imports:
                     slot = self._view(bound.arena, *encoded.imports[item])
-                segment.items.append(_Call(bound, item, template.step(item), slot))
+                segment.items.append(_Call(bound, item, template.graph.nodes[item].op, slot))
         segment.appends += [(bound, a) for a in encoded.appends if a[0] == part]
 
     def _join(self, segment: _Segment, bound: _Bound, tape: Tape) -> None:
@@ -205,7 +207,7 @@ class Player:
 def _step(call: _Call, state: State) -> None:
     bound = call.bound
     state.values, state.first, state.shift = bound.values, bound.block.first, bound.block.shift
-    call.step(state)
+    interpret(call.op, call.node, state)
     value = bound.values[call.node]
     if call.slot is not None:
         call.slot[...] = value

@@ -11,7 +11,7 @@ from tests.processors import CORES, GENERIC, core_types, lacks
 RUN = """
 import sys
 from dataclasses import replace
-from chip.numerics import set_backend
+from chip.jit import set_backend
 from chip.spec import GROQCHIP1
 from cluster.compiler.lower import lower
 from cluster.machines.machine import LocalMachine

@@ -1,24 +1,22 @@
-"""Writes of the byte planes of one value, joined to one step: typed writes and column scatters."""
+"""Writes of the byte planes of one value as one node: typed writes, and appended rows."""
 
 from typing import Any
 
 import numpy as np
 
-from chip.isa import NUMPY_TYPES, WIDTHS
-from chip.isa.mem import check_indirect
-from chip.linker.fetch import as_slice
-from chip.linker.graph import Graph, State, Step, moved
-from chip.linker.jobs import Append, Store
+from chip.isa import WIDTHS
+from chip.linker.graph import Graph
+from chip.linker.node_ops import Append, Store
 from chip.linker.timeline import Ints, Issue
 from chip.program import COLUMN_PAIRS
 from chip.sram import GROUP
 
 
-def scatter_groups(graph: Graph) -> None:
-    """Join scatters of fp16 rows into the eight slice pairs of a group of columns to one step."""
+def append_rows(graph: Graph) -> None:
+    """Join scatters of fp16 rows into the eight slice pairs of a group of columns as one node."""
     groups: dict[Any, list[Issue]] = {}
     for issue in graph.issues:
-        if issue.op.name == "mem.scatter" and issue.lanes == graph.spec.lanes:
+        if issue.op.role == "scatter" and issue.lanes == graph.spec.lanes:
             key = (issue.arg("base"), issue.arg("words"), issue.instruction.loops)
             groups.setdefault(key, []).append(issue)
     for members in groups.values():
@@ -61,36 +59,20 @@ def _add_column_scatter(
     map_slice, data_slice = places[0][0], places[0][2]
     map_words, data_words = (np.stack([place[n] for place in places]) for n in (1, 3))
     first, base, count = members[0].unit, members[0].arg("base"), members[0].arg("words")
-    local, map_local, data_local = members[0].id, reads[0].id, reads[2].id
-    tile = graph.spec.superlane_lanes
-
-    def make(number: int) -> Step:
-        def step(state: State) -> None:
-            sram, shift = state.sram, state.shift
-            maps = sram.typed(map_slice, NUMPY_TYPES["u16"])[map_words + shift[map_local]]
-            data = sram.typed(data_slice, NUMPY_TYPES["f16"])[data_words + shift[data_local]]
-            offsets = maps[:, :, ::tile].astype(np.int64)
-            check_indirect(first, base, count, offsets)
-            sram.scatter_columns(first, offsets + (base + shift[local]), data)
-            words = np.unique(offsets) + (base + shift[local])
-            state.scattered.append((first, len(members), words))
-
-        return step
-
-    locals_ = (local, map_local, data_local)
-    job = Append(first, base, count, map_slice, map_words, data_slice, data_words, locals_)
-    node = graph.add((*members, *reads), set(), make, job)
+    locals_ = (members[0].id, reads[0].id, reads[2].id)
+    op = Append(first, base, count, map_slice, map_words, data_slice, data_words, locals_)
+    node = graph.add((*members, *reads), set(), op)
     by_slice = [[r.id for r in reads if r.unit // 2 == s // 2] for s in (map_slice, data_slice)]
     graph.together += [tuple(ids) for ids in ([m.id for m in members], *by_slice)]
     for member in members:
         graph.node_of[member.id] = node
 
 
-def write_groups(graph: Graph) -> None:
+def typed_writes(graph: Graph) -> None:
     """Join the writes of an element's byte planes into neighbouring slices to typed writes."""
     groups: dict[Any, list[Issue]] = {}
     for issue in graph.issues:
-        if issue.op.name != "mem.write" or issue.lanes < graph.spec.lanes:
+        if issue.op.role != "write" or issue.lanes < graph.spec.lanes:
             continue
         (feed,) = graph.feeds[issue.id, 1]
         producer, byte = feed.single(), int(feed.byte[0])
@@ -114,17 +96,9 @@ def _typed_write(graph: Graph, members: list[Issue], element: str) -> None:
     if [int(f.byte[0]) for f in feeds] != [*range(len(feeds))]:
         return
     fetch, needs = graph.fetch(feeds, element)
-    index, where, local = members[0].unit, as_slice(members[0].steps), members[0].id
-
-    def make(number: int) -> Step:
-        def step(state: State) -> None:
-            values = fetch(state.values)
-            state.sram.store(index, moved(where, state.shift[local]), values)
-
-        return step
-
-    job = Store(index, members[0].steps, fetch, element, local)
-    node = graph.add(tuple(members), needs, make, job)
+    first, lanes = members[0], graph.spec.lanes
+    op = Store(first.unit, first.steps, fetch, element, first.id, lanes)
+    node = graph.add(members, needs, op)
     graph.together.append(tuple(m.id for m in members))
     for member in members:
         graph.node_of[member.id] = node

@@ -6,41 +6,54 @@ that Ray makes for its jobs and actors share them, and only the first process of
 
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numba
+from llvmlite import binding as llvm  # type: ignore[import-untyped]
 
 try:
     import fcntl
 except ImportError:  # not Unix: several processes may compile the same kernel, each for itself
     fcntl = None  # type: ignore[assignment]
 
+Function = TypeVar("Function", bound=Callable[..., object])
 # numba looks only at the file of the kernel itself to tell whether a cached one is stale. With all
 # files that kernels are made of in the name, a change to any of them makes another kernel.
-_NO_KERNELS = ("__init__", "convert", "fp16", "fp8", "functions", "int8", "playing")
-_SOURCES = sorted(p for p in Path(__file__).parent.glob("*.py") if p.stem not in _NO_KERNELS)
+_CHIP = Path(__file__).parent.parent
+_SOURCES = [
+    *sorted((_CHIP / "jit").glob("*.py")),
+    _CHIP / "numerics" / "elementwise.py",
+    _CHIP / "isa" / "vxm.py",
+]
 _KEPT: list[Any] = []  # what addresses lead to
 _FINGERPRINT = f"{zlib.crc32(b''.join(path.read_bytes() for path in _SOURCES)):08x}"
 
 
-def cached(function: Any, signature: Any) -> Any:
-    """Return a function compiled for one signature; it runs without the GIL."""
-    with _kept(function):
-        return numba.njit(signature, nogil=True, cache=True, error_model="numpy")(function)
-
-
-def address(function: Any, signature: Any) -> int:
-    """Return the address of a function compiled and kept like that, for `team.call`.
-
-    A function that is called by its address is compiled once, and not again inside every caller.
-    """
+def address(function: Callable[..., object], signature: Any) -> int:
+    """The address of a function compiled for one signature and kept on disk."""
     with _kept(function):
         compiled: Any = numba.cfunc(signature, cache=True, error_model="numpy")(function)
     _KEPT.append(compiled)
     return int(compiled.address)
+
+
+def kernel(signature: Any) -> Callable[[Function], Function]:
+    """Compile a function that others call by its name.
+
+    It is compiled once and kept on disk, and not again inside of every caller.
+    """
+
+    def made(function: Function) -> Function:
+        symbol = f"lpu_{function.__name__}"
+        llvm.add_symbol(symbol, address(function, signature))
+        external: Any = numba.types.ExternalFunction(symbol, signature)
+        found: Function = external
+        return found
+
+    return made
 
 
 class KernelFolder:

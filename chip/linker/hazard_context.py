@@ -1,4 +1,4 @@
-"""The story of a hazard: the last instructions that had to do with what it is about."""
+"""The context of a hazard: the last instructions that had to do with what it is about."""
 
 from chip.errors import HazardError
 from chip.isa import ALU_BASE, STREAM_CODES, WIDTHS
@@ -7,8 +7,8 @@ from chip.linker.timeline import STORY_LINES, Issue
 Places = set[tuple[str, int]]
 
 
-def told(error: HazardError, issues: list[Issue]) -> HazardError:
-    """The same error, its story led by who drove, read or used the same before it, oldest first.
+def with_context(error: HazardError, issues: list[Issue]) -> HazardError:
+    """The same error, its context led by who drove, read or used the same before it, oldest first.
 
     What counts is a stream or ALU that both name, the same slice, the same side of the MXM, or the
     same queue. The linker's own lines, about the other party, stay the last.
@@ -21,7 +21,7 @@ def told(error: HazardError, issues: list[Issue]) -> HazardError:
         i for i in issues if i is not culprit and i.cycle <= error.cycle and _places(i) & touched
     ]
     near.sort(key=lambda i: (min(i.last_cycle, error.cycle), i.cycle))
-    lines = [issue.told() for issue in near if issue.told() not in error.story]
+    lines = [issue.line() for issue in near if issue.line() not in error.story]
     story = (*lines[-STORY_LINES:], *error.story)[-STORY_LINES:]
     where = (error.chip, error.queue, error.cycle, error.instruction, error.detail)
     return type(error)(*where, story)

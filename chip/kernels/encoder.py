@@ -9,12 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from chip.kernels.pointwise import both_sides
+
 from chip.kernels import attention, layernorm
 from chip.kernels.encoder_shape import EncoderShape, encoder_matrices
 from chip.kernels.gelu import gelu
 from chip.kernels.matmul import Pass, matmul
 from chip.kernels.memory import MemoryMap
-from chip.kernels.pointwise import both_sides
 from chip.kernels.pooling import pool
 from chip.kernels.shape import Placed, halves
 from chip.program import Region

@@ -7,6 +7,7 @@ at most 5e-4.
 import math
 
 from chip.kernels.pointwise import both_sides
+
 from chip.schedule import Buffer, Chain, Flow, Rows, Schedule, run
 
 LINEAR = -2 * math.sqrt(2 / math.pi)

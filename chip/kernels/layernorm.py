@@ -4,8 +4,9 @@ The mean square minus the squared mean is the variance, in fp32: good while the 
 not far larger than its spread, as in post-norm encoders.
 """
 
-from chip.kernels.lanes import RUN_LIMIT, reduce_lanes
 from chip.kernels.pointwise import both_sides
+
+from chip.kernels.lanes import RUN_LIMIT, reduce_lanes
 from chip.schedule import Buffer, Chain, Flow, Loops, Rows, Schedule, run
 
 Pair = tuple[Buffer, Buffer]

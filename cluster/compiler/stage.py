@@ -13,7 +13,8 @@ from chip.kernels.layout import Layout
 from chip.kernels.memory import Conflicts, MemoryMap
 from chip.kernels.step import Moved, Step
 from chip.kernels.trial import NO_DEMANDS, Demands, Trial, TrialMemory, conflicts
-from chip.kernels.work import INPUT, Request, Work
+from chip.kernels.work import CACHE, INPUT, Request, Work
+from chip.program import word_columns
 from chip.schedule import Buffer, Chain, Pace, Schedule, Sequence
 from chip.spec import EAST, ChipSpec
 from cluster.compiler.assign import RESIDUAL, SUMMANDS, Assigned, Rank
@@ -309,6 +310,20 @@ def lane_maps(sections: Collection[Sharded], weights: str) -> tuple[tuple[int, .
     return (*found, *(lanes for lanes in extra if lanes not in found))
 
 
+def column_words(spec: ChipSpec, shape: StageShape, head: bool) -> int:
+    """Words of 16 slices that the columns of a first layer take, or those of the head."""
+    rank, blocks = shape.ranks[0], shape.context // CONTEXT_BLOCK
+    sharded = shape.head if head else shape.kinds[0]
+    assert sharded is not None
+    _, requests = _asked(spec, sharded, rank, "", shape.chunk, blocks, shape.weights)
+    words = 0
+    for request in requests:
+        if request.layout == "columns":
+            times = shape.slots if request.role == CACHE else 1
+            words += times * -(-request.vectors // word_columns(request.dtype))
+    return words
+
+
 class _Unplaced(Schedule):
     """Takes chains and forgets them."""
 
@@ -321,14 +336,21 @@ def asked(
     spec: ChipSpec, sharded: Sharded, rank: Rank, prefix: str, chunk: int, blocks: int, weights: str
 ) -> Demands:
     """What a section's kernels ask for in launches of up to `chunk` tokens, and what meets what."""
-    memory, maps = TrialMemory(spec), lane_maps((sharded,), weights)
-    plan = _Unplaced(spec)
-    work = Work(plan, memory, 0, 1, blocks, chunk, blocks, weights, prefix, maps)
-    _try(work, memory, Assigned(sharded.section, rank, spec, chunk, weights))
-    lives = {name: (min(ops), max(ops)) for name, ops in memory.lives.items()}
-    requests = tuple(memory.requests.values())
+    lives, requests = _asked(spec, sharded, rank, prefix, chunk, blocks, weights)
     met = _met(spec, sharded, rank, prefix, min(chunk, TRIED_ROWS), weights)
     return Demands(requests, lives, met, len(sharded.section.ops))
+
+
+@lru_cache(maxsize=256)
+def _asked(
+    spec: ChipSpec, sharded: Sharded, rank: Rank, prefix: str, chunk: int, blocks: int, weights: str
+) -> tuple[dict[str, tuple[int, int]], tuple[Request, ...]]:
+    """The ops between which each buffer is used, and all requests."""
+    memory, maps = TrialMemory(spec), lane_maps((sharded,), weights)
+    work = Work(_Unplaced(spec), memory, 0, 1, blocks, chunk, blocks, weights, prefix, maps)
+    _try(work, memory, Assigned(sharded.section, rank, spec, chunk, weights))
+    lives = {name: (min(ops), max(ops)) for name, ops in memory.lives.items()}
+    return lives, tuple(memory.requests.values())
 
 
 @lru_cache(maxsize=256)

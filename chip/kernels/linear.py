@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from chip.isa import FORMATS
+from chip.kernels.columns import write_blocks
 from chip.kernels.layout import Layout
 from chip.kernels.matmul import Pass, matmul
 from chip.kernels.work import Part, Work
@@ -77,7 +78,7 @@ def linear(
     step: Buffer | None = None,
     biased: bool = False,
 ) -> None:
-    """Write matrix x rows of `x` (+ bias) to all copies, (output block, token).
+    """Write matrix x rows of `x` (+ bias) to all copies, (output block, token), or as columns.
 
     `step` are those of int8 rows. The chain's label names the matrix.
     """
@@ -87,14 +88,18 @@ def linear(
     tokens, base = work.rows, matrix.blocks.start
     chain = work.chain(f"matmul {work.prefix}{matrix.name}")
     flows = matmul(chain, matrix.side, _passes(work, matrix, weights, x))
-    for flow, (start, _, _) in zip(flows, matrix.runs, strict=True):
+    for flow, (start, count, _) in zip(flows, matrix.runs, strict=True):
         if step is not None:
             flow = _rescaled(work, chain, flow, matrix, step, start - base)
         if biased:
             bias = work.constant(f"{matrix.name}.bias", len(matrix.blocks), "f32", WEST)
             flow = chain.vxm("add", flow, Rows(bias, start - base, (1, 0)))
         targets = [replace(work.rows_of(copy, start), steps=(tokens, 1)) for copy in copies]
-        deliver(chain, flow, targets)
+        if targets[0].buffer.region.layout == "columns":
+            blocks = range(start, start + count)
+            write_blocks(chain, flow, [work.rows_of(copies[0], n).buffer for n in blocks])
+        else:
+            deliver(chain, flow, targets)
     work.plan.place(chain)
 
 

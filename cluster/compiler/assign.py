@@ -7,6 +7,7 @@ sides from products on both arrays. The memory map then says where each copy res
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from math import prod
 
 from chip.kernels.attention import Heads
@@ -41,6 +42,7 @@ class Copy:
     side: int
     split: bool = False
     turn: int = 0  # numbers copies that are alike
+    columns: bool = False  # for the MXM to load, a buffer for each row of a token
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ def ranks_of(sections: Iterable[Sharded], lanes: int) -> tuple[Rank, ...]:
 class Assigned:
     """A sharded section with all that kernels must know of a rank's values.
 
-    `most_rows` tokens at most are in a launch, and `weights` the type of matrices.
+    `most_rows` tokens at most are in a launch, and `weights` the type of matrices. `carried` are
+    copies of the residual stream beside the fp32 one that sections find, and leave to the next.
     """
 
     section: Section
@@ -87,6 +90,7 @@ class Assigned:
     spec: ChipSpec
     most_rows: int
     weights: str
+    carried: tuple[Copy, ...] = ()
 
     # --- layouts ----------------------------------------------------------------------------
     def layout(self, value: Value) -> Layout:
@@ -102,8 +106,8 @@ class Assigned:
                 heads = self.rank.heads
                 assert heads is not None
                 columns = [kv % heads.per_row * heads.head_lanes for kv in heads.kv_of]
-                q = one_by_one(columns, heads.head_lanes)
                 kv = grouped(heads.kv_heads, heads.head_lanes, heads.per_row)
+                q = kv if self.by_columns(op) else one_by_one(columns, heads.head_lanes)
                 for value, layout in ((op.q, q), (op.k, kv), (op.v, kv)):
                     for name in _chain_of(value, makers):
                         found[name] = layout
@@ -168,7 +172,10 @@ class Assigned:
         if isinstance(op, Linear):
             return tuple(Copy(self.weights, side) for side in self.sides[op.out.name])
         if isinstance(op, Attention):
-            return (Copy("f16", WEST if value == op.v else EAST),)
+            side, columns = WEST if value == op.v else EAST, self.by_columns(op)
+            if columns and value == op.q:
+                return (Copy("f32", side),)
+            return (Copy("f16", side, columns=columns),)
         if isinstance(op, Rotary):
             return (Copy("f32", self.turned_at(op)),)
         if isinstance(op, Gate) and value == op.gate:
@@ -180,6 +187,24 @@ class Assigned:
         if isinstance(op, Norm):
             return (Copy("f32", EAST),)
         return (Copy("f32", WEST),)
+
+    def by_columns(self, op: Attention) -> bool:
+        """Whether keys and values are columns as they come from the MXM: none are of before."""
+        heads = self.rank.heads
+        assert heads is not None
+        return op.takes_sequence and heads.kv_of == tuple(range(heads.kv_heads))
+
+    def summed(self, op: Norm) -> Add | None:
+        """The residual connection that a LayerNorm makes itself, as it first reads its input."""
+        makers = [other for other in self.section.ops if other.out == op.x]
+        if op.form == "layer" and makers and isinstance(makers[0], Add):
+            return makers[0]
+        return None
+
+    def left_to_norm(self, op: Op) -> bool:
+        """Whether a LayerNorm behind it makes what this op would."""
+        norms = (other for other in self.section.ops if isinstance(other, Norm))
+        return any(self.summed(norm) == op for norm in norms)
 
     def turned_at(self, op: Rotary) -> int:
         """The SXM that a rotary embedding goes by: queries east, keys west."""
@@ -201,27 +226,40 @@ class Assigned:
         """Values of the residual stream that an op is the first to read in another type."""
         found = []
         for value in op.inputs:
-            if value.name in self.residual and self._kinds(op, value):
-                first = next(o for o in self.section.consumers(value) if self._kinds(o, value))
-                found += [value] if first is op else []
+            if value.name in self.residual and value.name not in self._rounded_before:
+                readers = [o for o in self.section.consumers(value) if self._kinds(o, value)]
+                found += [value] if readers and readers[0] is op else []
         return tuple(found)
 
+    def kinds(self, value: Value) -> tuple[Copy, ...]:
+        """Copies of a value of the residual stream in other types than fp32."""
+        found = [copy for op in self.section.consumers(value) for copy in self._kinds(op, value)]
+        if value == self.section.out:
+            found += self.carried
+        return tuple(dict.fromkeys(found))
+
     def _kinds(self, op: Op, value: Value) -> tuple[Copy, ...]:
-        """Copies of a value that are not fp32."""
         return tuple(copy for copy in self.wants(op, value) if copy.dtype != "f32")
 
     @cached_property
+    def _rounded_before(self) -> set[str]:
+        """Values of the residual stream that are there in all types: what norms make, say."""
+        found = {op.out.name for op in self.section.ops if isinstance(op, Norm)}
+        return found | ({self.section.x.name} if self.carried else set())
+
+    @cached_property
     def residual(self) -> dict[str, str]:
-        """The buffer of each value of the residual stream."""
-        found = {self.section.x.name: RESIDUAL[0]}
-        for op in self.section.ops:
-            before = op.x if isinstance(op, Add) else None
-            if isinstance(op, AllReduce):
-                before = op.residual
-            if before is not None:
-                at = RESIDUAL.index(found[before.name])
-                found[op.out.name] = RESIDUAL[1 - at]
-        return found
+        """The buffer of each value of the residual stream, whose last one is in the first."""
+        makers = {op.out.name: op for op in self.section.ops}
+        names = [self.section.out.name]
+        while (maker := makers.get(names[-1])) is not None:
+            before = maker.x if isinstance(maker, Add | Norm) else None
+            if isinstance(maker, AllReduce):
+                before = maker.residual
+            if before is None:
+                return {self.section.x.name: RESIDUAL[0]}
+            names.append(before.name)
+        return {name: RESIDUAL[turn % 2] for turn, name in enumerate(names)}
 
     # --- as kernels see them ----------------------------------------------------------------
     def read(self, work: Work, op: Op, value: Value) -> Laid:
@@ -232,15 +270,16 @@ class Assigned:
     def made(self, work: Work, value: Value) -> Laid:
         """A value as its op leaves it: in all copies."""
         if value.name in self.residual:
-            parts: Iterator[tuple[Part, ...]] = iter((self._residual(work, value),))
+            kinds = self.kinds(value) if value.name in self._rounded_before else ()
+            others = (self._parts(work, value, copy) for copy in kinds)
+            parts: Iterator[tuple[Part, ...]] = chain((self._residual(work, value),), others)
         else:
             parts = (self._parts(work, value, copy) for copy in self.copies[value.name])
         return Laid(self.layout(value), tuple(parts))
 
     def copies_of(self, work: Work, value: Value) -> Laid:
         """A value of the residual stream as its readers have it in other types."""
-        kinds = (copy for copy in self.copies[value.name] if copy.dtype != "f32")
-        parts = tuple(self._parts(work, value, copy) for copy in kinds)
+        parts = tuple(self._parts(work, value, copy) for copy in self.kinds(value))
         return Laid(self.layout(value), parts)
 
     def stream(self, work: Work, value: Value) -> Laid:
@@ -262,8 +301,14 @@ class Assigned:
         if value.name in self.residual and copy.dtype == "f32":
             return self._residual(work, value)
         blocks = self.layout(value).blocks
+        if copy.columns:
+            names = [f"{value.name}.columns{row}" for row in range(blocks)]
+            rows = (work.columns(name, self.spec.lanes, copy.side) for name in names)
+            return tuple(Part(buffer, row, 1) for row, buffer in enumerate(rows))
         if not copy.split:
-            name = f"{value.name}.{copy.dtype}.{copy.side}"
+            onward = value == self.section.out and value.name in self.residual
+            stem = self.section.x.name if onward else value.name
+            name = f"{stem}.{copy.dtype}.{copy.side}"
             return (Part(work.scratch(name, blocks, copy.dtype, copy.side), 0, blocks),)
         found = []
         for side, part in zip(SIDES, halves(blocks), strict=True):

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
 
+from chip.kernels.add import cast
 from chip.kernels.allreduce import AllReduce as Exchange
 from chip.kernels.allreduce import Routes, at_a_time, part_requests, swapped
 from chip.kernels.lanes import MAPS, MAPS_INT8, group_maps
@@ -12,7 +13,7 @@ from chip.kernels.step import Moved, Step
 from chip.kernels.work import Work
 from chip.schedule import Buffer, Outline, Pace, Schedule, Sequence
 from chip.spec import EAST, ChipSpec
-from cluster.compiler.assign import RESIDUAL, SUMMANDS, Assigned, Rank
+from cluster.compiler.assign import RESIDUAL, SUMMANDS, Assigned, Copy, Rank
 from cluster.compiler.kernels import place
 from cluster.compiler.memory_map import (
     NO_DEMANDS,
@@ -36,7 +37,7 @@ CONTEXT_BLOCK = 320  # tokens of a KV block: the lanes of a chip
 
 @dataclass(frozen=True)
 class StageShape:
-    """What a stage holds: layers, perhaps the section behind them, for each rank of the group.
+    """What a stage holds: layers, perhaps what is before and behind them, for each rank.
 
     `context` tokens of caches, a multiple of 320, for each of `slots` sequences; `chunk` tokens
     at most in a launch. `weights` is the MXM type of matrices.
@@ -49,6 +50,7 @@ class StageShape:
     chunk: int
     weights: str = "f16"
     slots: int = 1
+    opening: Sharded | None = None
 
     @cached_property
     def kinds(self) -> tuple[Sharded, ...]:
@@ -73,15 +75,20 @@ class Stage:
     def _memory_map(self) -> MemoryMap:
         shape, blocks = self.shape, self.blocks
         demands, rank = NO_DEMANDS, shape.ranks[0]
+        if shape.opening is not None:
+            some = (shape.chunk, blocks, shape.weights, self.carried)
+            demands += asked(self.spec, shape.opening, rank, "opening.", *some)
         for kind, section in enumerate(shape.kinds):
             prefix = self.prefix(kind)
-            demands += asked(self.spec, section, rank, prefix, shape.chunk, blocks, shape.weights)
+            some = (shape.chunk, blocks, shape.weights, self.carried)
+            demands += asked(self.spec, section, rank, prefix, *some)
         if shape.head is not None:
-            demands += asked(self.spec, shape.head, rank, "head.", 1, blocks, shape.weights)
+            some = (self.most_rows(shape.head), blocks, shape.weights, ())
+            demands += asked(self.spec, shape.head, rank, "head.", *some)
         counts = {
             self.prefix(kind): shape.layers.count(one) for kind, one in enumerate(shape.kinds)
         }
-        counts |= {"": 1, "head.": 1}
+        counts |= {"": 1, "head.": 1, "opening.": 1}
         return memory_map(self.spec, demands, counts, shape.slots, self._fixed())
 
     def _fixed(self) -> list[tuple[str, tuple[int, int, int], int, str]]:
@@ -104,6 +111,33 @@ class Stage:
         sharded = self.shape.head or self.shape.layers[0]
         return self.assigned(sharded, 0, 1).layout(sharded.section.x)
 
+    @cached_property
+    def carried(self) -> tuple[Copy, ...]:
+        """Copies of the residual stream that norms at the end of all sections leave to the next."""
+        sections = [sharded.section for sharded in (self.shape.opening, *self.shape.layers) if sharded]
+        if not all(isinstance(section.ops[-1], Norm) for section in sections):
+            return ()
+        one = self.shape.ranks[0], self.spec, self.shape.chunk, self.shape.weights
+        kinds = [Assigned(s, *one).kinds(s.x) for s in dict.fromkeys(sections)]
+        return tuple(dict.fromkeys(copy for copies in kinds for copy in copies))
+
+    @property
+    def entry(self) -> str:
+        """The buffer that x comes to."""
+        first = self.shape.opening or (*self.shape.layers, self.shape.head)[0]
+        assert first is not None
+        return self.assigned(first, 0, 1).residual[first.section.x.name]
+
+    def most_rows(self, sharded: Sharded) -> int:
+        """Tokens at most in a launch of a section: a head is for one, if that is enough for it."""
+        whole = sharded != self.shape.head or sharded.section.takes_sequence
+        return self.shape.chunk if whole else 1
+
+    def has_head(self, rows: int) -> bool:
+        """Whether launches of so many rows take the head in."""
+        head = self.shape.head
+        return head is not None and rows <= self.most_rows(head)
+
     @property
     def blocks(self) -> int:
         """Context blocks."""
@@ -123,7 +157,9 @@ class Stage:
         key = (sharded, member, most)
         if key not in self._assigned:
             rank, weights = self.shape.ranks[member], self.shape.weights
-            self._assigned[key] = Assigned(sharded.section, rank, self.spec, most, weights)
+            carried = () if sharded == self.shape.head else self.carried
+            size = (self.spec, most, weights, carried)
+            self._assigned[key] = Assigned(sharded.section, rank, *size)
         return self._assigned[key]
 
     def _work(
@@ -189,14 +225,34 @@ class Stage:
         at its residual connections if it takes more than `most_cycles`.
         """
         kinds, counts = self.shape.kinds, [0] * len(self.shape.kinds)
+        opening = self.shape.opening
+        if opening is not None:
+            yield self._compute(opening, "opening", opening.section.ops, "opening.", rows, blocks,
+                                self.shape.chunk, _unmoved)  # fmt: skip
+        elif self.carried:
+            yield self._enter(rows, blocks)
         for sharded in self.shape.layers:
             kind = kinds.index(sharded)
             moved = partial(self._moved_to, kind=kind, layer=counts[kind], slot=slot)
             counts[kind] += 1
             yield from self._layer(kind, rows, blocks, routes, most_cycles, moved)
-        if self.shape.head is not None and rows == 1:
-            yield self._compute(self.shape.head, "head", self.shape.head.section.ops, "head.",
-                                1, 1, 1, lambda _index, address: address)  # fmt: skip
+        head = self.shape.head
+        if head is not None and self.has_head(rows):
+            yield self._compute(head, "head", head.section.ops, "head.", rows, 1,
+                                self.most_rows(head), _unmoved)  # fmt: skip
+
+    def _enter(self, rows: int, blocks: int) -> Step:
+        """Copies that a stage before has not handed on."""
+        key = ("enter", rows)
+        if key not in self._parts:
+            plan, first = Schedule(self.spec), self.shape.layers[0]
+            assigned = self.assigned(first, 0, self.shape.chunk)
+            work = self._work(plan, self.memory, 0, rows, blocks, "", self.shape.chunk)
+            x = first.section.x
+            cast(work, assigned.stream(work, x), assigned.copies_of(work, x))
+            self._parts[key] = plan
+        members = tuple({0: member} for member in range(self.members))
+        return Step("enter", ((self._parts[key], members),), _unmoved)
 
     def _layer(
         self, kind: int, rows: int, blocks: int, routes: Routes, most_cycles: int | None,
@@ -297,15 +353,20 @@ def lane_maps(sections: Iterable[Sharded], weights: str) -> tuple[tuple[int, ...
     return (*found, *(lanes for lanes in extra if lanes not in found))
 
 
+def _unmoved(_index: int, address: int) -> int:
+    return address
+
+
 @lru_cache(maxsize=256)
 def asked(
-    spec: ChipSpec, sharded: Sharded, rank: Rank, prefix: str, chunk: int, blocks: int, weights: str
-) -> Demands:
+    spec: ChipSpec, sharded: Sharded, rank: Rank, prefix: str, chunk: int, blocks: int,
+    weights: str, carried: tuple[Copy, ...],
+) -> Demands:  # fmt: skip
     """What a section's kernels ask for: trials with one token, and with a chunk."""
     memory, trials = TrialMemory(spec), []
     section, maps = sharded.section, lane_maps((sharded,), weights)
-    assigned = Assigned(section, rank, spec, chunk, weights)
-    for rows in dict.fromkeys((1, chunk)):
+    assigned = Assigned(section, rank, spec, chunk, weights, carried)
+    for rows in (chunk,) if section.takes_sequence else dict.fromkeys((1, chunk)):
         trial = Trial(spec)
         work = Work(trial, memory, 0, rows, blocks, chunk, blocks, weights, prefix, maps)
         for number, op in enumerate(section.ops):
@@ -327,6 +388,8 @@ def segments(section: Section) -> Iterator[tuple[tuple[Op, ...], Op]]:
             ops = []
         else:
             ops.append(op)
+    if ops:
+        yield tuple(ops[:-1]), ops[-1]
 
 
 def _what(ops: tuple[Op, ...]) -> str:

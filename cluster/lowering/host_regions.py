@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from chip.isa import WIDTHS
-from chip.kernels.layout import halves
+from chip.kernels.pool import EMBEDDING
 from chip.program import Region
 from cluster.compiler.stage import Stage
 
@@ -13,18 +13,23 @@ def input_regions(
 ) -> dict[str, Region]:
     """What the host writes before a launch, to buffers of these names with a prefix."""
     rows = {"cos": tokens, "sin": tokens, "mask": blocks * tokens, "maps": max(tokens, 8)}
+    rows |= {"poolmask": 1, "poolscale": 1}
     if first:
-        rows["x0"] = stage.hidden_blocks * tokens
-    return {name: stage.view(prefix + name, count).region for name, count in rows.items()}
+        rows[stage.entry] = stage.hidden_blocks * tokens
+    return {
+        name: stage.view(prefix + name, count).region
+        for name, count in rows.items()
+        if prefix + name in stage.memory.buffers
+    }
 
 
 def output_regions(stage: Stage, tokens: int, prefix: str = "") -> dict[str, Region]:
     """What the host reads after a launch, from buffers of these names with a prefix."""
-    if stage.shape.head is None or tokens > 1:
+    if not stage.has_head(tokens):
         return {}
-    names = (f"logits{side}" for side in (0, 1))
+    names = (*(f"logits{side}" for side in (0, 1)), EMBEDDING)
     return {
-        name: stage.memory[prefix + name].region for name in names if name in stage.memory.buffers
+        name: stage.memory[prefix + name].region for name in names if prefix + name in stage.memory.buffers
     }
 
 

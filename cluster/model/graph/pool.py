@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from chip.kernels.pooling import TINY
+from chip.kernels.pool import TINY
 from chip.numerics import rsqrt
 from cluster.model.graph.int8 import dot_fp16, fp16, lane_sum
 from cluster.model.graph.op import F32, Op, Run, Spread, register
@@ -21,6 +21,11 @@ class Pool(Op):
     mixes_rows: ClassVar[bool] = True
 
     x: Value
+
+    @property
+    def takes_sequence(self) -> bool:
+        """Always."""
+        return True
 
     def check(self) -> None:
         """The result has the dimensions of x."""

@@ -180,8 +180,8 @@ class Assigned:
             return (Copy("f32", self.turned_at(op)),)
         if isinstance(op, Gate) and value == op.gate:
             return (Copy("f32", EAST), Copy("f32", WEST))
-        if isinstance(op, Activation):
-            return (Copy("f32", EAST), Copy("f32", WEST))
+        if isinstance(op, Activation):  # read twice, where each array has left its half
+            return tuple(Copy("f32", EAST, split=True, turn=turn) for turn in (0, 1))
         if isinstance(op, Add | AllReduce) and value == op.y:
             return (Copy("f32", EAST, split=True),)
         if isinstance(op, Norm):
@@ -313,15 +313,17 @@ class Assigned:
         found = []
         for side, part in zip(SIDES, halves(blocks), strict=True):
             if part:
-                buffer = self._half(work, value, side, blocks, len(part))
+                buffer = self._half(work, value, copy, side, len(part))
                 found.append(Part(buffer, part.start, len(part)))
         return tuple(found)
 
-    def _half(self, work: Work, value: Value, side: int, blocks: int, mine: int) -> Buffer:
+    def _half(self, work: Work, value: Value, copy: Copy, side: int, mine: int) -> Buffer:
         if value == self.section.out:  # the host reads it
             request = Request(f"logits{side}", mine * work.most_rows, "f32", side, OUTPUT)
             return work.cut(work.memory.take(request), mine * work.rows)
-        whole = work.scratch(SUMMANDS[side], blocks, "f32", side)
+        if value.dims != self.section.x.dims:
+            return work.scratch(f"{value.name}.{copy.turn}.{side}", mine, "f32", side)
+        whole = work.scratch(SUMMANDS[side], self.layout(value).blocks, "f32", side)
         return work.cut(whole, mine * work.rows)
 
 

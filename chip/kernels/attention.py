@@ -236,7 +236,8 @@ def _row_maximum(work: Work, heads: Heads, source: Buffer) -> Buffer:
         loops = run(min(RUN_LIMIT, count - start))
         chain = work.chain("attention: maximum")
         value = chain.vxm("copy", Rows(source, start), loops=loops, dtype="f16")
-        chain.write(reduce_lanes(chain, "max", value, "f16"), Rows(out, start))
+        side = start // RUN_LIMIT % 2
+        chain.write(reduce_lanes(chain, "max", value, "f16", side), Rows(out, start))
         work.plan.place(chain)
     return out
 

@@ -38,8 +38,9 @@ def layer_norm(work: Work, norm: LayerNorm, x: Laid | Sum, out: Laid) -> None:
     sums, squares = _moments(work, norm, x)
     mean = work.scratch(f"{norm.name}.mean", 1, "f32", EAST)
     square = work.scratch(f"{norm.name}.square", 1, "f32", WEST)
-    for source, target in ((sums, mean), (squares, square)):
-        _lane_mean(work, norm, source, target)
+    for start in range(0, work.rows, RUN_LIMIT):
+        for source, target, side in ((sums, mean, EAST), (squares, square, WEST)):
+            _lane_mean(work, norm, source, target, start, side)
     scale = work.scratch(f"{norm.name}.scale", 1, "f32", WEST)
     _spread(work, norm, mean, square, scale)
     _apply(work, norm, x.total if isinstance(x, Sum) else x, mean, scale, out)
@@ -69,15 +70,16 @@ def _moments(work: Work, norm: LayerNorm, x: Laid | Sum) -> tuple[Buffer, Buffer
     return sums[last], squares[last]
 
 
-def _lane_mean(work: Work, norm: LayerNorm, source: Buffer, out: Buffer) -> None:
-    """out[token] = sum of the lanes of source[token] / width, in every lane."""
-    for start in range(0, work.rows, RUN_LIMIT):
-        chain = work.chain("norm: mean")
-        loops = run(min(RUN_LIMIT, work.rows - start))
-        value = chain.vxm("copy", Rows(source, start), loops=loops)
-        total = reduce_lanes(chain, "add", value, "f32")
-        chain.write(chain.vxm("mul", total, 1.0 / norm.width), Rows(out, start))
-        work.plan.place(chain)
+def _lane_mean(
+    work: Work, norm: LayerNorm, source: Buffer, out: Buffer, start: int, side: int
+) -> None:
+    """out[token] = sum of the lanes of source[token] / width, in every lane, of a run of tokens."""
+    chain = work.chain("norm: mean")
+    loops = run(min(RUN_LIMIT, work.rows - start))
+    value = chain.vxm("copy", Rows(source, start), loops=loops)
+    total = reduce_lanes(chain, "add", value, "f32", side)
+    chain.write(chain.vxm("mul", total, 1.0 / norm.width), Rows(out, start))
+    work.plan.place(chain)
 
 
 def _spread(work: Work, norm: LayerNorm, mean: Buffer, square: Buffer, out: Buffer) -> None:

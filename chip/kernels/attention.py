@@ -7,7 +7,7 @@ Rows of scores and probabilities are (block, head, token); lanes are the 320 tok
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from chip.kernels.columns import transpose
+from chip.kernels.columns import column_rows, transpose
 from chip.kernels.lanes import RUN_LIMIT, reduce_lanes
 from chip.kernels.layout import one_by_one
 from chip.kernels.linear import deliver
@@ -63,10 +63,10 @@ class Heads:
 
 @dataclass(frozen=True)
 class Caches:
-    """Buffers of a layer's caches, by cache row: K and V as they come, V transposed."""
+    """Columns by cache row: K and V as they come, from a word on, and V transposed."""
 
-    keys: tuple[Buffer, ...]
-    values: tuple[Buffer, ...]
+    keys: tuple[Rows, ...]
+    values: tuple[Rows, ...]
     columns: tuple[Buffer, ...]
 
 
@@ -82,15 +82,13 @@ def caches_of(work: Work, heads: Heads) -> Caches:
         return work.memory.take(Request(name, vectors, "f16", side, *where))
 
     return Caches(
-        tuple(cache(f"K{row}", spare, EAST, True) for row in rows),
-        tuple(cache(f"V{row}", spare, WEST, True) for row in rows),
+        tuple(Rows(cache(f"K{row}", spare, EAST, True)) for row in rows),
+        tuple(Rows(cache(f"V{row}", spare, WEST, True)) for row in rows),
         tuple(cache(f"VT{row}", transposed, WEST, False) for row in rows),
     )
 
 
-def attention(
-    work: Work, heads: Heads, scale: float, q: Laid, k: Laid, v: Laid, out: Laid
-) -> None:
+def attention(work: Work, heads: Heads, scale: float, q: Laid, k: Laid, v: Laid, out: Laid) -> None:
     """out = softmax(scale q . K) V, behind the rows of k and v in the caches.
 
     q has a row for each head, in the lanes of its KV head; out has heads side by side.
@@ -99,7 +97,7 @@ def attention(
     maps = work.given("maps", *_map_rows(work), "u16", EAST)
     for row in range(heads.rows):
         for side, source, cache in ((EAST, k, caches.keys), (WEST, v, caches.values)):
-            _append(work, side, work.rows_of(source.copies[0], row), maps, cache[row])
+            _append(work, side, work.rows_of(source.copies[0], row), maps, cache[row].buffer)
     _mix(work, heads, scale, q, caches, out)
 
 
@@ -108,13 +106,11 @@ def attention_to_all(
 ) -> None:
     """out = softmax(scale q . K) V over the rows of the launch, all of which see each other.
 
-    k and v are columns as they stand, one buffer for each row of heads; q has the heads of k side
-    by side. Keys that are padding are masked by data.
+    k and v are columns as they stand, q has the heads of k side by side. Keys that are padding are
+    masked by data.
     """
-    keys, values = (tuple(part.buffer for part in value.copies[0]) for value in (k, v))
-    columns = tuple(
-        work.columns(f"VT{row}", heads.row_lanes, WEST) for row in range(heads.rows)
-    )
+    keys, values = (column_rows(work, value) for value in (k, v))
+    columns = tuple(work.columns(f"VT{row}", heads.row_lanes, WEST) for row in range(heads.rows))
     selected = _selected(work, heads, q)
     _mix(work, heads, scale, selected, Caches(keys, values, columns), out)
 
@@ -137,9 +133,7 @@ def _selected(work: Work, heads: Heads, q: Laid) -> Laid:
     return Laid(one_by_one(columns, heads.head_lanes), ((Part(out, 0, count),),))
 
 
-def _mix(
-    work: Work, heads: Heads, scale: float, q: Laid, caches: Caches, out: Laid
-) -> None:
+def _mix(work: Work, heads: Heads, scale: float, q: Laid, caches: Caches, out: Laid) -> None:
     """out = softmax(scale q . K) V; V is transposed in the last block, which alone is new."""
     raw = _scores(work, heads, q, caches)
     for cache, columns in zip(caches.values, caches.columns, strict=True):
@@ -195,7 +189,7 @@ def _scores(work: Work, heads: Heads, q: Laid, caches: Caches) -> Buffer:
         chain = work.chain("attention: scores")
         activations = work.rows_of(q.copies[0], inside.start)
         passes = [
-            Pass(cache, block * words, 1, words, activations, len(inside) * tokens,
+            Pass(cache.buffer, cache.first + block * words, 1, words, activations, len(inside) * tokens,
                  slot_steps=(0, 0))
             for block in range(work.blocks)
         ]  # fmt: skip
@@ -242,9 +236,7 @@ def _row_maximum(work: Work, heads: Heads, source: Buffer) -> Buffer:
     return out
 
 
-def _exponentials(
-    work: Work, heads: Heads, masked: Buffer, top: Buffer
-) -> tuple[Buffer, Buffer]:
+def _exponentials(work: Work, heads: Heads, masked: Buffer, top: Buffer) -> tuple[Buffer, Buffer]:
     """fp16(exp(masked - top)), on both sides of the chip."""
     count = len(heads.kv_of) * work.rows
     p = [work.scratch(f"p{n}", len(heads.kv_of), "f16", n, context=True) for n in (EAST, WEST)]

@@ -30,8 +30,8 @@ RUN_LIMIT = 64  # vectors per chain: a longer run would need other streams in ev
 def reduce_lanes(chain: Chain, op: str, value: Flow, dtype: str, side: int = EAST) -> Flow:
     """Combine all lanes of a VXM result with `op`; every lane of the result holds the total.
 
-    Each round drives the value to the SXM of `side`, which returns rotated copies that are combined in a
-    tree: 16 groups of 20 lanes, then of 5, then single lanes.
+    Each round drives the value to the SXM of `side`, which returns rotated copies that are combined
+    in a tree: 16 groups of 20 lanes, then of 5, then single lanes.
     """
     for stride, copies in ROUNDS:
         chain.emit(value, side)

@@ -92,9 +92,7 @@ def _spread(work: Work, norm: LayerNorm, mean: Buffer, square: Buffer, out: Buff
     work.plan.place(chain)
 
 
-def _apply(
-    work: Work, norm: LayerNorm, x: Laid, mean: Buffer, scale: Buffer, out: Laid
-) -> None:
+def _apply(work: Work, norm: LayerNorm, x: Laid, mean: Buffer, scale: Buffer, out: Laid) -> None:
     """out = (x - mean) * scale * gamma + beta."""
     gamma = work.constant(norm.name, x.layout.blocks, "f32", WEST)
     beta = work.constant(norm.bias, x.layout.blocks, "f32", EAST)
@@ -109,4 +107,3 @@ def _apply(
         value = chain.vxm("add", value, Rows(beta, part.first, (1, 0)))
         deliver(chain, value, targets(work, out.copies, part.first))
         work.plan.place(chain)
-

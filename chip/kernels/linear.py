@@ -92,18 +92,17 @@ def linear(
     tokens, base = work.rows, matrix.blocks.start
     chain = work.chain(f"matmul {work.prefix}{matrix.name}")
     flows = matmul(chain, matrix.side, _passes(work, matrix, weights, x))
-    for flow, (start, count, _) in zip(flows, matrix.runs, strict=True):
+    for flow, (start, _, _) in zip(flows, matrix.runs, strict=True):
         if step is not None:
             flow = _rescaled(work, chain, flow, matrix, step, start - base)
         if biased:
             bias = work.constant(f"{matrix.name}.bias", len(matrix.blocks), "f32", matrix.side)
             flow = chain.vxm("add", flow, Rows(bias, start - base, (1, 0)))
+        if copies[0][0].buffer.region.layout == "columns":
+            write_blocks(chain, flow, copies[0][0].buffer, start)
+            continue
         targets = [replace(work.rows_of(copy, start), steps=(tokens, 1)) for copy in copies]
-        if targets[0].buffer.region.layout == "columns":
-            blocks = range(start, start + count)
-            write_blocks(chain, flow, [work.rows_of(copies[0], n).buffer for n in blocks])
-        else:
-            deliver(chain, flow, targets)
+        deliver(chain, flow, targets)
     work.plan.place(chain)
 
 
@@ -119,9 +118,7 @@ def _passes(work: Work, matrix: Matrix, weights: Buffer, x: tuple[Part, ...]) ->
     return passes
 
 
-def _rescaled(
-    work: Work, chain: Chain, sums: Flow, matrix: Matrix, step: Buffer, row: int
-) -> Flow:
+def _rescaled(work: Work, chain: Chain, sums: Flow, matrix: Matrix, step: Buffer, row: int) -> Flow:
     """fp32 of int32 sums: times the token's step, times the output channels' scales."""
     scales = work.constant(f"{matrix.name}.scale", len(matrix.blocks), "f32", EAST)
     value = chain.vxm("mul", chain.vxm("to_f32", sums), Rows(step, 0, (0, 1)))

@@ -42,7 +42,7 @@ class Copy:
     side: int
     split: bool = False
     turn: int = 0  # numbers copies that are alike
-    columns: bool = False  # for the MXM to load, a buffer for each row of a token
+    columns: bool = False  # for the MXM to load, 320 of them for each block
 
 
 @dataclass(frozen=True)
@@ -196,10 +196,9 @@ class Assigned:
 
     def summed(self, op: Norm) -> Add | None:
         """The residual connection that a LayerNorm makes itself, as it first reads its input."""
-        makers = [other for other in self.section.ops if other.out == op.x]
-        if op.form == "layer" and makers and isinstance(makers[0], Add):
-            return makers[0]
-        return None
+        maker = next((other for other in self.section.ops if other.out == op.x), None)
+        first = self.section.consumers(op.x)[0]
+        return maker if op.form == "layer" and first == op and isinstance(maker, Add) else None
 
     def left_to_norm(self, op: Op) -> bool:
         """Whether a LayerNorm behind it makes what this op would."""
@@ -302,9 +301,8 @@ class Assigned:
             return self._residual(work, value)
         blocks = self.layout(value).blocks
         if copy.columns:
-            names = [f"{value.name}.columns{row}" for row in range(blocks)]
-            rows = (work.columns(name, self.spec.lanes, copy.side) for name in names)
-            return tuple(Part(buffer, row, 1) for row, buffer in enumerate(rows))
+            count = blocks * self.spec.lanes
+            return (Part(work.columns(f"{value.name}.columns", count, copy.side), 0, blocks),)
         if not copy.split:
             onward = value == self.section.out and value.name in self.residual
             stem = self.section.x.name if onward else value.name

@@ -274,9 +274,7 @@ class MemoryMap:
         others = [i for i in range(size - WEIGHT_SLICES, -1, -QUAD) if i not in outer]
         return [side * size + i for i in (*outer, *others)]
 
-    def _columns_at(
-        self, index: int, words: int, layers: int, one_bank: bool
-    ) -> list[int] | None:
+    def _columns_at(self, index: int, words: int, layers: int, one_bank: bool) -> list[int] | None:
         """Addresses of each layer's words in 16 slices, or None where there is no room."""
         slices = range(index, index + WEIGHT_SLICES)
         taken = sorted({(t.start, t.end) for i in slices for t in self._taken[i]})
@@ -351,9 +349,7 @@ class MemoryMap:
         ]
         return max(ends, default=base) - base
 
-    def _book(
-        self, request: Request, index: int, address: int, life: tuple[int, int]
-    ) -> Buffer:
+    def _book(self, request: Request, index: int, address: int, life: tuple[int, int]) -> Buffer:
         assert request.name not in self.buffers, request.name
         region = Region(index, address, request.vectors, request.dtype, request.layout)
         words = region.words

@@ -114,7 +114,9 @@ class Stage:
     @cached_property
     def carried(self) -> tuple[Copy, ...]:
         """Copies of the residual stream that norms at the end of all sections leave to the next."""
-        sections = [sharded.section for sharded in (self.shape.opening, *self.shape.layers) if sharded]
+        sections = [
+            sharded.section for sharded in (self.shape.opening, *self.shape.layers) if sharded
+        ]
         if not all(isinstance(section.ops[-1], Norm) for section in sections):
             return ()
         one = self.shape.ranks[0], self.spec, self.shape.chunk, self.shape.weights
@@ -394,4 +396,3 @@ def segments(section: Section) -> Iterator[tuple[tuple[Op, ...], Op]]:
 
 def _what(ops: tuple[Op, ...]) -> str:
     return "attention" if any(isinstance(op, Attention) for op in ops) else "ffn"
-

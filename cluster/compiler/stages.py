@@ -299,7 +299,9 @@ def smallest(
         if shortest and (best is None or width * shortest[0] < best[0]):
             best = (width * shortest[0], width, shortest[0])
     if best is None:
-        return partition(model, spec, tp or heads_of(model), len(model.layers), context, weights, sizes)
+        return partition(
+            model, spec, tp or heads_of(model), len(model.layers), context, weights, sizes
+        )
     return partition(model, spec, best[1], best[2], context, weights, sizes)
 
 

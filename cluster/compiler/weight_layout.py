@@ -30,9 +30,7 @@ Array = npt.NDArray[Any]
 F32 = npt.NDArray[np.float32]
 
 
-def stage_image(
-    stage: Stage, first: int, weights: Weights
-) -> Iterator[tuple[int, Region, Array]]:
+def stage_image(stage: Stage, first: int, weights: Weights) -> Iterator[tuple[int, Region, Array]]:
     """(rank, region, values) of every constant of a stage whose first layer is `first`.
 
     Each weight is read from its source once.

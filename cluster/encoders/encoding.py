@@ -1,6 +1,7 @@
 """An encoder on a cluster: stages of whole layers, one program per chip and sequence length."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import networkx as nx
 import numpy as np
@@ -46,19 +47,19 @@ def plan_encoder(model: Model, spec: ChipSpec, chips: int | None, tokens: int) -
     longest = next(n for n in LENGTHS if n >= tokens)
     for count in [chips] if chips else range(1, layers + 1):
         try:
-            return _cut(model, spec, count, longest)
+            return cut_layers(model, spec, count, longest)
         except DoesNotFit as error:
             failed = error
     raise failed
 
 
-def _cut(model: Model, spec: ChipSpec, chips: int, tokens: int) -> Plan:
-    """A plan of so many chips; raises DoesNotFit."""
+def cut_layers(model: Model, spec: ChipSpec, chips: int, tokens: int) -> Plan:
+    """Layers over so many chips, for sequences of up to `tokens` tokens; raises DoesNotFit."""
     layers = len(model.layers)
     bounds = [layers * n // chips for n in range(chips + 1)]
     found: list[StagePlan] = []
     needs: dict[tuple[int, bool, bool], int] = {}
-    for number, (first, end) in enumerate(zip(bounds, bounds[1:], strict=False)):
+    for number, (first, end) in enumerate(pairwise(bounds)):
         last = number == chips - 1
         part = StagePlan(first, end - first, last, 0)
         key = (part.layers, number == 0, last)
@@ -125,5 +126,5 @@ def embed(lowered: Lowered, machine: Machine, ids: Sequence[int]) -> tuple[F32, 
     name, inputs = encoder_inputs(lowered, ids)
     result = machine.launch(name, inputs)
     rows = result.outputs[lowered.placement[-1][0]][EMBEDDING]
-    vector: F32 = lowered.stages[-1].layout_x.elements(rows)
+    vector = lowered.stages[-1].layout_x.elements(rows).astype(np.float32)
     return vector, result.end_cycle, result

@@ -29,7 +29,9 @@ def output_regions(stage: Stage, tokens: int, prefix: str = "") -> dict[str, Reg
         return {}
     names = (*(f"logits{side}" for side in (0, 1)), EMBEDDING)
     return {
-        name: stage.memory[prefix + name].region for name in names if prefix + name in stage.memory.buffers
+        name: stage.memory[prefix + name].region
+        for name in names
+        if prefix + name in stage.memory.buffers
     }
 
 

@@ -188,8 +188,9 @@ def _scores(work: Work, heads: Heads, q: Laid, caches: Caches) -> Buffer:
             continue
         chain = work.chain("attention: scores")
         activations = work.rows_of(q.copies[0], inside.start)
+        mine = len(inside) * tokens
         passes = [
-            Pass(cache.buffer, cache.first + block * words, 1, words, activations, len(inside) * tokens,
+            Pass(cache.buffer, cache.first + block * words, 1, words, activations, mine,
                  slot_steps=(0, 0))
             for block in range(work.blocks)
         ]  # fmt: skip

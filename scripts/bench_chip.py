@@ -27,7 +27,7 @@ import numpy as np
 from chip.core import Chip
 from chip.isa import NUMPY_TYPES
 from chip.kernels.matmul import Pass, matmul
-from chip.kernels.memory import Memory
+from chip.kernels.memory import MemoryMap
 from chip.program import Program, word_columns
 from chip.schedule import Buffer, Chain, Flow, Rows, Schedule
 from chip.spec import EAST, GROQCHIP1, WEST
@@ -70,7 +70,7 @@ class Work:
     """A case on a chip: schedule, program, data and the NumPy result."""
 
     def __init__(self, case: Case) -> None:
-        self.case, self.memory, self.plan = case, Memory(GROQCHIP1), Schedule(GROQCHIP1)
+        self.case, self.memory, self.plan = case, MemoryMap(GROQCHIP1), Schedule(GROQCHIP1)
         self.chip, self.random = Chip(0), np.random.default_rng(5)
         self.sides = (EAST, WEST) if len(case.sizes) == 2 else (EAST,)
         blocks = [-(-size // LANES) for size in case.sizes]

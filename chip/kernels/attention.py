@@ -143,11 +143,11 @@ def _mix(work: Work, heads: Heads, scale: float, q: Laid, caches: Caches, out: L
     top = _row_maximum(work, heads, last)
     p = _exponentials(work, heads, masked, top)
     sums = _normalisers(work, heads, p[0])
-    values = _weighted_values(work, heads, p[1], caches)
+    sums_of_values = _weighted_values(work, heads, p[1], caches)
     chain = work.chain("attention: normalise")
     loops: Loops = ((heads.packs, work.rows), (work.rows, 1))
     steps = (work.rows, 1)
-    mixed = chain.vxm("mul", Rows(values, 0, steps), Rows(sums, 0, steps), loops=loops)
+    mixed = chain.vxm("mul", Rows(sums_of_values, 0, steps), Rows(sums, 0, steps), loops=loops)
     deliver(chain, mixed, targets(work, out.copies))
     work.plan.place(chain)
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 from chip.isa import FORMATS
 from chip.isa.mxm import PLANES, SET
-from chip.kernels.attention import write_columns
+from chip.kernels.columns import write_columns
 from chip.kernels.matmul import Pass, hold, matmul
-from chip.kernels.memory import Memory
+from chip.kernels.memory import MemoryMap
 from chip.program import COLUMN_PAIRS, Region
 from chip.schedule import Buffer, Chain, Flow, Rows, Schedule, run, span
 from chip.spec import EAST, WEST, ChipSpec
@@ -30,7 +30,7 @@ class Elimination:
     is next goes to a place of its own, so that it need not wait for those behind it.
     """
 
-    memory: Memory
+    memory: MemoryMap
     plan: Schedule
     size: int = 320
     d: list[Buffer] = field(init=False)

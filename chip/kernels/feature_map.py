@@ -7,8 +7,8 @@ that a 3 x 3 convolution finds all its inputs on its own side. A block of channe
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
 
+from chip.kernels.layout import Blocks
 from chip.kernels.memory import INNER_SLICES
-from chip.kernels.shape import Blocks
 from chip.program import Region
 from chip.schedule import Buffer
 from chip.spec import EAST, WEST, ChipSpec

@@ -7,9 +7,9 @@ runs of at most `accumulator_depth`; a run meets every block of K before the nex
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from chip.kernels.layout import blocks
 from chip.kernels.matmul import Pass, matmul
-from chip.kernels.memory import Memory
-from chip.kernels.shape import blocks
+from chip.kernels.memory import MemoryMap
 from chip.program import COLUMN_PAIRS
 from chip.schedule import Buffer, Chain, Rows, Schedule
 from chip.spec import EAST, WEST, ChipSpec
@@ -25,11 +25,11 @@ class Gemm:
     m: int
     k: int
     n: int
-    memory: Memory = field(init=False)
+    memory: MemoryMap = field(init=False)
     plan: Schedule = field(init=False)
 
     def __post_init__(self) -> None:
-        self.memory, self.plan = Memory(self.spec), Schedule(self.spec)
+        self.memory, self.plan = MemoryMap(self.spec), Schedule(self.spec)
         self.inputs, self.outputs = blocks(self.k), blocks(self.n)
         for side in (EAST, WEST):
             self._map(side)

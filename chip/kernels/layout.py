@@ -55,10 +55,11 @@ class Layout:
         return tuple(found)
 
     def rows(self, values: npt.NDArray[np.generic]) -> F32:
-        """Elements [total] as block rows [blocks, lanes], zero elsewhere."""
+        """Elements [up to total] as block rows [blocks, lanes], zero elsewhere."""
         found = np.zeros((self.blocks, LANES), np.float32)
         for row, span in zip(found, self.spans, strict=True):
-            row[span.column : span.column + span.count] = values[span.first :][: span.count]
+            mine = values[span.first : span.first + span.count]
+            row[span.column : span.column + len(mine)] = mine
         return found
 
     def elements(self, rows: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
@@ -70,12 +71,27 @@ class Layout:
         return np.concatenate(parts, axis=-1)
 
 
-def even(total: int, dtype: str = "f16") -> Layout:
-    """Blocks of at most 320 elements, as even as words of columns of a weight type allow."""
+@dataclass(frozen=True)
+class Blocks:
+    """A dimension cut into `count` blocks of `width` lanes, the last of them partly padding."""
+
+    total: int
+    count: int
+    width: int
+
+
+def blocks(total: int, dtype: str = "f16") -> Blocks:
+    """Cut `total` elements as evenly as words of columns allow, at most 320 lanes a block."""
     count, group = -(-total // LANES), word_columns(dtype)
     width = -(-total // (count * group)) * group
-    starts = range(0, count * width, width)
-    return Layout(tuple(Span(s, max(0, min(width, total - s))) for s in starts), width)
+    return Blocks(total, count, width)
+
+
+def even(total: int, dtype: str = "f16") -> Layout:
+    """The layout of `blocks`."""
+    cut = blocks(total, dtype)
+    starts = range(0, cut.count * cut.width, cut.width)
+    return Layout(tuple(Span(s, max(0, min(cut.width, total - s))) for s in starts), cut.width)
 
 
 def grouped(heads: int, head_lanes: int, per_row: int) -> Layout:

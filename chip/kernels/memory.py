@@ -1,25 +1,31 @@
-"""Where a decoder's vectors rest in SRAM.
+"""Where everything rests in the SRAM of a chip, so that it does not get in its own way.
 
-The twelve slices nearest the VXM on each side hold activations, as three groups of four: a group
-serves one 32-bit vector or two 16-bit vectors per cycle. The outer 32 slices of each side are two
-groups of 16 (on a chip with more slices, more) for weights and KV caches, which feed the MXM of
-their side eight fp16 or sixteen int8 columns a cycle.
+Any value may rest in any slice. What is asked for is put where it meets others least, in the inner
+slices first; the 16 neighbours that feed the MXM with columns are looked for from the outside in.
+Buffers whose ops do not overlap may rest in the same words, one after another.
 """
 
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import combinations
 
 from chip.errors import ChipError
 from chip.isa import WIDTHS
+from chip.kernels.work import CACHE, CONSTANT, INPUT, NETWORK, SCRATCH, Request
 from chip.program import COLUMN_PAIRS, WEIGHT_SLICES, Region, word_columns
 from chip.schedule import Buffer
 from chip.spec import ChipSpec
 
-INNER_SLICES = 12
-GROUP_SLICES = 4
+QUAD = 4  # slices of an fp32 vector
+INNER_SLICES = 12  # next to the VXM on each side, where activations are looked for room first
+FOREVER = (0, 1 << 30)  # from the first op to the last
+_KINDS = {CONSTANT: "weights", CACHE: "kv_cache", NETWORK: "network"}
+MUST = 1 << 40  # more than any number of cycles: buffers that must lie apart
 
 
 class SramFull(ChipError):
-    """Something does not fit into the SRAM areas meant for it."""
+    """Something finds no room in SRAM."""
 
     def __init__(self, what: str, needs_bytes: int, has_bytes: int) -> None:
         super().__init__(what, needs_bytes, has_bytes)
@@ -28,6 +34,14 @@ class SramFull(ChipError):
     def __str__(self) -> str:
         need, has = self.needs_bytes / 2**20, self.has_bytes / 2**20
         return f"{self.what} needs {need:.1f} MiB of SRAM, {has:.1f} MiB are left for it"
+
+
+@dataclass(frozen=True)
+class Conflicts:
+    """For pairs of buffers: cycles in which they meet at a slice, and at a bank; -1 is never."""
+
+    slices: Mapping[tuple[str, str], int]
+    banks: Mapping[tuple[str, str], int]
 
 
 @dataclass(frozen=True)
@@ -41,140 +55,336 @@ class Move:
     words: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Taken:
+    """Words of a slice that a buffer has from the first to the last op that uses it."""
+
+    start: int
+    end: int
+    name: str
+    first_op: int
+    last_op: int
+
+
 @dataclass
-class Memory:
-    """Allocates buffers of one chip; every chip of a tensor-parallel group has the same map."""
+class MemoryMap:
+    """Buffers of one chip; every chip of a tensor-parallel group has the same map.
+
+    `layers` says, by the prefix of a kind of layers, how many of them a stage has, `slots` how
+    many sequences have caches.
+    """
 
     spec: ChipSpec
+    layers: Mapping[str, int] = field(default_factory=lambda: {"": 1})
+    slots: int = 1
     buffers: dict[str, Buffer] = field(default_factory=dict)
-    moves: list[Move] = field(default_factory=list)
+    moves: dict[str, Move] = field(default_factory=dict)
+    roles: dict[str, str] = field(default_factory=dict)
     used_bytes: int = 0
-    # next free word of each (slice, bank) inside, and of each 16-slice group outside
-    _inner: dict[tuple[int, int], int] = field(default_factory=dict)
-    _outer: dict[tuple[int, int], int] = field(default_factory=dict)
-
-    def rows(
-        self, name: str, place: tuple[int, int, int], vectors: int, dtype: str, pair: int = 0
-    ) -> Buffer:
-        """Vectors in the inner slices; `place` is (side, group, bank), `pair` the 16-bit half.
-
-        Raises SramFull.
-        """
-        side, group, bank = place
-        width = WIDTHS[dtype]
-        first = side * self.spec.hemisphere_slices + group * GROUP_SLICES + 2 * pair
-        slices = range(first, first + width)
-        base = bank * self.spec.bank_words
-        address = max(self._inner.get((index, bank), base) for index in slices)
-        self._fits(name, address - base, vectors, self.spec.bank_words, width)
-        for index in slices:
-            self._inner[index, bank] = address + vectors
-        return self._add(name, Region(first, address, vectors, dtype), width * vectors)
-
-    def layer_rows(
-        self, name: str, place: tuple[int, int, int], vectors: int, layers: int, more: int = 0
-    ) -> None:
-        """fp32 rows of each layer, one after another, then `more`; raises SramFull."""
-        whole = self.rows(name, place, vectors * layers + more, "f32").region
-        first = Region(whole.index, whole.address, vectors, "f32")
-        self.moves.append(Move(first, tuple(range(0, vectors * layers, vectors))))
-
-    def columns(
-        self,
-        name: str,
-        side: int,
-        vectors: int,
-        groups: tuple[int, ...] = (),
-        dtype: str = "f16",
-    ) -> Buffer:
-        """Columns in an outer group of `side`, the emptiest (of `groups`); raises SramFull."""
-        return self._columns(name, side, self._emptiest(side, groups), vectors, False, dtype)
-
-    def per_layer(
-        self,
-        name: str,
-        side: int,
-        vectors: int,
-        layers: int,
-        one_bank: bool = False,
-        groups: tuple[int, ...] = (),
-        dtype: str = "f16",
-    ) -> None:
-        """Columns `0.name`, `1.name`..: alike in all layers but for their address."""
-        if not layers:
-            return
-        group = self._emptiest(side, groups)
-        for layer in range(layers):
-            self._columns(f"{layer}.{name}", side, group, vectors, one_bank, dtype)
-        first = self.buffers[f"0.{name}"].region
-        addresses = [self.buffers[f"{n}.{name}"].region.address for n in range(layers)]
-        self.moves.append(Move(first, tuple(a - first.address for a in addresses)))
-
-    def _emptiest(self, side: int, groups: tuple[int, ...]) -> int:
-        everywhere = range(_outer_groups(self.spec))
-        return min(groups or everywhere, key=lambda group: self._outer.get((side, group), 0))
-
-    def _columns(
-        self, name: str, side: int, group: int, vectors: int, one_bank: bool, dtype: str
-    ) -> Buffer:
-        words = -(-vectors // word_columns(dtype))
-        address = self._outer.get((side, group), 0)
-        bank_words = self.spec.bank_words
-        if one_bank and address // bank_words != (address + words - 1) // bank_words:
-            address = -(-address // bank_words) * bank_words
-        self._fits(name, address, words, self.spec.slice_words, WEIGHT_SLICES)
-        self._outer[side, group] = address + words
-        base = side * self.spec.hemisphere_slices + INNER_SLICES
-        region = Region(base + group * WEIGHT_SLICES, address, vectors, dtype, "columns")
-        return self._add(name, region, WEIGHT_SLICES * words)
-
-    @property
-    def column_words(self) -> int:
-        """Words taken in the outer groups of 16 slices, those of all groups added."""
-        return sum(self._outer.values())
-
-    def outer_rows(self, name: str, side: int, vectors: int, group: int) -> Buffer:
-        """fp16 vectors in two slices of an outer group; raises SramFull."""
-        buffer = self.columns(name, side, vectors * COLUMN_PAIRS, groups=(group,))
-        region = buffer.region
-        rows = Region(region.index, region.address, vectors, "f16")
-        self.buffers[name] = Buffer(name, rows)
-        return self.buffers[name]
-
-    def moved(self, index: int, address: int, layer: int) -> int:
-        """Where `layer` keeps the word that layer 0 keeps at `address` of slice `index`.
-
-        Layers are numbered through all sequence slots.
-        """
-        for move in self.moves:
-            region = move.region
-            if (
-                region.index <= index < region.index + region.slices
-                and region.address <= address < region.address + region.words
-            ):
-                return address + move.words[layer % len(move.words)]
-        return address
+    _taken: dict[int, list[Taken]] = field(default_factory=lambda: defaultdict(list))
+    _found: dict[tuple[int, int], tuple[int, ...] | None] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Buffer:
         return self.buffers[name]
 
-    def _fits(self, name: str, start: int, words: int, limit: int, slices: int) -> None:
-        if start + words > limit:
-            lanes = self.spec.lanes * slices
-            raise SramFull(name, words * lanes, max(0, limit - start) * lanes)
+    def take(self, request: Request) -> Buffer:
+        """The buffer of a request that was placed."""
+        return self.buffers[request.name]
 
-    def _add(self, name: str, region: Region, words: int) -> Buffer:
-        assert name not in self.buffers, name
-        any_bank = name[0].isdigit()
-        self.buffers[name] = Buffer(name, region, any_bank)
-        self.used_bytes += words * self.spec.lanes
+    def region_of(self, name: str, layer: int) -> Region:
+        """Where a layer of its kind keeps what the first keeps in a buffer."""
+        region, move = self.buffers[name].region, self.moves.get(name)
+        words = move.words[layer % len(move.words)] if move else 0
+        return replace(region, address=region.address + words)
+
+    def constants(self) -> Iterator[Region]:
+        """All that is in place before the first launch."""
+        for name, role in self.roles.items():
+            if role == CONSTANT:
+                count = len(self.moves[name].words) if name in self.moves else 1
+                yield from (self.region_of(name, layer) for layer in range(count))
+
+    @property
+    def column_words(self) -> int:
+        """Words that columns take, of 16 slices each."""
+        return sum(
+            buffer.region.words * (len(self.moves[name].words) if name in self.moves else 1)
+            for name, buffer in self.buffers.items()
+            if buffer.region.layout == "columns"
+        )
+
+    def bytes_by_kind(self) -> dict[str, int]:
+        """SRAM bytes by what they hold; words that several have in turn count for the first."""
+        found = {"weights": 0, "kv_cache": 0, "network": 0, "activations": 0}
+        for mine in self._taken.values():
+            end = 0
+            for taken in sorted(mine, key=lambda t: (t.start, -t.end)):
+                kind = _KINDS.get(self.roles[taken.name], "activations")
+                found[kind] += max(0, taken.end - max(taken.start, end)) * self.spec.lanes
+                end = max(end, taken.end)
+        return found
+
+    def given(self) -> tuple[str, ...]:
+        """Names of what the host writes before a launch."""
+        return tuple(name for name, role in self.roles.items() if role == INPUT)
+
+    # --- rows -------------------------------------------------------------------------------
+    def rows(
+        self,
+        name: str,
+        place: tuple[int, int, int],
+        vectors: int,
+        dtype: str,
+        pair: int = 0,
+        role: str = SCRATCH,
+    ) -> Buffer:
+        """Vectors at (side, quad, bank), `pair` the 16-bit half, for good; raises SramFull."""
+        side, quad, bank = place
+        index = side * self.spec.hemisphere_slices + quad * QUAD + 2 * pair
+        request = Request(name, vectors, dtype, side, role)
+        address = self._room(index, WIDTHS[dtype], vectors, bank, FOREVER)
+        if address is None:
+            raise self._full(request, vectors, WIDTHS[dtype])
+        return self._book(request, index, address, FOREVER)
+
+    def place(self, request: Request, life: tuple[int, int], conflict: Conflicts) -> Buffer:
+        """Find room for rows; raises SramFull."""
+        width, words = WIDTHS[request.dtype], self._words(request)
+        best: tuple[tuple[int, ...], int, int] | None = None
+        base = request.side * self.spec.hemisphere_slices
+        for first in range(0, self.spec.hemisphere_slices - width + 1, width):
+            spill = first >= INNER_SLICES
+            if spill and best is not None:
+                break
+            index = base + first
+            at_slice = self._cost(request.name, index, width, None, conflict.slices)
+            if at_slice >= MUST:
+                continue
+            for bank in range(self.spec.slice_banks):
+                cost = at_slice + self._cost(request.name, index, width, bank, conflict.banks)
+                if cost >= MUST:
+                    continue
+                address = self._room(index, width, words, bank, life)
+                if address is None:
+                    continue
+                shared = self._shares(index, width, address, words)
+                rank = (cost + shared, self._fill(index, width, bank), first)
+                if best is None or rank < best[0]:
+                    best = rank, index, address
+        if best is None:
+            raise self._full(request, words, width)
+        _, index, address = best
+        return self._book(request, index, address, life)
+
+    def _words(self, request: Request) -> int:
+        return request.vectors * (self._layers_of(request) if request.per_layer else 1)
+
+    def _layers_of(self, request: Request) -> int:
+        """Layers of a request's kind, times slots for what each sequence has."""
+        fitting = [p for p in self.layers if request.name.startswith(p)]
+        count = self.layers[max(fitting, key=len)]
+        return count * (self.slots if request.role == CACHE else 1)
+
+    def columns(
+        self, name: str, side: int, vectors: int, groups: tuple[int, ...] = (), dtype: str = "f16"
+    ) -> Buffer:
+        """Columns in an outer group of 16 slices, the emptiest (of `groups`); raises SramFull."""
+        outer = self._windows(side)[: (self.spec.hemisphere_slices - INNER_SLICES) // WEIGHT_SLICES]
+        words = -(-vectors // word_columns(dtype))
+        found = {
+            index: self._columns_at(index, words, 1, False)
+            for number, index in enumerate(outer)
+            if number in (groups or range(len(outer)))
+        }
+        room = {index: addresses[0] for index, addresses in found.items() if addresses}
+        request = Request(name, vectors, dtype, side, layout="columns")
+        if not room:
+            raise self._full(request, words, WEIGHT_SLICES)
+        index = min(room, key=lambda index: room[index])
+        return self._book(request, index, room[index], FOREVER)
+
+    def outer_rows(self, name: str, side: int, vectors: int, group: int) -> Buffer:
+        """fp16 vectors in two slices of an outer group; raises SramFull."""
+        region = self.columns(name, side, vectors * COLUMN_PAIRS, (group,)).region
+        self.buffers[name] = Buffer(name, Region(region.index, region.address, vectors, "f16"))
         return self.buffers[name]
 
+    # --- columns ----------------------------------------------------------------------------
+    def place_columns(self, request: Request, conflict: Conflicts) -> None:
+        """Find 16 slices with room for columns of all layers; raises SramFull."""
+        words = -(-request.vectors // word_columns(request.dtype))
+        layers = self._layers_of(request) if request.per_layer else 1
+        best: tuple[tuple[int, int], int, list[int]] | None = None
+        for index in self._windows(request.side):
+            cost = self._cost(request.name, index, WEIGHT_SLICES, None, conflict.slices)
+            cost += self._cost(request.name, index, WEIGHT_SLICES, None, conflict.banks)
+            if cost >= MUST:
+                continue
+            found = self._columns_at(index, words, layers, request.one_bank)
+            if found is None:
+                continue
+            outer = index % self.spec.hemisphere_slices >= INNER_SLICES
+            met = 0 if request.per_layer else cost  # what rests for good is next to all the time
+            if best is None or (met, found[-1]) < best[0]:
+                best = (met, found[-1]), index, found
+            if not outer and best[0][0] == 0:
+                break
+        if best is None:
+            raise self._full(request, words * layers, WEIGHT_SLICES)
+        _, index, addresses = best
+        for address in addresses:
+            self._reserve(request.name, index, address, words)
+        self._add(request, Region(index, addresses[0], request.vectors, request.dtype, "columns"))
+        if request.per_layer:
+            region = self.buffers[request.name].region
+            offsets = tuple(address - addresses[0] for address in addresses)
+            self.moves[request.name] = Move(region, offsets)
 
-def column_capacity_words(spec: ChipSpec) -> int:
-    """Words that there are in the outer groups of 16 slices on both sides."""
-    return 2 * _outer_groups(spec) * spec.slice_words
+    def _windows(self, side: int) -> list[int]:
+        """First slices of 16 neighbours: whole outer groups of the side first."""
+        size = self.spec.hemisphere_slices
+        outer = list(range(INNER_SLICES, size - WEIGHT_SLICES + 1, WEIGHT_SLICES))
+        others = [i for i in range(size - WEIGHT_SLICES, -1, -QUAD) if i not in outer]
+        return [side * size + i for i in (*outer, *others)]
 
+    def _columns_at(self, index: int, words: int, layers: int, one_bank: bool) -> list[int] | None:
+        """Addresses of each layer's words in 16 slices, or None where there is no room."""
+        slices = range(index, index + WEIGHT_SLICES)
+        taken = sorted({(t.start, t.end) for i in slices for t in self._taken[i]})
+        found: list[int] = []
+        address = at = 0
+        bank_words = self.spec.bank_words
+        while len(found) < layers:
+            if one_bank and address // bank_words != (address + words - 1) // bank_words:
+                address = -(-address // bank_words) * bank_words
+            if address + words > self.spec.slice_words:
+                return None
+            while at < len(taken) and taken[at][1] <= address:
+                at += 1
+            if at < len(taken) and taken[at][0] < address + words:
+                address = taken[at][1]
+                continue
+            found.append(address)
+            address += words
+        return found
 
-def _outer_groups(spec: ChipSpec) -> int:
-    return (spec.hemisphere_slices - INNER_SLICES) // WEIGHT_SLICES
+    # --- bookkeeping ------------------------------------------------------------------------
+    def _cost(
+        self, name: str, index: int, width: int, bank: int | None,
+        met: Mapping[tuple[str, str], int],
+    ) -> int:  # fmt: skip
+        """Cycles in which a buffer would meet those that rest in these slices, or in their bank."""
+        others = {
+            t.name
+            for i in range(index, index + width)
+            for t in self._taken[i]
+            if bank is None or t.start // self.spec.bank_words == bank or self._anywhere(t.name)
+        }
+        return sum(met.get((min(name, o), max(name, o)), 0) for o in others)
+
+    def _anywhere(self, name: str) -> bool:
+        return self.buffers[name].any_bank
+
+    def _room(
+        self, index: int, width: int, words: int, bank: int, life: tuple[int, int]
+    ) -> int | None:
+        """The lowest free address in a bank of these slices."""
+        base = bank * self.spec.bank_words
+        address = base
+        blocked = sorted(
+            (t.start, t.end)
+            for i in range(index, index + width)
+            for t in self._taken[i]
+            if t.last_op >= life[0] and t.first_op <= life[1]
+        )
+        for start, end in blocked:
+            if start < address + words and end > address:
+                address = end
+        return address if address + words <= base + self.spec.bank_words else None
+
+    def _shares(self, index: int, width: int, address: int, words: int) -> int:
+        """How many buffers have these words at other times."""
+        return len(
+            {
+                t.name
+                for i in range(index, index + width)
+                for t in self._taken[i]
+                if t.start < address + words and t.end > address
+            }
+        )
+
+    def _fill(self, index: int, width: int, bank: int) -> int:
+        base = bank * self.spec.bank_words
+        ends = [
+            t.end
+            for i in range(index, index + width)
+            for t in self._taken[i]
+            if t.start // self.spec.bank_words == bank
+        ]
+        return max(ends, default=base) - base
+
+    def _book(self, request: Request, index: int, address: int, life: tuple[int, int]) -> Buffer:
+        assert request.name not in self.buffers, request.name
+        region = Region(index, address, request.vectors, request.dtype, request.layout)
+        words = region.words
+        if request.per_layer and request.layout == "rows":
+            words = self._words(request)
+            offsets = tuple(range(0, words, request.vectors))
+            self.moves[request.name] = Move(region, offsets)
+        for i in range(index, index + region.slices):
+            self._taken[i].append(Taken(address, address + words, request.name, *life))
+        return self._add(request, region)
+
+    def _reserve(self, name: str, index: int, address: int, words: int) -> None:
+        for i in range(index, index + WEIGHT_SLICES):
+            self._taken[i].append(Taken(address, address + words, name, *FOREVER))
+
+    def _add(self, request: Request, region: Region) -> Buffer:
+        buffer = Buffer(request.name, region, request.layout == "columns")
+        self.buffers[request.name], self.roles[request.name] = buffer, request.role
+        return buffer
+
+    def finish(self) -> "MemoryMap":
+        """Note which buffers follow others in the same words, and what is used in all."""
+        after: dict[str, set[str]] = defaultdict(set)
+        for mine in self._taken.values():
+            for a, b in combinations([t for t in mine if t.last_op < FOREVER[1]], 2):
+                if a.start < b.end and b.start < a.end:
+                    first, second = sorted((a, b), key=lambda t: t.first_op)
+                    assert first.last_op < second.first_op, (first, second)
+                    after[second.name].add(first.name)
+            spans = sorted((t.start, t.end) for t in mine)
+            end = 0
+            for start, stop in spans:
+                self.used_bytes += max(0, stop - max(start, end)) * self.spec.lanes
+                end = max(end, stop)
+        for name, before in after.items():
+            self.buffers[name] = replace(self.buffers[name], after=tuple(sorted(before)))
+        return self
+
+    def _full(self, request: Request, words: int, width: int) -> SramFull:
+        lanes = self.spec.lanes
+        whole = self.spec.hemisphere_slices * self.spec.slice_words * lanes
+        first = request.side * self.spec.hemisphere_slices
+        mine = range(first, first + self.spec.hemisphere_slices)
+        used = sum(t.end - t.start for i in mine for t in self._taken[i]) * lanes
+        return SramFull(request.name, words * width * lanes, max(0, whole - used))
+
+    def moved(self, index: int, address: int, layer: int) -> int:
+        """Where `layer` of its kind keeps the word that layer 0 keeps at `address` of a slice.
+
+        Layers are numbered through all sequence slots.
+        """
+        key = (index, address)
+        if key not in self._found:
+            self._found[key] = next(
+                (
+                    move.words
+                    for move in self.moves.values()
+                    if move.region.index <= index < move.region.index + move.region.slices
+                    and 0 <= address - move.region.address < move.region.words
+                ),
+                None,
+            )
+        words = self._found[key]
+        return address if words is None else address + words[layer % len(words)]

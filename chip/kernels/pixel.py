@@ -2,8 +2,8 @@
 
 from chip.kernels.convolution import Convolution
 from chip.kernels.feature_map import CHANNEL_GROUP, FeatureMap, Rooms
+from chip.kernels.layout import Blocks
 from chip.kernels.matmul import Pass, matmul
-from chip.kernels.shape import Blocks
 from chip.schedule import Buffer, Chain, Flow, Rows, Schedule, run
 from chip.spec import EAST, WEST
 

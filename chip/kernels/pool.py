@@ -10,11 +10,11 @@ from chip.program import COLUMN_PAIRS
 from chip.schedule import Loops, Rows, run
 from chip.spec import EAST, WEST
 
-TINY = 1e-24  # keeps the length of a zero vector finite
 EMBEDDING = "embedding"  # what the host reads: the rows of one token
+POOL_INPUTS = {"poolmask": "f16", "poolscale": "f32"}  # rows that it writes
 
 
-def pool(work: Work, x: Laid) -> None:
+def pool(work: Work, x: Laid, eps: float) -> None:
     """`embedding` = mean of x over tokens where poolmask is 1, divided by its length.
 
     The sum over tokens is a product with poolmask [lanes are tokens], whose columns are x
@@ -22,10 +22,7 @@ def pool(work: Work, x: Laid) -> None:
     """
     width, blocks = x.layout.width, x.layout.blocks
     one = replace(work, rows=1, most_rows=1)
-    mask, share = (
-        work.given(name, 1, 1, dtype, WEST)
-        for name, dtype in (("poolmask", "f16"), ("poolscale", "f32"))
-    )
+    mask, share = (work.given(name, 1, 1, dtype, WEST) for name, dtype in POOL_INPUTS.items())
     pooled = one.scratch("pooled", blocks, "f32", EAST)
     for block in range(blocks):
         tokens, turned = (
@@ -42,7 +39,7 @@ def pool(work: Work, x: Laid) -> None:
         chain.write(chain.vxm("mul", flow, Rows(share)), Rows(pooled, block))
         work.plan.place(chain)
     length = one.scratch("length", 1, "f32", WEST)
-    mean_square_scales(one, (Part(pooled, 0, blocks),), blocks, 1, TINY, length)
+    mean_square_scales(one, (Part(pooled, 0, blocks),), blocks, 1, eps, length)
     out = work.memory.take(Request(EMBEDDING, blocks, "f32", EAST, OUTPUT))
     loops: Loops = ((1, 1), (blocks, 1))
     chain = work.chain("pool: length 1")

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from chip.kernels.lanes import reduce_alike
 from chip.kernels.work import Laid, Part, Work
-from chip.schedule import Buffer, Chain, Flow, Loops, Rows, run
+from chip.schedule import Buffer, Flow, Loops, Rows, run
 from chip.spec import EAST
 
 LEVELS = 127
@@ -74,7 +74,5 @@ def rounded(
         value = chain.vxm("mul", value, Rows(gamma, 0, (1, 0)), loops=loops)
     value = chain.vxm("mul", value, Rows(inverse, 0, (0, 1)), loops=loops)
     for copy in copies:
-        chain.write(
-            chain.vxm("to_i8", value), replace(work.rows_of(copy, 0), steps=(tokens, 1))
-        )
+        chain.write(chain.vxm("to_i8", value), replace(work.rows_of(copy, 0), steps=(tokens, 1)))
     work.plan.place(chain)

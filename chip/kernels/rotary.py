@@ -4,7 +4,7 @@ from chip.kernels.lanes import KEEP, SWAP
 from chip.kernels.linear import deliver
 from chip.kernels.norm import targets
 from chip.kernels.work import Laid, Work
-from chip.schedule import Chain, Loops, Rows
+from chip.schedule import Loops, Rows
 from chip.spec import EAST, WEST
 
 

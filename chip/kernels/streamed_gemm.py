@@ -5,12 +5,12 @@ rest in the second outer group of 16 slices, in turn in either bank, as a bank s
 """
 
 from chip.kernels.gemm import Gemm
-from chip.kernels.memory import GROUP_SLICES, INNER_SLICES, SramFull
+from chip.kernels.memory import INNER_SLICES, QUAD, SramFull
 from chip.program import WEIGHT_SLICES, Region
 from chip.schedule import Buffer, Chain, Rows, run
 from chip.spec import EAST, WEST
 
-WIDE = WEIGHT_SLICES // GROUP_SLICES  # fp32 vectors side by side in an outer group
+WIDE = WEIGHT_SLICES // QUAD  # fp32 vectors side by side in an outer group
 
 
 class StreamedGemm(Gemm):
@@ -34,8 +34,8 @@ class StreamedGemm(Gemm):
         for name in [n for n in self.memory.buffers if n.startswith(f"A{side}.")]:
             region = self.memory[name].region
             slot = region.index % self.spec.hemisphere_slices
-            place = (side, slot // GROUP_SLICES, region.address // self.spec.bank_words)
-            pair = slot % GROUP_SLICES // 2
+            place = (side, slot // QUAD, region.address // self.spec.bank_words)
+            pair = slot % QUAD // 2
             self.memory.rows(f"next.{name}", place, region.vectors, "f16", pair)
 
     def _use(self, side: int, made: Buffer) -> None:
@@ -43,12 +43,12 @@ class StreamedGemm(Gemm):
         bank_words, used, count = self.spec.bank_words, self._used[side], made.region.vectors
         group = used.index(min(used))
         if used[group] + count > bank_words:
-            bytes_each = GROUP_SLICES * self.spec.lanes
+            bytes_each = QUAD * self.spec.lanes
             free = (bank_words - used[group]) * bytes_each
             raise SramFull(f"sums of {made.name}", count * bytes_each, free)
         first = side * self.spec.hemisphere_slices + INNER_SLICES + WEIGHT_SLICES
         for sums, bank in ((self.before, 0), (self.after, bank_words)):
-            region = Region(first + GROUP_SLICES * group, bank + used[group], count, "f32")
+            region = Region(first + QUAD * group, bank + used[group], count, "f32")
             sums[made.name] = Buffer(f"{made.name}@{bank}", region)
         used[group] += count
         chain = Chain(self.spec, "add")

@@ -14,6 +14,7 @@ from chip.kernels.attention import Heads
 from chip.kernels.layout import Layout, even, grouped, halves, one_by_one
 from chip.kernels.linear import Matrix
 from chip.kernels.work import OUTPUT, Laid, Part, Request, Work
+from chip.program import word_columns
 from chip.schedule import Buffer
 from chip.spec import EAST, WEST, ChipSpec
 from cluster.compiler.shard import Sharded
@@ -23,7 +24,7 @@ from cluster.model.graph.collective import AllReduce
 from cluster.model.graph.gate import Activation, Gate
 from cluster.model.graph.graph import Section
 from cluster.model.graph.linear import Linear
-from cluster.model.graph.norm import Norm
+from cluster.model.graph.norm import Norm, NormBySum, SquareSum
 from cluster.model.graph.op import Op
 from cluster.model.graph.quantise import Quantise
 from cluster.model.graph.rotary import Rotary
@@ -134,10 +135,10 @@ class Assigned:
         inputs, outputs = self.layout(op.x), self.layout(op.out)
         limit = max(1, self.spec.accumulator_depth // self.most_rows)
         if len(sides) == 1:
-            where = ((op.weight.name, sides[0], range(outputs.blocks)),)
+            where = [(op.weight.name, sides[0], range(outputs.blocks))]
         else:
             parts = halves(outputs.blocks)
-            where = tuple((f"{op.weight.name}{side}", side, parts[side]) for side in SIDES)
+            where = [(f"{op.weight.name}{side}", side, parts[side]) for side in SIDES]
         return tuple(
             Matrix(name, side, inputs, outputs, blocks, limit, self.weights)
             for name, side, blocks in where
@@ -162,6 +163,17 @@ class Assigned:
                 found[op.out.name] = (side,)
         return found
 
+    @property
+    def column_cycles(self) -> int:
+        """Cycles in which all weights can enter the two arrays at best, a word of columns each."""
+        words: dict[str, list[int]] = {}
+        for op in self.section.ops:
+            if isinstance(op, Linear):
+                sides = words.setdefault(op.x.name, [0, 0])
+                for matrix in self.matrices(op):
+                    sides[matrix.side] += matrix.vectors // word_columns(matrix.dtype)
+        return sum(max(sides) for sides in words.values())
+
     def _columns(self, op: Linear) -> int:
         outputs = self.layout(op.out)
         return outputs.blocks * outputs.width
@@ -184,7 +196,7 @@ class Assigned:
             return tuple(Copy("f32", EAST, split=True, turn=turn) for turn in (0, 1))
         if isinstance(op, Add | AllReduce) and value == op.y:
             return (Copy("f32", EAST, split=True),)
-        if isinstance(op, Norm):
+        if isinstance(op, Norm | SquareSum | NormBySum):
             return (Copy("f32", EAST),)
         return (Copy("f32", WEST),)
 
@@ -285,16 +297,27 @@ class Assigned:
         """A value of the residual stream where it rests."""
         return Laid(self.layout(value), (self._residual(work, value),))
 
+    def whole_copy(self, value: Value) -> str:
+        """The buffer of a value that has one copy of fp32 rows."""
+        (copy,) = self.copies[value.name]
+        return self._name(value, copy)
+
     def step(self, work: Work, value: Value) -> Buffer | None:
         """The steps of an int8 value."""
         if value.dtype != "i8":
             return None
-        return work.scratch(f"{value.name}.step", 1, "f32", EAST)
+        return work.scratch(f"{value.name}.step", 1, "f32", WEST)
 
     def _residual(self, work: Work, value: Value) -> tuple[Part, ...]:
         blocks = self.layout(value).blocks
         buffer = work.scratch(self.residual[value.name], blocks, "f32", EAST)
         return (Part(buffer, 0, blocks),)
+
+    def _name(self, value: Value, copy: Copy) -> str:
+        """Copies of what a section leaves are those that the next one finds."""
+        onward = value == self.section.out and value.name in self.residual
+        name = self.section.x.name if onward else value.name
+        return f"{name}.{copy.dtype}.{copy.side}"
 
     def _parts(self, work: Work, value: Value, copy: Copy) -> tuple[Part, ...]:
         if value.name in self.residual and copy.dtype == "f32":
@@ -304,10 +327,8 @@ class Assigned:
             count = blocks * self.spec.lanes
             return (Part(work.columns(f"{value.name}.columns", count, copy.side), 0, blocks),)
         if not copy.split:
-            onward = value == self.section.out and value.name in self.residual
-            stem = self.section.x.name if onward else value.name
-            name = f"{stem}.{copy.dtype}.{copy.side}"
-            return (Part(work.scratch(name, blocks, copy.dtype, copy.side), 0, blocks),)
+            buffer = work.scratch(self._name(value, copy), blocks, copy.dtype, copy.side)
+            return (Part(buffer, 0, blocks),)
         found = []
         for side, part in zip(SIDES, halves(blocks), strict=True):
             if part:
@@ -330,6 +351,6 @@ def _chain_of(value: Value, makers: dict[str, Op]) -> Iterator[str]:
     yield value.name
     op = makers[value.name]
     while not isinstance(op, Linear):
-        (before,) = op.inputs
+        before = op.inputs[0]
         yield before.name
         op = makers[before.name]

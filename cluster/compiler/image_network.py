@@ -12,12 +12,12 @@ from chip.kernels import pixel
 from chip.kernels.convolution import Convolution as Kernel
 from chip.kernels.convolution import convolve
 from chip.kernels.feature_map import FeatureMap, Rooms, channels, feature_map
-from chip.kernels.shape import Blocks
+from chip.kernels.layout import Blocks
+from chip.kernels.memory import Conflicts, MemoryMap
 from chip.kernels.stem import Stem
 from chip.kernels.work import CONSTANT, Request
 from chip.schedule import Buffer, Schedule
 from chip.spec import EAST, WEST, ChipSpec
-from cluster.compiler.memory_map import Conflicts, MemoryMap
 from cluster.model.graph.graph import Section
 from cluster.model.graph.image import Convolution, Maximum, PixelMean
 from cluster.model.graph.op import Op
@@ -41,8 +41,8 @@ class ImageNetwork:
         self.memory, self.rooms = MemoryMap(self.spec), Rooms(self.spec)
         self.plan = Schedule(self.spec)
         self._pixels: dict[str, pixel.Pixel] = {}
-        for op in self.convolutions:
-            self._place_weights(op)
+        for convolution in self.convolutions:
+            self._place_weights(convolution)
         for op in self.section.ops:
             KERNELS[type(op)](self, op)
 

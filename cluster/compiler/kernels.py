@@ -8,7 +8,7 @@ from chip.kernels.attention import attention, attention_to_all
 from chip.kernels.gate import activation, gated
 from chip.kernels.layer_norm import LayerNorm, Sum, layer_norm
 from chip.kernels.linear import linear
-from chip.kernels.norm import RmsNorm, rms_norm
+from chip.kernels.norm import RmsNorm, norm_by_sum, rms_norm, square_sum
 from chip.kernels.pool import pool
 from chip.kernels.quantise import quantise
 from chip.kernels.rotary import rotary
@@ -18,7 +18,7 @@ from cluster.model.graph.add import Add
 from cluster.model.graph.attention import Attention
 from cluster.model.graph.gate import Activation, Gate
 from cluster.model.graph.linear import Linear
-from cluster.model.graph.norm import Norm
+from cluster.model.graph.norm import Norm, NormBySum, SquareSum
 from cluster.model.graph.op import Op
 from cluster.model.graph.pool import Pool
 from cluster.model.graph.quantise import Quantise
@@ -76,22 +76,35 @@ def _summands(work: Work, at: Assigned, op: Norm) -> Laid | Sum:
     return Sum(x, y, at.made(work, before.out))
 
 
+@kernel(SquareSum)
+def _square_sum(work: Work, at: Assigned, op: SquareSum) -> None:
+    square_sum(work, f"{op.out.name}.counted", at.read(work, op, op.x), at.made(work, op.out))
+
+
+@kernel(NormBySum)
+def _norm_by_sum(work: Work, at: Assigned, op: NormBySum) -> None:
+    norm = RmsNorm(op.weight.name, op.weight.shape[0], op.eps)
+    x, total = (at.read(work, op, value) for value in op.inputs)
+    norm_by_sum(work, norm, x, total, at.made(work, op.out))
+
+
 @kernel(Rotary)
 def _rotary(work: Work, at: Assigned, op: Rotary) -> None:
     side = at.turned_at(op)
-    rotary(work, at.read(work, op, op.x), "", side, at.made(work, op.out))
+    rotary(work, at.read(work, op, op.x), op.table.name, side, at.made(work, op.out))
 
 
 @kernel(Attention)
 def _attention(work: Work, at: Assigned, op: Attention) -> None:
     q, k, v = (at.read(work, op, value) for value in op.inputs)
+    assert at.rank.heads is not None
     place_all = attention_to_all if at.by_columns(op) else attention
     place_all(work, at.rank.heads, op.scale, q, k, v, at.made(work, op.out))
 
 
 @kernel(Pool)
 def _pool(work: Work, at: Assigned, op: Pool) -> None:
-    pool(work, at.read(work, op, op.x))
+    pool(work, at.read(work, op, op.x), op.eps)
 
 
 @kernel(Gate)

@@ -5,10 +5,10 @@ from bisect import bisect_left
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 
+from chip.kernels.memory import SramFull
 from chip.program import WEIGHT_SLICES, word_columns
 from chip.spec import ChipSpec
 from cluster.compiler.assign import Rank, ranks_of
-from cluster.compiler.memory_map import SramFull
 from cluster.compiler.quantise import quantise
 from cluster.compiler.shard import Sharded, shard
 from cluster.compiler.stage import CONTEXT_BLOCK, Stage, StageShape

@@ -9,17 +9,17 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from chip.own_spec import find
+from cluster.compiler.choose import default_topology
+from cluster.compiler.lower import Lowered
 from cluster.encoders.encoding import LENGTHS, embed, lower_encoder, plan_encoder
 from cluster.errors import BadValue
-from cluster.lowering.lower import Lowered
 from cluster.machines.clocked import Clocked
-from cluster.machines.ledger import Ledger
+from cluster.machines.launch_log import LaunchLog
 from cluster.machines.machine import Digest, LocalMachine, Machine
-from cluster.mapping.choice import default_topology
 from cluster.model.encoders import TINY, encoder_weights
 from cluster.model.fetch import fetch_minilm
 from cluster.model.graph.source import Weights
-from cluster.model.interpreter import Reference
+from cluster.model.reference import Reference
 from cluster.runs.display import Bars
 from topology import parse
 
@@ -91,7 +91,7 @@ def embed_sentences(options: Options, bars: Bars) -> dict[str, Any]:
         raise BadValue("--topology", topology, f"has too few chips for {plan.pp} stages")
     bars.step("lower", 0, 0)
     lowered = lower_encoder(plan, sorted(graph.nodes)[: plan.pp], graph, weights)
-    machine = Ledger(Clocked(_machine(options)))
+    machine = LaunchLog(Clocked(_machine(options)))
     try:
         machine.load(lowered, bars.step)
         digest, vectors, cycles = Digest(lowered), [], []
@@ -114,7 +114,7 @@ def embed_sentences(options: Options, bars: Bars) -> dict[str, Any]:
 def _machine(options: Options) -> Machine:
     if options.machine == "local":
         return LocalMachine()
-    from cluster.actors.ray_machine import RayMachine
+    from cluster.machines.ray.ray_machine import RayMachine
 
     return RayMachine(1, None)
 

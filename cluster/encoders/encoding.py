@@ -6,24 +6,15 @@ from itertools import pairwise
 import networkx as nx
 import numpy as np
 
+from chip.kernels.memory import SramFull
 from chip.kernels.pool import EMBEDDING
 from chip.spec import ChipSpec
-from cluster.compiler.memory_map import SramFull
+from cluster.compiler.launch import LaunchKind
+from cluster.compiler.lower import Lowered, lower
 from cluster.compiler.stage import CONTEXT_BLOCK
 from cluster.compiler.stages import Plan, StagePlan, check_heads
 from cluster.compiler.weight_layout import Array
 from cluster.errors import BadValue, DoesNotFit
-from cluster.lowering.clocking import clocking
-from cluster.lowering.lower import (
-    Launch,
-    Lowered,
-    check_programs,
-    compose,
-    launch_name,
-    make_launch,
-    make_stages,
-)
-from cluster.lowering.wires import Wires
 from cluster.machines.machine import Machine, Result
 from cluster.model.graph.graph import Model
 from cluster.model.graph.op import F32
@@ -87,17 +78,13 @@ def lower_encoder(
     only: Sequence[int] | None = None,
 ) -> Lowered:
     """Schedule and encode every length, or `only` some; stage n is on chip `chips[n]`."""
-    wires, stages = Wires(graph), make_stages(plan)
-    placement = tuple((chip,) for chip in chips)
-    clocks = clocking(graph, wires.used(placement), wires.ports, plan.spec)
-    launches: dict[str, Launch] = {}
-    for tokens in only or lengths(plan):
-        axis = compose(placement, stages, wires, clocks, tokens, CONTEXT_BLOCK)
-        size = (launch_name("encode", tokens), tokens, CONTEXT_BLOCK)
-        launches[size[0]] = make_launch(plan, placement, stages, axis, *size)
-    check_programs(plan, placement, [launch.instructions for launch in launches.values()])
-    cables = wires.cables(clocks)
-    return Lowered(plan, placement, launches, cables, stages, weights, clocks)
+    kinds = [launch_kind(tokens) for tokens in only or lengths(plan)]
+    return lower(plan, tuple((chip,) for chip in chips), graph, weights, kinds=kinds)
+
+
+def launch_kind(tokens: int) -> LaunchKind:
+    """Launches for sequences of up to `tokens` tokens, of which one row is read."""
+    return LaunchKind(tokens, CONTEXT_BLOCK, 1)
 
 
 def encoder_inputs(lowered: Lowered, ids: Sequence[int]) -> tuple[str, dict[int, dict[str, Array]]]:
@@ -118,7 +105,7 @@ def encoder_inputs(lowered: Lowered, ids: Sequence[int]) -> tuple[str, dict[int,
     last = inputs[lowered.placement[-1][0]]
     last["poolmask"] = (np.arange(lanes) < len(ids)).astype(np.float16)[None]
     last["poolscale"] = np.full((1, lanes), 1 / len(ids), np.float32)
-    return launch_name("encode", tokens), inputs
+    return str(launch_kind(tokens)), inputs
 
 
 def embed(lowered: Lowered, machine: Machine, ids: Sequence[int]) -> tuple[F32, int, Result]:

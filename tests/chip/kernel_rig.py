@@ -11,7 +11,7 @@ import numpy.typing as npt
 from chip.core import Chip
 from chip.isa import NUMPY_TYPES
 from chip.kernels.lanes import MAPS_INT8
-from chip.kernels.memory import Memory
+from chip.kernels.memory import MemoryMap
 from chip.program import Program
 from chip.schedule import Buffer, Schedule
 from chip.spec import TINY, ChipSpec
@@ -24,7 +24,7 @@ class KernelRig:
     """Kernels for chip 0, which see buffers of `memory`."""
 
     def __init__(self, spec: ChipSpec = TINY) -> None:
-        self.spec, self.memory, self.plan = spec, Memory(spec), Schedule(spec)
+        self.spec, self.memory, self.plan = spec, MemoryMap(spec), Schedule(spec)
         self.chip = Chip(0, spec)
         self._values: list[tuple[Buffer, Array]] = []
 

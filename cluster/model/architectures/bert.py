@@ -1,55 +1,60 @@
-"""BERT (Devlin et al. 2019) as an encoder of sentences: post-norm layers, and the mean of rows."""
+"""BERT (Devlin et al. 2018) and MiniLM (Wang et al. 2020): norms after, every row sees all others.
+
+The head is that of sentence transformers: the mean of the rows, of length 1.
+"""
 
 from cluster.model.architecture import Architecture, Tensors
-from cluster.model.decoder import LAYERS_MAX
 from cluster.model.graph.builder import Builder
-from cluster.model.graph.graph import Embedding, Model
+from cluster.model.graph.graph import Embedding, Model, Section
 from cluster.model.graph.values import Dim, Weight
 from cluster.model.settings import Settings
 
-ACTIVATIONS = {"gelu": "gelu_erf", "gelu_new": "gelu", "gelu_pytorch_tanh": "gelu", "silu": "silu"}
+_FUNCTIONS = {"gelu": "gelu_erf", "gelu_new": "gelu", "gelu_pytorch_tanh": "gelu"}
+
+
+def layer(hidden: Dim, heads: Dim, ffn: Dim, function: str, eps: float) -> Section:
+    """A layer."""
+    head_dim = Dim("head_dim", hidden.size // heads.size)
+    kv_heads = Dim("kv_heads", heads.size)
+    b = Builder(hidden)
+    q = b.linear(b.x, "wq", heads, head_dim, bias=True)
+    k = b.linear(b.x, "wk", kv_heads, head_dim, bias=True)
+    v = b.linear(b.x, "wv", kv_heads, head_dim, bias=True)
+    y = b.attention(q, k, v, head_dim.size**-0.5, causal=False)
+    x = b.add(b.x, b.linear(y, "wo", hidden, bias=True))
+    x = b.norm(x, "attn_norm", eps, form="layer")
+    y = b.activation(b.linear(x, "w_up", ffn, bias=True), function)
+    x = b.add(x, b.linear(y, "w_down", hidden, bias=True))
+    b.norm(x, "ffn_norm", eps, form="layer")
+    return b.section()
 
 
 def write(settings: Settings, name: str) -> Model:
     """The model of some settings."""
-    hidden = Dim("hidden", settings.whole("hidden_size"))
-    ffn = Dim("ffn", settings.whole("intermediate_size"))
-    count = settings.whole("num_attention_heads")
-    if hidden.size % count:
-        raise settings.error(f"has {count} heads of {hidden.size} elements in all")
-    heads, head_dim = Dim("heads", count), Dim("head_dim", hidden.size // count)
-    vocab, eps = Dim("vocab", settings.whole("vocab_size")), settings.number("layer_norm_eps")
-    tokens = Dim("tokens", settings.whole("max_position_embeddings"))
-    kinds = Dim("kinds", settings.whole("type_vocab_size", 2))
-    tables = (Weight(n, (d,), (hidden,)) for n, d in (("positions", tokens), ("kinds", kinds)))
-
-    opening = Builder(hidden)
+    width, count = settings.whole("hidden_size"), settings.whole("num_attention_heads")
+    if width % count:
+        raise settings.error(f"'hidden_size' {width} is not a multiple of {count} heads")
+    hidden, heads = Dim("hidden", width), Dim("heads", count)
+    vocab, ffn = settings.whole("vocab_size"), Dim("ffn", settings.whole("intermediate_size"))
+    context, eps = settings.whole("max_position_embeddings"), settings.number("layer_norm_eps")
+    called = settings.text("hidden_act", "gelu")
+    if called not in _FUNCTIONS:
+        known = f"known: {', '.join(_FUNCTIONS)}"
+        raise settings.error(f"has the activation '{called}'", known)
+    opening, head = Builder(hidden), Builder(hidden)
     opening.norm(opening.x, "embedding_norm", eps, form="layer")
-
-    b = Builder(hidden)
-    q, k, v = (b.linear(b.x, n, heads, head_dim, bias=True) for n in ("wq", "wk", "wv"))
-    y = b.attention(q, k, v, float(head_dim.size**-0.5), causal=False)
-    x = b.add(b.x, b.linear(y, "wo", hidden, bias=True))
-    x = b.norm(x, "attn_norm", eps, form="layer")
-    y = b.activation(b.linear(x, "w_up", ffn, bias=True), _function(settings))
-    x = b.add(x, b.linear(y, "w_down", hidden, bias=True))
-    b.norm(x, "ffn_norm", eps, form="layer")
-
-    head = Builder(hidden)
     head.pool(head.x)
+    tables = Embedding(
+        Weight("embedding", (Dim("vocab", vocab),), (hidden,)),
+        positions=Weight("positions", (Dim("positions", context),), (hidden,)),
+        kinds=Weight("kinds", (Dim("kinds", settings.whole("type_vocab_size", 2)),), (hidden,)),
+    )
+    section = layer(hidden, heads, ffn, _FUNCTIONS[called], eps)
     return Model(
-        name, "bert", hidden, vocab.size, tokens.size,
-        Embedding(Weight("embedding", (vocab,), (hidden,)), 1.0, *tables),
-        (b.section(),) * settings.whole("num_hidden_layers", most=LAYERS_MAX),
+        name, "bert", hidden, vocab, context, tables,
+        (section,) * settings.whole("num_hidden_layers", most=4096),
         head.section(), opening.section(),
     )  # fmt: skip
-
-
-def _function(settings: Settings) -> str:
-    name = settings.text("hidden_act", "gelu")
-    if name not in ACTIVATIONS:
-        raise settings.error(f"has the activation '{name}'", f"known: {', '.join(ACTIVATIONS)}")
-    return ACTIVATIONS[name]
 
 
 ARCHITECTURE = Architecture(
@@ -57,8 +62,8 @@ ARCHITECTURE = Architecture(
     write=write,
     model_types=("bert",),
     safetensors=Tensors(
-        "encoder.layer.{}.",
-        {
+        layer="encoder.layer.{}.",
+        inside={
             "wq": "attention.self.query",
             "wk": "attention.self.key",
             "wv": "attention.self.value",
@@ -68,15 +73,15 @@ ARCHITECTURE = Architecture(
             "w_down": "output.dense",
             "ffn_norm": "output.LayerNorm",
         },
-        {
+        outside={
             "embedding": "embeddings.word_embeddings",
             "positions": "embeddings.position_embeddings",
             "kinds": "embeddings.token_type_embeddings",
             "embedding_norm": "embeddings.LayerNorm",
-            "head": "cls.predictions.decoder",
         },
-        # a table of 0, 1, .., and a layer behind the first token that mean pooling does not use
-        ignored=("embeddings.position_ids", "pooler.dense.weight", "pooler.dense.bias"),
+        # The pooler is for other tasks than embedding; the position ids are 0, 1, 2, ...
+        ignored=("pooler.dense.weight", "pooler.dense.bias", "embeddings.position_ids"),
     ),
     gguf={},
+    harmless=frozenset(("tie_word_embeddings",)),  # its head is not that of a language model
 )

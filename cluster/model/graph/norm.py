@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from chip.numerics import rsqrt
-from cluster.model.graph.int8 import Int8Rows, lane_sum
+from cluster.model.graph.int8 import Int8Rows, group_sum, lane_sum
 from cluster.model.graph.op import F32, Op, Run, Spread, register
 from cluster.model.graph.values import Value, Weight, names
 
@@ -74,9 +74,13 @@ class Norm(Op):
         """As chips compute it; int8 rows are rounded first, and their step is scaled."""
         rows, weight = self._rows(x), run.weight(self.weight)
         share = np.float32(1 / rows.shape[-1])
-        square = lane_sum(np.square(rows)) * share
+        whole = len(self.weight.out) == len(self.x.dims)
+        squares = np.square(rows)
+        square = (
+            lane_sum(squares, run.layout(self.x.dims)) if whole else group_sum(squares)
+        ) * share
         if self.bias is not None:
-            mean = lane_sum(rows) * share
+            mean = lane_sum(rows, run.layout(self.x.dims)) * share
             spread = rsqrt(np.maximum(square - mean * mean, np.float32(0)) + np.float32(self.eps))
             return ((rows - mean) * spread * weight + run.weight(self.bias)).reshape(x.shape)
         factor = rsqrt(square + np.float32(self.eps))
@@ -118,7 +122,7 @@ class SquareSum(Op):
 
     def exact(self, run: Run, x: F32) -> F32:
         """In the order of lanes."""
-        return lane_sum(self._squares(run, x))[:, 0]
+        return lane_sum(self._squares(run, x), run.layout(self.x.dims))[:, 0]
 
     def _squares(self, run: Run, x: F32) -> F32:
         """Squares of the row, 0 for heads that another rank counts."""

@@ -1,0 +1,112 @@
+"""Trials: what kernels ask for, when they use it, and which buffers they use at the same time.
+
+A trial places the kernels' chains with slices of their own for each buffer. A slice serves a read
+and a write a cycle, a bank one of them: so it follows which buffers must lie apart (those that meet
+in one chain) and which should (those that meet otherwise), and for how many cycles.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from chip.kernels.memory import INNER_SLICES, MUST, Conflicts
+from chip.kernels.work import Request
+from chip.program import Region
+from chip.schedule import Buffer, Chain, Schedule
+from chip.spec import ChipSpec
+
+
+@dataclass
+class TrialMemory:
+    """Answers requests with buffers that have slices to themselves, and remembers them."""
+
+    spec: ChipSpec
+    requests: dict[str, Request] = field(default_factory=dict)
+    lives: dict[str, list[int]] = field(default_factory=dict)  # number of each op that asked
+    op: int = 0
+
+    def take(self, request: Request) -> Buffer:
+        """A virtual buffer."""
+        known = self.requests.get(request.name)
+        if known is not None:
+            assert replace(known, vectors=request.vectors) == request, request
+            request = replace(request, vectors=max(known.vectors, request.vectors))
+        self.requests[request.name] = request
+        self.lives.setdefault(request.name, []).append(self.op)
+        outside = INNER_SLICES if request.layout == "columns" else 0
+        index = request.side * self.spec.hemisphere_slices + outside
+        region = Region(index, 0, request.vectors, request.dtype, request.layout)
+        return Buffer(request.name, region, request.layout == "columns", (), True)
+
+
+@dataclass
+class Trial(Schedule):
+    """A schedule that notes when its chains touch which buffers."""
+
+    touched: list[tuple[str, bool, int, int, int]] = field(default_factory=list)
+    chains: int = 0
+
+    def _touch(self, chain: Chain, start: int) -> None:
+        super()._touch(chain, start)
+        for access in chain.accesses:
+            first, last = int(access.first.min()), int(access.last.max())
+            entry = (access.buffer.name, access.writes, first + start, last + start, self.chains)
+            self.touched.append(entry)
+        self.chains += 1
+
+
+def conflicts(trials: Sequence[Trial]) -> Conflicts:
+    """What the accesses of these trials say; the first of them counts most."""
+    found: tuple[dict[tuple[str, str], int], ...] = (defaultdict(int), defaultdict(int))
+    for weight, trial in zip((8, 1), trials, strict=False):
+        names = sorted({name for name, *_ in trial.touched})
+        number = np.array([names.index(name) for name, *_ in trial.touched])
+        entries = np.array([entry for _, *entry in trial.touched], np.int64)
+        writes, first, last, chain = entries.T
+        inside = np.minimum.outer(last, last) - np.maximum.outer(first, first) + 1
+        together = np.equal.outer(chain, chain)
+        cycles = np.where(together, MUST, np.maximum(inside, 0) * weight)
+        pairs = (number[:, None] * len(names) + number[None, :]).ravel()
+        same = np.equal.outer(writes, writes)
+        for kind, met in zip((same, ~same), found, strict=True):
+            total = np.zeros(len(names) ** 2, np.int64)
+            np.add.at(total, pairs, np.where(kind, cycles, 0).ravel())
+            for at in np.flatnonzero(total):
+                a, b = names[at // len(names)], names[at % len(names)]
+                if a < b:
+                    met[a, b] = min(MUST, met[a, b] + int(total[at]))
+    return Conflicts(dict(found[0]), dict(found[1]))
+
+
+@dataclass(frozen=True)
+class Demands:
+    """What the kernels of some sections ask for, when they use it, and what meets what."""
+
+    requests: tuple[Request, ...]
+    lives: Mapping[str, tuple[int, int]]
+    conflicts: Conflicts
+    ops: int
+
+    def __add__(self, other: "Demands") -> "Demands":
+        """Both, one after the other."""
+        requests = {request.name: request for request in self.requests}
+        for request in other.requests:
+            known = requests.get(request.name, request)
+            most = max(known.vectors, request.vectors)
+            assert replace(known, vectors=most) == replace(request, vectors=most), request
+            requests[request.name] = replace(request, vectors=most)
+        lives = dict(self.lives)
+        for name, (first, last) in other.lives.items():  # ops go on counting
+            first, last = first + self.ops, last + self.ops
+            lives[name] = (min(first, lives.get(name, (first,))[0]), last)
+        merged = [dict(self.conflicts.slices), dict(self.conflicts.banks)]
+        for mine, more in zip(merged, (other.conflicts.slices, other.conflicts.banks), strict=True):
+            for pair, cycles in more.items():
+                mine[pair] = max(mine.get(pair, 0), cycles)
+        met = Conflicts(merged[0], merged[1])
+        return Demands(tuple(requests.values()), lives, met, self.ops + other.ops)
+
+
+NO_DEMANDS = Demands((), {}, Conflicts({}, {}), 0)

@@ -94,10 +94,11 @@ def stage_shape(
     first, count = layers
     mine = tuple(compiled(s, tp, weights) for s in model.layers[first : first + count])
     last = compiled(model.head, tp, weights) if head else None
-    kind = WEIGHT_TYPES[weights]
-    return StageShape(
-        mine, last, ranks(model, tp, weights, spec.lanes), context, chunk, kind, slots
-    )
+    opening = None
+    if model.opening is not None and first == 0:
+        opening = compiled(model.opening, tp, weights)
+    size = context, chunk, WEIGHT_TYPES[weights], slots
+    return StageShape(mine, last, ranks(model, tp, weights, spec.lanes), *size, opening)
 
 
 def heads_of(model: Model) -> int:
@@ -349,6 +350,11 @@ def _check(model: Model, tp: int, pp: int, context: int) -> None:
         raise BadValue("--pp", pp, f"must be 1 to {most}, the layers of {model.name} and its head")
     if not 1 <= context <= model.context_max:
         raise BadValue("--context", context, f"must be 1 to {model.context_max} tokens")
+    check_heads(model)
+
+
+def check_heads(model: Model) -> None:
+    """Raise BadValue unless heads fill whole words of columns, and fit a row."""
     for size in head_sizes(model):
         if size % 8 or size > CONTEXT_BLOCK:
             raise BadValue("head_dim", size, "must be a multiple of 8, at most 320")

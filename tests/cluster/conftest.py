@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cluster.model.gguf_file import GgufFile
-from cluster.model.interpreter import Reference
+from cluster.model.reference import Reference
 from cluster.model.synthetic import TINY, tiny_weights
 from cluster.model.tokenizer import BpeTokenizer
 from cluster.model.weights.files import FileWeights

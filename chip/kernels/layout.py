@@ -55,10 +55,11 @@ class Layout:
         return tuple(found)
 
     def rows(self, values: npt.NDArray[np.generic]) -> F32:
-        """Elements [total] as block rows [blocks, lanes], zero elsewhere."""
+        """Elements [up to total] as block rows [blocks, lanes], zero elsewhere."""
         found = np.zeros((self.blocks, LANES), np.float32)
         for row, span in zip(found, self.spans, strict=True):
-            row[span.column : span.column + span.count] = values[span.first :][: span.count]
+            mine = values[span.first : span.first + span.count]
+            row[span.column : span.column + len(mine)] = mine
         return found
 
     def elements(self, rows: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:

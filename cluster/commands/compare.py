@@ -13,7 +13,7 @@ from cluster.compare.verdict import Verdict, verdict
 from cluster.errors import BadValue
 from cluster.files import check_writable
 from cluster.model.load import find_decoder
-from cluster.planning.planner import Wish
+from cluster.compiler.choose import PlanRequest
 from cluster.runs.display import print_rows
 
 BYTES = {"fp16": 2.0, "int8": 1.0}
@@ -53,8 +53,8 @@ def compare_command(
     sizes = _numbers(batches)
     graph = find_decoder(model)
     chips, weights = published_cluster(graph.name, chips, weights)
-    asked = Wish(model, chips=chips, tp=tp, topology=topology, context=context, weights=weights)
-    points = lpu_points(asked)
+    request = PlanRequest(chips, tp, topology=topology, weights=weights, context=context)
+    points = lpu_points(model, request)
     contexts = sorted({context, min(4096, graph.context_max)})
     rows = [
         *lpu_rows(points),

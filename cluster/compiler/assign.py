@@ -13,6 +13,7 @@ from chip.kernels.attention import Heads
 from chip.kernels.layout import Layout, even, grouped, halves, one_by_one
 from chip.kernels.linear import Matrix
 from chip.kernels.work import OUTPUT, Laid, Part, Request, Work
+from chip.program import word_columns
 from chip.schedule import Buffer
 from chip.spec import EAST, WEST, ChipSpec
 from cluster.compiler.shard import Sharded
@@ -157,6 +158,17 @@ class Assigned:
                 load[side] += self._columns(op)
                 found[op.out.name] = (side,)
         return found
+
+    @property
+    def column_cycles(self) -> int:
+        """Cycles in which all weights can enter the two arrays at best, a word of columns each."""
+        words: dict[str, list[int]] = {}
+        for op in self.section.ops:
+            if isinstance(op, Linear):
+                sides = words.setdefault(op.x.name, [0, 0])
+                for matrix in self.matrices(op):
+                    sides[matrix.side] += matrix.vectors // word_columns(matrix.dtype)
+        return sum(max(sides) for sides in words.values())
 
     def _columns(self, op: Linear) -> int:
         outputs = self.layout(op.out)

@@ -73,7 +73,7 @@ def _norm_by_sum(work: Work, at: Assigned, op: NormBySum) -> None:
 @kernel(Rotary)
 def _rotary(work: Work, at: Assigned, op: Rotary) -> None:
     side = at.turned_at(op)
-    rotary(work, at.read(work, op, op.x), "", side, at.made(work, op.out))
+    rotary(work, at.read(work, op, op.x), op.table.name, side, at.made(work, op.out))
 
 
 @kernel(Attention)

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
+from hashlib import sha256
 
 from chip.kernels.allreduce import AllReduce as Exchange
 from chip.kernels.allreduce import Routes, at_a_time, part_requests, swapped
@@ -13,7 +14,7 @@ from chip.kernels.memory import Conflicts, MemoryMap
 from chip.kernels.step import Moved, Step
 from chip.kernels.trial import NO_DEMANDS, Demands, Trial, TrialMemory, conflicts
 from chip.kernels.work import INPUT, Request, Work
-from chip.schedule import Buffer, Chain, Outline, Pace, Schedule, Sequence
+from chip.schedule import Buffer, Chain, Pace, Schedule, Sequence
 from chip.spec import EAST, ChipSpec
 from cluster.compiler.assign import RESIDUAL, SUMMANDS, Assigned, Rank
 from cluster.compiler.kernels import place
@@ -47,6 +48,11 @@ class StageShape:
     slots: int = 1
 
     @cached_property
+    def digest(self) -> str:
+        """The same for stages that hold the same, in this process and others."""
+        return sha256(repr(self).encode()).hexdigest()
+
+    @cached_property
     def kinds(self) -> tuple[Sharded, ...]:
         """The different layers, in order."""
         return tuple(dict.fromkeys(self.layers))
@@ -64,6 +70,11 @@ class Stage:
     def __post_init__(self) -> None:
         self.members = len(self.shape.ranks)
         self.memory = self._memory_map()
+
+    @property
+    def key(self) -> str:
+        """What all schedules of the stage follow from, beside the chip."""
+        return self.shape.digest
 
     # --- the map ----------------------------------------------------------------------------
     def _memory_map(self) -> MemoryMap:
@@ -108,6 +119,11 @@ class Stage:
         """How the residual stream lies in rows."""
         sharded = self.shape.head or self.shape.layers[0]
         return self.assigned(sharded, 0, 1).layout(sharded.section.x)
+
+    @property
+    def column_cycles(self) -> int:
+        """Cycles in which weights of a first layer can enter the two arrays at best."""
+        return self.assigned(self.shape.kinds[0], 0, self.shape.chunk).column_cycles
 
     @property
     def blocks(self) -> int:
@@ -155,17 +171,9 @@ class Stage:
         self._fill(plan, rows, blocks, routes, pace, slot)
         return plan
 
-    def outline(
-        self, rows: int, blocks: int, routes: Routes, pace: Pace | None = None, slot: int = 0
-    ) -> Outline:
-        """The extents and counts of `schedule`, without its instructions."""
-        plan = Outline(self.spec)
-        self._fill(plan, rows, blocks, routes, pace, slot)
-        return plan
-
     def _fill(
         self,
-        plan: Schedule | Outline,
+        plan: Schedule,
         rows: int,
         blocks: int,
         routes: Routes,

@@ -1,4 +1,4 @@
-"""What a model weighs and costs, before any chip pads it; its parameters are in `Model`."""
+"""What a model weighs and costs, before any chip pads it; `Model` counts its parameters."""
 
 from math import prod
 
@@ -12,21 +12,25 @@ MATRIX_BYTES = {"fp16": 2, "int8": 1}
 def weight_bytes(model: Model, weights: str = "fp16") -> int:
     """Bytes of all that chips hold; the host keeps the table of embeddings."""
     total = 0
-    for section in model.sections:
+    for section, count in model.distinct:
         for weight in section.weights:
             if weight.inner:
-                total += prod(weight.shape) * MATRIX_BYTES[weights]
-                total += weight.shape[0] * VECTOR_BYTES * (weights == "int8")
+                total += count * prod(weight.shape) * MATRIX_BYTES[weights]
+                total += count * weight.shape[0] * VECTOR_BYTES * (weights == "int8")
             else:
-                total += prod(weight.shape) * VECTOR_BYTES
+                total += count * prod(weight.shape) * VECTOR_BYTES
     return total
 
 
 def kv_bytes_per_token(model: Model) -> int:
     """Bytes that a token of context keeps in caches."""
-    return KV_BYTES * sum(op.cached_elements for s in model.sections for op in s.ops)
+    return KV_BYTES * model.cached_elements
 
 
 def flops_per_row(model: Model, context: int) -> int:
     """Multiplications and additions of matrix units for a row that looks back at `context`."""
-    return 2 * sum(op.products_per_row(context) for s in model.sections for op in s.ops)
+    return 2 * sum(
+        count * op.products_per_row(context)
+        for section, count in model.distinct
+        for op in section.ops
+    )

@@ -7,7 +7,14 @@ from tests.cluster.model.graphs import Shape, decoder
 
 # Llama-2-70B: Touvron et al. 2023, and the config.json published with it
 LLAMA_2_70B = Shape(
-    hidden=8192, heads=64, kv_heads=8, head_dim=128, ffn=28672, vocab=32000, layers=80
+    hidden=8192,
+    heads=64,
+    kv_heads=8,
+    head_dim=128,
+    ffn=28672,
+    vocab=32000,
+    layers=80,
+    tied_head=False,
 )
 
 

@@ -3,14 +3,14 @@ import pytest
 
 from cluster.errors import ClusterError, PromptTooLong
 from cluster.model.reference import Reference
-from tests.cluster.model.graphs import RandomWeights, Shape, decoder
+from tests.cluster.model.graphs import tiny_weights
 
 NEAR_TIE = 0.05
 
 
 @pytest.fixture
 def tiny() -> Reference:
-    return Reference(RandomWeights(decoder(Shape())), context=32)
+    return Reference(tiny_weights(), context=32)
 
 
 @pytest.mark.timeout(600)

@@ -1,7 +1,6 @@
 """Rotary scaling by its published formulas, and a folder of odd sizes that runs."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 
@@ -9,12 +8,10 @@ from cluster.cli import main
 from cluster.model.load import load_model
 from cluster.model.reference import Reference
 from cluster.model.rope import RopeScaling
-from cluster.model.weights.safetensors import open_folder
 from tests.cluster.model.files import CONFIG, write_folder
 
 AWKWARD = CONFIG | {"hidden_size": 384, "head_dim": 64, "intermediate_size": 1000}
 AWKWARD |= {"vocab_size": 32003}
-YARN = Path(__file__).parents[2] / "data" / "yarn-mscale"
 
 
 def test_llama3_scaling_keeps_short_waves_and_stretches_long_ones():
@@ -28,13 +25,6 @@ def test_yarn_keeps_fast_pairs_and_stretches_slow_ones():
     frequencies = 10000.0 ** (-np.arange(32) / 32)
     ratio = frequencies / RopeScaling("yarn", 4.0, 4096, 1.0, 32.0).scaled(frequencies, 10000.0)
     assert ratio[0] == 1 and np.isclose(ratio[-1], 4) and (np.diff(ratio) >= -1e-12).all()
-
-
-def test_yarn_with_equal_magnitudes_gives_the_public_librarys_tokens():
-    """A model made with transformers: mscale and mscale_all_dim are 1, so nothing is multiplied."""
-    case = json.loads((YARN / "golden.json").read_text())
-    reference = Reference(open_folder(YARN, "yarn"), context=320)
-    assert reference.generate(case["prompt_ids"], 3) == case["output_ids"]
 
 
 def test_an_awkward_folder_runs_and_agrees_with_float32(tmp_path, capsys):

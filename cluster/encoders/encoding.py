@@ -29,7 +29,7 @@ from cluster.encoders.images import encoder_image
 from cluster.errors import BadValue, DoesNotFit
 from cluster.machines.machine import Machine, Result
 from cluster.model.bert import EncoderSpec, EncoderWeights
-from cluster.model.spec import F32
+from cluster.model.graph.op import F32
 
 LENGTHS = (32, 64, 128, 256)  # tokens of the programs; a sequence uses the shortest that holds it
 MASKED = np.float32(-30000)

@@ -10,7 +10,7 @@ from chip.program import Region
 from chip.spec import EAST, WEST
 from cluster.lowering.images import Array, columns, lay
 from cluster.model.bert import EncoderWeights
-from cluster.model.spec import F32
+from cluster.model.graph.op import F32
 
 NORMS = ("attention.output.LayerNorm", "output.LayerNorm")
 

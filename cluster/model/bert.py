@@ -10,7 +10,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from cluster.errors import ModelError, UnknownName
-from cluster.model.spec import F32
+from cluster.model.graph.op import F32
 
 
 @dataclass(frozen=True)

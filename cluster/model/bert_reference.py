@@ -6,7 +6,7 @@ import numpy as np
 from scipy.special import erf
 
 from cluster.model.bert import EncoderWeights
-from cluster.model.spec import F32
+from cluster.model.graph.op import F32
 
 
 def layer_norm(x: F32, weight: F32, bias: F32, eps: float) -> F32:

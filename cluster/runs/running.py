@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import click
+
 from chip.spec import ChipSpec
 from cluster.compiler.choose import Choice, PlanRequest, choose
 from cluster.compiler.lower import Lowered, lower
@@ -122,6 +124,8 @@ def generate(options: Options, start: float, bars: Bars) -> dict[str, Any]:
     watch.lap("import")
     lines = read_lines(options.prompts) if options.prompts else []
     model = load_model(options.model, lambda done, total: bars.step("fetch", done, total))
+    for note in model.notes:
+        click.echo(f"note: {note}", err=True)
     watch.lap("model")
     if lines:
         choice = choose(model.model, options.request)

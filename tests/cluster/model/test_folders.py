@@ -28,11 +28,15 @@ def test_yarn_keeps_fast_pairs_and_stretches_slow_ones():
 
 
 def test_an_awkward_folder_runs_and_agrees_with_float32(tmp_path, capsys):
-    """Odd sizes, two shards, no tokenizer: ids in, ids out, equal to the reference."""
+    """Odd sizes, two shards, no tokenizer, a head that the config calls tied and that differs."""
     folder = str(write_folder(tmp_path / "awkward", AWKWARD, 2, np.float16))
+    config = AWKWARD | {"tie_word_embeddings": True}
+    (tmp_path / "awkward" / "config.json").write_text(json.dumps(config))
     arguments = ["run", folder, "--prompt-ids", "1,2,3", "--max-new-tokens", "5", "--json"]
     assert main(arguments) == 0
-    report = json.loads(capsys.readouterr().out)
+    output = capsys.readouterr()
+    assert "note: the output head is lm_head.weight" in output.err
+    report = json.loads(output.out)
     wanted = Reference(load_model(folder).weights, context=16).generate([1, 2, 3], 5)
     assert report["output_ids"] == wanted
     assert report["text"] == " ".join(map(str, wanted))

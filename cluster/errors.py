@@ -47,16 +47,22 @@ class FetchError(ClusterError):
 class PromptTooLong(ClusterError):
     """Prompt and new tokens together exceed the context."""
 
-    def __init__(self, prompt_tokens: int, new_tokens: int, context_tokens: int) -> None:
-        super().__init__(prompt_tokens, new_tokens, context_tokens)
+    def __init__(
+        self,
+        prompt_tokens: int,
+        new_tokens: int,
+        context_tokens: int,
+        advice: str = "shorten it, or raise --context",
+    ) -> None:
+        super().__init__(prompt_tokens, new_tokens, context_tokens, advice)
         self.prompt_tokens, self.new_tokens = prompt_tokens, new_tokens
-        self.context_tokens = context_tokens
+        self.context_tokens, self.advice = context_tokens, advice
 
     def message(self) -> str:
         """Return the three counts."""
         return (
             f"prompt of {self.prompt_tokens} tokens plus {self.new_tokens} new tokens does not fit "
-            f"the context of {self.context_tokens}; shorten it, or raise --context"
+            f"the context of {self.context_tokens}; {self.advice}"
         )
 
 

@@ -60,6 +60,11 @@ class Plan:
         return self.pp * self.tp
 
     @property
+    def tokens_max(self) -> int:
+        """Tokens of a sequence: caches come in blocks, and may hold more than the model takes."""
+        return min(self.context, self.model.context_max)
+
+    @property
     def sram_bytes_max(self) -> int:
         return max(stage.sram_bytes for stage in self.stages)
 
@@ -342,14 +347,19 @@ def smallest(
     return partition(model, spec, best[1], best[2], context, weights, sizes)
 
 
+def check_context(model: Model, context: int) -> None:
+    """Raise BadValue for a context beyond the model's; one block is there in any case."""
+    if not 1 <= context <= max(model.context_max, CONTEXT_BLOCK):
+        raise BadValue("--context", context, f"must be 1 to {model.context_max} tokens")
+
+
 def _check(model: Model, tp: int, pp: int, context: int) -> None:
     if not 1 <= tp <= heads_of(model):
         raise BadValue("--tp", tp, f"must be 1 to {heads_of(model)}, the heads of {model.name}")
     most = len(model.layers) + 1
     if not 1 <= pp <= most:
         raise BadValue("--pp", pp, f"must be 1 to {most}, the layers of {model.name} and its head")
-    if not 1 <= context <= model.context_max:
-        raise BadValue("--context", context, f"must be 1 to {model.context_max} tokens")
+    check_context(model, context)
     check_heads(model)
 
 

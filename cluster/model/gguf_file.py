@@ -67,6 +67,9 @@ class GgufFile:
         self._fields: dict[str, ReaderField] = dict(reader.fields)
         self._tensors = {tensor.name: tensor for tensor in reader.tensors}
         self.first_tensor_offset = reader.data_offset
+        if reader.byte_order != "I":
+            problem = "is of the other byte order than this machine"
+            raise self.error(problem, "convert it (`gguf-convert-endian`)")
         self._check_layout(reader.tensors)
 
     def _open(self) -> GGUFReader:

@@ -10,7 +10,7 @@ from chip.own_spec import find
 from chip.spec import ChipSpec
 from cluster.compiler.choose import NODE_CHIPS, PlanRequest, default_topology, open_graph
 from cluster.compiler.place import Placed
-from cluster.compiler.stages import CHUNKS, Sizes, check_weights, heads_of
+from cluster.compiler.stages import CHUNKS, Sizes, check_context, check_weights, heads_of
 from cluster.errors import BadValue, DoesNotFit
 from cluster.model.graph.graph import Model
 from cluster.model.graph.stand_in import Experts
@@ -29,8 +29,7 @@ _NARROWER = "weights are int8: in fp16 they have no room; --weights fp16 says wh
 def check_request(request: PlanRequest, model: Model) -> None:
     """Raise BadValue for what can be seen to be wrong before any work."""
     tp, pp, chips, context = request.tp, request.pp, request.chips, request.context
-    if not 1 <= context <= model.context_max:
-        raise BadValue("--context", context, f"must be 1 to {model.context_max} tokens")
+    check_context(model, context)
     if tp and pp and chips and tp * pp > chips:
         raise BadValue("--chips", chips, f"--tp {tp} x --pp {pp} needs {tp * pp} chips")
     for option, value, most, what in (

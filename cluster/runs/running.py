@@ -6,10 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import click
+
 from chip.spec import ChipSpec
 from cluster.compiler.choose import Choice, PlanRequest, choose
 from cluster.compiler.lower import Lowered, lower
 from cluster.compiler.place import place
+from cluster.compiler.stages import Plan
 from cluster.errors import BadValue, PromptTooLong
 from cluster.files import check_writable, write_whole
 from cluster.generation.sampling import Sampling
@@ -122,14 +125,16 @@ def generate(options: Options, start: float, bars: Bars) -> dict[str, Any]:
     watch.lap("import")
     lines = read_lines(options.prompts) if options.prompts else []
     model = load_model(options.model, lambda done, total: bars.step("fetch", done, total))
+    for note in model.notes:
+        click.echo(f"note: {note}", err=True)
     watch.lap("model")
     if lines:
         choice = choose(model.model, options.request)
-        requests = requests_of(options, lines, model, choice.plan.context)
+        requests = requests_of(options, lines, model, choice.plan)
     else:
         prompt = prompt_tokens(options, model)
         choice = choose(model.model, options.request)
-        count = new_tokens(options, len(prompt), choice.plan.context)
+        count = new_tokens(options, len(prompt), choice.plan)
         requests = [Request(tuple(prompt), count)]
     lowered = lower_choice(choice, model, options, bars)
     watch.lap("lower")
@@ -207,12 +212,13 @@ def prompt_tokens(options: Options, model: Loaded) -> list[int]:
     return ids
 
 
-def new_tokens(options: Options, prompt: int, context: int) -> int:
+def new_tokens(options: Options, prompt: int, plan: Plan) -> int:
     """How many tokens to generate; raises PromptTooLong. The last one needs no place."""
-    room = context + 1 - prompt
+    room = plan.tokens_max + 1 - prompt
     count = options.max_new_tokens or max(1, min(NEW_TOKENS, room))
     if count > room:
-        raise PromptTooLong(prompt, count, context)
+        advice = [f"{plan.model.name} takes no more"] * (plan.tokens_max == plan.model.context_max)
+        raise PromptTooLong(prompt, count, plan.tokens_max, *advice)
     return count
 
 
@@ -238,7 +244,7 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
 
 
 def requests_of(
-    options: Options, lines: Sequence[tuple[int, str]], model: Loaded, context: int
+    options: Options, lines: Sequence[tuple[int, str]], model: Loaded, plan: Plan
 ) -> list[Request]:
     """A request for every line; raises BadValue for one that is too long."""
     found = []
@@ -246,7 +252,7 @@ def requests_of(
         said = text if options.raw else text.strip()
         prompt = model.tokenizer.encode_prompt(said, options.raw)
         try:
-            count = new_tokens(options, len(prompt), context)
+            count = new_tokens(options, len(prompt), plan)
         except PromptTooLong as error:
             problem = f"line {number}: {error.message()}"
             raise BadValue("--prompts", options.prompts, problem) from None

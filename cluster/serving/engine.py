@@ -64,7 +64,7 @@ class PipelineRunner:
     ) -> Iterator[tuple[Request, int]]:
         """Yield every token of all requests as it comes; raises PromptTooLong."""
         for request in requests:
-            self.scheduler.submit(request.check(self.lowered.plan.context))
+            self.scheduler.submit(request.check(self.lowered.plan.tokens_max))
 
         def choose(request: Request, logits: Logits) -> int:
             seen = self._logits.setdefault(request, hashlib.sha256())

@@ -8,13 +8,17 @@ import pytest
 
 from cluster.model.gguf_file import GgufFile
 from cluster.model.gguf_tokenizer import read_gguf_tokenizer
+from cluster.model.known import known_model, known_models
 from cluster.model.reference import Reference
-from cluster.model.synthetic import TINY, tiny_weights
 from cluster.model.tokenizer import TextTokenizer
-from cluster.model.weights.files import FileWeights
+from cluster.model.weights.files import FileWeights, placed_weights
 from cluster.model.weights.gguf import open_gguf
+from cluster.model.weights.synthetic import SyntheticWeights
 
+TINY = known_models()["tiny"].config
 TENSORS = {
+    "embedding": "token_embd",
+    "final_norm": "output_norm",
     "attn_norm": "attn_norm",
     "wq": "attn_q",
     "wk": "attn_k",
@@ -35,12 +39,12 @@ def write_tiny_gguf(path: Path, drop: tuple[str, ...] = (), **metadata: object) 
     """
     writer = gguf.GGUFWriter(path, str(metadata.pop("architecture", "llama")))
     fields = {
-        "llama.block_count": TINY.layers,
-        "llama.context_length": TINY.context_max,
-        "llama.embedding_length": TINY.hidden,
-        "llama.feed_forward_length": TINY.ffn,
-        "llama.attention.head_count": TINY.heads,
-        "llama.attention.head_count_kv": TINY.kv_heads,
+        "llama.block_count": TINY["num_hidden_layers"],
+        "llama.context_length": TINY["max_position_embeddings"],
+        "llama.embedding_length": TINY["hidden_size"],
+        "llama.feed_forward_length": TINY["intermediate_size"],
+        "llama.attention.head_count": TINY["num_attention_heads"],
+        "llama.attention.head_count_kv": TINY["num_key_value_heads"],
         "tokenizer.ggml.bos_token_id": 0,
         "tokenizer.ggml.eos_token_id": 1,
     }
@@ -48,17 +52,14 @@ def write_tiny_gguf(path: Path, drop: tuple[str, ...] = (), **metadata: object) 
     for key, value in ({"tokenizer.chat_template": TEMPLATE} | fields | metadata).items():
         if value is not None:
             add[type(value)](key, value)
-    writer.add_float32("llama.attention.layer_norm_rms_epsilon", TINY.rms_eps)
-    writer.add_float32("llama.rope.freq_base", TINY.rope_theta)
+    writer.add_float32("llama.attention.layer_norm_rms_epsilon", TINY["rms_norm_eps"])
+    writer.add_float32("llama.rope.freq_base", TINY["rope_theta"])
     _write_tokenizer(writer)
-    weights = tiny_weights()
-    tensors = {"token_embd": weights.head_rows(0, TINY.vocab), "output_norm": weights.final_norm}
-    for index in range(TINY.layers):
-        layer = weights.layer(index)
-        tensors |= {f"blk.{index}.{name}": getattr(layer, key) for key, name in TENSORS.items()}
-    for name, array in tensors.items():
+    weights = SyntheticWeights(known_model("tiny"))
+    for place, weight in placed_weights(weights.model):
+        name = f"blk.{place}." * isinstance(place, int) + TENSORS[weight.name]
         if name not in drop:
-            writer.add_tensor(f"{name}.weight", array)
+            writer.add_tensor(f"{name}.weight", weights.array(place, weight))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -70,7 +71,7 @@ def _write_tokenizer(writer: gguf.GGUFWriter) -> None:
     letters = [chr(c) for c in range(0x21, 0x21 + 94)]
     merged = ["th", "the", "Ġthe"]
     tokens = ["<s>", "</s>", *letters, "Ġ", "Ċ", *merged]
-    tokens += [f"<filler{n}>" for n in range(TINY.vocab - len(tokens))]
+    tokens += [f"<filler{n}>" for n in range(TINY["vocab_size"] - len(tokens))]
     control = gguf.TokenType.CONTROL
     types = [control if t.startswith("<") and len(t) > 1 else 1 for t in tokens]
     writer.add_string("tokenizer.ggml.model", "gpt2")

@@ -17,17 +17,19 @@ from cluster.compiler.stage_work import StageSchedules, make_stages, through_all
 from cluster.compiler.stages import CHUNKS, Sizes, partition
 from cluster.compiler.wires import Wires
 from cluster.errors import DoesNotFit
-from cluster.model.equivalent import planned_as, residents
 from cluster.model.graph.shares import share
-from cluster.model.presets import named_spec
-from cluster.model.synthetic import TINY, tiny_weights
+from cluster.model.known import changed_model, known_model
+from cluster.model.weights.synthetic import SyntheticWeights
 from cluster.planning.costs import Width
 from cluster.planning.planner import make, report
 from cluster.planning.search import Search
 from cluster.planning.timing import PlanTiming
 from topology import parse, ports
 
-MODEL = replace(TINY, layers=4, hidden=672, heads=6, kv_heads=2, ffn=960, vocab=700)
+ODD = {"num_hidden_layers": 4, "hidden_size": 672, "num_attention_heads": 6,
+       "num_key_value_heads": 2, "intermediate_size": 960, "vocab_size": 700}  # fmt: skip
+TINY, MODEL = known_model("tiny"), changed_model("tiny", **ODD)
+DEEPER = changed_model("tiny", **ODD | {"num_hidden_layers": 7, "intermediate_size": 2000})
 CASES = [(1, 1, "node"), (1, 3, "ring:3"), (2, 2, "ring:4"), (4, 1, "mesh:2x3"), (3, 2, "node")]
 SMOLLM2 = (2, 5, "torus:3x4")  # with chips that only pass vectors on
 
@@ -38,7 +40,7 @@ def planned(capsys, *arguments: str) -> dict:
 
 
 @pytest.mark.parametrize("model, tp, pp, topology", [
-    *((MODEL, *case) for case in CASES), (named_spec("smollm2"), *SMOLLM2),
+    *((MODEL, *case) for case in CASES), (known_model("smollm2"), *SMOLLM2),
 ])  # fmt: skip
 def test_planned_cycles_and_instructions_are_those_of_the_programs(model, tp, pp, topology):
     """One layer and one LM head are timed; loading a program compares its cycles with its own."""
@@ -46,7 +48,7 @@ def test_planned_cycles_and_instructions_are_those_of_the_programs(model, tp, pp
     plan = partition(model, GROQCHIP1, tp, pp)
     placement = place(plan, graph, topology)
     timed = PlanTiming(plan, placement, graph)
-    lowered = lower(plan, placement, graph, tiny_weights(model))
+    lowered = lower(plan, placement, graph, SyntheticWeights(model))
     for kind in launch_kinds(plan):
         planned, launch = timed.launch(kind), lowered.launches[str(kind)]
         assert planned.cycles == max(launch.end_cycles.values())
@@ -69,15 +71,15 @@ def test_a_run_takes_the_cycles_and_seconds_of_its_plan(tp, pp, capsys):
 
 
 @pytest.mark.parametrize("chip", [GROQCHIP1, SMALL_CHIP], ids=lambda chip: chip.name)
-@pytest.mark.parametrize("model", [TINY, MODEL, replace(MODEL, layers=7, ffn=2000)])
+@pytest.mark.parametrize("model", [TINY, MODEL, DEEPER])
 @pytest.mark.parametrize("topology", ["node", "ring:6", "mesh:2x3"])
 def test_the_choice_is_within_two_percent_of_an_exhaustive_search(model, chip, topology):
     graph = parse(topology)
     search = Search(model, chip, graph)
     found = search.candidates(len(graph))
     every = {}
-    for tp in range(1, min(len(graph), model.heads) + 1):
-        for pp in range(1, min(len(graph) // tp, model.layers + 1) + 1):
+    for tp in range(1, min(len(graph), model.size("heads")) + 1):
+        for pp in range(1, min(len(graph) // tp, len(model.layers) + 1) + 1):
             try:
                 plan = partition(model, chip, tp, pp, sizes=search.sizes)
             except DoesNotFit:
@@ -181,24 +183,22 @@ def test_weights_that_nobody_chose_are_int8_where_fp16_has_no_room(capsys):
 
 
 def test_a_mixture_is_planned_at_its_worst_case():
-    model = named_spec("mixtral-8x7b")
-    stand_in, notes = planned_as(model)
-    assert "all 8 experts of every layer run for every token" in notes[0]
-    assert "25.0% of these FFN cycles" in notes[0]
-    assert not stand_in.obstacles() and stand_in.ffn == 8 * model.ffn
-    assert stand_in.parameters() == pytest.approx(model.parameters(), rel=0.001)
+    model = known_model("mixtral-8x7b")
+    assert "all 8 experts of a layer run for every token" in model.notes[0]
+    assert "25.0% of these FFN cycles" in model.notes[0]
+    assert model.size("ffn") == 8 * 14336
 
 
 @pytest.mark.parametrize("tp, per_rank, whole", [(8, 1, True), (4, 2, True), (3, 8 / 3, False)])
 def test_a_plan_says_where_experts_rest(tp, per_rank, whole):
     """Columns are shared out evenly: if tp divides the experts, no rank has a part of one."""
-    model = named_spec("mixtral-8x7b")
-    mine, columns = residents(model.experts, tp), share(planned_as(model)[0].ffn, tp, 1)
+    experts = known_model("mixtral-8x7b").stand_in.experts
+    mine, columns = experts.residents(tp), share(experts.columns, tp, 1)
     assert (mine.per_rank, mine.whole) == (per_rank, whole)
-    starts = columns.start % model.experts.ffn, columns.stop % model.experts.ffn
+    starts = columns.start % experts.ffn, columns.stop % experts.ffn
     assert (starts == (0, 0)) == whole
-    shared = replace(model.experts, shared_ffn=100)
-    assert not residents(shared, 8).whole and residents(shared, 4).whole
+    shared = replace(experts, shared_ffn=100)
+    assert not shared.residents(8).whole and shared.residents(4).whole
 
 
 def test_a_plan_goes_around_dead_parts(capsys):

@@ -1,18 +1,15 @@
 """What the options leave open is chosen; what cannot be is an error."""
 
-from dataclasses import replace
-
 import pytest
 
 from chip.errors import UnknownChip
 from cluster.compiler.choose import PlanRequest, choose, default_topology
 from cluster.compiler.place import place
 from cluster.errors import BadValue, DoesNotFit
-from cluster.model.presets import named_spec
-from cluster.model.synthetic import TINY
+from cluster.model.known import changed_model, known_model
 from topology import TopologyError
 
-SMOLLM2 = named_spec("smollm2")
+SMOLLM2, TINY = known_model("smollm2"), known_model("tiny")
 
 
 def chosen(model, **options) -> tuple[int, int, str]:
@@ -49,8 +46,8 @@ def test_what_would_fit_is_said(options):
 
 
 def test_a_model_that_fits_nowhere_is_said_to():
-    huge = replace(TINY, name="huge", ffn=5_000_000)
-    with pytest.raises(DoesNotFit, match="no plan of huge fits chip groqchip1"):
+    huge = changed_model("tiny", intermediate_size=5_000_000)
+    with pytest.raises(DoesNotFit, match="no plan of tiny fits chip groqchip1"):
         choose(huge, PlanRequest())
 
 

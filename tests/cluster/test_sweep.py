@@ -12,7 +12,7 @@ from cluster.compiler.stages import Sizes
 from cluster.compiler.timeline import in_parts
 from cluster.compiler.wires import Wires
 from cluster.errors import BadValue, DoesNotFit
-from cluster.model.presets import named_spec
+from cluster.model.known import known_model
 from cluster.planning.cost_store import CostStore
 from cluster.planning.costs import Costs, Width
 from cluster.planning.planner import make, report
@@ -63,7 +63,7 @@ def test_all_points_that_fit_are_found_and_others_say_why(sweep):
 
 
 def test_costs_on_disk_are_those_of_the_schedules(tmp_path, monkeypatch):
-    sizes, width = Sizes(named_spec("smollm2"), GROQCHIP1), Width(3, 8)
+    sizes, width = Sizes(known_model("smollm2"), GROQCHIP1), Width(3, 8)
     graph = parse("node")
     routes = Wires(graph).group(Places(graph).place(3, 1).placement[0]).routes
     fresh, kept = Costs(sizes), Costs(sizes, CostStore(tmp_path))
@@ -80,7 +80,7 @@ def test_costs_on_disk_are_those_of_the_schedules(tmp_path, monkeypatch):
 def test_what_crosses_is_timed_as_it_is_scheduled(topology, tp, rows, limit):
     """Paths that do not meet are timed apart, here beside all of them in one schedule."""
     width, graph = Width(tp, 8), parse(topology)
-    costs, wires = Costs(Sizes(named_spec("llama-2-7b"), GROQCHIP1)), Wires(graph)
+    costs, wires = Costs(Sizes(known_model("llama-2-7b"), GROQCHIP1)), Wires(graph)
     paths = wires.link(*Places(graph).place(tp, 2).placement).paths
     stage = costs.stage(width)
     parts = costs.crossing(width, rows, paths, limit)

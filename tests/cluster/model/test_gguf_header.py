@@ -72,3 +72,16 @@ def test_general_keys_say_what_a_file_is(tmp_path):
     ]:
         with pytest.raises(ModelError, match=message):
             read_header(header_file(tmp_path / "c.gguf", **fields))
+
+
+def test_a_file_of_the_other_byte_order_is_refused_as_such(tmp_path):
+    path = tmp_path / "big.gguf"
+    writer = gguf.GGUFWriter(path, "llama", endianess=gguf.GGUFEndian.BIG)
+    writer.add_uint32("llama.block_count", 2)
+    writer.add_tensor("token_embd.weight", np.ones((33, 48), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(ModelError, match=r"other byte order.*gguf-convert-endian"):
+        GgufFile(path)

@@ -28,13 +28,30 @@ def test_yarn_keeps_fast_pairs_and_stretches_slow_ones():
 
 
 def test_an_awkward_folder_runs_and_agrees_with_float32(tmp_path, capsys):
-    """Odd sizes, two shards, no tokenizer: ids in, ids out, equal to the reference."""
+    """Odd sizes, two shards, no tokenizer, a head that the config calls tied and that differs."""
     folder = str(write_folder(tmp_path / "awkward", AWKWARD, 2, np.float16))
+    config = AWKWARD | {"tie_word_embeddings": True}
+    (tmp_path / "awkward" / "config.json").write_text(json.dumps(config))
     arguments = ["run", folder, "--prompt-ids", "1,2,3", "--max-new-tokens", "5", "--json"]
     assert main(arguments) == 0
-    report = json.loads(capsys.readouterr().out)
+    output = capsys.readouterr()
+    assert "note: the output head is lm_head.weight" in output.err
+    report = json.loads(output.out)
     wanted = Reference(load_model(folder).weights, context=16).generate([1, 2, 3], 5)
     assert report["output_ids"] == wanted
     assert report["text"] == " ".join(map(str, wanted))
     assert main(["run", folder, "--prompt", "hello"]) == 2
     assert "has no tokenizer.json; use --prompt-ids" in capsys.readouterr().err
+
+
+def test_a_window_is_held_to_before_caches_are_rounded_up(tmp_path, capsys):
+    """Caches hold 320 tokens at least; a model with a window of 64 is right up to 64."""
+    window = {"model_type": "mistral", "sliding_window": 64}
+    folder = str(write_folder(tmp_path / "window", AWKWARD | window, dtype=np.float16))
+    prompt = ",".join(map(str, range(1, 65)))
+    for context in ([], ["--context", "64"]):
+        arguments = ["run", folder, "--prompt-ids", prompt, "--max-new-tokens", "2", *context]
+        assert main(arguments) == 2
+        assert "does not fit the context of 64; window takes no more" in capsys.readouterr().err
+    assert main(["run", folder, "--prompt-ids", "1", "--context", "400"]) == 2
+    assert "--context 400: must be 1 to 64 tokens" in capsys.readouterr().err

@@ -79,10 +79,10 @@ def _maps(positions: Sequence[int], context: int, lanes: int) -> Array:
 
 
 def logits_of(lowered: Lowered, outputs: dict[int, dict[str, Array]]) -> npt.NDArray[np.float32]:
-    """Logits of the whole vocabulary from the ranks of the last stage; empty after a prefill."""
+    """Logits [rows, vocab] from the ranks of the last stage; of no row after a prefill."""
     plan = lowered.plan
     if not outputs:
-        return np.zeros(0, np.float32)
+        return np.zeros((0, plan.model.vocab), np.float32)
     vocab = lowered.stages[-1].shape.vocab
     assert vocab is not None
     parts = []
@@ -90,4 +90,4 @@ def logits_of(lowered: Lowered, outputs: dict[int, dict[str, Array]]) -> npt.NDA
         rows = np.concatenate([values for _, values in sorted(outputs[chip].items())])
         mine = len(share(plan.model.vocab, plan.tp, rank))
         parts.append(rows[:, : vocab.width].reshape(-1)[:mine])
-    return np.concatenate(parts)
+    return np.concatenate(parts)[None]

@@ -83,7 +83,7 @@ def serve(socket_number: int, modules: Sequence[str]) -> Request:
     Player.get_ready(GROQCHIP1)
     with socket.socket(fileno=socket_number) as listener:
         while True:
-            ready, _, _ = select.select([0, listener], [], [])
+            ready, _, _ = select.select([0, socket_number], [], [])
             if 0 in ready:
                 _link(sys.stdin.buffer)
             elif (request := _forked(listener, modules)) is not None:

@@ -7,6 +7,7 @@ width say all there is to say of any pipeline of it, and can be kept on disk.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from typing import Any
 
 from chip.energy import Activity, count
@@ -128,11 +129,12 @@ class Costs:
         if key not in self._found:
             groups = self._groups(paths)
 
-            def of_rows(first: int, last: int) -> ScheduleTiming:
-                return merged((self._sent(width, g, last - first), g.members, 0) for g in groups)
+            @cache
+            def of(size: int) -> ScheduleTiming:
+                return merged((self._sent(width, g, size), g.members, 0) for g in groups)
 
             count = rows * self.stage(width).hidden_blocks
-            self._found[key] = in_parts(count, limit, of_rows)
+            self._found[key] = in_parts(count, limit, lambda first, last: of(last - first))
         found: Sequence[ScheduleTiming] = self._found[key]
         return found
 

@@ -7,6 +7,7 @@ does.
 
 from collections.abc import Mapping
 from functools import cache
+from itertools import repeat
 from typing import Any
 
 from cluster.compiler.host_regions import host_bytes
@@ -78,7 +79,7 @@ def simulated(
     count = min(NEW_TOKENS, plan.context + 1 - prompt)
     for _ in range(sequences):
         scheduler.submit(Request((0,) * prompt, count, position=held))
-    for _ in drive(scheduler, lambda step: (times.cycles(step), None), _zero, frozenset()):
+    for _ in drive(scheduler, lambda step: (times.cycles(step), repeat(None)), _zero, frozenset()):
         pass
     return scheduler
 

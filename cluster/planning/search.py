@@ -31,7 +31,7 @@ from cluster.planning.timing import PlanTiming
 from topology.fabric import compiled
 
 OBJECTIVES = ("latency", "throughput", "energy")
-SHOWN = 5  # plans told beside the best
+SHOWN = 5  # plans named beside the best
 TRIED = 2  # widths that are lowered even if a bound says that they are no better
 
 

@@ -16,7 +16,6 @@ from chip.spec import ChipSpec
 from cluster.compiler.clocking import Pacing, pacing
 from cluster.compiler.launch import (
     LaunchKind,
-    context_bucket,
     decode_kind,
     launch_kinds,
     prefill_kind,
@@ -32,6 +31,7 @@ from cluster.compiler.wires import Wires
 from cluster.energy import token_energy
 from cluster.planning.costs import Costs, KeptTimings, Width
 from cluster.planning.pipeline_timing import StepTimes
+from cluster.serving.scheduler import Request
 from topology.fabric import compiled
 
 
@@ -115,14 +115,14 @@ class PlanTiming:
         return range(CONTEXT_BLOCK, self.plan.context + 1, CONTEXT_BLOCK)
 
     def prefill(self, prompt: int) -> list[LaunchTiming]:
-        """The launches that take in a prompt: chunks, and a decode launch for its last token."""
-        if self.no_prefill:
-            return [self.decode(context_bucket(end + 1)) for end in range(prompt)]
+        """The launches that take in a prompt, as the scheduler of a run makes them."""
+        request = Request((0,) * prompt, 1)
         found = []
-        for start in range(0, prompt - 1, self.plan.chunk):
-            end = min(start + self.plan.chunk, prompt - 1)
-            found.append(self.launch(prefill_kind(self.plan.chunk, context_bucket(end))))
-        return [*found, self.decode(context_bucket(prompt))]
+        while request.position < prompt:
+            work = request.work(0 if self.no_prefill else self.plan.chunk)
+            request.position += len(work.rows)
+            found.append(self.launch(work.kind))
+        return found
 
     @cached_property
     def no_prefill(self) -> str:

@@ -79,7 +79,7 @@ class PipelineRunner:
         return digest
 
     def _run(self, step: Step) -> tuple[int, Logits]:
-        """Executed cycles, and the logits of what has come to the end."""
+        """Executed cycles, and the logits [rows, vocab] of what has come to the end."""
         name = self._name(step)
         known, self._tables = self._tables, {}
 

@@ -89,10 +89,10 @@ def _maps(positions: Sequence[int], context: int, lanes: int) -> Array:
 
 
 def logits_of(lowered: Lowered, outputs: dict[int, dict[str, Array]]) -> npt.NDArray[np.float32]:
-    """Logits of the whole vocabulary from the ranks of the last stage; empty after a prefill."""
+    """Logits [rows, vocab] from the ranks of the last stage; of no row after a prefill."""
     plan = lowered.plan
     if not outputs:
-        return np.zeros(0, np.float32)
+        return np.zeros((0, plan.model.vocab), np.float32)
     stage, parts = lowered.stages[-1], []
     head = stage.shape.head
     assert head is not None
@@ -100,4 +100,4 @@ def logits_of(lowered: Lowered, outputs: dict[int, dict[str, Array]]) -> npt.NDA
         rows = np.concatenate([values for _, values in sorted(outputs[chip].items())])
         layout = stage.assigned(head, rank, 1).layout(head.section.out)
         parts.append(layout.elements(rows)[: len(share(plan.model.vocab, plan.tp, rank))])
-    return np.concatenate(parts)
+    return np.concatenate(parts)[None]

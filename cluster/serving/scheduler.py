@@ -13,7 +13,7 @@ One user is the case with one slot, where a step is a launch through all stages:
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -148,8 +148,8 @@ class StepRecord:
 class PipelineScheduler:
     """Takes requests through a pipeline of `stages`, at most `slots` sequences at a time.
 
-    The caller runs each `next_step`, says in `complete` how long it took, and gives the request
-    that comes out of it, if there is one, its `token`.
+    The caller runs each `next_step`, says in `complete` how long it took, and gives each request
+    that comes out of it its `token`.
     """
 
     def __init__(self, stages: int, slots: int, chunk: int, link: HostLink) -> None:
@@ -185,18 +185,18 @@ class PipelineScheduler:
         works = self._lines[kind] = (self._enter(kind), *self._lines[kind][:-1])
         return Step(kind, works)
 
-    def complete(self, step: Step, cycles: int) -> Request | None:
-        """Let the time of a step pass; return the request that now gets a token."""
+    def complete(self, step: Step, cycles: int) -> list[Request]:
+        """Let the time of a step pass; return whose tokens are due, in order of their rows."""
         seconds = self.link.step_s(cycles, step.works)
         self.records.append(StepRecord(step.kind, step.works, cycles, self.now_s, seconds))
         self.now_s += seconds
         done = step.works[-1]
-        return self._seated[done.slot] if done and done.gives else None
+        return [self._seated[row.slot] for row in done.rows if row.gives] if done else []
 
     def token(self, request: Request, token: int, last: bool = False) -> None:
         """A token of a request is at the host, which goes on with it or with the next request."""
         done = self.records[-1].works[-1]
-        assert done is not None and self._seated[done.slot] is request
+        assert done is not None and self._seated[request.slot] is request
         at_s = self.now_s + (self.link.out_s(done) if self.link.beside else 0.0)
         request.tokens.append(token)
         request.token_s.append(at_s)
@@ -251,19 +251,19 @@ class PipelineScheduler:
 
 def drive(
     scheduler: PipelineScheduler,
-    run: Callable[[Step], tuple[int, Any]],
+    run: Callable[[Step], tuple[int, Iterable[Any]]],
     pick: Callable[[Request, Any], int],
     stop: frozenset[int],
 ) -> Iterator[tuple[Request, int]]:
     """Run all that was submitted; yield every token as it comes, the stop token included.
 
-    `run` returns the cycles of a step and the logits after it, `pick` chooses from these.
+    `run` returns the cycles of a step and the logits of each row that comes out of it and gives
+    some; `pick` chooses from these.
     """
     while (step := scheduler.next_step()) is not None:
         cycles, logits = run(step)
-        request = scheduler.complete(step, cycles)
-        if request is not None:
-            token = pick(request, logits)
+        for request, mine in zip(scheduler.complete(step, cycles), logits, strict=False):
+            token = pick(request, mine)
             scheduler.token(request, token, token in stop)
             yield request, token
 

@@ -101,14 +101,14 @@ def test_the_choice_is_within_two_percent_of_an_exhaustive_search(model, chip, t
 def test_a_plan_never_exceeds_its_chips(name, chips, topology, batch, context):
     request = PlanRequest(chips=chips, topology=topology, batch=batch, context=context)
     made = make(name, request)
-    told, timed = report(made), made.timed
+    stated, timed = report(made), made.timed
     used = [chip for group in timed.placement for chip in group]
     assert len(used) == len(set(used)) <= chips
-    for stage, kinds in zip(told["plan"]["stages"], timed.stages, strict=True):
+    for stage, kinds in zip(stated["plan"]["stages"], timed.stages, strict=True):
         assert stage["sram_bytes"] <= GROQCHIP1.sram_bytes
         assert sum(stage["sram"].values()) == stage["sram_bytes"]
         assert kinds.shape.slots == batch and kinds.shape.context == context
-    assert sum(stage["layers"] for stage in told["plan"]["stages"]) == timed.plan.model.layers
+    assert sum(stage["layers"] for stage in stated["plan"]["stages"]) == timed.plan.model.layers
     cabled = ports(timed.graph)
     assert max(p for chip in cabled.values() for mine in chip.values() for p in mine) < 16
 

@@ -3,7 +3,7 @@
 No slot is leaked or shared, every request ends, time goes on, and rows pass all stages in order.
 """
 
-from itertools import pairwise
+from itertools import pairwise, repeat
 
 import pytest
 from hypothesis import given, settings
@@ -38,11 +38,11 @@ def run(scheduler: PipelineScheduler, given: list[Request], ends: st.DataObject)
     """Answer all requests, each step taking some cycles, each token being some token."""
     steps: list[Step] = []
 
-    def execute(step: Step) -> tuple[int, None]:
+    def execute(step: Step):
         steps.append(step)
         seated = [one.slot for one in given if one.slot >= 0 and not ended(one)]
         assert len(seated) == len(set(seated)), "a slot has two sequences"
-        return ends.draw(st.integers(1, 10_000)), None
+        return ends.draw(st.integers(1, 10_000)), repeat(None)
 
     def ended(one: Request) -> bool:
         return len(one.tokens) == one.max_new_tokens or STOP in one.tokens

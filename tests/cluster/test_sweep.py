@@ -37,8 +37,8 @@ def test_a_point_has_the_numbers_of_its_plan(sweep, point):
         tp=point.tp, pp=point.pp, topology=point.topology, context=PROMPT + NEW,
         prompt_tokens=PROMPT,
     )  # fmt: skip
-    told = report(make("tiny", request))
-    assert {key: getattr(row, key) for key in KEYS} == {key: told[key] for key in KEYS}
+    stated = report(make("tiny", request))
+    assert {key: getattr(row, key) for key in KEYS} == {key: stated[key] for key in KEYS}
 
 
 def test_several_sequences_have_the_numbers_of_their_plan():
@@ -47,9 +47,9 @@ def test_several_sequences_have_the_numbers_of_their_plan():
     request = PlanRequest(
         tp=1, pp=2, topology="node", batch=2, context=12, prompt_tokens=4
     )  # fmt: skip
-    told = report(make("tiny", request))
-    assert row.pipeline == {key: told[key] for key in row.pipeline}
-    assert row.cycles_per_token == told["cycles_per_token"]
+    stated = report(make("tiny", request))
+    assert row.pipeline == {key: stated[key] for key in row.pipeline}
+    assert row.cycles_per_token == stated["cycles_per_token"]
 
 
 def test_all_points_that_fit_are_found_and_others_say_why(sweep):

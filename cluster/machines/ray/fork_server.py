@@ -78,12 +78,12 @@ class ForkServer:
         self._process.communicate()
 
 
-def serve(listener: int, modules: Sequence[str]) -> Request:
+def serve(socket_number: int, modules: Sequence[str]) -> Request:
     """Link programs from stdin and fork workers; returns in a worker, with its request."""
     Player.get_ready(GROQCHIP1)
-    with socket.socket(fileno=listener) as listener:
+    with socket.socket(fileno=socket_number) as listener:
         while True:
-            ready, _, _ = select.select([0, listener], [], [])
+            ready, _, _ = select.select([0, socket_number], [], [])
             if 0 in ready:
                 _link(sys.stdin.buffer)
             elif (request := _forked(listener, modules)) is not None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
 
-from chip.errors import HazardError, NothingArrives, PortBusy
+from chip.errors import HazardError, NothingArrives, OrderError, PortBusy
 from chip.linker import Linked, Startup, Transfer
 
 
@@ -222,4 +222,9 @@ def _order(
             needs[follower].discard(key)
             if not needs[follower]:
                 heapq.heappush(ready, (first_cycle[follower], follower))
+    stuck = [(first_cycle[key], key) for key, before in needs.items() if before]
+    if stuck:
+        cycle, (chip, segment) = min(stuck)
+        detail = "what it sends waits, chip by chip, for a packet that ends later than its own"
+        raise OrderError(chip, "c2c.r", cycle, f"segment {segment}", detail)
     return tuple(calls)

@@ -43,6 +43,13 @@ class Paths:
         """Number of edges of each route."""
         return np.diff(self.start)
 
+    def some(self, which: Ints) -> "Paths":
+        """Return the routes of these numbers."""
+        hops = self.hops[which]
+        start = np.concatenate(([0], np.cumsum(hops)))
+        offset = np.repeat(self.start[which] - start[:-1], hops)
+        return Paths(start, self.edges[np.arange(start[-1]) + offset])
+
 
 def paths(fabric: Fabric, src: Ints, dst: Ints) -> Paths:
     """Return the routes of all pairs (src[i], dst[i]); raises NoRoute if one has none."""

@@ -116,6 +116,9 @@ class Compiler:
     source leave it together, and land in the pool, whose buffers lie in several places, before they
     are copied to their homes. Their sums go through `between`, three buffers in other banks: the
     first is for scratch slots, the others, in turn, for what is added up so far.
+
+    A message is over after all that it waits for, even if it takes only their first rows: packets
+    are handed from chip to chip message by message, in the order in which they end.
     """
 
     spec: ChipSpec
@@ -124,6 +127,7 @@ class Compiler:
     between: Sequence[Buffer] = ()
     apart_rows: int = APART_ROWS
     label: str = "collective"
+    _ends: dict[int, int] = field(default_factory=dict)  # of items, the last Receive behind them
     _free: dict[int, list[_Run]] = field(default_factory=dict)
     _landed: dict[int, _Run] = field(default_factory=dict)
     _kept: dict[tuple[int, int], dict[int, _Run]] = field(default_factory=lambda: defaultdict(dict))
@@ -136,6 +140,7 @@ class Compiler:
         for number in in_order(items):
             item = items[number]
             if isinstance(item, Addition):
+                self._ends[number] = self._over(item)
                 self._add(plan, item)
             elif number in together:
                 if number not in sent:
@@ -144,6 +149,10 @@ class Compiler:
             else:
                 self._send(plan, number, item)
         return plan
+
+    def _over(self, item: Message | Addition) -> int:
+        """Last Receive of all that an item waits for."""
+        return max((self._ends[one] for one in item.after), default=0)
 
     # --- messages -----------------------------------------------------------------------------
     def _together(self, items: Items) -> dict[int, list[int]]:
@@ -164,14 +173,20 @@ class Compiler:
             runs = [self._landed[number]]
         else:
             runs = self._room(target, message.target)
+        over, apart = self._over(message), not self._is_long(message.source)
         for source, end in _cut(self._runs(message.hops[0].member, message.source), runs):
-            apart = not self._is_long(message.source)
-            transfer(plan, message.hops, source.rows, end.rows, source.length, apart=apart)
+            last = transfer(
+                *(plan, message.hops, source.rows, end.rows, source.length),
+                apart=apart,
+                over_after=over,
+            )
+            self._ends[number] = max(self._ends.get(number, 0), last)
 
     def _send_long(self, plan: Schedule, items: Items, numbers: Sequence[int]) -> None:
         """Long messages, over as many cables at a time as they have; copies then go home."""
         messages = {n: item for n in numbers if isinstance(item := items[n], Message)}
         first = messages[numbers[0]]
+        over = self._over(first)
         for batch in batches({n: message.hops for n, message in messages.items()}):
             landed: dict[int, _Run] = {}
             for number in batch:
@@ -184,7 +199,8 @@ class Compiler:
             offset, routes = 0, [messages[number].hops for number in landed]
             for source in self._runs(first.hops[0].member, first.source) if landed else ():
                 targets = [room.part(offset, source.length).rows for room in landed.values()]
-                multicast(plan, routes, source.rows, targets, source.length)
+                last = multicast(plan, routes, source.rows, targets, source.length, over)
+                self._ends.update({n: max(last, self._ends.get(n, 0)) for n in landed})
                 offset += source.length
             for number, room in landed.items():
                 message = messages[number]

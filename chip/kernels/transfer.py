@@ -38,10 +38,12 @@ def transfer(
     count: int,
     outer: int = 1,
     apart: bool = False,
-) -> None:
-    """Send `outer` times `count` fp32 rows along `hops`.
+    over_after: int = 0,
+) -> int:
+    """Send `outer` times `count` fp32 rows along `hops`; return the cycle of the last Receive.
 
-    `apart` reads and writes row by row and plane by plane: many transfers may share slices.
+    `apart` reads and writes row by row and plane by plane: many transfers may share slices. The
+    last vector is not sent before cycle `over_after`.
     """
     chain = Chain(plan.spec, "transfer", hops[0].member)
     planes = WIDTHS[source.buffer.region.dtype]
@@ -50,12 +52,9 @@ def transfer(
     side = port_side(hops[0].port)
     edge = chain.spec.edge_position("c2c", side)
     flow = _read_planes(chain, side, edge, source, (outer, count), loops, apart)
-    for number, hop in enumerate(hops):
-        if number:
-            flow = _toward_edge(chain, flow, port_side(hop.port))
-        flow = _cross(chain, hop, flow)
+    flow, sent = _along(chain, hops, flow)
     _write_planes(chain, flow, target, (outer, count), apart)
-    plan.place(chain)
+    return _place(plan, chain, flow, sent, over_after)
 
 
 def multicast(
@@ -64,10 +63,12 @@ def multicast(
     source: Rows,
     targets: Sequence[Rows],
     count: int,
-) -> None:
+    over_after: int = 0,
+) -> int:
     """Send `count` fp32 rows along several routes, to a target on each last chip.
 
     The rows are read once, on their way through the VXM, which sends a copy to the other edge.
+    Returns, and takes, cycles as `transfer` does.
     """
     chain = Chain(plan.spec, "multicast", routes[0][0].member)
     home = chain.member
@@ -75,15 +76,37 @@ def multicast(
     loops = run(count * WIDTHS[source.buffer.region.dtype], interval)
     sides = {port_side(route[0].port) for route in routes}
     flows = _both_edges(chain, source, (1, count), loops, sides)
+    ends, leaves = [], []
     for route, target in zip(routes, targets, strict=True):
         chain.member = home
-        flow = flows[port_side(route[0].port)]
-        for number, hop in enumerate(route):
-            if number:
-                flow = _toward_edge(chain, flow, port_side(hop.port))
-            flow = _cross(chain, hop, flow)
+        flow, sent = _along(chain, route, flows[port_side(route[0].port)])
         _write_planes(chain, flow, target, (1, count))
-    plan.place(chain)
+        ends.append(flow)
+        leaves.append(sent)
+    return _place(plan, chain, max(ends, key=lambda end: end.cycle), min(leaves), over_after)
+
+
+def _along(chain: Chain, hops: tuple[Hop, ...], flow: Flow) -> tuple[Flow, int]:
+    """A flow that stands before the first port, over all hops; and its last cycle at that port."""
+    sent = 0
+    for number, hop in enumerate(hops):
+        if number:
+            flow = _toward_edge(chain, flow, port_side(hop.port))
+        flow = _cross(chain, hop, flow)
+        if not number:
+            sent = _received(chain, flow) - hop.latency_cycles
+    return flow, sent
+
+
+def _received(chain: Chain, flow: Flow) -> int:
+    """Cycle of the last Receive of a flow that has just crossed a cable."""
+    return flow.cycle - chain.spec.d_func("c2c.receive") + span(flow.loops) - 1
+
+
+def _place(plan: Schedule, chain: Chain, flow: Flow, sent: int, over_after: int) -> int:
+    """Book a chain that sends until `sent` and ends with `flow`; the cycle of its last Receive."""
+    first = min(extent.first for extent in chain.extents.values())
+    return _received(chain, flow) + plan.place(chain, max(0, over_after - sent + first))
 
 
 def _both_edges(

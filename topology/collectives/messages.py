@@ -154,6 +154,7 @@ class Draft:
         if keep is not None:
             src, dst, block, turn = src[keep], dst[keep], block[keep], turn[keep]
             dst_block = None if dst_block is None else dst_block[keep]
+            via = None if via is None else via.some(keep)
         to_block = block if dst_block is None else dst_block
         self._fill(dst_slot, dst, to_block, blocks)
         step = Send(

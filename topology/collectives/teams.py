@@ -30,8 +30,6 @@ def teams(job: Job) -> Messages:
     mine, block = first + inside, other * job.stripes + stripe
     draft.send(mine, first + other, block, add=True, by_rank=True, dst_slot=1)
     here, there, owner = pairs(count, size * job.stripes)
-    full = draft.block_vectors[owner] > 0
-    here, there, owner = here[full], there[full], owner[full]
     rank = owner // job.stripes
     src, dst = here * size + rank, there * size + rank
     via, turn = _dealt(job, src, dst, draft.block_vectors[owner])

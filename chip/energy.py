@@ -9,12 +9,20 @@ another; `lpu energy` shows the fit. All of it is an assumption, good for compar
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
-from chip.isa import FORMATS, NO_STREAM, WIDTHS, lookup
+from chip.isa import FORMATS, NO_STREAM, WIDTHS, Op, lookup
 from chip.program import Instruction
 from chip.spec import GROQCHIP1, ChipSpec
 
 PICO = 1e-12
-FUNCTIONS = ("exp", "rsqrt", "tanh", "sqrt", "recip")
+EVENT_OF_ROLE = {
+    "read": "sram_read_bytes",
+    "gather": "sram_read_bytes",
+    "write": "sram_write_bytes",
+    "scatter": "sram_write_bytes",
+    "pointwise": "alu_lanes",
+    "sums": "accumulated_lanes",
+    "send": "link_bytes",
+}
 
 
 @dataclass(frozen=True)
@@ -99,14 +107,15 @@ def count(items: Iterable[tuple[str, int, Instruction]], spec: ChipSpec) -> Acti
     installs: dict[str, list[tuple[int, Instruction]]] = {}
     streams: list[tuple[str, int, Instruction]] = []
     for queue, cycle, instruction in items:
-        if instruction.op == "mxm.iw":
+        op = lookup(instruction.op)
+        if op.role == "installs":
             installs.setdefault(_side(queue), []).append((cycle, instruction))
-        elif instruction.op == "mxm.abc":
+        elif op.role == "products":
             streams.append((queue, cycle, instruction))
-        _add(found, instruction, spec.lanes)
+        _add(found, op, instruction, spec.lanes)
     for queue, cycle, instruction in streams:
         columns = _columns(installs.get(_side(queue), []), cycle)
-        wide = FORMATS[instruction.args[lookup("mxm.abc").index("format")]] == "f16"
+        wide = FORMATS[instruction.args[lookup(instruction.op).index("format")]] == "f16"
         kind = "fp16_products" if wide else "byte_products"
         found[kind] += instruction.count * columns * spec.lanes
     return Activity(**found)
@@ -126,27 +135,20 @@ def _columns(installs: list[tuple[int, Instruction]], cycle: int) -> int:
     return last.args[lookup(last.op).index("columns")]
 
 
-def _add(found: dict[str, int], instruction: Instruction, lanes: int) -> None:
+def _add(found: dict[str, int], op: Op, instruction: Instruction, lanes: int) -> None:
     """Count one instruction: its unit's work, and the stream that it drives."""
-    family, _, verb = instruction.op.partition(".")
-    spec, n = lookup(instruction.op), instruction.count
-    if family == "icu":
+    n = instruction.count
+    if op.role in ("control", "fetch"):
         return
     found["issues"] += n
-    if spec.queue == "mem.r":
-        found["sram_read_bytes"] += n * lanes
-    elif spec.queue == "mem.w":
-        found["sram_write_bytes"] += n * lanes
-    elif family == "vxm":
-        found["function_lanes" if verb in FUNCTIONS else "alu_lanes"] += n * lanes
-    elif instruction.op == "mxm.lw":
+    if op.role == "loads":
         found["weight_bytes"] += n * lanes * WIDTHS["w16"]
-    elif instruction.op == "mxm.acc":
-        found["accumulated_lanes"] += n * lanes
-    elif instruction.op == "c2c.send":
-        found["link_bytes"] += n * lanes
-    if spec.driven is not None and instruction.args[spec.driven] != NO_STREAM:
-        width = WIDTHS[spec.element(spec.driven, instruction.args)]
+    elif op.is_function:
+        found["function_lanes"] += n * lanes
+    elif op.role in EVENT_OF_ROLE:
+        found[EVENT_OF_ROLE[op.role]] += n * lanes
+    if op.driven is not None and instruction.args[op.driven] != NO_STREAM:
+        width = WIDTHS[op.element(op.driven, instruction.args)]
         found["stream_bytes"] += n * lanes * width
-        if family == "sxm":
+        if op.role == "lanes":
             found["sxm_bytes"] += n * lanes * width

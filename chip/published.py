@@ -118,10 +118,10 @@ def peak_fp16(spec: ChipSpec = GROQCHIP1) -> Row:
 def weight_install(spec: ChipSpec = GROQCHIP1) -> Row:
     """V07: cycles from the first LW to the last of those that fill four planes."""
     issues = timeline(saturate.products(spec, "i8", 1), spec)
-    by_op = {name: [i for i in issues if i.op.name == name] for name in ("mxm.lw", "mxm.iw")}
-    first = min(issue.cycle for issue in by_op["mxm.lw"])
-    last = max(issue.last_cycle for issue in by_op["mxm.lw"])
-    columns = sum(len(issue.cycles) for issue in by_op["mxm.lw"]) * spec.lw_streams
+    by_role = {role: [i for i in issues if i.op.role == role] for role in ("loads", "installs")}
+    first = min(issue.cycle for issue in by_role["loads"])
+    last = max(issue.last_cycle for issue in by_role["loads"])
+    columns = sum(len(issue.cycles) for issue in by_role["loads"]) * spec.lw_streams
     if columns * spec.lanes != 409_600:
         raise ChipError(f"V07 loads {columns * spec.lanes} weights")
     readers = [
@@ -130,7 +130,7 @@ def weight_install(spec: ChipSpec = GROQCHIP1) -> Row:
         if i.op.role == "read" and i.unit % spec.hemisphere_slices >= saturate.WEIGHTS
     ]
     transit = first - min(issue.cycle for issue in readers)
-    installed = max(issue.last_cycle for issue in by_op["mxm.iw"]) - first
+    installed = max(issue.last_cycle for issue in by_role["installs"]) - first
     note = (
         f"from SRAM to the plane: {transit} cycles for the first (a read, then one per "
         f"position); skew to the last tile {spec.superlanes}; last IW "

@@ -127,16 +127,24 @@ class Op:
         """First line of the doc."""
         return self.doc.partition("\n")[0]
 
-    @property
+    @cached_property
+    def is_function(self) -> bool:
+        """Whether it is a point-wise function, which takes an ALU several steps."""
+        return self.role == "pointwise" and self.timing not in ("vxm.alu", "vxm.convert")
+
+    @cached_property
     def reads_memory(self) -> bool:
+        """Whether it reads SRAM."""
         return self.role in MEMORY_READS
 
-    @property
+    @cached_property
     def writes_memory(self) -> bool:
+        """Whether it writes SRAM."""
         return self.role in MEMORY_WRITES
 
-    @property
+    @cached_property
     def in_memory(self) -> bool:
+        """Whether it accesses SRAM."""
         return self.reads_memory or self.writes_memory
 
     @cached_property

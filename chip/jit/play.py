@@ -44,7 +44,7 @@ from chip.jit.memory import (
     words_at,
 )
 from chip.jit.threads import LATE, MAX_PIECES, Team, call, lead, serve
-from chip.jit.weights import WORD_BYTES, keep, place_of, word_of
+from chip.jit.weights import WORD_BYTES, keep, part_of, word_of
 from chip.jit.words import PIECE, UNKNOWN
 
 _LEAST_WORK = 1 << 16  # products in a piece, some 5 microseconds
@@ -151,10 +151,10 @@ def _make_exact(part: Part, record: Record, tile: int, row: int) -> None:
     x = _start(part, record.a) + _row(part, record.a, row % record.x_rows)
     for load in range(record.loads):
         first = integer(part.tables, record.column_table + load)
-        place = place_of(part, record, word_of(part, record, tile * record.loads + load))
+        word = word_of(part, record, tile * record.loads + load)
         for column in range(COLUMNS):
             if values[first + column] != values[first + column]:
-                w = place[column // 2] + 2 * (column % 2)
+                w = part_of(part, record, word, column // 2) + 2 * (column % 2)
                 values[first + column] = exact_dot(x, w, lanes)
 
 

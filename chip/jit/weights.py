@@ -30,15 +30,24 @@ _NORMS = WORD.fields["norms"][1] if WORD.fields else 0
 
 
 @inner
+def part_of(part: Part, record: Record, word: int, number: int) -> int:
+    """The address of one of the four parts of a word."""
+    offset: int = record.parts_offset + word * 4 * part.lanes
+    if record.parts_step:
+        offset += integer(part.bases, record.parts_base) + number * record.parts_step
+    else:
+        offset += integer(part.bases, record.parts_base + number)
+    return offset
+
+
+@inner
 def place_of(part: Part, record: Record, word: int) -> Place:
     """The addresses of the four parts of a word."""
-    base, step = record.parts_base, record.parts_step
-    offset, next_base = record.parts_offset + word * 4 * part.lanes, 0 if step else 1
     return (
-        integer(part.bases, base) + offset,
-        integer(part.bases, base + next_base) + offset + step,
-        integer(part.bases, base + 2 * next_base) + offset + 2 * step,
-        integer(part.bases, base + 3 * next_base) + offset + 3 * step,
+        part_of(part, record, word, 0),
+        part_of(part, record, word, 1),
+        part_of(part, record, word, 2),
+        part_of(part, record, word, 3),
     )
 
 
@@ -52,13 +61,13 @@ def word_of(part: Part, record: Record, load: int) -> int:
 
 
 @inner
-def _used_lanes(place: Place, lanes: int) -> int:
+def _used_lanes(part: Part, record: Record, word: int) -> int:
     """Count the lanes up to the last that is not zero in some part, by whole grains."""
-    used = lanes
+    used = part.lanes
     while used > GRAIN:
         seen = np.uint32(0)
-        for part in range(PARTS):
-            words = words_at(place[part], lanes)
+        for number in range(PARTS):
+            words = words_at(part_of(part, record, word, number), used)
             for i in range(used - GRAIN, used):
                 seen |= words[i]
         if seen:
@@ -72,14 +81,14 @@ def measure(part_address: int, number: int, load: int, word_address: int) -> int
     """Fill in what is known of a load's word but for the norms, which `weight_norms` adds."""
     part = part_at(part_address)
     record, word = record_at(part, number), word_at(word_address)
-    place = place_of(part, record, word_of(part, record, load))
-    used = _used_lanes(place, part.lanes)
+    at = word_of(part, record, load)
+    used = _used_lanes(part, record, at)
     word.lanes = used
     if record.format != FP16:
         return 0
     least, most = np.uint16(0xFFFF), np.uint16(0)
     for n in range(PARTS):
-        bits = halves_at(place[n], 2 * used)
+        bits = halves_at(part_of(part, record, at, n), 2 * used)
         for i in range(2 * used):
             magnitude = np.uint16(bits[i] & np.uint16(0x7FFF))
             below = np.uint16(magnitude - np.uint16(1))

@@ -30,7 +30,7 @@ from chip.jit.memory import (
     word_at,
 )
 from chip.jit.vectors import DOT_OF_BYTES, I64, PARTS, cgutils
-from chip.jit.weights import WORD_BYTES, measure, place_of, weight_norms, word_of
+from chip.jit.weights import WORD_BYTES, measure, part_of, place_of, weight_norms, word_of
 from chip.numerics.exact import MAX_LANES, NAN
 from chip.numerics.products import error_factor
 
@@ -102,11 +102,12 @@ def _products8(part_at_: int, number: int, load: int, scratch: int, word: int, b
     """Multiply a word of int8 with all rows of x that meet it; none of the sums is doubtful."""
     part, used = part_at(part_at_), word_at(word).lanes
     record = record_at(part, number)
-    place = place_of(part, record, word_of(part, record, load))
+    at = word_of(part, record, load)
+    place = place_of(part, record, at)
     out, tile = scratch + _out_of(part, record, load), load // record.loads
     if not DOT_OF_BYTES:
         for n in range(PARTS):
-            widen_part8(place[n], used, buffer + 8 * used * n)
+            widen_part8(part_of(part, record, at, n), used, buffer + 8 * used * n)
     m, end = _iterations(part, record, tile)
     while m < end:
         if DOT_OF_BYTES:
@@ -131,7 +132,8 @@ def _products16(part_at_: int, number: int, load: int, scratch: int, word: int, 
     """
     part, about = part_at(part_at_), word_at(word)
     record, lanes, used, count = record_at(part, number), part.lanes, about.lanes, 0
-    place = place_of(part, record, word_of(part, record, load))
+    at = word_of(part, record, load)
+    place = place_of(part, record, at)
     out, is_widened = scratch + _out_of(part, record, load), False
     sums, step = buffer + _SUMS, 16 * used
     wide = buffer, buffer + step, buffer + 2 * step, buffer + 3 * step
@@ -167,7 +169,7 @@ def _products16(part_at_: int, number: int, load: int, scratch: int, word: int, 
         else:
             if not is_widened:
                 for n in range(PARTS):
-                    widen_part(place[n], used, wide[n])
+                    widen_part(part_of(part, record, at, n), used, buffer + step * n)
                 is_widened = True
             _two_rows(wide, first, x, other - x, span, sums)
         for n in range(done):

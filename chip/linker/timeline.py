@@ -1,8 +1,8 @@
 """First pass: the issue cycles, addresses and unit of every instruction, with the local hazards."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,19 @@ from chip.spec import EAST, WEST, ChipSpec
 
 Ints = npt.NDArray[np.int64]
 STORY_LINES = 4
+Value = TypeVar("Value")
 Placed = tuple[int, str, Instruction, int, bytes]  # cycle, queue, its powered lanes, its image
+
+
+class lazy(Generic[Value]):
+    """A property worked out once: `functools.cached_property` without its lock, which is slow."""
+
+    def __init__(self, function: Callable[[Any], Value]) -> None:
+        self.function = function
+
+    def __get__(self, issue: "Issue", _owner: type) -> Value:
+        value = issue.__dict__[self.function.__name__] = self.function(issue)
+        return value
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,26 +57,28 @@ class Issue:
 
     def _progression(self, first: int, column: int) -> Ints:
         (n, *outer), (m, *inner) = self.instruction.loops
+        if n == 1:
+            return np.arange(m) * inner[column] + first
         steps = np.arange(n)[:, None] * outer[column] + np.arange(m)[None, :] * inner[column]
         return first + steps.ravel()
 
-    @cached_property
+    @lazy
     def cycles(self) -> Ints:
         """Issue cycle of every iteration."""
         return self._progression(self.cycle, 0)
 
-    @cached_property
+    @lazy
     def steps(self) -> Ints:
         """Value of the stepped operand (address, column or slot) in every iteration."""
         index = self.op.stepped
         assert index is not None
         return self._progression(self.instruction.args[index], 1)
 
-    @cached_property
+    @lazy
     def last_cycle(self) -> int:
         return self.cycle + self.instruction.span_cycles
 
-    @cached_property
+    @lazy
     def words(self) -> tuple[int, int]:
         """Lowest and highest SRAM word a memory access can touch."""
         if self.op.stepped is None:

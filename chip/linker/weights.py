@@ -122,8 +122,8 @@ def _check_columns(issue: Issue, name: str, spec: ChipSpec) -> None:
 
 def _plane(mine: list[Issue], half: int, spec: ChipSpec) -> _Plane:
     found = []
-    for op in ("mxm.lw", "mxm.iw"):
-        parts = [_on_plane(i, half, spec) for i in mine if i.op.name == op]
+    for role in ("loads", "installs"):
+        parts = [_on_plane(i, half, spec) for i in mine if i.op.role == role]
         table = np.concatenate([np.zeros((5, 0), np.int64), *parts], axis=1)
         found.append(_Events(*table[:, np.argsort(table[0], kind="stable")]))
     loads, installs = found

@@ -55,10 +55,14 @@ class Layout:
         return tuple(found)
 
     def rows(self, values: npt.NDArray[np.generic]) -> F32:
-        """Elements [total] as block rows [blocks, lanes], zero elsewhere."""
-        found = np.zeros((self.blocks, LANES), np.float32)
-        for row, span in zip(found, self.spans, strict=True):
-            row[span.column : span.column + span.count] = values[span.first :][: span.count]
+        """Elements [.., total] as block rows [.., blocks, lanes], zero elsewhere.
+
+        A rank may have fewer elements than there is room for.
+        """
+        found = np.zeros((*values.shape[:-1], self.blocks, LANES), np.float32)
+        for block, span in enumerate(self.spans):
+            part = values[..., span.first : span.first + span.count]
+            found[..., block, span.column : span.column + part.shape[-1]] = part
         return found
 
     def elements(self, rows: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:

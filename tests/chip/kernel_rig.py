@@ -23,10 +23,9 @@ Array = npt.NDArray[Any]
 class KernelRig:
     """Kernels for chip 0, which see buffers of `memory`."""
 
-    def __init__(self, spec: ChipSpec = TINY) -> None:
+    def __init__(self, spec: ChipSpec = TINY, maps: tuple[tuple[int, ...], ...] = MAPS_INT8) -> None:
         self.spec, self.memory, self.plan = spec, MemoryMap(spec), Schedule(spec)
-        self.chip = Chip(0, spec)
-        self._values: list[tuple[Buffer, Array]] = []
+        self.chip, self.maps = Chip(0, spec), maps
 
     def rows(
         self, name: str, place: tuple[int, int, int], values: Array, dtype: str = "f32"
@@ -54,7 +53,7 @@ class KernelRig:
 
     def run(self) -> None:
         """Run what has been placed; scheduled and executed cycles must be equal."""
-        program = self.plan.program(0, Program(0, self.spec.name, 0, {}, MAPS_INT8))
+        program = self.plan.program(0, Program(0, self.spec.name, 0, {}, self.maps))
         linked = self.chip.load("it", pack(program))
         assert linked.end_cycle == self.plan.end_cycle
         self.chip.begin("it")

@@ -12,6 +12,7 @@ from chip.core import Chip
 from chip.isa import NUMPY_TYPES
 from chip.kernels.lanes import MAPS_INT8
 from chip.kernels.memory import MemoryMap
+from chip.own_spec import identity
 from chip.program import Program
 from chip.schedule import Buffer, Schedule
 from chip.spec import TINY, ChipSpec
@@ -53,7 +54,7 @@ class KernelRig:
 
     def run(self) -> None:
         """Run what has been placed; scheduled and executed cycles must be equal."""
-        program = self.plan.program(0, Program(0, self.spec.name, 0, {}, self.maps))
+        program = self.plan.program(0, Program(0, identity(self.spec), 0, {}, self.maps))
         linked = self.chip.load("it", pack(program))
         assert linked.end_cycle == self.plan.end_cycle
         self.chip.begin("it")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from chip.kernels.lanes import LANES
+from chip.kernels.lanes import LANES, ODD_FACTORS
 from chip.kernels.quantise import LEVELS, SMALLEST_PEAK
 from chip.kernels.layout import blocks
 from chip.numerics import reciprocal
@@ -96,6 +96,30 @@ def lane_sum(rows: F32) -> F32:
     return largest
 
 
+def group_sum(rows: F32) -> F32:
+    """Sum [rows, 1] of [rows, n], in the order of a group of n lanes (kernels.lanes.reduce_groups).
+
+    Lanes whose numbers differ in a bit or two are added; then, for each odd factor of n, as many
+    parts, beginning at each of them: the largest of these sums counts.
+    """
+    count, size = rows.shape
+    power = size & -size
+    sums, step = rows.reshape(count, size // power, power), 1
+    while step < power:
+        copies = 4 if step * 4 <= power else 2
+        parts = sums.reshape(count, size // power, -1, copies)
+        sums = _tree([parts[..., number] for number in range(copies)])
+        step *= copies
+    sums = sums[..., 0]
+    for factor in ODD_FACTORS:
+        while sums.shape[1] % factor == 0:
+            parts = sums.reshape(count, factor, -1)
+            turns = [np.roll(parts, -first, axis=1) for first in range(factor)]
+            trees = [_tree([turn[:, number] for number in range(factor)]) for turn in turns]
+            sums = np.max(trees, axis=0)
+    return sums
+
+
 def dot_fp16(a: F32, b: F32) -> F32:
     """a @ b of fp16 values, summed in float64 (as good as exactly) and rounded once."""
     result: F32 = (a.astype(np.float64) @ b.astype(np.float64)).astype(np.float32)
@@ -112,6 +136,14 @@ def dot_by_blocks(weights: F32, values: F32) -> F32:
 def fp16(x: F32) -> F32:
     """x rounded to fp16, as float32."""
     return x.astype(np.float16).astype(np.float32)
+
+
+def _tree(parts: list[F32]) -> F32:
+    """The sum of parts, pair by pair; an odd one out comes last."""
+    while len(parts) > 1:
+        odd = parts[len(parts) & ~1 :]
+        parts = [a + b for a, b in zip(parts[::2], parts[1::2], strict=False)] + odd
+    return parts[0]
 
 
 def _in_order(parts: "list[F32] | F32") -> F32:

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from chip.numerics import rsqrt
-from cluster.model.graph.int8 import Int8Rows, lane_sum
+from cluster.model.graph.int8 import Int8Rows, group_sum, lane_sum
 from cluster.model.graph.op import F32, Op, Run, Spread, register
 from cluster.model.graph.values import Value, Weight, names
 
@@ -73,8 +73,10 @@ class Norm(Op):
     def exact(self, run: Run, x: F32) -> F32 | Int8Rows:
         """As chips compute it; int8 rows are rounded first, and their step is scaled."""
         rows, weight = self._rows(x), run.weight(self.weight)
-        share = np.float32(1 / rows.shape[-1])
-        square = lane_sum(np.square(rows)) * share
+        share, total = np.float32(1 / rows.shape[-1]), lane_sum
+        if self.over == ("head_dim",):
+            total = group_sum
+        square = total(np.square(rows)) * share
         if self.bias is not None:
             mean = lane_sum(rows) * share
             spread = rsqrt(np.maximum(square - mean * mean, np.float32(0)) + np.float32(self.eps))

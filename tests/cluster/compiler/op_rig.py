@@ -4,7 +4,7 @@ The section goes through the passes and a stage's memory map; then each op is pl
 random inputs in its buffers. All else in SRAM is rubbish on which no kernel may rely.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,7 @@ from cluster.model.interpreter import Int8Matrix
 from tests.chip.kernel_rig import KernelRig, fp16
 
 LANES = 320
+SPEC = replace(TINY, slice_words=2048)  # scores of 16 heads x 32 rows x 2 blocks fill a bank
 RUBBISH = 0x41  # as fp16 2.6, as fp32 12.1: what a wrong read brings, and what adds up to no error
 MASKED = np.float32(-30000)
 
@@ -88,7 +89,6 @@ class OpRig:
     weights: str
     launch: Launch
     seed: int = 0
-    _values: dict[str, F32 | Int8Rows] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.sharded = compiled(self.section, self.tp, self.weights)
@@ -96,11 +96,11 @@ class OpRig:
         context, kind = self.launch.blocks * LANES, WEIGHT_TYPES[self.weights]
         ranks = ranks_of([self.sharded], LANES)
         shape = StageShape((self.sharded,), None, ranks, context, self.launch.chunk, kind)
-        self.stage = Stage(TINY, shape)
+        self.stage = Stage(SPEC, shape)
         self.at: Assigned = self.stage.assigned(self.sharded, self.rank, self.launch.chunk)
-        self.chip = KernelRig(TINY, self.stage.maps)
+        self.chip = KernelRig(SPEC, self.stage.maps)
         self.rng = np.random.default_rng([self.seed, self.rank])
-        for group in range(0, TINY.slices, 4):
+        for group in range(0, SPEC.slices, 4):
             self.chip.chip.sram.group(group)[:] = RUBBISH
         weights = SectionWeights(not self.int8, self.seed)
         for rank, region, values in stage_image(self.stage, 0, weights):
@@ -119,7 +119,7 @@ class OpRig:
 
     def run(self, op: Op) -> Result:
         """Place and run one op."""
-        plan, launch = Schedule(TINY), self.launch
+        plan, launch = Schedule(SPEC), self.launch
         work = Work(
             plan, self.stage.memory, 0, launch.rows, launch.blocks, launch.chunk,
             self.stage.blocks, WEIGHT_TYPES[self.weights], self.stage.prefix(0), self.stage.maps,
@@ -208,18 +208,21 @@ class OpRig:
         if start:
             self.meaning.append(op, k, v)
         for buffers, values, value in ((caches.keys, k, op.k), (caches.values, v, op.v)):
-            rows = self.at.layout(value).rows(values.reshape(start, -1))
-            for number, buffer in enumerate(buffers if start else ()):
-                self._columns(buffer.region, 0, rows[:, number])
+            rows = self.at.layout(value).rows(values.reshape(start, value_width(values)))
+            for number, buffer in enumerate(buffers):
+                self._columns(buffer.region, rows[:, number])
         whole = (self.launch.blocks - 1) * LANES
-        rows = self.at.layout(op.v).rows(v[:whole].reshape(whole, -1))
-        for number, buffer in enumerate(caches.columns if whole else ()):
+        rows = self.at.layout(op.v).rows(v[:whole].reshape(whole, value_width(v)))
+        for number, buffer in enumerate(caches.columns):
             turned = rows[:, number, : heads.row_lanes].reshape(-1, LANES, heads.row_lanes)
-            self._columns(buffer.region, 0, turned.swapaxes(1, 2).reshape(-1, LANES))
+            self._columns(buffer.region, turned.swapaxes(1, 2).reshape(-1, LANES))
 
-    def _columns(self, region: Region, word: int, values: F32) -> None:
-        part = Region(region.index, region.address + word, len(values), "f16", "columns")
-        self._write(Buffer("cache", part), values)
+    def _columns(self, region: Region, values: F32) -> None:
+        """Write columns from the first on, with zeros up to a whole word."""
+        whole = np.zeros((-(-len(values) // 8) * 8, LANES), np.float32)
+        whole[: len(values)] = values
+        part = Region(region.index, region.address, len(whole), "f16", "columns")
+        self._write(Buffer("cache", part), whole)
 
     # --- results ----------------------------------------------------------------------------
     def _read(
@@ -247,3 +250,8 @@ class OpRig:
             inside = np.zeros(LANES, bool)
             inside[span.column : span.column + span.count] = True
             assert not rows[:, block, ~inside].any(), f"block {block} has lanes beyond its elements"
+
+
+def value_width(values: F32) -> int:
+    """Elements of a row of [rows, heads, head_dim]."""
+    return values.shape[1] * values.shape[2]

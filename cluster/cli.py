@@ -18,6 +18,8 @@ OK, FAILED_CHECK, BAD_INPUT, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 1
 COMMANDS = {
     "run": ("cluster.commands.run", "run_command", "Generate text with a model on a cluster."),
     "plan": ("cluster.commands.plan", "plan_command", "Plan a model on a cluster, and time it."),
+    "models": ("cluster.commands.model", "models_command", "List the models that are known."),
+    "model": ("cluster.commands.model", "model_command", "Print a model's graph and sizes."),
     "fetch": ("cluster.commands.fetch", "fetch_command", "Download a model into the cache."),
     "spec": ("cluster.commands.spec", "spec_command", "Print a chip: rates, fields, sources."),
     "embed": ("cluster.commands.embed", "embed_command", "Embed sentences with an encoder."),

@@ -7,7 +7,7 @@ from typing import Any
 from chip.energy import Activity, EnergyTable, count
 from chip.spec import ChipSpec
 from chip.wire import body_of, header_of, unpack
-from cluster.lowering.lower import Launch
+from cluster.compiler.launch import Launch
 
 
 @dataclass(frozen=True)

@@ -47,27 +47,29 @@ class Contest:
     """Both decoders with the same prompt behind them; imports late, after the threads are set."""
 
     def __init__(self, given: argparse.Namespace) -> None:
-        from cluster.generation.session import Session
-        from cluster.lowering.lower import lower
+        from cluster.compiler.choose import PlanRequest, choose
+        from cluster.compiler.lower import lower
+        from cluster.compiler.place import place
+        from cluster.generation.sampling import Sampling
         from cluster.machines.machine import LocalMachine
-        from cluster.mapping.choice import Request, choose
-        from cluster.mapping.placement import place
         from cluster.model.load import load_model
         from cluster.model.reference import Reference
+        from cluster.serving.engine import PipelineRunner
 
         start = time.perf_counter()
         model = load_model(given.model)
-        choice = choose(model.spec, Request(tp=given.tp, pp=given.pp, weights=given.weights))
+        choice = choose(model.model, PlanRequest(tp=given.tp, pp=given.pp, weights=given.weights))
         placement = place(choice.plan, choice.graph, choice.topology)
         lowered = lower(choice.plan, placement, choice.graph, model.weights)
         machine = LocalMachine()
         machine.load(lowered, lambda _what, _done, _total: None)
         self.load_s = time.perf_counter() - start
         self.model, self.choice = model, choice
-        self.session = Session(lowered, machine)
         self.reference = Reference(model.weights, choice.plan.context)
         prompt = model.tokenizer.encode_prompt(PROMPT)
-        self.token = int(self.session.prefill(prompt).argmax())
+        runner, room = PipelineRunner(lowered, machine), choice.plan.context + 1 - len(prompt)
+        self.tokens = runner.generate(prompt, room, Sampling(), frozenset())
+        self.token = next(self.tokens)
         self.reference.forward(prompt)
 
     def round(self, count: int) -> tuple[float, float, int]:
@@ -76,7 +78,7 @@ class Contest:
         time.sleep(SETTLE_S)
         start = time.perf_counter()
         for _ in range(count):
-            tokens.append(int(self.session.decode(tokens[-1]).argmax()))
+            tokens.append(next(self.tokens))
         ours_s = time.perf_counter() - start
         time.sleep(SETTLE_S)
         start = time.perf_counter()
@@ -94,7 +96,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     plan, timed = contest.choice.plan, rounds[1:]
     return {
         "bench": "functional",
-        "model": contest.model.spec.name,
+        "model": contest.model.model.name,
         "weights": given.weights,
         "plan": {"tp": plan.tp, "pp": plan.pp, "topology": contest.choice.topology},
         "threads": given.threads,

@@ -48,7 +48,7 @@ def all_reduce_case(spec: str, num_bytes: int, algorithm: str, chunks: int) -> F
     graph = parse(spec, overrides=reference_link())
     timed = collective("all_reduce", graph, num_bytes, algorithm, chunks=chunks)
     timed.check()
-    return {"messages": timed.messages, "cycles": timed.cycles}
+    return {"messages": timed.message_count, "cycles": timed.cycles}
 
 
 def dragonfly_traffic() -> Figures:
@@ -82,7 +82,7 @@ def whole_system() -> Figures:
     small.check()
     large.check()
     return {
-        "messages": small.messages + large.messages,
+        "messages": small.message_count + large.message_count,
         "cycles": large.cycles,
         "small_cycles": small.cycles,
         "diameter_hops": found.diameter_hops,

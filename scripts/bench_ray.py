@@ -57,14 +57,14 @@ class Clock:
 def decode(lowered: Any, machine: Any, ids: list[int], count: int) -> dict[str, Any]:
     """Load, read the prompt, decode: what it took, and what came out."""
     from cluster.generation.sampling import Sampling
-    from cluster.generation.session import Session
+    from cluster.serving.engine import PipelineRunner
 
     clock = Clock()
     machine.load(lowered, clock)
-    session = Session(lowered, machine)
+    runner = PipelineRunner(lowered, machine)
     at = [time.perf_counter()]
     tokens = []
-    for token in session.generate(ids, count, Sampling(), frozenset()):
+    for token in runner.generate(ids, count, Sampling(), frozenset()):
         tokens.append(token)
         at.append(time.perf_counter())
     steps = [after - before for before, after in pairwise(at[1:])]
@@ -73,25 +73,25 @@ def decode(lowered: Any, machine: Any, ids: list[int], count: int) -> dict[str, 
         "first_token_s": at[1] - clock.start,
         "token_s": median(steps),
         "tokens": tokens,
-        "digest": session.digest.hexdigest(),
+        "digest": runner.digest.hexdigest(),
         **machine.costs(),
     }
 
 
 def cases(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Measure every shape locally, then on actors in each packing."""
-    from cluster.actors.ray_machine import RayMachine
-    from cluster.lowering.lower import lower
+    from cluster.compiler.choose import PlanRequest, choose
+    from cluster.compiler.lower import lower
+    from cluster.compiler.place import place
     from cluster.machines.machine import LocalMachine
-    from cluster.mapping.choice import Request, choose
-    from cluster.mapping.placement import place
+    from cluster.machines.ray.ray_machine import RayMachine
     from cluster.model.load import load_model
 
     model = load_model(given.model)
     ids = model.tokenizer.encode_prompt(PROMPT)
     for shape in given.shapes:
         tp, pp = map(int, shape.split("x"))
-        choice = choose(model.spec, Request(tp=tp, pp=pp))
+        choice = choose(model.model, PlanRequest(tp=tp, pp=pp))
         placement = place(choice.plan, choice.graph, choice.topology)
         lowered = lower(choice.plan, placement, choice.graph, model.weights)
         packs = dict.fromkeys(tp if pack == "tp" else int(pack) for pack in given.packs)

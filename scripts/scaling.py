@@ -17,7 +17,7 @@ import csv
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -89,26 +89,28 @@ def measure(case: Case, given: argparse.Namespace) -> dict[str, Any]:
 
 
 def _measure(case: Case, given: argparse.Namespace) -> dict[str, Any]:
-    from cluster.lowering.lower import lower
+    from cluster.compiler.choose import PlanRequest, choose
+    from cluster.compiler.lower import lower
+    from cluster.compiler.place import place
     from cluster.machines.checkpoint import Checkpointed
-    from cluster.machines.ledger import Ledger
+    from cluster.machines.checkpoint_store import CheckpointStore
+    from cluster.machines.launch_log import LaunchLog
     from cluster.machines.machine import LocalMachine
-    from cluster.machines.shelf import Shelf
-    from cluster.mapping.choice import Request, choose
-    from cluster.mapping.placement import place
     from cluster.process import peak_rss_bytes
 
-    weights, request = _model(case, Request)
-    choice = choose(weights.spec, request)
+    weights, request = _model(case, PlanRequest)
+    choice = choose(weights.model, request)
     placement = place(choice.plan, choice.graph, choice.topology)
     lowered = lower(choice.plan, placement, choice.graph, weights)
     if case.machine == "ray":
-        from cluster.actors.ray_machine import RayMachine
+        from cluster.machines.ray.ray_machine import RayMachine
 
         pack = case.pack if case.pack == "auto" else int(case.pack)
-        machine = Ledger(Checkpointed(RayMachine(pack, given.address), Shelf(None), 16))
+        machine = LaunchLog(
+            Checkpointed(RayMachine(pack, given.address), CheckpointStore(None), 16)
+        )
     else:
-        machine = Ledger(LocalMachine())
+        machine = LaunchLog(LocalMachine())
     try:
         timed = _timed_together if choice.plan.slots > 1 else _timed
         row = timed(lowered, machine, given.tokens)
@@ -120,20 +122,21 @@ def _measure(case: Case, given: argparse.Namespace) -> dict[str, Any]:
 
 
 def _model(case: Case, request: Any) -> tuple[Any, Any]:
+    from cluster.model.known import changed_model
     from cluster.model.load import load_model
-    from cluster.model.synthetic import TINY, tiny_weights
+    from cluster.model.weights.synthetic import SyntheticWeights
 
     if case.mode != "strong":
-        spec = replace(TINY, name=f"tiny-{case.chips}", layers=case.chips)
+        model = changed_model("tiny", num_hidden_layers=case.chips)
         together = case.chips if case.mode == "batch" else 1
-        return tiny_weights(spec), request(tp=1, pp=case.chips, concurrency=together)
+        return SyntheticWeights(model), request(tp=1, pp=case.chips, batch=together)
     return load_model(case.model).weights, request(chips=case.chips)
 
 
 def _timed(lowered: Any, machine: Any, count: int) -> dict[str, Any]:
     from cluster.generation.sampling import Sampling
-    from cluster.generation.session import Session
     from cluster.runs.report import launch_s
+    from cluster.serving.engine import PipelineRunner
 
     begun, parts = time.perf_counter(), {}
 
@@ -142,8 +145,8 @@ def _timed(lowered: Any, machine: Any, count: int) -> dict[str, Any]:
 
     machine.load(lowered, progress)
     loaded_s = time.perf_counter() - begun
-    session, at = Session(lowered, machine), []
-    for _ in session.generate(PROMPT_IDS, count, Sampling(), frozenset()):
+    runner, at = PipelineRunner(lowered, machine), []
+    for _ in runner.generate(PROMPT_IDS, count, Sampling(), frozenset()):
         at.append(time.perf_counter() - begun)
     decode = machine.entries[-(count - 1) :]
     return {
@@ -152,30 +155,29 @@ def _timed(lowered: Any, machine: Any, count: int) -> dict[str, Any]:
         "first_token_s": at[0],
         "host_tokens_per_s": 1 / median(entry.wall_s for entry in decode),
         "emulated_tokens_per_s": 1 / median(launch_s(lowered.plan.spec, e) for e in decode),
-        "digest": session.digest.hexdigest(),
+        "digest": runner.digest.hexdigest(),
     }
 
 
 def _timed_together(lowered: Any, machine: Any, count: int) -> dict[str, Any]:
     """A sequence for each stage, all at once: tokens/s of all while every slot decodes."""
-    from cluster.generation.flight import steady_tokens_per_s
-    from cluster.generation.inflight import Crew
     from cluster.generation.sampling import Sampling
-    from cluster.runs.many import make_flight
+    from cluster.serving.engine import PipelineRunner
+    from cluster.serving.scheduler import Request, steady_tokens_per_s
 
     begun = time.perf_counter()
     machine.load(lowered, lambda *_: None)
     loaded_s = time.perf_counter() - begun
-    slots, crew = lowered.plan.slots, Crew(lowered, machine)
-    flight, at = make_flight(lowered.plan, lowered, crew), []
-    for _ in flight.go([PROMPT_IDS] * slots, [count] * slots, Sampling().pick, frozenset()):
+    slots, runner, at = lowered.plan.slots, PipelineRunner(lowered, machine), []
+    requests = [Request(PROMPT_IDS, count) for _ in range(slots)]
+    for _ in runner.answer(requests, Sampling().pick, frozenset()):
         at.append(time.perf_counter() - begun)
     return {
         "load_s": loaded_s,
         "first_token_s": at[0],
         "host_tokens_per_s": (len(at) - 1) / (at[-1] - at[0]),
-        "emulated_tokens_per_s": steady_tokens_per_s(flight.generations, slots),
-        "digest": crew.digest.hexdigest(),
+        "emulated_tokens_per_s": steady_tokens_per_s(requests, slots),
+        "digest": runner.digest.hexdigest(),
     }
 
 

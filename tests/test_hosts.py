@@ -11,21 +11,21 @@ import sys
 from dataclasses import replace
 from chip.numerics import set_backend
 from chip.spec import GROQCHIP1
-from cluster.lowering.lower import lower
+from cluster.compiler.lower import lower
 from cluster.machines.machine import LocalMachine
 from cluster.model.load import load_model
-from cluster.mapping.partition import smallest
-from cluster.mapping.placement import place
-from cluster.generation.session import Session
+from cluster.compiler.stages import smallest
+from cluster.compiler.place import place
+from cluster.generation.sampling import Sampling
+from cluster.serving.engine import PipelineRunner
 from topology import parse
 set_backend(sys.argv[1])
 weights = load_model("smollm2").weights
-plan, graph = smallest(weights.spec, GROQCHIP1, 320), parse("node")
+plan, graph = smallest(weights.model, GROQCHIP1, 320), parse("node")
 lowered, machine = lower(plan, place(plan, graph, "node"), graph, weights), LocalMachine()
 machine.load(lowered, lambda *_: None)
-session = Session(lowered, machine)
-token = int(session.prefill([504, 3575]).argmax())
-print(token, session.digest.hexdigest())
+runner = PipelineRunner(lowered, machine)
+print(*runner.generate([504, 3575], 1, Sampling(), frozenset()), runner.digest.hexdigest())
 """
 HOSTS = [("numpy", "Haswell", "1"), ("numpy", "SkylakeX", "2"), ("compiled", "Haswell", "2")]
 

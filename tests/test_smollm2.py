@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from chip.spec import GROQCHIP1
-from cluster.generation.sampling import Sampling
-from cluster.generation.session import Session
-from cluster.lowering.lower import Lowered, lower
+from cluster.compiler.lower import Lowered, lower
+from cluster.compiler.place import place
+from cluster.compiler.stages import partition, smallest
+from cluster.generation.sampling import Sampling, greedy
 from cluster.machines.machine import LocalMachine
-from cluster.mapping.partition import partition, smallest
-from cluster.mapping.placement import place
 from cluster.model.load import load_model
 from cluster.model.reference import Reference
-from cluster.model.reference_int8 import ReferenceInt8
+from cluster.serving.engine import Logits, PipelineRunner
+from cluster.serving.scheduler import Request
 from topology import parse
 
 NEAR_TIE = 0.05
@@ -41,10 +41,10 @@ def loaded(request, model) -> Iterator[tuple[str, Lowered, LocalMachine]]:
     """A machine with the model on one of the plans."""
     chosen = PLANS[request.param]
     if chosen is None:
-        plan, spec = smallest(model.spec, GROQCHIP1, 320), "node"
+        plan, spec = smallest(model.model, GROQCHIP1, 320), "node"
     else:
         tp, pp, spec = chosen
-        plan = partition(model.spec, GROQCHIP1, tp, pp)
+        plan = partition(model.model, GROQCHIP1, tp, pp)
     graph = parse(spec)
     lowered = lower(plan, place(plan, graph, spec), graph, model.weights)
     machine = LocalMachine()
@@ -66,9 +66,9 @@ def test_every_plan_gives_the_reference_tokens(loaded, greedy_cases, model):
     cases = greedy_cases if name != "torus" else greedy_cases[:1]  # `make bench` runs the rest
     for case in cases:
         wanted = case["output_ids"]
-        session = Session(lowered, machine)
         stop = frozenset({model.tokenizer.eos})
-        got = list(session.generate(case["prompt_ids"], len(wanted), Sampling(), stop))
+        runner = PipelineRunner(lowered, machine)
+        got = list(runner.generate(case["prompt_ids"], len(wanted), Sampling(), stop))
         assert got[: sure_steps(case)] == wanted[: sure_steps(case)], case["prompt"]
 
 
@@ -79,27 +79,36 @@ def test_logits_are_close_to_float32_and_prefill_is_cheap(loaded, greedy_cases, 
     if name == "torus":
         return  # the arithmetic of the node plan
     prompt = greedy_cases[0]["prompt_ids"]
-    session = Session(lowered, machine)
-    logits = session.prefill(prompt)
-    wanted = Reference(model.weights, context=64).forward(prompt)
-    assert np.abs(logits - wanted).max() < LOGIT_TOLERANCE[name]
-    session.decode(int(logits.argmax()))
-    launches = len(prompt) * session.decode_cycles[0]
-    assert session.prefill_cycles < PREFILL_SHARE[name] * launches
+    wanted, seen = Reference(model.weights, context=64).forward(prompt), []
+
+    def pick(logits: Logits, step: int) -> int:
+        seen.append(logits)
+        return greedy(logits)
+
+    runner = PipelineRunner(lowered, machine)
+    for _ in runner.answer([Request(tuple(prompt), 2)], pick, frozenset()):
+        pass
+    assert np.abs(seen[0] - wanted).max() < LOGIT_TOLERANCE[name]
+    *prefill, decode = runner.cycles
+    assert sum(prefill) < PREFILL_SHARE[name] * len(prompt) * decode
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_int8_gives_the_tokens_and_logits_of_its_reference(greedy_cases, model):
-    plan, graph = smallest(model.spec, GROQCHIP1, 320, weights="int8"), parse("node")
+    plan, graph = smallest(model.model, GROQCHIP1, 320, weights="int8"), parse("node")
     lowered = lower(plan, place(plan, graph, "node"), graph, model.weights)
     machine = LocalMachine()
     machine.load(lowered, lambda *_: None)
     prompt = greedy_cases[0]["prompt_ids"]
-    session, reference = Session(lowered, machine), ReferenceInt8(model.weights, context=64)
-    ours, theirs = session.prefill(prompt), reference.forward(prompt)
-    for _ in range(5):
-        assert np.array_equal(ours, theirs)
-        token = int(ours.argmax())
-        ours, theirs = session.decode(token), reference.forward([token])
+    reference = Reference(model.weights, 64, exact=True)
+    ids = [list(prompt)]
+
+    def pick(logits: Logits, step: int) -> int:
+        assert np.array_equal(logits, reference.forward(ids[-1]))
+        ids.append([greedy(logits)])
+        return ids[-1][0]
+
+    request = Request(tuple(prompt), 5)
+    assert len(list(PipelineRunner(lowered, machine).answer([request], pick, frozenset()))) == 5
     machine.close()

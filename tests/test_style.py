@@ -42,9 +42,9 @@ def test_lower_packages_import_only_what_they_may(package):
         assert not set(imports(path)) - allowed, path.relative_to(ROOT)
 
 
-def test_ray_is_imported_in_one_file_only():
+def test_ray_is_imported_in_one_folder_only():
     users = {p for package in OURS for p in sources(package) if "ray" in imports(p)}
-    assert users <= {ROOT / "cluster" / "actors" / "ray_machine.py"}
+    assert {path.parent for path in users} <= {ROOT / "cluster" / "machines" / "ray"}
 
 
 def test_nothing_of_ours_imports_scripts_or_tests():

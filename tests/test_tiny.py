@@ -3,22 +3,21 @@
 Weights -> Plan -> Placement -> Program per chip (msgpack) -> Machine -> logits -> token.
 """
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 from chip.program import Program
 from chip.spec import GROQCHIP1
 from chip.wire import pack, unpack
+from cluster.compiler.launch import decode_kind, prefill_kind
+from cluster.compiler.lower import Lowered, lower
+from cluster.compiler.place import place
+from cluster.compiler.stages import partition
 from cluster.generation.sampling import Sampling
-from cluster.generation.session import Session
-from cluster.lowering.lower import Lowered, lower
 from cluster.machines.machine import LocalMachine
-from cluster.mapping.partition import partition
-from cluster.mapping.placement import place
 from cluster.model.reference import Reference
-from cluster.model.synthetic import TINY, tiny_weights
+from cluster.serving.engine import PipelineRunner
+from tests.cluster.tiny import forced, tiny_weights
 from topology import parse
 
 PROMPT = [1, 5, 9, 20, 3]
@@ -29,7 +28,7 @@ def lowered() -> Lowered:
     """Two layers of 4 heads on four chips in a ring: two stages of one layer, two heads a chip."""
     weights = tiny_weights()
     graph = parse("ring:4")
-    plan = partition(weights.spec, GROQCHIP1, tp=2, pp=2)
+    plan = partition(weights.model, GROQCHIP1, tp=2, pp=2)
     return lower(plan, place(plan, graph, "ring:4"), graph, weights)
 
 
@@ -48,17 +47,15 @@ def reference() -> Reference:
 
 
 def test_chips_say_what_the_reference_says(lowered, machine, reference):
-    tokens = Session(lowered, machine).generate(PROMPT, 8, Sampling(), frozenset())
+    tokens = PipelineRunner(lowered, machine).generate(PROMPT, 8, Sampling(), frozenset())
     assert list(tokens) == reference.generate(PROMPT, 8)
 
 
 def test_logits_are_close_to_float32_at_every_step(lowered, machine, reference):
-    session = Session(lowered, machine)
     reference.reset()
-    pairs = [(session.prefill(PROMPT), reference.forward(PROMPT))]
-    pairs += [(session.decode(token), reference.forward([token])) for token in (7, 80, 2)]
-    for ours, theirs in pairs:
-        assert np.abs(ours - theirs).max() < 0.05
+    ours = forced(lowered, machine, PROMPT, 7, 80, 2)
+    for logits, ids in zip(ours, (PROMPT, [7], [80], [2]), strict=True):
+        assert np.abs(logits - reference.forward(ids)).max() < 0.05
 
 
 def test_a_chip_is_given_bytes_only(lowered):
@@ -72,24 +69,23 @@ def test_a_chip_is_given_bytes_only(lowered):
 
 def test_time_is_known_before_anything_runs(lowered, machine):
     """The load has compared all programs with the schedule; a launch only confirms it."""
-    session = Session(lowered, machine)
-    session.prefill(PROMPT)
-    session.decode(7)
+    runner = PipelineRunner(lowered, machine)
+    assert len(list(runner.generate(PROMPT, 2, Sampling(), frozenset()))) == 2
     scheduled = {name: max(one.end_cycles.values()) for name, one in lowered.launches.items()}
-    assert session.decode_cycles == [scheduled["decode@320"]]
-    assert session.prefill_cycles == scheduled["prefill@320"] + scheduled["decode@320"]
+    prefill, decode = prefill_kind(lowered.plan.chunk, 320), decode_kind(320)
+    assert runner.cycles == [scheduled[str(kind)] for kind in (prefill, decode, decode)]
 
 
 def test_the_same_plan_and_prompt_have_the_same_digest():
-    weights, graph = tiny_weights(replace(TINY, layers=1)), parse("node")
-    plan = partition(weights.spec, GROQCHIP1, tp=1, pp=1)
+    weights, graph = tiny_weights(num_hidden_layers=1), parse("node")
+    plan = partition(weights.model, GROQCHIP1, tp=1, pp=1)
     lowered = lower(plan, place(plan, graph, "node"), graph, weights)
 
     def digest(prompt: list[int]) -> str:
         fresh = LocalMachine()
         fresh.load(lowered, lambda _what, _done, _total: None)
-        session = Session(lowered, fresh)
-        session.prefill(prompt)
-        return session.digest.hexdigest()
+        runner = PipelineRunner(lowered, fresh)
+        assert list(runner.generate(prompt, 1, Sampling(), frozenset()))
+        return runner.digest.hexdigest()
 
     assert digest([3]) == digest([3]) != digest([4])

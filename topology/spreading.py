@@ -12,8 +12,8 @@ from itertools import pairwise
 import networkx as nx
 import numpy as np
 
-from topology.collectives.engine import Engine
 from topology.collectives.job import Job
+from topology.collectives.messages import Draft, Messages
 from topology.collectives.registry import algorithm
 from topology.errors import NoRoute
 from topology.fabric import Fabric, Ints, compiled
@@ -103,19 +103,19 @@ def crossover_bytes(graph: nx.Graph, src: int, dst: int) -> int | None:
 
 
 @algorithm("spread", "point_to_point")
-def spread_transfer(job: Job) -> Engine:
+def spread_transfer(job: Job) -> Messages:
     """Send one tensor over disjoint paths; equal to `direct` below the crossover."""
     shares = spread(job.graph, job.chips[0], job.chips[1], job.vectors)
-    engine = Engine(job, len(shares))
-    sizes = [share.vectors for share in shares]
-    engine.resize(np.array(sizes))
+    draft = Draft(job, len(shares))
+    ends = np.cumsum([0] + [share.vectors for share in shares])
+    draft.resize(np.diff(-(-ends // job.unit_vectors) * job.unit_vectors))
     fabric = job.fabric
     edges = [fabric.edge(u, v) for share in shares for u, v in pairwise(share.path)]
     start = np.cumsum([0] + [len(share.path) - 1 for share in shares])
     one = np.zeros(len(shares), np.int64)
     block = np.arange(len(shares))
-    engine.send(one, one + 1, block, via=Paths(start, np.array(edges)))
-    return engine
+    draft.send(one, one + 1, block, via=Paths(start, np.array(edges)))
+    return draft.messages()
 
 
 def _latency(fabric: Fabric, path: tuple[int, ...]) -> int:

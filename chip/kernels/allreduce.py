@@ -1,78 +1,77 @@
 """All-reduce of a residual update: x + the sum of every member's y, on every member.
 
-*Gather* sends all rows to all members, which add for themselves: one crossing of the links.
-*Scatter* sends to each member the blocks it owns; it adds them, and sends the result to all: two
-crossings, but 1/members of the bytes and of the memory. Sums run in member order in both, so that
-all members get the same bits either way. Groups of several times eight members work *by teams* of
-eight: a team scatters among itself, the owners of a block in all teams exchange their sums, and
-each sends the total to its team. What crosses between teams is a sum instead of eight parts.
+It is a collective of `topology.collectives` whose sums run in the order of members: `direct` sends
+each member the rows it adds up, and the sums to all; `exchange` sends all rows to all, which is one
+crossing of the links instead of two, but many times the bytes. Groups of several times eight
+members work by `teams` of eight, which exchange their sums. So all members get the same bits, and
+the order of additions follows from the number of members alone.
 """
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from weakref import WeakValueDictionary
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from hashlib import sha256
 
 from chip.isa import WIDTHS
-from chip.kernels.add import add_rows
+from chip.kernels.collective import RESIDUAL, Compiler, Home, Items
 from chip.kernels.layout import halves
 from chip.kernels.memory import MemoryMap
-from chip.kernels.transfer import Hop, multicast, transfer
-from chip.schedule import Chain, Rows, Schedule, over
-from chip.spec import EAST, WEST
+from chip.kernels.transfer import Hop
+from chip.schedule import Buffer, Schedule
+from chip.spec import EAST, WEST, ChipSpec
 
 Routes = Mapping[tuple[int, int], tuple[Hop, ...]]
 Place = tuple[int, int, int]  # (side, group, bank)
-Operand = tuple[tuple[int, int], Rows]  # (side, group), rows that rest there
-# Where parts land: not where x is read and written. Several arrive at a time, and each needs the
-# write port of slices of its own.
-PART_PLACES: tuple[Place, ...] = ((WEST, 1, 1), (WEST, 0, 1), (EAST, 1, 1))
-# A team's own sum; then what is added up so far, in turn, as a bank is not read while written.
+# Where parts land, several at a time: not where x is read and written.
+PART_PLACES: tuple[Place, ...] = ((WEST, 1, 1), (WEST, 0, 1), (EAST, 1, 1), (EAST, 2, 1))
+# Where long sums rest, as a bank is not read while written: of a team; so far, in turn.
 SUM_PLACES: tuple[Place, ...] = ((EAST, 2, 0), (WEST, 2, 0), (WEST, 2, 1))
 TEAM = 8  # members: a node of the published topologies
-Y_GROUP = 1
-_SCHEDULES: WeakValueDictionary[tuple[object, ...], Schedule] = WeakValueDictionary()
 GATHERED_BLOCKS = 16  # parts of more blocks than this, of all members, are not given memory
 
 
-@dataclass(frozen=True)
-class Lot:
-    """Blocks `first`.. of the residual, `count` of them, all in y of one side."""
+@dataclass(frozen=True, eq=False)
+class Network(Mapping[tuple[int, int], tuple[Hop, ...]]):
+    """How the members of a group reach each other, and what the messages of a collective are.
 
-    owner: int
-    first: int
-    count: int
-    side: int
-    inside: int  # first block within y of that side
-    before: int  # blocks of the owner's lots before this one
+    A mapping from pairs of members to hops. `cables` are all cables of those links, parallel ones
+    too; `all_reduce(algorithm, rows, residual)` lists an all-reduce of fp32 rows, with a `residual`
+    onto what each member has.
+    """
 
+    routes: Routes
+    cables: frozenset[Hop]
+    all_reduce: Callable[[str, int, bool], Items] = field(repr=False)
 
-def owned(blocks: int, members: int, owner: int) -> range:
-    """Blocks that a member adds up."""
-    base, extra = divmod(blocks, members)
-    start = owner * base + min(owner, extra)
-    return range(start, start + base + (owner < extra))
+    def __getitem__(self, pair: tuple[int, int]) -> tuple[Hop, ...]:
+        return self.routes[pair]
 
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return iter(self.routes)
 
-def lots(blocks: int, members: int) -> list[Lot]:
-    """What each member owns, cut where y goes over from one side to the other."""
-    found = []
-    for owner in range(members):
-        mine, before = owned(blocks, members, owner), 0
-        for side, part in zip((EAST, WEST), halves(blocks), strict=True):
-            first, last = max(mine.start, part.start), min(mine.stop, part.stop)
-            if first < last:
-                inside = first - part.start
-                found.append(Lot(owner, first, last - first, side, inside, before))
-                before += last - first
-    return found
+    def __len__(self) -> int:
+        return len(self.routes)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Network) and self.digest == other.digest)
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of all hops and cables: equal for groups that are joined alike."""
+        text = repr((sorted(self.routes.items()), sorted(self.cables)))
+        return sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class AllReduce:
-    """The update of `blocks` x `tokens` rows on `members` chips over `routes`.
+    """The update of `blocks` x `tokens` rows on `members` chips over `routes`, a Network.
 
-    With `some` tokens only the first of each block; others by moving all addresses.
+    `before`, if any, is the residual x, `after` the result, `update` the halves of y, east and
+    west: names of buffers. With `some` tokens only the first of each block; others by moving all
+    addresses.
     """
 
     memory: MemoryMap
@@ -80,179 +79,62 @@ class AllReduce:
     members: int
     tokens: int
     routes: Routes
-    before: str
+    before: str | None
     after: str
     some: int
+    update: tuple[str, str] = ("y0", "y1")
 
     def shared_schedule(self) -> Schedule:
         """`schedule`, made once for stages that agree in all it depends on."""
-        names = ("x", "y", "part", "sum")
-        regions = tuple(b for n, b in self.memory.buffers.items() if n.startswith(names))
-        counts = (self.blocks, self.members, self.tokens, self.some, self.before, self.after)
-        key = (id(self.memory.spec), *counts, *regions, *self.routes.items())
-        found = _SCHEDULES.get(key)  # it holds its spec, whose id therefore stays its own
-        if found is None:
-            found = _SCHEDULES[key] = self.schedule()
-        return found
-
-    def schedule(self) -> Schedule:
-        """The quicker of the ways there is memory for; from cycle 0 on, when all y are there.
-
-        The order of sums follows from the number of members alone.
-        """
-        if team_of(self.members) < self.members:
-            return self._by_teams()
-        found = [self._scattered()] if self.blocks > 1 else []
-        if gathers(self.blocks, self.members):
-            found.append(self._gathered())
-        return min(found, key=lambda plan: plan.end_cycle)
-
-    # --- every member adds everything -----------------------------------------------------------
-    def _gathered(self) -> Schedule:
-        plan, everyone = Schedule(self.memory.spec), range(self.members)
-        sides = [part for part in halves(self.blocks) if len(part)]
-        for side, part in enumerate(sides):
-            for rank in everyone:
-                source, target = self._rows(f"y{side}"), self._rows(f"part{rank}", part.start)
-                self._to_all(plan, rank, everyone, source, target, len(part))
-        for member in everyone:
-            for side, part in enumerate(sides):
-                lot = Lot(member, part.start, len(part), side, 0, part.start)
-                self._add_to_x(plan, member, self._parts(lot, member, everyone), lot)
-        return plan
-
-    # --- every member adds what it owns ---------------------------------------------------------
-    def _scattered(self) -> Schedule:
-        plan, everyone = Schedule(self.memory.spec), range(self.members)
-        mine = lots(self.blocks, self.members)
-        self._to_owners(plan, [everyone], mine)
-        for lot in mine:
-            self._add_to_x(plan, lot.owner, self._parts(lot, lot.owner, everyone), lot)
-        for lot in mine:
-            self._share_out(plan, everyone, lot)
-        return plan
-
-    # --- sums of a team are exchanged -----------------------------------------------------------
-    def _by_teams(self) -> Schedule:
-        plan, size = Schedule(self.memory.spec), team_of(self.members)
-        teams = [range(first, first + size) for first in range(0, self.members, size)]
-        mine = lots(self.blocks, size)
-        self._to_owners(plan, teams, mine)
-        for team in teams:
-            for lot in mine:
-                own = self._rows("sum0", lot.before)
-                operands = self._parts(lot, team[lot.owner], team)
-                self._accumulate(plan, team[lot.owner], operands, own, lot.count)
-        for number, team in enumerate(teams):
-            for lot in mine:
-                owners = range(lot.owner, self.members, size)
-                source = self._rows("sum0", lot.before)
-                target = self._rows(f"part{size + number}", lot.before)
-                self._to_all(plan, team[lot.owner], owners, source, target, lot.count)
-        for number, team in enumerate(teams):
-            for lot in mine:
-                sums = [
-                    (SUM_PLACES[0][:2], self._rows("sum0", lot.before))
-                    if other == number
-                    else self._part(size + other, lot)
-                    for other in range(len(teams))
-                ]
-                self._add_to_x(plan, team[lot.owner], sums, lot)
-        for team in teams:
-            for lot in mine:
-                self._share_out(plan, team, lot)
-        return plan
-
-    # --- shared ---------------------------------------------------------------------------------
-    def _rows(self, name: str, block: int = 0) -> Rows:
-        """The rows of a buffer from a block on: of each block those of some tokens."""
-        steps = (0 if self.some == self.tokens else self.tokens, 1)
-        return Rows(self.memory[name], block * self.tokens, steps)
-
-    def _counts(self, blocks: int) -> tuple[int, int]:
-        """Rows that follow each other, and how often."""
-        return (blocks * self.tokens, 1) if self.some == self.tokens else (self.some, blocks)
-
-    def _part(self, number: int, lot: Lot) -> Operand:
-        return part_place(number)[:2], self._rows(f"part{number}", lot.before)
-
-    def _parts(self, lot: Lot, member: int, team: range) -> list[Operand]:
-        """A team's y of a lot on one of its members: its own, and what has landed."""
-        own = ((lot.side, Y_GROUP), self._rows(f"y{lot.side}", lot.inside))
-        return [
-            own if rank == member else self._part(number, lot) for number, rank in enumerate(team)
-        ]
-
-    def _to_owners(self, plan: Schedule, teams: list[range], mine: list[Lot]) -> None:
-        """The blocks of all members of a team to those of it that own them."""
-        size = len(teams[0])
-        for turn in range(1, size):
-            for team in teams:
-                for lot in mine:
-                    number = (lot.owner - turn) % size
-                    source = self._rows(f"y{lot.side}", lot.inside)
-                    target = self._rows(f"part{number}", lot.before)
-                    route = self.routes[team[number], team[lot.owner]]
-                    transfer(plan, route, source, target, *self._counts(lot.count))
-
-    def _share_out(self, plan: Schedule, team: range, lot: Lot) -> None:
-        """The owner's sums to its team: they land in its part, and are copied to their rows."""
-        landing = self._rows(f"part{lot.owner}", lot.before)
-        result = self._rows(self.after, lot.first)
-        self._to_all(plan, team[lot.owner], team, result, landing, lot.count)
-        for member in team:
-            if member != team[lot.owner]:
-                chain = Chain(plan.spec, "all-reduce: copy", member)
-                loops = over(*self._counts(lot.count))
-                chain.write(chain.vxm("copy", landing, loops=loops), result)
-                plan.place(chain)
-
-    def _to_all(
-        self, plan: Schedule, rank: int, team: range, source: Rows, target: Rows, blocks: int
-    ) -> None:
-        first, size = team.index(rank), len(team)
-        others = [team[(first + n) % size] for n in range(1, size)]
-        for batch in batches([self.routes[rank, other] for other in others]):
-            multicast(plan, batch, source, target, *self._counts(blocks))
-
-    def _add_to_x(self, plan: Schedule, member: int, operands: Sequence[Operand], lot: Lot) -> None:
-        """after = before + the operands, over the blocks of a lot."""
-        value, target = (self._rows(name, lot.first) for name in (self.before, self.after))
-        self._accumulate(plan, member, operands, target, lot.count, value)
-
-    def _accumulate(
-        self,
-        plan: Schedule,
-        member: int,
-        operands: Sequence[Operand],
-        target: Rows,
-        blocks: int,
-        value: Rows | None = None,
-    ) -> None:
-        """target = value + the operands, added from left to right, over rows of `blocks` blocks.
-
-        A chain adds as many as lie in different slices, since one port serves one read.
-        """
-        runs = list(_runs(operands))
-        for number, run in enumerate(runs):
-            between = self._rows(f"sum{1 + number % 2}")
-            out = target if number == len(runs) - 1 else between
-            terms = run if value is None else [value, *run]
-            add_rows(plan, member, terms, out, "all-reduce: add", *self._counts(blocks))
-            value = out
+        assert isinstance(self.routes, Network), "members of a group are joined by a Network"
+        names = [name for name in (*self.update, self.before, self.after) if name is not None]
+        named = tuple((name, self.memory[name]) for name in names)
+        rests = self.memory.buffers.items()
+        parts, sums = ([b for n, b in rests if n.startswith(what)] for what in ("part", "between"))
+        sizes = (self.blocks, self.members, self.tokens, self.some)
+        return _schedule(
+            *(self.memory.spec, sizes, self.routes, named, tuple(parts), tuple(sums)),
+            *(self.before, self.after, self.update),
+        )
 
 
-def _runs(operands: Sequence[Operand]) -> Iterator[list[Rows]]:
-    """Operands in order, cut wherever two would be read from the same slices."""
-    found: list[Rows] = []
-    busy: set[tuple[int, int]] = set()
-    for place, rows in operands:
-        if place in busy:
-            yield found
-            found, busy = [], set()
-        found.append(rows)
-        busy.add(place)
-    yield found
+@lru_cache(maxsize=64)
+def _schedule(
+    spec: ChipSpec,
+    sizes: tuple[int, int, int, int],
+    network: Network,
+    named: tuple[tuple[str, Buffer], ...],
+    parts: tuple[Buffer, ...],
+    sums: tuple[Buffer, ...],
+    before: str | None,
+    after: str,
+    update: tuple[str, str],
+) -> Schedule:
+    """The quickest of the algorithms there is memory for; from cycle 0 on, when all y are there."""
+    blocks, members, tokens, some = sizes
+    buffers = dict(named)
+    y = tuple(
+        (part.start, buffers[name])
+        for name, part in zip(update, halves(blocks), strict=True)
+        if len(part)
+    )
+    plans = []
+    for algorithm in algorithms(blocks, members):
+        items = network.all_reduce(algorithm, blocks * some, before is not None)
+        homes = {0: Home(y, tokens, some)}
+        result = max(item.target.slot for item in items)  # scratch slots come before it
+        homes[result] = Home(((0, buffers[after]),), tokens, some)
+        if before is not None:
+            homes[RESIDUAL] = Home(((0, buffers[before]),), tokens, some)
+        plans.append(Compiler(spec, homes, parts, sums, label="all-reduce").compile(items))
+    return min(plans, key=lambda plan: plan.end_cycle)
+
+
+def algorithms(blocks: int, members: int) -> tuple[str, ...]:
+    """Those with one order of additions and memory for what lands."""
+    if team_of(members) < members:
+        return ("teams",)
+    return ("direct", "exchange") if gathers(blocks, members) else ("direct",)
 
 
 def team_of(members: int) -> int:
@@ -263,26 +145,6 @@ def team_of(members: int) -> int:
 def gathers(blocks: int, members: int) -> bool:
     """Whether every member's whole y is given memory on every chip."""
     return blocks == 1 or blocks * members <= GATHERED_BLOCKS
-
-
-def part_place(rank: int) -> Place:
-    """Where the part of a member lands."""
-    return PART_PLACES[rank % len(PART_PLACES)]
-
-
-def batches(routes: list[tuple[Hop, ...]]) -> list[list[tuple[Hop, ...]]]:
-    """Routes in as few batches as a first fit finds, no cable twice in one batch."""
-    found: list[tuple[set[tuple[int, int]], list[tuple[Hop, ...]]]] = []
-    for route in routes:
-        cables = {(hop.member, hop.port) for hop in route}
-        for taken, batch in found:
-            if not taken & cables:
-                taken |= cables
-                batch.append(route)
-                break
-        else:
-            found.append((cables, [route]))
-    return [batch for _, batch in found]
 
 
 def at_a_time(
@@ -297,29 +159,22 @@ def at_a_time(
 
 
 def _least_cycles(blocks: int, members: int, tokens: int, routes: Routes) -> int:
-    """What it takes at least: at each place parts, sums and results land one after another."""
+    """What it takes at least: parts to an owner, and its sums back, over one cable each."""
     team = team_of(members)
     if team == members and gathers(blocks, members):
         return 0
     interval = min(hop.interval_cycles for hops in routes.values() for hop in hops)
-    own, landing = len(owned(blocks, team, 0)), Counter[Place]()
-    for other in range(1, team):
-        landing[part_place(other)] += own + len(owned(blocks, team, other))
-    for other in range(1, members // team):
-        landing[part_place(team + other)] += own
-    return max(landing.values()) * tokens * WIDTHS["f32"] * interval
+    return 2 * (blocks * tokens // team) * WIDTHS["f32"] * interval
 
 
-def part_requests(
-    blocks: int, members: int, chunk: int
-) -> list[tuple[str, Place, int, str]]:
-    """Where parts and sums of others land, and the sums of what a member adds up."""
+def part_requests(blocks: int, members: int, chunk: int) -> list[tuple[str, Place, int, str]]:
+    """Where parts and sums of others land: as many places as a member gets messages to add up."""
     team = team_of(members)
     everything = team == members and gathers(blocks, members)
-    rows = chunk * (blocks if everything else len(owned(blocks, team, 0)))
-    numbers = range(members if team == members else team + members // team)
-    found = [(f"part{number}", part_place(number), rows, "f32") for number in numbers]
-    return found + [(f"sum{n}", place, rows, "f32") for n, place in enumerate(SUM_PLACES)]
+    rows = blocks * chunk if everything else -(-blocks * chunk // team)
+    count = team - 1 if team == members else team - 1 + members // team
+    places = (PART_PLACES[number % len(PART_PLACES)] for number in range(count))
+    return [(f"part{number}", place, rows, "f32") for number, place in enumerate(places)]
 
 
 def swapped(memory: MemoryMap, index: int, address: int) -> int:

@@ -86,9 +86,7 @@ def caches_of(work: Work, heads: Heads) -> Caches:
     )
 
 
-def attention(
-    work: Work, heads: Heads, scale: float, q: Laid, k: Laid, v: Laid, out: Laid
-) -> None:
+def attention(work: Work, heads: Heads, scale: float, q: Laid, k: Laid, v: Laid, out: Laid) -> None:
     """out = softmax(scale q . K) V, behind the rows of k and v in the caches.
 
     q has a row for each head, in the lanes of its KV head; out has heads side by side.
@@ -99,18 +97,18 @@ def attention(
         for side, source, cache in ((EAST, k, caches.keys), (WEST, v, caches.values)):
             _append(work, side, work.rows_of(source.copies[0], row), maps, cache[row])
     raw = _scores(work, heads, q, caches)
-    for cache, columns in zip(caches.values, caches.columns, strict=True):
-        identity = work.shared("identity", heads.row_lanes, "f16", WEST)
-        transpose(work, cache, work.blocks - 1, identity, columns)
+    identity = work.shared("identity", heads.row_lanes, "f16", WEST)
+    for values, columns in zip(caches.values, caches.columns, strict=True):
+        transpose(work, values, work.blocks - 1, identity, columns)
     masked, last = _masked(work, heads, scale, raw)
     top = _row_maximum(work, heads, last)
     p = _exponentials(work, heads, masked, top)
     sums = _normalisers(work, heads, p[0])
-    values = _weighted_values(work, heads, p[1], caches)
+    sums_of_values = _weighted_values(work, heads, p[1], caches)
     chain = work.chain("attention: normalise")
     loops: Loops = ((heads.packs, work.rows), (work.rows, 1))
     steps = (work.rows, 1)
-    mixed = chain.vxm("mul", Rows(values, 0, steps), Rows(sums, 0, steps), loops=loops)
+    mixed = chain.vxm("mul", Rows(sums_of_values, 0, steps), Rows(sums, 0, steps), loops=loops)
     deliver(chain, mixed, targets(work, out.copies))
     work.plan.place(chain)
 
@@ -219,9 +217,7 @@ def _row_maximum(work: Work, heads: Heads, source: Buffer) -> Buffer:
     return out
 
 
-def _exponentials(
-    work: Work, heads: Heads, masked: Buffer, top: Buffer
-) -> tuple[Buffer, Buffer]:
+def _exponentials(work: Work, heads: Heads, masked: Buffer, top: Buffer) -> tuple[Buffer, Buffer]:
     """fp16(exp(masked - top)), on both sides of the chip."""
     count = len(heads.kv_of) * work.rows
     p = [work.scratch(f"p{n}", len(heads.kv_of), "f16", n, context=True) for n in (EAST, WEST)]

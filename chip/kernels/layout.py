@@ -55,14 +55,11 @@ class Layout:
         return tuple(found)
 
     def rows(self, values: npt.NDArray[np.generic]) -> F32:
-        """Elements [.., total] as block rows [.., blocks, lanes], zero elsewhere.
-
-        A rank may have fewer elements than there is room for.
-        """
-        found = np.zeros((*values.shape[:-1], self.blocks, LANES), np.float32)
-        for block, span in enumerate(self.spans):
-            part = values[..., span.first : span.first + span.count]
-            found[..., block, span.column : span.column + part.shape[-1]] = part
+        """Elements [up to total] as block rows [blocks, lanes], zero elsewhere."""
+        found = np.zeros((self.blocks, LANES), np.float32)
+        for row, span in zip(found, self.spans, strict=True):
+            mine = values[span.first : span.first + span.count]
+            row[span.column : span.column + len(mine)] = mine
         return found
 
     def elements(self, rows: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:

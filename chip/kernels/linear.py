@@ -14,7 +14,7 @@ from chip.kernels.matmul import Pass, matmul
 from chip.kernels.work import Part, Work
 from chip.program import word_columns
 from chip.schedule import Buffer, Chain, Flow, Rows
-from chip.spec import EAST, WEST
+from chip.spec import WEST
 
 _ROUND = {"f16": "to_f16", "i8": "to_i8"}
 
@@ -110,10 +110,8 @@ def _passes(work: Work, matrix: Matrix, weights: Buffer, x: tuple[Part, ...]) ->
     return passes
 
 
-def _rescaled(
-    work: Work, chain: Chain, sums: Flow, matrix: Matrix, step: Buffer, row: int
-) -> Flow:
+def _rescaled(work: Work, chain: Chain, sums: Flow, matrix: Matrix, step: Buffer, row: int) -> Flow:
     """fp32 of int32 sums: times the token's step, times the output channels' scales."""
-    scales = work.constant(f"{matrix.name}.scale", len(matrix.blocks), "f32", EAST)
+    scales = work.constant(f"{matrix.name}.scale", len(matrix.blocks), "f32", matrix.side)
     value = chain.vxm("mul", chain.vxm("to_f32", sums), Rows(step, 0, (0, 1)))
     return chain.vxm("mul", value, Rows(scales, row, (1, 0)))

@@ -12,7 +12,7 @@ from itertools import combinations
 
 from chip.errors import ChipError
 from chip.isa import WIDTHS
-from chip.kernels.work import CACHE, CONSTANT, INPUT, Request
+from chip.kernels.work import CACHE, CONSTANT, INPUT, NETWORK, SCRATCH, Request
 from chip.program import COLUMN_PAIRS, WEIGHT_SLICES, Region, word_columns
 from chip.schedule import Buffer
 from chip.spec import ChipSpec
@@ -20,6 +20,7 @@ from chip.spec import ChipSpec
 QUAD = 4  # slices of an fp32 vector
 INNER_SLICES = 12  # next to the VXM on each side, where activations are looked for room first
 FOREVER = (0, 1 << 30)  # from the first op to the last
+_KINDS = {CONSTANT: "weights", CACHE: "kv_cache", NETWORK: "network"}
 MUST = 1 << 40  # more than any number of cycles: buffers that must lie apart
 
 
@@ -112,18 +113,35 @@ class MemoryMap:
             if buffer.region.layout == "columns"
         )
 
+    def bytes_by_kind(self) -> dict[str, int]:
+        """SRAM bytes by what they hold; words that several have in turn count for the first."""
+        found = {"weights": 0, "kv_cache": 0, "network": 0, "activations": 0}
+        for mine in self._taken.values():
+            end = 0
+            for taken in sorted(mine, key=lambda t: (t.start, -t.end)):
+                kind = _KINDS.get(self.roles[taken.name], "activations")
+                found[kind] += max(0, taken.end - max(taken.start, end)) * self.spec.lanes
+                end = max(end, taken.end)
+        return found
+
     def given(self) -> tuple[str, ...]:
         """Names of what the host writes before a launch."""
         return tuple(name for name, role in self.roles.items() if role == INPUT)
 
     # --- rows -------------------------------------------------------------------------------
     def rows(
-        self, name: str, place: tuple[int, int, int], vectors: int, dtype: str, pair: int = 0
+        self,
+        name: str,
+        place: tuple[int, int, int],
+        vectors: int,
+        dtype: str,
+        pair: int = 0,
+        role: str = SCRATCH,
     ) -> Buffer:
         """Vectors at (side, quad, bank), `pair` the 16-bit half, for good; raises SramFull."""
         side, quad, bank = place
         index = side * self.spec.hemisphere_slices + quad * QUAD + 2 * pair
-        request = Request(name, vectors, dtype, side)
+        request = Request(name, vectors, dtype, side, role)
         address = self._room(index, WIDTHS[dtype], vectors, bank, FOREVER)
         if address is None:
             raise self._full(request, vectors, WIDTHS[dtype])
@@ -228,13 +246,12 @@ class MemoryMap:
         others = [i for i in range(size - WEIGHT_SLICES, -1, -QUAD) if i not in outer]
         return [side * size + i for i in (*outer, *others)]
 
-    def _columns_at(
-        self, index: int, words: int, layers: int, one_bank: bool
-    ) -> list[int] | None:
+    def _columns_at(self, index: int, words: int, layers: int, one_bank: bool) -> list[int] | None:
         """Addresses of each layer's words in 16 slices, or None where there is no room."""
         slices = range(index, index + WEIGHT_SLICES)
         taken = sorted({(t.start, t.end) for i in slices for t in self._taken[i]})
-        found, address, at = [], 0, 0
+        found: list[int] = []
+        address = at = 0
         bank_words = self.spec.bank_words
         while len(found) < layers:
             if one_bank and address // bank_words != (address + words - 1) // bank_words:
@@ -305,9 +322,7 @@ class MemoryMap:
         ]
         return max(ends, default=base) - base
 
-    def _book(
-        self, request: Request, index: int, address: int, life: tuple[int, int]
-    ) -> Buffer:
+    def _book(self, request: Request, index: int, address: int, life: tuple[int, int]) -> Buffer:
         assert request.name not in self.buffers, request.name
         region = Region(index, address, request.vectors, request.dtype, request.layout)
         words = region.words

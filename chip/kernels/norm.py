@@ -55,6 +55,43 @@ def rms_norm(work: Work, norm: RmsNorm, x: Laid, out: Laid, step: Buffer | None 
     work.plan.place(chain)
 
 
+def square_sum(work: Work, name: str, x: Laid, out: Laid) -> None:
+    """out[token] = the sum of the squares of a token in every lane, of what this rank counts.
+
+    Rows of ones and zeros say which lanes those are: heads that two ranks hold count once.
+    """
+    counted = work.constant(name, x.layout.blocks, "f32", WEST)
+    source, pace = x.copies[0], work.spec.d_func("vxm.alu")
+    for start in range(0, work.rows, pace):
+        loops = run(min(pace, work.rows - start))
+        chain = work.chain("norm: sum of squares")
+        total: Flow | None = None
+        for block in range(x.layout.blocks):
+            rows = work.rows_of(source, block)
+            rows = replace(rows, first=rows.first + start)
+            value = chain.arrive(rows, work.spec.vxm_position, block * pace, loops)
+            mine = chain.vxm("mul", value, Rows(counted, block, (0, 0)))
+            value = chain.vxm("copy", value)  # waits for its counted twin
+            square = chain.vxm("mul", mine, value)
+            total = chain.vxm("copy", square) if total is None else chain.vxm("add", square, total)
+        assert total is not None
+        total = reduce_alike(chain, "add", total, "f32")
+        for copy in out.copies:
+            target = work.rows_of(copy, 0)
+            chain.write(total, replace(target, first=target.first + start))
+        work.plan.place(chain)
+
+
+def norm_by_sum(work: Work, norm: RmsNorm, x: Laid, total: Laid, out: Laid) -> None:
+    """out = x * rsqrt(total / width + eps) * gamma; the total of a token is in every lane."""
+    gamma = work.constant(norm.name, x.layout.blocks, "f32", WEST)
+    scale = work.scratch(f"{norm.name}.scale", 1, "f32", WEST)
+    chain = work.chain("norm: mean square")
+    value = chain.vxm("copy", work.rows_of(total.copies[0], 0), loops=run(work.rows))
+    _scale(work, chain, value, norm.width, norm.eps, Rows(scale))
+    _apply(work, norm, x.layout, x.copies[0], scale, gamma, out)
+
+
 def mean_square_scales(
     work: Work,
     x: tuple[Part, ...],

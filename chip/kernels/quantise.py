@@ -74,7 +74,5 @@ def rounded(
         value = chain.vxm("mul", value, Rows(gamma, 0, (1, 0)), loops=loops)
     value = chain.vxm("mul", value, Rows(inverse, 0, (0, 1)), loops=loops)
     for copy in copies:
-        chain.write(
-            chain.vxm("to_i8", value), replace(work.rows_of(copy, 0), steps=(tokens, 1))
-        )
+        chain.write(chain.vxm("to_i8", value), replace(work.rows_of(copy, 0), steps=(tokens, 1)))
     work.plan.place(chain)

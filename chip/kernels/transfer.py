@@ -4,6 +4,7 @@ All chips of the route are booked in one chain: a vector that passes through a c
 and a Send in that chip's program, and holds both ports and a stream for that time.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from chip.isa import WIDTHS
@@ -30,21 +31,30 @@ def port_side(port: int) -> int:
 
 
 def transfer(
-    plan: Schedule, hops: tuple[Hop, ...], source: Rows, target: Rows, count: int, outer: int = 1
+    plan: Schedule,
+    hops: tuple[Hop, ...],
+    source: Rows,
+    target: Rows,
+    count: int,
+    outer: int = 1,
+    apart: bool = False,
 ) -> None:
-    """Send `outer` times `count` fp32 rows along `hops`."""
+    """Send `outer` times `count` fp32 rows along `hops`.
+
+    `apart` reads and writes row by row and plane by plane: many transfers may share slices.
+    """
     chain = Chain(plan.spec, "transfer", hops[0].member)
     planes = WIDTHS[source.buffer.region.dtype]
     interval = max(hop.interval_cycles for hop in hops)
     loops = run(outer * count * planes, interval)
     side = port_side(hops[0].port)
     edge = chain.spec.edge_position("c2c", side)
-    flow = _read_planes(chain, side, edge, source, (outer, count), loops)
+    flow = _read_planes(chain, side, edge, source, (outer, count), loops, apart)
     for number, hop in enumerate(hops):
         if number:
             flow = _toward_edge(chain, flow, port_side(hop.port))
         flow = _cross(chain, hop, flow)
-    _write_planes(chain, flow, target, (outer, count))
+    _write_planes(chain, flow, target, (outer, count), apart)
     plan.place(chain)
 
 
@@ -52,28 +62,27 @@ def multicast(
     plan: Schedule,
     routes: list[tuple[Hop, ...]],
     source: Rows,
-    target: Rows,
+    targets: Sequence[Rows],
     count: int,
-    outer: int = 1,
 ) -> None:
-    """Send `outer` times `count` fp32 rows along several routes, to `target` on each last chip.
+    """Send `count` fp32 rows along several routes, to a target on each last chip.
 
     The rows are read once, on their way through the VXM, which sends a copy to the other edge.
     """
     chain = Chain(plan.spec, "multicast", routes[0][0].member)
     home = chain.member
     interval = max(hop.interval_cycles for route in routes for hop in route)
-    loops = run(outer * count * WIDTHS[source.buffer.region.dtype], interval)
+    loops = run(count * WIDTHS[source.buffer.region.dtype], interval)
     sides = {port_side(route[0].port) for route in routes}
-    flows = _both_edges(chain, source, (outer, count), loops, sides)
-    for route in routes:
+    flows = _both_edges(chain, source, (1, count), loops, sides)
+    for route, target in zip(routes, targets, strict=True):
         chain.member = home
         flow = flows[port_side(route[0].port)]
         for number, hop in enumerate(route):
             if number:
                 flow = _toward_edge(chain, flow, port_side(hop.port))
             flow = _cross(chain, hop, flow)
-        _write_planes(chain, flow, target, (outer, count))
+        _write_planes(chain, flow, target, (1, count))
     plan.place(chain)
 
 
@@ -100,7 +109,13 @@ def _plane_loops(loops: Loops, planes: int, counts: Counts) -> Loops:
 
 
 def _read_planes(
-    chain: Chain, side: int, position: int, source: Rows, counts: Counts, loops: Loops
+    chain: Chain,
+    side: int,
+    position: int,
+    source: Rows,
+    counts: Counts,
+    loops: Loops,
+    apart: bool = False,
 ) -> Flow:
     """Plane b of row i passes `position`, on its way to `side`, at (i * planes + b) * interval."""
     spec, region = chain.spec, source.buffer.region
@@ -110,7 +125,8 @@ def _read_planes(
     spots = map(spec.slice_position, range(region.index, region.index + planes))
     delay = spec.d_func("mem.read")
     issues = [n * interval - abs(position - spot) - delay for n, spot in enumerate(spots)]
-    chain.memory("mem.read", issues, source, part, need, name)
+    access = chain.memory_apart if apart else chain.memory
+    access("mem.read", issues, source, part, need, name)
     return Flow(chain.member, "u8", loops, 0, position, name, need, side)
 
 
@@ -148,7 +164,9 @@ def _cross(chain: Chain, hop: Hop, flow: Flow) -> Flow:
     return Flow(chain.member, "u8", flow.loops, cycle, edge, name, need, inward)
 
 
-def _write_planes(chain: Chain, flow: Flow, target: Rows, counts: Counts) -> None:
+def _write_planes(
+    chain: Chain, flow: Flow, target: Rows, counts: Counts, apart: bool = False
+) -> None:
     spec, region = chain.spec, target.buffer.region
     planes, interval = WIDTHS[region.dtype], flow.loops[1][1]
     part = _plane_loops(flow.loops, planes, counts)
@@ -156,4 +174,5 @@ def _write_planes(chain: Chain, flow: Flow, target: Rows, counts: Counts) -> Non
     spots = map(spec.slice_position, range(region.index, region.index + planes))
     start, position = flow.cycle, flow.position
     issues = [start + n * interval + abs(position - spot) for n, spot in enumerate(spots)]
-    chain.memory("mem.write", issues, target, part, flow.need, flow.name)
+    access = chain.memory_apart if apart else chain.memory
+    access("mem.write", issues, target, part, flow.need, flow.name)

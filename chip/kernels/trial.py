@@ -17,8 +17,6 @@ from chip.program import Region
 from chip.schedule import Buffer, Chain, Schedule
 from chip.spec import ChipSpec
 
-NEAR = 64  # cycles by which accesses of a chain may shift with where their buffers rest
-
 
 @dataclass
 class TrialMemory:
@@ -68,7 +66,7 @@ def conflicts(trials: Sequence[Trial]) -> Conflicts:
         entries = np.array([entry for _, *entry in trial.touched], np.int64)
         writes, first, last, chain = entries.T
         inside = np.minimum.outer(last, last) - np.maximum.outer(first, first) + 1
-        together = np.equal.outer(chain, chain) & (inside + NEAR > 0)
+        together = np.equal.outer(chain, chain)
         cycles = np.where(together, MUST, np.maximum(inside, 0) * weight)
         pairs = (number[:, None] * len(names) + number[None, :]).ravel()
         same = np.equal.outer(writes, writes)

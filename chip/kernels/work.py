@@ -13,8 +13,9 @@ from chip.schedule import Buffer, Chain, Rows, Schedule
 from chip.spec import ChipSpec
 
 # What becomes of a buffer: used within a launch; written by the host before it, or read after it;
-# in place before the first launch; kept from launch to launch, for each sequence slot.
+# in place before the first launch; kept from launch to launch, for each sequence slot or for all.
 SCRATCH, INPUT, OUTPUT, CONSTANT, CACHE = "scratch", "input", "output", "constant", "cache"
+KEPT, NETWORK = "kept", "network"  # of all slots; where what others send lands
 
 
 @dataclass(frozen=True)

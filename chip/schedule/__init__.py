@@ -3,24 +3,22 @@
 from chip.schedule.chain import Chain
 from chip.schedule.deskew import Pace, Sequence
 from chip.schedule.flows import Buffer, Flow, Loops, Rows, over, run, span
-from chip.schedule.outline import Outline
 from chip.schedule.reserve import Schedule
-from chip.schedule.sketch import Extents, Sketch, sketch
+from chip.schedule.timing import ScheduleTiming, TimingSequence, merged
 
 __all__ = [
     "Buffer",
     "Chain",
-    "Extents",
     "Flow",
     "Loops",
-    "Outline",
     "Pace",
     "Rows",
     "Schedule",
+    "ScheduleTiming",
     "Sequence",
-    "Sketch",
+    "TimingSequence",
+    "merged",
     "over",
     "run",
-    "sketch",
     "span",
 ]

@@ -23,6 +23,7 @@ from chip.isa import (
     lookup,
 )
 from chip.schedule.flows import (
+    ONCE,
     Access,
     Buffer,
     Extent,
@@ -227,12 +228,36 @@ class Chain:
         whole: Loops = ((1, 1), (region.words, 1))
         self.touch_all(Rows(target), whole, min(issues), max(issues) + length - 1)
 
-    def access(self, rows: Rows, issues: list[int], loops: Loops, writes: bool) -> None:
-        """Note that rows are touched, first at each of `issues` (one per byte plane)."""
+    def memory_apart(
+        self, op: str, issues: list[int], rows: Rows, loops: Loops, need: int, name: int
+    ) -> None:
+        """As `memory`, by an instruction per row, which leave their slices to others in between."""
+        region, family = rows.buffer.region, lookup(op).queue
+        indices = rows.indices(loops).tolist()
+        for cycle, row in zip(iteration_cycles(loops).tolist(), indices, strict=True):
+            address = region.address + row
+            at, bank = [cycle + issue for issue in issues], self.spec.bank(address)
+            for index, when in enumerate(at, region.index):
+                self.hold(when, 1, family, index)
+                self.hold(when, 1, "bank", index, bank)
+            self.add_piece(
+                *(family, region.index, None, at, op, [address, 0], {}, ONCE, [name]),
+                spread=(1, need),
+            )
+        self.access(rows, issues, loops, op == "mem.write", apart=True)
+
+    def access(
+        self, rows: Rows, issues: list[int], loops: Loops, writes: bool, apart: bool = False
+    ) -> None:
+        """Note that rows are touched, first at each of `issues` (one per byte plane).
+
+        Planes `apart` are there, and wanted, plane by plane.
+        """
         cycles = iteration_cycles(loops)
         first, last = cycles + min(issues), cycles + max(issues)
+        planes = cycles[:, None] + np.array(issues) if apart else None
         indices = rows.indices(loops)
-        self.accesses.append(Access(self.member, rows.buffer, indices, first, last, writes))
+        self.accesses.append(Access(self.member, rows.buffer, indices, first, last, writes, planes))
 
     def touch_all(self, rows: Rows, loops: Loops, first: int, last: int) -> None:
         """Note that all these rows may be written at any cycle from `first` to `last`."""

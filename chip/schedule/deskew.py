@@ -4,9 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from chip.errors import ProgramError
-from chip.schedule.outline import Outline
 from chip.schedule.reserve import Schedule
-from chip.schedule.sketch import Extents
+from chip.schedule.timing import TimingSequence
 
 
 @dataclass(frozen=True)
@@ -23,9 +22,12 @@ class Pace:
 
 @dataclass
 class Sequence:
-    """Parts of a schedule one after another, with a stall between two where it is due."""
+    """Parts of a schedule one after another, with a stall between two where it is due.
 
-    plan: Schedule | Outline | Extents
+    The stalls are noted in the `plan`.
+    """
+
+    plan: Schedule | TimingSequence
     pace: Pace | None = None
     cycle: int = 0
 
@@ -54,5 +56,5 @@ class Sequence:
 
     def repeat(self, part: Schedule, moved: Callable[[int, int], int]) -> None:
         """Add a schedule as the next part; see `Schedule.repeat`."""
-        assert not isinstance(self.plan, Extents)
+        assert isinstance(self.plan, Schedule)
         self.plan.repeat(part, self.start(part.quiet_cycle), moved)

@@ -12,6 +12,7 @@ from chip.program import Region
 Ints = npt.NDArray[np.int64]
 Loops = tuple[tuple[int, int], tuple[int, int]]  # (count, interval), outer then inner
 Key = tuple[str | int, ...]
+ONCE: Loops = ((1, 1), (1, 1))
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,10 @@ class Flow:
 
 @dataclass
 class Access:
-    """Rows of a buffer touched, and the first and last relative cycle of each touch."""
+    """Rows of a buffer touched, and the first and last relative cycle of each touch.
+
+    `planes` [rows, byte planes] are the cycles of each plane, where these are far apart.
+    """
 
     member: int
     buffer: Buffer
@@ -116,6 +120,7 @@ class Access:
     first: Ints
     last: Ints
     writes: bool
+    planes: Ints | None = None
 
 
 def run(count: int, interval: int = 1) -> Loops:

@@ -12,6 +12,7 @@ from chip.errors import ProgramError
 from chip.program import Instruction, Program, fill_queue
 from chip.schedule.chain import Chain
 from chip.schedule.flows import Access, Ints, Key, Need, Piece
+from chip.schedule.timing import ScheduleTiming
 from chip.spec import ChipSpec
 
 
@@ -76,13 +77,47 @@ _Booking = tuple[list[Piece], list[Need], int, list[int], dict[int, int]]
 
 @dataclass
 class _Touched:
-    """Per row of a buffer: when it may be read, and when it may be overwritten."""
+    """Per row of a buffer: when it may be read, and when it may be overwritten.
+
+    `planes` [rows, byte planes] is `ready` for each plane, where some come one after another.
+    """
 
     ready: Ints
     free: Ints
+    planes: Ints | None = None
+
+    def wait(self, access: Access) -> int:
+        """Earliest cycle 0 of a chain that touches rows so."""
+        if access.planes is not None and self.planes is not None and not access.writes:
+            return int((self.planes[access.rows] - access.planes).max())
+        table = self.free if access.writes else self.ready
+        return int((table[access.rows] - access.first).max())
+
+    def note(self, access: Access, start: int) -> None:
+        """A chain that begins at `start` touches rows so."""
+        after = access.last + start + 1
+        np.maximum.at(self.free, access.rows, after)
+        if not access.writes:
+            return
+        np.maximum.at(self.ready, access.rows, after)
+        if access.planes is not None:
+            if self.planes is None:
+                self.planes = np.repeat(self.ready[:, None], access.planes.shape[1], axis=1)
+            self.planes[access.rows] = access.planes + start + 1
+        elif self.planes is not None:
+            self.planes[access.rows] = after[:, None]
+
+    def grow(self, count: int) -> None:
+        """Make room for so many rows."""
+        more = count - len(self.ready)
+        if more > 0:
+            self.ready = np.concatenate([self.ready, np.zeros(more, np.int64)])
+            self.free = np.concatenate([self.free, np.zeros(more, np.int64)])
+            if self.planes is not None:
+                self.planes = np.pad(self.planes, ((0, more), (0, 0)))
 
 
-@dataclass
+@dataclass(eq=False)
 class Schedule:
     """Chains placed on the chips of one group, on one time axis that starts at cycle 0."""
 
@@ -110,9 +145,13 @@ class Schedule:
         start = self._earliest(chain, not_before)
         fixed = [(self._busy[key], spans) for key, spans in chain.fixed.items()]
         taken = [(table, spans) for table, spans in fixed if table.starts]
+        blocked: Need | None = None  # what was not to be had: without it nothing else is tried
         while True:
             start = _fixed_fit(taken, start)
-            chosen, wait = self._choose(chain, start)
+            if blocked is not None and (wait := self._wait(blocked, start)):
+                start += wait
+                continue
+            chosen, wait, blocked = self._choose(chain, start)
             if chosen is not None:
                 break
             start += wait
@@ -133,9 +172,7 @@ class Schedule:
         start = not_before - min(extent.first for extent in chain.extents.values())
         for access in chain.accesses:
             if (access.member, access.buffer.name) in self._touched:
-                touched = self._rows(access)
-                table = touched.free if access.writes else touched.ready
-                start = max(start, int((table[access.rows] - access.first).max()))
+                start = max(start, self._rows(access).wait(access))
             if access.writes and access.buffer.after:
                 start = max(start, self._done_with(access) - int(access.first.min()))
         return start
@@ -145,8 +182,18 @@ class Schedule:
         before = (self._touched.get((access.member, name)) for name in access.buffer.after)
         return max((int(one.free.max(initial=0)) for one in before if one), default=0)
 
-    def _choose(self, chain: Chain, start: int) -> tuple[list[int] | None, int]:
-        """Indices chosen for every need, or None and how long to wait before trying again."""
+    def _wait(self, need: Need, start: int) -> int:
+        """Cycles until something that a need can choose is free."""
+        low, high, best = need.low + start, need.high + start, 0
+        for _, tables in self._candidates(need):
+            wait = max(table.delay(low, high) for table in tables)
+            if not wait:
+                return 0
+            best = min(best, wait) if best else wait
+        return best
+
+    def _choose(self, chain: Chain, start: int) -> tuple[list[int] | None, int, Need | None]:
+        """Indices chosen for every need; or None, how long to wait, and for which of them."""
         chosen: list[int] = []
         taken: list[tuple[Busy, int, int]] = []
         for need in chain.needs:
@@ -167,8 +214,8 @@ class Schedule:
             else:
                 for table, lower, upper in reversed(taken):
                     table.release(lower, upper)
-                return None, best
-        return chosen, 0
+                return None, best, need
+        return chosen, 0, None
 
     def _candidates(self, need: Need) -> Iterator[Choice]:
         """What there is to choose from, in order; tables are made once somebody looks at them."""
@@ -197,20 +244,12 @@ class Schedule:
     # --- what placing leaves behind -----------------------------------------------------------
     def _touch(self, chain: Chain, start: int) -> None:
         for access in chain.accesses:
-            touched = self._rows(access)
-            after = access.last + start + 1
-            np.maximum.at(touched.free, access.rows, after)
-            if access.writes:
-                np.maximum.at(touched.ready, access.rows, after)
+            self._rows(access).note(access, start)
 
     def _rows(self, access: Access) -> _Touched:
         key = (access.member, access.buffer.name)
-        count = int(access.rows.max()) + 1
         touched = self._touched.setdefault(key, _Touched(_NONE, _NONE))
-        if len(touched.ready) < count:
-            more = np.zeros(count - len(touched.ready), np.int64)
-            touched.ready = np.concatenate([touched.ready, more])
-            touched.free = np.concatenate([touched.free, more])
+        touched.grow(int(access.rows.max()) + 1)
         return touched
 
     def _emit(self, chain: Chain, start: int, chosen: list[int]) -> None:
@@ -287,6 +326,16 @@ class Schedule:
     def instructions(self, member: int) -> int:
         """Instructions of a member, without the NOPs between them."""
         return self._counts[member]
+
+    @property
+    def timings(self) -> tuple[tuple[ScheduleTiming, int]]:
+        """What there is to know of it without its instructions; see `TimingSequence.timings`."""
+        members = self.members
+        ends = tuple(self.member_end_cycles[member] for member in members)
+        firsts = tuple(self._firsts[member] for member in members)
+        counts = tuple(self._counts[member] for member in members)
+        timing = ScheduleTiming(self.quiet_cycle, self.end_cycle, members, firsts, ends, counts)
+        return ((timing, 0),)
 
     def content(self, member: int) -> tuple[object, ...]:
         """All a member does: equal for members, of this or other schedules, that do the same."""

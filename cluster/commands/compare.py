@@ -12,8 +12,8 @@ from cluster.compare.table import BATCHES, Row, device_rows, lpu_rows, published
 from cluster.compare.verdict import Verdict, verdict
 from cluster.errors import BadValue
 from cluster.files import check_writable
-from cluster.model.load import load_spec
-from cluster.planning.planner import Wish
+from cluster.model.load import find_decoder
+from cluster.compiler.choose import PlanRequest
 from cluster.runs.display import print_rows
 
 BYTES = {"fp16": 2.0, "int8": 1.0}
@@ -51,26 +51,26 @@ def compare_command(
     if picture is not None and picture.suffix not in (".png", ".svg"):
         raise BadValue("--plot", picture, "must end in .png or .svg")
     sizes = _numbers(batches)
-    spec = load_spec(model)
-    chips, weights = published_cluster(spec.name, chips, weights)
-    asked = Wish(model, chips=chips, tp=tp, topology=topology, context=context, weights=weights)
-    points = lpu_points(asked)
-    contexts = sorted({context, min(4096, spec.context_max)})
+    graph = find_decoder(model)
+    chips, weights = published_cluster(graph.name, chips, weights)
+    request = PlanRequest(chips, tp, topology=topology, weights=weights, context=context)
+    points = lpu_points(model, request)
+    contexts = sorted({context, min(4096, graph.context_max)})
     rows = [
         *lpu_rows(points),
-        *device_rows(spec, contexts, sizes, BYTES[weights]),
-        *published_rows(spec),
+        *device_rows(graph, contexts, sizes, BYTES[weights]),
+        *published_rows(graph),
     ]
     found = verdict(rows)
     if picture is not None:
         from cluster.compare.plot import draw
 
-        title = f"{spec.name}, {weights}, context {context}: energy over speed"
+        title = f"{graph.name}, {weights}, context {context}: energy over speed"
         draw(rows, title, picture)
     if as_json:
         measured = [asdict(m) | {"ours": m.ours, "error": m.error, "ok": m.ok} for m in MEASURED]
         report = {
-            "model": spec.name,
+            "model": graph.name,
             "rows": [asdict(row) for row in rows],
             "verdict": asdict(found),
             "model_of_gpus_against_measured": measured,

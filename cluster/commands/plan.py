@@ -7,10 +7,11 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from cluster.compiler.choose import PlanRequest
 from cluster.compiler.stage import CONTEXT_BLOCK
 from cluster.model.fetch import cache_folder
 from cluster.planning.cost_store import CostStore
-from cluster.planning.planner import Wish, make, report
+from cluster.planning.planner import make, report
 from cluster.planning.search import OBJECTIVES
 from cluster.runs.display import show_table
 
@@ -41,9 +42,9 @@ STAGES_SHOWN = 8
               help="For the time to the first token (default 128).")  # fmt: skip
 @click.option("--objective", type=click.Choice(OBJECTIVES), default="latency", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
-def plan_command(as_json: bool, **given: Any) -> None:
+def plan_command(model: str, as_json: bool, **given: Any) -> None:
     """Find the best plan for MODEL (a name, a config.json, a folder, a GGUF file) and time it."""
-    found = report(make(Wish(**given), CostStore(cache_folder() / "costs")))
+    found = report(make(model, PlanRequest(**given), CostStore(cache_folder() / "costs")))
     if as_json:
         click.echo(json.dumps(found))
         return
@@ -89,7 +90,7 @@ def _in_flight(found: dict[str, Any]) -> dict[str, str]:
         return {}
     rates = found["pipeline"]["tokens_per_s_total_by_concurrency"]
     text = ", ".join(f"{rate:,.0f} with {count}" for count, rate in rates.items())
-    return {"in flight": f"tokens/s: {text}; a beat is {found['interval_cycles']:,} cycles"}
+    return {"in flight": f"tokens/s: {text}; a step is {found['interval_cycles']:,} cycles"}
 
 
 def _experts(found: dict[str, Any]) -> dict[str, str]:

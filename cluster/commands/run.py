@@ -7,11 +7,12 @@ from typing import Any
 
 import click
 
-from cluster.actors.capacity import AUTO
-from cluster.compiler.stages import CONTEXT_BLOCK, WEIGHT_TYPES
+from cluster.compiler.stage import CONTEXT_BLOCK
+from cluster.compiler.stages import WEIGHT_TYPES
 from cluster.files import write_whole
+from cluster.machines.ray.capacity import AUTO
 from cluster.runs.display import Bars, show_table
-from cluster.runs.many import generate_many, summary_of_many
+from cluster.runs.many import summary_of_many
 from cluster.runs.report import summary
 from cluster.runs.running import CHECKPOINT_LAUNCHES, NEW_TOKENS, Options, generate
 
@@ -88,7 +89,7 @@ def run_command(ctx: click.Context, /, **given: Any) -> None:
     options = Options(**given).check()
     start = ctx.obj if isinstance(ctx.obj, float) else time.perf_counter()
     with Bars() as bars:
-        report = (generate_many if options.prompts else generate)(options, start, bars)
+        report = generate(options, start, bars)
     if options.report:
         write_whole(options.report, json.dumps(report, indent=1).encode() + b"\n")
     if options.as_json:

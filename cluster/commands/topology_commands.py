@@ -9,6 +9,7 @@ import networkx as nx
 from rich.console import Console
 from rich.table import Table
 
+from chip.isa import WIDTHS
 from topology import Collective, Facts, collective, facts, parse
 from topology.alignment import simulate
 from topology.clocks import ClockPlan, ClockSpec, clock_plan
@@ -83,6 +84,13 @@ def topology_command(
 @click.option("--chips", metavar="A,B,..", help="Group of chips, ranges as 0-7 (default: all).")
 @click.option("--root", type=int, metavar="CHIP", help="Root of broadcast or reduce.")
 @click.option("--chunks", type=click.IntRange(min=1), metavar="N", help="Blocks per share.")
+@click.option(
+    "--execute",
+    is_flag=True,
+    help="Also run it on emulated chips, on random fp32 data, and compare with NumPy.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
+              help="Seed of that data.")  # fmt: skip
 @_profile
 @_link
 @_faults
@@ -96,19 +104,30 @@ def collective_command(
     chips: str | None,
     root: int | None,
     chunks: int | None,
+    execute: bool,
+    seed: int,
     profile: str | None,
     links: tuple[str, ...],
     faults: str | None,
     picture: str | None,
     as_json: bool,
 ) -> None:
-    """Time the collective OP (all_reduce, all_gather, ...) and check it for contention."""
+    """Time the collective OP (all_reduce, all_gather, ...) and check it for contention.
+
+    With --execute buffers are whole fp32 rows of 320 lanes, padded if need be; the exit code is 1
+    if a bit of the result differs from NumPy's.
+    """
     operation = operation.replace("-", "_")
     graph, damage = _graph(spec, profile, links, faults)
     group = _group(operation, graph, chips)
-    timed = collective(operation, graph, num_bytes, algorithm, group, root, chunks)
+    unit = WIDTHS["f32"] if execute else 1
+    timed = collective(
+        *(operation, graph, num_bytes, algorithm, group, root, chunks), unit_vectors=unit
+    )
     timed.check()
     report = _collective_report(timed, spec)
+    if execute:
+        report |= _execution_report(timed, seed)
     if damage is not None:
         report["faults"] = _damage_report(damage)
     if picture is not None:
@@ -118,6 +137,8 @@ def collective_command(
         click.echo(json.dumps(report))
     else:
         _print_table(f"{operation} on {graph.graph['name']}", report)
+    if report.get("wrong_values"):
+        click.get_current_context().exit(1)
 
 
 def _graph(
@@ -215,8 +236,21 @@ def _collective_report(timed: Collective, spec: str) -> dict[str, Any]:
         "lower_bound_cycles": timed.lower_bound_cycles,
         "algbw_bytes_per_s": timed.algbw_bytes_per_s,
         "busbw_bytes_per_s": timed.busbw_bytes_per_s,
-        "messages": timed.messages,
+        "messages": timed.message_count,
         "link_utilisation": timed.link_utilisation(),
+    }
+
+
+def _execution_report(timed: Collective, seed: int) -> dict[str, Any]:
+    from cluster.runs.collective import execute_collective  # the machine takes time to import
+
+    found = execute_collective(timed, seed)
+    return {
+        "padded_bytes": timed.vectors * timed.fabric.payload_bytes,
+        "executed_cycles": found.cycles,
+        "instructions": found.instructions,
+        "wrong_values": found.wrong_values,
+        "equal_to_numpy": found.wrong_values == 0,
     }
 
 

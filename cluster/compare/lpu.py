@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from chip.energy import energy_table
+from cluster.compiler.choose import PlanRequest
 from cluster.energy import Joules
-from cluster.planning.planner import Wish, make
+from cluster.planning.planner import make
 
 # Clusters that served a model: 8 racks of 72 chips, int8 (TechPowerUp and The Next Platform for
 # Llama, SemiAnalysis for Mixtral, all of early 2024).
@@ -44,14 +45,14 @@ class LpuPoint:
     system_joules_per_token: float | None
 
 
-def lpu_points(wish: Wish) -> list[LpuPoint]:
+def lpu_points(model: str, request: PlanRequest) -> list[LpuPoint]:
     """The fastest plan of a model, alone and full; raises what `lpu plan` raises."""
-    planned = make(wish)
+    planned = make(model, request)
     timed, spec = planned.timed, planned.timed.plan.spec
-    launch = timed.launch("decode", timed.plan.context)
+    launch = timed.decode(timed.plan.context)
     interval, cycles = planned.candidates[0].interval_cycles, launch.cycles
-    table, activity = energy_table(spec), timed.course.activity(timed.plan.context)
-    chips = len(launch.busy_cycles)
+    table, activity = energy_table(spec), timed.activity(timed.plan.context)
+    chips = len(launch.instructions)
     name = f"tp {timed.plan.tp} x pp {timed.plan.pp} on {planned.topology}, {timed.plan.weights}"
     name = "; ".join((name, *planned.notes))
     found = []

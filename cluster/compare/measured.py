@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from cluster.compare.devices import BY_NAME
 from cluster.compare.roofline import decode_step
-from cluster.model.presets import named_spec
+from cluster.model.known import known_model
 
 TOLERANCE = 0.25
 GPT_FAST = "gpt-fast, README (8 x A100 80 GB limited to 330 W, short prompts)"
@@ -25,7 +25,7 @@ class Measured:
     @property
     def ours(self) -> float:
         """Tokens per second by our model."""
-        model, device = named_spec(self.model), BY_NAME[self.device]
+        model, device = known_model(self.model), BY_NAME[self.device]
         step = decode_step(model, device, self.count, 1, 128, self.weight_bytes, achieved=True)
         assert step is not None
         return step.tokens_per_s_per_user

@@ -4,7 +4,8 @@ the all-reduces that tensor parallelism needs, two a layer."""
 from dataclasses import dataclass
 
 from cluster.compare.devices import ACHIEVED, Device, all_reduce_s
-from cluster.model.spec import ModelSpec
+from cluster.model.graph.attention import Attention
+from cluster.model.graph.graph import Model
 
 KV_BYTES = 2  # fp16 keys and values
 ACTIVATION_BYTES = 2
@@ -51,33 +52,29 @@ class Step:
         return "collectives" if self.collective_s > parts[found] else found
 
 
-def weights_read(model: ModelSpec, batch: int) -> float:
+def weights_read(model: Model, batch: int) -> float:
     """Weights that a step of `batch` users reads: of experts, those that any of them chose."""
-    total = model.parameters() - model.vocab * model.hidden * (not model.tied_head)
-    if model.experts is None:
+    total, experts = model.chip_parameters, model.stand_in and model.stand_in.experts
+    if not experts:
         return float(total)
-    experts = model.experts
-    mixed = model.layers - experts.dense_layers
-    each = 3 * model.hidden * experts.ffn * mixed
+    mixed = len(model.layers) - experts.dense_layers
+    each = 3 * model.hidden.size * experts.ffn * mixed
     missed = (1 - experts.chosen / experts.count) ** batch
     return total - each * experts.count * missed
 
 
-def kv_bytes_per_token(model: ModelSpec) -> int:
+def kv_bytes_per_token(model: Model) -> int:
     """Bytes of keys and values that a token of context keeps."""
-    width = 2 * model.kv_rows
-    if model.latent:
-        width = model.latent.kv_rank + model.latent.rope_dim
-    return model.layers * width * KV_BYTES
+    return model.cached_elements * KV_BYTES
 
 
-def needed_bytes(model: ModelSpec, weight_bytes: float, batch: int, context: int) -> float:
+def needed_bytes(model: Model, weight_bytes: float, batch: int, context: int) -> float:
     """Memory that weights and caches take."""
-    return model.parameters() * weight_bytes + batch * context * kv_bytes_per_token(model)
+    return model.parameters * weight_bytes + batch * context * kv_bytes_per_token(model)
 
 
 def decode_step(
-    model: ModelSpec,
+    model: Model,
     device: Device,
     count: int,
     batch: int,
@@ -94,14 +91,15 @@ def decode_step(
     share = ACHIEVED if achieved else 1.0
     moved = weights_read(model, batch) * weight_bytes
     moved += batch * context * kv_bytes_per_token(model)
-    products = weights_read(model, 1) + 2 * model.layers * model.q_rows * context
+    attention = (op for layer in model.layers for op in layer.ops if isinstance(op, Attention))
+    products = weights_read(model, 1) + sum(op.products_per_row(context) for op in attention)
     rate = device.ops8_per_s if weight_bytes <= 1 else device.ops16_per_s
-    size = batch * model.hidden * ACTIVATION_BYTES
+    size = batch * model.hidden.size * ACTIVATION_BYTES
     return Step(
         device,
         count,
         batch,
         moved / (count * device.bytes_per_s * share),
         2 * products * batch / (count * rate),
-        2 * model.layers * all_reduce_s(device, count, size, achieved),
+        2 * len(model.layers) * all_reduce_s(device, count, size, achieved),
     )

@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from chip.kernels.shape import layer_matrices
-from chip.program import word_columns
-from chip.spec import EAST, GROQCHIP1, WEST
-from cluster.planning.planner import Planned, Wish, make
+from chip.spec import GROQCHIP1
+from cluster.compiler.choose import PlanRequest
+from cluster.planning.planner import Planned, make
 from topology import parse
 
 MODELS = ("smollm2", "llama-2-7b", "llama-3-8b")
@@ -39,7 +38,7 @@ class Sensitivity:
 
 def sensitivities(model: str) -> Iterator[Sensitivity]:
     """All changes of one model, on its fastest plan at a context of 320."""
-    planned = make(Wish(model))
+    planned = make(model)
     plan = planned.timed.plan
     fixed = {"tp": plan.tp, "pp": plan.pp, "topology": planned.topology, "chips": plan.chips}
     base = _speed(planned)
@@ -51,9 +50,9 @@ def sensitivities(model: str) -> Iterator[Sensitivity]:
         )
         yield Sensitivity(model, "all d_func", factor, base, speed)
         links = (f"latency_cycles={round(hop * factor)}",)
-        speed = _speed(make(Wish(model, links=links, **fixed)))  # type: ignore[arg-type]
+        speed = _speed(make(model, PlanRequest(links=links, **fixed)))  # type: ignore[arg-type]
         yield Sensitivity(model, "hop latency", factor, base, speed)
-        cycles = planned.timed.launch("decode", plan.context).cycles
+        cycles = planned.timed.decode(plan.context).cycles
         loads = _load_cycles(planned)
         moved = cycles - loads + round(loads / factor)
         yield Sensitivity(model, "ingest width", factor, base, base * cycles / moved, bound=True)
@@ -65,26 +64,18 @@ def _with_delays(model: str, fixed: dict[str, object], delays: dict[str, int]) -
     with tempfile.TemporaryDirectory(prefix="lpu-sensitivity-") as folder:
         path = Path(folder) / "chip.toml"
         path.write_text("\n".join(lines))
-        return _speed(make(Wish(model, spec=str(path), **fixed)))  # type: ignore[arg-type]
+        return _speed(make(model, PlanRequest(spec=str(path), **fixed)))  # type: ignore[arg-type]
 
 
 def _speed(planned: Planned) -> float:
     timed = planned.timed
-    return timed.plan.spec.clock_hz / timed.launch("decode", timed.plan.context).cycles
+    return timed.plan.spec.clock_hz / timed.decode(timed.plan.context).cycles
 
 
 def _load_cycles(planned: Planned) -> int:
     """Cycles of a token in which weight columns enter the two arrays of a chip, at best."""
-    steps = (("q", "k", "v"), ("o0", "o1"), ("gate", "up"), ("down0", "down1"))
-    shape, plan = planned.timed.stages[0].shape, planned.timed.plan
-    found = {matrix.name: matrix for matrix in layer_matrices(shape, plan.spec.accumulator_depth)}
-
-    def loads(names: tuple[str, ...], side: int) -> int:
-        mine = [found[name] for name in names if name in found and found[name].side == side]
-        return sum(matrix.vectors // word_columns(matrix.dtype) for matrix in mine)
-
-    layer = sum(max(loads(names, side) for side in (EAST, WEST)) for names in steps)
-    return plan.model.layers * layer
+    plan = planned.timed.plan
+    return len(plan.model.layers) * planned.timed.stages[0].column_cycles
 
 
 def _hop_cycles(topology: str) -> int:

@@ -7,7 +7,7 @@ from cluster.compare.devices import DEVICES
 from cluster.compare.lpu import LpuPoint
 from cluster.compare.measured import MEASURED
 from cluster.compare.roofline import decode_step
-from cluster.model.spec import ModelSpec
+from cluster.model.graph.graph import Model
 
 BATCHES = (1, 8, 32, 128, 512)
 EMULATED = "emulated: schedules of this emulator; power by a table fitted to the product brief"
@@ -33,7 +33,7 @@ class Row:
 
 
 def device_rows(
-    model: ModelSpec, contexts: Sequence[int], batches: Sequence[int], weight_bytes: float
+    model: Model, contexts: Sequence[int], batches: Sequence[int], weight_bytes: float
 ) -> Iterator[Row]:
     """Rooflines, and what such devices achieve, of every device, size, batch and context."""
     for device in DEVICES:
@@ -61,7 +61,7 @@ def device_rows(
                         )
 
 
-def published_rows(model: ModelSpec) -> Iterator[Row]:
+def published_rows(model: Model) -> Iterator[Row]:
     """Measured speeds of this model, one user."""
     for one in MEASURED:
         if one.model == model.name:

@@ -13,6 +13,7 @@ from chip.kernels.attention import Heads
 from chip.kernels.layout import Layout, even, grouped, halves, one_by_one
 from chip.kernels.linear import Matrix
 from chip.kernels.work import OUTPUT, Laid, Part, Request, Work
+from chip.program import word_columns
 from chip.schedule import Buffer
 from chip.spec import EAST, WEST, ChipSpec
 from cluster.compiler.shard import Sharded
@@ -22,7 +23,7 @@ from cluster.model.graph.collective import AllReduce
 from cluster.model.graph.gate import Activation, Gate
 from cluster.model.graph.graph import Section
 from cluster.model.graph.linear import Linear
-from cluster.model.graph.norm import Norm
+from cluster.model.graph.norm import Norm, NormBySum, SquareSum
 from cluster.model.graph.op import Op
 from cluster.model.graph.quantise import Quantise
 from cluster.model.graph.rotary import Rotary
@@ -130,10 +131,10 @@ class Assigned:
         inputs, outputs = self.layout(op.x), self.layout(op.out)
         limit = max(1, self.spec.accumulator_depth // self.most_rows)
         if len(sides) == 1:
-            where = ((op.weight.name, sides[0], range(outputs.blocks)),)
+            where = [(op.weight.name, sides[0], range(outputs.blocks))]
         else:
             parts = halves(outputs.blocks)
-            where = tuple((f"{op.weight.name}{side}", side, parts[side]) for side in SIDES)
+            where = [(f"{op.weight.name}{side}", side, parts[side]) for side in SIDES]
         return tuple(
             Matrix(name, side, inputs, outputs, blocks, limit, self.weights)
             for name, side, blocks in where
@@ -158,6 +159,17 @@ class Assigned:
                 found[op.out.name] = (side,)
         return found
 
+    @property
+    def column_cycles(self) -> int:
+        """Cycles in which all weights can enter the two arrays at best, a word of columns each."""
+        words: dict[str, list[int]] = {}
+        for op in self.section.ops:
+            if isinstance(op, Linear):
+                sides = words.setdefault(op.x.name, [0, 0])
+                for matrix in self.matrices(op):
+                    sides[matrix.side] += matrix.vectors // word_columns(matrix.dtype)
+        return sum(max(sides) for sides in words.values())
+
     def _columns(self, op: Linear) -> int:
         outputs = self.layout(op.out)
         return outputs.blocks * outputs.width
@@ -177,7 +189,7 @@ class Assigned:
             return (Copy("f32", EAST), Copy("f32", WEST))
         if isinstance(op, Add | AllReduce) and value == op.y:
             return (Copy("f32", EAST, split=True),)
-        if isinstance(op, Norm):
+        if isinstance(op, Norm | SquareSum | NormBySum):
             return (Copy("f32", EAST),)
         return (Copy("f32", WEST),)
 
@@ -247,11 +259,16 @@ class Assigned:
         """A value of the residual stream where it rests."""
         return Laid(self.layout(value), (self._residual(work, value),))
 
+    def whole_copy(self, value: Value) -> str:
+        """The buffer of a value that has one copy of fp32 rows."""
+        (copy,) = self.copies[value.name]
+        return _name(value, copy)
+
     def step(self, work: Work, value: Value) -> Buffer | None:
         """The steps of an int8 value."""
         if value.dtype != "i8":
             return None
-        return work.scratch(f"{value.name}.step", 1, "f32", EAST)
+        return work.scratch(f"{value.name}.step", 1, "f32", WEST)
 
     def _residual(self, work: Work, value: Value) -> tuple[Part, ...]:
         blocks = self.layout(value).blocks
@@ -263,8 +280,8 @@ class Assigned:
             return self._residual(work, value)
         blocks = self.layout(value).blocks
         if not copy.split:
-            name = f"{value.name}.{copy.dtype}.{copy.side}"
-            return (Part(work.scratch(name, blocks, copy.dtype, copy.side), 0, blocks),)
+            buffer = work.scratch(_name(value, copy), blocks, copy.dtype, copy.side)
+            return (Part(buffer, 0, blocks),)
         found = []
         for side, part in zip(SIDES, halves(blocks), strict=True):
             if part:
@@ -280,11 +297,15 @@ class Assigned:
         return work.cut(whole, mine * work.rows)
 
 
+def _name(value: Value, copy: Copy) -> str:
+    return f"{value.name}.{copy.dtype}.{copy.side}"
+
+
 def _chain_of(value: Value, makers: dict[str, Op]) -> Iterator[str]:
     """A value and what it is made of, row by row, back to the product that makes heads."""
     yield value.name
     op = makers[value.name]
     while not isinstance(op, Linear):
-        (before,) = op.inputs
+        before = op.inputs[0]
         yield before.name
         op = makers[before.name]

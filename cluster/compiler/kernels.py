@@ -7,7 +7,7 @@ from chip.kernels.add import add, cast
 from chip.kernels.attention import attention
 from chip.kernels.gate import activation, gated
 from chip.kernels.linear import linear
-from chip.kernels.norm import RmsNorm, rms_norm
+from chip.kernels.norm import RmsNorm, norm_by_sum, rms_norm, square_sum
 from chip.kernels.quantise import quantise
 from chip.kernels.rotary import rotary
 from chip.kernels.work import Work
@@ -16,7 +16,7 @@ from cluster.model.graph.add import Add
 from cluster.model.graph.attention import Attention
 from cluster.model.graph.gate import Activation, Gate
 from cluster.model.graph.linear import Linear
-from cluster.model.graph.norm import Norm
+from cluster.model.graph.norm import Norm, NormBySum, SquareSum
 from cluster.model.graph.op import Op
 from cluster.model.graph.quantise import Quantise
 from cluster.model.graph.rotary import Rotary
@@ -58,15 +58,28 @@ def _norm(work: Work, at: Assigned, op: Norm) -> None:
     rms_norm(work, norm, at.read(work, op, op.x), at.made(work, op.out), step)
 
 
+@kernel(SquareSum)
+def _square_sum(work: Work, at: Assigned, op: SquareSum) -> None:
+    square_sum(work, f"{op.out.name}.counted", at.read(work, op, op.x), at.made(work, op.out))
+
+
+@kernel(NormBySum)
+def _norm_by_sum(work: Work, at: Assigned, op: NormBySum) -> None:
+    norm = RmsNorm(op.weight.name, op.weight.shape[0], op.eps)
+    x, total = (at.read(work, op, value) for value in op.inputs)
+    norm_by_sum(work, norm, x, total, at.made(work, op.out))
+
+
 @kernel(Rotary)
 def _rotary(work: Work, at: Assigned, op: Rotary) -> None:
     side = at.turned_at(op)
-    rotary(work, at.read(work, op, op.x), "", side, at.made(work, op.out))
+    rotary(work, at.read(work, op, op.x), op.table.name, side, at.made(work, op.out))
 
 
 @kernel(Attention)
 def _attention(work: Work, at: Assigned, op: Attention) -> None:
     q, k, v = (at.read(work, op, value) for value in op.inputs)
+    assert at.rank.heads is not None
     attention(work, at.rank.heads, op.scale, q, k, v, at.made(work, op.out))
 
 

@@ -1,8 +1,9 @@
 """A stage of a pipeline on a tensor-parallel group: its memory map, and what a launch does."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
+from hashlib import sha256
 
 from chip.kernels.allreduce import AllReduce as Exchange
 from chip.kernels.allreduce import Routes, at_a_time, part_requests, swapped
@@ -13,7 +14,7 @@ from chip.kernels.memory import Conflicts, MemoryMap
 from chip.kernels.step import Moved, Step
 from chip.kernels.trial import NO_DEMANDS, Demands, Trial, TrialMemory, conflicts
 from chip.kernels.work import INPUT, Request, Work
-from chip.schedule import Buffer, Outline, Pace, Schedule, Sequence
+from chip.schedule import Buffer, Chain, Pace, Schedule, Sequence
 from chip.spec import EAST, ChipSpec
 from cluster.compiler.assign import RESIDUAL, SUMMANDS, Assigned, Rank
 from cluster.compiler.kernels import place
@@ -23,10 +24,11 @@ from cluster.model.graph.add import Add
 from cluster.model.graph.attention import Attention
 from cluster.model.graph.collective import AllReduce
 from cluster.model.graph.graph import Section
-from cluster.model.graph.norm import Norm
+from cluster.model.graph.norm import Norm, SquareSum
 from cluster.model.graph.op import Op
 
 CONTEXT_BLOCK = 320  # tokens of a KV block: the lanes of a chip
+TRIED_ROWS = 8  # of a trial of longer launches
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,11 @@ class StageShape:
     slots: int = 1
 
     @cached_property
+    def digest(self) -> str:
+        """The same for stages that hold the same, in this process and others."""
+        return sha256(repr(self).encode()).hexdigest()
+
+    @cached_property
     def kinds(self) -> tuple[Sharded, ...]:
         """The different layers, in order."""
         return tuple(dict.fromkeys(self.layers))
@@ -63,6 +70,11 @@ class Stage:
     def __post_init__(self) -> None:
         self.members = len(self.shape.ranks)
         self.memory = self._memory_map()
+
+    @property
+    def key(self) -> str:
+        """What all schedules of the stage follow from, beside the chip."""
+        return self.shape.digest
 
     # --- the map ----------------------------------------------------------------------------
     def _memory_map(self) -> MemoryMap:
@@ -107,6 +119,11 @@ class Stage:
         """How the residual stream lies in rows."""
         sharded = self.shape.head or self.shape.layers[0]
         return self.assigned(sharded, 0, 1).layout(sharded.section.x)
+
+    @property
+    def column_cycles(self) -> int:
+        """Cycles in which weights of a first layer can enter the two arrays at best."""
+        return self.assigned(self.shape.kinds[0], 0, self.shape.chunk).column_cycles
 
     @property
     def blocks(self) -> int:
@@ -154,17 +171,9 @@ class Stage:
         self._fill(plan, rows, blocks, routes, pace, slot)
         return plan
 
-    def outline(
-        self, rows: int, blocks: int, routes: Routes, pace: Pace | None = None, slot: int = 0
-    ) -> Outline:
-        """The extents and counts of `schedule`, without its instructions."""
-        plan = Outline(self.spec)
-        self._fill(plan, rows, blocks, routes, pace, slot)
-        return plan
-
     def _fill(
         self,
-        plan: Schedule | Outline,
+        plan: Schedule,
         rows: int,
         blocks: int,
         routes: Routes,
@@ -259,36 +268,32 @@ class Stage:
     def _update(
         self, sharded: Sharded, op: AllReduce, rows: int, routes: Routes, most_cycles: int | None
     ) -> Iterator[Step]:
-        """The all-reduce of a layer; x1 into x0 swaps the places of x0 into x1.
+        """An all-reduce; x1 into x0 swaps the places of x0 into x1.
 
         If it takes more than `most_cycles`, it goes in steps of some of the tokens each.
         """
-        swap = self.assigned(sharded, 0, 1).residual.get(op.out.name) == RESIDUAL[0]
+        assigned = self.assigned(sharded, 0, self.shape.chunk)
+        swap = assigned.residual.get(op.out.name) == RESIDUAL[0]
+        before, after = RESIDUAL if op.residual else (None, assigned.whole_copy(op.out))
+        blocks, most = assigned.layout(op.out).blocks, rows
 
         def moved(index: int, address: int, first: int = 0) -> int:
             return first + (swapped(self.memory, index, address) if swap else address)
 
-        most, blocks = rows, self.hidden_blocks
         for some in at_a_time(blocks, self.members, rows, routes, most_cycles):
             if some > most:
                 continue
-            part = self._exchange(rows, some, routes)
+            size = (blocks, self.members, rows, routes)
+            update = Exchange(self.memory, *size, before, after, some)
+            part = update.shared_schedule()
             if not most_cycles or part.quiet_cycle <= most_cycles:
                 break
             most = max(1, some * most_cycles // part.quiet_cycle)  # fewer take longer each
         for first in range(0, rows, some):
             yield Step("all-reduce", ((part, (None,)),), partial(moved, first=first))
 
-    def _exchange(self, rows: int, some: int, routes: Routes) -> Schedule:
-        key = ("all-reduce", rows, some, *routes.items())
-        if key not in self._parts:
-            size = (self.hidden_blocks, self.members, rows, routes)
-            update = Exchange(self.memory, *size, *RESIDUAL, some)
-            self._parts[key] = update.shared_schedule()
-        return self._parts[key]
 
-
-def lane_maps(sections: Iterable[Sharded], weights: str) -> tuple[tuple[int, ...], ...]:
+def lane_maps(sections: Collection[Sharded], weights: str) -> tuple[tuple[int, ...], ...]:
     """Lane maps that the kernels of these sections use."""
     sizes = {
         op.x.dims[-1].size
@@ -296,30 +301,59 @@ def lane_maps(sections: Iterable[Sharded], weights: str) -> tuple[tuple[int, ...
         for op in sharded.section.ops
         if isinstance(op, Norm) and op.over == ("head_dim",)
     }
-    found = MAPS_INT8 if weights == "i8" else MAPS
+    alike = weights == "i8" or any(
+        isinstance(op, SquareSum) for sharded in sections for op in sharded.section.ops
+    )
+    found = MAPS_INT8 if alike else MAPS
     extra = dict.fromkeys(lanes for size in sorted(sizes) for lanes in group_maps(size))
     return (*found, *(lanes for lanes in extra if lanes not in found))
+
+
+class _Unplaced(Schedule):
+    """Takes chains and forgets them."""
+
+    def place(self, chain: Chain, not_before: int = 0) -> int:
+        return 0
 
 
 @lru_cache(maxsize=256)
 def asked(
     spec: ChipSpec, sharded: Sharded, rank: Rank, prefix: str, chunk: int, blocks: int, weights: str
 ) -> Demands:
-    """What a section's kernels ask for: trials with one token, and with a chunk."""
-    memory, trials = TrialMemory(spec), []
-    section, maps = sharded.section, lane_maps((sharded,), weights)
-    assigned = Assigned(section, rank, spec, chunk, weights)
-    for rows in dict.fromkeys((1, chunk)):
-        trial = Trial(spec)
-        work = Work(trial, memory, 0, rows, blocks, chunk, blocks, weights, prefix, maps)
-        for number, op in enumerate(section.ops):
-            memory.op = number
-            if not isinstance(op, AllReduce):
-                place(work, assigned, op)
-        trials.append(trial)
+    """What a section's kernels ask for in launches of up to `chunk` tokens, and what meets what."""
+    memory, maps = TrialMemory(spec), lane_maps((sharded,), weights)
+    plan = _Unplaced(spec)
+    work = Work(plan, memory, 0, 1, blocks, chunk, blocks, weights, prefix, maps)
+    _try(work, memory, Assigned(sharded.section, rank, spec, chunk, weights))
     lives = {name: (min(ops), max(ops)) for name, ops in memory.lives.items()}
     requests = tuple(memory.requests.values())
-    return Demands(requests, lives, conflicts(trials), len(section.ops))
+    met = _met(spec, sharded, rank, prefix, min(chunk, TRIED_ROWS), weights)
+    return Demands(requests, lives, met, len(sharded.section.ops))
+
+
+@lru_cache(maxsize=256)
+def _met(
+    spec: ChipSpec, sharded: Sharded, rank: Rank, prefix: str, rows: int, weights: str
+) -> Conflicts:
+    """What meets what, in trials with one token and with some, over one context block."""
+    trials = []
+    for count in dict.fromkeys((1, rows)):
+        trial, memory = Trial(spec), TrialMemory(spec)
+        maps = lane_maps((sharded,), weights)
+        work = Work(trial, memory, 0, count, 1, rows, 1, weights, prefix, maps)
+        _try(work, memory, Assigned(sharded.section, rank, spec, rows, weights))
+        trials.append(trial)
+    return conflicts(trials)
+
+
+def _try(work: Work, memory: TrialMemory, assigned: Assigned) -> None:
+    for number, op in enumerate(assigned.section.ops):
+        memory.op = number
+        if isinstance(op, AllReduce):  # its schedule depends on the network
+            assigned.read(work, op, op.y)
+            assigned.made(work, op.out)
+        else:
+            place(work, assigned, op)
 
 
 def segments(section: Section) -> Iterator[tuple[tuple[Op, ...], Op]]:
@@ -335,4 +369,3 @@ def segments(section: Section) -> Iterator[tuple[tuple[Op, ...], Op]]:
 
 def _what(ops: tuple[Op, ...]) -> str:
     return "attention" if any(isinstance(op, Attention) for op in ops) else "ffn"
-

@@ -95,7 +95,9 @@ def stage_shape(
     mine = tuple(compiled(s, tp, weights) for s in model.layers[first : first + count])
     last = compiled(model.head, tp, weights) if head else None
     kind = WEIGHT_TYPES[weights]
-    return StageShape(mine, last, ranks(model, tp, weights, spec.lanes), context, chunk, kind, slots)
+    return StageShape(
+        mine, last, ranks(model, tp, weights, spec.lanes), context, chunk, kind, slots
+    )
 
 
 def heads_of(model: Model) -> int:
@@ -298,7 +300,9 @@ def smallest(
         if shortest and (best is None or width * shortest[0] < best[0]):
             best = (width * shortest[0], width, shortest[0])
     if best is None:
-        return partition(model, spec, tp or heads_of(model), len(model.layers), context, weights, sizes)
+        return partition(
+            model, spec, tp or heads_of(model), len(model.layers), context, weights, sizes
+        )
     return partition(model, spec, best[1], best[2], context, weights, sizes)
 
 

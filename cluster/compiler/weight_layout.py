@@ -19,19 +19,18 @@ from chip.program import Region
 from cluster.compiler.assign import Assigned
 from cluster.compiler.shard import Sharded
 from cluster.compiler.stage import Stage
+from cluster.model.graph.graph import Place
 from cluster.model.graph.int8 import Int8Matrix
 from cluster.model.graph.linear import Linear
-from cluster.model.graph.norm import Norm
+from cluster.model.graph.norm import Norm, NormBySum, SquareSum
 from cluster.model.graph.op import Op
-from cluster.model.graph.source import Place, Weights
+from cluster.model.graph.source import Weights
 
 Array = npt.NDArray[Any]
 F32 = npt.NDArray[np.float32]
 
 
-def stage_image(
-    stage: Stage, first: int, weights: Weights
-) -> Iterator[tuple[int, Region, Array]]:
+def stage_image(stage: Stage, first: int, weights: Weights) -> Iterator[tuple[int, Region, Array]]:
     """(rank, region, values) of every constant of a stage whose first layer is `first`.
 
     Each weight is read from its source once.
@@ -88,15 +87,22 @@ def _linear(
 def _vectors(
     ranks: list[Assigned], sharded: Sharded, op: Op, place: Place, weights: Weights
 ) -> Iterator[tuple[int, str, Array]]:
-    """Norm weights as rows, in the lanes of what they scale."""
-    if not isinstance(op, Norm):
+    """Norm weights as rows, in the lanes of what they scale; which lanes a rank counts."""
+    if isinstance(op, SquareSum):
+        for rank, assigned in enumerate(ranks):
+            heads, layout = sharded.shares.part(op.x.dims[0], rank), assigned.layout(op.x)
+            mine = np.zeros(len(heads), np.float32)
+            mine[sharded.shares.counted(op.x.dims[0], rank)] = 1
+            rows = layout.rows(np.repeat(mine, layout.total // len(heads)))
+            yield rank, f"{op.out.name}.counted", rows
+    if not isinstance(op, Norm | NormBySum):
         return
     for weight in op.weights:
         whole = weights.array(place, weight)
         for rank, assigned in enumerate(ranks):
             layout = assigned.layout(op.x)
             mine = sharded.shares.cut(whole, weight, rank)
-            if op.over == ("head_dim",):  # alike for every head
+            if len(mine) < layout.total:  # alike for every head
                 mine = np.tile(mine, layout.total // len(mine))
             yield rank, weight.name, layout.rows(mine)
 

@@ -9,12 +9,12 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from chip.own_spec import find
+from cluster.compiler.choose import default_topology
 from cluster.encoders.encoding import LENGTHS, Encoding, embed, lower_encoder, plan_encoder
 from cluster.errors import BadValue, ModelError
 from cluster.machines.clocked import Clocked
-from cluster.machines.ledger import Ledger
+from cluster.machines.launch_log import LaunchLog
 from cluster.machines.machine import Digest, LocalMachine, Machine
-from cluster.mapping.choice import default_topology
 from cluster.model import bert_reference
 from cluster.model.bert import EncoderWeights, RandomEncoder, SafetensorsEncoder, encoder_spec
 from cluster.model.fetch import fetch_minilm
@@ -92,7 +92,7 @@ def embed_sentences(options: Options, bars: Bars) -> dict[str, Any]:
         raise BadValue("--topology", topology, f"has too few chips for {len(plan.layers)} stages")
     bars.step("lower", 0, 0)
     encoding = lower_encoder(plan, sorted(graph.nodes)[: len(plan.layers)], graph, weights)
-    machine = Ledger(Clocked(_machine(options)))
+    machine = LaunchLog(Clocked(_machine(options)))
     try:
         machine.load(encoding, bars.step)
         digest, vectors, cycles = Digest(encoding), [], []
@@ -115,7 +115,7 @@ def embed_sentences(options: Options, bars: Bars) -> dict[str, Any]:
 def _machine(options: Options) -> Machine:
     if options.machine == "local":
         return LocalMachine()
-    from cluster.actors.ray_machine import RayMachine
+    from cluster.machines.ray.ray_machine import RayMachine
 
     return RayMachine(1, None)
 

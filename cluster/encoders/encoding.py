@@ -20,13 +20,13 @@ from chip.program import Program, Region
 from chip.schedule import Rows, Schedule
 from chip.spec import ChipSpec
 from chip.wire import pack
+from cluster.compiler.clocking import Clocking, clocking
+from cluster.compiler.launch import Launch
+from cluster.compiler.timeline import LaunchTimeline
+from cluster.compiler.weight_layout import Array
+from cluster.compiler.wires import Wires
 from cluster.encoders.images import encoder_image
 from cluster.errors import BadValue, DoesNotFit
-from cluster.lowering.clocking import Clocking, clocking
-from cluster.lowering.images import Array, lay
-from cluster.lowering.lower import Launch
-from cluster.lowering.parts import Axis
-from cluster.lowering.wires import Wires
 from cluster.machines.machine import Machine, Result
 from cluster.model.bert import EncoderSpec, EncoderWeights
 from cluster.model.spec import F32
@@ -130,7 +130,8 @@ def lower_encoder(
     wires = Wires(graph)
     stages = tuple(plan.stage(number) for number in range(len(plan.layers)))
     placement = tuple((chip,) for chip in chips)
-    clocks = clocking(graph, wires.used(placement), wires.ports, plan.spec)
+    used = wires.pipeline(placement).used
+    clocks = clocking(graph, used, wires.ports, plan.spec)
     launches = {
         launch_name(tokens): _launch(plan, stages, chips, wires, clocks, tokens)
         for tokens in plan.lengths
@@ -152,24 +153,23 @@ def _launch(
     clocks: Clocking | None,
     tokens: int,
 ) -> Launch:
-    axis = Axis(clocks)
+    timeline = LaunchTimeline(clocks)
     for number, (stage, chip) in enumerate(zip(stages, chips, strict=True)):
-        axis.stage(stage.schedule(tokens, axis.pace), [chip])
+        timeline.stage(stage.schedule(tokens, timeline.pace), [chip])
         if number + 1 < len(chips):
             route = wires.hops(wires.path(chip, chips[number + 1]))
-            axis.boundary([_boundary(stage, stages[number + 1], route, tokens)])
-    programs, ends, counts = {}, {}, {}
+            timeline.crossing([_boundary(stage, stages[number + 1], route, tokens)], None)
+    programs = {}
     holder = dict(zip(chips, stages, strict=True))
-    for chip, part in sorted(axis.parts.items()):
+    for chip, part in timeline.chips():
         queues, found = part.queues(), holder.get(chip)
         regions = ({}, {}, ()) if found is None else _regions(found, tokens)
         when = part.start_cycle, part.startup(chip), part.interval_cycles
         spec = identity(plan.spec)
         programs[chip] = pack(Program(chip, spec, when[0], queues, MAPS, *regions, *when[1:]))
-        ends[chip] = part.end_cycle
-        counts[chip] = sum(len(queue) for queue in queues.values())
-    clocked = axis.startup_cycles, axis.stalled_cycles
-    return Launch(launch_name(tokens), tokens, tokens, *clocked, programs, ends, counts)
+    clocked = timeline.startup_cycles, timeline.stalled_cycles
+    name, ends, counts = launch_name(tokens), timeline.end_cycles, timeline.instructions
+    return Launch(name, *clocked, programs, ends, counts)
 
 
 def _boundary(

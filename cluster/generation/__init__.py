@@ -1,1 +1,1 @@
-"""Prompts to tokens on a machine: host inputs, laps, sampling, several sequences in flight."""
+"""What the host computes around a launch: rotary tables, the choice of a token."""

@@ -1,5 +1,7 @@
 """Rotary tables as rows of lanes: what the host writes to the chips."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -8,7 +10,7 @@ from cluster.model.graph.rotary import RotaryTable
 F32 = npt.NDArray[np.float32]
 
 
-def rotary_rows(positions: range, table: RotaryTable, lanes: int) -> tuple[F32, F32]:
+def rotary_rows(positions: Sequence[int], table: RotaryTable, lanes: int) -> tuple[F32, F32]:
     """(cosine, signed sine) rows [positions, lanes] for interleaved pairs, repeated per head.
 
     The sine is negative in even lanes: out = x * cos + partner * sin.

@@ -1,7 +1,7 @@
 """Checkpoints: runs that outlive a lost worker, and a killed driver.
 
 `Checkpointed` wraps a machine. Every few launches it takes the blocks of SRAM that have changed
-since the last time and puts them on a shelf. When a worker is lost it lets the machine revive,
+since the last time and puts them into a store. When a worker is lost it lets the machine revive,
 puts every chip back to the last checkpoint and replays the launches since then; as programs are
 deterministic, what comes out must be equal to the bit, and is compared.
 """
@@ -14,10 +14,10 @@ import numpy as np
 
 from chip.checkpoint import Block
 from cluster.errors import CheckpointError, MachineError, WorkerLost
-from cluster.machines.around import Around
+from cluster.machines.checkpoint_store import CheckpointStore, Past
 from cluster.machines.loadable import Loadable
 from cluster.machines.machine import Digest, Inputs, Machine, Parts, Progress, Result
-from cluster.machines.shelf import Past, Shelf
+from cluster.machines.wrapper import MachineWrapper
 
 MAX_FAILURES = 5
 T = TypeVar("T")
@@ -36,23 +36,23 @@ class Survivor(Machine, Protocol):
         """After WorkerLost: bring back what is gone, as it was after `load`."""
 
 
-class Checkpointed(Around[Survivor]):
+class Checkpointed(MachineWrapper[Survivor]):
     """Survives up to MAX_FAILURES lost workers."""
 
-    def __init__(self, machine: Survivor, shelf: Shelf, every: int) -> None:
+    def __init__(self, machine: Survivor, store: CheckpointStore, every: int) -> None:
         super().__init__(machine)
         self.failures = self.replayed = 0
-        self._shelf, self._every = shelf, every
+        self._store, self._every = store, every
         self._past: list[Past] = []
         self._recent: list[tuple[str, Inputs, Past]] = []
         self._count = 0
 
     def load(self, lowered: Loadable, progress: Progress) -> None:
-        """Load the machine; go on where the shelf ends, if it holds anything."""
-        self._past = self._shelf.open(Digest(lowered).hexdigest())
+        """Load the machine; go on where the store ends, if it holds anything."""
+        self._past = self._store.open(Digest(lowered).hexdigest())
         super().load(lowered, progress)
         if self._past:
-            self.machine.restore(self._shelf.blocks())
+            self.machine.restore(self._store.blocks())
 
     def join(self, name: str, parts: Parts) -> None:
         """Join the programs; a worker that is lost meanwhile is brought back."""
@@ -65,7 +65,7 @@ class Checkpointed(Around[Survivor]):
         if number < len(self._past):
             if self._past[number].key != key:
                 problem = f"launch {number} has other inputs than there: another prompt or seed"
-                raise CheckpointError(str(self._shelf.folder), problem)
+                raise CheckpointError(str(self._store.folder), problem)
             return self._past[number].result
         result = self._surviving(lambda: self.machine.launch(name, inputs))
         self._recent.append((name, inputs, Past(key, result)))
@@ -84,14 +84,14 @@ class Checkpointed(Around[Survivor]):
         return super().costs() | mine
 
     def close(self) -> None:
-        """Close the machine; a shelf of its own vanishes."""
+        """Close the machine; a store of its own vanishes."""
         try:
             super().close()
         finally:
-            self._shelf.close()
+            self._store.close()
 
     def _save(self) -> None:
-        self._shelf.add(self.machine.changes(), [past for _, _, past in self._recent])
+        self._store.add(self.machine.changes(), [past for _, _, past in self._recent])
         self._recent.clear()
 
     def _surviving(self, act: Callable[[], T]) -> T:
@@ -111,7 +111,7 @@ class Checkpointed(Around[Survivor]):
 
     def _catch_up(self) -> None:
         self.machine.revive()
-        self.machine.restore(self._shelf.blocks())
+        self.machine.restore(self._store.blocks())
         for name, inputs, past in self._recent:
             result = self.machine.launch(name, inputs)
             self.replayed += 1

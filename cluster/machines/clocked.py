@@ -1,15 +1,15 @@
 """A machine whose oscillators are real: every receive of every launch is checked on them."""
 
+from cluster.compiler.clocking import receives
 from cluster.errors import ClockMiss
-from cluster.lowering.clocking import receives
-from cluster.machines.around import Around
 from cluster.machines.loadable import Loadable
 from cluster.machines.machine import Inputs, Machine, Parts, Progress, Result
+from cluster.machines.wrapper import MachineWrapper
 from topology.errors import MarginExceeded
 from topology.receives import Oscillators, Receives
 
 
-class Clocked(Around[Machine]):
+class Clocked(MachineWrapper[Machine]):
     """Raises ClockMiss for a vector that comes too late."""
 
     def __init__(

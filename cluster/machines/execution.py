@@ -18,9 +18,9 @@ from chip.group import ChipGroup, batches
 from chip.own_spec import chip_of, find
 from chip.spec import ChipSpec
 from chip.wire import pack
+from cluster.compiler.choose import LINK_PROFILES, link_overrides
+from cluster.compiler.wires import Wires
 from cluster.errors import BadValue
-from cluster.lowering.wires import Wires
-from cluster.mapping.choice import LINK_PROFILES, link_overrides
 from topology import parse
 
 LAUNCH = "exec"

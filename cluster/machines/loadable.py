@@ -7,8 +7,8 @@ from chip.board import Cable
 from chip.core import Array
 from chip.program import Region
 from chip.spec import ChipSpec
-from cluster.lowering.clocking import Clocking
-from cluster.lowering.lower import Launch
+from cluster.compiler.clocking import Clocking
+from cluster.compiler.launch import Launch
 
 
 class HasSpec(Protocol):

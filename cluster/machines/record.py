@@ -7,12 +7,12 @@ from pathlib import Path
 from chip.own_spec import identity
 from chip.recording import Board, Writer
 from cluster.errors import BadValue
-from cluster.machines.around import Around
 from cluster.machines.loadable import Loadable
 from cluster.machines.machine import Digest, Inputs, Machine, Parts, Progress, Result
+from cluster.machines.wrapper import MachineWrapper
 
 
-class Recorder(Around[Machine]):
+class Recorder(MachineWrapper[Machine]):
     """`folder` appears, whole, with `commit`."""
 
     def __init__(self, machine: Machine, folder: Path) -> None:

@@ -29,7 +29,8 @@ class Tensors:
     outside: Mapping[str, str]
     adjacent_pairs: bool = False  # of rotary rows; else i pairs with i + head_dim / 2
     norm_offset: float = 0.0  # norms are stored less this
-    ignored: tuple[str, ...] = ()  # endings of tensors that follow from the settings
+    ignored: tuple[str, ...] = ()  # endings of tensors that say nothing about the result
+    fused: tuple[tuple[str, ...], ...] = ()  # weights that are one below the other in a tensor
 
     def tensor(self, place: Place, name: str) -> str:
         """The tensor of weight `name` of a layer or another section."""
@@ -39,6 +40,10 @@ class Tensors:
         else:
             module = self.outside[module]
         return f"{module}.{part or 'weight'}"
+
+    def together(self, name: str) -> tuple[str, ...]:
+        """Every weight in the tensor of one, in order."""
+        return next((group for group in self.fused if name in group), (name,))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import numpy as np
 from scipy.special import erf
 
 from cluster.model.bert import EncoderWeights
-from cluster.model.reference import softmax
 from cluster.model.spec import F32
 
 
@@ -43,8 +42,13 @@ def encode(weights: EncoderWeights, ids: Sequence[int]) -> F32:
             dense(x, f"attention.self.{n}").reshape(len(ids), spec.heads, -1).swapaxes(0, 1)
             for n in ("query", "key", "value")
         ]
-        scores = softmax(heads[0] @ heads[1].swapaxes(1, 2) / np.float32(spec.head_dim**0.5))
-        mixed = (scores @ heads[2]).swapaxes(0, 1).reshape(len(ids), -1)
+        scores = heads[0] @ heads[1].swapaxes(1, 2) / np.float32(spec.head_dim**0.5)
+        powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        mixed = (
+            (powers / powers.sum(axis=-1, keepdims=True) @ heads[2])
+            .swapaxes(0, 1)
+            .reshape(len(ids), -1)
+        )
         x = norm(x + dense(mixed, "attention.output.dense"), "attention.output")
         x = norm(x + dense(gelu(dense(x, "intermediate.dense")), "output.dense"), "output")
     return x

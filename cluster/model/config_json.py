@@ -47,6 +47,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "attn_logit_softcapping": (None,),
     "final_logit_softcapping": (None,),
 }
+_QUANTISED = "quantization_config"  # of the weights, and so no matter of the graph
 _ADAPTER = "adapter_config.json"
 
 
@@ -69,13 +70,17 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
+def check_unquantised(source: str, values: dict[str, Any]) -> None:
+    """Raise ModelError where a config says that the weights beside it are in some other form."""
+    quantised = values.get(_QUANTISED)
+    if quantised is not None:
+        how = quantised.get("quant_method", "?") if isinstance(quantised, dict) else quantised
+        problem = f"has weights quantised by '{how}' ({_QUANTISED})"
+        raise ModelError(source, problem, "give them as fp16, bf16 or fp32")
+
+
 def json_settings(
     source: str, values: dict[str, Any], extra: frozenset[str] = frozenset()
 ) -> Settings:
-    """The settings of a config that has been read; raises ModelError for quantised weights."""
-    quantised = values.get("quantization_config")
-    if quantised is not None:
-        how = quantised.get("quant_method", "?") if isinstance(quantised, dict) else quantised
-        problem = f"has weights quantised by '{how}' (quantization_config)"
-        raise ModelError(source, problem, "give them as fp16, bf16 or fp32")
-    return Settings(source, values, Lists(extra.union(_HARMLESS.split()), _NEUTRAL))
+    """The settings of a config that has been read."""
+    return Settings(source, values, Lists(extra.union(_HARMLESS.split(), (_QUANTISED,)), _NEUTRAL))

@@ -1,6 +1,8 @@
 """What decoders have in common: sizes in their settings, names of tensors, and their two ends."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from cluster.model.architecture import Tensors
 from cluster.model.graph.builder import Builder
@@ -38,6 +40,7 @@ _GGUF_INSIDE = {
     "w_down": "ffn_down",
 }
 _GGUF_OUTSIDE = {"embedding": "token_embd", "final_norm": "output_norm", "head": "output"}
+_NONE: Mapping[str, str] = MappingProxyType({})
 FREQUENCY_FACTORS = "rope_freqs.weight"  # llama.cpp's form of what a config calls llama3
 LAYERS_MAX = 4096  # so that a damaged header cannot ask for millions
 ACTIVATIONS = {"silu": "silu", "gelu_pytorch_tanh": "gelu"}
@@ -87,6 +90,7 @@ def read_decoder(
     theta: float = THETA,
     head_dim: int | None = None,
     slides: bool | None = None,
+    rotary: RotaryTable | None = None,
 ) -> Decoder:
     """The sizes in some settings; `tied`, `theta` and `head_dim` hold where they say nothing.
 
@@ -106,7 +110,7 @@ def read_decoder(
         vocab=Dim("vocab", settings.whole("vocab_size")),
         layers=settings.whole("num_hidden_layers", most=LAYERS_MAX),
         eps=settings.number("rms_norm_eps"),
-        rotary=rotary_table(settings, width, theta),
+        rotary=rotary or rotary_table(settings, width, theta),
         context_max=context,
         tied_head=settings.flag("tie_word_embeddings", tied),
     )
@@ -138,14 +142,14 @@ def activation(settings: Settings, key: str = "hidden_act") -> str:
     return ACTIVATIONS[name]
 
 
-def safetensors_names(norm_offset: float = 0.0, **changed: str) -> Tensors:
+def safetensors_names(changed: Mapping[str, str] = _NONE, norm_offset: float = 0.0) -> Tensors:
     """Names of the checkpoints of Llama and its kin; `changed` are modules of a layer."""
     # Old files carry this table, which follows from the config.
-    return Tensors("model.layers.{}.", _INSIDE | changed, _OUTSIDE, norm_offset=norm_offset,
+    return Tensors("model.layers.{}.", _INSIDE | dict(changed), _OUTSIDE, norm_offset=norm_offset,
                    ignored=("rotary_emb.inv_freq",))  # fmt: skip
 
 
-def gguf_names(adjacent_pairs: bool = False, **changed: str) -> Tensors:
+def gguf_names(changed: Mapping[str, str] = _NONE, adjacent_pairs: bool = False) -> Tensors:
     """Names that llama.cpp gives them."""
-    names = _GGUF_INSIDE | changed
+    names = _GGUF_INSIDE | dict(changed)
     return Tensors("blk.{}.", names, _GGUF_OUTSIDE, adjacent_pairs, ignored=(FREQUENCY_FACTORS,))

@@ -101,31 +101,31 @@ class GgufFile:
             if default is None:
                 raise self.error(f"has no '{key}'")
             return default
-        found: Any = self._contents(key)
+        found = self.raw(key)
         if kind is float and type(found) is int:
             found = float(found)
         if type(found) is not kind:
             raise self.error(f"'{key}' is {type(found).__name__}, expected {kind.__name__}")
         return found
 
-    def header(self) -> dict[str, Any]:
-        """All metadata but the reader's own and the tokenizer's; raises ModelError as `value`."""
-        skipped = ("GGUF.", "tokenizer.")
-        return {key: self._contents(key) for key in self._fields if not key.startswith(skipped)}
+    def metadata_keys(self) -> frozenset[str]:
+        """Return the keys of all metadata."""
+        return frozenset(self._fields)
 
-    def count(self, key: str) -> int:
-        """Return the length of a list, 0 where there is none."""
-        return len(self._fields[key].data) if key in self._fields else 0
-
-    def _contents(self, key: str) -> Any:
+    def raw(self, key: str) -> Any:
+        """Return metadata `key` of whatever type; raises ModelError when it cannot be read."""
         try:
             return self._fields[key].contents()
-        except Exception as error:  # again: damaged bytes, such as invalid UTF-8
+        except Exception as error:  # damaged bytes, such as invalid UTF-8
             raise self.error(f"'{key}' cannot be read ({error})") from error
 
     def tensor_names(self) -> frozenset[str]:
         """Return the names of all tensors."""
         return frozenset(self._tensors)
+
+    def count(self, key: str) -> int:
+        """Return the length of the list under a key, 0 where there is none."""
+        return len(self._fields[key].data) if key in self._fields else 0
 
     def check_shape(self, name: str, shape: tuple[int, ...]) -> None:
         """Raise ModelError unless tensor `name` exists with this shape, [out, in]."""

@@ -34,7 +34,7 @@ _SCALING = {
     "yarn_beta_fast": "beta_fast",
     "yarn_beta_slow": "beta_slow",
 }
-_NEUTRAL: dict[str, tuple[Any, ...]] = {
+NEUTRAL: dict[str, tuple[Any, ...]] = {
     "attention.causal": (True,),
     "attention.clamp_kqv": (0.0,),
     "attention.max_alibi_bias": (0.0,),
@@ -48,15 +48,18 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "rope.scaling.alpha": (0.0,),
     "use_parallel_residual": (False,),
 }
-_HARMLESS = frozenset(
-    ("rope.scaling.finetuned", "tensor_data_layout", "nextn_predict_layers", "pooling_type")
-)
+HARMLESS = frozenset(("rope.scaling.finetuned", "tensor_data_layout"))
+_SAME = ("attention.value_length", "rope.dimension_count")  # as keys: nothing else can be
+_LINEAR = "rope.scale_linear"  # the spelling before `rope.scaling.type`
+USED = {*_KEYS, *_SAME, _LINEAR, *(f"rope.scaling.{key}" for key in _SCALING)}
 _OTHER = "use another model"
+_OTHERS = ("GGUF.", "tokenizer.")  # keys of the reader and of the tokenizer
 
 
 def header_settings(file: GgufFile, extra: frozenset[str] = frozenset()) -> Settings:
     """The settings of an open file; raises ModelError where it is no whole model."""
-    header = file.header()
+    keys = (key for key in file.metadata_keys() if not key.startswith(_OTHERS))
+    header = {key: file.raw(key) for key in keys}
     _check_whole(file, header)
     prefix = f"{header['general.architecture']}."
     values: dict[str, Any] = {"tie_word_embeddings": "output.weight" not in file.tensor_names()}
@@ -68,10 +71,10 @@ def header_settings(file: GgufFile, extra: frozenset[str] = frozenset()) -> Sett
         short = key.removeprefix(prefix)
         known = _KEYS.get(short, short)
         spelled[known] = key
-        if short in ("attention.value_length", "rope.dimension_count"):
+        if short in _SAME:
             continue
         inner = _SCALING.get(short.removeprefix("rope.scaling."))
-        if short == "rope.scale_linear":  # the spelling before `rope.scaling.type`
+        if short == _LINEAR:
             scaling |= {"rope_type": "linear", "factor": value} if value != 1 else {}
         elif short.startswith("rope.scaling.") and inner:
             scaling[inner] = value
@@ -81,7 +84,7 @@ def header_settings(file: GgufFile, extra: frozenset[str] = frozenset()) -> Sett
     values.setdefault("vocab_size", file.count("tokenizer.ggml.tokens"))
     _check_heads(file, values, header, prefix)
     values["rope_parameters"] = _scaling(file, scaling)
-    return Settings(str(file.path), values, Lists(_HARMLESS | extra, _NEUTRAL), spelled)
+    return Settings(str(file.path), values, Lists(HARMLESS | extra, NEUTRAL), spelled)
 
 
 def _check_whole(file: GgufFile, header: dict[str, Any]) -> None:

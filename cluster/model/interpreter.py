@@ -1,8 +1,4 @@
-"""The one reference of all models: an interpreter of their graphs in plain NumPy.
-
-In float32 it is the emulator's oracle and speed baseline; `exact` it computes graphs with int8
-weights bit for bit as chips do, each rank of a tensor-parallel group for itself.
-"""
+"""Runs a section of a graph on its ranks in plain NumPy, op by op; see `reference` for models."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,78 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.compiler.quantise import quantise
-from cluster.compiler.shard import Sharded, shard
-from cluster.errors import ClusterError, PromptTooLong
-from cluster.model.graph.graph import Section
+from chip.kernels.layout import Layout
+from cluster.compiler.shard import Sharded
 from cluster.model.graph.int8 import Int8Matrix
 from cluster.model.graph.linear import Linear
 from cluster.model.graph.op import F32, Op, Spread
 from cluster.model.graph.rotary import RotaryTable
-from cluster.model.graph.source import Weights
 from cluster.model.graph.values import Dim, Weight
-
-
-class Reference:
-    """Forward pass of one sequence with KV caches of `context` tokens.
-
-    `tp` ranks cut the graph as chips do; `exact` computes it with int8 weights as chips compute.
-    All weights stay in memory as float32 (0.54 GB for SmolLM2).
-    """
-
-    def __init__(
-        self, weights: Weights, context: int = 1024, tp: int = 1, exact: bool = False
-    ) -> None:
-        self.model, self.context, self.tp = weights.model, context, tp
-        self.position = 0
-        self._weights = weights
-        cut: dict[Section, Sharded] = {}
-        self._stages: list[Stage] = []
-        for place, section in self.model.places:
-            if section not in cut:
-                cut[section] = shard(quantise(section) if exact else section, tp)
-            arrays = {weight: weights.array(place, weight) for weight in section.weights}
-            self._stages.append(Stage(cut[section], arrays, context, exact))
-
-    def reset(self) -> None:
-        """Forget all tokens."""
-        self.position = 0
-
-    def forward(self, ids: Sequence[int]) -> F32:
-        """Append tokens; return what the head says of the last: logits [vocab].
-
-        Raises PromptTooLong when the cache is full.
-        """
-        result: F32 = self.rows(ids, last=True)[-1]
-        return result
-
-    def rows(self, ids: Sequence[int], last: bool = False) -> F32:
-        """Append tokens; return what the head says of each of them, or only of the last."""
-        if self.position + len(ids) > self.context:
-            raise PromptTooLong(self.position + len(ids), 0, self.context)
-        x = self._weights.embedding_rows(ids)
-        positions = np.arange(self.position, self.position + len(ids))
-        for stage in self._stages[:-1]:
-            x = stage.run(x, positions)
-        head = self._stages[-1]
-        if last and not any(op.mixes_rows for op in head.section.ops):
-            x, positions = x[-1:], positions[-1:]
-        x = head.run(x, positions)
-        self.position += len(ids)
-        return x
-
-    def generate(self, ids: Sequence[int], n: int, eos: int | None = None) -> list[int]:
-        """Return up to `n` greedy tokens after `ids`, from an empty cache; `eos` ends it."""
-        if not ids:
-            raise ClusterError("the prompt is empty")
-        self.reset()
-        output: list[int] = []
-        while len(output) < n:
-            token = int(np.argmax(self.forward(output[-1:] or ids)))
-            output.append(token)
-            if token == eos:
-                break
-        return output
 
 
 class Stage:
@@ -236,6 +167,10 @@ class _Rank:
         if pair not in self._kv_of:
             self._kv_of[pair] = self._shares.kv_of(heads, kv_heads, self.rank)
         return self._kv_of[pair]
+
+    def layout(self, dims: tuple[Dim, ...]) -> Layout:
+        """The lanes of a value."""
+        return self._shares.layout(dims, self.rank)
 
     def counted(self, dim: Dim) -> slice:
         """Items that a sum over ranks counts here."""

@@ -1,4 +1,4 @@
-"""A model by name or path: weights and tokeniser from one open file."""
+"""A model by name or path: its graph, its weights, and its tokeniser from the same open file."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -6,17 +6,23 @@ from pathlib import Path
 from typing import Protocol
 
 from cluster.errors import ModelError
-from cluster.model.fetch import fetch_smollm2
+from cluster.model.architecture import registry
+from cluster.model.fetch import fetch_minilm, fetch_smollm2
 from cluster.model.gguf_file import GgufFile
-from cluster.model.gguf_weights import GgufWeights, read_spec
-from cluster.model.hf_config import Config, read_config
-from cluster.model.presets import named_spec
-from cluster.model.spec import ModelSpec, Weights
-from cluster.model.synthetic import TINY, tiny_weights
+from cluster.model.graph.graph import Model
+from cluster.model.graph.source import Weights
+from cluster.model.known import known_model
 from cluster.model.tokenizer import BpeTokenizer
 from cluster.model.toy import ToyTokenizer
+from cluster.model.weights.files import FileWeights
+from cluster.model.weights.gguf import open_gguf, read_header
+from cluster.model.weights.safetensors import Shards, open_folder, read_config
+from cluster.model.weights.synthetic import SyntheticWeights
 
-_FETCHED = "smollm2-135m"
+Progress = Callable[[int, int], None]
+FETCHED = ("smollm2-135m", "minilm-l6")
+RANDOM = ("tiny", "tiny-encoder")
+_SHAPE_ONLY = "is known as a shape only, without weights"
 
 
 class Stream(Protocol):
@@ -45,72 +51,103 @@ class Tokenizer(Protocol):
 
 
 @dataclass(frozen=True)
-class Model:
-    """A runnable model."""
+class Loaded:
+    """A decoder that can run; `notes` say where its files disagree and what was done."""
 
-    spec: ModelSpec
     weights: Weights
     tokenizer: Tokenizer
+    notes: tuple[str, ...] = ()
+
+    @property
+    def model(self) -> Model:
+        """Return its graph."""
+        return self.weights.model
 
 
-def load_model(name: str, progress: Callable[[int, int], None] | None = None) -> Model:
-    """Return the model: `smollm2` (fetched when not in the cache), the path of a GGUF file, or of
-    a Hugging Face folder.
+def find_model(name: str) -> Model:
+    """The graph of any model that can be planned; reads no weights.
 
-    `tiny`, random weights of two layers, is there for quick tries.
-    Raises UnknownName, FetchError, or ModelError (also for a name that is a shape only, and for
-    a model that no kernel executes).
-    """
-    if Path(name).is_dir():
-        return _open_folder(Path(name))
-    if name.endswith(".gguf") or Path(name).is_file():
-        return _open(Path(name))
-    if name == TINY.name:
-        weights = tiny_weights()
-        return Model(weights.spec, weights, ToyTokenizer())
-    spec = runnable(named_spec(name))
-    if spec.name != _FETCHED:
-        raise ModelError(
-            name, "is known as a shape only, without weights", "give a GGUF file or a folder"
-        )
-    return _open(fetch_smollm2(progress=progress).path, spec.name)
-
-
-def load_spec(name: str) -> ModelSpec:
-    """Return the shape of any model that `lpu plan` takes; reads no weights.
-
-    Raises UnknownName or ModelError.
+    `name` is a known one, a GGUF file, a `config.json` or the folder of one. Raises UnknownName
+    or ModelError.
     """
     path = Path(name)
     if path.is_dir() or path.name == "config.json":
         folder = path if path.is_dir() else path.parent
         return read_config(folder / "config.json", folder.absolute().name)
-    if name.endswith(".gguf") or path.is_file():
-        return read_spec(GgufFile(path))
-    return TINY if name == TINY.name else named_spec(name)
+    if _is_file(path):
+        return read_header(GgufFile(path))
+    return known_model(name)
 
 
-def runnable(spec: ModelSpec) -> ModelSpec:
-    """Return the spec; raise ModelError when it has what no kernel executes."""
-    obstacles = spec.obstacles()
-    if obstacles:
-        advice = "`lpu plan` can still time it" if not spec.unsupported else ""
-        problem = f"has {', '.join(obstacles)}, which no kernel executes yet"
-        raise ModelError(spec.name, problem, advice)
-    return spec
+def find_decoder(name: str) -> Model:
+    """As `find_model`; raises ModelError for an encoder, which has no next token to plan."""
+    model = find_model(name)
+    if not model.has_logits:
+        problem = "is an encoder, for which there is no token-by-token plan"
+        raise ModelError(model.name, problem, "`lpu embed` runs encoders")
+    return model
 
 
-def _open_folder(folder: Path) -> Model:
+def load_model(name: str, progress: Progress | None = None) -> Loaded:
+    """The decoder of that name: `smollm2` (fetched when not in the cache), `tiny` (two layers of
+    random weights), the path of a GGUF file or of a Hugging Face folder.
+
+    Raises UnknownName, FetchError, or ModelError (also for a model that is a shape only, or that
+    no kernel executes).
+    """
+    path = Path(name)
+    if path.is_dir():
+        return _open_folder(path)
+    if _is_file(path):
+        return _open_gguf(GgufFile(path))
+    model = runnable(known_model(name))
+    if not model.has_logits:
+        raise ModelError(name, "is an encoder", "`lpu embed` runs encoders")
+    if model.name in RANDOM:
+        return Loaded(SyntheticWeights(model), ToyTokenizer())
+    if model.name not in FETCHED:
+        raise ModelError(name, _SHAPE_ONLY, "give a GGUF file or a folder")
+    return _open_gguf(GgufFile(fetch_smollm2(progress=progress).path), model.name)
+
+
+def load_encoder(name: str, progress: Progress | None = None) -> Weights:
+    """The weights of an encoder: `minilm` (fetched when not in the cache), or a folder of files.
+
+    `tiny-encoder` has random weights. Raises as `load_model`.
+    """
+    path, model = Path(name), find_model(name)
+    if model.has_logits:
+        raise ModelError(name, "is no encoder", "`lpu run` runs decoders")
+    if path.is_dir():
+        return open_folder(path, path.absolute().name)
+    if model.name in RANDOM:
+        return SyntheticWeights(model)
+    if model.name not in FETCHED:
+        raise ModelError(name, _SHAPE_ONLY, "embed with minilm, tiny-encoder or a folder")
+    shards = Shards(fetch_minilm(progress=progress).path.parent)
+    return FileWeights(model, shards, registry()[model.architecture].safetensors)
+
+
+def runnable(model: Model) -> Model:
+    """Return the model; raises ModelError where it has what no kernel executes."""
+    if model.stand_in:
+        problem = f"has {', '.join(model.stand_in.missing)}, which no kernel executes yet"
+        raise ModelError(model.name, problem, "`lpu plan` can still time it")
+    return model
+
+
+def _is_file(path: Path) -> bool:
+    return path.suffix == ".gguf" or path.is_file()
+
+
+def _open_folder(folder: Path) -> Loaded:
     from cluster.model.hf_tokenizer import read_tokenizer
-    from cluster.model.hf_weights import HfWeights
 
-    path = folder / "config.json"
-    spec = runnable(read_config(path, folder.absolute().name))
-    weights = HfWeights(spec, folder, Config(path).kind)
-    return Model(spec, weights, read_tokenizer(folder))
+    runnable(find_model(str(folder)))
+    weights = open_folder(folder, folder.absolute().name)
+    return Loaded(weights, read_tokenizer(folder), weights.notes)
 
 
-def _open(path: Path, name: str = "") -> Model:
-    file = GgufFile(path)
-    weights = GgufWeights(file, name)
-    return Model(weights.spec, weights, BpeTokenizer(file))
+def _open_gguf(file: GgufFile, name: str = "") -> Loaded:
+    weights = open_gguf(file, name)
+    return Loaded(weights, BpeTokenizer(file), weights.notes)

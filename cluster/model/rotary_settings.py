@@ -8,9 +8,14 @@ THETA = 10000.0  # where nothing is said
 _KIND_KEYS = ("rope_type", "type")
 
 
-def rotary_table(settings: Settings, width: int, default_theta: float = THETA) -> RotaryTable:
-    """The table for heads that turn `width` elements; raises ModelError for what is not known."""
-    table = settings.table("rope_scaling", "rope_parameters")
+def rotary_table(
+    settings: Settings, width: int, default_theta: float = THETA, table: Settings | None = None
+) -> RotaryTable:
+    """The table for heads that turn `width` elements; raises ModelError for what is not known.
+
+    `table` is the part of the settings that is about it, if not the usual one.
+    """
+    table = table or settings.table("rope_scaling", "rope_parameters")
     theta = settings.number("rope_theta", default_theta)
     theta = table.number("rope_theta", theta)
     if theta <= 1:

@@ -12,24 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.errors import ModelError
+from cluster.model.graph.stand_in import Experts as Experts
 from cluster.model.rope import RopeScaling
 
 F32 = NDArray[np.float32]
 ACTIVATIONS = ("silu", "gelu")  # of the gate; gelu is its tanh form
-
-
-@dataclass(frozen=True)
-class Experts:
-    """A mixture of `count` FFNs of `ffn` columns, `chosen` of them for a token.
-
-    `shared_ffn` columns are for every token; the first `dense_layers` layers have the dense FFN.
-    """
-
-    count: int
-    chosen: int
-    ffn: int
-    shared_ffn: int = 0
-    dense_layers: int = 0
 
 
 @dataclass(frozen=True)

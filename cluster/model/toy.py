@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from cluster.errors import ClusterError
-from cluster.model.synthetic import TINY
+from cluster.model.known import known_model
 
 EOS = 0
 
@@ -12,7 +12,7 @@ class ToyTokenizer:
     """Token n is ASCII character n; 0 ends a text. No chat template: a prompt is taken as it is."""
 
     eos = EOS
-    vocab = TINY.vocab
+    vocab = known_model("tiny").vocab
 
     def encode_prompt(self, text: str, raw: bool = False) -> list[int]:
         """Return the ids of `text`; what is not ASCII becomes `?`."""

@@ -28,7 +28,7 @@ class CostStore:
     def source(self) -> str:
         """The source that costs follow from, as a hash: all of `chip`, and what costs lower."""
         root, here, digest = Path(chip.__file__).parent, Path(__file__).parent, sha256()
-        ours = (*sorted(here.glob("cost*.py")), *sorted((here.parent / "lowering").glob("*.py")))
+        ours = (*sorted(here.glob("cost*.py")), *sorted((here.parent / "compiler").glob("*.py")))
         for path in (*sorted(root.rglob("*.py")), *ours):
             digest.update(path.name.encode() + b"\0" + path.read_bytes())
         return digest.hexdigest()[:16]

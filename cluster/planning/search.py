@@ -16,18 +16,18 @@ from chip.energy import energy_table
 from chip.errors import ProgramError
 from chip.isa import WIDTHS
 from chip.kernels.allreduce import TEAM
-from chip.kernels.shape import DecoderShape, layer_matrices
-from chip.program import word_columns
-from chip.spec import EAST, WEST, ChipSpec
-from cluster.compiler.stages import CONTEXT_BLOCK, Plan, Sizes, layer_counts, partition
+from chip.spec import ChipSpec
+from cluster.compiler.launch import context_bucket, decode_kind
+from cluster.compiler.place import Placed, Places
+from cluster.compiler.stage import CONTEXT_BLOCK
+from cluster.compiler.stages import Plan, Sizes, heads_of, layer_counts, partition
+from cluster.compiler.wires import Wires
 from cluster.energy import Joules
 from cluster.errors import BadValue
-from cluster.lowering.wires import Wires, gap_of, group_of
-from cluster.mapping.placement import Placed, Places
-from cluster.model.spec import ModelSpec
+from cluster.model.graph.graph import Model
 from cluster.planning.cost_store import CostStore
-from cluster.planning.costs import Costs, Kind, Width
-from cluster.planning.timing import Timed
+from cluster.planning.costs import Costs, StageKind, Width
+from cluster.planning.timing import PlanTiming
 from topology.fabric import compiled
 
 OBJECTIVES = ("latency", "throughput", "energy")
@@ -91,7 +91,7 @@ class Candidate:
 class Search:
     """Prices and candidates of one model on one graph; what is found is kept."""
 
-    model: ModelSpec
+    model: Model
     spec: ChipSpec
     graph: nx.Graph
     context: int = CONTEXT_BLOCK
@@ -105,7 +105,7 @@ class Search:
         one = Sizes(self.model, self.spec, self.context, self.weights)
         self.costs = Costs(self.sizes if self.batch == 1 else one, self.store)
         self.places = Places(self.graph)
-        self.padded = -(-self.context // CONTEXT_BLOCK) * CONTEXT_BLOCK
+        self.decode = decode_kind(context_bucket(self.context))
 
     @cached_property
     def wires(self) -> Wires:
@@ -124,7 +124,7 @@ class Search:
 
         A wider group that is no multiple of a team sends parts where teams send sums.
         """
-        every = range(1, min(chips, self.model.heads) + 1)
+        every = range(1, min(chips, heads_of(self.model)) + 1)
         good = [tp for tp in every if tp < TEAM or tp % TEAM == 0]
         fitting = [tp for tp in good if self.sizes.fits_on(chips, tp)]
         return fitting or list(every)
@@ -140,7 +140,7 @@ class Search:
             if not self.sizes.fits_on(chips, number):
                 continue
             width, least = self.width(number)
-            longest = min(self.model.layers + 1, chips // number)
+            longest = min(len(self.model.layers) + 1, chips // number)
             lengths = range(least, longest + 1)
             if pp:
                 lengths = range(pp, pp + 1) if least <= pp <= longest else range(0)
@@ -177,8 +177,8 @@ class Search:
 
     def apart(self, width: Width, pp: int) -> bool:
         """Whether no stage needs another's chips, so that they can work side by side."""
-        groups = (group_of(self.wires, group) for group in self.placed(width.tp, pp).placement)
-        members = [chip for team in groups for chip in team.members]
+        groups = self.wires.pipeline(self.placed(width.tp, pp).placement).groups
+        members = [chip for group in groups for chip in group.members]
         return len(members) == len(set(members))
 
     def _timed(self, found: list[Candidate], objective: str) -> list[Candidate]:
@@ -204,22 +204,23 @@ class Search:
         """A plan with its cycles as the prices say."""
         price = self.price(width)
         counts = layer_counts(self.sizes, width.tp, pp, width.chunk)
-        cycles = price.latency(self.model.layers, pp)
+        cycles = price.latency(len(self.model.layers), pp)
         interval = price.interval(max(counts[:-1]), counts[-1]) if pp > 1 else cycles
         found = Candidate(width.tp, pp, width.chunk, cycles, interval)
         return self._with_energy(found, found.chips) if objective == "energy" else found
 
     def exact(self, one: Candidate, objective: str = "latency") -> Candidate:
         """The same plan with the cycles of its own chips and cables; raises ProgramError."""
-        timed = self.timed(one.tp, one.pp)
-        run = timed.course.run(1, self.padded)
-        found = replace(one, cycles=run.cycles)
-        return self._with_energy(found, len(run.chips)) if objective == "energy" else found
+        launch = self.timed(one.tp, one.pp).launch(self.decode)
+        found = replace(one, cycles=launch.cycles)
+        if objective != "energy":
+            return found
+        return self._with_energy(found, len(launch.instructions))
 
-    def timed(self, tp: int, pp: int) -> Timed:
+    def timed(self, tp: int, pp: int) -> PlanTiming:
         """A plan where it is placed, with all costs that are known."""
         plan = self.plan(tp, pp)
-        return Timed(plan, self.placed(tp, pp).placement, self.graph, self.costs, self.wires)
+        return PlanTiming(plan, self.placed(tp, pp).placement, self.graph, self.costs, self.wires)
 
     def plan(self, tp: int, pp: int) -> Plan:
         """The layers of each stage; raises DoesNotFit."""
@@ -234,16 +235,14 @@ class Search:
         """Cycles of a width for a decode launch at the last context bucket."""
         if width.tp not in self._prices:
             pp = 2 if 2 * width.tp <= len(self.graph) else 1
-            groups = self.placed(width.tp, pp).placement
-            team = group_of(self.wires, groups[0])
-            layer = self.costs.layer(width, 1, self.padded, team.routes)
+            pipeline = self.wires.pipeline(self.placed(width.tp, pp).placement)
+            layer = self.costs.layer(width, self.decode, pipeline.groups[0].routes)
             head = self.costs.head(width)
             boundary = 0
-            if pp == 2:
-                paths = gap_of(self.wires, *groups).paths
-                parts = self.costs.between(width, paths, 1, None)
-                boundary = sum(part.end_cycle for part in parts)
-            tail = max(step.sketch.end_cycle - step.cycles for step in (*layer, *head))
+            for link in pipeline.links:
+                parts = self.costs.crossing(width, self.decode.rows, link.paths, None)
+                boundary += sum(part.end_cycle for part in parts)
+            tail = max(step.timing.end_cycle - step.cycles for step in (*layer, *head))
             cycles = [sum(step.cycles for step in steps) for steps in (layer, head)]
             self._prices[width.tp] = Price(cycles[0], cycles[1], boundary, tail)
         return self._prices[width.tp]
@@ -253,18 +252,18 @@ class Search:
         table = energy_table(self.spec)
         assert table is not None
         seconds = one.round_cycles(self.batch) / self.batch / self.spec.clock_hz
-        team = group_of(self.wires, self.placed(one.tp, 1).placement[0])
-        width, layers = Width(one.tp, one.chunk), self.model.layers
-        whole = Kind(width, layers, True, team.routes, len(team.members))
-        dynamic = table.dynamic_j(self.costs.activity(whole, self.padded, None))
+        group = self.wires.group(self.placed(one.tp, 1).placement[0])
+        width, layers = Width(one.tp, one.chunk), len(self.model.layers)
+        whole = StageKind(width, layers, True, group.routes)
+        dynamic = table.dynamic_j(self.costs.activity(whole, self.decode, None))
         return replace(one, joules=Joules(table, chips, dynamic, seconds).chips_j)
 
     # --- bounds -----------------------------------------------------------------------------
     def bound(self, width: Width, pp: int, objective: str = "latency") -> float:
         """What no plan of these sizes goes below: cycles, or joules per token."""
         layer = self.layer_bound(width)
-        cycles = self.model.layers * layer + (pp - 1) * self._crossing(1.0)
-        round_cycles = max(cycles, self.batch * -(-self.model.layers * layer // pp))
+        cycles = len(self.model.layers) * layer + (pp - 1) * self._crossing(1.0)
+        round_cycles = max(cycles, self.batch * -(-len(self.model.layers) * layer // pp))
         if objective == "latency":
             return cycles
         if objective == "throughput":
@@ -280,16 +279,13 @@ class Search:
         A chip with one head and the fewest FFN columns takes `least`, nearly all of it latency; a
         wider share adds the columns that enter its arrays. Results cross the links twice.
         """
-        depth = self.spec.accumulator_depth
-        fewest = Width(self.model.heads, 8)
-        mine, least = (
-            _column_cycles(self.costs.stage(one).shape, depth) for one in (width, fewest)
-        )
+        fewest = Width(heads_of(self.model), 8)
+        mine, least = (self.costs.stage(one).column_cycles for one in (width, fewest))
         return self._least + max(0, mine - least) + 2 * self._reduce_bound(width.tp)
 
     @cached_property
     def _least(self) -> int:
-        return self.costs.alone(Width(self.model.heads, 8), 1, self.padded)
+        return self.costs.alone(Width(heads_of(self.model), 8), self.decode)
 
     def _reduce_bound(self, tp: int) -> int:
         """Each chip needs something of every block, and some chips are no neighbours."""
@@ -307,21 +303,7 @@ class Search:
         fabric = compiled(self.graph)
         if not len(fabric.tail):
             return 0
-        hidden = self.costs.stage(Width(self.model.heads, 8)).shape.hidden.count
+        hidden = self.costs.stage(Width(heads_of(self.model), 8)).hidden_blocks
         vectors = int(hidden * WIDTHS["f32"] * share)
         latency = int(fabric.latency_cycles.min())
         return latency + int(max(0, vectors - 1) * fabric.paces[0])
-
-
-def _column_cycles(shape: DecoderShape, depth: int) -> int:
-    """Cycles in which a layer's weights can enter the two arrays at best: eight columns a cycle."""
-    steps = (("q", "k", "v"), ("o0", "o1"), ("gate", "up"), ("down0", "down1"))
-    by_name = {matrix.name: matrix for matrix in layer_matrices(shape, depth)}
-
-    def loads(names: tuple[str, ...], side: int) -> int:
-        mine = (by_name[name] for name in names if name in by_name)
-        return sum(
-            matrix.vectors // word_columns(matrix.dtype) for matrix in mine if matrix.side == side
-        )
-
-    return sum(max(loads(names, side) for side in (EAST, WEST)) for names in steps)

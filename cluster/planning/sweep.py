@@ -10,18 +10,18 @@ from typing import Any
 
 from chip.own_spec import find
 from chip.spec import ChipSpec
+from cluster.compiler.choose import open_graph
+from cluster.compiler.place import Places
 from cluster.compiler.stages import Paces, Plan, Sizes, check_weights, partition
+from cluster.compiler.wires import Wires
 from cluster.errors import BadValue, DoesNotFit
-from cluster.lowering.wires import Wires
-from cluster.mapping.choice import open_graph
-from cluster.mapping.placement import Places
-from cluster.model.equivalent import planned_as
-from cluster.model.load import load_spec
-from cluster.model.spec import ModelSpec
-from cluster.planning.beat_timing import pipelined
+from cluster.model.graph.graph import Model
+from cluster.model.load import find_model
 from cluster.planning.cost_store import CostStore
 from cluster.planning.costs import Costs
-from cluster.planning.timing import Timed
+from cluster.planning.pipeline_timing import pipelined
+from cluster.planning.planner import decoder
+from cluster.planning.timing import PlanTiming
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Point:
 class Row:
     """What a point gives: numbers of one sequence, as `lpu plan` counts them.
 
-    With `flights`, those of all `batch` sequences in flight beside them; None otherwise.
+    With `pipelines`, those of all `batch` sequences in flight beside them; None otherwise.
     """
 
     point: Point
@@ -47,7 +47,7 @@ class Row:
     tokens_per_s_per_user: float
     prefill_cycles: int
     time_to_first_token_s: float
-    flight: dict[str, Any] | None = None
+    pipeline: dict[str, Any] | None = None
 
 
 @dataclass
@@ -60,15 +60,16 @@ class Sweep:
     spec: str = "groqchip1"
     weights: str = "fp16"
     store: CostStore = field(default_factory=CostStore)
-    flights: bool = False
+    pipelines: bool = False
     _sizes: dict[int, Sizes] = field(default_factory=dict)
     _paces: Paces = field(default_factory=dict)  # further caches take no time
     _graphs: dict[str, tuple[Places, Wires]] = field(default_factory=dict)
-    _found: dict[tuple[object, ...], Timed] = field(default_factory=dict)
+    _found: dict[tuple[object, ...], PlanTiming] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._chip: ChipSpec = find(self.spec)
-        self._shape, self.notes = planned_as(load_spec(self.model))
+        self._shape = decoder(find_model(self.model))
+        self.notes = self._shape.stand_in.notes if self._shape.stand_in else ()
         check_weights(self._shape, self._chip, self.weights)
         self.context = self.prompt_tokens + self.new_tokens
         self._costs = Costs(self.sizes(1), self.store)
@@ -76,7 +77,7 @@ class Sweep:
     def sizes(self, batch: int) -> Sizes:
         """What stages need in SRAM with so many sequences."""
         if batch not in self._sizes:
-            shape: ModelSpec = self._shape
+            shape: Model = self._shape
             size = (shape, self._chip, self.context, self.weights, batch)
             self._sizes[batch] = Sizes(*size, paces=self._paces)
         return self._sizes[batch]
@@ -97,7 +98,7 @@ class Sweep:
         plan = self._plan(point)
         timed = self._timed(plan, point.topology)
         prefill = timed.prefill(self.prompt_tokens)
-        decode = timed.launch("decode", plan.context)
+        decode = timed.decode(plan.context)
         return Row(
             point,
             plan.sram_bytes_max,
@@ -105,20 +106,20 @@ class Sweep:
             1 / decode.seconds(self._chip),
             sum(launch.cycles for launch in prefill),
             sum(launch.seconds(self._chip) for launch in prefill),
-            self._flight(point, plan, timed) if self.flights and point.batch > 1 else None,
+            self._pipeline(point, plan, timed) if self.pipelines and point.batch > 1 else None,
         )
 
-    def _flight(self, point: Point, plan: Plan, timed: Timed) -> dict[str, Any]:
+    def _pipeline(self, point: Point, plan: Plan, timed: PlanTiming) -> dict[str, Any]:
         """What so many users see; its schedules are made for this plan alone."""
-        several = Timed(plan, timed.placement, timed.graph, self._costs, timed.wires)
+        several = PlanTiming(plan, timed.placement, timed.graph, self._costs, timed.wires)
         chunked = not timed.no_prefill
-        return pipelined(several.beats, point.batch, self.prompt_tokens, chunked)
+        return pipelined(several.steps, point.batch, self.prompt_tokens, chunked)
 
     def points(
         self, topologies: Iterable[str], widths: Iterable[int], batches: Iterable[int]
     ) -> Iterator[Point]:
         """All points that have room: of each width every pipeline, the shortest first."""
-        tried, most = list(batches), self._shape.layers + 1
+        tried, most = list(batches), len(self._shape.layers) + 1
         for topology in topologies:
             chips = len(self._graph(topology)[0].graph)
             for tp in widths:
@@ -135,13 +136,13 @@ class Sweep:
         size = (self._shape, self._chip, point.tp, point.pp, self.context, self.weights)
         return partition(*size, self.sizes(point.batch))
 
-    def _timed(self, plan: Plan, topology: str) -> Timed:
+    def _timed(self, plan: Plan, topology: str) -> PlanTiming:
         """A plan where it is placed; how many sequences it has room for takes no time."""
         key = (topology, plan.tp, plan.chunk, *(stage.layers for stage in plan.stages))
         if key not in self._found:
             places, wires = self._graph(topology)
             placement = places.place(plan.tp, plan.pp).placement
-            self._found[key] = Timed(plan, placement, places.graph, self._costs, wires)
+            self._found[key] = PlanTiming(plan, placement, places.graph, self._costs, wires)
         return self._found[key]
 
     def _graph(self, topology: str) -> tuple[Places, Wires]:

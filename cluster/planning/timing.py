@@ -1,56 +1,56 @@
 """Cycles, SRAM and host bytes of a placed plan, from the schedules that a run would execute.
 
-Nothing is estimated: `Course` puts the same steps on the same time axis as for a run, only without
-their instructions.
+Nothing is estimated: timings of steps are put on the time axis on which lowering puts schedules.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import networkx as nx
 
+from chip.energy import Activity, energy_table
 from chip.errors import ProgramError
 from chip.spec import ChipSpec
-from cluster.compiler.stage import Stage
-from cluster.compiler.stages import CONTEXT_BLOCK, Plan, Sizes
-from cluster.lowering.beats import Beats
-from cluster.lowering.clocking import clocking
-from cluster.lowering.lower import check_programs, make_stages
-from cluster.lowering.wires import Wires
-from cluster.mapping.placement import Placement
-from cluster.planning.beat_timing import BeatTimes
-from cluster.planning.costs import Costs, StepCost, Width
-from cluster.planning.course import Course, Run
+from cluster.compiler.clocking import Pacing, pacing
+from cluster.compiler.launch import (
+    LaunchKind,
+    context_bucket,
+    decode_kind,
+    launch_kinds,
+    prefill_kind,
+)
+from cluster.compiler.lower import check_programs
+from cluster.compiler.pipeline import PipelineSteps
+from cluster.compiler.place import Placement
+from cluster.compiler.stage import CONTEXT_BLOCK, Stage
+from cluster.compiler.stage_work import StageTimings, StepTiming, make_stages, through_all_stages
+from cluster.compiler.stages import Plan, Sizes
+from cluster.compiler.timeline import LaunchTimeline
+from cluster.compiler.wires import Wires
+from cluster.energy import token_energy
+from cluster.planning.costs import Costs, KeptTimings, Width
+from cluster.planning.pipeline_timing import StepTimes
+from topology.fabric import compiled
 
 
 @dataclass(frozen=True)
-class Timing:
-    """One kind of launch: when each chip works, and what a launch moves over its host link.
+class LaunchTiming:
+    """One kind of launch: when each chip works, and what it moves over its host link."""
 
-    What is known of each chip is put together when somebody asks.
-    """
-
-    cycles: int
+    timeline: LaunchTimeline = field(repr=False)
     host_bytes: int
-    course: Course = field(repr=False)
-    tokens: int
-    context: int
 
-    @cached_property
-    def run(self) -> Run:
-        """The launch chip by chip."""
-        return self.course.run(self.tokens, self.context)
+    @property
+    def cycles(self) -> int:
+        """Cycles until the last chip is done."""
+        return self.timeline.end_cycle
 
-    @cached_property
-    def busy_cycles(self) -> Mapping[int, int]:
-        """Of each chip, from its first instruction to its last."""
-        return dict(zip(self.run.chips.tolist(), self.run.busy_cycles.tolist(), strict=True))
-
-    @cached_property
+    @property
     def instructions(self) -> Mapping[int, int]:
-        """Of each chip."""
-        return dict(zip(self.run.chips.tolist(), self.run.instructions.tolist(), strict=True))
+        """Of each chip that has any."""
+        return self.timeline.instructions
 
     def seconds(self, spec: ChipSpec) -> float:
         """Its cycles, and a transfer to the host's chips and one back."""
@@ -58,7 +58,7 @@ class Timing:
         return self.cycles / spec.clock_hz + transfer_s
 
 
-class Timed:
+class PlanTiming:
     """A plan on a graph; every launch of it is timed at most once."""
 
     def __init__(
@@ -71,92 +71,120 @@ class Timed:
     ) -> None:
         self.plan, self.placement, self.graph = plan, placement, graph
         self.wires = wires or Wires(graph)
-        costs = costs or Costs(Sizes(plan.model, plan.spec, plan.context, plan.weights))
+        self.costs = costs or Costs(Sizes(plan.model, plan.spec, plan.context, plan.weights))
+        self.pipeline = self.wires.pipeline(placement)
         layers = [stage.layers for stage in plan.stages]
-        self.course = Course(costs, self.wires, Width(plan.tp, plan.chunk), layers, placement)
-        self._found: dict[tuple[int, int], Timing] = {}
+        self.width = Width(plan.tp, plan.chunk)
+        self.work = KeptTimings(self.costs, self.width, layers, self.pipeline)
+        self._found: dict[LaunchKind, LaunchTiming] = {}
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
         """Memory maps, equal stages sharing one."""
         return make_stages(self.plan)
 
-    def launch(self, kind: str, context: int) -> Timing:
-        """The timing of a "decode" or "prefill" launch at a context bucket."""
-        tokens = 1 if kind == "decode" else self.plan.chunk
-        key = (tokens, context)
-        if key not in self._found:
-            course = self.course
-            moved = course.costs.host_bytes(course.width, tokens, context)
-            cycles = course.cycles(tokens, context)
-            self._found[key] = Timing(cycles, moved, course, tokens, context)
-        return self._found[key]
+    @cached_property
+    def clocks(self) -> Pacing | None:
+        """What the clocks of its chips cost, as a run without options has them."""
+        known, used = self.wires.pacings, self.pipeline.used
+        if used not in known:
+            known[used] = pacing(compiled(self.graph), used, self.plan.spec)
+        return known[used]
+
+    def launch(self, kind: LaunchKind) -> LaunchTiming:
+        """The timing of a launch through all stages; raises ProgramError."""
+        if kind not in self._found:
+            timeline = through_all_stages(self.pipeline, self.work, kind, self.clocks)
+            self._found[kind] = LaunchTiming(timeline, self.costs.host_bytes(self.width, kind))
+        return self._found[kind]
+
+    def decode(self, context: int) -> LaunchTiming:
+        """The timing of a token at a context bucket."""
+        return self.launch(decode_kind(context))
 
     @cached_property
-    def beats(self) -> BeatTimes:
-        """The beats of its pipeline; there are some with several slots only."""
-        wires, used = self.wires, self.course.used
-        clocks = clocking(self.graph, used, wires.ports, self.plan.spec)
-        return BeatTimes(Beats(self.plan, self.placement, self.stages, wires, clocks))
+    def steps(self) -> StepTimes:
+        """The steps of its pipeline; there are some with several slots only."""
+        plan, stages = self.plan, self.stages
+        work = StageTimings(plan, self.pipeline, stages)
+        size = (plan, self.placement, stages, self.wires, work, self.clocks)
+        return StepTimes(PipelineSteps(*size))
 
     def contexts(self) -> range:
         """The context buckets of the plan."""
         return range(CONTEXT_BLOCK, self.plan.context + 1, CONTEXT_BLOCK)
 
-    def prefill(self, prompt: int) -> list[Timing]:
+    def prefill(self, prompt: int) -> list[LaunchTiming]:
         """The launches that take in a prompt: chunks, and a decode launch for its last token."""
         if self.no_prefill:
-            return [self.launch("decode", self._bucket(end + 1)) for end in range(prompt)]
+            return [self.decode(context_bucket(end + 1)) for end in range(prompt)]
         found = []
         for start in range(0, prompt - 1, self.plan.chunk):
             end = min(start + self.plan.chunk, prompt - 1)
-            found.append(self.launch("prefill", self._bucket(end)))
-        return [*found, self.launch("decode", self._bucket(prompt))]
+            found.append(self.launch(prefill_kind(self.plan.chunk, context_bucket(end))))
+        return [*found, self.decode(context_bucket(prompt))]
 
     @cached_property
     def no_prefill(self) -> str:
         """Why chunks of a prompt cannot be scheduled; "" if they can."""
         try:
-            self.launch("prefill", CONTEXT_BLOCK)
+            self.launch(prefill_kind(self.plan.chunk, CONTEXT_BLOCK))
         except ProgramError as error:
             return str(error)
         return ""
 
-    @staticmethod
-    def _bucket(tokens: int) -> int:
-        return -(-tokens // CONTEXT_BLOCK) * CONTEXT_BLOCK
-
     def program_bytes(self) -> Mapping[int, int]:
         """Program bytes of each chip, for all launches; raises DoesNotFit where they do not fit."""
         if self.plan.slots > 1:
-            return self.beats.program_bytes()
-        last = self.plan.context
-        kinds = ("decode",) if self.no_prefill else ("decode", "prefill")
-        longest = [self.launch(kind, last).instructions for kind in kinds]
-        counts = longest * len(self.contexts())  # no launch is longer than those of the last bucket
+            counts = self.steps.instructions()
+        else:
+            last = (kind for kind in launch_kinds(self.plan) if kind.context == self.plan.context)
+            usable = [kind for kind in last if kind.logits_rows or not self.no_prefill]
+            longest = [self.launch(kind).instructions for kind in usable]
+            counts = longest * len(self.contexts())  # no launch is longer than the last bucket's
         check_programs(self.plan, self.placement, counts)
         size = self.plan.spec.instruction_bytes
         return {chip: size * sum(c.get(chip, 0) for c in counts) for chip in counts[0]}
 
+    def activity(self, context: int) -> Activity:
+        """What a decode launch does on all its chips."""
+        limit = self.clocks.pace(0).limit_cycles if self.clocks else None
+        total = Activity()
+        for kind in self.work.kinds:
+            total += self.costs.activity(kind, decode_kind(context), limit)
+        for link in self.pipeline.links:
+            total += self.costs.activity_between(self.width, link.paths)
+        return total
+
+    def energy(self, seconds: float, interval_s: float) -> dict[str, Any]:
+        """Joules of a token that takes `seconds` alone, and one every `interval_s`; or null."""
+        table, context = energy_table(self.plan.spec), self.plan.context
+        if table is None:
+            return {"joules_per_token": None, "energy": None}
+        chips = len(self.decode(context).instructions)
+        return token_energy(
+            table, chips, table.dynamic_j(self.activity(context)), seconds, interval_s
+        )
+
     def breakdown(self, context: int) -> dict[str, int]:
         """Cycles of a decode launch by what they are spent on; they sum to its cycles."""
         found = {"attention": 0, "ffn": 0, "all_reduce": 0, "lm_head": 0}
-        clocks = self.course.clocks
-        pace = clocks.pace(0) if clocks else None
-        for kind in self.course.kinds:
-            steps = self.course.costs.steps(kind, 1, context, pace)
+        kind = decode_kind(context)
+        limit = self.clocks.pace(0).limit_cycles if self.clocks else None
+        for stage in self.work.kinds:
+            steps = self.costs.steps(stage, kind, limit)
             before = ""
             for at, step in enumerate(steps):
-                end = step.sketch.end_cycle if at == len(steps) - 1 else step.cycles
+                end = step.timing.end_cycle if at == len(steps) - 1 else step.cycles
                 for what, cycles in _spent(step, end, before):
                     found[what] += cycles
                     before = what
-        launch = self.launch("decode", context)
-        found |= {"clocks": launch.run.startup_cycles + launch.run.stalled_cycles}
-        return found | {"stage_transfers": launch.cycles - sum(found.values())}
+        timeline = self.launch(kind).timeline
+        found |= {"clocks": timeline.startup_cycles + timeline.stalled_cycles}
+        return found | {"stage_transfers": timeline.end_cycle - sum(found.values())}
 
 
-def _spent(step: StepCost, cycles: int, before: str) -> Iterator[tuple[str, int]]:
+def _spent(step: StepTiming, cycles: int, before: str) -> Iterator[tuple[str, int]]:
     names = {"attention": "attention", "ffn": "ffn", "all-reduce": "all_reduce", "head": "lm_head"}
     names["residual"] = before
     if step.what in names:

@@ -3,17 +3,17 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cluster.lowering.lower import Lowered
+from cluster.compiler.lower import Lowered
 from cluster.machines.clocked import Clocked
-from cluster.machines.ledger import Entry
+from cluster.machines.launch_log import LaunchEntry
 
 
 def clock_cycles(
-    lowered: Lowered, prefill: Sequence[Entry], decode: Sequence[Entry]
+    lowered: Lowered, prefill: Sequence[LaunchEntry], decode: Sequence[LaunchEntry]
 ) -> dict[str, Any]:
     """Of the cycles of the launches, those that start the chips and those of Runtime deskews."""
 
-    def parts(entries: Sequence[Entry]) -> list[tuple[int, int]]:
+    def parts(entries: Sequence[LaunchEntry]) -> list[tuple[int, int]]:
         launches = [lowered.launches[entry.name] for entry in entries]
         return [(launch.startup_cycles, launch.deskew_cycles) for launch in launches]
 

@@ -1,200 +1,99 @@
-"""Many prompts through one loaded cluster, several in flight: `lpu run --prompts --concurrency`."""
+"""The JSON object of a run of many prompts: `lpu run --prompts --concurrency`."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from chip.energy import energy_table
-from cluster.compiler.stages import CONTEXT_BLOCK, Plan
 from cluster.energy import Joules, activity
-from cluster.errors import BadValue, PromptTooLong
-from cluster.files import write_whole
-from cluster.generation.flight import Flight, Generation, HostLink, steady_tokens_per_s
-from cluster.generation.inflight import Crew
-from cluster.lowering.host_regions import host_bytes
-from cluster.lowering.lower import Lowered
-from cluster.machines.ledger import Entry
-from cluster.mapping.choice import choose
-from cluster.model.load import Model, load_model
-from cluster.runs.clock_report import clock_report
-from cluster.runs.display import Bars, Stopwatch
+from cluster.machines.launch_log import LaunchEntry
+from cluster.model.load import Loaded
 from cluster.runs.report import Host, counted, host_shape, plan_shape
-from cluster.runs.running import Options, Rig, load, lower_choice, new_tokens
-from cluster.runs.trace import trace
+from cluster.serving.engine import PipelineRunner
+from cluster.serving.scheduler import PipelineScheduler, Request, steady_tokens_per_s
 
 
-def generate_many(options: Options, start: float, bars: Bars) -> dict[str, Any]:
-    """Plan, load, answer every prompt of the file; returns the report."""
-    watch = Stopwatch(start)
-    watch.lap("import")
-    assert options.prompts is not None
-    lines = read_lines(options.prompts)
-    model = load_model(options.model, lambda done, total: bars.step("fetch", done, total))
-    watch.lap("model")
-    choice = choose(model.spec, options.request)
-    prompts, counts = _prompts(options, lines, model, choice.plan.context)
-    lowered = lower_choice(choice, model, options, bars)
-    watch.lap("lower")
-    rig = Rig.of(options)
-    try:
-        load(rig.ledger, lowered, bars, watch)
-        crew = Crew(lowered, rig.ledger)
-        flight = make_flight(lowered.plan, lowered, crew)
-        digests = _fly(flight, prompts, counts, options, model, bars)
-        host = rig.host(start, watch)
-        rig.commit()
-    finally:
-        rig.ledger.close()
-    if options.trace:
-        write_whole(options.trace, trace(lowered, crew.names[-1], crew.parts[crew.names[-1]]))
-    report = {
-        "model": model.spec.name,
-        "sequences": [_told(model, one, digests[one.number]) for one in flight.generations],
-        "plan": plan_shape(lowered, choice.topology)
-        | {"concurrency": lowered.plan.slots, "faults": options.faults},
-        "emulated": emulated(lowered, flight) | _energy(lowered, flight, crew),
-        "host": _host(host, flight, rig.ledger.entries),
-        "digest": crew.digest.hexdigest(),
-        "clocks": clock_report(lowered, rig.clocked),
-    }
-    return report
-
-
-def make_flight(plan: Plan, lowered: Lowered, crew: Crew) -> Flight:
-    """A pipeline of the plan's stages; of one, if there is a slot only."""
-
-    def moved(kind: str, context: int) -> tuple[int, int]:
-        tokens = 1 if kind == "decode" else plan.chunk
-        return host_bytes(lowered.stages, tokens, context // CONTEXT_BLOCK)
-
-    several = plan.slots > 1
-    link = HostLink(plan.spec, moved, beside=several)
-    return Flight(plan.pp if several else 1, plan.slots, plan.chunk, link, crew)
-
-
-# --- what goes in -----------------------------------------------------------------------------
-def read_lines(path: Path) -> list[tuple[int, str]]:
-    """(number, text) of all lines that are not empty; raises BadValue if there is none."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise BadValue("--prompts", path, f"cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise BadValue("--prompts", path, "is not UTF-8 text") from None
-    lines = [(n, line.strip()) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
-    if not lines:
-        raise BadValue("--prompts", path, "holds no prompt; write one a line")
-    return lines
-
-
-def _prompts(
-    options: Options, lines: Sequence[tuple[int, str]], model: Model, context: int
-) -> tuple[list[list[int]], list[int]]:
-    """The ids of every prompt, and how many tokens it may get."""
-    prompts = [model.tokenizer.encode_prompt(text, options.raw) for _, text in lines]
-    counts = []
-    for (number, _), prompt in zip(lines, prompts, strict=True):
-        try:
-            counts.append(new_tokens(options, len(prompt), context))
-        except PromptTooLong as error:
-            problem = f"line {number}: {error.message()}"
-            raise BadValue("--prompts", options.prompts, problem) from None
-    return prompts, counts
-
-
-# --- on the way -------------------------------------------------------------------------------
-def _fly(
-    flight: Flight,
-    prompts: Sequence[Sequence[int]],
-    counts: Sequence[int],
-    options: Options,
-    model: Model,
-    bars: Bars,
-) -> dict[int, str]:
-    """Answer all prompts; SHA-256 of the logits that each of them got."""
-    hashes: dict[int, Any] = {}
-    last: list[bytes] = []
-
-    def pick(logits: Any, step: int) -> int:
-        last[:] = [logits.tobytes()]
-        return options.sampling.pick(logits, step)
-
-    eos = frozenset([model.tokenizer.eos])
-    for done, (generation, _) in enumerate(flight.go(prompts, counts, pick, eos), 1):
-        hashes.setdefault(generation.number, hashlib.sha256()).update(last[0])
-        bars.step("decode", done, sum(counts))
-    return {number: found.hexdigest() for number, found in hashes.items()}
-
-
-# --- what comes out ---------------------------------------------------------------------------
-def _told(model: Model, one: Generation, logits: str) -> dict[str, Any]:
+def report_of_many(
+    model: Loaded, runner: PipelineRunner, topology: str, entries: Sequence[LaunchEntry], host: Host
+) -> dict[str, Any]:
+    """What became of every prompt, and what the cluster did step by step."""
+    lowered, scheduler = runner.lowered, runner.scheduler
     return {
-        "text": model.tokenizer.decode(one.tokens),
-        "prompt_ids": list(one.prompt),
-        "output_ids": one.tokens,
-        "slot": one.slot,
-        "queued_s": one.entered_s,
-        "time_to_first_token_s": one.first_token_s,
-        "tokens_per_s": one.tokens_per_s,
-        "logits_sha256": logits,
+        "model": model.model.name,
+        "sequences": [_answer(model, runner, request) for request in scheduler.requests],
+        "plan": plan_shape(lowered, topology) | {"concurrency": lowered.plan.slots},
+        "emulated": emulated(scheduler) | _energy(runner),
+        "host": _host(host, scheduler, entries),
+        "digest": runner.digest.hexdigest(),
     }
 
 
-def emulated(lowered: Lowered | None, flight: Flight) -> dict[str, Any]:
-    """What the cluster did, beat by beat, and what its users saw.
+def _answer(model: Loaded, runner: PipelineRunner, request: Request) -> dict[str, Any]:
+    return {
+        "text": model.tokenizer.decode(request.tokens),
+        "prompt_ids": list(request.prompt),
+        "output_ids": request.tokens,
+        "slot": request.slot,
+        "queued_s": request.entered_s,
+        "time_to_first_token_s": request.first_token_s,
+        "tokens_per_s": request.tokens_per_s,
+        "logits_sha256": runner.logits_sha256(request),
+    }
+
+
+def emulated(scheduler: PipelineScheduler) -> dict[str, Any]:
+    """What the cluster did, step by step, and what its users saw.
 
     `tokens_per_s` is the mean of all users, `tokens_per_s_total` that of the whole run with its
     beginning and its end, `steady_tokens_per_s_total` that while every slot was decoding.
     """
-    everyone, link = flight.generations, flight.link
-    decode = [beat for beat in flight.beats if beat.kind == "decode"]
-    prefill = [beat for beat in flight.beats if beat.kind == "prefill"]
+    everyone, link = scheduler.requests, scheduler.link
+    decode = [record for record in scheduler.records if record.kind.logits_rows]
+    prefill = [record.cycles for record in scheduler.records if not record.kind.logits_rows]
     rates = [one.tokens_per_s for one in everyone if one.tokens_per_s]
     first = [one.first_token_s for one in everyone]
     end_s = max(one.token_s[-1] for one in everyone)
-    work = next(work for beat in decode for work in beat.works if work)
+    work = next(work for record in decode for work in record.works if work)
     return {
         "clock_hz": link.spec.clock_hz,
-        "prefill_cycles": sum(beat.cycles for beat in prefill),
-        "prefill_beat_cycles": [beat.cycles for beat in prefill],
-        "decode_cycles": [beat.cycles for beat in decode],
+        "prefill_cycles": sum(prefill),
+        "prefill_beat_cycles": prefill,
+        "decode_cycles": [record.cycles for record in decode],
         "seconds": end_s,
         "time_to_first_token_s": sum(first) / len(first),
         "time_to_first_token_max_s": max(first),
         "tokens_per_s": sum(rates) / len(rates) if rates else None,
         "tokens_per_s_total": sum(len(one.tokens) for one in everyone) / end_s,
-        "steady_tokens_per_s_total": steady_tokens_per_s(everyone, flight.slots),
+        "steady_tokens_per_s_total": steady_tokens_per_s(everyone, scheduler.slots),
         "host_transfer_s": link.in_s(work) + link.out_s(work),
     }
 
 
-def _energy(lowered: Lowered, flight: Flight, crew: Crew) -> dict[str, Any]:
+def _energy(runner: PipelineRunner) -> dict[str, Any]:
     """Joules of the chips over the whole run, per token of the answers; null if not known."""
+    lowered, requests = runner.lowered, runner.scheduler.requests
     table = energy_table(lowered.plan.spec)
     if table is None:
         return {"joules_per_token": None}
     programs: Counter[bytes] = Counter()
-    for name, times in Counter(crew.names).items():
-        for chip, part in crew.parts[name].items():
+    for name, times in Counter(runner.launches).items():
+        for chip, part in runner.programs[name].items():
             programs[lowered.launches[part].programs[chip]] += times
     dynamic = table.dynamic_j(activity(programs, lowered.plan.spec))
     chips = len(lowered.chips) + len(lowered.transit_chips)
-    tokens = sum(len(one.tokens) for one in flight.generations)
-    spent = Joules(table, chips, dynamic, max(one.token_s[-1] for one in flight.generations))
-    return {"joules_per_token": spent.chips_j / tokens}
+    spent = Joules(table, chips, dynamic, max(one.token_s[-1] for one in requests))
+    return {"joules_per_token": spent.chips_j / sum(len(one.tokens) for one in requests)}
 
 
-def _host(host: Host, flight: Flight, entries: Sequence[Entry]) -> dict[str, Any]:
-    by_kind: dict[str, list[Entry]] = {"prefill": [], "decode": []}
-    for beat, entry in zip(flight.beats, entries, strict=True):
-        by_kind[beat.kind].append(entry)
+def _host(
+    host: Host, scheduler: PipelineScheduler, entries: Sequence[LaunchEntry]
+) -> dict[str, Any]:
+    prefill, decode = list[LaunchEntry](), list[LaunchEntry]()
+    for record, entry in zip(scheduler.records, entries, strict=True):
+        (decode if record.kind.logits_rows else prefill).append(entry)
+    tokens = sum(len(one.tokens) for one in scheduler.requests)
     wall_s = sum(entry.wall_s for entry in entries)
-    tokens = sum(len(one.tokens) for one in flight.generations)
-    return host_shape(host, by_kind["prefill"], by_kind["decode"]) | {
-        "tokens_per_s": tokens / wall_s
-    }
+    return host_shape(host, prefill, decode) | {"tokens_per_s": tokens / wall_s}
 
 
 def summary_of_many(report: Mapping[str, Any]) -> dict[str, str]:
@@ -205,15 +104,15 @@ def summary_of_many(report: Mapping[str, Any]) -> dict[str, str]:
         f"{one['time_to_first_token_s'] * 1e3:.3f} ms, then {_rate(one['tokens_per_s'])} tokens/s"
         for number, one in enumerate(report["sequences"], 1)
     }
-    beats = sorted(set(fast["decode_cycles"]))
+    steps = sorted(set(fast["decode_cycles"]))
     return said | {
         "plan": f"{counted(plan['chips'], 'chip')} on {plan['topology']}: "
         f"{counted(plan['pp'], 'stage')} x tp {plan['tp']}, {plan['concurrency']} in flight, "
         f"at most {plan['sram_bytes_max'] / 2**20:.1f} MiB of SRAM each",
         "prefill": f"{fast['prefill_cycles']:,} cycles in "
-        f"{counted(len(fast['prefill_beat_cycles']), 'beat')}",
-        "decode": f"{counted(len(fast['decode_cycles']), 'beat')} of {beats[0]:,} to "
-        f"{beats[-1]:,} cycles at {fast['clock_hz'] / 1e6:,.0f} MHz",
+        f"{counted(len(fast['prefill_beat_cycles']), 'step')}",
+        "decode": f"{counted(len(fast['decode_cycles']), 'step')} of {steps[0]:,} to "
+        f"{steps[-1]:,} cycles at {fast['clock_hz'] / 1e6:,.0f} MHz",
         "emulated": f"{_rate(fast['tokens_per_s'])} tokens/s per user, "
         f"{_rate(fast['tokens_per_s_total'])} in all, "
         f"{_rate(fast['steady_tokens_per_s_total'])} while all slots decode",

@@ -10,11 +10,12 @@ from typing import Any
 
 from chip.energy import energy_table
 from chip.spec import ChipSpec
+from cluster.compiler.lower import Lowered
 from cluster.energy import launch_use, token_energy
-from cluster.generation.session import Session
-from cluster.lowering.lower import Lowered
-from cluster.machines.ledger import Entry
+from cluster.machines.launch_log import LaunchEntry
+from cluster.model.load import Loaded
 from cluster.runs.clock_report import clock_cycles, clock_line
+from cluster.serving.engine import PipelineRunner
 
 
 @dataclass(frozen=True)
@@ -29,17 +30,19 @@ class Host:
     costs: Mapping[str, int] = field(default_factory=dict)
 
 
-def transfer_s(spec: ChipSpec, entry: Entry) -> float:
+def transfer_s(spec: ChipSpec, entry: LaunchEntry) -> float:
     """Seconds of a launch's transfers: one from the host and one back to it."""
     return 2 * spec.host_latency_s + (entry.in_bytes + entry.out_bytes) / spec.host_bytes_per_s
 
 
-def launch_s(spec: ChipSpec, entry: Entry) -> float:
+def launch_s(spec: ChipSpec, entry: LaunchEntry) -> float:
     """Seconds of a launch with its transfers."""
     return entry.cycles / spec.clock_hz + transfer_s(spec, entry)
 
 
-def emulated(spec: ChipSpec, prefill: Sequence[Entry], decode: Sequence[Entry]) -> dict[str, Any]:
+def emulated(
+    spec: ChipSpec, prefill: Sequence[LaunchEntry], decode: Sequence[LaunchEntry]
+) -> dict[str, Any]:
     """What the cluster did: cycles, and seconds with the host transfers they include.
 
     Without a decode launch `tokens_per_s` is null, and `host_transfer_s` that of the prefill.
@@ -58,24 +61,29 @@ def emulated(spec: ChipSpec, prefill: Sequence[Entry], decode: Sequence[Entry]) 
     }
 
 
-def build_report(
-    lowered: Lowered, topology: str, session: Session, entries: Sequence[Entry], host: Host
+def report_of_one(
+    model: Loaded, runner: PipelineRunner, topology: str, entries: Sequence[LaunchEntry], host: Host
 ) -> dict[str, Any]:
-    """The parts of the JSON object that come from a finished session and its launches."""
-    first = len(entries) - len(session.decode_cycles)
+    """The JSON object of a run of one prompt; its launches up to the first token are prefill."""
+    lowered, (request,) = runner.lowered, runner.scheduler.requests
+    first = len(entries) - len(request.tokens) + 1
     prefill, decode = entries[:first], entries[first:]
     return {
+        "model": model.model.name,
+        "text": model.tokenizer.decode(request.tokens),
+        "prompt_ids": list(request.prompt),
+        "output_ids": request.tokens,
         "plan": plan_shape(lowered, topology),
         "emulated": emulated(lowered.plan.spec, prefill, decode)
         | decode_energy(lowered, decode)
         | clock_cycles(lowered, prefill, decode),
         "host": host_shape(host, prefill, decode),
-        "digest": session.digest.hexdigest(),
-        "logits_sha256": session.logits_digest.hexdigest(),
+        "digest": runner.digest.hexdigest(),
+        "logits_sha256": runner.logits_sha256(request),
     }
 
 
-def decode_energy(lowered: Lowered, decode: Sequence[Entry]) -> dict[str, Any]:
+def decode_energy(lowered: Lowered, decode: Sequence[LaunchEntry]) -> dict[str, Any]:
     """Joules per token for one user, and with the pipeline full; null where power is unknown."""
     spec = lowered.plan.spec
     table = energy_table(spec)
@@ -115,7 +123,9 @@ def plan_shape(lowered: Lowered, topology: str) -> dict[str, Any]:
     }
 
 
-def host_shape(host: Host, prefill: Sequence[Entry], decode: Sequence[Entry]) -> dict[str, Any]:
+def host_shape(
+    host: Host, prefill: Sequence[LaunchEntry], decode: Sequence[LaunchEntry]
+) -> dict[str, Any]:
     """What it cost here: load time by part, wall time, decode tokens per second, memory."""
     decode_s = sum(entry.wall_s for entry in decode)
     return {

@@ -1,31 +1,33 @@
-"""One run: choose a plan, load a machine, generate, report."""
+"""`lpu run`: choose a plan, load a machine, answer one prompt or many, report."""
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from chip.spec import ChipSpec
+from cluster.compiler.choose import Choice, PlanRequest, choose
+from cluster.compiler.lower import Lowered, lower
+from cluster.compiler.place import place
 from cluster.errors import BadValue, PromptTooLong
 from cluster.files import check_writable, write_whole
 from cluster.generation.sampling import Sampling
-from cluster.generation.session import Session
-from cluster.lowering.lower import Lowered, lower
 from cluster.machines.checkpoint import Checkpointed, Survivor
+from cluster.machines.checkpoint_store import CheckpointStore
 from cluster.machines.clocked import Clocked
-from cluster.machines.ledger import Ledger
+from cluster.machines.launch_log import LaunchLog
 from cluster.machines.machine import LINKING, LocalMachine, Machine
 from cluster.machines.record import Recorder
-from cluster.machines.shelf import Shelf
-from cluster.mapping.choice import Choice, Request, choose
-from cluster.mapping.placement import place
-from cluster.model.load import Model, load_model
+from cluster.model.load import Loaded, load_model
 from cluster.process import peak_rss_bytes
 from cluster.runs.clock_report import clock_report
 from cluster.runs.display import Bars, Stopwatch, show_text
-from cluster.runs.report import Host, build_report
+from cluster.runs.many import report_of_many
+from cluster.runs.report import Host, report_of_one
 from cluster.runs.trace import trace
+from cluster.serving.engine import PipelineRunner
+from cluster.serving.scheduler import Request
 from topology.clocks import ClockSpec
 
 CHECKPOINT_LAUNCHES = 16
@@ -106,43 +108,54 @@ class Options:
         return bare if drift is None else replace(bare, drift_ppm=drift)
 
     @property
-    def request(self) -> Request:
+    def request(self) -> PlanRequest:
         """The part that chooses a plan."""
-        names = {field.name for field in fields(Request)}
-        return Request(**{name: getattr(self, name) for name in names})
+        return PlanRequest(
+            self.chips, self.tp, self.pp, self.topology, self.profile, self.links, self.faults,
+            self.spec, self.weights, self.context, self.concurrency,
+        )  # fmt: skip
 
 
 def generate(options: Options, start: float, bars: Bars) -> dict[str, Any]:
-    """Plan, load, generate; returns the report. `start` is when the command began."""
+    """Plan, load, answer; returns the report. `start` is when the command began."""
     watch = Stopwatch(start)
     watch.lap("import")
+    lines = read_lines(options.prompts) if options.prompts else []
     model = load_model(options.model, lambda done, total: bars.step("fetch", done, total))
     watch.lap("model")
-    prompt = prompt_tokens(options, model)
-    choice = choose(model.spec, options.request)
-    count = new_tokens(options, len(prompt), choice.plan.context)
+    if lines:
+        choice = choose(model.model, options.request)
+        requests = requests_of(options, lines, model, choice.plan.context)
+    else:
+        prompt = prompt_tokens(options, model)
+        choice = choose(model.model, options.request)
+        count = new_tokens(options, len(prompt), choice.plan.context)
+        requests = [Request(tuple(prompt), count)]
     lowered = lower_choice(choice, model, options, bars)
     watch.lap("lower")
     rig = Rig.of(options)
     try:
-        load(rig.ledger, lowered, bars, watch)
-        session = Session(lowered, rig.ledger)
+        load(rig.log, lowered, bars, watch)
+        runner = PipelineRunner(lowered, rig.log)
         eos = frozenset([model.tokenizer.eos])
-        tokens = session.generate(prompt, count, options.sampling, eos)
-        spoken = _listen(tokens, model, count, bars, quiet=options.as_json)
+        tokens = runner.answer(requests, options.sampling.pick, eos)
+        total = sum(request.max_new_tokens for request in requests)
+        _listen(tokens, model, total, bars, quiet=options.as_json or bool(lines))
         host = rig.host(start, watch)
         rig.commit()
     finally:
-        rig.ledger.close()
+        rig.log.close()
     if options.trace:
-        write_whole(options.trace, trace(lowered, rig.ledger.entries[-1].name))
-    report = build_report(lowered, choice.topology, session, rig.ledger.entries, host)
+        last = runner.launches[-1]
+        write_whole(options.trace, trace(lowered, last, runner.programs[last]))
+    build = report_of_many if lines else report_of_one
+    report = build(model, runner, choice.topology, rig.log.entries, host)
     report["plan"]["faults"] = options.faults
     report["clocks"] = clock_report(lowered, rig.clocked)
-    return _said(model, prompt, spoken) | report
+    return report
 
 
-def lower_choice(choice: Choice, model: Model, options: Options, bars: Bars) -> Lowered:
+def lower_choice(choice: Choice, model: Loaded, options: Options, bars: Bars) -> Lowered:
     """Place a plan and make its programs."""
     bars.step("lower", 0, 0)
     placement = place(choice.plan, choice.graph, choice.topology)
@@ -154,7 +167,7 @@ def lower_choice(choice: Choice, model: Model, options: Options, bars: Bars) -> 
 class Rig:
     """The machine that was asked for, on real oscillators, its launches written down."""
 
-    ledger: Ledger
+    log: LaunchLog
     clocked: Clocked
     recorder: Recorder | None
 
@@ -165,11 +178,11 @@ class Rig:
         recorder = Recorder(bare, options.record) if options.record else None
         really = options.jitter_seed, options.drift_ppm, options.jitter_cycles
         clocked = Clocked(recorder or bare, *really)
-        return cls(Ledger(clocked), clocked, recorder)
+        return cls(LaunchLog(clocked), clocked, recorder)
 
     def host(self, start: float, watch: Stopwatch) -> Host:
         """What it has cost here since `start`."""
-        machine = self.ledger
+        machine = self.log
         wall_s, memory = time.perf_counter() - start, peak_rss_bytes() + machine.worker_bytes()
         return Host(machine.name, machine.actors, watch.parts, wall_s, memory, machine.costs())
 
@@ -179,16 +192,7 @@ class Rig:
             self.recorder.commit()
 
 
-def _said(model: Model, prompt: list[int], spoken: list[int]) -> dict[str, Any]:
-    return {
-        "model": model.spec.name,
-        "text": model.tokenizer.decode(spoken),
-        "prompt_ids": prompt,
-        "output_ids": spoken,
-    }
-
-
-def prompt_tokens(options: Options, model: Model) -> list[int]:
+def prompt_tokens(options: Options, model: Loaded) -> list[int]:
     """The prompt's ids, from text or as given; raises BadValue for ids the model lacks."""
     if options.prompt is not None:
         return model.tokenizer.encode_prompt(options.prompt, options.raw)
@@ -198,8 +202,8 @@ def prompt_tokens(options: Options, model: Model) -> list[int]:
     except ValueError:
         raise BadValue("--prompt-ids", text, "must be numbers such as 1,2,3") from None
     for token in ids:
-        if not 0 <= token < model.spec.vocab:
-            raise BadValue("--prompt-ids", token, f"must be 0 to {model.spec.vocab - 1}")
+        if not 0 <= token < model.model.vocab:
+            raise BadValue("--prompt-ids", token, f"must be 0 to {model.model.vocab - 1}")
     return ids
 
 
@@ -212,18 +216,48 @@ def new_tokens(options: Options, prompt: int, context: int) -> int:
     return count
 
 
+def read_lines(path: Path) -> list[tuple[int, str]]:
+    """(number, text) of all lines that are not empty; raises BadValue if there is none."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise BadValue("--prompts", path, f"cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise BadValue("--prompts", path, "is not UTF-8 text") from None
+    lines = [(n, line.strip()) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if not lines:
+        raise BadValue("--prompts", path, "holds no prompt; write one a line")
+    return lines
+
+
+def requests_of(
+    options: Options, lines: Sequence[tuple[int, str]], model: Loaded, context: int
+) -> list[Request]:
+    """A request for every line; raises BadValue for one that is too long."""
+    found = []
+    for number, text in lines:
+        prompt = model.tokenizer.encode_prompt(text, options.raw)
+        try:
+            count = new_tokens(options, len(prompt), context)
+        except PromptTooLong as error:
+            problem = f"line {number}: {error.message()}"
+            raise BadValue("--prompts", options.prompts, problem) from None
+        found.append(Request(tuple(prompt), count))
+    return found
+
+
 def make_machine(options: Options) -> Machine:
     """The machine that was asked for, not yet loaded; it keeps checkpoints if it can be lost."""
     if options.machine == "local" and not options.checkpoint:
         return LocalMachine()
     machine = _ray_machine(options) if options.machine == "ray" else LocalMachine()
-    shelf = Shelf(options.checkpoint, options.resume)
-    return Checkpointed(machine, shelf, options.checkpoint_every)
+    store = CheckpointStore(options.checkpoint, options.resume)
+    return Checkpointed(machine, store, options.checkpoint_every)
 
 
 def _ray_machine(options: Options) -> Survivor:
     try:
-        from cluster.actors.ray_machine import RayMachine
+        from cluster.machines.ray.ray_machine import RayMachine
     except ModuleNotFoundError as error:
         raise BadValue("--machine", "ray", f"{error.name} is not installed") from None
     return RayMachine(options.chips_per_actor or 1, options.address)
@@ -245,17 +279,16 @@ def load(machine: Machine, lowered: Lowered, bars: Bars, watch: Stopwatch) -> No
     bars.step("prefill", 0, 0)
 
 
-def _listen(tokens: Iterator[int], model: Model, count: int, bars: Bars, quiet: bool) -> list[int]:
-    """Collect the tokens; show their text as it comes unless told to be quiet."""
-    spoken: list[int] = []
+def _listen(
+    tokens: Iterator[tuple[Request, int]], model: Loaded, count: int, bars: Bars, quiet: bool
+) -> None:
+    """Run to the end; show the text of one answer as it comes unless told to be quiet."""
     stream = model.tokenizer.stream()
-    for token in tokens:
-        spoken.append(token)
+    for done, (_, token) in enumerate(tokens, 1):
         if quiet:
-            bars.step("decode", len(spoken), count)
+            bars.step("decode", done, count)
         else:
             bars.stop()
             show_text(stream.push(token))
     if not quiet:
         show_text(stream.finish())
-    return spoken

@@ -14,7 +14,7 @@ from chip.own_spec import chip_of
 from chip.program import Instruction, Program
 from chip.spec import ChipSpec
 from chip.wire import unpack
-from cluster.lowering.lower import Lowered
+from cluster.compiler.lower import Lowered
 
 Event = dict[str, Any]
 Port = tuple[int, int]
@@ -34,13 +34,12 @@ UNITS = {
 }
 
 
-def trace(lowered: Lowered, name: str, parts: Mapping[int, str] | None = None) -> bytes:
+def trace(lowered: Lowered, name: str, joined: Mapping[int, str]) -> bytes:
     """JSON of launch `name` of a model, from its decoded programs alone.
 
-    A beat has `parts`: the launch whose program each chip runs.
+    `joined` says whose launch's program each chip runs in it.
     """
-    parts = parts or dict.fromkeys(lowered.launches[name].programs, name)
-    programs = {chip: unpack(lowered.launches[p].programs[chip]) for chip, p in parts.items()}
+    programs = {chip: unpack(lowered.launches[p].programs[chip]) for chip, p in joined.items()}
     labels = {
         chip: f"stage {stage} rank {rank}"
         for stage, group in enumerate(lowered.placement)

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 from chip.kernels.cholesky import Elimination, round_rows, solve, update
 from chip.kernels.memory import MemoryMap
-from chip.kernels.transfer import multicast
+from chip.kernels.transfer import transfer
 from chip.schedule import Rows, Schedule
 from chip.spec import EAST, GROQCHIP1, WEST, ChipSpec
-from cluster.lowering.wires import Wires, group_of
+from cluster.compiler.wires import Wires
 from cluster.validate.row import Row, missed, within
 from cluster.validate.tasks import Task, critical_path, schedule
 from topology import parse
@@ -70,8 +70,8 @@ def kernel_cycles(spec: ChipSpec) -> dict[str, int]:
     update(plan, EAST, rows, columns, (wide[0], wide[1]))
     found["update"] = plan.end_cycle
     plan = Schedule(spec)
-    routes = group_of(Wires(parse("node")), tuple(range(2))).routes
-    multicast(plan, [routes[0, 1]], Rows(rows), Rows(half), spec.lanes)
+    routes = Wires(parse("node")).group((0, 1)).routes
+    transfer(plan, routes[0, 1], Rows(rows), Rows(half), spec.lanes)
     return found | {"send": plan.end_cycle}
 
 

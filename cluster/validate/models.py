@@ -5,10 +5,10 @@ from itertools import pairwise
 
 from chip.kernels.gemm import Gemm
 from chip.spec import GROQCHIP1
+from cluster.compiler.choose import default_topology
 from cluster.encoders.encoding import EncoderPlan, lower_encoder
-from cluster.mapping.choice import default_topology
 from cluster.model.bert import EncoderSpec, RandomEncoder, encoder_spec
-from cluster.planning.planner import Wish, make
+from cluster.planning.planner import make
 from cluster.validate.row import Row, at_least, missed, phases, within
 from topology import parse
 
@@ -86,9 +86,9 @@ def _scaling() -> Iterator[Row]:
 
 def decoder_rows() -> Iterator[Row]:
     """V35: the fastest plan of a 7B model."""
-    planned = make(Wish("llama-2-7b"))
+    planned = make("llama-2-7b")
     timed = planned.timed
-    launch, spec = timed.launch("decode", timed.plan.context), timed.plan.spec
+    launch, spec = timed.decode(timed.plan.context), timed.plan.spec
     seconds = launch.cycles / spec.clock_hz + 2 * spec.host_latency_s
     where = f"{timed.plan.chips} chips, {planned.topology}, fp16, context {timed.plan.context}"
     source = "vendor, via TechPowerUp, Feb 2024; chip count unknown"

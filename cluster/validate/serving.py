@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from chip.rates import host_transfer_s, rates
 from chip.spec import GROQCHIP1
-from cluster.model.presets import named_spec
+from cluster.model.known import known_model
 from cluster.planning.planner import Planned, Wish, make
 from cluster.validate.row import Row, at_least, missed, within
 
@@ -41,10 +41,11 @@ def mixtral_rows() -> Iterator[Row]:
 
 def capacity_rows() -> Iterator[Row]:
     """V37: what gpt-oss-120B leaves of the SRAM, and the stream bandwidth of all chips."""
-    model, where = named_spec("gpt-oss-120b"), f"{CHIPS} chips; experts MXFP4, all else fp8"
-    assert model.experts is not None
-    experts = 3 * model.hidden * model.experts.ffn * model.experts.count * model.layers
-    weights = experts * MXFP4_BITS / 8 + model.parameters() - experts
+    model, where = known_model("gpt-oss-120b"), f"{CHIPS} chips; experts MXFP4, all else fp8"
+    assert model.stand_in and model.stand_in.experts
+    columns = len(model.layers) * model.stand_in.experts.columns
+    experts = 3 * model.hidden.size * columns
+    weights = experts * MXFP4_BITS / 8 + model.parameters - experts
     left = CHIPS * GROQCHIP1.sram_bytes - weights
     yield within("V37", "gpt-oss-120B, SRAM left, B", 69.7e9, left, 3, SHIP, where)
     streams = next(rate for rate in rates(GROQCHIP1) if rate.name == "streams")

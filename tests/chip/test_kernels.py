@@ -7,11 +7,11 @@ import pytest
 
 from chip.kernels import attention, layer, pointwise
 from chip.kernels.attention import SMALLEST_SUM, Heads
-from chip.kernels.decoder import Stage
 from chip.kernels.matmul import Pass, matmul
 from chip.kernels.shape import Blocks, DecoderShape, blocks
 from chip.schedule import Buffer, Chain, Rows
 from chip.spec import EAST, GROQCHIP1, WEST
+from cluster.compiler.stage import Stage
 from tests.chip.kernel_rig import Array, KernelRig, fp16, normal
 
 SIDES = (EAST, WEST)

@@ -6,13 +6,13 @@ import numpy.typing as npt
 from chip.core import Chip
 from chip.isa import NUMPY_TYPES
 from chip.kernels.attention import Heads
-from chip.kernels.decoder import Stage
 from chip.kernels.lanes import MAPS
 from chip.kernels.shape import DecoderShape, blocks
 from chip.program import Program, Region
 from chip.spec import GROQCHIP1 as SPEC
 from chip.sram import GROUP
 from chip.wire import pack
+from cluster.compiler.stage import Stage
 from tests.chip.naive import interpret
 
 HEADS = Heads(kv_of=(0, 0, 0, 1, 1, 1, 2, 2, 2), kv_heads=3, head_lanes=64)

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from cluster.model.gguf_file import GgufFile
-from cluster.model.gguf_weights import GgufWeights
 from cluster.model.reference import Reference
 from cluster.model.synthetic import TINY, tiny_weights
 from cluster.model.tokenizer import BpeTokenizer
+from cluster.model.weights.files import FileWeights
+from cluster.model.weights.gguf import open_gguf
 
 TENSORS = {
     "attn_norm": "attn_norm",
@@ -91,8 +92,8 @@ def smollm2_file(smollm2_path) -> GgufFile:
 
 
 @pytest.fixture(scope="session")
-def smollm2_weights(smollm2_file) -> GgufWeights:
-    return GgufWeights(smollm2_file, "smollm2-135m")
+def smollm2_weights(smollm2_file) -> FileWeights:
+    return open_gguf(smollm2_file, "smollm2-135m")
 
 
 @pytest.fixture(scope="session")
@@ -101,8 +102,8 @@ def smollm2_tokenizer(smollm2_file) -> BpeTokenizer:
 
 
 @pytest.fixture(scope="module")
-def smollm2_reference(smollm2_weights) -> Reference:
-    return Reference(smollm2_weights, context=320)
+def smollm2_reference(smollm2_file) -> Reference:
+    return Reference(open_gguf(smollm2_file), context=320)
 
 
 @pytest.fixture

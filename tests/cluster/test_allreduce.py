@@ -1,64 +1,48 @@
 """All-reduce between tensor-parallel ranks: every way gives the same bits on every member."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
-from chip.kernels.allreduce import batches, gathers, lots, owned, team_of
+from chip.kernels.allreduce import gathers, team_of
+from chip.kernels.collective import batches
 from chip.kernels.transfer import Hop
 from chip.spec import GROQCHIP1
-from cluster.generation.session import Session
-from cluster.lowering.lower import lower
-from cluster.lowering.wires import Wires, group_of
+from cluster.compiler.lower import lower
+from cluster.compiler.place import place
+from cluster.compiler.stages import partition
+from cluster.compiler.wires import Wires
 from cluster.machines.machine import LocalMachine
-from cluster.mapping.partition import partition
-from cluster.mapping.placement import place
 from cluster.model.reference import Reference
-from cluster.model.reference_int8 import ReferenceInt8
-from cluster.model.synthetic import TINY, tiny_weights
+from tests.cluster.tiny import forced, tiny_weights
 from topology import parse
 from topology.clocks import ClockSpec
 
-WIDE = replace(TINY, name="wide", layers=1, hidden=1600)  # five blocks: too many to gather at tp 4
+WIDE = {"num_hidden_layers": 1, "hidden_size": 1600}  # five blocks: too many to gather at tp 4
 PROMPT = [1, 5, 9, 20, 3]
-
-
-@pytest.mark.parametrize("blocks, members", [(1, 2), (5, 4), (26, 8), (3, 7), (52, 40)])
-def test_every_block_has_one_owner_and_lots_do_not_straddle(blocks, members):
-    found = lots(blocks, members)
-    covered = [b for lot in found for b in range(lot.first, lot.first + lot.count)]
-    assert sorted(covered) == list(range(blocks))
-    half = -(-blocks // 2)
-    for lot in found:
-        assert set(range(lot.first, lot.first + lot.count)) <= set(
-            owned(blocks, members, lot.owner)
-        )
-        assert lot.inside == lot.first - (half if lot.side else 0) >= 0
 
 
 def test_no_cable_is_twice_in_a_batch():
     def route(*ports: int) -> tuple[Hop, ...]:
         return tuple(Hop(n, port, n + 1, 0, 270, 27) for n, port in enumerate(ports))
 
-    routes = [route(0), route(1), route(0, 3), route(1, 4), route(2)]
+    routes = dict(enumerate([route(0), route(1), route(0, 3), route(1, 4), route(2)]))
     found = batches(routes)
     assert sorted(map(len, found)) == [2, 3]
     for batch in found:
-        cables = [(hop.member, hop.port) for one in batch for hop in one]
+        cables = [(hop.member, hop.port) for number in batch for hop in routes[number]]
         assert len(set(cables)) == len(cables)
 
 
 @pytest.mark.parametrize("tp, topology", [(2, "node"), (4, "node"), (4, "ring:5"), (3, "mesh:2x2")])
 def test_a_wide_model_computes_what_the_reference_does(tp, topology):
-    weights, graph = tiny_weights(WIDE), parse(topology)
-    plan = partition(weights.spec, GROQCHIP1, tp, 1)
+    weights, graph = tiny_weights(**WIDE), parse(topology)
+    plan = partition(weights.model, GROQCHIP1, tp, 1)
     assert gathers(5, tp) == (tp < 4)
     lowered = lower(plan, place(plan, graph, topology), graph, weights)
     machine = LocalMachine()
     machine.load(lowered, lambda *_: None)
-    session, reference = Session(lowered, machine), Reference(weights, context=16)
-    for ours, ids in ((session.prefill(PROMPT), PROMPT), (session.decode(4), [4])):
+    reference = Reference(weights, context=16)
+    for ours, ids in zip(forced(lowered, machine, PROMPT, 4), (PROMPT, [4]), strict=True):
         assert np.abs(ours - reference.forward(ids)).max() < 0.01
 
 
@@ -69,24 +53,24 @@ def test_only_several_whole_teams_work_as_teams(members, team):
 
 def test_two_teams_compute_what_the_int8_reference_does():
     """Sums of teams are rounded otherwise than one sum of all: equal bits prove the order."""
-    model = replace(TINY, layers=1, hidden=640, heads=16, kv_heads=16, head_dim=16, ffn=640)
-    weights, graph = tiny_weights(model), parse("dragonfly:16")
-    plan = partition(model, GROQCHIP1, 16, 1, weights="int8")
+    sizes = {"num_attention_heads": 16, "num_key_value_heads": 16, "intermediate_size": 640}
+    weights = tiny_weights(num_hidden_layers=1, hidden_size=640, **sizes)
+    graph = parse("dragonfly:16")
+    plan = partition(weights.model, GROQCHIP1, 16, 1, weights="int8")
     lowered = lower(plan, place(plan, graph, "dragonfly:16"), graph, weights)
     machine = LocalMachine()
     machine.load(lowered, lambda *_: None)
-    session, reference = Session(lowered, machine), ReferenceInt8(weights, context=16, tp=16)
-    for ours, ids in ((session.prefill(PROMPT), PROMPT), (session.decode(4), [4])):
+    reference = Reference(weights, 16, tp=16, exact=True)
+    for ours, ids in zip(forced(lowered, machine, PROMPT, 4), (PROMPT, [4]), strict=True):
         assert (ours == reference.forward(ids)).all()
 
 
 def test_a_long_all_reduce_goes_in_parts_between_two_deskews():
-    model = replace(TINY, layers=1, hidden=1600, ffn=320)
-    weights, graph = tiny_weights(model), parse("node")
-    plan = partition(model, GROQCHIP1, 4, 1, weights="int8")
+    weights, graph = tiny_weights(**WIDE, intermediate_size=320), parse("node")
+    plan = partition(weights.model, GROQCHIP1, 4, 1, weights="int8")
     placement = place(plan, graph, "node")
     lowered = lower(plan, placement, graph, weights, ClockSpec(drift_ppm=300))
-    routes = group_of(Wires(graph), placement[0]).routes
+    routes = Wires(graph).group(placement[0]).routes
     limit = lowered.clocking.pace(0).limit_cycles
     whole = [s.what for s in plan.stage(0).steps(plan.chunk, 1, routes)]
     steps = list(plan.stage(0).steps(plan.chunk, 1, routes, limit))
@@ -94,6 +78,6 @@ def test_a_long_all_reduce_goes_in_parts_between_two_deskews():
     assert all(step.cycles <= limit for step in steps)
     machine = LocalMachine()
     machine.load(lowered, lambda *_: None)
-    session, reference = Session(lowered, machine), ReferenceInt8(weights, context=64, tp=4)
     ids = list(range(1, 40))
-    assert (session.prefill(ids) == reference.forward(ids)).all()
+    (ours,) = forced(lowered, machine, ids)
+    assert (ours == Reference(weights, 64, tp=4, exact=True).forward(ids)).all()

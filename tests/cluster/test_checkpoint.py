@@ -20,8 +20,8 @@ from cluster.cli import main
 from cluster.errors import BadValue, CheckpointError, MachineError, WorkerLost
 from cluster.machines import shelf
 from cluster.machines.checkpoint import Checkpointed
+from cluster.machines.checkpoint_store import CheckpointStore
 from cluster.machines.machine import LocalMachine
-from cluster.machines.shelf import Shelf
 from tests.cluster.tiny import local_outcome, lowered, no_progress, outcome
 
 PLAN = (2, 1, "node")
@@ -53,7 +53,7 @@ class Fragile(LocalMachine):
 
 @pytest.mark.parametrize("every, dies_before", [(1, [3]), (2, [1, 4, 5]), (16, [2, 6])])
 def test_a_machine_that_dies_goes_on_from_its_checkpoint_with_equal_bits(every, dies_before):
-    machine = Checkpointed(Fragile(dies_before), Shelf(None), every)
+    machine = Checkpointed(Fragile(dies_before), CheckpointStore(None), every)
     machine.load(lowered(*PLAN), no_progress)
     assert outcome(lowered(*PLAN), machine) == local_outcome(*PLAN)
     assert machine.failures == len(dies_before)
@@ -63,7 +63,7 @@ def test_a_machine_that_dies_goes_on_from_its_checkpoint_with_equal_bits(every, 
 
 
 def test_after_too_many_failures_there_is_one_error():
-    machine = Checkpointed(Fragile(range(1, 100)), Shelf(None), 16)
+    machine = Checkpointed(Fragile(range(1, 100)), CheckpointStore(None), 16)
     machine.load(lowered(*PLAN), no_progress)
     with pytest.raises(MachineError, match="6 failures, the last: is gone") as caught:
         outcome(lowered(*PLAN), machine)
@@ -72,7 +72,7 @@ def test_after_too_many_failures_there_is_one_error():
 
 
 def test_a_replay_that_differs_is_an_error(monkeypatch):
-    machine = Checkpointed(Fragile([4]), Shelf(None), 16)
+    machine = Checkpointed(Fragile([4]), CheckpointStore(None), 16)
     machine.load(lowered(*PLAN), no_progress)
     monkeypatch.setattr(Fragile, "restore", lambda self, blocks: self._group.chips[0].write(*first))
     first = next(values[1:] for values in lowered(*PLAN).constants())
@@ -105,12 +105,12 @@ def test_changes_are_taken_once_and_put_back_exactly():
 
 def test_files_on_a_shelf_are_merged(tmp_path, monkeypatch):
     monkeypatch.setattr(shelf, "MAX_FILES", 2)
-    machine = Checkpointed(LocalMachine(), Shelf(tmp_path / "kept"), 1)
+    machine = Checkpointed(LocalMachine(), CheckpointStore(tmp_path / "kept"), 1)
     machine.load(lowered(*PLAN), no_progress)
     expected = outcome(lowered(*PLAN), machine)
     machine.close()
     assert len(list((tmp_path / "kept").iterdir())) <= 3
-    again = Checkpointed(LocalMachine(), Shelf(tmp_path / "kept", resume=True), 1)
+    again = Checkpointed(LocalMachine(), CheckpointStore(tmp_path / "kept", resume=True), 1)
     again.load(lowered(*PLAN), no_progress)
     assert outcome(lowered(*PLAN), again) == expected == local_outcome(*PLAN)
     assert again.costs()["resumed_launches"] == again._count
@@ -119,19 +119,19 @@ def test_files_on_a_shelf_are_merged(tmp_path, monkeypatch):
 def test_what_cannot_be_resumed_is_refused(tmp_path):
     folder = tmp_path / "kept"
     with pytest.raises(BadValue, match=r"--resume .*there is no checkpoint"):
-        Shelf(folder, resume=True)
-    kept = Shelf(folder)
+        CheckpointStore(folder, resume=True)
+    kept = CheckpointStore(folder)
     kept.open("programs")
     with pytest.raises(BadValue, match="is not empty; --resume goes on"):
-        Shelf(folder)
+        CheckpointStore(folder)
     with pytest.raises(CheckpointError, match="its programs differ"):
-        Shelf(folder, resume=True).open("others")
+        CheckpointStore(folder, resume=True).open("others")
     (folder / "000001").write_bytes(b"\x93")
     with pytest.raises(CheckpointError, match="000001: is damaged"):
-        Shelf(folder, resume=True).open("programs")
+        CheckpointStore(folder, resume=True).open("programs")
     (folder / "000001").write_bytes(pack_value({"launches": [], "blocks": {1: [[-1, 0, b""]]}}))
     with pytest.raises(CheckpointError, match="blocks without a place"):
-        Shelf(folder, resume=True).blocks()
+        CheckpointStore(folder, resume=True).blocks()
 
 
 def test_another_prompt_cannot_go_on_with_a_checkpoint(tmp_path, capsys):

@@ -18,7 +18,7 @@ from chip.errors import ProgramError
 from chip.wire import pack_value, unpack_values
 from cluster.cli import COMMANDS, main
 from cluster.model.reference import Reference
-from cluster.model.synthetic import tiny_weights
+from tests.cluster.tiny import tiny_weights
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RUN = ["run", "tiny", "--prompt", "hello", "--max-new-tokens", "4", "--tp", "2", "--pp", "2"]

@@ -11,14 +11,21 @@ from chip.program import Instruction
 from chip.spec import GROQCHIP1
 from chip.wire import pack, unpack
 from cluster.cli import main
+from cluster.compiler.launch import prefill_kind
+from cluster.compiler.lower import Lowered, lower
+from cluster.compiler.stage_work import StageSchedules
+from cluster.compiler.stages import partition
 from cluster.errors import ClockMiss
-from cluster.lowering.lower import Lowered, boundary, lower
-from cluster.lowering.wires import Wires
 from cluster.machines.clocked import Clocked
 from cluster.machines.machine import LocalMachine
-from cluster.mapping.partition import partition
-from cluster.model.synthetic import tiny_weights
-from tests.cluster.tiny import local_outcome, lowered, no_progress, outcome, reference_tokens
+from tests.cluster.tiny import (
+    local_outcome,
+    lowered,
+    no_progress,
+    outcome,
+    reference_tokens,
+    tiny_weights,
+)
 from topology import parse
 from topology.clocks import ClockSpec
 
@@ -31,7 +38,7 @@ RUN = ["run", "tiny", "--prompt", "hello", "--tp", "2", "--pp", "2", "--max-new-
 def drifting(ppm: float, topology: str = "ring:4", chips: tuple = ((0, 1), (2, 3))) -> Lowered:
     """The tiny model, scheduled for oscillators that are off by so much."""
     weights, graph = tiny_weights(), parse(topology)
-    plan = partition(weights.spec, GROQCHIP1, tp=len(chips[0]), pp=len(chips))
+    plan = partition(weights.model, GROQCHIP1, tp=len(chips[0]), pp=len(chips))
     return lower(plan, chips, graph, weights, ClockSpec(drift_ppm=ppm))
 
 
@@ -75,7 +82,7 @@ def test_programs_stall_as_often_as_the_drift_demands(ppm):
         steady = calm.launches[name]
         longer = max(launch.end_cycles.values()) - max(steady.end_cycles.values())
         assert longer >= launch.deskew_cycles >= 0 == steady.deskew_cycles
-    assert plan.launches["prefill@320"].deskew_cycles > 0
+    assert plan.launches["rows32.logits0@320"].deskew_cycles > 0
 
 
 def test_a_program_without_its_deskews_is_refused():
@@ -111,8 +118,8 @@ def test_a_program_that_starts_a_cycle_later_is_refused():
 def test_a_chip_that_idles_deskews_before_it_works_again():
     """Chips 0 and 1, of the first stage, pass on what the two far chips of the second exchange."""
     plan = drifting(800, "ring:6", ((0, 1), (2, 5)))
-    stage_0 = max(drifting(800).launches["prefill@320"].end_cycles[chip] for chip in (0, 1))
-    program = unpack(plan.launches["prefill@320"].programs[0])
+    stage_0 = max(drifting(800).launches["rows32.logits0@320"].end_cycles[chip] for chip in (0, 1))
+    program = unpack(plan.launches["rows32.logits0@320"].programs[0])
     stalls = [program.start_cycle + c for c, _ in program.deskews(next(iter(program.queues)))]
     assert any(cycle < stage_0 for cycle in stalls) and any(cycle > stage_0 for cycle in stalls)
     machine = LocalMachine()
@@ -123,11 +130,9 @@ def test_a_chip_that_idles_deskews_before_it_works_again():
 def test_what_goes_to_the_next_stage_goes_in_parts_where_the_clocks_demand_it():
     """3,456 cycles of x at a stretch, with a place to stall every 3,284 at the most."""
     plan = drifting(1400, chips=((0,), (1,)))
-    stage = plan.stages[0]
-    hop = Wires(parse("ring:4")).hops((0, 1))
-    whole = boundary(stage, plan.stages[1], [hop], plan.plan.chunk, None)
-    limit = plan.clocking.pace(0).limit_cycles
-    parts = boundary(stage, plan.stages[1], [hop], plan.plan.chunk, limit)
+    work = StageSchedules(plan.plan, plan.pipeline, plan.stages)
+    kind, limit = prefill_kind(plan.plan.chunk, 320), plan.clocking.pace(0).limit_cycles
+    whole, parts = (work.crossing(0, kind, most) for most in (None, limit))
     assert len(whole) == 1 and whole[0].end_cycle > limit
     assert len(parts) == 2 and max(part.end_cycle for part in parts) <= limit
     machine = LocalMachine()

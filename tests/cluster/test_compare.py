@@ -13,20 +13,20 @@ from cluster.compare.plot import frontier
 from cluster.compare.roofline import decode_step, kv_bytes_per_token, weights_read
 from cluster.compare.table import Row
 from cluster.compare.verdict import verdict
-from cluster.model.presets import named_spec
+from cluster.model.known import known_model
 
-LLAMA, MIXTRAL = named_spec("llama-2-7b"), named_spec("mixtral-8x7b")
+LLAMA, MIXTRAL = known_model("llama-2-7b"), known_model("mixtral-8x7b")
 
 
 def test_a_dense_decode_step_is_bytes_over_bandwidth():
     h100 = BY_NAME["H100"]
     step = decode_step(LLAMA, h100, 1, 1, 0, weight_bytes=2)
-    weights = LLAMA.parameters() - LLAMA.vocab * LLAMA.hidden  # a row of the embedding, not all
+    weights = LLAMA.parameters - LLAMA.vocab * LLAMA.hidden.size  # a row of the embedding, not all
     assert step.seconds == pytest.approx(2 * weights / 3.35e12)
     assert step.bound == "memory" and step.collective_s == 0
     assert step.joules_per_token == pytest.approx(700 * step.seconds)
     assert kv_bytes_per_token(LLAMA) == 32 * 2 * 4096 * 2
-    assert decode_step(named_spec("llama-2-70b"), h100, 1, 1, 0, weight_bytes=2) is None
+    assert decode_step(known_model("llama-2-70b"), h100, 1, 1, 0, weight_bytes=2) is None
 
 
 def test_batches_and_devices_do_what_they_must():
@@ -44,7 +44,7 @@ def test_batches_and_devices_do_what_they_must():
 def test_experts_are_read_by_who_chose_them():
     one, many = weights_read(MIXTRAL, 1), weights_read(MIXTRAL, 1000)
     assert one == pytest.approx(12.7e9, rel=0.02)  # two of eight, without the embedding
-    assert many == pytest.approx(MIXTRAL.parameters() - MIXTRAL.vocab * MIXTRAL.hidden, rel=1e-6)
+    assert many == pytest.approx(MIXTRAL.parameters - MIXTRAL.vocab * MIXTRAL.hidden.size, rel=1e-6)
 
 
 def test_measured_speeds_are_met_within_a_quarter_but_for_the_one_that_is_said():

@@ -22,7 +22,7 @@ def test_the_table_goes_through_the_published_powers():
 
 
 def test_a_launch_counts_every_chip():
-    launch = lowered(2, 2, "ring:4").launches["decode@320"]
+    launch = lowered(2, 2, "ring:4").launches["rows1.logits1@320"]
     use = launch_use(launch, GROQCHIP1)
     parts = [count(unpack(data).instructions(), GROQCHIP1) for data in launch.programs.values()]
     assert use.activity == sum(parts, Activity())

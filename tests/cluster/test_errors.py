@@ -12,7 +12,7 @@ EXAMPLES = {
     errors.DoesNotFit: (3, 231 * 2**20, 220 * 2**20, "use --tp 8 or more chips"),
     errors.UnknownName: ("topology", "tourus", ("ring", "torus")),
     errors.BadValue: ("--tp", 4, "must divide the 9 heads"),
-    errors.ClockMiss: ("decode@320", (0, 1), (9000, 12, 24), (500.0, 2.8), (50.0, 2.8)),
+    errors.ClockMiss: ("rows1.logits1@320", (0, 1), (9000, 12, 24), (500.0, 2.8), (50.0, 2.8)),
     errors.MachineError: ("ray", "lost a worker", "start it again"),
     errors.WorkerLost: ("ray", "2 of 4 actors died", "look into the logs"),
     errors.CheckpointError: ("folder", "is damaged"),

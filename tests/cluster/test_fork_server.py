@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from cluster.actors import fork_worker
-from cluster.actors.fork_server import ForkServer
-from cluster.actors.grouping import distinct
+from cluster.machines.ray import fork_worker
+from cluster.machines.ray.fork_server import ForkServer
+from cluster.machines.ray.grouping import distinct
 from tests.cluster.tiny import lowered
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 PROBE = """
 import json, os, random, sys
-from cluster.actors.chip_host import LINKER
+from cluster.machines.ray.chip_host import LINKER
 seen = {"linked": len(LINKER._programs), "folder": os.getcwd(), "arguments": sys.argv[1:],
         "setting": os.environ["SETTING"], "process": os.getpid(), "random": random.random()}
 with open(sys.argv[1], "w") as file:

@@ -15,21 +15,21 @@ from chip.linker.reuse import Linker
 from chip.numerics import backend
 from chip.spec import GROQCHIP1
 from chip.wire import pack_value
-from cluster.actors.chip_host import ChipHost, Wanted
-from cluster.actors.exchange import exchange
-from cluster.actors.grouping import actor_name, grouped, pack_inputs
-from cluster.actors.lines import MESSAGE_BYTES, Need, needs, unpack_packets
-from cluster.lowering.lower import lower
+from cluster.compiler.lower import lower
+from cluster.compiler.place import place
+from cluster.compiler.stages import partition
 from cluster.machines.machine import Inputs, LocalMachine, Result, ScheduleMismatch
-from cluster.mapping.partition import partition
-from cluster.mapping.placement import place
-from cluster.model.synthetic import TINY, tiny_weights
+from cluster.machines.ray.channels import MESSAGE_BYTES, Need, needs, unpack_packets
+from cluster.machines.ray.chip_host import ChipHost, Wanted
+from cluster.machines.ray.exchange import exchange
+from cluster.machines.ray.grouping import actor_name, grouped, pack_inputs
 from tests.cluster.tiny import (
     local_outcome,
     lowered,
     no_progress,
     outcome,
     reference_tokens,
+    tiny_weights,
 )
 from topology import parse
 
@@ -120,7 +120,7 @@ def test_tokens_are_those_of_the_reference(plan):
 def test_chips_that_only_pass_vectors_on_have_programs_of_their_own():
     assert lowered(*THROUGH).transit_chips
     assert local_outcome(*THROUGH).tokens == reference_tokens()
-    assert local_outcome(*THROUGH).decode_cycles > local_outcome(2, 1, "node").decode_cycles
+    assert local_outcome(*THROUGH).cycles[-1] > local_outcome(2, 1, "node").cycles[-1]
 
 
 @pytest.mark.parametrize("plan, pack", [(PLANS[3], 1), (PLANS[3], 3), (THROUGH, 2)], ids=str)
@@ -133,11 +133,11 @@ def test_groups_of_chips_give_equal_bits_and_cycles(plan, pack, keep_backend):
 def test_executed_cycles_are_compared_with_the_schedule():
     plan = lowered(1, 1, "node")
     launches = dict(plan.launches)
-    decode = launches["decode@320"]
-    launches["decode@320"] = replace(
+    decode = launches["rows1.logits1@320"]
+    launches["rows1.logits1@320"] = replace(
         decode, end_cycles={c: e + 1 for c, e in decode.end_cycles.items()}
     )
-    with pytest.raises(ScheduleMismatch, match="launch decode@320: chip 0 was scheduled"):
+    with pytest.raises(ScheduleMismatch, match=r"launch rows1\.logits1@320: chip 0 was scheduled"):
         LocalMachine().load(replace(plan, launches=launches), no_progress)
 
 
@@ -148,7 +148,7 @@ def test_a_group_that_fails_lets_the_others_end_and_all_go_on_with_new_lines(kee
     wrong = {0: {"x0": next(plan.constants())[2]}}
     for _ in range(2):
         with pytest.raises(ChipError, match="does not fill"):
-            machine.launch("decode@320", wrong)
+            machine.launch("rows1.logits1@320", wrong)
         machine.open_lines()
     assert outcome(plan, machine) == local_outcome(2, 2, "ring:4")
 
@@ -180,7 +180,7 @@ def test_lines_have_the_slots_that_the_order_of_batches_needs():
 def test_one_group_needs_one_batch_and_a_group_a_chip_sends_in_bundles():
     machine = LocalMachine()
     machine.load(lowered(2, 2, "ring:4"), no_progress)
-    wiring = machine.wirings["decode@320"]
+    wiring = machine.wirings["rows1.logits1@320"]
     (whole,) = batches(wiring, dict.fromkeys(range(4), 0))
     assert whole.calls == wiring.calls and not whole.inbox and not whole.outbox
     cut = batches(wiring, {chip: chip for chip in range(4)})
@@ -190,8 +190,8 @@ def test_one_group_needs_one_batch_and_a_group_a_chip_sends_in_bundles():
 
 def test_programs_link_alike_alone_and_beside_equal_ones():
     """A chip has an actor of its own or shares a process: the digest must not tell."""
-    weights = tiny_weights(replace(TINY, name="deep", layers=4))
-    graph, plan = parse("ring:4"), partition(weights.spec, GROQCHIP1, 1, 4)
+    weights = tiny_weights(num_hidden_layers=4)
+    graph, plan = parse("ring:4"), partition(weights.model, GROQCHIP1, 1, 4)
     deep = lower(plan, place(plan, graph, "ring:4"), graph, weights)
     together = Linker()
     for launch in deep.launches.values():

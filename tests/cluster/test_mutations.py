@@ -23,17 +23,21 @@ from chip.schedule import Schedule
 from chip.spec import TINY as CHIP
 from chip.sram import GROUP
 from chip.wire import pack, unpack
-from cluster.generation.session import Session, host_inputs
-from cluster.lowering.lower import Lowered, lower
+from cluster.compiler.launch import decode_kind
+from cluster.compiler.lower import Lowered, lower
+from cluster.compiler.place import place
+from cluster.compiler.stages import partition
+from cluster.generation.sampling import Sampling
 from cluster.machines.machine import Inputs, Result
-from cluster.mapping.partition import partition
-from cluster.mapping.placement import place
-from cluster.model.synthetic import TINY, tiny_weights
+from cluster.serving.engine import PipelineRunner
+from cluster.serving.host_inputs import host_inputs
+from cluster.serving.scheduler import Row, Work
+from tests.cluster.tiny import tiny_weights
 from topology import parse
 
 # Two blocks of hidden and of vocabulary, so that both sides of a chip have work in every kernel.
-MODEL = replace(TINY, layers=1, hidden=336, vocab=1000)
-DECODE, CONTEXT = "decode@320", 320
+WEIGHTS = tiny_weights(num_hidden_layers=1, hidden_size=336, vocab_size=1000)
+DECODE = str(decode_kind(320))
 PROMPT = [1, 5, 9, 20, 3, 77, 30, 8]
 TOKEN = 2  # at position 8: cached in the first slice pair
 KERNELS = [
@@ -127,13 +131,13 @@ def built() -> tuple[Lowered, Kernels]:
         patch.setattr(Schedule, "place", watched_place)
         patch.setattr(Schedule, "repeat", watched_repeat)
         graph = parse("full:2")
-        plan = partition(MODEL, CHIP, tp=2, pp=1)
-        lowered = lower(plan, place(plan, graph, "full:2"), graph, tiny_weights(MODEL))
+        plan = partition(WEIGHTS.model, CHIP, tp=2, pp=1)
+        lowered = lower(plan, place(plan, graph, "full:2"), graph, WEIGHTS)
     kernels: Kernels = defaultdict(list)
     # decode is lowered first: attention, all-reduce, FFN, all-reduce, LM head
     for label, spot in chain.from_iterable(parts[:5]):
         kernels[label].append(spot)
-    return replace(lowered, launches={DECODE: lowered.launches[DECODE]}), kernels
+    return lowered, kernels
 
 
 @pytest.fixture(scope="module")
@@ -141,11 +145,10 @@ def attempt(built) -> Callable[[bytes], bytes | ChipError]:
     """Decode TOKEN after PROMPT with other program bytes on chip 0: the logits, or the error."""
     lowered, _ = built
     rig = Rig(lowered)
-    session = Session(lowered, rig)
-    for token in PROMPT:
-        session.decode(token)
+    assert list(PipelineRunner(lowered, rig).generate(PROMPT, 1, Sampling(), frozenset()))
     before = [block.copy() for block in rig.blocks()]
-    inputs = host_inputs(lowered, [TOKEN], 1, session.position, CONTEXT)
+    work = Work(decode_kind(320), (Row(0, len(PROMPT), TOKEN, gives=True),))
+    inputs = host_inputs(lowered, (work,))
 
     def run(data: bytes) -> bytes | ChipError:
         for block, values in zip(rig.blocks(), before, strict=True):

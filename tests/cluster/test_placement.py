@@ -5,7 +5,7 @@ from itertools import combinations, pairwise, permutations
 import networkx as nx
 import pytest
 
-from cluster.mapping.placement import REDUCE_WEIGHT, Places
+from cluster.compiler.place import REDUCE_WEIGHT, Places
 from topology import parse
 from topology.faults import apply
 

@@ -9,23 +9,27 @@ import pytest
 from chip.spec import GROQCHIP1
 from chip.spec import TINY as SMALL_CHIP
 from cluster.cli import main
+from cluster.compiler.choose import PlanRequest
+from cluster.compiler.launch import launch_kinds
+from cluster.compiler.lower import lower
+from cluster.compiler.place import place
+from cluster.compiler.stage_work import StageSchedules, make_stages, through_all_stages
+from cluster.compiler.stages import CHUNKS, Sizes, partition
+from cluster.compiler.wires import Wires
 from cluster.errors import DoesNotFit
-from cluster.lowering.lower import compose, lower, make_stages
-from cluster.lowering.wires import Wires
-from cluster.mapping.partition import CHUNKS, Sizes, partition, share
-from cluster.mapping.placement import place
 from cluster.model.equivalent import planned_as, residents
+from cluster.model.graph.shares import share
 from cluster.model.presets import named_spec
 from cluster.model.synthetic import TINY, tiny_weights
 from cluster.planning.costs import Width
-from cluster.planning.planner import Wish, make, report
+from cluster.planning.planner import make, report
 from cluster.planning.search import Search
-from cluster.planning.timing import Timed
+from cluster.planning.timing import PlanTiming
 from topology import parse, ports
 
 MODEL = replace(TINY, layers=4, hidden=672, heads=6, kv_heads=2, ffn=960, vocab=700)
 CASES = [(1, 1, "node"), (1, 3, "ring:3"), (2, 2, "ring:4"), (4, 1, "mesh:2x3"), (3, 2, "node")]
-SMOLLM2 = [(1, 2, "node"), (3, 2, "node"), (2, 5, "torus:3x4"), (4, 2, "node"), (1, 31, "ring:31")]
+SMOLLM2 = (2, 5, "torus:3x4")  # with chips that only pass vectors on
 
 
 def planned(capsys, *arguments: str) -> dict:
@@ -34,21 +38,20 @@ def planned(capsys, *arguments: str) -> dict:
 
 
 @pytest.mark.parametrize("model, tp, pp, topology", [
-    *((MODEL, *case) for case in CASES),
-    *((named_spec("smollm2"), *case) for case in SMOLLM2),
+    *((MODEL, *case) for case in CASES), (named_spec("smollm2"), *SMOLLM2),
 ])  # fmt: skip
-def test_stated_cycles_are_those_of_the_programs(model, tp, pp, topology):
-    """Loading a program compares its cycles with the schedule's; here the schedule's with ours."""
+def test_planned_cycles_and_instructions_are_those_of_the_programs(model, tp, pp, topology):
+    """One layer and one LM head are timed; loading a program compares its cycles with its own."""
     graph = parse(topology)
     plan = partition(model, GROQCHIP1, tp, pp)
     placement = place(plan, graph, topology)
-    timed = Timed(plan, placement, graph)
+    timed = PlanTiming(plan, placement, graph)
     lowered = lower(plan, placement, graph, tiny_weights(model))
-    for kind in ("decode", "prefill"):
-        ours, theirs = timed.launch(kind, 320), lowered.launches[f"{kind}@320"]
-        assert ours.cycles == max(theirs.end_cycles.values())
-        assert ours.instructions == theirs.instructions
-    assert sum(timed.breakdown(320).values()) == timed.launch("decode", 320).cycles
+    for kind in launch_kinds(plan):
+        planned, launch = timed.launch(kind), lowered.launches[str(kind)]
+        assert planned.cycles == max(launch.end_cycles.values())
+        assert planned.instructions == launch.instructions
+    assert sum(timed.breakdown(320).values()) == timed.decode(320).cycles
 
 
 @pytest.mark.parametrize("tp, pp", [(1, 1), (2, 2), (4, 1)])
@@ -79,8 +82,8 @@ def test_the_choice_is_within_two_percent_of_an_exhaustive_search(model, chip, t
                 plan = partition(model, chip, tp, pp, sizes=search.sizes)
             except DoesNotFit:
                 continue
-            timed = Timed(plan, place(plan, graph, topology), graph)
-            every[tp, pp] = timed.launch("decode", 320).cycles
+            timed = PlanTiming(plan, place(plan, graph, topology), graph)
+            every[tp, pp] = timed.decode(320).cycles
             assert search.bound(Width(tp, plan.chunk), pp) <= every[tp, pp]
     assert bool(found) == bool(every)
     if every:
@@ -94,8 +97,8 @@ def test_the_choice_is_within_two_percent_of_an_exhaustive_search(model, chip, t
     ("smollm2", 9, "torus:3x3"),
 ])  # fmt: skip
 def test_a_plan_never_exceeds_its_chips(name, chips, topology, batch, context):
-    wish = Wish(name, chips=chips, topology=topology, batch=batch, context=context)
-    made = make(wish)
+    request = PlanRequest(chips=chips, topology=topology, batch=batch, context=context)
+    made = make(name, request)
     told, timed = report(made), made.timed
     used = [chip for group in timed.placement for chip in group]
     assert len(used) == len(set(used)) <= chips
@@ -114,9 +117,11 @@ def test_no_cable_carries_more_than_it_can(tp, pp, topology):
     graph = parse(topology)
     plan = partition(MODEL, GROQCHIP1, tp, pp)
     placement, wires = place(plan, graph, topology), Wires(graph)
-    for tokens in (1, plan.chunk):
-        axis = compose(placement, make_stages(plan), wires, None, tokens, 320)
-        for chip, part in axis.parts.items():
+    pipeline = wires.pipeline(placement)
+    work = StageSchedules(plan, pipeline, make_stages(plan))
+    for kind in launch_kinds(plan):
+        timeline = through_all_stages(pipeline, work, kind, None)
+        for chip, part in timeline.chips():
             cabled = {wires.ports[chip][peer][0]: peer for peer in graph[chip]}
             leaves: dict[int, list[np.ndarray]] = {}
             for schedule, member, offset in part.items:

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from chip.errors import UnknownChip
+from cluster.compiler.choose import PlanRequest, choose, default_topology
+from cluster.compiler.place import place
 from cluster.errors import BadValue, DoesNotFit
-from cluster.mapping.choice import Request, choose, default_topology
-from cluster.mapping.placement import place
 from cluster.model.presets import named_spec
 from cluster.model.synthetic import TINY
 from topology import TopologyError
@@ -16,7 +16,7 @@ SMOLLM2 = named_spec("smollm2")
 
 
 def chosen(model, **options) -> tuple[int, int, str]:
-    found = choose(model, Request(**options))
+    found = choose(model, PlanRequest(**options))
     return found.plan.tp, found.plan.pp, found.topology
 
 
@@ -45,17 +45,17 @@ def test_the_default_topology_has_exactly_the_chips_of_the_plan():
 @pytest.mark.parametrize("options", [{"chips": 1}, {"tp": 1, "pp": 1}])
 def test_what_would_fit_is_said(options):
     with pytest.raises(DoesNotFit, match=r"stage 0 needs .* what fits: --tp 1 --pp 2 \(2 chips\)"):
-        choose(SMOLLM2, Request(**options))
+        choose(SMOLLM2, PlanRequest(**options))
 
 
 def test_a_model_that_fits_nowhere_is_said_to():
     huge = replace(TINY, name="huge", ffn=5_000_000)
     with pytest.raises(DoesNotFit, match="no plan of huge fits chip groqchip1"):
-        choose(huge, Request())
+        choose(huge, PlanRequest())
 
 
 def test_links_can_be_changed():
-    found = choose(TINY, Request(tp=2, links=("latency_cycles=300",), profile="isca22"))
+    found = choose(TINY, PlanRequest(tp=2, links=("latency_cycles=300",), profile="isca22"))
     assert found.graph.edges[0, 1]["link"].latency_cycles == 300
 
 
@@ -71,17 +71,17 @@ def test_links_can_be_changed():
 )
 def test_what_cannot_be_is_refused(options, message):
     with pytest.raises((BadValue, TopologyError), match=message):
-        choose(SMOLLM2, Request(**options))
+        choose(SMOLLM2, PlanRequest(**options))
 
 
 def test_an_unknown_chip_is_refused():
     with pytest.raises(UnknownChip, match="unknown chip 'tpu'"):
-        choose(TINY, Request(spec="tpu"))
+        choose(TINY, PlanRequest(spec="tpu"))
 
 
 @pytest.mark.parametrize("faults, dead", [("chip:0", {0}), ("link:0-1", set())])
 def test_a_plan_goes_around_dead_parts(faults, dead):
-    choice = choose(TINY, Request(tp=2, pp=1, topology="ring:8", faults=faults))
+    choice = choose(TINY, PlanRequest(tp=2, pp=1, topology="ring:8", faults=faults))
     assert set(range(8)) - set(choice.graph) == dead
     placement = place(choice.plan, choice.graph, choice.topology)
     assert not dead & {chip for group in placement for chip in group}
@@ -89,4 +89,4 @@ def test_a_plan_goes_around_dead_parts(faults, dead):
 
 def test_too_few_chips_left_says_so():
     with pytest.raises(BadValue, match=r"ring:4 with faults chip:1: has 3 chips"):
-        choose(TINY, Request(tp=2, pp=2, topology="ring:4", faults="chip:1"))
+        choose(TINY, PlanRequest(tp=2, pp=2, topology="ring:4", faults="chip:1"))

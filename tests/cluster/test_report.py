@@ -7,20 +7,21 @@ import pytest
 
 from chip.spec import GROQCHIP1
 from cluster.generation.sampling import Sampling
-from cluster.generation.session import Session
-from cluster.machines.ledger import Entry, Ledger
+from cluster.machines.launch_log import LaunchEntry, LaunchLog
 from cluster.machines.machine import LocalMachine
-from cluster.runs.report import Host, build_report, emulated, host_shape, summary, transfer_s
+from cluster.model.load import load_model
+from cluster.runs.report import Host, emulated, host_shape, report_of_one, summary, transfer_s
+from cluster.serving.engine import PipelineRunner
 from tests.cluster.tiny import lowered, no_progress
 
 SPEC = replace(GROQCHIP1, clock_hz=1_000_000, host_bytes_per_s=1000.0, host_latency_s=0.25)
 PREFILL = [
-    Entry("prefill@320", 700, 0, 2_000_000, 3.0),
-    Entry("decode@320", 300, 200, 500_000, 1.0),
+    LaunchEntry("rows32.logits0@320", 700, 0, 2_000_000, 3.0),
+    LaunchEntry("rows1.logits1@320", 300, 200, 500_000, 1.0),
 ]
 DECODE = [
-    Entry("decode@320", 300, 200, 500_000, 0.5),
-    Entry("decode@320", 300, 200, 1_500_000, 1.5),
+    LaunchEntry("rows1.logits1@320", 300, 200, 500_000, 0.5),
+    LaunchEntry("rows1.logits1@320", 300, 200, 1_500_000, 1.5),
 ]
 
 
@@ -53,17 +54,17 @@ def test_host_figures_add_up():
 
 def test_the_summary_of_a_run_names_what_the_json_holds():
     plan = lowered(2, 2, "ring:4")
-    machine = Ledger(LocalMachine())
+    machine = LaunchLog(LocalMachine())
     machine.load(plan, no_progress)
-    session = Session(plan, machine)
-    spoken = list(session.generate([1, 2, 3], 2, Sampling(), frozenset()))
+    runner, model = PipelineRunner(plan, machine), load_model("tiny")
+    tokens = list(runner.generate([1, 2, 3], 2, Sampling(), frozenset()))
     host = Host("local", 0, {"link": 1.0}, 2.0, 2**30)
-    report = {"prompt_ids": [1, 2, 3], "output_ids": spoken}
-    report |= build_report(plan, "ring:4", session, machine.entries, host)
+    report = report_of_one(model, runner, "ring:4", machine.entries, host)
+    assert report["output_ids"] == tokens and report["prompt_ids"] == [1, 2, 3]
     assert json.loads(json.dumps(report)) == report
     lines = summary(report)
     assert "4 chips on ring:4: 2 stages x tp 2" in lines["plan"]
-    assert f"{session.decode_cycles[0]:,} cycles per token" in lines["decode"]
-    assert lines["digest"] == session.digest.hexdigest()
-    assert [entry.cycles for entry in machine.entries[-1:]] == session.decode_cycles
+    assert f"{runner.cycles[-1]:,} cycles per token" in lines["decode"]
+    assert lines["digest"] == runner.digest.hexdigest()
+    assert [entry.cycles for entry in machine.entries] == runner.cycles
     assert machine.entries[-1].out_bytes > 0 < machine.entries[0].in_bytes

@@ -7,7 +7,7 @@ import pytest
 from chip.spec import SPECS
 from cluster.cli import main
 from cluster.model.reference import Reference
-from cluster.model.synthetic import tiny_weights
+from tests.cluster.tiny import tiny_weights
 
 RUN = ["run", "tiny", "--prompt", "hi", "--max-new-tokens", "2", "--json"]
 

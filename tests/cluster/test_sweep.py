@@ -2,17 +2,20 @@
 
 import pytest
 
-from chip.schedule import sketch
+from chip.schedule import Schedule, merged
 from chip.spec import GROQCHIP1
+from cluster.compiler.choose import PlanRequest
+from cluster.compiler.launch import decode_kind, prefill_kind
+from cluster.compiler.place import Places
+from cluster.compiler.stage_work import send_activations
+from cluster.compiler.stages import Sizes
+from cluster.compiler.timeline import in_parts
+from cluster.compiler.wires import Wires
 from cluster.errors import BadValue, DoesNotFit
-from cluster.lowering.lower import boundary
-from cluster.lowering.wires import Wires, gap_of, group_of
-from cluster.mapping.partition import Sizes
-from cluster.mapping.placement import Places
 from cluster.model.presets import named_spec
 from cluster.planning.cost_store import CostStore
 from cluster.planning.costs import Costs, Width
-from cluster.planning.planner import Wish, make, report
+from cluster.planning.planner import make, report
 from cluster.planning.sweep import Point, Sweep
 from topology import parse
 
@@ -30,20 +33,22 @@ def sweep() -> Sweep:
 ])  # fmt: skip
 def test_a_point_has_the_numbers_of_its_plan(sweep, point):
     row = sweep.row(point)
-    wish = Wish(
-        "tiny", tp=point.tp, pp=point.pp, topology=point.topology, context=PROMPT + NEW,
+    request = PlanRequest(
+        tp=point.tp, pp=point.pp, topology=point.topology, context=PROMPT + NEW,
         prompt_tokens=PROMPT,
     )  # fmt: skip
-    told = report(make(wish))
+    told = report(make("tiny", request))
     assert {key: getattr(row, key) for key in KEYS} == {key: told[key] for key in KEYS}
 
 
 def test_several_sequences_have_the_numbers_of_their_plan():
-    sweep = Sweep("tiny", 4, 8, flights=True)
+    sweep = Sweep("tiny", 4, 8, pipelines=True)
     row = sweep.row(Point("node", 1, 2, 2))
-    told = report(make(Wish("tiny", tp=1, pp=2, topology="node", batch=2, context=12,
-                            prompt_tokens=4)))  # fmt: skip
-    assert row.flight == {key: told[key] for key in row.flight}
+    request = PlanRequest(
+        tp=1, pp=2, topology="node", batch=2, context=12, prompt_tokens=4
+    )  # fmt: skip
+    told = report(make("tiny", request))
+    assert row.pipeline == {key: told[key] for key in row.pipeline}
     assert row.cycles_per_token == told["cycles_per_token"]
 
 
@@ -60,36 +65,33 @@ def test_all_points_that_fit_are_found_and_others_say_why(sweep):
 def test_costs_on_disk_are_those_of_the_schedules(tmp_path, monkeypatch):
     sizes, width = Sizes(named_spec("smollm2"), GROQCHIP1), Width(3, 8)
     graph = parse("node")
-    routes = group_of(Wires(graph), Places(graph).place(3, 1).placement[0]).routes
+    routes = Wires(graph).group(Places(graph).place(3, 1).placement[0]).routes
     fresh, kept = Costs(sizes), Costs(sizes, CostStore(tmp_path))
-    for tokens in (1, 8):
-        first = kept.layer(width, tokens, 320, routes)
-        assert first == fresh.layer(width, tokens, 320, routes)
+    kinds = decode_kind(320), prefill_kind(8, 320)
+    for kind in kinds:
+        assert kept.layer(width, kind, routes) == fresh.layer(width, kind, routes)
     again = Costs(sizes, CostStore(tmp_path))
-    monkeypatch.setattr("cluster.planning.costs.step_cost", None)  # nothing is lowered any more
-    assert again.layer(width, 8, 320, routes) == kept.layer(width, 8, 320, routes)
+    monkeypatch.setattr("cluster.planning.costs.step_timing", None)  # nothing is lowered any more
+    assert again.layer(width, kinds[1], routes) == kept.layer(width, kinds[1], routes)
 
 
 @pytest.mark.parametrize("topology, tp", [("dragonfly:72", 8), ("ring:24", 12), ("torus:5x8", 20)])
-@pytest.mark.parametrize("tokens, limit", [(1, None), (8, 9000)])
-def test_what_crosses_is_timed_as_it_is_scheduled(topology, tp, tokens, limit):
+@pytest.mark.parametrize("rows, limit", [(1, None), (8, 9000)])
+def test_what_crosses_is_timed_as_it_is_scheduled(topology, tp, rows, limit):
     """Paths that do not meet are timed apart, here beside all of them in one schedule."""
     width, graph = Width(tp, 8), parse(topology)
     costs, wires = Costs(Sizes(named_spec("llama-2-7b"), GROQCHIP1)), Wires(graph)
-    before, after = Places(graph).place(tp, 2).placement
-    paths = gap_of(wires, before, after).paths
+    paths = wires.link(*Places(graph).place(tp, 2).placement).paths
     stage = costs.stage(width)
-    parts = costs.between(width, paths, tokens, limit)
-    scheduled = boundary(stage, stage, paths, tokens, limit)
+    parts = costs.crossing(width, rows, paths, limit)
+
+    def together(first: int, last: int) -> Schedule:
+        return send_activations(Schedule(stage.spec), stage, stage, paths, (first, last))
+
+    scheduled = in_parts(rows * stage.shape.hidden.count, limit, together)
     assert len(parts) == len(scheduled) and (len(parts) > 1) == bool(limit)
     for part, plan in zip(parts, scheduled, strict=True):
-        assert _extents(part) == _extents(sketch(plan)) and part.end_cycle == plan.end_cycle
-
-
-def _extents(part):
-    return dict(
-        zip(part.members, zip(part.firsts, part.ends, part.counts, strict=True), strict=True)
-    )
+        assert part == merged([(*plan.timings[0][:1], None, 0)])
 
 
 def test_a_damaged_cost_file_counts_as_none(tmp_path):

@@ -1,17 +1,20 @@
 """The tiny model on any plan: lowered once per plan, and what a machine makes of it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
 from chip.spec import GROQCHIP1
+from cluster.compiler.lower import Lowered, lower
+from cluster.compiler.place import Placement, place
+from cluster.compiler.stages import partition
 from cluster.generation.sampling import Sampling
-from cluster.generation.session import Session
-from cluster.lowering.lower import Lowered, lower
 from cluster.machines.machine import LocalMachine, Machine
-from cluster.mapping.partition import partition
-from cluster.mapping.placement import Placement, place
+from cluster.model.known import changed_model
 from cluster.model.reference import Reference
-from cluster.model.synthetic import tiny_weights
+from cluster.model.weights.synthetic import SyntheticWeights
+from cluster.serving.engine import Logits, PipelineRunner
+from cluster.serving.scheduler import Request
 from topology import parse
 
 PROMPT = (1, 5, 9, 20, 3)
@@ -23,25 +26,47 @@ class Outcome:
     """What a run leaves behind; equal on all machines."""
 
     tokens: tuple[int, ...]
-    prefill_cycles: int
-    decode_cycles: tuple[int, ...]
+    cycles: tuple[int, ...]  # of each launch
     digest: str
+
+
+def tiny_weights(**keys: object) -> SyntheticWeights:
+    """Random weights of the model `tiny`, with some keys of its config changed."""
+    return SyntheticWeights(changed_model("tiny", **keys))
 
 
 @cache
 def lowered(tp: int, pp: int, topology: str, placement: Placement | None = None) -> Lowered:
     """The tiny model on a plan; placed by hand if a placement is given."""
     weights, graph = tiny_weights(), parse(topology)
-    plan = partition(weights.spec, GROQCHIP1, tp, pp)
+    plan = partition(weights.model, GROQCHIP1, tp, pp)
     return lower(plan, placement or place(plan, graph, topology), graph, weights)
 
 
 def outcome(plan: Lowered, machine: Machine) -> Outcome:
     """Generate on a loaded machine."""
-    session = Session(plan, machine)
-    tokens = tuple(session.generate(PROMPT, NEW_TOKENS, Sampling(), frozenset()))
-    cycles = tuple(session.decode_cycles)
-    return Outcome(tokens, session.prefill_cycles, cycles, session.digest.hexdigest())
+    runner = PipelineRunner(plan, machine)
+    tokens = tuple(runner.generate(PROMPT, NEW_TOKENS, Sampling(), frozenset()))
+    return outcome_of(runner, tokens)
+
+
+def outcome_of(runner: PipelineRunner, tokens: tuple[int, ...]) -> Outcome:
+    """What a finished run leaves behind."""
+    return Outcome(tokens, tuple(runner.cycles), runner.digest.hexdigest())
+
+
+def forced(plan: Lowered, machine: Machine, prompt: Sequence[int], *tokens: int) -> list[Logits]:
+    """Logits after a prompt, and after each of the tokens that are said to follow it."""
+    seen: list[Logits] = []
+
+    def pick(logits: Logits, step: int) -> int:
+        seen.append(logits)
+        return (*tokens, 0)[step]
+
+    request = Request(tuple(prompt), len(tokens) + 1)
+    for _ in PipelineRunner(plan, machine).answer([request], pick, frozenset()):
+        pass
+    return seen
 
 
 @cache

@@ -5,14 +5,14 @@ import signal
 
 import pytest
 
-from cluster.actors.capacity import actor_bytes
-from cluster.actors.ray_machine import RayMachine
-from cluster.actors.surroundings import loopback
 from cluster.generation.sampling import Sampling
-from cluster.generation.session import Session
 from cluster.machines.checkpoint import Checkpointed
-from cluster.machines.shelf import Shelf
-from tests.cluster.tiny import NEW_TOKENS, PROMPT, Outcome, local_outcome, lowered, no_progress
+from cluster.machines.checkpoint_store import CheckpointStore
+from cluster.machines.ray.capacity import actor_bytes
+from cluster.machines.ray.ray_machine import RayMachine
+from cluster.machines.ray.surroundings import loopback
+from cluster.serving.engine import PipelineRunner
+from tests.cluster.tiny import NEW_TOKENS, PROMPT, local_outcome, lowered, no_progress, outcome_of
 
 pytestmark = pytest.mark.ray
 PLAN = (2, 2, "ring:4")
@@ -42,22 +42,19 @@ def nodes():
 def test_killing_an_actor_then_a_node_changes_nothing(nodes):
     plan = lowered(*PLAN)
     bare = RayMachine(address=nodes.address)
-    machine = Checkpointed(bare, Shelf(None), every=3)
+    machine = Checkpointed(bare, CheckpointStore(None), every=3)
     try:
         machine.load(plan, no_progress)
-        session = Session(plan, machine)
+        runner = PipelineRunner(plan, machine)
         tokens = []
-        for token in session.generate(PROMPT, NEW_TOKENS, Sampling(), frozenset()):
+        for token in runner.generate(PROMPT, NEW_TOKENS, Sampling(), frozenset()):
             tokens.append(token)
             if len(tokens) == 2:
                 os.kill(bare.health()[1].pid, signal.SIGKILL)
             if len(tokens) == 4:
                 nodes.remove_node(sorted(nodes.worker_nodes, key=str)[0], allow_graceful=False)
                 nodes.add_node(**node())
-        cycles = tuple(session.decode_cycles)
-        digest = session.digest.hexdigest()
-        found = Outcome(tuple(tokens), session.prefill_cycles, cycles, digest)
-        assert found == local_outcome(*PLAN)
+        assert outcome_of(runner, tuple(tokens)) == local_outcome(*PLAN)
         assert machine.failures >= 2 and machine.replayed >= 1
     finally:
         machine.close()

@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 
 from chip.errors import ChipError, ProgramError
-from cluster.actors.fork_server import can_fork
-from cluster.actors.grouping import actor_name, chunks, grouped
-from cluster.actors.ray_machine import RayMachine
-from cluster.actors.surroundings import SHARED, _runs, _semaphores, swept
 from cluster.encoders.embedding import Options, embed_sentences
 from cluster.errors import BadValue, WorkerLost
+from cluster.machines.ray.fork_server import can_fork
+from cluster.machines.ray.grouping import actor_name, chunks, grouped
+from cluster.machines.ray.ray_machine import RayMachine
+from cluster.machines.ray.surroundings import SHARED, _runs, _semaphores, swept
 from cluster.runs.display import Bars
-from tests.cluster.test_flight import flown, flown_here
-from tests.cluster.test_flight import lowered as flight_plan
+from tests.cluster.test_pipeline import answered, answered_here
+from tests.cluster.test_pipeline import lowered as pipeline_plan
 from tests.cluster.tiny import local_outcome, lowered, no_progress, outcome
 
 pytestmark = pytest.mark.ray
@@ -74,10 +74,11 @@ def test_bits_and_cycles_are_those_of_the_local_machine(load, plan, pack, actors
 
 
 def test_sequences_in_flight_leave_the_digest_of_the_local_machine(load):
-    """Launches are joined as they are needed, also when lines are open."""
+    """Launches are joined as they are needed, also when channels are open."""
     plan = (1, 3, "mesh:2x3", 4)
-    _, digest, said = flown(flight_plan(*plan), load(flight_plan(*plan)))
-    assert (digest, said) == flown_here(*plan)[1:]
+    runner, said = answered(pipeline_plan(*plan), load(pipeline_plan(*plan)))
+    local, said_there = answered_here(*plan)
+    assert said == said_there and runner.digest.hexdigest() == local.digest.hexdigest()
 
 
 @pytest.mark.skipif(not can_fork(), reason="workers are forked on Linux only")
@@ -102,15 +103,15 @@ def test_workers_are_lean_forks_of_one_process_with_random_names_of_their_own(lo
         "topology",
         "gguf",
         "tokenizers",
-        "cluster.lowering.lower",
-        "cluster.actors.ray_machine",
+        "cluster.compiler.lower",
+        "cluster.machines.ray.ray_machine",
     ):
         assert heavy not in found
     assert machine._get(ask(lambda _: __import__("os").environ["OMP_NUM_THREADS"])) == "1"
 
 
 UNFORKED = """
-from cluster.actors import capacity, ray_machine
+from cluster.machines.ray import capacity, ray_machine
 from tests.cluster.tiny import lowered, no_progress, outcome, reference_tokens
 ray_machine.can_fork = lambda: False
 capacity.COMPILED_SRAM_BYTES = 1 << 30
@@ -120,7 +121,7 @@ ask = machine._actors[0].__ray_call__.remote
 found = machine._get(ask(lambda _: sorted(__import__("sys").modules)))
 same = outcome(plan, machine).tokens == reference_tokens()
 machine.close()
-heavy = {"numba", "scipy", "networkx", "topology", "cluster.lowering.lower"}
+heavy = {"numba", "scipy", "networkx", "topology", "cluster.compiler.lower"}
 print("chip.core" in found, same, sorted(heavy & set(found)))
 """
 
@@ -138,7 +139,7 @@ def test_an_error_in_an_actor_arrives_as_itself(load):
     wrong = {0: {"x0": next(plan.constants())[2]}}
     for _ in range(2):
         with pytest.raises(ChipError, match="does not fill"):
-            machine.launch("decode@320", wrong)
+            machine.launch("rows1.logits1@320", wrong)
     assert outcome(plan, machine) == local_outcome(*PLAN)  # and the machine lives on
 
 

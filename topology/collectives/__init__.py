@@ -9,28 +9,35 @@ from collections.abc import Sequence
 
 import networkx as nx
 
-from topology.collectives import direct, halving, hierarchical, rings, trees
+from topology.collectives import direct, halving, hierarchical, rings, teams, trees
 from topology.collectives.auto import check_size, fastest
 from topology.collectives.bounds import lower_bound_cycles
 from topology.collectives.engine import Engine
-from topology.collectives.execute import defined, execute, expected
+from topology.collectives.execute import counted, defined, execute, expected
 from topology.collectives.job import Job
+from topology.collectives.messages import Combine, Draft, Messages, Send
 from topology.collectives.registry import ALGORITHMS, OPERATIONS, algorithm, find
 from topology.collectives.result import Batch, Collective, LocalAdd, Transfer
 from topology.errors import BadCollective, NoRoute
+from topology.graphs import NODE_CHIPS
 
 __all__ = [
     "ALGORITHMS",
     "OPERATIONS",
     "Batch",
     "Collective",
+    "Combine",
+    "Draft",
     "Engine",
     "Job",
     "LocalAdd",
+    "Messages",
+    "Send",
     "Transfer",
     "algorithm",
     "all_reduce",
     "collective",
+    "counted",
     "defined",
     "direct",
     "execute",
@@ -39,6 +46,7 @@ __all__ = [
     "hierarchical",
     "point_to_point",
     "rings",
+    "teams",
     "trees",
 ]
 
@@ -53,12 +61,17 @@ def collective(
     chunks: int | None = None,
     release_cycles: Sequence[int] | None = None,
     add_cycles: int = 0,
+    unit_vectors: int = 1,
+    residual: bool = False,
+    team_ranks: int = NODE_CHIPS,
 ) -> Collective:
     """Return the timed collective; `num_bytes` is the size of one chip's full buffer.
 
     `chips` is the group (default: all, in id order; the order is the rank order), `root` a chip of
     it (default: the first), `chunks` the number of blocks per share, `release_cycles` the cycle at
-    which each rank's data is there. Raises BadCollective, NoRoute.
+    which each rank's data is there. Blocks are whole units of `unit_vectors`; with a `residual`
+    each rank adds what it has besides its part of the sum; `teams` are of `team_ranks`. Raises
+    BadCollective, NoRoute.
     """
     group = tuple(sorted(graph) if chips is None else chips)
     _check_group(operation, graph, group, num_bytes)
@@ -73,13 +86,16 @@ def collective(
         chunks,
         tuple(release_cycles) if release_cycles is not None else None,
         add_cycles=add_cycles,
+        unit_vectors=unit_vectors,
+        residual=residual,
+        team_ranks=team_ranks,
     )
     if algorithm == "auto":
         algorithm, engine = fastest(job)
     else:
-        timed = find(operation, algorithm)
+        listed = find(operation, algorithm)
         check_size(job, algorithm)
-        engine = timed(job)
+        engine = Engine(listed(job))
     return engine.finish(algorithm, lower_bound_cycles(job))
 
 

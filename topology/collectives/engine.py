@@ -8,26 +8,27 @@ that neither its first nor its last vector is early, because arrivals are convex
 
 import numpy as np
 
-from topology.collectives.job import Job
 from topology.collectives.legs import Legs, all_different, rows, set_rows
+from topology.collectives.messages import Combine, Ends, Messages, Send
 from topology.collectives.result import Batch, Collective, LocalAdd
 from topology.fabric import Ints
 from topology.firstfit import first_fit
-from topology.routes import Paths, paths
+from topology.routes import paths
 
-_ROUTES_KEPT = 64  # pair lists whose routes are remembered, oldest forgotten all at once
+_ROUTES_KEPT = 64  # ends whose routes are remembered, oldest forgotten all at once
 
 
 class Engine:
-    """Collects the timed steps of one collective; algorithms call `send` and `local_add`."""
+    """Times the steps of one list of messages, in order."""
 
-    def __init__(self, job: Job, blocks: int, shares: int = 1, equal: bool = False) -> None:
-        self.job, self.fabric, self.shares = job, job.fabric, shares
-        # `equal` blocks round the buffer up, for when a block changes its place.
-        vectors = -(-job.vectors // blocks) * blocks if equal else job.vectors
-        self.resize(np.diff(np.arange(blocks + 1) * vectors // blocks))
-        self.blocks = blocks
-        self.result_slot = 0
+    def __init__(self, messages: Messages) -> None:
+        job = self.job = messages.job
+        self.messages, self.fabric = messages, job.fabric
+        self.block_start = messages.block_start
+        self.block_vectors: Ints = np.diff(messages.block_start)
+        self.blocks = len(self.block_vectors)
+        sizes = np.unique(self.block_vectors)
+        self._equal_vectors = int(sizes[0]) if len(sizes) == 1 else None
         self.chips = np.array(job.chips, np.int64)
         self.steps: list[Batch | LocalAdd] = []
         self.free: Ints = (
@@ -37,18 +38,16 @@ class Engine:
         )
         self._p, self._q = self.fabric.pace_arrays()
         self._ready: dict[int, tuple[Ints, Ints]] = {}
-        self._routes: dict[tuple[int, int], tuple[Ints, Ints, Legs]] = {}
+        self._routes: dict[Ends, Legs] = {}
         self._same_sizes: dict[tuple[int, int], Ints] = {}
-        self._unnoted = 0  # last arrival of messages sent with note=False
+        self._unnoted = 0  # last arrival of messages that no later step looks up
         self.one_cable = bool(self.fabric.cables.max(initial=1) == 1)
         self._whole_pace = bool((self._q == 1).all())
-
-    def resize(self, block_vectors: Ints) -> None:
-        """Set the sizes of all blocks; before anything is sent."""
-        self.block_vectors = block_vectors
-        self.block_start: Ints = np.concatenate(([0], np.cumsum(block_vectors)))
-        sizes = np.unique(block_vectors)
-        self._equal_vectors = int(sizes[0]) if len(sizes) == 1 else None
+        self._plain = bool(
+            len(self._p) == 1 and self.block_vectors.all() and job.release_cycles is None
+        )
+        for step in messages.steps:
+            self._send(step) if isinstance(step, Send) else self._combine(step)
 
     def ready(self, slot: int) -> tuple[Ints, Ints]:
         """Return [P, blocks] cycles at which the first and the last vector of a block is there."""
@@ -60,83 +59,63 @@ class Engine:
             self._ready[slot] = first, first.copy()
         return self._ready[slot]
 
-    def send(
-        self,
-        src: Ints,
-        dst: Ints,
-        block: Ints,
-        *,
-        blocks: int = 1,
-        add: bool = False,
-        src_slot: int = 0,
-        dst_slot: int = 0,
-        dst_block: Ints | None = None,
-        whole: bool = False,
-        after: Ints | int = 0,
-        via: Paths | None = None,
-        look: bool = True,
-        note: bool = True,
-    ) -> Batch | None:
-        """Time one batch: rank src[i] sends `blocks` blocks from block[i] on to rank dst[i].
+    def _send(self, send: Send) -> None:
+        """Time one step.
 
-        Messages read what was there before the batch. `whole` waits for the last vector of the
-        data instead of following it; `after` is an earliest start; `via` prescribes the routes.
-        An algorithm that knows from `landed` when its data is there can skip looking that up and
-        noting it, which is most of the time of long rings; `execute` checks it all the same.
+        Where the list itself says when data is there, looking that up and noting it is left out,
+        which is most of the time of long rings; `execute` checks it all the same.
         """
-        if blocks > 1 and not self.one_cable:  # let every block take its own cable
-            src, dst = np.repeat(src, blocks), np.repeat(dst, blocks)
-            span = np.tile(np.arange(blocks), len(block))
-            dst_block = None if dst_block is None else np.repeat(dst_block, blocks) + span
-            after = np.repeat(after, blocks) if isinstance(after, np.ndarray) else after
-            block, blocks = np.repeat(block, blocks) + span, 1
+        src, dst, block, blocks = send.src, send.dst, send.block, send.blocks
         vectors = self._sizes(block, blocks)
-        if len(vectors) == 0 or not (self._equal_vectors or vectors.all()):
-            keep = np.flatnonzero(vectors)
-            if not len(keep):
-                return None
-            src, dst, block, vectors = src[keep], dst[keep], block[keep], vectors[keep]
-            dst_block = None if dst_block is None else dst_block[keep]
-            after = after[keep] if isinstance(after, np.ndarray) else after
-        to_block = block if dst_block is None else dst_block
-        route = self._routed(src, dst) if via is None else Legs(self.fabric, via, dst)
-        channel = route.edges if self.one_cable else route.channels(self.fabric, block)
+        route = self._routed(send.ends) if send.via is None else Legs(self.fabric, send.via, dst)
+        channel = route.edges if self.one_cable else route.channels(self.fabric, send.turn)
         p, q = self._pace_of(route)
-        earliest = after if isinstance(after, np.ndarray) else np.full(len(src), after)
-        if look:
-            there = self._earliest(src_slot, src, block, blocks, p, q, whole)
+        earliest = np.full(len(src), self.end_cycle if send.barrier else 0)
+        if self._plain and send.follows is not None:
+            earliest = np.maximum(earliest, self._landed(*send.follows, send.whole))
+        elif not (self._plain and send.from_start):
+            there = self._earliest(send.src_slot, src, block, blocks, p, q, send.whole)
             earliest = np.maximum(earliest, there)
         busy = vectors * p if self._whole_pace else -(-vectors * p // q)
         start = self._place(earliest, busy, route, channel)
-        cost = self.job.add_cycles if add else 0
-        landed = start + (route.latency + cost if cost else route.latency)
-        if note:
-            self._arrive(dst_slot, dst, to_block, blocks, landed, p, q, route.dst_differ)
+        landed = start + route.latency + (self.job.add_cycles if send.add else 0)
+        if send.noted or not self._plain:
+            if send.by_rank:
+                self._take_own(send)
+            whole_unit = self._unit_wait(p, q) if send.add else 0
+            self._arrive(send, landed, whole_unit, p, q, route.dst_differ)
         else:
             tail = self._tail(vectors, p, q)
             last = landed.max() + tail if isinstance(tail, int) else (landed + tail).max()
             self._unnoted = max(self._unnoted, int(last))
-        batch = Batch(
-            *(src, dst, block, to_block, blocks, vectors, start, route.start, channel),
-            *(route.offset, route.latency, route.pace, add, src_slot, dst_slot),
-        )
-        self.steps.append(batch)
-        return batch
-
-    @property
-    def may_skip_notes(self) -> bool:
-        """Whether `landed` says all there is to know: one pace, no empty block, no release."""
-        return bool(
-            len(self._p) == 1 and self.block_vectors.all() and self.job.release_cycles is None
+        self.steps.append(
+            Batch(
+                send, vectors, start, route.start, channel, route.offset, route.latency, route.pace
+            )
         )
 
-    def landed(self, batch: Batch, whole: bool = False) -> Ints:
-        """Return when the destination may pass each message on: as it comes, or as a whole."""
-        p, q = int(self._p[0]), int(self._q[0])
-        cost = self.job.add_cycles if batch.add else 0
-        since = batch.latency_cycles + (cost + self._tail(batch.vectors, p, q) if whole else cost)
-        landed: Ints = batch.start_cycle + since
+    def _take_own(self, send: Send) -> None:
+        """A sum by rank also waits for what its own chip adds, and for what it begins with."""
+        at = send.dst, send.dst_block
+        for slot in {send.src_slot, send.src_slot if send.onto is None else send.onto}:
+            if slot != send.dst_slot:
+                for mine, other in zip(self.ready(send.dst_slot), self.ready(slot), strict=True):
+                    mine[at] = np.maximum(mine[at], other[at])
+
+    def _landed(self, step: int, order: Ints, whole: bool) -> Ints:
+        """Return when a message may be passed on that an earlier step brings."""
+        batch = self.steps[step]
+        assert isinstance(batch, Batch)
+        p, q, add = int(self._p[0]), int(self._q[0]), batch.send.add
+        since = batch.latency_cycles + (self.job.add_cycles if add else 0)
+        if whole or add:
+            since = since + (self._tail(batch.vectors, p, q) if whole else self._unit_wait(p, q))
+        landed: Ints = (batch.start_cycle + since)[order]
         return landed
+
+    def _unit_wait(self, p: Ints | int, q: Ints | int) -> Ints | int:
+        """Return cycles from the first to the last vector of a unit, which is added as a whole."""
+        return -(-(self.job.unit_vectors - 1) * p // q)
 
     def _tail(self, vectors: Ints, p: Ints | int, q: Ints | int) -> Ints | int:
         """Return cycles from the first to the last vector of each message."""
@@ -144,19 +123,19 @@ class Engine:
             return -(-(int(vectors[0]) - 1) * int(p) // int(q))
         return np.asarray(-(-(vectors - 1) * p // q))
 
-    def combine(self, left: int, right: int | None, out: int, own_block_only: bool = False) -> None:
-        """Let every rank fill slot `out`, unused so far, with the sum (or copy) of other slots.
+    def _combine(self, step: Combine) -> None:
+        """Let every rank fill a slot with the sum (or copy) of other slots.
 
         Out of place on purpose: what is added up may still be waiting to be sent. A copy is no
         movement (whoever adds into `out` first reads `left`), a sum costs `add_cycles`.
         """
-        first, last = self.ready(left)
-        if right is not None:
-            more = self.ready(right)
+        first, last = self.ready(step.left)
+        if step.right is not None:
+            more = self.ready(step.right)
             first = np.maximum(first, more[0]) + self.job.add_cycles
             last = np.maximum(last, more[1]) + self.job.add_cycles
-        self._ready[out] = first.copy(), last.copy()
-        self.steps.append(LocalAdd(left, right, out, last.copy(), own_block_only))
+        self._ready[step.out] = first.copy(), last.copy()
+        self.steps.append(LocalAdd(step, last.copy()))
 
     @property
     def end_cycle(self) -> int:
@@ -173,21 +152,17 @@ class Engine:
         job = self.job
         release = min(job.release_cycles) if job.release_cycles else 0
         return Collective(
-            *(job.operation, algorithm, job.graph, self.fabric, job.chips, job.bytes, job.root),
-            *(self.block_start, self.shares, self.steps, release, self.end_cycle),
-            *(lower_bound_cycles, job.add_cycles, self.result_slot),
+            self.messages, algorithm, tuple(self.steps), release, self.end_cycle, lower_bound_cycles
         )
 
-    def _routed(self, src: Ints, dst: Ints) -> "Legs":
-        """Return the routes of rank pairs; the same arrays as last time need no new search."""
-        known = self._routes.get((id(src), id(dst)))
-        if known is None or known[0] is not src or known[1] is not dst:
-            found = paths(self.fabric, self.chips[src], self.chips[dst])
-            known = src, dst, Legs(self.fabric, found, dst)
+    def _routed(self, ends: Ends) -> Legs:
+        """Return the minimal routes; ends that steps share need no new search."""
+        if ends not in self._routes:
             if len(self._routes) >= _ROUTES_KEPT:
                 self._routes.clear()
-            self._routes[id(src), id(dst)] = known
-        return known[2]
+            found = paths(self.fabric, self.chips[ends.src], self.chips[ends.dst])
+            self._routes[ends] = Legs(self.fabric, found, ends.dst)
+        return self._routes[ends]
 
     def _sizes(self, block: Ints, blocks: int) -> Ints:
         if self._equal_vectors is not None:  # many batches share one array of sizes
@@ -197,7 +172,7 @@ class Engine:
             return self._same_sizes[key]
         return self.block_start[block + blocks] - self.block_start[block]
 
-    def _pace_of(self, route: "Legs") -> tuple[Ints | int, Ints | int]:
+    def _pace_of(self, route: Legs) -> tuple[Ints | int, Ints | int]:
         if len(self._p) == 1:
             return int(self._p[0]), int(self._q[0])
         return self._p[route.pace], self._q[route.pace]
@@ -246,20 +221,19 @@ class Engine:
 
     def _arrive(
         self,
-        slot: int,
-        dst: Ints,
-        block: Ints,
-        blocks: int,
+        send: Send,
         landed: Ints,
+        whole_unit: Ints | int,
         p: Ints | int,
         q: Ints | int,
         differ: bool,
     ) -> None:
         """Note that blocks are there later; `differ` says that no rank gets two messages."""
-        first, last = self.ready(slot)
+        dst, block, blocks = send.dst, send.dst_block, send.blocks
+        first, last = self.ready(send.dst_slot)
         head, tail = self._progress(block, blocks, p, q)
-        landed = landed[:, None]
-        for ready, arrival in ((first, landed + head), (last, landed + tail)):
+        begun, landed = (landed + whole_unit)[:, None], landed[:, None]
+        for ready, arrival in ((first, begun + head), (last, landed + tail)):
             if differ:
                 set_rows(ready, dst, block, blocks, arrival)
             else:
@@ -267,7 +241,7 @@ class Engine:
                 where = dst[:, None] * self.blocks + span
                 np.maximum.at(ready.reshape(-1), where.ravel(), arrival.ravel())
 
-    def _place(self, earliest: Ints, busy: Ints, route: "Legs", channel: Ints) -> Ints:
+    def _place(self, earliest: Ints, busy: Ints, route: Legs, channel: Ints) -> Ints:
         """Return the starts, and mark the cables of every route busy."""
         differ = (
             route.channels_differ

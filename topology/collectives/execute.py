@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from topology.collectives.job import RESIDUAL
+from topology.collectives.messages import Send
 from topology.collectives.result import Batch, Collective, LocalAdd
 from topology.errors import CausalityError
 from topology.fabric import Ints
@@ -34,53 +36,79 @@ class Execution:
                 self._add_locally(step)
 
     def slot(self, number: int) -> tuple[Data, Ints, Ints]:
-        """Return data [P, vectors, width] and the cycles [P, vectors] of a slot, zero at first."""
-        data = self.slots.setdefault(number, np.zeros_like(self.slots[0]))
+        """Return data [P, vectors, width] and the cycles [P, vectors] of a slot.
+
+        What a scratch slot holds at first adds nothing: -0.0, as only that leaves all sums alone.
+        """
+        data = self.slots.setdefault(number, np.full_like(self.slots[0], -0.0))
         early = np.full(data.shape[:2], self.collective.release_cycle, np.int64)
         there = self.there.setdefault(number, early)
         return data, there, self.last_read.setdefault(number, early.copy())
 
     def _move(self, batch: Batch) -> None:
-        fabric, start = self.collective.fabric, self.collective.block_start
+        fabric, send = self.collective.fabric, batch.send
+        start = self.collective.block_start
         p, q = fabric.pace_arrays()
-        message = np.repeat(np.arange(len(batch.src)), batch.vectors)
+        message = np.repeat(np.arange(len(send.src)), batch.vectors)
         k = np.arange(len(message)) - np.repeat(
             np.cumsum(batch.vectors) - batch.vectors, batch.vectors
         )
         pace = batch.pace[message]
         departs = batch.start_cycle[message] - (-k * p[pace] // q[pace])
-        arrives = departs + batch.latency_cycles[message]
-        src, dst = batch.src[message], batch.dst[message]
-        from_vector = start[batch.block][message] + k
-        to_vector = start[batch.dst_block][message] + k
-        data, there, last_read = self.slot(batch.src_slot)
+        unit = self.collective.messages.job.unit_vectors
+        counted = k - k % unit + unit - 1 if send.add else k  # units are added as a whole
+        arrives = batch.start_cycle[message] - (-counted * p[pace] // q[pace])
+        arrives += batch.latency_cycles[message]
+        src, dst = send.src[message], send.dst[message]
+        from_vector = start[send.block][message] + k
+        to_vector = start[send.dst_block][message] + k
+        data, there, last_read = self.slot(send.src_slot)
         self._demand(departs >= there[src, from_vector], src, from_vector, departs, "not there yet")
         values = data[src, from_vector]
         np.maximum.at(last_read, (src, from_vector), departs)
-        data, there, last_read = self.slot(batch.dst_slot)
+        data, there, last_read = self.slot(send.dst_slot)
         unread = arrives >= last_read[dst, to_vector]
         self._demand(unread, dst, to_vector, arrives, "overwritten before it is sent")
-        if batch.add:
+        if send.by_rank:
+            self._add_by_rank(send, src, dst, to_vector, values)
+        elif send.add:
             np.add.at(data, (dst, to_vector), values)
-            arrives = arrives + self.collective.add_cycles
         else:
             data[dst, to_vector] = values
+        arrives = arrives + self.collective.messages.job.add_cycles * send.add
         np.maximum.at(there, (dst, to_vector), arrives)
 
+    def _add_by_rank(self, send: Send, src: Ints, dst: Ints, vector: Ints, values: Data) -> None:
+        """Sum up what senders and receiver have, in the order of ranks."""
+        own, since, _ = self.slot(send.src_slot)
+        target = np.zeros(own.shape[:2], bool)
+        target[dst, vector] = True
+        total = np.full_like(own, -0.0)
+        _, there, _ = self.slot(send.dst_slot)
+        for slot in [] if send.onto is None else [send.onto]:
+            total[target] = self.slot(slot)[0][target]
+        for rank in range(len(own)):
+            total[rank, target[rank]] += own[rank, target[rank]]
+            sent = src == rank
+            total[dst[sent], vector[sent]] += values[sent]
+        self.slots[send.dst_slot][target] = total[target]
+        there[target] = np.maximum(there[target], since[target])
+
     def _add_locally(self, step: LocalAdd) -> None:
-        left, since, _ = self.slot(step.left)
-        right, since_right, _ = self.slot(step.left if step.right is None else step.right)
+        combine, messages = step.combine, self.collective.messages
+        left, since, _ = self.slot(combine.left)
+        right, since_right, _ = self.slot(combine.left if combine.right is None else combine.right)
         since = np.maximum(since, since_right)
         vectors = np.diff(self.collective.block_start)
         ready = np.repeat(step.ready_cycle, vectors, axis=1)
         rank, vector = np.nonzero(np.ones(since.shape, bool))
         fine = (since <= ready).ravel()
         self._demand(fine, rank, vector, ready.ravel(), "not there yet for a local addition")
-        data, there, _ = self.slot(step.out)
-        data[:] = left if step.right is None else left + right
-        there[:] = since + (self.collective.add_cycles if step.right is not None else 0)
-        if step.own_block_only:
-            data[~own_shares(self.collective)] = 0
+        data, there, _ = self.slot(combine.out)
+        data[:] = left if combine.right is None else left + right
+        there[:] = since + (messages.job.add_cycles if combine.right is not None else 0)
+        if combine.own_block_only:
+            data[~own_shares(self.collective)] = -0.0
 
     def _demand(
         self, fine: NDArray[np.bool_], rank: Ints, vector: Ints, cycle: Ints, problem: str
@@ -91,25 +119,33 @@ class Execution:
             raise CausalityError(chip, int(vector[at]), int(cycle[at]), problem)
 
 
-def execute(collective: Collective, inputs: Data) -> Data:
+def execute(collective: Collective, inputs: Data, residual: Data | None = None) -> Data:
     """Return the buffers of all ranks after the collective, shape [P, vectors, width].
 
     `inputs` has the same shape; for an all-gather only each rank's own share of it counts, for a
-    broadcast only the root's. Raises CausalityError if the timing does not allow the movement.
+    broadcast only the root's. `residual` is what each rank adds to the sum, if the job has one.
+    Raises CausalityError if the timing does not allow the movement.
     """
+    execution = Execution(collective, counted(collective, inputs))
+    if residual is not None:
+        execution.slots[RESIDUAL] = residual
+    execution.run()
+    return execution.slots[collective.messages.result_slot]
+
+
+def counted(collective: Collective, inputs: Data) -> Data:
+    """Return the inputs with zeros for all that the operation does not look at."""
     data = inputs.copy()
     if collective.operation == "all_gather":
         data[~own_shares(collective)] = 0
     elif collective.operation in ("broadcast", "point_to_point"):
-        data[np.arange(len(data)) != collective.root] = 0
-    execution = Execution(collective, data)
-    execution.run()
-    return execution.slots[collective.result_slot]
+        data[np.arange(len(data)) != collective.messages.job.root] = 0
+    return data
 
 
 def own_shares(collective: Collective) -> NDArray[np.bool_]:
     """Return [P, vectors]: which vectors are each rank's own share of the buffer."""
-    owner = np.arange(len(collective.block_start) - 1) // collective.shares
+    owner = np.arange(len(collective.block_start) - 1) // collective.messages.shares
     owner = np.repeat(owner, np.diff(collective.block_start))
     mine: NDArray[np.bool_] = owner[None, :] == np.arange(len(collective.chips))[:, None]
     return mine
@@ -126,7 +162,7 @@ def expected(collective: Collective, inputs: Data) -> Data:
         ranks = len(inputs)
         parts = inputs.reshape(ranks, ranks, -1, *inputs.shape[2:])
         return parts.swapaxes(0, 1).reshape(inputs.shape)
-    return np.broadcast_to(inputs[collective.root], inputs.shape)
+    return np.broadcast_to(inputs[collective.messages.job.root], inputs.shape)
 
 
 def defined(collective: Collective) -> NDArray[np.bool_]:
@@ -135,5 +171,5 @@ def defined(collective: Collective) -> NDArray[np.bool_]:
         return own_shares(collective)
     everywhere = np.ones((len(collective.chips), collective.vectors), bool)
     if collective.operation == "reduce":
-        everywhere[np.arange(len(everywhere)) != collective.root] = False
+        everywhere[np.arange(len(everywhere)) != collective.messages.job.root] = False
     return everywhere

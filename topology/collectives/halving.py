@@ -6,31 +6,31 @@ Ranks beyond the largest power of two first add their buffer to a partner and ge
 
 import numpy as np
 
-from topology.collectives.engine import Engine
 from topology.collectives.job import Job
+from topology.collectives.messages import Draft, Messages
 from topology.collectives.registry import algorithm
 from topology.errors import BadCollective
 from topology.fabric import Ints
 
 
 @algorithm("halving-doubling", "all_reduce")
-def halving_doubling(job: Job) -> Engine:
+def halving_doubling(job: Job) -> Messages:
     """Swap and add halves, quarters, ... with ever nearer partners, then gather them back."""
     bits = job.ranks.bit_length() - 1
     core = 1 << bits
-    engine = Engine(job, core)
+    draft = Draft(job, core)
     rank, extra = np.arange(core), np.arange(core, job.ranks)
     everything = np.zeros_like(extra)
     if len(extra):
-        engine.send(extra, extra - core, everything, blocks=core, add=True)
+        draft.send(extra, extra - core, everything, blocks=core, add=True)
     for bit in reversed(range(bits)):
         partner = rank ^ 1 << bit
-        engine.send(rank, partner, _half(partner, bit), blocks=1 << bit, add=True)
+        draft.send(rank, partner, _half(partner, bit), blocks=1 << bit, add=True)
     for bit in range(bits):
-        engine.send(rank, rank ^ 1 << bit, _half(rank, bit), blocks=1 << bit)
+        draft.send(rank, rank ^ 1 << bit, _half(rank, bit), blocks=1 << bit)
     if len(extra):
-        engine.send(extra - core, extra, everything, blocks=core)
-    return engine
+        draft.send(extra - core, extra, everything, blocks=core)
+    return draft.messages()
 
 
 def _half(rank: Ints, bit: int) -> Ints:
@@ -39,25 +39,25 @@ def _half(rank: Ints, bit: int) -> Ints:
 
 
 @algorithm("halving", "reduce_scatter")
-def halving(job: Job) -> Engine:
+def halving(job: Job) -> Messages:
     """The first half of halving-doubling; a power of two of ranks only, others go `direct`."""
     return _one_way(job)
 
 
 @algorithm("doubling", "all_gather")
-def doubling(job: Job) -> Engine:
+def doubling(job: Job) -> Messages:
     """The second half of halving-doubling; a power of two of ranks only."""
     return _one_way(job)
 
 
-def _one_way(job: Job) -> Engine:
+def _one_way(job: Job) -> Messages:
     bits = job.ranks.bit_length() - 1
     if job.ranks != 1 << bits:
         raise BadCollective(job.operation, f"{job.ranks} ranks are no power of two", "use direct")
-    engine, rank = Engine(job, job.ranks), np.arange(job.ranks)
+    draft, rank = Draft(job, job.ranks), np.arange(job.ranks)
     scatter = job.operation == "reduce_scatter"
     for bit in reversed(range(bits)) if scatter else range(bits):
         partner = rank ^ 1 << bit
         block = _half(partner if scatter else rank, bit)
-        engine.send(rank, partner, block, blocks=1 << bit, add=scatter)
-    return engine
+        draft.send(rank, partner, block, blocks=1 << bit, add=scatter)
+    return draft.messages()

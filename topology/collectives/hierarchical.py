@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import networkx as nx
 import numpy as np
 
-from topology.collectives.engine import Engine
 from topology.collectives.job import Job
+from topology.collectives.messages import Draft, Messages
 from topology.collectives.registry import algorithm
 from topology.errors import BadCollective
 from topology.fabric import Ints
@@ -25,7 +25,7 @@ _BLOCKS = 16  # stripes over parallel gateway cables; one vector each at least
 
 
 @algorithm("hierarchical", "all_reduce")
-def hierarchical(job: Job) -> Engine:
+def hierarchical(job: Job) -> Messages:
     """All-reduce by the exchange above, over the fewest packaging levels the graph allows."""
     for stack in _STACKS:
         levels = _levels(job, stack)
@@ -34,10 +34,10 @@ def hierarchical(job: Job) -> Engine:
     else:
         problem = "'hierarchical' needs nodes that are all-to-all, and chips that are so in a node"
         raise BadCollective(job.operation, problem, "use auto")
-    engine = Engine(job, max(1, min(job.chunks or _BLOCKS, job.vectors)))
+    draft = Draft(job, max(1, min(job.chunks or _BLOCKS, job.vectors // job.unit_vectors)))
     slots = iter(range(1, 10_000))
-    engine.result_slot = _exchange(engine, levels, 0, slots)
-    return engine
+    draft.result_slot = _exchange(draft, levels, 0, slots)
+    return draft.messages()
 
 
 @dataclass(frozen=True)
@@ -50,21 +50,21 @@ class _Level:
     count: Ints
 
 
-def _exchange(engine: Engine, levels: list[_Level], slot: int, slots: Iterator[int]) -> int:
+def _exchange(draft: Draft, levels: list[_Level], slot: int, slots: Iterator[int]) -> int:
     """Exchange slot over `levels`; return the slot that holds the sum afterwards."""
     if not levels:
         return slot
     level = levels[-1]
-    mine = _exchange(engine, levels[:-1], slot, slots)
+    mine = _exchange(draft, levels[:-1], slot, slots)
     incoming = next(slots)
-    block = np.tile(np.arange(engine.blocks), len(level.first))
-    first, count = np.repeat(level.first, engine.blocks), np.repeat(level.count, engine.blocks)
+    block = np.tile(np.arange(draft.blocks), len(level.first))
+    first, count = np.repeat(level.first, draft.blocks), np.repeat(level.count, draft.blocks)
     chosen = first + block % count
     src, dst = level.src[chosen], level.dst[chosen]
-    engine.send(src, dst, block, add=True, src_slot=mine, dst_slot=incoming)
-    others = _exchange(engine, levels[:-1], incoming, slots)
+    draft.send(src, dst, block, add=True, src_slot=mine, dst_slot=incoming)
+    others = _exchange(draft, levels[:-1], incoming, slots)
     out = next(slots)
-    engine.combine(mine, others, out)
+    draft.combine(mine, others, out)
     return out
 
 

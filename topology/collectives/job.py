@@ -5,6 +5,9 @@ from dataclasses import dataclass
 import networkx as nx
 
 from topology.fabric import Fabric, Ints, compiled
+from topology.graphs import NODE_CHIPS
+
+RESIDUAL = -1  # the slot of what each rank has besides its part of the sum
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,9 @@ class Job:
     release_cycles: tuple[int, ...] | None = None  # per rank; default 0
     busy_until: Ints | None = None  # per channel of the fabric; default 0
     add_cycles: int = 0
+    unit_vectors: int = 1  # what belongs together: blocks and the buffer are whole units
+    residual: bool = False  # each rank adds its own slot RESIDUAL to the sum
+    team_ranks: int = NODE_CHIPS  # neighbours that `teams` lets add up among themselves
 
     @property
     def fabric(self) -> Fabric:
@@ -33,8 +39,13 @@ class Job:
 
     @property
     def vectors(self) -> int:
-        """Vectors in one buffer; the last one may be partly filled."""
-        return -(-self.bytes // self.fabric.payload_bytes)
+        """Vectors in one buffer, whole units of them; the last one may be partly filled."""
+        return -(-self.bytes // (self.fabric.payload_bytes * self.unit_vectors)) * self.unit_vectors
+
+    @property
+    def onto(self) -> int | None:
+        """The slot that sums begin with."""
+        return RESIDUAL if self.residual else None
 
     @property
     def stripes(self) -> int:

@@ -26,9 +26,9 @@ class Legs:
         self.latency = np.add.reduceat(latency, found.start[:-1])
         self.pace = np.maximum.reduceat(fabric.pace[found.edges], found.start[:-1])
 
-    def channels(self, fabric: Fabric, block: Ints) -> Ints:
-        """Return the channels of all hops: parallel cables take turns by block."""
-        per_hop = block if self.start is None else np.repeat(block, np.diff(self.start))
+    def channels(self, fabric: Fabric, turn: Ints) -> Ints:
+        """Return the channels of all hops: parallel cables take turns."""
+        per_hop = turn if self.start is None else np.repeat(turn, np.diff(self.start))
         chosen: Ints = fabric.first_channel[self.edges] + per_hop % fabric.cables[self.edges]
         return chosen
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
-from topology.collectives.engine import Engine
 from topology.collectives.job import Job
+from topology.collectives.messages import Messages
 from topology.errors import BadCollective
 
-Algorithm = Callable[[Job], Engine]
+Algorithm = Callable[[Job], Messages]
 
 OPERATIONS = (
     "all_reduce",
@@ -21,7 +21,7 @@ ALGORITHMS: dict[str, dict[str, Algorithm]] = {operation: {} for operation in OP
 
 
 def algorithm(name: str, *operations: str) -> Callable[[Algorithm], Algorithm]:
-    """Register a function that times `operations`; it raises BadCollective where it cannot."""
+    """Register a function that lists messages; it raises BadCollective where it cannot."""
 
     def register(function: Algorithm) -> Algorithm:
         for operation in operations:

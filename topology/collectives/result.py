@@ -1,10 +1,7 @@
-"""What a collective is once it is timed: batches of messages, each with its departure cycle.
+"""What a collective is once it is timed: its messages, each with its departure cycle.
 
-Vocabulary. The `chips` of a group are ranks 0..P-1. Each rank has a buffer of `vectors` vectors cut
-into blocks; a *slot* is one buffer (0 holds input and result, others are scratch). A message moves
-consecutive blocks of one rank's slot to another rank's slot, as a copy or as an addition, in one
-run: vector k leaves at start + ceil(k * pace), crosses every hop of its route by virtual
-cut-through, and is usable (added, if it is an addition) `latency` cycles after it left.
+A message goes in one run: vector k leaves at start + ceil(k * pace), crosses every hop of its route
+by virtual cut-through, and is usable (added, if it is an addition) `latency` cycles after it left.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,6 +13,7 @@ import networkx as nx
 import numpy as np
 
 from topology.collectives.legs import all_different
+from topology.collectives.messages import Combine, Messages, Send
 from topology.errors import LinkConflict
 from topology.fabric import Fabric, Ints
 from topology.timetable import Timetable
@@ -23,13 +21,9 @@ from topology.timetable import Timetable
 
 @dataclass(frozen=True)
 class Batch:
-    """Messages none of which depends on another: one array entry each, ranks not chips."""
+    """The messages of a step with their times; arrays have an entry per message."""
 
-    src: Ints
-    dst: Ints
-    block: Ints  # first block read on the source
-    dst_block: Ints  # first block written on the destination
-    blocks: int  # consecutive blocks per message
+    send: Send
     vectors: Ints
     start_cycle: Ints
     hop_start: Ints | None  # channels of message i: channel[hop_start[i]:hop_start[i + 1]]
@@ -37,25 +31,20 @@ class Batch:
     hop_offset: Ints  # cycles from the start to the departure on each channel
     latency_cycles: Ints  # start to first arrival
     pace: Ints  # index into fabric.paces
-    add: bool
-    src_slot: int
-    dst_slot: int
 
 
 @dataclass(frozen=True)
 class LocalAdd:
-    """Every rank makes slot `out` = slot `left` + slot `right` (or only `left`), block by block."""
+    """A step that every rank does for itself, and when the last vector of it is there."""
 
-    left: int
-    right: int | None
-    out: int
-    ready_cycle: Ints  # [P, blocks], when the last vector of the result is there
-    own_block_only: bool = False
+    combine: Combine
+    ready_cycle: Ints  # [P, blocks]
 
 
 class Transfer(NamedTuple):
     """One message, spelled out for people and for code that lowers to sends and receives."""
 
+    step: int
     src: int  # chips
     dst: int
     path: tuple[int, ...]
@@ -75,21 +64,42 @@ class Transfer(NamedTuple):
 class Collective:
     """A timed collective: exact departures and arrivals of every vector, conflict-free."""
 
-    operation: str
+    messages: Messages
     algorithm: str
-    graph: nx.Graph
-    fabric: Fabric
-    chips: tuple[int, ...]
-    bytes: int
-    root: int
-    block_start: Ints  # [blocks + 1] first vector of each block
-    shares: int  # blocks per rank where the buffer is shared out
     steps: Sequence[Batch | LocalAdd]
     release_cycle: int
     end_cycle: int
     lower_bound_cycles: int
-    add_cycles: int = 0
-    result_slot: int = 0
+
+    @property
+    def operation(self) -> str:
+        """What was asked for, e.g. all_reduce."""
+        return self.messages.job.operation
+
+    @property
+    def graph(self) -> nx.Graph:
+        """The chips and links it runs on."""
+        return self.messages.job.graph
+
+    @property
+    def fabric(self) -> Fabric:
+        """Array form of the graph."""
+        return self.messages.job.fabric
+
+    @property
+    def chips(self) -> tuple[int, ...]:
+        """The group, by rank."""
+        return self.messages.job.chips
+
+    @property
+    def bytes(self) -> int:
+        """Size of one chip's full buffer as asked for."""
+        return self.messages.job.bytes
+
+    @property
+    def block_start(self) -> Ints:
+        """First vector of each block, and the end: [blocks + 1]."""
+        return self.messages.block_start
 
     @property
     def vectors(self) -> int:
@@ -107,9 +117,9 @@ class Collective:
         return self.cycles / float(self.graph.graph["profile"].clock_hz)
 
     @property
-    def messages(self) -> int:
+    def message_count(self) -> int:
         """Number of messages (vector runs at their source)."""
-        return sum(len(batch.src) for batch in self.batches)
+        return sum(len(batch.vectors) for batch in self.batches)
 
     @property
     def batches(self) -> list[Batch]:
@@ -157,28 +167,32 @@ class Collective:
     def transfers(self) -> Iterator[Transfer]:
         """Yield every message in the order of the algorithm's steps."""
         fabric = self.fabric
-        for batch in self.batches:
-            for i in range(len(batch.src)):
+        for step, batch in enumerate(self.steps):
+            if not isinstance(batch, Batch):
+                continue
+            send = batch.send
+            for i in range(len(send.src)):
                 lo, hi = (i, i + 1)
                 if batch.hop_start is not None:
                     lo, hi = batch.hop_start[i : i + 2]
                 channels = batch.channel[lo:hi]
                 edges = fabric.channel_edge[channels]
-                src = self.chips[batch.src[i]]
+                src = self.chips[send.src[i]]
                 yield Transfer(
+                    step=step,
                     src=src,
-                    dst=self.chips[batch.dst[i]],
+                    dst=self.chips[send.dst[i]],
                     path=(src, *map(int, fabric.head[edges])),
                     cables=tuple(map(int, channels - fabric.first_channel[edges])),
                     start_cycle=int(batch.start_cycle[i]),
                     arrival_cycle=int(batch.start_cycle[i] + batch.latency_cycles[i]),
                     cycles_per_vector=fabric.paces[batch.pace[i]],
                     vectors=int(batch.vectors[i]),
-                    src_vector=int(self.block_start[batch.block[i]]),
-                    dst_vector=int(self.block_start[batch.dst_block[i]]),
-                    add=batch.add,
-                    src_slot=batch.src_slot,
-                    dst_slot=batch.dst_slot,
+                    src_vector=int(self.block_start[send.block[i]]),
+                    dst_vector=int(self.block_start[send.dst_block[i]]),
+                    add=send.add,
+                    src_slot=send.src_slot,
+                    dst_slot=send.dst_slot,
                 )
 
     def timetable(self) -> Timetable:

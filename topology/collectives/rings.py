@@ -9,70 +9,65 @@ import math
 
 import numpy as np
 
-from topology.collectives.engine import Engine
 from topology.collectives.job import Job
+from topology.collectives.messages import Draft, Messages
 from topology.collectives.registry import algorithm
-from topology.collectives.result import Batch
 from topology.errors import BadCollective
 from topology.fabric import Fabric, Ints
 
 
 @algorithm("ring", "all_reduce", "reduce_scatter", "all_gather")
-def ring(job: Job) -> Engine:
+def ring(job: Job) -> Messages:
     """Shares travel round the ring in both directions at once, all chunks in flight."""
     ways = 2 if job.ranks > 2 else 1
     chunks = ways * (job.chunks or job.stripes)
-    engine = Engine(job, job.ranks * chunks, shares=chunks)
+    draft = Draft(job, job.ranks * chunks, shares=chunks)
     order = ring_order(job.fabric, job.chips, _places(job))
-    walks = [_Walk(engine, o, np.arange(way, chunks, ways)) for way, o in _ways(order, ways)]
+    walks = [_Walk(draft, o, np.arange(way, chunks, ways)) for way, o in _ways(order, ways)]
     for step in range(_steps(job)):
         for walk in walks:
             walk.step(step, whole=False)
-    return engine
+    return draft.messages()
 
 
 @algorithm("ring-stepwise", "all_reduce", "reduce_scatter", "all_gather")
-def ring_stepwise(job: Job) -> Engine:
+def ring_stepwise(job: Job) -> Messages:
     """One direction, chunk after chunk, a message only when all of the last one has arrived."""
     chunks = job.chunks or 1
-    engine = Engine(job, job.ranks * chunks, shares=chunks)
+    draft = Draft(job, job.ranks * chunks, shares=chunks)
     order = ring_order(job.fabric, job.chips, _places(job))
     for chunk in range(chunks):
-        walk = _Walk(engine, order, np.array([chunk]), engine.end_cycle)
+        walk = _Walk(draft, order, np.array([chunk]), after_all=chunk > 0)
         for step in range(_steps(job)):
             walk.step(step, whole=True)
-    return engine
+    return draft.messages()
 
 
 class _Walk:
     """Some chunks of every share on their way round; chunk c of share s is block s * chunks + c."""
 
-    def __init__(self, engine: Engine, order: Ints, chunks: Ints, after: int = 0) -> None:
-        self.engine, self.order, self.chunks, self.after = engine, order, chunks, after
+    def __init__(self, draft: Draft, order: Ints, chunks: Ints, after_all: bool = False) -> None:
+        self.draft, self.chunks, self.after_all = draft, chunks, after_all
         self.src = np.repeat(order, len(chunks))
         self.dst = np.repeat(np.roll(order, -1), len(chunks))
-        self.blocks = (order[:, None] * engine.shares + chunks).ravel()
-        self.sent: Batch | None = None
-        self.notes = not engine.may_skip_notes
+        self.blocks = (order[:, None] * draft.shares + chunks).ravel()
+        self.before = _turned(np.arange(len(self.src)), len(chunks))
+        self.sent: int | None = None
 
     def step(self, number: int, whole: bool) -> None:
         """Send one share per rank to the next rank, the one that came in with the last step."""
-        engine, job = self.engine, self.engine.job
+        draft, job = self.draft, self.draft.job
         add, lag = _phase(job, number)
-        block = _turned(self.blocks, lag % job.ranks * len(self.chunks))
-        after: Ints | int = self.after
-        if self.sent is not None and not self.notes:
-            after = _turned(engine.landed(self.sent, whole), len(self.chunks))
-        elif not self.notes:
-            after = np.full(len(block), self.after)
-        self.sent = engine.send(
-            *(self.src, self.dst, block),
+        self.sent = draft.send(
+            *(self.src, self.dst, _turned(self.blocks, lag % job.ranks * len(self.chunks))),
             add=add,
             whole=whole,
-            after=after,
-            look=self.notes,
-            note=self.notes,
+            barrier=self.after_all,
+            from_start=number == 0,
+            follows=(self.sent, self.before) if self.sent is not None and draft.plain else None,
+            noted=not draft.plain,
         )
+        self.after_all = False
 
 
 def _turned(values: Ints, places: int) -> Ints:
@@ -86,49 +81,48 @@ def _ways(order: Ints, ways: int) -> list[tuple[int, Ints]]:
 
 
 @algorithm("dimension", "all_reduce")
-def dimension(job: Job) -> Engine:
+def dimension(job: Job) -> Messages:
     """Reduce-scatter along axis after axis of a full lattice, then all-gather back."""
     chunks, sizes = job.chunks or 1, _lattice(job)
-    engine = Engine(job, job.ranks * chunks, shares=1)
+    draft = Draft(job, job.ranks * chunks, shares=1)
     axes = [axis for axis in range(len(sizes)) if sizes[axis] > 1]
     for axis in axes:
-        _along(engine, sizes, axis, chunks, True, axis == axes[0])
+        _along(draft, sizes, axis, chunks, True, axis == axes[0])
     for axis in reversed(axes):
-        _along(engine, sizes, axis, chunks, False, axis == axes[0])
-    return engine
+        _along(draft, sizes, axis, chunks, False, axis == axes[0])
+    return draft.messages()
 
 
 def _along(
-    engine: Engine, sizes: tuple[int, ...], axis: int, chunks: int, add: bool, outer: bool
+    draft: Draft, sizes: tuple[int, ...], axis: int, chunks: int, add: bool, outer: bool
 ) -> None:
     """Ring reduce-scatter (`add`) or all-gather on one axis; every line of it at once.
 
     On the outermost axis nothing else happens to the blocks in between, so a step only needs to
     know when the last one landed; elsewhere the own partial sums of earlier axes count too.
     """
-    ranks, size, stride = np.arange(engine.job.ranks), sizes[axis], math.prod(sizes[axis + 1 :])
+    ranks, size, stride = np.arange(draft.job.ranks), sizes[axis], math.prod(sizes[axis + 1 :])
     coordinates = np.array(np.unravel_index(ranks, sizes))
     target = coordinates.copy()
     target[axis] = (target[axis] + 1) % size
     dst = np.ravel_multi_index(tuple(target), sizes)
-    quick = outer and engine.may_skip_notes and engine.one_cable
-    sent: list[Batch | None] = [None] * chunks
+    quick = outer and draft.plain and draft.one_cable
+    before = np.argsort(dst)  # whose message brings what a rank passes on
+    sent: list[int | None] = [None] * chunks
     coordinates[axis + 1 :] = 0
     for step in range(size - 1):
         place = coordinates.copy()
         place[axis] = (place[axis] - step - add) % size
         share = np.ravel_multi_index(tuple(place), sizes)
         for chunk in range(chunks):
-            after, before = np.zeros_like(ranks), sent[chunk]
-            if quick and before is not None:
-                after[dst] = engine.landed(before)
-            sent[chunk] = engine.send(
+            last = sent[chunk]
+            sent[chunk] = draft.send(
                 *(ranks, dst, share + chunk * len(ranks)),
                 blocks=stride,
                 add=add,
-                after=after,
-                look=not quick or (step == 0 and not add),
-                note=not quick or (add and step == size - 2),
+                from_start=quick and step == 0 and add,
+                follows=(last, before) if quick and last is not None else None,
+                noted=not quick or (add and step == size - 2),
             )
 
 

@@ -7,8 +7,8 @@ different links, and each is passed on vector by vector, so hops overlap with tr
 
 import numpy as np
 
-from topology.collectives.engine import Engine
 from topology.collectives.job import Job
+from topology.collectives.messages import Draft, Messages
 from topology.collectives.registry import algorithm
 from topology.fabric import Fabric, Ints
 from topology.routes import UNREACHED, distances_to, tree_hops
@@ -18,30 +18,30 @@ MAX_TREE_EDGES = 400_000
 
 
 @algorithm("tree", "all_reduce", "broadcast", "reduce")
-def tree(job: Job) -> Engine:
+def tree(job: Job) -> Messages:
     """Binomial tree over ranks counted from the root: log2(P) steps each way."""
-    engine = Engine(job, job.stripes)
+    draft = Draft(job, job.stripes)
     bits = (job.ranks - 1).bit_length()
     if job.operation != "broadcast":
         for bit in range(bits):
             child = np.arange(1 << bit, job.ranks, 2 << bit)
-            _tree_step(engine, child, child - (1 << bit), True)
+            _tree_step(draft, child, child - (1 << bit), True)
     if job.operation != "reduce":
         for bit in reversed(range(bits)):
             child = np.arange(1 << bit, job.ranks, 2 << bit)
-            _tree_step(engine, child - (1 << bit), child, False)
-    return engine
+            _tree_step(draft, child - (1 << bit), child, False)
+    return draft.messages()
 
 
-def _tree_step(engine: Engine, src: Ints, dst: Ints, add: bool) -> None:
-    job = engine.job
-    stripe = np.tile(np.arange(engine.blocks), len(src))
-    src, dst = np.repeat(src, engine.blocks), np.repeat(dst, engine.blocks)
-    engine.send((src + job.root) % job.ranks, (dst + job.root) % job.ranks, stripe, add=add)
+def _tree_step(draft: Draft, src: Ints, dst: Ints, add: bool) -> None:
+    job = draft.job
+    stripe = np.tile(np.arange(draft.blocks), len(src))
+    src, dst = np.repeat(src, draft.blocks), np.repeat(dst, draft.blocks)
+    draft.send((src + job.root) % job.ranks, (dst + job.root) % job.ranks, stripe, add=add)
 
 
 @algorithm("tiled", "all_reduce", "reduce_scatter", "all_gather", "broadcast", "reduce")
-def tiled(job: Job) -> Engine:
+def tiled(job: Job) -> Messages:
     """Shortest-path trees, one per tile, at once."""
     rooted = job.operation in ("broadcast", "reduce")
     if job.operation in ("reduce_scatter", "all_gather"):
@@ -49,21 +49,22 @@ def tiled(job: Job) -> Engine:
         roots = np.arange(tiles) // job.stripes
     else:
         wanted = job.chunks or max(job.stripes, 16 if rooted else job.ranks)
-        tiles = max(1, min(wanted, job.vectors, MAX_TREE_EDGES // job.ranks))
+        units = job.vectors // job.unit_vectors
+        tiles = max(1, min(wanted, units, MAX_TREE_EDGES // job.ranks))
         spread = np.arange(tiles) * job.ranks // tiles
         roots = np.full(tiles, job.root) if rooted else spread
-    engine = Engine(job, tiles, shares=max(1, tiles // job.ranks))
+    draft = Draft(job, tiles, shares=max(1, tiles // job.ranks))
     child, parent, tile, depth = _trees(job.fabric, np.array(job.chips), roots)
     levels = range(1, int(depth.max()) + 1)
     if job.operation not in ("all_gather", "broadcast"):
         for level in reversed(levels):
             at = depth == level
-            engine.send(child[at], parent[at], tile[at], add=True)
+            draft.send(child[at], parent[at], tile[at], add=True)
     if job.operation not in ("reduce_scatter", "reduce"):
         for level in levels:
             at = depth == level
-            engine.send(parent[at], child[at], tile[at])
-    return engine
+            draft.send(parent[at], child[at], tile[at])
+    return draft.messages()
 
 
 def _trees(fabric: Fabric, chips: Ints, roots: Ints) -> tuple[Ints, Ints, Ints, Ints]:

@@ -7,24 +7,25 @@ from cluster.model.graph.graph import Model, Section
 from cluster.model.settings import Settings
 
 
-def layer(d: Decoder, function: str) -> Section:
+def layer(d: Decoder, function: str, bias: bool = False, ffn_bias: bool = False) -> Section:
     """A layer, with a gate of `function`."""
     b = Builder(d.hidden)
     h = b.norm(b.x, "attn_norm", d.eps)
-    q = b.rotary(b.linear(h, "wq", d.heads, d.head_dim, rotary=True), d.rotary)
-    k = b.rotary(b.linear(h, "wk", d.kv_heads, d.head_dim, rotary=True), d.rotary)
-    v = b.linear(h, "wv", d.kv_heads, d.head_dim)
-    x = b.add(b.x, b.linear(b.attention(q, k, v, d.scale), "wo", d.hidden))
+    q = b.rotary(b.linear(h, "wq", d.heads, d.head_dim, bias=bias, rotary=True), d.rotary)
+    k = b.rotary(b.linear(h, "wk", d.kv_heads, d.head_dim, bias=bias, rotary=True), d.rotary)
+    v = b.linear(h, "wv", d.kv_heads, d.head_dim, bias=bias)
+    x = b.add(b.x, b.linear(b.attention(q, k, v, d.scale), "wo", d.hidden, bias=bias))
     h = b.norm(x, "ffn_norm", d.eps)
-    y = b.gate(b.linear(h, "w_gate", d.ffn), b.linear(h, "w_up", d.ffn), function)
-    b.add(x, b.linear(y, "w_down", d.hidden))
+    gate, up = (b.linear(h, name, d.ffn, bias=ffn_bias) for name in ("w_gate", "w_up"))
+    b.add(x, b.linear(b.gate(gate, up, function), "w_down", d.hidden, bias=ffn_bias))
     return b.section()
 
 
 def write(settings: Settings, name: str) -> Model:
     """The model of some settings."""
-    d = read_decoder(settings)
-    return d.model(name, "llama", (layer(d, activation(settings)),) * d.layers)
+    d, function = read_decoder(settings), activation(settings)
+    biases = settings.flag("attention_bias", False), settings.flag("mlp_bias", False)
+    return d.model(name, "llama", (layer(d, function, *biases),) * d.layers)
 
 
 ARCHITECTURE = Architecture(

@@ -30,7 +30,7 @@ ARCHITECTURE = Architecture(
     write=write,
     model_types=("olmo2",),
     safetensors=safetensors_names(
-        attn_norm="post_attention_layernorm", ffn_norm="post_feedforward_layernorm"
+        {"attn_norm": "post_attention_layernorm", "ffn_norm": "post_feedforward_layernorm"}
     ),
-    gguf={"olmo2": gguf_names(attn_norm="post_attention_norm", ffn_norm="post_ffw_norm")},
+    gguf={"olmo2": gguf_names({"attn_norm": "post_attention_norm", "ffn_norm": "post_ffw_norm"})},
 )

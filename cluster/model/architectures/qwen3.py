@@ -1,16 +1,14 @@
 """Qwen 3 (Yang et al. 2025): queries and keys are normed head by head, biases are gone."""
 
 from cluster.model.architecture import Architecture
-from cluster.model.decoder import activation, gguf_names, read_decoder, safetensors_names
+from cluster.model.decoder import Decoder, activation, gguf_names, read_decoder, safetensors_names
 from cluster.model.graph.builder import Builder
-from cluster.model.graph.graph import Model
+from cluster.model.graph.graph import Model, Section
 from cluster.model.settings import Settings
 
 
-def write(settings: Settings, name: str) -> Model:
-    """The model of some settings."""
-    d, function = read_decoder(settings, head_dim=128, slides=False), activation(settings)
-
+def layer(d: Decoder, function: str) -> Section:
+    """A layer, with a gate of `function`."""
     b = Builder(d.hidden)
     h = b.norm(b.x, "attn_norm", d.eps)
     q = b.linear(h, "wq", d.heads, d.head_dim, rotary=True)
@@ -22,8 +20,13 @@ def write(settings: Settings, name: str) -> Model:
     h = b.norm(x, "ffn_norm", d.eps)
     y = b.gate(b.linear(h, "w_gate", d.ffn), b.linear(h, "w_up", d.ffn), function)
     b.add(x, b.linear(y, "w_down", d.hidden))
+    return b.section()
 
-    return d.model(name, "qwen3", (b.section(),) * d.layers)
+
+def write(settings: Settings, name: str) -> Model:
+    """The model of some settings."""
+    d = read_decoder(settings, head_dim=128, slides=False)
+    return d.model(name, "qwen3", (layer(d, activation(settings)),) * d.layers)
 
 
 ARCHITECTURE = Architecture(

@@ -7,6 +7,7 @@ from math import prod
 from typing import Literal
 
 from cluster.model.graph.op import GraphError, Op
+from cluster.model.graph.stand_in import StandIn
 from cluster.model.graph.values import Dim, Value, Weight
 
 Place = int | Literal["embedding", "opening", "head"]  # a layer's number, or another section
@@ -76,6 +77,7 @@ class Model:
     head: Section = field(repr=False)
     opening: Section | None = None
     tied_head: bool = False
+    stand_in: StandIn | None = None  # for a model that ops are missing for
 
     @property
     def places(self) -> tuple[tuple[Place, Section], ...]:
@@ -87,7 +89,7 @@ class Model:
 
     def with_sections(self, change: Callable[[Section], Section]) -> "Model":
         """The same model with its sections changed; equal ones stay one object."""
-        changed = {section: change(section) for section in dict.fromkeys(self.sections)}
+        changed = {section: change(section) for section, _ in self.distinct}
         opening = changed[self.opening] if self.opening is not None else None
         layers = tuple(changed[layer] for layer in self.layers)
         return replace(self, opening=opening, layers=layers, head=changed[self.head])
@@ -97,13 +99,36 @@ class Model:
         """Every section, in order."""
         return tuple(section for _, section in self.places)
 
+    @property
+    def distinct(self) -> list[tuple[Section, int]]:
+        """Sections that differ, in order, with the number of times that they are there."""
+        found: list[tuple[Section, int]] = []
+        for section in self.sections:
+            for number, (known, times) in enumerate(found):
+                if known is section or known == section:  # hashing all of them takes long
+                    found[number] = known, times + 1
+                    break
+            else:
+                found.append((section, 1))
+        return found
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """How the graph differs from the model that it stands for, in words."""
+        return self.stand_in.notes if self.stand_in else ()
+
+    @property
+    def has_logits(self) -> bool:
+        """Whether it says which token comes next; encoders do not."""
+        return self.head.out.dims == self.embedding.table.out
+
     def reads_embedding(self, weight: Weight) -> bool:
         """Whether a weight of the head is the embedding's table."""
         return self.tied_head and weight.shape == self.embedding.table.shape
 
     def size(self, dimension: str) -> int:
         """The size of a dimension by name, the largest where layers differ; 0 if there is none."""
-        ops = (op for section in dict.fromkeys(self.sections) for op in section.ops)
+        ops = (op for section, _ in self.distinct for op in section.ops)
         dims = (dim for op in ops for value in (op.out, *op.inputs) for dim in value.dims)
         return max((dim.size for dim in dims if dim.name == dimension), default=0)
 
@@ -112,19 +137,34 @@ class Model:
         """The number of weights; a tied head counts once."""
         tables = (self.embedding.table, self.embedding.positions, self.embedding.kinds)
         total = sum(prod(table.shape) for table in tables if table)
-        for section, times in Counter(self.sections).items():
+        for section, times in self.distinct:
             ours = (w for w in section.weights if not self.reads_embedding(w))
             total += times * sum(prod(weight.shape) for weight in ours)
-        return total
+        return total + (self.stand_in.more_parameters if self.stand_in else 0)
+
+    @property
+    def chip_parameters(self) -> int:
+        """Those that chips hold: the host looks up embeddings."""
+        tables = (self.embedding.table, self.embedding.positions, self.embedding.kinds)
+        on_host = sum(prod(table.shape) for table in tables if table)
+        on_both = prod(self.embedding.table.shape) if self.tied_head else 0
+        return self.parameters - on_host + on_both
+
+    @property
+    def cached_elements(self) -> int:
+        """Elements that a token adds to the caches of all layers."""
+        if self.stand_in and self.stand_in.cached_elements is not None:
+            return self.stand_in.cached_elements
+        return sum(op.cached_elements for layer in self.layers for op in layer.ops)
 
     def check(self) -> "Model":
         """Return self; raise GraphError where a section is illegal or two do not fit together."""
-        sections = self.sections
-        for section in dict.fromkeys(sections):
+        distinct = [section for section, _ in self.distinct]
+        for section in distinct:
             section.check()
             if section.x.dims != (self.hidden,):
                 raise GraphError("model", (self.name,), "a section starts from another width")
-        for section in dict.fromkeys(sections[:-1]):
-            if section.out.dims != (self.hidden,):
+        for section in distinct:
+            if section != self.head and section.out.dims != (self.hidden,):
                 raise GraphError("model", (self.name,), "a section ends with another width")
         return self

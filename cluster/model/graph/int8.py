@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from chip.kernels.lanes import LANES, ODD_FACTORS
+from chip.kernels.layout import Layout, even
 from chip.kernels.quantise import LEVELS, SMALLEST_PEAK
-from chip.kernels.layout import blocks
 from chip.numerics import reciprocal
 
 F32 = npt.NDArray[np.float32]
@@ -74,50 +74,44 @@ def integer_dot(a: F32, b: F32) -> F64:
     return total
 
 
-def lane_sum(rows: F32) -> F32:
-    """Sum [rows, 1] of [rows, n], in the order of the chip's lanes (kernels.lanes.reduce_alike).
+def lane_sum(rows: F32, layout: Layout | None = None) -> F32:
+    """Sum [rows, 1] of [rows, n], in the order of the chip's lanes.
 
-    Blocks of up to 320 lanes, as even as multiples of 16 allow, are added one after another; then
-    lanes that differ in bits 0 and 1, in 2 and 3, in 4 and 5; then the five groups of 64 that are
-    left, beginning at each of them: the largest of these sums counts.
+    Blocks of a layout, or of up to 320 lanes each, are added one after another, then lanes.
     """
-    count, total = rows.shape
-    cut = blocks(total, "i8")
-    lanes = np.zeros((count, cut.count, LANES), np.float32)
-    padded = np.zeros((count, cut.count * cut.width), np.float32)
-    padded[:, :total] = rows
-    lanes[:, :, : cut.width] = padded.reshape(count, cut.count, cut.width)
-    quads = _in_order(lanes.swapaxes(0, 1)).reshape(count, LANES // 64, 4, 4, 4)
-    for _ in range(3):
-        quads = (quads[..., 0] + quads[..., 1]) + (quads[..., 2] + quads[..., 3])
-    fives = [np.roll(quads, -first, axis=1) for first in range(LANES // 64)]
-    sums = [((f[:, 0] + f[:, 1]) + (f[:, 2] + f[:, 3])) + f[:, 4] for f in fives]
-    largest: F32 = np.max(sums, axis=0)[:, None]
-    return largest
+    layout = layout or even(rows.shape[1], "i8")
+    padded = np.zeros((len(rows), layout.total), np.float32)
+    padded[:, : rows.shape[1]] = rows
+    blocks = np.stack([layout.rows(row) for row in padded], axis=1)
+    return group_sum(_in_order(blocks))
 
 
 def group_sum(rows: F32) -> F32:
-    """Sum [rows, 1] of [rows, n], in the order of a group of n lanes (kernels.lanes.reduce_groups).
+    """Sum [rows, 1] of the lanes [rows, n] of a group, as chip.kernels.lanes.reduce_groups adds.
 
-    Lanes whose numbers differ in a bit or two are added; then, for each odd factor of n, as many
-    parts, beginning at each of them: the largest of these sums counts.
+    Lanes are paired by exclusive or, four or two at a time, as often as 2 divides n; then, for each
+    odd factor, as many parts are added beginning at each of them: the largest of these sums counts.
     """
     count, size = rows.shape
-    power = size & -size
-    sums, step = rows.reshape(count, size // power, power), 1
+    power, step = size & -size, 1
     while step < power:
         copies = 4 if step * 4 <= power else 2
-        parts = sums.reshape(count, size // power, -1, copies)
-        sums = _tree([parts[..., number] for number in range(copies)])
+        rows = _pairwise(list(np.moveaxis(rows.reshape(count, -1, copies), 2, 0)))
         step *= copies
-    sums = sums[..., 0]
     for factor in ODD_FACTORS:
-        while sums.shape[1] % factor == 0:
-            parts = sums.reshape(count, factor, -1)
-            turns = [np.roll(parts, -first, axis=1) for first in range(factor)]
-            trees = [_tree([turn[:, number] for number in range(factor)]) for turn in turns]
-            sums = np.max(trees, axis=0)
-    return sums
+        while rows.shape[1] % factor == 0:
+            parts = rows.reshape(count, factor, -1)
+            turned = (np.roll(parts, -first, axis=1) for first in range(factor))
+            rows = np.max([_pairwise(list(np.moveaxis(t, 1, 0))) for t in turned], axis=0)
+    return rows
+
+
+def _pairwise(parts: list[F32]) -> F32:
+    """The sum of neighbours, of neighbouring sums and so on; an odd one waits."""
+    while len(parts) > 1:
+        pairs = zip(parts[::2], parts[1::2], strict=False)
+        parts = [a + b for a, b in pairs] + (parts[-1:] if len(parts) % 2 else [])
+    return parts[0]
 
 
 def dot_fp16(a: F32, b: F32) -> F32:
@@ -136,14 +130,6 @@ def dot_by_blocks(weights: F32, values: F32) -> F32:
 def fp16(x: F32) -> F32:
     """x rounded to fp16, as float32."""
     return x.astype(np.float16).astype(np.float32)
-
-
-def _tree(parts: list[F32]) -> F32:
-    """The sum of parts, pair by pair; an odd one out comes last."""
-    while len(parts) > 1:
-        odd = parts[len(parts) & ~1 :]
-        parts = [a + b for a, b in zip(parts[::2], parts[1::2], strict=False)] + odd
-    return parts[0]
 
 
 def _in_order(parts: "list[F32] | F32") -> F32:

@@ -73,12 +73,14 @@ class Norm(Op):
     def exact(self, run: Run, x: F32) -> F32 | Int8Rows:
         """As chips compute it; int8 rows are rounded first, and their step is scaled."""
         rows, weight = self._rows(x), run.weight(self.weight)
-        share, total = np.float32(1 / rows.shape[-1]), lane_sum
-        if self.over == ("head_dim",):
-            total = group_sum
-        square = total(np.square(rows)) * share
+        share = np.float32(1 / rows.shape[-1])
+        whole = len(self.weight.out) == len(self.x.dims)
+        squares = np.square(rows)
+        square = (
+            lane_sum(squares, run.layout(self.x.dims)) if whole else group_sum(squares)
+        ) * share
         if self.bias is not None:
-            mean = lane_sum(rows) * share
+            mean = lane_sum(rows, run.layout(self.x.dims)) * share
             spread = rsqrt(np.maximum(square - mean * mean, np.float32(0)) + np.float32(self.eps))
             return ((rows - mean) * spread * weight + run.weight(self.bias)).reshape(x.shape)
         factor = rsqrt(square + np.float32(self.eps))
@@ -120,7 +122,7 @@ class SquareSum(Op):
 
     def exact(self, run: Run, x: F32) -> F32:
         """In the order of lanes."""
-        return lane_sum(self._squares(run, x))[:, 0]
+        return lane_sum(self._squares(run, x), run.layout(self.x.dims))[:, 0]
 
     def _squares(self, run: Run, x: F32) -> F32:
         """Squares of the row, 0 for heads that another rank counts."""

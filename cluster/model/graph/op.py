@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from chip.kernels.layout import Layout
 from cluster.errors import ClusterError
 from cluster.model.graph.int8 import Int8Matrix
 from cluster.model.graph.values import Dim, Value, Weight
@@ -72,6 +73,9 @@ class Run(Protocol):
 
     def kv_of(self, heads: Dim, kv_heads: Dim) -> tuple[int, ...]:
         """The rank's KV head that each of its query heads looks at."""
+
+    def layout(self, dims: tuple[Dim, ...]) -> Layout:
+        """The lanes of the rank's share of a value of these dimensions."""
 
     def counted(self, dim: Dim) -> slice:
         """Items of the rank's share of a dimension that a sum over ranks counts here."""

@@ -5,7 +5,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from chip.kernels.pooling import TINY
 from chip.numerics import rsqrt
 from cluster.model.graph.int8 import dot_fp16, fp16, lane_sum
 from cluster.model.graph.op import F32, Op, Run, Spread, register
@@ -15,12 +14,16 @@ from cluster.model.graph.values import Value
 @register
 @dataclass(frozen=True)
 class Pool(Op):
-    """out = the mean of the rows of a sequence, divided by its length: one row."""
+    """out = the mean of the rows of a sequence, divided by its length: one row.
+
+    Chips add `eps` to the squared length, so that a vector of zeros stays one.
+    """
 
     kind: ClassVar[str] = "pool"
     mixes_rows: ClassVar[bool] = True
 
     x: Value
+    eps: float = 1e-24
 
     def check(self) -> None:
         """The result has the dimensions of x."""
@@ -41,5 +44,5 @@ class Pool(Op):
         """As chips compute it: rows as fp16, their sum rounded once."""
         rows = fp16(x.reshape(len(x), -1))
         mean = dot_fp16(np.ones((1, len(x)), np.float32), rows) * np.float32(1 / len(x))
-        unit: F32 = mean * rsqrt(lane_sum(np.square(mean)) + np.float32(TINY))
+        unit: F32 = mean * rsqrt(lane_sum(np.square(mean)) + np.float32(self.eps))
         return unit.reshape(1, *x.shape[1:])

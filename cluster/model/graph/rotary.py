@@ -19,6 +19,12 @@ class RotaryTable:
     width: int
     scaling: RopeScaling | None = None
 
+    @property
+    def name(self) -> str:
+        """Short and of its own among the tables of a model."""
+        scaled = f".{self.scaling.kind}{self.scaling.factor:g}" if self.scaling else ""
+        return f".{self.theta:g}x{self.width}{scaled}"
+
     def turns(self, positions: NDArray[np.int64]) -> tuple[F32, F32]:
         """Cosine and sine [positions, width / 2]: every host computes the same bits."""
         speeds = frequencies(self.theta, self.width)

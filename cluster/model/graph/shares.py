@@ -1,9 +1,11 @@
 """What of a dimension each rank of a tensor-parallel group holds."""
 
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
+from chip.kernels.layout import LANES, Layout, even, grouped, one_by_one
 from cluster.model.graph.op import F32
 from cluster.model.graph.values import SHARDED, Dim, Weight
 
@@ -62,6 +64,22 @@ class Shares:
         group = heads.size // kv_heads.size
         local = [head // group - first for head in mine.items]
         return tuple(local + local[-1:] * mine.zeros)
+
+    def layout(self, dims: tuple[Dim, ...], rank: int) -> Layout:
+        """The lanes of a rank's share of a value of these dimensions, in graphs with int8 weights.
+
+        Each query head has a row to itself, in the lanes of its KV head.
+        """
+        for kv_heads, heads in self.groups:
+            if len(dims) == 2 and dims[0] in (heads, kv_heads):
+                width = dims[1].size
+                count = max(len(self.part(kv_heads, other)) for other in range(self.tp))
+                per_row = min(count, LANES // width)
+                if dims[0] == kv_heads:
+                    return grouped(count, width, per_row)
+                kv_of = self.kv_of(heads, kv_heads, rank)
+                return one_by_one([kv % per_row * width for kv in kv_of], width)
+        return even(prod(len(self.part(dim, rank)) for dim in dims), "i8")
 
     def cut(self, array: F32, weight: Weight, rank: int) -> F32:
         """A rank's share of a weight [out, in] or vector; a view unless zeros are added."""

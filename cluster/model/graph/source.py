@@ -7,6 +7,8 @@ from cluster.model.graph.graph import Model, Place
 from cluster.model.graph.op import F32
 from cluster.model.graph.values import Weight
 
+__all__ = ["Place", "Weights"]
+
 
 class Weights(Protocol):
     """A source of float32 weights, dequantised anew at each call and not kept."""

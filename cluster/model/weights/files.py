@@ -50,7 +50,7 @@ def placed_weights(model: Model) -> Iterator[tuple[Place, Weight]]:
 
 def norm_weights(model: Model) -> frozenset[Weight]:
     """Weights (not biases) of norms."""
-    ops = (op for section in set(model.sections) for op in section.ops)
+    ops = (op for section, _ in model.distinct for op in section.ops)
     return frozenset(op.weight for op in ops if isinstance(op, Norm))
 
 
@@ -72,16 +72,27 @@ class FileWeights:
         self._file, self._tensors = file, tensors
         self.model, self.notes = self._settle_head(model)
         self._norms = norm_weights(model)
-        expected = set()
+        expected: set[str] = set()
         for place, weight in placed_weights(self.model):
             name = tensors.tensor(place, weight.name)
-            file.check_shape(name, weight.shape)
+            group = self._group(place, weight)
+            if name not in expected:
+                rows = sum(one.shape[0] for one in group)
+                file.check_shape(name, (rows, *weight.shape[1:]))
             expected.add(name)
         extra = (n for n in file.tensor_names() - expected if not n.endswith(tensors.ignored))
         unknown = sorted(set(extra) - {tensors.tensor("head", "head")})
         if unknown:
             problem = f"tensor {unknown[0]} is not part of a {model.architecture} model"
             raise file.error(problem, "it would be ignored, use another model")
+
+    def _group(self, place: Place, weight: Weight) -> tuple[Weight, ...]:
+        """The weights in the tensor of one, in order."""
+        names = self._tensors.together(weight.name)
+        if not isinstance(place, int) or len(names) == 1:
+            return (weight,)
+        known = {one.name: one for one in self.model.layers[place].weights}
+        return tuple(known[name] for name in names)
 
     def _settle_head(self, model: Model) -> tuple[Model, tuple[str, ...]]:
         """A model that says its head is tied may come with another head: that one counts."""
@@ -104,10 +115,13 @@ class FileWeights:
         name = self._tensors.tensor(place, weight.name)
         if place == "head" and self.model.reads_embedding(weight):
             name = self._tensors.tensor("embedding", self._table.name)
+        group = self._group(place, weight)
+        above = sum(one.shape[0] for one in group[: group.index(weight)])
         if weight.rotary and not self._tensors.adjacent_pairs:
-            array = self._reordered(name, adjacent_order(weight)[rows])
+            array = self._reordered(name, adjacent_order(weight)[rows] + above)
         else:
-            array = self._file.rows(name, rows)
+            first, last, _ = rows.indices(weight.shape[0])
+            array = self._file.rows(name, slice(above + first, above + max(first, last)))
         if self._tensors.norm_offset and weight in self._norms:
             array += np.float32(self._tensors.norm_offset)
         return array

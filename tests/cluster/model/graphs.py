@@ -1,13 +1,12 @@
-"""Small decoders as graphs, written by hand, and random weights for any graph."""
+"""Small decoders as graphs, written by hand, with random weights."""
 
 from dataclasses import dataclass
-
-import numpy as np
 
 from cluster.model.graph.builder import Builder
 from cluster.model.graph.graph import Embedding, Model, Section
 from cluster.model.graph.rotary import RotaryTable
 from cluster.model.graph.values import Dim, Value, Weight
+from cluster.model.weights.synthetic import SyntheticWeights
 
 EPS = 1e-5
 
@@ -27,6 +26,10 @@ class Shape:
     qk_norm: str = ""
     norms_after: bool = False
     function: str = "silu"
+    tied_head: bool = True
+
+
+TINY = Shape()  # as the model `tiny`
 
 
 def decoder(shape: Shape) -> Model:
@@ -36,8 +39,10 @@ def decoder(shape: Shape) -> Model:
     head.linear(head.norm(head.x, "final_norm", EPS), "head", vocab)
     table = Embedding(Weight("embedding", (vocab,), (hidden,)))
     layers = (layer(shape),) * shape.layers
-    model = Model("test", "test", hidden, shape.vocab, 512, table, layers, head.section())
-    return model.check()
+    return Model(
+        "tiny", "llama", hidden, shape.vocab, 512, table, layers, head.section(),
+        tied_head=shape.tied_head,
+    ).check()  # fmt: skip
 
 
 def layer(shape: Shape) -> Section:
@@ -70,19 +75,6 @@ def layer(shape: Shape) -> Section:
     return b.section()
 
 
-@dataclass(frozen=True)
-class RandomWeights:
-    """Weights drawn anew at each call from their place and name."""
-
-    model: Model
-    seed: int = 0
-
-    def array(self, place, weight, rows=slice(None)):
-        key = [self.seed, *f"{place} {weight.name}".encode()]
-        drawn = np.random.default_rng(key).standard_normal(weight.shape, np.float32)
-        if weight.inner:
-            return (drawn / np.float32(weight.shape[1] ** 0.5))[rows]
-        return (np.float32(not weight.name.endswith("bias")) + np.float32(0.1) * drawn)[rows]
-
-    def embedding_rows(self, ids):
-        return self.array("embedding", self.model.embedding.table)[list(ids)]
+def tiny_weights(shape: Shape = TINY, seed: int = 0) -> SyntheticWeights:
+    """Random weights of a decoder; equal arguments give equal weights."""
+    return SyntheticWeights(decoder(shape), seed)

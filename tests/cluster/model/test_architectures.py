@@ -14,7 +14,6 @@ from cluster.model.weights.safetensors import read_config
 from tests.cluster.model.files import CONFIG, model_of
 
 GOLDEN = Path(__file__).parents[2] / "data" / "architectures"
-DECODERS = ("llama", "mistral", "qwen2", "qwen3", "gemma", "olmo2")
 # The fields of transformers' PreTrainedConfig (4 and 5) with their defaults.
 LIBRARY = {
     "architectures": ["X"], "dtype": "bfloat16", "torch_dtype": "bfloat16",
@@ -59,6 +58,68 @@ OWN = {
     },
 }  # fmt: skip
 OWN["qwen3"] = OWN["qwen2"] | {"attention_bias": False}
+OWN["phi3"] = OWN["mistral"] | {
+    "resid_pdrop": 0.0, "embd_pdrop": 0.0, "original_max_position_embeddings": 4096,
+    "rope_scaling": None, "partial_rotary_factor": 1.0,
+}  # fmt: skip
+OWN["gemma2"] = {
+    "hidden_activation": "gelu_pytorch_tanh", "initializer_range": 0.02, "attention_bias": False,
+    "attention_dropout": 0.0, "query_pre_attn_scalar": 256, "sliding_window": 4096,
+    "layer_types": ["sliding_attention", "full_attention"], "final_logit_softcapping": 30.0,
+    "attn_logit_softcapping": 50.0, "use_bidirectional_attention": None,
+    "cache_implementation": "hybrid",
+}  # fmt: skip
+OWN["gemma3_text"] = OWN["gemma2"] | {
+    "final_logit_softcapping": None, "attn_logit_softcapping": None, "rope_scaling": None,
+    "rope_local_base_freq": 10000.0, "sliding_window_pattern": 6, "_sliding_window_pattern": 6,
+}  # fmt: skip
+ROUTER = {"router_aux_loss_coef": 0.001, "output_router_logits": False, "num_experts_per_tok": 2}
+OWN["mixtral"] = OWN["mistral"] | ROUTER | {"num_local_experts": 8, "router_jitter_noise": 0.0}
+OWN["qwen3_moe"] = OWN["qwen3"] | ROUTER | {
+    "decoder_sparse_step": 1, "moe_intermediate_size": 24, "num_experts": 8,
+    "norm_topk_prob": False, "mlp_only_layers": None,
+}  # fmt: skip
+OWN["gpt_oss"] = OWN["mistral"] | ROUTER | {
+    "num_local_experts": 8, "swiglu_alpha": 1.702, "swiglu_limit": 7.0, "attention_bias": True,
+    "layer_types": ["sliding_attention", "full_attention"],
+    "rope_parameters": {"rope_type": "yarn", "factor": 32.0, "truncate": False,
+                        "original_max_position_embeddings": 64, "beta_fast": 32.0,
+                        "beta_slow": 1.0},
+}  # fmt: skip
+GROUPS = {
+    "n_routed_experts": 8, "n_shared_experts": 1, "num_experts_per_tok": 2, "n_group": 4,
+    "topk_group": 2, "first_k_dense_replace": 1, "norm_topk_prob": True,
+    "moe_intermediate_size": 24, "routed_scaling_factor": 2.5,
+}  # fmt: skip
+OWN["deepseek_v3"] = OWN["llama"] | GROUPS | {
+    "kv_lora_rank": 32, "q_lora_rank": 40, "qk_rope_head_dim": 16, "qk_nope_head_dim": 24,
+    "v_head_dim": 20, "rope_interleave": True, "qk_head_dim": 40, "ep_size": 1, "seq_aux": True,
+    "num_nextn_predict_layers": 1, "moe_layer_freq": 1, "scoring_func": "sigmoid",
+    "topk_method": "noaux_tc", "aux_loss_alpha": 0.001,
+}  # fmt: skip
+del OWN["deepseek_v3"]["mlp_bias"]
+OWN["kimi_k2"] = OWN["deepseek_v3"]
+OWN["glm4_moe"] = GROUPS | {
+    "hidden_act": "silu", "initializer_range": 0.02, "attention_bias": True,
+    "attention_dropout": 0.0, "use_qk_norm": True, "num_nextn_predict_layers": 1,
+    "partial_rotary_factor": 0.5, "rope_scaling": None,
+}  # fmt: skip
+OWN["llama4_text"] = ROUTER | {
+    "hidden_act": "silu", "initializer_range": 0.02, "attention_dropout": 0.0,
+    "intermediate_size_mlp": 90, "num_local_experts": 4, "moe_layers": None,
+    "interleave_moe_layer_step": 1, "use_qk_norm": True, "router_jitter_noise": 0.0,
+    "no_rope_layers": None, "no_rope_layer_interval": 4, "attention_chunk_size": 8192,
+    "layer_types": None, "attn_temperature_tuning": True, "floor_scale": 8192, "attn_scale": 0.1,
+    "attention_bias": False, "for_llm_compression": False,
+}  # fmt: skip
+ENCODER = {
+    "num_hidden_layers": 2, "hidden_size": 48, "num_attention_heads": 6, "intermediate_size": 70,
+    "vocab_size": 33, "max_position_embeddings": 64, "layer_norm_eps": 1e-12,
+    "hidden_act": "gelu", "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1,
+    "type_vocab_size": 2, "initializer_range": 0.02, "position_embedding_type": "absolute",
+    "classifier_dropout": None, "gradient_checkpointing": False,
+}  # fmt: skip
+RUNNING = ("llama", "mistral", "qwen2", "qwen3", "gemma", "olmo2", "phi3")
 
 
 def scaling(**changes: object) -> RopeScaling | None:
@@ -75,20 +136,42 @@ def test_an_architecture_is_known_by_what_its_files_call_it(name):
     assert all(by_gguf_name()[kind] is found for kind in found.gguf)
 
 
-@pytest.mark.parametrize("kind", DECODERS)
+def test_every_model_type_has_its_public_keys_listed_here():
+    assert {*OWN, "bert"} == set(by_model_type())
+
+
+@pytest.mark.parametrize("kind", OWN)
 def test_every_public_key_is_used_harmless_or_neutral(kind):
     model = model_of(model_type=kind, **LIBRARY, **OWN[kind])
-    assert model.check() and len(model.layers) == 2 and model.size("ffn") == 70
+    assert model.check() and len(model.layers) == 2 and model.size("ffn") >= 70
+
+
+def test_every_public_key_of_an_encoder_is_used_harmless_or_neutral(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(LIBRARY | ENCODER | {"model_type": "bert"}))
+    model = read_config(path, "it")
+    assert model.check() and model.opening and not model.has_logits
+    path.write_text(json.dumps(ENCODER | {"model_type": "bert", "rope_theta": 1.0}))
+    with pytest.raises(ModelError, match="'rope_theta'"):
+        read_config(path, "it")
+
+
+@pytest.mark.parametrize("kind", RUNNING)
+def test_every_weight_has_a_tensor_of_its_own_or_is_fused(kind):
+    model = model_of(model_type=kind)
     for tensors in (registry()[kind].safetensors, *registry()[kind].gguf.values()):
-        names = [tensors.tensor(place, weight.name) for place, weight in placed_weights(model)]
-        assert len(set(names)) == len(names)
+        inside: dict[str, tuple[str, ...]] = {}
+        for place, weight in placed_weights(model):
+            name = tensors.tensor(place, weight.name)
+            inside[name] = (*inside.get(name, ()), weight.name)
+        assert all(names == tensors.together(names[0]) for names in inside.values())
 
 
-@pytest.mark.parametrize("kind", DECODERS)
+@pytest.mark.parametrize("kind", RUNNING)
 @pytest.mark.parametrize(("key", "value"), [
     ("hidden_sise", 3), ("is_encoder_decoder", True), ("partial_rotary_factor", 0.5),
-    ("mlp_bias", True), ("attn_logit_softcapping", 30.0), ("final_logit_softcapping", 30.0),
-    ("attention_bias", True), ("per_layer_config", {"0": {"hidden_size": 3}}),
+    ("attn_logit_softcapping", 30.0), ("final_logit_softcapping", 30.0), ("clip_qkv", 8.0),
+    ("per_layer_config", {"0": {"hidden_size": 3}}), ("add_cross_attention", True),
 ])  # fmt: skip
 def test_a_setting_that_is_not_understood_is_refused_by_name(kind, key, value):
     with pytest.raises(ModelError, match=f"'{key}'"):
@@ -112,7 +195,6 @@ def test_a_setting_that_is_not_understood_is_refused_by_name(kind, key, value):
     ({"head_dim": 15}, "odd"),
     ({"tie_word_embeddings": "no"}, "expected true or false"),
     ({"sliding_window": 64}, "'sliding_window'"),
-    ({"quantization_config": {"quant_method": "gptq"}}, "quantised by 'gptq'"),
 ])  # fmt: skip
 def test_what_cannot_be_is_refused_by_name(changes, message):
     with pytest.raises(ModelError, match=message):
@@ -167,6 +249,26 @@ def test_the_original_context_may_stand_at_the_top():
 def test_models_of_the_public_library_are_legal(name):
     model = read_config(GOLDEN / name / "config.json", name)
     assert model.hidden.size == 96 and model.vocab == 203 and len(model.layers) == 3
+
+
+def test_biases_are_where_the_settings_want_them():
+    weights = {w.name for w in model_of(attention_bias=True, mlp_bias=True).layers[0].weights}
+    modules = ("wq", "wk", "wv", "wo", "w_gate", "w_up", "w_down")
+    assert {f"{module}.bias" for module in modules} < weights
+    for key in ("attention_bias", "mlp_bias"):
+        with pytest.raises(ModelError, match=f"'{key}'"):
+            model_of(model_type="olmo2", **{key: True})
+
+
+def test_rotary_tables_differ_by_the_type_of_layer():
+    both = {"sliding_attention": {"rope_theta": 1e4},
+            "full_attention": {"rope_theta": 1e6, "type": "linear", "factor": 8.0}}  # fmt: skip
+    kinds = ["sliding_attention", "full_attention"]
+    new = OWN["gemma3_text"] | {"layer_types": kinds, "rope_parameters": both}
+    old = OWN["gemma3_text"] | {"layer_types": kinds, "rope_theta": 1e6,
+                                "rope_scaling": {"rope_type": "linear", "factor": 8.0}}  # fmt: skip
+    models = [model_of(model_type="gemma3_text", **keys) for keys in (new, old)]
+    assert models[0] == models[1] and len(models[0].distinct) == 3
 
 
 def test_a_file_that_is_no_config_is_refused(tmp_path):

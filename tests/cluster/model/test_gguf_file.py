@@ -8,17 +8,17 @@ from hypothesis import strategies as st
 
 from cluster.errors import ModelError
 from cluster.model.gguf_file import GgufFile
-from cluster.model.gguf_weights import GgufWeights
 from cluster.model.tokenizer import BpeTokenizer
+from cluster.model.weights.files import placed_weights
+from cluster.model.weights.gguf import open_gguf
 
 
 def use_all_of(path):
     """Read everything a run would read, so that damage anywhere has its chance to show."""
     file = GgufFile(path)
-    weights = GgufWeights(file)
-    for index in range(weights.spec.layers):
-        weights.layer(index)
-    weights.head_rows(0, weights.spec.vocab)
+    weights = open_gguf(file)
+    for place, weight in placed_weights(weights.model):
+        weights.array(place, weight)
     BpeTokenizer(file).encode_prompt("the end")
 
 

@@ -1,20 +1,13 @@
 """Every op of a graph has what an op must have, and refuses what it cannot be."""
 
+import pkgutil
+from importlib import import_module
+
 import numpy as np
 import pytest
 
-from cluster.model.graph import (  # noqa: F401  (importing an op registers it)
-    add,
-    attention,
-    collective,
-    gate,
-    image,
-    linear,
-    norm,
-    pool,
-    quantise,
-    rotary,
-)
+from cluster.model import graph
+from cluster.model.graph import linear, quantise, rotary
 from cluster.model.graph.builder import Builder
 from cluster.model.graph.gate import FUNCTIONS, activation, sigmoid
 from cluster.model.graph.graph import Section
@@ -22,6 +15,9 @@ from cluster.model.graph.int8 import Int8Matrix, Int8Rows, integer_dot, lane_sum
 from cluster.model.graph.op import OPS, GraphError, Op
 from cluster.model.graph.rotary import RotaryTable
 from cluster.model.graph.values import Dim, Value, Weight
+
+for module in pkgutil.iter_modules(graph.__path__):  # importing an op registers it
+    import_module(f"{graph.__name__}.{module.name}")
 
 HIDDEN, HEADS, KV = Dim("hidden", 32), Dim("heads", 4), Dim("kv_heads", 2)
 HEAD_DIM, FFN = Dim("head_dim", 8), Dim("ffn", 48)
@@ -74,6 +70,26 @@ def test_an_op_is_rewritten_over_other_values():
     other = Value("other", (HIDDEN,))
     assert op.with_values({builder.x: other}).inputs == (other, other)
     assert Section(other, (op.with_values({builder.x: other}),)).check()
+
+
+# --- rotary -----------------------------------------------------------------------------------
+def test_adjacent_pairs_turn_as_halves_do_in_hugging_faces_order():
+    width, rows = 6, 5
+    cosine, sine = RotaryTable(1e4, width).turns(np.arange(rows))
+    assert np.allclose(cosine + 1j * sine, np.exp(1j * np.outer(
+        np.arange(rows), 1e4 ** (-np.arange(0, width, 2) / width))))  # fmt: skip
+    halves = np.random.default_rng(0).standard_normal((rows, 2, width // 2), np.float32)
+    low, high = halves[:, 0], halves[:, 1]
+    turned = np.stack([low * cosine - high * sine, low * sine + high * cosine], axis=1)
+
+    class Run:
+        def turns(self, table):
+            return table.turns(np.arange(rows))
+
+    x = Value("x", (Dim("heads", 1), Dim("head_dim", width)))
+    op = rotary.Rotary(Value("y", x.dims), x, RotaryTable(1e4, width))
+    found = op.reference(Run(), halves.swapaxes(1, 2).reshape(rows, 1, width))
+    assert np.allclose(found, turned.swapaxes(1, 2).reshape(rows, 1, width))
 
 
 # --- arithmetic -----------------------------------------------------------------------------

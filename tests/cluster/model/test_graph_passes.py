@@ -18,8 +18,8 @@ from cluster.model.graph.op import GraphError, Spread
 from cluster.model.graph.quantise import Quantise
 from cluster.model.graph.shares import Shares
 from cluster.model.graph.values import Dim
-from cluster.model.interpreter import Reference
-from tests.cluster.model.graphs import EPS, RandomWeights, Shape, decoder, layer
+from cluster.model.reference import Reference
+from tests.cluster.model.graphs import EPS, Shape, layer, tiny_weights
 
 IDS = [1, 5, 9, 20, 3]
 HIDDEN = Dim("hidden", 32)
@@ -46,7 +46,7 @@ def shapes(draw) -> Shape:
 @given(shapes(), st.data())
 @settings(max_examples=60, deadline=None)
 def test_a_sharded_graph_means_the_same(shape, data):
-    weights = RandomWeights(decoder(shape))
+    weights = tiny_weights(shape)
     tp = data.draw(st.integers(1, shape.heads))
     whole, cut = Reference(weights, 16), Reference(weights, 16, tp)
     assert np.allclose(whole.rows(IDS), cut.rows(IDS), rtol=1e-3, atol=1e-4)
@@ -54,18 +54,18 @@ def test_a_sharded_graph_means_the_same(shape, data):
 
 
 @given(shapes(), st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_int8_stays_near_float32_however_it_is_cut(shape, data):
-    shape = replace(shape, hidden=64, ffn=90)
-    weights = RandomWeights(decoder(shape))
+    shape = replace(shape, hidden=64, head_dim=16, ffn=90)
+    weights = tiny_weights(shape)
     tp = data.draw(st.integers(1, shape.heads))
     wanted = Reference(weights, 16, tp).rows(IDS)
     error = np.abs(Reference(weights, 16, tp, exact=True).rows(IDS) - wanted)
-    assert np.sqrt(np.square(error).mean()) < 0.1 * np.sqrt(np.square(wanted).mean())
+    assert np.sqrt(np.square(error).mean()) < 0.15 * np.sqrt(np.square(wanted).mean())
 
 
 def test_rows_one_by_one_are_the_rows_of_one_launch():
-    weights = RandomWeights(decoder(Shape(qk_norm="all")))
+    weights = tiny_weights(Shape(qk_norm="all"))
     for exact in (False, True):
         whole, steps = (Reference(weights, 16, 2, exact) for _ in range(2))
         one_by_one = np.stack([steps.forward([token]) for token in IDS])

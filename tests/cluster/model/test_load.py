@@ -5,10 +5,9 @@ from cluster.model.load import load_model
 
 
 def test_a_path_and_the_name_of_the_shipped_model_load(tiny_gguf, smollm2_path):
-    assert load_model(str(tiny_gguf)).spec.hidden == 64
+    assert load_model(str(tiny_gguf)).model.hidden.size == 64
     shipped = load_model("smollm2")
-    assert shipped.spec.name == "smollm2-135m"
-    assert shipped.weights.spec is shipped.spec
+    assert shipped.model.name == "smollm2-135m" and shipped.tokenizer.eos > 0
 
 
 def test_what_cannot_be_loaded_is_refused():

@@ -5,7 +5,6 @@ import pytest
 
 from cluster.errors import ModelError, UnknownName
 from cluster.model.presets import NAMES, named_spec
-from cluster.model.reference import rotary_tables, rotate
 from cluster.model.spec import LayerWeights, permute_rotary
 from cluster.model.synthetic import TINY, tiny_weights
 
@@ -62,12 +61,3 @@ def test_permute_puts_rotary_partners_side_by_side():
     """Rows 0, 1, 2 pair with 3, 4, 5 in each head of a Hugging Face checkpoint."""
     rows = np.arange(12)[:, None]
     assert permute_rotary(rows, heads=2)[:, 0].tolist() == [0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11]
-
-
-def test_permuted_half_split_rotation_is_interleaved_rotation(rng):
-    """Rotating halves and then permuting equals permuting and then rotating pairs."""
-    cos, sin = rotary_tables(TINY, 5)
-    x = rng.standard_normal((5, TINY.head_dim), np.float32)
-    low, high = np.split(x, 2, axis=1)
-    halves = np.concatenate([low * cos - high * sin, low * sin + high * cos], axis=1)
-    assert np.allclose(permute_rotary(halves.T, 1).T, rotate(permute_rotary(x.T, 1).T, cos, sin))

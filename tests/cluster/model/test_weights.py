@@ -1,5 +1,6 @@
 """Weights come out of every format as they were written, in one order and under one name."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from cluster.errors import ModelError
 from cluster.model.gguf_file import GgufFile
 from cluster.model.graph.rotary import Rotary
-from cluster.model.synthetic import TINY, tiny_weights
+from cluster.model.known import known_model
 from cluster.model.weights.files import placed_weights
 from cluster.model.weights.gguf import open_gguf, read_header
 from cluster.model.weights.safetensors import open_folder
@@ -61,6 +62,14 @@ def test_gguf_and_safetensors_of_one_model_give_the_same_arrays(kind, tmp_path):
             scalings = (one.table.scaling, other.table.scaling)
             scaled = [s.scaled(turns, one.table.theta) if s else turns for s in scalings]
             assert np.allclose(*scaled, rtol=1e-6)
+
+
+def test_weights_in_another_form_are_refused_by_its_name(tmp_path):
+    folder = write_folder(tmp_path, CONFIG)
+    quantised = CONFIG | {"quantization_config": {"quant_method": "gptq", "bits": 4}}
+    (folder / "config.json").write_text(json.dumps(quantised))
+    with pytest.raises(ModelError, match="quantised by 'gptq'"):
+        open_folder(folder, "it")
 
 
 def test_bfloat16_is_read_exactly(tmp_path):
@@ -147,34 +156,27 @@ def test_every_spelling_of_rotary_scaling_is_read(change, kind, tmp_path):
     assert (table.scaling.kind if table.scaling else None) == kind
 
 
-def test_random_weights_are_those_that_tiny_always_had():
-    config = {
-        "num_hidden_layers": TINY.layers, "hidden_size": TINY.hidden, "vocab_size": TINY.vocab,
-        "num_attention_heads": TINY.heads, "num_key_value_heads": TINY.kv_heads,
-        "head_dim": TINY.head_dim, "intermediate_size": TINY.ffn, "tie_word_embeddings": True,
-    }  # fmt: skip
-    ours, before = SyntheticWeights(model_of(**config)), tiny_weights()
-    for number, layer in enumerate(ours.model.layers):
-        for weight in layer.weights:
-            assert np.array_equal(
-                ours.array(number, weight), getattr(before.layer(number), weight.name)
-            )
-    norm, head = ours.model.head.weights
-    assert np.array_equal(ours.array("head", norm), before.final_norm)
-    assert np.array_equal(ours.array("head", head, slice(3, 9)), before.head_rows(3, 9))
-    assert np.array_equal(ours.embedding_rows([7, 0]), before.embedding_rows([7, 0]))
+def test_random_weights_of_tiny_are_those_that_its_tokens_and_digests_rest_on():
+    """The sum of all their bytes as it was when digests were first recorded."""
+    weights, total = SyntheticWeights(known_model("tiny")), hashlib.sha256()
+    for place, weight in placed_weights(weights.model):
+        total.update(weights.array(place, weight).tobytes())
+    assert total.hexdigest()[:16] == "60f75e2dbe839d78"
+    norm, head = weights.model.head.weights
+    assert abs(weights.array("head", norm).mean() - 1) < 0.1
+    assert np.array_equal(weights.array("head", head, slice(3, 5)), weights.embedding_rows([3, 4]))
+    other = SyntheticWeights(weights.model, seed=1)
+    assert not np.array_equal(other.embedding_rows([3]), weights.embedding_rows([3]))
 
 
-def test_the_fetched_model_gives_what_it_always_gave(smollm2_file, smollm2_weights):
-    ours = open_gguf(smollm2_file, "smollm2-135m")
-    assert ours.model.parameters == smollm2_weights.spec.parameters() == 134515008
-    for weight in ours.model.layers[29].weights:
-        before = getattr(smollm2_weights.layer(29), weight.name)
-        assert np.array_equal(ours.array(29, weight), before)
-    head = ours.model.head.weights[-1]
-    block = ours.array("head", head, slice(1000, 1040))
-    assert np.array_equal(block, smollm2_weights.head_rows(1000, 1040))
-    assert np.array_equal(ours.embedding_rows([1003, 1039]), block[[3, 39]])
+def test_the_fetched_model_has_its_published_shape_and_quantised_rows(smollm2_weights):
+    model = smollm2_weights.model
+    published = known_model("smollm2-135m")
+    assert model.parameters == published.parameters == 134515008
+    assert model.layers[29].weights == published.layers[29].weights
+    block = smollm2_weights.array("head", model.head.weights[-1], slice(1000, 1040))
+    assert block.dtype == np.float32 and block.flags.writeable
+    assert np.array_equal(smollm2_weights.embedding_rows([1003, 1039]), block[[3, 39]])
 
 
 def test_tokens_and_layers_out_of_range_are_refused(tmp_path):

@@ -17,7 +17,7 @@ def test_what_would_not_fit_memory_is_refused_before_it_starts():
 def test_estimates_are_not_too_low(name):
     graph = parse("dragonfly:72")
     job = Job("all_reduce", graph, tuple(range(72)), 1 << 20)
-    real = collective("all_reduce", graph, 1 << 20, name).messages
+    real = collective("all_reduce", graph, 1 << 20, name).message_count
     assert real <= 1.1 * estimated_messages(job, name) < MAX_MESSAGES
 
 

@@ -44,11 +44,14 @@ def test_every_family_runs_every_algorithm_on_a_spread_group(example, verify, fa
     pair=st.sampled_from(PAIRS),
     num_bytes=st.one_of(st.integers(1, 2000), st.integers(1, MIB)),
     chunks=st.sampled_from([None, 1, 3]),
+    unit=st.sampled_from([1, 1, 4]),
     profile=st.sampled_from(["ship", "isca22"]),
     seed=st.integers(0, 2**30),
 )
 @settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
-def test_any_group_any_size_any_algorithm(verify, spec, pair, num_bytes, chunks, profile, seed):
+def test_any_group_any_size_any_algorithm(
+    verify, spec, pair, num_bytes, chunks, unit, profile, seed
+):
     import numpy as np
 
     graph = parse(spec, None if spec.startswith("lpx") else profile)
@@ -56,7 +59,9 @@ def test_any_group_any_size_any_algorithm(verify, spec, pair, num_bytes, chunks,
     chips = rng.permutation(len(graph))[: rng.integers(2, min(len(graph), 12) + 1)].tolist()
     operation, name = pair
     root = chips[-1] if operation in ("broadcast", "reduce") else None
-    timed = timed_or_none(operation, graph, num_bytes, name, chips, root=root, chunks=chunks)
+    timed = timed_or_none(
+        operation, graph, num_bytes, name, chips, root=root, chunks=chunks, unit_vectors=unit
+    )
     if timed is not None:
         verify(timed)
 

@@ -40,7 +40,7 @@ def test_the_timetable_of_a_collective_books_without_conflict():
 def test_node_all_reduce_is_two_hops_and_its_transfers():
     """Eight chips, one vector per share: a vector each way on each link, twice."""
     timed = all_reduce(parse("node"), 8 * 320, "direct")
-    assert timed.cycles == 2 * 270 and timed.messages == 2 * 56
+    assert timed.cycles == 2 * 270 and timed.message_count == 2 * 56
     first = next(timed.transfers())
     assert (first.start_cycle, first.arrival_cycle, first.add) == (0, 270, True)
 

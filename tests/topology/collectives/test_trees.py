@@ -20,5 +20,5 @@ def test_tiles_overlap_hops_with_transfer(spec):
 
 def test_every_rank_but_the_root_sends_once_per_tile():
     timed = collective("reduce", parse("torus:3x5"), 320 * 50, "tiled", chunks=10)
-    sent = np.bincount(np.concatenate([b.src for b in timed.batches]), minlength=15)
+    sent = np.bincount(np.concatenate([b.send.src for b in timed.batches]), minlength=15)
     assert sent.tolist() == [0] + [10] * 14

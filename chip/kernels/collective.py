@@ -1,0 +1,360 @@
+"""Messages and additions of a collective as Sends, Receives and VXM adds on the chips of a group.
+
+What is sent where, and what is added in which order, is given: a list of items as
+`topology.collectives` spells it, with chips as members of the group and cables as ports. Here each
+item gets memory and cycles. Items are placed in the order in which the timetable starts them, each
+in the first cycles that are free.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
+from typing import NamedTuple
+
+from chip.errors import ProgramError
+from chip.kernels.transfer import Hop, multicast, transfer
+from chip.schedule import Buffer, Chain, Flow, Rows, Schedule, run
+from chip.spec import ChipSpec
+
+# Operands of a chain of additions; each takes an ALU, and one is left to whoever else needs it.
+MOST_OPERANDS = 15
+APART_ROWS = 32  # of a message that reads and writes by an instruction per row and plane
+RESIDUAL = -1  # the slot of what a member has besides its part of a sum
+
+
+class Span(NamedTuple):
+    """Consecutive rows of a slot; slots are numbered as in the list of messages."""
+
+    slot: int
+    first: int
+    length: int
+
+
+@dataclass(frozen=True)
+class Message:
+    """Rows on their way along `hops`; `after` are the numbers of items that must come first."""
+
+    hops: tuple[Hop, ...]
+    source: Span
+    target: Span
+    lands: bool  # apart from its target, where an addition takes it up
+    start_cycle: int  # of the timetable: who comes first is placed first
+    after: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Addition:
+    """A member makes `target` of its operands, added from left to right; of one, a copy.
+
+    An operand is a span of the member's own, or the number of a message that has landed there.
+    """
+
+    member: int
+    target: Span
+    operands: tuple[Span | int, ...]
+    start_cycle: int
+    after: tuple[int, ...]
+
+
+Items = tuple[Message | Addition, ...]
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where the rows of a slot rest, on every member: `some` rows of each block of `tokens`.
+
+    `pieces` are buffers one after another, with the first block of each.
+    """
+
+    pieces: tuple[tuple[int, Buffer], ...]
+    tokens: int = 1
+    some: int = 1
+
+    def runs(self, first: int, count: int) -> Iterator["_Run"]:
+        """Rows of the slot as they lie in the buffers."""
+        whole = self.some == self.tokens
+        while count:
+            block, token = divmod(first, self.some)
+            at = max(n for n, (start, _) in enumerate(self.pieces) if start <= block)
+            start, buffer = self.pieces[at]
+            last = at == len(self.pieces) - 1
+            room = count if last else (self.pieces[at + 1][0] - block) * self.some - token
+            length = min(count, room if whole else self.some - token)
+            yield _Run(buffer, (block - start) * self.tokens + token, length)
+            first, count = first + length, count - length
+
+
+class _Run(NamedTuple):
+    """Rows that lie one after another."""
+
+    buffer: Buffer
+    first: int
+    length: int
+
+    def part(self, offset: int, count: int) -> "_Run":
+        return _Run(self.buffer, self.first + offset, count)
+
+    @property
+    def rows(self) -> Rows:
+        return Rows(self.buffer, self.first)
+
+    @property
+    def slices(self) -> int:
+        return self.buffer.region.index
+
+
+@dataclass
+class Compiler:
+    """Places the items of one collective.
+
+    `homes` are slots that have memory of their own; what lands, and all other slots, are given rows
+    of the buffers in `pool`, which is the same on all members.
+
+    Messages of up to `apart_rows` rows read and write by an instruction per row and plane, between
+    others. Longer ones do so in loops, which keep their slices to themselves: so copies of one
+    source leave it together, and land in the pool, whose buffers lie in several places, before they
+    are copied to their homes. Their sums go through `between`, three buffers in other banks: the
+    first is for scratch slots, the others, in turn, for what is added up so far.
+    """
+
+    spec: ChipSpec
+    homes: Mapping[int, Home]
+    pool: Sequence[Buffer]
+    between: Sequence[Buffer] = ()
+    apart_rows: int = APART_ROWS
+    label: str = "collective"
+    _free: dict[int, list[_Run]] = field(default_factory=dict)
+    _landed: dict[int, _Run] = field(default_factory=dict)
+    _kept: dict[tuple[int, int], dict[int, _Run]] = field(default_factory=lambda: defaultdict(dict))
+
+    def compile(self, items: Items) -> Schedule:
+        """The schedule of all members, from cycle 0 on; raises ProgramError without memory."""
+        plan = Schedule(self.spec)
+        together = self._together(items)
+        sent: set[int] = set()
+        for number in in_order(items):
+            item = items[number]
+            if isinstance(item, Addition):
+                self._add(plan, item)
+            elif number in together:
+                if number not in sent:
+                    sent.update(together[number])
+                    self._send_long(plan, items, together[number])
+            else:
+                self._send(plan, number, item)
+        return plan
+
+    # --- messages -----------------------------------------------------------------------------
+    def _together(self, items: Items) -> dict[int, list[int]]:
+        """Long messages of the same rows that wait for the same, by each of their numbers."""
+        alike: dict[tuple[object, ...], list[int]] = defaultdict(list)
+        for number, item in enumerate(items):
+            if isinstance(item, Message) and self._is_long(item.source):
+                alike[item.hops[0].member, item.source, item.after].append(number)
+        return {number: numbers for numbers in alike.values() for number in numbers}
+
+    def _is_long(self, span: Span) -> bool:
+        return span.length > self.apart_rows
+
+    def _send(self, plan: Schedule, number: int, message: Message) -> None:
+        target = message.hops[-1].to_member
+        if message.lands:
+            self._landed[number] = self._take(target, message.target.length)
+            runs = [self._landed[number]]
+        else:
+            runs = self._room(target, message.target)
+        for source, end in _cut(self._runs(message.hops[0].member, message.source), runs):
+            apart = not self._is_long(message.source)
+            transfer(plan, message.hops, source.rows, end.rows, source.length, apart=apart)
+
+    def _send_long(self, plan: Schedule, items: Items, numbers: Sequence[int]) -> None:
+        """Long messages, over as many cables at a time as they have; copies then go home."""
+        messages = {n: item for n in numbers if isinstance(item := items[n], Message)}
+        first = messages[numbers[0]]
+        for batch in batches({n: message.hops for n, message in messages.items()}):
+            landed: dict[int, _Run] = {}
+            for number in batch:
+                end = messages[number].hops[-1].to_member
+                room = self._room_in_pool(end, first.source.length)
+                if room is None:
+                    self._send(plan, number, messages[number])
+                else:
+                    landed[number] = room
+            offset, routes = 0, [messages[number].hops for number in landed]
+            for source in self._runs(first.hops[0].member, first.source) if landed else ():
+                targets = [room.part(offset, source.length).rows for room in landed.values()]
+                multicast(plan, routes, source.rows, targets, source.length)
+                offset += source.length
+            for number, room in landed.items():
+                message = messages[number]
+                end = message.hops[-1].to_member
+                if message.lands:
+                    self._landed[number] = room
+                else:
+                    self._sum(plan, end, [[room]], self._room(end, message.target))
+                    self._free[end].append(room)
+
+    # --- additions ----------------------------------------------------------------------------
+    def _add(self, plan: Schedule, addition: Addition) -> None:
+        member = addition.member
+        operands = [
+            [self._landed[one]] if isinstance(one, int) else self._runs(member, one)
+            for one in addition.operands
+        ]
+        target = self._room(member, addition.target)
+        while len(operands) > MOST_OPERANDS:
+            between = self._take(member, addition.target.length)
+            self._sum(plan, member, operands[:MOST_OPERANDS], [between])
+            operands = [[between], *operands[MOST_OPERANDS:]]
+            self._free[member].append(between)
+        self._sum(plan, member, operands, target)
+        for one in addition.operands:
+            if isinstance(one, int):
+                self._free[member].append(self._landed.pop(one))
+
+    def _sum(
+        self, plan: Schedule, member: int, operands: list[list[_Run]], target: list[_Run]
+    ) -> None:
+        """target = operands added from left to right, a chain of additions for each row.
+
+        Long sums take all rows in a chain, of as many operands as lie in different slices; or few
+        at a time, where there is no memory between: as an addition begins when the one before is
+        over, so many may read all their operands from the same slices.
+        """
+        length = sum(run.length for run in target)
+        for runs in _cut(*operands, target):
+            *terms, out = runs
+            if length <= self.apart_rows:
+                for row in range(out.length):
+                    self._chain(plan, member, [t.part(row, 1) for t in terms], out.part(row, 1))
+            elif self.between or len(terms) == 1:
+                *groups, last = _apart(terms)
+                so_far: list[_Run] = []
+                for number, group in enumerate(groups):
+                    to = _Run(self.between[1 + number % 2], 0, out.length)
+                    self._chain(plan, member, [*so_far, *group], to)
+                    so_far = [to]
+                self._chain(plan, member, [*so_far, *last], out)
+            else:
+                pace = self.spec.d_func("vxm.alu")
+                for first in range(0, out.length, pace):
+                    some = min(pace, out.length - first)
+                    few = [t.part(first, some) for t in terms]
+                    self._chain(plan, member, few, out.part(first, some))
+
+    def _chain(self, plan: Schedule, member: int, terms: Sequence[_Run], out: _Run) -> None:
+        chain = Chain(self.spec, f"{self.label}: add", member)
+        loops, first, rest = run(out.length), terms[0], terms[1:]
+        if not rest or first.slices == rest[0].slices:
+            total: Flow = chain.vxm("copy", first.rows, loops=loops)
+        else:
+            total = chain.vxm("add", first.rows, rest[0].rows, loops=loops)
+            rest = rest[1:]
+        for term in rest:
+            total = chain.vxm("add", total, term.rows)
+        chain.write(total, out.rows)
+        plan.place(chain)
+
+    # --- where things are ---------------------------------------------------------------------
+    def _runs(self, member: int, span: Span) -> list[_Run]:
+        """Where rows of a slot are."""
+        if span.slot in self.homes:
+            return list(self.homes[span.slot].runs(span.first, span.length))
+        found, first, end = [], span.first, span.first + span.length
+        kept = self._kept[member, span.slot]
+        while first < end:
+            start = max(start for start in kept if start <= first)
+            offset = first - start
+            count = min(kept[start].length - offset, end - first)
+            found.append(kept[start].part(offset, count))
+            first += count
+        return found
+
+    def _room(self, member: int, span: Span) -> list[_Run]:
+        """Where rows of a slot are to be written."""
+        if span.slot not in self.homes:
+            kept = self._kept[member, span.slot]
+            if span.first not in kept:
+                if self.between and self._is_long(span):
+                    used = sum(run.length for run in kept.values())
+                    kept[span.first] = _Run(self.between[0], used, span.length)
+                else:
+                    kept[span.first] = self._take(member, span.length)
+        return self._runs(member, span)
+
+    def _take(self, member: int, count: int) -> _Run:
+        """Rows of the pool; raises ProgramError."""
+        found = self._room_in_pool(member, count)
+        if found is None:
+            raise ProgramError(f"{self.label}: no memory for {count} rows on member {member}")
+        return found
+
+    def _room_in_pool(self, member: int, count: int) -> _Run | None:
+        """Rows of the pool from what has been free for longest, if there is room."""
+        if member not in self._free:
+            self._free[member] = [_Run(b, 0, b.region.vectors) for b in self.pool]
+        free = self._free[member]
+        for number, room in enumerate(free):
+            if room.length >= count:
+                del free[number]
+                if room.length > count:
+                    free.append(room.part(count, room.length - count))
+                return room.part(0, count)
+        return None
+
+
+def in_order(items: Items) -> Iterator[int]:
+    """Numbers of the items by the cycles of the timetable, none before what it waits for."""
+    waits = [len(item.after) for item in items]
+    followers: dict[int, list[int]] = defaultdict(list)
+    for number, item in enumerate(items):
+        for other in item.after:
+            followers[other].append(number)
+    ready = [(items[n].start_cycle, n) for n, count in enumerate(waits) if not count]
+    heapify(ready)
+    while ready:
+        _, number = heappop(ready)
+        yield number
+        for other in followers[number]:
+            waits[other] -= 1
+            if not waits[other]:
+                heappush(ready, (items[other].start_cycle, other))
+
+
+def _apart(terms: Sequence[_Run]) -> Iterator[list[_Run]]:
+    """Terms in order, cut wherever two would be read from the same slices."""
+    found: list[_Run] = []
+    for term in terms:
+        if any(term.slices == other.slices for other in found):
+            yield found
+            found = []
+        found.append(term)
+    yield found
+
+
+def batches(routes: Mapping[int, tuple[Hop, ...]]) -> list[list[int]]:
+    """Numbers of routes in as few batches as a first fit finds, no cable twice in one batch."""
+    found: list[tuple[set[tuple[int, int]], list[int]]] = []
+    for number, route in routes.items():
+        cables = {(hop.member, hop.port) for hop in route}
+        for taken, batch in found:
+            if not taken & cables:
+                taken |= cables
+                batch.append(number)
+                break
+        else:
+            found.append((cables, [number]))
+    return [batch for _, batch in found]
+
+
+def _cut(*lists: Sequence[_Run]) -> Iterator[tuple[_Run, ...]]:
+    """Equally long lists of runs, cut wherever one of them is."""
+    rest = [list(one) for one in lists]
+    while rest[0]:
+        count = min(one[0].length for one in rest)
+        yield tuple(one[0].part(0, count) for one in rest)
+        for one in rest:
+            head = one.pop(0)
+            if head.length > count:
+                one.insert(0, head.part(count, head.length - count))

@@ -1,0 +1,219 @@
+"""From what the command line asks for to a plan and a graph: the rest is chosen, or is an error."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import networkx as nx
+
+from chip.kernels.needs import check_served
+from chip.own_spec import find
+from chip.spec import ChipSpec
+from cluster.compiler.stage import CONTEXT_BLOCK
+from cluster.compiler.stages import CHUNKS, Plan, heads_of, partition, smallest
+from cluster.errors import BadValue, DoesNotFit
+from cluster.model.graph.graph import Model
+from topology import parse, ports
+from topology.faults import apply
+
+LINK_PROFILES = {"lp30": "lp30"}  # of chips whose links are not those the topology assumes
+NODE_CHIPS = 8  # chips of a fully connected node: the default topology
+
+
+@dataclass(frozen=True)
+class PlanRequest:
+    """The options of a plan as given; None is "choose"."""
+
+    chips: int | None = None
+    tp: int | None = None
+    pp: int | None = None
+    topology: str | None = None
+    profile: str | None = None
+    links: tuple[str, ...] = ()
+    faults: str | None = None
+    spec: str = "groqchip1"
+    weights: str | None = None  # fp16; `lpu plan` takes int8 where the chips are too few for that
+    context: int = CONTEXT_BLOCK
+    batch: int = 1  # sequences in flight, each with caches of its own
+    prompt_tokens: int | None = None
+    objective: str = "latency"
+
+    @property
+    def weight_type(self) -> str:
+        """The type of the weights where nobody chose another."""
+        return self.weights or "fp16"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A plan, the graph it runs on, and that graph's SPEC."""
+
+    plan: Plan
+    graph: nx.Graph
+    topology: str
+
+
+def choose(model: Model, request: PlanRequest) -> Choice:
+    """Fill in what the request leaves open.
+
+    Dead parts are left out: what remains is placed and routed on what is left, in one piece.
+    Raises BadValue, UnknownName or TopologyError for what cannot be, DoesNotFit with what would.
+    """
+    spec = find(request.spec)
+    check_served(spec, max(CHUNKS))
+    plan = make_plan(model, spec, request)
+    topology = request.topology or default_topology(plan.chips, plan.tp)
+    graph = open_graph(topology, request.profile, request.links, spec, request.faults)
+    if graph.number_of_nodes() < plan.chips:
+        has, shape = graph.number_of_nodes(), f"{plan.pp} stages x tp {plan.tp}"
+        left = f"{topology} with faults {request.faults}" if request.faults else topology
+        raise BadValue("--topology", left, f"has {has} chips, {shape} needs {plan.chips}")
+    return Choice(plan, graph, topology)
+
+
+def open_graph(
+    topology: str,
+    profile: str | None,
+    links: Sequence[str],
+    spec: ChipSpec,
+    faults: str | None = None,
+) -> nx.Graph:
+    """The graph of a SPEC without its dead parts; raises BadValue where the chip lacks ports."""
+    profile = profile or LINK_PROFILES.get(spec.name)
+    graph = parse(topology, profile, link_overrides(links), spec.clock_hz)
+    if faults:
+        graph = apply(graph, faults, whole=False).graph
+    needed = max(p for chip in ports(graph).values() for group in chip.values() for p in group) + 1
+    if needed > spec.c2c_ports:
+        raise BadValue(
+            "--topology",
+            topology,
+            f"uses {needed} ports of a chip, {spec.name} has {spec.c2c_ports}",
+        )
+    return graph
+
+
+def link_overrides(texts: Sequence[str]) -> dict[str, object]:
+    """Read `field=value` pairs."""
+    pairs: dict[str, object] = {}
+    for text in texts:
+        field, equals, value = text.partition("=")
+        if not equals:
+            raise BadValue("--link", text, "write it as field=value, e.g. latency_cycles=300")
+        pairs[field.strip()] = value.strip()
+    return pairs
+
+
+def make_plan(model: Model, spec: ChipSpec, request: PlanRequest) -> Plan:
+    """Return the plan that was asked for, or the one with the fewest chips."""
+    try:
+        shapes = _shapes(model, request)
+        if shapes is None:
+            tp, slots = request.tp, request.batch
+            return smallest(model, spec, request.context, tp, request.weight_type, slots)
+        return _first_that_fits(model, spec, shapes, request)
+    except DoesNotFit as error:
+        advice = _what_would_fit(model, spec, request)
+        raise DoesNotFit(error.stage, error.needs_bytes, error.has_bytes, advice) from None
+
+
+def _shapes(model: Model, request: PlanRequest) -> list[tuple[int, int]] | None:
+    """(tp, pp) to try in order; None when neither the chips nor the stages are given."""
+    chips, tp, pp = request.chips, request.tp, request.pp
+    if tp and pp:
+        if chips not in (None, tp * pp):
+            raise BadValue("--chips", chips, f"--tp {tp} x --pp {pp} is {tp * pp} chips")
+        return [(tp, pp)]
+    if chips and (tp or pp):
+        option, given = ("--tp", tp) if tp else ("--pp", pp)
+        assert given
+        if chips % given:
+            raise BadValue("--chips", chips, f"must be a multiple of {option} {given}")
+        return [(tp, chips // tp)] if tp else [(chips // given, given)]
+    if chips:
+        return _factors(model, chips)
+    return [(width, pp) for width in _widths(model)] if pp else None
+
+
+def _widths(model: Model) -> list[int]:
+    return list(range(1, heads_of(model) + 1))
+
+
+def _factors(model: Model, chips: int) -> list[tuple[int, int]]:
+    """All tp x pp of exactly that many chips, the narrowest tensor groups first.
+
+    In models of the size that runs here, an all-reduce over links of hundreds of cycles costs more
+    than it saves: SmolLM2 decodes in 116 k cycles at tp 1 x pp 6, in 129 k at tp 3 x pp 2.
+    """
+
+    def shapes(count: int) -> list[tuple[int, int]]:
+        pairs = [(tp, count // tp) for tp in _widths(model) if count % tp == 0]
+        return [(tp, pp) for tp, pp in pairs if pp <= len(model.layers)]
+
+    found = shapes(chips)
+    if found:
+        return found
+    most = len(model.layers) * heads_of(model)
+    near = [n for n in range(min(chips, most), 0, -1) if shapes(n)]
+    rule = f"must be tp x pp, tp one of {_widths(model)}, pp at most {len(model.layers)}"
+    raise BadValue("--chips", chips, f"{rule}; try {near[0]}")
+
+
+def _first_that_fits(
+    model: Model, spec: ChipSpec, shapes: list[tuple[int, int]], request: PlanRequest
+) -> Plan:
+    error: DoesNotFit | None = None
+    for tp, pp in shapes:
+        try:
+            context, slots = request.context, request.batch
+            return partition(model, spec, tp, pp, context, request.weight_type, slots=slots)
+        except DoesNotFit as failed:
+            error = error or failed
+    assert error is not None
+    raise error
+
+
+def _what_would_fit(model: Model, spec: ChipSpec, request: PlanRequest) -> str:
+    slots = request.batch
+    fewer = most_concurrent(model, spec, request)
+    here = f"--concurrency {fewer}, or " if fewer else ""
+    try:
+        plan = smallest(model, spec, request.context, weights=request.weight_type, slots=slots)
+    except DoesNotFit:
+        if here:
+            return f"what fits: --concurrency {fewer}"
+        return f"no plan of {model.name} fits chip {spec.name}; lower --context {request.context}"
+    return f"what fits: {here}--tp {plan.tp} --pp {plan.pp} ({plan.chips} chips) or more"
+
+
+def most_concurrent(model: Model, spec: ChipSpec, request: PlanRequest) -> int:
+    """The most sequences, fewer than asked for, that the stages of a request hold; 0 if none."""
+    shapes = _shapes(model, request)
+    if shapes is None:
+        return 0
+    low, high = 0, request.batch
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            _first_that_fits(model, spec, shapes, replace(request, batch=middle))
+            low = middle
+        except DoesNotFit:
+            high = middle
+    return low
+
+
+def default_topology(chips: int, tp: int = 1) -> str:
+    """The topology of a plan that names none: a node, else the squarest torus, else a ring.
+
+    A torus whose one side is a multiple of tp keeps tensor groups on neighbouring chips.
+
+    >>> default_topology(6), default_topology(90, 3), default_topology(22)
+    ('node', 'torus:9x10', 'ring:22')
+    """
+    if chips <= NODE_CHIPS:
+        return "node"
+    sides = [(n, chips // n) for n in range(3, int(chips**0.5) + 1) if chips % n == 0]
+    if not sides:
+        return f"ring:{chips}"
+    along = [pair for pair in sides if pair[0] % tp == 0 or pair[1] % tp == 0]
+    small, large = (along or sides)[-1]
+    return f"torus:{small}x{large}"

@@ -1,0 +1,169 @@
+"""From a placed plan to one program per chip and launch, on one time axis.
+
+Stages of equal shape and equal wiring are scheduled once: a stage's schedule starts at its own
+cycle 0, and only the offset at which its input arrives differs.
+"""
+
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import networkx as nx
+
+from chip.board import Cable
+from chip.collection import uncollected
+from chip.kernels.io_double_buffer import NEXT, OUT
+from chip.own_spec import identity
+from chip.program import Program, Region
+from chip.wire import pack, with_header
+from cluster.compiler.clocking import Clocking, clocking
+from cluster.compiler.host_regions import input_regions, output_regions
+from cluster.compiler.launch import Launch, LaunchKind, launch_kinds, stage_programs
+from cluster.compiler.pipeline import PipelineSteps
+from cluster.compiler.place import Placement
+from cluster.compiler.stage import Stage
+from cluster.compiler.stage_work import (
+    StageSchedules,
+    make_stages,
+    stage_key,
+    through_all_stages,
+)
+from cluster.compiler.stages import Plan
+from cluster.compiler.timeline import ChipTimeline, Contents, LaunchTimeline
+from cluster.compiler.weight_layout import Array, stage_image
+from cluster.compiler.wires import Pipeline, Wires
+from cluster.errors import DoesNotFit
+from cluster.model.graph.source import Weights
+from topology.clocks import ClockSpec
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """Everything a machine needs: launches, cables, constants; and where inputs go."""
+
+    plan: Plan
+    placement: Placement
+    pipeline: Pipeline
+    launches: dict[str, Launch]
+    cables: tuple[Cable, ...]
+    stages: tuple[Stage, ...]
+    weights: Weights = field(repr=False)
+    clocking: Clocking | None = None
+
+    @property
+    def chips(self) -> tuple[int, ...]:
+        return tuple(sorted(chip for group in self.placement for chip in group))
+
+    @property
+    def transit_chips(self) -> tuple[int, ...]:
+        """Chips that only pass vectors on."""
+        used = {chip for launch in self.launches.values() for chip in launch.programs}
+        return tuple(sorted(used - set(self.chips)))
+
+    def sram_bytes(self, stage: int) -> int:
+        """Bytes of SRAM that each chip of a stage uses."""
+        return self.plan.stages[stage].sram_bytes
+
+    def constants(
+        self, wanted: Container[int] | None = None
+    ) -> Iterator[tuple[int, Region, Array]]:
+        """(chip, region, values) of everything that rests in SRAM before the first launch.
+
+        Stages without any of the `wanted` chips are left out, and cost nothing.
+        """
+        for number, group in enumerate(self.placement):
+            if wanted is not None and not any(chip in wanted for chip in group):
+                continue
+            first = self.plan.stages[number].first
+            image = stage_image(self.stages[number], first, self.weights)
+            for rank, region, values in image:
+                yield group[rank], region, values
+
+
+@uncollected()
+def lower(
+    plan: Plan,
+    placement: Placement,
+    graph: nx.Graph,
+    weights: Weights,
+    clock: ClockSpec | None = None,
+) -> Lowered:
+    """Schedule and encode every launch of a plan, for chips whose clocks are as `clock` says.
+
+    With one slot a launch takes its rows through all stages. With several it is a pipeline step,
+    joined of stage programs: here each of them is a launch in which all stages do the same.
+    """
+    stages, wires = make_stages(plan), Wires(graph)
+    pipeline = wires.pipeline(placement)
+    clocks = clocking(graph, pipeline.used, wires.ports, plan.spec, clock)
+    work, launches = StageSchedules(plan, pipeline, stages), {}
+    if plan.slots == 1:
+        for kind in launch_kinds(plan):
+            timeline = through_all_stages(pipeline, work, kind, clocks)
+            launches[str(kind)] = _launch(work, placement, timeline, str(kind), kind)
+    else:
+        steps = PipelineSteps(plan, placement, stages, wires, work, clocks)
+        for program in stage_programs(plan):
+            timeline, name = steps.compose(program), str(program)
+            launches[name] = _launch(work, placement, timeline, name, program.kind, (NEXT, OUT))
+    check_programs(plan, placement, [launch.instructions for launch in launches.values()])
+    cables = wires.cables(clocks)
+    return Lowered(plan, placement, pipeline, launches, cables, stages, weights, clocks)
+
+
+def check_programs(
+    plan: Plan, placement: Placement, instructions: Sequence[Mapping[int, int]]
+) -> None:
+    """Instructions, of each launch by chip, rest in SRAM beside the data; raises DoesNotFit."""
+    for number, group in enumerate(placement):
+        for chip in group:
+            count = sum(launch.get(chip, 0) for launch in instructions)
+            needs = plan.stages[number].sram_bytes + count * plan.spec.instruction_bytes
+            if needs > plan.spec.sram_bytes:
+                advice = f"{count} instructions among it; use more stages or a shorter --context"
+                raise DoesNotFit(number, needs, plan.spec.sram_bytes, advice)
+
+
+def _launch(
+    work: StageSchedules,
+    placement: Placement,
+    timeline: LaunchTimeline,
+    name: str,
+    kind: LaunchKind,
+    prefixes: tuple[str, str] = ("", ""),
+) -> Launch:
+    """The programs of what is on a time axis; `prefixes` are those of `input_regions`."""
+    holder = {chip: number for number, group in enumerate(placement) for chip in group}
+    bodies: dict[tuple[object, ...], bytes] = {}
+    contents = Contents()
+    programs = {}
+    for chip, part in timeline.chips():
+        number = holder.get(chip)
+        does = None if number is None else stage_key(work.plan, number)
+        key = (does, number == 0, *part.key(contents))
+        if key not in bodies:
+            bodies[key] = pack(_program(work, number, part, kind, prefixes))
+        programs[chip] = with_header(bodies[key], chip, part.start_cycle, part.startup(chip))
+    clocked = timeline.startup_cycles, timeline.stalled_cycles
+    return Launch(name, *clocked, programs, timeline.end_cycles, timeline.instructions)
+
+
+def _program(
+    work: StageSchedules,
+    number: int | None,
+    part: ChipTimeline,
+    kind: LaunchKind,
+    prefixes: tuple[str, str],
+) -> Program:
+    """The program of a chip of a stage, or of one that only passes vectors on (None)."""
+    spec, interval = identity(work.plan.spec), part.interval_cycles
+    maps = () if number is None else work.stages[number].maps
+    bare = Program(0, spec, 0, part.queues(), maps, deskew_interval_cycles=interval)
+    if number is None or not kind.context:
+        return bare
+    stage = work.stages[number]
+    return replace(
+        bare,
+        inputs=input_regions(stage, number == 0, kind, prefixes[0]),
+        outputs=output_regions(stage, kind, prefixes[1]),
+        constants=tuple(stage.memory.constants()),
+    )

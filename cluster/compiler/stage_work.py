@@ -1,0 +1,177 @@
+"""What stages do in a launch: as schedules to be lowered, or as their timings to be planned."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from chip.kernels.step import Step
+from chip.kernels.transfer import transfer
+from chip.schedule import Pace, Rows, Schedule, ScheduleTiming, TimingSequence, merged
+from chip.schedule import Sequence as InOrder
+from cluster.compiler.clocking import Pacing
+from cluster.compiler.launch import LaunchKind
+from cluster.compiler.stage import Stage
+from cluster.compiler.stages import Plan
+from cluster.compiler.timeline import LaunchTimeline, Part, Work, in_parts
+from cluster.compiler.wires import Path, Pipeline
+
+
+class StageWork(Protocol):
+    """Where what a stage does in a launch is made."""
+
+    def stage(self, number: int, kind: LaunchKind, pace: Pace | None, slot: int = 0) -> Work:
+        """Return the work of a stage for a sequence slot; raises ProgramError."""
+
+
+class LaunchWork(StageWork, Protocol):
+    """The same, with what lies between two stages."""
+
+    def crossing(self, number: int, kind: LaunchKind, limit_cycles: int | None) -> Sequence[Part]:
+        """Return what brings x from a stage to the next, in parts within the limit if possible.
+
+        Members are numbers in the chips of the link.
+        """
+
+
+def through_all_stages(
+    pipeline: Pipeline, work: LaunchWork, kind: LaunchKind, clocks: Pacing | None
+) -> LaunchTimeline:
+    """A launch: stages one after another, each from the cycle at which its input is there."""
+    timeline = LaunchTimeline(clocks)
+    for number, group in enumerate(pipeline.groups):
+        timeline.stage(work.stage(number, kind, timeline.pace), group.members)
+        if number < len(pipeline.links):
+            pace = timeline.pace
+            parts = work.crossing(number, kind, pace.limit_cycles if pace else None)
+            timeline.crossing(parts, pipeline.links[number].chips)
+    return timeline
+
+
+class StageSchedules:
+    """Schedules of the stages of a plan; equal stages, and equal links, are scheduled once."""
+
+    def __init__(self, plan: Plan, pipeline: Pipeline, stages: Sequence[Stage]) -> None:
+        self.plan, self.pipeline, self.stages = plan, pipeline, stages
+        self._made: dict[tuple[object, ...], Schedule] = {}
+        self._crossings: dict[tuple[object, ...], list[Schedule]] = {}
+
+    def stage(self, number: int, kind: LaunchKind, pace: Pace | None, slot: int = 0) -> Schedule:
+        """The schedule of a stage."""
+        routes = self.pipeline.groups[number].routes
+        key = (stage_key(self.plan, number), kind, pace, slot, routes)
+        if key not in self._made:
+            stage = self.stages[number]
+            self._made[key] = stage.schedule(kind.rows, kind.blocks, routes, pace, slot)
+        return self._made[key]
+
+    def crossing(self, number: int, kind: LaunchKind, limit_cycles: int | None) -> list[Schedule]:
+        """x of each rank to the same rank of the next stage."""
+        paths = self.pipeline.links[number].paths
+        key = (*(stage_key(self.plan, n) for n in (number, number + 1)), kind, limit_cycles, paths)
+        if key not in self._crossings:
+            stage, following = self.stages[number], self.stages[number + 1]
+
+            def make(*rows: int) -> Schedule:
+                return send_activations(Schedule(stage.spec), stage, following, paths, rows)
+
+            count = stage.hidden_blocks * kind.rows
+            self._crossings[key] = in_parts(count, limit_cycles, make)
+        return self._crossings[key]
+
+
+class StageTimings:
+    """Timings of the stages of a plan as their memory maps are; equal stages are timed once.
+
+    For pipeline steps, between whose stages nothing crosses but what is scheduled for all at once.
+    """
+
+    def __init__(self, plan: Plan, pipeline: Pipeline, stages: Sequence[Stage]) -> None:
+        self.plan, self.pipeline, self.stages = plan, pipeline, stages
+        self._made: dict[tuple[object, ...], TimingSequence] = {}
+
+    def stage(
+        self, number: int, kind: LaunchKind, pace: Pace | None, slot: int = 0
+    ) -> TimingSequence:
+        """The timing of a stage, which is that of any slot."""
+        routes = self.pipeline.groups[number].routes
+        key = (stage_key(self.plan, number), kind, pace, routes)
+        if key not in self._made:
+            limit = pace.limit_cycles if pace else None
+            steps = self.stages[number].steps(kind.rows, kind.blocks, routes, limit)
+            self._made[key] = in_order(map(step_timing, steps), pace)
+        return self._made[key]
+
+
+@dataclass(frozen=True)
+class StepTiming:
+    """A step of all members; `attention_cycles` are those of a whole layer in one step."""
+
+    what: str
+    timing: ScheduleTiming
+    attention_cycles: int = 0
+
+    @property
+    def cycles(self) -> int:
+        """Cycles after which the next step may begin."""
+        return self.timing.quiet_cycle
+
+
+def in_order(steps: Iterable[StepTiming], pace: Pace | None) -> TimingSequence:
+    """Steps as the schedule of a stage puts them one after another; raises ProgramError."""
+    whole = TimingSequence()
+    order = InOrder(whole, pace)
+    for step in steps:
+        whole.add(step.timing, order.start(step.cycles))
+    return whole
+
+
+def step_timing(step: Step) -> StepTiming:
+    """The timing of all parts of a step, by member."""
+    attention = 0
+    if step.what == "layer":  # attention is over with its residual
+        events = step.parts[0][0].events
+        attention = min(end for label, _, end in events if label == "residual")
+    return StepTiming(step.what, merged(_members(step)), attention)
+
+
+def _members(step: Step) -> Iterator[tuple[ScheduleTiming, Sequence[int] | None, int]]:
+    for part, everyone in step.parts:
+        ((timing, _),) = part.timings
+        for members in everyone:
+            if members is None:
+                yield timing, None, 0
+                continue
+            numbers = [members.get(n, n) for n in range(max(timing.members) + 1)]
+            yield timing, numbers, 0
+
+
+def stage_key(plan: Plan, number: int) -> tuple[int, bool]:
+    """Equal for stages of a plan that have the same memory map and do the same."""
+    part = plan.stages[number]
+    return part.layers, part.head
+
+
+def make_stages(plan: Plan) -> tuple[Stage, ...]:
+    """A memory map per stage; equal stages share one."""
+    made: dict[tuple[int, bool], Stage] = {}
+    for number in range(plan.pp):
+        key = stage_key(plan, number)
+        if key not in made:
+            made[key] = plan.stage(number)
+    return tuple(made[stage_key(plan, number)] for number in range(plan.pp))
+
+
+def send_activations(
+    plan: Schedule,
+    stage: Stage,
+    following: Stage,
+    paths: Sequence[Path],
+    rows: tuple[int, ...],
+    source: str = "x0",
+) -> Schedule:
+    """Add rows of x of each rank, from one to another, from `source` to `x0` along a path each."""
+    first, last = rows
+    for hops in paths:
+        x, target = Rows(stage.memory[source], first), Rows(following.memory["x0"], first)
+        transfer(plan, hops, x, target, last - first)
+    return plan

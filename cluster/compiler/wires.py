@@ -1,0 +1,223 @@
+"""Routes and ports of the graph, as hops between chips and between members of a group."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from itertools import pairwise, permutations
+from math import ceil
+
+import networkx as nx
+import numpy as np
+
+from chip.board import Cable
+from chip.kernels.allreduce import TEAM, Network
+from chip.kernels.collective import Items
+from chip.kernels.transfer import Hop
+from cluster.compiler.clocking import Clocking, Pacing
+from cluster.compiler.messages import ROW_VECTORS, items_of
+from topology import ports, route
+from topology.collectives import collective
+from topology.fabric import compiled
+from topology.routes import paths
+
+Path = tuple[Hop, ...]
+DEALT_ROWS = 8  # of a rank; more are dealt as one
+NO_NETWORK = Network({}, frozenset(), lambda *_: ())  # of a chip that works alone
+
+
+@dataclass(frozen=True)
+class Group:
+    """Chips that work together: the group's ranks, then those that only pass vectors on.
+
+    `routes` lead from each rank to each other, as hops between numbers in `members`.
+    """
+
+    members: tuple[int, ...]
+    routes: Network
+
+
+class Paths(tuple[Path, ...]):
+    """Paths of x from each rank of a stage to the next; a hash of them is taken once."""
+
+    @cached_property
+    def _hash(self) -> int:
+        return super().__hash__()
+
+    def __hash__(self) -> int:
+        return self._hash
+
+
+@dataclass(frozen=True)
+class StageLink:
+    """Between two stages: the chips involved, and the paths as hops between their numbers."""
+
+    chips: tuple[int, ...]
+    paths: Paths
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A placed pipeline: the chips of its stages, with the routes in them and between them."""
+
+    groups: tuple[Group, ...]
+    links: tuple[StageLink, ...]
+
+    @cached_property
+    def used(self) -> frozenset[int]:
+        """Chips that hold a part of the model or pass its vectors on."""
+        members = {chip for group in self.groups for chip in group.members}
+        return frozenset(members.union(*(link.chips for link in self.links)))
+
+
+class Wires:
+    """Routes and ports of a graph; what is found is kept."""
+
+    def __init__(self, graph: nx.Graph) -> None:
+        self.graph, self.ports = graph, ports(graph)
+        self.pacings: dict[frozenset[int], Pacing | None] = {}  # by the chips in use
+        self._hops: dict[tuple[int, int, int], Hop] = {}
+        self._groups: dict[tuple[int, ...], Group] = {}
+        self._kinds: list[Group] = []  # one of each kind, wherever it is
+        self._links: dict[tuple[tuple[int, ...], tuple[int, ...]], StageLink] = {}
+        self._paths: dict[Paths, Paths] = {}
+
+    def hops(self, chips: tuple[int, ...]) -> list[Hop]:
+        """The hops along a path of chips; members are chips."""
+        return [self.hop(a, b) for a, b in pairwise(chips)]
+
+    def hop(self, a: int, b: int, cable: int = 0) -> Hop:
+        """The hop over one of the cables of a link; members are chips."""
+        if (a, b, cable) not in self._hops:
+            link = self.graph.edges[a, b]["link"]
+            pair = (self.ports[a][b][cable], self.ports[b][a][cable])
+            interval = ceil(link.cycles_per_vector)
+            self._hops[a, b, cable] = Hop(a, pair[0], b, pair[1], link.latency_cycles, interval)
+        return self._hops[a, b, cable]
+
+    def path(self, source: int, target: int) -> tuple[int, ...]:
+        return tuple(route(self.graph, source, target))
+
+    def all_paths(self, pairs: Sequence[tuple[int, int]]) -> list[tuple[int, ...]]:
+        """The routes of many pairs, as `path` gives them one by one."""
+        if not pairs:
+            return []
+        fabric = compiled(self.graph)
+        ends = np.array(pairs)
+        found = paths(fabric, ends[:, 0], ends[:, 1])
+        heads = np.split(fabric.head[found.edges], found.start[1:-1])
+        sources = (source for source, _ in pairs)
+        return [(source, *map(int, after)) for source, after in zip(sources, heads, strict=True)]
+
+    def pipeline(self, placement: Sequence[tuple[int, ...]]) -> Pipeline:
+        """Members, routes and paths of all stages."""
+        groups = tuple(self.group(chips) for chips in placement)
+        return Pipeline(groups, tuple(self.link(a, b) for a, b in pairwise(placement)))
+
+    def group(self, chips: tuple[int, ...]) -> Group:
+        """Routes between all ranks of a group."""
+        if chips not in self._groups:
+            moved = (self._moved(known, chips) for known in self._kinds)
+            found = next((one for one in moved if one), None)
+            if found is None:
+                found = self._new_group(chips)
+                self._kinds.append(found)
+            self._groups[chips] = found
+        return self._groups[chips]
+
+    def link(self, chips: tuple[int, ...], after: tuple[int, ...]) -> StageLink:
+        """The paths from each rank to the same rank of the next stage."""
+        if (chips, after) not in self._links:
+            number: dict[int, int] = {}
+            every = []
+            for path in self.all_paths(list(zip(chips, after, strict=True))):
+                hops = []
+                for a, port, b, other, *rest in self.hops(path):
+                    mine, theirs = (number.setdefault(chip, len(number)) for chip in (a, b))
+                    hops.append(Hop(mine, port, theirs, other, *rest))
+                every.append(tuple(hops))
+            alike = Paths(every)
+            alike = self._paths.setdefault(alike, alike)
+            self._links[chips, after] = StageLink(tuple(number), alike)
+        return self._links[chips, after]
+
+    def cables(self, clocks: Clocking | None = None) -> tuple[Cable, ...]:
+        """Every cable of the graph; `clocks` know how long a notice takes."""
+        notice = clocks.plan.link_latency_cycles if clocks else Cable.hac_latency_cycles
+        found = []
+        for a, b, data in self.graph.edges(data=True):
+            link = data["link"]
+            for mine, theirs in zip(self.ports[a][b], self.ports[b][a], strict=True):
+                rate = link.cycles_per_vector
+                ends = (a, mine, b, theirs)
+                found.append(Cable(*ends, link.latency_cycles, rate, notice))
+        return tuple(found)
+
+    def _moved(self, known: Group, chips: tuple[int, ...]) -> Group | None:
+        """The routes of a group elsewhere, if its chips are cabled alike; None if they are not.
+
+        Of equally short routes each group could take others; groups that take the same ones share
+        their schedules.
+        """
+        by = chips[0] - known.members[0]
+        members = tuple(chip + by for chip in known.members)
+        if members[: len(chips)] != chips or len(known.routes) != len(chips) * (len(chips) - 1):
+            return None
+        links = {(hop.member, hop.to_member) for hop in known.routes.cables}
+        if not all(self.graph.has_edge(members[a], members[b]) for a, b in links):
+            return None
+        same = self._cables(members, links) == known.routes.cables
+        return Group(members, known.routes) if same else None
+
+    def _cables(self, members: Sequence[int], links: Iterable[tuple[int, int]]) -> frozenset[Hop]:
+        """All cables of links between members, parallel ones too."""
+        return frozenset(
+            self.hop(members[a], members[b], cable)._replace(member=a, to_member=b)
+            for a, b in links
+            for cable in range(len(self.ports[members[a]][members[b]]))
+        )
+
+    def _new_group(self, chips: tuple[int, ...]) -> Group:
+        members = list(chips)
+        number = {chip: rank for rank, chip in enumerate(chips)}
+        pairs = list(permutations(chips, 2))
+        routes: dict[tuple[int, int], Path] = {}
+        for (source, target), path in zip(pairs, self.all_paths(pairs), strict=True):
+            hops = []
+            for a, port, b, other, *rest in self.hops(path):
+                for chip in (a, b):
+                    if chip not in number:
+                        number[chip] = len(members)
+                        members.append(chip)
+                hops.append(Hop(number[a], port, number[b], other, *rest))
+            routes[number[source], number[target]] = tuple(hops)
+        links = {(hop.member, hop.to_member) for hops in routes.values() for hop in hops}
+        cables = self._cables(members, links)
+        return Group(tuple(members), Network(routes, cables, self._all_reduces(chips, number)))
+
+    def _all_reduces(
+        self, group: tuple[int, ...], number: Mapping[int, int]
+    ) -> Callable[[str, int, bool], Items]:
+        """What lists the messages of an all-reduce of fp32 rows, by the members' numbers."""
+
+        def hop(a: int, b: int, cable: int) -> Hop:
+            return self.hop(a, b, cable)._replace(member=number[a], to_member=number[b])
+
+        @cache
+        def items(algorithm: str, rows: int, residual: bool) -> Items:
+            num_bytes = rows * ROW_VECTORS * compiled(self.graph).payload_bytes
+            timed = collective(
+                *("all_reduce", self.graph, num_bytes, algorithm, group),
+                chunks=_chunks(algorithm, rows),
+                unit_vectors=ROW_VECTORS,
+                residual=residual,
+                team_ranks=TEAM,
+            )
+            return items_of(timed, hop, number)
+
+        return items
+
+
+def _chunks(algorithm: str, rows: int) -> int:
+    """Blocks that each rank adds up: few rows are dealt singly over the cables between teams."""
+    each = -(-rows // TEAM)
+    return each if algorithm == "teams" and each <= DEALT_ROWS else 1

@@ -1,1 +1,0 @@
-"""From a placed plan to programs: one time axis of all chips and links, started by their clocks."""

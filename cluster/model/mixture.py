@@ -1,0 +1,45 @@
+"""Models for which ops are missing, as dense graphs that can be planned in their place.
+
+The LPU is static: until experts are gathered, planned is the worst case, in which a chip runs every
+expert it holds, so that a mixture costs what a dense FFN of all its columns costs. What the graph
+leaves out is said in notes, and is never more than a few percent of the weights.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from cluster.model.decoder import Decoder
+from cluster.model.graph.graph import Model
+from cluster.model.graph.stand_in import Experts, StandIn
+from cluster.model.graph.values import Dim
+
+
+def all_experts(d: Decoder, experts: Experts) -> Decoder:
+    """Sizes of a layer that runs every expert."""
+    return replace(d, ffn=Dim("ffn", experts.columns))
+
+
+def without(
+    model: Model,
+    missing: Sequence[str] = (),
+    notes: Sequence[str] | None = None,
+    more_parameters: int = 0,
+    experts: Experts | None = None,
+    cached_elements: int | None = None,
+) -> Model:
+    """The model marked as standing for one with what is `missing`, in words.
+
+    `notes` say how a plan differs where "without" what is missing is not the whole truth.
+    """
+    notes = [f"without {part}" for part in missing] if notes is None else list(notes)
+    missing = list(missing)
+    if experts:
+        missing.append(f"a mixture of {experts.count} experts")
+        share = (experts.chosen * experts.ffn + experts.shared_ffn) / experts.columns
+        notes.append(
+            f"worst case: all {experts.count} experts of a layer run for every token; "
+            f"with experts picked by Gather, {share:.1%} of these FFN cycles would do; "
+            "without the router"
+        )
+    stand_in = StandIn(tuple(missing), tuple(notes), more_parameters, cached_elements, experts)
+    return replace(model, stand_in=stand_in)

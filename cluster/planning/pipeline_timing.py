@@ -1,0 +1,121 @@
+"""Cycles of pipeline steps, and what many users see of them, without running anything.
+
+The same stage programs are put on the same time axis as for a run, only without their instructions,
+and the same pipeline is filled with sequences by the same rules; so what comes out is what a run
+does.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from cluster.compiler.host_regions import host_bytes
+from cluster.compiler.launch import LaunchKind, StageProgram, decode_kind, stage_programs
+from cluster.compiler.pipeline import PipelineSteps
+from cluster.compiler.timeline import LaunchTimeline
+from cluster.serving.scheduler import (
+    HostLink,
+    PipelineScheduler,
+    Request,
+    Step,
+    drive,
+    steady_tokens_per_s,
+)
+
+NEW_TOKENS = 4  # of each sequence of a simulated run: enough for whole rounds
+
+
+class StepTimes:
+    """When the chips of each stage are done with each kind of stage program."""
+
+    def __init__(self, steps: PipelineSteps) -> None:
+        self.steps = steps
+        self._timelines: dict[LaunchKind, LaunchTimeline] = {}
+        self._ends: dict[LaunchKind, list[int]] = {}
+
+    def cycles(self, step: Step) -> int:
+        """Cycles of a step: of the stage that takes longest over its work, or over none."""
+        kinds = (work.kind if work else step.kind for work in step.works)
+        return max(self._stage_ends(kind)[stage] for stage, kind in enumerate(kinds))
+
+    def full_cycles(self, kind: LaunchKind) -> int:
+        """Cycles of a step in which all stages are at work."""
+        return max(self._stage_ends(kind))
+
+    def instructions(self) -> list[Mapping[int, int]]:
+        """Instructions of each chip in each of its stage programs."""
+        programs = stage_programs(self.steps.plan)
+        return [self._timeline(program.kind).instructions for program in programs]
+
+    def _stage_ends(self, kind: LaunchKind) -> list[int]:
+        """The last cycle of each stage; those who only pass vectors on count with every stage."""
+        if kind not in self._ends:
+            ends, groups = self._timeline(kind).end_cycles, self.steps.pipeline.groups
+            members = {chip for group in groups for chip in group.members}
+            others = [end for chip, end in ends.items() if chip not in members]
+            self._ends[kind] = [
+                max([*others, *(ends[chip] for chip in group.members)]) for group in groups
+            ]
+        return self._ends[kind]
+
+    def _timeline(self, kind: LaunchKind) -> LaunchTimeline:
+        if kind not in self._timelines:
+            program = StageProgram(kind, 0 if kind.context else None)
+            self._timelines[kind] = self.steps.compose(program)
+        return self._timelines[kind]
+
+
+def simulated(
+    times: StepTimes, sequences: int, prompt: int, chunked: bool = True, held: int = 0
+) -> PipelineScheduler:
+    """A run of so many equal prompts at once, NEW_TOKENS for each, by the clock alone.
+
+    Prompts go token by token unless `chunked`; `held` tokens of each are in the caches already.
+    """
+    plan, stages = times.steps.plan, times.steps.stages
+    link = HostLink(plan.spec, cache(lambda kind: host_bytes(stages, kind)), beside=True)
+    scheduler = PipelineScheduler(plan.pp, sequences, plan.chunk if chunked else 0, link)
+    count = min(NEW_TOKENS, plan.context + 1 - prompt)
+    for _ in range(sequences):
+        scheduler.submit(Request((0,) * prompt, count, position=held))
+    for _ in drive(scheduler, lambda step: (times.cycles(step), None), _zero, frozenset()):
+        pass
+    return scheduler
+
+
+def _zero(_request: Request, _logits: None) -> int:
+    return 0
+
+
+def pipelined(
+    times: StepTimes, sequences: int, prompt: int, chunked: bool = True
+) -> dict[str, Any]:
+    """What so many users see, for the report of a plan.
+
+    Speeds are those of full caches; the steps are those of a run whose prompts come all at once.
+    """
+    plan, found = times.steps.plan, dict[str, float]()
+    full = plan.context + 1 - NEW_TOKENS
+    for count in sorted({1 << n for n in range(sequences.bit_length())} | {sequences}):
+        warm = simulated(times, count, full, held=full - 1)
+        found[str(count)] = steady_tokens_per_s(warm.requests, count) or 0.0
+    cold = simulated(times, sequences, prompt, chunked)
+    first = [one.first_token_s for one in cold.requests]
+    prefill, decode = (
+        [record.cycles for record in cold.records if bool(record.kind.logits_rows) == logits]
+        for logits in (False, True)
+    )
+    return {
+        "interval_cycles": times.full_cycles(decode_kind(plan.context)),
+        "tokens_per_s_per_user": found[str(sequences)] / sequences,
+        "tokens_per_s_total": found[str(sequences)],
+        "prefill_cycles": sum(prefill),
+        "time_to_first_token_s": sum(first) / len(first),
+        "pipeline": {
+            "time_to_first_token_max_s": max(first),
+            "new_tokens": NEW_TOKENS,
+            "prefill_beat_cycles": prefill,
+            "decode_beat_cycles": decode,
+            "tokens_per_s_total_by_concurrency": found,
+        },
+    }

@@ -1,0 +1,103 @@
+"""What the host writes before a launch, from its rows, and the logits that it reads after it."""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+
+from cluster.compiler.lower import Lowered
+from cluster.compiler.weight_layout import Array
+from cluster.generation.rotary import rotary_rows
+from cluster.model.graph.graph import Model
+from cluster.model.graph.rotary import Rotary, RotaryTable
+from cluster.model.graph.shares import share
+from cluster.serving.scheduler import Work, Works
+
+MASKED = np.float32(-30000.0)  # added to a score that must not count: exp gives exactly 0
+PAIRS = 8
+
+
+def host_inputs(
+    lowered: Lowered, works: Works, tables: Callable[[Work], dict[str, Array]] | None = None
+) -> dict[int, dict[str, Array]]:
+    """Tables for every chip of a stage at work, and x for those of the first.
+
+    `works` are those of the stages, or one of all of them. `tables` may remember `host_tables`.
+    """
+    stages = lowered.placement
+    if len(works) == 1:
+        stages = (lowered.chips,)
+    inputs: dict[int, dict[str, Array]] = {}
+    for work, chips in zip(works, stages, strict=True):
+        if work:
+            mine = tables(work) if tables else host_tables(lowered, work)
+            inputs |= {chip: dict(mine) for chip in chips}
+    if works[0]:
+        x = embedded(lowered, works[0])
+        for chip in lowered.placement[0]:
+            inputs[chip]["x0"] = x
+    return inputs
+
+
+def host_tables(lowered: Lowered, work: Work) -> dict[str, Array]:
+    """What depends on where the rows of a work are: rotary rows, mask, cache words."""
+    lanes, found = lowered.plan.spec.lanes, {}
+    positions = [row.position for row in work.rows]
+    # a launch has a fixed number of rows: those beyond ours are as if the sequence went on
+    positions += range(positions[-1] + 1, positions[-1] + 1 + work.kind.rows - len(positions))
+    for table in rotary_tables(lowered.plan.model):
+        rows = rotary_rows(positions, table, lanes)
+        found[f"cos{table.name}"], found[f"sin{table.name}"] = rows
+    return found | {
+        "mask": _mask(positions, work.kind.context, lanes),
+        "maps": _maps(positions, lowered.plan.context, lanes),
+    }
+
+
+@cache
+def rotary_tables(model: Model) -> tuple[RotaryTable, ...]:
+    """The rotary tables of a model."""
+    ops = (op for section in dict.fromkeys(model.layers) for op in section.ops)
+    return tuple(dict.fromkeys(op.table for op in ops if isinstance(op, Rotary)))
+
+
+def embedded(lowered: Lowered, work: Work) -> Array:
+    """Embeddings as rows (block, row) of stage 0, zero beyond those of the work."""
+    layout, lanes = lowered.stages[0].layout_x, lowered.plan.spec.lanes
+    x = np.zeros((layout.blocks, work.kind.rows, lanes), np.float32)
+    for number, row in enumerate(lowered.weights.embedding_rows([row.token for row in work.rows])):
+        x[:, number] = layout.rows(row)
+    return x.reshape(-1, lanes)
+
+
+def _mask(positions: Sequence[int], context: int, lanes: int) -> Array:
+    """Rows (block, row): 0 where a row may look, MASKED elsewhere."""
+    keys = np.arange(context).reshape(-1, 1, lanes)
+    allowed = keys <= np.array(positions)[None, :, None]
+    return np.where(allowed, np.float32(0), MASKED).reshape(-1, lanes).astype(np.float32)
+
+
+def _maps(positions: Sequence[int], context: int, lanes: int) -> Array:
+    """Cache word of each row sent to the caches; `context` / 8 is the spare word."""
+    if len(positions) > 1:
+        words = np.array(positions) // PAIRS
+    else:
+        words = np.full(PAIRS, context // PAIRS)
+        words[positions[0] % PAIRS] = positions[0] // PAIRS
+    return np.repeat(words.astype(np.uint16)[:, None], lanes, axis=1)
+
+
+def logits_of(lowered: Lowered, outputs: dict[int, dict[str, Array]]) -> npt.NDArray[np.float32]:
+    """Logits of the whole vocabulary from the ranks of the last stage; empty after a prefill."""
+    plan = lowered.plan
+    if not outputs:
+        return np.zeros(0, np.float32)
+    stage, parts = lowered.stages[-1], []
+    head = stage.shape.head
+    assert head is not None
+    for rank, chip in enumerate(lowered.placement[-1]):
+        rows = np.concatenate([values for _, values in sorted(outputs[chip].items())])
+        layout = stage.assigned(head, rank, 1).layout(head.section.out)
+        parts.append(layout.elements(rows)[: len(share(plan.model.vocab, plan.tp, rank))])
+    return np.concatenate(parts)

@@ -1,0 +1,285 @@
+"""What enters the pipeline in which step, and when that is: a state machine in virtual time.
+
+Time is the chips' and the host's together. Steps follow each other without a pause; meanwhile the
+host link brings the inputs of the next step and takes the logits of the last. A sequence enters the
+first stage again when its logits have reached the host and its next token has come back.
+
+New prompts go first: while one is taken in, steps are prefill steps, chunks of one or of several
+prompts close behind each other; decode goes on where it stands when the last has passed all stages.
+A sequence that has ended leaves its slot, with its caches, to the next request.
+
+One user is the case with one slot, where a step is a launch through all stages: a pipeline of one.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from chip.spec import ChipSpec
+from cluster.compiler.launch import LaunchKind, context_bucket, decode_kind, prefill_kind
+from cluster.errors import PromptTooLong
+
+
+@dataclass(frozen=True)
+class Row:
+    """A token of a sequence in a launch; with `gives` the logits after it are wanted."""
+
+    slot: int
+    position: int
+    token: int
+    gives: bool = False
+
+
+@dataclass(frozen=True)
+class Work:
+    """Rows that go through the stages together, and the kind of launch that takes them."""
+
+    kind: LaunchKind
+    rows: tuple[Row, ...]
+
+    @property
+    def slot(self) -> int:
+        """The slot of all its rows."""
+        return self.rows[0].slot
+
+    @property
+    def gives(self) -> bool:
+        """Whether logits are wanted."""
+        return any(row.gives for row in self.rows)
+
+
+Works = tuple[Work | None, ...]  # by stage
+
+
+@dataclass(eq=False)
+class Request:
+    """A prompt, and what becomes of it; seconds are those of the run, from its first step on."""
+
+    prompt: tuple[int, ...]
+    max_new_tokens: int
+    arrives_s: float = 0.0
+    position: int = 0  # tokens that are in the caches already
+    number: int = -1  # in order of submission
+    slot: int = -1
+    tokens: list[int] = field(default_factory=list)
+    token_s: list[float] = field(default_factory=list)
+    entered_s: float = 0.0
+    ready_s: float = math.inf  # when its next work can enter
+
+    def check(self, context: int) -> "Request":
+        """Return self; raises PromptTooLong if caches of `context` tokens do not hold it."""
+        if not self.prompt or len(self.prompt) + self.max_new_tokens > context + 1:
+            raise PromptTooLong(len(self.prompt), self.max_new_tokens, context)
+        return self
+
+    def work(self, chunk: int) -> Work:
+        """What is next: a chunk of the prompt (a token, if `chunk` is 0), or a decode."""
+        last, at = len(self.prompt) - 1, self.position
+        if at < last and chunk:
+            ids = self.prompt[at : min(at + chunk, last)]
+            rows = tuple(Row(self.slot, at + n, token) for n, token in enumerate(ids))
+            return Work(prefill_kind(chunk, context_bucket(at + len(ids))), rows)
+        token = self.prompt[at] if at <= last else self.tokens[-1]
+        return Work(decode_kind(context_bucket(at + 1)), (Row(self.slot, at, token, at >= last),))
+
+    @property
+    def first_token_s(self) -> float:
+        """Seconds from its entry to its first token."""
+        return self.token_s[0] - self.entered_s
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """What its user sees after the first token; None if that was all."""
+        steps = len(self.tokens) - 1
+        return steps / (self.token_s[-1] - self.token_s[0]) if steps else None
+
+
+@dataclass(frozen=True)
+class HostLink:
+    """The link between a chip and its host; unless `beside`, it and the chips wait in turns."""
+
+    spec: ChipSpec
+    bytes: Callable[[LaunchKind], tuple[int, int]]  # in, out
+    beside: bool
+
+    def in_s(self, work: Work) -> float:
+        """Seconds until the inputs of a work are there."""
+        return self.spec.host_latency_s + self._moving_s(work)[0]
+
+    def out_s(self, work: Work) -> float:
+        """Seconds until what a work gives is at the host."""
+        return self.spec.host_latency_s + self._moving_s(work)[1]
+
+    def step_s(self, cycles: int, works: Works) -> float:
+        """Seconds of a step: of the chips, or of their links if these take longer."""
+        chips_s = cycles / self.spec.clock_hz
+        busy = [work for work in works if work]
+        if not self.beside:
+            return chips_s + sum(self.in_s(work) + self.out_s(work) for work in busy)
+        return max(chips_s, *(seconds for work in busy for seconds in self._moving_s(work)))
+
+    def _moving_s(self, work: Work) -> tuple[float, float]:
+        into, out = self.bytes(work.kind)
+        rate = self.spec.host_bytes_per_s
+        return into / rate, (out / rate if work.gives or not self.beside else 0.0)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What the stages do next; `kind` is that of their works but for the context."""
+
+    kind: LaunchKind
+    works: Works
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """A step that has been."""
+
+    kind: LaunchKind
+    works: Works
+    cycles: int
+    start_s: float
+    seconds: float
+
+
+class PipelineScheduler:
+    """Takes requests through a pipeline of `stages`, at most `slots` sequences at a time.
+
+    The caller runs each `next_step`, says in `complete` how long it took, and gives the request
+    that comes out of it, if there is one, its `token`.
+    """
+
+    def __init__(self, stages: int, slots: int, chunk: int, link: HostLink) -> None:
+        self.slots, self.link = slots, link
+        self.requests: list[Request] = []
+        self.records: list[StepRecord] = []
+        self.now_s = 0.0
+        self._chunk = chunk
+        kinds = [prefill_kind(chunk, 0)] if chunk else []
+        self._lines: dict[LaunchKind, Works] = dict.fromkeys(
+            (*kinds, decode_kind(0)), (None,) * stages
+        )
+        self._seated: dict[int, Request] = {}
+        self._free_s = dict.fromkeys(range(slots), 0.0)  # since when a slot is free
+        self._queue: deque[Request] = deque()
+
+    def submit(self, request: Request) -> None:
+        """Take in a request, which waits for a slot if none is free."""
+        request.number = len(self.requests)
+        self.requests.append(request)
+        self._queue.append(request)
+        self._seat()
+
+    def next_step(self) -> Step | None:
+        """What the stages do next; None if there is nothing left to do."""
+        if not self._seated:
+            return None
+        kind = self._kind()
+        while kind is None:  # everyone waits for the host
+            self.now_s = min(one.ready_s for one in self._seated.values())
+            assert math.isfinite(self.now_s), "a request waits for the token that it was due"
+            kind = self._kind()
+        works = self._lines[kind] = (self._enter(kind), *self._lines[kind][:-1])
+        return Step(kind, works)
+
+    def complete(self, step: Step, cycles: int) -> Request | None:
+        """Let the time of a step pass; return the request that now gets a token."""
+        seconds = self.link.step_s(cycles, step.works)
+        self.records.append(StepRecord(step.kind, step.works, cycles, self.now_s, seconds))
+        self.now_s += seconds
+        done = step.works[-1]
+        return self._seated[done.slot] if done and done.gives else None
+
+    def token(self, request: Request, token: int, last: bool = False) -> None:
+        """A token of a request is at the host, which goes on with it or with the next request."""
+        done = self.records[-1].works[-1]
+        assert done is not None and self._seated[done.slot] is request
+        at_s = self.now_s + (self.link.out_s(done) if self.link.beside else 0.0)
+        request.tokens.append(token)
+        request.token_s.append(at_s)
+        if last or len(request.tokens) == request.max_new_tokens:
+            del self._seated[request.slot]
+            self._free_s[request.slot] = at_s
+            self._seat()
+        else:
+            self._call(request, at_s)
+
+    # --- what goes in next ------------------------------------------------------------------
+    def _kind(self) -> LaunchKind | None:
+        """What the next step does: prompts first; None if there is nothing to do yet."""
+        for kind, line in self._lines.items():
+            if any(line[:-1]) or self._ready(kind):
+                return kind
+        return None
+
+    def _ready(self, kind: LaunchKind) -> list[Request]:
+        """Whose work of that kind can enter now, those who have waited longest first."""
+        found = [
+            one
+            for one in self._seated.values()
+            if one.ready_s <= self.now_s and one.work(self._chunk).kind.idle == kind
+        ]
+        return sorted(found, key=lambda one: (one.ready_s, one.number))
+
+    def _enter(self, kind: LaunchKind) -> Work | None:
+        ready = self._ready(kind)
+        if not ready:
+            return None
+        work = ready[0].work(self._chunk)
+        ready[0].position += len(work.rows)
+        if work.gives:
+            ready[0].ready_s = math.inf
+        return work
+
+    # --- coming and going -------------------------------------------------------------------
+    def _seat(self) -> None:
+        """Give free slots to those who wait."""
+        while self._queue and self._free_s:
+            slot = min(self._free_s, key=lambda one: (self._free_s[one], one))
+            request = self._seated[slot] = self._queue.popleft()
+            request.slot = slot
+            request.entered_s = max(request.arrives_s, self._free_s.pop(slot))
+            self._call(request, request.entered_s)
+
+    def _call(self, request: Request, at_s: float) -> None:
+        first_s = self.link.in_s(request.work(self._chunk)) if self.link.beside else 0.0
+        request.ready_s = at_s + first_s
+
+
+def drive(
+    scheduler: PipelineScheduler,
+    run: Callable[[Step], tuple[int, Any]],
+    pick: Callable[[Request, Any], int],
+    stop: frozenset[int],
+) -> Iterator[tuple[Request, int]]:
+    """Run all that was submitted; yield every token as it comes, the stop token included.
+
+    `run` returns the cycles of a step and the logits after it, `pick` chooses from these.
+    """
+    while (step := scheduler.next_step()) is not None:
+        cycles, logits = run(step)
+        request = scheduler.complete(step, cycles)
+        if request is not None:
+            token = pick(request, logits)
+            scheduler.token(request, token, token in stop)
+            yield request, token
+
+
+def steady_tokens_per_s(requests: Sequence[Request], slots: int) -> float | None:
+    """Tokens/s while every slot decodes, over whole rounds; None if that was too short to say.
+
+    From when all of the first sequences have had their first token until one of them ends, counted
+    between two tokens of that one.
+    """
+    first = requests[:slots]
+    start = max(one.token_s[0] for one in first)
+    ender = min(first, key=lambda one: one.token_s[-1])
+    inside = [at for at in ender.token_s if at >= start]
+    if len(first) < slots or len(inside) < 2:
+        return None
+    low, high = inside[0], inside[-1]
+    count = sum(low < at <= high for one in requests for at in one.token_s)
+    return count / (high - low)

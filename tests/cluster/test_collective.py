@@ -1,0 +1,83 @@
+"""Collectives on chips: NumPy's bits, and cycles not far from the timetable's."""
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from chip.spec import GROQCHIP1
+from cluster.commands.topology_commands import collective_command
+from cluster.errors import BadValue
+from cluster.compiler.collectives import LAUNCH, lower_collective
+from cluster.compiler.messages import ROW_VECTORS
+from cluster.compiler.wires import Wires
+from cluster.runs import collective as runs
+from topology import collective, parse
+from topology.collectives import ALGORITHMS, OPERATIONS
+from topology.errors import BadCollective
+
+PAIRS = [(operation, name) for operation in OPERATIONS for name in ALGORITHMS[operation]]
+SPECS = ["node", "ring:4", "ring:7", "mesh:2x2", "torus:3x3", "dragonfly:16"]
+
+
+@given(
+    spec=st.sampled_from(SPECS),
+    pair=st.sampled_from(PAIRS),
+    rows=st.integers(1, 12),
+    seed=st.integers(0, 2**20),
+)
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+def test_chips_compute_the_bits_of_numpy(spec, pair, rows, seed):
+    operation, name = pair
+    graph = parse(spec)
+    chips = None if operation != "point_to_point" else sorted(graph)[::-1][:2]
+    try:
+        timed = collective(operation, graph, 1280 * rows, name, chips, unit_vectors=ROW_VECTORS)
+    except BadCollective:
+        return
+    assert runs.execute_collective(timed, seed).wrong_values == 0
+
+
+@pytest.mark.parametrize("name", ["direct", "exchange", "ring"])
+def test_messages_too_long_for_single_instructions_are_right_too(monkeypatch, name):
+    monkeypatch.setattr("cluster.compiler.collectives.MOST_APART_ROWS", 0)
+    timed = collective("all_reduce", parse("ring:3"), 30_000, name, unit_vectors=ROW_VECTORS)
+    assert runs.execute_collective(timed).wrong_values == 0
+
+
+@pytest.mark.parametrize(("operation", "name"), PAIRS)
+def test_32_kib_on_a_node_take_at_most_half_as_long_again_as_the_timetable_says(operation, name):
+    graph = parse("node")
+    chips = (0, 5) if operation == "point_to_point" else None
+    try:
+        timed = collective(operation, graph, 32 << 10, name, chips, unit_vectors=ROW_VECTORS)
+    except BadCollective:
+        return
+    launch = lower_collective(timed, Wires(graph), GROQCHIP1).launches[LAUNCH]
+    assert max(launch.end_cycles.values()) <= 1.5 * timed.cycles
+
+
+def call(*args):
+    return CliRunner().invoke(collective_command, args, catch_exceptions=False)
+
+
+def test_the_command_prints_both_times_and_what_it_padded():
+    result = call("all_reduce", "--topology", "ring:3", "--bytes", "5000", "--execute", "--json")
+    report = json.loads(result.stdout)
+    assert result.exit_code == 0 and report["padded_bytes"] == 5120
+    assert report["cycles"] < report["executed_cycles"] < 2 * report["cycles"]
+
+
+def test_bits_that_differ_are_an_exit_code(monkeypatch):
+    monkeypatch.setattr(runs, "execute", lambda _, inputs: np.nextafter(inputs, 9))
+    result = call("all_reduce", "--topology", "ring:2", "--bytes", "1280", "--execute", "--json")
+    assert result.exit_code == 1 and json.loads(result.stdout)["wrong_values"] > 0
+
+
+def test_links_of_other_vectors_are_refused():
+    graph = parse("ring:3", overrides={"payload_bytes": 64, "bytes_per_vector_wire": 64})
+    with pytest.raises(BadValue, match="320-byte vectors"):
+        runs.execute_collective(collective("all_reduce", graph, 640))

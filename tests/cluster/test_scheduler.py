@@ -1,0 +1,118 @@
+"""The pipeline scheduler, whatever is asked of it and however long steps take.
+
+No slot is leaked or shared, every request ends, time goes on, and rows pass all stages in order.
+"""
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chip.spec import GROQCHIP1
+from cluster.compiler.launch import LaunchKind
+from cluster.errors import PromptTooLong
+from cluster.serving.scheduler import HostLink, PipelineScheduler, Request, Step, drive
+
+CHUNK, STOP = 8, 7
+
+requests = st.lists(
+    st.builds(
+        Request,
+        st.integers(1, 30).map(lambda size: tuple(range(size))),
+        st.integers(1, 6),
+        st.floats(0, 1e-3),
+    ),
+    min_size=1,
+    max_size=8,
+)
+shapes = st.tuples(st.integers(1, 4), st.integers(1, 5), st.sampled_from([0, CHUNK]))
+
+
+def link(beside: bool) -> HostLink:
+    """A link over which a launch moves a little more with every row."""
+    return HostLink(GROQCHIP1, lambda kind: (1000 * kind.rows, 500 * kind.logits_rows), beside)
+
+
+def run(scheduler: PipelineScheduler, given: list[Request], ends: st.DataObject) -> list[Step]:
+    """Answer all requests, each step taking some cycles, each token being some token."""
+    steps: list[Step] = []
+
+    def execute(step: Step) -> tuple[int, None]:
+        steps.append(step)
+        seated = [one.slot for one in given if one.slot >= 0 and not ended(one)]
+        assert len(seated) == len(set(seated)), "a slot has two sequences"
+        return ends.draw(st.integers(1, 10_000)), None
+
+    def ended(one: Request) -> bool:
+        return len(one.tokens) == one.max_new_tokens or STOP in one.tokens
+
+    for request in given:
+        scheduler.submit(request)
+    pick = st.integers(0, STOP)
+    for request, token in drive(scheduler, execute, lambda *_: ends.draw(pick), frozenset([STOP])):
+        assert request.tokens[-1] == token
+    return steps
+
+
+@settings(max_examples=150, deadline=None)
+@given(requests, shapes, st.data())
+def test_every_request_ends_and_every_slot_comes_back(given, shape, data):
+    stages, slots, chunk = shape
+    scheduler = PipelineScheduler(stages, slots, chunk, link(beside=slots > 1))
+    run(scheduler, given, data)
+    assert scheduler.next_step() is None
+    assert sorted(scheduler._free_s) == list(range(slots)) and not scheduler._seated
+    for one in given:
+        assert 0 <= one.slot < slots
+        assert len(one.tokens) == one.max_new_tokens or one.tokens[-1] == STOP
+        assert STOP not in one.tokens[:-1]
+
+
+@settings(max_examples=150, deadline=None)
+@given(requests, shapes, st.data())
+def test_virtual_time_goes_on(given, shape, data):
+    stages, slots, chunk = shape
+    scheduler = PipelineScheduler(stages, slots, chunk, link(beside=slots > 1))
+    run(scheduler, given, data)
+    for before, after in pairwise(scheduler.records):
+        assert after.start_s >= before.start_s + before.seconds > before.start_s
+    for one in given:
+        times = [one.arrives_s, one.entered_s, *one.token_s]
+        assert times == sorted(times) and len(one.token_s) == len(one.tokens)
+        assert one.token_s[-1] < float("inf")
+    for slot in range(slots):
+        mine = sorted((one.entered_s, one.token_s[-1]) for one in given if one.slot == slot)
+        assert all(ended <= entered for (_, ended), (entered, _) in pairwise(mine))
+
+
+@settings(max_examples=150, deadline=None)
+@given(requests, shapes, st.data())
+def test_each_row_of_a_sequence_passes_every_stage_once_and_in_order(given, shape, data):
+    stages, slots, chunk = shape
+    steps = run(PipelineScheduler(stages, slots, chunk, link(beside=slots > 1)), given, data)
+    lines: dict[LaunchKind, list[Step]] = {}
+    for step in steps:
+        lines.setdefault(step.kind, []).append(step)
+        busy = [work for work in step.works if work]
+        assert busy and all(work.kind.idle == step.kind for work in busy)
+        assert all(work.rows[-1].position < work.kind.context for work in busy)
+    for line in lines.values():  # what a stage has done, the one behind it does in the next step
+        for before, after in pairwise(line):
+            assert before.works[:-1] == after.works[1:]
+    for at in range(stages):
+        seen = [row for step in steps if (work := step.works[at]) for row in work.rows]
+        rows = sum(len(one.prompt) + len(one.tokens) - 1 for one in given)
+        assert len(seen) == rows and sum(row.gives for row in seen) == sum(
+            len(one.tokens) for one in given
+        )
+
+
+@pytest.mark.parametrize("size, new, holds", [(300, 21, True), (300, 22, False), (0, 1, False)])
+def test_what_the_caches_do_not_hold_is_refused(size, new, holds):
+    request = Request((1,) * size, new)
+    if holds:
+        assert request.check(320) is request
+        return
+    with pytest.raises(PromptTooLong):
+        request.check(320)

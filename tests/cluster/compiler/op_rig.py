@@ -164,7 +164,7 @@ class OpRig:
         return found
 
     def _fill(self, copy: tuple[Part, ...], layout: Layout, values: F32) -> None:
-        rows = layout.rows(values.reshape(len(values), -1)).swapaxes(0, 1)
+        rows = in_rows(layout, values).swapaxes(0, 1)
         for part in copy:
             mine = rows[part.first : part.first + part.blocks]
             self._write(part.buffer, mine.reshape(-1, LANES))
@@ -208,11 +208,11 @@ class OpRig:
         if start:
             self.meaning.append(op, k, v)
         for buffers, values, value in ((caches.keys, k, op.k), (caches.values, v, op.v)):
-            rows = self.at.layout(value).rows(values.reshape(start, value_width(values)))
+            rows = in_rows(self.at.layout(value), values)
             for number, buffer in enumerate(buffers):
                 self._columns(buffer.region, rows[:, number])
         whole = (self.launch.blocks - 1) * LANES
-        rows = self.at.layout(op.v).rows(v[:whole].reshape(whole, value_width(v)))
+        rows = in_rows(self.at.layout(op.v), v[:whole])
         for number, buffer in enumerate(caches.columns):
             turned = rows[:, number, : heads.row_lanes].reshape(-1, LANES, heads.row_lanes)
             self._columns(buffer.region, turned.swapaxes(1, 2).reshape(-1, LANES))
@@ -252,6 +252,7 @@ class OpRig:
             assert not rows[:, block, ~inside].any(), f"block {block} has lanes beyond its elements"
 
 
-def value_width(values: F32) -> int:
-    """Elements of a row of [rows, heads, head_dim]."""
-    return values.shape[1] * values.shape[2]
+def in_rows(layout: Layout, values: F32) -> F32:
+    """Values [tokens, ..] as [tokens, blocks, lanes]."""
+    rows = [layout.rows(np.ravel(row)) for row in values]
+    return np.array(rows, np.float32).reshape(len(values), layout.blocks, LANES)

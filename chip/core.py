@@ -11,8 +11,9 @@ from chip.errors import ChipError, ProgramError, ProgramsTooLarge
 from chip.faults import Faults, Passing, audit
 from chip.isa import NUMPY_TYPES, WIDTHS
 from chip.isa.mxm import PLANES
+from chip.jit import backend
 from chip.linker import Linked, State, link
-from chip.numerics import default_backend
+from chip.linker.interpret import interpret
 from chip.program import Region, word_columns
 from chip.spec import GROQCHIP1, ChipSpec
 from chip.sram import GROUP, Sram
@@ -133,7 +134,7 @@ class Chip:
                 f"chip {self.number} has no program {name!r}; it has {known}"
             ) from None
         playable = Player.can_play(self.spec) and not self.faults
-        if not playable or default_backend().name != "compiled":
+        if not playable or backend() != "compiled":
             self._player = None
         elif self._player is None:
             self._player = Player(self.sram, self.accumulators, self.spec)
@@ -153,17 +154,17 @@ class Chip:
             if self._player is not None:
                 self._player.run(self._running, segment, state)
             else:
-                self._run_steps(segment, state)
+                self._interpret(segment, state)
         self._packets += [(issue, sent.tobytes()) for issue, sent in state.sent.items()]
         return state.sent
 
-    def _run_steps(self, segment: int, state: State) -> None:
+    def _interpret(self, segment: int, state: State) -> None:
         assert self._running is not None
         for block in self._running.segments[segment]:
             state.values = self._values.setdefault(block.first, [None] * block.values)
             state.first, state.shift = block.first, block.shift
-            for step in block.steps:
-                step(state)
+            for number, op in block.nodes:
+                interpret(op, number, state)
             if segment == len(self._running.segments) - 1:
                 del self._values[block.first]  # nobody comes back to this stretch
 

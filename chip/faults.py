@@ -171,9 +171,9 @@ def _events(
     """(cycle, whether it writes, issue, iteration, superlanes) of each access to a word."""
     left = [access for access in accesses if access[1] == index]
     for issue in issues:
-        if not issue.family.startswith("mem") or issue.unit != index:
+        if not issue.op.in_memory or issue.unit != index:
             continue
-        writes = issue.family == "mem.w"
+        writes = issue.op.writes_memory
         if issue.op.stepped is not None:
             everywhere = set(range(issue.lanes // spec.superlane_lanes))
             for i in np.flatnonzero(issue.steps == address):

@@ -127,7 +127,7 @@ def weight_install(spec: ChipSpec = GROQCHIP1) -> Row:
     readers = [
         i
         for i in issues
-        if i.op.name == "mem.read" and i.unit % spec.hemisphere_slices >= saturate.WEIGHTS
+        if i.op.role == "read" and i.unit % spec.hemisphere_slices >= saturate.WEIGHTS
     ]
     transit = first - min(issue.cycle for issue in readers)
     installed = max(issue.last_cycle for issue in by_op["mxm.iw"]) - first
@@ -160,7 +160,7 @@ def barrier(spec: ChipSpec = GROQCHIP1) -> Row:
     """V09: cycles from a Notify to the first instruction of a queue that it releases."""
     notify = 7
     what = saturate.barrier(notify, spec)
-    released = min(i.cycle for i in timeline(what, spec) if i.op.name == "mem.read")
+    released = min(i.cycle for i in timeline(what, spec) if i.op.role == "read")
     note = "recalled from ISCA20, not verified; an assumption of the spec"
     what_is = "chip-wide barrier, Notify to release"
     return Row("V09", what_is, 35, released - notify, "cycles", "ISCA20", 5 / 35, note)
@@ -236,7 +236,7 @@ def _macs_per_cycle(spec: ChipSpec, format: str) -> float:
 
 
 def _rate(issues: list[Issue], spec: ChipSpec, wide: Region) -> float:
-    streams = [issue for issue in issues if issue.op.name == "mxm.abc"]
+    streams = [issue for issue in issues if issue.op.role == "products"]
     cycles = np.concatenate([issue.cycles for issue in streams])
     interval = int(streams[0].instruction.loops[1][1])
     span = int(cycles.max() - cycles.min()) + interval

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from chip.numerics import default_backend
+from chip.jit import threads
 from chip.sram import GROUP, Bytes, Sram, Words
 
 Written = tuple[tuple[int, int, int], ...]
@@ -72,11 +72,11 @@ def _planes(words: Bytes, planes: list[int]) -> Bytes:
 
 
 def _hashes(runs: list[Bytes]) -> list[bytes]:
-    threads = default_backend().threads
+    helpers = threads()
     large = [run for run in runs if run.nbytes >= LARGE]
-    if threads < 2 or len(large) < 2:
+    if helpers < 2 or len(large) < 2:
         return [_hash(run) for run in runs]
-    found = iter(_pool(os.getpid(), threads).map(_hash, large))  # hashlib lets go of the GIL
+    found = iter(_pool(os.getpid(), helpers).map(_hash, large))  # hashlib lets go of the GIL
     small = [None if run.nbytes >= LARGE else _hash(run) for run in runs]
     return [next(found) if one is None else one for one in small]
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from chip.numerics.opcodes import STATS_LANES, STATS_WIDTH
+from chip.jit.layout import WORD
 from chip.spec import ChipSpec
 
 Bytes = npt.NDArray[np.uint8]
@@ -27,7 +27,7 @@ class Sram:
         # Indirect accesses (family, slice, addresses), noted while `chip.faults` wants them.
         self.indirect: list[tuple[str, int, Words]] | None = None
         self._groups: list[Bytes | None] = [None] * (-(-spec.slices // GROUP))
-        self._statistics: dict[int, npt.NDArray[np.float64]] = {}
+        self._statistics: dict[int, npt.NDArray[np.void]] = {}
         self._kept: dict[Any, Any] = {}
         self._kept_words: dict[int, npt.NDArray[np.bool_]] = {}  # of each group
 
@@ -39,13 +39,13 @@ class Sram:
             self._groups[index // GROUP] = array
         return array
 
-    def statistics(self, group: int) -> npt.NDArray[np.float64]:
+    def statistics(self, group: int) -> npt.NDArray[np.void]:
         """What compiled products know of each word of the weights in the groups from `group` on.
 
-        Its first number is 0 for words that were written since.
+        They are `WORD`s, whose `lanes` are 0 for words that were written since.
         """
         if group not in self._statistics:
-            self._statistics[group] = np.zeros((self.spec.slice_words, STATS_WIDTH))
+            self._statistics[group] = np.zeros(self.spec.slice_words, WORD)
         return self._statistics[group]
 
     def written(self, index: int, words: slice | Words) -> None:
@@ -56,7 +56,7 @@ class Sram:
             self._kept_words.clear()
         for group in range(index // GROUP - 3, index // GROUP + 1):
             if group in self._statistics:
-                self._statistics[group][words, STATS_LANES] = 0
+                self._statistics[group]["lanes"][words] = 0
 
     def kept(self, key: Any, index: int, slices: int, words: Words, make: Callable[[], Any]) -> Any:
         """What `make` makes of words of some slices, until one of them is written."""
@@ -89,11 +89,12 @@ class Sram:
         self.written(index, address)
 
     def read_tiles(self, index: int, address: Words) -> Bytes:
-        """Words [n, lanes] read at one address per tile, `address` [n, tiles]."""
+        """Words [n, lanes] read at one address per tile [n, tiles], of all or the first tiles."""
         self._note("mem.r", index, address)
         tile = self.spec.superlane_lanes
         plane: Bytes = self.group(index)[:, :, index % GROUP]
-        words: Bytes = plane[np.repeat(address, tile, axis=1), self._lanes()]
+        lanes = self._lanes()[: address.shape[1] * tile]
+        words: Bytes = plane[np.repeat(address, tile, axis=1), lanes]
         return words
 
     def write_tiles(self, index: int, address: Words, vectors: Bytes) -> None:

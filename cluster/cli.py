@@ -1,18 +1,22 @@
 """The command `lpu`: finds its subcommands lazily, and turns every error into one line."""
 
 import importlib
+import io
 import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
+from difflib import get_close_matches
+from typing import Any
 
 import click
 
-from cluster import __version__
+from cluster import __version__, interrupts
 
-OK, FAILED_CHECK, BAD_INPUT, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 1
+OK, FAILED_CHECK, BAD_INPUT, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, interrupts.INTERRUPTED, 1
 
 # name -> (module, attribute, one line of help): nothing is imported until its command is used.
 COMMANDS = {
@@ -45,6 +49,9 @@ COMMANDS = {
         "Time a collective on a topology.",
     ),
 }
+HELP: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
+# Commands that can end anywhere: there is nothing to put away.
+KEEP_NOTHING = {"plan", "compare", "validate", "topology", "collective", "energy"}
 # Errors of ours that bad input causes; looked up by name so that no package is imported for it.
 OUR_ERRORS = {
     "cluster.errors.ClusterError",
@@ -70,10 +77,14 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import and return one command."""
         if cmd_name not in COMMANDS:
-            return None
+            near = get_close_matches(cmd_name, COMMANDS, n=1)
+            hint = f" Did you mean '{near[0]}'?" if near else ""
+            names = ", ".join(COMMANDS)
+            raise click.UsageError(f"No such command '{cmd_name}'.{hint} There are {names}.", ctx)
         module, attribute, _ = COMMANDS[cmd_name]
         command = getattr(importlib.import_module(module), attribute)
         assert isinstance(command, click.Command)
+        command.context_settings.update(HELP)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -82,7 +93,7 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, line) for name, (_, _, line) in COMMANDS.items()])
 
 
-@click.group(cls=LazyGroup, invoke_without_command=True)
+@click.group(cls=LazyGroup, invoke_without_command=True, context_settings=HELP)
 @click.version_option(__version__, message="lpu %(version)s")
 @click.pass_context
 def lpu(ctx: click.Context) -> None:
@@ -93,16 +104,23 @@ def lpu(ctx: click.Context) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. LPU_DEBUG=1 lets tracebacks through."""
+    given = sys.argv[1:] if arguments is None else arguments
+    quits = bool(given) and given[0] in KEEP_NOTHING and _in_main_thread()
     try:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, _interrupted)
+        if _in_main_thread():
+            signal.signal(signal.SIGINT, interrupts.raise_interrupt)
+        for stream in (sys.stdout, sys.stderr):  # a locale or a name need not be UTF-8
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
         start = time.perf_counter()
-        code = lpu.main(arguments, prog_name="lpu", standalone_mode=False, obj=start)
+        with interrupts.ends_at_once() if quits else nullcontext():
+            code = lpu.main(arguments, prog_name="lpu", standalone_mode=False, obj=start)
         sys.stdout.flush()
         return code if isinstance(code, int) else OK
     except (KeyboardInterrupt, click.Abort):
-        for number in (signal.SIGINT, signal.SIGALRM):  # nothing is left to interrupt
-            signal.signal(number, signal.SIG_IGN)
+        interrupts.settle()
+        if quits and arguments is None:  # to put away memory in order can take seconds
+            interrupts.end_now()
         return _complain("interrupted", INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -113,22 +131,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(*describe(error))
 
 
-def _interrupted(_number: int, _frame: object) -> None:
-    """Ctrl-C; and once more a second later if it was lost, as in a callback of an import."""
-    error = sys.exception()
-    while error is not None:
-        if isinstance(error, KeyboardInterrupt):
-            return  # on its way: things are being put away
-        error = error.__context__
-    signal.signal(signal.SIGALRM, _interrupted)
-    signal.setitimer(signal.ITIMER_REAL, 1.0)
-    raise KeyboardInterrupt
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def describe(error: Exception) -> tuple[str, int]:
     """Return the line that tells a user of `error`, and the exit code."""
     if isinstance(error, click.ClickException):
-        return error.format_message(), BAD_INPUT
+        context = error.ctx if isinstance(error, click.UsageError) else None
+        hint = f" Try '{context.command_path} --help'." if context else ""
+        return error.format_message() + hint, BAD_INPUT
     classes = {f"{c.__module__}.{c.__qualname__}" for c in type(error).__mro__}
     if classes & CHECKS:
         return str(error), FAILED_CHECK

@@ -1,5 +1,6 @@
 """Bring the tables and the plot of docs/accuracy.md up to date: some five minutes."""
 
+import argparse
 import subprocess
 import sys
 from pathlib import Path
@@ -22,4 +23,9 @@ def main(wanted: set[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(set(sys.argv[1:]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    sections = parser.add_argument("sections", nargs="*", help="rows or sensitivity; all if none")
+    named = set(parser.parse_args().sections)
+    if unknown := sorted(named - {"rows", "sensitivity"}):
+        parser.error(f"unknown section {unknown[0]}; use {sections.help}")
+    main(named)

@@ -4,6 +4,7 @@ A benchmark is a function of the remaining arguments that returns the exit code;
 `run` in a file bench_NAME.py beside this one and enter it below. It is imported when asked for.
 """
 
+import argparse
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -50,12 +51,15 @@ def _run(module: str, arguments: Sequence[str]) -> int:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the benchmark that is named first."""
-    if not arguments or arguments[0] not in BENCHES:
-        lines = [f"  {name:12} {bench.__doc__}" for name, bench in BENCHES.items()]
-        print("usage: python scripts/bench.py NAME [options]", *lines, sep="\n", file=sys.stderr)
-        return 2
-    return BENCHES[arguments[0]](arguments[1:])
+    """Run the benchmark that is named first; what follows its name is for it."""
+    lines = [f"  {name:12} {bench.__doc__}" for name, bench in BENCHES.items()]
+    parser = argparse.ArgumentParser(
+        usage="python scripts/bench.py NAME [options]",
+        description="\n".join(["benchmarks, each with a --help of its own:", *lines]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("name", choices=BENCHES)
+    return BENCHES[parser.parse_args(arguments[:1]).name](arguments[1:])
 
 
 if __name__ == "__main__":

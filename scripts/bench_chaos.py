@@ -85,3 +85,7 @@ def _round(number: int, found: dict[str, Counter[str]]) -> str:
 
 def _table(body: dict[str, object]) -> str:
     return "\n".join(f"{name:10} {value}" for name, value in body.items())
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1:]))

@@ -103,3 +103,7 @@ def sample(sweep: Sweep, count: int) -> list[Point]:
     found = [every[len(every) * n // count] for n in range(count)]
     assert len(set(found)) == count, f"only {len(every)} points fit"
     return found
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1:]))

@@ -5,6 +5,7 @@ python scripts/draw_chip.py
 Positions and delays come from the ChipSpec; the program is the example of ARCHITECTURE.md.
 """
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -211,7 +212,9 @@ def picture() -> str:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     target = ROOT / "images" / "chip.svg"
-    target.parent.mkdir(exist_ok=True)
+    parser.add_argument("picture", nargs="?", type=Path, default=target, metavar="FILE.svg")
+    target = parser.parse_args().picture
     target.write_text(picture(), encoding="utf-8")
-    print(target.relative_to(ROOT))
+    print(target)

@@ -5,6 +5,7 @@ python scripts/replay.py DIR
 Only the package `chip` is imported: no model, no scheduler, no topology, no cluster.
 """
 
+import argparse
 import importlib.util
 import json
 import sys
@@ -36,6 +37,6 @@ def main(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python scripts/replay.py DIR")
-    sys.exit(main(Path(sys.argv[1])))
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("folder", type=Path, metavar="DIR", help="what --record has written")
+    sys.exit(main(parser.parse_args().folder))

@@ -1,6 +1,6 @@
 """Print and plot the sensitivity of decode speed to assumed numbers: docs/sensitivity.svg."""
 
-import sys
+import argparse
 from pathlib import Path
 
 import matplotlib
@@ -57,4 +57,6 @@ def draw(found: list[Sensitivity], names: list[str], models: tuple[str, ...], pa
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "docs/sensitivity.svg"))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("picture", nargs="?", type=Path, default=Path("docs/sensitivity.svg"))
+    main(parser.parse_args().picture)

@@ -4,6 +4,7 @@ python scripts/size.py            the table
 python scripts/size.py --quiet    only what is too long
 """
 
+import argparse
 import ast
 import sys
 from pathlib import Path
@@ -57,4 +58,6 @@ def main(quiet: bool) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main("--quiet" in sys.argv[1:]))
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--quiet", action="store_true", help="only what is too long")
+    sys.exit(main(parser.parse_args().quiet))

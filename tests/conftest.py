@@ -1,12 +1,11 @@
 """Fixtures for all tests."""
 
-import importlib
 import json
 from pathlib import Path
 
 import pytest
 
-from chip.numerics import default_backend
+from chip.jit import backend
 from cluster.model.fetch import fetch_smollm2
 
 GREEDY_CASES = Path(__file__).parent / "data" / "smollm2-greedy.json"
@@ -14,8 +13,7 @@ GREEDY_CASES = Path(__file__).parent / "data" / "smollm2-greedy.json"
 
 def pytest_sessionstart() -> None:
     """Compile what is to be compiled before the clock of any test runs; once in a checkout."""
-    if default_backend().name == "compiled":
-        importlib.import_module("chip.numerics.playing")
+    backend()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

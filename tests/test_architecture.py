@@ -99,7 +99,7 @@ def test_the_sum_is_in_slice_5_at_cycle_42():
 
 def test_the_packet_cuts_the_program_as_the_table_says():
     linked, chip, sent = run(TWO, PACKET)
-    steps = [sum(len(part.steps) for part in segment) for segment in linked.segments]
+    steps = [sum(len(part.nodes) for part in segment) for segment in linked.segments]
     rows = zip(range(len(steps)), steps, linked.segment_end_cycles, strict=True)
     assert [tuple(map(int, line.split())) for line in block("two segments")] == list(rows)
     assert [vector.tolist() for vector in sent] == [PACKET.tolist()]  # the first sum is 0

@@ -66,7 +66,7 @@ def test_every_plan_gives_the_reference_tokens(loaded, greedy_cases, model):
     cases = greedy_cases if name != "torus" else greedy_cases[:1]  # `make bench` runs the rest
     for case in cases:
         wanted = case["output_ids"]
-        stop = frozenset({model.tokenizer.eos})
+        stop = model.tokenizer.stop
         runner = PipelineRunner(lowered, machine)
         got = list(runner.generate(case["prompt_ids"], len(wanted), Sampling(), stop))
         assert got[: sure_steps(case)] == wanted[: sure_steps(case)], case["prompt"]

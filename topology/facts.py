@@ -8,10 +8,12 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import dijkstra
 
 from topology.bisection import bisection
+from topology.errors import BadSpec
 from topology.fabric import Fabric, compiled
 from topology.routes import hop_levels
 
 _BLOCK = 4096  # sources searched at once: 64 words per chip
+_MOST_WORK = 10**10  # words touched; half a minute
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,9 @@ class Facts:
 
 
 def facts(graph: nx.Graph) -> Facts:
-    """Return the facts of a connected graph."""
+    """Return the facts of a connected graph; raises BadSpec where the search would take minutes."""
     fabric, profile = compiled(graph), graph.graph["profile"]
+    _check_size(fabric)
     pairs = hop_counts(fabric)
     cut = bisection(graph)
     total = sum(pairs[1:])
@@ -56,6 +59,18 @@ def facts(graph: nx.Graph) -> Facts:
         sram_bytes=len(fabric.alive) * profile.sram_bytes,
         max_latency_s=max_latency_cycles(fabric, len(pairs) - 1) / profile.clock_hz,
     )
+
+
+def _check_size(fabric: Fabric) -> None:
+    shape = (fabric.chips, fabric.chips)
+    near = csr_array((np.ones(len(fabric.head)), fabric.head, fabric.row), shape=shape)
+    away = dijkstra(near, indices=fabric.alive[0], unweighted=True)[fabric.alive]
+    levels = 1 + int(away.max())
+    chips, most = len(fabric.alive), _BLOCK // 64
+    words = -(-chips // _BLOCK) * min(most, -(-chips // 64))
+    if words * levels * (len(fabric.tail) + 4 * chips) > _MOST_WORK:
+        problem = f"{chips:,} chips, up to {levels - 1:,} hops apart, take too long to measure"
+        raise BadSpec(fabric.name, problem, "use fewer chips, or more links")
 
 
 def hop_counts(fabric: Fabric) -> list[int]:

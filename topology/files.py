@@ -21,7 +21,7 @@ from topology.building import validate
 from topology.errors import BadFile, BadLink
 from topology.links import NO_OVERRIDES, Link, Overrides, Profile
 from topology.links import profile as resolve
-from topology.registry import family
+from topology.registry import MOST_CHIPS, family
 
 _LINK_FIELDS = {field.name for field in dataclasses.fields(Link)}
 
@@ -46,6 +46,8 @@ def file(
         raw = _simplified(path, raw)
     if len(raw) < 2:
         raise BadFile(path, f"{len(raw)} chips", "give at least 2")
+    if len(raw) > MOST_CHIPS:
+        raise BadFile(path, f"{len(raw):,} chips", f"give at most {MOST_CHIPS:,}")
     numbers = _numbers(raw)
     graph = nx.Graph(name=f"file:{path}", profile=resolved, port_limit=resolved.links_per_chip)
     for name, chip in sorted(numbers.items(), key=lambda item: item[1]):
@@ -62,7 +64,7 @@ def file(
 def _read(path: Path) -> nx.Graph:
     try:
         if path.suffix.lower() == ".json":
-            return _from_json(path, json.loads(path.read_text()))
+            return _from_json(path, json.loads(path.read_text(encoding="utf-8")))
         return nx.read_graphml(path)
     except OSError as error:
         raise BadFile(str(path), str(error.strerror or error), "check the path") from None

@@ -17,6 +17,15 @@ from topology.errors import BadLink
 # A SRAM byte count is a chip fact, kept here so that a topology can state its memory on its own:
 # 88 slices x 20 tiles x 8,192 words x 16 B = 220 MiB (Abts et al., ISCA 2020, section on MEM).
 SRAM_BYTES_V1 = 88 * 20 * 8192 * 16
+# What no hardware comes near, and 64-bit integers hold the products of.
+_MOST = 10**9
+_MOST_OF_LINK = {
+    "bytes_per_vector_wire": 1 << 20, "payload_bytes": 1 << 20, "latency_cycles": _MOST,
+    "count": 1024,
+}  # fmt: skip
+_MOST_OF_PROFILE = {
+    "clock_hz": 10**12, "ports_per_chip": 1 << 16, "links_per_chip": 1 << 16, "sram_bytes": 1 << 50,
+}  # fmt: skip
 
 
 def _rational(value: object) -> Fraction:
@@ -26,9 +35,17 @@ def _rational(value: object) -> Fraction:
         rate = Fraction(*parts)
     except (ValueError, TypeError, ZeroDivisionError):
         rate = Fraction(0)
-    if rate <= 0:
-        raise BadLink("cycles_per_vector", value, "must be positive, such as 27 or 2952/125")
+    if not (rate > 0 and max(rate.numerator, rate.denominator) <= _MOST):
+        rule = f"must be positive, such as 27 or 2952/125, with numbers up to {_MOST:,}"
+        raise BadLink("cycles_per_vector", value, rule)
     return rate
+
+
+def _check_integers(of: object, most: Mapping[str, int]) -> None:
+    for field, high in most.items():
+        value = getattr(of, field)
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= high:
+            raise BadLink(field, value, f"must be an integer from 1 to {high:,}")
 
 
 @dataclass(frozen=True)
@@ -45,10 +62,7 @@ class Link:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cycles_per_vector", _rational(self.cycles_per_vector))
-        for field in ("bytes_per_vector_wire", "payload_bytes", "latency_cycles", "count"):
-            value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise BadLink(field, value, "must be an integer of at least 1")
+        _check_integers(self, _MOST_OF_LINK)
         if self.bytes_per_vector_wire < self.payload_bytes:
             raise BadLink(
                 "bytes_per_vector_wire", self.bytes_per_vector_wire, "must hold the payload"
@@ -83,10 +97,7 @@ class Profile:
     source: str
 
     def __post_init__(self) -> None:
-        for field in ("clock_hz", "ports_per_chip", "links_per_chip", "sram_bytes"):
-            value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise BadLink(field, value, "must be an integer of at least 1")
+        _check_integers(self, _MOST_OF_PROFILE)
 
     def at_clock(self, clock_hz: int) -> "Profile":
         """Return the same links, counted in cycles of another clock: seconds do not change."""
@@ -159,7 +170,7 @@ Overrides = Mapping[str, object]
 NO_OVERRIDES: Overrides = MappingProxyType({})
 
 _LINK_FIELDS = {f.name for f in dataclasses.fields(Link)}
-_PROFILE_FIELDS = {"clock_hz", "ports_per_chip", "links_per_chip", "sram_bytes"}
+_PROFILE_FIELDS = set(_MOST_OF_PROFILE)
 
 
 def profile(name: str | Profile = "ship", overrides: Overrides = NO_OVERRIDES) -> Profile:
@@ -196,4 +207,4 @@ def _parsed(field: str, value: object) -> object:
     try:
         return int(value) if isinstance(value, str) else value
     except ValueError:
-        raise BadLink(field, value, "must be an integer of at least 1") from None
+        raise BadLink(field, value, "must be an integer") from None

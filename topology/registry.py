@@ -1,5 +1,6 @@
 """The SPEC grammar: every topology is one decorated function, `parse` finds it by name."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -25,6 +26,8 @@ class Family:
     build: Callable[..., nx.Graph]
     profile: str
 
+
+MOST_CHIPS = 1 << 16  # the largest published system has 10,440
 
 FAMILIES: dict[str, Family] = {}
 
@@ -88,11 +91,15 @@ def dimensions(spec: str, arguments: Sequence[str]) -> tuple[Any, ...]:
     """Read `8x8x8` as the one parameter (8, 8, 8)."""
     if len(arguments) != 1:
         raise ValueError(f"has {len(arguments)} parameters, needs one such as 4x4")
-    return (tuple(positive(a) for a in arguments[0].split("x")),)
+    sides = tuple(positive(a) for a in arguments[0].split("x"))
+    if math.prod(sides) > MOST_CHIPS:
+        raise ValueError(f"has {math.prod(sides):,} chips, {MOST_CHIPS:,} are the most")
+    return (sides,)
 
 
 def positive(text: str) -> int:
-    """Return the positive integer in `text`; a chip count beyond a million is a typing error."""
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 1_000_000:
-        raise ValueError(f"'{text}' is not an integer from 1 to 1,000,000")
+    """Return the positive integer in `text`, at most `MOST_CHIPS`."""
+    digits = text.isascii() and text.isdigit() and len(text) < 10
+    if not digits or not 1 <= int(text) <= MOST_CHIPS:
+        raise ValueError(f"'{text}' is not an integer from 1 to {MOST_CHIPS:,}")
     return int(text)

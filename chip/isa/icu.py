@@ -56,7 +56,7 @@ def config(lanes: int) -> int:
     return lanes
 
 
-@op("icu.ifetch", "any", "a:in.u8", "Ifetch")
+@op("icu.ifetch", "any", "a:in.u8", "Ifetch", role="fetch")
 def ifetch(a: npt.NDArray[np.uint8], image: npt.NDArray[np.uint8]) -> None:
     """Take the next 20 instructions of this queue, 16 B each, off the stream that passes.
 

@@ -15,13 +15,13 @@ Bytes = npt.NDArray[np.uint8]
 Words = npt.NDArray[np.int64]
 
 
-@op("mem.read", "mem.r", "address:addr out:out.u8", "Read a,s", timing="mem.read")
+@op("mem.read", "mem.r", "address:addr out:out.u8", "Read a,s", "mem.read", role="read")
 def read(sram: Sram, index: int, address: Words) -> Bytes:
     """Drive the word at `address` onto a stream."""
     return sram.read(index, address)
 
 
-@op("mem.write", "mem.w", "address:addr a:in.u8", "Write a,s")
+@op("mem.write", "mem.w", "address:addr a:in.u8", "Write a,s", role="write")
 def write(sram: Sram, index: int, address: Words, a: Bytes) -> None:
     """Store the vector passing on a stream at `address`."""
     sram.write(index, address, a)
@@ -32,7 +32,8 @@ def write(sram: Sram, index: int, address: Words, a: Bytes) -> None:
     "mem.r",
     "base:int words:int map:in.u16 out:out.u8",
     "Gather s,map",
-    timing="mem.gather",
+    "mem.gather",
+    role="gather",
 )
 def gather(sram: Sram, index: int, base: int, words: int, map: npt.NDArray[np.uint16]) -> Bytes:
     """Read, in each tile, the word `base` + the tile's address on the map stream (its first lane).
@@ -42,7 +43,9 @@ def gather(sram: Sram, index: int, base: int, words: int, map: npt.NDArray[np.ui
     return sram.read_tiles(index, _checked(sram, index, base, words, map))
 
 
-@op("mem.scatter", "mem.w", "base:int words:int map:in.u16 a:in.u8", "Scatter s,map")
+@op(
+    "mem.scatter", "mem.w", "base:int words:int map:in.u16 a:in.u8", "Scatter s,map", role="scatter"
+)
 def scatter(
     sram: Sram, index: int, base: int, words: int, map: npt.NDArray[np.uint16], a: Bytes
 ) -> None:

@@ -40,7 +40,7 @@ PREPARE: dict[str, Callable[[Vectors], Tile]] = {
 }
 
 
-@op("mxm.lw", "mxm.lw", "format:format column:col a:in.w16", "LW")
+@op("mxm.lw", "mxm.lw", "format:format column:col a:in.w16", "LW", role="loads")
 def lw(format: int, column: int, a: Any) -> None:
     """Load columns, from `column` on, off 16 streams into a weight buffer: 8 of fp16, or 16.
 
@@ -49,12 +49,12 @@ def lw(format: int, column: int, a: Any) -> None:
     """
 
 
-@op("mxm.iw", "mxm.iw", "format:format plane:plane columns:int", "IW")
+@op("mxm.iw", "mxm.iw", "format:format plane:plane columns:int", "IW", role="installs")
 def iw(format: int, plane: int, columns: int) -> None:
     """Install the buffer of a plane (fp16: of the pair), which holds `columns`, into the array."""
 
 
-@op("mxm.abc", "mxm.abc", "format:format a:in.format", "ABC", timing="mxm.abc")
+@op("mxm.abc", "mxm.abc", "format:format a:in.format", "ABC", "mxm.abc", role="products")
 def abc(a: Vectors, weights: Tile) -> Vectors:
     """One dot product per column, of up to 320 lanes: exact int32 sums of int8 products.
 
@@ -63,7 +63,14 @@ def abc(a: Vectors, weights: Tile) -> Vectors:
     return weights.dot(a)
 
 
-@op("mxm.acc", "mxm.acc", "format:format mode:int slot:slot out:dst.sum", "ACC", timing="mxm.acc")
+@op(
+    "mxm.acc",
+    "mxm.acc",
+    "format:format mode:int slot:slot out:dst.sum",
+    "ACC",
+    "mxm.acc",
+    role="sums",
+)
 def acc(accumulators: Vectors, mode: int, slots: npt.NDArray[np.int64], a: Vectors) -> Vectors:
     """Set (mode 0) or add to (mode 1) an accumulator with the product that arrives.
 

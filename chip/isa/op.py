@@ -67,6 +67,15 @@ ALU_BASE = 64
 IMMEDIATE = 128
 NO_STREAM = 255
 
+# Roles of ops, which the linker, faults and energies go by: an op of a known role needs nothing of
+# its own there. Memory is accessed by words or (gather, scatter) by addresses that are data.
+ROLES = (
+    "control", "fetch", "read", "gather", "write", "scatter", "pointwise", "lanes", "loads",
+    "installs", "products", "sums", "send", "receive",
+)  # fmt: skip
+MEMORY_READS, MEMORY_WRITES = ("read", "gather"), ("write", "scatter")
+ROLE_OF_QUEUE = {"vxm": "pointwise", "sxm": "lanes"}
+
 STEPPED = ("addr", "col", "slot", "plane")
 
 
@@ -95,9 +104,19 @@ class Op:
     queue: str
     published: str
     timing: str
-    requires: str  # a type of `ChipSpec.mxm_types` without which a chip has no such instruction
     operands: tuple[Operand, ...]
     function: Callable[..., Any]
+    # What it is to those who work on programs: see ROLES.
+    role: str = "control"
+    # A type of `ChipSpec.mxm_types` without which a chip has no such instruction.
+    requires: str = ""
+    # What its lane map is: a "permutation" of all lanes, of each "superlane" or zero, a "choice".
+    map_kind: str = ""
+    # The function for one element of each operand, for `chip.jit` to compile, and for which types;
+    # see `chip.numerics.elementwise`. fp16 is widened before and rounded after.
+    row: Callable[..., Any] | None = None
+    row_types: tuple[str, ...] = ()
+    keeps_nan: bool = False  # its NaN results keep their sign and payload
 
     @property
     def doc(self) -> str:
@@ -107,6 +126,18 @@ class Op:
     def meaning(self) -> str:
         """First line of the doc."""
         return self.doc.partition("\n")[0]
+
+    @property
+    def reads_memory(self) -> bool:
+        return self.role in MEMORY_READS
+
+    @property
+    def writes_memory(self) -> bool:
+        return self.role in MEMORY_WRITES
+
+    @property
+    def in_memory(self) -> bool:
+        return self.reads_memory or self.writes_memory
 
     @cached_property
     def dtypes(self) -> tuple[str, ...]:
@@ -160,9 +191,12 @@ OPS: dict[str, Op] = {}
 
 
 def op(
-    name: str, queue: str, fields: str, published: str, timing: str = "", requires: str = ""
+    name: str, queue: str, fields: str, published: str, timing: str = "", **more: Any
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register the decorated function as instruction `name` of the queue family `queue`."""
+    """Register the decorated function as instruction `name` of the queue family `queue`.
+
+    `more` are other fields of `Op`.
+    """
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         if name in OPS:
@@ -172,7 +206,8 @@ def op(
             label, kind = entry.split(":")
             kind, _, dtype = kind.partition(".")
             operands.append(Operand(label, kind, dtype))
-        OPS[name] = Op(name, queue, published, timing, requires, tuple(operands), function)
+        role = more.pop("role", ROLE_OF_QUEUE.get(queue, "control"))
+        OPS[name] = Op(name, queue, published, timing, tuple(operands), function, role, **more)
         return function
 
     return register

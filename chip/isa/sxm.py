@@ -19,13 +19,13 @@ SHIFT = "dtype:dtype count:int a:src out:dst"
 ZERO = 0xFFFF  # entry of a distribute map that fills its lane with zero
 
 
-@op("sxm.permute", "sxm", FIELDS, "Permute map", timing="sxm.permute")
+@op("sxm.permute", "sxm", FIELDS, "Permute map", "sxm.permute", map_kind="permutation")
 def permute(map: Map, a: Vectors) -> Vectors:
     """out[lane] = a[map[lane]]; the map is a bijection over all lanes."""
     return np.take(a, map, axis=1)
 
 
-@op("sxm.distribute", "sxm", FIELDS, "Distribute map", timing="sxm.distribute")
+@op("sxm.distribute", "sxm", FIELDS, "Distribute map", "sxm.distribute", map_kind="superlane")
 def distribute(map: Map, a: Vectors) -> Vectors:
     """out[lane] = a[map[lane]] inside each 16-lane superlane; the map may replicate or zero."""
     superlanes = a.reshape(len(a), -1, len(map))
@@ -50,7 +50,14 @@ def shift_down(count: int, a: Vectors) -> Vectors:
     return out
 
 
-@op("sxm.select", "sxm", "dtype:dtype map:map a:src b:src out:dst", "Select", timing="sxm.select")
+@op(
+    "sxm.select",
+    "sxm",
+    "dtype:dtype map:map a:src b:src out:dst",
+    "Select",
+    "sxm.select",
+    map_kind="choice",
+)
 def select(map: Map, a: Vectors, b: Vectors) -> Vectors:
     """out[lane] = b[lane] where map[lane] is 1, a[lane] where it is 0; merges shifted vectors."""
     return np.where(map == 1, b, a)

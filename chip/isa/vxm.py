@@ -7,13 +7,17 @@ is IEEE, rounded to nearest even once per op. Integers are two's complement: `ad
 bytes, 1 for true and 0 for false.
 """
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from chip import numerics
-from chip.isa.op import op
+from chip.isa.op import DTYPES, op
+from chip.numerics import elementwise
+from chip.numerics.functions import over_arrays
 
 Vectors = npt.NDArray[Any]
 UNARY = "dtype:dtype a:src out:dst"
@@ -25,23 +29,47 @@ FUNCTION = "dtype:dtype.float a:src out:dst"
 Z1, Z2 = "unary z = op(x)", "binary z = op(x,y)"
 
 
+def pointwise(
+    name: str, fields: str, published: str, timing: str = "vxm.alu"
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register an elementwise text as an instruction: for arrays, and for `chip.jit` to compile.
+
+    fp16 is computed in fp32 and rounded; NaN results are canonical.
+    """
+
+    def register(text: Callable[..., Any]) -> Callable[..., Any]:
+        in_fp32 = over_arrays(text)
+
+        @wraps(text)
+        def function(*operands: Vectors) -> Vectors:
+            if operands[0].dtype != np.float16:
+                return in_fp32(*operands)
+            out = in_fp32(*(a.astype(np.float32) for a in operands))
+            return numerics.to_fp16(out) if out.dtype == np.float32 else out
+
+        types = ("f16", "f32") if fields == FUNCTION else DTYPES
+        return op(name, "vxm", fields, published, timing, row=text, row_types=types)(function)
+
+    return register
+
+
 # --- arithmetic -----------------------------------------------------------------------------
-@op("vxm.add", "vxm", BINARY, Z2, timing="vxm.alu")
-def add(a: Vectors, b: Vectors) -> Vectors:
+@pointwise("vxm.add", BINARY, Z2)
+def add(a: Any, b: Any) -> Any:
     """a + b; integers wrap."""
-    return numerics.canonical(np.add(a, b))
+    return a + b
 
 
-@op("vxm.sub", "vxm", BINARY, Z2, timing="vxm.alu")
-def sub(a: Vectors, b: Vectors) -> Vectors:
+@pointwise("vxm.sub", BINARY, Z2)
+def sub(a: Any, b: Any) -> Any:
     """a - b; integers wrap."""
-    return numerics.canonical(np.subtract(a, b))
+    return a - b
 
 
-@op("vxm.mul", "vxm", BINARY, Z2, timing="vxm.alu")
-def mul(a: Vectors, b: Vectors) -> Vectors:
+@pointwise("vxm.mul", BINARY, Z2)
+def mul(a: Any, b: Any) -> Any:
     """a * b; integers wrap: the low bits of the product."""
-    return numerics.canonical(np.multiply(a, b))
+    return a * b
 
 
 @op("vxm.add_sat", "vxm", BINARY_INT, Z2, timing="vxm.alu")
@@ -62,16 +90,8 @@ def mul_sat(a: Vectors, b: Vectors) -> Vectors:
     return _saturated(np.multiply, a, b)
 
 
-@op("vxm.max", "vxm", BINARY, Z2, timing="vxm.alu")
-def maximum(a: Vectors, b: Vectors) -> Vectors:
-    """The larger of a and b; NaN if either is, and +0 is above -0."""
-    return numerics.maximum(a, b)
-
-
-@op("vxm.min", "vxm", BINARY, Z2, timing="vxm.alu")
-def minimum(a: Vectors, b: Vectors) -> Vectors:
-    """The smaller of a and b; NaN if either is, and -0 is below +0."""
-    return numerics.minimum(a, b)
+pointwise("vxm.max", BINARY, Z2)(elementwise.maximum)
+pointwise("vxm.min", BINARY, Z2)(elementwise.minimum)
 
 
 @op("vxm.copy", "vxm", UNARY, Z1, timing="vxm.alu")
@@ -86,7 +106,16 @@ def neg(a: Vectors) -> Vectors:
     return np.negative(a)
 
 
-@op("vxm.abs", "vxm", UNARY, Z1, timing="vxm.alu")
+@op(
+    "vxm.abs",
+    "vxm",
+    UNARY,
+    Z1,
+    "vxm.alu",
+    row=elementwise.magnitude,
+    row_types=("f32",),
+    keeps_nan=True,
+)
 def absolute(a: Vectors) -> Vectors:
     """The magnitude of a; of a float, the sign cleared. The least integer wraps: it stays."""
     return np.abs(a)
@@ -99,40 +128,40 @@ def relu(a: Vectors) -> Vectors:
 
 
 # --- comparison and choice ------------------------------------------------------------------
-@op("vxm.eq", "vxm", COMPARE, Z2, timing="vxm.alu")
-def equal(a: Vectors, b: Vectors) -> Vectors:
+@pointwise("vxm.eq", COMPARE, Z2)
+def equal(a: Any, b: Any) -> Any:
     """1 where a = b, else 0; NaN equals nothing."""
-    return np.equal(a, b).view(np.uint8)
+    return np.uint8(a == b)
 
 
-@op("vxm.ne", "vxm", COMPARE, Z2, timing="vxm.alu")
-def not_equal(a: Vectors, b: Vectors) -> Vectors:
+@pointwise("vxm.ne", COMPARE, Z2)
+def not_equal(a: Any, b: Any) -> Any:
     """1 where a and b differ, else 0; NaN differs from everything."""
-    return np.not_equal(a, b).view(np.uint8)
+    return np.uint8(a != b)
 
 
-@op("vxm.lt", "vxm", COMPARE, Z2, timing="vxm.alu")
-def less(a: Vectors, b: Vectors) -> Vectors:
+@pointwise("vxm.lt", COMPARE, Z2)
+def less(a: Any, b: Any) -> Any:
     """1 where a < b, else 0."""
-    return np.less(a, b).view(np.uint8)
+    return np.uint8(a < b)
 
 
-@op("vxm.le", "vxm", COMPARE, Z2, timing="vxm.alu")
-def less_equal(a: Vectors, b: Vectors) -> Vectors:
+@pointwise("vxm.le", COMPARE, Z2)
+def less_equal(a: Any, b: Any) -> Any:
     """1 where a <= b, else 0."""
-    return np.less_equal(a, b).view(np.uint8)
+    return np.uint8(a <= b)
 
 
-@op("vxm.gt", "vxm", COMPARE, Z2, timing="vxm.alu")
-def greater(a: Vectors, b: Vectors) -> Vectors:
+@pointwise("vxm.gt", COMPARE, Z2)
+def greater(a: Any, b: Any) -> Any:
     """1 where a > b, else 0."""
-    return np.greater(a, b).view(np.uint8)
+    return np.uint8(a > b)
 
 
-@op("vxm.ge", "vxm", COMPARE, Z2, timing="vxm.alu")
-def greater_equal(a: Vectors, b: Vectors) -> Vectors:
+@pointwise("vxm.ge", COMPARE, Z2)
+def greater_equal(a: Any, b: Any) -> Any:
     """1 where a >= b, else 0."""
-    return np.greater_equal(a, b).view(np.uint8)
+    return np.uint8(a >= b)
 
 
 @op(
@@ -191,50 +220,42 @@ def shift_right_logical(a: Vectors, b: Vectors) -> Vectors:
 
 
 # --- functions ------------------------------------------------------------------------------
-@op("vxm.exp", "vxm", FUNCTION, "Exp", timing="vxm.exp")
-def exp(a: Vectors) -> Vectors:
-    """e to the a, at most 0.501 ulp off; fp16 is computed in fp32 and rounded."""
-    return _in_fp32(numerics.exp, a)
+# fp16 is computed in fp32 and rounded.
+pointwise("vxm.exp", FUNCTION, "Exp", "vxm.exp")(elementwise.exp)
+pointwise("vxm.tanh", FUNCTION, "TanH", "vxm.tanh")(elementwise.tanh)
+pointwise("vxm.rsqrt", FUNCTION, "RSqrt", "vxm.rsqrt")(elementwise.rsqrt)
+pointwise("vxm.recip", FUNCTION, Z1, "vxm.recip")(elementwise.reciprocal)
 
 
-@op("vxm.tanh", "vxm", FUNCTION, "TanH", timing="vxm.tanh")
-def tanh(a: Vectors) -> Vectors:
-    """The hyperbolic tangent, at most 0.502 ulp off; fp16 is computed in fp32 and rounded."""
-    return _in_fp32(numerics.tanh, a)
-
-
-@op("vxm.rsqrt", "vxm", FUNCTION, "RSqrt", timing="vxm.rsqrt")
-def rsqrt(a: Vectors) -> Vectors:
-    """1 / square root of a, at most 0.501 ulp off; fp16 is computed in fp32 and rounded."""
-    return _in_fp32(numerics.rsqrt, a)
-
-
-@op("vxm.sqrt", "vxm", FUNCTION, Z1, timing="vxm.sqrt")
-def sqrt(a: Vectors) -> Vectors:
+@pointwise("vxm.sqrt", FUNCTION, Z1, "vxm.sqrt")
+def sqrt(a: Any) -> Any:
     """The square root of a, correctly rounded; NaN below 0."""
-    return numerics.square_root(a)
-
-
-@op("vxm.recip", "vxm", FUNCTION, Z1, timing="vxm.recip")
-def recip(a: Vectors) -> Vectors:
-    """1 / a, correctly rounded in fp32; fp16 is computed in fp32 and rounded."""
-    return _in_fp32(numerics.reciprocal, a)
+    return np.sqrt(a)
 
 
 # --- conversions ----------------------------------------------------------------------------
-@op("vxm.to_f32", "vxm", "dtype:dtype a:src out:dst.f32", "type convert", timing="vxm.convert")
+@op(
+    "vxm.to_f32", "vxm", "dtype:dtype a:src out:dst.f32", "type convert", "vxm.convert",
+    row=elementwise.as_fp32, row_types=DTYPES,
+)  # fmt: skip
 def to_f32(a: Vectors) -> Vectors:
     """Any type to fp32: exact, but int32 is rounded to nearest even."""
     return numerics.to_fp32(a)
 
 
-@op("vxm.to_f16", "vxm", "dtype:dtype a:src out:dst.f16", "type convert", timing="vxm.convert")
+@op(
+    "vxm.to_f16", "vxm", "dtype:dtype a:src out:dst.f16", "type convert", "vxm.convert",
+    row=elementwise.as_fp32, row_types=("f16", "f32"),
+)  # fmt: skip
 def to_f16(a: Vectors) -> Vectors:
     """Any type to fp16, rounded once to nearest even; from 65520 on, infinity."""
     return numerics.to_fp16(a)
 
 
-@op("vxm.to_i8", "vxm", "dtype:dtype a:src out:dst.i8", "type convert", timing="vxm.convert")
+@op(
+    "vxm.to_i8", "vxm", "dtype:dtype a:src out:dst.i8", "type convert", "vxm.convert",
+    row=elementwise.nearest_i8, row_types=("f16", "f32"),
+)  # fmt: skip
 def to_i8(a: Vectors) -> Vectors:
     """Any type to int8: to nearest even, saturating at -128 and 127; NaN becomes 0."""
     return numerics.to_int(a, np.int8)
@@ -311,9 +332,3 @@ def _shifted(function: Any, a: Vectors, places: Vectors) -> Vectors:
     near = np.minimum(_bits(places), last)
     once: Vectors = function(a, near.astype(a.dtype))
     return np.where(_bits(places) > last, function(once, a.dtype.type(1)), once)
-
-
-def _in_fp32(function: Any, a: Vectors) -> Vectors:
-    if a.dtype == np.float32:
-        return np.asarray(function(a))
-    return numerics.to_fp16(function(a.astype(np.float32)))

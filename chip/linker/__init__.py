@@ -1,4 +1,4 @@
-"""From program bytes to a short list of NumPy steps: all checking happens here, once, at load.
+"""From program bytes to a short list of nodes: all checking happens here, once, at load.
 
 timeline -> clocks -> windows: (streams -> weights -> graph (nodes) -> order) each -> Linked
 """
@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from chip.errors import HazardError
 from chip.linker import order
 from chip.linker.clocks import Deskews, Startup, check_deskews, startup
-from chip.linker.graph import State, Step
-from chip.linker.story import told
+from chip.linker.graph import State
+from chip.linker.hazard_context import with_context
+from chip.linker.node_ops import NodeOp
 from chip.linker.timeline import Issue, check_fetch, check_memory, timeline
-from chip.linker.windows import Known, Stretch, Window, completion, windows
+from chip.linker.windows import Fragment, FragmentUse, Known, completion, windows
 from chip.own_spec import chip_of
 from chip.program import Program
 from chip.spec import ChipSpec
@@ -29,16 +30,16 @@ class Transfer:
 
 @dataclass(frozen=True)
 class Block:
-    """Steps of one stretch in one segment: its first issue, number of values and address shifts.
+    """Nodes of one fragment in one segment: its first issue, number of values, address shifts.
 
-    They are those of `stretch.groups[part]`.
+    They are those of `fragment.groups[part]`: the number of each, and what it does.
     """
 
     first: int
     values: int
     shift: tuple[int, ...]
-    steps: tuple[Step, ...]
-    stretch: Stretch
+    nodes: tuple[tuple[int, NodeOp], ...]
+    fragment: Fragment
     part: int
 
 
@@ -75,7 +76,7 @@ def link(program: Program, known: Known | None = None) -> Linked:
     try:
         return _link(program, spec, issues, {} if known is None else known)
     except HazardError as error:
-        raise told(error, issues) from None
+        raise with_context(error, issues) from None
 
 
 def _link(program: Program, spec: ChipSpec, issues: list[Issue], known: Known) -> Linked:
@@ -114,7 +115,7 @@ def _finish(
     program: Program,
     spec: ChipSpec,
     issues: list[Issue],
-    parts: list[Window],
+    parts: list[FragmentUse],
     clocks: tuple[Deskews, int],
 ) -> Linked:
     segments = _segments(issues, parts)
@@ -127,17 +128,17 @@ def _finish(
         for node in template.sequence:
             chosen[levels[node]].append(node)
             ends[levels[node]] = max(ends[levels[node]], start + template.ends[node])
-        stretch = template.stretch(tuple(map(tuple, chosen.values())))
+        fragment = template.fragment(tuple(map(tuple, chosen.values())))
         for number, (segment, nodes) in enumerate(chosen.items()):
-            found = tuple(template.step(node) for node in nodes)
+            found = tuple((node, template.graph.nodes[node].op) for node in nodes)
             values = len(template.ends)
-            blocks[segment].append(Block(part.first, values, part.shift, found, stretch, number))
+            blocks[segment].append(Block(part.first, values, part.shift, found, fragment, number))
     return Linked(
         program=program,
         spec=spec,
         segments=tuple(tuple(segment) for segment in blocks),
-        sends=_transfers(program, parts, segments, "c2c.send"),
-        receives=_transfers(program, parts, segments, "c2c.receive"),
+        sends=_transfers(program, parts, segments, "send"),
+        receives=_transfers(program, parts, segments, "receive"),
         end_cycle=program.start_cycle + max((completion(i, spec) for i in issues), default=0),
         segment_end_cycles=tuple(ends),
         written=_written(issues),
@@ -148,14 +149,14 @@ def _finish(
     )
 
 
-def _segments(issues: list[Issue], parts: list[Window]) -> list[list[int]]:
+def _segments(issues: list[Issue], parts: list[FragmentUse]) -> list[list[int]]:
     """Segment of each node of each stretch: cut by dependence on packets, never by time.
 
     Receives are numbered by their last cycle. Neighbouring ones share a segment unless a send that
     depends on the earlier ones leaves before the later one is over: then that may depend on it.
     A stretch depends on all stretches before it.
     """
-    receives = [i for i in issues if i.op.name == "c2c.receive"]
+    receives = [i for i in issues if i.op.role == "receive"]
     receives.sort(key=lambda issue: (issue.last_cycle, issue.unit))
     rank = {issue.id: n + 1 for n, issue in enumerate(receives)}
     found, floor, sends = [], 0, []
@@ -163,11 +164,11 @@ def _segments(issues: list[Issue], parts: list[Window]) -> list[list[int]]:
         template, node_of = part.template, part.template.graph.node_of
         base = {}
         for issue in template.issues:
-            if issue.op.name == "c2c.receive":
+            if issue.op.role == "receive":
                 base[node_of[issue.id]] = rank[part.first + issue.id]
         level = order.levels(template.sequence, template.before, base, floor)
         for issue in template.issues:
-            if issue.op.name == "c2c.send":
+            if issue.op.role == "send":
                 sends.append((level[node_of[issue.id]], part.cycle + issue.cycle))
         floor = max(level, default=floor)
         found.append(level)
@@ -189,13 +190,13 @@ def _grouped(receives: list[Issue], sends: list[tuple[int, int]]) -> list[int]:
 
 
 def _transfers(
-    program: Program, parts: list[Window], segments: list[list[int]], op: str
+    program: Program, parts: list[FragmentUse], segments: list[list[int]], role: str
 ) -> tuple[Transfer, ...]:
     found = []
     for part, levels in zip(parts, segments, strict=True):
         start = program.start_cycle + part.cycle
         for issue in part.template.issues:
-            if issue.op.name == op:
+            if issue.op.role == role:
                 segment = levels[part.template.graph.node_of[issue.id]]
                 cycles = tuple((issue.cycles + start).tolist())
                 found.append(Transfer(part.first + issue.id, issue.unit, cycles, segment))
@@ -206,7 +207,7 @@ def _written(issues: list[Issue]) -> tuple[tuple[int, int, int], ...]:
     """Merged (slice, first word, last word) of direct writes; others tell at run time."""
     spans: dict[int, list[tuple[int, int]]] = {}
     for issue in issues:
-        if issue.op.name == "mem.write":
+        if issue.op.role == "write":
             spans.setdefault(issue.unit, []).append(issue.words)
     merged = []
     for index, ranges in sorted(spans.items()):

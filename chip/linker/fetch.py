@@ -115,3 +115,12 @@ def take(node: int, iterations: Ints, count: int) -> Take:
     where = as_slice(iterations)
     everything = isinstance(where, slice) and where == slice(0, count, 1)
     return Take(node, None if everything else where)
+
+
+def moved(where: slice | Ints, words: int) -> slice | Ints:
+    """The same selection, `words` further on."""
+    if not words:
+        return where
+    if isinstance(where, slice):
+        return slice(where.start + words, where.stop + words, where.step)
+    return where + words

@@ -1,11 +1,11 @@
-"""Fifth pass: instructions become nodes, each one NumPy step over all its iterations.
+"""Fifth pass: instructions become nodes, each one NumPy operation over all its iterations.
 
 A node's value is an array [iterations, lanes] of the type the instruction drives. Reads become
 nodes on demand, in the shape their consumer wants: byte planes in neighbouring slices that feed
 one operand are read as one typed array, and likewise written.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,9 +26,10 @@ from chip.linker.fetch import (
     as_slice,
     take,
 )
-from chip.linker.jobs import Job, Read
+from chip.linker.node_ops import NodeOp, Read
 from chip.linker.streams import PRODUCT, Feed, Feeds
 from chip.linker.timeline import Ints, Issue, constant_ranges
+from chip.linker.weights import Tiles
 from chip.program import Program
 from chip.spec import ChipSpec
 from chip.sram import GROUP, Sram
@@ -36,10 +37,10 @@ from chip.sram import GROUP, Sram
 
 @dataclass
 class State:
-    """What the steps of a program work on.
+    """What the nodes of a program work on.
 
-    Steps are shared by equal stretches of a program (see `linker.windows`): `shift[i]` words is
-    how far this stretch's issue `first` + i lies from the address its step was made for.
+    Nodes are shared by equal fragments of a program (see `linker.windows`): `shift[i]` words is
+    how far this fragment's issue `first` + i lies from the address its node was made for.
     """
 
     sram: Sram
@@ -53,21 +54,14 @@ class State:
     scattered: list[tuple[int, int, Ints]] = field(default_factory=list)
 
 
-Step = Callable[[State], None]
-
-
-@dataclass
+@dataclass(frozen=True)
 class Node:
-    """One step, the nodes and issues it stands for, and when its first instruction issues.
-
-    `job` says as data what the step does, where a tape can do it, too.
-    """
+    """What a node does, the nodes and issues it stands for, and when its first one issues."""
 
     start: int
     issues: tuple[int, ...]
     needs: set[int]
-    step: Step
-    job: Job | None = None
+    op: NodeOp
 
 
 class Graph:
@@ -79,10 +73,11 @@ class Graph:
         spec: ChipSpec,
         issues: list[Issue],
         feeds: Feeds,
-        builders: "Builders",
+        tiles: dict[int, Tiles],
+        build: "Build",
     ) -> None:
         self.program, self.spec, self.issues, self.feeds = program, spec, issues, feeds
-        self.builders = builders
+        self.tiles, self.build = tiles, build
         self.nodes: list[Node] = []
         self.node_of: dict[int, int] = {}
         self.maps = [np.array(entries, np.int64) for entries in program.maps]
@@ -91,18 +86,11 @@ class Graph:
         self.together: list[tuple[int, ...]] = []  # issues whose addresses must move alike
         self._constants = constant_ranges(program)
 
-    def add(
-        self,
-        issues: tuple[Issue, ...],
-        needs: set[int],
-        make: Callable[[int], Step],
-        job: Job | None = None,
-    ) -> int:
-        """Append a node whose step is `make(value index)`, and if possible `job` as data."""
-        number = len(self.nodes)
+    def add(self, issues: Sequence[Issue], needs: set[int], op: NodeOp) -> int:
+        """Append a node; its number."""
         ids = tuple(issue.id for issue in issues)
-        self.nodes.append(Node(min(i.cycle for i in issues), ids, needs, make(number), job))
-        return number
+        self.nodes.append(Node(min(i.cycle for i in issues), ids, needs, op))
+        return len(self.nodes) - 1
 
     # --- operands ---------------------------------------------------------------------------
     def operand(self, issue: Issue, index: int) -> tuple[Fetch, set[int]]:
@@ -138,7 +126,7 @@ class Graph:
             return False
         for producer in np.unique(first.producers):
             issue = self.issues[int(producer)]
-            if issue.op.name == "mem.read" or made_by(issue) != element:
+            if issue.op.role == "read" or made_by(issue) != element:
                 return False
         return all(
             bool(((feed.byte == byte) | (feed.byte < 0)).all())
@@ -205,7 +193,7 @@ class Graph:
         members = []
         for feed in feeds:
             producer = feed.single()
-            if producer is None or self.issues[producer].op.name != "mem.read":
+            if producer is None or self.issues[producer].op.role != "read":
                 return None
             members.append(self.issues[producer])
         first = members[0].steps[feeds[0].iterations]
@@ -217,20 +205,10 @@ class Graph:
     def read_rows(self, members: list[Issue], index: int, words: Ints, element: str) -> int:
         key = (tuple(m.id for m in members), words.tobytes(), element)
         if key not in self._reads:
-            where, dtype = as_slice(words), NUMPY_TYPES[element]
             constant = self.is_constant(members[0], index, words, WIDTHS[element])
-            constant = constant and isinstance(where, slice)
-            local = members[0].id
-
-            def make(number: int) -> Step:
-                def step(state: State) -> None:
-                    view = state.sram.typed(index, dtype)[moved(where, state.shift[local])]
-                    state.values[number] = view if constant else np.array(view)
-
-                return step
-
-            job = Read(index, words, element, local)
-            self._reads[key] = self.add(tuple(members), set(), make, job)
+            constant = constant and isinstance(as_slice(words), slice)
+            op = Read(index, words, element, members[0].id, constant)
+            self._reads[key] = self.add(members, set(), op)
             self.together.append(key[0])
         return self._reads[key]
 
@@ -246,14 +224,14 @@ class Graph:
     def node(self, issue: Issue) -> int:
         """The node that produces an issue's value (for a read: its byte plane)."""
         if issue.id not in self.node_of:
-            if issue.op.name == "mem.read":
+            if issue.op.role == "read":
                 self.node_of[issue.id] = self.read_rows([issue], issue.unit, issue.steps, "u8")
             else:
-                self.node_of[issue.id] = self.builders[issue.family](self, issue)
+                self.node_of[issue.id] = self.build(self, issue)
         return self.node_of[issue.id]
 
 
-Builders = Mapping[str, Callable[[Graph, Issue], int]]
+Build = Callable[[Graph, Issue], int]  # makes the node of an issue
 
 
 def made_by(issue: Issue) -> str:
@@ -262,15 +240,6 @@ def made_by(issue: Issue) -> str:
     if index is None:
         return SUMS[FORMATS[issue.arg("format")]]
     return issue.op.element(index, issue.instruction.args)
-
-
-def moved(where: slice | Ints, words: int) -> slice | Ints:
-    """The same selection, `words` further on."""
-    if not words:
-        return where
-    if isinstance(where, slice):
-        return slice(where.start + words, where.stop + words, where.step)
-    return where + words
 
 
 def inside(ranges: dict[int, list[tuple[int, int]]], index: int, low: int, high: int) -> bool:

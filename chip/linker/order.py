@@ -18,9 +18,9 @@ Edges = dict[int, set[int]]  # issue id -> ids that must run before it
 def memory_edges(issues: list[Issue], used: set[int]) -> Edges:
     """Order of the SRAM accesses in `used` (issue ids) that share words, one of them a write."""
     by_slice: dict[int, list[Issue]] = {}
-    written = {issue.unit for issue in issues if issue.family == "mem.w"}
+    written = {issue.unit for issue in issues if issue.op.writes_memory}
     for issue in issues:
-        if issue.family.startswith("mem") and issue.id in used and issue.unit in written:
+        if issue.op.in_memory and issue.id in used and issue.unit in written:
             by_slice.setdefault(issue.unit, []).append(issue)
     edges: Edges = {}
     for accesses in by_slice.values():
@@ -32,13 +32,13 @@ def _slice_edges(accesses: list[Issue], edges: Edges) -> None:
     live: list[tuple[int, int, Issue, int | None]] = []  # and the cycle its words are all replaced
     for issue in accesses:  # by first cycle
         low, high = issue.words
-        writes = issue.family == "mem.w"
+        writes = issue.op.writes_memory
         kept = []
         for entry in live:
             start, stop, other, gone = entry
             if gone is not None and gone < issue.cycle:
                 continue
-            if low <= stop and start <= high and (writes or other.family == "mem.w"):
+            if low <= stop and start <= high and (writes or other.op.writes_memory):
                 _order(other, issue, edges)
                 if gone is None and writes and _covers(issue, low, high, start, stop, other):
                     entry = (start, stop, other, issue.last_cycle)

@@ -46,7 +46,7 @@ def drive_of(issue: Issue) -> tuple[int, int] | None:
     """(first channel, width) of what an issue drives; None if nothing."""
     index = issue.op.driven
     if index is None:
-        return (PRODUCT_BASE + issue.unit, 1) if issue.op.name == "mxm.abc" else None
+        return (PRODUCT_BASE + issue.unit, 1) if issue.op.role == "products" else None
     code = issue.instruction.args[index]
     return code, WIDTHS[issue.op.element(index, issue.instruction.args)]
 
@@ -76,7 +76,7 @@ def _collect_drives(
         return
     code, width = driven
     ready = issue.cycles + spec.d_func(issue.op.timing)
-    if issue.op.name == "mxm.abc":
+    if issue.op.role == "products":
         drivers.setdefault(code, []).append((ready * spec.positions, issue, 0))
     elif code != NO_STREAM:
         _check_group(issue, code, width)
@@ -84,7 +84,7 @@ def _collect_drives(
         keys = (ready - along) * spec.positions + along
         for byte in range(width):
             drivers.setdefault(code + byte, []).append((keys, issue, byte))
-    if issue.family == "vxm":
+    if issue.op.role == "pointwise":
         drivers.setdefault(ALU_BASE + issue.unit, []).append((ready * spec.positions, issue, -1))
 
 
@@ -101,12 +101,12 @@ def _collect_reads(
             keys = (issue.cycles - along) * spec.positions + along
             for byte in range(width):
                 readers.setdefault(code + byte, []).append((keys, issue, operand, byte))
-        elif code < ALU_BASE + spec.vxm_alus and issue.family == "vxm":
+        elif code < ALU_BASE + spec.vxm_alus and issue.op.role == "pointwise":
             keys = issue.cycles * spec.positions + 1
             readers.setdefault(code, []).append((keys, issue, operand, 0))
         elif code != IMMEDIATE or not (varies and issue.op.constant(operand)):
             raise issue.hazard(Misaligned, f"operand {operand} names no stream or ALU: {code}")
-    if issue.op.name == "mxm.acc":
+    if issue.op.role == "sums":
         keys = issue.cycles * spec.positions + 1
         readers.setdefault(PRODUCT_BASE + issue.unit, []).append((keys, issue, PRODUCT, 0))
 

@@ -78,8 +78,8 @@ class Issue:
     def arg(self, name: str) -> int:
         return self.instruction.args[self.op.index(name)]
 
-    def told(self) -> str:
-        """A line of a story."""
+    def line(self) -> str:
+        """A line of a hazard's context."""
         return f"{self.queue} cycle {self.cycle}: {self.instruction}"
 
     def hazard(
@@ -89,7 +89,7 @@ class Issue:
         cycle: int | None = None,
         story: tuple["Issue", ...] = (),
     ) -> HazardError:
-        lines = tuple(issue.told() for issue in story[-STORY_LINES:])
+        lines = tuple(issue.line() for issue in story[-STORY_LINES:])
         at = self.cycle if cycle is None else cycle
         return kind(self.chip, self.queue, at, str(self.instruction), detail, lines)
 
@@ -193,10 +193,10 @@ def check_memory(issues: list[Issue], program: Program, spec: ChipSpec) -> None:
     constants = constant_ranges(program)
     by_slice: dict[int, list[Issue]] = {}
     for issue in issues:
-        if not issue.family.startswith("mem"):
+        if not issue.op.in_memory:
             continue
         _check_range(issue, spec)
-        if issue.family == "mem.w" and issue.unit in constants:
+        if issue.op.writes_memory and issue.unit in constants:
             _check_not_constant(issue, constants[issue.unit])
         by_slice.setdefault(issue.unit, []).append(issue)
     for accesses in by_slice.values():
@@ -232,8 +232,8 @@ def _check_not_constant(issue: Issue, ranges: list[tuple[int, int]]) -> None:
 
 def _check_banks(accesses: list[Issue], spec: ChipSpec) -> None:
     """A slice serves a read and a write in one cycle only from opposite banks."""
-    writes = [i for i in accesses if i.family == "mem.w"]
-    reads = _concurrent([i for i in accesses if i.family == "mem.r"], writes)
+    writes = [i for i in accesses if i.op.writes_memory]
+    reads = _concurrent([i for i in accesses if i.op.reads_memory], writes)
     if not writes or not reads:
         return
     write_keys, write_of = _bank_keys(writes, spec)

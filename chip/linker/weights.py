@@ -71,7 +71,7 @@ def resolve_tiles(issues: list[Issue], spec: ChipSpec) -> dict[int, Tiles]:
         mine = [i for i in issues if i.family.startswith("mxm.") and i.unit % 2 == side]
         for issue in mine:
             _check_format(issue, spec)
-        streams = [i for i in mine if i.op.name == "mxm.abc"]
+        streams = [i for i in mine if i.op.role == "products"]
         _check_rate(streams, spec)
         paired = all(issue.arg("format") == F16 for issue in mine)
         planes = [_plane(mine, half, spec) for half in range(1 if paired else PLANES)]
@@ -93,7 +93,7 @@ def planes_of(issue: Issue, spec: ChipSpec) -> list[int]:
 
 def _turns(issue: Issue, spec: ChipSpec) -> Ints:
     """Plane of each iteration of an LW or IW in an 8-bit format."""
-    turns = issue.steps // spec.lanes if issue.op.name == "mxm.lw" else issue.steps
+    turns = issue.steps // spec.lanes if issue.op.role == "loads" else issue.steps
     return turns % PLANES
 
 
@@ -103,10 +103,10 @@ def _check_format(issue: Issue, spec: ChipSpec) -> None:
         known = ", ".join(spec.mxm_types)
         raise issue.hazard(Misaligned, f"chip {spec.name} has no {name}, it has {known}")
     if name == "f16":
-        second = issue.unit >= 2 or (issue.op.name == "mxm.iw" and issue.steps.any())
+        second = issue.unit >= 2 or (issue.op.role == "installs" and issue.steps.any())
         if second:
             raise issue.hazard(Misaligned, "an fp16 tile has the queues of the first plane")
-    if issue.op.name == "mxm.lw":
+    if issue.op.role == "loads":
         _check_columns(issue, name, spec)
 
 
@@ -161,7 +161,7 @@ def check_accumulators(issues: list[Issue]) -> None:
     """An ACC adds only to what the same launch has set, in the same type."""
     holding: dict[tuple[int, str], set[int]] = {}
     for issue in issues:
-        if issue.op.name != "mxm.acc":
+        if issue.op.role != "sums":
             continue
         mode, slots = issue.arg("mode"), set(issue.steps.tolist())
         kind = SUMS[FORMATS[issue.arg("format")]]

@@ -13,16 +13,17 @@ from typing import Any
 import numpy as np
 
 from chip.errors import OrderError
-from chip.linker import joins, order, steps
+from chip.isa import lookup
+from chip.linker import build, coalesce, order
 from chip.linker.control import check_lanes, check_tiles
-from chip.linker.graph import Graph, Step, inside
+from chip.linker.graph import Graph, inside
 from chip.linker.streams import drive_keys, read_keys, resolve
 from chip.linker.timeline import Ints, Issue, constant_ranges
 from chip.linker.weights import check_accumulators, planes_of, resolve_tiles
 from chip.program import Instruction, Program
 from chip.spec import ChipSpec
 
-STEPLESS = ("mem.read", "mxm.lw", "mxm.iw", "icu.sync", "icu.notify", "icu.config")
+ON_DEMAND = ("read", "loads", "installs", "control")  # roles without a node of their own
 FEWEST = 256  # issues below which cutting is not worth its bookkeeping
 
 
@@ -35,19 +36,15 @@ class Template:
     before: dict[int, set[int]]
     sequence: tuple[int, ...]
     ends: tuple[int, ...]  # per node, the relative cycle by which it is complete
-    stretches: dict[tuple[tuple[int, ...], ...], "Stretch"] = field(default_factory=dict)
+    fragments: dict[tuple[tuple[int, ...], ...], "Fragment"] = field(default_factory=dict)
 
-    def stretch(self, groups: tuple[tuple[int, ...], ...]) -> "Stretch":
+    def fragment(self, groups: tuple[tuple[int, ...], ...]) -> "Fragment":
         """This template with its nodes by segment, one and the same for equal groups."""
-        return self.stretches.setdefault(groups, Stretch(self, groups))
-
-    def step(self, node: int) -> Step:
-        """The step of a node."""
-        return self.graph.nodes[node].step
+        return self.fragments.setdefault(groups, Fragment(self, groups))
 
 
 @dataclass(frozen=True, eq=False)
-class Stretch:
+class Fragment:
     """A template with its nodes by segment; `made` is what `chip.tape` makes of it."""
 
     template: Template
@@ -59,7 +56,7 @@ Known = dict[tuple[object, ...], list[Template]]
 
 
 @dataclass(frozen=True)
-class Window:
+class FragmentUse:
     """One stretch of a program: its template, first issue and cycle, and address shifts."""
 
     template: Template
@@ -70,7 +67,7 @@ class Window:
 
 def windows(
     program: Program, spec: ChipSpec, issues: list[Issue], cut: bool, known: Known
-) -> list[Window]:
+) -> list[FragmentUse]:
     """Link the stretches of a program, equal ones once; one stretch unless `cut`.
 
     `known` keeps the templates, so that other programs can share them.
@@ -95,7 +92,7 @@ def windows(
             template = _template(program, spec, part, cycle)
             shift = (0,) * len(part)
             known.setdefault(key, []).append(template)
-        found.append(Window(template, start, cycle, shift))
+        found.append(FragmentUse(template, start, cycle, shift))
     return found
 
 
@@ -105,7 +102,7 @@ def _nameless(
     """What two instructions that differ only in their SRAM address have in common."""
     if instruction not in names:
         args = instruction.args
-        if instruction.op.startswith("mem."):
+        if lookup(instruction.op).in_memory:
             args = args[1:]
         names[instruction] = (instruction.op, args, instruction.loops, instruction.names)
     return names[instruction]
@@ -119,11 +116,11 @@ def _template(program: Program, spec: ChipSpec, part: Sequence[Issue], cycle: in
     tiles = resolve_tiles(issues, spec)
     check_tiles(issues, tiles, spec)
     check_accumulators(issues)
-    graph = Graph(program, spec, issues, feeds, steps.builders(tiles))
-    joins.write_groups(graph)
-    joins.scatter_groups(graph)
+    graph = Graph(program, spec, issues, feeds, tiles, build.node)
+    coalesce.typed_writes(graph)
+    coalesce.append_rows(graph)
     for issue in issues:
-        if issue.op.name not in STEPLESS:
+        if issue.op.role not in ON_DEMAND:
             graph.node(issue)
     before = _dependencies(issues, graph)
     starts = [node.start for node in graph.nodes]
@@ -155,7 +152,7 @@ def _dependencies(issues: list[Issue], graph: Graph) -> dict[int, set[int]]:
                 before[number].update(n for n in nodes_of[need] if n != number)
     last: dict[int, int] = {}
     for issue in issues:
-        if issue.op.name == "mxm.acc":
+        if issue.op.role == "sums":
             number = graph.node_of[issue.id]
             if issue.unit in last:
                 before[number].add(last[issue.unit])
@@ -188,9 +185,9 @@ def _hold_loads(issues: list[Issue], last: Ints, spec: ChipSpec) -> None:
     install: dict[tuple[int, int], int] = {}
     for number in range(len(issues) - 1, -1, -1):
         issue = issues[number]
-        if issue.op.name == "mxm.iw":
+        if issue.op.role == "installs":
             install |= {(issue.unit, plane): issue.last_cycle for plane in planes_of(issue, spec)}
-        elif issue.op.name == "mxm.lw":
+        elif issue.op.role == "loads":
             planes = [(issue.unit, plane) for plane in planes_of(issue, spec)]
             taken = max(install.get(plane, np.iinfo(np.int64).max) for plane in planes)
             last[number] = max(last[number], taken)
@@ -229,9 +226,7 @@ def _shift(
 ) -> tuple[int, ...] | None:
     """Words by which each access lies from the template's, if that changes nothing else."""
     shift = tuple(
-        mine.instruction.args[0] - theirs.instruction.args[0]
-        if mine.family.startswith("mem")
-        else 0
+        mine.instruction.args[0] - theirs.instruction.args[0] if mine.op.in_memory else 0
         for mine, theirs in zip(part, template.issues, strict=True)
     )
     graph = template.graph
@@ -252,11 +247,11 @@ def _same_overlaps(issues: Sequence[Issue], shift: tuple[int, ...]) -> bool:
     boxes: dict[int, dict[int, list[int]]] = {}
     written: set[int] = set()
     for issue, words_on in zip(issues, shift, strict=True):
-        if issue.family.startswith("mem"):
+        if issue.op.in_memory:
             low, high = issue.words
             box = boxes.setdefault(issue.unit, {}).setdefault(words_on, [low, high])
             box[0], box[1] = min(box[0], low), max(box[1], high)
-            if issue.family == "mem.w":
+            if issue.op.writes_memory:
                 written.add(issue.unit)
     for unit in written:
         if len(boxes[unit]) > 1:

@@ -9,9 +9,8 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from chip.numerics.backend import default_backend
-from chip.numerics.elementary import canonical
 from chip.numerics.exact import Float16, Float32
+from chip.numerics.functions import canonical
 
 Number = npt.NDArray[Any]
 Integer = TypeVar("Integer", np.uint8, np.uint16, np.int8, np.int16, np.int32)
@@ -25,11 +24,9 @@ def to_fp16(x: Number, saturate: bool = False) -> Float16:
     From 65520 on that is an infinity, or with `saturate` the largest number, 65504. An infinity
     saturates too; NaN stays NaN.
     """
-    if x.dtype.kind == "f":
-        out = default_backend().functions.to_fp16(x.astype(np.float32, copy=False))
-    else:  # int32 has more digits than fp32: by float64, to round once
-        with np.errstate(over="ignore"):
-            out = x.astype(np.float64).astype(np.float16)
+    with np.errstate(all="ignore"):  # int32 has more digits than fp32: by float64, to round once
+        wide = x.astype(np.float32 if x.dtype.kind == "f" else np.float64, copy=False)
+        out = canonical(wide.astype(np.float16))
     return np.asarray(out.clip(-_MAX16, _MAX16)) if saturate else out
 
 

@@ -23,7 +23,7 @@ _SPLIT = 29
 _CHUNK = 1024
 
 
-def dot_pairs(x: Bits16, w: Bits16) -> Float32:
+def exact_dots(x: Bits16, w: Bits16) -> Float32:
     """Sum x[d] * w[d] over lanes for each pair d of [D, lanes] fp16 bits, rounded once to fp32.
 
     Ties go to even and an exact zero is +0. A NaN, inf * 0 or inf - inf gives the canonical NaN

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from chip.numerics.exact import Float16, Float32
-from chip.numerics.fp16 import Weights16
+from chip.numerics.exact import Float16
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -56,20 +55,3 @@ def encode(name: str, x: npt.NDArray[Any]) -> Bytes:
     code += np.signbit(x) * 128
     code[np.isnan(size)] = {"e4m3": 0x7F, "e5m2": 0x7E}[name]
     return code.astype(np.uint8)
-
-
-class WeightsF8:
-    """`Weights16` of fp8 bytes: columns and activations are of the type `name`.
-
-    >>> WeightsF8("e5m2", np.uint8([[0x3C, 0x40]])).dot(np.uint8([[0x3C, 0x3C]]))
-    array([[3.]], dtype=float32)
-    """
-
-    __slots__ = ("_name", "_weights")
-
-    def __init__(self, name: str, w: Bytes, backend: Any = None) -> None:
-        self._name, self._weights = name, Weights16(decode(name, w), backend)
-
-    def dot(self, x: Bytes) -> Float32:
-        """Return x[m] . w[n] as fp32 [M, columns] for fp8 x [M, lanes]: exact, rounded once."""
-        return self._weights.dot(decode(self._name, x))

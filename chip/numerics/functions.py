@@ -1,73 +1,52 @@
-"""VXM functions on fp32, of any shape, with equal bits on every host and backend.
+"""VXM functions of arrays of any shape: `elementwise`, with one NaN for all.
 
-Built from IEEE basic operations (+, -, *, /, sqrt) in float64 and operations on bits; the float64
-result is rounded once to fp32. NaN results are canonical, 0x7fc00000 or 0x7e00: what a processor
-makes of NaNs, and which of two zeros it calls the larger, differs from one to the next.
+The NaN is 0x7fc00000 in fp32 and 0x7e00 in fp16: what a processor makes of NaNs differs from one to
+the next. All results are rounded once to fp32.
 """
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from chip.numerics.backend import default_backend
-from chip.numerics.elementary import canonical
-from chip.numerics.exact import Float32
-
-__all__ = [
-    "canonical",
-    "divide",
-    "exp",
-    "maximum",
-    "minimum",
-    "reciprocal",
-    "rsqrt",
-    "square_root",
-    "tanh",
-]
+from chip.numerics import elementwise
+from chip.numerics.exact import NAN, NAN16, Float32
 
 Numbers = npt.NDArray[Any]
-BITS = {2: np.uint16, 4: np.uint32}
 
 
-def maximum(a: Numbers, b: Numbers) -> Numbers:
-    """Return the larger of a and b, of one type; NaN if either is, and +0 is above -0."""
-    return _extreme(np.maximum, np.bitwise_and, a, b)
+def canonical(x: Numbers) -> Numbers:
+    """Return `x` with every NaN as 0x7fc00000 or 0x7e00, in place; integers as they are."""
+    out = np.asarray(x)
+    if out.dtype.kind == "f" and (unordered := np.isnan(out)).any():
+        out[unordered] = NAN if out.dtype == np.float32 else NAN16
+    return out
 
 
-def minimum(a: Numbers, b: Numbers) -> Numbers:
-    """Return the smaller of a and b, of one type; NaN if either is, and -0 is below +0."""
-    return _extreme(np.minimum, np.bitwise_or, a, b)
+def over_arrays(text: Callable[..., Any]) -> Callable[..., Numbers]:
+    """The function of arrays that an elementwise text defines."""
+
+    @wraps(text)
+    def function(*operands: Numbers) -> Numbers:
+        with np.errstate(all="ignore"):  # infinities and NaNs are values like others
+            return canonical(np.asarray(text(*operands)))
+
+    return function
 
 
-def _extreme(choose: Any, sign: Any, a: Numbers, b: Numbers) -> Numbers:
-    """Equal floats have equal bits but for the sign of zero, which `sign` picks."""
-    chosen = choose(a, b)
-    if chosen.dtype.kind != "f":
-        return np.asarray(chosen)
-    bits = BITS[chosen.dtype.itemsize]
-    same = sign(np.asarray(a).view(bits), np.asarray(b).view(bits))
-    return canonical(np.where(a == b, same.view(chosen.dtype), chosen))
-
-
-def exp(x: Float32) -> Float32:
-    """Return e**x; at most 0.501 ulp off. Overflows to inf, underflows gradually to 0."""
-    return default_backend().functions.exp(x)
-
-
-def tanh(x: Float32) -> Float32:
-    """Return the hyperbolic tangent; at most 0.502 ulp off. The sign of zero is kept."""
-    return default_backend().functions.tanh(x)
-
-
-def rsqrt(x: Float32) -> Float32:
-    """Return 1 / sqrt(x); at most 0.5001 ulp off. +-0 give +-inf, negative numbers NaN."""
-    return default_backend().functions.rsqrt(x)
-
-
-def reciprocal(x: Float32) -> Float32:
-    """Return 1 / x, correctly rounded (0.5 ulp). +-0 give +-inf."""
-    return default_backend().functions.reciprocal(x)
+exp, tanh, rsqrt, reciprocal, maximum, minimum = (
+    over_arrays(text)
+    for text in (
+        elementwise.exp,
+        elementwise.tanh,
+        elementwise.rsqrt,
+        elementwise.reciprocal,
+        elementwise.maximum,
+        elementwise.minimum,
+    )
+)
 
 
 def divide(a: Float32 | np.float32, b: Float32) -> Float32:
@@ -76,7 +55,7 @@ def divide(a: Float32 | np.float32, b: Float32) -> Float32:
         return canonical(np.divide(a, b))
 
 
-def square_root(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def square_root(x: Numbers) -> Numbers:
     """Return sqrt(x) of fp16 or fp32, correctly rounded (0.5 ulp); NaN below 0.
 
     fp16 by way of fp32 is rounded once in effect: 24 digits are two more than twice 11.

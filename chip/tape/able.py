@@ -1,58 +1,59 @@
-"""Which nodes a tape can do."""
+"""Which nodes have records."""
 
 from collections.abc import Sequence
 
+from chip.jit.rows import can_do
 from chip.linker.fetch import Cast, Fetch, Merge, Plane, Scalar, Stack, Take
 from chip.linker.graph import Node
-from chip.linker.jobs import Append, Columns, Job, Lanes, Pointwise, Products, Read, Store, Sums
-from chip.numerics import opcodes as code
+from chip.linker.node_ops import (
+    Accumulate,
+    Append,
+    Columns,
+    MoveLanes,
+    NodeOp,
+    Pointwise,
+    Products,
+    Read,
+    Resting,
+    Store,
+)
 
-# (op, operands, result) of the VXM ops with an opcode; `vxm.copy` of any type is another.
-POINTWISE = {
-    ("vxm.add", "f32", "f32"): code.ADD,
-    ("vxm.sub", "f32", "f32"): code.SUB,
-    ("vxm.mul", "f32", "f32"): code.MUL,
-    ("vxm.max", "f32", "f32"): code.MAX,
-    ("vxm.min", "f32", "f32"): code.MIN,
-    ("vxm.max", "f16", "f16"): code.MAX16,
-    ("vxm.min", "f16", "f16"): code.MIN16,
-    ("vxm.exp", "f32", "f32"): code.EXP,
-    ("vxm.tanh", "f32", "f32"): code.TANH,
-    ("vxm.rsqrt", "f32", "f32"): code.RSQRT,
-    ("vxm.recip", "f32", "f32"): code.RECIP,
-    ("vxm.to_f16", "f32", "f16"): code.TO_F16,
-    ("vxm.to_f32", "f16", "f32"): code.TO_F32,
-    ("vxm.to_f32", "i32", "f32"): code.FROM_I32,
-    ("vxm.to_i8", "f32", "i8"): code.TO_I8,
-    ("vxm.abs", "f32", "f32"): code.ABS,
-    ("vxm.add", "i32", "i32"): code.ADD_I32,
-}
 FORMATS = ("f16", "i8")
 
 
-def taped(nodes: Sequence[Node]) -> list[bool]:
-    """Whether each node's job can be done by records; columns only if all their products can."""
-    able = [_able(node.job) for node in nodes]
-    for node in nodes:
-        if not isinstance(node.job, Products) or not _able(node.job):
+def taped(nodes: Sequence[Node], lanes: int) -> list[bool]:
+    """Whether each node can be done by records; columns only if all their products can."""
+    able = [_able(node.op, lanes) for node in nodes]
+    for number, node in enumerate(nodes):
+        if not isinstance(node.op, Products) or not able[number]:
             for need in node.needs:
-                if isinstance(nodes[need].job, Columns):
+                if isinstance(nodes[need].op, Columns):
                     able[need] = False
     for number, node in enumerate(nodes):
-        if isinstance(node.job, Products) and node.job.kept is not None:
-            able[number] = able[number] and able[node.job.kept]
+        kept = kept_by(node.op)
+        if kept is not None:
+            able[number] = able[number] and able[kept]
     return able
 
 
-def _able(job: Job | None) -> bool:
-    match job:
-        case Pointwise(op=op, sources=sources, element=element, made=made):
-            known = op == "vxm.copy" or (op, element, made) in POINTWISE
+def kept_by(op: NodeOp) -> int | None:
+    """The node that has read the columns of products, if they were read beforehand."""
+    if isinstance(op, Products) and isinstance(op.weights, Resting):
+        return op.weights.kept
+    return None
+
+
+def _able(op: NodeOp, lanes: int) -> bool:
+    match op:
+        case Pointwise(op=what, sources=sources, element=element):
+            known = len(sources) < 3 and (what.name == "vxm.copy" or can_do(what, element))
             return known and all(map(_simple, sources))
-        case Products(source=source, columns=columns):
-            return columns.format in FORMATS and _simple(source)
-        case Lanes(source=source) | Store(source=source) | Sums(source=source):
-            return _simple(source)
+        case Products(source=source, weights=Resting(columns=columns), powered=powered):
+            return columns.format in FORMATS and powered == lanes and _simple(source)
+        case MoveLanes(lanes=moves, sources=sources):
+            return moves is not None and _simple(sources[0])
+        case Store(source=source, powered=powered) | Accumulate(source=source, powered=powered):
+            return powered == lanes and _simple(source)
         case Read() | Columns() | Append():
             return True
     return False

@@ -1,4 +1,4 @@
-"""From the nodes of a stretch to tapes: jobs become records where there is an opcode for them."""
+"""From the nodes of a fragment to tapes: records where there is a kernel for a node."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,32 +7,59 @@ from functools import singledispatchmethod
 import numpy as np
 import numpy.typing as npt
 
-from chip.isa import NUMPY_TYPES
+from chip.isa import NUMPY_TYPES, lookup
 from chip.isa.mxm import PLANES
+from chip.jit.activations import spreader
+from chip.jit.layout import (
+    APPEND,
+    ARENA,
+    FP16,
+    GROUPS,
+    INT8,
+    PRODUCTS,
+    RECORD,
+    ROW,
+    ROWS,
+    Operand,
+    Record,
+)
+from chip.jit.rows import copy_kernel, lane_kernel, row_kernel, run_kernel
+from chip.jit.words import multiplier
 from chip.linker.graph import made_by
-from chip.linker.jobs import Append, Columns, Lanes, Pointwise, Products, Read, Store, Sums
-from chip.linker.windows import Stretch, Template
-from chip.numerics import opcodes as code
+from chip.linker.node_ops import (
+    Accumulate,
+    Append,
+    Columns,
+    MoveLanes,
+    NodeOp,
+    Pointwise,
+    Products,
+    Read,
+    Resting,
+    Store,
+)
+from chip.linker.windows import Fragment, Template
 from chip.program import WEIGHT_SLICES, word_columns
 from chip.spec import ChipSpec
 from chip.sram import GROUP
-from chip.tape.able import POINTWISE, taped
+from chip.tape.able import taped
 from chip.tape.operands import Shape, Values
 from chip.tape.order import runs
-from chip.tape.records import Operand, Records, lane_runs
+from chip.tape.records import Records, lane_runs
 
 Integers = npt.NDArray[np.int64]
 ACCUMULATORS = 2 * PLANES
 PARTS = WEIGHT_SLICES // GROUP
-FORMATS = {"f16": code.FP16, "i8": code.INT8}
+FORMATS = {"f16": FP16, "i8": INT8}
+ADDITION = lookup("vxm.add")
 SCRATCH_BYTES = 1 << 24  # a pass takes no more products when it has this many
 
 
 @dataclass(frozen=True)
 class Tape:
-    """Records [n, WIDTH] and the node each belongs to."""
+    """Records [n] and the node each belongs to."""
 
-    records: Integers
+    records: npt.NDArray[np.void]
     owners: tuple[int, ...]
 
 
@@ -57,11 +84,11 @@ class Encoded:
     appends: tuple[tuple[int, int, int], ...]  # group, slice, place in the log
 
 
-def encoded(stretch: Stretch, spec: ChipSpec) -> Encoded:
-    """The tapes of a stretch, made when first asked for."""
-    if not stretch.made:
-        stretch.made.append(_Encoder(stretch.template, spec).encode(stretch.groups))
-    found: Encoded = stretch.made[0]
+def encoded(fragment: Fragment, spec: ChipSpec) -> Encoded:
+    """The tapes of a fragment, made when first asked for."""
+    if not fragment.made:
+        fragment.made.append(_Encoder(fragment.template, spec).encode(fragment.groups))
+    found: Encoded = fragment.made[0]
     return found
 
 
@@ -70,7 +97,7 @@ class _Encoder:
         self.template, self.spec = template, spec
         self.nodes = template.graph.nodes
         self.records = Records(spec.lanes)
-        self.taped = taped(self.nodes)
+        self.taped = taped(self.nodes, spec.lanes)
         self.resting: set[int] = set()
         self.values = Values(self.records, {})
         for number in range(len(self.nodes)):
@@ -85,30 +112,25 @@ class _Encoder:
     def _shape(self, number: int) -> Shape | None:
         """Of a node's value; None if it has none."""
         node = self.nodes[number]
-        match node.job:
+        match node.op:
             case Read(words=words, element=element):
                 return Shape(len(words), element)
             case Pointwise(made=made, rows=rows):
                 return Shape(rows, made)
-            case Lanes(element=element, rows=rows):
-                return Shape(rows, element)
             case Products(tile=tile, made=made):
                 return Shape(len(tile), made)
-            case Sums(slots=slots, element=element, emits=True):
-                return Shape(len(slots), element)
+            case Accumulate(slots=slots, element=element, emits=emits):
+                return Shape(len(slots), element) if emits else None
             case Columns(words=words):
                 return Shape(words.size, "u8", words.size * PARTS * self.records.word_bytes)
-            case None:
-                issue = self.template.issues[node.issues[0]]
-                if issue.op.driven is not None or issue.op.name == "mxm.abc":
-                    return Shape(issue.instruction.count, made_by(issue))
-        return None
+        issue = self.template.issues[node.issues[0]]
+        return None if issue.op.driven is None else Shape(issue.instruction.count, made_by(issue))
 
     # --- order and lifetimes ----------------------------------------------------------------
     def encode(self, groups: Sequence[Sequence[int]]) -> Encoded:
         self.resting = self._resting(groups)
         is_product: Callable[[int], bool] = lambda n: (  # noqa: E731
-            self.taped[n] and isinstance(self.nodes[n].job, Products)
+            self.taped[n] and isinstance(self.nodes[n].op, Products)
         )
         ordered = [runs(group, self.template.before, is_product) for group in groups]
         last = self._last_uses(ordered)
@@ -136,11 +158,11 @@ class _Encoder:
     def _resting(self, groups: Sequence[Sequence[int]]) -> set[int]:
         """Columns that nobody writes until their products are over: these need no copy."""
         segment = {node: number for number, group in enumerate(groups) for node in group}
-        found = {n for n, node in enumerate(self.nodes) if isinstance(node.job, Columns)}
+        found = {n for n, node in enumerate(self.nodes) if isinstance(node.op, Columns)}
         for node, before in self.template.before.items():
             for need in found & before:
                 alike = segment[node] == segment[need] and self.taped[node]
-                if not (isinstance(self.nodes[node].job, Products) and alike):
+                if not (isinstance(self.nodes[node].op, Products) and alike):
                     found.discard(need)
         return found
 
@@ -176,36 +198,34 @@ class _Encoder:
 
     def _run(self, run: list[int], owners: list[int]) -> None:
         """Records of a run; operands of products come first, so that these stand together."""
-        rows = self.records.rows
-        products: list[tuple[int, list[int]]] = []
+        rows = self.records.records
+        products: list[tuple[int, Record]] = []
         self.scratch = unit = 0
         for node in run:
             if self.scratch > SCRATCH_BYTES:
                 self._together(products, owners)
                 self.scratch = unit = 0
-            job, before = self.nodes[node].job, len(rows)
-            if isinstance(job, Products):
-                products.append((node, self._product(node, job, unit)))
-                unit += job.columns.words.size
+            op, before = self.nodes[node].op, len(rows)
+            if isinstance(op, Products) and isinstance(op.weights, Resting):
+                products.append((node, self._product(node, op, op.weights, unit)))
+                unit += op.weights.columns.words.size
             else:
-                self.write(job, node)
+                self.write(op, node)
             owners += [node] * (len(rows) - before)
         self._together(products, owners)
 
-    def _together(self, products: list[tuple[int, list[int]]], owners: list[int]) -> None:
+    def _together(self, products: list[tuple[int, Record]], owners: list[int]) -> None:
         """Records of products that are one pass of all threads."""
         for number, (node, record) in enumerate(products):
-            record[code.LEFT] = len(products) - number
-            self.records.rows.append(record)
+            self.add(record._replace(left=len(products) - number))
             owners.append(node)
         products.clear()
         self.scratch_bytes = max(self.scratch_bytes, self.scratch)
 
     def _close(self, items: list[Tape | int], owners: list[int]) -> None:
-        if self.records.rows:
-            records = np.array(self.records.rows, np.int64)
-            items.append(Tape(records, tuple(owners)))
-            self.records.rows = []
+        if self.records.records:
+            items.append(Tape(np.array(self.records.records, RECORD), tuple(owners)))
+            self.records.records = []
             owners.clear()
 
     def _result(self, groups: tuple[tuple[Tape | int, ...], ...]) -> Encoded:
@@ -228,141 +248,155 @@ class _Encoder:
         )
 
     # --- records ----------------------------------------------------------------------------
+    def add(self, record: Record) -> None:
+        """Append a record."""
+        self.records.records.append(record)
+
     @singledispatchmethod
-    def write(self, job: object, node: int) -> None:
-        """Append the records of a job."""
-        raise KeyError(job)
+    def write(self, op: NodeOp, node: int) -> None:
+        """Append the records of a node."""
+        raise KeyError(op)
 
     @write.register
-    def _(self, job: Read, node: int) -> None:
-        size = NUMPY_TYPES[job.element].itemsize
-        a = self.records.in_sram(job.index, job.words, job.local)
+    def _(self, op: Read, node: int) -> None:
+        size = NUMPY_TYPES[op.element].itemsize
+        a = self.records.in_sram(op.index, op.words, op.local)
         out = self.values.whole(node)
-        step = GROUP // size
-        self.records.add(code.COPY, len(job.words), out, a, SIZE=size, FROM=step, TO=1, TOUCHED=-1)
+        self.add(Record(ROWS, len(op.words), out, a, kernel=copy_kernel(size, GROUP // size, 1)))
 
     @write.register
-    def _(self, job: Store, node: int) -> None:
-        size = NUMPY_TYPES[job.element].itemsize
-        a = self.values.operand(job.source, len(job.words), job.element)
-        out = self.records.in_sram(job.index, job.words, job.local)
-        step, group = GROUP // size, job.index // GROUP
-        self.records.add(
-            code.COPY, len(job.words), out, a, SIZE=size, FROM=1, TO=step, TOUCHED=group
-        )
+    def _(self, op: Store, node: int) -> None:
+        size, rows = NUMPY_TYPES[op.element].itemsize, len(op.words)
+        a = self.values.operand(op.source, rows, op.element)
+        out = self.records.in_sram(op.index, op.words, op.local)
+        kernel = copy_kernel(size, 1, GROUP // size)
+        self.add(Record(ROWS, rows, out, a, kernel=kernel, touched=op.index // GROUP))
 
     @write.register
-    def _(self, job: Pointwise, node: int) -> None:
-        sources = [self.values.operand(s, job.rows, job.element) for s in job.sources]
+    def _(self, op: Pointwise, node: int) -> None:
+        sources = [self.values.operand(s, op.rows, op.element) for s in op.sources]
         out = self.values.whole(node)
-        if job.op == "vxm.copy":
-            size = NUMPY_TYPES[job.made].itemsize
-            self.records.add(
-                code.COPY, job.rows, out, sources[0], SIZE=size, FROM=1, TO=1, TOUCHED=-1
-            )
+        if op.op.name == "vxm.copy":
+            self._copy(op.rows, out, sources[0], NUMPY_TYPES[op.made].itemsize)
         else:
-            op = POINTWISE[job.op, job.element, job.made]
-            self.records.add(op, job.rows, out, *sources)
+            kernel = row_kernel(op.op, op.element, op.made)
+            a, b = sources[0], sources[-1]
+            self.add(Record(ROWS, op.rows, out, a, b, kernel=kernel))
 
     @write.register
-    def _(self, job: Lanes, node: int) -> None:
-        a = self.values.operand(job.source, job.rows, job.element)
-        size = NUMPY_TYPES[job.element].itemsize
-        runs = lane_runs(job.lanes)
-        where = self.records.table(runs if len(runs) else job.lanes)
-        out = self.values.whole(node)
-        self.records.add(code.LANES, job.rows, out, a, SIZE=size, MAP=where, RUNS=len(runs))
-
-    @write.register
-    def _(self, job: Sums, node: int) -> None:
-        rows, size = len(job.slots), 4 * self.spec.lanes
-        a = self.values.operand(job.source, rows, job.element)
-        base = code.GROUPS + -(-self.spec.slices // GROUP) + job.unit
-        held = self.records.rows_of(base, 0, size, job.slots)
-        if job.mode:
-            op = code.ADD if job.element == "f32" else code.ADD_I32
-            self.records.add(op, rows, held, held, a)
-        elif np.ptp(job.slots) == 0:  # the last of those that are set is what stays
-            last = self.records.row(a, rows - 1)
-            self.records.add(code.COPY, 1, held, last, SIZE=4, FROM=1, TO=1, TOUCHED=-1)
+    def _(self, op: MoveLanes, node: int) -> None:
+        a = self.values.operand(op.sources[0], op.rows, op.element)
+        assert op.lanes is not None
+        size, runs = NUMPY_TYPES[op.element].itemsize, lane_runs(op.lanes)
+        if len(runs):
+            kernel, b = run_kernel(), np.concatenate([[len(runs)], size * runs.ravel()])
         else:
-            self.records.add(code.COPY, rows, held, a, SIZE=4, FROM=1, TO=1, TOUCHED=-1)
-        if job.emits:
-            out = self.values.whole(node)
-            new = held if job.mode else a  # a setting ACC may name a slot twice
-            self.records.add(code.COPY, rows, out, new, SIZE=4, FROM=1, TO=1, TOUCHED=-1)
+            kernel, b = lane_kernel(size), op.lanes
+        out, lanes = self.values.whole(node), self.records.constant(b.astype(np.int64))
+        self.add(Record(ROWS, op.rows, out, a, lanes, kernel=kernel))
 
     @write.register
-    def _(self, job: Columns, node: int) -> None:
+    def _(self, op: Accumulate, node: int) -> None:
+        rows, size = len(op.slots), 4 * self.spec.lanes
+        a = self.values.operand(op.source, rows, op.element)
+        base = GROUPS + -(-self.spec.slices // GROUP) + op.unit
+        held = self.records.rows_of(base, 0, size, op.slots)
+        if op.mode:
+            kernel = row_kernel(ADDITION, op.element, op.element)
+            self.add(Record(ROWS, rows, held, held, a, kernel=kernel))
+        elif np.ptp(op.slots) == 0:  # the last of those that are set is what stays
+            self._copy(1, held, self.records.row(a, rows - 1), 4)
+        else:
+            self._copy(rows, held, a, 4)
+        if op.emits:
+            # a setting ACC may name a slot twice
+            self._copy(rows, self.values.whole(node), held if op.mode else a, 4)
+
+    @write.register
+    def _(self, op: Columns, node: int) -> None:
         """A copy of the words, where they may change before the last product with them."""
         if node in self.resting:
             return
-        words, size = job.words.ravel(), self.records.word_bytes
+        words, size = op.words.ravel(), self.records.word_bytes
         offset = self.values.make(node)
         for part in range(PARTS):
-            a = self.records.in_sram(job.index + part * GROUP, words, job.local)
-            out: Operand = (code.ARENA, offset + part * len(words) * size, size, -1, -1)
-            self.records.add(code.COPY, len(words), out, a, SIZE=4, FROM=1, TO=1, TOUCHED=-1)
+            a = self.records.in_sram(op.index + part * GROUP, words, op.local)
+            out = Operand(ARENA, offset + part * len(words) * size, size)
+            self._copy(len(words), out, a, 4)
 
     @write.register
-    def _(self, job: Append, node: int) -> None:
-        pairs, rows = job.map_words.shape
-        region, maps, data = job.locals
-        self.appends.append((self.group, job.index, self.log))
-        log = code.GROUPS + -(-self.spec.slices // GROUP) + ACCUMULATORS
-        self.records.add(
-            code.APPEND,
-            pairs * rows,
-            (log, self.log, 0, -1, -1),
-            self.records.in_sram(job.data_slice, job.data_words.ravel(), data),
-            self.records.in_sram(job.map_slice, job.map_words.ravel(), maps),
-            REGION_SHIFT=region,
-            REGION_BASE=job.base,
-            REGION_WORDS=job.count,
-            FIRST_GROUP=job.index // GROUP,
-            PAIRS=pairs,
+    def _(self, op: Append, node: int) -> None:
+        pairs, rows = op.map_words.shape
+        region, maps, data = op.locals
+        self.appends.append((self.group, op.index, self.log))
+        log = GROUPS + -(-self.spec.slices // GROUP) + ACCUMULATORS
+        self.add(
+            Record(
+                APPEND,
+                pairs * rows,
+                Operand(log, self.log, 0),
+                self.records.in_sram(op.data_slice, op.data_words.ravel(), data),
+                self.records.in_sram(op.map_slice, op.map_words.ravel(), maps),
+                region_shift=region,
+                region_base=op.base,
+                region_words=op.count,
+                first_group=op.index // GROUP,
+                pairs=pairs,
+            )
         )
         self.log += 8 * (1 + pairs * rows * self.spec.superlanes)
 
-    def _product(self, node: int, job: Products, unit: int) -> list[int]:
-        columns, lanes = job.columns, self.spec.lanes
-        tiles, loads = columns.words.shape
-        fp16 = columns.format == "f16"
-        a = self.values.operand(job.source, job.rows, columns.format)
-        order = np.argsort(job.tile, kind="stable")
-        starts = np.searchsorted(job.tile[order], np.arange(tiles + 1))
-        x_bytes = 8 * (lanes + code.X_ABOUT) if fp16 else 8 * lanes
-        x_scratch, self.scratch = self.scratch, self.scratch + -(-job.rows * x_bytes // 64) * 64
-        out_scratch = self.scratch
-        self.scratch += 4 * lanes * len(job.tile)
-        rows, table = self.records.rows, self.records.table
-        record = self.records.add(
-            code.PRODUCTS, len(job.tile), self.values.whole(node), a,
-            FORMAT=FORMATS[columns.format], TILES=tiles, LOADS=loads,
-            TABLE_FIRST=table(job.first_column), STARTS=table(starts), ORDER=table(order),
-            X_ROWS=job.rows, UNIT=unit, X_SCRATCH=x_scratch, OUT_SCRATCH=out_scratch,
-            ZEROED=loads * word_columns(columns.format) < lanes,
-        )  # fmt: skip
-        for name, value in self._place(job).items():
-            record[getattr(code, name)] = value
-        rows.pop()
-        return record
+    def _copy(self, rows: int, out: Operand, a: Operand, size: int) -> None:
+        self.add(Record(ROWS, rows, out, a, kernel=copy_kernel(size)))
 
-    def _place(self, job: Products) -> dict[str, int]:
-        """Where the words are: at rest, or kept in the arena."""
-        columns, table = job.columns, self.records.table
-        if job.kept is None or job.kept in self.resting:
+    def _product(self, node: int, op: Products, weights: Resting, unit: int) -> Record:
+        columns, lanes, table = weights.columns, self.spec.lanes, self.records.table
+        tiles, loads = columns.words.shape
+        format = FORMATS[columns.format]
+        a = self.values.operand(op.source, op.rows, columns.format)
+        order = np.argsort(op.tile, kind="stable")
+        starts = np.searchsorted(op.tile[order], np.arange(tiles + 1))
+        row_bytes = 8 * lanes + (ROW.itemsize if format == FP16 else 0)
+        x_scratch, self.scratch = self.scratch, self.scratch + -(-op.rows * row_bytes // 64) * 64
+        out_scratch, self.scratch = self.scratch, self.scratch + 4 * lanes * len(op.tile)
+        record = Record(
+            PRODUCTS,
+            len(op.tile),
+            self.values.whole(node),
+            a,
+            format=format,
+            spread=spreader(format),
+            multiply=multiplier(format),
+            tiles=tiles,
+            loads=loads,
+            column_table=table(op.first_column),
+            start_table=table(starts),
+            order_table=table(order),
+            x_rows=op.rows,
+            first_unit=unit,
+            x_scratch=x_scratch,
+            out_scratch=out_scratch,
+            zeroed=int(loads * word_columns(columns.format) < lanes),
+        )
+        return self._placed(record, weights)
+
+    def _placed(self, record: Record, weights: Resting) -> Record:
+        """The record with where its words are: at rest, or kept in the arena."""
+        columns, kept, table = weights.columns, weights.kept, self.records.table
+        if kept is None or kept in self.resting:
             group = columns.index // GROUP
-            if job.kept is None:
+            if kept is None:
                 self.weights.add(group)
-            return {
-                "TABLE_WORDS": table(columns.words), "PARTS_BASE": code.GROUPS + group,
-                "PARTS_SHIFT": columns.local, "STATS": -1 if job.kept in self.resting else group,
-            }  # fmt: skip
-        count, offset = columns.words.size, self.values.make(job.kept)
-        size = count * self.records.word_bytes
-        return {
-            "TABLE_WORDS": table(np.arange(count)), "PARTS_BASE": code.ARENA,
-            "PARTS_OFFSET": offset, "PARTS_STEP": size, "PARTS_SHIFT": -1,
-            "STATS": -1,
-        }  # fmt: skip
+            return record._replace(
+                word_table=table(columns.words),
+                parts_base=GROUPS + group,
+                parts_shift=columns.local,
+                statistics=-1 if kept in self.resting else group,
+            )
+        count = columns.words.size
+        return record._replace(
+            word_table=table(np.arange(count)),
+            parts_base=ARENA,
+            parts_offset=self.values.make(kept),
+            parts_step=count * self.records.word_bytes,
+        )

@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from chip.isa import NUMPY_TYPES
+from chip.jit.layout import ARENA, ROWS, Operand, Record
+from chip.jit.rows import copy_kernel
 from chip.linker.fetch import Cast, Fetch, Merge, Plane, Scalar, Stack, Take
-from chip.numerics import opcodes as code
 from chip.tape.arena import Arena
-from chip.tape.records import Operand, Records
+from chip.tape.records import Records
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Values:
     def whole(self, node: int) -> Operand:
         """All rows of a node's value."""
         size = self.records.lanes * NUMPY_TYPES[self.shapes[node].element].itemsize
-        return (code.ARENA, self.make(node), size, -1, -1)
+        return Operand(ARENA, self.make(node), size)
 
     def operand(self, fetch: Fetch, rows: int, element: str) -> Operand:
         """Rows of lanes side by side for an operand; KeyError for what has no records."""
@@ -61,37 +62,36 @@ class Values:
         if isinstance(fetch, Scalar):
             return self.records.constant(np.full(lanes, fetch.value, NUMPY_TYPES[element]))
         if isinstance(fetch, Take):
-            base, offset, size, _, _ = self.whole(fetch.node)
-            where = fetch.where
+            whole, where = self.whole(fetch.node), fetch.where
             if isinstance(where, slice):
                 where = np.arange(where.start, where.stop, where.step)
-            return self.records.rows_of(base, offset, size, where)
+            return self.records.rows_of(ARENA, whole.offset, whole.stride, where)
         if isinstance(fetch, Cast):
             return self.operand(fetch.source, rows, "u8")
         return self._shaped(fetch, rows, element)
 
     def _shaped(self, fetch: Fetch, rows: int, element: str) -> Operand:
+        lanes = self.records.lanes
         size = NUMPY_TYPES[element].itemsize
-        target = self._room(rows * self.records.lanes * size)
-        out: Operand = (code.ARENA, target, self.records.lanes * size, -1, -1)
+        out = Operand(ARENA, self._room(rows * lanes * size), lanes * size)
         if isinstance(fetch, Plane):
-            wide = self.shapes[fetch.source.node].element
-            base, offset, *rest = self.operand(fetch.source, rows, wide)
-            self._copy(rows, out, (base, offset + fetch.byte, *rest), 1, fetch.width, 1)  # type: ignore[arg-type]
+            a = self.operand(fetch.source, rows, self.shapes[fetch.source.node].element)
+            a = a._replace(offset=a.offset + fetch.byte)
+            self._copy(rows, out, a, copy_kernel(1, fetch.width, 1))
         elif isinstance(fetch, Merge):
             for at, part in fetch.parts:
-                place = self.records.rows_of(code.ARENA, target, out[2], at)
-                self._copy(len(at), place, self.operand(part, len(at), element), size, 1, 1)
+                place = self.records.rows_of(ARENA, out.offset, out.stride, at)
+                self._copy(len(at), place, self.operand(part, len(at), element), copy_kernel(size))
         elif isinstance(fetch, Stack) and fetch.dtype is not None:
             for byte, plane in enumerate(fetch.planes):
-                place = (code.ARENA, target + byte, out[2], -1, -1)
-                self._copy(rows, place, self.operand(plane, rows, "u8"), 1, 1, size)
+                place = out._replace(offset=out.offset + byte)
+                self._copy(rows, place, self.operand(plane, rows, "u8"), copy_kernel(1, 1, size))
         else:
             raise KeyError(fetch)
         return out
 
-    def _copy(self, rows: int, out: Operand, a: Operand, size: int, step: int, to: int) -> None:
-        self.records.add(code.COPY, rows, out, a, SIZE=size, FROM=step, TO=to, TOUCHED=-1)
+    def _copy(self, rows: int, out: Operand, a: Operand, kernel: int) -> None:
+        self.records.records.append(Record(ROWS, rows, out, a, kernel=kernel))
 
     def _room(self, size: int) -> int:
         offset = self.arena.take(size)

@@ -8,10 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from chip.isa import NUMPY_TYPES
+from chip.jit import backend
+from chip.jit.layout import Part, packed
 from chip.linker import Block, Linked
 from chip.linker.fetch import Array
-from chip.linker.graph import State, Step
-from chip.numerics.backend import GRAIN, default_backend
+from chip.linker.graph import State
+from chip.linker.interpret import interpret
+from chip.linker.node_ops import NodeOp
 from chip.spec import ChipSpec
 from chip.sram import GROUP, Sram
 from chip.tape.encode import Encoded, Tape, encoded
@@ -19,11 +22,12 @@ from chip.tape.operands import Shape
 
 Integers = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
+GRAIN = 32  # lanes that compiled code works on at a time
 
 
 @dataclass
 class _Bound:
-    """A stretch of a program on this chip: its values, and what its records count from."""
+    """A fragment of a program on this chip: its values, and what its records count from."""
 
     block: Block
     encoded: Encoded
@@ -38,17 +42,17 @@ class _Bound:
 class _Play:
     """Tapes in a row: what the compiled code is given, and whose records they are."""
 
-    parts: Integers
+    parts: npt.NDArray[np.void]
     owners: list[tuple[_Bound, Tape]]
 
 
 @dataclass
 class _Call:
-    """A Python step of a stretch; its value goes to a slot where a tape needs it."""
+    """A node of a fragment that is interpreted; its value goes to a slot where a tape needs it."""
 
     bound: _Bound
     node: int
-    step: Step
+    op: NodeOp
     slot: Array | None
 
 
@@ -62,7 +66,7 @@ class Player:
     """Runs segments on a chip's SRAM and accumulators. Bound to a program when first run."""
 
     def __init__(self, sram: Sram, accumulators: Sequence[Array], spec: ChipSpec) -> None:
-        from chip.numerics.playing import play
+        from chip.jit.play import play
 
         self._play = play
         self.sram, self.accumulators, self.spec = sram, accumulators, spec
@@ -78,18 +82,17 @@ class Player:
         return spec.lanes % GRAIN == 0
 
     @staticmethod
-    def get_ready(spec: ChipSpec) -> None:
-        """Load what plays the tapes of such chips, if any; the first time ever, compile it."""
-        if Player.can_play(spec) and default_backend().name == "compiled":
-            import chip.numerics.playing  # noqa: F401
+    def get_ready(spec: ChipSpec) -> bool:
+        """Whether tapes are played on such chips; loads (the first time, compiles) the code."""
+        return Player.can_play(spec) and backend() == "compiled"
 
     @staticmethod
     def encode(linked: Linked) -> None:
         """Make the tapes of a program before it is first run."""
-        if Player.can_play(linked.spec) and default_backend().name == "compiled":
+        if Player.get_ready(linked.spec):
             for blocks in linked.segments:
                 for block in blocks:
-                    encoded(block.stretch, linked.spec)
+                    encoded(block.fragment, linked.spec)
 
     def run(self, linked: Linked, segment: int, state: State) -> None:
         """Run a segment; raises what its steps raise."""
@@ -116,7 +119,7 @@ class Player:
         if part >= 0:
             bound, tape = item.owners[part]
             node = tape.owners[record]
-            call = _Call(bound, node, bound.block.stretch.template.step(node), None)
+            call = _Call(bound, node, bound.block.fragment.template.graph.nodes[node].op, None)
             _step(call, state)
             raise AssertionError("a record failed whose step does not")
 
@@ -139,7 +142,7 @@ class Player:
         return found
 
     def _bound(self, block: Block, free: list[Bytes]) -> _Bound:
-        tapes = encoded(block.stretch, self.spec)
+        tapes = encoded(block.fragment, self.spec)
         for number, arena in enumerate(free):
             if len(arena) >= tapes.arena_bytes:
                 del free[number]
@@ -155,7 +158,7 @@ class Player:
         pointers += [self.sram.group(first).ctypes.data for first in groups]
         pointers += [sums.ctypes.data for sums in self.accumulators]
         pointers.append(log.ctypes.data)
-        values: list[Any] = [None] * len(block.stretch.template.ends)
+        values: list[Any] = [None] * len(block.fragment.template.ends)
         for node, (offset, shape) in tapes.views.items():
             values[node] = self._view(arena, offset, shape)
         shifts = np.array(block.shift, np.int64)
@@ -168,7 +171,7 @@ class Player:
         return plain.reshape(shape.rows, self.spec.lanes)
 
     def _add(self, segment: _Segment, bound: _Bound, part: int) -> None:
-        encoded, template = bound.encoded, bound.block.stretch.template
+        encoded, template = bound.encoded, bound.block.fragment.template
         for item in encoded.groups[part]:
             if isinstance(item, Tape):
                 self._join(segment, bound, item)
@@ -176,14 +179,23 @@ class Player:
                 slot = None
                 if item in encoded.imports:
                     slot = self._view(bound.arena, *encoded.imports[item])
-                segment.items.append(_Call(bound, item, template.step(item), slot))
+                segment.items.append(_Call(bound, item, template.graph.nodes[item].op, slot))
         segment.appends += [(bound, a) for a in encoded.appends if a[0] == part]
 
     def _join(self, segment: _Segment, bound: _Bound, tape: Tape) -> None:
         """Append a tape to those before it, if no step comes between."""
-        arrays = (tape.records, bound.bases, self._stats, bound.shifts, bound.encoded.tables)
-        sizes = len(tape.records), 0, self.spec.lanes, self.spec.superlane_lanes
-        row = np.array([[*(a.ctypes.data for a in arrays), *sizes]], np.int64)
+        row = packed(
+            Part(
+                records=tape.records.ctypes.data,
+                bases=bound.bases.ctypes.data,
+                statistics=self._stats.ctypes.data,
+                shifts=bound.shifts.ctypes.data,
+                tables=bound.encoded.tables.ctypes.data,
+                count=len(tape.records),
+                lanes=self.spec.lanes,
+                tile_lanes=self.spec.superlane_lanes,
+            )
+        )
         items = segment.items
         if items and isinstance(items[-1], _Play):
             items[-1].parts = np.concatenate([items[-1].parts, row])
@@ -195,7 +207,7 @@ class Player:
 def _step(call: _Call, state: State) -> None:
     bound = call.bound
     state.values, state.first, state.shift = bound.values, bound.block.first, bound.block.shift
-    call.step(state)
+    interpret(call.op, call.node, state)
     value = bound.values[call.node]
     if call.slot is not None:
         call.slot[...] = value

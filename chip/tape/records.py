@@ -6,12 +6,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from chip.jit.layout import CONSTANTS, GROUPS, Operand, Record
 from chip.linker.fetch import Ints
-from chip.numerics import opcodes as code
 from chip.sram import GROUP
 
-Operand = tuple[int, int, int, int, int]  # base, offset, bytes per row, row numbers, shift
-NOTHING: Operand = (code.CONSTANTS, 0, 0, -1, -1)
 RUN_LANES = 16  # side by side, on average: from here on it pays to move them together
 
 
@@ -33,7 +31,7 @@ class Records:
     lanes: int
     tables: list[Ints] = field(default_factory=list)
     constants: list[bytes] = field(default_factory=list)
-    rows: list[list[int]] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
     _places: dict[bytes, int] = field(default_factory=dict)
     _constants: dict[bytes, int] = field(default_factory=dict)
     _length: int = 0
@@ -43,17 +41,6 @@ class Records:
     def word_bytes(self) -> int:
         """Bytes of a word of four slices."""
         return self.lanes * GROUP
-
-    def add(
-        self, op: int, rows: int, out: Operand, a: Operand, b: Operand = NOTHING, **more: int
-    ) -> list[int]:
-        """Append a record; `more` are its other fields by their names in `opcodes`."""
-        record = [op, rows, *out, *a, *b]
-        record += [0] * (code.WIDTH - len(record))
-        for name, value in more.items():
-            record[getattr(code, name)] = int(value)
-        self.rows.append(record)
-        return record
 
     def table(self, numbers: Ints) -> int:
         """Place of some numbers in the tables."""
@@ -72,27 +59,26 @@ class Records:
             self._constants[content] = self._bytes
             self.constants.append(content + bytes(-len(content) % 64))
             self._bytes += len(self.constants[-1])
-        return (code.CONSTANTS, self._constants[content], 0, -1, -1)
+        return Operand(CONSTANTS, self._constants[content], 0)
 
     def rows_of(
         self, base: int, offset: int, row_bytes: int, rows: Ints | None, shift: int = -1
     ) -> Operand:
         """The rows of `rows` from an offset on, or all in order."""
         if rows is None or len(rows) == 0:
-            return (base, offset, row_bytes, -1, shift)
+            return Operand(base, offset, row_bytes, -1, shift)
         step = int(rows[1] - rows[0]) if len(rows) > 1 else 1
         if bool((np.diff(rows) == step).all()):
-            return (base, offset + int(rows[0]) * row_bytes, step * row_bytes, -1, shift)
-        return (base, offset, row_bytes, self.table(rows), shift)
+            return Operand(base, offset + int(rows[0]) * row_bytes, step * row_bytes, -1, shift)
+        return Operand(base, offset, row_bytes, self.table(rows), shift)
 
     def row(self, operand: Operand, number: int) -> Operand:
         """One row of an operand, as an operand of one row."""
-        base, offset, row_bytes, index, shift = operand
-        if index >= 0:
-            return (base, offset, row_bytes, index + number, shift)
-        return (base, offset + number * row_bytes, row_bytes, -1, shift)
+        if operand.rows >= 0:
+            return operand._replace(rows=operand.rows + number)
+        return operand._replace(offset=operand.offset + number * operand.stride)
 
     def in_sram(self, index: int, words: Ints, local: int) -> Operand:
         """Elements at rest from slice `index` on."""
-        base = code.GROUPS + index // GROUP
+        base = GROUPS + index // GROUP
         return self.rows_of(base, index % GROUP, self.word_bytes, words, local)

@@ -10,18 +10,21 @@ import click
 from chip.assembly import disassemble, pack_image
 from chip.assembly.image import Image, Network
 from chip.own_spec import chip_of
+from cluster.commands.parameters import FILE, JSON_FILE, NAME, TOPOLOGY
 from cluster.files import check_writable, write_whole
 from cluster.machines.execution import Checked, Execution, execute, read_image, report
 from cluster.runs.display import print_rows
+from cluster.runs.report import counted
 from cluster.runs.trace import trace_programs
 
 FAILED_CHECK = 1
-_file = click.Path(path_type=Path)
-_spec = click.option("--spec", metavar="NAME|FILE", help="Chip, in place of the text's own.")
-_topology = click.option(
-    "--topology", metavar="SPEC", help="Such as ring:8, in place of the text's."
+_spec = click.option(
+    "--spec", type=NAME, metavar="NAME|FILE", help="Chip, in place of the text's own."
 )
-_profile = click.option("--profile", metavar="NAME", help="Link profile of --topology.")
+_topology = click.option(
+    "--topology", type=TOPOLOGY, metavar="SPEC", help="Such as ring:8, in place of the text's."
+)
+_profile = click.option("--profile", type=NAME, metavar="NAME", help="Link profile of --topology.")
 _links = click.option(
     "--link", "links", multiple=True, metavar="FIELD=VALUE", help="Override a field of its links."
 )
@@ -29,8 +32,8 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON obj
 
 
 @click.command("asm")
-@click.argument("file", type=_file)
-@click.option("-o", "--output", type=_file, metavar="FILE", help="Where to write the program.")
+@click.argument("file", type=FILE)
+@click.option("-o", "--output", type=FILE, metavar="FILE", help="Where to write the program.")
 @_spec
 @_topology
 @_profile
@@ -48,14 +51,15 @@ def asm_command(file: Path, output: Path | None, as_json: bool, **options: Any) 
     if as_json:
         click.echo(json.dumps(found))
     else:
-        what = f"{counts['instructions']:,} instructions for {counts['chips']} chips"
+        chips = counted(counts["chips"], "chip")
+        what = f"{counts['instructions']:,} instructions for {chips}"
         where = f" in {output}" if output else "; -o FILE writes it"
         click.echo(f"{what} of {counts['spec']}, {len(data):,} bytes{where}")
 
 
 @click.command("disasm")
-@click.argument("file", type=_file)
-@click.option("-o", "--output", type=_file, metavar="FILE", help="Where to write the text.")
+@click.argument("file", type=FILE)
+@click.option("-o", "--output", type=FILE, metavar="FILE", help="Where to write the text.")
 def disasm_command(file: Path, output: Path | None) -> None:
     """Print the program in FILE as text that assembles to it again, to the bit.
 
@@ -70,12 +74,12 @@ def disasm_command(file: Path, output: Path | None) -> None:
 
 
 @click.command("exec")
-@click.argument("file", type=_file)
+@click.argument("file", type=FILE)
 @_spec
 @_topology
 @_profile
 @_links
-@click.option("--trace", type=_file, metavar="FILE", help="Write a Perfetto trace.")
+@click.option("--trace", type=JSON_FILE, metavar="FILE", help="Write a Perfetto trace.")
 @_json
 def exec_command(file: Path, trace: Path | None, as_json: bool, **options: Any) -> int:
     """Run the programs in FILE, text or assembled, and check what they expect.
@@ -130,7 +134,7 @@ def _print(execution: Execution, seconds: float) -> None:
     print_rows(("chip", "output", "type", "rests in", "first lanes", "check"), rows)
     clock = chip_of(image.spec).clock_hz
     network = f" on {image.network.topology}" if image.network.topology else ""
-    chips = "1 chip" if counts["chips"] == 1 else f"{counts['chips']} chips"
+    chips = counted(counts["chips"], "chip")
     click.echo(
         f"{counts['instructions']:,} instructions on {chips} of {counts['spec']}{network}: "
         f"{execution.cycles:,} cycles = {execution.cycles / clock * 1e6:.3f} us "

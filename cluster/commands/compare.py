@@ -6,30 +6,34 @@ from pathlib import Path
 
 import click
 
+from cluster.commands.parameters import CHIPS, COUNT, NAME, PICTURE, TOPOLOGY
 from cluster.compare.lpu import lpu_points, published_cluster
 from cluster.compare.measured import MEASURED
 from cluster.compare.table import BATCHES, Row, device_rows, lpu_rows, published_rows
 from cluster.compare.verdict import Verdict, verdict
+from cluster.compiler.choose import PlanRequest
 from cluster.errors import BadValue
 from cluster.files import check_writable
 from cluster.model.load import find_decoder
-from cluster.compiler.choose import PlanRequest
 from cluster.runs.display import print_rows
 
+MOST_USERS = 1 << 20
 BYTES = {"fp16": 2.0, "int8": 1.0}
 
 
 @click.command("compare")
-@click.argument("model")
-@click.option("--chips", type=int, help="LPU chips (default: the published cluster of the model, "
+@click.argument("model", type=NAME)
+@click.option("--chips", type=CHIPS, help="LPU chips (default: the published cluster of the model, "
               "or the fewest that hold it).")  # fmt: skip
-@click.option("--tp", type=int, help="Chips of a tensor-parallel group (default: searched).")
-@click.option("--topology", metavar="SPEC", help="Topology of the LPUs (default: by chips).")
-@click.option("--context", type=int, default=320, show_default=True, help="Tokens of context.")
+@click.option("--tp", type=CHIPS, help="Chips of a tensor-parallel group (default: searched).")
+@click.option(
+    "--topology", type=TOPOLOGY, metavar="SPEC", help="Topology of the LPUs (default: by chips)."
+)
+@click.option("--context", type=COUNT, default=320, show_default=True, help="Tokens of context.")
 @click.option("--weights", type=click.Choice(list(BYTES)), help="Of the LPUs; the others take as "
               "many bytes for a weight (default: as published, or fp16).")  # fmt: skip
 @click.option("--batches", default=",".join(map(str, BATCHES)), show_default=True, metavar="1,8")
-@click.option("--plot", "picture", type=click.Path(path_type=Path), help="Write a .png or .svg.")
+@click.option("--plot", "picture", type=PICTURE, help="Write a .png or .svg.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def compare_command(
     model: str,
@@ -48,8 +52,6 @@ def compare_command(
     with measured shares of bandwidth and latencies of collectives, or `published`.
     """
     check_writable("--plot", picture)
-    if picture is not None and picture.suffix not in (".png", ".svg"):
-        raise BadValue("--plot", picture, "must end in .png or .svg")
     sizes = _numbers(batches)
     graph = find_decoder(model)
     chips, weights = published_cluster(graph.name, chips, weights)
@@ -88,6 +90,8 @@ def _numbers(text: str) -> list[int]:
         raise BadValue("--batches", text, "must be numbers such as 1,8,32") from None
     if found[0] != 1:
         raise BadValue("--batches", text, "must begin with 1, one user")
+    if found[-1] > MOST_USERS:
+        raise BadValue("--batches", text, f"must be at most {MOST_USERS:,} users")
     return found
 
 

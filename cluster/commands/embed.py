@@ -6,19 +6,23 @@ from typing import Any
 import click
 import numpy as np
 
+from cluster.commands.parameters import CHIPS, COUNT, NAME, TOPOLOGY
 from cluster.encoders.embedding import Options, embed_sentences
 from cluster.runs.display import Bars, show_table
+from cluster.runs.report import counted
 
 FAILED = 1
 
 
 @click.command("embed")
-@click.argument("model", metavar="MODEL")
+@click.argument("model", type=NAME, metavar="MODEL")
 @click.option("--text", "texts", multiple=True, required=True, help="A sentence; give it often.")
-@click.option("--tokens", type=int, help="Longest sequence to prepare for (default: as needed).")
-@click.option("--chips", type=int, help="Chips, a stage of whole layers each (default: fewest).")
-@click.option("--topology", metavar="SPEC", help="Topology (default: a node, else a ring).")
-@click.option("--spec", default="groqchip1", show_default=True, metavar="CHIP")
+@click.option("--tokens", type=COUNT, help="Longest sequence to prepare for (default: as needed).")
+@click.option("--chips", type=CHIPS, help="Chips, a stage of whole layers each (default: fewest).")
+@click.option(
+    "--topology", type=TOPOLOGY, metavar="SPEC", help="Topology (default: a node, else a ring)."
+)
+@click.option("--spec", type=NAME, default="groqchip1", show_default=True, metavar="CHIP")
 @click.option("--machine", type=click.Choice(["local", "ray"]), default="local", show_default=True)
 @click.option("--check", is_flag=True, help="Compare with a float32 reference; exit 1 if it fails.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -41,7 +45,7 @@ def _print(report: dict[str, Any]) -> None:
     plan, fast = report["plan"], report["emulated"]
     cycles = ", ".join(f"{n:,}" for n in sorted(set(fast["cycles"])))
     lines = {
-        "plan": f"{plan['chips']} chips on {plan['topology']}, layers {plan['layers']}, "
+        "plan": f"{counted(plan['chips'], 'chip')} on {plan['topology']}, layers {plan['layers']}, "
         f"at most {plan['sram_bytes_max'] / 2**20:.1f} MiB of SRAM each",
         "encode": f"{cycles} cycles per sentence at {fast['clock_hz'] / 1e6:,.0f} MHz",
         "digest": report["digest"],

@@ -39,5 +39,6 @@ def _print(found: Fit) -> None:
     for name, point in zip("AB", found.points, strict=True):
         ours = point.power_w(GROQCHIP1_ENERGY)
         click.echo(f"{name}: {point.what}: {ours:.1f} W, published {point.published_w:.0f} W")
-    click.echo(f"fit: scale {found.table.scale:.3f}, idle {found.table.idle_w:.1f} W; besides the")
-    click.echo(f"chip, a share of {GROQCHIP1_ENERGY.system_w:.0f} W of hosts, fans and supplies")
+    used = f"scale {GROQCHIP1_ENERGY.scale:.3f} and idle {GROQCHIP1_ENERGY.idle_w:.1f} W"
+    share = f"a share of {GROQCHIP1_ENERGY.system_w:.0f} W of hosts, fans and supplies"
+    click.echo(f"{used} are fitted to A and B; besides the chip, {share}")

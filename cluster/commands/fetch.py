@@ -4,6 +4,7 @@ import json
 
 import click
 
+from cluster.commands.parameters import NAME
 from cluster.errors import UnknownName
 from cluster.model.fetch import fetch_minilm, fetch_smollm2
 from cluster.runs.display import Bars
@@ -17,7 +18,7 @@ FETCHABLE = {
 
 
 @click.command("fetch")
-@click.argument("model")
+@click.argument("model", type=NAME)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def fetch_command(model: str, as_json: bool) -> None:
     """Download MODEL (smollm2, minilm) into the cache, and verify it."""

@@ -9,6 +9,7 @@ import click
 from chip.isa import DTYPES, FORMATS, LOOP_NAMES, OPS, Op, Operand
 from chip.own_spec import find
 from chip.spec import ChipSpec
+from cluster.commands.parameters import NAME
 from cluster.errors import UnknownName
 from cluster.runs.display import print_rows
 
@@ -33,7 +34,9 @@ WRITTEN = {
 
 @click.command("isa")
 @click.argument("name", required=False, metavar="[OP|UNIT]")
-@click.option("--spec", default="groqchip1", show_default=True, help="Chip whose delays to show.")
+@click.option(
+    "--spec", type=NAME, default="groqchip1", show_default=True, help="Chip whose delays to show."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def isa_command(name: str | None, spec: str, as_json: bool) -> None:
     """Print the instructions: all of them, those of a UNIT such as vxm, or one OP in full."""

@@ -7,6 +7,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from cluster.commands.parameters import CHIPS, COUNT, IN_FLIGHT, NAME, TOPOLOGY
 from cluster.compiler.choose import PlanRequest
 from cluster.compiler.stage import CONTEXT_BLOCK
 from cluster.model.fetch import cache_folder
@@ -14,31 +15,33 @@ from cluster.planning.cost_store import CostStore
 from cluster.planning.planner import make, report
 from cluster.planning.search import OBJECTIVES
 from cluster.runs.display import show_table
+from cluster.runs.report import counted
 
-_count = click.IntRange(min=1)
 BAR = 24
 KINDS = {"weights": "#", "kv_cache": "=", "activations": "+", "network": "~", "programs": ":"}
 STAGES_SHOWN = 8
 
 
 @click.command("plan")
-@click.argument("model")
-@click.option("--chips", type=_count, metavar="N", help="Chips there are (default: what it takes).")
-@click.option("--tp", type=_count, metavar="N", help="Tensor-parallel chips per stage.")
-@click.option("--pp", type=_count, metavar="N", help="Pipeline stages.")
-@click.option("--topology", metavar="SPEC", help="Such as node, torus:4x4, dragonfly:576.")
-@click.option("--profile", metavar="NAME", help="Link profile (default by topology).")
+@click.argument("model", type=NAME)
+@click.option("--chips", type=CHIPS, metavar="N", help="Chips there are (default: what it takes).")
+@click.option("--tp", type=CHIPS, metavar="N", help="Tensor-parallel chips per stage.")
+@click.option("--pp", type=CHIPS, metavar="N", help="Pipeline stages.")
+@click.option(
+    "--topology", type=TOPOLOGY, metavar="SPEC", help="Such as node, torus:4x4, dragonfly:576."
+)
+@click.option("--profile", type=NAME, metavar="NAME", help="Link profile (default by topology).")
 @click.option("--link", "links", multiple=True, metavar="FIELD=VALUE",
               help="Override a field of the link or its profile.")  # fmt: skip
 @click.option("--faults", metavar="WHAT",
               help="Dead parts to go around, e.g. link:0-1,chip:5,links:4:SEED.")  # fmt: skip
-@click.option("--spec", default="groqchip1", show_default=True, help="Chip generation.")
-@click.option("--weights", metavar="TYPE",
+@click.option("--spec", type=NAME, default="groqchip1", show_default=True, help="Chip generation.")
+@click.option("--weights", type=NAME, metavar="TYPE",
               help="fp16 or int8 (default: fp16, or int8 on chips too few for that).")  # fmt: skip
-@click.option("--context", type=_count, default=CONTEXT_BLOCK, show_default=True, metavar="TOKENS")
-@click.option("--batch", type=_count, default=1, show_default=True, metavar="B",
+@click.option("--context", type=COUNT, default=CONTEXT_BLOCK, show_default=True, metavar="TOKENS")
+@click.option("--batch", type=IN_FLIGHT, default=1, show_default=True, metavar="B",
               help="Sequences in flight, each with caches of its own.")  # fmt: skip
-@click.option("--prompt-tokens", type=_count, metavar="N",
+@click.option("--prompt-tokens", type=COUNT, metavar="N",
               help="For the time to the first token (default 128).")  # fmt: skip
 @click.option("--objective", type=click.Choice(OBJECTIVES), default="latency", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
@@ -78,7 +81,10 @@ def _show(found: dict[str, Any]) -> None:
 
 def _chips(plan: dict[str, Any]) -> str:
     """What the chips of the graph do, all of them."""
-    where = f"{plan['chips']:,} chips of {plan['topology']}: {plan['pp']} stages x tp {plan['tp']}"
+    where = (
+        f"{counted(plan['chips'], 'chip')} of {plan['topology']}: "
+        f"{counted(plan['pp'], 'stage')} x tp {plan['tp']}"
+    )
     passing = len(plan["transit_chips"])
     others = [f"{passing:,} that pass vectors on"] if passing else []
     return ", ".join([where, *others, f"{plan['spare_chips']:,} spare"])
@@ -165,7 +171,7 @@ def _alternatives(found: dict[str, Any]) -> Table:
     columns = ("next best", "chips", "cycles per token", "slower", "limited by")
     table = _table("what else there is", *columns)
     for other in found["alternatives"]:
-        name = f"{other['pp']} stages x tp {other['tp']}"
+        name = f"{counted(other['pp'], 'stage')} x tp {other['tp']}"
         slower = f"{other['slower'] - 1:+.1%}"
         cells = (f"{other['chips']:,}", f"{other['cycles_per_token']:,}", slower)
         table.add_row(name, *cells, other["limited_by"])

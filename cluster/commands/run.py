@@ -2,11 +2,21 @@
 
 import json
 import time
-from pathlib import Path
 from typing import Any
 
 import click
 
+from cluster.commands.parameters import (
+    CHIPS,
+    COUNT,
+    DRIFT,
+    FILE,
+    IN_FLIGHT,
+    JSON_FILE,
+    NAME,
+    SEED,
+    TOPOLOGY,
+)
 from cluster.compiler.stage import CONTEXT_BLOCK
 from cluster.compiler.stages import WEIGHT_TYPES
 from cluster.files import write_whole
@@ -26,62 +36,59 @@ class CountOrAuto(click.ParamType[int | str]):
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> int | str:
         """Return the number, or `auto`."""
-        return AUTO if value == AUTO else click.IntRange(min=1).convert(value, param, ctx)
-
-
-_count = click.IntRange(min=1)
-_drift = click.FloatRange(min=0, max=100_000)
-_file = click.Path(path_type=Path)
+        return AUTO if value == AUTO else COUNT.convert(value, param, ctx)
 
 
 @click.command("run")
-@click.argument("model")
+@click.argument("model", type=NAME)
 @click.option("--prompt", metavar="TEXT", help="What to say to the model.")
 @click.option("--raw", is_flag=True, help="Take the prompt as it is, without the chat template.")
 @click.option("--prompt-ids", metavar="1,2,3", help="The prompt as token ids.")
-@click.option("--prompts", type=_file, metavar="FILE", help="A prompt a line; all are answered.")
-@click.option("--concurrency", type=click.IntRange(1, 4096), default=1, show_default=True,
+@click.option("--prompts", type=FILE, metavar="FILE", help="A prompt a line; all are answered.")
+@click.option("--concurrency", type=IN_FLIGHT, default=1, show_default=True,
               metavar="B", help="Sequences in flight at a time, of --prompts.")  # fmt: skip
-@click.option("--max-new-tokens", type=_count, metavar="N",
+@click.option("--max-new-tokens", type=COUNT, metavar="N",
               help=f"Tokens to generate at most (default {NEW_TOKENS}, or what fits).")  # fmt: skip
 @click.option("--temperature", type=float, default=0.0, show_default="0, greedy")
 @click.option("--top-p", type=float, default=1.0, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the sampling.")
-@click.option("--chips", type=_count, metavar="N", help="Chips (default: the fewest that fit).")
-@click.option("--tp", type=_count, metavar="N", help="Tensor-parallel chips per stage.")
-@click.option("--pp", type=_count, metavar="N", help="Pipeline stages.")
-@click.option("--topology", metavar="SPEC",
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of the sampling.")
+@click.option("--chips", type=CHIPS, metavar="N", help="Chips (default: the fewest that fit).")
+@click.option("--tp", type=CHIPS, metavar="N", help="Tensor-parallel chips per stage.")
+@click.option("--pp", type=CHIPS, metavar="N", help="Pipeline stages.")
+@click.option("--topology", type=TOPOLOGY, metavar="SPEC",
               help="Such as node, ring:16, torus:4x4 (default: one that fits).")  # fmt: skip
-@click.option("--profile", metavar="NAME", help="Link profile (default by topology).")
+@click.option("--profile", type=NAME, metavar="NAME", help="Link profile (default by topology).")
 @click.option("--link", "links", multiple=True, metavar="FIELD=VALUE",
               help="Override a field of the link or its profile.")  # fmt: skip
 @click.option("--faults", metavar="LIST",
               help="Dead parts to go around, e.g. link:0-1,chip:5,links:4:SEED.")  # fmt: skip
-@click.option("--spec", default="groqchip1", show_default=True, help="Chip generation.")
+@click.option("--spec", type=NAME, default="groqchip1", show_default=True, help="Chip generation.")
 @click.option("--weights", type=click.Choice(list(WEIGHT_TYPES)), default="fp16",
               show_default=True, help="Their type; int8 makes activations int8, too.")  # fmt: skip
-@click.option("--context", type=_count, default=CONTEXT_BLOCK, show_default=True, metavar="TOKENS")
+@click.option("--context", type=COUNT, default=CONTEXT_BLOCK, show_default=True, metavar="TOKENS")
 @click.option("--machine", type=click.Choice(["local", "ray"]), default="local", show_default=True)
 @click.option("--chips-per-actor", type=CountOrAuto(), metavar="K",
               help="Chips in one Ray actor (1); auto: an actor per CPU.")  # fmt: skip
-@click.option("--address", help="A running Ray cluster (default: one of our own).")
-@click.option("--checkpoint", type=_file, metavar="DIR", help="Keep what a --resume needs.")
-@click.option("--checkpoint-every", type=_count, default=CHECKPOINT_LAUNCHES, show_default=True,
+@click.option("--address", type=NAME, help="A running Ray cluster (default: one of our own).")
+@click.option("--checkpoint", type=FILE, metavar="DIR", help="Keep what a --resume needs.")
+@click.option("--checkpoint-every", type=COUNT, default=CHECKPOINT_LAUNCHES, show_default=True,
               metavar="N", help="Launches between checkpoints.")  # fmt: skip
 @click.option("--resume", is_flag=True, help="Go on where the run of --checkpoint has ended.")
-@click.option("--drift-ppm", type=_drift, metavar="X",
+@click.option("--drift-ppm", type=DRIFT, metavar="X",
               help="How far oscillators really are off (default: as the schedule is made for).",
               )  # fmt: skip
-@click.option("--jitter-cycles", type=_drift, metavar="X",
+@click.option("--jitter-cycles", type=DRIFT, metavar="X",
               help="Standard deviation of link jitter, really (default 2.8, as measured).",
               )  # fmt: skip
-@click.option("--jitter-seed", type=click.IntRange(min=0), default=0, show_default=True,
+@click.option("--jitter-seed", type=SEED, default=0, show_default=True,
               help="Of oscillators and jitter.")  # fmt: skip
-@click.option("--design-drift-ppm", type=_drift, metavar="X",
+@click.option("--design-drift-ppm", type=DRIFT, metavar="X",
               help="How far the schedule lets them be off (default 50).")  # fmt: skip
-@click.option("--trace", type=_file, metavar="FILE", help="Write a Perfetto trace of a decode.")
-@click.option("--report", type=_file, metavar="FILE", help="Write the JSON object to a file, too.")
-@click.option("--record", type=_file, metavar="DIR", help="Write all that a replay needs.")
+@click.option("--trace", type=JSON_FILE, metavar="FILE", help="Write a Perfetto trace of a decode.")
+@click.option(
+    "--report", type=JSON_FILE, metavar="FILE", help="Write the JSON object to a file, too."
+)
+@click.option("--record", type=FILE, metavar="DIR", help="Write all that a replay needs.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 @click.pass_context
 def run_command(ctx: click.Context, /, **given: Any) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import Any
 
 import click
@@ -10,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from chip.isa import WIDTHS
+from cluster.commands.parameters import COUNT, DRIFT, NAME, PICTURE, SEED, TOPOLOGY, ByteCount
+from cluster.runs.report import counted
 from topology import Collective, Facts, collective, facts, parse
 from topology.alignment import simulate
 from topology.clocks import ClockPlan, ClockSpec, clock_plan
@@ -22,36 +25,47 @@ from topology.links import PROFILES
 # Above this many links a simulated hour is looked at once a minute, not once a second.
 _MANY_LINKS = 5_000
 
+# What a key ends with, and how its value is shown.
+UNITS = (
+    ("_bytes_per_s", 1e-9, "GB/s", ",.4g"),
+    ("_cycles", 1, "cycles", ",.6g"),
+    ("_s", 1, "s", ",.6g"),
+)
 _link = click.option(
     "--link", "links", multiple=True, metavar="FIELD=VALUE",
     help="Override a field of the link or its profile, e.g. latency_cycles=300.",
 )  # fmt: skip
 _profile = click.option(
-    "--profile", metavar="NAME", help=f"Link profile: {', '.join(PROFILES)} (default by topology)."
+    "--profile",
+    type=NAME,
+    metavar="NAME",
+    help=f"Link profile: {', '.join(PROFILES)} (default by topology).",
 )
 _faults = click.option(
     "--faults", metavar="LIST", help="Dead parts, e.g. link:0-1,chip:5,node:2,links:4:SEED."
 )
-_draw = click.option("--draw", "picture", metavar="FILE", help="Write a picture, .svg or .png.")
+_draw = click.option(
+    "--draw", "picture", type=PICTURE, metavar="FILE", help="Write a picture, .svg or .png."
+)
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
 @click.command("topology")
-@click.argument("spec")
+@click.argument("spec", type=TOPOLOGY)
 @_profile
 @_link
 @_faults
 @_draw
 @click.option("--clocks", is_flag=True, help="Also print start-up cost, margins, a simulated hour.")
-@click.option("--drift-ppm", type=float, help="Actual drift in the simulated hour.")
-@click.option("--jitter-seed", type=int, default=0, show_default=True, help="Seed of the hour.")
+@click.option("--drift-ppm", type=DRIFT, help="Actual drift in the simulated hour.")
+@click.option("--jitter-seed", type=SEED, default=0, show_default=True, help="Seed of the hour.")
 @_json
 def topology_command(
     spec: str,
     profile: str | None,
     links: tuple[str, ...],
     faults: str | None,
-    picture: str | None,
+    picture: Path | None,
     clocks: bool,
     drift_ppm: float | None,
     jitter_seed: int,
@@ -67,8 +81,8 @@ def topology_command(
     if clocks:
         report["clocks"] = _clock_report(graph, drift_ppm, jitter_seed)
     if picture is not None:
-        draw(graph, picture)
-        report["picture"] = picture
+        draw(graph, str(picture))
+        report["picture"] = str(picture)
     if as_json:
         click.echo(json.dumps(report))
     else:
@@ -77,13 +91,16 @@ def topology_command(
 
 @click.command("collective")
 @click.argument("operation", metavar="OP")
-@click.option("--topology", "spec", default="node", show_default=True, metavar="SPEC")
-@click.option("--bytes", "num_bytes", type=int, default=1 << 20, show_default=True, metavar="N",
-              help="Size of one chip's full buffer.")  # fmt: skip
+@click.option(
+    "--topology", "spec", type=TOPOLOGY, default="node", show_default=True, metavar="SPEC"
+)
+@click.option("--bytes", "num_bytes", type=ByteCount(), default=1 << 20, show_default=True,
+              metavar="N", help="Size of one chip's full buffer, also as 64k, 1M, 1MiB.",
+              )  # fmt: skip
 @click.option("--algorithm", default="auto", show_default=True)
 @click.option("--chips", metavar="A,B,..", help="Group of chips, ranges as 0-7 (default: all).")
 @click.option("--root", type=int, metavar="CHIP", help="Root of broadcast or reduce.")
-@click.option("--chunks", type=click.IntRange(min=1), metavar="N", help="Blocks per share.")
+@click.option("--chunks", type=COUNT, metavar="N", help="Blocks per share.")
 @click.option(
     "--execute",
     is_flag=True,
@@ -109,7 +126,7 @@ def collective_command(
     profile: str | None,
     links: tuple[str, ...],
     faults: str | None,
-    picture: str | None,
+    picture: Path | None,
     as_json: bool,
 ) -> None:
     """Time the collective OP (all_reduce, all_gather, ...) and check it for contention.
@@ -131,8 +148,8 @@ def collective_command(
     if damage is not None:
         report["faults"] = _damage_report(damage)
     if picture is not None:
-        draw(graph, picture, f"{operation} on {graph.graph['name']}: {timed.cycles:,} cycles")
-        report["picture"] = picture
+        draw(graph, str(picture), f"{operation} on {graph.graph['name']}: {timed.cycles:,} cycles")
+        report["picture"] = str(picture)
     if as_json:
         click.echo(json.dumps(report))
     else:
@@ -165,8 +182,14 @@ def _group(operation: str, graph: nx.Graph, chips: str | None) -> list[int] | No
     for part in chips.split(","):
         first, dash, last = part.partition("-")
         try:
-            group += range(int(first), int(last if dash else first) + 1)
-        except ValueError:
+            numbers = range(int(first), int(last if dash else first) + 1)
+            missing = [chip for chip in (numbers[0], numbers[-1]) if chip not in graph]
+            if missing:
+                raise BadCollective(
+                    operation, f"there is no chip {missing[0]}", f"name some of 0-{max(graph)}"
+                )
+            group += numbers
+        except (ValueError, IndexError):
             raise BadCollective(
                 operation, f"group '{chips}' is not a list of chips", "write it as 0,1,4-7"
             ) from None
@@ -259,10 +282,11 @@ def _print_facts(found: Facts, report: dict[str, Any]) -> None:
         "chips": f"{found.chips:,}",
         "links (cables)": f"{found.links:,} ({found.cables:,})",
         "most ports on a chip": found.ports_max,
-        "diameter": f"{found.diameter_hops} hops",
+        "diameter": counted(found.diameter_hops, "hop"),
         "mean distance": f"{found.mean_hops:.3f} hops",
         "bisection, one direction": (
-            f"{found.bisection_bytes_per_s / 1e9:,.1f} GB/s over {found.bisection_cables:,} cables"
+            f"{found.bisection_bytes_per_s / 1e9:,.1f} GB/s over "
+            f"{counted(found.bisection_cables, 'cable')} "
             f" ({'exact' if found.bisection_exact else 'best cut found'})"
         ),
         "SRAM": f"{found.sram_bytes / 1e9:,.2f} GB ({found.sram_bytes / 2**30:,.1f} GiB)",
@@ -283,15 +307,24 @@ def _print_table(title: str, rows: dict[str, Any]) -> None:
     table.add_column("fact", no_wrap=True)
     table.add_column("value", justify="right")
     for name, value in rows.items():
-        table.add_row(name, _text(value))
+        table.add_row(*_labelled(name, value))
     Console().print(table)
+
+
+def _labelled(key: str, value: Any) -> tuple[str, str]:
+    """A fact as people read it: the unit that its key ends with goes to its value."""
+    for ending, factor, unit, form in UNITS:
+        if key.endswith(ending) and isinstance(value, int | float):
+            name = key.removesuffix(ending).replace("_", " ")
+            return name or key, f"{value * factor:{form}} {unit}"
+    return key.replace("_", " "), _text(value)
 
 
 def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.6g}"
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_text(part)}" for name, part in value.items())
+        return ", ".join(" ".join(_labelled(name, part)) for name, part in value.items())
     if isinstance(value, list) and len(value) > 12:
         return f"{', '.join(map(str, value[:12]))}, ... ({len(value)} in all)"
     return f"{value:,}" if isinstance(value, int) else str(value)

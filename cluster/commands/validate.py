@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from cluster.runs.display import Bars, print_rows
+from cluster.runs.report import counted
 from cluster.validate.row import Row
 from cluster.validate.table import rows
 
@@ -55,7 +56,7 @@ def _print(found: list[Row], seconds: float) -> None:
     for note in notes:
         click.echo(note)
     counts = ", ".join(f"{sum(r.status == s for r in found)} {s}" for s in MARKS)
-    click.echo(f"{len(found)} rows: {counts}; {seconds:.0f} s")
+    click.echo(f"{counted(len(found), 'row')}: {counts}; {seconds:.0f} s")
 
 
 def _cells(row: Row) -> tuple[object, ...]:

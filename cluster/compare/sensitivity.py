@@ -63,7 +63,7 @@ def _with_delays(model: str, fixed: dict[str, object], delays: dict[str, int]) -
     lines += [f'"{name}" = {cycles}' for name, cycles in delays.items()]
     with tempfile.TemporaryDirectory(prefix="lpu-sensitivity-") as folder:
         path = Path(folder) / "chip.toml"
-        path.write_text("\n".join(lines))
+        path.write_text("\n".join(lines), encoding="utf-8")
         return _speed(make(model, PlanRequest(spec=str(path), **fixed)))  # type: ignore[arg-type]
 
 

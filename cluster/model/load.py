@@ -9,10 +9,10 @@ from cluster.errors import ModelError
 from cluster.model.architecture import registry
 from cluster.model.fetch import fetch_minilm, fetch_smollm2
 from cluster.model.gguf_file import GgufFile
+from cluster.model.gguf_tokenizer import read_gguf_tokenizer
 from cluster.model.graph.graph import Model
 from cluster.model.graph.source import Weights
 from cluster.model.known import known_model
-from cluster.model.tokenizer import BpeTokenizer
 from cluster.model.toy import ToyTokenizer
 from cluster.model.weights.files import FileWeights
 from cluster.model.weights.gguf import open_gguf, read_header
@@ -36,9 +36,9 @@ class Stream(Protocol):
 
 
 class Tokenizer(Protocol):
-    """Text to ids and back; `eos` ends a generation."""
+    """Text to ids and back; a token of `stop` ends a generation."""
 
-    eos: int
+    stop: frozenset[int]
 
     def encode_prompt(self, text: str, raw: bool = False) -> list[int]:
         """Return the ids of one user message, or of the text as it is."""
@@ -150,4 +150,4 @@ def _open_folder(folder: Path) -> Loaded:
 
 def _open_gguf(file: GgufFile, name: str = "") -> Loaded:
     weights = open_gguf(file, name)
-    return Loaded(weights, BpeTokenizer(file), weights.notes)
+    return Loaded(weights, read_gguf_tokenizer(file), weights.notes)

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from cluster.errors import ClusterError
 from cluster.model.known import known_model
+from cluster.model.tokenizer import check_unicode
 
 EOS = 0
 
@@ -11,11 +12,12 @@ EOS = 0
 class ToyTokenizer:
     """Token n is ASCII character n; 0 ends a text. No chat template: a prompt is taken as it is."""
 
-    eos = EOS
+    stop = frozenset({EOS})
     vocab = known_model("tiny").vocab
 
     def encode_prompt(self, text: str, raw: bool = False) -> list[int]:
         """Return the ids of `text`; what is not ASCII becomes `?`."""
+        check_unicode(text)
         if not text:
             raise ClusterError("the prompt is empty")
         return list(text.encode("ascii", "replace"))

@@ -11,10 +11,10 @@ from chip.spec import ChipSpec
 from cluster.compiler.choose import NODE_CHIPS, PlanRequest, default_topology, open_graph
 from cluster.compiler.place import Placed
 from cluster.compiler.stages import CHUNKS, Sizes, check_weights, heads_of
-from cluster.errors import BadValue, DoesNotFit, ModelError
+from cluster.errors import BadValue, DoesNotFit
 from cluster.model.graph.graph import Model
 from cluster.model.graph.stand_in import Experts
-from cluster.model.load import find_model
+from cluster.model.load import find_decoder
 from cluster.planning.cost_store import CostStore
 from cluster.planning.costs import Width
 from cluster.planning.pipeline_timing import pipelined
@@ -59,7 +59,7 @@ class Planned:
 
 def make(name: str, request: PlanRequest | None = None, store: CostStore | None = None) -> Planned:
     """Search and time; raises DoesNotFit with what would fit, BadValue, UnknownName, ..."""
-    model, request = decoder(find_model(name)), request or PlanRequest()
+    model, request = find_decoder(name), request or PlanRequest()
     notes = model.stand_in.notes if model.stand_in else ()
     check_request(request, model)
     spec, free, weights = find(request.spec), request.weights is None, request.weight_type
@@ -84,14 +84,6 @@ def make(name: str, request: PlanRequest | None = None, store: CostStore | None 
     bound = int(search.bound(Width(best.tp, best.chunk), best.pp))
     experts = model.stand_in.experts if model.stand_in else None
     return Planned(name, request, topology, timed, placed, candidates, notes, bound, experts)
-
-
-def decoder(model: Model) -> Model:
-    """Return the model; raises ModelError for an encoder, which has no token-by-token plan."""
-    if not model.has_logits:
-        problem = "is an encoder, for which there is no token-by-token plan"
-        raise ModelError(model.name, problem, "lpu embed runs encoders")
-    return model
 
 
 def _topology(request: PlanRequest, model: Model, spec: ChipSpec, weights: str) -> str:

@@ -16,11 +16,10 @@ from cluster.compiler.stages import Paces, Plan, Sizes, check_weights, partition
 from cluster.compiler.wires import Wires
 from cluster.errors import BadValue, DoesNotFit
 from cluster.model.graph.graph import Model
-from cluster.model.load import find_model
+from cluster.model.load import find_decoder
 from cluster.planning.cost_store import CostStore
 from cluster.planning.costs import Costs
 from cluster.planning.pipeline_timing import pipelined
-from cluster.planning.planner import decoder
 from cluster.planning.timing import PlanTiming
 
 
@@ -68,7 +67,7 @@ class Sweep:
 
     def __post_init__(self) -> None:
         self._chip: ChipSpec = find(self.spec)
-        self._shape = decoder(find_model(self.model))
+        self._shape = find_decoder(self.model)
         self.notes = self._shape.stand_in.notes if self._shape.stand_in else ()
         check_weights(self._shape, self._chip, self.weights)
         self.context = self.prompt_tokens + self.new_tokens

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from chip.spec import GROQCHIP1, LP30, ChipSpec
-from cluster.errors import BadValue
 from cluster.compiler.collectives import (
     INPUT,
     LAUNCH,
@@ -15,6 +14,7 @@ from cluster.compiler.collectives import (
 )
 from cluster.compiler.messages import ROW_VECTORS
 from cluster.compiler.wires import Wires
+from cluster.errors import BadValue
 from cluster.machines.machine import LocalMachine
 from topology.collectives import Collective, counted, defined, execute
 

@@ -187,7 +187,7 @@ def _mean(values: Sequence[float]) -> float:
 
 def counted(number: int, what: str) -> str:
     """A number with its noun, in the plural where it needs it."""
-    return f"{number} {what}" + ("" if number == 1 else "s")
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
 def _rate(value: float | None) -> str:

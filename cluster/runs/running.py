@@ -137,8 +137,7 @@ def generate(options: Options, start: float, bars: Bars) -> dict[str, Any]:
     try:
         load(rig.log, lowered, bars, watch)
         runner = PipelineRunner(lowered, rig.log)
-        eos = frozenset([model.tokenizer.eos])
-        tokens = runner.answer(requests, options.sampling.pick, eos)
+        tokens = runner.answer(requests, options.sampling.pick, model.tokenizer.stop)
         total = sum(request.max_new_tokens for request in requests)
         _listen(tokens, model, total, bars, quiet=options.as_json or bool(lines))
         host = rig.host(start, watch)
@@ -199,6 +198,7 @@ def prompt_tokens(options: Options, model: Loaded) -> list[int]:
     text = options.prompt_ids or ""
     try:
         ids = [int(part) for part in text.split(",")]
+        text.encode("ascii")  # digits of other scripts are numbers, too, to Python
     except ValueError:
         raise BadValue("--prompt-ids", text, "must be numbers such as 1,2,3") from None
     for token in ids:
@@ -217,14 +217,21 @@ def new_tokens(options: Options, prompt: int, context: int) -> int:
 
 
 def read_lines(path: Path) -> list[tuple[int, str]]:
-    """(number, text) of all lines that are not empty; raises BadValue if there is none."""
+    """(number, text) of all lines that are not blank, each as it stands.
+
+    Lines end with a line feed, or with carriage return and line feed, and with nothing else; a
+    byte order mark is none of the text. Raises BadValue if there is no prompt.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise BadValue("--prompts", path, f"cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise BadValue("--prompts", path, "is not UTF-8 text") from None
-    lines = [(n, line.strip()) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if "\0" in text:
+        raise BadValue("--prompts", path, "is not text: it holds NUL bytes")
+    whole = [line.removesuffix("\r") for line in text.split("\n")]
+    lines = [(n, line) for n, line in enumerate(whole, 1) if line.strip()]
     if not lines:
         raise BadValue("--prompts", path, "holds no prompt; write one a line")
     return lines
@@ -236,7 +243,8 @@ def requests_of(
     """A request for every line; raises BadValue for one that is too long."""
     found = []
     for number, text in lines:
-        prompt = model.tokenizer.encode_prompt(text, options.raw)
+        said = text if options.raw else text.strip()
+        prompt = model.tokenizer.encode_prompt(said, options.raw)
         try:
             count = new_tokens(options, len(prompt), context)
         except PromptTooLong as error:

@@ -59,11 +59,11 @@ def put(path: Path, section: str, text: str) -> None:
 
     Raises BadValue where the document has no such section.
     """
-    old = path.read_text()
+    old = path.read_text(encoding="utf-8")
     begin, end = f"<!-- {section}: begin -->\n", f"\n<!-- {section}: end -->"
     if begin not in old or end not in old:
         raise BadValue("document", path, f"has no section {section}")
     before, after = old.split(begin)[0], old.split(end)[1]
     new = path.with_suffix(".new")
-    new.write_text(before + begin + text + end + after)
+    new.write_text(before + begin + text + end + after, encoding="utf-8")
     new.replace(path)

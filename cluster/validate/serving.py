@@ -5,8 +5,9 @@ from dataclasses import replace
 
 from chip.rates import host_transfer_s, rates
 from chip.spec import GROQCHIP1
+from cluster.compiler.choose import PlanRequest
 from cluster.model.known import known_model
-from cluster.planning.planner import Planned, Wish, make
+from cluster.planning.planner import Planned, make
 from cluster.validate.row import Row, at_least, missed, within
 
 CHIPS, TOPOLOGY = 576, "dragonfly:576"
@@ -19,8 +20,8 @@ MOST_70B = 1400  # tokens/s at which the weights of a layer only just enter its 
 def llama_rows() -> Iterator[Row]:
     """V33: Llama-2-70B, a short context and the full one; ours must not beat the arrays' ingest."""
     for context, tp, pp in ((320, 32, 17), (4096, 7, 81)):
-        planned = make(Wish("llama-2-70b", tp=tp, pp=pp, topology=TOPOLOGY, weights="int8",
-                            context=context))  # fmt: skip
+        request = PlanRequest(None, tp, pp, TOPOLOGY, weights="int8", context=context)
+        planned = make("llama-2-70b", request)
         row = _speed("V33", "Llama-2-70B", 300, planned)
         yield missed(row, _parts(planned))
         if context == 320:
@@ -34,7 +35,7 @@ def llama_rows() -> Iterator[Row]:
 
 def mixtral_rows() -> Iterator[Row]:
     """V34: Mixtral in the worst case: static programs in which all eight experts run."""
-    planned = make(Wish("mixtral-8x7b", tp=32, pp=16, topology=TOPOLOGY, weights="int8"))
+    planned = make("mixtral-8x7b", PlanRequest(tp=32, pp=16, topology=TOPOLOGY, weights="int8"))
     row = _speed("V34", "Mixtral 8x7B, all experts run", 480, planned)
     yield missed(row, _parts(planned))
 
@@ -42,9 +43,9 @@ def mixtral_rows() -> Iterator[Row]:
 def capacity_rows() -> Iterator[Row]:
     """V37: what gpt-oss-120B leaves of the SRAM, and the stream bandwidth of all chips."""
     model, where = known_model("gpt-oss-120b"), f"{CHIPS} chips; experts MXFP4, all else fp8"
-    assert model.stand_in and model.stand_in.experts
-    columns = len(model.layers) * model.stand_in.experts.columns
-    experts = 3 * model.hidden.size * columns
+    assert model.stand_in is not None and model.stand_in.experts is not None
+    mixture = model.stand_in.experts
+    experts = 3 * model.hidden.size * mixture.ffn * mixture.count * len(model.layers)
     weights = experts * MXFP4_BITS / 8 + model.parameters - experts
     left = CHIPS * GROQCHIP1.sram_bytes - weights
     yield within("V37", "gpt-oss-120B, SRAM left, B", 69.7e9, left, 3, SHIP, where)
@@ -55,12 +56,12 @@ def capacity_rows() -> Iterator[Row]:
 
 def _speed(ident: str, name: str, published: float, planned: Planned) -> Row:
     timed = planned.timed
-    plan, launch = timed.plan, timed.launch("decode", timed.plan.context)
+    plan, launch = timed.plan, timed.decode(timed.plan.context)
     spec = plan.spec
     into_and_out_s = spec.host_latency_s + host_transfer_s(spec, launch.host_bytes)
     speed = 1 / (launch.cycles / spec.clock_hz + into_and_out_s)
     where = f"{plan.chips} chips of {TOPOLOGY}, tp {plan.tp} x pp {plan.pp}, {plan.weights}"
-    what = f"{name}, tokens/s per user, context {planned.wish.context:,}"
+    what = f"{name}, tokens/s per user, context {planned.request.context:,}"
     return at_least(ident, what, published, speed, VENDOR, where)
 
 

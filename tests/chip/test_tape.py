@@ -5,9 +5,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from chip import jit
 from chip.isa import NUMPY_TYPES
+from chip.jit import set_backend
 from chip.kernels.matmul import Pass, matmul
-from chip.numerics import backend, set_backend
 from chip.schedule import Chain, Rows, run
 from chip.spec import EAST, TINY, WEST
 from chip.sram import Sram
@@ -18,7 +19,7 @@ from tests.chip.kernel_rig import KernelRig
 
 @pytest.fixture(autouse=True)
 def keep_backend() -> Iterator[None]:
-    before = backend._chosen
+    before = jit._chosen
     yield
     set_backend(before)
 
@@ -96,7 +97,7 @@ def test_rows_of_one_lane_each_are_multiplied_as_any_others(odd: bool) -> None:
 def test_any_write_forgets_what_is_kept_of_its_words() -> None:
     sram, words, made = Sram(TINY), np.arange(3, 6), []
     keep = lambda: sram.kept("key", 12, 16, words, lambda: made.append(1))  # noqa: E731
-    sram.statistics(3)[:] = 7
+    sram.statistics(3)["lanes"] = 7
     keep()
     keep()
     sram.write(27, np.array([6]), np.zeros((1, 320), np.uint8))
@@ -105,8 +106,9 @@ def test_any_write_forgets_what_is_kept_of_its_words() -> None:
     sram.write(27, np.array([5]), np.zeros((1, 320), np.uint8))
     keep()
     assert made == [1, 1]
-    assert not sram.statistics(3)[5:7, 0].any()
-    assert sram.statistics(3)[[4, 7], 0].tolist() == [7, 7]
+    known = sram.statistics(3)["lanes"]
+    assert not known[5:7].any()
+    assert known[[4, 7]].tolist() == [7, 7]
 
 
 def test_slots_in_use_never_overlap() -> None:

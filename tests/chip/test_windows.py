@@ -45,9 +45,9 @@ def image() -> np.ndarray:
 
 
 def templates(ready: Linked) -> tuple[int, int]:
-    """(stretches, different lists of steps) of a linked program."""
+    """(stretches, different lists of nodes) of a linked program."""
     blocks = [block for segment in ready.segments for block in segment]
-    return len(blocks), len({tuple(map(id, block.steps)) for block in blocks})
+    return len(blocks), len({tuple(id(op) for _, op in block.nodes) for block in blocks})
 
 
 def moved(one: At, cycles: int, words: int) -> At:

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from cluster.model.gguf_file import GgufFile
+from cluster.model.gguf_tokenizer import read_gguf_tokenizer
 from cluster.model.reference import Reference
 from cluster.model.synthetic import TINY, tiny_weights
-from cluster.model.tokenizer import BpeTokenizer
+from cluster.model.tokenizer import TextTokenizer
 from cluster.model.weights.files import FileWeights
 from cluster.model.weights.gguf import open_gguf
 
@@ -28,7 +29,10 @@ TEMPLATE = "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{% endfor 
 
 
 def write_tiny_gguf(path: Path, drop: tuple[str, ...] = (), **metadata: object) -> Path:
-    """Write TINY with random weights; `metadata` overrides, `drop` leaves tensors out."""
+    """Write TINY with random weights; `metadata` overrides, None for no such key.
+
+    `drop` leaves tensors out.
+    """
     writer = gguf.GGUFWriter(path, str(metadata.pop("architecture", "llama")))
     fields = {
         "llama.block_count": TINY.layers,
@@ -40,8 +44,10 @@ def write_tiny_gguf(path: Path, drop: tuple[str, ...] = (), **metadata: object) 
         "tokenizer.ggml.bos_token_id": 0,
         "tokenizer.ggml.eos_token_id": 1,
     }
-    for key, value in (fields | metadata).items():
-        (writer.add_string if isinstance(value, str) else writer.add_uint32)(key, value)
+    add = {str: writer.add_string, bool: writer.add_bool, int: writer.add_uint32}
+    for key, value in ({"tokenizer.chat_template": TEMPLATE} | fields | metadata).items():
+        if value is not None:
+            add[type(value)](key, value)
     writer.add_float32("llama.attention.layer_norm_rms_epsilon", TINY.rms_eps)
     writer.add_float32("llama.rope.freq_base", TINY.rope_theta)
     _write_tokenizer(writer)
@@ -72,7 +78,6 @@ def _write_tokenizer(writer: gguf.GGUFWriter) -> None:
     writer.add_array("tokenizer.ggml.tokens", tokens)
     writer.add_array("tokenizer.ggml.token_type", [int(t) for t in types])
     writer.add_array("tokenizer.ggml.merges", ["t h", "th e", "Ġ the"])
-    writer.add_string("tokenizer.chat_template", TEMPLATE)
 
 
 @pytest.fixture(scope="session")
@@ -97,8 +102,8 @@ def smollm2_weights(smollm2_file) -> FileWeights:
 
 
 @pytest.fixture(scope="session")
-def smollm2_tokenizer(smollm2_file) -> BpeTokenizer:
-    return BpeTokenizer(smollm2_file)
+def smollm2_tokenizer(smollm2_file) -> TextTokenizer:
+    return read_gguf_tokenizer(smollm2_file)
 
 
 @pytest.fixture(scope="module")

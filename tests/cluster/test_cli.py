@@ -185,7 +185,7 @@ BAD = {
     "topology": (["tiny", "--prompt", "x", "--topology", "blob:3"], "unknown topology 'blob'"),
     "small topology": (
         ["tiny", "--prompt", "x", "--tp", "4", "--topology", "ring:3"],
-        "--topology ring:3: has 3 chips, 1 stages x tp 4 needs 4",
+        "--topology ring:3: has 3 chips, 1 stage x tp 4 needs 4",
     ),
     "tp": (["tiny", "--prompt", "x", "--tp", "5"], "must be 1 to 4, the heads of tiny"),
     "pp": (["tiny", "--prompt", "x", "--pp", "4"], "must be 1 to 3, the layers of tiny and its"),
@@ -212,12 +212,12 @@ BAD = {
     "address": (["tiny", "--prompt", "x", "--address", "auto"], "needs --machine ray"),
     "temperature": (["tiny", "--prompt", "x", "--temperature", "nan"], "--temperature nan"),
     "top-p": (["tiny", "--prompt", "x", "--top-p", "0"], "--top-p 0.0"),
-    "seed": (["tiny", "--prompt", "x", "--seed", "-1"], "--seed -1"),
+    "seed": (["tiny", "--prompt", "x", "--seed", "-1"], "'--seed': -1"),
     "link": (["tiny", "--prompt", "x", "--link", "latency_cycles"], "write it as field=value"),
     "link field": (["tiny", "--prompt", "x", "--link", "colour=3"], "unknown field"),
     "profile": (["tiny", "--prompt", "x", "--profile", "x"], "known profiles"),
     "report": (["tiny", "--prompt", "x", "--report", "/nowhere/r.json"], "does not exist"),
-    "trace": (["tiny", "--prompt", "x", "--trace", "/"], "is a folder"),
+    "trace": (["tiny", "--prompt", "x", "--trace", "/"], "must end in .json"),
     "record": (["tiny", "--prompt", "x", "--record", str(ROOT)], "is not empty"),
 }  # fmt: skip
 
@@ -240,6 +240,18 @@ def test_unknown_commands_and_models_to_fetch(capsys):
     assert "No such command 'walk'" in complaint(capsys, "walk")
     assert "unknown model to fetch 'gpt'" in complaint(capsys, "fetch", "gpt")
     assert "topology" in complaint(capsys, "topology", "blob:3")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1:strict", "utf-8:strict"])
+def test_no_locale_and_no_file_name_breaks_what_is_printed(encoding, tmp_path):
+    awkward = os.fsdecode(bytes(tmp_path) + "/\N{SNOWMAN}".encode() + b"\xff.json")
+    graph = {"nodes": [{"id": 0}, {"id": 1}], "edges": [{"source": 0, "target": 1}]}
+    Path(awkward).write_text(json.dumps(graph), encoding="utf-8")
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    shown = lpu("topology", f"file:{awkward}", env=environment)
+    assert (shown.returncode, shown.stderr) == (0, ""), shown.stderr
+    missing = lpu("topology", f"file:{awkward}x", env=environment)
+    assert missing.returncode == 2 and "Traceback" not in missing.stderr
 
 
 def test_a_damaged_model_file_is_refused(capsys, tiny_gguf, tmp_path):

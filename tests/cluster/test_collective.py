@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from chip.spec import GROQCHIP1
 from cluster.commands.topology_commands import collective_command
-from cluster.errors import BadValue
 from cluster.compiler.collectives import LAUNCH, lower_collective
 from cluster.compiler.messages import ROW_VECTORS
 from cluster.compiler.wires import Wires
+from cluster.errors import BadValue
 from cluster.runs import collective as runs
 from topology import collective, parse
 from topology.collectives import ALGORITHMS, OPERATIONS

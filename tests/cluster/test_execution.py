@@ -129,7 +129,8 @@ def test_exec_prints_cycles_and_memory_of_text_and_of_the_assembled_file(capsys,
 
 
 def test_the_readme_shows_what_exec_prints(capsys):
-    shown = (ROOT / "README.md").read_text().partition("$ lpu exec ")[2].partition("```")[0]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = readme.partition("$ lpu exec ")[2].partition("```")[0]
     program, *lines = shown.strip("\n").splitlines()
     assert main(["exec", str(ROOT / program)]) == 0
     printed = [line.strip() for line in capsys.readouterr().out.splitlines()]

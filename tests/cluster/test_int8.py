@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from chip.numerics import set_backend
+from chip.jit import set_backend
 from chip.spec import GROQCHIP1, LP30
 from cluster.cli import main
 from cluster.compiler.lower import Lowered, lower

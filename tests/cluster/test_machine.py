@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import pytest
 
+from chip import jit
 from chip.board import facts
 from chip.errors import ChipError, ProgramError
 from chip.group import Batch, batches
 from chip.linker.reuse import Linker
-from chip.numerics import backend
 from chip.spec import GROQCHIP1
 from chip.wire import pack_value
 from cluster.compiler.lower import lower
@@ -107,9 +107,9 @@ class HostMachine:
 @pytest.fixture
 def keep_backend():
     """Chip hosts choose NumPy for their process, which here is that of the other tests, too."""
-    before = backend._chosen
+    before = jit._chosen
     yield
-    backend.set_backend(before)
+    jit.set_backend(before)
 
 
 @pytest.mark.parametrize("plan", PLANS, ids=str)

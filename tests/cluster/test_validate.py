@@ -83,7 +83,7 @@ def test_a_factorisation_does_each_block_once_wherever_it_is():
 
 
 def test_the_document_has_the_rows_that_are_computed():
-    lines = (ROOT / "docs" / "accuracy.md").read_text().splitlines()
+    lines = (ROOT / "docs" / "accuracy.md").read_text(encoding="utf-8").splitlines()
     documented = [part for part in lines if part.startswith("| V")]
     assert [part[2:5] for part in documented] == sorted(part[2:5] for part in documented)
     assert {part[2:5] for part in documented} == set(table.known_ids())

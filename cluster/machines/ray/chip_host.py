@@ -14,8 +14,8 @@ from typing import Any, Literal
 from chip.board import Facts
 from chip.core import Array
 from chip.group import Batch, ChipGroup, Finished
+from chip.jit import set_backend, set_threads
 from chip.linker.reuse import Linker
-from chip.numerics import set_backend, set_threads
 from chip.own_spec import chip_of
 from chip.program import Region
 from chip.wire import pack_value, unpack_value

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 from ray.exceptions import (
     ActorDiedError,
     ActorUnavailableError,
@@ -32,7 +33,7 @@ from chip.board import Facts, Wiring
 from chip.checkpoint import Block
 from chip.own_spec import identity
 from chip.wire import pack_value, unpack_value
-from cluster.errors import BadValue, MachineError, WorkerLost
+from cluster.errors import MachineError, WorkerLost
 from cluster.machines.checkpoint_store import checked_blocks
 from cluster.machines.loadable import Loadable
 from cluster.machines.machine import (
@@ -44,7 +45,7 @@ from cluster.machines.machine import (
     Result,
     counted_constants,
 )
-from cluster.machines.ray import capacity, grouping, surroundings
+from cluster.machines.ray import addresses, capacity, grouping, surroundings
 from cluster.machines.ray.chip_host import ChipHost, Health, Wanted
 from cluster.machines.ray.exchange import Exchange, exchange
 from cluster.machines.ray.fork_server import ForkServer, can_fork
@@ -117,14 +118,14 @@ class RayMachine:
             os.environ.setdefault(name, "0")  # no reports to anyone; no warning about GPUs
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
         ray._private.worker.print_to_stdstream = surroundings.note
-        address = self._address or os.environ.get("RAY_ADDRESS")
-        if address:
+        place = addresses.place(self._address, os.environ)
+        if place:
+            place.knock(gcs_service_pb2, gcs_service_pb2_grpc)
             try:
-                surroundings.knock(address)
                 with surroundings.undisturbed(), surroundings.our_code() as code:
-                    ray.init(address, runtime_env=code, **quiet)
+                    ray.init(place.address, runtime_env=code, **quiet)
             except (OSError, ValueError, RuntimeError, RayError) as error:
-                raise BadValue("--address", address, f"no Ray cluster there: {error}") from None
+                raise place.error(f"no Ray cluster there: {error}") from None
             return
         self._folder = surroundings.new_folder()
         self._forks = ForkServer(self._folder, FORKABLE) if can_fork() else None

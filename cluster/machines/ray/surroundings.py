@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
@@ -17,7 +16,6 @@ from typing import Any
 from cluster.machines.ray import fork_worker
 
 log = logging.getLogger("lpu.ray")
-KNOCK_TIMEOUT_S = 10.0
 FOLDERS = Path("/tmp")  # Ray keeps sockets there: their paths must be short
 PREFIX = "lpu-ray-"
 SHARED = Path("/dev/shm")
@@ -59,13 +57,6 @@ def _runs(process: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def knock(address: str) -> None:
-    """Raise OSError when nothing listens at `host:port`; Ray itself would try for minutes."""
-    host, _, port = address.rpartition(":")
-    if host and port.isdecimal():
-        socket.create_connection((host, int(port)), timeout=KNOCK_TIMEOUT_S).close()
 
 
 def note(data: Mapping[str, Any], ignore_prefix: bool = False) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cluster.errors import ModelError
 from cluster.model.gguf_file import GgufFile
-from cluster.model.tokenizer import BpeTokenizer
+from cluster.model.gguf_tokenizer import read_gguf_tokenizer
 from cluster.model.weights.files import placed_weights
 from cluster.model.weights.gguf import open_gguf
 
@@ -19,7 +19,7 @@ def use_all_of(path):
     weights = open_gguf(file)
     for place, weight in placed_weights(weights.model):
         weights.array(place, weight)
-    BpeTokenizer(file).encode_prompt("the end")
+    read_gguf_tokenizer(file).encode_prompt("the end")
 
 
 def one_line(error) -> str:

@@ -1,0 +1,125 @@
+"""Compile kernels and keep them on disk, for exactly these sources and this kind of processor.
+
+They are kept per user and not beside the sources: a checkout, a wheel, and the copies of either
+that Ray makes for its jobs and actors share them, and only the first process of a host compiles.
+"""
+
+import os
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import numba
+from llvmlite import binding as llvm  # type: ignore[import-untyped]
+
+try:
+    import fcntl
+except ImportError:  # not Unix: several processes may compile the same kernel, each for itself
+    fcntl = None  # type: ignore[assignment]
+
+Function = TypeVar("Function", bound=Callable[..., object])
+# numba looks only at the file of the kernel itself to tell whether a cached one is stale. With all
+# files that kernels are made of in the name, a change to any of them makes another kernel.
+_CHIP = Path(__file__).parent.parent
+_SOURCES = [
+    *sorted((_CHIP / "jit").glob("*.py")),
+    _CHIP / "numerics" / "elementwise.py",
+    _CHIP / "isa" / "vxm.py",
+]
+_KEPT: list[Any] = []  # what addresses lead to
+_FINGERPRINT = f"{zlib.crc32(b''.join(path.read_bytes() for path in _SOURCES)):08x}"
+
+
+def address(function: Callable[..., object], signature: Any) -> int:
+    """The address of a function compiled for one signature and kept on disk."""
+    with _kept(function):
+        compiled: Any = numba.cfunc(signature, cache=True, error_model="numpy")(function)
+    _KEPT.append(compiled)
+    return int(compiled.address)
+
+
+def kernel(signature: Any) -> Callable[[Function], Function]:
+    """Compile a function that others call by its name.
+
+    It is compiled once and kept on disk, and not again inside of every caller.
+    """
+
+    def made(function: Function) -> Function:
+        symbol = f"lpu_{function.__name__}"
+        llvm.add_symbol(symbol, address(function, signature))
+        external: Any = numba.types.ExternalFunction(symbol, signature)
+        found: Function = external
+        return found
+
+    return made
+
+
+class KernelFolder:
+    """Where numba keeps kernels, unless NUMBA_CACHE_DIR says otherwise; a locator of its cache."""
+
+    def __init__(self, function: Any) -> None:
+        self._line = function.__code__.co_firstlineno
+
+    @classmethod
+    def from_function(cls, function: Any, _file: str) -> Self | None:
+        """The locator of a function; None where there is no place for it, so that numba looks."""
+        return cls(function) if _folder() else None
+
+    def get_cache_path(self) -> str:
+        """The folder."""
+        return str(_folder())
+
+    def ensure_cache_path(self) -> None:
+        """Make the folder: it is there."""
+
+    def get_source_stamp(self) -> str:
+        """What a kernel is made of."""
+        return _FINGERPRINT
+
+    def get_disambiguator(self) -> str:
+        """What tells functions of one name apart."""
+        return str(self._line)
+
+
+_LOCATORS = f"{__name__}.{KernelFolder.__name__},InTreeCacheLocator,UserWideCacheLocator"
+
+
+def _folder() -> Path | None:
+    """The folder of kernels of this numba; None if it cannot be made or written."""
+    own, shared = os.environ.get("LPU_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    try:
+        home = Path(own or Path(shared or "~/.cache", "lpu")).expanduser()
+        folder = home / "kernels" / f"numba-{numba.__version__}"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # RuntimeError: a user without a home
+        return None
+    return folder if os.access(folder, os.W_OK) else None
+
+
+@contextmanager
+def _kept(function: Any) -> Iterator[None]:
+    """Keep what is compiled inside in our folder; one process of a host compiles, others wait."""
+    function.__qualname__ += f"_{_FINGERPRINT}"
+    config: Any = numba.config
+    before = config.CACHE_LOCATOR_CLASSES
+    if not (before or config.CACHE_DIR):
+        config.CACHE_LOCATOR_CLASSES = _LOCATORS
+    try:
+        with _alone(function.__qualname__):
+            yield
+    finally:
+        config.CACHE_LOCATOR_CLASSES = before
+
+
+@contextmanager
+def _alone(name: str) -> Iterator[None]:
+    """Hold a lock of this user's while a kernel of that name has yet to be compiled."""
+    folder = _folder()
+    if fcntl is None or folder is None or any(folder.glob(f"*.{name}-*.nbc")):
+        yield
+        return
+    with (folder / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # given back when the file is closed
+        yield

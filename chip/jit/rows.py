@@ -1,0 +1,209 @@
+"""Kernels that do one row of lanes: copies, lane maps, the point-wise instructions of `chip.isa`.
+
+Each is compiled when a program first needs it; a point-wise instruction from the text that
+defines it.
+"""
+
+import dis
+import functools
+from types import FunctionType
+from typing import Any
+
+import numpy as np
+
+from chip.isa import Op
+from chip.jit.cache import address
+from chip.jit.memory import (
+    INT,
+    array_of,
+    bytes_at,
+    inner,
+    integer,
+    integers_at,
+    words_at,
+)
+from chip.numerics import elementwise
+from chip.numerics.exact import NAN
+
+_NUMBERS: dict[str, type[np.generic]] = {
+    "u8": np.uint8,
+    "i8": np.int8,
+    "u16": np.uint16,
+    "i16": np.int16,
+    "i32": np.int32,
+    "f32": np.float32,
+    "f16": np.uint16,
+}
+_UNSIGNED: dict[int, type[np.generic]] = {1: np.uint8, 2: np.uint16, 4: np.uint32}
+ROW_KERNEL = INT(INT, INT, INT, INT)  # (out, a, b, lanes); of one operand, it ignores b
+_HALF, _HALF_BITS = np.float32(0.5), np.uint32(0x3F000000)
+_FP16_OVERFLOW, _FP16_NORMAL = np.uint32(0x477FF000), np.uint32(0x38800000)
+
+
+# What `_bound` puts in the place of these makes a kernel of one of the loops.
+operands_at: Any = bytes_at
+results_at: Any = bytes_at
+operation: Any = None
+widen: Any = None
+finish: Any = None
+first = second = 1
+
+
+# --- copies and lane maps -------------------------------------------------------------------
+@functools.cache
+def copy_kernel(size: int, from_step: int = 1, to_step: int = 1) -> int:
+    """Copies elements of `size` bytes, from_step elements apart, to such to_step apart.
+
+    Into SRAM words, which have 4 bytes a lane, they are shifted: then the loop is one of vectors.
+    """
+    name = f"copy_{size}_{from_step}_{to_step}"
+    scope = {"operands_at": array_of(_UNSIGNED[size]), "first": from_step, "second": to_step}
+    is_into_words = from_step == 1 and size * to_step == 4 and size < 4
+    if is_into_words:
+        scope |= {"first": (1 << 8 * size) - 1}
+    loop = _into_words if is_into_words else _spaced
+    return address(_bound(loop, scope, name), ROW_KERNEL)
+
+
+@functools.cache
+def lane_kernel(size: int) -> int:
+    """Lane i of a row of elements of `size` bytes is lane b[i] of a, or 0 where that is -1.
+
+    The lanes b are 64-bit integers.
+    """
+    scope = {"operands_at": array_of(_UNSIGNED[size]), "operation": _UNSIGNED[size]}
+    return address(_bound(_chosen, scope, f"lanes_{size}"), ROW_KERNEL)
+
+
+def _spaced(out: int, a: int, _b: int, lanes: int) -> int:
+    x, z = operands_at(a, lanes * first), operands_at(out, lanes * second)
+    for i in range(lanes):
+        z[i * second] = x[i * first]
+    return 0
+
+
+def _into_words(out: int, a: int, _b: int, lanes: int) -> int:
+    x, words, shift = operands_at(a, lanes), words_at(out & -4, lanes), np.uint32(8 * (out & 3))
+    kept = np.uint32(~(np.uint32(first) << shift))
+    for i in range(lanes):
+        words[i] = np.uint32(words[i] & kept) | np.uint32(np.uint32(x[i]) << shift)
+    return 0
+
+
+def _chosen(out: int, a: int, b: int, lanes: int) -> int:
+    x, z, lane = operands_at(a, lanes), operands_at(out, lanes), integers_at(b, lanes)
+    for i in range(lanes):
+        z[i] = x[np.uint64(lane[i])] if lane[i] >= 0 else operation(0)
+    return 0
+
+
+def _runs(out: int, a: int, b: int, _lanes: int) -> int:
+    """As `_chosen`, by runs of lanes that stay side by side; b: how many, then `Run`s."""
+    runs = integers_at(b, 1 + 3 * integer(b, 0))
+    for run in range(runs[0]):
+        to, lane, count = runs[1 + 3 * run], runs[2 + 3 * run], runs[3 + 3 * run]
+        x, z = bytes_at(a + lane, count), bytes_at(out + to, count)
+        for i in range(count):
+            z[i] = x[i]
+    return 0
+
+
+@functools.cache
+def run_kernel() -> int:
+    """Copies runs of bytes; b has their number, then for each where to, where from, how many."""
+    return address(_runs, ROW_KERNEL)
+
+
+# --- point-wise instructions ----------------------------------------------------------------
+def can_do(op: Op, element: str) -> bool:
+    """Whether there is a row kernel of an instruction for operands of a type."""
+    return op.row is not None and element in op.row_types and (element != "f16" or not op.keeps_nan)
+
+
+@functools.cache
+def row_kernel(op: Op, element: str, made: str) -> int:
+    """What does an instruction on a row of operands of a type."""
+    assert op.row is not None
+    loop = _unary if len(op.sources) == 1 else _binary
+    finish = {"f16": narrow16, "f32": _same if op.keeps_nan else _ordered}.get(made, _same)
+    scope: dict[str, Any] = {
+        "operands_at": array_of(_NUMBERS[element]),
+        "results_at": array_of(_NUMBERS[made]),
+        "operation": inner(_lowered(op.row)),
+        "widen": widen16 if element == "f16" else _same,
+        "finish": finish,
+    }
+    name = f"{op.name.replace('.', '_')}_{element}_{made}"
+    return address(_bound(loop, scope, name), ROW_KERNEL)
+
+
+def _bound(function: Any, scope: dict[str, Any], name: str) -> Any:
+    """The same code with other globals, and not a closure: numba does not keep closures."""
+    bound = FunctionType(function.__code__, function.__globals__ | scope, name)
+    bound.__qualname__ = name  # by which it is kept
+    return bound
+
+
+def _lowered(text: Any) -> Any:
+    """An elementwise text as numba wants it: plain functions that it calls are compiled, too."""
+    if text is elementwise.choose:
+        return _choose
+    loads = [i.argval for i in dis.get_instructions(text) if i.opname == "LOAD_GLOBAL"]
+    called = {n: text.__globals__[n] for n in loads if n in text.__globals__}
+    scope = {
+        name: inner(_lowered(function))
+        for name, function in called.items()
+        if isinstance(function, FunctionType)
+    }
+    return _bound(text, scope, text.__name__)
+
+
+def _choose(condition: Any, a: Any, b: Any) -> Any:
+    return a if condition else b
+
+
+@inner
+def _same(x: Any) -> Any:
+    return x
+
+
+@inner
+def _ordered(x: Any) -> Any:
+    return x if x == x else NAN
+
+
+@inner
+def widen16(bits: Any) -> Any:
+    """fp16 bits as fp32: the exponent's bias is made good by a product, but for inf and NaN."""
+    size = np.uint32(np.uint32(bits & np.uint16(0x7FFF)) << np.uint32(13))
+    wide = np.float32(size.view(np.float32) * np.float32(2.0**112)).view(np.uint32)
+    wide = np.uint32(size | np.uint32(0x7F800000)) if size >= np.uint32(0x0F800000) else wide
+    return np.uint32(wide | np.uint32(np.uint32(bits >> 15) << np.uint32(31))).view(np.float32)
+
+
+@inner
+def narrow16(x: Any) -> Any:
+    """Round fp32 to fp16 bits: by an addition below the normal numbers, else by integers."""
+    bits = np.float32(x).view(np.uint32)
+    size = np.uint32(bits & np.uint32(0x7FFFFFFF))
+    small = np.uint32(np.float32(size.view(np.float32) + _HALF).view(np.uint32) - _HALF_BITS)
+    odd = np.uint32((size >> np.uint32(13)) & np.uint32(1))
+    normal = np.uint32(np.uint32(size - np.uint32((112 << 23) - 0xFFF) + odd) >> np.uint32(13))
+    out = small if size < _FP16_NORMAL else normal
+    out = np.uint32(0x7C00) if size >= _FP16_OVERFLOW else out
+    out = np.uint32(out | np.uint32((bits >> np.uint32(16)) & np.uint32(0x8000)))
+    return np.uint16(0x7E00) if size > np.uint32(0x7F800000) else np.uint16(out)
+
+
+def _unary(out: int, a: int, _b: int, lanes: int) -> int:
+    x, z = operands_at(a, lanes), results_at(out, lanes)
+    for i in range(lanes):
+        z[i] = finish(operation(widen(x[i])))
+    return 0
+
+
+def _binary(out: int, a: int, b: int, lanes: int) -> int:
+    x, y, z = operands_at(a, lanes), operands_at(b, lanes), results_at(out, lanes)
+    for i in range(lanes):
+        z[i] = finish(operation(widen(x[i]), widen(y[i])))
+    return 0

@@ -1,0 +1,103 @@
+"""LLVM vectors, for the inner loops over SRAM words that numba would not make as good.
+
+Written out because LLVM's vectoriser takes the vector length from the widest type, the float64 sum,
+and converts four numbers at a time. LLVM splits these vectors to what the host has.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba.core import cgutils as _cgutils
+from numba.core.registry import cpu_target
+
+cgutils: Any = _cgutils  # untyped
+FEATURES = cpu_target.target_context.codegen().magic_tuple()[-1]
+HALF_IN_HARDWARE = "+f16c" in FEATURES or "+fullfp16" in FEATURES
+FLOAT64_LANES = 8 if "+avx512f" in FEATURES else 4  # float64 numbers in a vector
+DOT_OF_BYTES = "+avx512vnni" in FEATURES  # whether products of four bytes are one instruction
+GRAIN = 32  # lanes of a step: those of a chip are a multiple
+PARTS = 4  # arrays of four slices that a word of 16 slices lies in
+PREFETCH_BYTES = 2560  # two words ahead
+I8, I16, I32, I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
+FLOAT, DOUBLE = ir.FloatType(), ir.DoubleType()
+CONTRACT = ("contract",)  # a fused multiply-add is welcome: the product is exact anyway
+Step = Callable[[Any, list[Any]], None]  # given the lane and the places of totals
+
+
+def over_lanes(
+    builder: Any, lanes: Any, step: Step, totals: tuple[Any, int] = (None, 0), grain: int = GRAIN
+) -> list[Any]:
+    """Run a step on every grain of the lanes; return the totals, (type, number), from 0 on."""
+    kind, count = totals
+    places = [
+        cgutils.alloca_once_value(builder, ir.Constant(kind, [0] * kind.count))
+        for _ in range(count)
+    ]
+    with cgutils.for_range_slice(builder, I64(0), lanes, I64(grain), inc=True) as (lane, _):
+        step(lane, places)
+    return [builder.load(place) for place in places]
+
+
+def halved(builder: Any, vector: Any, least: int, add: Callable[[Any, Any], Any]) -> Any:
+    """Add the halves of a vector until it has `least` elements."""
+    count = vector.type.count
+    while count > least:
+        count //= 2
+        low, high = (
+            builder.shuffle_vector(vector, vector, numbers(range(first, first + count)))
+            for first in (0, count)
+        )
+        vector = add(low, high)
+    return vector
+
+
+def half_to_float(builder: Any, bits: Any) -> Any:
+    """Convert fp16 bits to fp32; without hardware for it, by exact integer tricks.
+
+    The tricks make finite numbers of inf and NaN. The callers find those by their bits.
+    """
+    count = bits.type.count
+    floats, wide = ir.VectorType(FLOAT, count), ir.VectorType(I32, count)
+    if HALF_IN_HARDWARE:
+        return builder.fpext(builder.bitcast(bits, ir.VectorType(ir.HalfType(), count)), floats)
+    shifted = builder.shl(builder.sext(bits, wide), ir.Constant(wide, [13] * count))
+    kept = builder.and_(shifted, ir.Constant(wide, [0x8FFFE000] * count))
+    return builder.fmul(builder.bitcast(kept, floats), ir.Constant(floats, [2.0**112] * count))
+
+
+def prefetch(builder: Any, address: Any, lines: int) -> None:
+    """Fetch cache lines some words ahead of an address."""
+    for line in range(lines):
+        ahead = builder.add(address, I64(PREFETCH_BYTES + 64 * line))
+        place = builder.inttoptr(ahead, I8.as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), [place.type, I32, I32, I32])
+        function = builder.module.declare_intrinsic("llvm.prefetch", (place.type,), kind)
+        builder.call(function, [place, I32(0), I32(3), I32(1)])  # to read, keep, data
+
+
+def plus(builder: Any, address: Any, offset: Any, times: int = 1) -> Any:
+    """address + times * offset."""
+    return builder.add(address, builder.mul(offset, I64(times)))
+
+
+def load(builder: Any, address: Any, kind: Any) -> Any:
+    """The vector or number at an address."""
+    return builder.load(builder.inttoptr(address, kind.as_pointer()), align=1)
+
+
+def store(builder: Any, address: Any, value: Any) -> None:
+    """Write a vector or number to an address."""
+    builder.store(value, builder.inttoptr(address, value.type.as_pointer()), align=1)
+
+
+def numbers(these: Iterable[int]) -> Any:
+    """A constant vector of integers, as for shuffles."""
+    listed = list(these)
+    return ir.Constant(ir.VectorType(I32, len(listed)), listed)
+
+
+def places(builder: Any, place: Any, offset: Any = None) -> list[Any]:
+    """The addresses of the four parts of a word, moved by an offset."""
+    parts = [builder.extract_value(place, part) for part in range(PARTS)]
+    return parts if offset is None else [builder.add(part, offset) for part in parts]

@@ -1,0 +1,124 @@
+"""What exact products must know of a word of weights.
+
+Of a word at rest it is kept until the word is written; of one that is read between two writes it
+is worked out by the thread that multiplies it, for that one time.
+"""
+
+import numpy as np
+
+from chip.jit.activations import unit_of
+from chip.jit.cache import kernel
+from chip.jit.columns16 import squares16
+from chip.jit.layout import COLUMNS, FP16, WORD, Part, Record
+from chip.jit.memory import (
+    INT,
+    doubles_at,
+    halves_at,
+    inner,
+    integer,
+    part_at,
+    record_at,
+    word_at,
+    words_at,
+)
+from chip.jit.vectors import GRAIN, PARTS
+
+Place = tuple[int, int, int, int]  # addresses of the four parts of a word
+WORD_BYTES = WORD.itemsize
+_SLACK = 1 + 2.0**-12  # for the roundings of fp32 sums: a norm may be too large, never too small
+_NORMS = WORD.fields["norms"][1] if WORD.fields else 0
+
+
+@inner
+def place_of(part: Part, record: Record, word: int) -> Place:
+    """The addresses of the four parts of a word."""
+    base, step = record.parts_base, record.parts_step
+    offset, next_base = record.parts_offset + word * 4 * part.lanes, 0 if step else 1
+    return (
+        integer(part.bases, base) + offset,
+        integer(part.bases, base + next_base) + offset + step,
+        integer(part.bases, base + 2 * next_base) + offset + 2 * step,
+        integer(part.bases, base + 3 * next_base) + offset + 3 * step,
+    )
+
+
+@inner
+def word_of(part: Part, record: Record, load: int) -> int:
+    """The number of the word of a load."""
+    word: int = integer(part.tables, record.word_table + load)
+    if record.parts_shift >= 0:
+        word += integer(part.shifts, record.parts_shift)
+    return word
+
+
+@inner
+def _used_lanes(place: Place, lanes: int) -> int:
+    """Count the lanes up to the last that is not zero in some part, by whole grains."""
+    used = lanes
+    while used > GRAIN:
+        seen = np.uint32(0)
+        for part in range(PARTS):
+            words = words_at(place[part], lanes)
+            for i in range(used - GRAIN, used):
+                seen |= words[i]
+        if seen:
+            break
+        used -= GRAIN
+    return used
+
+
+@kernel(INT(INT, INT, INT, INT))
+def measure(part_address: int, number: int, load: int, word_address: int) -> int:
+    """Fill in what is known of a load's word but for the norms, which `weight_norms` adds."""
+    part = part_at(part_address)
+    record, word = record_at(part, number), word_at(word_address)
+    place = place_of(part, record, word_of(part, record, load))
+    used = _used_lanes(place, part.lanes)
+    word.lanes = used
+    if record.format != FP16:
+        return 0
+    least, most = np.uint16(0xFFFF), np.uint16(0)
+    for n in range(PARTS):
+        bits = halves_at(place[n], 2 * used)
+        for i in range(2 * used):
+            magnitude = np.uint16(bits[i] & np.uint16(0x7FFF))
+            below = np.uint16(magnitude - np.uint16(1))
+            least = below if below < least else least
+            most = magnitude if magnitude > most else most
+    word.unit = unit_of(np.int64(least))
+    word.peak = np.inf if most >= 0x7C00 else -1.0
+    norms = doubles_at(word_address + _NORMS, COLUMNS)
+    for column in range(COLUMNS):
+        norms[column] = np.inf
+    return 0
+
+
+@kernel(INT(INT, INT, INT, INT))
+def weight_norms(part_address: int, number: int, load: int, word_address: int) -> int:
+    """Fill in the norms of the columns of a word that has been measured."""
+    part = part_at(part_address)
+    record, word = record_at(part, number), word_at(word_address)
+    norms = doubles_at(word_address + _NORMS, COLUMNS)
+    place = place_of(part, record, word_of(part, record, load))
+    squares16(place, word.lanes, word_address + _NORMS)
+    peak = 0.0
+    for column in range(COLUMNS):
+        norms[column] = np.sqrt(norms[column] * _SLACK)
+        peak = norms[column] if norms[column] > peak else peak
+    word.peak = peak
+    return 0
+
+
+@kernel(INT(INT, INT))
+def keep(part_address: int, number: int) -> int:
+    """Keep what is to be known of the words of a record that have been written since."""
+    part = part_at(part_address)
+    record = record_at(part, number)
+    statistics = integer(part.statistics, record.statistics)
+    for load in range(record.tiles * record.loads):
+        address = statistics + WORD_BYTES * word_of(part, record, load)
+        if word_at(address).lanes == 0:
+            measure(part_address, number, load, address)
+            if record.format == FP16 and word_at(address).peak < 0:
+                weight_norms(part_address, number, load, address)
+    return 0

@@ -1,0 +1,223 @@
+"""Products with the columns of SRAM words: exact, and with no copy of the weights.
+
+The three tests are those of `chip.numerics.products`, but weights are read where they rest, and
+only in the lanes in which x is not zero: queries of one head fill a fifth of a row, rows of an
+identity matrix one lane. What fails the tests becomes NaN; the player asks `exact_dot` for it.
+"""
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from chip.jit.activations import x_bytes
+from chip.jit.cache import address
+from chip.jit.columns8 import columns8_bytes, columns8_wide, widen_part8
+from chip.jit.columns16 import columns16, diagonal16, widen_part
+from chip.jit.layout import COLUMNS, FP16, Part, Record, Row, Word
+from chip.jit.memory import (
+    INT,
+    caller,
+    doubles_at,
+    emitted,
+    floats_at,
+    inner,
+    integer,
+    job_at,
+    part_at,
+    record_at,
+    row_at,
+    word_at,
+)
+from chip.jit.vectors import DOT_OF_BYTES, I64, PARTS, cgutils
+from chip.jit.weights import WORD_BYTES, measure, place_of, weight_norms, word_of
+from chip.numerics.exact import MAX_LANES, NAN
+from chip.numerics.products import error_factor
+
+RUN = 16  # rows of one lane each that are multiplied together
+UNKNOWN = 1 << 32  # in the count of a piece, besides the doubtful results
+_ERROR_AT_ZERO, _ERROR_PER_LANE = error_factor(0), error_factor(1) - error_factor(0)
+# A thread's buffer: a word's columns widened, sums of two rows, what is known of the word.
+_SUMS = 8 * 2 * PARTS * MAX_LANES
+_KNOWN = _SUMS + 8 * 2 * COLUMNS
+_BUFFER_BYTES = _KNOWN + WORD_BYTES
+
+_one_row, _two_rows = columns16(1, False), columns16(2, True)
+_single, _diagonal = diagonal16(1), diagonal16(RUN)
+_multiply = caller(6)
+
+
+@emitted(INT)
+def _buffer(_context: Any, builder: Any, _args: Any) -> Any:
+    """The address of a buffer on the stack."""
+    buffer = cgutils.alloca_once(builder, I64, _BUFFER_BYTES // 8)
+    return builder.ptrtoint(buffer, I64)
+
+
+def piece(job_address: int, number: int) -> int:
+    """Do a piece of a job.
+
+    Returns how many results are doubtful, and UNKNOWN for each word of which more could be kept.
+    """
+    job = job_at(job_address)
+    part, count, buffer = part_at(job.part), 0, _buffer()
+    first, last = number * job.units // job.pieces, (number + 1) * job.units // job.pieces
+    for n in range(job.first, job.first + record_at(part, job.first).left):
+        record = record_at(part, n)
+        load = first - record.first_unit if first > record.first_unit else 0
+        stop, loads = last - record.first_unit, record.tiles * record.loads
+        while load < stop and load < loads:
+            word = buffer + _KNOWN
+            word_at(word).lanes = 0
+            if record.statistics >= 0:
+                kept = integer(part.statistics, record.statistics)
+                kept += WORD_BYTES * word_of(part, record, load)
+                if word_at(kept).lanes:
+                    word = kept
+                else:
+                    count += UNKNOWN
+            if word_at(word).lanes == 0:
+                measure(job.part, n, load, word)
+            count += _multiply(record.multiply, job.part, n, load, job.scratch, word, buffer)
+            load += 1
+    return count
+
+
+@inner
+def _x_of(part: Part, record: Record, m: int) -> int:
+    """Bytes into the scratch of the row of x of an iteration."""
+    row: int = integer(part.tables, record.order_table + m) % record.x_rows
+    return record.x_scratch + row * x_bytes(record.format == FP16, part.lanes)
+
+
+@inner
+def _out_of(part: Part, record: Record, load: int) -> int:
+    """Bytes into the scratch of the columns of a load in a row of sums, the first of its tile."""
+    first: int = integer(part.tables, record.start_table + load // record.loads)
+    column: int = integer(part.tables, record.column_table + load % record.loads)
+    return record.out_scratch + 4 * (part.lanes * first + column)
+
+
+def _products8(part_at_: int, number: int, load: int, scratch: int, word: int, buffer: int) -> int:
+    """Multiply a word of int8 with all rows of x that meet it; none of the sums is doubtful."""
+    part, used = part_at(part_at_), word_at(word).lanes
+    record = record_at(part, number)
+    place = place_of(part, record, word_of(part, record, load))
+    out, tile = scratch + _out_of(part, record, load), load // record.loads
+    if not DOT_OF_BYTES:
+        for n in range(PARTS):
+            widen_part8(place[n], used, buffer + 8 * used * n)
+    m, end = _iterations(part, record, tile)
+    while m < end:
+        if DOT_OF_BYTES:
+            columns8_bytes(place, scratch + _x_of(part, record, m), used, out)
+        else:
+            columns8_wide(buffer, scratch + _x_of(part, record, m), used, out)
+        m, out = m + 1, out + 4 * part.lanes
+    return 0
+
+
+@inner
+def _iterations(part: Part, record: Record, tile: int) -> tuple[int, int]:
+    """The first of the iterations that meet a tile, and the first that does not."""
+    table = part.tables + 8 * (record.start_table + tile)
+    return integer(table, 0), integer(table, 1)
+
+
+def _products16(part_at_: int, number: int, load: int, scratch: int, word: int, buffer: int) -> int:
+    """Multiply a word of fp16 with all rows of x that meet it; how many sums are doubtful.
+
+    Rows are taken in pairs, as these share the widened weights; rows of one lane by RUNs.
+    """
+    part, about = part_at(part_at_), word_at(word)
+    record, lanes, used, count = record_at(part, number), part.lanes, about.lanes, 0
+    place = place_of(part, record, word_of(part, record, load))
+    out, is_widened = scratch + _out_of(part, record, load), False
+    sums, step = buffer + _SUMS, 16 * used
+    wide = buffer, buffer + step, buffer + 2 * step, buffer + 3 * step
+    m, end = _iterations(part, record, load // record.loads)
+    while m < end:
+        x = scratch + _x_of(part, record, m)
+        row = row_at(x + 8 * lanes)
+        if row.only >= 0:
+            done = 1
+            if not about.peak < np.inf:
+                count += _all_doubtful(out)
+            elif row.run >= RUN and _is_run(part, record, m, end):
+                done = RUN
+                _diagonal(place, row.only, x, x_bytes(True, lanes), out, 4 * lanes)
+            else:
+                _single(place, row.only, x, 0, out, 0)
+            m, out = m + done, out + 4 * lanes * done
+            continue
+        if about.peak < 0:
+            weight_norms(part_at_, number, load, word)
+        first, last, done, other = row.first, row.first + row.count, 1, x
+        if m + 1 < end:
+            other = scratch + _x_of(part, record, m + 1)
+            next_row = row_at(other + 8 * lanes)
+            if next_row.only < 0:
+                done, next_last = 2, next_row.first + next_row.count
+                first = next_row.first if next_row.first < first else first
+                last = next_last if next_last > last else last
+        last = last if last < used else used
+        span = last - first if last > first else 0
+        if done == 1:
+            _one_row(place, first, x, 0, span, sums)
+        else:
+            if not is_widened:
+                for n in range(PARTS):
+                    widen_part(place[n], used, wide[n])
+                is_widened = True
+            _two_rows(wide, first, x, other - x, span, sums)
+        for n in range(done):
+            row = row_at((other if n else x) + 8 * lanes)
+            count += _rounded(sums + 8 * COLUMNS * n, row, about, span, out)
+            out += 4 * lanes
+        m += done
+    return count
+
+
+@inner
+def _is_run(part: Part, record: Record, m: int, end: int) -> bool:
+    """Whether RUN iterations from m on have rows that follow each other."""
+    at, last = part.tables + 8 * record.order_table, m + RUN - 1
+    return last < end and integer(at, last) - integer(at, m) == RUN - 1
+
+
+@inner
+def _all_doubtful(out: int) -> int:
+    """NaN for all columns of a row."""
+    columns = floats_at(out, COLUMNS)
+    for column in range(COLUMNS):
+        columns[column] = NAN
+    return COLUMNS
+
+
+@inner
+def _rounded(sums: int, row: Row, word: Word, used: int, out: int) -> int:
+    """Round eight sums to fp32; those that may round otherwise than the exact sum become NaN."""
+    totals, columns = doubles_at(sums, COLUMNS), floats_at(out, COLUMNS)
+    for column in range(COLUMNS):
+        columns[column] = totals[column]
+    limit = row.limit * word.unit
+    if row.norm * word.peak < limit:
+        return 0
+    count = 0
+    for column in range(COLUMNS):
+        bound = row.norm * word.norms[column]
+        error = bound * (_ERROR_AT_ZERO + used * _ERROR_PER_LANE)
+        same = np.float32(totals[column] - error) == np.float32(totals[column] + error)
+        if not (bound < limit or same):
+            columns[column] = NAN
+            count += 1
+    return count
+
+
+PIECE = address(piece, INT(INT, INT))
+
+
+@functools.cache
+def multiplier(format: int) -> int:
+    """The address of what multiplies a word of a format with rows of x."""
+    return address(_products16 if format == FP16 else _products8, INT(*(INT,) * 6))

@@ -1,0 +1,98 @@
+"""Types of options that several commands share: bounds, and sizes as people write them."""
+
+import math
+import re
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import click
+
+from topology.registry import FAMILIES, MOST_CHIPS
+
+SIZE = re.compile(r"(\d{1,20}(?:\.\d{1,20})?)\s*([kmgt]?)(i?)b?", re.IGNORECASE | re.ASCII)
+POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+MOST_BYTES = 1 << 40
+
+
+class Finite(click.FloatRange):
+    """A number in a range; neither infinity nor what is not a number."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number."""
+        found = float(super().convert(value, param, ctx))
+        if not math.isfinite(found):
+            self.fail(f"{value} is not a number in the range {self._describe_range()}.", param, ctx)
+        return found
+
+
+class Name(click.ParamType[str]):
+    """A word of ours: a chip, a topology, a profile; not nothing."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text."""
+        if not str(value).strip() or "\0" in str(value):
+            self.fail(f"{str(value)!r} is no name.", param, ctx)
+        return str(value)
+
+
+class Topology(Name):
+    """A SPEC of a topology; `list` prints what there is."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the SPEC."""
+        if value == "list" and ctx is not None:
+            width = max(len(family.usage) for family in FAMILIES.values())
+            for family in FAMILIES.values():
+                about = (family.build.__doc__ or "").partition("\n")[0]
+                click.echo(f"{family.usage:{width}}  {about}")
+            ctx.exit()
+        return super().convert(value, param, ctx)
+
+
+class FilePath(click.Path):
+    """A file or folder; one that will be written must end in one of `suffixes`, if there are."""
+
+    def __init__(self, *suffixes: str) -> None:
+        super().__init__(path_type=Path)
+        self.suffixes = suffixes
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Return the path."""
+        text = str(value)
+        if not text or "\0" in text:
+            self.fail(f"{text!r} is no path.", param, ctx)
+        if self.suffixes and not text.endswith(self.suffixes):
+            kinds = " or ".join(self.suffixes)
+            self.fail(f"'{text}' must end in {kinds}: no other format is written.", param, ctx)
+        return Path(text)
+
+
+class ByteCount(click.ParamType[int]):
+    """Bytes, as 1000, 64k, 1M, 1.5GB (powers of 1,000) or 64Ki, 1MiB (powers of 1,024)."""
+
+    name = "bytes"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number of bytes."""
+        match = SIZE.fullmatch(str(value).strip())
+        if match is None or (match[3] and not match[2]):
+            self.fail(f"'{value}' is not a size such as 1000, 64k, 1M or 1MiB.", param, ctx)
+        bytes_ = Fraction(match[1]) * (1024 if match[3] else 1000) ** POWERS[match[2].lower()]
+        if bytes_.denominator != 1 or not 1 <= bytes_ <= MOST_BYTES:
+            self.fail(f"{value} is not a whole number of 1 to {MOST_BYTES:,} bytes.", param, ctx)
+        return int(bytes_)
+
+
+COUNT = click.IntRange(min=1, max=1 << 24)  # of tokens, blocks, launches
+CHIPS = click.IntRange(min=1, max=MOST_CHIPS)  # and stages, and chips of a stage
+IN_FLIGHT = click.IntRange(min=1, max=4096)  # sequences
+NAME, TOPOLOGY = Name(), Topology()
+FILE = FilePath()
+JSON_FILE, PICTURE = FilePath(".json"), FilePath(".svg", ".png")
+SEED = click.IntRange(min=0, max=2**63 - 1)
+DRIFT = Finite(min=0, max=100_000)  # parts per million, or cycles of jitter

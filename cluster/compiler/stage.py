@@ -29,6 +29,7 @@ from cluster.model.graph.op import Op
 
 CONTEXT_BLOCK = 320  # tokens of a KV block: the lanes of a chip
 TRIED_ROWS = 8  # of a trial of longer launches
+TRIED_BLOCKS = 3  # context blocks after which every two buffers that take turns have met the others
 
 
 @dataclass(frozen=True)
@@ -327,20 +328,21 @@ def asked(
     _try(work, memory, Assigned(sharded.section, rank, spec, chunk, weights))
     lives = {name: (min(ops), max(ops)) for name, ops in memory.lives.items()}
     requests = tuple(memory.requests.values())
-    met = _met(spec, sharded, rank, prefix, min(chunk, TRIED_ROWS), weights)
+    size = min(chunk, TRIED_ROWS), min(blocks, TRIED_BLOCKS)
+    met = _met(spec, sharded, rank, prefix, *size, weights)
     return Demands(requests, lives, met, len(sharded.section.ops))
 
 
 @lru_cache(maxsize=256)
 def _met(
-    spec: ChipSpec, sharded: Sharded, rank: Rank, prefix: str, rows: int, weights: str
+    spec: ChipSpec, sharded: Sharded, rank: Rank, prefix: str, rows: int, blocks: int, weights: str
 ) -> Conflicts:
-    """What meets what, in trials with one token and with some, over one context block."""
+    """What meets what, in trials with one token over some context blocks, and with some over one."""
     trials = []
-    for count in dict.fromkeys((1, rows)):
+    for count, context in dict.fromkeys(((1, blocks), (rows, 1))):
         trial, memory = Trial(spec), TrialMemory(spec)
         maps = lane_maps((sharded,), weights)
-        work = Work(trial, memory, 0, count, 1, rows, 1, weights, prefix, maps)
+        work = Work(trial, memory, 0, count, context, rows, blocks, weights, prefix, maps)
         _try(work, memory, Assigned(sharded.section, rank, spec, rows, weights))
         trials.append(trial)
     return conflicts(trials)

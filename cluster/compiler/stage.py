@@ -25,7 +25,7 @@ from cluster.model.graph.attention import Attention
 from cluster.model.graph.collective import AllReduce
 from cluster.model.graph.graph import Section
 from cluster.model.graph.norm import Norm, SquareSum
-from cluster.model.graph.op import Op
+from cluster.model.graph.op import GraphError, Op
 
 CONTEXT_BLOCK = 320  # tokens of a KV block: the lanes of a chip
 TRIED_ROWS = 8  # of a trial of longer launches
@@ -70,7 +70,19 @@ class Stage:
 
     def __post_init__(self) -> None:
         self.members = len(self.shape.ranks)
+        self._check()
         self.memory = self._memory_map()
+
+    def _check(self) -> None:
+        """Raise GraphError unless every section can be laid out, and layers end where they began."""
+        for sharded in self.shape.kinds:
+            assigned, out = self.assigned(sharded, 0, self.shape.chunk).check(), sharded.section.out
+            ends = assigned.residual.get(out.name)
+            if ends != RESIDUAL[0]:
+                rule = f"a layer must end in the buffer {RESIDUAL[0]}, it ends in {ends}"
+                raise GraphError("stage", (out.name,), rule)
+        if self.shape.head is not None:
+            self.assigned(self.shape.head, 0, 1).check()
 
     @property
     def key(self) -> str:

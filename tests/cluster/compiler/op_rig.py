@@ -153,6 +153,8 @@ class OpRig:
             drawn = integers
         else:
             drawn = 3 * self.rng.standard_normal(shape, np.float32)
+            if not value.dims:  # a number for each row, of squares: in every lane
+                drawn = np.square(drawn)
             if all(copy.dtype == "f16" for copy in self.at.wants(op, value)):
                 drawn = fp16(drawn)
             found = drawn
@@ -165,6 +167,8 @@ class OpRig:
 
     def _fill(self, copy: tuple[Part, ...], layout: Layout, values: F32) -> None:
         rows = in_rows(layout, values).swapaxes(0, 1)
+        if values.ndim == 1:
+            rows = np.broadcast_to(values[:, None], (1, len(values), LANES))
         for part in copy:
             mine = rows[part.first : part.first + part.blocks]
             self._write(part.buffer, mine.reshape(-1, LANES))
@@ -181,8 +185,8 @@ class OpRig:
                 cosine, sine = op.table.turns(positions)
                 both = np.stack([-sine, sine], axis=2).reshape(len(positions), -1)
                 times = LANES // op.table.width
-                self._given("cos", np.tile(np.repeat(cosine, 2, axis=1), times))
-                self._given("sin", np.tile(both, times))
+                self._given(f"cos{op.table.name}", np.tile(np.repeat(cosine, 2, axis=1), times))
+                self._given(f"sin{op.table.name}", np.tile(both, times))
         if "mask" in given:
             tokens = np.arange(self.launch.blocks * LANES).reshape(-1, 1, LANES)
             behind = tokens > positions[:, None]
@@ -209,11 +213,11 @@ class OpRig:
             self.meaning.append(op, k, v)
         for buffers, values, value in ((caches.keys, k, op.k), (caches.values, v, op.v)):
             rows = in_rows(self.at.layout(value), values)
-            for number, buffer in enumerate(buffers):
+            for number, buffer in enumerate(buffers if start else ()):
                 self._columns(buffer.region, rows[:, number])
         whole = (self.launch.blocks - 1) * LANES
         rows = in_rows(self.at.layout(op.v), v[:whole])
-        for number, buffer in enumerate(caches.columns):
+        for number, buffer in enumerate(caches.columns if whole else ()):
             turned = rows[:, number, : heads.row_lanes].reshape(-1, LANES, heads.row_lanes)
             self._columns(buffer.region, turned.swapaxes(1, 2).reshape(-1, LANES))
 
@@ -233,7 +237,7 @@ class OpRig:
         for copy in laid.copies:
             parts = [self.chip.read(part.buffer).reshape(part.blocks, -1, LANES) for part in copy]
             rows = np.concatenate(parts).swapaxes(0, 1)
-            self._check_lanes(laid.layout, rows)
+            self._check_lanes(value, laid.layout, rows)
             values = laid.layout.elements(rows)[:, :count]
             copies.append((copy[0].buffer.region.dtype, values))
         step = self.at.step(work, value)
@@ -244,8 +248,14 @@ class OpRig:
         return copies, rows[:, :1]
 
     @staticmethod
-    def _check_lanes(layout: Layout, rows: npt.NDArray[np.generic]) -> None:
-        """Lanes that belong to no element are zero: sums over lanes rely on it."""
+    def _check_lanes(value: Value, layout: Layout, rows: npt.NDArray[np.generic]) -> None:
+        """Lanes that belong to no element are zero, as sums over lanes rely on it.
+
+        A single number is in all lanes.
+        """
+        if not value.dims:
+            assert (rows == rows[..., :1]).all(), "a number differs from lane to lane"
+            return
         for block, span in enumerate(layout.spans):
             inside = np.zeros(LANES, bool)
             inside[span.column : span.column + span.count] = True

@@ -53,6 +53,10 @@ class Rank:
 
     def size(self, dim: Dim) -> int:
         """Elements of a dimension that it has room for."""
+        if self.heads is not None and dim.name == "heads":
+            return len(self.heads.kv_of)
+        if self.heads is not None and dim.name == "kv_heads":
+            return self.heads.kv_heads
         return dict(self.cut).get(dim.name, dim.size)
 
 

@@ -126,7 +126,9 @@ def _check_kept(found: MemoryMap, kept: list[str], names: list[str]) -> None:
         start, end, mine = int(starts[at]), int(ends[at]), int(owner[at])
         before = by_any if is_kept[at] else by_kept
         if start < reach[0 if is_kept[at] else 1]:
-            raise MapError((names[before], names[mine]), "have the same words, one of them for good")
+            raise MapError(
+                (names[before], names[mine]), "have the same words, one of them for good"
+            )
         if end > reach[0]:
             reach, by_any = (end, reach[1]), mine
         if is_kept[at] and end > reach[1]:

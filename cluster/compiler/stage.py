@@ -74,7 +74,7 @@ class Stage:
         self.memory = self._memory_map()
 
     def _check(self) -> None:
-        """Raise GraphError unless every section can be laid out, and layers end where they began."""
+        """Raise GraphError unless sections can be laid out, and layers end where they began."""
         for sharded in self.shape.kinds:
             assigned, out = self.assigned(sharded, 0, self.shape.chunk).check(), sharded.section.out
             ends = assigned.residual.get(out.name)
@@ -349,7 +349,7 @@ def asked(
 def _met(
     spec: ChipSpec, sharded: Sharded, rank: Rank, prefix: str, rows: int, blocks: int, weights: str
 ) -> Conflicts:
-    """What meets what, in trials with one token over some context blocks, and with some over one."""
+    """What meets what, in trials with a token over some blocks, and with some over one."""
     trials = []
     for count, context in dict.fromkeys(((1, blocks), (rows, 1))):
         trial, memory = Trial(spec), TrialMemory(spec)

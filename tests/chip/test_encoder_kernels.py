@@ -9,8 +9,7 @@ from chip.kernels.gelu import gelu
 from chip.kernels.shape import blocks
 from chip.schedule import Rows
 from chip.spec import EAST, WEST
-from tests.chip.kernel_rig import KernelRig, normal
-from tests.chip.test_kernels import HALF_ULP, SIDES, by_block, from_blocks
+from tests.chip.kernel_rig import HALF_ULP, SIDES, KernelRig, by_block, from_blocks, normal
 
 
 @pytest.mark.parametrize("tokens", [8, 96])

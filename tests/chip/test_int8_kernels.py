@@ -4,24 +4,15 @@ import numpy as np
 import pytest
 
 from chip.kernels.lanes import reduce_alike
-from chip.kernels.matmul import Pass, matmul
 from chip.kernels.layout import Blocks, blocks
+from chip.kernels.matmul import Pass, matmul
 from chip.schedule import Chain, Rows, run
 from chip.spec import EAST, WEST
-from tests.chip.kernel_rig import Array, KernelRig
-
-SIDES = (EAST, WEST)
+from tests.chip.kernel_rig import SIDES, Array, KernelRig, by_block
 
 
 def int8(*shape: int) -> Array:
     return np.random.default_rng(list(shape)).integers(-128, 128, shape, np.int8)
-
-
-def by_block(x: Array, cut: Blocks) -> Array:
-    """[tokens, total] as rows (block, token)."""
-    padded = np.zeros((len(x), cut.count * cut.width), x.dtype)
-    padded[:, : cut.total] = x
-    return padded.reshape(len(x), cut.count, cut.width).swapaxes(0, 1).reshape(-1, cut.width)
 
 
 def tiles(matrix: Array, ins: Blocks, outs: Blocks) -> Array:

@@ -50,7 +50,12 @@ def test_chips_give_the_public_librarys_tokens_and_logits(name, plan):
 
 @pytest.mark.parametrize(
     ("name", "plan"),
-    [("llama3-rope", "tp 1"), ("qwen2", "tp 2"), ("qwen3", "tp 3 x pp 3"), ("olmo2", "tp 3 x pp 3")],
+    [
+        ("llama3-rope", "tp 1"),
+        ("qwen2", "tp 2"),
+        ("qwen3", "tp 3 x pp 3"),
+        ("olmo2", "tp 3 x pp 3"),
+    ],
 )
 def test_int8_logits_are_the_interpreters_bit_for_bit(name, plan):
     source, lowered, machine = on_chips(name, plan, "int8")

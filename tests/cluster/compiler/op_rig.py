@@ -26,8 +26,8 @@ from cluster.model.graph.int8 import Int8Rows
 from cluster.model.graph.op import F32, Op
 from cluster.model.graph.rotary import Rotary
 from cluster.model.graph.values import Value
-from cluster.model.interpreter import _Rank as Interpreted
 from cluster.model.interpreter import Int8Matrix
+from cluster.model.interpreter import _Rank as Interpreted
 from tests.chip.kernel_rig import KernelRig, fp16
 
 LANES = 320

@@ -93,9 +93,13 @@ class OpRig:
     def __post_init__(self) -> None:
         self.sharded = compiled(self.section, self.tp, self.weights)
         self.int8 = self.weights == "int8"
+        self.head = self.section.out.dims != self.section.x.dims
+        if self.head:  # behind the last layer, of one row
+            self.launch = Launch(1, 0, 1)
         context, kind = self.launch.blocks * LANES, WEIGHT_TYPES[self.weights]
         ranks = ranks_of([self.sharded], LANES)
-        shape = StageShape((self.sharded,), None, ranks, context, self.launch.chunk, kind)
+        layers, head = ((), self.sharded) if self.head else ((self.sharded,), None)
+        shape = StageShape(layers, head, ranks, context, self.launch.chunk, kind)
         self.stage = Stage(SPEC, shape)
         self.at: Assigned = self.stage.assigned(self.sharded, self.rank, self.launch.chunk)
         self.chip = KernelRig(SPEC, self.stage.maps)
@@ -122,7 +126,8 @@ class OpRig:
         plan, launch = Schedule(SPEC), self.launch
         work = Work(
             plan, self.stage.memory, 0, launch.rows, launch.blocks, launch.chunk,
-            self.stage.blocks, WEIGHT_TYPES[self.weights], self.stage.prefix(0), self.stage.maps,
+            self.stage.blocks, WEIGHT_TYPES[self.weights], "head." if self.head else "layer.",
+            self.stage.maps,
         )  # fmt: skip
         inputs = [self._input(work, op, value) for value in op.inputs]
         self.meaning.begin(np.arange(launch.start))

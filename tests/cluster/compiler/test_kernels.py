@@ -59,7 +59,7 @@ class Drawn:
 
 @st.composite
 def attention_blocks(draw, weights: str, **fixed) -> Drawn:
-    """A layer's attention: products side by side, norms of heads, rotary, attention, a residual."""
+    """A layer with a small FFN: products side by side, norms of heads, rotary, attention."""
     group = 16 if weights == "int8" else 8
     kv_heads, times = draw(st.integers(1, 4)), draw(st.integers(1, 4))
     shape = Shape(
@@ -74,14 +74,12 @@ def attention_blocks(draw, weights: str, **fixed) -> Drawn:
     )
     assume(shape.qk_norm != "head" or reducible(shape.head_dim))
     shape = replace(shape, **fixed)
-    whole = layer(shape)
-    last = next(n for n, op in enumerate(whole.ops) if op.kind == "add")
-    return Drawn(shape, Section(whole.x, whole.ops[: last + 1]))
+    return Drawn(shape, layer(shape))
 
 
 @st.composite
 def ffn_blocks(draw, _weights: str, gated: bool = True) -> Drawn:
-    """A norm, one or two products side by side, an activation, a product, a residual."""
+    """A norm, one or two products side by side, an activation, a product, two residuals."""
     hidden, ffn = Dim("hidden", draw(st.integers(8, 700))), Dim("ffn", draw(st.integers(8, 1100)))
     bias, after = draw(st.booleans()), draw(st.booleans())
     function, b = draw(st.sampled_from(["silu", "gelu"])), Builder(hidden)
@@ -92,7 +90,8 @@ def ffn_blocks(draw, _weights: str, gated: bool = True) -> Drawn:
     else:
         inner = b.activation(up, function)
     y = b.linear(inner, "w_down", hidden, bias=bias)
-    b.add(b.x, b.norm(y, "norm_after", EPS) if after else y)
+    x = b.add(b.x, b.norm(y, "norm_after", EPS) if after else y)
+    b.add(x, b.linear(b.norm(x, "last_norm", EPS), "w_last", hidden))
     return Drawn((hidden.size, ffn.size, gated, function, bias, after), b.section())
 
 

@@ -43,7 +43,7 @@ from chip.jit.memory import (
     word_at,
     words_at,
 )
-from chip.jit.threads import LATE, MAX_PIECES, Team, call, lead, serve
+from chip.jit.team import LATE, MAX_PIECES, Team, call, lead, serve
 from chip.jit.weights import WORD_BYTES, keep, part_of, word_of
 from chip.jit.words import PIECE, UNKNOWN
 

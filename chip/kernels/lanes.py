@@ -24,6 +24,7 @@ _ALIKE = (("distribute", _INSIDE[0]), ("distribute", _INSIDE[1]), ("permute", _A
           ("permute", _AROUND))  # fmt: skip
 # Lane maps of an int8 decoder: those above, and those of these rounds.
 MAPS_INT8 = (*MAPS, *dict.fromkeys(tuple(lanes) for _, maps in _ALIKE for lanes in maps))
+ODD_FACTORS = (3, 5, 7)  # of groups of lanes: as many copies have streams at a time
 RUN_LIMIT = 64  # vectors per chain: a longer run would need other streams in every round
 
 
@@ -76,17 +77,29 @@ def reduce_groups(chain: Chain, op: str, value: Flow, dtype: str, size: int) -> 
 
 @cache
 def _group_rounds(size: int) -> tuple[tuple[tuple[int, ...], ...], ...]:
-    """The lane maps of each round; the last one stands twice where sums differ by their order."""
+    """The lane maps of each round; one stands twice where sums differ by their order."""
     power = size & -size
     found, step = [], 1
     while step < power:
         copies = 4 if step * 4 <= power else 2
         found.append(tuple(_paired(size, step * copy) for copy in range(copies)))
         step *= copies
-    if power < size:
-        last = tuple(_turned(size, power * copy) for copy in range(size // power))
-        found += [last, last]
+    rest = size // power
+    for factor in ODD_FACTORS:
+        while rest % factor == 0:
+            rest //= factor
+            last = tuple(_turned(size, power * rest * copy) for copy in range(factor))
+            found += [last, last]
+    assert rest == 1, f"{size} lanes are not reducible"
     return tuple(found)
+
+
+def reducible(size: int) -> bool:
+    """Whether `reduce_groups` can combine groups of `size` lanes."""
+    for factor in (2, *ODD_FACTORS):
+        while size % factor == 0:
+            size //= factor
+    return size == 1
 
 
 def _paired(size: int, step: int) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from chip.kernels.lanes import RUN_LIMIT, reduce_alike, reduce_groups, reduce_la
 from chip.kernels.layout import Layout
 from chip.kernels.linear import deliver
 from chip.kernels.quantise import peak, rounded
-from chip.kernels.work import Laid, Part, Work
+from chip.kernels.work import Laid, Part, Work, common_runs
 from chip.schedule import Buffer, Chain, Flow, Loops, Rows, run
 from chip.spec import EAST, WEST
 
@@ -149,13 +149,13 @@ def _apply(
 ) -> None:
     tokens = work.rows
     each = tokens if norm.head_lanes else 0  # rows of scales from one block to the next
-    for part in x:
-        loops: Loops = ((part.blocks, tokens), (tokens, 1))
+    for first, count in common_runs(x, *out.copies):
+        loops: Loops = ((count, tokens), (tokens, 1))
         chain = work.chain("norm: scale")
-        rows, scales = Rows(part.buffer, 0, (tokens, 1)), Rows(scale, part.first * each, (each, 1))
-        value = chain.vxm("mul", rows, scales, loops=loops)
-        value = chain.vxm("mul", value, Rows(gamma, part.first, (1, 0)))
-        deliver(chain, value, targets(work, out.copies, part.first))
+        rows = replace(work.rows_of(x, first), steps=(tokens, 1))
+        value = chain.vxm("mul", rows, Rows(scale, first * each, (each, 1)), loops=loops)
+        value = chain.vxm("mul", value, Rows(gamma, first, (1, 0)))
+        deliver(chain, value, targets(work, out.copies, first))
         work.plan.place(chain)
 
 

@@ -4,7 +4,9 @@ Kernels say what they need where they need it (`Request`); a memory answers with
 list of what a stage must hold is what its kernels have asked for, and stands nowhere else.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 from chip.kernels.layout import Layout
@@ -138,3 +140,10 @@ class Laid:
 
     layout: Layout
     copies: tuple[tuple[Part, ...], ...]
+
+
+def common_runs(*copies: tuple[Part, ...]) -> Iterator[tuple[int, int]]:
+    """(first block, count) of blocks that lie in one part of each of these copies of a value."""
+    bounds = sorted({b for copy in copies for p in copy for b in (p.first, p.first + p.blocks)})
+    for first, end in pairwise(bounds):
+        yield first, end - first

@@ -25,7 +25,7 @@ from cluster.model.graph.gate import Activation, Gate
 from cluster.model.graph.graph import Section
 from cluster.model.graph.linear import Linear
 from cluster.model.graph.norm import Norm, NormBySum, SquareSum
-from cluster.model.graph.op import Op
+from cluster.model.graph.op import GraphError, Op
 from cluster.model.graph.quantise import Quantise
 from cluster.model.graph.rotary import Rotary
 from cluster.model.graph.values import SHARDED, Dim, Value
@@ -55,6 +55,10 @@ class Rank:
 
     def size(self, dim: Dim) -> int:
         """Elements of a dimension that it has room for."""
+        if self.heads is not None and dim.name == "heads":
+            return len(self.heads.kv_of)
+        if self.heads is not None and dim.name == "kv_heads":
+            return self.heads.kv_heads
         return dict(self.cut).get(dim.name, dim.size)
 
 
@@ -92,6 +96,26 @@ class Assigned:
     most_rows: int
     weights: str
     carried: tuple[Copy, ...] = ()
+
+    def check(self) -> "Assigned":
+        """Return self; raise GraphError where a layout does not hold its value.
+
+        Every block of a product is on one array.
+        """
+        for value in (self.section.x, *(op.out for op in self.section.ops)):
+            layout, count = self.layout(value), self._elements(value)
+            ends = (span.column + span.count for span in layout.spans)
+            if layout.total < count:
+                rule = f"{value.name} has {count} elements, its layout holds {layout.total}"
+                raise GraphError("layout", (value.name,), rule)
+            if max(ends, default=0) > self.spec.lanes:
+                raise GraphError("layout", (value.name,), f"{value.name} goes beyond the lanes")
+        for op in self.section.ops:
+            if isinstance(op, Linear):
+                blocks = [block for matrix in self.matrices(op) for block in matrix.blocks]
+                every = list(range(self.layout(op.out).blocks))
+                op.require(sorted(blocks) == every, "its blocks are not on one array each")
+        return self
 
     # --- layouts ----------------------------------------------------------------------------
     def layout(self, value: Value) -> Layout:

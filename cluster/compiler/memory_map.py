@@ -2,11 +2,29 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 
-from chip.kernels.memory import FOREVER, MemoryMap
+import numpy as np
+import numpy.typing as npt
+
+from chip.kernels.memory import FOREVER, MUST, MemoryMap
 from chip.kernels.trial import Demands
 from chip.kernels.work import CACHE, SCRATCH
 from chip.spec import ChipSpec
+from cluster.errors import ClusterError
+
+Words = npt.NDArray[np.int64]
+
+
+class MapError(ClusterError):
+    """Buffers that cannot rest where a memory map has them: it names them and the rule."""
+
+    def __init__(self, buffers: tuple[str, ...], rule: str) -> None:
+        super().__init__(buffers, rule)
+        self.buffers, self.rule = buffers, rule
+
+    def __str__(self) -> str:
+        return f"{' and '.join(self.buffers)} {self.rule}"
 
 
 def memory_map(
@@ -35,4 +53,109 @@ def memory_map(
     for request in sorted(rows, key=lambda r: (-weight[r.name], r.name)):
         life = demands.lives[request.name] if request.role == SCRATCH else FOREVER
         found.place(request, life, met)
-    return found.finish()
+    return check_map(found.finish(), demands, frozenset(name for name, *_ in fixed))
+
+
+def check_map(found: MemoryMap, demands: Demands, fixed: frozenset[str] = frozenset()) -> MemoryMap:
+    """Return the map; raise MapError where buffers do not fit the chip or each other.
+
+    Buffers share words only if their ops do not overlap, and the later one says so. What meets in
+    one chain is in other slices, or in another bank; rows of a buffer keep to one bank.
+    """
+    lives = {
+        name: demands.lives[name]
+        for name, role in found.roles.items()
+        if role == SCRATCH and name not in fixed
+    }
+    for name in found.buffers:
+        _check_inside(found, name)
+    by_slice: dict[int, list[str]] = defaultdict(list)
+    for name, buffer in found.buffers.items():
+        for index in _slices(found, name) if buffer.region.words else ():
+            by_slice[index].append(name)
+    for names in by_slice.values():
+        _check_kept(found, [name for name in names if name not in lives], names)
+    for first, second in combinations(sorted(lives, key=lambda name: lives[name]), 2):
+        if _meet(found, first, second):
+            _check_turns(found, lives, first, second)
+    for pair, cycles in demands.conflicts.slices.items():
+        if cycles >= MUST and _meet(found, *pair):
+            raise MapError(pair, "meet in a chain, and rest in one slice")
+    for pair, cycles in demands.conflicts.banks.items():
+        if cycles >= MUST and _meet(found, *pair) and _share_a_bank(found, *pair):
+            raise MapError(pair, "meet in a chain, and rest in one bank")
+    return found
+
+
+def _slices(found: MemoryMap, name: str) -> range:
+    region = found.buffers[name].region
+    return range(region.index, region.index + region.slices)
+
+
+def _starts(found: MemoryMap, name: str) -> Words:
+    """First words of a buffer, of each layer and slot."""
+    move = found.moves.get(name)
+    return np.array(move.words if move else (0,)) + found.buffers[name].region.address
+
+
+def _check_inside(found: MemoryMap, name: str) -> None:
+    """A buffer's words exist, and those of rows are in one bank."""
+    spec, buffer = found.spec, found.buffers[name]
+    starts, slices = _starts(found, name), _slices(found, name)
+    ends = starts + buffer.region.words
+    if slices.stop > spec.slices or starts.min() < 0 or ends.max() > spec.slice_words:
+        raise MapError((name,), "lies outside the SRAM")
+    banks = {int(word) // spec.bank_words for word in (starts.min(), ends.max() - 1)}
+    if not buffer.any_bank and len(banks) > 1:
+        raise MapError((name,), "lies in two banks")
+
+
+def _check_kept(found: MemoryMap, kept: list[str], names: list[str]) -> None:
+    """What is kept in a slice shares its words with nothing."""
+    if not kept:
+        return
+    spans = [(_starts(found, name), found.buffers[name].region.words) for name in names]
+    starts = np.concatenate([first for first, _ in spans])
+    ends = np.concatenate([first + words for first, words in spans])
+    owner = np.repeat(np.arange(len(names)), [len(first) for first, _ in spans])
+    is_kept = np.isin(owner, [names.index(name) for name in kept])
+    order = np.argsort(starts, kind="stable")
+    reach = 0, -1  # the furthest end so far, of all and of what is kept
+    by_kept = by_any = -1
+    for at in order:
+        start, end, mine = int(starts[at]), int(ends[at]), int(owner[at])
+        before = by_any if is_kept[at] else by_kept
+        if start < reach[0 if is_kept[at] else 1]:
+            raise MapError(
+                (names[before], names[mine]), "have the same words, one of them for good"
+            )
+        if end > reach[0]:
+            reach, by_any = (end, reach[1]), mine
+        if is_kept[at] and end > reach[1]:
+            reach, by_kept = (reach[0], end), mine
+
+
+def _check_turns(
+    found: MemoryMap, lives: Mapping[str, tuple[int, int]], first: str, second: str
+) -> None:
+    """Buffers that share words are used one after the other, and the later one says so."""
+    a, b = found.buffers[first].region, found.buffers[second].region
+    if a.address >= b.address + b.words or b.address >= a.address + a.words:
+        return
+    if lives[first][1] >= lives[second][0]:
+        raise MapError((first, second), "have the same words at the same time")
+    if first not in found.buffers[second].after:
+        raise MapError((first, second), "have the same words in no order")
+
+
+def _meet(found: MemoryMap, name: str, other: str) -> bool:
+    """Whether two buffers rest in one slice."""
+    a, b = _slices(found, name), _slices(found, other)
+    return a.start < b.stop and b.start < a.stop
+
+
+def _share_a_bank(found: MemoryMap, name: str, other: str) -> bool:
+    a, b = found.buffers[name], found.buffers[other]
+    bank_words = found.spec.bank_words
+    same = a.region.address // bank_words == b.region.address // bank_words
+    return same or a.any_bank or b.any_bank

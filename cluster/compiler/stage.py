@@ -27,10 +27,11 @@ from cluster.model.graph.attention import Attention
 from cluster.model.graph.collective import AllReduce
 from cluster.model.graph.graph import Section
 from cluster.model.graph.norm import Norm, SquareSum
-from cluster.model.graph.op import Op
+from cluster.model.graph.op import GraphError, Op
 
 CONTEXT_BLOCK = 320  # tokens of a KV block: the lanes of a chip
 TRIED_ROWS = 8  # of a trial of longer launches
+TRIED_BLOCKS = 3  # context blocks after which every two buffers that take turns have met the others
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,19 @@ class Stage:
 
     def __post_init__(self) -> None:
         self.members = len(self.shape.ranks)
+        self._check()
         self.memory = self._memory_map()
+
+    def _check(self) -> None:
+        """Raise GraphError unless sections can be laid out, and layers end where they began."""
+        for sharded in self.shape.kinds:
+            assigned, out = self.assigned(sharded, 0, self.shape.chunk).check(), sharded.section.out
+            ends = assigned.residual.get(out.name)
+            if ends != RESIDUAL[0]:
+                rule = f"a layer must end in the buffer {RESIDUAL[0]}, it ends in {ends}"
+                raise GraphError("stage", (out.name,), rule)
+        if self.shape.head is not None:
+            self.assigned(self.shape.head, 0, 1).check()
 
     @property
     def key(self) -> str:
@@ -401,8 +414,8 @@ def asked(
     """What a section's kernels ask for in launches of up to `chunk` tokens, and what meets what."""
     whole = sharded.section.takes_sequence
     lives, requests = _asked(spec, sharded, rank, prefix, chunk, blocks, weights, carried)
-    rows = chunk if whole else min(chunk, TRIED_ROWS)
-    met = _met(spec, sharded, rank, prefix, rows, weights, carried)
+    size = chunk if whole else min(chunk, TRIED_ROWS), min(blocks, TRIED_BLOCKS)
+    met = _met(spec, sharded, rank, prefix, *size, weights, carried)
     return Demands(requests, lives, met, len(sharded.section.ops))
 
 
@@ -422,15 +435,15 @@ def _asked(
 
 @lru_cache(maxsize=256)
 def _met(
-    spec: ChipSpec, sharded: Sharded, rank: Rank, prefix: str, rows: int, weights: str,
-    carried: tuple[Copy, ...],
+    spec: ChipSpec, sharded: Sharded, rank: Rank, prefix: str, rows: int, blocks: int,
+    weights: str, carried: tuple[Copy, ...],
 ) -> Conflicts:  # fmt: skip
-    """What meets what, in trials with one token and with some, over one context block."""
-    trials = []
-    for count in (rows,) if sharded.section.takes_sequence else dict.fromkeys((1, rows)):
+    """What meets what, in trials with a token over some blocks, and with some over one."""
+    trials, some = [], ((1, blocks), (rows, 1))
+    for count, context in some[1:] if sharded.section.takes_sequence else dict.fromkeys(some):
         trial, memory = Trial(spec), TrialMemory(spec)
         maps = lane_maps((sharded,), weights)
-        work = Work(trial, memory, 0, count, 1, rows, 1, weights, prefix, maps)
+        work = Work(trial, memory, 0, count, context, rows, blocks, weights, prefix, maps)
         _try(work, memory, Assigned(sharded.section, rank, spec, rows, weights, carried))
         trials.append(trial)
     return conflicts(trials)

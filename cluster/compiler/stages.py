@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any, Protocol, TypeVar
 
+from chip.kernels.lanes import reducible
 from chip.kernels.memory import SramFull
 from chip.program import WEIGHT_SLICES, word_columns
 from chip.spec import ChipSpec
@@ -17,6 +18,7 @@ from cluster.compiler.stage import CONTEXT_BLOCK, Stage, StageShape, column_word
 from cluster.errors import BadValue, DoesNotFit
 from cluster.model.graph.attention import Attention
 from cluster.model.graph.graph import Model, Section
+from cluster.model.graph.norm import Norm
 from cluster.model.graph.shares import share
 
 CHUNKS = (32, 16, 8)  # tokens of a prefill launch: the most there is room for
@@ -368,6 +370,15 @@ def check_heads(model: Model) -> None:
     for size in head_sizes(model):
         if size % 8 or size > CONTEXT_BLOCK:
             raise BadValue("head_dim", size, "must be a multiple of 8, at most 320")
+    for size in normed_heads(model):
+        if not reducible(size):
+            raise BadValue("head_dim", size, "has a norm, so its factors must be 2, 3, 5 and 7")
+
+
+def normed_heads(model: Model) -> set[int]:
+    """Elements of heads that have a norm of their own."""
+    ops = (op for section in model.layers for op in section.ops)
+    return {op.x.dims[1].size for op in ops if isinstance(op, Norm) and op.over == ("head_dim",)}
 
 
 def head_sizes(model: Model) -> set[int]:

@@ -11,22 +11,27 @@ import numpy.typing as npt
 from chip.core import Chip
 from chip.isa import NUMPY_TYPES
 from chip.kernels.lanes import MAPS_INT8
+from chip.kernels.layout import Blocks
 from chip.kernels.memory import MemoryMap
+from chip.own_spec import identity
 from chip.program import Program
 from chip.schedule import Buffer, Schedule
-from chip.spec import TINY, ChipSpec
+from chip.spec import EAST, TINY, WEST, ChipSpec
 from chip.wire import pack
 
 Array = npt.NDArray[Any]
+SIDES = (EAST, WEST)
+HALF_ULP = 2.0**-11  # of fp16, relative
 
 
 class KernelRig:
     """Kernels for chip 0, which see buffers of `memory`."""
 
-    def __init__(self, spec: ChipSpec = TINY) -> None:
+    def __init__(
+        self, spec: ChipSpec = TINY, maps: tuple[tuple[int, ...], ...] = MAPS_INT8
+    ) -> None:
         self.spec, self.memory, self.plan = spec, MemoryMap(spec), Schedule(spec)
-        self.chip = Chip(0, spec)
-        self._values: list[tuple[Buffer, Array]] = []
+        self.chip, self.maps = Chip(0, spec), maps
 
     def rows(
         self, name: str, place: tuple[int, int, int], values: Array, dtype: str = "f32"
@@ -54,7 +59,7 @@ class KernelRig:
 
     def run(self) -> None:
         """Run what has been placed; scheduled and executed cycles must be equal."""
-        program = self.plan.program(0, Program(0, self.spec.name, 0, {}, MAPS_INT8))
+        program = self.plan.program(0, Program(0, identity(self.spec), 0, {}, self.maps))
         linked = self.chip.load("it", pack(program))
         assert linked.end_cycle == self.plan.end_cycle
         self.chip.begin("it")
@@ -85,3 +90,17 @@ def normal(*shape: int, seed: int = 0) -> npt.NDArray[np.float32]:
 def fp16(values: Array) -> npt.NDArray[np.float32]:
     """Values rounded to fp16, as float32."""
     return values.astype(np.float16).astype(np.float32)
+
+
+def by_block(values: Array, cut: Blocks) -> Array:
+    """[tokens, total] as rows (block, token)."""
+    tokens = len(values)
+    padded = np.zeros((tokens, cut.count * cut.width), values.dtype)
+    padded[:, : cut.total] = values
+    return padded.reshape(tokens, cut.count, cut.width).swapaxes(0, 1).reshape(-1, cut.width)
+
+
+def from_blocks(rows: Array, cut: Blocks, tokens: int) -> Array:
+    """Rows (block, token) as [tokens, total]."""
+    parts = rows[:, : cut.width].reshape(cut.count, tokens, cut.width)
+    return parts.swapaxes(0, 1).reshape(tokens, -1)[:, : cut.total]

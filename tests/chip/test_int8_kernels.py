@@ -3,27 +3,16 @@
 import numpy as np
 import pytest
 
-from chip.kernels import quantise
 from chip.kernels.lanes import reduce_alike
+from chip.kernels.layout import Blocks, blocks
 from chip.kernels.matmul import Pass, matmul
-from chip.kernels.shape import Blocks, blocks
-from chip.numerics import reciprocal
 from chip.schedule import Chain, Rows, run
 from chip.spec import EAST, WEST
-from tests.chip.kernel_rig import Array, KernelRig
-
-SIDES = (EAST, WEST)
+from tests.chip.kernel_rig import SIDES, Array, KernelRig, by_block
 
 
 def int8(*shape: int) -> Array:
     return np.random.default_rng(list(shape)).integers(-128, 128, shape, np.int8)
-
-
-def by_block(x: Array, cut: Blocks) -> Array:
-    """[tokens, total] as rows (block, token)."""
-    padded = np.zeros((len(x), cut.count * cut.width), x.dtype)
-    padded[:, : cut.total] = x
-    return padded.reshape(len(x), cut.count, cut.width).swapaxes(0, 1).reshape(-1, cut.width)
 
 
 def tiles(matrix: Array, ins: Blocks, outs: Blocks) -> Array:
@@ -88,31 +77,6 @@ def test_two_planes_load_while_one_would_wait():
         rig.run()
         cycles.append(rig.plan.end_cycle)
     assert cycles[0] - cycles[1] == 5 * (39 - 20)
-
-
-@pytest.mark.parametrize("tokens", [1, 5, 32])
-@pytest.mark.parametrize("scaled", [False, True])
-def test_activations_become_int8(tokens, scaled):
-    cut = blocks(576, "i8")
-    x, gamma = (np.random.default_rng(n).standard_normal((n, 576), np.float32) for n in (tokens, 1))
-    x[0] = 0
-    rig = KernelRig()
-    source = rig.rows("x", (EAST, 0, 0), by_block(x, cut))
-    weight = Rows(rig.rows("gamma", (WEST, 0, 0), by_block(gamma, cut))) if scaled else None
-    step = rig.room("step", (EAST, 1, 1), tokens)
-    inverse = rig.room("inverse", (EAST, 1, 0), tokens)
-    out = tuple(rig.room(f"q{s}", (s, 2, 0), cut.count * tokens, "i8") for s in SIDES)
-    quantise.peak(rig.plan, 0, source, weight, cut.count, step, inverse)
-    quantise.rounded(rig.plan, 0, source, weight, cut.count, inverse, out)
-    rig.run()
-    rows = x * gamma if scaled else x
-    peak = np.maximum(np.abs(rows).max(axis=1, keepdims=True), np.float32(2**-100))
-    assert (rig.read(step) == peak * (np.float32(1) / np.float32(127))).all()
-    wanted = np.rint(rows * (reciprocal(peak) * np.float32(127)))
-    for buffer in out:
-        found = rig.read(buffer).reshape(cut.count, tokens, -1)
-        assert (found[..., : cut.width].swapaxes(0, 1).reshape(tokens, -1) == wanted).all()
-        assert (found[..., cut.width :] == 0).all()
 
 
 def test_a_sum_has_the_same_bits_in_every_lane():

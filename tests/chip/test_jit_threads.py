@@ -15,7 +15,7 @@ import pytest
 from chip.jit import play
 from chip.jit.cache import address
 from chip.jit.memory import INT
-from chip.jit.threads import DONE, Team, take
+from chip.jit.team import DONE, Team, take
 from chip.numerics import Weights8, Weights16
 from tests.chip.jit_rig import LANES, Products, function_at
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from chip.kernels.lanes import LANES
+from chip.kernels.lanes import LANES, ODD_FACTORS
 from chip.kernels.layout import Layout, even
 from chip.kernels.quantise import LEVELS, SMALLEST_PEAK
 from chip.numerics import reciprocal
@@ -89,8 +89,8 @@ def lane_sum(rows: F32, layout: Layout | None = None) -> F32:
 def group_sum(rows: F32) -> F32:
     """Sum [rows, 1] of the lanes [rows, n] of a group, as chip.kernels.lanes.reduce_groups adds.
 
-    Lanes are paired by exclusive or, four or two at a time, as often as 2 divides n; what is left
-    is added beginning at each of them, and the largest of these sums counts.
+    Lanes are paired by exclusive or, four or two at a time, as often as 2 divides n; then, for each
+    odd factor, as many parts are added beginning at each of them: the largest of these sums counts.
     """
     count, size = rows.shape
     power, step = size & -size, 1
@@ -98,9 +98,12 @@ def group_sum(rows: F32) -> F32:
         copies = 4 if step * 4 <= power else 2
         rows = _pairwise(list(np.moveaxis(rows.reshape(count, -1, copies), 2, 0)))
         step *= copies
-    sums = [_pairwise(list(np.roll(rows, -first, axis=1).T)) for first in range(rows.shape[1])]
-    largest: F32 = np.max(sums, axis=0)[:, None]
-    return largest
+    for factor in ODD_FACTORS:
+        while rows.shape[1] % factor == 0:
+            parts = rows.reshape(count, factor, -1)
+            turned = (np.roll(parts, -first, axis=1) for first in range(factor))
+            rows = np.max([_pairwise(list(np.moveaxis(t, 1, 0))) for t in turned], axis=0)
+    return rows
 
 
 def _pairwise(parts: list[F32]) -> F32:

@@ -1,0 +1,273 @@
+"""One rank's op of a section on one emulated chip, beside its meaning for the same inputs.
+
+The section goes through the passes and a stage's memory map; then each op is placed alone, on
+random inputs in its buffers. All else in SRAM is rubbish on which no kernel may rely.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from chip.kernels.attention import caches_of
+from chip.kernels.layout import Layout
+from chip.kernels.work import Part, Work
+from chip.program import Region
+from chip.schedule import Buffer, Schedule
+from chip.spec import TINY
+from cluster.compiler.assign import Assigned, ranks_of
+from cluster.compiler.kernels import place
+from cluster.compiler.stage import Stage, StageShape
+from cluster.compiler.stages import WEIGHT_TYPES, compiled
+from cluster.compiler.weight_layout import stage_image
+from cluster.model.graph.attention import Attention
+from cluster.model.graph.graph import Section
+from cluster.model.graph.int8 import Int8Rows
+from cluster.model.graph.op import F32, Op
+from cluster.model.graph.rotary import Rotary
+from cluster.model.graph.values import Value
+from cluster.model.interpreter import Int8Matrix
+from cluster.model.interpreter import _Rank as Interpreted
+from tests.chip.kernel_rig import KernelRig, fp16
+
+LANES = 320
+SPEC = replace(TINY, slice_words=2048)  # scores of 16 heads x 32 rows x 2 blocks fill a bank
+RUBBISH = 0x41  # as fp16 2.6, as fp32 12.1: what a wrong read brings, and what adds up to no error
+MASKED = np.float32(-30000)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Rows of one sequence, the first of them at `start`, on a stage for chunks of `chunk`."""
+
+    rows: int
+    start: int
+    chunk: int
+
+    @property
+    def end(self) -> int:
+        return self.start + self.rows
+
+    @property
+    def blocks(self) -> int:
+        return -(-self.end // LANES)
+
+
+@dataclass(frozen=True)
+class SectionWeights:
+    """Random weights of a section; `rounded` to fp16 where the chip has matrices so."""
+
+    rounded: bool
+    seed: int
+
+    def array(self, _place, weight, rows=slice(None)):
+        rng = np.random.default_rng([self.seed, *weight.name.encode()])
+        drawn = rng.standard_normal(weight.shape, np.float32)
+        if weight.inner:
+            drawn /= np.float32(weight.shape[1] ** 0.5)
+            return (fp16(drawn) if self.rounded else drawn)[rows]
+        return drawn[rows]
+
+
+@dataclass
+class Result:
+    """What the chip has left of a value in each copy [rows, elements], and what it should be."""
+
+    op: Op
+    copies: list[tuple[str, npt.NDArray[np.generic]]]
+    steps: F32 | None
+    expected: F32 | Int8Rows
+
+
+@dataclass
+class OpRig:
+    """Rank `rank` of a section cut for `tp` ranks, with "fp16" or "int8" weights."""
+
+    section: Section
+    tp: int
+    rank: int
+    weights: str
+    launch: Launch
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self.sharded = compiled(self.section, self.tp, self.weights)
+        self.int8 = self.weights == "int8"
+        self.head = self.section.out.dims != self.section.x.dims
+        if self.head:  # behind the last layer, of one row
+            self.launch = Launch(1, 0, 1)
+        context, kind = self.launch.blocks * LANES, WEIGHT_TYPES[self.weights]
+        ranks = ranks_of([self.sharded], LANES)
+        layers, head = ((), self.sharded) if self.head else ((self.sharded,), None)
+        shape = StageShape(layers, head, ranks, context, self.launch.chunk, kind)
+        self.stage = Stage(SPEC, shape)
+        self.at: Assigned = self.stage.assigned(self.sharded, self.rank, self.launch.chunk)
+        self.chip = KernelRig(SPEC, self.stage.maps)
+        self.rng = np.random.default_rng([self.seed, self.rank])
+        for group in range(0, SPEC.slices, 4):
+            self.chip.chip.sram.group(group)[:] = RUBBISH
+        weights = SectionWeights(not self.int8, self.seed)
+        for rank, region, values in stage_image(self.stage, 0, weights):
+            if rank == self.rank:
+                self._write(Buffer("constant", region), values)
+        arrays = {w: weights.array(0, w) for w in self.sharded.section.weights}
+        matrices = {w for op in self.sharded.section.ops if op.multiplied for w in op.weights}
+        int8 = {w: Int8Matrix.of(arrays[w]) for w in matrices if w.inner and self.int8}
+        self.meaning = Interpreted(self.sharded, self.rank, arrays, int8, context)
+        self._tables()
+
+    @property
+    def ops(self) -> tuple[Op, ...]:
+        """The ops as this rank runs them."""
+        return self.sharded.section.ops
+
+    def run(self, op: Op) -> Result:
+        """Place and run one op."""
+        plan, launch = Schedule(SPEC), self.launch
+        work = Work(
+            plan, self.stage.memory, 0, launch.rows, launch.blocks, launch.chunk,
+            self.stage.blocks, WEIGHT_TYPES[self.weights], "head." if self.head else "layer.",
+            self.stage.maps,
+        )  # fmt: skip
+        inputs = [self._input(work, op, value) for value in op.inputs]
+        self.meaning.begin(np.arange(launch.start))
+        if isinstance(op, Attention):
+            self._fill_caches(work, op)
+        self.meaning.begin(np.arange(launch.start, launch.end))
+        place(work, self.at, op)
+        self.chip.plan = plan
+        self.chip.run()
+        meaning = op.exact if self.int8 else op.reference
+        return Result(op, *self._read(work, op.out), meaning(self.meaning, *inputs))
+
+    # --- inputs -----------------------------------------------------------------------------
+    def _sizes(self, value: Value) -> tuple[int, ...]:
+        return tuple(dim.size for dim in self.sharded.local(value, self.rank))
+
+    def _input(self, work: Work, op: Op, value: Value) -> F32 | Int8Rows:
+        """A random value in all its copies; as its op reads it: fp16 if that is so."""
+        shape = (self.launch.rows, *self._sizes(value))
+        laid = self.at.read(work, op, value)
+        if value.dtype == "i8":
+            integers = self.rng.integers(-127, 128, shape).astype(np.float32)
+            steps = self.rng.uniform(0.001, 0.1, (shape[0], 1)).astype(np.float32)
+            step = self.at.step(work, value)
+            assert step is not None
+            self._write(step, np.repeat(steps, LANES, axis=1))
+            found: F32 | Int8Rows = Int8Rows(integers, steps)
+            drawn = integers
+        else:
+            drawn = 3 * self.rng.standard_normal(shape, np.float32)
+            if not value.dims:  # a number for each row, of squares: in every lane
+                drawn = np.square(drawn)
+            if all(copy.dtype == "f16" for copy in self.at.wants(op, value)):
+                drawn = fp16(drawn)
+            found = drawn
+        copies = list(laid.copies)
+        if value.name in self.at.residual:
+            copies += self.at.stream(work, value).copies
+        for copy in copies:
+            self._fill(copy, laid.layout, drawn)
+        return found
+
+    def _fill(self, copy: tuple[Part, ...], layout: Layout, values: F32) -> None:
+        rows = in_rows(layout, values).swapaxes(0, 1)
+        if values.ndim == 1:
+            rows = np.broadcast_to(values[:, None], (1, len(values), LANES))
+        for part in copy:
+            mine = rows[part.first : part.first + part.blocks]
+            self._write(part.buffer, mine.reshape(-1, LANES))
+
+    def _write(self, buffer: Buffer, values: npt.NDArray[np.generic]) -> None:
+        self.chip.put(buffer, values)
+
+    def _tables(self) -> None:
+        """What the host writes: rotary rows, the mask, and cache words."""
+        given = self.stage.memory.given()
+        positions = np.arange(self.launch.start, self.launch.end)
+        for op in self.ops:
+            if isinstance(op, Rotary):
+                cosine, sine = op.table.turns(positions)
+                both = np.stack([-sine, sine], axis=2).reshape(len(positions), -1)
+                times = LANES // op.table.width
+                self._given(f"cos{op.table.name}", np.tile(np.repeat(cosine, 2, axis=1), times))
+                self._given(f"sin{op.table.name}", np.tile(both, times))
+        if "mask" in given:
+            tokens = np.arange(self.launch.blocks * LANES).reshape(-1, 1, LANES)
+            behind = tokens > positions[:, None]
+            self._given("mask", np.where(behind, MASKED, np.float32(0)).reshape(-1, LANES))
+            words = positions // 8
+            if len(positions) == 1:  # all but one of eight copies go to the spare word
+                words = np.full(8, self.stage.shape.context // 8)
+                words[positions[0] % 8] = positions[0] // 8
+            self._given("maps", np.repeat(words[:, None], LANES, axis=1))
+
+    def _given(self, name: str, values: npt.NDArray[np.generic]) -> None:
+        self._write(self.stage.view(name, len(values)), values)
+
+    def _fill_caches(self, work: Work, op: Attention) -> None:
+        """Keys and values of the tokens before the launch; V also transposed, by whole blocks."""
+        heads, start = self.at.rank.heads, self.launch.start
+        assert heads is not None
+        caches = caches_of(work, heads)
+        k, v = (
+            fp16(self.rng.standard_normal((start, *self._sizes(value)), np.float32))
+            for value in (op.k, op.v)
+        )
+        if start:
+            self.meaning.append(op, k, v)
+        for buffers, values, value in ((caches.keys, k, op.k), (caches.values, v, op.v)):
+            rows = in_rows(self.at.layout(value), values)
+            for number, buffer in enumerate(buffers if start else ()):
+                self._columns(buffer.region, rows[:, number])
+        whole = (self.launch.blocks - 1) * LANES
+        rows = in_rows(self.at.layout(op.v), v[:whole])
+        for number, buffer in enumerate(caches.columns if whole else ()):
+            turned = rows[:, number, : heads.row_lanes].reshape(-1, LANES, heads.row_lanes)
+            self._columns(buffer.region, turned.swapaxes(1, 2).reshape(-1, LANES))
+
+    def _columns(self, region: Region, values: F32) -> None:
+        """Write columns from the first on, with zeros up to a whole word."""
+        whole = np.zeros((-(-len(values) // 8) * 8, LANES), np.float32)
+        whole[: len(values)] = values
+        part = Region(region.index, region.address, len(whole), "f16", "columns")
+        self._write(Buffer("cache", part), whole)
+
+    # --- results ----------------------------------------------------------------------------
+    def _read(
+        self, work: Work, value: Value
+    ) -> tuple[list[tuple[str, npt.NDArray[np.generic]]], F32 | None]:
+        laid, count = self.at.made(work, value), int(np.prod(self._sizes(value)))
+        copies = []
+        for copy in laid.copies:
+            parts = [self.chip.read(part.buffer).reshape(part.blocks, -1, LANES) for part in copy]
+            rows = np.concatenate(parts).swapaxes(0, 1)
+            self._check_lanes(value, laid.layout, rows)
+            values = laid.layout.elements(rows)[:, :count]
+            copies.append((copy[0].buffer.region.dtype, values))
+        step = self.at.step(work, value)
+        if step is None:
+            return copies, None
+        rows = self.chip.read(step)
+        assert (rows == rows[:, :1]).all(), "a step differs from lane to lane"
+        return copies, rows[:, :1]
+
+    @staticmethod
+    def _check_lanes(value: Value, layout: Layout, rows: npt.NDArray[np.generic]) -> None:
+        """Lanes that belong to no element are zero, as sums over lanes rely on it.
+
+        A single number is in all lanes.
+        """
+        if not value.dims:
+            assert (rows == rows[..., :1]).all(), "a number differs from lane to lane"
+            return
+        for block, span in enumerate(layout.spans):
+            inside = np.zeros(LANES, bool)
+            inside[span.column : span.column + span.count] = True
+            assert not rows[:, block, ~inside].any(), f"block {block} has lanes beyond its elements"
+
+
+def in_rows(layout: Layout, values: F32) -> F32:
+    """Values [tokens, ..] as [tokens, blocks, lanes]."""
+    rows = [layout.rows(np.ravel(row)) for row in values]
+    return np.array(rows, np.float32).reshape(len(values), layout.blocks, LANES)

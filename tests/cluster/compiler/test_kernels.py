@@ -1,0 +1,202 @@
+"""Every op of the registry: its kernel on a chip says what its meaning says, whatever the shapes.
+
+With int8 weights bit for bit; with fp16 within what the types of its copies and the order of sums
+allow. Ops come from the registry: one without a kernel, a reason or a section to stand in fails.
+"""
+
+import importlib
+import pkgutil
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, assume, given, settings
+from hypothesis import strategies as st
+
+import cluster.model.graph
+from chip.kernels.lanes import reducible
+from cluster.compiler.kernels import KERNELS
+from cluster.compiler.stages import compiled
+from cluster.model.graph.builder import Builder
+from cluster.model.graph.graph import Section
+from cluster.model.graph.int8 import Int8Rows
+from cluster.model.graph.op import OPS
+from cluster.model.graph.values import Dim
+from tests.cluster.compiler.op_rig import LANES, Launch, OpRig, Result
+from tests.cluster.model.graphs import EPS, Shape, layer
+
+for module in pkgutil.iter_modules(cluster.model.graph.__path__):
+    importlib.import_module(f"{cluster.model.graph.__name__}.{module.name}")
+
+NO_KERNEL = {"all_reduce": "chips exchange its summands: cluster.compiler.stage, test_allreduce"}
+KINDS = sorted(cls.kind for cls in KERNELS)
+INT8_ONLY = {"quantise"}
+HALF_ULP = {"f16": 2.0**-11, "f32": 2.0**-24}  # of a copy's type, relative
+# Beside the rounding to a copy's type, of the largest magnitude: fp32 sums in another order; in
+# attention probabilities and their sum are of fp16 powers.
+ORDER, POWERS = 2e-6, 2e-3
+
+# Without shrinking, which would take minutes: an example that fails prints all it is made of.
+EXAMPLES = settings(
+    max_examples=8,
+    deadline=None,
+    phases=(Phase.explicit, Phase.reuse, Phase.generate),
+    suppress_health_check=list(HealthCheck),
+)
+
+
+# --- sections -------------------------------------------------------------------------------
+@dataclass(frozen=True, repr=False)
+class Drawn:
+    """A section, and what it was made of, which is shorter."""
+
+    what: object
+    section: Section
+
+    def __repr__(self) -> str:
+        return f"Drawn({self.what})"
+
+
+@st.composite
+def attention_blocks(draw, weights: str, **fixed) -> Drawn:
+    """A layer with a small FFN: products side by side, norms of heads, rotary, attention."""
+    group = 16 if weights == "int8" else 8
+    kv_heads, times = draw(st.integers(1, 4)), draw(st.integers(1, 4))
+    shape = Shape(
+        hidden=draw(st.integers(8, 700)),
+        heads=kv_heads * times,
+        kv_heads=kv_heads,
+        head_dim=group * draw(st.integers(1, 128 // group)),
+        ffn=8,
+        bias=draw(st.booleans()),
+        qk_norm=draw(st.sampled_from(["", "head", "all"])),
+        norms_after=draw(st.booleans()),
+    )
+    assume(shape.qk_norm != "head" or reducible(shape.head_dim))
+    shape = replace(shape, **fixed)
+    return Drawn(shape, layer(shape))
+
+
+@st.composite
+def ffn_blocks(draw, _weights: str, gated: bool = True) -> Drawn:
+    """A norm, one or two products side by side, an activation, a product, two residuals."""
+    hidden, ffn = Dim("hidden", draw(st.integers(8, 700))), Dim("ffn", draw(st.integers(8, 1100)))
+    bias, after = draw(st.booleans()), draw(st.booleans())
+    function, b = draw(st.sampled_from(["silu", "gelu"])), Builder(hidden)
+    h = b.norm(b.x, "norm", EPS)
+    up = b.linear(h, "w_up", ffn, bias=bias)
+    if gated:
+        inner = b.gate(b.linear(h, "w_gate", ffn, bias=bias), up, function)
+    else:
+        inner = b.activation(up, function)
+    y = b.linear(inner, "w_down", hidden, bias=bias)
+    x = b.add(b.x, b.norm(y, "norm_after", EPS) if after else y)
+    b.add(x, b.linear(b.norm(x, "last_norm", EPS), "w_last", hidden))
+    return Drawn((hidden.size, ffn.size, gated, function, bias, after), b.section())
+
+
+@st.composite
+def heads_behind_a_norm(draw, _weights: str) -> Drawn:
+    """What ends a model: its result leaves the chip."""
+    b, vocab = Builder(Dim("hidden", draw(st.integers(8, 700)))), draw(st.integers(8, 1500))
+    b.linear(b.norm(b.x, "norm", EPS), "head", Dim("vocab", vocab))
+    return Drawn((b.x.dims, vocab), b.section())
+
+
+def any_of(*makers):
+    return lambda weights: st.one_of(*(make(weights) for make in makers))
+
+
+SECTIONS = {
+    "activation": lambda weights: ffn_blocks(weights, gated=False),
+    "add": any_of(attention_blocks, ffn_blocks),
+    "attention": attention_blocks,
+    "gate": ffn_blocks,
+    "linear": any_of(attention_blocks, ffn_blocks, heads_behind_a_norm),
+    "norm": any_of(attention_blocks, ffn_blocks),
+    "norm_by_sum": lambda weights: attention_blocks(weights, qk_norm="all"),
+    "quantise": any_of(attention_blocks, ffn_blocks),
+    "rotary": attention_blocks,
+    "square_sum": lambda weights: attention_blocks(weights, qk_norm="all"),
+}
+
+
+@st.composite
+def launches(draw) -> Launch:
+    """A token anywhere, or a chunk from a multiple of eight on."""
+    chunk = draw(st.sampled_from([8, 16, 32]))
+    if draw(st.booleans()):
+        return Launch(1, draw(st.integers(0, 2 * LANES - 1)), chunk)
+    rows = 8 * draw(st.integers(1, chunk // 8))
+    return Launch(rows, 8 * draw(st.integers(0, (2 * LANES - rows) // 8)), chunk)
+
+
+@st.composite
+def cases(draw, kind: str, weights: str) -> tuple[Drawn, int, int, Launch, int]:
+    """A section with such an op, the width of the group, a rank, a launch and a seed."""
+    drawn = draw(SECTIONS[kind](weights))
+    ops = drawn.section.ops
+    cut = [dim.size for op in ops for dim in op.out.dims if dim.name in ("heads", "ffn")]
+    tp, launch = draw(st.integers(1, min([3, *cut]))), draw(launches())
+    sharded = compiled(drawn.section, tp, weights).section.ops
+    assume({op.kind for op in sharded} <= {*KINDS, *NO_KERNEL})  # said by the first test
+    if launch.rows > 1 and not any(op.mixes_rows for op in ops):
+        launch = replace(launch, rows=draw(st.integers(1, launch.chunk)), start=0)
+    return drawn, tp, draw(st.integers(0, tp - 1)), launch, draw(st.integers(0, 9))
+
+
+def results(kind: str, weights: str, case: tuple[Drawn, int, int, Launch, int]):
+    """What a rank's ops of that kind leave on a chip, and what they mean."""
+    drawn, tp, rank, launch, seed = case
+    rig = OpRig(drawn.section, tp, rank, weights, launch, seed)
+    return [rig.run(op) for op in rig.ops if op.kind == kind]
+
+
+# --- the claims -----------------------------------------------------------------------------
+@pytest.mark.parametrize("kind", sorted(OPS))
+def test_an_op_has_a_kernel_or_a_reason_and_a_section_to_stand_in(kind):
+    assert (kind in KINDS) != (kind in NO_KERNEL), f"{kind} has neither a kernel nor a reason"
+    assert kind in SECTIONS or kind in NO_KERNEL, f"no section is drawn that has a {kind}"
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in INT8_ONLY])
+def test_an_fp16_kernel_computes_what_its_op_means(kind):
+    @given(cases(kind, "fp16"))
+    @EXAMPLES
+    def check(case) -> None:
+        for result in results(kind, "fp16", case):
+            near(result)
+
+    check()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_int8_kernel_computes_what_its_op_means_bit_for_bit(kind):
+    @given(cases(kind, "int8"))
+    @EXAMPLES
+    def check(case) -> None:
+        for result in results(kind, "int8", case):
+            equal(result)
+
+    check()
+
+
+def near(result: Result) -> None:
+    """Every copy is the expected one, to the rounding of its type and the order of sums."""
+    expected = np.asarray(result.expected).reshape(len(result.copies[0][1]), -1)
+    slack = POWERS if result.op.kind == "attention" else ORDER
+    for dtype, values in result.copies:
+        limit = slack * np.abs(expected).max()
+        np.testing.assert_allclose(values, expected, 1.01 * HALF_ULP[dtype], limit + 2.0**-25)
+
+
+def equal(result: Result) -> None:
+    """Every copy has the bits of the expected one in its type."""
+    expected = result.expected
+    if isinstance(expected, Int8Rows):
+        assert np.array_equal(result.steps, expected.steps)
+        expected = expected.integers
+    expected = expected.reshape(len(expected), -1)
+    names = {"f16": np.float16, "f32": np.float32, "i8": np.int8}
+    for dtype, values in result.copies:
+        assert np.array_equal(values, expected.astype(names[dtype])), dtype

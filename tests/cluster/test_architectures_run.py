@@ -1,0 +1,67 @@
+"""Golden models of a public library on emulated chips: equal tokens, and logits near float32.
+
+tests/data/architectures holds tiny random models with prompts, greedy tokens, their margins and
+logits, made with transformers in float32.
+"""
+
+import numpy as np
+import pytest
+
+from chip.spec import GROQCHIP1
+from cluster.compiler.lower import lower
+from cluster.compiler.place import place
+from cluster.compiler.stages import partition
+from cluster.machines.machine import LocalMachine
+from cluster.model.reference import Reference
+from cluster.model.weights.safetensors import open_folder
+from tests.cluster.model.test_golden import DATA, cases_of, tokens_until_close
+from tests.cluster.tiny import forced, no_progress
+from topology import parse
+
+NAMES = ("llama3-rope", "qwen2", "qwen3", "olmo2")
+PLANS = {"tp 1": (1, 1, "node"), "tp 2": (2, 1, "node"), "tp 3 x pp 3": (3, 3, "torus:3x3")}
+LOGITS = 0.025  # largest distance of a logit from float32; 0.0053 was measured
+
+
+def on_chips(name: str, plan: str, weights: str):
+    """The weights, the lowered plan, and a machine that has loaded it."""
+    source = open_folder(DATA / "architectures" / name, name)
+    tp, pp, topology = PLANS[plan]
+    graph = parse(topology)
+    cut = partition(source.model, GROQCHIP1, tp, min(pp, len(source.model.layers) + 1),
+                    weights=weights)  # fmt: skip
+    lowered = lower(cut, place(cut, graph, topology), graph, source)
+    machine = LocalMachine()
+    machine.load(lowered, no_progress)
+    return source, lowered, machine
+
+
+@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("name", NAMES)
+def test_chips_give_the_public_librarys_tokens_and_logits(name, plan):
+    _, lowered, machine = on_chips(name, plan, "fp16")
+    for case in cases_of(name):
+        wanted = tokens_until_close(case)
+        logits = forced(lowered, machine, case["prompt_ids"], *case["output_ids"][:-1])
+        assert [int(row.argmax()) for row in logits][: len(wanted)] == wanted
+        assert np.abs(logits[0] - case["first_logits"]).max() < LOGITS
+        assert np.abs(logits[-1] - case["last_logits"]).max() < LOGITS
+
+
+@pytest.mark.parametrize(
+    ("name", "plan"),
+    [
+        ("llama3-rope", "tp 1"),
+        ("qwen2", "tp 2"),
+        ("qwen3", "tp 3 x pp 3"),
+        ("olmo2", "tp 3 x pp 3"),
+    ],
+)
+def test_int8_logits_are_the_interpreters_bit_for_bit(name, plan):
+    source, lowered, machine = on_chips(name, plan, "int8")
+    case = cases_of(name)[0]
+    reference = Reference(source, 64, PLANS[plan][0], exact=True)
+    ids = (case["prompt_ids"], *([token] for token in case["output_ids"][:3]))
+    logits = forced(lowered, machine, case["prompt_ids"], *case["output_ids"][:3])
+    for ours, mine in zip(logits, ids, strict=True):
+        assert np.array_equal(ours, reference.forward(mine))

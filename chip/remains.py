@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from chip.jit import threads
+from chip.jit import thread_count
 from chip.sram import GROUP, Bytes, Sram, Words
 
 Written = tuple[tuple[int, int, int], ...]
@@ -72,7 +72,7 @@ def _planes(words: Bytes, planes: list[int]) -> Bytes:
 
 
 def _hashes(runs: list[Bytes]) -> list[bytes]:
-    helpers = threads()
+    helpers = thread_count()
     large = [run for run in runs if run.nbytes >= LARGE]
     if helpers < 2 or len(large) < 2:
         return [_hash(run) for run in runs]

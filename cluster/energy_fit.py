@@ -7,15 +7,14 @@ Dense fp16 products on both sides of the chip are taken to draw the TDP, and a l
 from dataclasses import dataclass, replace
 
 from chip.energy import AVERAGE_W, EVENTS, GROQCHIP1_ENERGY, TDP_W, EnergyTable, count
-from chip.kernels.attention import Heads
-from chip.kernels.encoder import EncoderStage
-from chip.kernels.encoder_shape import EncoderShape
 from chip.kernels.gemm import Gemm
 from chip.kernels.lanes import MAPS
-from chip.kernels.layout import blocks
 from chip.program import Program
 from chip.schedule import Schedule
 from chip.spec import GROQCHIP1
+from cluster.compiler.stage import CONTEXT_BLOCK, Stage
+from cluster.compiler.stages import stage_shape
+from cluster.model.encoders import encoder
 
 
 @dataclass(frozen=True)
@@ -48,9 +47,11 @@ class Fit:
 def fit() -> Fit:
     """Two equations, idle + scale x dynamic = published, for two unknowns."""
     dense = Gemm(GROQCHIP1, 1024, 1600, 1600).plan
-    heads = Heads(tuple(range(12)), 12, 64)
-    shape = EncoderShape(blocks(768), heads, blocks(3072), 1, 1e-12, 128, False, False)
-    layer = EncoderStage(GROQCHIP1, shape).schedule(128)
+    tokens, one = 128, (1, 1)  # any layer but the first, which comes with its opening
+    shape = stage_shape(
+        encoder("bert-base"), GROQCHIP1, 1, CONTEXT_BLOCK, tokens, "fp16", 1, one, head=False
+    )
+    layer = Stage(GROQCHIP1, shape).schedule(tokens, 1, {})
     high = _point("dense fp16 products, 1024 x 1600 x 1600", TDP_W, dense)
     low = _point("a layer of BERT-base, 128 tokens, fp16", AVERAGE_W, layer)
     scale = (high.published_w - low.published_w) / (high.unscaled_w - low.unscaled_w)

@@ -49,7 +49,7 @@ def set_threads(count: int) -> None:
         sys.modules["chip.jit.play"].team.cache_clear()
 
 
-def threads() -> int:
+def thread_count() -> int:
     """Threads that compiled code may keep busy; 1 besides those of a BLAS if there is none."""
     if backend() == "numpy":
         return 1

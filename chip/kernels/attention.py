@@ -1,22 +1,24 @@
 """Attention over a KV cache in SRAM: scores, softmax and the weighted sum of values.
 
-K rows are the columns of the score product as they stand. V rows are transposed by the MXM: the
-block of 320 tokens is installed as columns and identity rows stream through it, which is exact.
+K rows are the columns of the score product as they stand; V rows are transposed by the MXM.
 Rows of scores and probabilities are (block, head, token); lanes are the 320 tokens of a block.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from chip.kernels.columns import column_rows, transpose
 from chip.kernels.lanes import RUN_LIMIT, reduce_lanes
+from chip.kernels.layout import one_by_one
 from chip.kernels.linear import deliver
 from chip.kernels.matmul import Pass, matmul
 from chip.kernels.norm import targets
-from chip.kernels.work import CACHE, Laid, Request, Work
-from chip.program import COLUMN_PAIRS, WEIGHT_SLICES, Region
-from chip.schedule import Buffer, Chain, Flow, Loops, Rows, run
+from chip.kernels.work import CACHE, Laid, Part, Request, Work
+from chip.program import COLUMN_PAIRS, WEIGHT_SLICES
+from chip.schedule import Buffer, Loops, Rows, run
 from chip.spec import EAST, WEST
 
+HEAD_LANES = "headmask"  # rows with ones in the lanes of a head, one for each head of a row
 SMALLEST_SUM = 2.0**-24  # keeps 1 / sum finite in lanes that belong to no head
 
 
@@ -61,10 +63,10 @@ class Heads:
 
 @dataclass(frozen=True)
 class Caches:
-    """Buffers of a layer's caches, by cache row: K and V as they come, V transposed."""
+    """Columns by cache row: K and V as they come, from a word on, and V transposed."""
 
-    keys: tuple[Buffer, ...]
-    values: tuple[Buffer, ...]
+    keys: tuple[Rows, ...]
+    values: tuple[Rows, ...]
     columns: tuple[Buffer, ...]
 
 
@@ -80,8 +82,8 @@ def caches_of(work: Work, heads: Heads) -> Caches:
         return work.memory.take(Request(name, vectors, "f16", side, *where))
 
     return Caches(
-        tuple(cache(f"K{row}", spare, EAST, True) for row in rows),
-        tuple(cache(f"V{row}", spare, WEST, True) for row in rows),
+        tuple(Rows(cache(f"K{row}", spare, EAST, True)) for row in rows),
+        tuple(Rows(cache(f"V{row}", spare, WEST, True)) for row in rows),
         tuple(cache(f"VT{row}", transposed, WEST, False) for row in rows),
     )
 
@@ -95,11 +97,48 @@ def attention(work: Work, heads: Heads, scale: float, q: Laid, k: Laid, v: Laid,
     maps = work.given("maps", *_map_rows(work), "u16", EAST)
     for row in range(heads.rows):
         for side, source, cache in ((EAST, k, caches.keys), (WEST, v, caches.values)):
-            _append(work, side, work.rows_of(source.copies[0], row), maps, cache[row])
+            _append(work, side, work.rows_of(source.copies[0], row), maps, cache[row].buffer)
+    _mix(work, heads, scale, q, caches, out)
+
+
+def attention_to_all(
+    work: Work, heads: Heads, scale: float, q: Laid, k: Laid, v: Laid, out: Laid
+) -> None:
+    """out = softmax(scale q . K) V over the rows of the launch, all of which see each other.
+
+    k and v are columns as they stand, q has the heads of k side by side. Keys that are padding are
+    masked by data.
+    """
+    keys, values = (column_rows(work, value) for value in (k, v))
+    columns = tuple(work.columns(f"VT{row}", heads.row_lanes, WEST) for row in range(heads.rows))
+    selected = _selected(work, heads, q)
+    _mix(work, heads, scale, selected, Caches(keys, values, columns), out)
+
+
+def _selected(work: Work, heads: Heads, q: Laid) -> Laid:
+    """[head, token] = fp16(q), zero outside the lanes of the head."""
+    tokens, count = work.rows, len(heads.kv_of)
+    own = work.shared(HEAD_LANES, heads.per_row, "f32", WEST)
+    out = work.scratch("q.heads", count, "f16", EAST)
+    for row in range(heads.rows):
+        inside = heads.of_row(row)
+        loops: Loops = ((len(inside), tokens), (tokens, 1))
+        chain = work.chain("attention: one head")
+        rows = replace(work.rows_of(q.copies[0], row), steps=(0, 1))
+        value = chain.vxm("mul", rows, Rows(own, 0, (1, 0)), loops=loops)
+        target = Rows(out, inside.start * tokens, (tokens, 1))
+        chain.write(chain.vxm("to_f16", value), target)
+        work.plan.place(chain)
+    columns = [kv % heads.per_row * heads.head_lanes for kv in heads.kv_of]
+    return Laid(one_by_one(columns, heads.head_lanes), ((Part(out, 0, count),),))
+
+
+def _mix(work: Work, heads: Heads, scale: float, q: Laid, caches: Caches, out: Laid) -> None:
+    """out = softmax(scale q . K) V; V is transposed in the last block, which alone is new."""
     raw = _scores(work, heads, q, caches)
-    identity = work.shared("identity", heads.row_lanes, "f16", WEST)
-    for values, columns in zip(caches.values, caches.columns, strict=True):
-        transpose(work, values, work.blocks - 1, identity, columns)
+    for cache, columns in zip(caches.values, caches.columns, strict=True):
+        label = "attention: transpose V"
+        transpose(work, cache, work.blocks - 1, heads.row_lanes, columns, label)
     masked, last = _masked(work, heads, scale, raw)
     top = _row_maximum(work, heads, last)
     p = _exponentials(work, heads, masked, top)
@@ -138,27 +177,6 @@ def _append(work: Work, side: int, source: Rows, maps: Buffer, cache: Buffer) ->
     work.plan.place(chain)
 
 
-def transpose(work: Work, cache: Buffer, block: int, identity: Buffer, out: Buffer) -> None:
-    """Write block `block` of a cache transposed: `out` holds, per block, one column per lane."""
-    rows = identity.region.vectors
-    words = work.spec.lanes // COLUMN_PAIRS
-    chain = work.chain("attention: transpose V")
-    part = Pass(cache, block * words, 1, words, Rows(identity), rows, slot_steps=(0, 0))
-    (flow,) = matmul(chain, WEST, [part])
-    columns = chain.vxm("to_f16", flow)
-    write_columns(chain, columns, out, block * (rows // COLUMN_PAIRS))
-    work.plan.place(chain)
-
-
-def write_columns(chain: Chain, value: Flow, out: Buffer, word: int = 0) -> None:
-    """Write fp16 vectors as columns from word `word` on: vector i into the slice pair i % 8."""
-    region = out.region
-    for pair in range(COLUMN_PAIRS):
-        rows = Region(region.index + 2 * pair, region.address, region.words, "f16")
-        target = Rows(replace(out, region=rows), word)
-        chain.write(value, target, every=COLUMN_PAIRS, phase=pair)
-
-
 def _scores(work: Work, heads: Heads, q: Laid, caches: Caches) -> Buffer:
     """[block, head, token] = q . K over the 320 tokens of the block, fp32."""
     tokens, count = work.rows, len(heads.kv_of)
@@ -170,8 +188,9 @@ def _scores(work: Work, heads: Heads, q: Laid, caches: Caches) -> Buffer:
             continue
         chain = work.chain("attention: scores")
         activations = work.rows_of(q.copies[0], inside.start)
+        mine = len(inside) * tokens
         passes = [
-            Pass(cache, block * words, 1, words, activations, len(inside) * tokens,
+            Pass(cache.buffer, cache.first + block * words, 1, words, activations, mine,
                  slot_steps=(0, 0))
             for block in range(work.blocks)
         ]  # fmt: skip
@@ -212,7 +231,8 @@ def _row_maximum(work: Work, heads: Heads, source: Buffer) -> Buffer:
         loops = run(min(RUN_LIMIT, count - start))
         chain = work.chain("attention: maximum")
         value = chain.vxm("copy", Rows(source, start), loops=loops, dtype="f16")
-        chain.write(reduce_lanes(chain, "max", value, "f16"), Rows(out, start))
+        side = start // RUN_LIMIT % 2
+        chain.write(reduce_lanes(chain, "max", value, "f16", side), Rows(out, start))
         work.plan.place(chain)
     return out
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from chip.isa import FORMATS
 from chip.isa.mxm import PLANES, SET
-from chip.kernels.attention import write_columns
+from chip.kernels.columns import write_columns
 from chip.kernels.matmul import Pass, hold, matmul
 from chip.kernels.memory import MemoryMap
 from chip.program import COLUMN_PAIRS, Region

@@ -32,8 +32,9 @@ def gated(work: Work, gate: Laid, up: Laid, function: str, out: Laid) -> None:
 
 
 def activation(work: Work, x: Laid, function: str, out: Laid) -> None:
-    """out = function(x), block by block, of two copies of x."""
-    for block in range(x.layout.blocks):
+    """out = function(x), of two copies of x: block by block, of each part in turn."""
+    order = sorted((n, part.first + n) for part in x.copies[0] for n in range(part.blocks))
+    for _, block in order:
         chain = work.chain(f"ffn: {function}")
         first, again = (work.rows_of(copy, block) for copy in x.copies)
         share = _share(chain, first, function, work.rows)

@@ -27,16 +27,16 @@ MAPS_INT8 = (*MAPS, *dict.fromkeys(tuple(lanes) for _, maps in _ALIKE for lanes 
 RUN_LIMIT = 64  # vectors per chain: a longer run would need other streams in every round
 
 
-def reduce_lanes(chain: Chain, op: str, value: Flow, dtype: str) -> Flow:
+def reduce_lanes(chain: Chain, op: str, value: Flow, dtype: str, side: int = EAST) -> Flow:
     """Combine all lanes of a VXM result with `op`; every lane of the result holds the total.
 
-    Each round drives the value to the SXM, which returns rotated copies that are combined in a
-    tree: 16 groups of 20 lanes, then of 5, then single lanes.
+    Each round drives the value to the SXM of `side`, which returns rotated copies that are combined
+    in a tree: 16 groups of 20 lanes, then of 5, then single lanes.
     """
     for stride, copies in ROUNDS:
-        chain.emit(value, EAST)
+        chain.emit(value, side)
         rotated = [
-            chain.sxm("permute", 2 + _SHIFTS.index(stride * copy), value, EAST)
+            chain.sxm("permute", 2 + _SHIFTS.index(stride * copy), value, side)
             for copy in range(copies)
         ]
         value = _tree(chain, op, rotated, dtype)

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from chip.isa import FORMATS
+from chip.kernels.columns import write_blocks
 from chip.kernels.layout import Layout
 from chip.kernels.matmul import Pass, matmul
 from chip.kernels.work import Part, Work
 from chip.program import word_columns
 from chip.schedule import Buffer, Chain, Flow, Rows
-from chip.spec import WEST
 
 _ROUND = {"f16": "to_f16", "i8": "to_i8"}
 
@@ -59,14 +59,18 @@ def deliver(chain: Chain, flow: Flow, targets: Sequence[Rows]) -> None:
 
     What leaves the MXM passes all slices; what comes from the VXM goes one way, copies another.
     """
-    for number, rows in enumerate(targets):
-        dtype = rows.buffer.region.dtype
-        if dtype != flow.dtype:
-            chain.write(chain.vxm(_ROUND[dtype], flow), rows)
-        elif number and flow.alu is not None:
-            chain.write(chain.vxm("copy", flow), rows)
-        else:
-            chain.write(flow, rows)
+    sent: dict[tuple[str, int], Flow] = {}
+    for rows in targets:
+        region = rows.buffer.region
+        way = region.dtype, region.index // chain.spec.hemisphere_slices
+        if way not in sent:
+            if region.dtype != flow.dtype:
+                sent[way] = chain.vxm(_ROUND[region.dtype], flow)
+            elif flow.alu is not None and flow in sent.values():
+                sent[way] = chain.vxm("copy", flow)
+            else:
+                sent[way] = flow
+        chain.write(sent[way], rows)
 
 
 def linear(
@@ -77,7 +81,7 @@ def linear(
     step: Buffer | None = None,
     biased: bool = False,
 ) -> None:
-    """Write matrix x rows of `x` (+ bias) to all copies, (output block, token).
+    """Write matrix x rows of `x` (+ bias) to all copies, (output block, token), or as columns.
 
     `step` are those of int8 rows. The chain's label names the matrix.
     """
@@ -91,8 +95,11 @@ def linear(
         if step is not None:
             flow = _rescaled(work, chain, flow, matrix, step, start - base)
         if biased:
-            bias = work.constant(f"{matrix.name}.bias", len(matrix.blocks), "f32", WEST)
+            bias = work.constant(f"{matrix.name}.bias", len(matrix.blocks), "f32", matrix.side)
             flow = chain.vxm("add", flow, Rows(bias, start - base, (1, 0)))
+        if copies[0][0].buffer.region.layout == "columns":
+            write_blocks(chain, flow, copies[0][0].buffer, start)
+            continue
         targets = [replace(work.rows_of(copy, start), steps=(tokens, 1)) for copy in copies]
         deliver(chain, flow, targets)
     work.plan.place(chain)

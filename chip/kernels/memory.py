@@ -214,7 +214,7 @@ class MemoryMap:
         """Find 16 slices with room for columns of all layers; raises SramFull."""
         words = -(-request.vectors // word_columns(request.dtype))
         layers = self._layers_of(request) if request.per_layer else 1
-        best: tuple[int, int, list[int]] | None = None
+        best: tuple[tuple[int, int], int, list[int]] | None = None
         for index in self._windows(request.side):
             cost = self._cost(request.name, index, WEIGHT_SLICES, None, conflict.slices)
             cost += self._cost(request.name, index, WEIGHT_SLICES, None, conflict.banks)
@@ -224,9 +224,10 @@ class MemoryMap:
             if found is None:
                 continue
             outer = index % self.spec.hemisphere_slices >= INNER_SLICES
-            if best is None or found[-1] < best[0]:
-                best = found[-1], index, found
-            if not outer:
+            met = 0 if request.per_layer else cost  # what rests for good is next to all the time
+            if best is None or (met, found[-1]) < best[0]:
+                best = (met, found[-1]), index, found
+            if not outer and best[0][0] == 0:
                 break
         if best is None:
             raise self._full(request, words * layers, WEIGHT_SLICES)

@@ -48,11 +48,14 @@ class Stem:
         mine = half_lines(self.out.height, side)
         return range(max(0, mine.start - y), mine.stop)
 
-    def schedule(self, plan: Schedule, what: Convolution) -> None:
-        """The convolution of all parities, then the maximum."""
+    def convolve(self, plan: Schedule, what: Convolution) -> None:
+        """The convolution of all parities."""
         for side in (EAST, WEST):
             for y, x in PARITIES:
                 self._convolve(plan, what, side, y, x)
+
+    def maximum(self, plan: Schedule) -> None:
+        """The maximum over windows."""
         for side in (EAST, WEST):
             self._maximum(plan, side)
 

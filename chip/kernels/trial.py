@@ -15,6 +15,7 @@ from chip.kernels.memory import INNER_SLICES, MUST, Conflicts
 from chip.kernels.work import Request
 from chip.program import Region
 from chip.schedule import Buffer, Chain, Schedule
+from chip.schedule.reserve import fixed_fit
 from chip.spec import ChipSpec
 
 
@@ -43,10 +44,21 @@ class TrialMemory:
 
 @dataclass
 class Trial(Schedule):
-    """A schedule that notes when its chains touch which buffers."""
+    """Notes when its chains touch which buffers: each as soon as its rows are ready and the fixed
+    units that it needs are free, as if there were always a stream and an ALU left.
+    """
 
     touched: list[tuple[str, bool, int, int, int]] = field(default_factory=list)
     chains: int = 0
+
+    def place(self, chain: Chain, not_before: int = 0) -> int:
+        """Note the chain at the first cycle in which it could be; nothing is booked but units."""
+        fixed = [(self._busy[key], spans) for key, spans in chain.fixed.items()]
+        taken = [(table, spans) for table, spans in fixed if table.starts]
+        start = fixed_fit(taken, self._earliest(chain, not_before))
+        self._take_fixed(chain, start)
+        self._touch(chain, start)
+        return start
 
     def _touch(self, chain: Chain, start: int) -> None:
         super()._touch(chain, start)

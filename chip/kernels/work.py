@@ -96,6 +96,10 @@ class Work:
         request = Request(name, blocks * self.most_rows * times[0], dtype, side)
         return self.cut(self.memory.take(request), blocks * self.rows * times[1])
 
+    def columns(self, name: str, vectors: int, side: int) -> Buffer:
+        """fp16 columns for use within the launch."""
+        return self.memory.take(Request(name, vectors, "f16", side, SCRATCH, "columns"))
+
     def constant(
         self, name: str, vectors: int, dtype: str, side: int, layout: str = "rows"
     ) -> Buffer:

@@ -147,7 +147,7 @@ class Schedule:
         taken = [(table, spans) for table, spans in fixed if table.starts]
         blocked: Need | None = None  # what was not to be had: without it nothing else is tried
         while True:
-            start = _fixed_fit(taken, start)
+            start = fixed_fit(taken, start)
             if blocked is not None and (wait := self._wait(blocked, start)):
                 start += wait
                 continue
@@ -155,12 +155,16 @@ class Schedule:
             if chosen is not None:
                 break
             start += wait
-        for table, spans in fixed:
-            for low, high in spans:
-                table.take(low + start, high + start)
+        self._take_fixed(chain, start)
         self._touch(chain, start)
         self._emit(chain, start, chosen)
         return start
+
+    def _take_fixed(self, chain: Chain, start: int) -> None:
+        for key, spans in chain.fixed.items():
+            table = self._busy[key]
+            for low, high in spans:
+                table.take(low + start, high + start)
 
     def ready_cycle(self, member: int, buffer: str, rows: slice = slice(None)) -> int:
         """Cycle from which all these rows of a buffer may be read."""
@@ -372,7 +376,7 @@ def _check_self(chain: Chain) -> None:
                     raise ProgramError(f"chain {chain.label} collides with itself on {key}")
 
 
-def _fixed_fit(fixed: list[tuple[Busy, list[tuple[int, int]]]], start: int) -> int:
+def fixed_fit(fixed: list[tuple[Busy, list[tuple[int, int]]]], start: int) -> int:
     """First cycle from `start` on from which all these spans are free."""
     moved = True
     while moved:

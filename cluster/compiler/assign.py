@@ -7,6 +7,7 @@ sides from products on both arrays. The memory map then says where each copy res
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from math import prod
 
 from chip.kernels.attention import Heads
@@ -42,6 +43,7 @@ class Copy:
     side: int
     split: bool = False
     turn: int = 0  # numbers copies that are alike
+    columns: bool = False  # for the MXM to load, 320 of them for each block
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,8 @@ def ranks_of(sections: Iterable[Sharded], lanes: int) -> tuple[Rank, ...]:
 class Assigned:
     """A sharded section with all that kernels must know of a rank's values.
 
-    `most_rows` tokens at most are in a launch, and `weights` the type of matrices.
+    `most_rows` tokens at most are in a launch, and `weights` the type of matrices. `carried` are
+    copies of the residual stream beside the fp32 one that sections find, and leave to the next.
     """
 
     section: Section
@@ -88,6 +91,7 @@ class Assigned:
     spec: ChipSpec
     most_rows: int
     weights: str
+    carried: tuple[Copy, ...] = ()
 
     # --- layouts ----------------------------------------------------------------------------
     def layout(self, value: Value) -> Layout:
@@ -103,8 +107,8 @@ class Assigned:
                 heads = self.rank.heads
                 assert heads is not None
                 columns = [kv % heads.per_row * heads.head_lanes for kv in heads.kv_of]
-                q = one_by_one(columns, heads.head_lanes)
                 kv = grouped(heads.kv_heads, heads.head_lanes, heads.per_row)
+                q = kv if self.by_columns(op) else one_by_one(columns, heads.head_lanes)
                 for value, layout in ((op.q, q), (op.k, kv), (op.v, kv)):
                     for name in _chain_of(value, makers):
                         found[name] = layout
@@ -180,18 +184,38 @@ class Assigned:
         if isinstance(op, Linear):
             return tuple(Copy(self.weights, side) for side in self.sides[op.out.name])
         if isinstance(op, Attention):
-            return (Copy("f16", WEST if value == op.v else EAST),)
+            side, columns = WEST if value == op.v else EAST, self.by_columns(op)
+            if columns and value == op.q:
+                return (Copy("f32", side),)
+            return (Copy("f16", side, columns=columns),)
         if isinstance(op, Rotary):
             return (Copy("f32", self.turned_at(op)),)
         if isinstance(op, Gate) and value == op.gate:
             return (Copy("f32", EAST), Copy("f32", WEST))
-        if isinstance(op, Activation):
-            return (Copy("f32", EAST), Copy("f32", WEST))
+        if isinstance(op, Activation):  # read twice, where each array has left its half
+            return tuple(Copy("f32", EAST, split=True, turn=turn) for turn in (0, 1))
         if isinstance(op, Add | AllReduce) and value == op.y:
             return (Copy("f32", EAST, split=True),)
         if isinstance(op, Norm | SquareSum | NormBySum):
             return (Copy("f32", EAST),)
         return (Copy("f32", WEST),)
+
+    def by_columns(self, op: Attention) -> bool:
+        """Whether keys and values are columns as they come from the MXM: none are of before."""
+        heads = self.rank.heads
+        assert heads is not None
+        return op.takes_sequence and heads.kv_of == tuple(range(heads.kv_heads))
+
+    def summed(self, op: Norm) -> Add | None:
+        """The residual connection that a LayerNorm makes itself, as it first reads its input."""
+        maker = next((other for other in self.section.ops if other.out == op.x), None)
+        first = self.section.consumers(op.x)[0]
+        return maker if op.form == "layer" and first == op and isinstance(maker, Add) else None
+
+    def left_to_norm(self, op: Op) -> bool:
+        """Whether a LayerNorm behind it makes what this op would."""
+        norms = (other for other in self.section.ops if isinstance(other, Norm))
+        return any(self.summed(norm) == op for norm in norms)
 
     def turned_at(self, op: Rotary) -> int:
         """The SXM that a rotary embedding goes by: queries east, keys west."""
@@ -213,27 +237,40 @@ class Assigned:
         """Values of the residual stream that an op is the first to read in another type."""
         found = []
         for value in op.inputs:
-            if value.name in self.residual and self._kinds(op, value):
-                first = next(o for o in self.section.consumers(value) if self._kinds(o, value))
-                found += [value] if first is op else []
+            if value.name in self.residual and value.name not in self._rounded_before:
+                readers = [o for o in self.section.consumers(value) if self._kinds(o, value)]
+                found += [value] if readers and readers[0] is op else []
         return tuple(found)
 
+    def kinds(self, value: Value) -> tuple[Copy, ...]:
+        """Copies of a value of the residual stream in other types than fp32."""
+        found = [copy for op in self.section.consumers(value) for copy in self._kinds(op, value)]
+        if value == self.section.out:
+            found += self.carried
+        return tuple(dict.fromkeys(found))
+
     def _kinds(self, op: Op, value: Value) -> tuple[Copy, ...]:
-        """Copies of a value that are not fp32."""
         return tuple(copy for copy in self.wants(op, value) if copy.dtype != "f32")
 
     @cached_property
+    def _rounded_before(self) -> set[str]:
+        """Values of the residual stream that are there in all types: what norms make, say."""
+        found = {op.out.name for op in self.section.ops if isinstance(op, Norm)}
+        return found | ({self.section.x.name} if self.carried else set())
+
+    @cached_property
     def residual(self) -> dict[str, str]:
-        """The buffer of each value of the residual stream."""
-        found = {self.section.x.name: RESIDUAL[0]}
-        for op in self.section.ops:
-            before = op.x if isinstance(op, Add) else None
-            if isinstance(op, AllReduce):
-                before = op.residual
-            if before is not None:
-                at = RESIDUAL.index(found[before.name])
-                found[op.out.name] = RESIDUAL[1 - at]
-        return found
+        """The buffer of each value of the residual stream, whose last one is in the first."""
+        makers = {op.out.name: op for op in self.section.ops}
+        names = [self.section.out.name]
+        while (maker := makers.get(names[-1])) is not None:
+            before = maker.x if isinstance(maker, Add | Norm) else None
+            if isinstance(maker, AllReduce):
+                before = maker.residual
+            if before is None:
+                return {self.section.x.name: RESIDUAL[0]}
+            names.append(before.name)
+        return {name: RESIDUAL[turn % 2] for turn, name in enumerate(names)}
 
     # --- as kernels see them ----------------------------------------------------------------
     def read(self, work: Work, op: Op, value: Value) -> Laid:
@@ -244,15 +281,16 @@ class Assigned:
     def made(self, work: Work, value: Value) -> Laid:
         """A value as its op leaves it: in all copies."""
         if value.name in self.residual:
-            parts: Iterator[tuple[Part, ...]] = iter((self._residual(work, value),))
+            kinds = self.kinds(value) if value.name in self._rounded_before else ()
+            others = (self._parts(work, value, copy) for copy in kinds)
+            parts: Iterator[tuple[Part, ...]] = chain((self._residual(work, value),), others)
         else:
             parts = (self._parts(work, value, copy) for copy in self.copies[value.name])
         return Laid(self.layout(value), tuple(parts))
 
     def copies_of(self, work: Work, value: Value) -> Laid:
         """A value of the residual stream as its readers have it in other types."""
-        kinds = (copy for copy in self.copies[value.name] if copy.dtype != "f32")
-        parts = tuple(self._parts(work, value, copy) for copy in kinds)
+        parts = tuple(self._parts(work, value, copy) for copy in self.kinds(value))
         return Laid(self.layout(value), parts)
 
     def stream(self, work: Work, value: Value) -> Laid:
@@ -262,7 +300,7 @@ class Assigned:
     def whole_copy(self, value: Value) -> str:
         """The buffer of a value that has one copy of fp32 rows."""
         (copy,) = self.copies[value.name]
-        return _name(value, copy)
+        return self._name(value, copy)
 
     def step(self, work: Work, value: Value) -> Buffer | None:
         """The steps of an int8 value."""
@@ -275,30 +313,37 @@ class Assigned:
         buffer = work.scratch(self.residual[value.name], blocks, "f32", EAST)
         return (Part(buffer, 0, blocks),)
 
+    def _name(self, value: Value, copy: Copy) -> str:
+        """Copies of what a section leaves are those that the next one finds."""
+        onward = value == self.section.out and value.name in self.residual
+        name = self.section.x.name if onward else value.name
+        return f"{name}.{copy.dtype}.{copy.side}"
+
     def _parts(self, work: Work, value: Value, copy: Copy) -> tuple[Part, ...]:
         if value.name in self.residual and copy.dtype == "f32":
             return self._residual(work, value)
         blocks = self.layout(value).blocks
+        if copy.columns:
+            count = blocks * self.spec.lanes
+            return (Part(work.columns(f"{value.name}.columns", count, copy.side), 0, blocks),)
         if not copy.split:
-            buffer = work.scratch(_name(value, copy), blocks, copy.dtype, copy.side)
+            buffer = work.scratch(self._name(value, copy), blocks, copy.dtype, copy.side)
             return (Part(buffer, 0, blocks),)
         found = []
         for side, part in zip(SIDES, halves(blocks), strict=True):
             if part:
-                buffer = self._half(work, value, side, blocks, len(part))
+                buffer = self._half(work, value, copy, side, len(part))
                 found.append(Part(buffer, part.start, len(part)))
         return tuple(found)
 
-    def _half(self, work: Work, value: Value, side: int, blocks: int, mine: int) -> Buffer:
+    def _half(self, work: Work, value: Value, copy: Copy, side: int, mine: int) -> Buffer:
         if value == self.section.out:  # the host reads it
             request = Request(f"logits{side}", mine * work.most_rows, "f32", side, OUTPUT)
             return work.cut(work.memory.take(request), mine * work.rows)
-        whole = work.scratch(SUMMANDS[side], blocks, "f32", side)
+        if value.dims != self.section.x.dims:
+            return work.scratch(f"{value.name}.{copy.turn}.{side}", mine, "f32", side)
+        whole = work.scratch(SUMMANDS[side], self.layout(value).blocks, "f32", side)
         return work.cut(whole, mine * work.rows)
-
-
-def _name(value: Value, copy: Copy) -> str:
-    return f"{value.name}.{copy.dtype}.{copy.side}"
 
 
 def _chain_of(value: Value, makers: dict[str, Op]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from chip.isa import WIDTHS
+from chip.kernels.pool import EMBEDDING, POOL_INPUTS
 from chip.program import COLUMN_PAIRS, Region
 from cluster.compiler.launch import LaunchKind
 from cluster.compiler.stage import Stage
@@ -14,19 +15,26 @@ def input_regions(
     """What the host writes before a launch, to buffers of these names with a prefix."""
     tokens = kind.rows
     others = {"mask": kind.blocks * tokens, "maps": max(tokens, COLUMN_PAIRS)}
+    others |= dict.fromkeys(POOL_INPUTS, 1)
     rows = {name: others.get(name, tokens) for name in stage.memory.given()}
     if first:
-        rows["x0"] = stage.hidden_blocks * tokens
-    return {name: stage.view(prefix + name, count).region for name, count in rows.items()}
+        rows[stage.entry] = stage.hidden_blocks * tokens
+    return {
+        name: stage.view(prefix + name, count).region
+        for name, count in rows.items()
+        if prefix + name in stage.memory.buffers
+    }
 
 
 def output_regions(stage: Stage, kind: LaunchKind, prefix: str = "") -> dict[str, Region]:
     """What the host reads after a launch, from buffers of these names with a prefix."""
     if stage.shape.head is None or not kind.logits_rows:
         return {}
-    names = (f"logits{side}" for side in (0, 1))
+    names = (*(f"logits{side}" for side in (0, 1)), EMBEDDING)
     return {
-        name: stage.memory[prefix + name].region for name in names if name in stage.memory.buffers
+        name: stage.memory[prefix + name].region
+        for name in names
+        if prefix + name in stage.memory.buffers
     }
 
 

@@ -4,13 +4,15 @@ from collections.abc import Callable
 from typing import Any
 
 from chip.kernels.add import add, cast
-from chip.kernels.attention import attention
+from chip.kernels.attention import attention, attention_to_all
 from chip.kernels.gate import activation, gated
+from chip.kernels.layer_norm import LayerNorm, Sum, layer_norm
 from chip.kernels.linear import linear
 from chip.kernels.norm import RmsNorm, norm_by_sum, rms_norm, square_sum
+from chip.kernels.pool import pool
 from chip.kernels.quantise import quantise
 from chip.kernels.rotary import rotary
-from chip.kernels.work import Work
+from chip.kernels.work import Laid, Work
 from cluster.compiler.assign import Assigned
 from cluster.model.graph.add import Add
 from cluster.model.graph.attention import Attention
@@ -18,6 +20,7 @@ from cluster.model.graph.gate import Activation, Gate
 from cluster.model.graph.linear import Linear
 from cluster.model.graph.norm import Norm, NormBySum, SquareSum
 from cluster.model.graph.op import Op
+from cluster.model.graph.pool import Pool
 from cluster.model.graph.quantise import Quantise
 from cluster.model.graph.rotary import Rotary
 
@@ -37,6 +40,8 @@ def kernel(cls: type[Op]) -> Callable[[Kernel], Kernel]:
 
 def place(work: Work, assigned: Assigned, op: Op) -> None:
     """Place the chains of an op on the schedule; before it, roundings of what it reads."""
+    if assigned.left_to_norm(op):
+        return
     for value in assigned.rounded(op):
         cast(work, assigned.stream(work, value), assigned.copies_of(work, value))
     KERNELS[type(op)](work, assigned, op)
@@ -52,10 +57,23 @@ def _linear(work: Work, at: Assigned, op: Linear) -> None:
 
 @kernel(Norm)
 def _norm(work: Work, at: Assigned, op: Norm) -> None:
+    if op.bias is not None:
+        layer = LayerNorm(op.weight.name, op.bias.name, op.weight.shape[0], op.eps)
+        layer_norm(work, layer, _summands(work, at, op), at.made(work, op.out))
+        return
     heads = op.x.dims[-1].size if op.over == ("head_dim",) else 0
     norm = RmsNorm(op.weight.name, op.weight.shape[0], op.eps, heads)
     step = at.step(work, op.out)
     rms_norm(work, norm, at.read(work, op, op.x), at.made(work, op.out), step)
+
+
+def _summands(work: Work, at: Assigned, op: Norm) -> Laid | Sum:
+    """What a LayerNorm reads: a sum that nobody has made yet, or rows."""
+    before = at.summed(op)
+    if before is None:
+        return at.read(work, op, op.x)
+    x, y = (at.read(work, before, value) for value in before.inputs)
+    return Sum(x, y, at.made(work, before.out))
 
 
 @kernel(SquareSum)
@@ -80,7 +98,13 @@ def _rotary(work: Work, at: Assigned, op: Rotary) -> None:
 def _attention(work: Work, at: Assigned, op: Attention) -> None:
     q, k, v = (at.read(work, op, value) for value in op.inputs)
     assert at.rank.heads is not None
-    attention(work, at.rank.heads, op.scale, q, k, v, at.made(work, op.out))
+    place_all = attention_to_all if at.by_columns(op) else attention
+    place_all(work, at.rank.heads, op.scale, q, k, v, at.made(work, op.out))
+
+
+@kernel(Pool)
+def _pool(work: Work, at: Assigned, op: Pool) -> None:
+    pool(work, at.read(work, op, op.x), op.eps)
 
 
 @kernel(Gate)

@@ -4,7 +4,7 @@ Stages of equal shape and equal wiring are scheduled once: a stage's schedule st
 cycle 0, and only the offset at which its input arrives differs.
 """
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import networkx as nx
@@ -86,8 +86,11 @@ def lower(
     graph: nx.Graph,
     weights: Weights,
     clock: ClockSpec | None = None,
+    kinds: Iterable[LaunchKind] | None = None,
 ) -> Lowered:
     """Schedule and encode every launch of a plan, for chips whose clocks are as `clock` says.
+
+    `kinds` are those of the launches, where they are not a decoder's.
 
     With one slot a launch takes its rows through all stages. With several it is a pipeline step,
     joined of stage programs: here each of them is a launch in which all stages do the same.
@@ -97,7 +100,7 @@ def lower(
     clocks = clocking(graph, pipeline.used, wires.ports, plan.spec, clock)
     work, launches = StageSchedules(plan, pipeline, stages), {}
     if plan.slots == 1:
-        for kind in launch_kinds(plan):
+        for kind in kinds or launch_kinds(plan):
             timeline = through_all_stages(pipeline, work, kind, clocks)
             launches[str(kind)] = _launch(work, placement, timeline, str(kind), kind)
     else:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
 from hashlib import sha256
 
+from chip.kernels.add import cast
 from chip.kernels.allreduce import AllReduce as Exchange
 from chip.kernels.allreduce import Routes, at_a_time, part_requests, swapped
 from chip.kernels.io_double_buffer import double_buffers
@@ -13,10 +14,11 @@ from chip.kernels.layout import Layout
 from chip.kernels.memory import Conflicts, MemoryMap
 from chip.kernels.step import Moved, Step
 from chip.kernels.trial import NO_DEMANDS, Demands, Trial, TrialMemory, conflicts
-from chip.kernels.work import INPUT, Request, Work
+from chip.kernels.work import CACHE, INPUT, Request, Work
+from chip.program import word_columns
 from chip.schedule import Buffer, Chain, Pace, Schedule, Sequence
 from chip.spec import EAST, ChipSpec
-from cluster.compiler.assign import RESIDUAL, SUMMANDS, Assigned, Rank
+from cluster.compiler.assign import RESIDUAL, SUMMANDS, Assigned, Copy, Rank
 from cluster.compiler.kernels import place
 from cluster.compiler.memory_map import memory_map
 from cluster.compiler.shard import Sharded
@@ -33,7 +35,7 @@ TRIED_ROWS = 8  # of a trial of longer launches
 
 @dataclass(frozen=True)
 class StageShape:
-    """What a stage holds: layers, perhaps the section behind them, for each rank of the group.
+    """What a stage holds: layers, perhaps what is before and behind them, for each rank.
 
     `context` tokens of caches, a multiple of 320, for each of `slots` sequences; `chunk` tokens
     at most in a launch. `weights` is the MXM type of matrices.
@@ -46,6 +48,7 @@ class StageShape:
     chunk: int
     weights: str = "f16"
     slots: int = 1
+    opening: Sharded | None = None
 
     @cached_property
     def digest(self) -> str:
@@ -80,17 +83,22 @@ class Stage:
     def _memory_map(self) -> MemoryMap:
         shape, blocks = self.shape, self.blocks
         demands, rank = NO_DEMANDS, shape.ranks[0]
+        if shape.opening is not None:
+            some = (shape.chunk, blocks, shape.weights, self.carried)
+            demands += asked(self.spec, shape.opening, rank, "opening.", *some)
         for kind, section in enumerate(shape.kinds):
             prefix = self.prefix(kind)
-            demands += asked(self.spec, section, rank, prefix, shape.chunk, blocks, shape.weights)
+            some = (shape.chunk, blocks, shape.weights, self.carried)
+            demands += asked(self.spec, section, rank, prefix, *some)
         if shape.head is not None:
-            demands += asked(self.spec, shape.head, rank, "head.", 1, blocks, shape.weights)
+            some = (self.most_rows(shape.head), blocks, shape.weights, ())
+            demands += asked(self.spec, shape.head, rank, "head.", *some)
         if shape.slots > 1:
             demands += self._double_buffers(demands)
         counts = {
             self.prefix(kind): shape.layers.count(one) for kind, one in enumerate(shape.kinds)
         }
-        counts |= {"": 1, "head.": 1}
+        counts |= {"": 1, "head.": 1, "opening.": 1}
         return memory_map(self.spec, demands, counts, shape.slots, self._fixed())
 
     def _double_buffers(self, demands: Demands) -> Demands:
@@ -120,6 +128,35 @@ class Stage:
         sharded = self.shape.head or self.shape.layers[0]
         return self.assigned(sharded, 0, 1).layout(sharded.section.x)
 
+    @cached_property
+    def carried(self) -> tuple[Copy, ...]:
+        """Copies of the residual stream that norms at the end of all sections leave to the next."""
+        sections = [
+            sharded.section for sharded in (self.shape.opening, *self.shape.layers) if sharded
+        ]
+        if not all(isinstance(section.ops[-1], Norm) for section in sections):
+            return ()
+        one = self.shape.ranks[0], self.spec, self.shape.chunk, self.shape.weights
+        kinds = [Assigned(s, *one).kinds(s.x) for s in dict.fromkeys(sections)]
+        return tuple(dict.fromkeys(copy for copies in kinds for copy in copies))
+
+    @property
+    def entry(self) -> str:
+        """The buffer that x comes to."""
+        first = self.shape.opening or (*self.shape.layers, self.shape.head)[0]
+        assert first is not None
+        return self.assigned(first, 0, 1).residual[first.section.x.name]
+
+    def most_rows(self, sharded: Sharded) -> int:
+        """Tokens at most in a launch of a section: a head is for one, if that is enough for it."""
+        whole = sharded != self.shape.head or sharded.section.takes_sequence
+        return self.shape.chunk if whole else 1
+
+    def has_head(self, rows: int) -> bool:
+        """Whether launches of so many rows take the head in."""
+        head = self.shape.head
+        return head is not None and rows <= self.most_rows(head)
+
     @property
     def column_cycles(self) -> int:
         """Cycles in which weights of a first layer can enter the two arrays at best."""
@@ -144,7 +181,9 @@ class Stage:
         key = (sharded, member, most)
         if key not in self._assigned:
             rank, weights = self.shape.ranks[member], self.shape.weights
-            self._assigned[key] = Assigned(sharded.section, rank, self.spec, most, weights)
+            carried = () if sharded == self.shape.head else self.carried
+            size = (self.spec, most, weights, carried)
+            self._assigned[key] = Assigned(sharded.section, rank, *size)
         return self._assigned[key]
 
     def _work(
@@ -202,14 +241,34 @@ class Stage:
         at its residual connections if it takes more than `most_cycles`.
         """
         kinds, counts = self.shape.kinds, [0] * len(self.shape.kinds)
+        opening = self.shape.opening
+        if opening is not None:
+            yield self._compute(opening, "opening", opening.section.ops, "opening.", rows, blocks,
+                                self.shape.chunk, _unmoved)  # fmt: skip
+        elif self.carried:
+            yield self._enter(rows, blocks)
         for sharded in self.shape.layers:
             kind = kinds.index(sharded)
             moved = partial(self._moved_to, kind=kind, layer=counts[kind], slot=slot)
             counts[kind] += 1
             yield from self._layer(kind, rows, blocks, routes, most_cycles, moved)
-        if self.shape.head is not None and rows == 1:
-            yield self._compute(self.shape.head, "head", self.shape.head.section.ops, "head.",
-                                1, 1, 1, lambda _index, address: address)  # fmt: skip
+        head = self.shape.head
+        if head is not None and self.has_head(rows):
+            yield self._compute(head, "head", head.section.ops, "head.", rows, 1,
+                                self.most_rows(head), _unmoved)  # fmt: skip
+
+    def _enter(self, rows: int, blocks: int) -> Step:
+        """Copies that a stage before has not handed on."""
+        key = ("enter", rows)
+        if key not in self._parts:
+            plan, first = Schedule(self.spec), self.shape.layers[0]
+            assigned = self.assigned(first, 0, self.shape.chunk)
+            work = self._work(plan, self.memory, 0, rows, blocks, "", self.shape.chunk)
+            x = first.section.x
+            cast(work, assigned.stream(work, x), assigned.copies_of(work, x))
+            self._parts[key] = plan
+        members = tuple({0: member} for member in range(self.members))
+        return Step("enter", ((self._parts[key], members),), _unmoved)
 
     def _layer(
         self, kind: int, rows: int, blocks: int, routes: Routes, most_cycles: int | None,
@@ -309,6 +368,24 @@ def lane_maps(sections: Collection[Sharded], weights: str) -> tuple[tuple[int, .
     return (*found, *(lanes for lanes in extra if lanes not in found))
 
 
+def column_words(spec: ChipSpec, shape: StageShape, head: bool) -> int:
+    """Words of 16 slices that the columns of a first layer take, or those of the head."""
+    rank, blocks = shape.ranks[0], shape.context // CONTEXT_BLOCK
+    sharded = shape.head if head else shape.kinds[0]
+    assert sharded is not None
+    _, requests = _asked(spec, sharded, rank, "", shape.chunk, blocks, shape.weights, ())
+    words = 0
+    for request in requests:
+        if request.layout == "columns":
+            times = shape.slots if request.role == CACHE else 1
+            words += times * -(-request.vectors // word_columns(request.dtype))
+    return words
+
+
+def _unmoved(_index: int, address: int) -> int:
+    return address
+
+
 class _Unplaced(Schedule):
     """Takes chains and forgets them."""
 
@@ -318,30 +395,43 @@ class _Unplaced(Schedule):
 
 @lru_cache(maxsize=256)
 def asked(
-    spec: ChipSpec, sharded: Sharded, rank: Rank, prefix: str, chunk: int, blocks: int, weights: str
-) -> Demands:
+    spec: ChipSpec, sharded: Sharded, rank: Rank, prefix: str, chunk: int, blocks: int,
+    weights: str, carried: tuple[Copy, ...],
+) -> Demands:  # fmt: skip
     """What a section's kernels ask for in launches of up to `chunk` tokens, and what meets what."""
-    memory, maps = TrialMemory(spec), lane_maps((sharded,), weights)
-    plan = _Unplaced(spec)
-    work = Work(plan, memory, 0, 1, blocks, chunk, blocks, weights, prefix, maps)
-    _try(work, memory, Assigned(sharded.section, rank, spec, chunk, weights))
-    lives = {name: (min(ops), max(ops)) for name, ops in memory.lives.items()}
-    requests = tuple(memory.requests.values())
-    met = _met(spec, sharded, rank, prefix, min(chunk, TRIED_ROWS), weights)
+    whole = sharded.section.takes_sequence
+    lives, requests = _asked(spec, sharded, rank, prefix, chunk, blocks, weights, carried)
+    rows = chunk if whole else min(chunk, TRIED_ROWS)
+    met = _met(spec, sharded, rank, prefix, rows, weights, carried)
     return Demands(requests, lives, met, len(sharded.section.ops))
 
 
 @lru_cache(maxsize=256)
+def _asked(
+    spec: ChipSpec, sharded: Sharded, rank: Rank, prefix: str, chunk: int, blocks: int,
+    weights: str, carried: tuple[Copy, ...],
+) -> tuple[dict[str, tuple[int, int]], tuple[Request, ...]]:  # fmt: skip
+    """The ops between which each buffer is used, and all requests."""
+    memory, maps = TrialMemory(spec), lane_maps((sharded,), weights)
+    rows = chunk if sharded.section.takes_sequence else 1
+    work = Work(_Unplaced(spec), memory, 0, rows, blocks, chunk, blocks, weights, prefix, maps)
+    _try(work, memory, Assigned(sharded.section, rank, spec, chunk, weights, carried))
+    lives = {name: (min(ops), max(ops)) for name, ops in memory.lives.items()}
+    return lives, tuple(memory.requests.values())
+
+
+@lru_cache(maxsize=256)
 def _met(
-    spec: ChipSpec, sharded: Sharded, rank: Rank, prefix: str, rows: int, weights: str
-) -> Conflicts:
+    spec: ChipSpec, sharded: Sharded, rank: Rank, prefix: str, rows: int, weights: str,
+    carried: tuple[Copy, ...],
+) -> Conflicts:  # fmt: skip
     """What meets what, in trials with one token and with some, over one context block."""
     trials = []
-    for count in dict.fromkeys((1, rows)):
+    for count in (rows,) if sharded.section.takes_sequence else dict.fromkeys((1, rows)):
         trial, memory = Trial(spec), TrialMemory(spec)
         maps = lane_maps((sharded,), weights)
         work = Work(trial, memory, 0, count, 1, rows, 1, weights, prefix, maps)
-        _try(work, memory, Assigned(sharded.section, rank, spec, rows, weights))
+        _try(work, memory, Assigned(sharded.section, rank, spec, rows, weights, carried))
         trials.append(trial)
     return conflicts(trials)
 
@@ -365,6 +455,8 @@ def segments(section: Section) -> Iterator[tuple[tuple[Op, ...], Op]]:
             ops = []
         else:
             ops.append(op)
+    if ops:
+        yield tuple(ops[:-1]), ops[-1]
 
 
 def _what(ops: tuple[Op, ...]) -> str:

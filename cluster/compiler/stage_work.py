@@ -145,15 +145,16 @@ def _members(step: Step) -> Iterator[tuple[ScheduleTiming, Sequence[int] | None,
             yield timing, numbers, 0
 
 
-def stage_key(plan: Plan, number: int) -> tuple[int, bool]:
+def stage_key(plan: Plan, number: int) -> tuple[int, bool, bool]:
     """Equal for stages of a plan that have the same memory map and do the same."""
     part = plan.stages[number]
-    return part.layers, part.head
+    opening = part.first == 0 and plan.model.opening is not None
+    return part.layers, part.head, opening
 
 
 def make_stages(plan: Plan) -> tuple[Stage, ...]:
     """A memory map per stage; equal stages share one."""
-    made: dict[tuple[int, bool], Stage] = {}
+    made: dict[tuple[int, bool, bool], Stage] = {}
     for number in range(plan.pp):
         key = stage_key(plan, number)
         if key not in made:

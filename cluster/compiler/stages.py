@@ -2,8 +2,10 @@
 
 import math
 from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
+from typing import Any, Protocol, TypeVar
 
 from chip.kernels.memory import SramFull
 from chip.program import WEIGHT_SLICES, word_columns
@@ -11,7 +13,7 @@ from chip.spec import ChipSpec
 from cluster.compiler.assign import Rank, ranks_of
 from cluster.compiler.quantise import quantise
 from cluster.compiler.shard import Sharded, shard
-from cluster.compiler.stage import CONTEXT_BLOCK, Stage, StageShape
+from cluster.compiler.stage import CONTEXT_BLOCK, Stage, StageShape, column_words
 from cluster.errors import BadValue, DoesNotFit
 from cluster.model.graph.attention import Attention
 from cluster.model.graph.graph import Model, Section
@@ -92,16 +94,42 @@ def stage_shape(
     first, count = layers
     mine = tuple(compiled(s, tp, weights) for s in model.layers[first : first + count])
     last = compiled(model.head, tp, weights) if head else None
-    kind = WEIGHT_TYPES[weights]
-    return StageShape(
-        mine, last, ranks(model, tp, weights, spec.lanes), context, chunk, kind, slots
-    )
+    opening = None
+    if model.opening is not None and first == 0:
+        opening = compiled(model.opening, tp, weights)
+    size = context, chunk, WEIGHT_TYPES[weights], slots
+    return StageShape(mine, last, ranks(model, tp, weights, spec.lanes), *size, opening)
 
 
 def heads_of(model: Model) -> int:
     """Query heads: the widest tensor-parallel group."""
     ops = (op for section in model.layers for op in section.ops)
     return max((op.q.dims[0].size for op in ops if isinstance(op, Attention)), default=1)
+
+
+T = TypeVar("T")
+
+
+class Store(Protocol):
+    """Keeps what was made once, by what it was made of."""
+
+    def kept(
+        self,
+        kind: str,
+        key: object,
+        make: Callable[[], T],
+        plain: Callable[[T], Any],
+        read: Callable[[Any], T],
+    ) -> T:
+        """What `make` returns, perhaps from before; `plain` and `read` are to JSON and back."""
+
+
+def _plain_need(need: int | SramFull) -> Any:
+    return need if isinstance(need, int) else [need.what, need.needs_bytes, need.has_bytes]
+
+
+def _need_of(plain: Any) -> int | SramFull:
+    return plain if isinstance(plain, int) else SramFull(*plain)
 
 
 @dataclass
@@ -117,6 +145,7 @@ class Sizes:
     _room: dict[tuple[int, bool], int] = field(default_factory=dict)
     _weights: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
     paces: Paces = field(default_factory=dict, repr=False)
+    store: Store | None = None  # keeps what was laid out once
 
     @cached_property
     def heads(self) -> int:
@@ -132,24 +161,36 @@ class Sizes:
         """SRAM of a stage; raises SramFull."""
         key = (tp, chunk, layers, head)
         if key not in self._needs:
-            try:
-                self._needs[key] = self.stage(tp, chunk, layers, head).memory.used_bytes
-            except SramFull as error:
-                self._needs[key] = error
+            self._needs[key] = self._need(*key)
         found = self._needs[key]
         if isinstance(found, SramFull):
             raise found
         return found
 
+    def _need(self, tp: int, chunk: int, layers: int, head: bool) -> int | SramFull:
+        shape = self._shape(self.spec, tp, chunk, layers, head)
+
+        def lay_out() -> int | SramFull:
+            try:
+                return Stage(self.spec, shape).memory.used_bytes
+            except SramFull as error:
+                return error
+
+        if self.store is None:
+            return lay_out()
+        return self.store.kept("need", (self.spec, shape.digest), lay_out, _plain_need, _need_of)
+
     def stage(self, tp: int, chunk: int, layers: int, head: bool, wide: bool = False) -> Stage:
         """A stage, on a chip with room for everything if `wide`; raises SramFull."""
-        padded = -(-self.context // CONTEXT_BLOCK) * CONTEXT_BLOCK
         spec = replace(self.spec, slice_words=1 << 24) if wide else self.spec
+        return Stage(spec, self._shape(spec, tp, chunk, layers, head))
+
+    def _shape(self, spec: ChipSpec, tp: int, chunk: int, layers: int, head: bool) -> StageShape:
+        padded = -(-self.context // CONTEXT_BLOCK) * CONTEXT_BLOCK
         first = self.layers - layers if head else 0
-        shape = stage_shape(
+        return stage_shape(
             self.model, spec, tp, padded, chunk, self.weights, self.slots, (first, layers), head
         )
-        return Stage(spec, shape)
 
     def fits(self, tp: int, chunk: int, layers: int, head: bool) -> bool:
         """Whether a chip has room for the stage."""
@@ -170,13 +211,10 @@ class Sizes:
     def room(self, tp: int, head: bool) -> int:
         """Layers whose weights and caches a chip has the words for, wherever they rest."""
         if (tp, head) not in self._room:
-            none, one = (
-                self.stage(tp, CHUNKS[-1], layers, True, wide=True).memory.column_words
-                for layers in (0, 1)
-            )
-            fixed = none if head else 0
-            left = self.spec.slices * self.spec.slice_words // WEIGHT_SLICES - fixed
-            self._room[tp, head] = max(0, min(self.layers, left // (one - none)))
+            shape = self._shape(self.spec, tp, CHUNKS[-1], 1, True)
+            layer, last = (column_words(self.spec, shape, with_head) for with_head in (False, True))
+            left = self.spec.slices * self.spec.slice_words // WEIGHT_SLICES - last * head
+            self._room[tp, head] = max(0, min(self.layers, left // layer))
         return self._room[tp, head]
 
     def weigh(self, tp: int, chunk: int) -> tuple[int, int]:
@@ -312,6 +350,11 @@ def _check(model: Model, tp: int, pp: int, context: int) -> None:
         raise BadValue("--pp", pp, f"must be 1 to {most}, the layers of {model.name} and its head")
     if not 1 <= context <= model.context_max:
         raise BadValue("--context", context, f"must be 1 to {model.context_max} tokens")
+    check_heads(model)
+
+
+def check_heads(model: Model) -> None:
+    """Raise BadValue unless heads fill whole words of columns, and fit a row."""
     for size in head_sizes(model):
         if size % 8 or size > CONTEXT_BLOCK:
             raise BadValue("head_dim", size, "must be a multiple of 8, at most 320")

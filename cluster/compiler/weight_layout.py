@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from chip.isa import NUMPY_TYPES
+from chip.kernels.attention import HEAD_LANES
 from chip.kernels.linear import Matrix
 from chip.program import Region
 from cluster.compiler.assign import Assigned
@@ -36,6 +37,8 @@ def stage_image(stage: Stage, first: int, weights: Weights) -> Iterator[tuple[in
     Each weight is read from its source once.
     """
     shape, counts = stage.shape, dict.fromkeys(stage.shape.kinds, 0)
+    if shape.opening is not None:
+        yield from _section(stage, shape.opening, "opening.", 0, "opening", weights)
     for number, sharded in enumerate(shape.layers):
         layer, kind = counts[sharded], shape.kinds.index(sharded)
         counts[sharded] += 1
@@ -49,7 +52,7 @@ def _section(
     stage: Stage, sharded: Sharded, prefix: str, layer: int, place: Place, weights: Weights
 ) -> Iterator[tuple[int, Region, Array]]:
     """The weights of one layer, or of the head."""
-    most = 1 if place == "head" else stage.shape.chunk
+    most = stage.most_rows(sharded)
     ranks = [stage.assigned(sharded, rank, most) for rank in range(stage.members)]
     for op in sharded.section.ops:
         if isinstance(op, Linear):
@@ -125,7 +128,7 @@ def columns(matrix: Array, layout: Matrix, lanes: int) -> Array:
 
 
 def _tables(stage: Stage) -> Iterator[tuple[int, Region, Array]]:
-    """The tile of ones and the identity rows."""
+    """The tile of ones, the identity rows, and the lanes of each head."""
     lanes, buffers = stage.spec.lanes, stage.memory.buffers
     for rank in range(stage.members):
         if "ones" in buffers:
@@ -134,3 +137,8 @@ def _tables(stage: Stage) -> Iterator[tuple[int, Region, Array]]:
         if "identity" in buffers:
             region = buffers["identity"].region
             yield rank, region, np.eye(region.vectors, lanes, dtype=np.float16)
+        heads = stage.shape.ranks[rank].heads
+        if HEAD_LANES in buffers and heads is not None:
+            owner = np.arange(lanes) // heads.head_lanes
+            mask = owner == np.arange(heads.per_row)[:, None]
+            yield rank, buffers[HEAD_LANES].region, mask.astype(np.float32)

@@ -10,14 +10,16 @@ from tokenizers import Tokenizer
 
 from chip.own_spec import find
 from cluster.compiler.choose import default_topology
-from cluster.encoders.encoding import LENGTHS, Encoding, embed, lower_encoder, plan_encoder
-from cluster.errors import BadValue, ModelError
+from cluster.compiler.lower import Lowered
+from cluster.encoders.encoding import LENGTHS, embed, lower_encoder, plan_encoder
+from cluster.errors import BadValue
 from cluster.machines.clocked import Clocked
 from cluster.machines.launch_log import LaunchLog
 from cluster.machines.machine import Digest, LocalMachine, Machine
-from cluster.model import bert_reference
-from cluster.model.bert import EncoderWeights, RandomEncoder, SafetensorsEncoder, encoder_spec
+from cluster.model.encoders import TINY, encoder_weights
 from cluster.model.fetch import fetch_minilm
+from cluster.model.graph.source import Weights
+from cluster.model.reference import Reference
 from cluster.runs.display import Bars
 from topology import parse
 
@@ -66,15 +68,12 @@ class Characters:
         return list(text.encode("ascii", "replace"))
 
 
-def load_encoder(name: str, bars: Bars) -> tuple[EncoderWeights, Words]:
+def load_encoder(name: str, bars: Bars) -> tuple[Weights, Words]:
     """Return weights and tokeniser; raises UnknownName, FetchError or ModelError."""
-    spec = encoder_spec(name)
-    if spec.name == "tiny-encoder":
-        return RandomEncoder(spec), Characters()
-    if spec.name != "minilm-l6":
-        raise ModelError(name, "is known as a shape only", "embed with minilm or tiny-encoder")
-    path = fetch_minilm(progress=lambda done, total: bars.step("fetch", done, total)).path
-    return SafetensorsEncoder(path, spec), WordPiece(path.with_name("tokenizer.json"))
+    weights = encoder_weights(name, lambda done, total: bars.step("fetch", done, total))
+    if weights.model.name == TINY:
+        return weights, Characters()
+    return weights, WordPiece(fetch_minilm().path.with_name("tokenizer.json"))
 
 
 def embed_sentences(options: Options, bars: Bars) -> dict[str, Any]:
@@ -82,28 +81,28 @@ def embed_sentences(options: Options, bars: Bars) -> dict[str, Any]:
     weights, words = load_encoder(options.model, bars)
     ids = [words.ids(text) for text in options.texts]
     for text, mine in zip(options.texts, ids, strict=True):
-        if not 0 < len(mine) <= min(max(LENGTHS), weights.spec.tokens_max):
+        if not 0 < len(mine) <= min(max(LENGTHS), weights.model.context_max):
             raise BadValue("--text", f"{text[:30]!r}", f"has {len(mine)} tokens, at most 256 fit")
     tokens = options.tokens or max(map(len, ids))
-    plan = plan_encoder(weights.spec, find(options.spec), options.chips, tokens)
-    topology = options.topology or default_topology(len(plan.layers))
+    plan = plan_encoder(weights.model, find(options.spec), options.chips, tokens)
+    topology = options.topology or default_topology(plan.pp)
     graph = parse(topology)
-    if graph.number_of_nodes() < len(plan.layers):
-        raise BadValue("--topology", topology, f"has too few chips for {len(plan.layers)} stages")
+    if graph.number_of_nodes() < plan.pp:
+        raise BadValue("--topology", topology, f"has too few chips for {plan.pp} stages")
     bars.step("lower", 0, 0)
-    encoding = lower_encoder(plan, sorted(graph.nodes)[: len(plan.layers)], graph, weights)
+    lowered = lower_encoder(plan, sorted(graph.nodes)[: plan.pp], graph, weights)
     machine = LaunchLog(Clocked(_machine(options)))
     try:
-        machine.load(encoding, bars.step)
-        digest, vectors, cycles = Digest(encoding), [], []
+        machine.load(lowered, bars.step)
+        digest, vectors, cycles = Digest(lowered), [], []
         for mine in ids:
-            vector, taken, result = embed(encoding, machine, mine)
+            vector, taken, result = embed(lowered, machine, mine)
             digest.add(result)
             vectors.append(vector)
             cycles.append(taken)
     finally:
         machine.close()
-    report = _report(encoding, topology, options.texts, ids)
+    report = _report(lowered, topology, options.texts, ids)
     report |= {
         "embeddings": [vector.tolist() for vector in vectors],
         "emulated": {"clock_hz": plan.spec.clock_hz, "cycles": cycles},
@@ -120,9 +119,13 @@ def _machine(options: Options) -> Machine:
     return RayMachine(1, None)
 
 
-def _checked(weights: EncoderWeights, ids: list[list[int]], vectors: list[Any]) -> dict[str, Any]:
+def _checked(weights: Weights, ids: list[list[int]], vectors: list[Any]) -> dict[str, Any]:
     """Cosines to the float32 reference, and whether all are close enough."""
-    references = [bert_reference.embed(weights, mine) for mine in ids]
+    reference = Reference(weights, weights.model.context_max)
+    references = []
+    for mine in ids:
+        reference.reset()
+        references.append(reference.forward(mine))
     cosines = [
         float(np.dot(mine, other) / np.linalg.norm(mine) / np.linalg.norm(other))
         for mine, other in zip(vectors, references, strict=True)
@@ -131,18 +134,18 @@ def _checked(weights: EncoderWeights, ids: list[list[int]], vectors: list[Any]) 
 
 
 def _report(
-    encoding: Encoding, topology: str, texts: Sequence[str], ids: list[list[int]]
+    lowered: Lowered, topology: str, texts: Sequence[str], ids: list[list[int]]
 ) -> dict[str, Any]:
-    plan = encoding.plan
+    plan = lowered.plan
     return {
         "model": plan.model.name,
         "texts": list(texts),
         "tokens": [len(mine) for mine in ids],
         "plan": {
-            "chips": len(plan.layers),
-            "layers": list(plan.layers),
+            "chips": plan.pp,
+            "layers": [stage.layers for stage in plan.stages],
             "topology": topology,
             "spec": plan.spec.name,
-            "sram_bytes_max": max(map(encoding.sram_bytes, range(len(encoding.stages)))),
+            "sram_bytes_max": max(map(lowered.sram_bytes, range(len(lowered.stages)))),
         },
     }

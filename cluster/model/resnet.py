@@ -5,11 +5,11 @@ taken to be folded into the convolutions.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from chip.kernels.resnet import Layer, ResNetShape, layers
 from cluster.compiler.shard import shard
 from cluster.model.graph.graph import Section
 from cluster.model.graph.image import Convolution, Maximum, PixelMean, fewer
@@ -21,36 +21,56 @@ I8 = npt.NDArray[np.int8]
 STEM_TAPS = 7  # of its one convolution over the image, with stride 2
 
 
+@dataclass(frozen=True)
+class ResNetShape:
+    """Stages of (blocks, inner channels, outer channels).
+
+    The first stage keeps the size of the image, the others halve it. `pixels` is the side of the
+    image after the stem, a quarter of the input's.
+    """
+
+    stages: tuple[tuple[int, int, int], ...]
+    stem_channels: int
+    classes: int
+    pixels: int
+
+
+RESNET50 = ResNetShape(((3, 64, 256), (4, 128, 512), (6, 256, 1024), (3, 512, 2048)), 64, 1000, 56)
+
+
 def resnet(shape: ResNetShape) -> Section:
     """The network, from an image [lines, columns, 3] in int8 to logits [1, 1, classes]."""
     return _Writer(shape).section()
 
 
 class _Writer:
-    """Collects the ops; convolutions take their shape from the list of layers."""
+    """Collects the ops."""
 
     def __init__(self, shape: ResNetShape) -> None:
         self.shape, self.ops = shape, list[Op]()
-        self.layers = {layer.name: layer for layer in layers(shape)}
 
     def section(self) -> Section:
         """The whole network, checked."""
         side = 4 * self.shape.pixels
         image = Value("image", (Dim("lines", side), Dim("columns", side), Dim("channels", 3)), "i8")
-        x = self._halved(self._convolution("stem", image, STEM_TAPS, 2))
-        for stage, (blocks, _, _) in enumerate(self.shape.stages):
+        x = self._halved(self._convolved("stem", image, self.shape.stem_channels, STEM_TAPS, 2))
+        for stage, (blocks, inner, outer) in enumerate(self.shape.stages):
             for block in range(blocks):
-                x = self._block(x, f"{stage}.{block}", first=block == 0)
+                stride = 2 if stage and not block else 1
+                x = self._block(x, f"{stage}.{block}", inner, outer, stride, first=block == 0)
         lines, columns, channels = x.dims
         one = Value("mean", (Dim(lines.name, 1), Dim(columns.name, 1), channels), "i8")
         self.ops.append(PixelMean(one, x))
-        self._of("classes", one, relu=False, dtype="f32")
+        self._convolved("classes", one, self.shape.classes, relu=False, dtype="f32")
         return Section(image, tuple(self.ops)).check()
 
-    def _block(self, x: Value, name: str, first: bool) -> Value:
-        kept = self._of(f"{name}.d", x, relu=False) if first else x
-        inner = self._of(f"{name}.b", self._of(f"{name}.a", x))
-        return self._of(f"{name}.c", inner, residual=kept)
+    def _block(
+        self, x: Value, name: str, inner: int, outer: int, stride: int, first: bool
+    ) -> Value:
+        y = self._convolved(f"{name}.a", x, inner, 1, stride)
+        kept = self._convolved(f"{name}.d", x, outer, 1, stride, relu=False) if first else x
+        y = self._convolved(f"{name}.b", y, inner, 3)
+        return self._convolved(f"{name}.c", y, outer, residual=kept)
 
     def _halved(self, x: Value) -> Value:
         lines, columns, channels = x.dims
@@ -58,23 +78,18 @@ class _Writer:
         self.ops.append(Maximum(out, x))
         return out
 
-    def _of(
-        self, name: str, x: Value, relu: bool = True, residual: Value | None = None,
-        dtype: str = "i8",
+    def _convolved(
+        self, name: str, x: Value, channels: int, taps: int = 1, stride: int = 1,
+        relu: bool = True, residual: Value | None = None, dtype: str = "i8",
     ) -> Value:  # fmt: skip
-        layer = self.layers[name]
-        return self._convolution(name, x, layer.taps, layer.stride, relu, residual, dtype)
-
-    def _convolution(
-        self, name: str, x: Value, taps: int, stride: int, relu: bool = True,
-        residual: Value | None = None, dtype: str = "i8",
-    ) -> Value:  # fmt: skip
-        layer, (lines, columns, channels) = self.layers[name], x.dims
-        outputs, square = Dim("channels", layer.outputs), (Dim("taps", taps),) * 2
+        lines, columns, inputs = x.dims
+        outputs, square = Dim("channels", channels), (Dim("taps", taps),) * 2
         sides = fewer(lines, stride), fewer(columns, stride)
         out = Value(name, (*sides, outputs), dtype)
-        weight = Weight(name, (outputs,), (channels, *square))
-        self.ops.append(Convolution(out, x, weight, layer.scale, stride, relu, residual))
+        weight = Weight(name, (outputs,), (inputs, *square))
+        # brings sums of random weights and activations to a spread of some forty units
+        scale = float(0.5 / (32 * weight.shape[1] ** 0.5))
+        self.ops.append(Convolution(out, x, weight, scale, stride, relu, residual))
         return out
 
 
@@ -90,15 +105,14 @@ def classify(shape: ResNetShape, weights: Mapping[str, I8], image: I8) -> F32:
 
 
 def random_weights(shape: ResNetShape, seed: int = 0) -> dict[str, I8]:
-    """Weights [out, in, taps, taps] of every layer, uniform in -55..55 (a spread of 32)."""
+    """Weights [out, in, taps, taps] of every convolution, uniform in -55..55 (a spread of 32)."""
     random = np.random.default_rng(seed)
 
-    def draw(layer: Layer) -> I8:
-        return random.integers(
-            -55, 56, (layer.outputs, layer.inputs, layer.taps, layer.taps), np.int8
-        )
+    def draw(weight: Weight) -> I8:
+        sizes = [dim.size for dim in (*weight.out, *weight.inner)]
+        return random.integers(-55, 56, sizes, np.int8)
 
-    return {layer.name: draw(layer) for layer in layers(shape)}
+    return {weight.name: draw(weight) for weight in resnet(shape).weights}
 
 
 def random_image(shape: ResNetShape, seed: int = 1) -> I8:

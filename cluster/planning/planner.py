@@ -150,7 +150,8 @@ def _int8_fits(search: Search, request: PlanRequest, chips: int) -> bool:
         check_weights(search.model, search.spec, "int8")
     except BadValue:
         return False
-    sizes = Sizes(search.model, search.spec, request.context, "int8", request.batch)
+    size = (search.model, search.spec, request.context, "int8", request.batch)
+    sizes = Sizes(*size, store=search.store)
     widths = [request.tp] if request.tp else range(1, heads_of(search.model) + 1)
     return request.weights != "int8" and any(sizes.fits_on(chips, tp, request.pp) for tp in widths)
 

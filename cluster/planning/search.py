@@ -101,8 +101,9 @@ class Search:
     _prices: dict[int, Price] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.sizes = Sizes(self.model, self.spec, self.context, self.weights, self.batch)
-        one = Sizes(self.model, self.spec, self.context, self.weights)
+        size = (self.model, self.spec, self.context, self.weights)
+        self.sizes = Sizes(*size, self.batch, store=self.store)
+        one = Sizes(*size, store=self.store)
         self.costs = Costs(self.sizes if self.batch == 1 else one, self.store)
         self.places = Places(self.graph)
         self.decode = decode_kind(context_bucket(self.context))

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from chip.kernels.resnet import RESNET50
 from chip.spec import GROQCHIP1
 from cluster.model import resnet
+from cluster.model.resnet import RESNET50
 from cluster.validate.resnet import classify
 from cluster.validate.row import Row, missed, phases, within
 

@@ -1,13 +1,18 @@
 """Rows of matrix products and of encoders: schedules of the kernels that run."""
 
 from collections.abc import Iterator
-from itertools import pairwise
+from dataclasses import replace
+from math import prod
 
 from chip.kernels.gemm import Gemm
+from chip.schedule import Schedule
 from chip.spec import GROQCHIP1
 from cluster.compiler.choose import default_topology
-from cluster.encoders.encoding import EncoderPlan, lower_encoder
-from cluster.model.bert import EncoderSpec, RandomEncoder, encoder_spec
+from cluster.compiler.stages import Plan
+from cluster.encoders.encoding import cut_layers, lower_encoder
+from cluster.model.encoders import encoder
+from cluster.model.graph.graph import Model
+from cluster.model.weights.synthetic import SyntheticWeights
 from cluster.planning.planner import make
 from cluster.validate.row import Row, at_least, missed, phases, within
 from topology import parse
@@ -34,15 +39,15 @@ def encoder_rows() -> Iterator[Row]:
 
 
 def _bert(ident: str, name: str, chips: int, published: float, percent: float, source: str) -> Row:
-    model = encoder_spec(name)
+    model = encoder(name)
     plan = _plan(model, chips)
-    cycles, schedules = _latency(plan), [plan.stage(n).schedule(TOKENS) for n in (0, 1)]
+    cycles, stage = _latency(plan), _schedule(plan, 1)
     clock, spec = plan.spec.clock_hz, plan.spec
     seconds = cycles / clock + 2 * spec.host_latency_s
     where = f"{chips} chips in fp16, {TOKENS} tokens, with two host transfers of 10 us"
     row = within(ident, f"{name}, one sequence, s", published, seconds, percent, source, where)
-    products = model.layers * 4 * model.hidden * (model.hidden + model.ffn // 2) * TOKENS
-    stage = schedules[1]
+    weights = (w for layer in model.layers for w in layer.weights if w.inner)
+    products = TOKENS * sum(prod(weight.shape) for weight in weights)
     events = ((label.split()[0], start, end) for label, start, end in stage.events)
     reason = (
         f"of {cycles:,} cycles on {chips} chips, one after the other, arrays that never wait take "
@@ -52,30 +57,30 @@ def _bert(ident: str, name: str, chips: int, published: float, percent: float, s
     return missed(row, reason)
 
 
-def _plan(model: EncoderSpec, chips: int) -> EncoderPlan:
-    cut = [model.layers * n // chips for n in range(chips + 1)]
-    layers = tuple(b - a for a, b in pairwise(cut))
-    return EncoderPlan(model, GROQCHIP1, layers, (TOKENS,))
+def _plan(model: Model, chips: int) -> Plan:
+    return cut_layers(model, GROQCHIP1, chips, TOKENS)
 
 
-def _latency(plan: EncoderPlan) -> int:
-    chips = len(plan.layers)
-    graph = parse(default_topology(chips))
-    nodes = sorted(graph.nodes)[:chips]
-    encoding = lower_encoder(plan, nodes, graph, RandomEncoder(plan.model))
-    (launch,) = encoding.launches.values()
+def _schedule(plan: Plan, number: int) -> Schedule:
+    return plan.stage(number).schedule(TOKENS, 1, {})
+
+
+def _latency(plan: Plan) -> int:
+    graph = parse(default_topology(plan.pp))
+    nodes = sorted(graph.nodes)[: plan.pp]
+    lowered = lower_encoder(plan, nodes, graph, SyntheticWeights(plan.model), (TOKENS,))
+    (launch,) = lowered.launches.values()
     return max(launch.end_cycles.values())
 
 
 def _scaling() -> Iterator[Row]:
-    base = encoder_spec("bert-base")
     rates = {}
     for chips in (1, 4, 8, 16):
         layers = 6 * chips
-        model = EncoderSpec(f"{layers} encoders", layers, base.hidden, base.heads, base.ffn,
-                            base.vocab, base.eps, base.tokens_max)  # fmt: skip
+        base = encoder("bert-base")
+        model = replace(base, name=f"{layers} encoders", layers=base.layers[:1] * layers)
         plan = _plan(model, chips)
-        busy = max(plan.stage(n).schedule(TOKENS).end_cycle for n in {0, chips // 2, chips - 1})
+        busy = max(_schedule(plan, n).end_cycle for n in {0, chips // 2, chips - 1})
         rates[chips] = layers / busy
     for chips, rate in rates.items():
         what = f"encoders per second on {chips} chips, over {chips} x one chip"

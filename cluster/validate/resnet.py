@@ -8,10 +8,12 @@ import numpy.typing as npt
 
 from chip.core import Chip
 from chip.kernels.lanes import MAPS
-from chip.kernels.resnet import Layer, ResNet, ResNetShape
 from chip.program import Program
 from chip.spec import GROQCHIP1, ChipSpec
 from chip.wire import pack
+from cluster.compiler.image_network import ImageNetwork
+from cluster.model.graph.image import Convolution
+from cluster.model.resnet import ResNetShape, resnet
 
 I8 = npt.NDArray[np.int8]
 F32 = npt.NDArray[np.float32]
@@ -32,30 +34,32 @@ def classify(
     shape: ResNetShape, weights: Mapping[str, I8], image: I8, spec: ChipSpec = GROQCHIP1
 ) -> Classified:
     """Schedule, link and execute the network on one image."""
-    net = ResNet(spec, shape)
+    net = ImageNetwork(spec, resnet(shape))
     chip = Chip(0, spec)
     linked = chip.load("resnet", pack(net.plan.program(0, Program(0, spec.name, 0, {}, MAPS))))
-    for name, layer in net.layers.items():
-        for buffer in net.weights[name]:
-            chip.write(buffer.region, columns(net, layer, weights[name]))
+    for op in net.convolutions:
+        values = columns(net, op, weights[op.weight.name])
+        for buffer in net.weights[op.weight.name]:
+            chip.write(buffer.region, values)
     _write_image(net, chip, image)
     chip.begin("resnet")
     for segment in range(len(linked.segments)):
         chip.run(segment, {})
     done = chip.finish()
-    _, outs = net.cuts(net.layers["classes"])
+    _, outs = net.cuts(net.convolutions[-1])
     rows = np.concatenate([chip.read(buffer.region) for buffer in net.logits])
     logits = rows[:, : outs.width].reshape(-1)[: shape.classes]
     ran = net.plan.end_cycle, done.end_cycle, linked.instructions
     return Classified(logits, *ran, tuple(net.plan.events))
 
 
-def columns(net: ResNet, layer: Layer, weights: I8) -> I8:
+def columns(net: ImageNetwork, op: Convolution, weights: I8) -> I8:
     """Columns [vectors, lanes] in the order of loading: output block, tap, input block, output."""
-    ins, outs = net.cuts(layer)
-    taps = layer.taps**2
+    ins, outs = net.cuts(op)
+    taps, outputs = net.taps(op) ** 2, op.weight.shape[0]
     padded = np.zeros((outs.count * outs.width, ins.count * ins.width, taps), np.int8)
-    padded[: layer.outputs, : layer.inputs] = weights.reshape(layer.outputs, layer.inputs, taps)
+    own = weights.reshape(outputs, -1, taps)
+    padded[:outputs, : own.shape[1]] = own
     cut = padded.reshape(outs.count, outs.width, ins.count, ins.width, taps)
     tiles = cut.transpose(0, 4, 2, 1, 3).reshape(-1, ins.width)
     data = np.zeros((len(tiles), net.spec.lanes), np.int8)
@@ -63,7 +67,7 @@ def columns(net: ResNet, layer: Layer, weights: I8) -> I8:
     return data
 
 
-def _write_image(net: ResNet, chip: Chip, image: I8) -> None:
+def _write_image(net: ImageNetwork, chip: Chip, image: I8) -> None:
     """Patches by parity: what a host writes over PCIe before each image."""
     rows = patches(image)
     for (side, y, x), buffer in net.stem.inputs.items():

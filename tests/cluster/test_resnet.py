@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from chip.kernels.feature_map import channels, half_lines
-from chip.kernels.resnet import RESNET50, ResNetShape
 from chip.spec import EAST, WEST
 from cluster.model import resnet
+from cluster.model.resnet import RESNET50, ResNetShape
 from cluster.validate.resnet import classify
 
 NARROW = ResNetShape(((1, 16, 32), (2, 16, 48)), 16, 20, 8)

@@ -52,6 +52,11 @@ class Attention(Op):
         self.require(inputs[0] is not Spread.PARTIAL, "its inputs must be summed up before")
         return inputs[0]
 
+    @property
+    def takes_sequence(self) -> bool:
+        """Where rows look ahead."""
+        return not self.causal
+
     def products_per_row(self, context: int) -> int:
         """Scores, and the sum of values."""
         return context * (self.q.width + self.out.width)

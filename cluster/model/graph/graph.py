@@ -30,6 +30,11 @@ class Section:
         """Every weight that its ops read, once."""
         return tuple(dict.fromkeys(weight for op in self.ops for weight in op.weights))
 
+    @property
+    def takes_sequence(self) -> bool:
+        """Whether all rows of a sequence must be in one launch."""
+        return any(op.takes_sequence for op in self.ops)
+
     def consumers(self, value: Value) -> tuple[Op, ...]:
         """Ops that read a value."""
         return tuple(op for op in self.ops if value in op.inputs)

@@ -113,6 +113,11 @@ class Op:
         return 0
 
     @property
+    def takes_sequence(self) -> bool:
+        """Whether all rows of a sequence must be in one launch."""
+        return False
+
+    @property
     def cached_elements(self) -> int:
         """Elements that a token adds to the op's cache."""
         return 0

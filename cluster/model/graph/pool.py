@@ -25,6 +25,11 @@ class Pool(Op):
     x: Value
     eps: float = 1e-24
 
+    @property
+    def takes_sequence(self) -> bool:
+        """Always."""
+        return True
+
     def check(self) -> None:
         """The result has the dimensions of x."""
         self.require(self.x.dims == self.out.dims, "dimensions differ")

@@ -1,0 +1,50 @@
+"""fp16 vectors as columns: rows that come from the VXM become what the MXM takes as weights."""
+
+from dataclasses import replace
+
+from chip.kernels.matmul import Pass, matmul
+from chip.kernels.work import Laid, Work
+from chip.program import COLUMN_PAIRS, Region
+from chip.schedule import Buffer, Chain, Flow, Rows
+from chip.spec import WEST
+
+
+def write_columns(chain: Chain, value: Flow, out: Buffer, word: int = 0) -> None:
+    """Write vectors as columns from word `word` on: vector i into the slice pair i % 8."""
+    region = out.region
+    for pair in range(COLUMN_PAIRS):
+        rows = Region(region.index + 2 * pair, region.address, region.words, "f16")
+        target = Rows(replace(out, region=rows), word)
+        chain.write(value, target, every=COLUMN_PAIRS, phase=pair)
+
+
+def column_rows(work: Work, value: Laid) -> tuple[Rows, ...]:
+    """From which word on each block of a value is columns."""
+    ((part,),) = value.copies
+    words = work.spec.lanes // COLUMN_PAIRS
+    return tuple(Rows(part.buffer, block * words) for block in range(part.blocks))
+
+
+def write_blocks(chain: Chain, value: Flow, out: Buffer, first: int) -> None:
+    """Write blocks (block, token) from block `first` on as columns, 320 for each block."""
+    rounded = chain.vxm("to_f16", value)
+    chain.emit(rounded, out.region.index // chain.spec.hemisphere_slices)
+    ((count, period), inner), words = rounded.loops, chain.spec.lanes // COLUMN_PAIRS
+    for number in range(count):
+        cycle = rounded.cycle + number * period
+        block = replace(rounded, loops=((1, period), inner), cycle=cycle)
+        write_columns(chain, block, out, (first + number) * words)
+
+
+def transpose(work: Work, columns: Rows, block: int, rows: int, out: Buffer, label: str) -> None:
+    """Write block `block` of 320 columns transposed: `out` holds, per block, `rows` columns.
+
+    The MXM does it: identity rows stream through the columns, which is exact.
+    """
+    identity = Work.cut(work.shared("identity", rows, "f16", WEST), rows)
+    words = work.spec.lanes // COLUMN_PAIRS
+    chain, word = work.chain(label), columns.first + block * words
+    part = Pass(columns.buffer, word, 1, words, Rows(identity), rows, slot_steps=(0, 0))
+    (flow,) = matmul(chain, WEST, [part])
+    write_columns(chain, chain.vxm("to_f16", flow), out, block * (rows // COLUMN_PAIRS))
+    work.plan.place(chain)

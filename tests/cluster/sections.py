@@ -1,0 +1,65 @@
+"""One section of a graph on one chip, and the same by the interpreter."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from chip.core import Chip
+from chip.isa import NUMPY_TYPES
+from chip.program import Program
+from chip.spec import GROQCHIP1
+from chip.wire import pack
+from cluster.compiler.assign import ranks_of
+from cluster.compiler.shard import shard
+from cluster.compiler.stage import CONTEXT_BLOCK, Stage, StageShape
+from cluster.compiler.weight_layout import stage_image
+from cluster.model import interpreter
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Random weights of sections, by their names."""
+
+    seed: int = 0
+
+    def array(self, place, weight, rows=slice(None)):
+        """Matrices scaled by their width; vectors around one."""
+        random = np.random.default_rng([self.seed, *weight.name.encode()])
+        drawn = random.standard_normal(weight.shape, np.float32)
+        return drawn / np.sqrt(weight.shape[-1]) if len(weight.shape) > 1 else 1 + drawn / 10
+
+
+def on_chip(section, x, inputs=None, spec=GROQCHIP1):
+    """Rows [rows, hidden] that a section makes of x, and its stage.
+
+    Every word that nothing has written holds ones; executed cycles must be the scheduled ones.
+    """
+    sharded, rows = shard(section, 1), len(x)
+    ranks = ranks_of([sharded], spec.lanes)
+    stage = Stage(spec, StageShape((sharded,), None, ranks, CONTEXT_BLOCK, rows))
+    plan, chip = stage.schedule(rows, 1, {}), Chip(0, spec)
+    linked = chip.load("it", pack(plan.program(0, Program(0, spec.name, 0, {}, stage.maps))))
+    for buffer in stage.memory.buffers.values():
+        if buffer.region.layout == "rows":
+            dtype = NUMPY_TYPES[buffer.region.dtype]
+            chip.write(buffer.region, np.ones((buffer.region.vectors, spec.lanes), dtype))
+    for _, region, values in stage_image(stage, 0, Drawn()):
+        chip.write(region, values)
+    blocks = np.stack([stage.layout_x.rows(row) for row in x], axis=1)
+    given = {stage.entry: blocks.reshape(-1, spec.lanes)} | (inputs or {})
+    for name, values in given.items():
+        chip.write(stage.view(name, len(values)).region, values)
+    chip.begin("it")
+    for segment in range(len(linked.segments)):
+        chip.run(segment, {})
+    assert chip.finish().end_cycle == plan.end_cycle
+    found = chip.read(stage.view("x0", len(blocks.reshape(-1, spec.lanes))).region)
+    by_row = found.reshape(*blocks.shape).swapaxes(0, 1)
+    return stage.layout_x.elements(by_row), stage
+
+
+def by_interpreter(section, x):
+    """The same rows in float32."""
+    arrays = {weight: Drawn().array(0, weight) for weight in section.weights}
+    stage = interpreter.Stage(shard(section, 1), arrays, context=len(x))
+    return stage.run(x, np.arange(len(x)))

@@ -1,0 +1,70 @@
+"""The kernels of encoders against the meaning of their ops, over sizes, on random data."""
+
+import numpy as np
+import pytest
+
+from cluster.model.graph.builder import Builder
+from cluster.model.graph.values import Dim
+from tests.cluster.sections import by_interpreter, on_chip
+
+EPS, MASKED = 1e-5, np.float32(-30000)
+
+
+def rows(count, hidden, seed=0):
+    """Rows whose mean is not zero."""
+    drawn = np.random.default_rng([seed, count, hidden]).standard_normal((count, hidden))
+    return (3 * drawn + 1).astype(np.float32)
+
+
+@pytest.mark.parametrize(("count", "hidden"), [(8, 64), (96, 384), (70, 768)])
+def test_layer_norm(count, hidden):
+    b = Builder(Dim("hidden", hidden))
+    b.norm(b.x, "norm", EPS, form="layer")
+    section, x = b.section(), rows(count, hidden)
+    found, stage = on_chip(section, x)
+    np.testing.assert_allclose(found, by_interpreter(section, x), 1e-4, 1e-5)
+    assert stage.entry == "x1"  # one step of the residual stream, which ends in x0
+
+
+@pytest.mark.parametrize(
+    ("function", "count", "hidden", "ffn", "norm"),
+    [
+        ("gelu", 8, 64, 96, "before"),
+        ("gelu_erf", 96, 384, 1000, "behind"),
+        ("silu", 32, 64, 400, "before"),
+        ("gelu_erf", 32, 768, 64, "behind"),
+    ],
+)
+def test_ffn_with_layer_norm(function, count, hidden, ffn, norm):
+    b = Builder(Dim("hidden", hidden))
+    x = b.norm(b.x, "norm", EPS, form="layer") if norm == "before" else b.x
+    y = b.activation(b.linear(x, "up", Dim("ffn", ffn), bias=True), function)
+    x = b.add(b.x, b.linear(y, "down", b.x.dims[0], bias=True))
+    if norm == "behind":
+        b.norm(x, "norm", EPS, form="layer")
+    section, x = b.section(), rows(count, hidden)
+    found, stage = on_chip(section, x)
+    expected = by_interpreter(section, x)
+    np.testing.assert_allclose(found, expected, 5e-3, 5e-3 * np.abs(expected).max())
+    assert [step.what for step in stage.steps(count, 1, {})] == (
+        ["layer"] if norm == "before" else ["enter", "layer"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("heads", "head_dim", "count", "padding"),
+    [(4, 16, 32, 0), (12, 32, 64, 9), (12, 64, 32, 31), (3, 104, 96, 1)],
+    ids=["one row", "two rows", "one token", "heads that leave lanes free"],
+)
+def test_attention_to_all_rows(heads, head_dim, count, padding):
+    b = Builder(Dim("hidden", 128))
+    dims = Dim("heads", heads), Dim("head_dim", head_dim)
+    q, k, v = (b.linear(b.x, name, *dims, bias=True) for name in ("wq", "wk", "wv"))
+    y = b.attention(q, k, v, head_dim**-0.5, causal=False)
+    b.norm(b.add(b.x, b.linear(y, "wo", b.x.dims[0], bias=True)), "norm", EPS, form="layer")
+    section, x = b.section(), rows(count, 128) / 3
+    keys = np.where(np.arange(320) < count - padding, np.float32(0), MASKED)
+    found, _ = on_chip(section, x, {"mask": np.broadcast_to(keys, (count, 320))})
+    real = slice(0, count - padding)
+    expected = by_interpreter(section, x[real])
+    np.testing.assert_allclose(found[real], expected, 5e-3, 5e-3)

@@ -83,6 +83,8 @@ def _linear(
             for what, vector in vectors.items():
                 if vector is not None:
                     own = sharded.shares.cut(vector, channels, rank)
+                    if what == "bias" and op.cut_inputs and rank:
+                        own = np.zeros_like(own)  # one of the summands has it
                     rows = matrix.outputs.rows(own)[matrix.blocks.start : matrix.blocks.stop]
                     yield rank, f"{matrix.name}.{what}", rows
 

@@ -78,6 +78,7 @@ ARCHITECTURE = Architecture(
             "positions": "embeddings.position_embeddings",
             "kinds": "embeddings.token_type_embeddings",
             "embedding_norm": "embeddings.LayerNorm",
+            "head": "cls.predictions.decoder",  # of a language model, which this is not
         },
         # The pooler is for other tasks than embedding; the position ids are 0, 1, 2, ...
         ignored=("pooler.dense.weight", "pooler.dense.bias", "embeddings.position_ids"),

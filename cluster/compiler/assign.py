@@ -364,7 +364,8 @@ class Assigned:
         if value == self.section.out:  # the host reads it
             request = Request(f"logits{side}", mine * work.most_rows, "f32", side, OUTPUT)
             return work.cut(work.memory.take(request), mine * work.rows)
-        if value.dims != self.section.x.dims:
+        readers = self.section.consumers(value)
+        if not any(isinstance(op, Add | AllReduce) and op.y == value for op in readers):
             return work.scratch(f"{value.name}.{copy.turn}.{side}", mine, "f32", side)
         whole = work.scratch(SUMMANDS[side], self.layout(value).blocks, "f32", side)
         return work.cut(whole, mine * work.rows)

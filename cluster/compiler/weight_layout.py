@@ -98,7 +98,7 @@ def _vectors(
             heads, layout = sharded.shares.part(op.x.dims[0], rank), assigned.layout(op.x)
             mine = np.zeros(len(heads), np.float32)
             mine[sharded.shares.counted(op.x.dims[0], rank)] = 1
-            rows = layout.rows(np.repeat(mine, layout.total // len(heads)))
+            rows = layout.rows(np.repeat(mine, op.x.dims[-1].size))
             yield rank, f"{op.out.name}.counted", rows
     if not isinstance(op, Norm | NormBySum):
         return
@@ -107,7 +107,7 @@ def _vectors(
         for rank, assigned in enumerate(ranks):
             layout = assigned.layout(op.x)
             mine = sharded.shares.cut(whole, weight, rank)
-            if len(mine) < layout.total:  # alike for every head
+            if len(weight.out) < len(op.x.dims):  # alike for every head
                 mine = np.tile(mine, layout.total // len(mine))
             yield rank, weight.name, layout.rows(mine)
 

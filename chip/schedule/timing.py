@@ -35,6 +35,7 @@ class ScheduleTiming:
         return ((self, 0),)
 
 
+_NONE = np.zeros((4, 0), np.int64)
 Placed = tuple[ScheduleTiming, Sequence[int] | None, int]
 
 
@@ -45,14 +46,18 @@ def merged(parts: Iterable[Placed]) -> ScheduleTiming:
     cycle at which it begins.
     """
     quiet = end = 0
-    columns = [np.zeros((4, 0), np.int64)]
+    columns, cycles = [_NONE], [0]
     for timing, numbers, cycle in parts:
         quiet, end = max(quiet, cycle + timing.quiet_cycle), max(end, cycle + timing.end_cycle)
-        members, firsts, ends, counts = timing.columns
+        mine = timing.columns
         if numbers is not None:
-            members = np.asarray(numbers)[members]
-        columns.append(np.stack([members, firsts + cycle, ends + cycle, counts]))
+            mine = mine.copy()
+            mine[0] = np.asarray(numbers)[mine[0]]
+        columns.append(mine)
+        cycles.append(cycle)
+    later = np.repeat(cycles, [mine.shape[1] for mine in columns])
     members, firsts, ends, counts = np.concatenate(columns, axis=1)
+    firsts, ends = firsts + later, ends + later
     order = np.argsort(members, kind="stable")
     found, starts = np.unique(members[order], return_index=True)
     if not len(found):

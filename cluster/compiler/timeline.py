@@ -51,8 +51,9 @@ class LaunchTimeline:
 
     def stage(self, work: Work, chips: Sequence[int]) -> None:
         """Add a stage, made at `pace`; `chips` are its members."""
-        self._place(work, chips, self.cycle)
+        self._placed.append(_Placed(work, chips, self.cycle))
         self.cycle += work.end_cycle
+        self.end_cycle = max(self.end_cycle, self.cycle)
         self.stalled_cycles += sum(stall for _, stall in work.stalls)
         self._since = work.since_cycles
 
@@ -65,8 +66,10 @@ class LaunchTimeline:
         whole = TimingSequence()
         order = InOrder(whole, self.pace)
         for part in parts:
-            self._place(part, chips, self.cycle + order.start(part.end_cycle))
+            begin = self.cycle + order.start(part.end_cycle)
+            self._placed.append(_Placed(part, chips, begin))
         self.cycle += order.cycle
+        self.end_cycle = max(self.end_cycle, self.cycle)
         self.stalled_cycles += sum(stall for _, stall in whole.stalls)
         self._since = whole.since_cycles if whole.stalls else order.cycle
 
@@ -76,16 +79,13 @@ class LaunchTimeline:
         for chips, works in stages:
             cycle = self.cycle
             for work in works:
-                self._place(work, chips, cycle)
+                self._placed.append(_Placed(work, chips, cycle))
                 cycle += work.end_cycle
             ends.append(cycle)
             stalled.append(sum(stall for work in works for _, stall in work.stalls))
         self.cycle = max(ends)
+        self.end_cycle = max(self.end_cycle, self.cycle)
         self.stalled_cycles += max(stalled)
-
-    def _place(self, work: Work | Part, chips: Sequence[int] | None, cycle: int) -> None:
-        self._placed.append(_Placed(work, chips, cycle))
-        self.end_cycle = max(self.end_cycle, cycle + work.end_cycle)
 
     # --- what it comes to -------------------------------------------------------------------
     @cached_property

@@ -31,7 +31,7 @@ from cluster.compiler.wires import Wires
 from cluster.energy import token_energy
 from cluster.planning.costs import Costs, KeptTimings, Width
 from cluster.planning.pipeline_timing import StepTimes
-from cluster.serving.scheduler import Request
+from cluster.serving.scheduler import prompt_kinds
 from topology.fabric import compiled
 
 
@@ -116,13 +116,8 @@ class PlanTiming:
 
     def prefill(self, prompt: int) -> list[LaunchTiming]:
         """The launches that take in a prompt, as the scheduler of a run makes them."""
-        request = Request((0,) * prompt, 1)
-        found = []
-        while request.position < prompt:
-            work = request.work(0 if self.no_prefill else self.plan.chunk)
-            request.position += len(work.rows)
-            found.append(self.launch(work.kind))
-        return found
+        chunk = 0 if self.no_prefill else self.plan.chunk
+        return [self.launch(kind) for kind in prompt_kinds(prompt, chunk)]
 
     @cached_property
     def no_prefill(self) -> str:

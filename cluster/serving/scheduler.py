@@ -15,6 +15,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from chip.spec import ChipSpec
@@ -94,6 +95,17 @@ class Request:
         """What its user sees after the first token; None if that was all."""
         steps = len(self.tokens) - 1
         return steps / (self.token_s[-1] - self.token_s[0]) if steps else None
+
+
+@cache
+def prompt_kinds(prompt: int, chunk: int) -> tuple[LaunchKind, ...]:
+    """The kinds of the launches that take in a prompt of so many tokens; the last has logits."""
+    request, found = Request((0,) * prompt, 1), list[LaunchKind]()
+    while request.position < prompt:
+        work = request.work(chunk)
+        request.position += len(work.rows)
+        found.append(work.kind)
+    return tuple(found)
 
 
 @dataclass(frozen=True)

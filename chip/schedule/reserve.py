@@ -114,7 +114,8 @@ class _Touched:
             self.ready = np.concatenate([self.ready, np.zeros(more, np.int64)])
             self.free = np.concatenate([self.free, np.zeros(more, np.int64)])
             if self.planes is not None:
-                self.planes = np.pad(self.planes, ((0, more), (0, 0)))
+                none = np.zeros((more, self.planes.shape[1]), np.int64)
+                self.planes = np.concatenate([self.planes, none])
 
 
 @dataclass(eq=False)

@@ -23,6 +23,7 @@ from chip.spec import ChipSpec
 MOST = 2  # flips of a word that the code is made for
 Word = tuple[int, int, int]  # slice, address, superlane
 Value = tuple[int, int, int]  # issue, iteration, stream: what an instruction put on a stream
+Event = tuple[int, bool, Issue, int, set[int]]
 Access = tuple[str, int, Ints]  # family, slice, addresses [iterations, superlanes]
 
 
@@ -110,7 +111,8 @@ def audit(program: Program, spec: ChipSpec, faults: Faults, accesses: list[Acces
     feeds = resolve(issues, spec)
     found: dict[Value, list[Flip]] = defaultdict(list)
     for (index, address), superlanes in _by_word(faults).items():
-        _walk(issues, spec, faults, accesses, (index, address), superlanes, found)
+        events = sorted(_events(issues, spec, accesses, index, address), key=lambda e: e[:2])
+        _pass_on(events, faults, (index, address), superlanes, found)
     for place, bits in faults.passing.items():
         _pick(issues, spec, place, bits, found)
     faults.passing.clear()
@@ -143,18 +145,15 @@ def _by_word(faults: Faults) -> dict[tuple[int, int], list[int]]:
     return grouped
 
 
-def _walk(
-    issues: list[Issue],
-    spec: ChipSpec,
+def _pass_on(
+    events: list[Event],
     faults: Faults,
-    accesses: list[Access],
     word: tuple[int, int],
     superlanes: list[int],
     found: dict[Value, list[Flip]],
 ) -> None:
     """Follow one SRAM word through the launch: reads pass its flips on, a write ends them."""
-    events = list(_events(issues, spec, accesses, *word))
-    for _, writes, issue, iteration, tiles in sorted(events, key=lambda e: e[:2]):
+    for _, writes, issue, iteration, tiles in events:
         for superlane in [s for s in superlanes if s in tiles]:
             key = (*word, superlane)
             if writes:
@@ -167,7 +166,7 @@ def _walk(
 
 def _events(
     issues: list[Issue], spec: ChipSpec, accesses: list[Access], index: int, address: int
-) -> Iterator[tuple[int, bool, Issue, int, set[int]]]:
+) -> Iterator[Event]:
     """(cycle, whether it writes, issue, iteration, superlanes) of each access to a word."""
     left = [access for access in accesses if access[1] == index]
     for issue in issues:

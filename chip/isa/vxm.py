@@ -17,9 +17,11 @@ import numpy.typing as npt
 from chip import numerics
 from chip.isa.op import DTYPES, op
 from chip.numerics import elementwise
+from chip.numerics.elementwise import Number
 from chip.numerics.functions import over_arrays
 
 Vectors = npt.NDArray[Any]
+Text = Callable[..., Number]
 UNARY = "dtype:dtype a:src out:dst"
 BINARY = "dtype:dtype a:src b:src imm:imm out:dst"
 BINARY_INT = "dtype:dtype.int a:src b:src imm:imm out:dst"
@@ -31,13 +33,13 @@ Z1, Z2 = "unary z = op(x)", "binary z = op(x,y)"
 
 def pointwise(
     name: str, fields: str, published: str, timing: str = "vxm.alu"
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+) -> Callable[[Text], Text]:
     """Register an elementwise text as an instruction: for arrays, and for `chip.jit` to compile.
 
     fp16 is computed in fp32 and rounded; NaN results are canonical.
     """
 
-    def register(text: Callable[..., Any]) -> Callable[..., Any]:
+    def register(text: Text) -> Text:
         in_fp32 = over_arrays(text)
 
         @wraps(text)
@@ -55,19 +57,19 @@ def pointwise(
 
 # --- arithmetic -----------------------------------------------------------------------------
 @pointwise("vxm.add", BINARY, Z2)
-def add(a: Any, b: Any) -> Any:
+def add(a: Number, b: Number) -> Number:
     """a + b; integers wrap."""
     return a + b
 
 
 @pointwise("vxm.sub", BINARY, Z2)
-def sub(a: Any, b: Any) -> Any:
+def sub(a: Number, b: Number) -> Number:
     """a - b; integers wrap."""
     return a - b
 
 
 @pointwise("vxm.mul", BINARY, Z2)
-def mul(a: Any, b: Any) -> Any:
+def mul(a: Number, b: Number) -> Number:
     """a * b; integers wrap: the low bits of the product."""
     return a * b
 
@@ -129,37 +131,37 @@ def relu(a: Vectors) -> Vectors:
 
 # --- comparison and choice ------------------------------------------------------------------
 @pointwise("vxm.eq", COMPARE, Z2)
-def equal(a: Any, b: Any) -> Any:
+def equal(a: Number, b: Number) -> Number:
     """1 where a = b, else 0; NaN equals nothing."""
     return np.uint8(a == b)
 
 
 @pointwise("vxm.ne", COMPARE, Z2)
-def not_equal(a: Any, b: Any) -> Any:
+def not_equal(a: Number, b: Number) -> Number:
     """1 where a and b differ, else 0; NaN differs from everything."""
     return np.uint8(a != b)
 
 
 @pointwise("vxm.lt", COMPARE, Z2)
-def less(a: Any, b: Any) -> Any:
+def less(a: Number, b: Number) -> Number:
     """1 where a < b, else 0."""
     return np.uint8(a < b)
 
 
 @pointwise("vxm.le", COMPARE, Z2)
-def less_equal(a: Any, b: Any) -> Any:
+def less_equal(a: Number, b: Number) -> Number:
     """1 where a <= b, else 0."""
     return np.uint8(a <= b)
 
 
 @pointwise("vxm.gt", COMPARE, Z2)
-def greater(a: Any, b: Any) -> Any:
+def greater(a: Number, b: Number) -> Number:
     """1 where a > b, else 0."""
     return np.uint8(a > b)
 
 
 @pointwise("vxm.ge", COMPARE, Z2)
-def greater_equal(a: Any, b: Any) -> Any:
+def greater_equal(a: Number, b: Number) -> Number:
     """1 where a >= b, else 0."""
     return np.uint8(a >= b)
 
@@ -228,7 +230,7 @@ pointwise("vxm.recip", FUNCTION, Z1, "vxm.recip")(elementwise.reciprocal)
 
 
 @pointwise("vxm.sqrt", FUNCTION, Z1, "vxm.sqrt")
-def sqrt(a: Any) -> Any:
+def sqrt(a: Number) -> Number:
     """The square root of a, correctly rounded; NaN below 0."""
     return np.sqrt(a)
 

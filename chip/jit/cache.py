@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 import numba
 from llvmlite import binding as llvm  # type: ignore[import-untyped]
@@ -18,6 +18,8 @@ try:
     import fcntl
 except ImportError:  # not Unix: several processes may compile the same kernel, each for itself
     fcntl = None  # type: ignore[assignment]
+
+from chip.jit.layout import Untyped
 
 Function = TypeVar("Function", bound=Callable[..., object])
 # numba looks only at the file of the kernel itself to tell whether a cached one is stale. With all
@@ -28,19 +30,19 @@ _SOURCES = [
     _CHIP / "numerics" / "elementwise.py",
     _CHIP / "isa" / "vxm.py",
 ]
-_KEPT: list[Any] = []  # what addresses lead to
+_KEPT: list[Untyped] = []  # what addresses lead to
 _FINGERPRINT = f"{zlib.crc32(b''.join(path.read_bytes() for path in _SOURCES)):08x}"
 
 
-def address(function: Callable[..., object], signature: Any) -> int:
+def address(function: Callable[..., object], signature: Untyped) -> int:
     """The address of a function compiled for one signature and kept on disk."""
     with _kept(function):
-        compiled: Any = numba.cfunc(signature, cache=True, error_model="numpy")(function)
+        compiled: Untyped = numba.cfunc(signature, cache=True, error_model="numpy")(function)
     _KEPT.append(compiled)
     return int(compiled.address)
 
 
-def kernel(signature: Any) -> Callable[[Function], Function]:
+def kernel(signature: Untyped) -> Callable[[Function], Function]:
     """Compile a function that others call by its name.
 
     It is compiled once and kept on disk, and not again inside of every caller.
@@ -49,7 +51,7 @@ def kernel(signature: Any) -> Callable[[Function], Function]:
     def made(function: Function) -> Function:
         symbol = f"lpu_{function.__name__}"
         llvm.add_symbol(symbol, address(function, signature))
-        external: Any = numba.types.ExternalFunction(symbol, signature)
+        external: Untyped = numba.types.ExternalFunction(symbol, signature)
         found: Function = external
         return found
 
@@ -59,11 +61,11 @@ def kernel(signature: Any) -> Callable[[Function], Function]:
 class KernelFolder:
     """Where numba keeps kernels, unless NUMBA_CACHE_DIR says otherwise; a locator of its cache."""
 
-    def __init__(self, function: Any) -> None:
+    def __init__(self, function: Untyped) -> None:
         self._line = function.__code__.co_firstlineno
 
     @classmethod
-    def from_function(cls, function: Any, _file: str) -> Self | None:
+    def from_function(cls, function: Untyped, _file: str) -> Self | None:
         """The locator of a function; None where there is no place for it, so that numba looks."""
         return cls(function) if _folder() else None
 
@@ -99,10 +101,10 @@ def _folder() -> Path | None:
 
 
 @contextmanager
-def _kept(function: Any) -> Iterator[None]:
+def _kept(function: Untyped) -> Iterator[None]:
     """Keep what is compiled inside in our folder; one process of a host compiles, others wait."""
     function.__qualname__ += f"_{_FINGERPRINT}"
-    config: Any = numba.config
+    config: Untyped = numba.config
     before = config.CACHE_LOCATOR_CLASSES
     if not (before or config.CACHE_DIR):
         config.CACHE_LOCATOR_CLASSES = _LOCATORS

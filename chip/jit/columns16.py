@@ -7,10 +7,10 @@ addresses, and a place is those of the four parts.
 
 from collections.abc import Callable
 from itertools import product
-from typing import Any
 
 from llvmlite import ir  # type: ignore[import-untyped]
 
+from chip.jit.layout import Untyped
 from chip.jit.memory import INT, VOID, emitted, types
 from chip.jit.vectors import (
     CONTRACT,
@@ -51,11 +51,11 @@ def columns16(rows: int, is_wide: bool) -> Callable[..., None]:
     lane_bytes = 16 if is_wide else 4
 
     @emitted(VOID, PLACE, INT, INT, INT, INT, INT)
-    def sums(_context: Any, builder: Any, args: Any) -> None:
+    def sums(_context: Untyped, builder: Untyped, args: Untyped) -> None:
         parts = places(builder, args[0], builder.mul(args[1], I64(lane_bytes)))
         x_start = plus(builder, args[2], args[1], 8)
 
-        def step(lane: Any, totals: list[Any]) -> None:
+        def step(lane: Untyped, totals: list[Untyped]) -> None:
             for first in range(0, GRAIN, FLOAT64_LANES):
                 x = plus(builder, x_start, builder.add(lane, I64(first)), 8)
                 at = [plus(builder, x, args[3], row) for row in range(rows)]
@@ -76,7 +76,9 @@ def columns16(rows: int, is_wide: bool) -> Callable[..., None]:
     return sums
 
 
-def _pair(builder: Any, part: Any, lane: Any, first: int, is_wide: bool) -> list[Any]:
+def _pair(
+    builder: Untyped, part: Untyped, lane: Untyped, first: int, is_wide: bool
+) -> list[Untyped]:
     """Two float64 vectors: both columns of a part in as many lanes as a vector has."""
     if is_wide:
         at = builder.add(plus(builder, part, lane, 16), I64(16 * first))
@@ -89,7 +91,7 @@ def _pair(builder: Any, part: Any, lane: Any, first: int, is_wide: bool) -> list
     return _doubles(builder, half_to_float(builder, halves))
 
 
-def _doubles(builder: Any, floats: Any) -> list[Any]:
+def _doubles(builder: Untyped, floats: Untyped) -> list[Untyped]:
     """An fp32 vector of lanes with two columns each as two float64 vectors.
 
     Where 64 bits have arithmetic shifts, a column each, divided by `_SCALE`: fp32 bits at the place
@@ -108,14 +110,14 @@ def _doubles(builder: Any, floats: Any) -> list[Any]:
     return [builder.bitcast(builder.and_(one, kept), _WIDE) for one in shifted]
 
 
-def _factors(builder: Any, x: Any) -> list[Any]:
+def _factors(builder: Untyped, x: Untyped) -> list[Untyped]:
     """The x that meet the two vectors of `_doubles`."""
     if SHIFTED:
         return [x, x]
     return [builder.shuffle_vector(x, x, numbers(n // 2 for n in half)) for half in _HALVES]
 
 
-def _sums_of_pair(builder: Any, totals: list[Any]) -> Any:
+def _sums_of_pair(builder: Untyped, totals: list[Untyped]) -> Untyped:
     """The sums of both columns, of what has been made with the two vectors of `_doubles`."""
     first, second = totals[0], totals[-1]
     if not SHIFTED:
@@ -130,11 +132,11 @@ def _sums_of_pair(builder: Any, totals: list[Any]) -> Any:
 
 
 @emitted(VOID, PLACE, INT, INT)
-def squares16(_context: Any, builder: Any, args: Any) -> None:
+def squares16(_context: Untyped, builder: Untyped, args: Untyped) -> None:
     """Write the fp32 sums of the squares of a word's columns, as float64: f(place, lanes, sums)."""
     size, parts = 16, places(builder, args[0])
 
-    def step(lane: Any, totals: list[Any]) -> None:
+    def step(lane: Untyped, totals: list[Untyped]) -> None:
         for first in range(0, 4 * GRAIN, 2 * size):
             offset = builder.add(builder.mul(lane, I64(4)), I64(first))
             for part, total in zip(parts, totals, strict=True):
@@ -160,7 +162,7 @@ def diagonal16(rows: int) -> Callable[..., None]:
     floats, pairs = ir.VectorType(FLOAT, count), ir.VectorType(I64, rows)
 
     @emitted(VOID, PLACE, INT, INT, INT, INT, INT)
-    def products(_context: Any, builder: Any, args: Any) -> None:
+    def products(_context: Untyped, builder: Untyped, args: Untyped) -> None:
         x_start = plus(builder, args[2], args[1], 8)
         x = ir.Constant(ir.VectorType(FLOAT, rows), ir.Undefined)
         for row in range(rows):
@@ -185,10 +187,10 @@ def diagonal16(rows: int) -> Callable[..., None]:
 
 
 @emitted(VOID, INT, INT, INT)
-def widen_part(_context: Any, builder: Any, args: Any) -> None:
+def widen_part(_context: Untyped, builder: Untyped, args: Untyped) -> None:
     """Columns of one part as float64, in the order of `_doubles`: f(part, lanes, target)."""
 
-    def step(lane: Any, _totals: list[Any]) -> None:
+    def step(lane: Untyped, _totals: list[Untyped]) -> None:
         for first in range(0, GRAIN, FLOAT64_LANES):
             at = plus(builder, args[2], lane, 16)
             for half, piece in enumerate(_pair(builder, args[0], lane, first, False)):

@@ -4,12 +4,11 @@ See `chip.jit.columns16` for how they lie in it. They are read where they rest; 
 this order is x, once for all words, by `activations.spread8`.
 """
 
-from typing import Any
-
 from llvmlite import ir  # type: ignore[import-untyped]
 from llvmlite.binding import llvm_version_info  # type: ignore[import-untyped]
 
 from chip.jit.columns16 import PLACE
+from chip.jit.layout import Untyped
 from chip.jit.memory import INT, VOID, emitted
 from chip.jit.vectors import (
     GRAIN,
@@ -33,14 +32,14 @@ _TURN = [4 * lane + column for column in range(4) for lane in range(4)]  # 4 lan
 
 
 @emitted(VOID, INT, INT, INT)
-def widen_part8(_context: Any, builder: Any, args: Any) -> None:
+def widen_part8(_context: Untyped, builder: Untyped, args: Untyped) -> None:
     """Columns of one part as int16, four lanes each: f(part, lanes, target).
 
     In the target are lanes 0 to 3 of columns 0, 1, 2, 3, then lanes 4 to 7, and so on.
     """
     order = numbers(16 * block + place for block in range(GRAIN // 4) for place in _TURN)
 
-    def step(lane: Any, _totals: list[Any]) -> None:
+    def step(lane: Untyped, _totals: list[Untyped]) -> None:
         at = plus(builder, args[0], lane, 4)
         prefetch(builder, at, 2)
         found = load(builder, at, ir.VectorType(I8, 4 * GRAIN))
@@ -52,7 +51,7 @@ def widen_part8(_context: Any, builder: Any, args: Any) -> None:
 
 
 @emitted(VOID, INT, INT, INT, INT)
-def columns8_wide(_context: Any, builder: Any, args: Any) -> None:
+def columns8_wide(_context: Untyped, builder: Untyped, args: Untyped) -> None:
     """16 int32 sums of a row of x with a word's columns, widened: f(w, x, lanes, sums).
 
     w is as `widen_part8` leaves it, part after part; x in the same order, every lane for four
@@ -63,7 +62,7 @@ def columns8_wide(_context: Any, builder: Any, args: Any) -> None:
     evens, odds = (numbers(range(n, size, 2)) for n in (0, 1))
     part_bytes = builder.mul(args[2], I64(8))
 
-    def step(lane: Any, totals: list[Any]) -> None:
+    def step(lane: Untyped, totals: list[Untyped]) -> None:
         for first in (0, 2 * size):
             here = builder.add(builder.mul(lane, I64(8)), I64(first))
             found = load(builder, builder.add(args[1], here), ir.VectorType(I16, size))
@@ -89,7 +88,7 @@ def columns8_wide(_context: Any, builder: Any, args: Any) -> None:
 
 
 @emitted(VOID, PLACE, INT, INT, INT)
-def columns8_bytes(_context: Any, builder: Any, args: Any) -> None:
+def columns8_bytes(_context: Untyped, builder: Untyped, args: Untyped) -> None:
     """16 int32 sums of a row of x with a word's columns, where they rest: f(place, x, lanes, sums).
 
     x are bytes, 128 more than it is, four lanes at a time, each four times; what that is too much
@@ -103,7 +102,7 @@ def columns8_bytes(_context: Any, builder: Any, args: Any) -> None:
     extra = builder.bitcast(ir.Constant(line, [-128] * 64), factors)
     parts = places(builder, args[0])
 
-    def step(lane: Any, totals: list[Any]) -> None:
+    def step(lane: Untyped, totals: list[Untyped]) -> None:
         offset = builder.mul(lane, I64(4))
         x = load(builder, builder.add(args[1], offset), factors)
         for part in range(PARTS):

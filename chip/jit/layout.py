@@ -5,11 +5,12 @@ a NumPy structure with the same fields, by `structure`: compiled code reads them
 """
 
 from dataclasses import astuple, dataclass, fields
-from typing import NamedTuple, get_type_hints
+from typing import Any, NamedTuple, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
 
+Untyped = Any  # what numba and llvmlite give and take: they have no types
 CONSTANTS, ARENA, GROUPS = 0, 1, 2  # bases; after the groups of SRAM come the accumulators
 ROWS, PRODUCTS, APPEND = range(3)  # kinds of record
 FP16, INT8 = 0, 1  # formats of PRODUCTS

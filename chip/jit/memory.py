@@ -5,7 +5,7 @@ All that a kernel works on is at an address.
 
 from collections.abc import Callable
 from inspect import Parameter, Signature
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numba
 import numpy as np
@@ -25,14 +25,15 @@ from chip.jit.layout import (
     Play,
     Record,
     Row,
+    Untyped,
     Word,
 )
 
-types: Any = numba.types
-_arrayobj: Any = arrayobj
+types: Untyped = numba.types
+_arrayobj: Untyped = arrayobj
 INT, FLOAT, VOID = types.int64, types.float64, types.void
 Function = TypeVar("Function", bound=Callable[..., object])
-Emit = Callable[..., Any]  # (context, builder, args) of numba, which have no types
+Emit = Callable[..., Untyped]  # (context, builder, args) of numba, which have no types
 
 
 def inner(function: Function) -> Function:
@@ -48,35 +49,37 @@ def in_any_order(function: Function) -> Function:
     return compiled
 
 
-def _without_literals(compiled: Any) -> Any:
+def _without_literals(compiled: Untyped) -> Untyped:
     """Or numba would compile a function again for each constant that it is given."""
     chosen = compiled.get_call_template
     compiled.get_call_template = lambda args, kws: chosen(tuple(map(types.unliteral, args)), kws)
     return compiled
 
 
-def emitted(result: Any, *arguments: Any) -> Callable[[Emit], Callable[..., Any]]:
+def emitted(result: Untyped, *arguments: Untyped) -> Callable[[Emit], Callable[..., Untyped]]:
     """Make an intrinsic of these numba types from what emits its LLVM code."""
 
-    def made(emit: Emit) -> Callable[..., Any]:
-        def codegen(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+    def made(emit: Emit) -> Callable[..., Untyped]:
+        def codegen(
+            context: Untyped, builder: Untyped, _signature: Untyped, args: Untyped
+        ) -> Untyped:
             value = emit(context, builder, args)
             return context.get_dummy_value() if value is None else value
 
-        def typing(_context: Any, *_args: Any) -> Any:
+        def typing(_context: Untyped, *_args: Untyped) -> Untyped:
             return result(*arguments), codegen
 
         names = ["context", *(f"a{n}" for n in range(len(arguments)))]
         parameters = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in names]
         typing.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
-        found: Callable[..., Any] = intrinsic(typing)
+        found: Callable[..., Untyped] = intrinsic(typing)
         return found
 
     return made
 
 
 @emitted(INT, INT, INT)
-def integer(_context: Any, builder: Any, args: Any) -> Any:
+def integer(_context: Untyped, builder: Untyped, args: Untyped) -> Untyped:
     """Integer number n at an address: integer(address, n)."""
     start = builder.inttoptr(args[0], ir.IntType(64).as_pointer())
     return builder.load(builder.gep(start, [args[1]]))
@@ -86,7 +89,7 @@ def caller(count: int) -> Callable[..., int]:
     """A function (address, ...): call the function of `count` integers that is there."""
 
     @emitted(INT, *(INT,) * (1 + count))
-    def call(_context: Any, builder: Any, args: Any) -> Any:
+    def call(_context: Untyped, builder: Untyped, args: Untyped) -> Untyped:
         word = ir.IntType(64)
         kind = ir.FunctionType(word, [word] * count).as_pointer()
         return builder.call(builder.inttoptr(args[0], kind), args[1:])
@@ -94,13 +97,13 @@ def caller(count: int) -> Callable[..., int]:
     return call
 
 
-def array_of(dtype: type[np.generic]) -> Callable[[int, int], Any]:
+def array_of(dtype: type[np.generic]) -> Callable[[int, int], Untyped]:
     """A function (address, length): the array that is there."""
     element = numba.from_dtype(np.dtype(dtype))
     kind = types.Array(element, 1, "C")
 
     @emitted(kind, INT, INT)
-    def at(context: Any, builder: Any, args: Any) -> Any:
+    def at(context: Untyped, builder: Untyped, args: Untyped) -> Untyped:
         array = context.make_array(kind)(context, builder)
         size = context.get_constant(types.intp, np.dtype(dtype).itemsize)
         data = builder.inttoptr(args[0], context.get_data_type(element).as_pointer())
@@ -116,12 +119,12 @@ floats_at, doubles_at, integers_at = (
 )  # fmt: skip
 
 
-def _structure_at(dtype: np.dtype[np.void]) -> Callable[[int], Any]:
+def _structure_at(dtype: np.dtype[np.void]) -> Callable[[int], Untyped]:
     """A function: the structure at an address."""
     kind = numba.from_dtype(dtype)
 
     @emitted(kind, INT)
-    def at(context: Any, builder: Any, args: Any) -> Any:
+    def at(context: Untyped, builder: Untyped, args: Untyped) -> Untyped:
         return builder.inttoptr(args[0], context.get_value_type(kind))
 
     return at

@@ -7,12 +7,12 @@ defines it.
 import dis
 import functools
 from types import FunctionType
-from typing import Any
 
 import numpy as np
 
 from chip.isa import Op
 from chip.jit.cache import address
+from chip.jit.layout import Untyped
 from chip.jit.memory import (
     INT,
     array_of,
@@ -41,11 +41,11 @@ _FP16_OVERFLOW, _FP16_NORMAL = np.uint32(0x477FF000), np.uint32(0x38800000)
 
 
 # What `_bound` puts in the place of these makes a kernel of one of the loops.
-operands_at: Any = bytes_at
-results_at: Any = bytes_at
-operation: Any = None
-widen: Any = None
-finish: Any = None
+operands_at: Untyped = bytes_at
+results_at: Untyped = bytes_at
+operation: Untyped = None
+widen: Untyped = None
+finish: Untyped = None
 first = second = 1
 
 
@@ -126,7 +126,7 @@ def row_kernel(op: Op, element: str, made: str) -> int:
     assert op.row is not None
     loop = _unary if len(op.sources) == 1 else _binary
     finish = {"f16": narrow16, "f32": _same if op.keeps_nan else _ordered}.get(made, _same)
-    scope: dict[str, Any] = {
+    scope: dict[str, Untyped] = {
         "operands_at": array_of(_NUMBERS[element]),
         "results_at": array_of(_NUMBERS[made]),
         "operation": inner(_lowered(op.row)),
@@ -137,14 +137,14 @@ def row_kernel(op: Op, element: str, made: str) -> int:
     return address(_bound(loop, scope, name), ROW_KERNEL)
 
 
-def _bound(function: Any, scope: dict[str, Any], name: str) -> Any:
+def _bound(function: Untyped, scope: dict[str, Untyped], name: str) -> Untyped:
     """The same code with other globals, and not a closure: numba does not keep closures."""
     bound = FunctionType(function.__code__, function.__globals__ | scope, name)
     bound.__qualname__ = name  # by which it is kept
     return bound
 
 
-def _lowered(text: Any) -> Any:
+def _lowered(text: Untyped) -> Untyped:
     """An elementwise text as numba wants it: plain functions that it calls are compiled, too."""
     if text is elementwise.choose:
         return _choose
@@ -158,22 +158,22 @@ def _lowered(text: Any) -> Any:
     return _bound(text, scope, text.__name__)
 
 
-def _choose(condition: Any, a: Any, b: Any) -> Any:
+def _choose(condition: Untyped, a: Untyped, b: Untyped) -> Untyped:
     return a if condition else b
 
 
 @inner
-def _same(x: Any) -> Any:
+def _same(x: Untyped) -> Untyped:
     return x
 
 
 @inner
-def _ordered(x: Any) -> Any:
+def _ordered(x: Untyped) -> Untyped:
     return x if x == x else NAN
 
 
 @inner
-def widen16(bits: Any) -> Any:
+def widen16(bits: Untyped) -> Untyped:
     """fp16 bits as fp32: the exponent's bias is made good by a product, but for inf and NaN."""
     size = np.uint32(np.uint32(bits & np.uint16(0x7FFF)) << np.uint32(13))
     wide = np.float32(size.view(np.float32) * np.float32(2.0**112)).view(np.uint32)
@@ -182,7 +182,7 @@ def widen16(bits: Any) -> Any:
 
 
 @inner
-def narrow16(x: Any) -> Any:
+def narrow16(x: Untyped) -> Untyped:
     """Round fp32 to fp16 bits: by an addition below the normal numbers, else by integers."""
     bits = np.float32(x).view(np.uint32)
     size = np.uint32(bits & np.uint32(0x7FFFFFFF))

@@ -12,13 +12,12 @@ import platform
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
 
 from chip.jit.cache import kernel
-from chip.jit.layout import JOB_WORDS
+from chip.jit.layout import JOB_WORDS, Untyped
 from chip.jit.memory import INT, VOID, caller, emitted, inner, integer, types
 from chip.numerics.exact import Int64
 
@@ -33,31 +32,31 @@ _IDLE_SPINS, _IDLE_NAPS, _NAP_US = 40_000, 100, 100  # some 0.2 ms, then some 15
 _IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
 
 
-def _place(builder: Any, args: Any) -> Any:
+def _place(builder: Untyped, args: Untyped) -> Untyped:
     return builder.gep(builder.inttoptr(args[0], ir.IntType(64).as_pointer()), [args[1]])
 
 
 @emitted(INT, INT, INT)
-def load(_context: Any, builder: Any, args: Any) -> Any:
+def load(_context: Untyped, builder: Untyped, args: Untyped) -> Untyped:
     """Word n of a control block, atomically; what was written before it was is visible after."""
     return builder.load_atomic(_place(builder, args), "acquire", 8)
 
 
 @emitted(VOID, INT, INT, INT)
-def store(_context: Any, builder: Any, args: Any) -> None:
+def store(_context: Untyped, builder: Untyped, args: Untyped) -> None:
     """Write word n of a control block atomically, after all that was written before."""
     builder.store_atomic(args[2], _place(builder, args), "release", 8)
 
 
 @emitted(types.boolean, INT, INT, INT, INT)
-def replace(_context: Any, builder: Any, args: Any) -> Any:
+def replace(_context: Untyped, builder: Untyped, args: Untyped) -> Untyped:
     """Replace word n of a control block by the last if it is still the third; say whether."""
     pair = builder.cmpxchg(_place(builder, args), args[2], args[3], "acq_rel", "acquire")
     return builder.extract_value(pair, 1)
 
 
 @emitted(VOID)
-def relax(_context: Any, builder: Any, _args: Any) -> None:
+def relax(_context: Untyped, builder: Untyped, _args: Untyped) -> None:
     """Tell the processor that this is a spin loop."""
     if _IS_X86:
         kind = ir.FunctionType(ir.VoidType(), [])

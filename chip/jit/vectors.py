@@ -5,13 +5,14 @@ and converts four numbers at a time. LLVM splits these vectors to what the host 
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba.core import cgutils as _cgutils
 from numba.core.registry import cpu_target
 
-cgutils: Any = _cgutils  # untyped
+from chip.jit.layout import Untyped
+
+cgutils: Untyped = _cgutils  # untyped
 FEATURES = cpu_target.target_context.codegen().magic_tuple()[-1]
 HALF_IN_HARDWARE = "+f16c" in FEATURES or "+fullfp16" in FEATURES
 FLOAT64_LANES = 8 if "+avx512f" in FEATURES else 4  # float64 numbers in a vector
@@ -22,12 +23,16 @@ PREFETCH_BYTES = 2560  # two words ahead
 I8, I16, I32, I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 FLOAT, DOUBLE = ir.FloatType(), ir.DoubleType()
 CONTRACT = ("contract",)  # a fused multiply-add is welcome: the product is exact anyway
-Step = Callable[[Any, list[Any]], None]  # given the lane and the places of totals
+Step = Callable[[Untyped, list[Untyped]], None]  # given the lane and the places of totals
 
 
 def over_lanes(
-    builder: Any, lanes: Any, step: Step, totals: tuple[Any, int] = (None, 0), grain: int = GRAIN
-) -> list[Any]:
+    builder: Untyped,
+    lanes: Untyped,
+    step: Step,
+    totals: tuple[Untyped, int] = (None, 0),
+    grain: int = GRAIN,
+) -> list[Untyped]:
     """Run a step on every grain of the lanes; return the totals, (type, number), from 0 on."""
     kind, count = totals
     places = [
@@ -39,7 +44,9 @@ def over_lanes(
     return [builder.load(place) for place in places]
 
 
-def halved(builder: Any, vector: Any, least: int, add: Callable[[Any, Any], Any]) -> Any:
+def halved(
+    builder: Untyped, vector: Untyped, least: int, add: Callable[[Untyped, Untyped], Untyped]
+) -> Untyped:
     """Add the halves of a vector until it has `least` elements."""
     count = vector.type.count
     while count > least:
@@ -52,7 +59,7 @@ def halved(builder: Any, vector: Any, least: int, add: Callable[[Any, Any], Any]
     return vector
 
 
-def half_to_float(builder: Any, bits: Any) -> Any:
+def half_to_float(builder: Untyped, bits: Untyped) -> Untyped:
     """Convert fp16 bits to fp32; without hardware for it, by exact integer tricks.
 
     The tricks make finite numbers of inf and NaN. The callers find those by their bits.
@@ -66,7 +73,7 @@ def half_to_float(builder: Any, bits: Any) -> Any:
     return builder.fmul(builder.bitcast(kept, floats), ir.Constant(floats, [2.0**112] * count))
 
 
-def prefetch(builder: Any, address: Any, lines: int) -> None:
+def prefetch(builder: Untyped, address: Untyped, lines: int) -> None:
     """Fetch cache lines some words ahead of an address."""
     for line in range(lines):
         ahead = builder.add(address, I64(PREFETCH_BYTES + 64 * line))
@@ -76,28 +83,28 @@ def prefetch(builder: Any, address: Any, lines: int) -> None:
         builder.call(function, [place, I32(0), I32(3), I32(1)])  # to read, keep, data
 
 
-def plus(builder: Any, address: Any, offset: Any, times: int = 1) -> Any:
+def plus(builder: Untyped, address: Untyped, offset: Untyped, times: int = 1) -> Untyped:
     """address + times * offset."""
     return builder.add(address, builder.mul(offset, I64(times)))
 
 
-def load(builder: Any, address: Any, kind: Any) -> Any:
+def load(builder: Untyped, address: Untyped, kind: Untyped) -> Untyped:
     """The vector or number at an address."""
     return builder.load(builder.inttoptr(address, kind.as_pointer()), align=1)
 
 
-def store(builder: Any, address: Any, value: Any) -> None:
+def store(builder: Untyped, address: Untyped, value: Untyped) -> None:
     """Write a vector or number to an address."""
     builder.store(value, builder.inttoptr(address, value.type.as_pointer()), align=1)
 
 
-def numbers(these: Iterable[int]) -> Any:
+def numbers(these: Iterable[int]) -> Untyped:
     """A constant vector of integers, as for shuffles."""
     listed = list(these)
     return ir.Constant(ir.VectorType(I32, len(listed)), listed)
 
 
-def places(builder: Any, place: Any, offset: Any = None) -> list[Any]:
+def places(builder: Untyped, place: Untyped, offset: Untyped = None) -> list[Untyped]:
     """The addresses of the four parts of a word, moved by an offset."""
     parts = [builder.extract_value(place, part) for part in range(PARTS)]
     return parts if offset is None else [builder.add(part, offset) for part in parts]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+Number = Any  # an array, or for `chip.jit` one element of it
 STEPS = 64  # exp is tabulated at multiples of ln 2 / 64
 PER_STEP = float.fromhex("0x1.71547652b82fep+6")  # 64 / ln 2
 STEP = float.fromhex("0x1.62e42fefa39efp-7")  # ln 2 / 64
@@ -35,22 +36,22 @@ def _powers() -> npt.NDArray[np.int64]:
 POWERS = _powers()
 
 
-def choose(condition: Any, a: Any, b: Any) -> Any:
+def choose(condition: Number, a: Number, b: Number) -> Number:
     """a where the condition holds, else b."""
     return np.where(condition, a, b)
 
 
-def maximum(a: Any, b: Any) -> Any:
+def maximum(a: Number, b: Number) -> Number:
     """The larger of a and b, of one type; NaN if either is, and +0 is above -0."""
     return choose((a == 0) & (b == 0), a + b, np.maximum(a, b))
 
 
-def minimum(a: Any, b: Any) -> Any:
+def minimum(a: Number, b: Number) -> Number:
     """The smaller of a and b, of one type; NaN if either is, and -0 is below +0."""
     return choose((a == 0) & (b == 0), -(-a - b), np.minimum(a, b))
 
 
-def exp64(x: Any) -> Any:
+def exp64(x: Number) -> Number:
     """e**x of a float64 |x| < 600; relative error below 2**-34."""
     shifted = np.float64(x * PER_STEP + MAGIC)
     steps = shifted.view(np.int64)
@@ -60,13 +61,13 @@ def exp64(x: Any) -> Any:
     return polynomial * scale.view(np.float64)
 
 
-def exp(x: Any) -> Any:
+def exp(x: Number) -> Number:
     """e**x; at most 0.501 ulp off. Overflows to inf, underflows gradually to 0."""
     # Beyond these bounds fp32 has only 0 and inf; minimum and maximum pass NaN on.
     return np.float32(exp64(np.float64(np.minimum(np.maximum(x, LEAST), MOST))))
 
 
-def tanh(x: Any) -> Any:
+def tanh(x: Number) -> Number:
     """The hyperbolic tangent; at most 0.502 ulp off. The sign of zero is kept."""
     wide = np.float64(x)
     size = np.minimum(np.abs(wide), TANH_FAR)
@@ -77,27 +78,27 @@ def tanh(x: Any) -> Any:
     return np.float32(np.copysign(out, wide))
 
 
-def rsqrt(x: Any) -> Any:
+def rsqrt(x: Number) -> Number:
     """1 / sqrt(x); at most 0.5001 ulp off. +-0 give +-inf, negative numbers NaN."""
     return np.float32(1.0 / np.sqrt(np.float64(x)))
 
 
-def reciprocal(x: Any) -> Any:
+def reciprocal(x: Number) -> Number:
     """1 / x, correctly rounded (0.5 ulp). +-0 give +-inf."""
     return ONE / x
 
 
-def nearest_i8(x: Any) -> Any:
+def nearest_i8(x: Number) -> Number:
     """fp32 to int8: to nearest even, saturating at -128 and 127; NaN becomes 0."""
     bounded = np.minimum(np.maximum(np.rint(x), np.float32(-128)), np.float32(127))
     return np.int8(choose(x == x, bounded, np.float32(0)))
 
 
-def as_fp32(x: Any) -> Any:
+def as_fp32(x: Number) -> Number:
     """The nearest fp32 number, ties to even."""
     return np.float32(x)
 
 
-def magnitude(x: Any) -> Any:
+def magnitude(x: Number) -> Number:
     """|x|: the sign cleared."""
     return np.abs(x)

@@ -134,7 +134,7 @@ def generate(options: Options, start: float, bars: Bars) -> dict[str, Any]:
     else:
         prompt = prompt_tokens(options, model)
         choice = choose(model.model, options.request)
-        count = new_tokens(options, len(prompt), choice.plan)
+        count = new_tokens(options.max_new_tokens, len(prompt), choice.plan)
         requests = [Request(tuple(prompt), count)]
     lowered = lower_choice(choice, model, options, bars)
     watch.lap("lower")
@@ -206,16 +206,23 @@ def prompt_tokens(options: Options, model: Loaded) -> list[int]:
         text.encode("ascii")  # digits of other scripts are numbers, too, to Python
     except ValueError:
         raise BadValue("--prompt-ids", text, "must be numbers such as 1,2,3") from None
+    return check_ids(ids, model.model.vocab)
+
+
+def check_ids(ids: list[int], vocab: int) -> list[int]:
+    """Return the ids; raises BadValue for one that the model lacks, or for none at all."""
+    if not ids:
+        raise BadValue("--prompt-ids", "", "the prompt is empty")
     for token in ids:
-        if not 0 <= token < model.model.vocab:
-            raise BadValue("--prompt-ids", token, f"must be 0 to {model.model.vocab - 1}")
+        if not 0 <= token < vocab:
+            raise BadValue("--prompt-ids", token, f"must be 0 to {vocab - 1}")
     return ids
 
 
-def new_tokens(options: Options, prompt: int, plan: Plan) -> int:
-    """How many tokens to generate; raises PromptTooLong. The last one needs no place."""
+def new_tokens(most: int | None, prompt: int, plan: Plan) -> int:
+    """How many tokens to generate, at `most`; raises PromptTooLong. The last needs no place."""
     room = plan.tokens_max + 1 - prompt
-    count = options.max_new_tokens or max(1, min(NEW_TOKENS, room))
+    count = most or max(1, min(NEW_TOKENS, room))
     if count > room:
         advice = [f"{plan.model.name} takes no more"] * (plan.tokens_max == plan.model.context_max)
         raise PromptTooLong(prompt, count, plan.tokens_max, *advice)
@@ -252,7 +259,7 @@ def requests_of(
         said = text if options.raw else text.strip()
         prompt = model.tokenizer.encode_prompt(said, options.raw)
         try:
-            count = new_tokens(options, len(prompt), plan)
+            count = new_tokens(options.max_new_tokens, len(prompt), plan)
         except PromptTooLong as error:
             problem = f"line {number}: {error.message()}"
             raise BadValue("--prompts", options.prompts, problem) from None

@@ -1,0 +1,180 @@
+"""What `import cluster` offers: a loaded model that answers, and the timing of a plan.
+
+`lpu run` and `lpu plan` do the same from the command line, with more options.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from cluster.compiler.choose import PlanRequest, choose
+from cluster.compiler.launch import context_bucket, decode_kind
+from cluster.compiler.lower import Lowered, lower
+from cluster.compiler.place import place
+from cluster.compiler.stage import CONTEXT_BLOCK
+from cluster.errors import BadValue
+from cluster.files import write_whole
+from cluster.generation.sampling import Sampling
+from cluster.machines.machine import LocalMachine, Machine
+from cluster.model.fetch import cache_folder
+from cluster.model.load import Loaded, Tokenizer, load_model
+from cluster.planning.cost_store import CostStore
+from cluster.planning.planner import make, report
+from cluster.runs.report import plan_shape
+from cluster.runs.running import check_ids, new_tokens
+from cluster.runs.trace import trace
+from cluster.serving.engine import PipelineRunner
+from cluster.serving.scheduler import Request
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model said: `str()` of it is the text.
+
+    `cycles` are the executed ones of every launch; the last of the prompt's gives the first token.
+    `digest` is equal on every machine, for the same launches on chips in the same state.
+    """
+
+    text: str
+    prompt_ids: tuple[int, ...]
+    ids: tuple[int, ...]
+    cycles: tuple[int, ...]
+    digest: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass
+class Engine:
+    """A model whose programs and weights are on the chips of a machine."""
+
+    lowered: Lowered
+    machine: Machine
+    tokenizer: Tokenizer
+    topology: str
+    _launch: str = field(default="", repr=False)  # the last that was run
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """Chips, stages and SRAM, as `lpu run --json` has them under `plan`."""
+        return plan_shape(self.lowered, self.topology)
+
+    def generate(
+        self,
+        prompt: str | Sequence[int],
+        max_new_tokens: int | None = None,
+        *,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> Answer:
+        """What follows a text, or token ids, as it stands; greedy unless `temperature` is given.
+
+        `max_new_tokens` is 64, or what the context has room for. Raises PromptTooLong, BadValue.
+        """
+        if isinstance(prompt, str):
+            ids = self.tokenizer.encode_prompt(prompt, raw=True)
+        else:
+            ids = check_ids(list(prompt), self.lowered.plan.model.vocab)
+        return self._answer(ids, max_new_tokens, Sampling(temperature, top_p, seed))
+
+    def chat(self, text: str, max_new_tokens: int | None = None) -> Answer:
+        """The answer to one message of a user, by the model's chat template; greedy."""
+        ids = self.tokenizer.encode_prompt(text)
+        return self._answer(ids, max_new_tokens, Sampling())
+
+    def _answer(self, ids: list[int], most: int | None, sampling: Sampling) -> Answer:
+        count = new_tokens(most, len(ids), self.lowered.plan)
+        runner = PipelineRunner(self.lowered, self.machine)
+        request = Request(tuple(ids), count)
+        for _ in runner.answer([request], sampling.pick, self.tokenizer.stop):
+            self._launch = runner.launches[-1]
+        said = tuple(request.tokens)
+        text, digest = self.tokenizer.decode(said), runner.digest.hexdigest()
+        return Answer(text, tuple(ids), said, tuple(runner.cycles), digest)
+
+    def trace(self, path: str | Path) -> None:
+        """Write the last launch, or a decode before there is one, for Perfetto (JSON)."""
+        name = self._launch or str(decode_kind(context_bucket(1)))
+        joined = dict.fromkeys(self.lowered.launches[name].programs, name)
+        write_whole(Path(path), trace(self.lowered, name, joined))
+
+    def close(self) -> None:
+        """Release the machine."""
+        self.machine.close()
+
+    def __enter__(self) -> "Engine":
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        self.close()
+
+
+def load(
+    model: str,
+    *,
+    tp: int | None = None,
+    pp: int | None = None,
+    topology: str | None = None,
+    weights: str | None = None,
+    chips: int | None = None,
+    spec: str = "groqchip1",
+    context: int = CONTEXT_BLOCK,
+    machine: Machine | None = None,
+) -> Engine:
+    """Plan, place, compile and load a model: a known name, a GGUF file or a Hugging Face folder.
+
+    What is not given is chosen: the fewest chips, a topology that holds them, fp16 weights, all
+    chips in this process. Raises what `lpu run` reports: BadValue, UnknownName, DoesNotFit, ...
+    """
+    request = PlanRequest(
+        chips, tp, pp, topology, spec=spec, weights=weights, context=context
+    )  # fmt: skip
+    _check(request)
+    loaded: Loaded = load_model(model)
+    choice = choose(loaded.model, request)
+    placement = place(choice.plan, choice.graph, choice.topology)
+    lowered = lower(choice.plan, placement, choice.graph, loaded.weights)
+    mine = machine or LocalMachine()
+    mine.load(lowered, lambda _what, _done, _total: None)
+    return Engine(lowered, mine, loaded.tokenizer, choice.topology)
+
+
+def plan(
+    model: str,
+    *,
+    chips: int | None = None,
+    tp: int | None = None,
+    pp: int | None = None,
+    topology: str | None = None,
+    weights: str | None = None,
+    spec: str = "groqchip1",
+    context: int = CONTEXT_BLOCK,
+    batch: int = 1,
+    prompt_tokens: int | None = None,
+    objective: str = "latency",
+) -> dict[str, Any]:
+    """The best plan and its timing: the object that `lpu plan --json` prints; nothing is run.
+
+    Raises what `lpu plan` reports: BadValue, UnknownName, DoesNotFit, TopologyError.
+    """
+    request = PlanRequest(
+        chips, tp, pp, topology, weights=weights, spec=spec, context=context, batch=batch,
+        prompt_tokens=prompt_tokens, objective=objective,
+    )  # fmt: skip
+    _check(request)
+    return report(make(model, request, CostStore(cache_folder() / "costs")))
+
+
+def _check(request: PlanRequest) -> None:
+    """Raise BadValue for numbers that the command line would not read."""
+    for name in ("chips", "tp", "pp", "context", "batch", "prompt_tokens"):
+        value = getattr(request, name)
+        if value is not None and value < 1:
+            raise BadValue(name, value, "must be 1 or more")

@@ -47,19 +47,19 @@ def notices(
     Queues are followed from one Sync or Notify to the next, the earliest first: what one does
     never reaches back in time.
     """
-    walks = {name: _walk(queue) for name, queue in queues.items() if _takes_part(queue)}
+    events = {name: _events(queue) for name, queue in queues.items() if _takes_part(queue)}
     ahead: list[tuple[int, bool, str]] = []
     found: list[int] = []
     parked: dict[str, int] = {}
 
     def go_on(name: str, resumed: int) -> None:
         try:
-            event = walks[name].send(resumed) if resumed else next(walks[name])
+            event = events[name].send(resumed) if resumed else next(events[name])
         except StopIteration:
             return
         heapq.heappush(ahead, (*event, name))
 
-    for name in walks:
+    for name in events:
         go_on(name, 0)
     while ahead:
         cycle, notifies, name = heapq.heappop(ahead)
@@ -80,7 +80,7 @@ def _takes_part(queue: Sequence[Queued]) -> bool:
     return any(instruction.op in (SYNC, NOTIFY) for instruction in queue)
 
 
-def _walk(queue: Sequence[Queued]) -> Generator[Event, int, None]:
+def _events(queue: Sequence[Queued]) -> Generator[Event, int, None]:
     """The Syncs and Notifies of a queue; each is answered with the cycle it goes on in."""
     cycle = 0
     for instruction in queue:

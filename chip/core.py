@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from chip import remains
+from chip import state_digest
 from chip.errors import ChipError, ProgramError, ProgramsTooLarge
 from chip.faults import Faults, Passing, audit
 from chip.isa import NUMPY_TYPES, WIDTHS
@@ -182,7 +182,7 @@ class Chip:
             self.corrected += corrected
         packets = [packet for _, packet in sorted(self._packets)]
         cycles = linked.segment_end_cycles
-        digest = remains.digest(self.sram, packets, linked.written, state.scattered, cycles)
+        digest = state_digest.digest(self.sram, packets, linked.written, state.scattered, cycles)
         self._running = self._state = None
         self._values = {}
         return Launch(linked.end_cycle, cycles, digest, corrected)

@@ -293,10 +293,10 @@ def _linked(
 ) -> list[Issue]:
     """The issues, if all consumers find the value `late` cycles after the law's; none if not."""
     stream = spec.streams * direction
-    sketch, driven = saturate.one_value(spec, kind, unit, stream)
+    draft, driven = saturate.one_value(spec, kind, unit, stream)
     for other, number, away in consumers:
-        saturate.look(sketch, other, number, driven + away + late, stream)
-    what = sketch.program()
+        saturate.look(draft, other, number, driven + away + late, stream)
+    what = draft.program()
     try:
         link(what)
     except EmptyStream:

@@ -1,6 +1,6 @@
 """Programs that use one resource of the chip in every cycle, to measure what it carries.
 
-Each is a `Sketch`: instructions at cycles, from which the queues are filled. Regions are fixed:
+Each is a `Draft`: instructions at cycles, from which the queues are filled. Regions are fixed:
 what is read rests in words from 0 on, what is written in the other bank.
 """
 
@@ -17,7 +17,7 @@ WEIGHTS, ACTIVATIONS, SUMS = 16, 4, 8  # first slice of each, counted in its hem
 
 
 @dataclass
-class Sketch:
+class Draft:
     """Instructions at cycles, in any order."""
 
     spec: ChipSpec
@@ -61,14 +61,14 @@ def streams(spec: ChipSpec, count: int) -> Program:
 
     As many slices of each side as there are streams read one, and write one of the other side's.
     """
-    sketch, run = Sketch(spec), (count, 1, 1)
+    draft, run = Draft(spec), (count, 1, 1)
     half, middle = spec.hemisphere_slices, spec.vxm_position
     for n in range(min(spec.streams, half)):
-        sketch.read(half + n, n, START, middle, ONCE, run)
-        sketch.write(n, n, START, middle, run)
-        sketch.read(n, spec.streams + n, START, middle, ONCE, run)
-        sketch.write(half + n, spec.streams + n, START, middle, run)
-    return sketch.program()
+        draft.read(half + n, n, START, middle, ONCE, run)
+        draft.write(n, n, START, middle, run)
+        draft.read(n, spec.streams + n, START, middle, ONCE, run)
+        draft.write(half + n, spec.streams + n, START, middle, run)
+    return draft.program()
 
 
 def sram(spec: ChipSpec, count: int) -> Program:
@@ -76,15 +76,15 @@ def sram(spec: ChipSpec, count: int) -> Program:
 
     What a slice reads goes east to its neighbour; of the last in the row, back west to the first.
     """
-    sketch, run = Sketch(spec), (count, 1, 1)
+    draft, run = Draft(spec), (count, 1, 1)
     row = sorted(range(spec.slices), key=spec.slice_position)
     for n, index in enumerate(row):
         target = row[(n + 1) % len(row)]
         stream = spec.streams * (target == row[0]) + n % spec.streams
-        sketch.at(f"mem.r:{index}", START, "mem.read", 0, stream, inner=run)
+        draft.at(f"mem.r:{index}", START, "mem.read", 0, stream, inner=run)
         position = spec.slice_position(index)
-        sketch.write(target, stream, START + spec.d_func("mem.read"), position, run)
-    return sketch.program()
+        draft.write(target, stream, START + spec.d_func("mem.read"), position, run)
+    return draft.program()
 
 
 def published_queues(spec: ChipSpec) -> list[str]:
@@ -116,12 +116,12 @@ def barrier(notify: int, spec: ChipSpec) -> Program:
 
 def products(spec: ChipSpec, format: str, count: int) -> Program:
     """All planes hold a full tile, and take vectors as fast as they can, `count` each."""
-    sketch = Sketch(spec)
+    draft = Draft(spec)
     for side in (EAST, WEST):
-        _load(sketch, format, side)
+        _load(draft, format, side)
         for plane in range(planes(spec, format)):
-            _stream(sketch, format, side, plane, count)
-    return sketch.program()
+            _stream(draft, format, side, plane, count)
+    return draft.program()
 
 
 def planes(spec: ChipSpec, format: str) -> int:
@@ -134,92 +134,92 @@ def loads(spec: ChipSpec, format: str) -> int:
     return spec.lanes // word_columns(format)
 
 
-def _load(sketch: Sketch, format: str, side: int) -> None:
+def _load(draft: Draft, format: str, side: int) -> None:
     """Fill and install the tiles of a side, one load a cycle; the last is in at START - 2."""
-    spec, kind = sketch.spec, FORMATS.index(format)
+    spec, kind = draft.spec, FORMATS.index(format)
     words, tiles = loads(spec, format), planes(spec, format)
     position, code = spec.edge_position("mxm", side), spec.streams * side + 16
     first = START - 1 - words * tiles
     outer, inner = (tiles, words, words), (words, 1, 1)
     for n in range(spec.lw_streams):
         index = spec.hemisphere_slices * side + WEIGHTS + n
-        sketch.read(index, code + n, first, position, outer, inner)
+        draft.read(index, code + n, first, position, outer, inner)
     steps = (tiles, words, spec.lanes), (words, 1, word_columns(format))
-    sketch.at(f"mxm.lw:{side}", first, "mxm.lw", kind, 0, code, outer=steps[0], inner=steps[1])
+    draft.at(f"mxm.lw:{side}", first, "mxm.lw", kind, 0, code, outer=steps[0], inner=steps[1])
     turns = (tiles, words, 1)
-    sketch.at(f"mxm.iw:{side}", first + words, "mxm.iw", kind, 0, spec.lanes, inner=turns)
+    draft.at(f"mxm.iw:{side}", first + words, "mxm.iw", kind, 0, spec.lanes, inner=turns)
 
 
-def _stream(sketch: Sketch, format: str, side: int, plane: int, count: int) -> None:
+def _stream(draft: Draft, format: str, side: int, plane: int, count: int) -> None:
     """Activations of a plane, from its own slices, and its sums back to others."""
-    spec, kind, unit = sketch.spec, FORMATS.index(format), side + 2 * plane
+    spec, kind, unit = draft.spec, FORMATS.index(format), side + 2 * plane
     position, base = spec.edge_position("mxm", side), spec.hemisphere_slices * side
     every, width = WIDTHS[format], WIDTHS[format]
     code, run = spec.streams * side + 4 * plane, (count, every, 1)
     for byte in range(width):
         index = base + ACTIVATIONS + width * plane + byte
-        sketch.read(index, code + byte, START + 1, position, ONCE, run)
+        draft.read(index, code + byte, START + 1, position, ONCE, run)
     args, still = (kind, code), (count, every, 0)
-    sketch.at(f"mxm.abc:{unit}", START + 1, "mxm.abc", *args, inner=still)
+    draft.at(f"mxm.abc:{unit}", START + 1, "mxm.abc", *args, inner=still)
     done, out = START + 1 + spec.d_func("mxm.abc"), spec.streams * (1 - side) + 4 * plane
-    sketch.at(f"mxm.acc:{unit}", done, "mxm.acc", kind, 0, 0, out, inner=run)
+    draft.at(f"mxm.acc:{unit}", done, "mxm.acc", kind, 0, 0, out, inner=run)
     for byte in range(4):
         index = base + SUMS + 4 * plane + byte
-        sketch.write(index, out + byte, done + spec.d_func("mxm.acc"), position, run)
+        draft.write(index, out + byte, done + spec.d_func("mxm.acc"), position, run)
 
 
-def one_value(spec: ChipSpec, kind: str, unit: int, stream: int) -> tuple[Sketch, int]:
-    """One value on a stream: (the sketch, the cycle in which its producer drives it)."""
-    sketch = Sketch(spec)
+def one_value(spec: ChipSpec, kind: str, unit: int, stream: int) -> tuple[Draft, int]:
+    """One value on a stream: (the draft, the cycle in which its producer drives it)."""
+    draft = Draft(spec)
     if kind == "mem":
-        sketch.at(f"mem.r:{unit}", START - spec.d_func("mem.read"), "mem.read", 0, stream)
-        return sketch, START
+        draft.at(f"mem.r:{unit}", START - spec.d_func("mem.read"), "mem.read", 0, stream)
+        return draft, START
     if kind == "vxm":
         issue = START - spec.d_func("vxm.alu")
         feed = (stream + spec.streams) % (2 * spec.streams)  # comes the other way
         far = spec.hemisphere_slices if feed < spec.streams else 0
-        sketch.read(far, feed, issue, spec.vxm_position, ONCE, ONCE)
-        sketch.at(f"vxm:{unit}", issue, "vxm.copy", DTYPES.index("u8"), feed, stream)
-        return sketch, START
+        draft.read(far, feed, issue, spec.vxm_position, ONCE, ONCE)
+        draft.at(f"vxm:{unit}", issue, "vxm.copy", DTYPES.index("u8"), feed, stream)
+        return draft, START
     position = spec.edge_position(kind, unit % 2)
     if kind == "c2c":
         issue = START - spec.d_func("c2c.receive")
-        sketch.at(f"c2c.r:{unit}", issue, "c2c.receive", stream)
+        draft.at(f"c2c.r:{unit}", issue, "c2c.receive", stream)
     elif kind == "sxm":
         issue, outward = START - spec.d_func("sxm.shift"), spec.streams * (unit % 2) + 16
-        sketch.read(spec.hemisphere_slices * unit + 30, outward, issue, position, ONCE, ONCE)
+        draft.read(spec.hemisphere_slices * unit + 30, outward, issue, position, ONCE, ONCE)
         args = (DTYPES.index("u8"), 1, outward, stream)
-        sketch.at(f"sxm:{spec.sxm_queues * unit}", issue, "sxm.shift_up", *args)
+        draft.at(f"sxm:{spec.sxm_queues * unit}", issue, "sxm.shift_up", *args)
     else:
-        _sum(sketch, unit, stream)
-    return sketch, START
+        _sum(draft, unit, stream)
+    return draft, START
 
 
-def _sum(sketch: Sketch, side: int, stream: int) -> None:
+def _sum(draft: Draft, side: int, stream: int) -> None:
     """One fp32 sum of the MXM of a side, driven at START."""
-    spec, kind = sketch.spec, FORMATS.index("f16")
+    spec, kind = draft.spec, FORMATS.index("f16")
     acc = START - spec.d_func("mxm.acc")
     abc, position = acc - spec.d_func("mxm.abc"), spec.edge_position("mxm", side)
     base, code = spec.hemisphere_slices * side, spec.streams * side
     for n in range(spec.lw_streams):
-        sketch.read(base + WEIGHTS + n, code + 16 + n, abc - 2, position, ONCE, ONCE)
-    sketch.at(f"mxm.lw:{side}", abc - 2, "mxm.lw", kind, 0, code + 16)
-    sketch.at(f"mxm.iw:{side}", abc - 1, "mxm.iw", kind, 0, word_columns("f16"))
+        draft.read(base + WEIGHTS + n, code + 16 + n, abc - 2, position, ONCE, ONCE)
+    draft.at(f"mxm.lw:{side}", abc - 2, "mxm.lw", kind, 0, code + 16)
+    draft.at(f"mxm.iw:{side}", abc - 1, "mxm.iw", kind, 0, word_columns("f16"))
     for byte in (0, 1):
-        sketch.read(base + ACTIVATIONS + byte, code + 8 + byte, abc, position, ONCE, ONCE)
-    sketch.at(f"mxm.abc:{side}", abc, "mxm.abc", kind, code + 8)
-    sketch.at(f"mxm.acc:{side}", acc, "mxm.acc", kind, 0, 0, stream)
+        draft.read(base + ACTIVATIONS + byte, code + 8 + byte, abc, position, ONCE, ONCE)
+    draft.at(f"mxm.abc:{side}", abc, "mxm.abc", kind, code + 8)
+    draft.at(f"mxm.acc:{side}", acc, "mxm.acc", kind, 0, 0, stream)
 
 
-def look(sketch: Sketch, kind: str, unit: int, cycle: int, stream: int) -> None:
+def look(draft: Draft, kind: str, unit: int, cycle: int, stream: int) -> None:
     """A consumer of one byte stream at a cycle; a result of it is driven to nobody."""
-    spec = sketch.spec
+    spec = draft.spec
     if kind == "mem":
-        sketch.at(f"mem.w:{unit}", cycle, "mem.write", spec.bank_words, stream)
+        draft.at(f"mem.w:{unit}", cycle, "mem.write", spec.bank_words, stream)
     elif kind == "vxm":
-        sketch.at(f"vxm:{unit}", cycle, "vxm.copy", DTYPES.index("u8"), stream, NO_STREAM)
+        draft.at(f"vxm:{unit}", cycle, "vxm.copy", DTYPES.index("u8"), stream, NO_STREAM)
     elif kind == "sxm":
         queue, out = f"sxm:{spec.sxm_queues * unit + 1}", spec.streams * (1 - unit) + 20
-        sketch.at(queue, cycle, "sxm.shift_up", DTYPES.index("u8"), 1, stream, out)
+        draft.at(queue, cycle, "sxm.shift_up", DTYPES.index("u8"), 1, stream, out)
     else:
-        sketch.at(f"c2c.s:{unit}", cycle, "c2c.send", stream)
+        draft.at(f"c2c.s:{unit}", cycle, "c2c.send", stream)

@@ -189,11 +189,11 @@ def check_program(program: Program) -> None:
     for region in (*program.inputs.values(), *program.outputs.values(), *program.constants):
         region.check(spec.slices, spec.slice_words)
     issues = 0
-    checked: dict[tuple[int, str], int] = {}  # the table's instructions recur in a queue
+    checked: dict[tuple[Instruction, str], int] = {}  # instructions recur in a queue
     for name, queue in program.queues.items():
         cycles, family = 0, name.partition(":")[0]
         for instruction in queue:
-            key = (id(instruction), family)
+            key = (instruction, family)
             if key not in checked:
                 where = f"queue {name}"
                 checked[key] = check_instruction(instruction, where, len(program.maps))

@@ -118,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code if isinstance(code, int) else OK
     except (KeyboardInterrupt, click.Abort):
-        interrupts.settle()
+        interrupts.disarm()
         if quits and arguments is None:  # to put away memory in order can take seconds
             interrupts.end_now()
         return _complain("interrupted", INTERRUPTED)

@@ -27,7 +27,7 @@ def raise_interrupt(_number: int, _frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def settle() -> None:
+def disarm() -> None:
     """Forget an interrupt that has been dealt with, so that the exit code is ours."""
     for number in (signal.SIGINT, signal.SIGALRM):  # nothing is left to interrupt
         signal.signal(number, signal.SIG_IGN)

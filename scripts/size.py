@@ -1,6 +1,6 @@
 """Print lines per file and the longest functions; fail when a file has more than 400 lines.
 
-python scripts/size.py            the table
+python scripts/size.py            the table, and the sums beside those before the graph was built
 python scripts/size.py --quiet    only what is too long
 """
 
@@ -11,6 +11,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("chip", "topology", "cluster", "scripts", "tests")
+PRODUCT = ("chip", "topology", "cluster")
+# The chip itself, with the files beside these folders; not kernels, schedules and assembly.
+CORE = ("chip/isa/", "chip/linker/", "chip/numerics/", "chip/jit/", "chip/tape/")
+BEFORE = "640fb06", 37_030, 11_503  # the commit, and its lines, counted in the same way
 MAX_LINES = 400
 LONGEST_SHOWN = 15
 
@@ -40,6 +44,23 @@ def measure() -> tuple[list[tuple[int, str]], Functions]:
     return sorted(files, reverse=True), sorted(functions, reverse=True)
 
 
+def sums(files: list[tuple[int, str]]) -> str:
+    """Lines of the three packages and of the chip core, now and before."""
+    whole = sum(lines for lines, name in files if name.split("/")[0] in PRODUCT)
+    core = sum(
+        lines for lines, name in files
+        if name.startswith(CORE) or (name.count("/") == 1 and name.startswith("chip/"))
+    )  # fmt: skip
+    commit, whole_before, core_before = BEFORE
+    rows = [
+        ("chip + topology + cluster", whole, whole_before),
+        ("  of them the chip core", core, core_before),
+        ("  of them all else", whole - core, whole_before - core_before),
+    ]
+    head = f"{'lines':27s} {'now':>7s} {commit:>8s}\n"
+    return head + "".join(f"{name:27s} {now:7,d} {then:8,d}\n" for name, now, then in rows)
+
+
 def main(quiet: bool) -> int:
     """Print the tables and return the exit code."""
     files, functions = measure()
@@ -48,6 +69,7 @@ def main(quiet: bool) -> int:
             print(f"{lines:6d}  {name}")
         product = sum(lines for lines, name in files if not name.startswith("tests"))
         print(f"{sum(lines for lines, _ in files):6d}  in all, {product} of them not tests\n")
+        print(sums(files))
         print(f"longest functions of {len(functions)} (lines without docstring)")
         for lines, name in functions[:LONGEST_SHOWN]:
             print(f"{lines:6d}  {name}")

@@ -57,18 +57,18 @@ def paths(fabric: Fabric, src: Ints, dst: Ints) -> Paths:
     direct = fabric.edges_between(src, dst)
     far = np.flatnonzero((direct < 0) & (src != dst))
     hops = (src != dst).astype(np.int64)
-    walked, far_hops = _walk(fabric, src[far], dst[far])
+    steps, far_hops = _steps(fabric, src[far], dst[far])
     hops[far] = far_hops
     start = np.concatenate(([0], np.cumsum(hops)))
     edges = np.empty(start[-1], np.int64)
     near = direct >= 0
     edges[start[:-1][near]] = direct[near]
-    for step, (who, edge) in enumerate(walked):
+    for step, (who, edge) in enumerate(steps):
         edges[start[far[who]] + step] = edge
     return Paths(start, edges)
 
 
-def _walk(fabric: Fabric, src: Ints, dst: Ints) -> tuple[list[tuple[Ints, Ints]], Ints]:
+def _steps(fabric: Fabric, src: Ints, dst: Ints) -> tuple[list[tuple[Ints, Ints]], Ints]:
     """Move all pairs one hop at a time; per step, which pairs moved and over which edge."""
     targets, column = np.unique(dst, return_inverse=True)
     steps: list[tuple[Ints, Ints]] = []

@@ -105,7 +105,7 @@ def _received(chain: Chain, flow: Flow) -> int:
 
 def _place(plan: Schedule, chain: Chain, flow: Flow, sent: int, over_after: int) -> int:
     """Book a chain that sends until `sent` and ends with `flow`; the cycle of its last Receive."""
-    first = min(extent.first for extent in chain.extents.values())
+    first = min(extent.first for extent in chain.member_spans.values())
     return _received(chain, flow) + plan.place(chain, max(0, over_after - sent + first))
 
 

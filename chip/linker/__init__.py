@@ -43,7 +43,7 @@ class Block:
     part: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Linked:
     """An executable program. `segments` are runs of blocks; nothing in it belongs to one chip.
 

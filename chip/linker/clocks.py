@@ -30,7 +30,7 @@ def startup(program: Program, spec: ChipSpec, reach_cycles: int) -> Startup:
     `reach_cycles` is how long after its start it issues before its first Runtime deskew. Raises
     OutOfStep or DeskewOverdue. A program without a sequence is taken to be aligned at its start.
     """
-    found = _walk(program, spec) if program.startup else Startup(program.start_cycle)
+    found = _startup(program, spec) if program.startup else Startup(program.start_cycle)
     limit = program.deskew_interval_cycles
     since = program.start_cycle - found.aligned_cycle + reach_cycles
     if limit and since > limit:
@@ -39,7 +39,7 @@ def startup(program: Program, spec: ChipSpec, reach_cycles: int) -> Startup:
     return found
 
 
-def _walk(program: Program, spec: ChipSpec) -> Startup:
+def _startup(program: Program, spec: ChipSpec) -> Startup:
     cycle, aligned = 0, -1
     transmits: list[tuple[int, int]] = []
     awaits: list[tuple[int, int]] = []

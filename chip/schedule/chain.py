@@ -51,7 +51,7 @@ class Chain:
     pieces: list[Piece] = field(default_factory=list)
     needs: list[Need] = field(default_factory=list)
     fixed: dict[Key, list[tuple[int, int]]] = field(default_factory=dict)
-    extents: dict[int, Extent] = field(default_factory=dict)
+    member_spans: dict[int, Extent] = field(default_factory=dict)
     accesses: list[Access] = field(default_factory=list)
     values: int = 0
 
@@ -304,7 +304,7 @@ class Chain:
         timing = lookup(op).timing
         last = span(loops) - 1 + (self.spec.d_func(timing) if timing else 0)
         first, end = min(cycles), max(cycles) + last
-        extent = self.extents.setdefault(self.member, Extent(first, end))
+        extent = self.member_spans.setdefault(self.member, Extent(first, end))
         extent.first, extent.end = min(extent.first, first), max(extent.end, end)
         extent.instructions += len(cycles)
         return piece

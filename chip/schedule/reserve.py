@@ -174,7 +174,7 @@ class Schedule:
 
     def _earliest(self, chain: Chain, not_before: int) -> int:
         """Start from which no instruction is before a cycle, and all rows are ready."""
-        start = not_before - min(extent.first for extent in chain.extents.values())
+        start = not_before - min(extent.first for extent in chain.member_spans.values())
         for access in chain.accesses:
             if (access.member, access.buffer.name) in self._touched:
                 start = max(start, self._rows(access).wait(access))
@@ -259,10 +259,10 @@ class Schedule:
 
     def _emit(self, chain: Chain, start: int, chosen: list[int]) -> None:
         """Note what was placed; its instructions are made when somebody asks for them."""
-        base = {member: self._names[member] for member in chain.extents}
+        base = {member: self._names[member] for member in chain.member_spans}
         self._waiting.append((chain.pieces, chain.needs, start, chosen, base))
         end = 0
-        for member, extent in chain.extents.items():
+        for member, extent in chain.member_spans.items():
             self._names[member] += chain.values
             last = extent.end + start + self.spec.superlanes
             self._extend(member, extent.first + start, last, extent.instructions)

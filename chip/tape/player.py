@@ -72,7 +72,7 @@ class Player:
         self.sram, self.accumulators, self.spec = sram, accumulators, spec
         groups = -(-spec.slices // GROUP)
         self._stats = np.zeros(groups, np.int64)
-        self._programs: dict[int, tuple[Linked, list[_Segment]]] = {}
+        self._programs: dict[Linked, list[_Segment]] = {}
         self._scratch = np.zeros(64, np.uint8), np.zeros(64, np.uint8)
         self._scratch_bytes = 64
 
@@ -96,9 +96,9 @@ class Player:
 
     def run(self, linked: Linked, segment: int, state: State) -> None:
         """Run a segment; raises what its steps raise."""
-        if id(linked) not in self._programs:
-            self._programs[id(linked)] = linked, self._bind(linked)
-        chosen = self._programs[id(linked)][1][segment]
+        if linked not in self._programs:
+            self._programs[linked] = self._bind(linked)
+        chosen = self._programs[linked][segment]
         for item in chosen.items:
             if isinstance(item, _Play):
                 self._run(item, state)

@@ -26,6 +26,7 @@ class View:
 
     tp: int
     spec: ChipSpec
+    weights: str = "fp16"
 
 
 def _graph(model: Model, view: View) -> Iterator[str]:
@@ -46,8 +47,22 @@ def _sharded(model: Model, view: View) -> Iterator[str]:
             yield f"  {line(op)}  {held.value}: {sizes or 1}"
 
 
+def _memory(model: Model, view: View) -> Iterator[str]:
+    from cluster.commands.stage_lines import memory_lines
+
+    return memory_lines(model, view.tp, view.spec, view.weights)
+
+
+def _schedule(model: Model, view: View) -> Iterator[str]:
+    from cluster.commands.stage_lines import schedule_lines
+
+    return schedule_lines(model, view.tp, view.spec, view.weights)
+
+
 # What `--stage` prints, in the order of the passes.
-STAGES: dict[str, Callable[[Model, View], Iterator[str]]] = {"graph": _graph, "sharded": _sharded}
+STAGES: dict[str, Callable[[Model, View], Iterator[str]]] = {
+    "graph": _graph, "sharded": _sharded, "memory": _memory, "schedule": _schedule,
+}  # fmt: skip
 
 
 @click.command("models")
@@ -116,14 +131,16 @@ def _count(number: int) -> str:
 @click.option("--tp", type=click.IntRange(min=1), default=1, show_default=True,
               help="Ranks of a tensor-parallel group, for stages behind the graph.")  # fmt: skip
 @click.option("--spec", default="groqchip1", show_default=True, help="Chip.")
+@click.option("--weights", type=click.Choice(list(BYTES)), default="fp16", show_default=True,
+              help="Their type, for memory and schedule.")  # fmt: skip
 @click.option("--draw", "picture", type=click.Path(path_type=Path), metavar="FILE.svg",
               help="Draw the graph of a layer of each kind.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def model_command(
-    name: str, stage: str, tp: int, spec: str, picture: Path | None, as_json: bool
+    name: str, stage: str, tp: int, spec: str, weights: str, picture: Path | None, as_json: bool
 ) -> None:
     """Print the graph of a MODEL: a known name, a GGUF file, a config.json or its folder."""
-    model, view = find_model(name), View(tp, find(spec))
+    model, view = find_model(name), View(tp, find(spec), weights)
     if not 1 <= tp <= max(1, model.size("heads")):
         raise BadValue("--tp", tp, f"must be 1 to {model.size('heads')}, the heads of {model.name}")
     text = list(STAGES[stage](model, view))

@@ -71,7 +71,7 @@ def ranks_of(sections: Iterable[Sharded], lanes: int) -> tuple[Rank, ...]:
         tp = sharded.shares.tp
         for op in sharded.section.ops:
             for dim in op.out.dims:
-                if dim.name in SHARDED and not dim.name.endswith("heads"):
+                if dim.name in SHARDED and dim.name not in ("heads", "kv_heads"):
                     cut[dim.name] = max(len(sharded.shares.part(dim, r)) for r in range(tp))
             if isinstance(op, Attention):
                 queries, keys = op.q.dims[0], op.k.dims[0]

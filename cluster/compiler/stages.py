@@ -410,7 +410,7 @@ def layer_counts(sizes: Sizes, tp: int, pp: int, chunk: int) -> list[int]:
     total = sizes.layers
     if pp == 1:
         return [total]
-    if sizes.slots > 1 and (last := _shortest_beat(sizes, tp, pp, chunk)) is not None:
+    if sizes.slots > 1 and (last := _shortest_step(sizes, tp, pp, chunk)) is not None:
         return [len(share(total - last, pp - 1, n)) for n in range(pp - 1)] + [last]
     layer, head = sizes.weigh(tp, chunk)
     even = (total * layer + head) / pp
@@ -421,7 +421,7 @@ def layer_counts(sizes: Sizes, tp: int, pp: int, chunk: int) -> list[int]:
     return [len(share(total - last, pp - 1, n)) for n in range(pp - 1)] + [last]
 
 
-def _shortest_beat(sizes: Sizes, tp: int, pp: int, chunk: int) -> int | None:
+def _shortest_step(sizes: Sizes, tp: int, pp: int, chunk: int) -> int | None:
     """Layers of the last stage where the longest stage is shortest; None if nothing fits."""
     layer, head = sizes.pace(tp, chunk)
     most, most_last = (sizes.most_layers(tp, chunk, with_head) for with_head in (False, True))

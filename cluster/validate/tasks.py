@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
 
-@dataclass
+@dataclass(eq=False)
 class Task:
     """`cycles` of work of one `kind` on `units`, all at once, after the tasks in `after`."""
 
@@ -29,14 +29,14 @@ def schedule(tasks: Sequence[Task]) -> int:
 
     Whenever a task ends, of those that may begin the ones of smallest priority go first.
     """
-    waiting = {id(task): len(task.after) for task in tasks}
-    follow: dict[int, list[Task]] = defaultdict(list)
+    waiting = {task: len(task.after) for task in tasks}
+    follow: dict[Task, list[Task]] = defaultdict(list)
     for task in tasks:
         for before in task.after:
-            follow[id(before)].append(task)
+            follow[before].append(task)
     ready = sorted((t for t in tasks if not t.after), key=lambda t: t.priority)
     busy: set[Hashable] = set()
-    number = {id(task): n for n, task in enumerate(tasks)}  # ties end in the order given
+    number = {task: n for n, task in enumerate(tasks)}  # ties end in the order given
     running: list[tuple[int, int, Task]] = []
     now, last = 0, None
     while ready or running:
@@ -45,14 +45,14 @@ def schedule(tasks: Sequence[Task]) -> int:
             if busy.isdisjoint(task.units):
                 task.start, task.waited_for = now, last
                 busy.update(task.units)
-                heappush(running, (task.end, number[id(task)], task))
+                heappush(running, (task.end, number[task], task))
             else:
                 left.append(task)
         now, _, last = heappop(running)
         busy.difference_update(last.units)
-        for task in follow[id(last)]:
-            waiting[id(task)] -= 1
-            if not waiting[id(task)]:
+        for task in follow[last]:
+            waiting[task] -= 1
+            if not waiting[task]:
                 left.append(task)
         ready = sorted(left, key=lambda t: t.priority)
     return now

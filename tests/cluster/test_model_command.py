@@ -1,12 +1,15 @@
 """`lpu models` and `lpu model`: what is known, and a graph to check against the paper."""
 
 import json
+import re
 
 import pytest
 
+from chip.spec import GROQCHIP1
 from cluster.cli import main
+from cluster.compiler.stages import partition
 from cluster.model.describe import spans
-from cluster.model.known import known_models
+from cluster.model.known import known_model, known_models
 
 
 def output(capsys, *arguments: str) -> str:
@@ -43,6 +46,45 @@ def test_a_graph_is_shown_as_ranks_have_it(capsys):
     assert sum(section["parameters"] for section in report["sections"]) > 0
 
 
+def test_a_memory_map_is_printed_and_adds_up(capsys):
+    text = output(capsys, "model", "smollm2", "--stage", "memory")
+    assert "layers 0-18 on each chip" in text
+    buffers = [line.split() for line in text.splitlines() if re.search(r" \d+-\d+ +\d+-\d+", line)]
+    assert {"layer.wq", "layer.K0", "x0", "identity"} <= {row[0] for row in buffers}
+    (wq,) = [line for line in text.splitlines() if line.split()[:1] == ["layer.wq"]]
+    assert " x 19 " in wq and int(wq.split()[-1]) == 576 * 640 * 2 * 19 // 1024  # of 576 lanes 640
+    sums = dict(re.findall(r"^  (\w[\w ]*?) +([\d.]+) MiB", text, re.MULTILINE))
+    plan = partition(known_model("smollm2"), GROQCHIP1, 1, 2)
+    kinds = plan.stage(0).memory.bytes_by_kind()
+    assert {name.replace(" ", "_"): float(size) for name, size in sums.items()} == {
+        name: round(size / 2**20, 2)
+        for name, size in (*kinds.items(), ("free", GROQCHIP1.sram_bytes - sum(kinds.values())))
+    }
+
+
+@pytest.mark.parametrize("tp", [1, 2])
+def test_the_schedule_of_a_layer_is_that_of_a_plan(tp, capsys):
+    text = output(capsys, "model", "tiny", "--stage", "schedule", "--tp", str(tp))
+    cycles = int(re.findall(r"^(\d+) cycles;", text, re.MULTILINE)[0])
+    found = json.loads(output(capsys, "plan", "tiny", "--tp", str(tp), "--pp", "1", "--json"))
+    parts = found["breakdown"]
+    layers = known_model("tiny").size("layers")
+    in_layers = sum(parts[name] for name in ("attention", "ffn", "all_reduce"))
+    assert cycles * layers == in_layers
+    events = [line.split(None, 2) for line in text.splitlines() if line.startswith("   ")]
+    assert all(0 <= int(start) < int(end) for start, end, _ in events)
+    assert {"rotary", "attention: scores"} <= {label for _, _, label in events}
+
+
+@pytest.mark.parametrize("arguments", [
+    ["minilm", "--stage", "memory"], ["tiny-encoder", "--stage", "schedule"],
+    ["llama-2-70b", "--stage", "schedule", "--tp", "8"],
+])  # fmt: skip
+def test_encoders_and_what_fits_no_chip_are_shown(arguments, capsys):
+    text = output(capsys, "model", *arguments)
+    assert "padding" in text or "at best" in text
+
+
 def test_a_picture_is_drawn_and_is_the_same_each_time(tmp_path, capsys):
     pictures = [tmp_path / "a.svg", tmp_path / "b.svg"]
     for picture in pictures:
@@ -54,6 +96,8 @@ def test_a_picture_is_drawn_and_is_the_same_each_time(tmp_path, capsys):
 @pytest.mark.parametrize(("arguments", "message"), [
     (["model", "smolm2"], "did you mean"),
     (["model", "smollm2", "--stage", "sharded", "--tp", "10"], "--tp 10: must be 1 to 9"),
+    (["model", "minilm", "--stage", "memory", "--tp", "2"], "is an encoder"),
+    (["model", "llama-2-70b", "--stage", "memory"], "MiB of SRAM"),
     (["model", "smollm2", "--draw", "x.pdf"], "must end in .svg or .png"),
 ])  # fmt: skip
 def test_what_cannot_be_is_refused_in_one_line(arguments, message, capsys):

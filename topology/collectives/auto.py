@@ -74,7 +74,7 @@ def estimated_seconds(job: Job, name: str) -> float:
         degree = max(len(job.fabric.head) / max(len(job.fabric.alive), 1), 1.1)
         hops = max(2.0, float(len(job.fabric.alive) ** (1 / degree)))
         return messages * hops * _ONE_BY_ONE
-    steps = 2 * job.ranks * 1e-4 if name.startswith("ring") else 0.0
+    steps = 2 * job.ranks * 1e-4 if name in ("ring", "ring-stepwise") else 0.0
     return messages * _ON_ARRAYS * (3 if name == "tiled" else 1) + steps
 
 

@@ -23,10 +23,10 @@ def ring(job: Job) -> Messages:
     chunks = ways * (job.chunks or job.stripes)
     draft = Draft(job, job.ranks * chunks, shares=chunks)
     order = ring_order(job.fabric, job.chips, _places(job))
-    walks = [_Walk(draft, o, np.arange(way, chunks, ways)) for way, o in _ways(order, ways)]
+    rings = [_Ring(draft, o, np.arange(way, chunks, ways)) for way, o in _ways(order, ways)]
     for step in range(_steps(job)):
-        for walk in walks:
-            walk.step(step, whole=False)
+        for ring in rings:
+            ring.step(step, whole=False)
     return draft.messages()
 
 
@@ -37,13 +37,13 @@ def ring_stepwise(job: Job) -> Messages:
     draft = Draft(job, job.ranks * chunks, shares=chunks)
     order = ring_order(job.fabric, job.chips, _places(job))
     for chunk in range(chunks):
-        walk = _Walk(draft, order, np.array([chunk]), after_all=chunk > 0)
+        ring = _Ring(draft, order, np.array([chunk]), after_all=chunk > 0)
         for step in range(_steps(job)):
-            walk.step(step, whole=True)
+            ring.step(step, whole=True)
     return draft.messages()
 
 
-class _Walk:
+class _Ring:
     """Some chunks of every share on their way round; chunk c of share s is block s * chunks + c."""
 
     def __init__(self, draft: Draft, order: Ints, chunks: Ints, after_all: bool = False) -> None:

@@ -121,11 +121,11 @@ class _Speller:
         blocks: list[tuple[int, int]],
     ) -> None:
         send = batch.send
-        landing: dict[tuple[int, int], list[int]] = defaultdict(list)
+        arriving: dict[tuple[int, int], list[int]] = defaultdict(list)
         for i, ((_, dst), (_, dst_block)) in enumerate(zip(ends, blocks, strict=True)):
-            landing[dst, dst_block].append(i)
+            arriving[dst, dst_block].append(i)
         arrival = batch.start_cycle + batch.latency_cycles
-        for (rank, block), mine in landing.items():
+        for (rank, block), mine in arriving.items():
             cycle = int(arrival[mine].max())
             own_slot = send.src_slot if send.by_rank else send.dst_slot
             operands: list[Span | int] = [first + i for i in mine]

@@ -70,7 +70,7 @@ class FileWeights:
 
     def __init__(self, model: Model, file: TensorFile, tensors: Tensors) -> None:
         self._file, self._tensors = file, tensors
-        self.model, self.notes = self._settle_head(model)
+        self.model, self.notes = self._decide_head(model)
         self._norms = norm_weights(model)
         expected: set[str] = set()
         for place, weight in placed_weights(self.model):
@@ -94,7 +94,7 @@ class FileWeights:
         known = {one.name: one for one in self.model.layers[place].weights}
         return tuple(known[name] for name in names)
 
-    def _settle_head(self, model: Model) -> tuple[Model, tuple[str, ...]]:
+    def _decide_head(self, model: Model) -> tuple[Model, tuple[str, ...]]:
         """A model that says its head is tied may come with another head: that one counts."""
         head, table = (self._tensors.tensor(p, p) for p in ("head", "embedding"))
         if not model.tied_head or head not in self._file.tensor_names():

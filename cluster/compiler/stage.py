@@ -28,6 +28,7 @@ from cluster.model.graph.collective import AllReduce
 from cluster.model.graph.graph import Section
 from cluster.model.graph.norm import Norm, SquareSum
 from cluster.model.graph.op import GraphError, Op
+from cluster.model.graph.values import Value
 
 CONTEXT_BLOCK = 320  # tokens of a KV block: the lanes of a chip
 TRIED_ROWS = 8  # of a trial of longer launches
@@ -321,7 +322,7 @@ class Stage:
     ) -> Step:  # fmt: skip
         """What members do alone: placed once for all that do the same."""
         classes: dict[object, list[int]] = {}
-        differ = any(isinstance(op, Attention) for op in ops)
+        differ = any(_by_heads(value) for op in ops for value in (op.out, *op.inputs))
         for member, rank in enumerate(self.shape.ranks):
             classes.setdefault(rank.heads if differ else None, []).append(member)
         parts = []
@@ -470,6 +471,11 @@ def segments(section: Section) -> Iterator[tuple[tuple[Op, ...], Op]]:
             ops.append(op)
     if ops:
         yield tuple(ops[:-1]), ops[-1]
+
+
+def _by_heads(value: Value) -> bool:
+    """Whether ranks may hold a value in different lanes."""
+    return any(dim.name == "heads" for dim in value.dims)
 
 
 def _what(ops: tuple[Op, ...]) -> str:

@@ -78,7 +78,7 @@ class Work:
 
     def chain(self, label: str) -> Chain:
         """A new chain on this chip."""
-        return Chain(self.spec, label, self.member, self.maps)
+        return self.plan.chain(label, self.member, self.maps)
 
     @property
     def spec(self) -> ChipSpec:

@@ -139,6 +139,10 @@ class Schedule:
         self._touched: dict[tuple[int, str], _Touched] = {}
         self._names: dict[int, int] = defaultdict(int)
 
+    def chain(self, label: str, member: int = 0, maps: tuple[tuple[int, ...], ...] = ()) -> Chain:
+        """A new chain, to be placed here."""
+        return Chain(self.spec, label, member, maps)
+
     # --- placing ----------------------------------------------------------------------------
     def place(self, chain: Chain, not_before: int = 0) -> int:
         """Book the chain at the first cycle it fits, all of it from `not_before` on."""

@@ -13,10 +13,10 @@ from chip.kernels.lanes import MAPS, MAPS_INT8, group_maps
 from chip.kernels.layout import Layout
 from chip.kernels.memory import Conflicts, MemoryMap
 from chip.kernels.step import Moved, Step
-from chip.kernels.trial import NO_DEMANDS, Demands, Trial, TrialMemory, conflicts
+from chip.kernels.trial import NO_DEMANDS, Demands, Trial, TrialMemory, Unplaced, conflicts
 from chip.kernels.work import CACHE, INPUT, Request, Work
 from chip.program import word_columns
-from chip.schedule import Buffer, Chain, Pace, Schedule, Sequence
+from chip.schedule import Buffer, Pace, Schedule, Sequence
 from chip.spec import EAST, ChipSpec
 from cluster.compiler.assign import RESIDUAL, SUMMANDS, Assigned, Copy, Rank
 from cluster.compiler.kernels import place
@@ -387,7 +387,9 @@ def column_words(spec: ChipSpec, shape: StageShape, head: bool) -> int:
     rank, blocks = shape.ranks[0], shape.context // CONTEXT_BLOCK
     sharded = shape.head if head else shape.kinds[0]
     assert sharded is not None
-    _, requests = _asked(spec, sharded, rank, "", shape.chunk, blocks, shape.weights, ())
+    _, requests = _asked(
+        spec, sharded, rank, "head." if head else "layer.", shape.chunk, blocks, shape.weights, ()
+    )
     words = 0
     for request in requests:
         if request.layout == "columns":
@@ -398,13 +400,6 @@ def column_words(spec: ChipSpec, shape: StageShape, head: bool) -> int:
 
 def _unmoved(_index: int, address: int) -> int:
     return address
-
-
-class _Unplaced(Schedule):
-    """Takes chains and forgets them."""
-
-    def place(self, chain: Chain, not_before: int = 0) -> int:
-        return 0
 
 
 @lru_cache(maxsize=256)
@@ -428,7 +423,7 @@ def _asked(
     """The ops between which each buffer is used, and all requests."""
     memory, maps = TrialMemory(spec), lane_maps((sharded,), weights)
     rows = chunk if sharded.section.takes_sequence else 1
-    work = Work(_Unplaced(spec), memory, 0, rows, blocks, chunk, blocks, weights, prefix, maps)
+    work = Work(Unplaced(spec), memory, 0, rows, blocks, chunk, blocks, weights, prefix, maps)
     _try(work, memory, Assigned(sharded.section, rank, spec, chunk, weights, carried))
     lives = {name: (min(ops), max(ops)) for name, ops in memory.lives.items()}
     return lives, tuple(memory.requests.values())

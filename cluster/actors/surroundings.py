@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.actors import fork_worker
+from cluster.files import scratch_folder
 
 log = logging.getLogger("lpu.ray")
 FOLDERS = Path("/tmp")  # Ray keeps sockets there: their paths must be short
@@ -96,7 +97,7 @@ def our_code() -> Iterator[dict[str, Any]]:
         yield {}
         return
     root = Path(__file__).resolve().parents[2]
-    with tempfile.TemporaryDirectory(prefix="lpu-code-") as folder:
+    with scratch_folder("lpu-code-") as folder:
         for name in ("chip", "topology", "cluster"):
             ignore = shutil.ignore_patterns("__pycache__")
             shutil.copytree(root / name, Path(folder, name), ignore=ignore)

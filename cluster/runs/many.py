@@ -18,10 +18,11 @@ from cluster.machines.ledger import Entry
 from cluster.mapping.choice import choose
 from cluster.mapping.partition import CONTEXT_BLOCK, Plan
 from cluster.model.load import Model, load_model
+from cluster.runs.answers import Answers, finish_reason
 from cluster.runs.clock_report import clock_report
 from cluster.runs.display import Bars, Stopwatch
 from cluster.runs.report import Host, counted, host_shape, plan_shape
-from cluster.runs.running import Options, Rig, load, lower_choice, new_tokens
+from cluster.runs.running import Options, Rig, load, lower_choice, new_tokens, say_resumed
 from cluster.runs.trace import trace
 
 
@@ -40,9 +41,14 @@ def generate_many(options: Options, start: float, bars: Bars) -> dict[str, Any]:
     rig = Rig.of(options)
     try:
         load(rig.ledger, lowered, bars, watch)
+        say_resumed(options, rig)
         crew = Crew(lowered, rig.ledger)
         flight = make_flight(lowered.plan, lowered, crew)
-        digests = _fly(flight, prompts, counts, options, model, bars)
+        answers = Answers(options.output, options.as_json)
+        try:
+            sequences = _fly(flight, (lines, prompts, counts), options, model, (bars, answers))
+        finally:
+            answers.close()
         host = rig.host(start, watch)
         rig.commit()
     finally:
@@ -51,7 +57,7 @@ def generate_many(options: Options, start: float, bars: Bars) -> dict[str, Any]:
         write_whole(options.trace, trace(lowered, crew.names[-1], crew.parts[crew.names[-1]]))
     report = {
         "model": model.spec.name,
-        "sequences": [_told(model, one, digests[one.number]) for one in flight.generations],
+        "sequences": sequences,
         "plan": plan_shape(lowered, choice.topology)
         | {"concurrency": lowered.plan.slots, "faults": options.faults},
         "emulated": emulated(lowered, flight) | _energy(lowered, flight, crew),
@@ -115,13 +121,13 @@ def _prompts(
 # --- on the way -------------------------------------------------------------------------------
 def _fly(
     flight: Flight,
-    prompts: Sequence[Sequence[int]],
-    counts: Sequence[int],
+    asked: tuple[Sequence[tuple[int, str]], Sequence[Sequence[int]], Sequence[int]],
     options: Options,
     model: Model,
-    bars: Bars,
-) -> dict[int, str]:
-    """Answer all prompts; SHA-256 of the logits that each of them got."""
+    shown: tuple[Bars, Answers],
+) -> list[dict[str, Any]]:
+    """Answer all prompts, given as lines, ids and most tokens; show each answer as it ends."""
+    (lines, prompts, counts), (bars, answers) = asked, shown
     hashes: dict[int, Any] = {}
     last: list[bytes] = []
 
@@ -130,10 +136,17 @@ def _fly(
         return options.sampling.pick(logits, step)
 
     stop = model.tokenizer.stop
-    for done, (generation, _) in enumerate(flight.go(prompts, counts, pick, stop), 1):
-        hashes.setdefault(generation.number, hashlib.sha256()).update(last[0])
+    found: dict[int, dict[str, Any]] = {}
+    for done, (one, token) in enumerate(flight.go(prompts, counts, pick, stop), 1):
+        hashes.setdefault(one.number, hashlib.sha256()).update(last[0])
         bars.step("decode", done, sum(counts))
-    return {number: found.hexdigest() for number, found in hashes.items()}
+        if token in stop or len(one.tokens) == one.count:
+            if not options.as_json:
+                bars.stop()
+            found[one.number] = _told(model, one, hashes[one.number].hexdigest())
+            number, text = lines[one.number]
+            answers.put({"line": number, "prompt": text, **found[one.number]})
+    return [answer for _, answer in sorted(found.items())]
 
 
 # --- what comes out ---------------------------------------------------------------------------
@@ -142,6 +155,7 @@ def _told(model: Model, one: Generation, logits: str) -> dict[str, Any]:
         "text": model.tokenizer.decode(one.tokens),
         "prompt_ids": list(one.prompt),
         "output_ids": one.tokens,
+        "finish_reason": finish_reason(one.tokens, model.tokenizer.stop),
         "slot": one.slot,
         "queued_s": one.entered_s,
         "time_to_first_token_s": one.first_token_s,
@@ -206,11 +220,12 @@ def _host(host: Host, flight: Flight, entries: Sequence[Entry]) -> dict[str, Any
 
 
 def summary_of_many(report: Mapping[str, Any]) -> dict[str, str]:
-    """The few lines a person wants to see, by label: what was said, then how fast."""
+    """The few lines a person wants to see, by label: each answer, then how fast."""
     plan, fast, host = report["plan"], report["emulated"], report["host"]
     said = {
-        f"{number}": f"{' '.join(one['text'].split())!r}: first token after "
-        f"{one['time_to_first_token_s'] * 1e3:.3f} ms, then {_rate(one['tokens_per_s'])} tokens/s"
+        f"{number}": f"{counted(len(one['output_ids']), 'token')} ({one['finish_reason']}), "
+        f"the first after {one['time_to_first_token_s'] * 1e3:.3f} ms, "
+        f"then {_rate(one['tokens_per_s'])} tokens/s"
         for number, one in enumerate(report["sequences"], 1)
     }
     beats = sorted(set(fast["decode_cycles"]))

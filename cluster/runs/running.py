@@ -22,8 +22,9 @@ from cluster.mapping.choice import Choice, Request, choose
 from cluster.mapping.placement import place
 from cluster.model.load import Model, load_model
 from cluster.process import peak_rss_bytes
+from cluster.runs.answers import finish_reason
 from cluster.runs.clock_report import clock_report
-from cluster.runs.display import Bars, Stopwatch, show_text
+from cluster.runs.display import Bars, Stopwatch, show_note, show_text
 from cluster.runs.report import Host, build_report
 from cluster.runs.trace import trace
 from topology.clocks import ClockSpec
@@ -41,6 +42,7 @@ class Options:
     raw: bool
     prompt_ids: str | None
     prompts: Path | None
+    output: Path | None
     concurrency: int
     max_new_tokens: int | None
     temperature: float
@@ -78,6 +80,8 @@ class Options:
             raise BadValue("--prompt", self.prompt or "", rule)
         if self.concurrency > 1 and not self.prompts:
             raise BadValue("--concurrency", self.concurrency, "needs --prompts FILE")
+        if self.output and not self.prompts:
+            raise BadValue("--output", self.output, "needs --prompts FILE")
         if self.concurrency > 1 and self.record:
             raise BadValue(
                 "--record", self.record, "holds one sequence at a time: no --concurrency"
@@ -86,7 +90,7 @@ class Options:
             value = getattr(self, option)
             if value is not None and self.machine != "ray":
                 raise BadValue(f"--{option.replace('_', '-')}", value, "needs --machine ray")
-        for option in ("trace", "report", "record", "checkpoint"):
+        for option in ("trace", "report", "output", "record", "checkpoint"):
             folder = option in ("record", "checkpoint")
             check_writable(f"--{option}", getattr(self, option), folder)
         if self.resume and not self.checkpoint:
@@ -126,6 +130,7 @@ def generate(options: Options, start: float, bars: Bars) -> dict[str, Any]:
     rig = Rig.of(options)
     try:
         load(rig.ledger, lowered, bars, watch)
+        say_resumed(options, rig)
         session = Session(lowered, rig.ledger)
         tokens = session.generate(prompt, count, options.sampling, model.tokenizer.stop)
         spoken = _listen(tokens, model, count, bars, quiet=options.as_json)
@@ -184,6 +189,7 @@ def _said(model: Model, prompt: list[int], spoken: list[int]) -> dict[str, Any]:
         "text": model.tokenizer.decode(spoken),
         "prompt_ids": prompt,
         "output_ids": spoken,
+        "finish_reason": finish_reason(spoken, model.tokenizer.stop),
     }
 
 
@@ -243,6 +249,15 @@ def load(machine: Machine, lowered: Lowered, bars: Bars, watch: Stopwatch) -> No
     machine.load(lowered, progress)
     watch.lap(part or LINKING)
     bars.step("prefill", 0, 0)
+
+
+def say_resumed(options: Options, rig: Rig) -> None:
+    """Say on stderr from where --resume goes on: a short run has kept nothing yet."""
+    if options.resume:
+        done = rig.ledger.costs()["resumed_launches"]
+        nothing = "holds no launch yet; this run starts with the first"
+        where = f"this run goes on after launch {done}" if done else nothing
+        show_note(f"--resume: {options.checkpoint}: {where}")
 
 
 def _listen(tokens: Iterator[int], model: Model, count: int, bars: Bars, quiet: bool) -> list[int]:

@@ -104,6 +104,13 @@ def our_code() -> Iterator[dict[str, Any]]:
         yield {"working_dir": folder}
 
 
+def start_own(ray: Any, folder: Path, settings: Mapping[str, Any]) -> None:
+    """Start a Ray of our own in `folder`, on loopback, with workers that fork; `ray` is Ray."""
+    private = ray._private
+    with loopback(private.ray_constants), forking(private.parameter), undisturbed():
+        ray.init("local", include_dashboard=False, _temp_dir=str(folder), **settings)
+
+
 @contextmanager
 def forking(parameters: Any) -> Iterator[None]:
     """Make the Ray that starts inside ask the fork server in its folder for workers.

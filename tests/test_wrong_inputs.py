@@ -62,6 +62,10 @@ OWN_CASES = [
     *((["isa", text], [], text) for text in ("vxm.ad", "zzz")),
     (["spec", "nope"], [], "nope"),
     (["fetch", "nope"], [], "nope"),
+    (["topology", "ring:4", "--faults", "links:4:1", "--clocks"], [], "links:4:1"),
+    (["collective", "all_reduce", "--faults", "chips:7:1"], [], "group of 1"),
+    (["run", "tiny", "--tp", "2", "--prompt", "a", "--faults", "chips:7:1"], [], "chips:7:1"),
+    (["collective", "all_reduce", "--chips", "0-99999999999"], [], "99999999999"),
 ]
 FILES = {"empty": b"", "binary": bytes(range(256)) * 9, "nul": b"\0" * 64, "latin": b"caf\xe9\n"}
 READS = {"--prompts", "file"}

@@ -18,6 +18,8 @@ from cluster.actors.ray_machine import RayMachine
 from cluster.actors.surroundings import SHARED, _runs, _semaphores, swept
 from cluster.encoders.embedding import Options, embed_sentences
 from cluster.errors import BadValue, WorkerLost
+from cluster.machines.checkpoint import Checkpointed
+from cluster.machines.shelf import Shelf
 from cluster.runs.display import Bars
 from tests.cluster.test_flight import flown, flown_here
 from tests.cluster.test_flight import lowered as flight_plan
@@ -140,6 +142,24 @@ def test_an_error_in_an_actor_arrives_as_itself(load):
         with pytest.raises(ChipError, match="does not fill"):
             machine.launch("decode@320", wrong)
     assert outcome(plan, machine) == local_outcome(*PLAN)  # and the machine lives on
+
+
+@pytest.mark.parametrize("moment", [("start", 3), ("link", 1), ("weights", 0), ("weights", 1)])
+def test_an_actor_killed_while_a_machine_loads_changes_nothing(session, moment):
+    import ray
+
+    machine, killed = Checkpointed(bare := RayMachine(), Shelf(None), every=3), []
+
+    def progress(what: str, done: int, total: int) -> None:
+        if not killed and (what, done) == moment:
+            killed.append(bare._actors[done])
+            ray.kill(killed[0], no_restart=False)
+
+    try:
+        machine.load(lowered(*PLAN), progress)
+        assert killed and outcome(lowered(*PLAN), machine) == local_outcome(*PLAN)
+    finally:
+        machine.close()
 
 
 def test_a_corrupt_program_is_refused_by_the_actor(load):

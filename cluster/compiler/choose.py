@@ -65,9 +65,9 @@ def choose(model: Model, request: PlanRequest) -> Choice:
     graph = open_graph(topology, request.profile, request.links, spec, request.faults)
     if graph.number_of_nodes() < plan.chips:
         has, stages = graph.number_of_nodes(), "stage" if plan.pp == 1 else "stages"
-        shape = f"{plan.pp} {stages} x tp {plan.tp}"
+        shape, chips = f"{plan.pp} {stages} x tp {plan.tp}", "chip" if has == 1 else "chips"
         left = f"{topology} with faults {request.faults}" if request.faults else topology
-        raise BadValue("--topology", left, f"has {has} chips, {shape} needs {plan.chips}")
+        raise BadValue("--topology", left, f"has {has} {chips}, {shape} needs {plan.chips}")
     return Choice(plan, graph, topology)
 
 

@@ -78,12 +78,19 @@ class TimingSequence:
     `stalls` are (cycle, cycles) of all members; `since_cycles`, at the end, is since the last one.
     """
 
-    timings: list[tuple[ScheduleTiming, int]] = field(default_factory=list)
     end_cycle: int = 0
     stalls: list[tuple[int, int]] = field(default_factory=list)
     since_cycles: int = 0
+    _parts: list[ScheduleTiming] = field(default_factory=list)
+    _cycles: list[int] = field(default_factory=list)
+
+    @property
+    def timings(self) -> Sequence[tuple[ScheduleTiming, int]]:
+        """Each with the cycle at which it begins."""
+        return list(zip(self._parts, self._cycles, strict=True))
 
     def add(self, timing: ScheduleTiming, cycle: int) -> None:
         """Count one that begins at `cycle`."""
-        self.timings.append((timing, cycle))
+        self._parts.append(timing)
+        self._cycles.append(cycle)
         self.end_cycle = max(self.end_cycle, cycle + timing.end_cycle)

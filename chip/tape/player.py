@@ -94,6 +94,15 @@ class Player:
                 for block in blocks:
                     encoded(block.fragment, linked.spec)
 
+    @staticmethod
+    def interpreted_nodes(linked: Linked) -> int:
+        """How many nodes of a program no record does: they run in NumPy in every launch."""
+        blocks = [block for segment in linked.segments for block in segment]
+        if not Player.get_ready(linked.spec):
+            return sum(len(block.nodes) for block in blocks)
+        groups = (encoded(block.fragment, linked.spec).groups[block.part] for block in blocks)
+        return sum(not isinstance(item, Tape) for group in groups for item in group)
+
     def run(self, linked: Linked, segment: int, state: State) -> None:
         """Run a segment; raises what its steps raise."""
         if id(linked) not in self._programs:

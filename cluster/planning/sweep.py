@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from chip.collection import uncollected
 from chip.own_spec import find
 from chip.spec import ChipSpec
 from cluster.compiler.choose import open_graph
@@ -92,6 +93,7 @@ class Sweep:
             except DoesNotFit as error:
                 yield error
 
+    @uncollected()
     def row(self, point: Point) -> Row:
         """The numbers of one point; raises DoesNotFit, BadValue or ProgramError."""
         plan = self._plan(point)

@@ -12,6 +12,7 @@ from chip.kernels.matmul import Pass, matmul
 from chip.schedule import Chain, Rows, run
 from chip.spec import EAST, TINY, WEST
 from chip.sram import Sram
+from chip.tape import Player
 from chip.tape.arena import Arena
 from chip.tape.order import runs
 from tests.chip.kernel_rig import KernelRig
@@ -40,6 +41,15 @@ def product(rig: KernelRig, x: np.ndarray, w: np.ndarray) -> np.ndarray:
     rig.chip.run(0, {})
     rig.chip.finish()
     return np.stack([first, rig.read(out)])
+
+
+def test_nodes_without_a_record_are_counted() -> None:
+    rig = KernelRig()
+    product(rig, np.ones((5, 320), np.float16), np.ones((320, 320), np.float16))
+    linked = rig.chip.programs["it"]
+    assert Player.interpreted_nodes(linked) == 0
+    set_backend("numpy")
+    assert Player.interpreted_nodes(linked) == sum(len(b.nodes) for s in linked.segments for b in s)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1000.0])

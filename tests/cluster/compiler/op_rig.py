@@ -218,8 +218,8 @@ class OpRig:
             self.meaning.append(op, k, v)
         for buffers, values, value in ((caches.keys, k, op.k), (caches.values, v, op.v)):
             rows = in_rows(self.at.layout(value), values)
-            for number, buffer in enumerate(buffers if start else ()):
-                self._columns(buffer.region, rows[:, number])
+            for number, words in enumerate(buffers if start else ()):
+                self._columns(words.buffer.region, rows[:, number])
         whole = (self.launch.blocks - 1) * LANES
         rows = in_rows(self.at.layout(op.v), v[:whole])
         for number, buffer in enumerate(caches.columns if whole else ()):

@@ -168,8 +168,8 @@ def stage_of(section) -> Stage:
 
 def test_a_stage_is_refused_if_a_layer_leaves_its_result_elsewhere():
     b = Builder(Dim("hidden", 64))
-    b.add(b.x, b.linear(b.norm(b.x, "norm", 1e-5), "w", Dim("hidden", 64)))
-    with pytest.raises(ClusterError, match="must end in the buffer x0, it ends in x1"):
+    b.linear(b.norm(b.x, "norm", 1e-5), "w", Dim("hidden", 64))
+    with pytest.raises(ClusterError, match="must end in the buffer x0, it ends in None"):
         stage_of(b.section())
     assert stage_of(layer(Shape())).memory.used_bytes
 

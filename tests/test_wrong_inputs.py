@@ -23,6 +23,8 @@ HUGE = "9" * 40
 BASE = {
     "run": ["tiny", "--prompt", "a", "--max-new-tokens", "1"],
     "plan": ["tiny"],
+    "models": [],
+    "model": ["tiny"],
     "fetch": [],
     "spec": [],
     "embed": ["tiny-encoder", "--text", "a"],

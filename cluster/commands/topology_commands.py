@@ -107,7 +107,7 @@ def topology_command(
     is_flag=True,
     help="Also run it on emulated chips, on random fp32 data, and compare with NumPy.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
+@click.option("--seed", type=SEED, default=0, show_default=True,
               help="Seed of that data.")  # fmt: skip
 @_profile
 @_link

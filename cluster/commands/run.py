@@ -18,8 +18,8 @@ from cluster.commands.parameters import (
     SEED,
     TOPOLOGY,
 )
+from cluster.compiler.limits import WEIGHT_TYPES
 from cluster.compiler.stage import CONTEXT_BLOCK
-from cluster.compiler.stages import WEIGHT_TYPES
 from cluster.files import write_whole
 from cluster.machines.ray.capacity import AUTO
 from cluster.runs.display import Bars, show_table

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 PROMPT ?= What is the capital of France?
 
-.PHONY: demo test check bench size clean
+.PHONY: demo test check bench soak size clean
 
 demo: $(VENV)/.installed
 	$(BIN)/lpu fetch smollm2
@@ -22,6 +22,9 @@ check: $(VENV)/.installed-test
 
 bench: $(VENV)/.installed
 	$(BIN)/python scripts/bench.py functional
+
+soak: $(VENV)/.installed-test
+	$(BIN)/python -m pytest --hypothesis-profile=soak --timeout 900 tests/test_fuzz.py
 
 size:
 	@$(PYTHON) scripts/size.py

@@ -1,7 +1,11 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all; what a killed process leaves is removed by the next."""
 
 import os
+import shutil
+import socket
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from cluster.errors import BadValue
@@ -21,13 +25,67 @@ def check_writable(option: str, path: Path | None, folder_wanted: bool = False) 
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a temporary file beside `path` and rename it."""
-    handle, name = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}-")
+    """Write a temporary file beside `path` and rename it; errors name `path`."""
+    folder = path.absolute().parent
+    with naming(path):
+        handle, name = tempfile.mkstemp(dir=folder, prefix=mark(folder, f".{path.name}-"))
     partial = Path(name)
     try:
-        with os.fdopen(handle, "wb") as file:
+        with naming(path), os.fdopen(handle, "wb") as file:
             file.write(data)
             os.fchmod(file.fileno(), 0o644)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def temporary_folder(prefix: str, parent: Path | None = None) -> Path:
+    """Make a folder for this process; those that killed ones have left behind are removed."""
+    parent = parent or Path(tempfile.gettempdir())
+    return Path(tempfile.mkdtemp(dir=parent, prefix=mark(parent, prefix)))
+
+
+@contextmanager
+def scratch_folder(prefix: str) -> Iterator[Path]:
+    """Make a temporary folder, and remove it at the end."""
+    folder = temporary_folder(prefix)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Give errors of the system that say nothing of a file, as of a full disk, the name `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, str(path)) from error
+
+
+def mark(folder: Path, prefix: str) -> str:
+    """Return `prefix` with host and process; remove what dead ones of this host have left."""
+    mine = f"{prefix}{socket.gethostname()}-"
+    for left in folder.glob(f"{_escaped(mine)}*"):
+        owner = left.name.removeprefix(mine).partition("-")[0]
+        if owner.isdecimal() and not _runs(int(owner)):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
+    return f"{mine}{os.getpid()}-"
+
+
+def _escaped(text: str) -> str:
+    return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in text)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from chip.jit import backend
 from cluster.model.fetch import fetch_smollm2
 
+settings.register_profile("soak", max_examples=5000)  # `make soak`
 GREEDY_CASES = Path(__file__).parent / "data" / "smollm2-greedy.json"
 
 

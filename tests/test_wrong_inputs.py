@@ -5,6 +5,8 @@ left behind.
 """
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -21,6 +23,8 @@ HUGE = "9" * 40
 BASE = {
     "run": ["tiny", "--prompt", "a", "--max-new-tokens", "1"],
     "plan": ["tiny"],
+    "models": [],
+    "model": ["tiny"],
     "fetch": [],
     "spec": [],
     "embed": ["tiny-encoder", "--text", "a"],
@@ -62,6 +66,10 @@ OWN_CASES = [
     *((["isa", text], [], text) for text in ("vxm.ad", "zzz")),
     (["spec", "nope"], [], "nope"),
     (["fetch", "nope"], [], "nope"),
+    (["topology", "ring:4", "--faults", "links:4:1", "--clocks"], [], "links:4:1"),
+    (["collective", "all_reduce", "--faults", "chips:7:1"], [], "group of 1"),
+    (["run", "tiny", "--tp", "2", "--prompt", "a", "--faults", "chips:7:1"], [], "chips:7:1"),
+    (["collective", "all_reduce", "--chips", "0-99999999999"], [], "99999999999"),
 ]
 FILES = {"empty": b"", "binary": bytes(range(256)) * 9, "nul": b"\0" * 64, "latin": b"caf\xe9\n"}
 READS = {"--prompts", "file"}
@@ -119,6 +127,15 @@ def place(tmp_path, monkeypatch):
     (tmp_path / "p.txt").write_text("a\n")
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.mark.parametrize("arguments", [a for a, *_ in CASES if "\0" not in "".join(a)][5::58])
+def test_a_wrong_value_is_one_line_on_the_command_line_too(arguments, place):
+    command = [sys.executable, "-m", "cluster", *arguments]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "LC_ALL": "C"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, ""), done
+    assert done.stderr.startswith("lpu: ") and done.stderr.count("\n") == 1
 
 
 def test_there_are_two_hundred_cases_and_they_reach_every_command() -> None:

@@ -17,7 +17,7 @@ from topology.clocks import (
     spanning_tree_depths,
     spanning_tree_parents,
 )
-from topology.errors import MarginExceeded
+from topology.errors import BadSpec, MarginExceeded
 from topology.fabric import compiled
 
 Floats = NDArray[np.float64]
@@ -128,6 +128,8 @@ def simulate(
     MarginExceeded for the first link and second that miss.
     """
     spec, fabric = plan.spec, compiled(graph)
+    if not len(fabric.tail):
+        raise BadSpec(fabric.name, "has no link whose clocks could differ", "name more chips")
     ppm = spec.drift_ppm if drift_ppm is None else drift_ppm
     std = spec.jitter_std_cycles if jitter_std_cycles is None else jitter_std_cycles
     rng = np.random.default_rng([seed, 2])

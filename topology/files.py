@@ -2,8 +2,9 @@
 
 An edge may carry any field of a Link (`latency_cycles`, `cycles_per_vector` as number or `p/q`,
 `count`, `kind`, ...); what it leaves out comes from the profile. Nodes may carry `node`, `rack`,
-`system` and `coordinates` ("1,2"). Node names may be anything; chips are numbered in file order
-unless all names are integers 0..n-1.
+`system` and `coordinates` ("1,2"). What editors of graphs add (`label`, `x`, `color`, ...) says
+nothing here; any other attribute is refused. Node names may be anything; chips are numbered in file
+order unless all names are integers 0..n-1.
 
 JSON, shortest form: {"links": [[0, 1], [1, 2, {"latency_cycles": 300}]]}
 """
@@ -11,6 +12,7 @@ JSON, shortest form: {"links": [[0, 1], [1, 2, {"latency_cycles": 300}]]}
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import ParseError
@@ -24,6 +26,14 @@ from topology.links import profile as resolve
 from topology.registry import MOST_CHIPS, family
 
 _LINK_FIELDS = {field.name for field in dataclasses.fields(Link)}
+_PACKAGING = ("node", "rack", "system")
+_PLACE_FIELDS = {"coordinates", *_PACKAGING}
+# Of networkx, Gephi and yEd: names, places on the page, looks.
+_HARMLESS = {
+    "id", "key", "label", "name", "title", "description", "url", "weight", "type", "x", "y", "z",
+    "pos", "size", "width", "height", "shape", "style", "color", "colour", "r", "g", "b", "fill",
+    "group", "modularity_class", "degree",
+}  # fmt: skip
 
 
 def _path(spec: str, arguments: Sequence[str]) -> tuple[Any, ...]:
@@ -71,7 +81,7 @@ def _read(path: Path) -> nx.Graph:
     except (ParseError, nx.NetworkXError, ValueError, KeyError, TypeError, UnicodeError) as error:
         kind = "JSON" if path.suffix.lower() == ".json" else "GraphML"
         problem = f"not readable as {kind} ({error})".replace("\n", " ")
-        raise BadFile(str(path), problem, "see topology/files.py for the formats") from None
+        raise BadFile(str(path), problem, "README shows the formats") from None
 
 
 def _from_json(path: Path, data: Any) -> nx.Graph:
@@ -89,12 +99,14 @@ def _simplified(path: str, raw: nx.Graph) -> nx.Graph:
     graph = nx.Graph()
     graph.add_nodes_from(raw.nodes(data=True))
     # A directed file may list a cable once or once each way: both mean one full-duplex cable.
-    seen: dict[tuple[Any, Any], int] = {}
+    seen: dict[tuple[Any, Any], list[dict[str, Any]]] = {}
+    back: dict[tuple[Any, Any], list[dict[str, Any]]] = {}
     for u, v, data in raw.edges(data=True):
-        if raw.is_directed() and (v, u) in seen and (u, v) not in seen:
-            continue
-        seen[u, v] = 1
         data = {key: value for key, value in data.items() if key != "id"}
+        if raw.is_directed() and (v, u) in seen and (u, v) not in seen:
+            back.setdefault((v, u), []).append(data)
+            continue
+        seen.setdefault((u, v), []).append(data)
         if graph.has_edge(u, v):
             before = dict(graph.edges[u, v])
             count = int(before.pop("count", 1)) + int(data.pop("count", 1))
@@ -102,7 +114,18 @@ def _simplified(path: str, raw: nx.Graph) -> nx.Graph:
                 raise BadFile(path, f"unequal parallel links {u}-{v}", "make them equal")
             data = {**data, "count": count}
         graph.add_edge(u, v, **data)
+    for (u, v), data in back.items():
+        if data != seen[u, v]:
+            raise BadFile(path, f"links {u}->{v} and {v}->{u} differ", "make them equal")
     return graph
+
+
+def _check_names(path: str, what: str, data: Mapping[str, Any], known: set[str]) -> None:
+    """Raise BadFile for an attribute that would be ignored although it may be meant."""
+    for name in data.keys() - known - _HARMLESS:
+        near = get_close_matches(str(name), known, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(sorted(known))}"
+        raise BadFile(path, f"{what} has the unknown attribute '{name}'", hint)
 
 
 def _numbers(raw: nx.Graph) -> dict[Any, int]:
@@ -113,6 +136,7 @@ def _numbers(raw: nx.Graph) -> dict[Any, int]:
 
 
 def _place(path: str, chip: int, data: Mapping[str, Any]) -> dict[str, Any]:
+    _check_names(path, f"chip {chip}", data, _PLACE_FIELDS)
     text = data.get("coordinates", (chip,))
     try:
         parts = text.strip("()[] ").split(",") if isinstance(text, str) else text
@@ -125,10 +149,8 @@ def _place(path: str, chip: int, data: Mapping[str, Any]) -> dict[str, Any]:
     return {"coordinates": where, **packaging}
 
 
-_PACKAGING = ("node", "rack", "system")
-
-
 def _link(path: str, u: object, v: object, data: Mapping[str, Any], default: Link) -> Link:
+    _check_names(path, f"link {u}-{v}", data, _LINK_FIELDS)
     fields = {key: value for key, value in data.items() if key in _LINK_FIELDS}
     try:
         for name in fields.keys() - {"kind", "source", "cycles_per_vector"}:

@@ -15,8 +15,8 @@ from chip.kernels.memory import INNER_SLICES, MUST, Conflicts
 from chip.kernels.work import Request
 from chip.program import Region
 from chip.schedule import Buffer, Chain, Loops, Rows, Schedule
+from chip.schedule.busy import fixed_fit
 from chip.schedule.flows import Piece
-from chip.schedule.reserve import fixed_fit
 from chip.spec import ChipSpec
 
 

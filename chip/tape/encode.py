@@ -1,11 +1,9 @@
 """From the nodes of a fragment to tapes: records where there is a kernel for a node."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import singledispatchmethod
 
 import numpy as np
-import numpy.typing as npt
 
 from chip.isa import NUMPY_TYPES, lookup
 from chip.isa.mxm import PLANES
@@ -46,42 +44,13 @@ from chip.tape.able import taped
 from chip.tape.operands import Shape, Values
 from chip.tape.order import runs
 from chip.tape.records import Records, lane_runs
+from chip.tape.tapes import Encoded, Tape
 
-Integers = npt.NDArray[np.int64]
 ACCUMULATORS = 2 * PLANES
 PARTS = WEIGHT_SLICES // GROUP
 FORMATS = {"f16": FP16, "i8": INT8}
 ADDITION = lookup("vxm.add")
 SCRATCH_BYTES = 1 << 24  # a pass takes no more products when it has this many
-
-
-@dataclass(frozen=True)
-class Tape:
-    """Records [n] and the node each belongs to."""
-
-    records: npt.NDArray[np.void]
-    owners: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Per group its tapes, and between them the nodes that run their Python step.
-
-    `views` are values of tapes that steps need, `imports` values of steps that tapes need: slots
-    and shapes by node. `weights` are first SRAM groups of resting weights; `log_bytes` is room for
-    the addresses of appended rows, after how many there are of each append.
-    """
-
-    groups: tuple[tuple[Tape | int, ...], ...]
-    tables: Integers
-    constants: npt.NDArray[np.uint8]
-    arena_bytes: int
-    scratch_bytes: int
-    log_bytes: int
-    views: dict[int, tuple[int, Shape]]
-    imports: dict[int, tuple[int, Shape]]
-    weights: frozenset[int]
-    appends: tuple[tuple[int, int, int], ...]  # group, slice, place in the log
 
 
 def encoded(fragment: Fragment, spec: ChipSpec) -> Encoded:

@@ -17,10 +17,10 @@ from chip.linker.interpret import interpret
 from chip.linker.node_ops import NodeOp
 from chip.spec import ChipSpec
 from chip.sram import GROUP, Sram
-from chip.tape.encode import Encoded, Tape, encoded
+from chip.tape.encode import encoded
 from chip.tape.operands import Shape
+from chip.tape.tapes import Encoded, Integers, Tape
 
-Integers = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
 GRAIN = 32  # lanes that compiled code works on at a time
 

@@ -10,6 +10,7 @@ import click
 
 from chip.own_spec import find
 from chip.spec import ChipSpec
+from cluster.commands.parameters import CHIPS, NAME, PICTURE
 from cluster.errors import BadValue
 from cluster.model.describe import as_data, line, lines, titled
 from cluster.model.graph.graph import Model
@@ -66,7 +67,7 @@ STAGES: dict[str, Callable[[Model, View], Iterator[str]]] = {
 
 
 @click.command("models")
-@click.option("--spec", default="groqchip1", show_default=True, help="Chip to count.")
+@click.option("--spec", type=NAME, default="groqchip1", show_default=True, help="Chip to count.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def models_command(spec: str, as_json: bool) -> None:
     """List the models that are known by name, with their parameters and the chips they need."""
@@ -128,12 +129,12 @@ def _count(number: int) -> str:
 @click.argument("name", metavar="MODEL")
 @click.option("--stage", type=click.Choice(list(STAGES)), default="graph", show_default=True,
               help="How far to compile.")  # fmt: skip
-@click.option("--tp", type=click.IntRange(min=1), default=1, show_default=True,
+@click.option("--tp", type=CHIPS, default=1, show_default=True,
               help="Ranks of a tensor-parallel group, for stages behind the graph.")  # fmt: skip
-@click.option("--spec", default="groqchip1", show_default=True, help="Chip.")
+@click.option("--spec", type=NAME, default="groqchip1", show_default=True, help="Chip.")
 @click.option("--weights", type=click.Choice(list(BYTES)), default="fp16", show_default=True,
               help="Their type, for memory and schedule.")  # fmt: skip
-@click.option("--draw", "picture", type=click.Path(path_type=Path), metavar="FILE.svg",
+@click.option("--draw", "picture", type=PICTURE, metavar="FILE.svg",
               help="Draw the graph of a layer of each kind.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def model_command(

@@ -93,6 +93,7 @@ CHIPS = click.IntRange(min=1, max=MOST_CHIPS)  # and stages, and chips of a stag
 IN_FLIGHT = click.IntRange(min=1, max=4096)  # sequences
 NAME, TOPOLOGY = Name(), Topology()
 FILE = FilePath()
-JSON_FILE, PICTURE = FilePath(".json"), FilePath(".svg", ".png")
+JSON_FILE, JSONL_FILE = FilePath(".json"), FilePath(".jsonl")
+PICTURE = FilePath(".svg", ".png")
 SEED = click.IntRange(min=0, max=2**63 - 1)
 DRIFT = Finite(min=0, max=100_000)  # parts per million, or cycles of jitter

@@ -13,12 +13,13 @@ from cluster.commands.parameters import (
     FILE,
     IN_FLIGHT,
     JSON_FILE,
+    JSONL_FILE,
     NAME,
     SEED,
     TOPOLOGY,
 )
+from cluster.compiler.limits import WEIGHT_TYPES
 from cluster.compiler.stage import CONTEXT_BLOCK
-from cluster.compiler.stages import WEIGHT_TYPES
 from cluster.files import write_whole
 from cluster.machines.ray.capacity import AUTO
 from cluster.runs.display import Bars, show_table
@@ -45,6 +46,9 @@ class CountOrAuto(click.ParamType[int | str]):
 @click.option("--raw", is_flag=True, help="Take the prompt as it is, without the chat template.")
 @click.option("--prompt-ids", metavar="1,2,3", help="The prompt as token ids.")
 @click.option("--prompts", type=FILE, metavar="FILE", help="A prompt a line; all are answered.")
+@click.option("--output", type=JSONL_FILE, metavar="FILE",
+              help="Write each answer to --prompts as a line of JSON, when it is whole.",
+              )  # fmt: skip
 @click.option("--concurrency", type=IN_FLIGHT, default=1, show_default=True,
               metavar="B", help="Sequences in flight at a time, of --prompts.")  # fmt: skip
 @click.option("--max-new-tokens", type=COUNT, metavar="N",

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,7 @@ def topology_command(
     is_flag=True,
     help="Also run it on emulated chips, on random fp32 data, and compare with NumPy.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
+@click.option("--seed", type=SEED, default=0, show_default=True,
               help="Seed of that data.")  # fmt: skip
 @_profile
 @_link
@@ -197,15 +198,19 @@ def _group(operation: str, graph: nx.Graph, chips: str | None) -> list[int] | No
 
 
 def _link_report(graph: nx.Graph) -> dict[str, Any]:
-    link = graph.graph["profile"].link
+    links = (data["link"] for *_, data in graph.edges(data=True))
+    kinds = Counter(dataclasses.replace(link, count=1, kind="") for link in links)
+    link = kinds.most_common(1)[0][0] if kinds else graph.graph["profile"].link
+    latencies = sorted({kind.latency_cycles for kind in kinds})
     return {
+        "link_latencies_cycles": latencies,
         "clock_hz": graph.graph["profile"].clock_hz,
         "link": {
             "cycles_per_vector": str(link.cycles_per_vector),
             "latency_cycles": link.latency_cycles,
             "payload_bytes": link.payload_bytes,
             "bytes_per_vector_wire": link.bytes_per_vector_wire,
-            "bytes_per_s": link.bytes_per_s(graph.graph["profile"].clock_hz) / link.count,
+            "bytes_per_s": link.bytes_per_s(graph.graph["profile"].clock_hz),
             "source": link.source,
         },
     }
@@ -292,7 +297,7 @@ def _print_facts(found: Facts, report: dict[str, Any]) -> None:
         "SRAM": f"{found.sram_bytes / 1e9:,.2f} GB ({found.sram_bytes / 2**30:,.1f} GiB)",
         "latency, farthest pair": f"{found.max_latency_s * 1e6:.3f} us",
         "link": f"{report['link']['bytes_per_s'] / 1e9:.3f} GB/s, "
-        f"{report['link']['latency_cycles']} cycles per hop ({found.profile})",
+        f"{_span(report['link_latencies_cycles'])} cycles per hop ({found.profile})",
     }
     _print_table(f"topology {found.name}", rows)
     for part in ("faults", "clocks"):
@@ -300,6 +305,11 @@ def _print_facts(found: Facts, report: dict[str, Any]) -> None:
             _print_table(part, report[part])
     if "picture" in report:
         click.echo(f"picture: {report['picture']}")
+
+
+def _span(numbers: list[int]) -> str:
+    ends = sorted({*numbers[:1], *numbers[-1:]})
+    return " to ".join(map(str, ends)) or "no"
 
 
 def _print_table(title: str, rows: dict[str, Any]) -> None:

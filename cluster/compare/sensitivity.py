@@ -5,13 +5,13 @@ programs are scheduled anew. The MXM's ingest width is published, and built into
 for it the change is bounded, by the cycles in which weights enter the arrays.
 """
 
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from chip.spec import GROQCHIP1
 from cluster.compiler.choose import PlanRequest
+from cluster.files import scratch_folder
 from cluster.planning.planner import Planned, make
 from topology import parse
 
@@ -61,7 +61,7 @@ def sensitivities(model: str) -> Iterator[Sensitivity]:
 def _with_delays(model: str, fixed: dict[str, object], delays: dict[str, int]) -> float:
     lines = ['name = "sensitivity"', 'base = "groqchip1"', "[d_func_cycles]"]
     lines += [f'"{name}" = {cycles}' for name, cycles in delays.items()]
-    with tempfile.TemporaryDirectory(prefix="lpu-sensitivity-") as folder:
+    with scratch_folder("lpu-sensitivity-") as folder:
         path = Path(folder) / "chip.toml"
         path.write_text("\n".join(lines), encoding="utf-8")
         return _speed(make(model, PlanRequest(spec=str(path), **fixed)))  # type: ignore[arg-type]

@@ -8,8 +8,9 @@ import networkx as nx
 from chip.kernels.needs import check_served
 from chip.own_spec import find
 from chip.spec import ChipSpec
+from cluster.compiler.limits import heads_of
 from cluster.compiler.stage import CONTEXT_BLOCK
-from cluster.compiler.stages import CHUNKS, Plan, heads_of, partition, smallest
+from cluster.compiler.stages import CHUNKS, Plan, partition, smallest
 from cluster.errors import BadValue, DoesNotFit
 from cluster.model.graph.graph import Model
 from topology import parse, ports
@@ -65,9 +66,9 @@ def choose(model: Model, request: PlanRequest) -> Choice:
     graph = open_graph(topology, request.profile, request.links, spec, request.faults)
     if graph.number_of_nodes() < plan.chips:
         has, stages = graph.number_of_nodes(), "stage" if plan.pp == 1 else "stages"
-        shape = f"{plan.pp} {stages} x tp {plan.tp}"
+        shape, chips = f"{plan.pp} {stages} x tp {plan.tp}", "chip" if has == 1 else "chips"
         left = f"{topology} with faults {request.faults}" if request.faults else topology
-        raise BadValue("--topology", left, f"has {has} chips, {shape} needs {plan.chips}")
+        raise BadValue("--topology", left, f"has {has} {chips}, {shape} needs {plan.chips}")
     return Choice(plan, graph, topology)
 
 

@@ -7,23 +7,27 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any, Protocol, TypeVar
 
-from chip.kernels.lanes import reducible
 from chip.kernels.memory import SramFull
-from chip.program import WEIGHT_SLICES, word_columns
+from chip.program import WEIGHT_SLICES
 from chip.spec import ChipSpec
 from cluster.compiler.assign import Rank, ranks_of
+from cluster.compiler.limits import (
+    WEIGHT_TYPES,
+    check_context,
+    check_heads,
+    check_weights,
+    heads_of,
+)
 from cluster.compiler.quantise import quantise
+from cluster.compiler.section_demands import column_words
 from cluster.compiler.shard import Sharded, shard
-from cluster.compiler.stage import CONTEXT_BLOCK, Stage, StageShape, column_words
+from cluster.compiler.stage import CONTEXT_BLOCK, Stage, StageShape
 from cluster.errors import BadValue, DoesNotFit
-from cluster.model.graph.attention import Attention
 from cluster.model.graph.graph import Model, Section
-from cluster.model.graph.norm import Norm
 from cluster.model.graph.shares import share
 
 CHUNKS = (32, 16, 8)  # tokens of a prefill launch: the most there is room for
 Paces = dict[tuple[int, int], tuple[int, int]]  # of (tp, chunk): cycles of a layer, and of the head
-WEIGHT_TYPES = {"fp16": "f16", "int8": "i8"}  # as the command line names them: the MXM's type
 
 
 @dataclass(frozen=True)
@@ -106,12 +110,6 @@ def stage_shape(
         opening = compiled(model.opening, tp, weights)
     size = context, chunk, WEIGHT_TYPES[weights], slots
     return StageShape(mine, last, ranks(model, tp, weights, spec.lanes), *size, opening)
-
-
-def heads_of(model: Model) -> int:
-    """Query heads: the widest tensor-parallel group."""
-    ops = (op for section in model.layers for op in section.ops)
-    return max((op.q.dims[0].size for op in ops if isinstance(op, Attention)), default=1)
 
 
 T = TypeVar("T")
@@ -219,7 +217,12 @@ class Sizes:
         """Layers whose weights and caches a chip has the words for, wherever they rest."""
         if (tp, head) not in self._room:
             shape = self._shape(self.spec, tp, CHUNKS[-1], 1, True)
-            layer, last = (column_words(self.spec, shape, with_head) for with_head in (False, True))
+            assert shape.head is not None
+            size = shape.chunk, shape.context // CONTEXT_BLOCK, shape.weights, shape.slots
+            layer, last = (
+                column_words(self.spec, section, shape.ranks[0], prefix, *size)
+                for section, prefix in ((shape.kinds[0], "layer."), (shape.head, "head."))
+            )
             left = self.spec.slices * self.spec.slice_words // WEIGHT_SLICES - last * head
             self._room[tp, head] = max(0, min(self.layers, left // layer))
         return self._room[tp, head]
@@ -349,12 +352,6 @@ def smallest(
     return partition(model, spec, best[1], best[2], context, weights, sizes)
 
 
-def check_context(model: Model, context: int) -> None:
-    """Raise BadValue for a context beyond the model's; one block is there in any case."""
-    if not 1 <= context <= max(model.context_max, CONTEXT_BLOCK):
-        raise BadValue("--context", context, f"must be 1 to {model.context_max} tokens")
-
-
 def _check(model: Model, tp: int, pp: int, context: int) -> None:
     if not 1 <= tp <= heads_of(model):
         raise BadValue("--tp", tp, f"must be 1 to {heads_of(model)}, the heads of {model.name}")
@@ -363,42 +360,6 @@ def _check(model: Model, tp: int, pp: int, context: int) -> None:
         raise BadValue("--pp", pp, f"must be 1 to {most}, the layers of {model.name} and its head")
     check_context(model, context)
     check_heads(model)
-
-
-def check_heads(model: Model) -> None:
-    """Raise BadValue unless heads fill whole words of columns, and fit a row."""
-    for size in head_sizes(model):
-        if size % 8 or size > CONTEXT_BLOCK:
-            raise BadValue("head_dim", size, "must be a multiple of 8, at most 320")
-    for size in normed_heads(model):
-        if not reducible(size):
-            raise BadValue("head_dim", size, "has a norm, so its factors must be 2, 3, 5 and 7")
-
-
-def normed_heads(model: Model) -> set[int]:
-    """Elements of heads that have a norm of their own."""
-    ops = (op for section in model.layers for op in section.ops)
-    return {op.x.dims[1].size for op in ops if isinstance(op, Norm) and op.over == ("head_dim",)}
-
-
-def head_sizes(model: Model) -> set[int]:
-    """Elements of a head."""
-    ops = (op for section in model.layers for op in section.ops)
-    return {op.q.dims[1].size for op in ops if isinstance(op, Attention)}
-
-
-def check_weights(model: Model, spec: ChipSpec, weights: str) -> None:
-    """Raise BadValue unless the chip and the model can have weights of that type."""
-    if weights not in WEIGHT_TYPES:
-        raise BadValue("--weights", weights, f"must be one of {', '.join(WEIGHT_TYPES)}")
-    kind = WEIGHT_TYPES[weights]
-    if kind not in spec.mxm_types:
-        known = ", ".join(name for name, mine in WEIGHT_TYPES.items() if mine in spec.mxm_types)
-        raise BadValue("--weights", weights, f"chip {spec.name} multiplies {known or 'neither'}")
-    for size in head_sizes(model):
-        if size % word_columns(kind):
-            rule = f"{weights} needs heads of a multiple of {word_columns(kind)} elements"
-            raise BadValue("--weights", weights, f"{rule}, {model.name} has {size}")
 
 
 def layer_counts(sizes: Sizes, tp: int, pp: int, chunk: int) -> list[int]:

@@ -52,7 +52,7 @@ class Checkpointed(MachineWrapper[Survivor]):
         self._past = self._store.open(Digest(lowered).hexdigest())
         super().load(lowered, progress)
         if self._past:
-            self.machine.restore(self._store.blocks())
+            self._surviving(lambda: self.machine.restore(self._store.blocks()))
 
     def join(self, name: str, parts: Parts) -> None:
         """Join the programs; a worker that is lost meanwhile is brought back."""

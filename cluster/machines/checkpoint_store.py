@@ -5,7 +5,6 @@ launches up to that number: their results, and blocks of SRAM, of which later on
 """
 
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from chip.checkpoint import Block
 from chip.errors import ProgramError
 from chip.wire import pack_value, unpack_value
 from cluster.errors import BadValue, CheckpointError
-from cluster.files import write_whole
+from cluster.files import temporary_folder, write_whole
 from cluster.machines.machine import Result
 
 VERSION = 1
@@ -42,7 +41,7 @@ class CheckpointStore:
         if resume and not (folder and (folder / "run").is_file()):
             raise BadValue("--resume", folder or "", "there is no checkpoint to go on with")
         self._ours = folder is None
-        self.folder = folder or Path(tempfile.mkdtemp(prefix="lpu-checkpoint-"))
+        self.folder = folder or temporary_folder("lpu-checkpoint-")
         self._launches = 0
 
     def open(self, programs: str) -> list[Past]:

@@ -1,12 +1,12 @@
 """A machine that also writes all that a replay on bare chips needs."""
 
 import shutil
-import tempfile
 from pathlib import Path
 
 from chip.own_spec import identity
 from chip.recording import Board, Writer
 from cluster.errors import BadValue
+from cluster.files import temporary_folder
 from cluster.machines.loadable import Loadable
 from cluster.machines.machine import Digest, Inputs, Machine, Parts, Progress, Result
 from cluster.machines.wrapper import MachineWrapper
@@ -25,7 +25,7 @@ class Recorder(MachineWrapper[Machine]):
     def load(self, lowered: Loadable, progress: Progress) -> None:
         """Load the machine; write programs, cables and constants."""
         parent = self.folder.absolute().parent
-        self._partial = Path(tempfile.mkdtemp(dir=parent, prefix=f".{self.folder.name}-"))
+        self._partial = temporary_folder(f".{self.folder.name}-", parent)
         programs = {name: launch.programs for name, launch in lowered.launches.items()}
         board = Board(identity(lowered.plan.spec), lowered.cables, programs)
         self._writer, self._digest = Writer(self._partial, board), Digest(lowered)

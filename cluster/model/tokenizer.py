@@ -58,7 +58,10 @@ class TextTokenizer:
     def _encode(self, text: str, special: bool) -> list[int]:
         check_unicode(text)
         # A length limit in the files is that of training, and not applied, here as there.
-        return list(self._library(text, add_special_tokens=special, verbose=False).input_ids)
+        try:
+            return list(self._library(text, add_special_tokens=special, verbose=False).input_ids)
+        except Exception as error:  # settings of a wrong type show only now
+            raise ModelError(self._source, f"its tokenizer fails ({error})") from error
 
     def render_chat(self, messages: Sequence[dict[str, str]]) -> str:
         """Return the messages as one text that ends where the assistant is to speak.

@@ -18,9 +18,10 @@ from chip.isa import WIDTHS
 from chip.kernels.allreduce import TEAM
 from chip.spec import ChipSpec
 from cluster.compiler.launch import context_bucket, decode_kind
+from cluster.compiler.limits import heads_of
 from cluster.compiler.place import Placed, Places
 from cluster.compiler.stage import CONTEXT_BLOCK
-from cluster.compiler.stages import Plan, Sizes, heads_of, layer_counts, partition
+from cluster.compiler.stages import Plan, Sizes, layer_counts, partition
 from cluster.compiler.wires import Wires
 from cluster.energy import Joules
 from cluster.errors import BadValue

@@ -12,8 +12,9 @@ from chip.collection import uncollected
 from chip.own_spec import find
 from chip.spec import ChipSpec
 from cluster.compiler.choose import open_graph
+from cluster.compiler.limits import check_weights
 from cluster.compiler.place import Places
-from cluster.compiler.stages import Paces, Plan, Sizes, check_weights, partition
+from cluster.compiler.stages import Paces, Plan, Sizes, partition
 from cluster.compiler.wires import Wires
 from cluster.errors import BadValue, DoesNotFit
 from cluster.model.graph.graph import Model

@@ -90,6 +90,11 @@ def show_text(piece: str) -> None:
     sys.stdout.flush()
 
 
+def show_note(text: str) -> None:
+    """Write a line on stderr that is no error."""
+    click.echo(f"lpu: {text}", err=True)
+
+
 def show_table(rows: dict[str, str]) -> None:
     """Write labelled lines, the labels dimmed on a terminal."""
     width = max(map(len, rows))

@@ -1,16 +1,60 @@
-"""The JSON object of a run of many prompts: `lpu run --prompts --concurrency`."""
+"""Many prompts: those of a file, their answers one by one, and the JSON object of the run."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from chip.energy import energy_table
 from cluster.energy import Joules, activity
+from cluster.errors import BadValue
 from cluster.machines.launch_log import LaunchEntry
 from cluster.model.load import Loaded
+from cluster.runs.answers import Answers, finish_reason
+from cluster.runs.display import Bars
 from cluster.runs.report import Host, counted, host_shape, plan_shape
 from cluster.serving.engine import PipelineRunner
 from cluster.serving.scheduler import PipelineScheduler, Request, steady_tokens_per_s
+
+
+def read_lines(path: Path) -> list[tuple[int, str]]:
+    """(number, text) of all lines that are not blank, each as it stands.
+
+    Lines end with a line feed, or with carriage return and line feed, and with nothing else; a
+    byte order mark is none of the text. Raises BadValue if there is no prompt.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise BadValue("--prompts", path, f"cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise BadValue("--prompts", path, "is not UTF-8 text") from None
+    if "\0" in text:
+        raise BadValue("--prompts", path, "is not text: it holds NUL bytes")
+    whole = [line.removesuffix("\r") for line in text.split("\n")]
+    lines = [(n, line) for n, line in enumerate(whole, 1) if line.strip()]
+    if not lines:
+        raise BadValue("--prompts", path, "holds no prompt; write one a line")
+    return lines
+
+
+def put_answers(
+    tokens: Iterator[tuple[Request, int]],
+    lines: Sequence[tuple[int, str]],
+    model: Loaded,
+    runner: PipelineRunner,
+    shown: tuple[Bars, Answers],
+) -> None:
+    """Run to the end; put out the answer to each line when it is whole."""
+    bars, answers = shown
+    total = sum(request.max_new_tokens for request in runner.scheduler.requests)
+    for done, (request, token) in enumerate(tokens, 1):
+        bars.step("decode", done, total)
+        if token in model.tokenizer.stop or len(request.tokens) == request.max_new_tokens:
+            if not answers.quiet:
+                bars.stop()
+            number, text = lines[request.number]
+            answers.put({"line": number, "prompt": text, **_answer(model, runner, request)})
 
 
 def report_of_many(
@@ -33,6 +77,7 @@ def _answer(model: Loaded, runner: PipelineRunner, request: Request) -> dict[str
         "text": model.tokenizer.decode(request.tokens),
         "prompt_ids": list(request.prompt),
         "output_ids": request.tokens,
+        "finish_reason": finish_reason(request.tokens, model.tokenizer.stop),
         "slot": request.slot,
         "queued_s": request.entered_s,
         "time_to_first_token_s": request.first_token_s,
@@ -97,11 +142,12 @@ def _host(
 
 
 def summary_of_many(report: Mapping[str, Any]) -> dict[str, str]:
-    """The few lines a person wants to see, by label: what was said, then how fast."""
+    """The few lines a person wants to see, by label: each answer, then how fast."""
     plan, fast, host = report["plan"], report["emulated"], report["host"]
     said = {
-        f"{number}": f"{' '.join(one['text'].split())!r}: first token after "
-        f"{one['time_to_first_token_s'] * 1e3:.3f} ms, then {_rate(one['tokens_per_s'])} tokens/s"
+        f"{number}": f"{counted(len(one['output_ids']), 'token')} ({one['finish_reason']}), "
+        f"the first after {one['time_to_first_token_s'] * 1e3:.3f} ms, "
+        f"then {_rate(one['tokens_per_s'])} tokens/s"
         for number, one in enumerate(report["sequences"], 1)
     }
     steps = sorted(set(fast["decode_cycles"]))

@@ -14,6 +14,7 @@ from cluster.compiler.lower import Lowered
 from cluster.energy import launch_use, token_energy
 from cluster.machines.launch_log import LaunchEntry
 from cluster.model.load import Loaded
+from cluster.runs.answers import finish_reason
 from cluster.runs.clock_report import clock_cycles, clock_line
 from cluster.serving.engine import PipelineRunner
 
@@ -73,6 +74,7 @@ def report_of_one(
         "text": model.tokenizer.decode(request.tokens),
         "prompt_ids": list(request.prompt),
         "output_ids": request.tokens,
+        "finish_reason": finish_reason(request.tokens, model.tokenizer.stop),
         "plan": plan_shape(lowered, topology),
         "emulated": emulated(lowered.plan.spec, prefill, decode)
         | decode_energy(lowered, decode)

@@ -24,9 +24,10 @@ from cluster.machines.machine import LINKING, LocalMachine, Machine
 from cluster.machines.record import Recorder
 from cluster.model.load import Loaded, load_model
 from cluster.process import peak_rss_bytes
+from cluster.runs.answers import Answers
 from cluster.runs.clock_report import clock_report
-from cluster.runs.display import Bars, Stopwatch, show_text
-from cluster.runs.many import report_of_many
+from cluster.runs.display import Bars, Stopwatch, show_note, show_text
+from cluster.runs.many import put_answers, read_lines, report_of_many
 from cluster.runs.report import Host, report_of_one
 from cluster.runs.trace import trace
 from cluster.serving.engine import PipelineRunner
@@ -46,6 +47,7 @@ class Options:
     raw: bool
     prompt_ids: str | None
     prompts: Path | None
+    output: Path | None
     concurrency: int
     max_new_tokens: int | None
     temperature: float
@@ -83,6 +85,8 @@ class Options:
             raise BadValue("--prompt", self.prompt or "", rule)
         if self.concurrency > 1 and not self.prompts:
             raise BadValue("--concurrency", self.concurrency, "needs --prompts FILE")
+        if self.output and not self.prompts:
+            raise BadValue("--output", self.output, "needs --prompts FILE")
         if self.concurrency > 1 and self.record:
             raise BadValue(
                 "--record", self.record, "holds one sequence at a time: no --concurrency"
@@ -91,7 +95,7 @@ class Options:
             value = getattr(self, option)
             if value is not None and self.machine != "ray":
                 raise BadValue(f"--{option.replace('_', '-')}", value, "needs --machine ray")
-        for option in ("trace", "report", "record", "checkpoint"):
+        for option in ("trace", "report", "output", "record", "checkpoint"):
             folder = option in ("record", "checkpoint")
             check_writable(f"--{option}", getattr(self, option), folder)
         if self.resume and not self.checkpoint:
@@ -141,10 +145,14 @@ def generate(options: Options, start: float, bars: Bars) -> dict[str, Any]:
     rig = Rig.of(options)
     try:
         load(rig.log, lowered, bars, watch)
+        say_resumed(options, rig)
         runner = PipelineRunner(lowered, rig.log)
         tokens = runner.answer(requests, options.sampling.pick, model.tokenizer.stop)
-        total = sum(request.max_new_tokens for request in requests)
-        _listen(tokens, model, total, bars, quiet=options.as_json or bool(lines))
+        if lines:
+            with Answers(options.output, options.as_json) as answers:
+                put_answers(tokens, lines, model, runner, (bars, answers))
+        else:
+            _listen(tokens, model, requests[0].max_new_tokens, bars, quiet=options.as_json)
         host = rig.host(start, watch)
         rig.commit()
     finally:
@@ -229,27 +237,6 @@ def new_tokens(most: int | None, prompt: int, plan: Plan) -> int:
     return count
 
 
-def read_lines(path: Path) -> list[tuple[int, str]]:
-    """(number, text) of all lines that are not blank, each as it stands.
-
-    Lines end with a line feed, or with carriage return and line feed, and with nothing else; a
-    byte order mark is none of the text. Raises BadValue if there is no prompt.
-    """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise BadValue("--prompts", path, f"cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise BadValue("--prompts", path, "is not UTF-8 text") from None
-    if "\0" in text:
-        raise BadValue("--prompts", path, "is not text: it holds NUL bytes")
-    whole = [line.removesuffix("\r") for line in text.split("\n")]
-    lines = [(n, line) for n, line in enumerate(whole, 1) if line.strip()]
-    if not lines:
-        raise BadValue("--prompts", path, "holds no prompt; write one a line")
-    return lines
-
-
 def requests_of(
     options: Options, lines: Sequence[tuple[int, str]], model: Loaded, plan: Plan
 ) -> list[Request]:
@@ -300,10 +287,19 @@ def load(machine: Machine, lowered: Lowered, bars: Bars, watch: Stopwatch) -> No
     bars.step("prefill", 0, 0)
 
 
+def say_resumed(options: Options, rig: Rig) -> None:
+    """Say on stderr from where --resume goes on: a short run has kept nothing yet."""
+    if options.resume:
+        done = rig.log.costs()["resumed_launches"]
+        nothing = "holds no launch yet; this run starts with the first"
+        where = f"this run goes on after launch {done}" if done else nothing
+        show_note(f"--resume: {options.checkpoint}: {where}")
+
+
 def _listen(
     tokens: Iterator[tuple[Request, int]], model: Loaded, count: int, bars: Bars, quiet: bool
 ) -> None:
-    """Run to the end; show the text of one answer as it comes unless told to be quiet."""
+    """Run to the end; show the text of the answer as it comes unless told to be quiet."""
     stream = model.tokenizer.stream()
     for done, (_, token) in enumerate(tokens, 1):
         if quiet:

@@ -18,7 +18,7 @@ from chip.sram import Sram
 from chip.wire import pack_value
 from cluster.cli import main
 from cluster.errors import BadValue, CheckpointError, MachineError, WorkerLost
-from cluster.machines import shelf
+from cluster.machines import checkpoint_store
 from cluster.machines.checkpoint import Checkpointed
 from cluster.machines.checkpoint_store import CheckpointStore
 from cluster.machines.machine import LocalMachine
@@ -57,7 +57,7 @@ def test_a_machine_that_dies_goes_on_from_its_checkpoint_with_equal_bits(every, 
     machine.load(lowered(*PLAN), no_progress)
     assert outcome(lowered(*PLAN), machine) == local_outcome(*PLAN)
     assert machine.failures == len(dies_before)
-    folder = machine._shelf.folder
+    folder = machine._store.folder
     machine.close()
     assert not folder.exists()
 
@@ -103,8 +103,8 @@ def test_changes_are_taken_once_and_put_back_exactly():
         changes.restore([(2, 0, b"")])
 
 
-def test_files_on_a_shelf_are_merged(tmp_path, monkeypatch):
-    monkeypatch.setattr(shelf, "MAX_FILES", 2)
+def test_files_of_a_store_are_merged(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint_store, "MAX_FILES", 2)
     machine = Checkpointed(LocalMachine(), CheckpointStore(tmp_path / "kept"), 1)
     machine.load(lowered(*PLAN), no_progress)
     expected = outcome(lowered(*PLAN), machine)

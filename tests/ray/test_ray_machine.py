@@ -9,11 +9,14 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from chip.errors import ChipError, ProgramError
 from cluster.encoders.embedding import Options, embed_sentences
 from cluster.errors import BadValue, WorkerLost
+from cluster.machines.checkpoint import Checkpointed
+from cluster.machines.checkpoint_store import CheckpointStore
 from cluster.machines.ray.fork_server import can_fork
 from cluster.machines.ray.grouping import actor_name, chunks, grouped
 from cluster.machines.ray.ray_machine import RayMachine
@@ -136,11 +139,29 @@ def test_where_nothing_can_be_forked_workers_are_those_of_ray_and_lean():
 def test_an_error_in_an_actor_arrives_as_itself(load):
     plan = lowered(*PLAN)
     machine = load(plan)
-    wrong = {0: {"x0": next(plan.constants())[2]}}
+    wrong = {0: {"x0": np.zeros(3, np.float32)}}
     for _ in range(2):
         with pytest.raises(ChipError, match="does not fill"):
             machine.launch("rows1.logits1@320", wrong)
     assert outcome(plan, machine) == local_outcome(*PLAN)  # and the machine lives on
+
+
+@pytest.mark.parametrize("moment", [("start", 3), ("link", 1), ("weights", 0), ("weights", 1)])
+def test_an_actor_killed_while_a_machine_loads_changes_nothing(session, moment):
+    import ray
+
+    machine, killed = Checkpointed(bare := RayMachine(), CheckpointStore(None), every=3), []
+
+    def progress(what: str, done: int, total: int) -> None:
+        if not killed and (what, done) == moment:
+            killed.append(bare._actors[done])
+            ray.kill(killed[0], no_restart=False)
+
+    try:
+        machine.load(lowered(*PLAN), progress)
+        assert killed and outcome(lowered(*PLAN), machine) == local_outcome(*PLAN)
+    finally:
+        machine.close()
 
 
 def test_a_corrupt_program_is_refused_by_the_actor(load):

@@ -3,9 +3,11 @@ from fractions import Fraction
 
 import networkx as nx
 import pytest
+from click.testing import CliRunner
 
-from topology import TopologyError, all_reduce, parse
-from topology.errors import BadFile, Disconnected, PortsExceeded
+from cluster.commands.topology_commands import topology_command
+from topology import TopologyError, all_reduce, facts, parse
+from topology.errors import BadFile, BadSpec, Disconnected, PortsExceeded
 
 
 def test_graphml_keeps_shape_names_and_link_fields(user_graph):
@@ -65,3 +67,52 @@ def test_broken_files_give_one_line(tmp_path, text, error):
     with pytest.raises(error) as caught:
         parse(f"file:{path}")
     assert isinstance(caught.value, TopologyError) and "\n" not in str(caught.value)
+
+
+def graphml(tmp_path, edges, directed=False):
+    graph = nx.DiGraph() if directed else nx.Graph()
+    graph.add_edges_from(edges)
+    path = tmp_path / "mine.graphml"
+    nx.write_graphml(graph, path)
+    return f"file:{path}"
+
+
+@pytest.mark.parametrize(
+    ("edges", "directed", "message"),
+    [
+        ([(0, 1, {"latency_cycle": 5})], False, "'latency_cycle'; did you mean 'latency_cycles'"),
+        ([(0, 1, {"bandwidth": 5})], False, "unknown attribute 'bandwidth'; known are"),
+        ([(0, 1, {"count": 1}), (1, 0, {"count": 2})], True, "links 0->1 and 1->0 differ"),
+    ],
+)
+def test_no_attribute_and_no_direction_is_ignored(edges, directed, message, tmp_path):
+    with pytest.raises(BadFile, match=message):
+        parse(graphml(tmp_path, edges, directed))
+    (tmp_path / "nodes.json").write_text('{"nodes": [{"id": 0, "rak": 1}, {"id": 1}], "links": []}')
+    with pytest.raises(BadFile, match="did you mean 'rack'"):
+        parse(f"file:{tmp_path / 'nodes.json'}")
+
+
+def test_what_editors_of_graphs_write_is_harmless_and_equal_directions_are_one_cable(tmp_path):
+    edges = [(0, 1, {"weight": 2.0, "label": "a"}), (1, 2, {"id": "e7"}), (2, 1, {"id": "e8"})]
+    graph = parse(graphml(tmp_path, edges, directed=True))
+    assert sorted(graph.edges) == [(0, 1), (1, 2)]
+
+
+def test_the_summary_shows_the_links_of_the_file_and_not_of_the_profile(tmp_path):
+    edges = [(0, 1, {"latency_cycles": 500}), (1, 2, {"latency_cycles": 500})]
+    shown = CliRunner().invoke(topology_command, [graphml(tmp_path, edges), "--json"])
+    assert json.loads(shown.stdout)["link"]["latency_cycles"] == 500
+    edges[0][2]["latency_cycles"] = 300
+    shown = CliRunner().invoke(topology_command, [graphml(tmp_path, edges)])
+    assert "300 to 500 cycles per hop" in shown.stdout
+
+
+def test_graphs_of_two_chips_have_a_bisection_and_large_ones_are_quick_or_refused():
+    assert facts(parse("ring:2")).bisection_cables == 1
+    assert facts(parse("ring:1500")).diameter_hops == 750
+    with pytest.raises(BadSpec, match="take too long"):
+        facts(parse("ring:60000"))
+    for spec in ("ring:1000000", "torus:1000x1000"):
+        with pytest.raises(BadSpec, match="65,536"):
+            parse(spec)

@@ -78,7 +78,7 @@ class ChipHost:
         self._batches: dict[str, list[Batch]] = {}
         self._groups: dict[str, dict[int, int]] = {}
         self._mail = Mailbox()
-        self._loaded = False
+        self._linked = self._loaded = False
         self._tally = dict.fromkeys(METERS, 0)
         self._meters: dict[str, Any] = {}
         if meter:
@@ -94,10 +94,13 @@ class ChipHost:
     # --- load -------------------------------------------------------------------------------
     def load(self, programs: Sequence[tuple[str, int, bytes]]) -> list[Facts]:
         """Link (launch name, chip, msgpack) programs; their facts in the same order."""
-        return [self._group.load(*program) for program in programs]
+        facts = [self._group.load(*program) for program in programs]
+        self._linked = True
+        return facts
 
     def write(self, constants: Sequence[tuple[int, Region, Array]]) -> None:
-        """Store (chip, region, values)."""
+        """Store (chip, region, values); raises WorkerLost like all that needs programs."""
+        self._check(self._linked)
         self._group.write(constants)
 
     def prepare(
@@ -107,13 +110,23 @@ class ChipHost:
 
         A launch with parts is joined from the programs of others.
         """
+        self._check(self._linked)
         for name, (mine, groups, parts) in launches.items():
             if parts:
                 self._group.join(name, parts, mine)
             else:
                 self._group.prepare(name, mine)
             self._batches[name], self._groups[name] = list(mine), dict(groups)
+
+    def ready(self) -> None:
+        """Note that all programs and constants are here."""
+        self._check(bool(self._batches))
         self._loaded = True
+
+    def _check(self, ready: bool) -> None:
+        """Raise WorkerLost when Ray has started this actor again: it is up, and empty."""
+        if not ready:
+            raise WorkerLost("ray", f"{self.name} was lost, and is empty since it is up again")
 
     # --- channels ---------------------------------------------------------------------------
     def open_channels(
@@ -151,6 +164,7 @@ class ChipHost:
     # --- run --------------------------------------------------------------------------------
     def launch(self, name: str, data: bytes) -> Finished:
         """Run all batches of a launch, in order; `data` holds the host's inputs, by chip."""
+        self._check(self._loaded)
         tables, chips = unpack_value(data)
         inputs = {
             chip: {key: tables[at] for key, at in named.items()}
@@ -190,10 +204,12 @@ class ChipHost:
     # --- checkpoints ------------------------------------------------------------------------
     def changes(self) -> bytes:
         """Blocks of SRAM, by chip, that have changed since the last call, as msgpack."""
+        self._check(self._loaded)
         return pack_value(self._group.changes())
 
     def restore(self, data: bytes) -> None:
         """Go back to where the changes of every chip were those of `data`."""
+        self._check(self._loaded)
         self._group.restore(unpack_value(data))
         self._tally["lpu_replays"] += 1
         log.warning("%s: back at the last checkpoint", self.name)

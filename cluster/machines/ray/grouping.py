@@ -95,3 +95,10 @@ def pack_inputs(inputs: Inputs) -> bytes:
                 tables.append(values)
         chips[chip] = {key: last[key] for key in named}
     return pack_value([tables, chips])
+
+
+def waves(groups: Sequence[Sequence[int]], chip_bytes: int, most_bytes: int) -> list[range]:
+    """Actors, a few at a time: `chip_bytes` of each of their chips are under way together."""
+    size = max(len(group) for group in groups) * chip_bytes
+    wave, total = max(1, most_bytes // size), len(groups)
+    return [range(n, min(n + wave, total)) for n in range(0, total, wave)]

@@ -14,16 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray import exceptions
 from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
-from ray.exceptions import (
-    ActorDiedError,
-    ActorUnavailableError,
-    GetTimeoutError,
-    RayActorError,
-    RayChannelError,
-    RayError,
-    RayTaskError,
-)
 from ray.experimental.channel.shared_memory_channel import Channel as RayChannel
 from ray.util.metrics import Counter
 from ray.util.placement_group import placement_group, remove_placement_group
@@ -59,6 +51,7 @@ START_TIMEOUT_S, LEAVE_S, POLL_S = 300.0, 20.0, 0.2
 FORKABLE = ("ray._private.worker", "ray._private.node", "ray.util.metrics")
 # No workers before their programs are linked, and none that yields, as a token waits for each.
 SYSTEM = {"prestart_worker_first_driver": False, "worker_niceness": 0}
+LOAD_TRIES = 4
 CHANGES_BYTES = 4 << 20  # of one chip at a checkpoint, about
 
 
@@ -108,9 +101,19 @@ class RayMachine:
         self._link_here(progress)
         self._place(bundles)
         self._wave = max(4, 2 * int(sum(host.cpus for host in hosts)))
+        for tries_left in reversed(range(LOAD_TRIES)):  # an actor lost meanwhile: begin again
+            try:
+                return self._load_actors(progress)
+            except WorkerLost:
+                if not tries_left:
+                    raise
+                self._end_actors()
+
+    def _load_actors(self, progress: Progress) -> None:
+        everyone = range(len(self._groups))
         self._start(progress)
-        self._link(range(len(self._groups)), progress)
-        self._store(range(len(self._groups)), counted_constants(lowered, progress))
+        self._link(everyone, progress)
+        self._store(everyone, counted_constants(self._lowered, progress))
 
     def _connect(self) -> None:
         self._ours = True
@@ -124,22 +127,13 @@ class RayMachine:
             try:
                 with surroundings.undisturbed(), surroundings.our_code() as code:
                     ray.init(place.address, runtime_env=code, **quiet)
-            except (OSError, ValueError, RuntimeError, RayError) as error:
+            except (OSError, ValueError, RuntimeError, exceptions.RayError) as error:
                 raise place.error(f"no Ray cluster there: {error}") from None
             return
         self._folder = surroundings.new_folder()
         self._forks = ForkServer(self._folder, FORKABLE) if can_fork() else None
-        private = ray._private
-        ways = surroundings.loopback(private.ray_constants), surroundings.forking(private.parameter)
-        with ways[0], ways[1], surroundings.undisturbed():
-            ray.init(
-                "local",
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                _temp_dir=str(self._folder),
-                _system_config=dict(SYSTEM),
-                **quiet,
-            )
+        quiet |= {"object_store_memory": OBJECT_STORE_BYTES, "_system_config": dict(SYSTEM)}
+        surroundings.start_own(ray, self._folder, quiet)
 
     def _link_here(self, progress: Progress) -> None:
         """Link programs in the fork server, each of those that are equal once."""
@@ -226,6 +220,7 @@ class RayMachine:
             calls.append((self._actors[number].write.remote(chunk), size))
             unfinished += size
         self._get([call for call, _ in calls])
+        self._get([self._actors[n].ready.remote() for n in wanted])
 
     def _open_channels(self, wired: Exchange) -> None:
         """Make the channels between all actors that talk; they are new after every failure."""
@@ -273,7 +268,7 @@ class RayMachine:
         ]
         try:
             finished = ray.get(calls)
-        except (RayError, ConnectionError):
+        except (exceptions.RayError, ConnectionError):
             self._abort(calls)
         outputs = {chip: found for one in finished for chip, found in one.outputs.items()}
         digests = {chip: found for one in finished for chip, found in one.digests.items()}
@@ -287,13 +282,14 @@ class RayMachine:
         for call in calls:
             try:
                 ray.get(call, timeout=0)
-            except (RayError, ConnectionError) as error:
+            except (exceptions.RayError, ConnectionError) as error:
                 found.append(error)
-        own = [e.cause for e in found if isinstance(e, RayTaskError)]
-        first = [cause for cause in own if not isinstance(cause, RayChannelError | ChannelClosed)]
+        task, channel = exceptions.RayTaskError, exceptions.RayChannelError | ChannelClosed
+        own = [error.cause for error in found if isinstance(error, task)]
+        first = [cause for cause in own if not isinstance(cause, channel)]
         if first:
             raise first[0] from None
-        raise self._lost([e for e in found if not isinstance(e, RayTaskError)] or found) from None
+        raise self._lost([e for e in found if not isinstance(e, task)] or found) from None
 
     def _close_channels(self) -> None:
         self._channels_open = False
@@ -301,7 +297,7 @@ class RayMachine:
             actor.close_channels.remote()
 
     def _lost(self, errors: Sequence[Exception]) -> MachineError:
-        gone = [error for error in errors if isinstance(error, RayActorError)]
+        gone = [error for error in errors if isinstance(error, exceptions.RayActorError)]
         names = f"{len(gone)} of {len(self._actors)} actors died: " if gone else ""
         why = surroundings.in_one_line(gone[0] if gone else errors[0])
         return WorkerLost("ray", names + why, "look into the Ray logs")
@@ -310,9 +306,9 @@ class RayMachine:
         """ray.get, with errors raised in actors as themselves and Ray's own as one line."""
         try:
             return ray.get(refs)
-        except RayTaskError as error:
+        except exceptions.RayTaskError as error:
             raise error.cause from None
-        except (RayError, ConnectionError) as error:
+        except (exceptions.RayError, ConnectionError) as error:
             raise self._lost([error]) from None
 
     def health(self) -> list[Health]:
@@ -339,31 +335,31 @@ class RayMachine:
     def changes(self) -> dict[int, list[Block]]:
         """Blocks of SRAM, by chip, that have changed since the last call."""
         found: dict[int, list[Block]] = {}
-        for wave in self._waves():
+        for wave in grouping.waves(self._groups, CHANGES_BYTES, UNFINISHED_BYTES):
             for data in self._get([self._actors[n].changes.remote() for n in wave]):
                 found |= checked_blocks(unpack_value(data))
         return found
 
     def restore(self, blocks: Mapping[int, list[Block]]) -> None:
         """Go back to where the changes of every chip were `blocks`."""
-        for wave in self._waves():
+        for wave in grouping.waves(self._groups, CHANGES_BYTES, UNFINISHED_BYTES):
             mine = [{c: blocks.get(c, []) for c in self._groups[n]} for n in wave]
             pairs = zip(wave, mine, strict=True)
             self._get([self._actors[n].restore.remote(pack_value(its)) for n, its in pairs])
-
-    def _waves(self) -> list[range]:
-        """Actors, a few at a time: their changes pass through the object store together."""
-        size = max(len(group) for group in self._groups) * CHANGES_BYTES
-        wave, total = max(1, UNFINISHED_BYTES // size), len(self._actors)
-        return [range(n, min(n + wave, total)) for n in range(0, total, wave)]
 
     def revive(self) -> None:
         """Wait until Ray has started lost actors again, elsewhere if need be; load them."""
         deadline = time.monotonic() + START_TIMEOUT_S
         new = [n for n in range(len(self._actors)) if not self._alive(n, deadline).loaded]
-        if new:
+        if not new:
+            return
+        try:
             self._link(new, lambda *_: None)
             self._store(new, self._lowered.constants({c for n in new for c in self._groups[n]}))
+        except WorkerLost:  # those that have a part of it begin anew, too
+            for n in new:
+                ray.kill(self._actors[n], no_restart=False)
+            raise
 
     def _alive(self, number: int, deadline: float) -> Health:
         """The health of an actor, once it is up; one that is dead for good is replaced."""
@@ -371,24 +367,27 @@ class RayMachine:
             try:
                 found: Health = ray.get(self._actors[number].health.remote(), timeout=LEAVE_S)
                 return found
-            except ActorDiedError:
+            except exceptions.ActorDiedError:
                 self._actors[number] = self._new(number)
-            except (ActorUnavailableError, GetTimeoutError):
+            except (exceptions.ActorUnavailableError, exceptions.GetTimeoutError):
                 time.sleep(POLL_S)
-            except RayError as error:
+            except exceptions.RayError as error:
                 raise self._lost([error]) from None
             if time.monotonic() > deadline:
                 problem = f"{self._name(number)} does not come up again; no host has room for it"
                 raise MachineError("ray", problem, "add a host, and go on with --resume")
 
     # --- end --------------------------------------------------------------------------------
+    def _end_actors(self) -> None:
+        actors, self._actors = self._actors, []
+        for actor in actors:
+            ray.kill(actor)
+
     def close(self) -> None:
         """End the actors; also Ray, where we have started it."""
-        actors, self._actors = self._actors, []
         with surroundings.undisturbed(), surroundings.swept():
             if ray.is_initialized():
-                for actor in actors:
-                    ray.kill(actor)
+                self._end_actors()
                 if self._placed is not None:
                     remove_placement_group(self._placed)
                 if self._ours:

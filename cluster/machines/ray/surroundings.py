@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from cluster.files import scratch_folder
 from cluster.machines.ray import fork_worker
 
 log = logging.getLogger("lpu.ray")
@@ -96,11 +97,18 @@ def our_code() -> Iterator[dict[str, Any]]:
         yield {}
         return
     root = Path(__file__).resolve().parents[3]
-    with tempfile.TemporaryDirectory(prefix="lpu-code-") as folder:
+    with scratch_folder("lpu-code-") as folder:
         for name in ("chip", "topology", "cluster"):
             ignore = shutil.ignore_patterns("__pycache__")
             shutil.copytree(root / name, Path(folder, name), ignore=ignore)
         yield {"working_dir": folder}
+
+
+def start_own(ray: Any, folder: Path, settings: Mapping[str, Any]) -> None:
+    """Start a Ray of our own in `folder`, on loopback, with workers that fork; `ray` is Ray."""
+    private = ray._private
+    with loopback(private.ray_constants), forking(private.parameter), undisturbed():
+        ray.init("local", include_dashboard=False, _temp_dir=str(folder), **settings)
 
 
 @contextmanager

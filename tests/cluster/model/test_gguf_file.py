@@ -1,4 +1,5 @@
 import shutil
+from functools import partial
 
 import gguf
 import numpy as np
@@ -9,8 +10,11 @@ from hypothesis import strategies as st
 from cluster.errors import ModelError
 from cluster.model.gguf_file import GgufFile
 from cluster.model.gguf_tokenizer import read_gguf_tokenizer
+from cluster.model.tokenizer import fast_tokenizer_class
 from cluster.model.weights.files import placed_weights
 from cluster.model.weights.gguf import open_gguf
+
+fast_tokenizer_class()  # imported before the clock of any example runs
 
 
 def use_all_of(path):
@@ -35,7 +39,28 @@ def test_a_file_that_is_no_gguf_is_refused(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(ModelError) as error:
         GgufFile(path)
+    assert "lpu fetch" not in one_line(error)
+
+
+def test_only_a_file_of_ours_is_to_be_fetched_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("LPU_CACHE", str(tmp_path))
+    (tmp_path / "damaged.gguf").write_bytes(b"GGUF")
+    with pytest.raises(ModelError) as error:
+        GgufFile(tmp_path / "damaged.gguf")
     assert "lpu fetch smollm2" in one_line(error)
+
+
+def test_sound_files_of_other_kinds_are_not_called_damaged(write_gguf, tmp_path, monkeypatch):
+    part = write_gguf(tmp_path / "part.gguf", **{"split.count": 3, "split.no": 1})
+    with pytest.raises(ModelError, match=r"is part 2 of 3 .*llama-gguf-split --merge"):
+        GgufFile(part)
+    whole = write_gguf(tmp_path / "whole.gguf", **{"split.count": 1, "split.no": 0})
+    use_all_of(whole)
+    big = partial(gguf.GGUFWriter, endianess=gguf.GGUFEndian.BIG)
+    monkeypatch.setattr(gguf, "GGUFWriter", big)
+    path = write_gguf(tmp_path / "big.gguf")
+    with pytest.raises(ModelError, match=r"is big-endian; .*converts it"):
+        GgufFile(path)
 
 
 def test_an_absent_file_and_a_folder_are_refused(tmp_path):

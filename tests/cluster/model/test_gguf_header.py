@@ -34,7 +34,7 @@ def header_file(path, **fields):
     writer = gguf.GGUFWriter(path, fields.pop("architecture", "llama"))
     for key, value in (HEADER | fields).items():
         add = {str: writer.add_string, float: writer.add_float32, bool: writer.add_bool}
-        name = key if key.startswith(("general.", "split.")) else f"{writer.arch}.{key}"
+        name = key if key.startswith("general.") else f"{writer.arch}.{key}"
         add.get(type(value), writer.add_uint32)(name, value)
     writer.add_tensor("token_embd.weight", np.zeros((33, 48), np.float32))
     writer.write_header_to_file()
@@ -66,22 +66,5 @@ def test_general_keys_say_what_a_file_is(tmp_path):
     assert read_header(header_file(tmp_path / "a.gguf", **fields)).name == "Some Model"
     with pytest.raises(ModelError, match="of architecture 'mamba'; known are gemma, llama"):
         read_header(header_file(tmp_path / "b.gguf", architecture="mamba"))
-    for fields, message in [
-        ({"general.type": "mmproj"}, "of type 'mmproj', not a model"),
-        ({"split.count": 3}, "is one of 3 parts; join them"),
-    ]:
-        with pytest.raises(ModelError, match=message):
-            read_header(header_file(tmp_path / "c.gguf", **fields))
-
-
-def test_a_file_of_the_other_byte_order_is_refused_as_such(tmp_path):
-    path = tmp_path / "big.gguf"
-    writer = gguf.GGUFWriter(path, "llama", endianess=gguf.GGUFEndian.BIG)
-    writer.add_uint32("llama.block_count", 2)
-    writer.add_tensor("token_embd.weight", np.ones((33, 48), np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    with pytest.raises(ModelError, match=r"other byte order.*gguf-convert-endian"):
-        GgufFile(path)
+    with pytest.raises(ModelError, match="of type 'mmproj', not a model"):
+        read_header(header_file(tmp_path / "c.gguf", **{"general.type": "mmproj"}))

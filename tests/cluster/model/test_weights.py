@@ -132,7 +132,7 @@ def test_damaged_and_ambiguous_folders_are_refused(tmp_path):
     ({"llama.attention.sliding_window": 64}, "'llama.attention.sliding_window'"),
     ({"llama.attention.something": 1}, "'llama.attention.something'"),
     ({"general.type": "adapter"}, "of type 'adapter'"),
-    ({"split.count": 2}, "one of 2 parts"),
+    ({"split.count": 2}, "part 1 of 2"),
 ])  # fmt: skip
 def test_headers_that_mean_something_else_are_refused_by_name(change, message, tmp_path):
     path = convert(write_folder(tmp_path, CONFIG), tmp_path / "it.gguf", **change)

@@ -1,0 +1,39 @@
+"""Tapes as the player takes them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from chip.tape.operands import Shape
+
+Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Tape:
+    """Records [n] and the node each belongs to."""
+
+    records: npt.NDArray[np.void]
+    owners: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Per group its tapes, and between them the nodes that run their Python step.
+
+    `views` are values of tapes that steps need, `imports` values of steps that tapes need: slots
+    and shapes by node. `weights` are first SRAM groups of resting weights; `log_bytes` is room for
+    the addresses of appended rows, after how many there are of each append.
+    """
+
+    groups: tuple[tuple[Tape | int, ...], ...]
+    tables: Integers
+    constants: npt.NDArray[np.uint8]
+    arena_bytes: int
+    scratch_bytes: int
+    log_bytes: int
+    views: dict[int, tuple[int, Shape]]
+    imports: dict[int, tuple[int, Shape]]
+    weights: frozenset[int]
+    appends: tuple[tuple[int, int, int], ...]  # group, slice, place in the log

@@ -1,0 +1,60 @@
+"""What the compiler can take of a model: its heads, contexts and types of weights."""
+
+from chip.kernels.lanes import reducible
+from chip.program import word_columns
+from chip.spec import ChipSpec
+from cluster.compiler.stage import CONTEXT_BLOCK
+from cluster.errors import BadValue
+from cluster.model.graph.attention import Attention
+from cluster.model.graph.graph import Model
+from cluster.model.graph.norm import Norm
+
+WEIGHT_TYPES = {"fp16": "f16", "int8": "i8"}  # as the command line names them: the MXM's type
+
+
+def heads_of(model: Model) -> int:
+    """Query heads: the widest tensor-parallel group."""
+    ops = (op for section in model.layers for op in section.ops)
+    return max((op.q.dims[0].size for op in ops if isinstance(op, Attention)), default=1)
+
+
+def check_context(model: Model, context: int) -> None:
+    """Raise BadValue for a context beyond the model's; one block is there in any case."""
+    if not 1 <= context <= max(model.context_max, CONTEXT_BLOCK):
+        raise BadValue("--context", context, f"must be 1 to {model.context_max} tokens")
+
+
+def check_heads(model: Model) -> None:
+    """Raise BadValue unless heads fill whole words of columns, and fit a row."""
+    for size in head_sizes(model):
+        if size % 8 or size > CONTEXT_BLOCK:
+            raise BadValue("head_dim", size, "must be a multiple of 8, at most 320")
+    for size in normed_heads(model):
+        if not reducible(size):
+            raise BadValue("head_dim", size, "has a norm, so its factors must be 2, 3, 5 and 7")
+
+
+def normed_heads(model: Model) -> set[int]:
+    """Elements of heads that have a norm of their own."""
+    ops = (op for section in model.layers for op in section.ops)
+    return {op.x.dims[1].size for op in ops if isinstance(op, Norm) and op.over == ("head_dim",)}
+
+
+def head_sizes(model: Model) -> set[int]:
+    """Elements of a head."""
+    ops = (op for section in model.layers for op in section.ops)
+    return {op.q.dims[1].size for op in ops if isinstance(op, Attention)}
+
+
+def check_weights(model: Model, spec: ChipSpec, weights: str) -> None:
+    """Raise BadValue unless the chip and the model can have weights of that type."""
+    if weights not in WEIGHT_TYPES:
+        raise BadValue("--weights", weights, f"must be one of {', '.join(WEIGHT_TYPES)}")
+    kind = WEIGHT_TYPES[weights]
+    if kind not in spec.mxm_types:
+        known = ", ".join(name for name, mine in WEIGHT_TYPES.items() if mine in spec.mxm_types)
+        raise BadValue("--weights", weights, f"chip {spec.name} multiplies {known or 'neither'}")
+    for size in head_sizes(model):
+        if size % word_columns(kind):
+            rule = f"{weights} needs heads of a multiple of {word_columns(kind)} elements"
+            raise BadValue("--weights", weights, f"{rule}, {model.name} has {size}")

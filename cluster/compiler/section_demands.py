@@ -1,0 +1,108 @@
+"""What the kernels of a section ask for in the memory of a chip, found by trials."""
+
+from collections.abc import Collection
+from functools import lru_cache
+
+from chip.kernels.lanes import MAPS, MAPS_INT8, group_maps
+from chip.kernels.memory import Conflicts
+from chip.kernels.trial import Demands, Trial, TrialMemory, Unplaced, conflicts
+from chip.kernels.work import CACHE, Request, Work
+from chip.program import word_columns
+from chip.spec import ChipSpec
+from cluster.compiler.assign import Assigned, Copy, Rank
+from cluster.compiler.kernels import place
+from cluster.compiler.shard import Sharded
+from cluster.model.graph.collective import AllReduce
+from cluster.model.graph.norm import Norm, SquareSum
+
+TRIED_ROWS = 8  # of a trial of longer launches
+TRIED_BLOCKS = 3  # context blocks after which every two buffers that take turns have met the others
+
+
+def lane_maps(sections: Collection[Sharded], weights: str) -> tuple[tuple[int, ...], ...]:
+    """Lane maps that the kernels of these sections use."""
+    sizes = {
+        op.x.dims[-1].size
+        for sharded in sections
+        for op in sharded.section.ops
+        if isinstance(op, Norm) and op.over == ("head_dim",)
+    }
+    alike = weights == "i8" or any(
+        isinstance(op, SquareSum) for sharded in sections for op in sharded.section.ops
+    )
+    found = MAPS_INT8 if alike else MAPS
+    extra = dict.fromkeys(lanes for size in sorted(sizes) for lanes in group_maps(size))
+    return (*found, *(lanes for lanes in extra if lanes not in found))
+
+
+@lru_cache(maxsize=256)
+def asked(
+    spec: ChipSpec, sharded: Sharded, rank: Rank, prefix: str, chunk: int, blocks: int,
+    weights: str, carried: tuple[Copy, ...],
+) -> Demands:  # fmt: skip
+    """What a section's kernels ask for in launches of up to `chunk` tokens, and what meets what."""
+    whole = sharded.section.takes_sequence
+    lives, requests = requested(spec, sharded, rank, prefix, chunk, blocks, weights, carried)
+    size = chunk if whole else min(chunk, TRIED_ROWS), min(blocks, TRIED_BLOCKS)
+    met = _met(spec, sharded, rank, prefix, *size, weights, carried)
+    return Demands(requests, lives, met, len(sharded.section.ops))
+
+
+@lru_cache(maxsize=256)
+def requested(
+    spec: ChipSpec, sharded: Sharded, rank: Rank, prefix: str, chunk: int, blocks: int,
+    weights: str, carried: tuple[Copy, ...],
+) -> tuple[dict[str, tuple[int, int]], tuple[Request, ...]]:  # fmt: skip
+    """The ops between which each buffer is used, and all requests."""
+    memory, maps = TrialMemory(spec), lane_maps((sharded,), weights)
+    rows = chunk if sharded.section.takes_sequence else 1
+    work = Work(Unplaced(spec), memory, 0, rows, blocks, chunk, blocks, weights, prefix, maps)
+    _try(work, memory, Assigned(sharded.section, rank, spec, chunk, weights, carried))
+    lives = {name: (min(ops), max(ops)) for name, ops in memory.lives.items()}
+    return lives, tuple(memory.requests.values())
+
+
+def column_words(
+    spec: ChipSpec,
+    sharded: Sharded,
+    rank: Rank,
+    prefix: str,
+    chunk: int,
+    blocks: int,
+    weights: str,
+    slots: int,
+) -> int:
+    """Words of 16 slices that the columns of a section take, with the caches of `slots`."""
+    _, requests = requested(spec, sharded, rank, prefix, chunk, blocks, weights, ())
+    words = 0
+    for request in requests:
+        if request.layout == "columns":
+            times = slots if request.role == CACHE else 1
+            words += times * -(-request.vectors // word_columns(request.dtype))
+    return words
+
+
+@lru_cache(maxsize=256)
+def _met(
+    spec: ChipSpec, sharded: Sharded, rank: Rank, prefix: str, rows: int, blocks: int,
+    weights: str, carried: tuple[Copy, ...],
+) -> Conflicts:  # fmt: skip
+    """What meets what, in trials with a token over some blocks, and with some over one."""
+    trials, some = [], ((1, blocks), (rows, 1))
+    for count, context in some[1:] if sharded.section.takes_sequence else dict.fromkeys(some):
+        trial, memory = Trial(spec), TrialMemory(spec)
+        maps = lane_maps((sharded,), weights)
+        work = Work(trial, memory, 0, count, context, rows, blocks, weights, prefix, maps)
+        _try(work, memory, Assigned(sharded.section, rank, spec, rows, weights, carried))
+        trials.append(trial)
+    return conflicts(trials)
+
+
+def _try(work: Work, memory: TrialMemory, assigned: Assigned) -> None:
+    for number, op in enumerate(assigned.section.ops):
+        memory.op = number
+        if isinstance(op, AllReduce):  # its schedule depends on the network
+            assigned.read(work, op, op.y)
+            assigned.made(work, op.out)
+        else:
+            place(work, assigned, op)

@@ -7,6 +7,7 @@ from math import prod
 from chip.kernels.memory import MemoryMap
 from chip.spec import ChipSpec
 from cluster.compiler.choose import default_topology, open_graph
+from cluster.compiler.limits import check_weights
 from cluster.compiler.place import Places
 from cluster.compiler.stage import CONTEXT_BLOCK, Stage
 from cluster.compiler.stages import (
@@ -14,7 +15,6 @@ from cluster.compiler.stages import (
     Plan,
     Sizes,
     StagePlan,
-    check_weights,
     smallest,
 )
 from cluster.compiler.wires import Wires

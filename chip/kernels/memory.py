@@ -147,9 +147,17 @@ class MemoryMap:
             raise self._full(request, vectors, WIDTHS[dtype])
         return self._book(request, index, address, FOREVER)
 
-    def place(self, request: Request, life: tuple[int, int], conflict: Conflicts) -> Buffer:
-        """Find room for rows; raises SramFull."""
+    def place(
+        self,
+        request: Request,
+        life: tuple[int, int],
+        conflict: Conflicts,
+        usual: tuple[int, int] | None = None,
+    ) -> Buffer:
+        """Find room for rows, at their `usual` slice and bank if they can be; raises SramFull."""
         width, words = WIDTHS[request.dtype], self._words(request)
+        if usual is not None and (at := self._usually(request, *usual, life, conflict)) is not None:
+            return self._book(request, usual[0], at, life)
         best: tuple[tuple[int, ...], int, int] | None = None
         base = request.side * self.spec.hemisphere_slices
         for first in range(0, self.spec.hemisphere_slices - width + 1, width):
@@ -175,6 +183,17 @@ class MemoryMap:
             raise self._full(request, words, width)
         _, index, address = best
         return self._book(request, index, address, life)
+
+    def _usually(
+        self, request: Request, index: int, bank: int, life: tuple[int, int], conflict: Conflicts
+    ) -> int | None:
+        """The address of rows in a slice and bank, if they fit there and nothing must be apart."""
+        width = WIDTHS[request.dtype]
+        cost = self._cost(request.name, index, width, None, conflict.slices)
+        cost += self._cost(request.name, index, width, bank, conflict.banks)
+        if cost >= MUST:
+            return None
+        return self._room(index, width, self._words(request), bank, life)
 
     def _words(self, request: Request) -> int:
         return request.vectors * (self._layers_of(request) if request.per_layer else 1)
@@ -210,8 +229,13 @@ class MemoryMap:
         return self.buffers[name]
 
     # --- columns ----------------------------------------------------------------------------
-    def place_columns(self, request: Request, conflict: Conflicts) -> None:
-        """Find 16 slices with room for columns of all layers; raises SramFull."""
+    def place_columns(
+        self, request: Request, conflict: Conflicts, usual: int | None = None
+    ) -> None:
+        """Find 16 slices with room for columns of all layers, the `usual` ones if there is some.
+
+        Raises SramFull.
+        """
         words = -(-request.vectors // word_columns(request.dtype))
         layers = self._layers_of(request) if request.per_layer else 1
         best: tuple[tuple[int, int], int, list[int]] | None = None
@@ -225,6 +249,9 @@ class MemoryMap:
                 continue
             outer = index % self.spec.hemisphere_slices >= INNER_SLICES
             met = 0 if request.per_layer else cost  # what rests for good is next to all the time
+            if index == usual:
+                best = (met, 0), index, found
+                break
             if best is None or (met, found[-1]) < best[0]:
                 best = (met, found[-1]), index, found
             if not outer and best[0][0] == 0:

@@ -33,18 +33,21 @@ def memory_map(
     layers: Mapping[str, int],
     slots: int,
     fixed: Sequence[tuple[str, tuple[int, int, int], int, str]],
+    usual: Mapping[str, tuple[int, int]] | None = None,
 ) -> MemoryMap:
     """Room for all that was asked for; raises SramFull.
 
-    `fixed` buffers have a place: (name, (side, quad, bank), vectors, dtype).
+    `fixed` buffers have a place: (name, (side, quad, bank), vectors, dtype). Others rest in their
+    `usual` first slice and bank where they can, so that equal ops take equal cycles in all stages.
     """
+    usual = usual or {}
     found, met = MemoryMap(spec, layers, slots), demands.conflicts
     for name, place, vectors, dtype in fixed:
         found.rows(name, place, vectors, dtype)
     everything = [r for r in demands.requests if r.name not in found.buffers]
     columns = [request for request in everything if request.layout == "columns"]
     for request in sorted(columns, key=lambda r: (not r.per_layer, r.role == CACHE, -r.vectors)):
-        found.place_columns(request, met)
+        found.place_columns(request, met, usual.get(request.name, (None, 0))[0])
     weight: dict[str, int] = defaultdict(int)
     for pair, cycles in (*met.slices.items(), *met.banks.items()):
         for name in pair:
@@ -52,7 +55,7 @@ def memory_map(
     rows = [request for request in everything if request.layout == "rows"]
     for request in sorted(rows, key=lambda r: (-weight[r.name], r.name)):
         life = demands.lives[request.name] if request.role == SCRATCH else FOREVER
-        found.place(request, life, met)
+        found.place(request, life, met, usual.get(request.name))
     return check_map(found.finish(), demands, frozenset(name for name, *_ in fixed))
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from hashlib import sha256
 
 from chip.kernels.add import cast
@@ -29,6 +29,7 @@ from cluster.model.graph.norm import Norm
 from cluster.model.graph.op import GraphError, Op
 from cluster.model.graph.values import Value
 
+WIDE_WORDS = 1 << 24  # of a slice that has room for everything
 CONTEXT_BLOCK = 320  # tokens of a KV block: the lanes of a chip
 
 
@@ -48,6 +49,7 @@ class StageShape:
     weights: str = "f16"
     slots: int = 1
     opening: Sharded | None = None
+    whole: "StageShape | None" = None  # with one layer of each kind of the model, and all else
 
     @cached_property
     def digest(self) -> str:
@@ -110,7 +112,8 @@ class Stage:
             self.prefix(kind): shape.layers.count(one) for kind, one in enumerate(shape.kinds)
         }
         counts |= {"": 1, "head.": 1, "opening.": 1}
-        return memory_map(self.spec, demands, counts, shape.slots, self._fixed())
+        usual = usual_places(self.spec, shape.whole) if shape.whole else {}
+        return memory_map(self.spec, demands, counts, shape.slots, self._fixed(), usual)
 
     def _double_buffers(self, demands: Demands) -> Demands:
         """Room for the inputs of the next pipeline step and the results of the last one."""
@@ -180,7 +183,8 @@ class Stage:
 
     def prefix(self, kind: int) -> str:
         """What stands before the names of what a kind of layers has for itself."""
-        return "layer." if len(self.shape.kinds) == 1 else f"layer{kind}."
+        kinds = (self.shape.whole or self.shape).kinds
+        return "layer." if len(kinds) == 1 else f"layer{kinds.index(self.shape.kinds[kind])}."
 
     @cached_property
     def maps(self) -> tuple[tuple[int, ...], ...]:
@@ -361,6 +365,17 @@ class Stage:
             most = max(1, some * most_cycles // part.quiet_cycle)  # fewer take longer each
         for first in range(0, rows, some):
             yield Step("all-reduce", ((part, (None,)),), partial(moved, first=first))
+
+
+@lru_cache(maxsize=64)
+def usual_places(spec: ChipSpec, whole: StageShape) -> dict[str, tuple[int, int]]:
+    """First slice and bank of every buffer of a stage that has all there is, with room to spare."""
+    wide = replace(spec, slice_words=WIDE_WORDS)
+    buffers = Stage(wide, whole).memory.buffers
+    return {
+        name: (buffer.region.index, buffer.region.address // wide.bank_words)
+        for name, buffer in buffers.items()
+    }
 
 
 def _unmoved(_index: int, address: int) -> int:

@@ -21,7 +21,7 @@ from cluster.compiler.limits import (
 from cluster.compiler.quantise import quantise
 from cluster.compiler.section_demands import column_words
 from cluster.compiler.shard import Sharded, shard
-from cluster.compiler.stage import CONTEXT_BLOCK, Stage, StageShape
+from cluster.compiler.stage import CONTEXT_BLOCK, WIDE_WORDS, Stage, StageShape
 from cluster.errors import BadValue, DoesNotFit
 from cluster.model.graph.graph import Model, Section
 from cluster.model.graph.shares import share
@@ -109,7 +109,20 @@ def stage_shape(
     if model.opening is not None and first == 0:
         opening = compiled(model.opening, tp, weights)
     size = context, chunk, WEIGHT_TYPES[weights], slots
-    return StageShape(mine, last, ranks(model, tp, weights, spec.lanes), *size, opening)
+    everyone = ranks(model, tp, weights, spec.lanes)
+    whole = _whole(model, everyone, tp, context, chunk, weights)
+    return StageShape(mine, last, everyone, *size, opening, whole)
+
+
+@lru_cache(maxsize=256)
+def _whole(
+    model: Model, everyone: tuple[Rank, ...], tp: int, context: int, chunk: int, weights: str
+) -> StageShape:
+    """A layer of each kind of the model, with what is before and behind them."""
+    layers = tuple(compiled(section, tp, weights) for section in dict.fromkeys(model.layers))
+    head = compiled(model.head, tp, weights)
+    opening = compiled(model.opening, tp, weights) if model.opening is not None else None
+    return StageShape(layers, head, everyone, context, chunk, WEIGHT_TYPES[weights], 1, opening)
 
 
 T = TypeVar("T")
@@ -187,7 +200,7 @@ class Sizes:
 
     def stage(self, tp: int, chunk: int, layers: int, head: bool, wide: bool = False) -> Stage:
         """A stage, on a chip with room for everything if `wide`; raises SramFull."""
-        spec = replace(self.spec, slice_words=1 << 24) if wide else self.spec
+        spec = replace(self.spec, slice_words=WIDE_WORDS) if wide else self.spec
         return Stage(spec, self._shape(spec, tp, chunk, layers, head))
 
     def _shape(self, spec: ChipSpec, tp: int, chunk: int, layers: int, head: bool) -> StageShape:

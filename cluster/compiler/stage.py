@@ -267,6 +267,10 @@ class Stage:
             moved = partial(self._moved_to, kind=kind, layer=counts[kind], slot=slot)
             counts[kind] += 1
             yield from self._layer(kind, rows, blocks, routes, most_cycles, moved)
+        yield from self.behind(rows)
+
+    def behind(self, rows: int) -> Iterator[Step]:
+        """The step of the head, in launches that take it in."""
         head = self.shape.head
         if head is not None and self.has_head(rows):
             yield self._compute(head, "head", head.section.ops, "head.", rows, 1,

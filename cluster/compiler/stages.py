@@ -257,9 +257,9 @@ class Sizes:
             wide = not self.fits(tp, chunk, 1, True)
             stage = self.stage(tp, chunk, 1, True, wide)
             alone = stage.alone(1, 1, lambda _index, address: address)
-            head = [step for step in stage.steps(1, 1, {}) if step.what == "head"]
-            cycles = sum(step.cycles for step in alone), sum(step.cycles for step in head)
-            self.paces[tp, chunk] = cycles
+            parts = alone, stage.behind(1)
+            cycles = tuple(sum(step.cycles for step in part) for part in parts)
+            self.paces[tp, chunk] = (cycles[0], cycles[1])
         return self.paces[tp, chunk]
 
     def fewest_stages(self, tp: int) -> tuple[int, int] | None:

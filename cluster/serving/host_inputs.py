@@ -25,14 +25,15 @@ def host_inputs(
 
     `works` are those of the stages, or one of all of them. `tables` may remember `host_tables`.
     """
-    stages = lowered.placement
-    if len(works) == 1:
-        stages = (lowered.chips,)
     inputs: dict[int, dict[str, Array]] = {}
-    for work, chips in zip(works, stages, strict=True):
+    everyone = works * len(lowered.placement) if len(works) == 1 else works
+    for work, stage, chips in zip(everyone, lowered.stages, lowered.placement, strict=True):
         if work:
-            mine = tables(work) if tables else host_tables(lowered, work)
-            inputs |= {chip: dict(mine) for chip in chips}
+            mine, asked = (
+                tables(work) if tables else host_tables(lowered, work),
+                stage.memory.given(),
+            )
+            inputs |= {chip: {name: mine[name] for name in asked} for chip in chips}
     if works[0]:
         x = embedded(lowered, works[0])
         for chip in lowered.placement[0]:

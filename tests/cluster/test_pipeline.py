@@ -87,10 +87,10 @@ def test_executed_steps_take_the_cycles_that_are_planned(plan):
 
 
 def test_activations_are_sent_in_parts_where_the_clocks_demand_it():
-    """32 tokens of x, in one, would take longer than the 3,284 cycles between two stalls."""
+    """32 tokens of x, in one, would take longer than the 3,332 cycles between two stalls."""
     weights, graph = tiny_weights(**LONG), parse("ring:4")
     plan = partition(weights.model, GROQCHIP1, 1, 2, 320, slots=2)
-    made = lower(plan, ((0,), (1,)), graph, weights, ClockSpec(drift_ppm=1400))
+    made = lower(plan, ((0,), (1,)), graph, weights, ClockSpec(drift_ppm=1380))
     work = StageTimings(plan, made.pipeline, made.stages)
     size = (plan, made.placement, made.stages, Wires(graph), work, made.clocking)
     steps = PipelineSteps(*size)

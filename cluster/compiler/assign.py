@@ -198,6 +198,13 @@ class Assigned:
                     sides[matrix.side] += matrix.vectors // word_columns(matrix.dtype)
         return sum(max(sides) for sides in words.values())
 
+    @property
+    def matrix_words(self) -> int:
+        """Words of 16 slices that all matrices take."""
+        ops = (op for op in self.section.ops if isinstance(op, Linear))
+        matrices = (matrix for op in ops for matrix in self.matrices(op))
+        return sum(matrix.vectors // word_columns(matrix.dtype) for matrix in matrices)
+
     def _columns(self, op: Linear) -> int:
         outputs = self.layout(op.out)
         return outputs.blocks * outputs.width

@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
-from chip.kernels.memory import FOREVER, MUST, MemoryMap
+from chip.kernels.memory import FOREVER, MUST, MemoryMap, SramFull
 from chip.kernels.trial import Demands
 from chip.kernels.work import CACHE, SCRATCH
 from chip.spec import ChipSpec
@@ -41,13 +41,30 @@ def memory_map(
     `usual` first slice and bank where they can, so that equal ops take equal cycles in all stages.
     """
     usual = usual or {}
+    try:
+        return _placed(spec, demands, layers, slots, fixed, usual, usual)
+    except SramFull:
+        if not usual:
+            raise
+        return _placed(spec, demands, layers, slots, fixed, usual, {})  # columns pack better so
+
+
+def _placed(
+    spec: ChipSpec,
+    demands: Demands,
+    layers: Mapping[str, int],
+    slots: int,
+    fixed: Sequence[tuple[str, tuple[int, int, int], int, str]],
+    usual: Mapping[str, tuple[int, int]],
+    usual_columns: Mapping[str, tuple[int, int]],
+) -> MemoryMap:
     found, met = MemoryMap(spec, layers, slots), demands.conflicts
     for name, place, vectors, dtype in fixed:
         found.rows(name, place, vectors, dtype)
     everything = [r for r in demands.requests if r.name not in found.buffers]
     columns = [request for request in everything if request.layout == "columns"]
     for request in sorted(columns, key=lambda r: (not r.per_layer, r.role == CACHE, -r.vectors)):
-        found.place_columns(request, met, usual.get(request.name, (None, 0))[0])
+        found.place_columns(request, met, usual_columns.get(request.name, (None, 0))[0])
     weight: dict[str, int] = defaultdict(int)
     for pair, cycles in (*met.slices.items(), *met.banks.items()):
         for name in pair:

@@ -7,7 +7,7 @@ from chip.kernels.lanes import MAPS, MAPS_INT8, group_maps
 from chip.kernels.memory import Conflicts
 from chip.kernels.trial import Demands, Trial, TrialMemory, Unplaced, conflicts
 from chip.kernels.work import CACHE, Request, Work
-from chip.program import word_columns
+from chip.program import WEIGHT_SLICES, word_columns
 from chip.spec import ChipSpec
 from cluster.compiler.assign import Assigned, Copy, Rank
 from cluster.compiler.kernels import place
@@ -73,6 +73,9 @@ def column_words(
     slots: int,
 ) -> int:
     """Words of 16 slices that the columns of a section take, with the caches of `slots`."""
+    matrices = Assigned(sharded.section, rank, spec, chunk, weights).matrix_words
+    if matrices > spec.slices * spec.slice_words // WEIGHT_SLICES:
+        return matrices  # there is no room for them, whatever else is asked for
     _, requests = requested(spec, sharded, rank, prefix, chunk, blocks, weights, ())
     words = 0
     for request in requests:

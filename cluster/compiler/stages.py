@@ -161,7 +161,6 @@ class Sizes:
     slots: int = 1
     _needs: dict[tuple[int, int, int, bool], int | SramFull] = field(default_factory=dict)
     _room: dict[tuple[int, bool], int] = field(default_factory=dict)
-    _weights: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
     paces: Paces = field(default_factory=dict, repr=False)
     store: Store | None = None  # keeps what was laid out once
 
@@ -186,6 +185,9 @@ class Sizes:
         return found
 
     def _need(self, tp: int, chunk: int, layers: int, head: bool) -> int | SramFull:
+        if layers > self.room(tp, head):
+            has = self.spec.sram_bytes
+            return SramFull("weights and caches", self.wanted_bytes(tp, layers, head), has)
         shape = self._shape(self.spec, tp, chunk, layers, head)
 
         def lay_out() -> int | SramFull:
@@ -229,27 +231,32 @@ class Sizes:
     def room(self, tp: int, head: bool) -> int:
         """Layers whose weights and caches a chip has the words for, wherever they rest."""
         if (tp, head) not in self._room:
-            shape = self._shape(self.spec, tp, CHUNKS[-1], 1, True)
-            assert shape.head is not None
-            size = shape.chunk, shape.context // CONTEXT_BLOCK, shape.weights, shape.slots
-            layer, last = (
-                column_words(self.spec, section, shape.ranks[0], prefix, *size)
-                for section, prefix in ((shape.kinds[0], "layer."), (shape.head, "head."))
-            )
+            layer, last = self._column_words(tp, CHUNKS[-1])
             left = self.spec.slices * self.spec.slice_words // WEIGHT_SLICES - last * head
             self._room[tp, head] = max(0, min(self.layers, left // layer))
         return self._room[tp, head]
 
     def weigh(self, tp: int, chunk: int) -> tuple[int, int]:
-        """Padded weights of a layer and of the LM head on one chip, in SRAM bytes."""
-        if (tp, chunk) not in self._weights:
-            kinds = ((1, False), (2, False), (1, True))
-            one, two, head = (
-                self.stage(tp, chunk, layers, with_head, wide=True).memory.used_bytes
-                for layers, with_head in kinds
-            )
-            self._weights[tp, chunk] = (two - one, head - one)
-        return self._weights[tp, chunk]
+        """Padded weights and caches of a layer, and of the LM head, on a chip, in SRAM bytes."""
+        layer, last = self._column_words(tp, chunk)
+        each = WEIGHT_SLICES * self.spec.lanes
+        return layer * each, last * each
+
+    def wanted_bytes(self, tp: int, layers: int, head: bool) -> int:
+        """SRAM bytes of the weights and caches of a stage, wherever they rest."""
+        layer, last = self.weigh(tp, CHUNKS[-1])
+        return layers * layer + last * head
+
+    def _column_words(self, tp: int, chunk: int) -> tuple[int, int]:
+        """Words of 16 slices that the columns of a layer, and of the head, take."""
+        shape = self._shape(self.spec, tp, chunk, 1, True)
+        assert shape.head is not None
+        size = shape.chunk, shape.context // CONTEXT_BLOCK, shape.weights, shape.slots
+        layer, last = (
+            column_words(self.spec, section, shape.ranks[0], prefix, *size)
+            for section, prefix in ((shape.kinds[0], "layer."), (shape.head, "head."))
+        )
+        return layer, last
 
     def pace(self, tp: int, chunk: int) -> tuple[int, int]:
         """Cycles of a layer and of the LM head for one token, as a chip takes them alone."""
@@ -272,6 +279,8 @@ class Sizes:
 
     def _stages(self, tp: int, chunk: int) -> int | None:
         """Stages of the shortest pipeline with prefill chunks of that size."""
+        if not self.room(tp, False):
+            return None
         last = self.most_layers(tp, chunk, True)
         rest = self.layers - last
         each = self.most_layers(tp, chunk, False) if rest > 0 <= last else 1
@@ -327,7 +336,7 @@ def _partition(sizes: Sizes, tp: int, pp: int, chunk: int) -> Plan:
         try:
             need = sizes.need_bytes(tp, chunk, layers, head)
         except SramFull as full:
-            need = sizes.stage(tp, chunk, layers, head, wide=True).memory.used_bytes
+            need = sizes.wanted_bytes(tp, layers, head)
             has = sizes.spec.sram_bytes
             more = max(-(-need * (number + 1) // has), 2)
             advice = f"{full}; use more stages or chips, about {more} x as many: see --pp and --tp"

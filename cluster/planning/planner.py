@@ -140,7 +140,7 @@ def _what_would_fit(search: Search, request: PlanRequest, chips: int) -> DoesNot
     tp = request.tp or min(chips, heads_of(search.model))
     pp = request.pp or max(1, min(len(search.model.layers), chips // tp))
     layers = -(-len(search.model.layers) // pp)
-    needs = sizes.stage(tp, 8, layers, head=True, wide=True).memory.used_bytes
+    needs = sizes.wanted_bytes(tp, layers, head=True)
     return DoesNotFit(pp - 1, needs, has, f"with --tp {tp} --pp {pp}; {advice}")
 
 

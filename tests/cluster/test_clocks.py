@@ -128,8 +128,8 @@ def test_a_chip_that_idles_deskews_before_it_works_again():
 
 
 def test_what_goes_to_the_next_stage_goes_in_parts_where_the_clocks_demand_it():
-    """3,456 cycles of x at a stretch, with a place to stall every 3,284 at the most."""
-    plan = drifting(1400, chips=((0,), (1,)))
+    """3,456 cycles of x at a stretch, with a place to stall every 3,332 at the most."""
+    plan = drifting(1380, chips=((0,), (1,)))
     work = StageSchedules(plan.plan, plan.pipeline, plan.stages)
     kind, limit = prefill_kind(plan.plan.chunk, 320), plan.clocking.pace(0).limit_cycles
     whole, parts = (work.crossing(0, kind, most) for most in (None, limit))

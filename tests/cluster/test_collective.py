@@ -50,7 +50,7 @@ def test_messages_too_long_for_single_instructions_are_right_too(monkeypatch, na
 
 def test_short_messages_that_take_the_first_rows_of_long_ones_wait_for_their_end(monkeypatch):
     """Packets are handed on message by message: else a reply could end before what it answers."""
-    monkeypatch.setattr("cluster.lowering.collectives.APART_ROWS", 19)
+    monkeypatch.setattr("cluster.compiler.collectives.APART_ROWS", 19)
     timed = collective(
         "all_reduce", parse("ring:7"), 32 * 1280, "halving-doubling", unit_vectors=ROW_VECTORS
     )

@@ -42,4 +42,4 @@ def test_the_command_prints_the_fit(capsys):
     report = json.loads(capsys.readouterr().out)
     assert [point["published_w"] for point in report["points"]] == [215, 185]
     assert main(["energy"]) == 0
-    assert "fit: scale" in capsys.readouterr().out
+    assert "scale 0.384 and idle 158.0 W are fitted" in capsys.readouterr().out

@@ -78,14 +78,16 @@ class HostMachine:
             host.prepare(self.exchange.of_group(number))
         for constant in plan.constants():
             self.host(constant[0]).write([constant])
-        self.open_lines()
+        for host in self.hosts:
+            host.ready()
+        self.open_channels()
 
-    def open_lines(self) -> None:
-        for (sender, receiver), need in self.exchange.lines.items():
+    def open_channels(self) -> None:
+        for (sender, receiver), need in self.exchange.channels.items():
             wanted = [Wanted(receiver, None, "here", need.slots, need.message_bytes)]
             node = "here" if sender < receiver else "there"  # a ring, or slots of a channel
-            line = self.hosts[sender].open_lines(lambda *_: QueueSlot(), None, node, wanted)
-            self.hosts[receiver].take_line(sender, copy.copy(line))
+            line = self.hosts[sender].open_channels(lambda *_: QueueSlot(), None, node, wanted)
+            self.hosts[receiver].take_channel(sender, copy.copy(line))
 
     def host(self, chip: int) -> ChipHost:
         return self.hosts[self.group_of[chip]]
@@ -97,7 +99,7 @@ class HostMachine:
             calls = [pool.submit(self.hosts[number].launch, name, data) for number in busy]
             if any(call.exception() for call in wait(calls, None, FIRST_EXCEPTION).done):
                 for host in self.hosts:
-                    host.close_lines()
+                    host.close_channels()
         for call in calls:
             outputs |= call.result().outputs
             digests |= call.result().digests
@@ -141,7 +143,7 @@ def test_executed_cycles_are_compared_with_the_schedule():
         LocalMachine().load(replace(plan, launches=launches), no_progress)
 
 
-def test_a_group_that_fails_lets_the_others_end_and_all_go_on_with_new_lines(keep_backend):
+def test_a_group_that_fails_lets_the_others_end_and_all_go_on_with_new_channels(keep_backend):
     machine = HostMachine(1)
     plan = lowered(2, 2, "ring:4")
     machine.load(plan, no_progress)
@@ -149,7 +151,7 @@ def test_a_group_that_fails_lets_the_others_end_and_all_go_on_with_new_lines(kee
     for _ in range(2):
         with pytest.raises(ChipError, match="does not fill"):
             machine.launch("rows1.logits1@320", wrong)
-        machine.open_lines()
+        machine.open_channels()
     assert outcome(plan, machine) == local_outcome(2, 2, "ring:4")
 
 

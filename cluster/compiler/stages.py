@@ -221,6 +221,8 @@ class Sizes:
 
     def most_layers(self, tp: int, chunk: int, head: bool) -> int:
         """Layers a stage can hold at most; -1 if there is no room even for the LM head."""
+        if not self.room(tp, False):  # words alone refuse it: no need to lay anything out
+            return -1 if head else 0
         if head and not self.fits(tp, chunk, 0, True):
             return -1
         if not self.fits(tp, chunk, 1, head):

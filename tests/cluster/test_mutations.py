@@ -58,7 +58,6 @@ KERNELS = [
     "attention: normalise",
     "matmul layer.wo0",
     "matmul layer.wo1",
-    "multicast",
     "all-reduce: add",
     "matmul layer.w_gate",
     "matmul layer.w_up",
@@ -67,6 +66,7 @@ KERNELS = [
     "matmul layer.w_down1",
     "matmul head.head0",
     "matmul head.head1",
+    "transfer",
 ]
 Spot = tuple[str, int]  # a queue of chip 0, and the cycle of an instruction's first issue
 Kernels = dict[str, list[Spot]]

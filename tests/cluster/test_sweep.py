@@ -88,7 +88,7 @@ def test_what_crosses_is_timed_as_it_is_scheduled(topology, tp, rows, limit):
     def together(first: int, last: int) -> Schedule:
         return send_activations(Schedule(stage.spec), stage, stage, paths, (first, last))
 
-    scheduled = in_parts(rows * stage.shape.hidden.count, limit, together)
+    scheduled = in_parts(rows * stage.hidden_blocks, limit, together)
     assert len(parts) == len(scheduled) and (len(parts) > 1) == bool(limit)
     for part, plan in zip(parts, scheduled, strict=True):
         assert part == merged([(*plan.timings[0][:1], None, 0)])

@@ -67,6 +67,9 @@ class _Encoder:
         self.nodes = template.graph.nodes
         self.records = Records(spec.lanes)
         self.taped = taped(self.nodes, spec.lanes)
+        # Nodes that are interpreted and feed a tape.
+        pairs = ((n, need) for n, node in enumerate(self.nodes) for need in node.needs)
+        self.imports = {need for n, need in pairs if self.taped[n] and not self.taped[need]}
         self.resting: set[int] = set()
         self.values = Values(self.records, {})
         for number in range(len(self.nodes)):
@@ -114,7 +117,7 @@ class _Encoder:
                 else:
                     self._close(items, owners)
                     items.append(run[0])
-                    if run[0] in last and run[0] in self._imported():
+                    if run[0] in last and run[0] in self.imports:
                         self.values.make(run[0])
                 self.values.drop_temporary()
                 for node in self._done(position, last):
@@ -152,18 +155,6 @@ class _Encoder:
 
     def _done(self, position: int, last: dict[int, int]) -> list[int]:
         return [n for n in self._ends.get(position, ()) if n in self.values.slots]
-
-    def _imported(self) -> set[int]:
-        """Nodes that run their step and feed a tape."""
-        if not hasattr(self, "_imports"):
-            self._imports = {
-                need
-                for n, node in enumerate(self.nodes)
-                if self.taped[n]
-                for need in node.needs
-                if not self.taped[need]
-            }
-        return self._imports
 
     def _run(self, run: list[int], owners: list[int]) -> None:
         """Records of a run; operands of products come first, so that these stand together."""
@@ -211,7 +202,7 @@ class _Encoder:
             scratch_bytes=self.scratch_bytes,
             log_bytes=self.log,
             views={n: (slots[n], shapes[n]) for n in needed if n in slots and self.taped[n]},
-            imports={n: (slots[n], shapes[n]) for n in self._imported() if n in slots},
+            imports={n: (slots[n], shapes[n]) for n in self.imports if n in slots},
             weights=frozenset(self.weights),
             appends=tuple(self.appends),
         )

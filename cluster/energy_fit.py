@@ -12,8 +12,8 @@ from chip.kernels.lanes import MAPS
 from chip.program import Program
 from chip.schedule import Schedule
 from chip.spec import GROQCHIP1
-from cluster.compiler.stage import CONTEXT_BLOCK, Stage
-from cluster.compiler.stages import stage_shape
+from cluster.compiler.stage import Stage
+from cluster.compiler.stage_shape import CONTEXT_BLOCK, stage_shape
 from cluster.model.encoders import encoder
 
 

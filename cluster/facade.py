@@ -13,7 +13,7 @@ from cluster.compiler.choose import PlanRequest, choose
 from cluster.compiler.launch import context_bucket, decode_kind
 from cluster.compiler.lower import Lowered, lower
 from cluster.compiler.place import place
-from cluster.compiler.stage import CONTEXT_BLOCK
+from cluster.compiler.stage_shape import CONTEXT_BLOCK
 from cluster.errors import BadValue
 from cluster.files import write_whole
 from cluster.generation.sampling import Sampling

@@ -12,6 +12,7 @@ from itertools import combinations
 
 from chip.errors import ChipError
 from chip.isa import WIDTHS
+from chip.kernels.occupancy import FOREVER, Occupancy, Taken
 from chip.kernels.work import CACHE, CONSTANT, INPUT, NETWORK, SCRATCH, Request
 from chip.program import COLUMN_PAIRS, WEIGHT_SLICES, Region, word_columns
 from chip.schedule import Buffer
@@ -19,7 +20,6 @@ from chip.spec import ChipSpec
 
 QUAD = 4  # slices of an fp32 vector
 INNER_SLICES = 12  # next to the VXM on each side, where activations are looked for room first
-FOREVER = (0, 1 << 30)  # from the first op to the last
 _KINDS = {CONSTANT: "weights", CACHE: "kv_cache", NETWORK: "network"}
 MUST = 1 << 40  # more than any number of cycles: buffers that must lie apart
 
@@ -55,17 +55,6 @@ class Move:
     words: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Taken:
-    """Words of a slice that a buffer has from the first to the last op that uses it."""
-
-    start: int
-    end: int
-    name: str
-    first_op: int
-    last_op: int
-
-
 @dataclass
 class MemoryMap:
     """Buffers of one chip; every chip of a tensor-parallel group has the same map.
@@ -81,8 +70,10 @@ class MemoryMap:
     moves: dict[str, Move] = field(default_factory=dict)
     roles: dict[str, str] = field(default_factory=dict)
     used_bytes: int = 0
-    _taken: dict[int, list[Taken]] = field(default_factory=lambda: defaultdict(list))
     _found: dict[tuple[int, int], tuple[int, ...] | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.occupancy = Occupancy(self.spec)
 
     def __getitem__(self, name: str) -> Buffer:
         return self.buffers[name]
@@ -116,7 +107,7 @@ class MemoryMap:
     def bytes_by_kind(self) -> dict[str, int]:
         """SRAM bytes by what they hold; words that several have in turn count for the first."""
         found = {"weights": 0, "kv_cache": 0, "network": 0, "activations": 0}
-        for mine in self._taken.values():
+        for mine in self.occupancy:
             end = 0
             for taken in sorted(mine, key=lambda t: (t.start, -t.end)):
                 kind = _KINDS.get(self.roles[taken.name], "activations")
@@ -142,7 +133,7 @@ class MemoryMap:
         side, quad, bank = place
         index = side * self.spec.hemisphere_slices + quad * QUAD + 2 * pair
         request = Request(name, vectors, dtype, side, role)
-        address = self._room(index, WIDTHS[dtype], vectors, bank, FOREVER)
+        address = self.occupancy.room(index, WIDTHS[dtype], vectors, bank, FOREVER)
         if address is None:
             raise self._full(request, vectors, WIDTHS[dtype])
         return self._book(request, index, address, FOREVER)
@@ -172,11 +163,11 @@ class MemoryMap:
                 cost = at_slice + self._cost(request.name, index, width, bank, conflict.banks)
                 if cost >= MUST:
                     continue
-                address = self._room(index, width, words, bank, life)
+                address = self.occupancy.room(index, width, words, bank, life)
                 if address is None:
                     continue
-                shared = self._shares(index, width, address, words)
-                rank = (cost + shared, self._fill(index, width, bank), first)
+                shared = self.occupancy.sharers(index, width, address, words)
+                rank = (cost + shared, self.occupancy.fill(index, width, bank), first)
                 if best is None or rank < best[0]:
                     best = rank, index, address
         if best is None:
@@ -193,7 +184,7 @@ class MemoryMap:
         cost += self._cost(request.name, index, width, bank, conflict.banks)
         if cost >= MUST:
             return None
-        return self._room(index, width, self._words(request), bank, life)
+        return self.occupancy.room(index, width, self._words(request), bank, life)
 
     def _words(self, request: Request) -> int:
         return request.vectors * (self._layers_of(request) if request.per_layer else 1)
@@ -211,7 +202,7 @@ class MemoryMap:
         outer = self._windows(side)[: (self.spec.hemisphere_slices - INNER_SLICES) // WEIGHT_SLICES]
         words = -(-vectors // word_columns(dtype))
         found = {
-            index: self._columns_at(index, words, 1, False)
+            index: self.occupancy.column_room(index, words, 1, False)
             for number, index in enumerate(outer)
             if number in (groups or range(len(outer)))
         }
@@ -244,7 +235,7 @@ class MemoryMap:
             cost += self._cost(request.name, index, WEIGHT_SLICES, None, conflict.banks)
             if cost >= MUST:
                 continue
-            found = self._columns_at(index, words, layers, request.one_bank)
+            found = self.occupancy.column_room(index, words, layers, request.one_bank)
             if found is None:
                 continue
             outer = index % self.spec.hemisphere_slices >= INNER_SLICES
@@ -260,7 +251,8 @@ class MemoryMap:
             raise self._full(request, words * layers, WEIGHT_SLICES)
         _, index, addresses = best
         for address in addresses:
-            self._reserve(request.name, index, address, words)
+            taken = Taken(address, address + words, request.name, *FOREVER)
+            self.occupancy.take(index, WEIGHT_SLICES, taken)
         self._add(request, Region(index, addresses[0], request.vectors, request.dtype, "columns"))
         if request.per_layer:
             region = self.buffers[request.name].region
@@ -274,27 +266,6 @@ class MemoryMap:
         others = [i for i in range(size - WEIGHT_SLICES, -1, -QUAD) if i not in outer]
         return [side * size + i for i in (*outer, *others)]
 
-    def _columns_at(self, index: int, words: int, layers: int, one_bank: bool) -> list[int] | None:
-        """Addresses of each layer's words in 16 slices, or None where there is no room."""
-        slices = range(index, index + WEIGHT_SLICES)
-        taken = sorted({(t.start, t.end) for i in slices for t in self._taken[i]})
-        found: list[int] = []
-        address = at = 0
-        bank_words = self.spec.bank_words
-        while len(found) < layers:
-            if one_bank and address // bank_words != (address + words - 1) // bank_words:
-                address = -(-address // bank_words) * bank_words
-            if address + words > self.spec.slice_words:
-                return None
-            while at < len(taken) and taken[at][1] <= address:
-                at += 1
-            if at < len(taken) and taken[at][0] < address + words:
-                address = taken[at][1]
-                continue
-            found.append(address)
-            address += words
-        return found
-
     # --- bookkeeping ------------------------------------------------------------------------
     def _cost(
         self, name: str, index: int, width: int, bank: int | None,
@@ -303,52 +274,13 @@ class MemoryMap:
         """Cycles in which a buffer would meet those that rest in these slices, or in their bank."""
         others = {
             t.name
-            for i in range(index, index + width)
-            for t in self._taken[i]
+            for t in self.occupancy.of(index, width)
             if bank is None or t.start // self.spec.bank_words == bank or self._anywhere(t.name)
         }
         return sum(met.get((min(name, o), max(name, o)), 0) for o in others)
 
     def _anywhere(self, name: str) -> bool:
         return self.buffers[name].any_bank
-
-    def _room(
-        self, index: int, width: int, words: int, bank: int, life: tuple[int, int]
-    ) -> int | None:
-        """The lowest free address in a bank of these slices."""
-        base = bank * self.spec.bank_words
-        address = base
-        blocked = sorted(
-            (t.start, t.end)
-            for i in range(index, index + width)
-            for t in self._taken[i]
-            if t.last_op >= life[0] and t.first_op <= life[1]
-        )
-        for start, end in blocked:
-            if start < address + words and end > address:
-                address = end
-        return address if address + words <= base + self.spec.bank_words else None
-
-    def _shares(self, index: int, width: int, address: int, words: int) -> int:
-        """How many buffers have these words at other times."""
-        return len(
-            {
-                t.name
-                for i in range(index, index + width)
-                for t in self._taken[i]
-                if t.start < address + words and t.end > address
-            }
-        )
-
-    def _fill(self, index: int, width: int, bank: int) -> int:
-        base = bank * self.spec.bank_words
-        ends = [
-            t.end
-            for i in range(index, index + width)
-            for t in self._taken[i]
-            if t.start // self.spec.bank_words == bank
-        ]
-        return max(ends, default=base) - base
 
     def _book(self, request: Request, index: int, address: int, life: tuple[int, int]) -> Buffer:
         assert request.name not in self.buffers, request.name
@@ -358,13 +290,9 @@ class MemoryMap:
             words = self._words(request)
             offsets = tuple(range(0, words, request.vectors))
             self.moves[request.name] = Move(region, offsets)
-        for i in range(index, index + region.slices):
-            self._taken[i].append(Taken(address, address + words, request.name, *life))
+        taken = Taken(address, address + words, request.name, *life)
+        self.occupancy.take(index, region.slices, taken)
         return self._add(request, region)
-
-    def _reserve(self, name: str, index: int, address: int, words: int) -> None:
-        for i in range(index, index + WEIGHT_SLICES):
-            self._taken[i].append(Taken(address, address + words, name, *FOREVER))
 
     def _add(self, request: Request, region: Region) -> Buffer:
         buffer = Buffer(request.name, region, request.layout == "columns")
@@ -374,7 +302,7 @@ class MemoryMap:
     def finish(self) -> "MemoryMap":
         """Note which buffers follow others in the same words, and what is used in all."""
         after: dict[str, set[str]] = defaultdict(set)
-        for mine in self._taken.values():
+        for mine in self.occupancy:
             for a, b in combinations([t for t in mine if t.last_op < FOREVER[1]], 2):
                 if a.start < b.end and b.start < a.end:
                     first, second = sorted((a, b), key=lambda t: t.first_op)
@@ -394,7 +322,7 @@ class MemoryMap:
         whole = self.spec.hemisphere_slices * self.spec.slice_words * lanes
         first = request.side * self.spec.hemisphere_slices
         mine = range(first, first + self.spec.hemisphere_slices)
-        used = sum(t.end - t.start for i in mine for t in self._taken[i]) * lanes
+        used = self.occupancy.words(mine) * lanes
         return SramFull(request.name, words * width * lanes, max(0, whole - used))
 
     def moved(self, index: int, address: int, layer: int) -> int:

@@ -19,7 +19,7 @@ from cluster.commands.parameters import (
     TOPOLOGY,
 )
 from cluster.compiler.limits import WEIGHT_TYPES
-from cluster.compiler.stage import CONTEXT_BLOCK
+from cluster.compiler.stage_shape import CONTEXT_BLOCK
 from cluster.files import write_whole
 from cluster.machines.ray.capacity import AUTO
 from cluster.runs.display import Bars, show_table

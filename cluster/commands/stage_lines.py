@@ -9,14 +9,10 @@ from chip.spec import ChipSpec
 from cluster.compiler.choose import default_topology, open_graph
 from cluster.compiler.limits import check_weights
 from cluster.compiler.place import Places
-from cluster.compiler.stage import CONTEXT_BLOCK, Stage
-from cluster.compiler.stages import (
-    CHUNKS,
-    Plan,
-    Sizes,
-    StagePlan,
-    smallest,
-)
+from cluster.compiler.sizes import CHUNKS, Sizes
+from cluster.compiler.stage import Stage
+from cluster.compiler.stage_shape import CONTEXT_BLOCK
+from cluster.compiler.stages import Plan, StagePlan, smallest
 from cluster.compiler.wires import Wires
 from cluster.encoders.encoding import LENGTHS, plan_encoder
 from cluster.errors import BadValue

@@ -7,7 +7,8 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
-from chip.kernels.memory import FOREVER, MUST, MemoryMap, SramFull
+from chip.kernels.memory import MUST, MemoryMap, SramFull
+from chip.kernels.occupancy import FOREVER
 from chip.kernels.trial import Demands
 from chip.kernels.work import CACHE, SCRATCH
 from chip.spec import ChipSpec

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
-from hashlib import sha256
 
 from chip.kernels.add import cast
 from chip.kernels.allreduce import AllReduce as Exchange
@@ -16,11 +15,12 @@ from chip.kernels.trial import NO_DEMANDS, Demands
 from chip.kernels.work import INPUT, Request, Work
 from chip.schedule import Buffer, Pace, Schedule, Sequence
 from chip.spec import EAST, ChipSpec
-from cluster.compiler.assign import RESIDUAL, SUMMANDS, Assigned, Copy, Rank
+from cluster.compiler.assign import RESIDUAL, SUMMANDS, Assigned, Copy
 from cluster.compiler.kernels import place
 from cluster.compiler.memory_map import memory_map
 from cluster.compiler.section_demands import asked, lane_maps
 from cluster.compiler.shard import Sharded
+from cluster.compiler.stage_shape import CONTEXT_BLOCK, StageShape
 from cluster.model.graph.add import Add
 from cluster.model.graph.attention import Attention
 from cluster.model.graph.collective import AllReduce
@@ -30,36 +30,6 @@ from cluster.model.graph.op import GraphError, Op
 from cluster.model.graph.values import Value
 
 WIDE_WORDS = 1 << 24  # of a slice that has room for everything
-CONTEXT_BLOCK = 320  # tokens of a KV block: the lanes of a chip
-
-
-@dataclass(frozen=True)
-class StageShape:
-    """What a stage holds: layers, perhaps what is before and behind them, for each rank.
-
-    `context` tokens of caches, a multiple of 320, for each of `slots` sequences; `chunk` tokens
-    at most in a launch. `weights` is the MXM type of matrices.
-    """
-
-    layers: tuple[Sharded, ...]
-    head: Sharded | None
-    ranks: tuple[Rank, ...]
-    context: int
-    chunk: int
-    weights: str = "f16"
-    slots: int = 1
-    opening: Sharded | None = None
-    whole: "StageShape | None" = None  # with one layer of each kind of the model, and all else
-
-    @cached_property
-    def digest(self) -> str:
-        """The same for stages that hold the same, in this process and others."""
-        return sha256(repr(self).encode()).hexdigest()
-
-    @cached_property
-    def kinds(self) -> tuple[Sharded, ...]:
-        """The different layers, in order."""
-        return tuple(dict.fromkeys(self.layers))
 
 
 @dataclass

@@ -12,7 +12,7 @@ from chip.spec import ChipSpec
 from cluster.compiler.launch import LaunchKind
 from cluster.compiler.limits import check_heads
 from cluster.compiler.lower import Lowered, lower
-from cluster.compiler.stage import CONTEXT_BLOCK
+from cluster.compiler.stage_shape import CONTEXT_BLOCK
 from cluster.compiler.stages import Plan, StagePlan
 from cluster.compiler.weight_layout import Array
 from cluster.errors import BadValue, DoesNotFit

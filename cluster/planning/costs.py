@@ -17,9 +17,9 @@ from chip.schedule import Pace, Schedule, ScheduleTiming, TimingSequence, merged
 from cluster.compiler.contention import ContentionGroup, contention_groups
 from cluster.compiler.host_regions import host_bytes
 from cluster.compiler.launch import LaunchKind
+from cluster.compiler.sizes import Sizes
 from cluster.compiler.stage import Stage
 from cluster.compiler.stage_work import StepTiming, in_order, send_activations, step_timing
-from cluster.compiler.stages import Sizes
 from cluster.compiler.timeline import in_parts
 from cluster.compiler.wires import NO_NETWORK, Path, Paths, Pipeline
 from cluster.planning.cost_store import CostStore

@@ -11,7 +11,7 @@ from chip.spec import ChipSpec
 from cluster.compiler.choose import NODE_CHIPS, PlanRequest, default_topology, open_graph
 from cluster.compiler.limits import check_context, check_weights, heads_of
 from cluster.compiler.place import Placed
-from cluster.compiler.stages import CHUNKS, Sizes
+from cluster.compiler.sizes import CHUNKS, Sizes
 from cluster.errors import BadValue, DoesNotFit
 from cluster.model.graph.graph import Model
 from cluster.model.graph.stand_in import Experts

@@ -20,8 +20,9 @@ from chip.spec import ChipSpec
 from cluster.compiler.launch import context_bucket, decode_kind
 from cluster.compiler.limits import heads_of
 from cluster.compiler.place import Placed, Places
-from cluster.compiler.stage import CONTEXT_BLOCK
-from cluster.compiler.stages import Plan, Sizes, layer_counts, partition
+from cluster.compiler.sizes import Sizes
+from cluster.compiler.stage_shape import CONTEXT_BLOCK
+from cluster.compiler.stages import Plan, layer_counts, partition
 from cluster.compiler.wires import Wires
 from cluster.energy import Joules
 from cluster.errors import BadValue

@@ -14,7 +14,8 @@ from chip.spec import ChipSpec
 from cluster.compiler.choose import open_graph
 from cluster.compiler.limits import check_weights
 from cluster.compiler.place import Places
-from cluster.compiler.stages import Paces, Plan, Sizes, partition
+from cluster.compiler.sizes import Paces, Sizes
+from cluster.compiler.stages import Plan, partition
 from cluster.compiler.wires import Wires
 from cluster.errors import BadValue, DoesNotFit
 from cluster.model.graph.graph import Model

@@ -11,7 +11,8 @@ from chip.spec import GROQCHIP1
 from chip.wire import pack
 from cluster.compiler.assign import ranks_of
 from cluster.compiler.shard import shard
-from cluster.compiler.stage import CONTEXT_BLOCK, Stage, StageShape
+from cluster.compiler.stage import Stage
+from cluster.compiler.stage_shape import CONTEXT_BLOCK, StageShape
 from cluster.compiler.weight_layout import stage_image
 from cluster.model import interpreter
 

@@ -13,8 +13,9 @@ from cluster.compiler.choose import PlanRequest
 from cluster.compiler.launch import launch_kinds
 from cluster.compiler.lower import lower
 from cluster.compiler.place import place
+from cluster.compiler.sizes import CHUNKS, Sizes
 from cluster.compiler.stage_work import StageSchedules, make_stages, through_all_stages
-from cluster.compiler.stages import CHUNKS, Sizes, partition
+from cluster.compiler.stages import partition
 from cluster.compiler.wires import Wires
 from cluster.errors import DoesNotFit
 from cluster.model.graph.shares import share

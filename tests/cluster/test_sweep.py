@@ -7,8 +7,8 @@ from chip.spec import GROQCHIP1
 from cluster.compiler.choose import PlanRequest
 from cluster.compiler.launch import decode_kind, prefill_kind
 from cluster.compiler.place import Places
+from cluster.compiler.sizes import Sizes
 from cluster.compiler.stage_work import send_activations
-from cluster.compiler.stages import Sizes
 from cluster.compiler.timeline import in_parts
 from cluster.compiler.wires import Wires
 from cluster.errors import BadValue, DoesNotFit

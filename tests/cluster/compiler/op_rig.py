@@ -18,8 +18,8 @@ from chip.spec import TINY
 from cluster.compiler.assign import Assigned, ranks_of
 from cluster.compiler.kernels import place
 from cluster.compiler.limits import WEIGHT_TYPES
-from cluster.compiler.stage import Stage, StageShape
-from cluster.compiler.stages import compiled
+from cluster.compiler.stage import Stage
+from cluster.compiler.stage_shape import StageShape, compiled
 from cluster.compiler.weight_layout import stage_image
 from cluster.model.graph.attention import Attention
 from cluster.model.graph.graph import Section

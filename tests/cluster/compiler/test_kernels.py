@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import cluster.model.graph
 from chip.kernels.lanes import reducible
 from cluster.compiler.kernels import KERNELS
-from cluster.compiler.stages import compiled
+from cluster.compiler.stage_shape import compiled
 from cluster.model.graph.builder import Builder
 from cluster.model.graph.graph import Section
 from cluster.model.graph.int8 import Int8Rows

@@ -8,13 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chip.kernels.memory import FOREVER, MUST, Conflicts, MemoryMap, SramFull
+from chip.kernels.memory import MUST, Conflicts, MemoryMap, SramFull
+from chip.kernels.occupancy import FOREVER
 from chip.kernels.trial import Demands
 from chip.kernels.work import CACHE, CONSTANT, INPUT, SCRATCH, Request
 from chip.spec import EAST, TINY, WEST
 from cluster.compiler.memory_map import MapError, check_map, memory_map
-from cluster.compiler.stage import CONTEXT_BLOCK, Stage, StageShape
-from cluster.compiler.stages import compiled, ranks_of
+from cluster.compiler.stage import Stage
+from cluster.compiler.stage_shape import CONTEXT_BLOCK, StageShape, compiled
+from cluster.compiler.stages import ranks_of
 from cluster.errors import ClusterError
 from cluster.model.graph.builder import Builder
 from cluster.model.graph.values import Dim

@@ -1,0 +1,94 @@
+"""Which words of each slice are taken, by what, and while which ops run."""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+
+from chip.program import WEIGHT_SLICES
+from chip.spec import ChipSpec
+
+FOREVER = (0, 1 << 30)  # from the first op to the last
+
+
+@dataclass(frozen=True)
+class Taken:
+    """Words of a slice that a buffer has from the first to the last op that uses it."""
+
+    start: int
+    end: int
+    name: str
+    first_op: int
+    last_op: int
+
+
+@dataclass
+class Occupancy:
+    """What is taken in the slices of a chip."""
+
+    spec: ChipSpec
+    _slices: dict[int, list[Taken]] = field(default_factory=lambda: defaultdict(list))
+
+    def __iter__(self) -> Iterator[list[Taken]]:
+        """What is taken of each slice that is in use."""
+        return iter(self._slices.values())
+
+    def take(self, index: int, width: int, taken: Taken) -> None:
+        """Give a buffer the same words of `width` slices."""
+        for i in range(index, index + width):
+            self._slices[i].append(taken)
+
+    def of(self, index: int, width: int) -> Iterator[Taken]:
+        """What is taken in `width` slices from `index` on."""
+        for i in range(index, index + width):
+            yield from self._slices[i]
+
+    def room(
+        self, index: int, width: int, words: int, bank: int, life: tuple[int, int]
+    ) -> int | None:
+        """The lowest free address in a bank of these slices while the ops of `life` run."""
+        base = bank * self.spec.bank_words
+        address = base
+        blocked = sorted(
+            (t.start, t.end)
+            for t in self.of(index, width)
+            if t.last_op >= life[0] and t.first_op <= life[1]
+        )
+        for start, end in blocked:
+            if start < address + words and end > address:
+                address = end
+        return address if address + words <= base + self.spec.bank_words else None
+
+    def column_room(self, index: int, words: int, layers: int, one_bank: bool) -> list[int] | None:
+        """Addresses of each layer's words in 16 slices, or None where there is no room."""
+        taken = sorted({(t.start, t.end) for t in self.of(index, WEIGHT_SLICES)})
+        found: list[int] = []
+        address = at = 0
+        bank_words = self.spec.bank_words
+        while len(found) < layers:
+            if one_bank and address // bank_words != (address + words - 1) // bank_words:
+                address = -(-address // bank_words) * bank_words
+            if address + words > self.spec.slice_words:
+                return None
+            while at < len(taken) and taken[at][1] <= address:
+                at += 1
+            if at < len(taken) and taken[at][0] < address + words:
+                address = taken[at][1]
+                continue
+            found.append(address)
+            address += words
+        return found
+
+    def sharers(self, index: int, width: int, address: int, words: int) -> int:
+        """How many buffers have some of these words, whenever that is."""
+        end = address + words
+        return len({t.name for t in self.of(index, width) if t.start < end and t.end > address})
+
+    def fill(self, index: int, width: int, bank: int) -> int:
+        """Words of a bank up to the last that starts in it and is taken."""
+        size = self.spec.bank_words
+        ends = [t.end for t in self.of(index, width) if t.start // size == bank]
+        return max(ends, default=bank * size) - bank * size
+
+    def words(self, slices: Collection[int]) -> int:
+        """Words taken in some slices, counted for each buffer that has them."""
+        return sum(t.end - t.start for i in slices for t in self._slices[i])

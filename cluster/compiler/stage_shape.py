@@ -1,0 +1,84 @@
+"""What a stage of a model holds, before anything of it has a place."""
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from hashlib import sha256
+
+from chip.spec import ChipSpec
+from cluster.compiler.assign import Rank, ranks_of
+from cluster.compiler.limits import WEIGHT_TYPES
+from cluster.compiler.quantise import quantise
+from cluster.compiler.shard import Sharded, shard
+from cluster.model.graph.graph import Model, Section
+
+CONTEXT_BLOCK = 320  # tokens of a KV block: the lanes of a chip
+
+
+@dataclass(frozen=True)
+class StageShape:
+    """What a stage holds: layers, perhaps what is before and behind them, for each rank.
+
+    `context` tokens of caches, a multiple of 320, for each of `slots` sequences; `chunk` tokens
+    at most in a launch. `weights` is the MXM type of matrices.
+    """
+
+    layers: tuple[Sharded, ...]
+    head: Sharded | None
+    ranks: tuple[Rank, ...]
+    context: int
+    chunk: int
+    weights: str = "f16"
+    slots: int = 1
+    opening: Sharded | None = None
+    whole: "StageShape | None" = None  # with one layer of each kind of the model, and all else
+
+    @cached_property
+    def digest(self) -> str:
+        """The same for stages that hold the same, in this process and others."""
+        return sha256(repr(self).encode()).hexdigest()
+
+    @cached_property
+    def kinds(self) -> tuple[Sharded, ...]:
+        """The different layers, in order."""
+        return tuple(dict.fromkeys(self.layers))
+
+
+@lru_cache(maxsize=512)
+def compiled(section: Section, tp: int, weights: str) -> Sharded:
+    """A section as each rank of a group runs it."""
+    return shard(quantise(section) if weights == "int8" else section, tp)
+
+
+@lru_cache(maxsize=256)
+def ranks(model: Model, tp: int, weights: str, lanes: int) -> tuple[Rank, ...]:
+    """What each rank of a group has room for."""
+    sections = dict.fromkeys((*model.layers, model.head))
+    return ranks_of([compiled(section, tp, weights) for section in sections], lanes)
+
+
+def stage_shape(
+    model: Model, spec: ChipSpec, tp: int, context: int, chunk: int, weights: str, slots: int,
+    layers: tuple[int, int], head: bool,
+) -> StageShape:  # fmt: skip
+    """What a stage of these layers (first, count) holds."""
+    first, count = layers
+    mine = tuple(compiled(s, tp, weights) for s in model.layers[first : first + count])
+    last = compiled(model.head, tp, weights) if head else None
+    opening = None
+    if model.opening is not None and first == 0:
+        opening = compiled(model.opening, tp, weights)
+    size = context, chunk, WEIGHT_TYPES[weights], slots
+    everyone = ranks(model, tp, weights, spec.lanes)
+    whole = _whole(model, everyone, tp, context, chunk, weights)
+    return StageShape(mine, last, everyone, *size, opening, whole)
+
+
+@lru_cache(maxsize=256)
+def _whole(
+    model: Model, everyone: tuple[Rank, ...], tp: int, context: int, chunk: int, weights: str
+) -> StageShape:
+    """A layer of each kind of the model, with what is before and behind them."""
+    layers = tuple(compiled(section, tp, weights) for section in dict.fromkeys(model.layers))
+    head = compiled(model.head, tp, weights)
+    opening = compiled(model.opening, tp, weights) if model.opening is not None else None
+    return StageShape(layers, head, everyone, context, chunk, WEIGHT_TYPES[weights], 1, opening)

@@ -12,8 +12,9 @@ from chip.kernels.lanes import MAPS
 from chip.program import Program
 from chip.schedule import Schedule
 from chip.spec import GROQCHIP1
+from cluster.compiler.limits import CONTEXT_BLOCK
 from cluster.compiler.stage import Stage
-from cluster.compiler.stage_shape import CONTEXT_BLOCK, stage_shape
+from cluster.compiler.stage_shape import stage_shape
 from cluster.model.encoders import encoder
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from cluster.compiler.choose import PlanRequest, choose
 from cluster.compiler.launch import context_bucket, decode_kind
+from cluster.compiler.limits import CONTEXT_BLOCK
 from cluster.compiler.lower import Lowered, lower
 from cluster.compiler.place import place
-from cluster.compiler.stage_shape import CONTEXT_BLOCK
 from cluster.errors import BadValue
 from cluster.files import write_whole
 from cluster.generation.sampling import Sampling

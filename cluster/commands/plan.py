@@ -9,7 +9,7 @@ from rich.table import Table
 
 from cluster.commands.parameters import CHIPS, COUNT, IN_FLIGHT, NAME, TOPOLOGY
 from cluster.compiler.choose import PlanRequest
-from cluster.compiler.stage_shape import CONTEXT_BLOCK
+from cluster.compiler.limits import CONTEXT_BLOCK
 from cluster.model.fetch import cache_folder
 from cluster.planning.cost_store import CostStore
 from cluster.planning.planner import make, report

@@ -18,8 +18,7 @@ from cluster.commands.parameters import (
     SEED,
     TOPOLOGY,
 )
-from cluster.compiler.limits import WEIGHT_TYPES
-from cluster.compiler.stage_shape import CONTEXT_BLOCK
+from cluster.compiler.limits import CONTEXT_BLOCK, WEIGHT_TYPES
 from cluster.files import write_whole
 from cluster.machines.ray.capacity import AUTO
 from cluster.runs.display import Bars, show_table

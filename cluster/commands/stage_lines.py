@@ -7,11 +7,10 @@ from math import prod
 from chip.kernels.memory import MemoryMap
 from chip.spec import ChipSpec
 from cluster.compiler.choose import default_topology, open_graph
-from cluster.compiler.limits import check_weights
+from cluster.compiler.limits import CONTEXT_BLOCK, check_weights
 from cluster.compiler.place import Places
 from cluster.compiler.sizes import CHUNKS, Sizes
 from cluster.compiler.stage import Stage
-from cluster.compiler.stage_shape import CONTEXT_BLOCK
 from cluster.compiler.stages import Plan, StagePlan, smallest
 from cluster.compiler.wires import Wires
 from cluster.encoders.encoding import LENGTHS, plan_encoder

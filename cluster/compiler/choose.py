@@ -8,9 +8,8 @@ import networkx as nx
 from chip.kernels.needs import check_served
 from chip.own_spec import find
 from chip.spec import ChipSpec
-from cluster.compiler.limits import heads_of
+from cluster.compiler.limits import CONTEXT_BLOCK, heads_of
 from cluster.compiler.sizes import CHUNKS
-from cluster.compiler.stage_shape import CONTEXT_BLOCK
 from cluster.compiler.stages import Plan, partition, smallest
 from cluster.errors import BadValue, DoesNotFit
 from cluster.model.graph.graph import Model

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cluster.compiler.stage_shape import CONTEXT_BLOCK
+from cluster.compiler.limits import CONTEXT_BLOCK
 from cluster.compiler.stages import Plan
 
 

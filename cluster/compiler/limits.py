@@ -3,12 +3,12 @@
 from chip.kernels.lanes import reducible
 from chip.program import word_columns
 from chip.spec import ChipSpec
-from cluster.compiler.stage_shape import CONTEXT_BLOCK
 from cluster.errors import BadValue
 from cluster.model.graph.attention import Attention
 from cluster.model.graph.graph import Model
 from cluster.model.graph.norm import Norm
 
+CONTEXT_BLOCK = 320  # tokens of a KV block: the lanes of a chip
 WEIGHT_TYPES = {"fp16": "f16", "int8": "i8"}  # as the command line names them: the MXM's type
 
 

@@ -9,10 +9,10 @@ from typing import Any, Protocol, TypeVar
 from chip.kernels.memory import SramFull
 from chip.program import WEIGHT_SLICES
 from chip.spec import ChipSpec
-from cluster.compiler.limits import heads_of
+from cluster.compiler.limits import CONTEXT_BLOCK, heads_of
 from cluster.compiler.section_demands import column_words
 from cluster.compiler.stage import WIDE_WORDS, Stage
-from cluster.compiler.stage_shape import CONTEXT_BLOCK, StageShape, stage_shape
+from cluster.compiler.stage_shape import StageShape, stage_shape
 from cluster.model.graph.graph import Model
 
 CHUNKS = (32, 16, 8)  # tokens of a prefill launch: the most there is room for

@@ -17,10 +17,11 @@ from chip.schedule import Buffer, Pace, Schedule, Sequence
 from chip.spec import EAST, ChipSpec
 from cluster.compiler.assign import RESIDUAL, SUMMANDS, Assigned, Copy
 from cluster.compiler.kernels import place
+from cluster.compiler.limits import CONTEXT_BLOCK
 from cluster.compiler.memory_map import memory_map
 from cluster.compiler.section_demands import asked, lane_maps
 from cluster.compiler.shard import Sharded
-from cluster.compiler.stage_shape import CONTEXT_BLOCK, StageShape
+from cluster.compiler.stage_shape import StageShape
 from cluster.model.graph.add import Add
 from cluster.model.graph.attention import Attention
 from cluster.model.graph.collective import AllReduce

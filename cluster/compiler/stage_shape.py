@@ -11,8 +11,6 @@ from cluster.compiler.quantise import quantise
 from cluster.compiler.shard import Sharded, shard
 from cluster.model.graph.graph import Model, Section
 
-CONTEXT_BLOCK = 320  # tokens of a KV block: the lanes of a chip
-
 
 @dataclass(frozen=True)
 class StageShape:

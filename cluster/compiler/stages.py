@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from chip.kernels.memory import SramFull
 from chip.spec import ChipSpec
 from cluster.compiler.limits import (
+    CONTEXT_BLOCK,
     check_context,
     check_heads,
     check_weights,
@@ -13,7 +14,7 @@ from cluster.compiler.limits import (
 )
 from cluster.compiler.sizes import CHUNKS, Sizes
 from cluster.compiler.stage import Stage
-from cluster.compiler.stage_shape import CONTEXT_BLOCK, stage_shape
+from cluster.compiler.stage_shape import stage_shape
 from cluster.errors import BadValue, DoesNotFit
 from cluster.model.graph.graph import Model
 from cluster.model.graph.shares import share

@@ -10,9 +10,8 @@ from chip.kernels.memory import SramFull
 from chip.kernels.pool import EMBEDDING
 from chip.spec import ChipSpec
 from cluster.compiler.launch import LaunchKind
-from cluster.compiler.limits import check_heads
+from cluster.compiler.limits import CONTEXT_BLOCK, check_heads
 from cluster.compiler.lower import Lowered, lower
-from cluster.compiler.stage_shape import CONTEXT_BLOCK
 from cluster.compiler.stages import Plan, StagePlan
 from cluster.compiler.weight_layout import Array
 from cluster.errors import BadValue, DoesNotFit

@@ -18,10 +18,9 @@ from chip.isa import WIDTHS
 from chip.kernels.allreduce import TEAM
 from chip.spec import ChipSpec
 from cluster.compiler.launch import context_bucket, decode_kind
-from cluster.compiler.limits import heads_of
+from cluster.compiler.limits import CONTEXT_BLOCK, heads_of
 from cluster.compiler.place import Placed, Places
 from cluster.compiler.sizes import Sizes
-from cluster.compiler.stage_shape import CONTEXT_BLOCK
 from cluster.compiler.stages import Plan, layer_counts, partition
 from cluster.compiler.wires import Wires
 from cluster.energy import Joules

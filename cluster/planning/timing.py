@@ -20,12 +20,12 @@ from cluster.compiler.launch import (
     launch_kinds,
     prefill_kind,
 )
+from cluster.compiler.limits import CONTEXT_BLOCK
 from cluster.compiler.lower import check_programs
 from cluster.compiler.pipeline import PipelineSteps
 from cluster.compiler.place import Placement
 from cluster.compiler.sizes import Sizes
 from cluster.compiler.stage import Stage
-from cluster.compiler.stage_shape import CONTEXT_BLOCK
 from cluster.compiler.stage_work import StageTimings, StepTiming, make_stages, through_all_stages
 from cluster.compiler.stages import Plan
 from cluster.compiler.timeline import LaunchTimeline

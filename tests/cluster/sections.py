@@ -10,9 +10,10 @@ from chip.program import Program
 from chip.spec import GROQCHIP1
 from chip.wire import pack
 from cluster.compiler.assign import ranks_of
+from cluster.compiler.limits import CONTEXT_BLOCK
 from cluster.compiler.shard import shard
 from cluster.compiler.stage import Stage
-from cluster.compiler.stage_shape import CONTEXT_BLOCK, StageShape
+from cluster.compiler.stage_shape import StageShape
 from cluster.compiler.weight_layout import stage_image
 from cluster.model import interpreter
 

@@ -9,16 +9,16 @@ from topology.collectives import (
     execute,
     point_to_point,
 )
-from topology.dragonflies import dragonfly, rack
 from topology.errors import TopologyError
 from topology.facts import Facts, facts
-from topology.fattree import fattree
-from topology.files import file
-from topology.graphs import full, node, random, ring
-from topology.lattices import hypercube, hyperx, mesh, torus
+from topology.families.dragonflies import dragonfly, rack
+from topology.families.fattree import fattree
+from topology.families.files import file
+from topology.families.graphs import full, node, random, ring
+from topology.families.lattices import hypercube, hyperx, mesh, torus
+from topology.families.lpx import lpx
+from topology.families.quadfour import quadfour
 from topology.links import PROFILES, Link, Profile, profile
-from topology.lpx import lpx
-from topology.quadfour import quadfour
 from topology.registry import FAMILIES, parse
 from topology.routes import route
 from topology.spreading import crossover_bytes, disjoint_paths, spread

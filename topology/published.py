@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from topology.alignment import characterise
 from topology.clocks import ClockSpec, startup_epochs
 from topology.collectives import all_reduce
-from topology.dragonflies import dragonfly, rack
 from topology.facts import facts
-from topology.graphs import NODE_CHIPS, node
+from topology.families.dragonflies import dragonfly, rack
+from topology.families.graphs import NODE_CHIPS, node
+from topology.families.quadfour import quadfour
 from topology.links import PROFILES
-from topology.quadfour import quadfour
 from topology.spreading import crossover_bytes
 
 _ISCA22 = "Abts et al., ISCA 2022"

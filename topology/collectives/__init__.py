@@ -19,7 +19,7 @@ from topology.collectives.messages import Combine, Draft, Messages, Send
 from topology.collectives.registry import ALGORITHMS, OPERATIONS, algorithm, find
 from topology.collectives.result import Batch, Collective, LocalAdd, Transfer
 from topology.errors import BadCollective, NoRoute
-from topology.graphs import NODE_CHIPS
+from topology.families.graphs import NODE_CHIPS
 
 __all__ = [
     "ALGORITHMS",

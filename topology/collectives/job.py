@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import networkx as nx
 
 from topology.fabric import Fabric, Ints, compiled
-from topology.graphs import NODE_CHIPS
+from topology.families.graphs import NODE_CHIPS
 
 RESIDUAL = -1  # the slot of what each rank has besides its part of the sum
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import networkx as nx
 
 from topology.building import Cable, build, in_nodes_of
-from topology.dragonflies import LOCAL_PORTS, node_cables
-from topology.graphs import NODE_CHIPS
+from topology.families.dragonflies import LOCAL_PORTS, node_cables
+from topology.families.graphs import NODE_CHIPS
 from topology.links import NO_OVERRIDES, Overrides, Profile
 from topology.links import profile as resolve
 from topology.registry import family, integers

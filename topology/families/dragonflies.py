@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import networkx as nx
 
 from topology.building import Cable, build, in_nodes_of
-from topology.graphs import NODE_CHIPS, all_to_all
+from topology.families.graphs import NODE_CHIPS, all_to_all
 from topology.links import NO_OVERRIDES, Overrides, Profile
 from topology.links import profile as resolve
 from topology.registry import family, integers

@@ -11,13 +11,12 @@ from chip.errors import ChipError, ProgramError, ProgramsTooLarge
 from chip.faults import Faults, Passing, audit
 from chip.isa import NUMPY_TYPES, WIDTHS
 from chip.isa.mxm import PLANES
-from chip.jit import backend
+from chip.jit import plays
 from chip.linker import Linked, State, link
 from chip.linker.interpret import interpret
 from chip.program import Region, word_columns
 from chip.spec import GROQCHIP1, ChipSpec
 from chip.sram import GROUP, Sram
-from chip.tape import Player
 from chip.wire import unpack
 
 Array = npt.NDArray[Any]
@@ -133,10 +132,11 @@ class Chip:
             raise ProgramError(
                 f"chip {self.number} has no program {name!r}; it has {known}"
             ) from None
-        playable = Player.can_play(self.spec) and not self.faults
-        if not playable or backend() != "compiled":
+        if self.faults or not plays(self.spec.lanes):
             self._player = None
         elif self._player is None:
+            from chip.tape import Player  # brings numba, which interpreting does without
+
             self._player = Player(self.sram, self.accumulators, self.spec)
         self._state = State(self.sram, [], self.accumulators)
         self._values = {}

@@ -9,6 +9,8 @@ import os
 import sys
 from typing import Literal
 
+from chip.jit.layout import GRAIN
+
 Name = Literal["numpy", "compiled", "auto"]
 _NAMES = ("numpy", "compiled", "auto")
 _chosen: Name = "auto"
@@ -38,6 +40,11 @@ def _compiles(chosen: Name) -> bool:
             raise
         return False
     return True
+
+
+def plays(lanes: int) -> bool:
+    """Whether chips of so many lanes play tapes; else they interpret nodes. Loads as `backend`."""
+    return lanes % GRAIN == 0 and backend() == "compiled"
 
 
 def set_threads(count: int) -> None:

@@ -9,7 +9,7 @@ import functools
 import numpy as np
 
 from chip.jit.cache import address
-from chip.jit.layout import FP16, ROW
+from chip.jit.layout import FP16, GRAIN, ROW
 from chip.jit.memory import (
     INT,
     array_of,
@@ -21,7 +21,7 @@ from chip.jit.memory import (
     words_at,
 )
 from chip.jit.rows import widen16
-from chip.jit.vectors import DOT_OF_BYTES, GRAIN
+from chip.jit.vectors import DOT_OF_BYTES
 from chip.numerics.products import EXACT_UNITS
 
 _ROW_BYTES = ROW.itemsize

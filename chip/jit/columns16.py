@@ -10,14 +10,13 @@ from itertools import product
 
 from llvmlite import ir  # type: ignore[import-untyped]
 
-from chip.jit.layout import Untyped
+from chip.jit.layout import GRAIN, Untyped
 from chip.jit.memory import INT, VOID, emitted, types
 from chip.jit.vectors import (
     CONTRACT,
     DOUBLE,
     FLOAT,
     FLOAT64_LANES,
-    GRAIN,
     I16,
     I32,
     I64,

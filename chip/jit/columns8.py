@@ -8,10 +8,9 @@ from llvmlite import ir  # type: ignore[import-untyped]
 from llvmlite.binding import llvm_version_info  # type: ignore[import-untyped]
 
 from chip.jit.columns16 import PLACE
-from chip.jit.layout import Untyped
+from chip.jit.layout import GRAIN, Untyped
 from chip.jit.memory import INT, VOID, emitted
 from chip.jit.vectors import (
-    GRAIN,
     I8,
     I16,
     I32,

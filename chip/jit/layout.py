@@ -15,6 +15,7 @@ CONSTANTS, ARENA, GROUPS = 0, 1, 2  # bases; after the groups of SRAM come the a
 ROWS, PRODUCTS, APPEND = range(3)  # kinds of record
 FP16, INT8 = 0, 1  # formats of PRODUCTS
 COLUMNS = 8  # fp16 columns of a word
+GRAIN = 32  # lanes of a step: those of a chip are a multiple
 
 
 class Operand(NamedTuple):

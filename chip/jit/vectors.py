@@ -10,14 +10,13 @@ from llvmlite import ir  # type: ignore[import-untyped]
 from numba.core import cgutils as _cgutils
 from numba.core.registry import cpu_target
 
-from chip.jit.layout import Untyped
+from chip.jit.layout import GRAIN, Untyped
 
 cgutils: Untyped = _cgutils  # untyped
 FEATURES = cpu_target.target_context.codegen().magic_tuple()[-1]
 HALF_IN_HARDWARE = "+f16c" in FEATURES or "+fullfp16" in FEATURES
 FLOAT64_LANES = 8 if "+avx512f" in FEATURES else 4  # float64 numbers in a vector
 DOT_OF_BYTES = "+avx512vnni" in FEATURES  # whether products of four bytes are one instruction
-GRAIN = 32  # lanes of a step: those of a chip are a multiple
 PARTS = 4  # arrays of four slices that a word of 16 slices lies in
 PREFETCH_BYTES = 2560  # two words ahead
 I8, I16, I32, I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))

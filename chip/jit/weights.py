@@ -9,7 +9,7 @@ import numpy as np
 from chip.jit.activations import unit_of
 from chip.jit.cache import kernel
 from chip.jit.columns16 import squares16
-from chip.jit.layout import COLUMNS, FP16, WORD, Part, Record
+from chip.jit.layout import COLUMNS, FP16, GRAIN, WORD, Part, Record
 from chip.jit.memory import (
     INT,
     doubles_at,
@@ -21,7 +21,7 @@ from chip.jit.memory import (
     word_at,
     words_at,
 )
-from chip.jit.vectors import GRAIN, PARTS
+from chip.jit.vectors import PARTS
 
 Place = tuple[int, int, int, int]  # addresses of the four parts of a word
 WORD_BYTES = WORD.itemsize

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from chip.isa import NUMPY_TYPES
-from chip.jit import backend
+from chip.jit import plays
 from chip.jit.layout import Part, packed
 from chip.linker import Block, Linked
 from chip.linker.fetch import Array
@@ -22,7 +22,6 @@ from chip.tape.operands import Shape
 from chip.tape.tapes import Encoded, Integers, Tape
 
 Bytes = npt.NDArray[np.uint8]
-GRAIN = 32  # lanes that compiled code works on at a time
 
 
 @dataclass
@@ -77,19 +76,9 @@ class Player:
         self._scratch_bytes = 64
 
     @staticmethod
-    def can_play(spec: ChipSpec) -> bool:
-        """Whether lanes come in whole grains, as the compiled code wants them."""
-        return spec.lanes % GRAIN == 0
-
-    @staticmethod
-    def get_ready(spec: ChipSpec) -> bool:
-        """Whether tapes are played on such chips; loads (the first time, compiles) the code."""
-        return Player.can_play(spec) and backend() == "compiled"
-
-    @staticmethod
     def encode(linked: Linked) -> None:
         """Make the tapes of a program before it is first run."""
-        if Player.get_ready(linked.spec):
+        if plays(linked.spec.lanes):
             for blocks in linked.segments:
                 for block in blocks:
                     encoded(block.fragment, linked.spec)
@@ -98,7 +87,7 @@ class Player:
     def interpreted_nodes(linked: Linked) -> int:
         """How many nodes of a program no record does: they run in NumPy in every launch."""
         blocks = [block for segment in linked.segments for block in segment]
-        if not Player.get_ready(linked.spec):
+        if not plays(linked.spec.lanes):
             return sum(len(block.nodes) for block in blocks)
         groups = (encoded(block.fragment, linked.spec).groups[block.part] for block in blocks)
         return sum(not isinstance(item, Tape) for group in groups for item in group)

@@ -9,8 +9,8 @@ from chip.checkpoint import Block
 from chip.core import Array
 from chip.digest import RunDigest
 from chip.group import ChipGroup, batches
+from chip.jit import plays
 from chip.program import Region
-from chip.tape import Player
 from cluster.errors import ClusterError
 from cluster.machines.loadable import Loadable
 
@@ -137,7 +137,7 @@ class LocalMachine:
         for constant in counted_constants(lowered, progress):
             group.write([constant])
         progress(KERNELS, 0, 0)
-        Player.get_ready(lowered.plan.spec)
+        plays(lowered.plan.spec.lanes)
 
     def join(self, name: str, parts: Parts) -> None:
         """Make a launch of programs that are loaded."""

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from chip.errors import ChipError
+from chip.jit import plays
 from chip.spec import GROQCHIP1
 from chip.tape import Player
 from cluster.machines.ray.chip_host import LINKER
@@ -80,7 +81,7 @@ class ForkServer:
 
 def serve(socket_number: int, modules: Sequence[str]) -> Request:
     """Link programs from stdin and fork workers; returns in a worker, with its request."""
-    Player.get_ready(GROQCHIP1)
+    plays(GROQCHIP1.lanes)
     with socket.socket(fileno=socket_number) as listener:
         while True:
             ready, _, _ = select.select([0, socket_number], [], [])

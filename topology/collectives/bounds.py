@@ -24,10 +24,12 @@ def lower_bound_cycles(job: Job) -> int:
     rooted = job.operation in ("broadcast", "reduce", "point_to_point")
     far = _farthest_cycles(fabric, job.chips, [job.root] if rooted else range(ranks))
     near = int(fabric.latency_cycles.min())
-    share = vectors // ranks  # of a share; a rounded-down count keeps this a bound
+    units = vectors // job.unit_vectors
+    share = units // ranks * job.unit_vectors  # a rounded-down count keeps this a bound
+    largest = -(-units // ranks) * job.unit_vectors
     own = {
-        "reduce_scatter": vectors - -(-vectors // ranks),
-        "all_gather": vectors - -(-vectors // ranks),
+        "reduce_scatter": vectors - largest,
+        "all_gather": vectors - largest,
         "all_to_all": share * (ranks - 1),
     }.get(job.operation, vectors)
     moved = {
@@ -42,9 +44,9 @@ def lower_bound_cycles(job: Job) -> int:
     ports = _port_counts(fabric, chips)
     narrow = int(ports[job.root] if rooted else ports.min())
     busiest = max(_drain(fabric, own, narrow), _drain(fabric, moved, fabric.channels))
-    # With fewer vectors than ranks some shares are empty: the farthest pair may not need to talk.
+    # With fewer units than ranks some shares are empty: the farthest pair may not need to talk.
     shared_out = job.operation in ("reduce_scatter", "all_gather", "all_to_all")
-    return max(near if shared_out and vectors < ranks else far, near + busiest)
+    return max(near if shared_out and units < ranks else far, near + busiest)
 
 
 def _port_counts(fabric: Fabric, chips: Ints) -> Ints:

@@ -24,7 +24,9 @@ bench: $(VENV)/.installed
 	$(BIN)/python scripts/bench.py functional
 
 soak: $(VENV)/.installed-test
-	$(BIN)/python -m pytest --hypothesis-profile=soak --timeout 900 tests/test_fuzz.py
+	$(BIN)/python -m pytest --hypothesis-profile=soak --timeout 1800 tests/test_fuzz.py
+	$(BIN)/python -m pytest --hypothesis-profile=soak --timeout 1800 -m soak
+	$(BIN)/python scripts/bench.py chaos
 
 size:
 	@$(PYTHON) scripts/size.py

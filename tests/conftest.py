@@ -18,8 +18,15 @@ def pytest_sessionstart() -> None:
     backend()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file's tests stay with one worker, and so do all clusters of Ray, which go first."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A file's tests stay with one worker, and so do all clusters of Ray, which go first.
+
+    What takes minutes is for the profile of `make soak` alone.
+    """
+    if config.getoption("--hypothesis-profile") != "soak":
+        long = [item for item in items if item.get_closest_marker("soak")]
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
     items.sort(key=lambda item: item.get_closest_marker("ray") is None)
     for item in items:
         together = "ray" if item.get_closest_marker("ray") else str(item.path)

@@ -69,6 +69,20 @@ def test_32_kib_on_a_node_take_at_most_half_as_long_again_as_the_timetable_says(
     assert max(launch.end_cycles.values()) <= 1.5 * timed.cycles
 
 
+@pytest.mark.soak
+@pytest.mark.parametrize("num_bytes", [320, 32 << 10, 256 << 10])
+@pytest.mark.parametrize("spec", ["node", "ring:7", "torus:3x3", "dragonfly:16"])
+@pytest.mark.parametrize(("operation", "name"), PAIRS)
+def test_every_algorithm_on_every_kind_of_topology_and_size(operation, name, spec, num_bytes):
+    graph = parse(spec)
+    chips = sorted(graph)[::-1][:2] if operation == "point_to_point" else None
+    try:
+        timed = collective(operation, graph, num_bytes, name, chips, unit_vectors=ROW_VECTORS)
+    except BadCollective:
+        return
+    assert runs.execute_collective(timed).wrong_values == 0
+
+
 def call(*args):
     return CliRunner().invoke(collective_command, args, catch_exceptions=False)
 

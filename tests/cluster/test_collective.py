@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chip.spec import GROQCHIP1
-from cluster.commands.topology_commands import collective_command
+from cluster.cli import lpu
 from cluster.compiler.collectives import LAUNCH, lower_collective
 from cluster.compiler.messages import ROW_VECTORS
 from cluster.compiler.wires import Wires
@@ -84,7 +84,7 @@ def test_every_algorithm_on_every_kind_of_topology_and_size(operation, name, spe
 
 
 def call(*args):
-    return CliRunner().invoke(collective_command, args, catch_exceptions=False)
+    return CliRunner().invoke(lpu, ["collective", *args], catch_exceptions=False)
 
 
 def test_the_command_prints_both_times_and_what_it_padded():

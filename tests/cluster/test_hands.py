@@ -86,11 +86,13 @@ import sys
 import numpy as np
 from cluster import cli
 def work(*_, **__):
+    matrix = np.ones((6000, 6000))
     print("ready", flush=True)
-    try:
-        np.linalg.eigh(np.ones((6000, 6000)))  # minutes in compiled code, which sees no exception
-    except KeyboardInterrupt:
-        pass
+    while True:
+        try:
+            np.linalg.eigh(matrix)  # minutes in compiled code, which sees no exception
+        except KeyboardInterrupt:
+            pass
 cli.lpu.main = work
 sys.exit(cli.main())
 """

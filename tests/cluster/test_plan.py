@@ -109,7 +109,9 @@ def test_a_plan_never_exceeds_its_chips(name, chips, topology, batch, context):
         assert stage["sram_bytes"] <= GROQCHIP1.sram_bytes
         assert sum(stage["sram"].values()) == stage["sram_bytes"]
         assert kinds.shape.slots == batch and kinds.shape.context == context
-    assert sum(stage["layers"] for stage in stated["plan"]["stages"]) == timed.plan.model.layers
+    assert sum(stage["layers"] for stage in stated["plan"]["stages"]) == len(
+        timed.plan.model.layers
+    )
     cabled = ports(timed.graph)
     assert max(p for chip in cabled.values() for mine in chip.values() for p in mine) < 16
 
@@ -168,7 +170,7 @@ def test_sizes_grow_with_what_they_hold():
     (["smollm2", "--objective", "energy", "--spec", "lp30"], "nothing is known of lp30's power"),
     (["smollm2", "--topology", "ring:4", "--faults", "chip:1", "--chips", "4"], "has 3 chips"),
     (["smollm2", "--context", "9000"], "must be 1 to 8192 tokens"),
-    (["bert-base"], "lpu embed runs encoders"),
+    (["bert-base"], "`lpu embed` runs encoders"),
     (["nothing"], "unknown model"),
 ])  # fmt: skip
 def test_what_cannot_be_planned_is_one_clear_line(arguments, message, capsys):

@@ -7,7 +7,15 @@ import sys
 import pytest
 
 pytestmark = [pytest.mark.ray, pytest.mark.soak]
-RUN = ["run", "smollm2", "--prompt", "What is the capital of France?", "--max-new-tokens", "3", "--json"]
+RUN = [
+    "run",
+    "smollm2",
+    "--prompt",
+    "What is the capital of France?",
+    "--max-new-tokens",
+    "3",
+    "--json",
+]
 
 
 def report(*options: str) -> dict:

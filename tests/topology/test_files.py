@@ -5,7 +5,7 @@ import networkx as nx
 import pytest
 from click.testing import CliRunner
 
-from cluster.commands.topology_commands import topology_command
+from cluster.cli import lpu
 from topology import TopologyError, all_reduce, facts, parse
 from topology.errors import BadFile, BadSpec, Disconnected, PortsExceeded
 
@@ -101,10 +101,10 @@ def test_what_editors_of_graphs_write_is_harmless_and_equal_directions_are_one_c
 
 def test_the_summary_shows_the_links_of_the_file_and_not_of_the_profile(tmp_path):
     edges = [(0, 1, {"latency_cycles": 500}), (1, 2, {"latency_cycles": 500})]
-    shown = CliRunner().invoke(topology_command, [graphml(tmp_path, edges), "--json"])
+    shown = CliRunner().invoke(lpu, ["topology", graphml(tmp_path, edges), "--json"])
     assert json.loads(shown.stdout)["link"]["latency_cycles"] == 500
     edges[0][2]["latency_cycles"] = 300
-    shown = CliRunner().invoke(topology_command, [graphml(tmp_path, edges)])
+    shown = CliRunner().invoke(lpu, ["topology", graphml(tmp_path, edges)])
     assert "300 to 500 cycles per hop" in shown.stdout
 
 

@@ -36,6 +36,11 @@ class SramFull(ChipError):
         return f"{self.what} needs {need:.1f} MiB of SRAM, {has:.1f} MiB are left for it"
 
 
+def most_column_words(spec: ChipSpec) -> int:
+    """Words of 16 slices that columns can take on a side: so many neighbours lie side by side."""
+    return spec.hemisphere_slices // WEIGHT_SLICES * spec.slice_words
+
+
 @dataclass(frozen=True)
 class Conflicts:
     """For pairs of buffers: cycles in which they meet at a slice, and at a bank; -1 is never."""

@@ -199,11 +199,13 @@ class Assigned:
         return sum(max(sides) for sides in words.values())
 
     @property
-    def matrix_words(self) -> int:
-        """Words of 16 slices that all matrices take."""
-        ops = (op for op in self.section.ops if isinstance(op, Linear))
-        matrices = (matrix for op in ops for matrix in self.matrices(op))
-        return sum(matrix.vectors // word_columns(matrix.dtype) for matrix in matrices)
+    def matrix_words(self) -> tuple[int, int]:
+        """Words of 16 slices that all matrices take east and west."""
+        words = [0, 0]
+        for op in self.section.ops:
+            for matrix in self.matrices(op) if isinstance(op, Linear) else ():
+                words[matrix.side] += matrix.vectors // word_columns(matrix.dtype)
+        return words[0], words[1]
 
     def _columns(self, op: Linear) -> int:
         outputs = self.layout(op.out)

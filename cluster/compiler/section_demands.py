@@ -4,10 +4,10 @@ from collections.abc import Collection
 from functools import lru_cache
 
 from chip.kernels.lanes import MAPS, MAPS_INT8, group_maps
-from chip.kernels.memory import Conflicts
+from chip.kernels.memory import Conflicts, most_column_words
 from chip.kernels.trial import Demands, Trial, TrialMemory, Unplaced, conflicts
 from chip.kernels.work import CACHE, Request, Work
-from chip.program import WEIGHT_SLICES, word_columns
+from chip.program import word_columns
 from chip.spec import ChipSpec
 from cluster.compiler.assign import Assigned, Copy, Rank
 from cluster.compiler.kernels import place
@@ -71,18 +71,18 @@ def column_words(
     blocks: int,
     weights: str,
     slots: int,
-) -> int:
-    """Words of 16 slices that the columns of a section take, with the caches of `slots`."""
+) -> tuple[int, int]:
+    """Words of 16 slices that the columns of a section take east and west, with all caches."""
     matrices = Assigned(sharded.section, rank, spec, chunk, weights).matrix_words
-    if matrices > spec.slices * spec.slice_words // WEIGHT_SLICES:
+    if max(matrices) > most_column_words(spec):
         return matrices  # there is no room for them, whatever else is asked for
     _, requests = requested(spec, sharded, rank, prefix, chunk, blocks, weights, ())
-    words = 0
+    words = [0, 0]
     for request in requests:
         if request.layout == "columns":
             times = slots if request.role == CACHE else 1
-            words += times * -(-request.vectors // word_columns(request.dtype))
-    return words
+            words[request.side] += times * -(-request.vectors // word_columns(request.dtype))
+    return words[0], words[1]
 
 
 @lru_cache(maxsize=256)

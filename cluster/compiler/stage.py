@@ -45,7 +45,6 @@ class Stage:
     def __post_init__(self) -> None:
         self.members = len(self.shape.ranks)
         self._check()
-        self.memory = self._memory_map()
 
     def _check(self) -> None:
         """Raise GraphError unless sections can be laid out, and layers end where they began."""
@@ -64,7 +63,13 @@ class Stage:
         return self.shape.digest
 
     # --- the map ----------------------------------------------------------------------------
-    def _memory_map(self) -> MemoryMap:
+    @cached_property
+    def memory(self) -> MemoryMap:
+        """Where all of it rests, which is the same for equal stages; raises SramFull."""
+        return _map_of(self.spec, self.shape)
+
+    def lay_out(self) -> MemoryMap:
+        """Find room for all that kernels ask for; raises SramFull."""
         shape, blocks = self.shape, self.blocks
         demands, rank = NO_DEMANDS, shape.ranks[0]
         if shape.opening is not None:
@@ -340,6 +345,11 @@ class Stage:
             most = max(1, some * most_cycles // part.quiet_cycle)  # fewer take longer each
         for first in range(0, rows, some):
             yield Step("all-reduce", ((part, (None,)),), partial(moved, first=first))
+
+
+@lru_cache(maxsize=64)
+def _map_of(spec: ChipSpec, shape: StageShape) -> MemoryMap:
+    return Stage(spec, shape).lay_out()
 
 
 @lru_cache(maxsize=64)

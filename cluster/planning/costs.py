@@ -154,7 +154,7 @@ class Costs:
                 ((timing, _),) = _sent_alone(stage, group.paths, rows).timings
                 return timing
 
-            size = (stage.spec, stage.memory["x0"], rows, group.paths)
+            size = (stage.spec, stage.key, rows, group.paths)
             self._found[key] = self.store.kept("sent", size, make, asdict, _timing_of)
         found: ScheduleTiming = self._found[key]
         return found
@@ -210,7 +210,7 @@ class Costs:
             rows = stage.hidden_blocks
             self._found[key] = self.store.kept(
                 "activity between",
-                (stage.spec, stage.memory["x0"], rows, paths),
+                (stage.spec, stage.key, rows, paths),
                 lambda: _done_in(_sent_alone(stage, paths, rows)),
                 asdict,
                 lambda plain: Activity(**plain),

@@ -17,7 +17,6 @@ from cluster.model.graph.graph import Model
 from cluster.model.graph.stand_in import Experts
 from cluster.model.load import find_decoder
 from cluster.planning.cost_store import CostStore
-from cluster.planning.costs import Width
 from cluster.planning.pipeline_timing import pipelined
 from cluster.planning.search import SHOWN, Candidate, Search
 from cluster.planning.timing import PlanTiming
@@ -81,7 +80,7 @@ def make(name: str, request: PlanRequest | None = None, store: CostStore | None 
         raise _what_would_fit(search, request, chips)
     best = candidates[0]
     placed, timed = search.placed(best.tp, best.pp), search.timed(best.tp, best.pp)
-    bound = int(search.bound(Width(best.tp, best.chunk), best.pp))
+    bound = int(search.bound(best.tp, best.pp))
     experts = model.stand_in.experts if model.stand_in else None
     return Planned(name, request, topology, timed, placed, candidates, notes, bound, experts)
 

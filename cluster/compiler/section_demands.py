@@ -54,9 +54,8 @@ def requested(
     weights: str, carried: tuple[Copy, ...],
 ) -> tuple[dict[str, tuple[int, int]], tuple[Request, ...]]:  # fmt: skip
     """The ops between which each buffer is used, and all requests."""
-    memory, maps = TrialMemory(spec), lane_maps((sharded,), weights)
     rows = chunk if sharded.section.takes_sequence else 1
-    work = Work(Unplaced(spec), memory, 0, rows, blocks, chunk, blocks, weights, prefix, maps)
+    work, memory = _unplaced(spec, sharded, prefix, rows, chunk, blocks, weights)
     _try(work, memory, Assigned(sharded.section, rank, spec, chunk, weights, carried))
     lives = {name: (min(ops), max(ops)) for name, ops in memory.lives.items()}
     return lives, tuple(memory.requests.values())
@@ -72,17 +71,27 @@ def column_words(
     weights: str,
     slots: int,
 ) -> tuple[int, int]:
-    """Words of 16 slices that the columns of a section take east and west, with all caches."""
-    matrices = Assigned(sharded.section, rank, spec, chunk, weights).matrix_words
-    if max(matrices) > most_column_words(spec):
-        return matrices  # there is no room for them, whatever else is asked for
-    _, requests = requested(spec, sharded, rank, prefix, chunk, blocks, weights, ())
-    words = [0, 0]
-    for request in requests:
-        if request.layout == "columns":
-            times = slots if request.role == CACHE else 1
-            words[request.side] += times * -(-request.vectors // word_columns(request.dtype))
+    """Words of 16 slices, east and west, of a section's matrices and of the caches of `slots`."""
+    assigned = Assigned(sharded.section, rank, spec, chunk, weights)
+    words = [*assigned.matrix_words]
+    if max(words) <= most_column_words(spec):  # else there is no room, whatever else is asked for
+        work, memory = _unplaced(spec, sharded, prefix, 1, chunk, blocks, weights)
+        for op in sharded.section.ops:
+            if op.cached_elements:
+                place(work, assigned, op)
+        for request in memory.requests.values():
+            if request.role == CACHE:
+                words[request.side] += slots * -(-request.vectors // word_columns(request.dtype))
     return words[0], words[1]
+
+
+def _unplaced(
+    spec: ChipSpec, sharded: Sharded, prefix: str, rows: int, chunk: int, blocks: int, weights: str
+) -> tuple[Work, TrialMemory]:
+    """Work that only asks, and what notes the requests."""
+    memory, maps = TrialMemory(spec), lane_maps((sharded,), weights)
+    size = rows, blocks, chunk, blocks, weights, prefix, maps
+    return Work(Unplaced(spec), memory, 0, *size), memory
 
 
 @lru_cache(maxsize=256)

@@ -163,8 +163,10 @@ class Costs:
         """Bytes of a launch in and out of the chip with the most, as a run counts them."""
         key = ("host", width, kind)
         if key not in self._found:
-            self._found[key] = sum(
-                host_bytes((self.stage(width), self.stage(width, head=True)), kind)
+            stages = self.stage(width), self.stage(width, head=True)
+            size = (*(stage.key for stage in stages), kind)
+            self._found[key] = self.store.kept(
+                "host", (stages[0].spec, *size), lambda: sum(host_bytes(stages, kind)), int, int
             )
         found: int = self._found[key]
         return found

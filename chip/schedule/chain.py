@@ -308,15 +308,20 @@ class Chain:
         (n, outer), (m, inner) = loops
         full = ((n, outer, steps[0]), (m, inner, steps[1]))
         piece = Piece(
-            *(self.member, family, unit, unit_need, cycles, op, args, needs),
-            *(full, names, spread, apart),
-        )
+            self.member, family, unit, unit_need, cycles, op, args, needs, full, names, spread,
+            apart,
+        )  # fmt: skip
         self.pieces.append(piece)
         timing = lookup(op).timing
         last = span(loops) - 1 + (self.spec.d_func(timing) if timing else 0) + apart[-1][0]
         first, end = min(cycles), max(cycles) + last
-        extent = self.member_spans.setdefault(self.member, Extent(first, end))
-        extent.first, extent.end = min(extent.first, first), max(extent.end, end)
+        extent = self.member_spans.get(self.member)
+        if extent is None:
+            extent = self.member_spans[self.member] = Extent(first, end)
+        if first < extent.first:
+            extent.first = first
+        if end > extent.end:
+            extent.end = end
         extent.instructions += len(cycles) * len(apart)
         return piece
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -161,26 +161,23 @@ class Access:
         """The buffer."""
         return self.rows.buffer
 
-    @cached_property
-    def indices(self) -> Ints:
-        """Row of each iteration."""
-        return self.rows.indices(self.loops)
+    def indices(self, further: int) -> Ints:
+        """Row of each iteration, so many rows further on."""
+        return self.rows.indices(self.loops) + further
 
-    @cached_property
+    @property
     def first(self) -> Ints:
         """First cycle of each iteration."""
         return self._cycles + self.early
 
-    @cached_property
+    @property
     def last(self) -> Ints:
         """Last cycle of each iteration."""
         return self._cycles + self.late
 
-    @cached_property
-    def planes(self) -> Ints | None:
+    @property
+    def planes(self) -> Ints:
         """Cycles [iterations, byte planes] of each plane, where they are far apart."""
-        if not self.issues:
-            return None
         planes: Ints = iteration_cycles(self.loops)[:, None] + np.array(self.issues)
         return planes
 

@@ -36,34 +36,31 @@ class _Touched:
     def wait(self, access: Access, further: int) -> int:
         """Earliest cycle 0 of a chain that touches rows so, `further` ones of the buffer."""
         table = self.free if access.writes else self.ready
-        if access.once and not access.issues:
+        if access.issues and self.planes is not None and not access.writes:
+            return int((self.planes[access.indices(further)] - access.planes).max())
+        if access.once:
             return int(table[access.rows.first + further]) - access.early
-        rows = access.indices + further
-        if access.planes is not None and self.planes is not None and not access.writes:
-            return int((self.planes[rows] - access.planes).max())
-        return int((table[rows] - access.first).max())
+        return int((table[access.indices(further)] - access.first).max())
 
     def note(self, access: Access, further: int, start: int) -> None:
         """A chain that begins at `start` touches rows so."""
-        if access.once and not access.issues:
-            row, end = access.rows.first + further, access.late + start + 1
-            for table in (self.free, self.ready) if access.writes else (self.free,):
-                if table[row] < end:
-                    table[row] = end
-            if access.writes and self.planes is not None:
-                self.planes[row] = end
-            return
-        rows, after = access.indices + further, access.last + start + 1
-        np.maximum.at(self.free, rows, after)
-        if not access.writes:
-            return
-        np.maximum.at(self.ready, rows, after)
-        if access.planes is not None:
+        tables = (self.free, self.ready) if access.writes else (self.free,)
+        if access.once:
+            rows: int | Ints = access.rows.first + further
+            after: int | Ints = access.late + start + 1
+            for table in tables:
+                if table[rows] < after:
+                    table[rows] = after
+        else:
+            rows, after = access.indices(further), access.last + (start + 1)
+            for table in tables:
+                np.maximum.at(table, rows, after)
+        if access.writes and access.issues:
             if self.planes is None:
-                self.planes = np.repeat(self.ready[:, None], access.planes.shape[1], axis=1)
-            self.planes[rows] = access.planes + start + 1
-        elif self.planes is not None:
-            self.planes[rows] = after[:, None]
+                self.planes = np.repeat(self.ready[:, None], len(access.issues), axis=1)
+            self.planes[rows] = access.planes + (start + 1)
+        elif access.writes and self.planes is not None:
+            self.planes[rows] = np.asarray(after)[..., None]
 
     def grow(self, count: int) -> None:
         """Make room for so many rows."""

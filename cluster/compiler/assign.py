@@ -199,13 +199,13 @@ class Assigned:
         return sum(max(sides) for sides in words.values())
 
     @property
-    def matrix_words(self) -> tuple[int, int]:
-        """Words of 16 slices that all matrices take east and west."""
-        words = [0, 0]
+    def matrix_words(self) -> tuple[list[int], list[int]]:
+        """Words of 16 slices that each matrix takes, of those east and of those west."""
+        words: tuple[list[int], list[int]] = ([], [])
         for op in self.section.ops:
             for matrix in self.matrices(op) if isinstance(op, Linear) else ():
-                words[matrix.side] += matrix.vectors // word_columns(matrix.dtype)
-        return words[0], words[1]
+                words[matrix.side].append(matrix.vectors // word_columns(matrix.dtype))
+        return words
 
     def _columns(self, op: Linear) -> int:
         outputs = self.layout(op.out)

@@ -70,19 +70,20 @@ def column_words(
     blocks: int,
     weights: str,
     slots: int,
-) -> tuple[int, int]:
-    """Words of 16 slices, east and west, of a section's matrices and of the caches of `slots`."""
+) -> tuple[list[int], list[int]]:
+    """Words of 16 slices, east and west, of each matrix of a section, and its caches of `slots`."""
     assigned = Assigned(sharded.section, rank, spec, chunk, weights)
-    words = [*assigned.matrix_words]
-    if max(words) <= most_column_words(spec):  # else there is no room, whatever else is asked for
+    words = assigned.matrix_words
+    if max(map(sum, words)) <= most_column_words(spec):  # else there is no room anyway
         work, memory = _unplaced(spec, sharded, prefix, 1, chunk, blocks, weights)
         for op in sharded.section.ops:
             if op.cached_elements:
                 place(work, assigned, op)
         for request in memory.requests.values():
             if request.role == CACHE:
-                words[request.side] += slots * -(-request.vectors // word_columns(request.dtype))
-    return words[0], words[1]
+                each = -(-request.vectors // word_columns(request.dtype))
+                words[request.side].append(slots * each)
+    return words
 
 
 def _unplaced(

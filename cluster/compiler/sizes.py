@@ -2,22 +2,22 @@
 
 from bisect import bisect_left
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
-from chip.kernels.memory import SramFull, most_column_words
+from chip.kernels.memory import SramFull, columns_may_rest, most_column_words
 from chip.program import WEIGHT_SLICES
 from chip.spec import ChipSpec
 from cluster.compiler.limits import CONTEXT_BLOCK, heads_of
 from cluster.compiler.section_demands import column_words
-from cluster.compiler.stage import WIDE_WORDS, Stage
+from cluster.compiler.stage import Stage, roomy
 from cluster.compiler.stage_shape import StageShape, stage_shape
 from cluster.model.graph.graph import Model
 
 CHUNKS = (32, 16, 8)  # tokens of a prefill launch: the most there is room for
 Paces = dict[tuple[int, int], tuple[int, int]]  # of (tp, chunk): cycles of a layer, and of the head
-Sides = tuple[int, int]  # of the east and of the west half of a chip
+Sides = tuple[list[int], list[int]]  # of the east and of the west half of a chip
 T = TypeVar("T")
 
 
@@ -58,6 +58,7 @@ class Sizes:
     weights: str = "fp16"
     slots: int = 1
     _kinds: dict[tuple[int, int, int, bool], Kinds | SramFull] = field(default_factory=dict)
+    _room: dict[tuple[int, bool], int] = field(default_factory=dict)
     _column_words: dict[int, tuple[Sides, Sides]] = field(default_factory=dict)
     paces: Paces = field(default_factory=dict, repr=False)
     store: Store | None = None  # keeps what was laid out once
@@ -104,7 +105,7 @@ class Sizes:
 
     def stage(self, tp: int, chunk: int, layers: int, head: bool, wide: bool = False) -> Stage:
         """A stage, on a chip with room for everything if `wide`; raises SramFull."""
-        spec = replace(self.spec, slice_words=WIDE_WORDS) if wide else self.spec
+        spec = roomy(self.spec) if wide else self.spec
         return Stage(spec, self._shape(spec, tp, chunk, layers, head))
 
     def _shape(self, spec: ChipSpec, tp: int, chunk: int, layers: int, head: bool) -> StageShape:
@@ -133,19 +134,25 @@ class Sizes:
 
     def room(self, tp: int, head: bool) -> int:
         """Layers whose weights and caches a chip has the words for; -1 if not for the head."""
-        layer, last = self._words(tp)
-        has = most_column_words(self.spec)
-        left = [has - words * head for words in last]
-        if min(left) < 0:
-            return -1
-        rooms = (has // words for has, words in zip(left, layer, strict=True) if words)
-        return min(self.layers, *rooms)
+        if (tp, head) not in self._room:
+            layer, last = self._words(tp)
+            fewest = min((most_column_words(self.spec) // sum(words) for words in layer if words))
+
+            def fit(count: int) -> bool:
+                return all(
+                    columns_may_rest(self.spec, [*(count * one for one in mine), *theirs * head])
+                    for mine, theirs in zip(layer, last, strict=True)
+                )
+
+            counts = range(min(self.layers, fewest), -1, -1)
+            self._room[tp, head] = next((count for count in counts if fit(count)), -1)
+        return self._room[tp, head]
 
     def weigh(self, tp: int) -> tuple[int, int]:
         """Padded weights and caches of a layer, and of the LM head, on a chip, in SRAM bytes."""
         layer, last = self._words(tp)
         each = WEIGHT_SLICES * self.spec.lanes
-        return sum(layer) * each, sum(last) * each
+        return sum(map(sum, layer)) * each, sum(map(sum, last)) * each
 
     def wanted_bytes(self, tp: int, layers: int, head: bool) -> int:
         """SRAM bytes of the weights and caches of a stage, wherever they rest."""
@@ -153,7 +160,7 @@ class Sizes:
         return layers * layer + last * head
 
     def _words(self, tp: int) -> tuple[Sides, Sides]:
-        """Words of 16 slices that the columns of a layer, and of the head, take east and west."""
+        """Words of 16 slices of each matrix and cache of a layer, and of the head, by sides."""
         if tp not in self._column_words:
             shape = self._shape(self.spec, tp, CHUNKS[-1], 1, True)
             assert shape.head is not None

@@ -8,9 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
+from typing import TYPE_CHECKING
 
 from chip.errors import HazardError, NothingArrives, OrderError, PortBusy
-from chip.linker import Linked, Startup, Transfer
+
+if TYPE_CHECKING:
+    from chip.linker import Linked, Startup, Transfer
 
 
 @dataclass(frozen=True)
@@ -69,13 +72,13 @@ class Facts:
     start_cycle: int
     end_cycle: int
     segments: int
-    sends: tuple[Transfer, ...]
-    receives: tuple[Transfer, ...]
-    startup: Startup
+    sends: "tuple[Transfer, ...]"
+    receives: "tuple[Transfer, ...]"
+    startup: "Startup"
     aligned_cycles: tuple[int, ...]  # of the launch: the ends of its deskews
 
 
-def facts(linked: Linked) -> Facts:
+def facts(linked: "Linked") -> Facts:
     """The facts of a linked program."""
     start, end = linked.program.start_cycle, linked.end_cycle
     deskews = (start + cycle + stall for cycle, stall in linked.deskews)
@@ -141,8 +144,8 @@ def _check_starts(linked: Mapping[int, Facts], ends: Ends) -> None:
 
 def _match(
     linked: Mapping[int, Facts],
-    arriving: dict[tuple[int, int, int], tuple[int, Transfer, tuple[int, ...]]],
-) -> dict[tuple[int, int], tuple[int, Transfer]]:
+    arriving: "dict[tuple[int, int, int], tuple[int, Transfer, tuple[int, ...]]]",
+) -> "dict[tuple[int, int], tuple[int, Transfer]]":
     """(chip, receive issue) -> (sending chip, send); removes what it matches from `arriving`."""
     feeds = {}
     for chip, program in linked.items():
@@ -177,7 +180,7 @@ def _check_ports(chip: int, program: Facts, ends: Ends) -> None:
 def _hazard(
     kind: type[HazardError],
     chip: int,
-    transfer: Transfer,
+    transfer: "Transfer",
     family: str,
     detail: str,
     cycle: int | None = None,
@@ -189,7 +192,7 @@ def _hazard(
 
 
 def _order(
-    linked: Mapping[int, Facts], feeds: dict[tuple[int, int], tuple[int, Transfer]]
+    linked: Mapping[int, Facts], feeds: "dict[tuple[int, int], tuple[int, Transfer]]"
 ) -> tuple[Call, ...]:
     """Segments in dependence order, earliest first packet first."""
     packets: dict[tuple[int, int], list[tuple[int, int, int]]] = {}

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Annotated, get_type_hints
 
 from chip.errors import ProgramError, SpecError
+from chip.hashed import hashed_once
 
 EAST, WEST = 0, 1
 HEMISPHERES = "EW"
@@ -50,6 +51,7 @@ MXM_TYPES = ("f8", "i8", "f16")
 NO_NOTES: Mapping[str, str] = MappingProxyType({})
 
 
+@hashed_once
 @dataclass(frozen=True)
 class ChipSpec:
     """One chip generation. All lengths are counts, all times are cycles of `clock_hz`.

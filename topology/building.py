@@ -13,12 +13,11 @@ from functools import cache
 
 import networkx as nx
 import numpy as np
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components
 
 from topology.errors import Disconnected, PortsExceeded
 from topology.fabric import compiled
 from topology.links import Link, Profile
+from topology.routes import UNREACHED, distances_to
 
 # (chip, chip, cables, kind of cable, (first port on the one, first port on the other) or None)
 Cable = tuple[int, int, int, str, tuple[int, int] | None]
@@ -78,10 +77,9 @@ def validate(graph: nx.Graph) -> None:
     if needed.max() > limit:
         chip = int((needed > limit).argmax())
         raise PortsExceeded(fabric.name, chip, int(needed[chip]), limit)
-    near = csr_array((fabric.cables, fabric.head, fabric.row), shape=(fabric.chips, fabric.chips))
-    part = connected_components(near, directed=False)[1][fabric.alive]
-    if (part != part[0]).any():
-        lost = int(fabric.alive[(part != part[0]).argmax()])
+    away = distances_to(fabric, fabric.alive[:1])[0, fabric.alive] == UNREACHED
+    if away.any():
+        lost = int(fabric.alive[away.argmax()])
         raise Disconnected(fabric.name, int(fabric.alive[0]), lost)
 
 

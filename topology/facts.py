@@ -4,13 +4,10 @@ from dataclasses import dataclass
 
 import networkx as nx
 import numpy as np
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import dijkstra
 
-from topology.bisection import bisection
 from topology.errors import BadSpec
 from topology.fabric import Fabric, compiled
-from topology.routes import hop_levels
+from topology.routes import distances_to, hop_levels
 
 _BLOCK = 4096  # sources searched at once: 64 words per chip
 _MOST_WORK = 10**10  # words touched; half a minute
@@ -38,6 +35,8 @@ class Facts:
 
 def facts(graph: nx.Graph) -> Facts:
     """Return the facts of a connected graph; raises BadSpec where the search would take minutes."""
+    from topology.bisection import bisection  # with SciPy, which takes long to load
+
     fabric, profile = compiled(graph), graph.graph["profile"]
     _check_size(fabric)
     pairs = hop_counts(fabric)
@@ -62,10 +61,7 @@ def facts(graph: nx.Graph) -> Facts:
 
 
 def _check_size(fabric: Fabric) -> None:
-    shape = (fabric.chips, fabric.chips)
-    near = csr_array((np.ones(len(fabric.head)), fabric.head, fabric.row), shape=shape)
-    away = dijkstra(near, indices=fabric.alive[0], unweighted=True)[fabric.alive]
-    levels = 1 + int(away.max())
+    levels = 1 + int(distances_to(fabric, fabric.alive[:1])[0, fabric.alive].max())
     chips, most = len(fabric.alive), _BLOCK // 64
     words = -(-chips // _BLOCK) * min(most, -(-chips // 64))
     if words * levels * (len(fabric.tail) + 4 * chips) > _MOST_WORK:
@@ -93,6 +89,9 @@ def max_latency_cycles(fabric: Fabric, diameter_hops: int) -> int:
     latencies = np.unique(fabric.latency_cycles)
     if len(latencies) == 1:  # all links alike: the farthest pair by hops
         return diameter_hops * int(latencies[0])
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import dijkstra
+
     weights = csr_array(
         (fabric.latency_cycles.astype(float), fabric.head, fabric.row),
         shape=(fabric.chips, fabric.chips),

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import networkx as nx
 import numpy as np
 
-from topology.bisection import bisection
 from topology.building import ports
 from topology.errors import BadFault
 
@@ -155,4 +154,6 @@ def _bytes_per_s(graph: nx.Graph) -> float:
 
 
 def _bisection(graph: nx.Graph) -> float:
+    from topology.bisection import bisection  # with SciPy, which takes long to load
+
     return bisection(graph).bytes_per_s if len(graph) > 1 else 0.0

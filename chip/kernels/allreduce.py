@@ -13,7 +13,7 @@ from functools import cached_property, lru_cache
 from hashlib import sha256
 
 from chip.isa import WIDTHS
-from chip.kernels.collective import RESIDUAL, Compiler, Home, Items
+from chip.kernels.collective import APART_ROWS, RESIDUAL, Compiler, Home, Items
 from chip.kernels.layout import halves
 from chip.kernels.memory import MemoryMap
 from chip.kernels.transfer import Hop
@@ -91,9 +91,13 @@ class AllReduce:
         named = tuple((name, self.memory[name]) for name in names)
         rests = self.memory.buffers.items()
         parts, sums = ([b for n, b in rests if n.startswith(what)] for what in ("part", "between"))
-        sizes = (self.blocks, self.members, self.tokens, self.some)
+        listed = tuple(
+            self.routes.all_reduce(algorithm, self.blocks * self.some, self.before is not None)
+            for algorithm in algorithms(self.blocks, self.members)
+        )
+        sizes = (self.blocks, self.tokens, self.some)
         return _schedule(
-            *(self.memory.spec, sizes, self.routes, named, tuple(parts), tuple(sums)),
+            *(self.memory.spec, sizes, listed, named, tuple(parts), tuple(sums)),
             *(self.before, self.after, self.update),
         )
 
@@ -101,8 +105,8 @@ class AllReduce:
 @lru_cache(maxsize=64)
 def _schedule(
     spec: ChipSpec,
-    sizes: tuple[int, int, int, int],
-    network: Network,
+    sizes: tuple[int, int, int],
+    listed: tuple[Items, ...],
     named: tuple[tuple[str, Buffer], ...],
     parts: tuple[Buffer, ...],
     sums: tuple[Buffer, ...],
@@ -111,7 +115,7 @@ def _schedule(
     update: tuple[str, str],
 ) -> Schedule:
     """The quickest of the algorithms there is memory for; from cycle 0 on, when all y are there."""
-    blocks, members, tokens, some = sizes
+    blocks, tokens, some = sizes
     buffers = dict(named)
     y = tuple(
         (part.start, buffers[name])
@@ -119,8 +123,7 @@ def _schedule(
         if len(part)
     )
     plans = []
-    for algorithm in algorithms(blocks, members):
-        items = network.all_reduce(algorithm, blocks * some, before is not None)
+    for items in listed:
         homes = {0: Home(y, tokens, some)}
         result = max(item.target.slot for item in items)  # scratch slots come before it
         homes[result] = Home(((0, buffers[after]),), tokens, some)
@@ -150,12 +153,23 @@ def gathers(blocks: int, members: int) -> bool:
 def at_a_time(
     blocks: int, members: int, tokens: int, routes: Routes, most_cycles: int | None
 ) -> Iterator[int]:
-    """Tokens, the most first, whose all-reduce may take at most so many cycles; 1 in any case."""
+    """Tokens, the most first, whose all-reduce may take at most so many cycles; 1 in any case.
+
+    Among several, messages that read and write row by row are over in a third of the time of
+    longer ones, which keep their slices to themselves: so there are few tokens in each, if need be.
+    """
+    short = members > 2 and _message_rows(blocks, members, 1) <= APART_ROWS
     for some in range(tokens, 1, -1):
-        least = _least_cycles(blocks, members, some, routes)
-        if tokens % some == 0 and (most_cycles is None or least <= most_cycles):
+        if tokens % some or (short and _message_rows(blocks, members, some) > APART_ROWS):
+            continue
+        if most_cycles is None or _least_cycles(blocks, members, some, routes) <= most_cycles:
             yield some
     yield 1
+
+
+def _message_rows(blocks: int, members: int, tokens: int) -> int:
+    """Rows of the part that a member of a team adds up."""
+    return -(-blocks * tokens // team_of(members))
 
 
 def _least_cycles(blocks: int, members: int, tokens: int, routes: Routes) -> int:

@@ -9,6 +9,7 @@ in the first cycles that are free.
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
@@ -57,7 +58,21 @@ class Addition:
     after: tuple[int, ...]
 
 
-Items = tuple[Message | Addition, ...]
+class Items(tuple[Message | Addition, ...]):
+    """The messages and additions of a collective, each known by its number in the list."""
+
+    @cached_property
+    def _hash(self) -> int:
+        return super().__hash__()
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or super().__eq__(other)
+
+    def __reduce__(self) -> tuple[type, tuple[tuple[Message | Addition, ...]]]:
+        return Items, (tuple(self),)
 
 
 @dataclass(frozen=True)
@@ -242,24 +257,26 @@ class Compiler:
         for runs in _cut(*operands, target):
             *terms, out = runs
             if length <= self.apart_rows:
+                chain = self._chain(member, [t.part(0, 1) for t in terms], out.part(0, 1))
                 for row in range(out.length):
-                    self._chain(plan, member, [t.part(row, 1) for t in terms], out.part(row, 1))
+                    plan.place(chain, further=row)
             elif self.between or len(terms) == 1:
                 *groups, last = _apart(terms)
                 so_far: list[_Run] = []
                 for number, group in enumerate(groups):
                     to = _Run(self.between[1 + number % 2], 0, out.length)
-                    self._chain(plan, member, [*so_far, *group], to)
+                    plan.place(self._chain(member, [*so_far, *group], to))
                     so_far = [to]
-                self._chain(plan, member, [*so_far, *last], out)
+                plan.place(self._chain(member, [*so_far, *last], out))
             else:
                 pace = self.spec.d_func("vxm.alu")
                 for first in range(0, out.length, pace):
                     some = min(pace, out.length - first)
                     few = [t.part(first, some) for t in terms]
-                    self._chain(plan, member, few, out.part(first, some))
+                    plan.place(self._chain(member, few, out.part(first, some)))
 
-    def _chain(self, plan: Schedule, member: int, terms: Sequence[_Run], out: _Run) -> None:
+    def _chain(self, member: int, terms: Sequence[_Run], out: _Run) -> Chain:
+        """Rows of all terms added up; buffers lie in a bank each, so that any rows will do."""
         chain = Chain(self.spec, f"{self.label}: add", member)
         loops, first, rest = run(out.length), terms[0], terms[1:]
         if not rest or first.slices == rest[0].slices:
@@ -270,7 +287,7 @@ class Compiler:
         for term in rest:
             total = chain.vxm("add", total, term.rows)
         chain.write(total, out.rows)
-        plan.place(chain)
+        return chain
 
     # --- where things are ---------------------------------------------------------------------
     def _runs(self, member: int, span: Span) -> list[_Run]:

@@ -6,7 +6,7 @@ Buffers whose ops do not overlap may rest in the same words, one after another.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 
@@ -34,6 +34,27 @@ class SramFull(ChipError):
     def __str__(self) -> str:
         need, has = self.needs_bytes / 2**20, self.has_bytes / 2**20
         return f"{self.what} needs {need:.1f} MiB of SRAM, {has:.1f} MiB are left for it"
+
+
+def most_column_words(spec: ChipSpec) -> int:
+    """Words of 16 slices that columns can take on a side: so many neighbours lie side by side."""
+    return spec.hemisphere_slices // WEIGHT_SLICES * spec.slice_words
+
+
+def columns_may_rest(spec: ChipSpec, words: Iterable[int]) -> bool:
+    """Whether a side may have room for columns of so many words each, all in 16 slices of theirs.
+
+    So many neighbours as do not lie side by side have a slice in common, and share its words.
+    """
+    loads = {(0,) * (spec.hemisphere_slices // WEIGHT_SLICES)}
+    for more in sorted(words, reverse=True):
+        loads = {
+            tuple(sorted((*load[:at], taken + more, *load[at + 1 :])))
+            for load in loads
+            for at, taken in enumerate(load)
+            if taken + more <= spec.slice_words
+        }
+    return bool(loads)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from chip.kernels.work import Request
 from chip.program import Region
 from chip.schedule import Buffer, Chain, Loops, Rows, Schedule
 from chip.schedule.busy import fixed_fit
-from chip.schedule.flows import Piece
+from chip.schedule.flows import Flow, Hold, Piece
 from chip.spec import ChipSpec
 
 
@@ -51,10 +51,12 @@ class _Silent(Chain):
     ) -> None:
         pass
 
-    def hold(self, low: int, length: int, *key: str | int) -> None:
+    def take(self, hold: Hold, low: int, cycles: int) -> None:
         pass
 
-    def touch_all(self, rows: Rows, loops: Loops, first: int, last: int) -> None:
+    def scatter(
+        self, target: Buffer, issues: list[int], loops: Loops, words: Flow, data: Flow
+    ) -> None:
         pass
 
     def _need(self, kind: str, side: int, width: int, low: int, length: int) -> int:
@@ -71,7 +73,7 @@ class Unplaced(Schedule):
         """A chain of which nothing is kept."""
         return _Silent(self.spec, label, member, maps)
 
-    def place(self, chain: Chain, not_before: int = 0) -> int:
+    def place(self, chain: Chain, not_before: int = 0, further: int = 0) -> int:
         """Nothing."""
         return 0
 
@@ -85,20 +87,20 @@ class Trial(Schedule):
     touched: list[tuple[str, bool, int, int, int]] = field(default_factory=list)
     chains: int = 0
 
-    def place(self, chain: Chain, not_before: int = 0) -> int:
+    def place(self, chain: Chain, not_before: int = 0, further: int = 0) -> int:
         """Note the chain at the first cycle in which it could be; nothing is booked but units."""
-        fixed = [(self._busy[key], spans) for key, spans in chain.fixed.items()]
-        taken = [(table, spans) for table, spans in fixed if table.starts]
-        start = fixed_fit(taken, self._earliest(chain, not_before))
-        self._take_fixed(chain, start)
+        fixed = self._tables(chain)
+        start = fixed_fit(fixed, self._earliest(chain, not_before))
+        for table, low, pattern in fixed:
+            table.take(low + start, pattern)
         self._touch(chain, start)
         return start
 
-    def _touch(self, chain: Chain, start: int) -> None:
+    def _touch(self, chain: Chain, start: int, further: int = 0) -> None:
         super()._touch(chain, start)
         for access in chain.accesses:
-            first, last = int(access.first.min()), int(access.last.max())
-            entry = (access.buffer.name, access.writes, first + start, last + start, self.chains)
+            cycles = access.early + start, access.end + start
+            entry = (access.buffer.name, access.writes, *cycles, self.chains)
             self.touched.append(entry)
         self.chains += 1
 

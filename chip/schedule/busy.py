@@ -1,6 +1,7 @@
 """Reservation tables: when a resource is taken."""
 
 from bisect import bisect_right
+from collections.abc import Sequence
 
 
 class Busy:
@@ -56,14 +57,46 @@ class Busy:
         self.ends[at : at + 1] = [e for _, e in pieces]
 
 
-def fixed_fit(fixed: list[tuple[Busy, list[tuple[int, int]]]], start: int) -> int:
-    """First cycle from `start` on from which all these spans are free."""
+class Cycles:
+    """Cycles in which a unit is taken: bit n of `bits` stands for cycle n.
+
+    Patterns of cycles, be they many, are looked up and taken at once.
+    """
+
+    __slots__ = ("bits",)
+
+    def __init__(self) -> None:
+        self.bits = 0
+
+    def delay(self, low: int, pattern: int) -> int:
+        """How much later a pattern must begin than at `low`, at least; 0 if it is free there."""
+        meets = (self.bits >> low) & pattern
+        if not meets:
+            return 0
+        last = meets.bit_length() - 1
+        first = (~pattern & ((1 << last) - 1)).bit_length()  # of the run of wanted cycles it is in
+        taken = self.bits >> (low + last)
+        return last - first + (~taken & (taken + 1)).bit_length() - 1
+
+    def take(self, low: int, pattern: int) -> bool:
+        """Take a pattern of cycles; False if some of them were taken already."""
+        wanted = pattern << low
+        free = not self.bits & wanted
+        self.bits |= wanted
+        return free
+
+
+Fixed = tuple[Cycles, int, int]  # a table, the first cycle of a pattern, the pattern
+
+
+def fixed_fit(fixed: Sequence[Fixed], start: int) -> int:
+    """First cycle from `start` on from which all these patterns are free."""
     moved = True
     while moved:
         moved = False
-        for table, spans in fixed:
-            for low, high in spans:
-                wait = table.delay(low + start, high + start)
-                if wait:
-                    start, moved = start + wait, True
+        for table, low, pattern in fixed:
+            wait = table.delay(low + start, pattern)
+            while wait:
+                start, moved = start + wait, True
+                wait = table.delay(low + start, pattern)
     return start

@@ -9,8 +9,6 @@ Values are either *at rest* (`Rows`: read when and as often as a consumer wants)
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from chip.errors import ProgramError
 from chip.isa import (
     ALU_BASE,
@@ -28,7 +26,7 @@ from chip.schedule.flows import (
     Buffer,
     Extent,
     Flow,
-    Key,
+    Hold,
     Loops,
     Need,
     Piece,
@@ -50,7 +48,8 @@ class Chain:
     maps: tuple[tuple[int, ...], ...] = ()  # lane maps of the program
     pieces: list[Piece] = field(default_factory=list)
     needs: list[Need] = field(default_factory=list)
-    fixed: dict[Key, list[tuple[int, int]]] = field(default_factory=dict)
+    fixed: dict[Hold, tuple[int, int]] = field(default_factory=dict)  # first cycle, pattern
+    collides: Hold | None = None  # what it would take twice in one cycle
     member_spans: dict[int, Extent] = field(default_factory=dict)
     accesses: list[Access] = field(default_factory=list)
     values: int = 0
@@ -180,12 +179,23 @@ class Chain:
         self.needs.append(Need(self.member, kind, side, width, low, low + length))
         return len(self.needs) - 1
 
-    def hold(self, low: int, length: int, *key: str | int) -> None:
-        """Reserve a fixed resource of this chain's chip."""
-        spans, high = self.fixed.setdefault((self.member, *key), []), low + length
-        if spans and spans[-1][1] == low:
-            low = spans.pop()[0]
-        spans.append((low, high))
+    def hold(self, low: int, length: int, family: str, unit: int, plane: int = 0) -> None:
+        """Reserve a fixed unit of this chain's chip."""
+        self.take(Hold(self.member, family, unit, plane), low, (1 << length) - 1)
+
+    def take(self, hold: Hold, low: int, cycles: int) -> None:
+        """Reserve units at a pattern of cycles, its first one at `low`."""
+        known = self.fixed.get(hold)
+        if known is None:
+            self.fixed[hold] = low, cycles
+            return
+        base, mine = known
+        if low < base:
+            base, mine = low, mine << (base - low)
+        cycles <<= low - base
+        if mine & cycles:
+            self.collides = hold
+        self.fixed[hold] = base, mine | cycles
 
     def memory(
         self, op: str, issues: list[int], rows: Rows, loops: Loops, need: int, name: int
@@ -194,31 +204,33 @@ class Chain:
 
         Plane i is stream i of `need`, or they take turns on its only one.
         """
-        region, length, family = rows.buffer.region, span(loops), lookup(op).queue
+        region, family = rows.buffer.region, lookup(op).queue
         low, high = row_span(rows, loops)
         banks = {self.spec.bank(region.address + row) for row in (low, high)}
         taken = range(self.spec.slice_banks) if rows.buffer.any_bank else sorted(banks)
-        alone = (rows.buffer.name,) if rows.buffer.virtual else ()
-        for index, cycle in enumerate(issues, region.index):
-            self.hold(cycle, length, family, index, *alone)
-            for bank in taken:
-                self.hold(cycle, length, "bank", index, bank, *alone)
+        hold = self._slices(family, rows.buffer, issues, tuple(taken))
+        self.take(hold, issues[0], (1 << span(loops)) - 1)
         args = [region.address + rows.first, 0]
         self.add_piece(
             family, region.index, None, issues, op, args, {}, loops, [name], rows.steps, (1, need)
         )
         self.access(rows, issues, loops, writes=op == "mem.write")
 
+    def _slices(
+        self, family: str, buffer: Buffer, issues: list[int], banks: tuple[int, ...]
+    ) -> Hold:
+        """The slices of a buffer, each at one of `issues`, with some of their banks."""
+        offsets = tuple([issue - issues[0] for issue in issues])
+        alone = buffer.name if buffer.virtual else ""
+        return Hold(self.member, family, buffer.region.index, 0, offsets, banks, alone)
+
     def scatter(
         self, target: Buffer, issues: list[int], loops: Loops, words: Flow, data: Flow
     ) -> None:
         """Write data to the words of a buffer of columns that `words` name, anywhere in it."""
         region, length = target.region, span(loops)
-        alone = (target.name,) if target.virtual else ()
-        for index, cycle in enumerate(issues, region.index):
-            self.hold(cycle, length, "mem.w", index, *alone)
-            for bank in range(self.spec.slice_banks):
-                self.hold(cycle, length, "bank", index, bank, *alone)
+        banks = tuple(range(self.spec.slice_banks))
+        self.take(self._slices("mem.w", target, issues, banks), issues[0], (1 << length) - 1)
         assert words.need is not None and data.need is not None
         args, names = [region.address, region.words, 0, 0], [words.name, data.name]
         self.add_piece(
@@ -226,24 +238,28 @@ class Chain:
             names, spread=(3, data.need),
         )  # fmt: skip
         whole: Loops = ((1, 1), (region.words, 1))
-        self.touch_all(Rows(target), whole, min(issues), max(issues) + length - 1)
+        late = max(issues) + length - 1
+        self.accesses.append(
+            Access(self.member, Rows(target), whole, min(issues), late, True, at_any_time=True)
+        )
 
     def memory_apart(
         self, op: str, issues: list[int], rows: Rows, loops: Loops, need: int, name: int
     ) -> None:
         """As `memory`, by an instruction per row, which leave their slices to others in between."""
         region, family = rows.buffer.region, lookup(op).queue
-        indices = rows.indices(loops).tolist()
-        for cycle, row in zip(iteration_cycles(loops).tolist(), indices, strict=True):
-            address = region.address + row
-            at, bank = [cycle + issue for issue in issues], self.spec.bank(address)
-            for index, when in enumerate(at, region.index):
-                self.hold(when, 1, family, index)
-                self.hold(when, 1, "bank", index, bank)
-            self.add_piece(
-                *(family, region.index, None, at, op, [address, 0], {}, ONCE, [name]),
-                spread=(1, need),
-            )
+        indices, cycles = rows.indices(loops).tolist(), iteration_cycles(loops).tolist()
+        at: dict[int, int] = {}  # cycles in each bank
+        for cycle, row in zip(cycles, indices, strict=True):
+            bank = self.spec.bank(region.address + row)
+            at[bank] = at.get(bank, 0) | 1 << cycle
+        for bank, mine in at.items():
+            self.take(self._slices(family, rows.buffer, issues, (bank,)), issues[0], mine)
+        apart = [(cycle, row - rows.first) for cycle, row in zip(cycles, indices, strict=True)]
+        self.add_piece(
+            family, region.index, None, issues, op, [region.address + rows.first, 0], {}, ONCE,
+            [name], spread=(1, need), apart=apart,
+        )  # fmt: skip
         self.access(rows, issues, loops, op == "mem.write", apart=True)
 
     def access(
@@ -253,17 +269,10 @@ class Chain:
 
         Planes `apart` are there, and wanted, plane by plane.
         """
-        cycles = iteration_cycles(loops)
-        first, last = cycles + min(issues), cycles + max(issues)
-        planes = cycles[:, None] + np.array(issues) if apart else None
-        indices = rows.indices(loops)
-        self.accesses.append(Access(self.member, rows.buffer, indices, first, last, writes, planes))
-
-    def touch_all(self, rows: Rows, loops: Loops, first: int, last: int) -> None:
-        """Note that all these rows may be written at any cycle from `first` to `last`."""
-        indices = rows.indices(loops)
-        early, late = np.full(len(indices), first), np.full(len(indices), last)
-        self.accesses.append(Access(self.member, rows.buffer, indices, early, late, True))
+        ends = min(issues), max(issues)
+        self.accesses.append(
+            Access(self.member, rows, loops, *ends, writes, issues if apart else ())
+        )
 
     def _meet(self, flows: list[Flow], position: int) -> int:
         cycles = {f.cycle + abs(position - f.position) for f in flows}
@@ -293,20 +302,27 @@ class Chain:
         names: list[int],
         steps: tuple[int, int] = (0, 0),
         spread: tuple[int, int] | None = None,
+        apart: Sequence[tuple[int, int]] = ((0, 0),),
     ) -> Piece:
-        """Note an instruction; see Piece."""
+        """Note an instruction, or one each of those `apart`; see Piece."""
         (n, outer), (m, inner) = loops
         full = ((n, outer, steps[0]), (m, inner, steps[1]))
         piece = Piece(
-            self.member, family, unit, unit_need, cycles, op, args, needs, full, names, spread
-        )
+            self.member, family, unit, unit_need, cycles, op, args, needs, full, names, spread,
+            apart,
+        )  # fmt: skip
         self.pieces.append(piece)
         timing = lookup(op).timing
-        last = span(loops) - 1 + (self.spec.d_func(timing) if timing else 0)
+        last = span(loops) - 1 + (self.spec.d_func(timing) if timing else 0) + apart[-1][0]
         first, end = min(cycles), max(cycles) + last
-        extent = self.member_spans.setdefault(self.member, Extent(first, end))
-        extent.first, extent.end = min(extent.first, first), max(extent.end, end)
-        extent.instructions += len(cycles)
+        extent = self.member_spans.get(self.member)
+        if extent is None:
+            extent = self.member_spans[self.member] = Extent(first, end)
+        if first < extent.first:
+            extent.first = first
+        if end > extent.end:
+            extent.end = end
+        extent.instructions += len(cycles) * len(apart)
         return piece
 
 

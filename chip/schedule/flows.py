@@ -1,8 +1,9 @@
 """What chains are made of: rows at rest, flows in flight, loops, and what is left to choose."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -67,6 +68,8 @@ class Piece:
 
     `cycles` are those of `unit`, `unit` + 1, ... Queue and stream operands may name a Need by its
     number; plane i has stream i of the group that `spread`, an operand and a Need, speaks of.
+    If it is `apart`, there is an instruction for each of these (cycle, word), so much later and
+    further on, and the loops are theirs.
     """
 
     member: int
@@ -80,6 +83,30 @@ class Piece:
     loops: tuple[tuple[int, int, int], tuple[int, int, int]]
     names: list[int]
     spread: tuple[int, int] | None = None
+    apart: Sequence[tuple[int, int]] = ((0, 0),)
+
+
+class Hold(NamedTuple):
+    """Units that a chain takes at cycles which follow from its start, and not by choice.
+
+    `unit` and the units after it, each so many cycles later than it as `offsets` says; of a slice
+    `banks` as well. What `buffer` names has units to itself.
+    """
+
+    member: int
+    family: str
+    unit: int
+    plane: int = 0
+    offsets: tuple[int, ...] = (0,)
+    banks: tuple[int, ...] = ()
+    buffer: str = ""
+
+    def units(self) -> Iterator[tuple[Key, int]]:
+        """Each of them, and how much later it is taken."""
+        for number, offset in enumerate(self.offsets, self.unit):
+            yield (self.member, self.family, number, self.plane, self.buffer), offset
+            for bank in self.banks:
+                yield (self.member, "bank", number, bank, self.buffer), offset
 
 
 @dataclass(slots=True)
@@ -109,18 +136,60 @@ class Flow:
 
 @dataclass
 class Access:
-    """Rows of a buffer touched, and the first and last relative cycle of each touch.
+    """Rows of a buffer touched in each iteration of `loops`, from cycle `early` to cycle `late`.
 
-    `planes` [rows, byte planes] are the cycles of each plane, where these are far apart.
+    Of rows touched `at_any_time` nobody knows when in between it is. `issues` are those of the
+    byte planes, where these are far apart.
     """
 
     member: int
-    buffer: Buffer
-    rows: Ints
-    first: Ints
-    last: Ints
+    rows: Rows
+    loops: Loops
+    early: int
+    late: int
     writes: bool
-    planes: Ints | None = None
+    issues: Sequence[int] = ()
+    at_any_time: bool = False
+
+    def __post_init__(self) -> None:
+        (n, _), (m, _) = self.loops
+        self.once = n == m == 1
+        self.last_row = self.rows.first if self.once else row_span(self.rows, self.loops)[1]
+
+    @property
+    def buffer(self) -> Buffer:
+        """The buffer."""
+        return self.rows.buffer
+
+    def indices(self, further: int) -> Ints:
+        """Row of each iteration, so many rows further on."""
+        return self.rows.indices(self.loops) + further
+
+    @property
+    def first(self) -> Ints:
+        """First cycle of each iteration."""
+        return self._cycles + self.early
+
+    @property
+    def last(self) -> Ints:
+        """Last cycle of each iteration."""
+        return self._cycles + self.late
+
+    @property
+    def planes(self) -> Ints:
+        """Cycles [iterations, byte planes] of each plane, where they are far apart."""
+        planes: Ints = iteration_cycles(self.loops)[:, None] + np.array(self.issues)
+        return planes
+
+    @property
+    def end(self) -> int:
+        """The last cycle of all."""
+        return self.late + (0 if self.at_any_time else span(self.loops) - 1)
+
+    @property
+    def _cycles(self) -> Ints:
+        cycles = iteration_cycles(self.loops)
+        return np.zeros_like(cycles) if self.at_any_time else cycles
 
 
 def run(count: int, interval: int = 1) -> Loops:

@@ -3,23 +3,23 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 
 import numpy as np
 
 from chip.errors import ProgramError
 from chip.program import Instruction, Program, fill_queue
-from chip.schedule.busy import Busy, fixed_fit
+from chip.schedule.busy import Busy, Cycles, Fixed, fixed_fit
 from chip.schedule.chain import Chain
-from chip.schedule.flows import Access, Ints, Key, Need, Piece
+from chip.schedule.flows import Access, Hold, Ints, Key, Need, Piece
 from chip.schedule.timing import ScheduleTiming
 from chip.spec import ChipSpec
 
 _NONE = np.zeros(0, np.int64)
 Placed = dict[int, dict[str, list[tuple[int, Instruction]]]]  # by member and queue
 Choice = tuple[int, list[Busy]]  # index of a unit or of the first stream, its tables
-# pieces and needs of a chain, its start, what was chosen, the name before its first by member
-_Booking = tuple[list[Piece], list[Need], int, list[int], dict[int, int]]
+# pieces and needs of a chain, its start, what was chosen, the name before its first by member, and
+# how many rows further on it is
+_Booking = tuple[list[Piece], list[Need], int, list[int], dict[int, int], int]
 
 
 @dataclass
@@ -33,26 +33,34 @@ class _Touched:
     free: Ints
     planes: Ints | None = None
 
-    def wait(self, access: Access) -> int:
-        """Earliest cycle 0 of a chain that touches rows so."""
-        if access.planes is not None and self.planes is not None and not access.writes:
-            return int((self.planes[access.rows] - access.planes).max())
+    def wait(self, access: Access, further: int) -> int:
+        """Earliest cycle 0 of a chain that touches rows so, `further` ones of the buffer."""
         table = self.free if access.writes else self.ready
-        return int((table[access.rows] - access.first).max())
+        if access.issues and self.planes is not None and not access.writes:
+            return int((self.planes[access.indices(further)] - access.planes).max())
+        if access.once:
+            return int(table[access.rows.first + further]) - access.early
+        return int((table[access.indices(further)] - access.first).max())
 
-    def note(self, access: Access, start: int) -> None:
+    def note(self, access: Access, further: int, start: int) -> None:
         """A chain that begins at `start` touches rows so."""
-        after = access.last + start + 1
-        np.maximum.at(self.free, access.rows, after)
-        if not access.writes:
-            return
-        np.maximum.at(self.ready, access.rows, after)
-        if access.planes is not None:
+        tables = (self.free, self.ready) if access.writes else (self.free,)
+        if access.once:
+            rows: int | Ints = access.rows.first + further
+            after: int | Ints = access.late + start + 1
+            for table in tables:
+                if table[rows] < after:
+                    table[rows] = after
+        else:
+            rows, after = access.indices(further), access.last + (start + 1)
+            for table in tables:
+                np.maximum.at(table, rows, after)
+        if access.writes and access.issues:
             if self.planes is None:
-                self.planes = np.repeat(self.ready[:, None], access.planes.shape[1], axis=1)
-            self.planes[access.rows] = access.planes + start + 1
-        elif self.planes is not None:
-            self.planes[access.rows] = after[:, None]
+                self.planes = np.repeat(self.ready[:, None], len(access.issues), axis=1)
+            self.planes[rows] = access.planes + (start + 1)
+        elif access.writes and self.planes is not None:
+            self.planes[rows] = np.asarray(after)[..., None]
 
     def grow(self, count: int) -> None:
         """Make room for so many rows."""
@@ -81,6 +89,8 @@ class Schedule:
         self._waiting: list[_Booking] = []
         self._firsts: dict[int, int] = {}
         self._counts: dict[int, int] = defaultdict(int)
+        self._taken: dict[Key, Cycles] = defaultdict(Cycles)
+        self._units: dict[Hold, list[tuple[Cycles, int]]] = {}
         self._busy: dict[Key, Busy] = defaultdict(Busy)
         self._choices: dict[tuple[int, str, int, int], tuple[range, list[Choice]]] = {}
         self._touched: dict[tuple[int, str], _Touched] = {}
@@ -91,12 +101,16 @@ class Schedule:
         return Chain(self.spec, label, member, maps)
 
     # --- placing ----------------------------------------------------------------------------
-    def place(self, chain: Chain, not_before: int = 0) -> int:
-        """Book the chain at the first cycle it fits, all of it from `not_before` on."""
-        _check_self(chain)
-        start = self._earliest(chain, not_before)
-        fixed = [(self._busy[key], spans) for key, spans in chain.fixed.items()]
-        taken = [(table, spans) for table, spans in fixed if table.starts]
+    def place(self, chain: Chain, not_before: int = 0, further: int = 0) -> int:
+        """Book the chain at the first cycle it fits, all of it from `not_before` on.
+
+        It may be booked more than once, `further` rows on in all its buffers, in the same banks.
+        """
+        if chain.collides:  # it fits nowhere: that is a bug of its kernel
+            raise _collision(chain, chain.collides)
+        start = self._earliest(chain, not_before, further)
+        fixed = self._tables(chain)
+        taken = [one for one in fixed if one[0].bits >> (one[1] + start)]
         blocked: Need | None = None  # what was not to be had: without it nothing else is tried
         while True:
             start = fixed_fit(taken, start)
@@ -107,30 +121,36 @@ class Schedule:
             if chosen is not None:
                 break
             start += wait
-        self._take_fixed(chain, start)
-        self._touch(chain, start)
-        self._emit(chain, start, chosen)
+        for table, low, pattern in fixed:
+            if not table.take(low + start, pattern):
+                raise _collision(chain, "units in two of its parts")
+        self._touch(chain, start, further)
+        self._emit(chain, start, chosen, further)
         return start
 
-    def _take_fixed(self, chain: Chain, start: int) -> None:
-        for key, spans in chain.fixed.items():
-            table = self._busy[key]
-            for low, high in spans:
-                table.take(low + start, high + start)
+    def _tables(self, chain: Chain) -> list[Fixed]:
+        """What the chain takes at cycles that follow from its start."""
+        found = []
+        for hold, (low, pattern) in chain.fixed.items():
+            if hold not in self._units:
+                self._units[hold] = [(self._taken[key], late) for key, late in hold.units()]
+            found += [(table, low + late, pattern) for table, late in self._units[hold]]
+        return found
 
     def ready_cycle(self, member: int, buffer: str, rows: slice = slice(None)) -> int:
         """Cycle from which all these rows of a buffer may be read."""
         touched = self._touched.get((member, buffer))
         return 0 if touched is None else int(touched.ready[rows].max(initial=0))
 
-    def _earliest(self, chain: Chain, not_before: int) -> int:
+    def _earliest(self, chain: Chain, not_before: int, further: int = 0) -> int:
         """Start from which no instruction is before a cycle, and all rows are ready."""
         start = not_before - min(extent.first for extent in chain.member_spans.values())
         for access in chain.accesses:
-            if (access.member, access.buffer.name) in self._touched:
-                start = max(start, self._rows(access).wait(access))
-            if access.writes and access.buffer.after:
-                start = max(start, self._done_with(access) - int(access.first.min()))
+            buffer = access.rows.buffer
+            if (access.member, buffer.name) in self._touched:
+                start = max(start, self._rows(access, further).wait(access, further))
+            if access.writes and buffer.after:
+                start = max(start, self._done_with(access) - access.early)
         return start
 
     def _done_with(self, access: Access) -> int:
@@ -198,20 +218,22 @@ class Schedule:
         return groups[::-1] if need.width < self.spec.lw_streams else groups
 
     # --- what placing leaves behind -----------------------------------------------------------
-    def _touch(self, chain: Chain, start: int) -> None:
+    def _touch(self, chain: Chain, start: int, further: int = 0) -> None:
         for access in chain.accesses:
-            self._rows(access).note(access, start)
+            self._rows(access, further).note(access, further, start)
 
-    def _rows(self, access: Access) -> _Touched:
-        key = (access.member, access.buffer.name)
-        touched = self._touched.setdefault(key, _Touched(_NONE, _NONE))
-        touched.grow(int(access.rows.max()) + 1)
+    def _rows(self, access: Access, further: int) -> _Touched:
+        key = (access.member, access.rows.buffer.name)
+        touched = self._touched.get(key)
+        if touched is None:
+            touched = self._touched[key] = _Touched(_NONE, _NONE)
+        touched.grow(access.last_row + further + 1)
         return touched
 
-    def _emit(self, chain: Chain, start: int, chosen: list[int]) -> None:
+    def _emit(self, chain: Chain, start: int, chosen: list[int], further: int) -> None:
         """Note what was placed; its instructions are made when somebody asks for them."""
         base = {member: self._names[member] for member in chain.member_spans}
-        self._waiting.append((chain.pieces, chain.needs, start, chosen, base))
+        self._waiting.append((chain.pieces, chain.needs, start, chosen, base, further))
         end = 0
         for member, extent in chain.member_spans.items():
             self._names[member] += chain.values
@@ -230,11 +252,11 @@ class Schedule:
     @property
     def placed(self) -> "Placed":
         """(cycle, instruction) of each member's queues, as they were placed."""
-        for pieces, needs, start, chosen, base in self._waiting:
+        for pieces, needs, start, chosen, base, further in self._waiting:
             for piece in pieces:
                 queues = self._placed.setdefault(piece.member, {})
                 for queue, cycle, instruction in _finished(
-                    piece, needs, chosen, base[piece.member]
+                    piece, needs, chosen, base[piece.member], further
                 ):
                     queues.setdefault(queue, []).append((cycle + start, instruction))
         self._waiting.clear()
@@ -318,28 +340,26 @@ def _relocated(
     return replace(instruction, args=(address, *instruction.args[1:]))
 
 
-def _check_self(chain: Chain) -> None:
-    """A chain that collides with itself fits nowhere: that is a bug of its kernel."""
-    for key, spans in chain.fixed.items():
-        if len(spans) > 1:
-            spans.sort()
-            for (_, end), (low, _) in pairwise(spans):
-                if low < end:
-                    raise ProgramError(f"chain {chain.label} collides with itself on {key}")
+def _collision(chain: Chain, what: object) -> ProgramError:
+    return ProgramError(f"chain {chain.label} collides with itself on {what}")
 
 
 def _finished(
-    piece: Piece, needs: list[Need], chosen: list[int], base: int
+    piece: Piece, needs: list[Need], chosen: list[int], base: int, further: int
 ) -> Iterator[tuple[str, int, Instruction]]:
     """(queue, cycle, instruction) once the scheduler has chosen streams and queues."""
     args = list(piece.args)
     for operand, (need, offset) in piece.needs.items():
         args[operand] = chosen[need] + offset
+    address = args[0] + further if piece.op.startswith("mem.") else None
     first = piece.unit if piece.unit_need is None else chosen[piece.unit_need]
     names = tuple(base + name if name else 0 for name in piece.names)
-    for unit, cycle in enumerate(piece.cycles, first):
-        if piece.spread:
-            operand, need = piece.spread
-            args[operand] = chosen[need] + (unit - first) % needs[need].width
-        instruction = Instruction(piece.op, tuple(args), piece.loops, names)
-        yield f"{piece.family}:{unit}", cycle, instruction
+    for later, words in piece.apart:
+        for unit, cycle in enumerate(piece.cycles, first):
+            if piece.spread:
+                operand, need = piece.spread
+                args[operand] = chosen[need] + (unit - first) % needs[need].width
+            if address is not None:
+                args[0] = address + words
+            instruction = Instruction(piece.op, tuple(args), piece.loops, names)
+            yield f"{piece.family}:{unit}", cycle + later, instruction

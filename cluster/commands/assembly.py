@@ -13,8 +13,7 @@ from chip.own_spec import chip_of
 from cluster.commands.parameters import FILE, JSON_FILE, NAME, TOPOLOGY
 from cluster.files import check_writable, write_whole
 from cluster.machines.execution import Checked, Execution, execute, read_image, report
-from cluster.runs.display import print_rows
-from cluster.runs.report import counted
+from cluster.runs.display import counted, print_rows
 from cluster.runs.trace import trace_programs
 
 FAILED_CHECK = 1

@@ -8,8 +8,7 @@ import numpy as np
 
 from cluster.commands.parameters import CHIPS, COUNT, NAME, TOPOLOGY
 from cluster.encoders.embedding import Options, embed_sentences
-from cluster.runs.display import Bars, show_table
-from cluster.runs.report import counted
+from cluster.runs.display import Bars, counted, show_table
 
 FAILED = 1
 

@@ -1,11 +1,9 @@
 """`lpu plan MODEL`: timing and capacity of a model on a cluster, without running anything."""
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from cluster.commands.parameters import CHIPS, COUNT, IN_FLIGHT, NAME, TOPOLOGY
 from cluster.compiler.choose import PlanRequest
@@ -14,8 +12,10 @@ from cluster.model.fetch import cache_folder
 from cluster.planning.cost_store import CostStore
 from cluster.planning.planner import make, report
 from cluster.planning.search import OBJECTIVES
-from cluster.runs.display import show_table
-from cluster.runs.report import counted
+from cluster.runs.display import counted, show_table
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 BAR = 24
 KINDS = {"weights": "#", "kv_cache": "=", "activations": "+", "network": "~", "programs": ":"}
@@ -73,6 +73,8 @@ def _show(found: dict[str, Any]) -> None:
             **{f"note {n + 1}": text for n, text in enumerate(found["notes"])},
         }
     )
+    from rich.console import Console
+
     console = Console()
     console.print(_breakdown(found), _stages(plan))
     if found["alternatives"]:
@@ -125,14 +127,16 @@ def _placement(found: dict[str, Any]) -> str:
     return f"{found['hops']:,} weighted hops, {best}"
 
 
-def _table(title: str, *columns: str) -> Table:
+def _table(title: str, *columns: str) -> "Table":
+    from rich.table import Table
+
     table = Table(title=title, title_justify="left")
     for number, name in enumerate(columns):
         table.add_column(name, justify="left" if number == 0 else "right", no_wrap=True)
     return table
 
 
-def _breakdown(found: dict[str, Any]) -> Table:
+def _breakdown(found: dict[str, Any]) -> "Table":
     table = _table("where a token's cycles go", "what", "cycles", "share")
     for name, cycles in found["breakdown"].items():
         share = cycles / found["cycles_per_token"]
@@ -140,7 +144,7 @@ def _breakdown(found: dict[str, Any]) -> Table:
     return table
 
 
-def _stages(plan: dict[str, Any]) -> Table:
+def _stages(plan: dict[str, Any]) -> "Table":
     legend = ", ".join(f"{sign} {name.replace('_', ' ')}" for name, sign in KINDS.items())
     table = _table(f"SRAM of a chip: {legend}", "stage", "layers", "chips", "MiB", "of its SRAM")
     stages = plan["stages"]
@@ -167,7 +171,7 @@ def _bar(kinds: dict[str, int], size: int) -> str:
     return text.ljust(BAR, ".")
 
 
-def _alternatives(found: dict[str, Any]) -> Table:
+def _alternatives(found: dict[str, Any]) -> "Table":
     columns = ("next best", "chips", "cycles per token", "slower", "limited by")
     table = _table("what else there is", *columns)
     for other in found["alternatives"]:

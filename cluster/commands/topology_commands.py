@@ -13,7 +13,7 @@ from rich.table import Table
 
 from chip.isa import WIDTHS
 from cluster.commands.parameters import COUNT, DRIFT, NAME, PICTURE, SEED, TOPOLOGY, ByteCount
-from cluster.runs.report import counted
+from cluster.runs.display import counted
 from topology import Collective, Facts, collective, facts, parse
 from topology.alignment import simulate
 from topology.clocks import ClockPlan, ClockSpec, clock_plan

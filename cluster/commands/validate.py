@@ -7,8 +7,7 @@ from typing import Any
 
 import click
 
-from cluster.runs.display import Bars, print_rows
-from cluster.runs.report import counted
+from cluster.runs.display import Bars, counted, print_rows
 from cluster.validate.row import Row
 from cluster.validate.table import rows
 

@@ -199,11 +199,13 @@ class Assigned:
         return sum(max(sides) for sides in words.values())
 
     @property
-    def matrix_words(self) -> int:
-        """Words of 16 slices that all matrices take."""
-        ops = (op for op in self.section.ops if isinstance(op, Linear))
-        matrices = (matrix for op in ops for matrix in self.matrices(op))
-        return sum(matrix.vectors // word_columns(matrix.dtype) for matrix in matrices)
+    def matrix_words(self) -> tuple[list[int], list[int]]:
+        """Words of 16 slices that each matrix takes, of those east and of those west."""
+        words: tuple[list[int], list[int]] = ([], [])
+        for op in self.section.ops:
+            for matrix in self.matrices(op) if isinstance(op, Linear) else ():
+                words[matrix.side].append(matrix.vectors // word_columns(matrix.dtype))
+        return words
 
     def _columns(self, op: Linear) -> int:
         outputs = self.layout(op.out)

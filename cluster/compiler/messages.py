@@ -31,7 +31,7 @@ def items_of(timed: Collective, hop: Hops, members: Mapping[int, int]) -> Items:
             operands = tuple(o if isinstance(o, int) else _rows(o) for o in item.operands)
             member = members[item.chip]
             found.append(Addition(member, target, operands, item.start_cycle, item.after))
-    return tuple(found)
+    return Items(found)
 
 
 def _rows(vectors: Vectors) -> Span:

@@ -4,10 +4,10 @@ from collections.abc import Collection
 from functools import lru_cache
 
 from chip.kernels.lanes import MAPS, MAPS_INT8, group_maps
-from chip.kernels.memory import Conflicts
+from chip.kernels.memory import Conflicts, most_column_words
 from chip.kernels.trial import Demands, Trial, TrialMemory, Unplaced, conflicts
 from chip.kernels.work import CACHE, Request, Work
-from chip.program import WEIGHT_SLICES, word_columns
+from chip.program import word_columns
 from chip.spec import ChipSpec
 from cluster.compiler.assign import Assigned, Copy, Rank
 from cluster.compiler.kernels import place
@@ -54,9 +54,8 @@ def requested(
     weights: str, carried: tuple[Copy, ...],
 ) -> tuple[dict[str, tuple[int, int]], tuple[Request, ...]]:  # fmt: skip
     """The ops between which each buffer is used, and all requests."""
-    memory, maps = TrialMemory(spec), lane_maps((sharded,), weights)
     rows = chunk if sharded.section.takes_sequence else 1
-    work = Work(Unplaced(spec), memory, 0, rows, blocks, chunk, blocks, weights, prefix, maps)
+    work, memory = _unplaced(spec, sharded, prefix, rows, chunk, blocks, weights)
     _try(work, memory, Assigned(sharded.section, rank, spec, chunk, weights, carried))
     lives = {name: (min(ops), max(ops)) for name, ops in memory.lives.items()}
     return lives, tuple(memory.requests.values())
@@ -71,18 +70,29 @@ def column_words(
     blocks: int,
     weights: str,
     slots: int,
-) -> int:
-    """Words of 16 slices that the columns of a section take, with the caches of `slots`."""
-    matrices = Assigned(sharded.section, rank, spec, chunk, weights).matrix_words
-    if matrices > spec.slices * spec.slice_words // WEIGHT_SLICES:
-        return matrices  # there is no room for them, whatever else is asked for
-    _, requests = requested(spec, sharded, rank, prefix, chunk, blocks, weights, ())
-    words = 0
-    for request in requests:
-        if request.layout == "columns":
-            times = slots if request.role == CACHE else 1
-            words += times * -(-request.vectors // word_columns(request.dtype))
+) -> tuple[list[int], list[int]]:
+    """Words of 16 slices, east and west, of each matrix of a section, and its caches of `slots`."""
+    assigned = Assigned(sharded.section, rank, spec, chunk, weights)
+    words = assigned.matrix_words
+    if max(map(sum, words)) <= most_column_words(spec):  # else there is no room anyway
+        work, memory = _unplaced(spec, sharded, prefix, 1, chunk, blocks, weights)
+        for op in sharded.section.ops:
+            if op.cached_elements:
+                place(work, assigned, op)
+        for request in memory.requests.values():
+            if request.role == CACHE:
+                each = -(-request.vectors // word_columns(request.dtype))
+                words[request.side].append(slots * each)
     return words
+
+
+def _unplaced(
+    spec: ChipSpec, sharded: Sharded, prefix: str, rows: int, chunk: int, blocks: int, weights: str
+) -> tuple[Work, TrialMemory]:
+    """Work that only asks, and what notes the requests."""
+    memory, maps = TrialMemory(spec), lane_maps((sharded,), weights)
+    size = rows, blocks, chunk, blocks, weights, prefix, maps
+    return Work(Unplaced(spec), memory, 0, *size), memory
 
 
 @lru_cache(maxsize=256)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from chip.hashed import hashed_once
 from cluster.model.graph.add import Add
 from cluster.model.graph.attention import Attention
 from cluster.model.graph.collective import AllReduce
@@ -12,6 +13,7 @@ from cluster.model.graph.shares import Shares
 from cluster.model.graph.values import SHARDED, Dim, Value
 
 
+@hashed_once
 @dataclass(frozen=True)
 class Sharded:
     """A section as every rank runs it, and how ranks hold each of its values."""

@@ -2,23 +2,22 @@
 
 from bisect import bisect_left
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
-from chip.kernels.memory import SramFull
+from chip.kernels.memory import SramFull, columns_may_rest, most_column_words
 from chip.program import WEIGHT_SLICES
 from chip.spec import ChipSpec
 from cluster.compiler.limits import CONTEXT_BLOCK, heads_of
 from cluster.compiler.section_demands import column_words
-from cluster.compiler.stage import WIDE_WORDS, Stage
+from cluster.compiler.stage import Stage, roomy
 from cluster.compiler.stage_shape import StageShape, stage_shape
 from cluster.model.graph.graph import Model
 
 CHUNKS = (32, 16, 8)  # tokens of a prefill launch: the most there is room for
 Paces = dict[tuple[int, int], tuple[int, int]]  # of (tp, chunk): cycles of a layer, and of the head
-
-
+Sides = tuple[list[int], list[int]]  # of the east and of the west half of a chip
 T = TypeVar("T")
 
 
@@ -36,12 +35,17 @@ class Store(Protocol):
         """What `make` returns, perhaps from before; `plain` and `read` are to JSON and back."""
 
 
-def _plain_need(need: int | SramFull) -> Any:
-    return need if isinstance(need, int) else [need.what, need.needs_bytes, need.has_bytes]
+Kinds = dict[str, int]  # SRAM bytes of a stage by what they hold
 
 
-def _need_of(plain: Any) -> int | SramFull:
-    return plain if isinstance(plain, int) else SramFull(*plain)
+def _plain_kinds(kinds: Kinds | SramFull) -> Any:
+    if isinstance(kinds, SramFull):
+        return [kinds.what, kinds.needs_bytes, kinds.has_bytes]
+    return kinds
+
+
+def _kinds_of(plain: Any) -> Kinds | SramFull:
+    return plain if isinstance(plain, dict) else SramFull(*plain)
 
 
 @dataclass
@@ -53,8 +57,9 @@ class Sizes:
     context: int = CONTEXT_BLOCK
     weights: str = "fp16"
     slots: int = 1
-    _needs: dict[tuple[int, int, int, bool], int | SramFull] = field(default_factory=dict)
+    _kinds: dict[tuple[int, int, int, bool], Kinds | SramFull] = field(default_factory=dict)
     _room: dict[tuple[int, bool], int] = field(default_factory=dict)
+    _column_words: dict[int, tuple[Sides, Sides]] = field(default_factory=dict)
     paces: Paces = field(default_factory=dict, repr=False)
     store: Store | None = None  # keeps what was laid out once
 
@@ -70,33 +75,37 @@ class Sizes:
 
     def need_bytes(self, tp: int, chunk: int, layers: int, head: bool) -> int:
         """SRAM of a stage; raises SramFull."""
+        return sum(self.kinds(tp, chunk, layers, head).values())
+
+    def kinds(self, tp: int, chunk: int, layers: int, head: bool) -> Kinds:
+        """SRAM bytes of a stage by what they hold; raises SramFull."""
         key = (tp, chunk, layers, head)
-        if key not in self._needs:
-            self._needs[key] = self._need(*key)
-        found = self._needs[key]
+        if key not in self._kinds:
+            self._kinds[key] = self._laid_out(*key)
+        found = self._kinds[key]
         if isinstance(found, SramFull):
             raise found
         return found
 
-    def _need(self, tp: int, chunk: int, layers: int, head: bool) -> int | SramFull:
+    def _laid_out(self, tp: int, chunk: int, layers: int, head: bool) -> Kinds | SramFull:
         if layers > self.room(tp, head):
-            has = self.spec.sram_bytes
+            has = WEIGHT_SLICES * 2 * most_column_words(self.spec) * self.spec.lanes
             return SramFull("weights and caches", self.wanted_bytes(tp, layers, head), has)
         shape = self._shape(self.spec, tp, chunk, layers, head)
 
-        def lay_out() -> int | SramFull:
+        def lay_out() -> Kinds | SramFull:
             try:
-                return Stage(self.spec, shape).memory.used_bytes
+                return Stage(self.spec, shape).memory.bytes_by_kind()
             except SramFull as error:
                 return error
 
         if self.store is None:
             return lay_out()
-        return self.store.kept("need", (self.spec, shape.digest), lay_out, _plain_need, _need_of)
+        return self.store.kept("kinds", (self.spec, shape.digest), lay_out, _plain_kinds, _kinds_of)
 
     def stage(self, tp: int, chunk: int, layers: int, head: bool, wide: bool = False) -> Stage:
         """A stage, on a chip with room for everything if `wide`; raises SramFull."""
-        spec = replace(self.spec, slice_words=WIDE_WORDS) if wide else self.spec
+        spec = roomy(self.spec) if wide else self.spec
         return Stage(spec, self._shape(spec, tp, chunk, layers, head))
 
     def _shape(self, spec: ChipSpec, tp: int, chunk: int, layers: int, head: bool) -> StageShape:
@@ -115,44 +124,53 @@ class Sizes:
 
     def most_layers(self, tp: int, chunk: int, head: bool) -> int:
         """Layers a stage can hold at most; -1 if there is no room even for the LM head."""
-        if not self.room(tp, False):  # words alone refuse it: no need to lay anything out
-            return -1 if head else 0
-        if head and not self.fits(tp, chunk, 0, True):
-            return -1
-        if not self.fits(tp, chunk, 1, head):
-            return 0
-        every = range(2, self.room(tp, head) + 1)
-        return 1 + bisect_left(every, True, key=lambda n: not self.fits(tp, chunk, n, head))
+        room, least = self.room(tp, head), 0 if head else 1
+        if room < least:
+            return least - 1
+        if self.fits(tp, chunk, room, head):  # often: what is laid out takes little more
+            return room
+        every = range(least, room)
+        return least - 1 + bisect_left(every, True, key=lambda n: not self.fits(tp, chunk, n, head))
 
     def room(self, tp: int, head: bool) -> int:
-        """Layers whose weights and caches a chip has the words for, wherever they rest."""
+        """Layers whose weights and caches a chip has the words for; -1 if not for the head."""
         if (tp, head) not in self._room:
-            layer, last = self._column_words(tp, CHUNKS[-1])
-            left = self.spec.slices * self.spec.slice_words // WEIGHT_SLICES - last * head
-            self._room[tp, head] = max(0, min(self.layers, left // layer))
+            layer, last = self._words(tp)
+            fewest = min((most_column_words(self.spec) // sum(words) for words in layer if words))
+
+            def fit(count: int) -> bool:
+                return all(
+                    columns_may_rest(self.spec, [*(count * one for one in mine), *theirs * head])
+                    for mine, theirs in zip(layer, last, strict=True)
+                )
+
+            counts = range(min(self.layers, fewest), -1, -1)
+            self._room[tp, head] = next((count for count in counts if fit(count)), -1)
         return self._room[tp, head]
 
-    def weigh(self, tp: int, chunk: int) -> tuple[int, int]:
+    def weigh(self, tp: int) -> tuple[int, int]:
         """Padded weights and caches of a layer, and of the LM head, on a chip, in SRAM bytes."""
-        layer, last = self._column_words(tp, chunk)
+        layer, last = self._words(tp)
         each = WEIGHT_SLICES * self.spec.lanes
-        return layer * each, last * each
+        return sum(map(sum, layer)) * each, sum(map(sum, last)) * each
 
     def wanted_bytes(self, tp: int, layers: int, head: bool) -> int:
         """SRAM bytes of the weights and caches of a stage, wherever they rest."""
-        layer, last = self.weigh(tp, CHUNKS[-1])
+        layer, last = self.weigh(tp)
         return layers * layer + last * head
 
-    def _column_words(self, tp: int, chunk: int) -> tuple[int, int]:
-        """Words of 16 slices that the columns of a layer, and of the head, take."""
-        shape = self._shape(self.spec, tp, chunk, 1, True)
-        assert shape.head is not None
-        size = shape.chunk, shape.context // CONTEXT_BLOCK, shape.weights, shape.slots
-        layer, last = (
-            column_words(self.spec, section, shape.ranks[0], prefix, *size)
-            for section, prefix in ((shape.kinds[0], "layer."), (shape.head, "head."))
-        )
-        return layer, last
+    def _words(self, tp: int) -> tuple[Sides, Sides]:
+        """Words of 16 slices of each matrix and cache of a layer, and of the head, by sides."""
+        if tp not in self._column_words:
+            shape = self._shape(self.spec, tp, CHUNKS[-1], 1, True)
+            assert shape.head is not None
+            size = shape.chunk, shape.context // CONTEXT_BLOCK, shape.weights, shape.slots
+            layer, last = (
+                column_words(self.spec, section, shape.ranks[0], prefix, *size)
+                for section, prefix in ((shape.kinds[0], "layer."), (shape.head, "head."))
+            )
+            self._column_words[tp] = layer, last
+        return self._column_words[tp]
 
     def pace(self, tp: int, chunk: int) -> tuple[int, int]:
         """Cycles of a layer and of the LM head for one token, as a chip takes them alone."""
@@ -167,30 +185,45 @@ class Sizes:
 
     def fewest_stages(self, tp: int) -> tuple[int, int] | None:
         """(stages, chunk) of the shortest pipeline of that width; None if none has room."""
+        least = self.least_stages(tp)
+        if least is None:
+            return None
+        if self._stages(tp, CHUNKS[0]) == least:
+            return least, CHUNKS[0]
         least = self._stages(tp, CHUNKS[-1])  # no chunk leaves more room
         if least is None:
             return None
         found = ((self._stages(tp, chunk), chunk) for chunk in CHUNKS)
         return next((least, chunk) for stages, chunk in found if stages == least)
 
+    def least_stages(self, tp: int) -> int | None:
+        """Stages that no pipeline of that width goes below: chips have so many words."""
+        last, each = (self.room(tp, head) for head in (True, False))
+        return self._length(last, each)
+
     def _stages(self, tp: int, chunk: int) -> int | None:
         """Stages of the shortest pipeline with prefill chunks of that size."""
-        if not self.room(tp, False):
-            return None
         last = self.most_layers(tp, chunk, True)
         rest = self.layers - last
         each = self.most_layers(tp, chunk, False) if rest > 0 <= last else 1
-        return 1 + -(-max(rest, 0) // each) if last >= 0 and each else None
+        return self._length(last, each)
+
+    def _length(self, last: int, each: int) -> int | None:
+        """Stages of so many layers in the last one, and in all others."""
+        rest = max(self.layers - last, 0)
+        return 1 + -(-rest // each) if last >= 0 and (each or not rest) else None
 
     def fits_on(self, chips: int, tp: int, pp: int | None = None) -> bool:
         """Whether a pipeline of that width, of `pp` stages if given, has room on some chips.
 
-        What has not the words for its weights is not laid out.
+        What has not the words for its weights, or one stage too full, is not looked into further.
         """
         most = min(pp or self.layers + 1, chips // tp)
-        if (pp or 1) > most:
+        least = self.least_stages(tp)
+        if (pp or 1) > most or least is None or least > most:
             return False
-        if self.room(tp, True) + (most - 1) * self.room(tp, False) < self.layers:
+        rest = max(0, self.layers - self.room(tp, True))
+        if rest and not self.fits(tp, CHUNKS[-1], -(-rest // (most - 1)), False):
             return False
         shortest = self.fewest_stages(tp)
         return shortest is not None and shortest[0] <= most

@@ -45,7 +45,6 @@ class Stage:
     def __post_init__(self) -> None:
         self.members = len(self.shape.ranks)
         self._check()
-        self.memory = self._memory_map()
 
     def _check(self) -> None:
         """Raise GraphError unless sections can be laid out, and layers end where they began."""
@@ -64,19 +63,25 @@ class Stage:
         return self.shape.digest
 
     # --- the map ----------------------------------------------------------------------------
-    def _memory_map(self) -> MemoryMap:
+    @cached_property
+    def memory(self) -> MemoryMap:
+        """Where all of it rests, which is the same for equal stages; raises SramFull."""
+        return _map_of(self.spec, self.shape)
+
+    def lay_out(self) -> MemoryMap:
+        """Find room for all that kernels ask for; raises SramFull."""
         shape, blocks = self.shape, self.blocks
-        demands, rank = NO_DEMANDS, shape.ranks[0]
+        demands, rank, spec = NO_DEMANDS, shape.ranks[0], roomy(self.spec)
         if shape.opening is not None:
             some = (shape.chunk, blocks, shape.weights, self.carried)
-            demands += asked(self.spec, shape.opening, rank, "opening.", *some)
+            demands += asked(spec, shape.opening, rank, "opening.", *some)
         for kind, section in enumerate(shape.kinds):
             prefix = self.prefix(kind)
             some = (shape.chunk, blocks, shape.weights, self.carried)
-            demands += asked(self.spec, section, rank, prefix, *some)
+            demands += asked(spec, section, rank, prefix, *some)
         if shape.head is not None:
             some = (self.most_rows(shape.head), blocks, shape.weights, ())
-            demands += asked(self.spec, shape.head, rank, "head.", *some)
+            demands += asked(spec, shape.head, rank, "head.", *some)
         if shape.slots > 1:
             demands += self._double_buffers(demands)
         counts = {
@@ -343,14 +348,25 @@ class Stage:
 
 
 @lru_cache(maxsize=64)
+def _map_of(spec: ChipSpec, shape: StageShape) -> MemoryMap:
+    return Stage(spec, shape).lay_out()
+
+
+@lru_cache(maxsize=64)
 def usual_places(spec: ChipSpec, whole: StageShape) -> dict[str, tuple[int, int]]:
     """First slice and bank of every buffer of a stage that has all there is, with room to spare."""
-    wide = replace(spec, slice_words=WIDE_WORDS)
+    wide = roomy(spec)
     buffers = Stage(wide, whole).memory.buffers
     return {
         name: (buffer.region.index, buffer.region.address // wide.bank_words)
         for name, buffer in buffers.items()
     }
+
+
+@lru_cache(maxsize=64)
+def roomy(spec: ChipSpec) -> ChipSpec:
+    """The same chip with room for everything: its kernels ask for no more, and no less."""
+    return replace(spec, slice_words=WIDE_WORDS)
 
 
 def _unmoved(_index: int, address: int) -> int:

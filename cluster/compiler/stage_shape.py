@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from hashlib import sha256
 
+from chip.hashed import hashed_once
 from chip.spec import ChipSpec
 from cluster.compiler.assign import Rank, ranks_of
 from cluster.compiler.limits import WEIGHT_TYPES
@@ -12,6 +13,7 @@ from cluster.compiler.shard import Sharded, shard
 from cluster.model.graph.graph import Model, Section
 
 
+@hashed_once
 @dataclass(frozen=True)
 class StageShape:
     """What a stage holds: layers, perhaps what is before and behind them, for each rank.

@@ -169,12 +169,12 @@ def layer_counts(sizes: Sizes, tp: int, pp: int, chunk: int) -> list[int]:
         return [total]
     if sizes.slots > 1 and (last := _shortest_step(sizes, tp, pp, chunk)) is not None:
         return [len(share(total - last, pp - 1, n)) for n in range(pp - 1)] + [last]
-    layer, head = sizes.weigh(tp, chunk)
+    layer, head = sizes.weigh(tp)
     even = (total * layer + head) / pp
     last = min(max(1, math.floor((even - head) / layer)), total - pp + 1)
-    most = sizes.most_layers(tp, chunk, True)
-    if most < last or -(-(total - last) // (pp - 1)) > sizes.most_layers(tp, chunk, False):
-        last = min(max(0, most), total - pp + 1)
+    each = -(-(total - last) // (pp - 1))
+    if not (sizes.fits(tp, chunk, last, True) and sizes.fits(tp, chunk, each, False)):
+        last = min(max(0, sizes.most_layers(tp, chunk, True)), total - pp + 1)
     return [len(share(total - last, pp - 1, n)) for n in range(pp - 1)] + [last]
 
 

@@ -22,7 +22,7 @@ from topology.routes import paths
 
 Path = tuple[Hop, ...]
 DEALT_ROWS = 8  # of a rank; more are dealt as one
-NO_NETWORK = Network({}, frozenset(), lambda *_: ())  # of a chip that works alone
+NO_NETWORK = Network({}, frozenset(), lambda *_: Items())  # of a chip that works alone
 
 
 @dataclass(frozen=True)

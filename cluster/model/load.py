@@ -8,14 +8,11 @@ from typing import Protocol
 from cluster.errors import ModelError
 from cluster.model.architecture import registry
 from cluster.model.fetch import fetch_minilm, fetch_smollm2
-from cluster.model.gguf_file import GgufFile
-from cluster.model.gguf_tokenizer import read_gguf_tokenizer
 from cluster.model.graph.graph import Model
 from cluster.model.graph.source import Weights
 from cluster.model.known import known_model
 from cluster.model.toy import ToyTokenizer
 from cluster.model.weights.files import FileWeights
-from cluster.model.weights.gguf import open_gguf, read_header
 from cluster.model.weights.safetensors import Shards, open_folder, read_config
 from cluster.model.weights.synthetic import SyntheticWeights
 
@@ -75,6 +72,9 @@ def find_model(name: str) -> Model:
         folder = path if path.is_dir() else path.parent
         return read_config(folder / "config.json", folder.absolute().name)
     if _is_file(path):
+        from cluster.model.gguf_file import GgufFile
+        from cluster.model.weights.gguf import read_header
+
         return read_header(GgufFile(path))
     return known_model(name)
 
@@ -99,7 +99,7 @@ def load_model(name: str, progress: Progress | None = None) -> Loaded:
     if path.is_dir():
         return _open_folder(path)
     if _is_file(path):
-        return _open_gguf(GgufFile(path))
+        return _open_gguf(path)
     model = runnable(known_model(name))
     if not model.has_logits:
         raise ModelError(name, "is an encoder", "`lpu embed` runs encoders")
@@ -107,7 +107,7 @@ def load_model(name: str, progress: Progress | None = None) -> Loaded:
         return Loaded(SyntheticWeights(model), ToyTokenizer())
     if model.name not in FETCHED:
         raise ModelError(name, _SHAPE_ONLY, "give a GGUF file or a folder")
-    return _open_gguf(GgufFile(fetch_smollm2(progress=progress).path), model.name)
+    return _open_gguf(fetch_smollm2(progress=progress).path, model.name)
 
 
 def load_encoder(name: str, progress: Progress | None = None) -> Weights:
@@ -148,6 +148,11 @@ def _open_folder(folder: Path) -> Loaded:
     return Loaded(weights, read_tokenizer(folder), weights.notes)
 
 
-def _open_gguf(file: GgufFile, name: str = "") -> Loaded:
+def _open_gguf(path: Path, name: str = "") -> Loaded:
+    from cluster.model.gguf_file import GgufFile
+    from cluster.model.gguf_tokenizer import read_gguf_tokenizer
+    from cluster.model.weights.gguf import open_gguf
+
+    file = GgufFile(path)
     weights = open_gguf(file, name)
     return Loaded(weights, read_gguf_tokenizer(file), weights.notes)

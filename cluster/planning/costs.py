@@ -154,7 +154,7 @@ class Costs:
                 ((timing, _),) = _sent_alone(stage, group.paths, rows).timings
                 return timing
 
-            size = (stage.spec, stage.memory["x0"], rows, group.paths)
+            size = (stage.spec, stage.key, rows, group.paths)
             self._found[key] = self.store.kept("sent", size, make, asdict, _timing_of)
         found: ScheduleTiming = self._found[key]
         return found
@@ -163,8 +163,10 @@ class Costs:
         """Bytes of a launch in and out of the chip with the most, as a run counts them."""
         key = ("host", width, kind)
         if key not in self._found:
-            self._found[key] = sum(
-                host_bytes((self.stage(width), self.stage(width, head=True)), kind)
+            stages = self.stage(width), self.stage(width, head=True)
+            size = (*(stage.key for stage in stages), kind)
+            self._found[key] = self.store.kept(
+                "host", (stages[0].spec, *size), lambda: sum(host_bytes(stages, kind)), int, int
             )
         found: int = self._found[key]
         return found
@@ -210,7 +212,7 @@ class Costs:
             rows = stage.hidden_blocks
             self._found[key] = self.store.kept(
                 "activity between",
-                (stage.spec, stage.memory["x0"], rows, paths),
+                (stage.spec, stage.key, rows, paths),
                 lambda: _done_in(_sent_alone(stage, paths, rows)),
                 asdict,
                 lambda plain: Activity(**plain),

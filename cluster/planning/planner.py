@@ -17,7 +17,6 @@ from cluster.model.graph.graph import Model
 from cluster.model.graph.stand_in import Experts
 from cluster.model.load import find_decoder
 from cluster.planning.cost_store import CostStore
-from cluster.planning.costs import Width
 from cluster.planning.pipeline_timing import pipelined
 from cluster.planning.search import SHOWN, Candidate, Search
 from cluster.planning.timing import PlanTiming
@@ -54,6 +53,7 @@ class Planned:
     candidates: list[Candidate]
     notes: tuple[str, ...]
     lower_bound_cycles: int
+    sizes: Sizes
     experts: Experts | None = None  # of a mixture, which is planned with all of them at work
 
 
@@ -75,15 +75,24 @@ def make(name: str, request: PlanRequest | None = None, store: CostStore | None 
     search = Search(model, spec, graph, *where)
     candidates = search.candidates(chips, request.tp, request.pp, request.objective)
     if not candidates:
-        if free and _int8_fits(search, request, chips):
-            planned = make(name, replace(request, weights="int8"), store)
-            return replace(planned, notes=(*planned.notes, _NARROWER))
+        if free and (planned := _in_int8(name, request, store)):
+            return planned
         raise _what_would_fit(search, request, chips)
     best = candidates[0]
     placed, timed = search.placed(best.tp, best.pp), search.timed(best.tp, best.pp)
-    bound = int(search.bound(Width(best.tp, best.chunk), best.pp))
+    bound = int(search.bound(best.tp, best.pp))
     experts = model.stand_in.experts if model.stand_in else None
-    return Planned(name, request, topology, timed, placed, candidates, notes, bound, experts)
+    found = timed, placed, candidates, notes, bound, search.sizes
+    return Planned(name, request, topology, *found, experts)
+
+
+def _in_int8(name: str, request: PlanRequest, store: CostStore | None) -> Planned | None:
+    """The plan with int8 weights, with a note; None if there is no room for them either."""
+    try:
+        planned = make(name, replace(request, weights="int8"), store)
+    except (BadValue, DoesNotFit):
+        return None
+    return replace(planned, notes=(*planned.notes, _NARROWER))
 
 
 def _topology(request: PlanRequest, model: Model, spec: ChipSpec, weights: str) -> str:
@@ -217,8 +226,9 @@ def _shape(planned: Planned) -> dict[str, Any]:
     timed, plan = planned.timed, planned.timed.plan
     programs = timed.program_bytes()
     stages: list[dict[str, Any]] = []
-    for part, stage, group in zip(plan.stages, timed.stages, timed.placement, strict=True):
-        kinds = stage.memory.bytes_by_kind() | {"programs": max(programs[chip] for chip in group)}
+    for part, group in zip(plan.stages, timed.placement, strict=True):
+        held = planned.sizes.kinds(plan.tp, plan.chunk, part.layers, part.head)
+        kinds = held | {"programs": max(programs[chip] for chip in group)}
         stages.append(
             {
                 "first_layer": part.first,

@@ -6,7 +6,6 @@ ranked by sums of these, and the best of them timed to the cycle. Widths are low
 a closed-form lower bound, until no other can be better.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -20,7 +19,8 @@ from chip.spec import ChipSpec
 from cluster.compiler.launch import context_bucket, decode_kind
 from cluster.compiler.limits import CONTEXT_BLOCK, heads_of
 from cluster.compiler.place import Placed, Places
-from cluster.compiler.sizes import Sizes
+from cluster.compiler.sizes import CHUNKS, Sizes
+from cluster.compiler.stage import Stage
 from cluster.compiler.stages import Plan, layer_counts, partition
 from cluster.compiler.wires import Wires
 from cluster.energy import Joules
@@ -100,6 +100,7 @@ class Search:
     weights: str = "fp16"
     store: CostStore = field(default_factory=CostStore)
     _prices: dict[int, Price] = field(default_factory=dict)
+    _layer_bounds: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         size = (self.model, self.spec, self.context, self.weights)
@@ -115,40 +116,28 @@ class Search:
         return Wires(self.graph)
 
     # --- what there is to choose from -------------------------------------------------------
-    def width(self, tp: int) -> tuple[Width, int]:
-        """A width that has room, with the chunk and the stages of its shortest pipeline."""
+    def width(self, tp: int) -> Width:
+        """A width that has room, with the chunk of its shortest pipeline."""
         found = self.sizes.fewest_stages(tp)
         assert found
-        return Width(tp, found[1]), found[0]
+        return Width(tp, found[1])
 
-    def widths(self, chips: int) -> list[int]:
-        """Widths worth a look: up to a node every one, then whole teams; all if none of them fits.
+    def widths(self, chips: int) -> tuple[list[int], list[int]]:
+        """Widths worth a look: up to a node every one, then whole teams; and all others.
 
         A wider group that is no multiple of a team sends parts where teams send sums.
         """
         every = range(1, min(chips, heads_of(self.model)) + 1)
         good = [tp for tp in every if tp < TEAM or tp % TEAM == 0]
-        fitting = [tp for tp in good if self.sizes.fits_on(chips, tp)]
-        return fitting or list(every)
+        return good, [tp for tp in every if tp not in good]
 
-    def splits(
-        self, chips: int, tp: int | None, pp: int | None, objective: str
-    ) -> Iterator[tuple[Width, int]]:
-        """Widths and stages that fit into SRAM and into `chips`.
-
-        For latency only the shortest pipeline of a width: each further boundary adds cycles.
-        """
-        for number in [tp] if tp else self.widths(chips):
-            if not self.sizes.fits_on(chips, number):
-                continue
-            width, least = self.width(number)
-            longest = min(len(self.model.layers) + 1, chips // number)
-            lengths = range(least, longest + 1)
-            if pp:
-                lengths = range(pp, pp + 1) if least <= pp <= longest else range(0)
-            elif objective == "latency":
-                lengths = range(least, least + 1)
-            yield from ((width, length) for length in lengths)
+    def splits(self, chips: int, tp: int, pp: int | None) -> range:
+        """Stages of that width that the words of so many chips do not rule out."""
+        least = self.sizes.least_stages(tp)
+        most = min(len(self.model.layers) + 1, chips // tp)
+        if least is None or (pp and not least <= pp <= most):
+            return range(0)
+        return range(pp, pp + 1) if pp else range(least, most + 1)
 
     def candidates(
         self, chips: int, tp: int | None = None, pp: int | None = None, objective: str = "latency"
@@ -162,24 +151,45 @@ class Search:
             raise BadValue(
                 "--objective", objective, f"nothing is known of {self.spec.name}'s power"
             )
-        splits = list(self.splits(chips, tp, pp, objective))
-        bounds = {split: self.bound(*split, objective) for split in splits}
-        splits.sort(key=lambda split: (bounds[split], split[0].tp, split[1]))
-        found: list[Candidate] = []
-        if self.batch > 1:
-            splits = [split for split in splits if self.apart(*split)] or splits[:1]
-        for split in splits:
-            best = min((c.cost(objective, self.batch) for c in found), default=None)
-            tried = len({c.tp for c in found})
-            if best is not None and bounds[split] > best and tried >= TRIED:
+        for widths in [[tp]] if tp else self.widths(chips):
+            found = self._estimates(chips, widths, pp, objective)
+            if found:
                 break
-            found.append(self.estimate(*split, objective))
         found.sort(key=lambda c: c.rank(objective, self.batch))
         return self._timed(found, objective)
 
-    def apart(self, width: Width, pp: int) -> bool:
+    def _estimates(
+        self, chips: int, widths: list[int], pp: int | None, objective: str
+    ) -> list[Candidate]:
+        """Plans in the order of their bounds, until none can be better; the rest is not laid out.
+
+        For latency only the shortest pipeline of a width: each further boundary adds cycles.
+        """
+        splits = [
+            (self.bound(width, length, objective), width, length)
+            for width in widths
+            for length in self.splits(chips, width, pp)
+        ]
+        found: list[Candidate] = []
+        spare: Candidate | None = None  # the best of plans whose stages share chips
+        for bound, width, length in sorted(splits):
+            best = min((c.cost(objective, self.batch) for c in found), default=None)
+            tried = {c.tp for c in found}
+            if best is not None and bound > best and len(tried) >= TRIED:
+                break
+            if objective == "latency" and width in tried:
+                continue
+            if not self.sizes.fits_on(chips, width, length):
+                continue
+            if self.batch > 1 and not self.apart(width, length):
+                spare = spare or self.estimate(self.width(width), length, objective)
+                continue
+            found.append(self.estimate(self.width(width), length, objective))
+        return found or [one for one in (spare,) if one]
+
+    def apart(self, tp: int, pp: int) -> bool:
         """Whether no stage needs another's chips, so that they can work side by side."""
-        groups = self.wires.pipeline(self.placed(width.tp, pp).placement).groups
+        groups = self.wires.pipeline(self.placed(tp, pp).placement).groups
         members = [chip for group in groups for chip in group.members]
         return len(members) == len(set(members))
 
@@ -261,9 +271,9 @@ class Search:
         return replace(one, joules=Joules(table, chips, dynamic, seconds).chips_j)
 
     # --- bounds -----------------------------------------------------------------------------
-    def bound(self, width: Width, pp: int, objective: str = "latency") -> float:
+    def bound(self, tp: int, pp: int, objective: str = "latency") -> float:
         """What no plan of these sizes goes below: cycles, or joules per token."""
-        layer = self.layer_bound(width)
+        layer = self.layer_bound(tp)
         cycles = len(self.model.layers) * layer + (pp - 1) * self._crossing(1.0)
         round_cycles = max(cycles, self.batch * -(-len(self.model.layers) * layer // pp))
         if objective == "latency":
@@ -273,21 +283,27 @@ class Search:
         table = energy_table(self.spec)
         assert table is not None
         seconds = round_cycles / self.batch / self.spec.clock_hz
-        return Joules(table, width.tp * pp, 0.0, seconds).chips_j
+        return Joules(table, tp * pp, 0.0, seconds).chips_j
 
-    def layer_bound(self, width: Width) -> int:
+    def layer_bound(self, tp: int) -> int:
         """Cycles that no layer goes below.
 
         A chip with one head and the fewest FFN columns takes `least`, nearly all of it latency; a
         wider share adds the columns that enter its arrays. Results cross the links twice.
         """
-        fewest = Width(heads_of(self.model), 8)
-        mine, least = (self.costs.stage(one).column_cycles for one in (width, fewest))
-        return self._least + max(0, mine - least) + 2 * self._reduce_bound(width.tp)
+        if tp not in self._layer_bounds:
+            mine, least = (self._layer(n).column_cycles for n in (tp, heads_of(self.model)))
+            more = max(0, mine - least) + 2 * self._reduce_bound(tp)
+            self._layer_bounds[tp] = self._least + more
+        return self._layer_bounds[tp]
+
+    def _layer(self, tp: int) -> Stage:
+        """A stage of a layer, to be asked what needs no memory map."""
+        return self.sizes.stage(tp, CHUNKS[-1], 1, False)
 
     @cached_property
     def _least(self) -> int:
-        return self.costs.alone(Width(heads_of(self.model), 8), self.decode)
+        return self.costs.alone(Width(heads_of(self.model), CHUNKS[-1]), self.decode)
 
     def _reduce_bound(self, tp: int) -> int:
         """Each chip needs something of every block, and some chips are no neighbours."""
@@ -305,7 +321,7 @@ class Search:
         fabric = compiled(self.graph)
         if not len(fabric.tail):
             return 0
-        hidden = self.costs.stage(Width(heads_of(self.model), 8)).hidden_blocks
+        hidden = self._layer(1).hidden_blocks
         vectors = int(hidden * WIDTHS["f32"] * share)
         latency = int(fabric.latency_cycles.min())
         return latency + int(max(0, vectors - 1) * fabric.paces[0])

@@ -26,6 +26,11 @@ LABELS = {
 }
 
 
+def counted(number: int, what: str) -> str:
+    """A number with its noun, in the plural where it needs it."""
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
+
+
 class Stopwatch:
     """Seconds by part. A part ends where the next begins."""
 

@@ -11,8 +11,8 @@ from cluster.errors import BadValue
 from cluster.machines.launch_log import LaunchEntry
 from cluster.model.load import Loaded
 from cluster.runs.answers import Answers, finish_reason
-from cluster.runs.display import Bars
-from cluster.runs.report import Host, counted, host_shape, plan_shape
+from cluster.runs.display import Bars, counted
+from cluster.runs.report import Host, host_shape, plan_shape
 from cluster.serving.engine import PipelineRunner
 from cluster.serving.scheduler import PipelineScheduler, Request, steady_tokens_per_s
 

@@ -16,6 +16,7 @@ from cluster.machines.launch_log import LaunchEntry
 from cluster.model.load import Loaded
 from cluster.runs.answers import finish_reason
 from cluster.runs.clock_report import clock_cycles, clock_line
+from cluster.runs.display import counted
 from cluster.serving.engine import PipelineRunner
 
 
@@ -185,11 +186,6 @@ def _energy_line(fast: Mapping[str, Any]) -> str:
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else 0.0
-
-
-def counted(number: int, what: str) -> str:
-    """A number with its noun, in the plural where it needs it."""
-    return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
 def _rate(value: float | None) -> str:

@@ -21,7 +21,6 @@ from cluster.errors import DoesNotFit
 from cluster.model.graph.shares import share
 from cluster.model.known import changed_model, known_model
 from cluster.model.weights.synthetic import SyntheticWeights
-from cluster.planning.costs import Width
 from cluster.planning.planner import make, report
 from cluster.planning.search import Search
 from cluster.planning.timing import PlanTiming
@@ -87,7 +86,7 @@ def test_the_choice_is_within_two_percent_of_an_exhaustive_search(model, chip, t
                 continue
             timed = PlanTiming(plan, place(plan, graph, topology), graph)
             every[tp, pp] = timed.decode(320).cycles
-            assert search.bound(Width(tp, plan.chunk), pp) <= every[tp, pp]
+            assert search.bound(tp, pp) <= every[tp, pp]
     assert bool(found) == bool(every)
     if every:
         best = found[0]

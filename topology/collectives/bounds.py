@@ -5,8 +5,6 @@ the chip has to send and receive, and all cables together what all chips have to
 """
 
 import numpy as np
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import dijkstra
 
 from topology.collectives.job import Job
 from topology.fabric import Fabric, Ints
@@ -66,6 +64,9 @@ def _farthest_cycles(fabric: Fabric, chips: tuple[int, ...], ranks: "range | lis
     if len(np.unique(fabric.latency_cycles)) == 1:
         hops = distances_to(fabric, np.array(sources))[:, list(chips)].max()
         return int(hops) * int(fabric.latency_cycles[0])
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import dijkstra
+
     weights = csr_array(
         (fabric.latency_cycles.astype(float), fabric.head, fabric.row),
         shape=(fabric.chips, fabric.chips),

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from scipy.special import erf
 
 from chip.numerics import exp, reciprocal
 from cluster.model.graph.op import F32, Op, Run, Spread, register
@@ -83,6 +82,8 @@ def activation(x: F32, function: str) -> F32:
         inner = np.float32(np.sqrt(2 / np.pi)) * (x + np.float32(0.044715) * x**3)
         result = np.float32(0.5) * x * (1 + np.tanh(inner))
     else:
+        from scipy.special import erf
+
         result = x * (0.5 * (1 + erf(x / np.sqrt(np.float32(2))))).astype(np.float32)
     return result
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Literal
 
+from chip.hashed import hashed_once
 from cluster.model.graph.op import GraphError, Op
 from cluster.model.graph.stand_in import StandIn
 from cluster.model.graph.values import Dim, Value, Weight
@@ -13,6 +14,7 @@ from cluster.model.graph.values import Dim, Value, Weight
 Place = int | Literal["embedding", "opening", "head"]  # a layer's number, or another section
 
 
+@hashed_once
 @dataclass(frozen=True)
 class Section:
     """A layer, or what stands before or behind them all: ops in order, from `x` to `out`."""
@@ -64,6 +66,7 @@ class Embedding:
     kinds: Weight | None = None
 
 
+@hashed_once
 @dataclass(frozen=True)
 class Model:
     """A model: the host looks up the embedding, chips do the rest.

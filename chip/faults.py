@@ -7,7 +7,7 @@ once more when it is over, on its time axis: which accesses touch a flipped word
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,8 +16,8 @@ from chip import ecc
 from chip.errors import ChipError, EccError
 from chip.isa import WIDTHS
 from chip.linker.streams import PRODUCT, Feeds, drive_keys, resolve
-from chip.linker.timeline import Ints, Issue, timeline
-from chip.program import Program
+from chip.linker.timeline import Issue, timeline
+from chip.program import Ints, Program
 from chip.spec import ChipSpec
 
 MOST = 2  # flips of a word that the code is made for
@@ -165,7 +165,7 @@ def _pass_on(
 
 
 def _events(
-    issues: list[Issue], spec: ChipSpec, accesses: list[Access], index: int, address: int
+    issues: Sequence[Issue], spec: ChipSpec, accesses: list[Access], index: int, address: int
 ) -> Iterator[Event]:
     """(cycle, whether it writes, issue, iteration, superlanes) of each access to a word."""
     left = [access for access in accesses if access[1] == index]
@@ -194,7 +194,7 @@ def _is_of(issue: Issue, access: Access) -> bool:
 
 
 def _pick(
-    issues: list[Issue],
+    issues: Sequence[Issue],
     spec: ChipSpec,
     place: Passing,
     bits: int,
@@ -217,7 +217,7 @@ def _pick(
 
 
 def _consumers(
-    issues: list[Issue], feeds: Feeds, spec: ChipSpec, value: Value
+    issues: Sequence[Issue], feeds: Feeds, spec: ChipSpec, value: Value
 ) -> Iterator[tuple[Issue, int, int]]:
     """(issue, position along the stream, cycle) of everyone who takes a value off its stream."""
     producer, iteration, stream = value

@@ -6,7 +6,7 @@ repeated instruction occupies its queue from its first to its last issue, `icu.n
 instructions alone (`Program.issues`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
@@ -14,14 +14,17 @@ from hashlib import blake2b
 import numpy as np
 import numpy.typing as npt
 
-from chip.barrier import issue_cycles, notices
+from chip.barrier import SYNC, issue_cycles, notices
 from chip.errors import ProgramError
 from chip.isa import FORMATS, WIDTHS, lookup
 from chip.own_spec import chip_of
 from chip.spec import ChipSpec
 
+Ints = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
 ONCE = (1, 1, 0)
-WAITS = ("icu.nop", "icu.runtime_deskew")  # their first operand says for how many cycles
+DESKEW = "icu.runtime_deskew"
+WAITS = ("icu.nop", DESKEW)  # their first operand says for how many cycles
 COLUMN_PAIRS = 8  # fp16 columns a 16-slice group delivers per cycle
 WEIGHT_SLICES = 2 * COLUMN_PAIRS
 
@@ -60,6 +63,50 @@ class Instruction:
         text = [f"{o.name}={a}" for o, a in zip(spec.operands, self.args, strict=True)]
         text += [f"x{n}@{d}+{s}" for n, d, s in self.loops if n > 1]
         return " ".join([self.op, *text])
+
+
+@dataclass(frozen=True, eq=False)
+class Queues(Mapping[str, tuple[Instruction, ...]]):
+    """What queues hold, each instruction once: for each queue the numbers of those in `table`."""
+
+    table: tuple[Instruction, ...]
+    numbers: Mapping[str, Ints]
+
+    @classmethod
+    def of(cls, queues: Mapping[str, tuple[Instruction, ...]]) -> "Queues":
+        """The same queues, with equal instructions found."""
+        table: dict[Instruction, int] = {}
+        numbers = {
+            name: np.array([table.setdefault(one, len(table)) for one in queue], np.int64)
+            for name, queue in queues.items()
+        }
+        return cls(tuple(table), numbers)
+
+    def __getitem__(self, name: str) -> tuple[Instruction, ...]:
+        return tuple(map(self.table.__getitem__, self.numbers[name].tolist()))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.numbers)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @cached_property
+    def queue_cycles(self) -> Ints:
+        """Cycles for which each of the table holds its queue."""
+        return np.array([one.queue_cycles for one in self.table], np.int64)
+
+    @cached_property
+    def _ops(self) -> tuple[tuple[str, ...], Ints]:
+        """Mnemonics, and the number of each of the table in them."""
+        names: dict[str, int] = {}
+        numbers = [names.setdefault(one.op, len(names)) for one in self.table]
+        return tuple(names), np.array(numbers, np.int64)
+
+    def is_any(self, *ops: str) -> Flags:
+        """Of each of the table, whether it is one of these ops."""
+        names, numbers = self._ops
+        return np.array([name in ops for name in names], np.bool_)[numbers]
 
 
 @dataclass(frozen=True)
@@ -119,13 +166,18 @@ class Program:
     chip: int
     spec: str
     start_cycle: int
-    queues: dict[str, tuple[Instruction, ...]]
+    queues: Mapping[str, tuple[Instruction, ...]]
     maps: tuple[tuple[int, ...], ...] = ()
     inputs: dict[str, Region] = field(default_factory=dict)
     outputs: dict[str, Region] = field(default_factory=dict)
     constants: tuple[Region, ...] = ()
     startup: tuple[Instruction, ...] = ()
     deskew_interval_cycles: int = 0
+
+    @cached_property
+    def listing(self) -> Queues:
+        """The queues with equal instructions found."""
+        return self.queues if isinstance(self.queues, Queues) else Queues.of(self.queues)
 
     def instructions(self) -> Iterator[tuple[str, int, Instruction]]:
         """(queue, issue cycle relative to the start, instruction), without those that wait."""
@@ -136,19 +188,38 @@ class Program:
 
     def issues(self, queue: str) -> Iterator[tuple[int, Instruction]]:
         """(first issue cycle relative to the start, instruction) of all that a queue holds."""
-        return issue_cycles(self.queues[queue], self._notices, chip_of(self.spec).barrier_cycles)
+        return zip(self.cycles(queue).tolist(), self.queues[queue], strict=True)
+
+    def cycles(self, queue: str) -> Ints:
+        """First issue cycle, relative to the start, of all that a queue holds."""
+        numbers, taken = self.listing.numbers[queue], self.listing.queue_cycles
+        if self._parks[numbers].any():
+            barrier = chip_of(self.spec).barrier_cycles
+            placed = issue_cycles(self.queues[queue], self._notices, barrier)
+            return np.array([cycle for cycle, _ in placed], np.int64)
+        ends: Ints = np.cumsum(taken[numbers])
+        return ends - taken[numbers]
+
+    @cached_property
+    def _parks(self) -> Flags:
+        return self.listing.is_any(SYNC)
 
     @cached_property
     def _notices(self) -> tuple[int, ...]:
         return notices(self.chip, self.queues, chip_of(self.spec).barrier_cycles)
 
+    @cached_property
+    def _deskews(self) -> Flags:
+        return self.listing.is_any(DESKEW)
+
     def deskews(self, queue: str) -> tuple[tuple[int, int], ...]:
         """(cycle relative to the start, stall) of a queue's Runtime deskews, in order."""
-        return tuple(
-            (cycle, instruction.args[0])
-            for cycle, instruction in self.issues(queue)
-            if instruction.op == "icu.runtime_deskew"
-        )
+        numbers, table = self.listing.numbers[queue], self.listing.table
+        at = np.flatnonzero(self._deskews[numbers])
+        if not len(at):
+            return ()
+        stalls = (table[number].args[0] for number in numbers[at].tolist())
+        return tuple(zip(self.cycles(queue)[at].tolist(), stalls, strict=True))
 
 
 def fill_queue(placed: list[tuple[int, Instruction]], name: str) -> tuple[Instruction, ...]:

@@ -5,7 +5,7 @@ it, checks what it computed, and returns a `Row`. Sources: ISCA20 is Abts et al.
 Tensor Streaming Processor", ISCA 2020; BRIEF is the GroqChip product brief v1.7.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -235,7 +235,7 @@ def _macs_per_cycle(spec: ChipSpec, format: str) -> float:
     return _rate(timeline(what, spec), spec, wide)
 
 
-def _rate(issues: list[Issue], spec: ChipSpec, wide: Region) -> float:
+def _rate(issues: Sequence[Issue], spec: ChipSpec, wide: Region) -> float:
     streams = [issue for issue in issues if issue.op.role == "products"]
     cycles = np.concatenate([issue.cycles for issue in streams])
     interval = int(streams[0].instruction.loops[1][1])
@@ -290,7 +290,7 @@ def _linked(
     direction: int,
     consumers: list[tuple[str, int, int]],
     late: int,
-) -> list[Issue]:
+) -> Sequence[Issue]:
     """The issues, if all consumers find the value `late` cycles after the law's; none if not."""
     stream = spec.streams * direction
     draft, driven = saturate.one_value(spec, kind, unit, stream)

@@ -17,23 +17,24 @@ from chip.isa import DTYPES, FORMATS, NO_STREAM, NUMPY_TYPES, STREAM_CODES, look
 from chip.isa.mxm import PLANES
 from chip.isa.sxm import ZERO
 from chip.own_spec import chip_of
-from chip.program import ONCE, Instruction, Program, Region
+from chip.program import ONCE, Instruction, Ints, Program, Queues, Region
 
 MAGIC, VERSION = "lpu-program", 2
 # Bounds that keep a corrupt program from costing time and memory before it is refused.
 MAX_CYCLES = 2**40  # of a queue, and of the start: 20 minutes
 MAX_STEP = 2**24  # of a loop's address step, either way
 MAX_ISSUES = 2**25  # of all queues together: 88 slices x 8,192 words, read 46 times
+# What values of an operand kind are below; of others MAX_STEP.
+LIMITS = {
+    "in": STREAM_CODES, "out": STREAM_CODES, "src": NO_STREAM, "dst": NO_STREAM + 1,
+    "dtype": len(DTYPES), "format": len(FORMATS), "plane": PLANES, "imm": 2**32, "int": MAX_CYCLES,
+}  # fmt: skip
 
 
 def pack(program: Program) -> bytes:
     """Canonical bytes of a program: equal programs give equal bytes."""
     ops: dict[str, int] = {}
-    table: dict[Instruction, int] = {}
-    queues = {
-        name: [table.setdefault(instruction, len(table)) for instruction in program.queues[name]]
-        for name in sorted(program.queues)
-    }
+    table, queues = _canonical(program.listing)
     rows = [_row(instruction, ops) for instruction in table]
     body = {
         "spec": program.spec,
@@ -49,6 +50,17 @@ def pack(program: Program) -> bytes:
     startup = _startup_rows(program.startup)
     head = [MAGIC, VERSION, program.chip, program.start_cycle, startup, msgpack.packb(body)]
     return bytes(msgpack.packb(head))
+
+
+def _canonical(listing: Queues) -> tuple[list[Instruction], dict[str, list[int]]]:
+    """Instructions in the order in which queues, by name, first hold them; and their numbers."""
+    held = [listing.numbers[name] for name in sorted(listing)]
+    used, first = np.unique(np.concatenate([np.zeros(0, np.int64), *held]), return_index=True)
+    table: dict[Instruction, int] = {}
+    numbers = np.zeros(len(listing.table), np.int64)
+    for number in used[np.argsort(first)].tolist():
+        numbers[number] = table.setdefault(listing.table[number], len(table))
+    return [*table], {name: numbers[listing.numbers[name]].tolist() for name in sorted(listing)}
 
 
 def body_of(data: bytes) -> bytes:
@@ -116,15 +128,12 @@ def _program(
     body: dict[str, Any], chip: int, start: int, startup: tuple[Instruction, ...]
 ) -> Program:
     ops = [lookup(name) for name in body["ops"]]
-    table = [_instruction(row, ops) for row in body["instructions"]]
+    table = tuple(_instruction(row, ops) for row in body["instructions"])
     return Program(
         chip=chip,
         spec=body["spec"],
         start_cycle=start,
-        queues={
-            name: tuple(table[_number(at, len(table), "instruction")] for at in queue)
-            for name, queue in body["queues"].items()
-        },
+        queues=Queues(table, {name: _numbers(at, table) for name, at in body["queues"].items()}),
         maps=tuple(
             tuple(_number(lane, ZERO + 1, "map") for lane in entries) for entries in body["maps"]
         ),
@@ -140,6 +149,13 @@ def _number(value: Any, limit: int, what: str) -> int:
     if type(value) is not int or not 0 <= value < limit:
         raise ProgramError(f"{what} is {value!r}, not a number below {limit}")
     return value
+
+
+def _numbers(queue: list[int], table: tuple[Instruction, ...]) -> Ints:
+    """What a queue holds, by number in the table; raises ProgramError."""
+    if not set(map(type, queue)) <= {int} or not all(0 <= n < len(table) for n in set(queue)):
+        raise ProgramError(f"a queue holds numbers below {len(table)}, of instructions")
+    return np.array(queue, np.int64)
 
 
 def _row(instruction: Instruction, table: dict[str, int]) -> list[Any]:
@@ -188,21 +204,18 @@ def check_program(program: Program) -> None:
         raise ProgramError("names of queues and regions are printable strings")
     for region in (*program.inputs.values(), *program.outputs.values(), *program.constants):
         region.check(spec.slices, spec.slice_words)
-    issues = 0
-    checked: dict[tuple[Instruction, str], int] = {}  # instructions recur in a queue
-    for name, queue in program.queues.items():
-        cycles, family = 0, name.partition(":")[0]
-        for instruction in queue:
-            key = (instruction, family)
-            if key not in checked:
-                where = f"queue {name}"
-                checked[key] = check_instruction(instruction, where, len(program.maps))
-            cycles += checked[key]
-            issues += instruction.count
-            if cycles > MAX_CYCLES:
-                raise ProgramError(f"more than {MAX_CYCLES} cycles", f"queue {name}")
+    issues, listing = 0.0, program.listing
+    for name, numbers in listing.numbers.items():
+        where, held = f"queue {name}", np.unique(numbers, return_counts=True)
+        cycles = 0.0  # Python's floats do not wrap around
+        for number, times in zip(*(column.tolist() for column in held), strict=True):
+            instruction = listing.table[number]
+            cycles += float(times) * check_instruction(instruction, where, len(program.maps))
+            issues += float(times) * instruction.count
+        if cycles > MAX_CYCLES:
+            raise ProgramError(f"more than {MAX_CYCLES} cycles", where)
         if issues > MAX_ISSUES:
-            raise ProgramError(f"more than {MAX_ISSUES} issues up to here", f"queue {name}")
+            raise ProgramError(f"more than {MAX_ISSUES} issues up to here", where)
 
 
 def check_instruction(instruction: Instruction, where: str, maps: int) -> int:
@@ -216,11 +229,9 @@ def check_instruction(instruction: Instruction, where: str, maps: int) -> int:
             raise ProgramError(f"loop of {n} every {interval} cycles, step {step}", where)
     if op.control and instruction.count > 1 and not op.sources:
         raise ProgramError(f"{op.name} does not repeat", where)
-    limits = {"map": maps, "in": STREAM_CODES, "out": STREAM_CODES, "dtype": len(DTYPES)}
-    limits |= {"format": len(FORMATS), "plane": PLANES}
-    limits |= {"src": NO_STREAM, "dst": NO_STREAM + 1, "imm": 2**32, "int": MAX_CYCLES}
     for operand, value in zip(op.operands, instruction.args, strict=True):
-        if not 0 <= value < limits.get(operand.kind, MAX_STEP):
+        limit = maps if operand.kind == "map" else LIMITS.get(operand.kind, MAX_STEP)
+        if not 0 <= value < limit:
             raise ProgramError(f"{op.name} {operand.name}={value}", where)
         if operand.kind == "dtype" and DTYPES[value] not in op.dtypes:
             known = ", ".join(op.dtypes)

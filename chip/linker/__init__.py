@@ -1,20 +1,23 @@
 """From program bytes to a short list of nodes: all checking happens here, once, at load.
 
-timeline -> clocks -> windows: (streams -> weights -> graph (nodes) -> order) each -> Linked
+timeline -> memory -> clocks -> cuts -> windows: streams -> weights -> graph -> order, each
 """
 
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from chip.errors import HazardError
 from chip.linker import order
 from chip.linker.clocks import Deskews, Startup, check_deskews, startup
 from chip.linker.graph import State
 from chip.linker.hazard_context import with_context
+from chip.linker.memory import check_fetch, check_memory
 from chip.linker.node_ops import NodeOp
-from chip.linker.timeline import Issue, check_fetch, check_memory, timeline
-from chip.linker.windows import Fragment, FragmentUse, Known, completion, windows
+from chip.linker.timeline import Issue, Timeline, timeline
+from chip.linker.windows import Fragment, FragmentUse, Known, windows
 from chip.own_spec import chip_of
-from chip.program import Program
+from chip.program import Ints, Program
 from chip.spec import ChipSpec
 
 
@@ -28,19 +31,27 @@ class Transfer:
     segment: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Block:
-    """Nodes of one fragment in one segment: its first issue, number of values, address shifts.
+    """Nodes of one fragment in one segment: its first issue, address shifts [issues].
 
-    They are those of `fragment.groups[part]`: the number of each, and what it does.
+    They are those of `fragment.groups[part]`.
     """
 
     first: int
-    values: int
-    shift: tuple[int, ...]
-    nodes: tuple[tuple[int, NodeOp], ...]
+    shift: Ints
     fragment: Fragment
     part: int
+
+    @property
+    def nodes(self) -> tuple[tuple[int, NodeOp], ...]:
+        """The number of each node, and what it does."""
+        return self.fragment.ops[self.part]
+
+    @property
+    def values(self) -> int:
+        """How many values the nodes of the fragment have."""
+        return len(self.fragment.template.ends)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,20 +85,21 @@ def link(program: Program, known: Known | None = None) -> Linked:
     spec = chip_of(program.spec)
     issues = timeline(program, spec)
     try:
-        return _link(program, spec, issues, {} if known is None else known)
+        return _link(issues, Known() if known is None else known)
     except HazardError as error:
         raise with_context(error, issues) from None
 
 
-def _link(program: Program, spec: ChipSpec, issues: list[Issue], known: Known) -> Linked:
+def _link(issues: Timeline, known: Known) -> Linked:
+    program, spec = issues.program, issues.spec
     check_fetch(issues, spec)
     check_memory(issues, program, spec)
-    clocks = check_deskews(program, issues, spec)
+    clocks = check_deskews(issues)
     try:
-        parts = windows(program, spec, issues, cut=True, known=known)
+        parts = windows(issues, cut=True, known=known)
     except HazardError:  # weights or sums may live on across a cut; as a whole it says what is so
-        parts = windows(program, spec, issues, cut=False, known=known)
-    return _finish(program, spec, issues, parts, clocks)
+        parts = windows(issues, cut=False, known=known)
+    return _finish(issues, parts, clocks)
 
 
 def relocate(linked: Linked, program: Program) -> Linked:
@@ -111,13 +123,8 @@ def relocate(linked: Linked, program: Program) -> Linked:
     )
 
 
-def _finish(
-    program: Program,
-    spec: ChipSpec,
-    issues: list[Issue],
-    parts: list[FragmentUse],
-    clocks: tuple[Deskews, int],
-) -> Linked:
+def _finish(issues: Timeline, parts: list[FragmentUse], clocks: tuple[Deskews, int]) -> Linked:
+    program, spec = issues.program, issues.spec
     segments = _segments(issues, parts)
     count = 1 + max((max(levels, default=0) for levels in segments), default=0)
     ends = [program.start_cycle] * count  # an empty segment is over when the launch begins
@@ -125,21 +132,23 @@ def _finish(
     for part, levels in zip(parts, segments, strict=True):
         template, start = part.template, program.start_cycle + part.cycle
         chosen: dict[int, list[int]] = {level: [] for level in sorted(set(levels))}
-        for node in template.sequence:
-            chosen[levels[node]].append(node)
-            ends[levels[node]] = max(ends[levels[node]], start + template.ends[node])
+        if len(chosen) == 1:
+            (only,) = chosen
+            chosen[only], ends[only] = [*template.sequence], max(ends[only], start + template.end)
+        else:
+            for node in template.sequence:
+                chosen[levels[node]].append(node)
+                ends[levels[node]] = max(ends[levels[node]], start + template.ends[node])
         fragment = template.fragment(tuple(map(tuple, chosen.values())))
-        for number, (segment, nodes) in enumerate(chosen.items()):
-            found = tuple((node, template.graph.nodes[node].op) for node in nodes)
-            values = len(template.ends)
-            blocks[segment].append(Block(part.first, values, part.shift, found, fragment, number))
+        for number, segment in enumerate(chosen):
+            blocks[segment].append(Block(part.first, part.shift, fragment, number))
     return Linked(
         program=program,
         spec=spec,
         segments=tuple(tuple(segment) for segment in blocks),
         sends=_transfers(program, parts, segments, "send"),
         receives=_transfers(program, parts, segments, "receive"),
-        end_cycle=program.start_cycle + max((completion(i, spec) for i in issues), default=0),
+        end_cycle=program.start_cycle + int((issues.driven + spec.superlanes).max(initial=0)),
         segment_end_cycles=tuple(ends),
         written=_written(issues),
         instructions=len(issues),
@@ -149,27 +158,23 @@ def _finish(
     )
 
 
-def _segments(issues: list[Issue], parts: list[FragmentUse]) -> list[list[int]]:
+def _segments(issues: Timeline, parts: list[FragmentUse]) -> list[list[int]]:
     """Segment of each node of each stretch: cut by dependence on packets, never by time.
 
     Receives are numbered by their last cycle. Neighbouring ones share a segment unless a send that
     depends on the earlier ones leaves before the later one is over: then that may depend on it.
     A stretch depends on all stretches before it.
     """
-    receives = [i for i in issues if i.op.role == "receive"]
+    receives = [issues[n] for n in np.flatnonzero(issues.have("receive")).tolist()]
     receives.sort(key=lambda issue: (issue.last_cycle, issue.unit))
     rank = {issue.id: n + 1 for n, issue in enumerate(receives)}
     found, floor, sends = [], 0, []
     for part in parts:
         template, node_of = part.template, part.template.graph.node_of
-        base = {}
-        for issue in template.issues:
-            if issue.op.role == "receive":
-                base[node_of[issue.id]] = rank[part.first + issue.id]
+        base = {node_of[i.id]: rank[part.first + i.id] for i in template.of_role("receive")}
         level = order.levels(template.sequence, template.before, base, floor)
-        for issue in template.issues:
-            if issue.op.role == "send":
-                sends.append((level[node_of[issue.id]], part.cycle + issue.cycle))
+        for issue in template.of_role("send"):
+            sends.append((level[node_of[issue.id]], part.cycle + issue.cycle))
         floor = max(level, default=floor)
         found.append(level)
     segment_of = _grouped(receives, sends)
@@ -195,23 +200,22 @@ def _transfers(
     found = []
     for part, levels in zip(parts, segments, strict=True):
         start = program.start_cycle + part.cycle
-        for issue in part.template.issues:
-            if issue.op.role == role:
-                segment = levels[part.template.graph.node_of[issue.id]]
-                cycles = tuple((issue.cycles + start).tolist())
-                found.append(Transfer(part.first + issue.id, issue.unit, cycles, segment))
+        for issue in part.template.of_role(role):
+            segment = levels[part.template.graph.node_of[issue.id]]
+            cycles = tuple((issue.cycles + start).tolist())
+            found.append(Transfer(part.first + issue.id, issue.unit, cycles, segment))
     return tuple(found)
 
 
-def _written(issues: list[Issue]) -> tuple[tuple[int, int, int], ...]:
+def _written(issues: Timeline) -> tuple[tuple[int, int, int], ...]:
     """Merged (slice, first word, last word) of direct writes; others tell at run time."""
+    at = issues.have("write")
+    places = np.stack([issues.unit[at], issues.low[at], issues.high[at]], axis=1)
     spans: dict[int, list[tuple[int, int]]] = {}
-    for issue in issues:
-        if issue.op.role == "write":
-            spans.setdefault(issue.unit, []).append(issue.words)
+    for unit, low, high in np.unique(places, axis=0).tolist():
+        spans.setdefault(unit, []).append((low, high))
     merged = []
-    for index, ranges in sorted(spans.items()):
-        ranges.sort()
+    for index, ranges in spans.items():
         start, stop = ranges[0]
         for low, high in ranges[1:]:
             if low > stop + 1:

@@ -7,9 +7,8 @@ import numpy as np
 from chip.errors import DeskewMismatch, DeskewOverdue, DeskewOverlap, HazardError, OutOfStep
 from chip.isa import lookup
 from chip.linker.streams import drive_keys, read_keys
-from chip.linker.timeline import Ints, Issue
-from chip.linker.windows import completion
-from chip.program import Instruction, Program
+from chip.linker.timeline import Issue, Timeline
+from chip.program import Instruction, Ints, Program
 from chip.spec import ChipSpec
 
 Deskews = tuple[tuple[int, int], ...]  # (cycle relative to the start, stall)
@@ -84,27 +83,23 @@ def _refused(
     return kind(program.chip, "icu", cycle, text, detail)
 
 
-def check_deskews(program: Program, issues: list[Issue], spec: ChipSpec) -> tuple[Deskews, int]:
+def check_deskews(issues: Timeline) -> tuple[Deskews, int]:
     """(the Runtime deskews, last issue cycle before the first of them).
 
     Raises DeskewMismatch, DeskewOverlap or DeskewOverdue.
     """
-    deskews = _on_all_queues(program)
-    first = np.array([issue.cycle for issue in issues], np.int64)
-    last = np.array([issue.last_cycle for issue in issues], np.int64)
-    if deskews:
-        ends = np.array([completion(i, spec) - spec.superlanes for i in issues], np.int64)
-        for cycle, _ in deskews:
-            _check_quiet(issues, first, ends, cycle, spec)
+    deskews = _on_all_queues(issues.program)
+    for cycle, _ in deskews:
+        _check_quiet(issues, cycle)
     cycles = [cycle for cycle, _ in deskews]
     aligned = np.array([0, *(cycle + stall for cycle, stall in deskews)], np.int64)
-    turn = np.searchsorted(cycles, first, side="right")
-    limit, since = program.deskew_interval_cycles, last - aligned[turn]
+    turn = np.searchsorted(cycles, issues.cycle, side="right")
+    limit, since = issues.program.deskew_interval_cycles, issues.last - aligned[turn]
     if limit and len(late := np.flatnonzero(since > limit)):
         issue = issues[int(late[0])]
         detail = f"{int(since[late[0]])} cycles after the last deskew, the clocks allow {limit}"
         raise issue.hazard(DeskewOverdue, detail, issue.last_cycle)
-    return deskews, int(last[turn == 0].max(initial=0))
+    return deskews, int(issues.last[turn == 0].max(initial=0))
 
 
 def _on_all_queues(program: Program) -> Deskews:
@@ -120,8 +115,9 @@ def _on_all_queues(program: Program) -> Deskews:
     return common or ()
 
 
-def _check_quiet(issues: list[Issue], first: Ints, ends: Ints, cycle: int, spec: ChipSpec) -> None:
+def _check_quiet(issues: Timeline, cycle: int) -> None:
     """Nothing issues, drives or waits to be read across the deskew at `cycle`."""
+    first, ends, spec = issues.cycle, issues.driven, issues.spec
     number = int(np.searchsorted(first, cycle))
     under_way = np.flatnonzero(ends[:number] > cycle)
     if len(under_way):
@@ -130,7 +126,7 @@ def _check_quiet(issues: list[Issue], first: Ints, ends: Ints, cycle: int, spec:
         raise issue.hazard(DeskewOverlap, detail)
     near = np.flatnonzero(ends[:number] > cycle - spec.positions)
     after = issues[number : int(np.searchsorted(first, cycle + spec.positions))]
-    old = _driven([issues[n] for n in near], spec)
+    old = _driven([issues[n] for n in near.tolist()], spec)
     new = _driven(after, spec)
     for issue in after:
         for channel, keys in read_keys(issue, spec):

@@ -7,8 +7,8 @@ import numpy as np
 from chip.isa import WIDTHS
 from chip.linker.graph import Graph
 from chip.linker.node_ops import Append, Store
-from chip.linker.timeline import Ints, Issue
-from chip.program import COLUMN_PAIRS
+from chip.linker.timeline import Issue
+from chip.program import COLUMN_PAIRS, Ints
 from chip.sram import GROUP
 
 

@@ -26,12 +26,13 @@ from chip.linker.fetch import (
     as_slice,
     take,
 )
+from chip.linker.memory import Constants
 from chip.linker.node_ops import NodeOp, Read
 from chip.linker.streams import PRODUCT, Feed, Feeds
-from chip.linker.timeline import Ints, Issue, constant_ranges
+from chip.linker.timeline import Issue
 from chip.linker.weights import Tiles
-from chip.program import Program
-from chip.spec import ChipSpec
+from chip.own_spec import chip_of
+from chip.program import Ints, Program
 from chip.sram import GROUP, Sram
 
 
@@ -48,7 +49,7 @@ class State:
     accumulators: list[npt.NDArray[np.float32]]  # of each plane; its int32 sums are a view
     received: dict[int, Array] = field(default_factory=dict)
     sent: dict[int, Array] = field(default_factory=dict)
-    shift: Sequence[int] = ()
+    shift: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     first: int = 0
     # (first slice, slices, words) of every indirect write so far
     scattered: list[tuple[int, int, Ints]] = field(default_factory=list)
@@ -70,13 +71,13 @@ class Graph:
     def __init__(
         self,
         program: Program,
-        spec: ChipSpec,
+        constants: Constants,
         issues: list[Issue],
         feeds: Feeds,
         tiles: dict[int, Tiles],
         build: "Build",
     ) -> None:
-        self.program, self.spec, self.issues, self.feeds = program, spec, issues, feeds
+        self.spec, self.issues, self.feeds = chip_of(program.spec), issues, feeds
         self.tiles, self.build = tiles, build
         self.nodes: list[Node] = []
         self.node_of: dict[int, int] = {}
@@ -84,7 +85,7 @@ class Graph:
         self._reads: dict[Any, int] = {}
         self.constant_reads: list[tuple[int, int, int, int]] = []  # issue, slice, first, last word
         self.together: list[tuple[int, ...]] = []  # issues whose addresses must move alike
-        self._constants = constant_ranges(program)
+        self._constants = constants
 
     def add(self, issues: Sequence[Issue], needs: set[int], op: NodeOp) -> int:
         """Append a node; its number."""
@@ -215,10 +216,11 @@ class Graph:
     def is_constant(self, issue: Issue, index: int, words: Ints, slices: int) -> bool:
         """Whether, in each of some slices, these words lie in one constant region."""
         low, high = int(words.min()), int(words.max())
-        span = range(index, index + slices)
-        constant = all(inside(self._constants, one, low, high) for one in span)
+        span = np.arange(index, index + slices)
+        ends = np.full(slices, low), np.full(slices, high)
+        constant = bool(self._constants.hold(span, *ends).all())
         if constant:
-            self.constant_reads += [(issue.id, one, low, high) for one in span]
+            self.constant_reads += [(issue.id, one, low, high) for one in span.tolist()]
         return constant
 
     def node(self, issue: Issue) -> int:
@@ -240,8 +242,3 @@ def made_by(issue: Issue) -> str:
     if index is None:
         return SUMS[FORMATS[issue.arg("format")]]
     return issue.op.element(index, issue.instruction.args)
-
-
-def inside(ranges: dict[int, list[tuple[int, int]]], index: int, low: int, high: int) -> bool:
-    """Whether words `low`..`high` of a slice lie in one of its ranges."""
-    return any(start <= low and high < stop for start, stop in ranges.get(index, ()))

@@ -1,5 +1,7 @@
 """The context of a hazard: the last instructions that had to do with what it is about."""
 
+from collections.abc import Sequence
+
 from chip.errors import HazardError
 from chip.isa import ALU_BASE, STREAM_CODES, WIDTHS
 from chip.linker.timeline import STORY_LINES, Issue
@@ -7,7 +9,7 @@ from chip.linker.timeline import STORY_LINES, Issue
 Places = set[tuple[str, int]]
 
 
-def with_context(error: HazardError, issues: list[Issue]) -> HazardError:
+def with_context(error: HazardError, issues: Sequence[Issue]) -> HazardError:
     """The same error, its context led by who drove, read or used the same before it, oldest first.
 
     What counts is a stream or ALU that both name, the same slice, the same side of the MXM, or the

@@ -112,6 +112,8 @@ def levels(
     """Highest of `floor` and the `base` levels of each node and everything it depends on."""
     nodes = list(order)
     level = [floor] * len(nodes)
+    if not base:
+        return level
     for node in nodes:
         level[node] = max((level[need] for need in before.get(node, ())), default=floor)
         level[node] = max(level[node], base.get(node, floor))

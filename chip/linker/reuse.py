@@ -14,12 +14,12 @@ class Linker:
 
     def __init__(self) -> None:
         self._programs: dict[bytes, Linked] = {}
-        self._stretches: Known = {}
+        self._stretches = Known()
 
     def branch(self) -> "Linker":
         """A linker that knows what this one does, and keeps to itself what it adds."""
         other = Linker()
-        other._programs, other._stretches = dict(self._programs), dict(self._stretches)
+        other._programs, other._stretches = dict(self._programs), self._stretches.copy()
         return other
 
     @uncollected()

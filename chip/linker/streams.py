@@ -6,17 +6,17 @@ key of its diagonal below (k, q): the nearest driver strictly upstream. ALU resu
 products are channels of zero length with the same rule.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from chip.errors import EmptyStream, Misaligned, Overwritten, StreamConflict
-from chip.isa import ALU_BASE, FORMATS, IMMEDIATE, NO_STREAM, STACKS, STREAM_CODES, WIDTHS
+from chip.isa import ALU_BASE, FORMATS, IMMEDIATE, NO_STREAM, STACKS, STREAM_CODES, WIDTHS, Op
 from chip.linker.timeline import Issue
+from chip.program import Instruction, Ints
 from chip.spec import ChipSpec
 
-Ints = npt.NDArray[np.int64]
 PRODUCT_BASE = 160  # channels of the MXM products, after the codes an operand can name
 PRODUCT = 9  # pseudo operand: the product an ACC takes from its plane pair
 
@@ -42,16 +42,15 @@ class Feed:
 Feeds = dict[tuple[int, int], list[Feed]]  # (issue id, operand) -> one Feed per byte stream
 
 
-def drive_of(issue: Issue) -> tuple[int, int] | None:
-    """(first channel, width) of what an issue drives; None if nothing."""
-    index = issue.op.driven
-    if index is None:
-        return (PRODUCT_BASE + issue.unit, 1) if issue.op.role == "products" else None
-    code = issue.instruction.args[index]
-    return code, WIDTHS[issue.op.element(index, issue.instruction.args)]
+def drive_of(op: Op, instruction: Instruction) -> tuple[int, int] | None:
+    """(first channel, width) of the streams that an instruction drives; None if it drives none."""
+    index = op.driven
+    if index is None or instruction.args[index] == NO_STREAM:
+        return None
+    return instruction.args[index], WIDTHS[op.element(index, instruction.args)]
 
 
-def resolve(issues: list[Issue], spec: ChipSpec) -> Feeds:
+def resolve(issues: Sequence[Issue], spec: ChipSpec) -> Feeds:
     """Match every stream operand to its producers; raises the stream hazards."""
     drivers: dict[int, list[tuple[Ints, Issue, int]]] = {}
     readers: dict[int, list[tuple[Ints, Issue, int, int]]] = {}
@@ -71,14 +70,15 @@ def resolve(issues: list[Issue], spec: ChipSpec) -> Feeds:
 def _collect_drives(
     issue: Issue, spec: ChipSpec, drivers: dict[int, list[tuple[Ints, Issue, int]]]
 ) -> None:
-    driven = drive_of(issue)
-    if driven is None:
+    if issue.op.driven is None and issue.op.role != "products":
         return
-    code, width = driven
+    driven = drive_of(issue.op, issue.instruction)
     ready = issue.cycles + spec.d_func(issue.op.timing)
     if issue.op.role == "products":
-        drivers.setdefault(code, []).append((ready * spec.positions, issue, 0))
-    elif code != NO_STREAM:
+        channel = PRODUCT_BASE + issue.unit
+        drivers.setdefault(channel, []).append((ready * spec.positions, issue, 0))
+    elif driven is not None:
+        code, width = driven
         _check_group(issue, code, width)
         along = spec.along(code // spec.streams, issue.position)
         keys = (ready - along) * spec.positions + along
@@ -134,7 +134,7 @@ def _check_group(issue: Issue, code: int, width: int) -> None:
 class _Resolver:
     """Matches one channel at a time and gathers the feeds."""
 
-    def __init__(self, issues: list[Issue], spec: ChipSpec) -> None:
+    def __init__(self, issues: Sequence[Issue], spec: ChipSpec) -> None:
         self.issues, self.spec, self.feeds = issues, spec, Feeds()
 
     def sorted_drivers(
@@ -201,7 +201,7 @@ class _Resolver:
                 raise issue.hazard(Overwritten, detail, int(issue.cycles[at]), (other,))
 
 
-def _check_types(issues: list[Issue], issue: Issue, operand: int, feeds: list[Feed]) -> None:
+def _check_types(issues: Sequence[Issue], issue: Issue, operand: int, feeds: list[Feed]) -> None:
     """A wide operand is fed by bytes, or by one element of its own type, in order."""
     if operand == PRODUCT:
         _check_products(issues, issue, feeds[0])
@@ -225,7 +225,7 @@ def _check_types(issues: list[Issue], issue: Issue, operand: int, feeds: list[Fe
                 raise issue.hazard(Misaligned, detail, None, (other,))
 
 
-def _check_products(issues: list[Issue], issue: Issue, feed: Feed) -> None:
+def _check_products(issues: Sequence[Issue], issue: Issue, feed: Feed) -> None:
     """An ACC names the format of the products it takes."""
     for producer in np.unique(feed.producers):
         other = issues[int(producer)]

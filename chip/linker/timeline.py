@@ -1,37 +1,30 @@
-"""First pass: the issue cycles, addresses and unit of every instruction, with the local hazards."""
+"""First pass: every instruction on the time axis of its chip, as arrays of what passes go by.
 
-from collections.abc import Callable, Iterator
+An `Issue` is one instruction by itself; it is made of the arrays where somebody looks at it.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from functools import cached_property
+from typing import Generic, TypeVar, overload
 
 import numpy as np
-import numpy.typing as npt
 
-from chip.errors import (
-    AddressError,
-    BankConflict,
-    ConstantWritten,
-    HazardError,
-    Misaligned,
-    ProgramError,
-    QueueConflict,
-    RateExceeded,
-)
+from chip.errors import HazardError, Misaligned, ProgramError, QueueConflict
 from chip.isa import Op, lookup
 from chip.isa.mxm import PLANES
-from chip.program import WAITS, Instruction, Program, fetch_image
+from chip.program import WAITS, Flags, Instruction, Ints, Program, Queues, fetch_image
 from chip.spec import EAST, WEST, ChipSpec
 
-Ints = npt.NDArray[np.int64]
 STORY_LINES = 4
 Value = TypeVar("Value")
-Placed = tuple[int, str, Instruction, int, bytes]  # cycle, queue, its powered lanes, its image
+Place = tuple[str, int, int]  # queue family, unit, stream-register position
 
 
 class lazy(Generic[Value]):
     """A property worked out once: `functools.cached_property` without its lock, which is slow."""
 
-    def __init__(self, function: Callable[[Any], Value]) -> None:
+    def __init__(self, function: Callable[["Issue"], Value]) -> None:
         self.function = function
 
     def __get__(self, issue: "Issue", _owner: type) -> Value:
@@ -108,56 +101,221 @@ class Issue:
         return kind(self.chip, self.queue, at, str(self.instruction), detail, lines)
 
 
-def timeline(program: Program, spec: ChipSpec) -> list[Issue]:
-    """All instructions of a program in order of issue; raises on loops that collide."""
-    places = {queue: locate(queue, spec) for queue in program.queues}
-    placed: list[Placed] = []
-    for queue in program.queues:
-        placed += _on_queue(program, queue, spec)
-    issues = []
-    for number, (cycle, queue, instruction, lanes, image) in enumerate(
-        sorted(placed, key=lambda item: item[:2])
-    ):
-        family, unit, position = places[queue]
-        op = lookup(instruction.op)
-        family = "icu" if op.queue == "any" else family
-        issue = Issue(
+class Timeline(Sequence[Issue]):
+    """All instructions of a program in order of issue, by cycle and queue.
+
+    Arrays [issues] say where each is: `cycle`, `queue` (a number in `places`), `number` (in the
+    program's listing), powered `lanes`; `images` are what Ifetches must find.
+    """
+
+    def __init__(self, program: Program, spec: ChipSpec) -> None:
+        self.program, self.spec = program, spec
+        self.queues = sorted(program.queues)
+        self.places = [locate(queue, spec) for queue in self.queues]
+        self.kinds = Kinds.of(program.listing, spec)
+        parts = [_on_queue(program, queue, spec) for queue in self.queues]
+        columns = np.concatenate([np.zeros((4, 0), np.int64), *(p[0] for p in parts)], axis=1)
+        sizes = [part[0].shape[1] for part in parts]
+        queues, at = np.repeat(np.arange(len(parts)), sizes), columns[3]
+        order = np.lexsort((queues, columns[0]))
+        self.queue = queues[order]
+        self.cycle, self.number, self.lanes = columns[:3, order]
+        held = [(number, at, image) for number, part in enumerate(parts) for at, image in part[1]]
+        found = {(number, place): image for number, place, image in held}
+        self.images: dict[int, bytes] = {}
+        if found:
+            pairs = zip(self.queue.tolist(), at[order].tolist(), strict=True)
+            self.images = {n: found[pair] for n, pair in enumerate(pairs) if pair in found}
+        self._issues: dict[int, Issue] = {}
+
+    def __len__(self) -> int:
+        return len(self.cycle)
+
+    @overload
+    def __getitem__(self, at: int) -> Issue: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Issue]: ...
+    def __getitem__(self, at: int | slice) -> Issue | list[Issue]:
+        if isinstance(at, slice):
+            return [self[number] for number in range(*at.indices(len(self)))]
+        if not -len(self) <= at < len(self):
+            raise IndexError(at)
+        number = at % len(self)
+        if number not in self._issues:
+            self._issues[number] = self._issue(number, number, 0)
+        return self._issues[number]
+
+    def stretch(self, start: int, stop: int, cycle: int) -> list[Issue]:
+        """Some of the instructions, numbered from 0 on, on a time axis that begins at `cycle`."""
+        return [self._issue(at, at - start, cycle) for at in range(start, stop)]
+
+    def _issue(self, at: int, number: int, since: int) -> Issue:
+        queue = int(self.queue[at])
+        instruction = self.program.listing.table[self.number[at]]
+        op, (family, unit, position) = lookup(instruction.op), self.places[queue]
+        return Issue(
             number,
-            program.chip,
-            queue,
-            family,
+            self.program.chip,
+            self.queues[queue],
+            "icu" if op.queue == "any" else family,
             unit,
-            cycle,
+            int(self.cycle[at]) - since,
             instruction,
             op,
             position,
-            lanes,
-            image,
+            int(self.lanes[at]),
+            self.images.get(at, b""),
         )
-        (n, outer, _), (m, inner, _) = instruction.loops
-        if op.requires and op.requires not in spec.mxm_types:
-            known = ", ".join(spec.mxm_types)
-            raise issue.hazard(Misaligned, f"chip {spec.name} has no {op.requires}, it has {known}")
-        if n > 1 and (m - 1) * inner >= outer:
-            raise issue.hazard(QueueConflict, "the inner loop runs into the next outer iteration")
-        issues.append(issue)
+
+    # --- columns [issues] -------------------------------------------------------------------
+    @cached_property
+    def kind(self) -> Ints:
+        """Its kind, a number in `kinds`."""
+        numbers: Ints = self.kinds.kind[self.number]
+        return numbers
+
+    @cached_property
+    def unit(self) -> Ints:
+        """Its unit."""
+        units: Ints = np.array([unit for _, unit, _ in self.places], np.int64)[self.queue]
+        return units
+
+    @cached_property
+    def address(self) -> Ints:
+        """First SRAM word it accesses; 0 for others."""
+        words: Ints = self.kinds.address[self.number]
+        return words
+
+    @cached_property
+    def low(self) -> Ints:
+        """Lowest SRAM word it can touch."""
+        return self.address + self.kinds.below[self.kind]
+
+    @cached_property
+    def high(self) -> Ints:
+        """Highest SRAM word it can touch."""
+        return self.address + self.kinds.above[self.kind]
+
+    @cached_property
+    def last(self) -> Ints:
+        """Its last issue cycle."""
+        cycles: Ints = self.cycle + self.kinds.span[self.kind]
+        return cycles
+
+    @cached_property
+    def driven(self) -> Ints:
+        """Cycle by which it has driven its last result."""
+        return self.last + self.kinds.delay[self.kind]
+
+    def have(self, *roles: str) -> Flags:
+        """Whether its role is one of these."""
+        flags: Flags = self.kinds.have(*roles)[self.kind]
+        return flags
+
+
+@dataclass(frozen=True, eq=False)
+class Kinds:
+    """Instructions that differ only in their SRAM address are of one kind.
+
+    `kind` and `address` are of each in the program's listing; the other arrays are of each kind:
+    how far below and above its address it reaches, from first to last issue, and from issue to
+    result.
+    """
+
+    names: tuple[tuple[object, ...], ...]
+    samples: tuple[Instruction, ...]
+    ops: tuple[Op, ...]
+    kind: Ints
+    address: Ints
+    below: Ints
+    above: Ints
+    span: Ints
+    delay: Ints
+
+    @classmethod
+    def of(cls, listing: Queues, spec: ChipSpec) -> "Kinds":
+        """The kinds of some instructions."""
+        numbers: dict[tuple[object, ...], int] = {}
+        samples: list[Instruction] = []
+        kind, address = np.zeros((2, len(listing.table)), np.int64)
+        for number, one in enumerate(listing.table):
+            args, first = one.args, 0
+            if lookup(one.op).in_memory:
+                first, *_ = args
+                args = args[1:]
+            name = one.op, args, one.loops, one.names
+            kind[number] = numbers.setdefault(name, len(numbers))
+            address[number] = first
+            if len(numbers) > len(samples):
+                samples.append(one)
+        ops = tuple(lookup(one.op) for one in samples)
+        reach = [_reach(op, one) for op, one in zip(ops, samples, strict=True)]
+        below, above = np.array(reach, np.int64).reshape(-1, 2).T
+        span = np.array([one.span_cycles for one in samples], np.int64)
+        delays = [spec.d_func(op.timing) if op.timing else 0 for op in ops]
+        delay = np.array(delays, np.int64)
+        return cls((*numbers,), (*samples,), ops, kind, address, below, above, span, delay)
+
+    def have(self, *roles: str) -> Flags:
+        """Whether the role of each kind is one of these."""
+        return np.array([op.role in roles for op in self.ops], np.bool_)
+
+
+def _reach(op: Op, instruction: Instruction) -> tuple[int, int]:
+    """The least and the greatest word, from its address on, that an instruction can touch."""
+    if not op.in_memory:
+        return 0, 0
+    if op.stepped is None:
+        return 0, instruction.args[op.index("words")] - 1
+    (n, _, outer), (m, _, inner) = instruction.loops
+    far, near = (n - 1) * outer, (m - 1) * inner
+    return min(0, far) + min(0, near), max(0, far) + max(0, near)
+
+
+def timeline(program: Program, spec: ChipSpec) -> Timeline:
+    """All instructions of a program in order of issue; raises on loops that collide."""
+    issues = Timeline(program, spec)
+    kinds = zip(issues.kinds.ops, issues.kinds.samples, strict=True)
+    wrong = [_wrong(op, one, spec) for op, one in kinds]
+    at = np.flatnonzero(np.array([rule is not None for rule in wrong], np.bool_)[issues.kind])
+    for number in at[:1].tolist():
+        rule = wrong[issues.kind[number]]
+        assert rule is not None
+        raise issues[number].hazard(*rule)
     return issues
 
 
-def _on_queue(program: Program, queue: str, spec: ChipSpec) -> Iterator[Placed]:
-    """What a queue issues, with its Configs and Ifetches seen to."""
-    lanes = spec.lanes
-    for at, (cycle, instruction) in enumerate(program.issues(queue)):
-        image = b""
-        if instruction.op == "icu.config":
-            lanes = instruction.args[0]
-            if lanes % spec.superlane_lanes or not 0 < lanes <= spec.lanes:
-                steps = f"{spec.superlane_lanes} to {spec.lanes} lanes, in steps of the first"
-                raise Misaligned(program.chip, queue, cycle, str(instruction), f"takes {steps}")
-        elif instruction.op == "icu.ifetch":
-            image = fetch_image(program.queues[queue], at, spec).tobytes()
-        if instruction.op not in WAITS:
-            yield cycle, queue, instruction, lanes, image
+def _wrong(
+    op: Op, instruction: Instruction, spec: ChipSpec
+) -> tuple[type[HazardError], str] | None:
+    """What is wrong with an instruction by itself on such a chip."""
+    (n, outer, _), (m, inner, _) = instruction.loops
+    if op.requires and op.requires not in spec.mxm_types:
+        known = ", ".join(spec.mxm_types)
+        return Misaligned, f"chip {spec.name} has no {op.requires}, it has {known}"
+    if n > 1 and (m - 1) * inner >= outer:
+        return QueueConflict, "the inner loop runs into the next outer iteration"
+    return None
+
+
+def _on_queue(program: Program, queue: str, spec: ChipSpec) -> tuple[Ints, list[tuple[int, bytes]]]:
+    """Cycle, number in the listing, powered lanes and place of what a queue issues; images."""
+    listing, numbers = program.listing, program.listing.numbers[queue]
+    cycles, lanes = program.cycles(queue), np.full(len(numbers), spec.lanes)
+    images: list[tuple[int, bytes]] = []
+    special = listing.is_any("icu.config", "icu.ifetch")
+    for at in np.flatnonzero(special[numbers]).tolist():
+        one = listing.table[numbers[at]]
+        if one.op == "icu.ifetch":
+            images.append((at, fetch_image(program.queues[queue], at, spec).tobytes()))
+        elif one.args[0] % spec.superlane_lanes or not 0 < one.args[0] <= spec.lanes:
+            steps = f"{spec.superlane_lanes} to {spec.lanes} lanes, in steps of the first"
+            text, cycle = str(one), int(cycles[at])
+            raise Misaligned(program.chip, queue, cycle, text, f"takes {steps}")
+        else:
+            lanes[at:] = one.args[0]
+    issued = np.flatnonzero(~listing.is_any(*WAITS)[numbers])
+    return np.stack([cycles, numbers, lanes, np.arange(len(numbers))])[:, issued], images
 
 
 def locate(queue: str, spec: ChipSpec) -> tuple[str, int, int]:
@@ -188,99 +346,3 @@ def locate(queue: str, spec: ChipSpec) -> tuple[str, int, int]:
     if family.startswith("mxm"):
         return family, unit, spec.edge_position("mxm", unit % 2)
     return family, unit, spec.edge_position("c2c", WEST if unit % 2 else EAST)
-
-
-def check_fetch(issues: list[Issue], spec: ChipSpec) -> None:
-    """No more instructions start in a cycle than the chip fetches; repeats are fetched once."""
-    limit = spec.fetch_bytes_per_cycle // spec.instruction_bytes
-    cycles, counts = np.unique([issue.cycle for issue in issues], return_counts=True)
-    crowded = np.flatnonzero(counts > limit)
-    if len(crowded):
-        cycle = int(cycles[crowded[0]])
-        last = [issue for issue in issues if issue.cycle == cycle][-1]
-        detail = f"{int(counts[crowded[0]])} instructions in a cycle, {limit} are fetched"
-        raise last.hazard(RateExceeded, detail, cycle)
-
-
-def check_memory(issues: list[Issue], program: Program, spec: ChipSpec) -> None:
-    """Addresses in range, one bank port per cycle, constant regions never written."""
-    constants = constant_ranges(program)
-    by_slice: dict[int, list[Issue]] = {}
-    for issue in issues:
-        if not issue.op.in_memory:
-            continue
-        _check_range(issue, spec)
-        if issue.op.writes_memory and issue.unit in constants:
-            _check_not_constant(issue, constants[issue.unit])
-        by_slice.setdefault(issue.unit, []).append(issue)
-    for accesses in by_slice.values():
-        _check_banks(accesses, spec)
-
-
-def _check_range(issue: Issue, spec: ChipSpec) -> None:
-    low, high = issue.words
-    if low < 0 or high >= spec.slice_words or high < low:
-        raise issue.hazard(AddressError, f"words {low}..{high} of a {spec.slice_words}-word slice")
-    if issue.op.stepped is None and spec.bank(low) != spec.bank(high):
-        raise issue.hazard(AddressError, f"region {low}..{high} lies in two banks")
-
-
-def constant_ranges(program: Program) -> dict[int, list[tuple[int, int]]]:
-    """slice -> [first word, end) of the program's constant regions."""
-    ranges: dict[int, list[tuple[int, int]]] = {}
-    for region in program.constants:
-        for index in range(region.index, region.index + region.slices):
-            ranges.setdefault(index, []).append((region.address, region.address + region.words))
-    return ranges
-
-
-def _check_not_constant(issue: Issue, ranges: list[tuple[int, int]]) -> None:
-    low, high = issue.words
-    for start, stop in ranges:
-        if low < stop and start <= high:
-            touched = range(low, high + 1) if issue.op.stepped is None else issue.steps
-            hit = [int(w) for w in touched if start <= w < stop]
-            if hit:
-                raise issue.hazard(ConstantWritten, f"word {hit[0]} of slice {issue.unit}")
-
-
-def _check_banks(accesses: list[Issue], spec: ChipSpec) -> None:
-    """A slice serves a read and a write in one cycle only from opposite banks."""
-    writes = [i for i in accesses if i.op.writes_memory]
-    reads = _concurrent([i for i in accesses if i.op.reads_memory], writes)
-    if not writes or not reads:
-        return
-    write_keys, write_of = _bank_keys(writes, spec)
-    order = np.argsort(write_keys, kind="stable")
-    write_keys, write_of = write_keys[order], write_of[order]
-    read_keys, read_of = _bank_keys(reads, spec)
-    at = np.minimum(np.searchsorted(write_keys, read_keys), len(write_keys) - 1)
-    clash = np.flatnonzero(write_keys[at] == read_keys)
-    if len(clash):
-        key, reader = int(read_keys[clash[0]]), reads[read_of[clash[0]]]
-        writer = writes[write_of[at[clash[0]]]]
-        cycle, bank = divmod(key, spec.slice_banks)
-        detail = f"slice {reader.unit} bank {bank} is written in the same cycle"
-        raise reader.hazard(BankConflict, detail, cycle, (writer,))
-
-
-def _concurrent(reads: list[Issue], writes: list[Issue]) -> list[Issue]:
-    """The reads during which some write of the slice is under way; both are in order of issue."""
-    if not writes:
-        return []
-    starts = np.array([i.cycle for i in writes])
-    ends = np.maximum.accumulate([i.last_cycle for i in writes])
-    before = np.searchsorted(starts, [i.last_cycle for i in reads], side="right")
-    first = np.array([i.cycle for i in reads])
-    under_way = (before > 0) & (ends[np.maximum(before - 1, 0)] >= first)
-    return [reads[n] for n in np.flatnonzero(under_way)]
-
-
-def _bank_keys(accesses: list[Issue], spec: ChipSpec) -> tuple[Ints, Ints]:
-    keys, owners = [], []
-    for number, issue in enumerate(accesses):
-        fixed = issue.op.stepped is None
-        where = np.full_like(issue.cycles, issue.arg("base")) if fixed else issue.steps
-        keys.append(issue.cycles * spec.slice_banks + where // spec.bank_words)
-        owners.append(np.full(len(where), number))
-    return np.concatenate(keys), np.concatenate(owners)

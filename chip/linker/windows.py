@@ -1,46 +1,122 @@
 """Equal stretches of a program, such as the layers of a model, are linked once.
 
-A program is cut where nothing is under way: no instruction issues across the cut, no result is
-still to be driven, and no diagonal driven before it is read after it. Stretches that issue the
-same instructions at the same relative cycles, and differ only in SRAM addresses, share a template.
+`chip.linker.cuts` says where one stretch ends and the next begins. Stretches that issue the same
+instructions at the same relative cycles, and differ only in SRAM addresses, share a template:
+
+    layer 0    read 100   multiply   write 7         the template, for a shift of 0 words
+    layer 1    read 340   multiply   write 7         shifts 240, 0, 0 of the same template
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from chip.errors import OrderError
-from chip.isa import lookup
 from chip.linker import build, coalesce, order
 from chip.linker.control import check_lanes, check_tiles
-from chip.linker.graph import Graph, inside
-from chip.linker.streams import drive_keys, read_keys, resolve
-from chip.linker.timeline import Ints, Issue, constant_ranges
-from chip.linker.weights import check_accumulators, planes_of, resolve_tiles
-from chip.program import Instruction, Program
+from chip.linker.cuts import cuts
+from chip.linker.graph import Graph
+from chip.linker.memory import Constants
+from chip.linker.node_ops import NodeOp
+from chip.linker.streams import resolve
+from chip.linker.timeline import Issue, Timeline
+from chip.linker.weights import check_accumulators, resolve_tiles
+from chip.own_spec import chip_of
+from chip.program import Ints, Program
 from chip.spec import ChipSpec
 
 ON_DEMAND = ("read", "loads", "installs", "control")  # roles without a node of their own
-FEWEST = 256  # issues below which cutting is not worth its bookkeeping
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Template:
-    """The nodes of a stretch in an order of execution, numbered like its issues from 0."""
+    """The nodes of a stretch in an order of execution, numbered like its issues from 0.
+
+    `unit`, `low` and `high` [issues] are the words that each can touch, `ends` [nodes] the relative
+    cycles by which they are complete.
+    """
 
     issues: tuple[Issue, ...]
     graph: Graph
     before: dict[int, set[int]]
     sequence: tuple[int, ...]
-    ends: tuple[int, ...]  # per node, the relative cycle by which it is complete
+    ends: tuple[int, ...]
     fragments: dict[tuple[tuple[int, ...], ...], "Fragment"] = field(default_factory=dict)
 
     def fragment(self, groups: tuple[tuple[int, ...], ...]) -> "Fragment":
         """This template with its nodes by segment, one and the same for equal groups."""
         return self.fragments.setdefault(groups, Fragment(self, groups))
+
+    @cached_property
+    def end(self) -> int:
+        """Relative cycle by which all of it is complete."""
+        return max(self.ends, default=0)
+
+    def of_role(self, role: str) -> tuple[Issue, ...]:
+        """Its issues of one role."""
+        return self.roles.get(role, ())
+
+    @cached_property
+    def roles(self) -> dict[str, tuple[Issue, ...]]:
+        """Issues by their role."""
+        names = {issue.op.role for issue in self.issues}
+        return {name: tuple(i for i in self.issues if i.op.role == name) for name in names}
+
+    @cached_property
+    def addresses(self) -> Ints:
+        """First word that each issue accesses; 0 of others."""
+        args = (i.instruction.args[0] if i.op.in_memory else 0 for i in self.issues)
+        return np.fromiter(args, np.int64, len(self.issues))
+
+    @cached_property
+    def _alike(self) -> Ints:
+        """Pairs of issues [2, n] whose addresses must move alike."""
+        pairs = [(ids[0], other) for ids in self.graph.together for other in ids[1:]]
+        return np.array(pairs, np.int64).reshape(-1, 2).T
+
+    @cached_property
+    def _constant_reads(self) -> Ints:
+        """Of what was constant, [4, n]: issue, slice, lowest and highest word."""
+        return np.array(self.graph.constant_reads, np.int64).reshape(-1, 4).T
+
+    @cached_property
+    def _apart(self) -> tuple[Ints, Ints, Ints]:
+        """Issues [2, n] that access one slice, the first of which writes; all words [2, issues]."""
+        by_slice: dict[int, list[int]] = {}
+        for number, issue in enumerate(self.issues):
+            if issue.op.in_memory:
+                by_slice.setdefault(issue.unit, []).append(number)
+        pairs = [np.zeros((2, 0), np.int64)]
+        for numbers in by_slice.values():
+            writes = [n for n in numbers if self.issues[n].op.writes_memory]
+            pairs.append(np.array(np.meshgrid(writes, numbers), np.int64).reshape(2, -1))
+        words = [issue.words if issue.op.in_memory else (0, 0) for issue in self.issues]
+        low, high = np.array(words, np.int64).reshape(-1, 2).T
+        return np.concatenate(pairs, axis=1), low, high
+
+    def shift(self, addresses: Ints, constants: Constants) -> Ints | None:
+        """Words by which other addresses lie from its own; None if that changes anything else.
+
+        What is constant must still be, and of two accesses that move apart, one of which writes,
+        the words must have nothing in common before or after.
+        """
+        shift = addresses - self.addresses
+        first, other = self._alike
+        if (shift[first] != shift[other]).any():
+            return None
+        issue, index, low, high = self._constant_reads
+        if not constants.hold(index, low + shift[issue], high + shift[issue]).all():
+            return None
+        (first, other), low, high = self._apart
+        apart = shift[first] != shift[other]
+        first, other = first[apart], other[apart]
+        for lowest, highest in ((low, high), (low + shift, high + shift)):
+            meet = (lowest[first] <= highest[other]) & (lowest[other] <= highest[first])
+            if meet.any():
+                return None
+        return shift
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,72 +127,89 @@ class Fragment:
     groups: tuple[tuple[int, ...], ...]
     made: list[Any] = field(default_factory=list, repr=False)
 
+    @cached_property
+    def ops(self) -> tuple[tuple[tuple[int, NodeOp], ...], ...]:
+        """By segment, the number of each node, and what it does."""
+        nodes = self.template.graph.nodes
+        return tuple(tuple((node, nodes[node].op) for node in group) for group in self.groups)
 
-Known = dict[tuple[object, ...], list[Template]]
+
+@dataclass
+class Known:
+    """Templates of stretches linked before, by what these have in common; what that is, numbered.
+
+    A number serves for what is long to compare; it is never given twice.
+    """
+
+    templates: dict[tuple[int, bytes], list[Template]] = field(default_factory=dict)
+    _numbers: dict[object, int] = field(default_factory=dict)
+
+    def number(self, what: object) -> int:
+        """The number of something."""
+        return self._numbers.setdefault(what, len(self._numbers))
+
+    def copy(self) -> "Known":
+        """One that knows the same, and keeps to itself what it learns."""
+        templates = {key: [*found] for key, found in self.templates.items()}
+        return Known(templates, dict(self._numbers))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FragmentUse:
-    """One stretch of a program: its template, first issue and cycle, and address shifts."""
+    """One stretch of a program: its template, first issue and cycle, address shifts [issues]."""
 
     template: Template
     first: int
     cycle: int
-    shift: tuple[int, ...]
+    shift: Ints
 
 
-def windows(
-    program: Program, spec: ChipSpec, issues: list[Issue], cut: bool, known: Known
-) -> list[FragmentUse]:
+def windows(issues: Timeline, cut: bool, known: Known) -> list[FragmentUse]:
     """Link the stretches of a program, equal ones once; one stretch unless `cut`.
 
     `known` keeps the templates, so that other programs can share them.
     """
-    bounds = _cuts(issues, spec) if cut else [0]
-    ranges = constant_ranges(program)
-    names: dict[Instruction, tuple[object, ...]] = {}
-    found = []
+    program, spec = issues.program, issues.spec
+    bounds = cuts(issues, spec) if cut and len(issues) else [0]
+    constants, alike = Constants.of(program, spec), _alike(issues, known)
+    about, found = known.number((program.spec, program.maps)), []
     for start, stop in zip(bounds, [*bounds[1:], len(issues)], strict=True):
-        part = issues[start:stop]
-        cycle = part[0].cycle if cut and part else 0
-        alike = (
-            (i.queue, i.cycle - cycle, i.lanes, i.image, *_nameless(i.instruction, names))
-            for i in part
-        )
-        key = (program.spec, program.maps, *alike)
-        for template in known.get(key, ()):
-            shift = _shift(template, part, ranges)
+        cycle = int(issues.cycle[start]) if cut and stop > start else 0
+        mine = alike[start:stop].copy()
+        mine[:, 0] -= cycle
+        key, addresses = (about, mine.tobytes()), issues.address[start:stop]
+        for template in known.templates.get(key, ()):
+            shift = template.shift(addresses, constants)
             if shift is not None:
                 break
         else:
-            template = _template(program, spec, part, cycle)
-            shift = (0,) * len(part)
-            known.setdefault(key, []).append(template)
+            template = _template(program, constants, issues.stretch(start, stop, cycle))
+            shift = np.zeros(stop - start, np.int64)
+            known.templates.setdefault(key, []).append(template)
         found.append(FragmentUse(template, start, cycle, shift))
     return found
 
 
-def _nameless(
-    instruction: Instruction, names: dict[Instruction, tuple[object, ...]]
-) -> tuple[object, ...]:
-    """What two instructions that differ only in their SRAM address have in common."""
-    if instruction not in names:
-        args = instruction.args
-        if lookup(instruction.op).in_memory:
-            args = args[1:]
-        names[instruction] = (instruction.op, args, instruction.loops, instruction.names)
-    return names[instruction]
+def _alike(issues: Timeline, known: Known) -> Ints:
+    """All but the addresses of each issue, [issues, 5]; the cycle is the first."""
+    kinds = np.array([known.number(name) for name in issues.kinds.names], np.int64)
+    queues = np.array([known.number(name) for name in issues.queues], np.int64)
+    images = np.zeros(len(issues), np.int64)
+    for number, image in issues.images.items():
+        images[number] = 1 + known.number(image)
+    columns = [issues.cycle, queues[issues.queue], kinds[issues.kind], issues.lanes, images]
+    return np.ascontiguousarray(np.stack(columns, axis=1))
 
 
-def _template(program: Program, spec: ChipSpec, part: Sequence[Issue], cycle: int) -> Template:
+def _template(program: Program, constants: Constants, issues: list[Issue]) -> Template:
     """Resolve one stretch; raises the hazards of streams, weights and order."""
-    issues = [replace(i, id=n, cycle=i.cycle - cycle) for n, i in enumerate(part)]
+    spec = chip_of(program.spec)
     feeds = resolve(issues, spec)
     check_lanes(issues, feeds, spec)
     tiles = resolve_tiles(issues, spec)
     check_tiles(issues, tiles, spec)
     check_accumulators(issues)
-    graph = Graph(program, spec, issues, feeds, tiles, build.node)
+    graph = Graph(program, constants, issues, feeds, tiles, build.node)
     coalesce.typed_writes(graph)
     coalesce.append_rows(graph)
     for issue in issues:
@@ -158,105 +251,3 @@ def _dependencies(issues: list[Issue], graph: Graph) -> dict[int, set[int]]:
                 before[number].add(last[issue.unit])
             last[issue.unit] = number
     return before
-
-
-# --- where to cut ---------------------------------------------------------------------------
-def _cuts(issues: list[Issue], spec: ChipSpec) -> list[int]:
-    """First issues of the stretches."""
-    last = np.array([completion(i, spec) - spec.superlanes for i in issues], np.int64)
-    first = np.array([issue.cycle for issue in issues], np.int64)
-    _hold_loads(issues, last, spec)
-    quiet = np.maximum.accumulate(last)[:-1] < first[1:]
-    cuts = [0]
-    ends = _Ends(spec)
-    for number in (np.flatnonzero(quiet) + 1).tolist():
-        if number - cuts[-1] < FEWEST:
-            continue
-        reach = int(first[number]) - spec.positions, int(first[number]) + spec.positions
-        before = [issues[n] for n in np.flatnonzero(last[:number] > reach[0])]
-        after = issues[number : int(np.searchsorted(first, reach[1]))]
-        if not ends.cross(before, after):
-            cuts.append(number)
-    return cuts
-
-
-def _hold_loads(issues: list[Issue], last: Ints, spec: ChipSpec) -> None:
-    """A load is under way until the next install takes it; one never taken, for ever."""
-    install: dict[tuple[int, int], int] = {}
-    for number in range(len(issues) - 1, -1, -1):
-        issue = issues[number]
-        if issue.op.role == "installs":
-            install |= {(issue.unit, plane): issue.last_cycle for plane in planes_of(issue, spec)}
-        elif issue.op.role == "loads":
-            planes = [(issue.unit, plane) for plane in planes_of(issue, spec)]
-            taken = max(install.get(plane, np.iinfo(np.int64).max) for plane in planes)
-            last[number] = max(last[number], taken)
-
-
-class _Ends:
-    """Diagonals that issues drive and read, worked out once for each."""
-
-    def __init__(self, spec: ChipSpec) -> None:
-        self.spec = spec
-        self._driven: dict[int, frozenset[tuple[int, int]]] = {}
-        self._read: dict[int, frozenset[tuple[int, int]]] = {}
-
-    def cross(self, before: list[Issue], after: list[Issue]) -> bool:
-        """Whether some issue of `after` can read a diagonal that one of `before` drives."""
-        driven: set[tuple[int, int]] = set()
-        for issue in before:
-            if issue.id not in self._driven:
-                self._driven[issue.id] = self._diagonals(drive_keys(issue, self.spec))
-            driven |= self._driven[issue.id]
-        for issue in after:
-            if issue.id not in self._read:
-                self._read[issue.id] = self._diagonals(read_keys(issue, self.spec))
-            if not driven.isdisjoint(self._read[issue.id]):
-                return True
-        return False
-
-    def _diagonals(self, ends: list[tuple[int, Ints]]) -> frozenset[tuple[int, int]]:
-        width = self.spec.positions
-        return frozenset((c, k) for c, keys in ends for k in (keys // width).tolist())
-
-
-# --- whether a stretch is like a template ----------------------------------------------------
-def _shift(
-    template: Template, part: Sequence[Issue], ranges: dict[int, list[tuple[int, int]]]
-) -> tuple[int, ...] | None:
-    """Words by which each access lies from the template's, if that changes nothing else."""
-    shift = tuple(
-        mine.instruction.args[0] - theirs.instruction.args[0] if mine.op.in_memory else 0
-        for mine, theirs in zip(part, template.issues, strict=True)
-    )
-    graph = template.graph
-    if any(len({shift[i] for i in ids}) > 1 for ids in graph.together):
-        return None
-    for issue, index, low, high in graph.constant_reads:
-        if not inside(ranges, index, low + shift[issue], high + shift[issue]):
-            return None
-    return shift if _same_overlaps(template.issues, shift) else None
-
-
-def _same_overlaps(issues: Sequence[Issue], shift: tuple[int, ...]) -> bool:
-    """Whether accesses that move apart share no words, here or in the template.
-
-    Per slice, accesses with one shift stay as they were to each other; the boxes around those
-    with different shifts must be disjoint before and after, unless nobody writes.
-    """
-    boxes: dict[int, dict[int, list[int]]] = {}
-    written: set[int] = set()
-    for issue, words_on in zip(issues, shift, strict=True):
-        if issue.op.in_memory:
-            low, high = issue.words
-            box = boxes.setdefault(issue.unit, {}).setdefault(words_on, [low, high])
-            box[0], box[1] = min(box[0], low), max(box[1], high)
-            if issue.op.writes_memory:
-                written.add(issue.unit)
-    for unit in written:
-        if len(boxes[unit]) > 1:
-            for move in (0, 1):
-                spans = sorted((a + move * d, b + move * d) for d, (a, b) in boxes[unit].items())
-                if any(end >= start for (_, end), (start, _) in pairwise(spans)):
-                    return False
-    return True

@@ -6,9 +6,11 @@ ranked by sums of these, and the best of them timed to the cycle. Widths are low
 a closed-form lower bound, until no other can be better.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 
 import networkx as nx
 
@@ -238,15 +240,18 @@ class Search:
         if width.tp not in self._prices:
             pp = 2 if 2 * width.tp <= len(self.graph) else 1
             pipeline = self.wires.pipeline(self.placed(width.tp, pp).placement)
-            layer = self.costs.layer(width, self.decode, pipeline.groups[0].routes)
+            routes, counts = pipeline.groups[0].routes, Counter(self.model.kinds)
+            layers = {n: self.costs.layer(width, n, self.decode, routes) for n in counts}
             head = self.costs.head(width)
             boundary = 0
             for link in pipeline.links:
                 parts = self.costs.crossing(width, self.decode.rows, link.paths, None)
                 boundary += sum(part.end_cycle for part in parts)
-            tail = max(step.timing.end_cycle - step.cycles for step in (*layer, *head))
-            cycles = [sum(step.cycles for step in steps) for steps in (layer, head)]
-            self._prices[width.tp] = Price(cycles[0], cycles[1], boundary, tail)
+            every = chain(*layers.values(), head)
+            tail = max(step.timing.end_cycle - step.cycles for step in every)
+            total = sum(step.cycles * counts[n] for n, steps in layers.items() for step in steps)
+            last = sum(step.cycles for step in head)
+            self._prices[width.tp] = Price(total // counts.total(), last, boundary, tail)
         return self._prices[width.tp]
 
     def _with_energy(self, one: Candidate, chips: int) -> Candidate:
@@ -255,8 +260,7 @@ class Search:
         assert table is not None
         seconds = one.round_cycles(self.batch) / self.batch / self.spec.clock_hz
         group = self.wires.group(self.placed(one.tp, 1).placement[0])
-        width, layers = Width(one.tp, one.chunk), len(self.model.layers)
-        whole = StageKind(width, layers, True, group.routes)
+        whole = StageKind(Width(one.tp, one.chunk), self.model.kinds, True, group.routes)
         dynamic = table.dynamic_j(self.costs.activity(whole, self.decode, None))
         return replace(one, joules=Joules(table, chips, dynamic, seconds).chips_j)
 
@@ -276,18 +280,21 @@ class Search:
         return Joules(table, width.tp * pp, 0.0, seconds).chips_j
 
     def layer_bound(self, width: Width) -> int:
-        """Cycles that no layer goes below.
+        """Cycles that no layer goes below, on the average of all kinds.
 
         A chip with one head and the fewest FFN columns takes `least`, nearly all of it latency; a
         wider share adds the columns that enter its arrays. Results cross the links twice.
         """
-        fewest = Width(heads_of(self.model), 8)
-        mine, least = (self.costs.stage(one).column_cycles for one in (width, fewest))
-        return self._least + max(0, mine - least) + 2 * self._reduce_bound(width.tp)
+        fewest, total, counts = Width(heads_of(self.model), 8), 0, Counter(self.model.kinds)
+        for kind, count in counts.items():
+            mine, least = (self.costs.stage(w, kind).column_cycles for w in (width, fewest))
+            total += count * (self._least[kind] + max(0, mine - least))
+        return total // counts.total() + 2 * self._reduce_bound(width.tp)
 
     @cached_property
-    def _least(self) -> int:
-        return self.costs.alone(Width(heads_of(self.model), 8), self.decode)
+    def _least(self) -> dict[int, int]:
+        narrow, kinds = Width(heads_of(self.model), 8), set(self.model.kinds)
+        return {kind: self.costs.alone(narrow, kind, self.decode) for kind in kinds}
 
     def _reduce_bound(self, tp: int) -> int:
         """Each chip needs something of every block, and some chips are no neighbours."""

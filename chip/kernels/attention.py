@@ -13,6 +13,8 @@ from chip.kernels.layout import one_by_one
 from chip.kernels.linear import deliver
 from chip.kernels.matmul import Pass, matmul
 from chip.kernels.norm import targets
+from chip.kernels.soft_cap import soft_cap
+from chip.kernels.window import Window
 from chip.kernels.work import CACHE, Laid, Part, Request, Work
 from chip.program import COLUMN_PAIRS, WEIGHT_SLICES
 from chip.schedule import Buffer, Loops, Rows, run
@@ -20,6 +22,7 @@ from chip.spec import EAST, WEST
 
 HEAD_LANES = "headmask"  # rows with ones in the lanes of a head, one for each head of a row
 SMALLEST_SUM = 2.0**-24  # keeps 1 / sum finite in lanes that belong to no head
+ALL = Window()
 
 
 @dataclass(frozen=True)
@@ -62,18 +65,32 @@ class Heads:
 
 
 @dataclass(frozen=True)
+class Scores:
+    """What becomes of q . K: times `scale`, softly capped at +-`cap`, masked beyond the window."""
+
+    scale: float
+    cap: float | None = None
+    window: Window = ALL
+
+
+@dataclass(frozen=True)
 class Caches:
-    """Columns by cache row: K and V as they come, from a word on, and V transposed."""
+    """Columns by cache row: K and V as they come, from a word on, and V transposed.
+
+    `spots` are the blocks of them that a launch reads, in the order of their tokens.
+    """
 
     keys: tuple[Rows, ...]
     values: tuple[Rows, ...]
     columns: tuple[Buffer, ...]
+    spots: tuple[int, ...]
 
 
-def caches_of(work: Work, heads: Heads) -> Caches:
+def caches_of(work: Work, heads: Heads, window: Window = ALL) -> Caches:
     """The caches of a layer, with a spare word each for what is written in vain."""
-    spare = work.most_blocks * work.spec.lanes + COLUMN_PAIRS
-    transposed = work.most_blocks * heads.row_lanes
+    kept = window.blocks(work.most_blocks)
+    spare = kept * work.spec.lanes + COLUMN_PAIRS
+    transposed = kept * heads.row_lanes
     rows = range(heads.rows)
 
     def cache(name: str, vectors: int, side: int, one_bank: bool) -> Buffer:
@@ -85,26 +102,29 @@ def caches_of(work: Work, heads: Heads) -> Caches:
         tuple(Rows(cache(f"K{row}", spare, EAST, True)) for row in rows),
         tuple(Rows(cache(f"V{row}", spare, WEST, True)) for row in rows),
         tuple(cache(f"VT{row}", transposed, WEST, False) for row in rows),
+        window.spots(work.blocks, work.most_blocks),
     )
 
 
-def attention(work: Work, heads: Heads, scale: float, q: Laid, k: Laid, v: Laid, out: Laid) -> None:
-    """out = softmax(scale q . K) V, behind the rows of k and v in the caches.
+def attention(
+    work: Work, heads: Heads, scores: Scores, q: Laid, k: Laid, v: Laid, out: Laid
+) -> None:
+    """out = softmax(scores of q . K) V, behind the rows of k and v in the caches.
 
     q has a row for each head, in the lanes of its KV head; out has heads side by side.
     """
-    caches = caches_of(work, heads)
-    maps = work.given("maps", *_map_rows(work), "u16", EAST)
+    caches = caches_of(work, heads, scores.window)
+    maps = work.given(scores.window.maps, *_map_rows(work), "u16", EAST)
     for row in range(heads.rows):
         for side, source, cache in ((EAST, k, caches.keys), (WEST, v, caches.values)):
             _append(work, side, work.rows_of(source.copies[0], row), maps, cache[row].buffer)
-    _mix(work, heads, scale, q, caches, out)
+    _mix(work, heads, scores, q, caches, out)
 
 
 def attention_to_all(
-    work: Work, heads: Heads, scale: float, q: Laid, k: Laid, v: Laid, out: Laid
+    work: Work, heads: Heads, scores: Scores, q: Laid, k: Laid, v: Laid, out: Laid
 ) -> None:
-    """out = softmax(scale q . K) V over the rows of the launch, all of which see each other.
+    """out = softmax(scores of q . K) V over the rows of the launch, all of which see each other.
 
     k and v are columns as they stand, q has the heads of k side by side. Keys that are padding are
     masked by data.
@@ -112,7 +132,8 @@ def attention_to_all(
     keys, values = (column_rows(work, value) for value in (k, v))
     columns = tuple(work.columns(f"VT{row}", heads.row_lanes, WEST) for row in range(heads.rows))
     selected = _selected(work, heads, q)
-    _mix(work, heads, scale, selected, Caches(keys, values, columns), out)
+    spots = tuple(range(work.blocks))
+    _mix(work, heads, scores, selected, Caches(keys, values, columns, spots), out)
 
 
 def _selected(work: Work, heads: Heads, q: Laid) -> Laid:
@@ -133,13 +154,15 @@ def _selected(work: Work, heads: Heads, q: Laid) -> Laid:
     return Laid(one_by_one(columns, heads.head_lanes), ((Part(out, 0, count),),))
 
 
-def _mix(work: Work, heads: Heads, scale: float, q: Laid, caches: Caches, out: Laid) -> None:
-    """out = softmax(scale q . K) V; V is transposed in the last block, which alone is new."""
+def _mix(work: Work, heads: Heads, scores: Scores, q: Laid, caches: Caches, out: Laid) -> None:
+    """out = softmax(scores of q . K) V; V is transposed in the last block, which alone is new."""
+    most = scores.window.blocks(work.most_blocks)
+    work = replace(work, blocks=len(caches.spots), most_blocks=most)
     raw = _scores(work, heads, q, caches)
     for cache, columns in zip(caches.values, caches.columns, strict=True):
         label = "attention: transpose V"
-        transpose(work, cache, work.blocks - 1, heads.row_lanes, columns, label)
-    masked, last = _masked(work, heads, scale, raw)
+        transpose(work, cache, caches.spots[-1], heads.row_lanes, columns, label)
+    masked, last = _masked(work, heads, scores, raw)
     top = _row_maximum(work, heads, last)
     p = _exponentials(work, heads, masked, top)
     sums = _normalisers(work, heads, p[0])
@@ -190,9 +213,9 @@ def _scores(work: Work, heads: Heads, q: Laid, caches: Caches) -> Buffer:
         activations = work.rows_of(q.copies[0], inside.start)
         mine = len(inside) * tokens
         passes = [
-            Pass(cache.buffer, cache.first + block * words, 1, words, activations, mine,
+            Pass(cache.buffer, cache.first + spot * words, 1, words, activations, mine,
                  slot_steps=(0, 0))
-            for block in range(work.blocks)
+            for spot in caches.spots
         ]  # fmt: skip
         for block, flow in enumerate(matmul(chain, EAST, passes)):
             chain.write(flow, Rows(out, (block * count + inside.start) * tokens))
@@ -200,18 +223,22 @@ def _scores(work: Work, heads: Heads, q: Laid, caches: Caches) -> Buffer:
     return out
 
 
-def _masked(work: Work, heads: Heads, scale: float, raw: Buffer) -> tuple[Buffer, Buffer]:
-    """raw * scale + mask, and its lane-wise fp16 maximum over blocks."""
+def _masked(work: Work, heads: Heads, scores: Scores, raw: Buffer) -> tuple[Buffer, Buffer]:
+    """raw * scale, perhaps capped, + mask; and its lane-wise fp16 maximum over blocks."""
     count, tokens = len(heads.kv_of), work.rows
     out = work.scratch("masked", count, "f32", WEST, context=True)
     running = [work.scratch(f"running{n}", count, "f16", WEST) for n in (0, 1)]
     most = work.most_blocks * work.most_rows
-    mask = work.given("mask", work.blocks * tokens, most, "f32", WEST)
+    mask = work.given(scores.window.mask, work.blocks * tokens, most, "f32", WEST)
     loops: Loops = ((count, tokens), (tokens, 1))
     for block in range(work.blocks):
         first = block * count * tokens
         chain = work.chain("attention: mask")
-        value = chain.vxm("mul", Rows(raw, first, (tokens, 1)), scale, loops=loops)
+        source = Rows(raw, first, (tokens, 1))
+        if scores.cap is None:
+            value = chain.vxm("mul", source, scores.scale, loops=loops)
+        else:
+            value = soft_cap(chain, source, scores.cap, scores.scale, loops)
         value = chain.vxm("add", value, Rows(mask, block * tokens, (0, 1)))
         chain.write(value, Rows(out, first, (tokens, 1)))
         top = chain.vxm("to_f16", value)
@@ -273,7 +300,7 @@ def _weighted_values(work: Work, heads: Heads, weights: Buffer, caches: Caches) 
 
     def place(head: int, block: int) -> tuple[Buffer, int]:
         row, inside = divmod(heads.kv_of[head], heads.per_row)
-        return caches.columns[row], block * row_words + inside * words
+        return caches.columns[row], caches.spots[block] * row_words + inside * words
 
     for pack in range(heads.packs):
         chain = work.chain("attention: weighted values")

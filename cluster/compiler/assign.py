@@ -28,6 +28,7 @@ from cluster.model.graph.norm import Norm, NormBySum, SquareSum
 from cluster.model.graph.op import GraphError, Op
 from cluster.model.graph.quantise import Quantise
 from cluster.model.graph.rotary import Rotary
+from cluster.model.graph.soft_cap import SoftCap
 from cluster.model.graph.values import SHARDED, Dim, Value
 
 SIDES = (EAST, WEST)
@@ -227,7 +228,7 @@ class Assigned:
             return (Copy("f32", EAST), Copy("f32", WEST))
         if isinstance(op, Activation):  # read twice, where each array has left its half
             return tuple(Copy("f32", EAST, split=True, turn=turn) for turn in (0, 1))
-        if isinstance(op, Add | AllReduce) and value == op.y:
+        if isinstance(op, SoftCap) or (isinstance(op, Add | AllReduce) and value == op.y):
             return (Copy("f32", EAST, split=True),)
         if isinstance(op, Norm | SquareSum | NormBySum):
             return (Copy("f32", EAST),)

@@ -14,8 +14,10 @@ def input_regions(
 ) -> dict[str, Region]:
     """What the host writes before a launch, to buffers of these names with a prefix."""
     tokens = kind.rows
-    others = {"mask": kind.blocks * tokens, "maps": max(tokens, COLUMN_PAIRS)}
-    others |= dict.fromkeys(POOL_INPUTS, 1)
+    others = dict.fromkeys(POOL_INPUTS, 1)
+    for window in stage.shape.windows:
+        others[window.mask] = window.blocks(kind.blocks) * tokens
+        others[window.maps] = max(tokens, COLUMN_PAIRS)
     rows = {name: others.get(name, tokens) for name in stage.memory.given()}
     if first:
         rows[stage.entry] = stage.hidden_blocks * tokens

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from chip.kernels.add import add, cast
-from chip.kernels.attention import attention, attention_to_all
+from chip.kernels.attention import Scores, attention, attention_to_all
 from chip.kernels.gate import activation, gated
 from chip.kernels.layer_norm import LayerNorm, Sum, layer_norm
 from chip.kernels.linear import linear
@@ -12,6 +12,8 @@ from chip.kernels.norm import RmsNorm, norm_by_sum, rms_norm, square_sum
 from chip.kernels.pool import pool
 from chip.kernels.quantise import quantise
 from chip.kernels.rotary import rotary
+from chip.kernels.soft_cap import capped
+from chip.kernels.window import Window
 from chip.kernels.work import Laid, Work
 from cluster.compiler.assign import Assigned
 from cluster.model.graph.add import Add
@@ -23,6 +25,7 @@ from cluster.model.graph.op import Op
 from cluster.model.graph.pool import Pool
 from cluster.model.graph.quantise import Quantise
 from cluster.model.graph.rotary import Rotary
+from cluster.model.graph.soft_cap import SoftCap
 
 Kernel = Callable[[Work, Assigned, Any], None]
 KERNELS: dict[type[Op], Kernel] = {}
@@ -99,7 +102,8 @@ def _attention(work: Work, at: Assigned, op: Attention) -> None:
     q, k, v = (at.read(work, op, value) for value in op.inputs)
     assert at.rank.heads is not None
     place_all = attention_to_all if at.by_columns(op) else attention
-    place_all(work, at.rank.heads, op.scale, q, k, v, at.made(work, op.out))
+    scores = Scores(op.scale, op.cap, Window(op.window))
+    place_all(work, at.rank.heads, scores, q, k, v, at.made(work, op.out))
 
 
 @kernel(Pool)
@@ -116,6 +120,11 @@ def _gate(work: Work, at: Assigned, op: Gate) -> None:
 @kernel(Activation)
 def _activation(work: Work, at: Assigned, op: Activation) -> None:
     activation(work, at.read(work, op, op.x), op.function, at.made(work, op.out))
+
+
+@kernel(SoftCap)
+def _soft_cap(work: Work, at: Assigned, op: SoftCap) -> None:
+    capped(work, at.read(work, op, op.x), op.cap, at.made(work, op.out))
 
 
 @kernel(Add)

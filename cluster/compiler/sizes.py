@@ -4,6 +4,7 @@ from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
 from typing import Any, Protocol, TypeVar
 
 from chip.kernels.memory import SramFull, columns_may_rest, most_column_words
@@ -13,7 +14,8 @@ from cluster.compiler.limits import CONTEXT_BLOCK, heads_of
 from cluster.compiler.section_demands import column_words
 from cluster.compiler.stage import Stage, roomy
 from cluster.compiler.stage_shape import StageShape, stage_shape
-from cluster.model.graph.graph import Model
+from cluster.model.graph.attention import Attention
+from cluster.model.graph.graph import Model, Section
 
 CHUNKS = (32, 16, 8)  # tokens of a prefill launch: the most there is room for
 Paces = dict[tuple[int, int], tuple[int, int]]  # of (tp, chunk): cycles of a layer, and of the head
@@ -103,14 +105,38 @@ class Sizes:
             return lay_out()
         return self.store.kept("kinds", (self.spec, shape.digest), lay_out, _plain_kinds, _kinds_of)
 
-    def stage(self, tp: int, chunk: int, layers: int, head: bool, wide: bool = False) -> Stage:
-        """A stage, on a chip with room for everything if `wide`; raises SramFull."""
-        spec = roomy(self.spec) if wide else self.spec
-        return Stage(spec, self._shape(spec, tp, chunk, layers, head))
+    def stage(
+        self, tp: int, chunk: int, layers: int, head: bool, wide: bool = False,
+        kind: int | None = None,
+    ) -> Stage:  # fmt: skip
+        """A stage, on a chip with room for everything if `wide`; raises SramFull.
 
-    def _shape(self, spec: ChipSpec, tp: int, chunk: int, layers: int, head: bool) -> StageShape:
+        Its first layer is of a `kind`, if given.
+        """
+        spec = roomy(self.spec) if wide else self.spec
+        first = None if kind is None else self.model.kinds.index(kind)
+        return Stage(spec, self._shape(spec, tp, chunk, layers, head, first))
+
+    def _heaviest(self, layers: int) -> int:
+        """The first of so many neighbouring layers that weigh the most."""
+        kinds, every = self.model.kinds, range(self.layers - layers + 1)
+        if len(set(kinds)) == 1:
+            return 0
+        by_kind = {kind: self._weight(self.model.layers[kinds.index(kind)]) for kind in set(kinds)}
+        return max(every, key=lambda n: sum(by_kind[kind] for kind in kinds[n : n + layers]))
+
+    def _weight(self, layer: Section) -> int:
+        """Elements of the weights and caches of a layer."""
+        kept = (min(self.context, op.window or self.context) * op.cached_elements
+                for op in layer.ops if isinstance(op, Attention))  # fmt: skip
+        return sum(prod(weight.shape) for weight in layer.weights) + self.slots * sum(kept)
+
+    def _shape(
+        self, spec: ChipSpec, tp: int, chunk: int, layers: int, head: bool, first: int | None = None
+    ) -> StageShape:
         padded = -(-self.context // CONTEXT_BLOCK) * CONTEXT_BLOCK
-        first = self.layers - layers if head else 0
+        if first is None:
+            first = self.layers - layers if head else self._heaviest(layers)
         return stage_shape(
             self.model, spec, tp, padded, chunk, self.weights, self.slots, (first, layers), head
         )
@@ -136,7 +162,7 @@ class Sizes:
         """Layers whose weights and caches a chip has the words for; -1 if not for the head."""
         if (tp, head) not in self._room:
             layer, last = self._words(tp)
-            fewest = min((most_column_words(self.spec) // sum(words) for words in layer if words))
+            fewest = min(most_column_words(self.spec) // sum(words) for words in layer if words)
 
             def fit(count: int) -> bool:
                 return all(

@@ -1,15 +1,18 @@
 """What a stage of a model holds, before anything of it has a place."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from hashlib import sha256
 
 from chip.hashed import hashed_once
+from chip.kernels.window import Window
 from chip.spec import ChipSpec
 from cluster.compiler.assign import Rank, ranks_of
 from cluster.compiler.limits import WEIGHT_TYPES
 from cluster.compiler.quantise import quantise
 from cluster.compiler.shard import Sharded, shard
+from cluster.model.graph.attention import Attention
 from cluster.model.graph.graph import Model, Section
 
 
@@ -41,6 +44,17 @@ class StageShape:
     def kinds(self) -> tuple[Sharded, ...]:
         """The different layers, in order."""
         return tuple(dict.fromkeys(self.layers))
+
+    @cached_property
+    def windows(self) -> tuple[Window, ...]:
+        """How far back its layers look."""
+        return windows(sharded.section for sharded in self.kinds)
+
+
+def windows(sections: Iterable[Section]) -> tuple[Window, ...]:
+    """How far back the rows of some sections look."""
+    ops = (op for section in sections for op in section.ops)
+    return tuple(dict.fromkeys(Window(op.window) for op in ops if isinstance(op, Attention)))
 
 
 @lru_cache(maxsize=512)

@@ -145,16 +145,16 @@ def _members(step: Step) -> Iterator[tuple[ScheduleTiming, Sequence[int] | None,
             yield timing, numbers, 0
 
 
-def stage_key(plan: Plan, number: int) -> tuple[int, bool, bool]:
+def stage_key(plan: Plan, number: int) -> tuple[tuple[int, ...], bool, bool]:
     """Equal for stages of a plan that have the same memory map and do the same."""
     part = plan.stages[number]
     opening = part.first == 0 and plan.model.opening is not None
-    return part.layers, part.head, opening
+    return plan.kinds(number), part.head, opening
 
 
 def make_stages(plan: Plan) -> tuple[Stage, ...]:
     """A memory map per stage; equal stages share one."""
-    made: dict[tuple[int, bool, bool], Stage] = {}
+    made: dict[tuple[object, ...], Stage] = {}
     for number in range(plan.pp):
         key = stage_key(plan, number)
         if key not in made:

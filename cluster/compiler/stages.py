@@ -64,6 +64,11 @@ class Plan:
     def sram_bytes_max(self) -> int:
         return max(stage.sram_bytes for stage in self.stages)
 
+    def kinds(self, number: int) -> tuple[int, ...]:
+        """The kinds of the layers of a stage."""
+        part = self.stages[number]
+        return self.model.kinds[part.first : part.first + part.layers]
+
     def stage(self, number: int) -> Stage:
         """Memory map and kernels of one stage."""
         part = self.stages[number]

@@ -1,6 +1,6 @@
 """What decoders have in common: sizes in their settings, names of tensors, and their two ends."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -43,6 +43,7 @@ _GGUF_OUTSIDE = {"embedding": "token_embd", "final_norm": "output_norm", "head":
 _NONE: Mapping[str, str] = MappingProxyType({})
 FREQUENCY_FACTORS = "rope_freqs.weight"  # llama.cpp's form of what a config calls llama3
 LAYERS_MAX = 4096  # so that a damaged header cannot ask for millions
+SLIDING, FULL = "sliding_attention", "full_attention"
 ACTIVATIONS = {"silu": "silu", "gelu_pytorch_tanh": "gelu"}
 
 
@@ -61,26 +62,35 @@ class Decoder:
     rotary: RotaryTable
     context_max: int
     tied_head: bool
+    windows: tuple[int | None, ...]  # how far back each layer looks; None is all of the sequence
+
+    def of_windows(self, make: Callable[[int | None], Section]) -> tuple[Section, ...]:
+        """Layers that differ by their windows alone."""
+        made = {window: make(window) for window in dict.fromkeys(self.windows)}
+        return tuple(made[window] for window in self.windows)
 
     @property
     def scale(self) -> float:
         """Of the scores of attention: 1 / sqrt(head_dim)."""
         return float(self.head_dim.size**-0.5)
 
-    def head(self) -> Section:
-        """The last norm, and a logit for every token of the vocabulary."""
+    def head(self, cap: float | None = None) -> Section:
+        """The last norm, and a logit for every token of the vocabulary, softly capped at +-cap."""
         b = Builder(self.hidden)
-        b.linear(b.norm(b.x, "final_norm", self.eps), "head", self.vocab)
+        logits = b.linear(b.norm(b.x, "final_norm", self.eps), "head", self.vocab)
+        if cap is not None:
+            b.soft_cap(logits, cap)
         return b.section()
 
     def model(
-        self, name: str, architecture: str, layers: tuple[Section, ...], scale: float = 1.0
-    ) -> Model:
-        """The whole model; `scale` multiplies embeddings."""
+        self, name: str, architecture: str, layers: tuple[Section, ...], scale: float = 1.0,
+        cap: float | None = None,
+    ) -> Model:  # fmt: skip
+        """The whole model; `scale` multiplies embeddings, `cap` bounds logits."""
         table = Weight("embedding", (self.vocab,), (self.hidden,))
         return Model(
             name, architecture, self.hidden, self.vocab.size, self.context_max,
-            Embedding(table, scale), layers, self.head(), tied_head=self.tied_head,
+            Embedding(table, scale), layers, self.head(cap), tied_head=self.tied_head,
         )  # fmt: skip
 
 
@@ -90,17 +100,21 @@ def read_decoder(
     theta: float = THETA,
     head_dim: int | None = None,
     slides: bool | None = None,
+    full_every: int = 0,
     rotary: RotaryTable | None = None,
 ) -> Decoder:
     """The sizes in some settings; `tied`, `theta` and `head_dim` hold where they say nothing.
 
-    With `slides`, what they call a window counts unless they say that it does not.
+    With `slides`, what they call a window counts, in the layers that `layer_kinds` says.
     """
     heads, hidden = settings.whole("num_attention_heads"), settings.whole("hidden_size")
     width = settings.whole("head_dim", head_dim or max(1, hidden // heads))
-    context = settings.whole("max_position_embeddings")
+    layers = settings.whole("num_hidden_layers", most=LAYERS_MAX)
+    windows: tuple[int | None, ...] = (None,) * layers
     if slides is not None:
-        context = min(context, window(settings, slides) or context)
+        size = settings.whole("sliding_window") if settings.has("sliding_window") else None
+        kinds = layer_kinds(settings, slides, full_every)
+        windows = tuple(size if kind == SLIDING else None for kind in kinds)
     return Decoder(
         hidden=Dim("hidden", hidden),
         heads=Dim("heads", heads),
@@ -108,30 +122,33 @@ def read_decoder(
         head_dim=Dim("head_dim", width),
         ffn=Dim("ffn", settings.whole("intermediate_size")),
         vocab=Dim("vocab", settings.whole("vocab_size")),
-        layers=settings.whole("num_hidden_layers", most=LAYERS_MAX),
+        layers=layers,
         eps=settings.number("rms_norm_eps"),
         rotary=rotary or rotary_table(settings, width, theta),
-        context_max=context,
+        context_max=settings.whole("max_position_embeddings"),
         tied_head=settings.flag("tie_word_embeddings", tied),
+        windows=windows,
     )
 
 
-def window(settings: Settings, slides: bool) -> int | None:
-    """Tokens that a row of any layer looks back at; None where all layers see all of them.
+def layer_kinds(settings: Settings, slides: bool, full_every: int = 0) -> tuple[str, ...]:
+    """SLIDING or FULL for each layer: as listed, or by these rules of the public library.
 
-    Caches do not slide yet: a model is right up to its window only.
+    Layers slide, if they do at all, from `max_window_layers` on; every so manyth sees everything.
     """
-    size = settings.whole("sliding_window") if settings.has("sliding_window") else None
+    layers, listed = settings.whole("num_hidden_layers"), settings.items("layer_types")
     slides = settings.flag("use_sliding_window", slides)
-    if settings.whole("max_window_layers", 0, least=0) >= settings.whole("num_hidden_layers"):
-        slides = False
-    kinds = settings.items("layer_types")
-    for kind in kinds:
-        if kind not in ("full_attention", "sliding_attention"):
+    first = settings.whole("max_window_layers", 0, least=0)
+    for kind in listed:
+        if kind not in (FULL, SLIDING):
             raise settings.error(f"has a layer of type {kind!r}, which is not known")
-    if kinds:
-        slides = "sliding_attention" in kinds
-    return size if slides else None
+    if listed and len(listed) != layers:
+        raise settings.error(f"'layer_types' has {len(listed)} layers of {layers}")
+    sliding = (
+        slides and n >= first and bool(not full_every or (n + 1) % full_every)
+        for n in range(layers)
+    )
+    return listed or tuple(SLIDING if one else FULL for one in sliding)
 
 
 def activation(settings: Settings, key: str = "hidden_act") -> str:

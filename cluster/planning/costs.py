@@ -1,10 +1,11 @@
 """What the steps of a launch take, from the schedules that run, each made once.
 
 A step's time depends on the width of the group, the routes inside it, the rows and the context,
-not on how many layers a stage has or where its weights rest. So one layer and one LM head of a
-width say all there is to say of any pipeline of it, and can be kept on disk.
+not on how many layers a stage has or where its weights rest. So one layer of each kind and one LM
+head of a width say all there is to say of any pipeline of it, and can be kept on disk.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -35,10 +36,10 @@ class Width:
 
 @dataclass(frozen=True)
 class StageKind:
-    """A kind of stage: layers on a group with certain routes."""
+    """A kind of stage: layers on a group with certain routes, each by its kind in the model."""
 
     width: Width
-    layers: int
+    layers: tuple[int, ...]
     head: bool
     routes: Network = field(repr=False)
 
@@ -49,40 +50,40 @@ class Costs:
 
     sizes: Sizes  # of one sequence: further caches take room, but no time
     store: CostStore = field(default_factory=CostStore)
-    _stages: dict[tuple[Width, bool], Stage] = field(default_factory=dict)
+    _stages: dict[tuple[Width, int | None], Stage] = field(default_factory=dict)
     _found: dict[tuple[object, ...], Any] = field(default_factory=dict)
 
-    def stage(self, width: Width, head: bool = False) -> Stage:
-        """A stage of one layer, or of the LM head alone."""
-        if (width, head) not in self._stages:
-            size = (width.tp, width.chunk, 0 if head else 1, head)
+    def stage(self, width: Width, kind: int | None = 0) -> Stage:
+        """A stage of one layer of a kind, or (None) of the LM head alone."""
+        if (width, kind) not in self._stages:
+            size = (width.tp, width.chunk, int(kind is not None), kind is None)
             wide = not self.sizes.fits(*size)
-            self._stages[width, head] = self.sizes.stage(*size, wide=wide)
-        return self._stages[width, head]
+            self._stages[width, kind] = self.sizes.stage(*size, wide=wide, kind=kind)
+        return self._stages[width, kind]
 
     # --- steps ------------------------------------------------------------------------------
     def layer(
-        self, width: Width, kind: LaunchKind, routes: Network, limit: int | None = None
+        self, width: Width, kind: int, launch: LaunchKind, routes: Network, limit: int | None = None
     ) -> tuple[StepTiming, ...]:
-        """The steps of a layer, none over `limit` cycles where that can be."""
-        key = ("layer", width, kind.rows, kind.blocks, routes, limit)
+        """The steps of a layer of a kind, none over `limit` cycles where that can be."""
+        key = ("layer", width, kind, launch.rows, launch.blocks, routes, limit)
         if key not in self._found:
-            stage = self.stage(width)
-            self._found[key] = self._steps(stage, kind.rows, kind.blocks, routes, limit)
+            stage = self.stage(width, kind)
+            self._found[key] = self._steps(stage, launch.rows, launch.blocks, routes, limit)
         found: tuple[StepTiming, ...] = self._found[key]
         return found
 
     def head(self, width: Width) -> tuple[StepTiming, ...]:
         """The step of the LM head."""
         if ("head", width) not in self._found:
-            stage = self.stage(width, head=True)
+            stage = self.stage(width, None)
             self._found["head", width] = self._steps(stage, 1, 1, NO_NETWORK, None)
         found: tuple[StepTiming, ...] = self._found["head", width]
         return found
 
-    def alone(self, width: Width, kind: LaunchKind) -> int:
+    def alone(self, width: Width, kind: int, launch: LaunchKind) -> int:
         """Cycles of a layer without its all-reduces, if members wait for each other there."""
-        stage, rows, blocks = self.stage(width), kind.rows, kind.blocks
+        stage, rows, blocks = self.stage(width, kind), launch.rows, launch.blocks
         return self.store.kept(
             "alone",
             (stage.spec, stage.key, rows, blocks),
@@ -94,8 +95,8 @@ class Costs:
     def steps(self, kind: StageKind, launch: LaunchKind, limit: int | None) -> list[StepTiming]:
         """The steps of a stage in a launch, in order."""
         found: list[StepTiming] = []
-        if kind.layers:
-            found += self.layer(kind.width, launch, kind.routes, limit) * kind.layers
+        for layer in kind.layers:
+            found += self.layer(kind.width, layer, launch, kind.routes, limit)
         return [*found, *self.head(kind.width)] if kind.head and launch.logits_rows else found
 
     def _steps(
@@ -163,7 +164,8 @@ class Costs:
         """Bytes of a launch in and out of the chip with the most, as a run counts them."""
         key = ("host", width, kind)
         if key not in self._found:
-            stages = self.stage(width), self.stage(width, head=True)
+            layers = [self.stage(width, one) for one in dict.fromkeys(self.sizes.model.kinds)]
+            stages = (*layers, self.stage(width, None))
             size = (*(stage.key for stage in stages), kind)
             self._found[key] = self.store.kept(
                 "host", (stages[0].spec, *size), lambda: sum(host_bytes(stages, kind)), int, int
@@ -175,19 +177,19 @@ class Costs:
     def activity(self, kind: StageKind, launch: LaunchKind, limit: int | None) -> Activity:
         """What a decode launch does in a stage, on all members."""
         total = Activity()
-        if kind.layers:
-            layer = self._activity(kind.width, False, kind.routes, launch.blocks, limit)
-            total = layer.times(kind.layers)
+        for layer, times in Counter(kind.layers).items():
+            one = self._activity(kind.width, layer, kind.routes, launch.blocks, limit)
+            total += one.times(times)
         if kind.head:
-            total += self._activity(kind.width, True, NO_NETWORK, 1, None)
+            total += self._activity(kind.width, None, NO_NETWORK, 1, None)
         return total
 
     def _activity(
-        self, width: Width, head: bool, routes: Network, blocks: int, limit: int | None
+        self, width: Width, kind: int | None, routes: Network, blocks: int, limit: int | None
     ) -> Activity:
-        key = ("activity", width, head, routes, blocks, limit)
+        key = ("activity", width, kind, routes, blocks, limit)
         if key not in self._found:
-            stage = self.stage(width, head)
+            stage = self.stage(width, kind)
             self._found[key] = self.store.kept(
                 "activity",
                 (stage.spec, stage.key, blocks, routes.digest, limit),
@@ -225,13 +227,13 @@ class KeptTimings:
     """The work of a pipeline's stages as timings, from what is known of their width."""
 
     def __init__(
-        self, costs: Costs, width: Width, layers: Sequence[int], pipeline: Pipeline
+        self, costs: Costs, width: Width, layers: Sequence[tuple[int, ...]], pipeline: Pipeline
     ) -> None:
         self.costs, self.width, self.pipeline = costs, width, pipeline
         last = len(layers) - 1
         self.kinds = tuple(
-            StageKind(width, count, number == last, group.routes)
-            for number, (count, group) in enumerate(zip(layers, pipeline.groups, strict=True))
+            StageKind(width, kinds, number == last, group.routes)
+            for number, (kinds, group) in enumerate(zip(layers, pipeline.groups, strict=True))
         )
 
     def stage(

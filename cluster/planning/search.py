@@ -6,8 +6,10 @@ ranked by sums of these, and the best of them timed to the cycle. Widths are low
 a closed-form lower bound, until no other can be better.
 """
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 
 import networkx as nx
 
@@ -248,15 +250,18 @@ class Search:
         if width.tp not in self._prices:
             pp = 2 if 2 * width.tp <= len(self.graph) else 1
             pipeline = self.wires.pipeline(self.placed(width.tp, pp).placement)
-            layer = self.costs.layer(width, self.decode, pipeline.groups[0].routes)
+            routes, counts = pipeline.groups[0].routes, Counter(self.model.kinds)
+            layers = {n: self.costs.layer(width, n, self.decode, routes) for n in counts}
             head = self.costs.head(width)
             boundary = 0
             for link in pipeline.links:
                 parts = self.costs.crossing(width, self.decode.rows, link.paths, None)
                 boundary += sum(part.end_cycle for part in parts)
-            tail = max(step.timing.end_cycle - step.cycles for step in (*layer, *head))
-            cycles = [sum(step.cycles for step in steps) for steps in (layer, head)]
-            self._prices[width.tp] = Price(cycles[0], cycles[1], boundary, tail)
+            every = chain(*layers.values(), head)
+            tail = max(step.timing.end_cycle - step.cycles for step in every)
+            total = sum(step.cycles * counts[n] for n, steps in layers.items() for step in steps)
+            last = sum(step.cycles for step in head)
+            self._prices[width.tp] = Price(total // counts.total(), last, boundary, tail)
         return self._prices[width.tp]
 
     def _with_energy(self, one: Candidate, chips: int) -> Candidate:
@@ -265,8 +270,7 @@ class Search:
         assert table is not None
         seconds = one.round_cycles(self.batch) / self.batch / self.spec.clock_hz
         group = self.wires.group(self.placed(one.tp, 1).placement[0])
-        width, layers = Width(one.tp, one.chunk), len(self.model.layers)
-        whole = StageKind(width, layers, True, group.routes)
+        whole = StageKind(Width(one.tp, one.chunk), self.model.kinds, True, group.routes)
         dynamic = table.dynamic_j(self.costs.activity(whole, self.decode, None))
         return replace(one, joules=Joules(table, chips, dynamic, seconds).chips_j)
 
@@ -286,24 +290,27 @@ class Search:
         return Joules(table, tp * pp, 0.0, seconds).chips_j
 
     def layer_bound(self, tp: int) -> int:
-        """Cycles that no layer goes below.
+        """Cycles that no layer goes below, on the average of all kinds.
 
         A chip with one head and the fewest FFN columns takes `least`, nearly all of it latency; a
         wider share adds the columns that enter its arrays. Results cross the links twice.
         """
         if tp not in self._layer_bounds:
-            mine, least = (self._layer(n).column_cycles for n in (tp, heads_of(self.model)))
-            more = max(0, mine - least) + 2 * self._reduce_bound(tp)
-            self._layer_bounds[tp] = self._least + more
+            total, counts, fewest = 0, Counter(self.model.kinds), heads_of(self.model)
+            for kind, count in counts.items():
+                mine, least = (self._layer(n, kind).column_cycles for n in (tp, fewest))
+                total += count * (self._least[kind] + max(0, mine - least))
+            self._layer_bounds[tp] = total // counts.total() + 2 * self._reduce_bound(tp)
         return self._layer_bounds[tp]
 
-    def _layer(self, tp: int) -> Stage:
-        """A stage of a layer, to be asked what needs no memory map."""
-        return self.sizes.stage(tp, CHUNKS[-1], 1, False)
+    def _layer(self, tp: int, kind: int) -> Stage:
+        """A stage of a layer of a kind, to be asked what needs no memory map."""
+        return self.sizes.stage(tp, CHUNKS[-1], 1, False, kind=kind)
 
     @cached_property
-    def _least(self) -> int:
-        return self.costs.alone(Width(heads_of(self.model), CHUNKS[-1]), self.decode)
+    def _least(self) -> dict[int, int]:
+        narrow, kinds = Width(heads_of(self.model), CHUNKS[-1]), set(self.model.kinds)
+        return {kind: self.costs.alone(narrow, kind, self.decode) for kind in kinds}
 
     def _reduce_bound(self, tp: int) -> int:
         """Each chip needs something of every block, and some chips are no neighbours."""
@@ -321,7 +328,7 @@ class Search:
         fabric = compiled(self.graph)
         if not len(fabric.tail):
             return 0
-        hidden = self._layer(1).hidden_blocks
+        hidden = self._layer(1, self.model.kinds[0]).hidden_blocks
         vectors = int(hidden * WIDTHS["f32"] * share)
         latency = int(fabric.latency_cycles.min())
         return latency + int(max(0, vectors - 1) * fabric.paces[0])

@@ -75,7 +75,7 @@ class PlanTiming:
         self.wires = wires or Wires(graph)
         self.costs = costs or Costs(Sizes(plan.model, plan.spec, plan.context, plan.weights))
         self.pipeline = self.wires.pipeline(placement)
-        layers = [stage.layers for stage in plan.stages]
+        layers = [plan.kinds(number) for number in range(plan.pp)]
         self.width = Width(plan.tp, plan.chunk)
         self.work = KeptTimings(self.costs, self.width, layers, self.pipeline)
         self._found: dict[LaunchKind, LaunchTiming] = {}

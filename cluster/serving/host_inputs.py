@@ -6,7 +6,9 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
+from chip.kernels.window import Window
 from cluster.compiler.lower import Lowered
+from cluster.compiler.stage_shape import windows
 from cluster.compiler.weight_layout import Array
 from cluster.generation.rotary import rotary_rows
 from cluster.model.graph.graph import Model
@@ -50,10 +52,16 @@ def host_tables(lowered: Lowered, work: Work) -> dict[str, Array]:
     for table in rotary_tables(lowered.plan.model):
         rows = rotary_rows(positions, table, lanes)
         found[f"cos{table.name}"], found[f"sin{table.name}"] = rows
-    return found | {
-        "mask": _mask(positions, work.kind.context, lanes),
-        "maps": _maps(positions, lowered.plan.context, lanes),
-    }
+    for window in _windows(lowered.plan.model):
+        found[window.mask] = _mask(window, positions, work.kind.blocks, lanes)
+        found[window.maps] = _maps(window, positions, lowered.plan.context // lanes, lanes)
+    return found
+
+
+@cache
+def _windows(model: Model) -> tuple[Window, ...]:
+    """How far back the layers of a model look."""
+    return windows(dict.fromkeys(model.layers))
 
 
 @cache
@@ -72,20 +80,25 @@ def embedded(lowered: Lowered, work: Work) -> Array:
     return x.reshape(-1, lanes)
 
 
-def _mask(positions: Sequence[int], context: int, lanes: int) -> Array:
+def _mask(window: Window, positions: Sequence[int], blocks: int, lanes: int) -> Array:
     """Rows (block, row): 0 where a row may look, MASKED elsewhere."""
-    keys = np.arange(context).reshape(-1, 1, lanes)
-    allowed = keys <= np.array(positions)[None, :, None]
+    first, own = (blocks - window.blocks(blocks)) * lanes, np.array(positions)[:, None]
+    keys = np.arange(first, blocks * lanes).reshape(-1, 1, lanes)
+    allowed = keys <= own
+    if window.tokens is not None:
+        allowed &= keys > own - window.tokens
     return np.where(allowed, np.float32(0), MASKED).reshape(-1, lanes).astype(np.float32)
 
 
-def _maps(positions: Sequence[int], context: int, lanes: int) -> Array:
-    """Cache word of each row sent to the caches; `context` / 8 is the spare word."""
+def _maps(window: Window, positions: Sequence[int], most_blocks: int, lanes: int) -> Array:
+    """Cache word of each row sent to the caches; the spare word is behind their blocks."""
+    spare = window.blocks(most_blocks) * lanes // PAIRS
+    own = np.array(positions) // PAIRS % spare
     if len(positions) > 1:
-        words = np.array(positions) // PAIRS
+        words = own
     else:
-        words = np.full(PAIRS, context // PAIRS)
-        words[positions[0] % PAIRS] = positions[0] // PAIRS
+        words = np.full(PAIRS, spare)
+        words[positions[0] % PAIRS] = own[0]
     return np.repeat(words.astype(np.uint16)[:, None], lanes, axis=1)
 
 

@@ -7,14 +7,18 @@ from cluster.model.graph.graph import Model, Section
 from cluster.model.settings import Settings
 
 
-def layer(d: Decoder, function: str, bias: bool = False, ffn_bias: bool = False) -> Section:
+def layer(
+    d: Decoder, function: str, bias: bool = False, ffn_bias: bool = False,
+    window: int | None = None,
+) -> Section:  # fmt: skip
     """A layer, with a gate of `function`."""
     b = Builder(d.hidden)
     h = b.norm(b.x, "attn_norm", d.eps)
     q = b.rotary(b.linear(h, "wq", d.heads, d.head_dim, bias=bias, rotary=True), d.rotary)
     k = b.rotary(b.linear(h, "wk", d.kv_heads, d.head_dim, bias=bias, rotary=True), d.rotary)
     v = b.linear(h, "wv", d.kv_heads, d.head_dim, bias=bias)
-    x = b.add(b.x, b.linear(b.attention(q, k, v, d.scale), "wo", d.hidden, bias=bias))
+    y = b.attention(q, k, v, d.scale, window=window)
+    x = b.add(b.x, b.linear(y, "wo", d.hidden, bias=bias))
     h = b.norm(x, "ffn_norm", d.eps)
     gate, up = (b.linear(h, name, d.ffn, bias=ffn_bias) for name in ("w_gate", "w_up"))
     b.add(x, b.linear(b.gate(gate, up, function), "w_down", d.hidden, bias=ffn_bias))

@@ -9,8 +9,9 @@ from cluster.model.settings import Settings
 
 def write(settings: Settings, name: str) -> Model:
     """The model of some settings."""
-    d = read_decoder(settings, slides=True)
-    return d.model(name, "mistral", (layer(d, activation(settings)),) * d.layers)
+    d, function = read_decoder(settings, slides=True), activation(settings)
+    layers = d.of_windows(lambda window: layer(d, function, window=window))
+    return d.model(name, "mistral", layers)
 
 
 ARCHITECTURE = Architecture(

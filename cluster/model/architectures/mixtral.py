@@ -14,7 +14,8 @@ def write(settings: Settings, name: str) -> Model:
     d = read_decoder(settings, theta=1e6, slides=True)
     count = settings.whole("num_local_experts")
     experts = Experts(count, settings.whole("num_experts_per_tok"), d.ffn.size)
-    layers = (layer(all_experts(d, experts), activation(settings)),) * d.layers
+    wide, function = all_experts(d, experts), activation(settings)
+    layers = d.of_windows(lambda window: layer(wide, function, window=window))
     routers = d.layers * d.hidden.size * experts.count
     return without(d.model(name, "mixtral", layers), more_parameters=routers, experts=experts)
 

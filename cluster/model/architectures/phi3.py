@@ -13,10 +13,11 @@ _FUSED = (("wq", "wk", "wv"), ("w_gate", "w_up"))  # one below the other
 
 def write(settings: Settings, name: str) -> Model:
     """The model of some settings."""
-    d = read_decoder(settings, slides=True)
+    d, function = read_decoder(settings, slides=True), activation(settings)
     if settings.number("partial_rotary_factor", 1.0) != 1.0:
         raise settings.error("'partial_rotary_factor' is not 1: heads that rotate in part")
-    return d.model(name, "phi3", (layer(d, activation(settings)),) * d.layers)
+    layers = d.of_windows(lambda window: layer(d, function, window=window))
+    return d.model(name, "phi3", layers)
 
 
 _QKV, _UP = _FUSED

@@ -7,7 +7,7 @@ from cluster.model.graph.graph import Model, Section
 from cluster.model.settings import Settings
 
 
-def layer(d: Decoder, function: str) -> Section:
+def layer(d: Decoder, function: str, window: int | None = None) -> Section:
     """A layer, with a gate of `function`."""
     b = Builder(d.hidden)
     h = b.norm(b.x, "attn_norm", d.eps)
@@ -16,7 +16,7 @@ def layer(d: Decoder, function: str) -> Section:
     k = b.linear(h, "wk", d.kv_heads, d.head_dim, rotary=True)
     k = b.rotary(b.norm(k, "k_norm", d.eps, rotary=True), d.rotary)
     v = b.linear(h, "wv", d.kv_heads, d.head_dim)
-    x = b.add(b.x, b.linear(b.attention(q, k, v, d.scale), "wo", d.hidden))
+    x = b.add(b.x, b.linear(b.attention(q, k, v, d.scale, window=window), "wo", d.hidden))
     h = b.norm(x, "ffn_norm", d.eps)
     y = b.gate(b.linear(h, "w_gate", d.ffn), b.linear(h, "w_up", d.ffn), function)
     b.add(x, b.linear(y, "w_down", d.hidden))
@@ -25,8 +25,8 @@ def layer(d: Decoder, function: str) -> Section:
 
 def write(settings: Settings, name: str) -> Model:
     """The model of some settings."""
-    d = read_decoder(settings, head_dim=128, slides=False)
-    return d.model(name, "qwen3", (layer(d, activation(settings)),) * d.layers)
+    d, function = read_decoder(settings, head_dim=128, slides=False), activation(settings)
+    return d.model(name, "qwen3", d.of_windows(lambda window: layer(d, function, window)))
 
 
 ARCHITECTURE = Architecture(

@@ -21,7 +21,8 @@ def write(settings: Settings, name: str) -> Model:
         settings.whole("num_experts_per_tok"),
         settings.whole("moe_intermediate_size"),
     )
-    layers = (layer(all_experts(d, experts), activation(settings)),) * d.layers
+    wide, function = all_experts(d, experts), activation(settings)
+    layers = d.of_windows(lambda window: layer(wide, function, window))
     model = d.model(name, "qwen3_moe", layers)
     routers = d.layers * d.hidden.size * experts.count
     return without(model, more_parameters=routers, experts=experts)

@@ -8,6 +8,7 @@ import numpy as np
 from chip.numerics import exp, reciprocal
 from cluster.model.graph.int8 import dot_by_blocks, dot_fp16, fp16
 from cluster.model.graph.op import F32, Op, Run, Spread, register
+from cluster.model.graph.soft_cap import soft_cap
 from cluster.model.graph.values import Value, names
 
 
@@ -17,7 +18,8 @@ class Attention(Op):
     """out = softmax(scale * q . K) . V for every query head, over its KV head's cache.
 
     Keys and values of the rows are appended to the cache first. A causal row looks at its sequence
-    up to itself, others at all of it. Query heads are in order of the KV head that they share.
+    up to itself, back to `window` tokens where it has one; others look at all of it. Scores are
+    softly capped at +-`cap`. Query heads are in order of the KV head that they share.
     """
 
     kind: ClassVar[str] = "attention"
@@ -28,9 +30,14 @@ class Attention(Op):
     v: Value
     scale: float
     causal: bool = True
+    window: int | None = None
+    cap: float | None = None
 
     def check(self) -> None:
         """q is [heads, head_dim], k and v [kv_heads, head_dim], heads a multiple of kv_heads."""
+        self.require(self.window is None or self.causal, "a window is of causal rows")
+        self.require(self.window is None or self.window > 0, f"the window is {self.window}")
+        self.require(self.cap is None or self.cap > 0, f"the cap is {self.cap}")
         q, k, v = (value.dims for value in (self.q, self.k, self.v))
         self.require(len(q) == len(k) == len(v) == 2, "q, k and v must be [heads, head_dim]")
         self.require(q[1] == k[1], f"q has {names(q)} of {q[1].size}, k of {k[1].size}")
@@ -59,7 +66,7 @@ class Attention(Op):
 
     def products_per_row(self, context: int) -> int:
         """Scores, and the sum of values."""
-        return context * (self.q.width + self.out.width)
+        return min(context, self.window or context) * (self.q.width + self.out.width)
 
     @property
     def cached_elements(self) -> int:
@@ -71,6 +78,8 @@ class Attention(Op):
         keys, values = run.append(self, k, v)
         queries, keys, values = self._by_kv_head(run, q, keys, values)
         scores = queries @ keys.swapaxes(1, 2) * np.float32(self.scale)
+        if self.cap is not None:
+            scores = np.float32(self.cap) * np.tanh(scores / np.float32(self.cap))
         self._mask(run, scores)
         powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
         powers /= powers.sum(axis=-1, keepdims=True)
@@ -80,7 +89,11 @@ class Attention(Op):
         """As chips compute it: q, k, v and what is summed up are fp16, the maximum too."""
         keys, values = run.append(self, fp16(k), fp16(v))
         queries, keys, values = self._by_kv_head(run, fp16(q), keys, values)
-        scores = dot_fp16(queries, keys.swapaxes(1, 2)) * np.float32(self.scale)
+        scores = dot_fp16(queries, keys.swapaxes(1, 2))
+        if self.cap is None:
+            scores *= np.float32(self.scale)
+        else:
+            scores = soft_cap(scores, self.cap, self.scale)
         self._mask(run, scores)
         powers = fp16(exp(scores - fp16(scores).max(axis=-1, keepdims=True)))
         mixed = dot_by_blocks(powers, values)
@@ -99,12 +112,15 @@ class Attention(Op):
         return q.swapaxes(0, 1).reshape(len(keys), -1, q.shape[2]), keys, values
 
     def _mask(self, run: Run, scores: F32) -> None:
-        """Set scores [n, group * rows, tokens] of tokens behind a row to -inf."""
-        positions = run.positions()
-        if self.causal and scores.shape[2] > positions.min() + 1:
-            behind = np.arange(scores.shape[2]) > positions[:, None]
-            by_row = scores.reshape(-1, *behind.shape)
-            by_row[:, behind] = -np.inf
+        """Set scores [n, group * rows, tokens] of tokens that a row does not see to -inf."""
+        positions, tokens = run.positions()[:, None], np.arange(scores.shape[2])
+        unseen = np.zeros((len(positions), len(tokens)), bool)
+        if self.causal:
+            unseen |= tokens > positions
+        if self.window is not None:
+            unseen |= tokens <= positions - self.window
+        if unseen.any():
+            scores.reshape(-1, *unseen.shape)[:, unseen] = -np.inf
 
     def _by_row(self, mixed: F32, rows: int) -> F32:
         """[rows, heads, head_dim]."""

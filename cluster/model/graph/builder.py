@@ -11,6 +11,7 @@ from cluster.model.graph.norm import Norm
 from cluster.model.graph.op import Op
 from cluster.model.graph.pool import Pool
 from cluster.model.graph.rotary import Rotary, RotaryTable
+from cluster.model.graph.soft_cap import SoftCap
 from cluster.model.graph.values import Dim, Value, Weight
 
 
@@ -47,10 +48,13 @@ class Builder:
         """x turned by its rows' positions."""
         return self._add(f"{x.name}.turned", x.dims, lambda value: Rotary(value, x, table))
 
-    def attention(self, q: Value, k: Value, v: Value, scale: float, causal: bool = True) -> Value:
+    def attention(
+        self, q: Value, k: Value, v: Value, scale: float, causal: bool = True,
+        window: int | None = None, cap: float | None = None,
+    ) -> Value:  # fmt: skip
         """Attention of q over the cache that k and v are appended to."""
-        dims = (q.dims[0], v.dims[1])
-        return self._add("mixed", dims, lambda value: Attention(value, q, k, v, scale, causal))
+        dims, how = (q.dims[0], v.dims[1]), (scale, causal, window, cap)
+        return self._add("mixed", dims, lambda value: Attention(value, q, k, v, *how))
 
     def gate(self, gate: Value, up: Value, function: str) -> Value:
         """function(gate) * up."""
@@ -59,6 +63,10 @@ class Builder:
     def activation(self, x: Value, function: str) -> Value:
         """function(x)."""
         return self._add(f"{x.name}.active", x.dims, lambda value: Activation(value, x, function))
+
+    def soft_cap(self, x: Value, cap: float) -> Value:
+        """cap * tanh(x / cap)."""
+        return self._add(f"{x.name}.capped", x.dims, lambda value: SoftCap(value, x, cap))
 
     def add(self, x: Value, y: Value) -> Value:
         """x + y."""

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from math import prod
 from typing import Literal
 
@@ -119,6 +120,19 @@ class Model:
             else:
                 found.append((section, 1))
         return found
+
+    @cached_property
+    def kinds(self) -> tuple[int, ...]:
+        """The kind of each layer: equal layers have equal numbers, from 0 on in their order."""
+        known: list[Section] = []
+        found = []
+        for layer in self.layers:
+            same = (n for n, one in enumerate(known) if one is layer or one == layer)
+            number = next(same, len(known))
+            if number == len(known):
+                known.append(layer)
+            found.append(number)
+        return tuple(found)
 
     @property
     def notes(self) -> tuple[str, ...]:

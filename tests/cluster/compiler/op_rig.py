@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from chip.kernels.attention import caches_of
 from chip.kernels.layout import Layout
+from chip.kernels.window import Window
 from chip.kernels.work import Part, Work
 from chip.program import Region
 from chip.schedule import Buffer, Schedule
@@ -32,7 +33,7 @@ from cluster.model.interpreter import _Rank as Interpreted
 from tests.chip.kernel_rig import KernelRig, fp16
 
 LANES = 320
-SPEC = replace(TINY, slice_words=2048)  # scores of 16 heads x 32 rows x 2 blocks fill a bank
+SPEC = replace(TINY, slice_words=3072)  # scores of 16 heads x 32 rows x 3 blocks fill a bank
 RUBBISH = 0x41  # as fp16 2.6, as fp32 12.1: what a wrong read brings, and what adds up to no error
 MASKED = np.float32(-30000)
 
@@ -193,24 +194,34 @@ class OpRig:
                 times = LANES // op.table.width
                 self._given(f"cos{op.table.name}", np.tile(np.repeat(cosine, 2, axis=1), times))
                 self._given(f"sin{op.table.name}", np.tile(both, times))
-        if "mask" in given:
-            tokens = np.arange(self.launch.blocks * LANES).reshape(-1, 1, LANES)
-            behind = tokens > positions[:, None]
-            self._given("mask", np.where(behind, MASKED, np.float32(0)).reshape(-1, LANES))
-            words = positions // 8
+        for window in self.stage.shape.windows:
+            if window.mask not in given:
+                continue
+            blocks, own = self.launch.blocks, positions[:, None]
+            first = (blocks - window.blocks(blocks)) * LANES
+            tokens = np.arange(first, blocks * LANES).reshape(-1, 1, LANES)
+            unseen = (tokens > own) | (tokens <= own - (window.tokens or self.launch.end))
+            self._given(window.mask, np.where(unseen, MASKED, np.float32(0)).reshape(-1, LANES))
+            spare = window.blocks(self.stage.blocks) * LANES // 8
+            words = positions // 8 % spare
             if len(positions) == 1:  # all but one of eight copies go to the spare word
-                words = np.full(8, self.stage.shape.context // 8)
-                words[positions[0] % 8] = positions[0] // 8
-            self._given("maps", np.repeat(words[:, None], LANES, axis=1))
+                words = np.full(8, spare)
+                words[positions[0] % 8] = positions[0] // 8 % spare
+            self._given(window.maps, np.repeat(words[:, None], LANES, axis=1))
 
     def _given(self, name: str, values: npt.NDArray[np.generic]) -> None:
         self._write(self.stage.view(name, len(values)), values)
 
     def _fill_caches(self, work: Work, op: Attention) -> None:
-        """Keys and values of the tokens before the launch; V also transposed, by whole blocks."""
+        """Keys and values of the tokens before the launch; V also transposed, by whole blocks.
+
+        Those that a window has left behind are where newer ones will be, or are overwritten.
+        """
         heads, start = self.at.rank.heads, self.launch.start
         assert heads is not None
-        caches = caches_of(work, heads)
+        window = Window(op.window)
+        caches = caches_of(work, heads, window)
+        kept = window.blocks(self.stage.blocks) * LANES
         k, v = (
             fp16(self.rng.standard_normal((start, *self._sizes(value)), np.float32))
             for value in (op.k, op.v)
@@ -219,13 +230,19 @@ class OpRig:
             self.meaning.append(op, k, v)
         for buffers, values, value in ((caches.keys, k, op.k), (caches.values, v, op.v)):
             rows = in_rows(self.at.layout(value), values)
+            ring = np.zeros((min(start, kept), *rows.shape[1:]), np.float32)
+            for token in range(start):
+                ring[token % kept] = rows[token]
             for number, words in enumerate(buffers if start else ()):
-                self._columns(words.buffer.region, rows[:, number])
-        whole = (self.launch.blocks - 1) * LANES
-        rows = in_rows(self.at.layout(op.v), v[:whole])
+                self._columns(words.buffer.region, ring[:, number])
+        whole = self.launch.blocks - 1
+        rows = in_rows(self.at.layout(op.v), v[: whole * LANES])
         for number, buffer in enumerate(caches.columns if whole else ()):
             turned = rows[:, number, : heads.row_lanes].reshape(-1, LANES, heads.row_lanes)
-            self._columns(buffer.region, turned.swapaxes(1, 2).reshape(-1, LANES))
+            ring = np.zeros((min(whole, kept // LANES), heads.row_lanes, LANES), np.float32)
+            for block in range(whole):
+                ring[block % (kept // LANES)] = turned[block].T
+            self._columns(buffer.region, ring.reshape(-1, LANES))
 
     def _columns(self, region: Region, values: F32) -> None:
         """Write columns from the first on, with zeros up to a whole word."""

@@ -15,8 +15,11 @@ from hypothesis import strategies as st
 
 import cluster.model.graph
 from chip.kernels.lanes import reducible
+from chip.spec import GROQCHIP1
+from cluster.compiler.assign import ranks_of
 from cluster.compiler.kernels import KERNELS
-from cluster.compiler.stage_shape import compiled
+from cluster.compiler.stage import Stage
+from cluster.compiler.stage_shape import StageShape, compiled
 from cluster.model.graph.builder import Builder
 from cluster.model.graph.graph import Section
 from cluster.model.graph.int8 import Int8Rows
@@ -77,6 +80,8 @@ def attention_blocks(draw, weights: str, **fixed) -> Drawn:
         bias=draw(st.booleans()),
         qk_norm=draw(st.sampled_from(["", "head", "all"])),
         norms_after=draw(st.booleans()),
+        window=draw(st.none() | st.integers(1, 700)),
+        cap=draw(st.none() | st.floats(1, 50)),
     )
     assume(shape.qk_norm != "head" or reducible(shape.head_dim))
     shape = replace(shape, **fixed)
@@ -105,8 +110,10 @@ def ffn_blocks(draw, _weights: str, gated: bool = True) -> Drawn:
 def heads_behind_a_norm(draw, _weights: str) -> Drawn:
     """What ends a model: its result leaves the chip."""
     b, vocab = Builder(Dim("hidden", draw(st.integers(8, 700)))), draw(st.integers(8, 1500))
-    b.linear(b.norm(b.x, "norm", EPS), "head", Dim("vocab", vocab))
-    return Drawn((b.x.dims, vocab), b.section())
+    logits, cap = b.linear(b.norm(b.x, "norm", EPS), "head", Dim("vocab", vocab)), None
+    if draw(st.booleans()):
+        b.soft_cap(logits, cap := draw(st.floats(1, 50)))
+    return Drawn((b.x.dims, vocab, cap), b.section())
 
 
 def any_of(*makers):
@@ -123,18 +130,19 @@ SECTIONS = {
     "norm_by_sum": lambda weights: attention_blocks(weights, qk_norm="all"),
     "quantise": any_of(attention_blocks, ffn_blocks),
     "rotary": attention_blocks,
+    "soft_cap": heads_behind_a_norm,
     "square_sum": lambda weights: attention_blocks(weights, qk_norm="all"),
 }
 
 
 @st.composite
 def launches(draw) -> Launch:
-    """A token anywhere, or a chunk from a multiple of eight on."""
+    """A token anywhere, or a chunk from a multiple of its rows on, which is inside a block."""
     chunk = draw(st.sampled_from([8, 16, 32]))
     if draw(st.booleans()):
-        return Launch(1, draw(st.integers(0, 2 * LANES - 1)), chunk)
-    rows = 8 * draw(st.integers(1, chunk // 8))
-    return Launch(rows, 8 * draw(st.integers(0, (2 * LANES - rows) // 8)), chunk)
+        return Launch(1, draw(st.integers(0, 3 * LANES - 1)), chunk)
+    rows = draw(st.sampled_from([n for n in (8, 16, 32) if n <= chunk]))
+    return Launch(rows, rows * draw(st.integers(0, 3 * LANES // rows - 1)), chunk)
 
 
 @st.composite
@@ -187,6 +195,21 @@ def test_an_int8_kernel_computes_what_its_op_means_bit_for_bit(kind):
             equal(result)
 
     check()
+
+
+def test_a_window_costs_its_blocks_however_long_the_context_is():
+    """A launch at 4,160 tokens takes the cycles of one at 640, and holds two blocks of caches."""
+    cycles, words = {}, {}
+    for window in (None, 8):
+        section = compiled(layer(Shape(window=window)), 1, "fp16")
+        shape = StageShape((section,), None, ranks_of([section], LANES), 4160, 8)
+        stage = Stage(GROQCHIP1, shape)
+        words[window] = stage.memory["layer.K0"].region.words
+        for blocks in (2, 13):
+            steps = stage.alone(1, blocks, lambda _, address: address)
+            cycles[window, blocks] = sum(step.cycles for step in steps)
+    assert cycles[8, 13] == cycles[8, 2] < cycles[None, 13]
+    assert words == {None: 13 * 40 + 1, 8: 2 * 40 + 1}
 
 
 def near(result: Result) -> None:

@@ -27,6 +27,8 @@ class Shape:
     norms_after: bool = False
     function: str = "silu"
     tied_head: bool = True
+    window: int | None = None
+    cap: float | None = None
 
 
 TINY = Shape()  # as the model `tiny`
@@ -67,7 +69,8 @@ def layer(shape: Shape) -> Section:
     q = qk(b.linear(h, "wq", heads, head_dim, bias=shape.bias, rotary=True), "q_norm")
     k = qk(b.linear(h, "wk", kv_heads, head_dim, bias=shape.bias, rotary=True), "k_norm")
     v = b.linear(h, "wv", kv_heads, head_dim, bias=shape.bias)
-    y = b.linear(b.attention(q, k, v, shape.head_dim**-0.5), "wo", hidden, bias=shape.bias)
+    y = b.attention(q, k, v, shape.head_dim**-0.5, window=shape.window, cap=shape.cap)
+    y = b.linear(y, "wo", hidden, bias=shape.bias)
     x = b.add(b.x, after(y, "attn_norm"))
     h = before(x, "ffn_norm")
     gated = b.gate(b.linear(h, "w_gate", ffn), b.linear(h, "w_up", ffn), shape.function)

@@ -7,6 +7,7 @@ import pytest
 
 from cluster.errors import ModelError
 from cluster.model.architecture import by_gguf_name, by_model_type, registry
+from cluster.model.graph.attention import Attention
 from cluster.model.graph.rotary import Rotary
 from cluster.model.rope import RopeScaling
 from cluster.model.weights.files import placed_weights
@@ -201,18 +202,27 @@ def test_what_cannot_be_is_refused_by_name(changes, message):
         model_of(**changes)
 
 
-@pytest.mark.parametrize(("changes", "context"), [
-    ({"model_type": "mistral", "sliding_window": 128}, 128),
-    ({"model_type": "mistral", "sliding_window": None}, 640),
-    ({"model_type": "qwen2", "sliding_window": 128}, 640),
-    ({"model_type": "qwen2", "sliding_window": 128, "use_sliding_window": True}, 128),
+KINDS = ["full_attention", "sliding_attention"]
+
+
+@pytest.mark.parametrize(("changes", "windows"), [
+    ({"model_type": "mistral", "sliding_window": 128}, (128, 128)),
+    ({"model_type": "mistral", "sliding_window": None}, (None, None)),
+    ({"model_type": "phi3", "sliding_window": 128}, (128, 128)),
+    ({"model_type": "qwen2", "sliding_window": 128}, (None, None)),
+    ({"model_type": "qwen2", "sliding_window": 128, "use_sliding_window": True}, (128, 128)),
     ({"model_type": "qwen2", "sliding_window": 128, "use_sliding_window": True,
-      "max_window_layers": 2}, 640),
-    ({"model_type": "qwen3", "sliding_window": 128,
-      "layer_types": ["full_attention", "sliding_attention"]}, 128),
+      "max_window_layers": 1}, (None, 128)),
+    ({"model_type": "qwen3", "sliding_window": 128, "layer_types": KINDS}, (None, 128)),
+    ({"model_type": "gemma2", "sliding_window": 128}, (128, None)),
+    ({"model_type": "gemma2", "sliding_window": 128, "layer_types": KINDS}, (None, 128)),
+    ({"model_type": "gemma3_text", "sliding_window": 128, "sliding_window_pattern": 2},
+     (128, None)),
 ])  # fmt: skip
-def test_a_model_is_right_up_to_its_window(changes, context):
-    assert model_of(**changes).context_max == context
+def test_layers_look_back_as_far_as_the_public_library_has_them(changes, windows):
+    model = model_of(**changes)
+    ops = [op for layer in model.layers for op in layer.ops if isinstance(op, Attention)]
+    assert tuple(op.window for op in ops) == windows and model.context_max == 640
 
 
 def test_rotary_settings_of_both_generations_mean_the_same():
@@ -248,7 +258,7 @@ def test_the_original_context_may_stand_at_the_top():
 @pytest.mark.parametrize("name", [path.name for path in sorted(GOLDEN.iterdir())])
 def test_models_of_the_public_library_are_legal(name):
     model = read_config(GOLDEN / name / "config.json", name)
-    assert model.hidden.size == 96 and model.vocab == 203 and len(model.layers) == 3
+    assert model.hidden.size == 96 and model.vocab == 203 and len(model.layers) in (3, 4)
 
 
 def test_biases_are_where_the_settings_want_them():

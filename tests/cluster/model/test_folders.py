@@ -44,14 +44,14 @@ def test_an_awkward_folder_runs_and_agrees_with_float32(tmp_path, capsys):
     assert "has no tokenizer.json; use --prompt-ids" in capsys.readouterr().err
 
 
-def test_a_window_is_held_to_before_caches_are_rounded_up(tmp_path, capsys):
-    """Caches hold 320 tokens at least; a model with a window of 64 is right up to 64."""
-    window = {"model_type": "mistral", "sliding_window": 64}
-    folder = str(write_folder(tmp_path / "window", AWKWARD | window, dtype=np.float16))
+def test_a_context_is_held_to_before_caches_are_rounded_up(tmp_path, capsys):
+    """Caches hold 320 tokens at least; a model of 64 positions is right up to 64."""
+    short = {"max_position_embeddings": 64}
+    folder = str(write_folder(tmp_path / "short", AWKWARD | short, dtype=np.float16))
     prompt = ",".join(map(str, range(1, 65)))
     for context in ([], ["--context", "64"]):
         arguments = ["run", folder, "--prompt-ids", prompt, "--max-new-tokens", "2", *context]
         assert main(arguments) == 2
-        assert "does not fit the context of 64; window takes no more" in capsys.readouterr().err
+        assert "does not fit the context of 64; short takes no more" in capsys.readouterr().err
     assert main(["run", folder, "--prompt-ids", "1", "--context", "400"]) == 2
     assert "--context 400: must be 1 to 64 tokens" in capsys.readouterr().err

@@ -49,7 +49,8 @@ def compare_command(
     """Compare tokens/s and joules of MODEL on a planned LPU cluster with GPUs and TPUs.
 
     Every row says its kind: `emulated` by this program, `roofline` of published rates, `achieved`
-    with measured shares of bandwidth and latencies of collectives, or `published`.
+    with measured shares of bandwidth and latencies of collectives, or `published`. Emulated speeds
+    are those of `lpu plan`, with each token's transfers to the host and back.
     """
     check_writable("--plot", picture)
     sizes = _numbers(batches)

@@ -1,13 +1,16 @@
 """The LPU side of the comparison: a plan of the emulator, timed by the schedules that would run."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from chip.energy import energy_table
 from cluster.compiler.choose import PlanRequest
+from cluster.compiler.sizes import Sizes
 from cluster.energy import Joules
-from cluster.planning.planner import make
+from cluster.planning.pipeline_timing import steady_rate
+from cluster.planning.planner import Planned, make
+from cluster.planning.refusals import fits_on, most_in_flight
 
 # Clusters that served a model: 8 racks of 72 chips, int8 (TechPowerUp and The Next Platform for
 # Llama, SemiAnalysis for Mixtral, all of early 2024).
@@ -32,11 +35,14 @@ def published_cluster(name: str, chips: int | None, weights: str | None) -> tupl
 
 @dataclass(frozen=True)
 class LpuPoint:
-    """One user alone (`full` False), or as many as fill the pipeline; energies are modelled."""
+    """What `lpu plan` says, with transfers to the host and back; energies are modelled.
+
+    `bound` is what keeps users from being more: "one user", "pipeline full" or "SRAM full".
+    """
 
     chips: int
     plan: str
-    full: bool
+    bound: str
     users: int
     context: int
     tokens_per_s_per_user: float
@@ -45,32 +51,45 @@ class LpuPoint:
     system_joules_per_token: float | None
 
 
-def lpu_points(model: str, request: PlanRequest) -> list[LpuPoint]:
-    """The fastest plan of a model, alone and full; raises what `lpu plan` raises."""
+def lpu_points(model: str, request: PlanRequest) -> tuple[LpuPoint, LpuPoint]:
+    """The fastest plan of a model for one user, and the same shape with all it has room for.
+
+    Raises what `lpu plan` raises.
+    """
     planned = make(model, request)
-    timed, spec = planned.timed, planned.timed.plan.spec
-    launch = timed.decode(timed.plan.context)
-    interval, cycles = planned.candidates[0].interval_cycles, launch.cycles
-    table, activity = energy_table(spec), timed.activity(timed.plan.context)
-    chips = len(launch.instructions)
-    name = f"tp {timed.plan.tp} x pp {timed.plan.pp} on {planned.topology}, {timed.plan.weights}"
-    name = "; ".join((name, *planned.notes))
-    found = []
-    for full in (False, True):
-        users = max(1, cycles // interval) if full else 1
-        seconds = max(interval, cycles // users) / spec.clock_hz if full else cycles / spec.clock_hz
-        joules = Joules(table, chips, table.dynamic_j(activity), seconds) if table else None
-        found.append(
-            LpuPoint(
-                chips,
-                name,
-                full,
-                users,
-                timed.plan.context,
-                1 / (users * seconds),
-                1 / seconds,
-                joules.chips_j if joules else None,
-                joules.system_j if joules else None,
-            )
-        )
-    return found
+    timed, plan = planned.timed, planned.timed.plan
+    decode = timed.decode(plan.context)
+    one = _point(planned, "one user", 1, 1 / decode.seconds(plan.spec))
+    most = max(1, decode.cycles // planned.candidates[0].interval_cycles)
+    shape = replace(
+        request, tp=plan.tp, pp=plan.pp, weights=plan.weights, topology=planned.topology
+    )
+    sizes = Sizes(plan.model, plan.spec, plan.context, plan.weights, most)
+    users = most if fits_on(sizes, shape, plan.chips) else most_in_flight(sizes, shape, plan.chips)
+    if users == 1:
+        return one, replace(one, bound="pipeline full" if most == 1 else "SRAM full")
+    full = make(model, replace(shape, batch=users))
+    bound = "pipeline full" if users == most else "SRAM full"
+    return one, _point(full, bound, users, steady_rate(full.timed.steps, users))
+
+
+def _point(planned: Planned, bound: str, users: int, tokens_per_s: float) -> LpuPoint:
+    timed, plan = planned.timed, planned.timed.plan
+    table = energy_table(plan.spec)
+    chips = len(timed.decode(plan.context).instructions)
+    name = f"tp {plan.tp} x pp {plan.pp} on {planned.topology}, {plan.weights}"
+    joules = None
+    if table:
+        dynamic_j = table.dynamic_j(timed.activity(plan.context))
+        joules = Joules(table, chips, dynamic_j, 1 / tokens_per_s)
+    return LpuPoint(
+        chips,
+        "; ".join((name, *planned.notes)),
+        bound,
+        users,
+        plan.context,
+        tokens_per_s / users,
+        tokens_per_s,
+        joules.chips_j if joules else None,
+        joules.system_j if joules else None,
+    )

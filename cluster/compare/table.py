@@ -71,9 +71,8 @@ def published_rows(model: Model) -> Iterator[Row]:
 
 
 def lpu_rows(points: Sequence[LpuPoint]) -> Iterator[Row]:
-    """The plan of the emulator, one user and full."""
+    """The plan of the emulator, one user and as many as there is room for."""
     for point in points:
-        what = "pipeline full" if point.full else "one user"
         yield Row("GroqChip 1", point.chips, point.users, point.context,
                   point.tokens_per_s_per_user, point.tokens_per_s, point.joules_per_token,
-                  what, "emulated", f"{EMULATED}; {point.plan}")  # fmt: skip
+                  point.bound, "emulated", f"{EMULATED}; {point.plan}")  # fmt: skip

@@ -184,7 +184,9 @@ def _what_would_fit(model: Model, spec: ChipSpec, request: PlanRequest) -> str:
     except DoesNotFit:
         if here:
             return f"what fits: --concurrency {fewer}"
-        return f"no plan of {model.name} fits chip {spec.name}; lower --context {request.context}"
+        none = f"no plan of {model.name} fits chip {spec.name}"
+        more = request.context > CONTEXT_BLOCK
+        return f"{none}; lower --context {request.context}" if more else none
     return f"what fits: {here}--tp {plan.tp} --pp {plan.pp} ({plan.chips} chips) or more"
 
 

@@ -95,7 +95,7 @@ def lower(
     With one slot a launch takes its rows through all stages. With several it is a pipeline step,
     joined of stage programs: here each of them is a launch in which all stages do the same.
     """
-    stages, wires = make_stages(plan), Wires(graph)
+    stages, wires = make_stages(plan), Wires(graph, apart=plan.slots > 1)
     pipeline = wires.pipeline(placement)
     clocks = clocking(graph, pipeline.used, wires.ports, plan.spec, clock)
     work, launches = StageSchedules(plan, pipeline, stages), {}

@@ -147,4 +147,4 @@ def _check_apart(plan: Plan, groups: Sequence[Group]) -> None:
             if holder.setdefault(chip, number) != number:
                 shared = f"all-reduces of stages {holder[chip]} and {number} both cross chip {chip}"
                 advice = "name a --topology that keeps tensor groups together, or another --tp"
-                raise BadValue("--concurrency", plan.slots, f"{shared}; {advice}")
+                raise BadValue("sequences in flight", plan.slots, f"{shared}; {advice}")

@@ -70,10 +70,14 @@ class Pipeline:
 
 
 class Wires:
-    """Routes and ports of a graph; what is found is kept."""
+    """Routes and ports of a graph; what is found is kept.
 
-    def __init__(self, graph: nx.Graph) -> None:
-        self.graph, self.ports = graph, ports(graph)
+    Where groups are `apart`, as those that work side by side must be, their routes keep to their
+    own chips wherever these are in one piece, also where a route past others would be as short.
+    """
+
+    def __init__(self, graph: nx.Graph, apart: bool = False) -> None:
+        self.graph, self.ports, self.apart = graph, ports(graph), apart
         self.pacings: dict[frozenset[int], Pacing | None] = {}  # by the chips in use
         self._hops: dict[tuple[int, int, int], Hop] = {}
         self._groups: dict[tuple[int, ...], Group] = {}
@@ -97,11 +101,13 @@ class Wires:
     def path(self, source: int, target: int) -> tuple[int, ...]:
         return tuple(route(self.graph, source, target))
 
-    def all_paths(self, pairs: Sequence[tuple[int, int]]) -> list[tuple[int, ...]]:
-        """The routes of many pairs, as `path` gives them one by one."""
+    def all_paths(
+        self, pairs: Sequence[tuple[int, int]], graph: nx.Graph | None = None
+    ) -> list[tuple[int, ...]]:
+        """The routes of many pairs, as `path` gives them one by one; `graph` may be a part."""
         if not pairs:
             return []
-        fabric = compiled(self.graph)
+        fabric = compiled(graph or self.graph)
         ends = np.array(pairs)
         found = paths(fabric, ends[:, 0], ends[:, 1])
         heads = np.split(fabric.head[found.edges], found.start[1:-1])
@@ -181,7 +187,8 @@ class Wires:
         number = {chip: rank for rank, chip in enumerate(chips)}
         pairs = list(permutations(chips, 2))
         routes: dict[tuple[int, int], Path] = {}
-        for (source, target), path in zip(pairs, self.all_paths(pairs), strict=True):
+        graph = self._own(chips)
+        for (source, target), path in zip(pairs, self.all_paths(pairs, graph), strict=True):
             hops = []
             for a, port, b, other, *rest in self.hops(path):
                 for chip in (a, b):
@@ -192,10 +199,19 @@ class Wires:
             routes[number[source], number[target]] = tuple(hops)
         links = {(hop.member, hop.to_member) for hops in routes.values() for hop in hops}
         cables = self._cables(members, links)
-        return Group(tuple(members), Network(routes, cables, self._all_reduces(chips, number)))
+        return Group(
+            tuple(members), Network(routes, cables, self._all_reduces(chips, number, graph))
+        )
+
+    def _own(self, chips: tuple[int, ...]) -> nx.Graph:
+        """The graph on which a group is routed."""
+        if not self.apart:
+            return self.graph
+        own = nx.freeze(self.graph.subgraph(chips).copy())
+        return own if nx.is_connected(own) else self.graph
 
     def _all_reduces(
-        self, group: tuple[int, ...], number: Mapping[int, int]
+        self, group: tuple[int, ...], number: Mapping[int, int], graph: nx.Graph
     ) -> Callable[[str, int, bool], Items]:
         """What lists the messages of an all-reduce of fp32 rows, by the members' numbers."""
 
@@ -204,9 +220,9 @@ class Wires:
 
         @cache
         def items(algorithm: str, rows: int, residual: bool) -> Items:
-            num_bytes = rows * ROW_VECTORS * compiled(self.graph).payload_bytes
+            num_bytes = rows * ROW_VECTORS * compiled(graph).payload_bytes
             timed = collective(
-                *("all_reduce", self.graph, num_bytes, algorithm, group),
+                *("all_reduce", graph, num_bytes, algorithm, group),
                 chunks=_chunks(algorithm, rows),
                 unit_vectors=ROW_VECTORS,
                 residual=residual,

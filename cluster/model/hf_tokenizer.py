@@ -4,8 +4,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cluster.errors import ModelError
-from cluster.model.stop_tokens import read_object, stop_tokens
+from cluster.model.stop_tokens import stop_tokens
 from cluster.model.tokenizer import TextTokenizer, fast_tokenizer_class
+from cluster.model.tokenizer_files import check_tokenizer_files
 
 
 def read_tokenizer(folder: Path) -> "TextTokenizer | IdsOnly":
@@ -17,7 +18,7 @@ def read_tokenizer(folder: Path) -> "TextTokenizer | IdsOnly":
     path = folder / "tokenizer.json"
     if not path.is_file():
         return IdsOnly(str(folder), stop_tokens(folder))
-    read_object(folder / "tokenizer_config.json")  # the library's words for a damaged one are many
+    check_tokenizer_files(folder)  # the library's words for a damaged one are many
     try:
         library = fast_tokenizer_class().from_pretrained(str(folder), local_files_only=True)
     except Exception as error:  # tokenizers raises bare Exceptions

@@ -88,6 +88,13 @@ def _zero(_request: Request, _logits: None) -> int:
     return 0
 
 
+def steady_rate(times: StepTimes, sequences: int) -> float:
+    """Tokens per second of so many sequences, all of them decoding with full caches."""
+    full = times.steps.plan.context + 1 - NEW_TOKENS
+    warm = simulated(times, sequences, full, held=full - 1)
+    return steady_tokens_per_s(warm.requests, sequences) or 0.0
+
+
 def pipelined(
     times: StepTimes, sequences: int, prompt: int, chunked: bool = True
 ) -> dict[str, Any]:
@@ -96,10 +103,8 @@ def pipelined(
     Speeds are those of full caches; the steps are those of a run whose prompts come all at once.
     """
     plan, found = times.steps.plan, dict[str, float]()
-    full = plan.context + 1 - NEW_TOKENS
     for count in sorted({1 << n for n in range(sequences.bit_length())} | {sequences}):
-        warm = simulated(times, count, full, held=full - 1)
-        found[str(count)] = steady_tokens_per_s(warm.requests, count) or 0.0
+        found[str(count)] = steady_rate(times, count)
     cold = simulated(times, sequences, prompt, chunked)
     first = [one.first_token_s for one in cold.requests]
     prefill, decode = (

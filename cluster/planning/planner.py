@@ -1,8 +1,6 @@
 """`lpu plan`: the plan that was asked for or the best one, its timing, and why it is the best."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from operator import mul
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from chip.kernels.needs import check_served
@@ -18,12 +16,12 @@ from cluster.model.graph.stand_in import Experts
 from cluster.model.load import find_decoder
 from cluster.planning.cost_store import CostStore
 from cluster.planning.pipeline_timing import pipelined
+from cluster.planning.refusals import check_shape, does_not_fit, fewest, fits_on, why_int8
 from cluster.planning.search import SHOWN, Candidate, Search
 from cluster.planning.timing import PlanTiming
 
 BUCKETS_SHOWN = 8
 LARGEST_DRAGONFLY = 10440
-_NARROWER = "weights are int8: in fp16 they have no room; --weights fp16 says what would have"
 
 
 def check_request(request: PlanRequest, model: Model) -> None:
@@ -71,13 +69,15 @@ def make(name: str, request: PlanRequest | None = None, store: CostStore | None 
     if request.chips and request.chips > len(graph):
         left = f"{topology} with faults {request.faults}" if request.faults else topology
         raise BadValue("--topology", left, f"has {len(graph)} chips, not {request.chips}")
+    check_shape(replace(request, topology=topology), chips)
     where = (request.context, request.batch, weights, store or CostStore())
     search = Search(model, spec, graph, *where)
     candidates = search.candidates(chips, request.tp, request.pp, request.objective)
     if not candidates:
         if free and (planned := _in_int8(name, request, store)):
-            return planned
-        raise _what_would_fit(search, request, chips)
+            why = why_int8(model, spec, request, chips)
+            return replace(planned, notes=(*planned.notes, why))
+        raise does_not_fit(search.sizes, request, chips, _int8_fits(search, request, chips))
     best = candidates[0]
     placed, timed = search.placed(best.tp, best.pp), search.timed(best.tp, best.pp)
     bound = int(search.bound(best.tp, best.pp))
@@ -87,12 +87,11 @@ def make(name: str, request: PlanRequest | None = None, store: CostStore | None 
 
 
 def _in_int8(name: str, request: PlanRequest, store: CostStore | None) -> Planned | None:
-    """The plan with int8 weights, with a note; None if there is no room for them either."""
+    """The plan with int8 weights; None if there is no room for them either."""
     try:
-        planned = make(name, replace(request, weights="int8"), store)
+        return make(name, replace(request, weights="int8"), store)
     except (BadValue, DoesNotFit):
         return None
-    return replace(planned, notes=(*planned.notes, _NARROWER))
 
 
 def _topology(request: PlanRequest, model: Model, spec: ChipSpec, weights: str) -> str:
@@ -103,7 +102,7 @@ def _topology(request: PlanRequest, model: Model, spec: ChipSpec, weights: str) 
             chips = request.tp * request.pp
         else:
             sizes = Sizes(model, spec, request.context, weights, request.batch)
-            tp, stages = _fewest(sizes, request.tp, request.pp, _in_nodes) or (1, NODE_CHIPS)
+            tp, stages = fewest(sizes, request.tp, request.pp, _in_nodes) or (1, NODE_CHIPS)
             chips = _in_nodes(tp, stages) if tp * stages > NODE_CHIPS else tp * stages
     if chips <= 2 * NODE_CHIPS or chips > LARGEST_DRAGONFLY:
         return default_topology(chips, tp)
@@ -117,42 +116,6 @@ def _in_nodes(tp: int, pp: int) -> int:
     return -(-tp // NODE_CHIPS) * NODE_CHIPS * pp
 
 
-def _fewest(
-    sizes: Sizes, tp: int | None, pp: int | None, chips: Callable[[int, int], int] = mul
-) -> tuple[int, int] | None:
-    """(tp, pp) with the fewest chips, under what is fixed of it; None if nothing fits."""
-    found: list[tuple[int, int, int]] = []
-    for width in [tp] if tp else range(1, heads_of(sizes.model) + 1):
-        if found and width >= min(found)[0]:
-            break
-        shortest = sizes.fewest_stages(width)
-        if shortest and shortest[0] <= (pp or shortest[0]):
-            stages = pp or shortest[0]
-            found.append((chips(width, stages), width, stages))
-    return min(found)[1:] if found else None
-
-
-def _what_would_fit(search: Search, request: PlanRequest, chips: int) -> DoesNotFit:
-    """The error for a model that has no room on `chips` chips."""
-    sizes, has = search.sizes, search.spec.sram_bytes
-    free = _fewest(sizes, None, None)
-    if free is None:
-        advice = f"no plan of {search.model.name} fits chip {search.spec.name}"
-        free = heads_of(search.model), len(search.model.layers)
-        advice = f"{advice}; lower --context"
-    else:
-        tp, pp = free
-        advice = f"what fits: --tp {tp} --pp {pp} ({tp * pp} chips) or more, on --chips {tp * pp}"
-        advice += (
-            f"; or --weights int8 on these {chips}" if _int8_fits(search, request, chips) else ""
-        )
-    tp = request.tp or min(chips, heads_of(search.model))
-    pp = request.pp or max(1, min(len(search.model.layers), chips // tp))
-    layers = -(-len(search.model.layers) // pp)
-    needs = sizes.wanted_bytes(tp, layers, head=True)
-    return DoesNotFit(pp - 1, needs, has, f"with --tp {tp} --pp {pp}; {advice}")
-
-
 def _int8_fits(search: Search, request: PlanRequest, chips: int) -> bool:
     """Whether int8 would fit where fp16 does not."""
     try:
@@ -160,9 +123,7 @@ def _int8_fits(search: Search, request: PlanRequest, chips: int) -> bool:
     except BadValue:
         return False
     size = (search.model, search.spec, request.context, "int8", request.batch)
-    sizes = Sizes(*size, store=search.store)
-    widths = [request.tp] if request.tp else range(1, heads_of(search.model) + 1)
-    return request.weights != "int8" and any(sizes.fits_on(chips, tp, request.pp) for tp in widths)
+    return request.weights != "int8" and fits_on(Sizes(*size, store=search.store), request, chips)
 
 
 # --- the JSON object ------------------------------------------------------------------------------
@@ -256,7 +217,7 @@ def _shape(planned: Planned) -> dict[str, Any]:
         "transit_chips": sorted(used - holders),
         "spare_chips": len(timed.graph) - len(used | holders),
         "stages": stages,
-        **({"experts": planned.experts.residents(plan.tp)} if planned.experts else {}),
+        **({"experts": asdict(planned.experts.residents(plan.tp))} if planned.experts else {}),
     }
 
 

@@ -115,7 +115,7 @@ class Search:
     @cached_property
     def wires(self) -> Wires:
         """Routes of the graph."""
-        return Wires(self.graph)
+        return Wires(self.graph, apart=self.batch > 1)
 
     # --- what there is to choose from -------------------------------------------------------
     def width(self, tp: int) -> Width:

@@ -5,15 +5,19 @@ from itertools import pairwise
 
 import pytest
 
+from chip.spec import GROQCHIP1
 from cluster.cli import main
 from cluster.compare.devices import BY_NAME, DEVICES, all_reduce_s
-from cluster.compare.lpu import published_cluster
+from cluster.compare.lpu import lpu_points, published_cluster
 from cluster.compare.measured import MEASURED
 from cluster.compare.plot import frontier
 from cluster.compare.roofline import decode_step, kv_bytes_per_token, weights_read
 from cluster.compare.table import Row
 from cluster.compare.verdict import verdict
+from cluster.compiler.choose import PlanRequest
+from cluster.compiler.sizes import Sizes
 from cluster.model.known import known_model
+from cluster.planning.refusals import fits_on
 
 LLAMA, MIXTRAL = known_model("llama-2-7b"), known_model("mixtral-8x7b")
 
@@ -99,3 +103,28 @@ def test_the_command_prints_rows_draws_and_answers(capsys, tmp_path):
     for option, value in (("--plot", "x.txt"), ("--batches", "8,64"), ("--batches", "one")):
         assert main(["compare", "smollm2", option, value]) == 2
         assert option in capsys.readouterr().err
+
+
+def test_emulated_rows_are_plans_that_fit_at_the_speeds_that_lpu_plan_states(capsys):
+    shape = ["--chips", "4", "--topology", "node", "--tp", "1"]
+    assert main(["compare", "tiny", *shape, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    alone, full = (row for row in rows if row["kind"] == "emulated")
+    assert alone["batch"] == 1 and "on node, fp16" in alone["source"]
+    for row in (alone, full):
+        pp = row["source"].partition(" x pp ")[2].partition(" ")[0]
+        command = ["plan", "tiny", *shape, "--pp", pp, "--batch", str(row["batch"]), "--json"]
+        assert main(command) == 0
+        plan = json.loads(capsys.readouterr().out)
+        for key in ("tokens_per_s_per_user", "tokens_per_s"):
+            mine = "tokens_per_s_total" if key == "tokens_per_s" else key
+            assert plan[mine] == pytest.approx(row[key])
+
+
+def test_users_are_as_many_as_caches_have_room_for():
+    request = PlanRequest(tp=1, pp=31, context=8192, weights="fp16")
+    one, full = lpu_points("smollm2", request)
+    assert (one.users, one.bound, full.bound) == (1, "one user", "SRAM full")
+    fits = [fits_on(Sizes(known_model("smollm2"), GROQCHIP1, 8192, "fp16", users), request, 31)
+            for users in (full.users, full.users + 1)]  # fmt: skip
+    assert fits == [True, False]

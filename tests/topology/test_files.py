@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from fractions import Fraction
 
@@ -8,6 +9,8 @@ from click.testing import CliRunner
 from cluster.cli import lpu
 from topology import TopologyError, all_reduce, facts, parse
 from topology.errors import BadFile, BadSpec, Disconnected, PortsExceeded
+from topology.families import files
+from topology.links import Link
 
 
 def test_graphml_keeps_shape_names_and_link_fields(user_graph):
@@ -116,3 +119,25 @@ def test_graphs_of_two_chips_have_a_bisection_and_large_ones_are_quick_or_refuse
     for spec in ("ring:1000000", "torus:1000x1000"):
         with pytest.raises(BadSpec, match="65,536"):
             parse(spec)
+
+
+def test_every_attribute_of_a_file_is_used_harmless_or_refused_by_name(tmp_path):
+    """Used are the fields of a Link, which differ then, and where a chip is."""
+    usual = parse(graphml(tmp_path, [(0, 1, {})])).edges[0, 1]["link"]
+    values = {"kind": "mine", "source": "mine", "cycles_per_vector": "7/2"}
+    values |= {"bytes_per_vector_wire": 400, "payload_bytes": 300}
+    for field in dataclasses.fields(Link):
+        value = values.get(field.name, 3)
+        link = parse(graphml(tmp_path, [(0, 1, {field.name: value})])).edges[0, 1]["link"]
+        assert getattr(link, field.name) != getattr(usual, field.name), field.name
+    for name in files.HARMLESS - {"id", "key", "name"}:
+        assert parse(graphml(tmp_path, [(0, 1, {name: "5"})])).edges[0, 1]["link"] == usual
+    for name in [f"{field.name}_" for field in dataclasses.fields(Link)]:
+        with pytest.raises(BadFile, match=f"unknown attribute '{name}'"):
+            parse(graphml(tmp_path, [(0, 1, {name: 3})]))
+    path = tmp_path / "nodes.json"
+    for name, value in {"node": 2, "rack": 1, "system": 1, "coordinates": "4,5"}.items():
+        nodes = [{"id": 0, name: value}, {"id": 1}]
+        path.write_text(json.dumps({"nodes": nodes, "links": [{"source": 0, "target": 1}]}))
+        wanted = (4, 5) if name == "coordinates" else value
+        assert parse(f"file:{path}").nodes[0][name] == wanted

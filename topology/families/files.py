@@ -29,7 +29,7 @@ _LINK_FIELDS = {field.name for field in dataclasses.fields(Link)}
 _PACKAGING = ("node", "rack", "system")
 _PLACE_FIELDS = {"coordinates", *_PACKAGING}
 # Of networkx, Gephi and yEd: names, places on the page, looks.
-_HARMLESS = {
+HARMLESS = {
     "id", "key", "label", "name", "title", "description", "url", "weight", "type", "x", "y", "z",
     "pos", "size", "width", "height", "shape", "style", "color", "colour", "r", "g", "b", "fill",
     "group", "modularity_class", "degree",
@@ -122,7 +122,7 @@ def _simplified(path: str, raw: nx.Graph) -> nx.Graph:
 
 def _check_names(path: str, what: str, data: Mapping[str, Any], known: set[str]) -> None:
     """Raise BadFile for an attribute that would be ignored although it may be meant."""
-    for name in data.keys() - known - _HARMLESS:
+    for name in data.keys() - known - HARMLESS:
         near = get_close_matches(str(name), known, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(sorted(known))}"
         raise BadFile(path, f"{what} has the unknown attribute '{name}'", hint)

@@ -31,6 +31,8 @@ def layer(hidden: Dim, heads: Dim, ffn: Dim, function: str, eps: float) -> Secti
 
 def write(settings: Settings, name: str) -> Model:
     """The model of some settings."""
+    if settings.flag("is_decoder", False):
+        raise settings.error("'is_decoder' is True: each token would see only those before it")
     width, count = settings.whole("hidden_size"), settings.whole("num_attention_heads")
     if width % count:
         raise settings.error(f"'hidden_size' {width} is not a multiple of {count} heads")

@@ -152,9 +152,10 @@ def test_every_public_key_of_an_encoder_is_used_harmless_or_neutral(tmp_path):
     path.write_text(json.dumps(LIBRARY | ENCODER | {"model_type": "bert"}))
     model = read_config(path, "it")
     assert model.check() and model.opening and not model.has_logits
-    path.write_text(json.dumps(ENCODER | {"model_type": "bert", "rope_theta": 1.0}))
-    with pytest.raises(ModelError, match="'rope_theta'"):
-        read_config(path, "it")
+    for key, value in {"rope_theta": 1.0, "is_decoder": True}.items():
+        path.write_text(json.dumps(ENCODER | {"model_type": "bert", key: value}))
+        with pytest.raises(ModelError, match=f"'{key}'"):
+            read_config(path, "it")
 
 
 @pytest.mark.parametrize("kind", RUNNING)

@@ -1,4 +1,6 @@
+import inspect
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -6,15 +8,17 @@ import gguf
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import GenerationConfig
+from tokenizers import Tokenizer, models
+from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from cluster.cli import main
 from cluster.errors import ClusterError, ModelError
-from cluster.model import gguf_tokenizer, stop_tokens
+from cluster.model import gguf_tokenizer, stop_tokens, tokenizer_files
 from cluster.model.gguf_file import GgufFile
 from cluster.model.gguf_tokenizer import read_gguf_tokenizer
 from cluster.model.hf_tokenizer import read_tokenizer
-from cluster.model.tokenizer import TextTokenizer
+from cluster.model.tokenizer import TextTokenizer, fast_tokenizer_class
+from cluster.model.tokenizer_files import check_tokenizer_files
 from cluster.model.toy import ToyTokenizer
 
 LACKING = "\x04\x06\x13\x14\x16\x1d"  # no token of SmolLM2 spells these bytes
@@ -142,6 +146,40 @@ def test_every_generation_setting_is_used_harmless_or_refused_by_name(tmp_path):
             for value in [None, *stop_tokens.REFUSED[key]]:
                 path.write_text(json.dumps({key: value}))
                 stop_tokens.stop_tokens(tmp_path)
+
+
+def test_every_tokenizer_setting_is_used_harmless_or_refused_by_name(tmp_path):
+    """Public are the fields that the libraries write, and those that they read."""
+    path = tmp_path / "tokenizer.json"
+    public = json.loads(Tokenizer(models.BPE()).to_str()).keys()
+    assert public == tokenizer_files.JSON_USED | tokenizer_files.JSON_HARMLESS
+    for key in public:
+        path.write_text(json.dumps({key: None}))
+        check_tokenizer_files(tmp_path)
+    path.write_text(json.dumps({"normaliser": {"type": "Lowercase"}}))
+    with pytest.raises(ModelError, match=r"tokenizer.json: has the key 'normaliser'"):
+        check_tokenizer_files(tmp_path)
+    path.unlink()
+
+    path = tmp_path / "tokenizer_config.json"
+    lists = tokenizer_files.USED, tokenizer_files.HARMLESS, tokenizer_files.REFUSED.keys()
+    assert sum(map(len, lists)) == len(set.union(*map(set, lists)))
+    library = fast_tokenizer_class().from_pretrained(str(TWO_STOPS))
+    public = library.init_kwargs.keys() | library.SPECIAL_TOKENS_ATTRIBUTES
+    popped = re.findall(
+        r'kwargs\.pop\("(\w+)"', inspect.getsource(PreTrainedTokenizerBase.__init__)
+    )
+    assert len(popped) > 10 and public | set(popped) <= set.union(*map(set, lists))
+    for key in [*tokenizer_files.USED, *tokenizer_files.HARMLESS, "image_token"]:
+        path.write_text(json.dumps({key: 1}))
+        check_tokenizer_files(tmp_path)
+    for key in [*tokenizer_files.REFUSED, "ad_bos_token_"]:
+        path.write_text(json.dumps({key: True}))
+        with pytest.raises(ModelError, match=f"tokenizer_config.json: .*'{key}'"):
+            check_tokenizer_files(tmp_path)
+        for value in (None, *tokenizer_files.REFUSED.get(key, ())):
+            path.write_text(json.dumps({key: value}))
+            check_tokenizer_files(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "null", '"x"', "\ufeff{}", "[" * 10**5])

@@ -1,0 +1,97 @@
+"""Why no plan of a model fits, and what would."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from operator import mul
+
+from chip.spec import ChipSpec
+from cluster.compiler.choose import PlanRequest
+from cluster.compiler.limits import CONTEXT_BLOCK, heads_of
+from cluster.compiler.sizes import Sizes
+from cluster.errors import BadValue, DoesNotFit
+from cluster.model.graph.graph import Model
+
+
+def check_shape(request: PlanRequest, chips: int) -> None:
+    """Raise BadValue for a shape that needs more chips than there are."""
+    tp, pp = request.tp or 1, request.pp or 1
+    if tp * pp > chips:
+        shape = " x ".join(f"--{name} {value}" for name, value in (("tp", tp), ("pp", pp)))
+        option = "--chips" if request.chips else "--topology"
+        problem = f"has {chips} {'chip' if chips == 1 else 'chips'}, {shape} needs {tp * pp}"
+        raise BadValue(option, request.chips or request.topology or "", problem)
+
+
+def fewest(
+    sizes: Sizes, tp: int | None, pp: int | None, chips: Callable[[int, int], int] = mul
+) -> tuple[int, int] | None:
+    """(tp, pp) with the fewest chips, under what is fixed of it; None if nothing fits."""
+    found: list[tuple[int, int, int]] = []
+    for width in [tp] if tp else range(1, heads_of(sizes.model) + 1):
+        if found and width >= min(found)[0]:
+            break
+        shortest = sizes.fewest_stages(width)
+        if shortest and shortest[0] <= (pp or shortest[0]):
+            stages = pp or shortest[0]
+            found.append((chips(width, stages), width, stages))
+    return min(found)[1:] if found else None
+
+
+def fits_on(sizes: Sizes, request: PlanRequest, chips: int) -> bool:
+    """Whether any plan of the widths and stages asked for has room on so many chips."""
+    widths = [request.tp] if request.tp else range(1, heads_of(sizes.model) + 1)
+    return any(sizes.fits_on(chips, tp, request.pp) for tp in widths)
+
+
+def does_not_fit(sizes: Sizes, request: PlanRequest, chips: int, int8: bool) -> DoesNotFit:
+    """The error for a model that has no room on `chips` chips; `int8` weights may have."""
+    model, slots, context = sizes.model, sizes.slots, sizes.context
+    every = heads_of(model), len(model.layers)
+    caches = "caches of " + (f"{slots:,} sequences of " if slots > 1 else "") + f"{context} tokens"
+    free = fewest(sizes, None, None)
+    tp = request.tp or min(chips, every[0])
+    pp = request.pp or max(1, min(every[1], chips // tp))
+    fewer = most_in_flight(sizes, request, chips)
+    if fewer:
+        advice = f"most of it for {caches}; what fits on {chips}: --batch {fewer}"
+        advice += f"; or --weights int8 on these {chips}" if int8 else ""
+    elif free:
+        advice = f"what fits: --tp {free[0]} --pp {free[1]} ({mul(*free)} chips) or more"
+        advice += f", on --chips {mul(*free)}"
+        advice += f"; or --weights int8 on these {chips}" if int8 else ""
+    else:
+        tp, pp = request.tp or every[0], request.pp or every[1]
+        advice = f"no plan of {model.name} fits chip {sizes.spec.name}"
+        if slots > 1 or context > CONTEXT_BLOCK:
+            options = [f"--batch {slots}"] * (slots > 1) + [f"--context {context}"] * (
+                context > CONTEXT_BLOCK
+            )
+            advice = f"{advice} with {caches}; lower {' or '.join(options)}"
+    needs, has = sizes.wanted_bytes(tp, -(-every[1] // pp), head=True), sizes.spec.sram_bytes
+    more = " and activations and programs besides" if needs <= has else ""
+    return DoesNotFit(pp - 1, needs, has, f"with --tp {tp} --pp {pp}{more}; {advice}")
+
+
+def most_in_flight(sizes: Sizes, request: PlanRequest, chips: int) -> int:
+    """The most sequences, fewer than asked for, for which there is room; 0 if for none."""
+
+    def fits(slots: int) -> bool:
+        fewer = Sizes(sizes.model, sizes.spec, sizes.context, sizes.weights, slots)
+        return fits_on(fewer, request, chips)
+
+    low, high = 0, sizes.slots
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def why_int8(model: Model, spec: ChipSpec, request: PlanRequest, chips: int) -> str:
+    """The note of a plan that took int8 weights by itself: fp16 ones fit less well."""
+    reason = "they have no room"
+    alone = Sizes(model, spec, CONTEXT_BLOCK, "fp16")
+    if (request.batch > 1 or request.context > CONTEXT_BLOCK) and fits_on(
+        alone, replace(request, batch=1), chips
+    ):
+        reason = f"they leave no room for the caches of {request.batch} x {request.context} tokens"
+    return f"weights are int8: in fp16 {reason}; --weights fp16 says what would have"

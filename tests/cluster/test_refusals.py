@@ -1,0 +1,62 @@
+"""When no plan fits, the reason that is given is the true one, and what is said to fit does."""
+
+import json
+import re
+
+import pytest
+
+from cluster.cli import main
+from cluster.compiler.wires import Wires
+from topology import parse
+
+MIXTURE = {
+    "model_type": "mixtral", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 8,
+    "num_key_value_heads": 8, "intermediate_size": 96, "vocab_size": 128, "rms_norm_eps": 1e-5,
+    "max_position_embeddings": 512, "num_local_experts": 4, "num_experts_per_tok": 2,
+}  # fmt: skip
+
+
+def refusal(capsys, *arguments: str) -> str:
+    assert main(["plan", *arguments]) == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--topology", "ring:2", "--tp", "3"], "--topology ring:2: has 2 chips, --tp 3 x --pp 1"),
+        (["--chips", "2", "--tp", "3"], "--chips 2: has 2 chips, --tp 3 x --pp 1 needs 3"),
+        (["--topology", "ring:3", "--pp", "3", "--tp", "2"], "has 3 chips, --tp 2 x --pp 3"),
+        (["--concurrency", "2"], "No such option '--concurrency'"),
+    ],
+)
+def test_too_few_chips_are_no_matter_of_sram(arguments, reason, capsys):
+    said = refusal(capsys, "tiny", *arguments)
+    assert reason in said and "MiB" not in said
+
+
+def test_caches_are_named_where_they_are_what_has_no_room(capsys):
+    said = refusal(capsys, "tiny", "--batch", "1000", "--chips", "1")
+    assert "caches of 1,000 sequences of 320 tokens" in said and "concurrency" not in said
+    most = int(re.search(r"what fits on 1: --batch (\d+)", said)[1])
+    for batch, code in ((most, 0), (most + 1, 2)):
+        assert main(["plan", "tiny", "--chips", "1", "--batch", str(batch)]) == code
+
+
+def test_groups_that_work_side_by_side_keep_to_their_own_chips():
+    graph, chips = parse("dragonfly:72"), tuple(range(16))
+    assert len(Wires(graph).group(chips).members) > 16
+    own = Wires(graph, apart=True).group(chips)
+    assert own.members == chips
+    told = own.routes.all_reduce("teams", 1, False)
+    assert {hop.member for hop in own.routes.cables} <= set(range(16)) and told
+
+
+def test_a_mixture_is_planned_for_several_sequences(tmp_path, capsys):
+    (tmp_path / "config.json").write_text(json.dumps(MIXTURE))
+    command = ["plan", str(tmp_path), "--tp", "4", "--pp", "2", "--batch", "2"]
+    assert main([*command, "--json"]) == 0
+    experts = json.loads(capsys.readouterr().out)["plan"]["experts"]
+    assert experts == {"count": 4, "chosen": 2, "per_rank": 1.0, "whole": True}
+    assert main(command) == 0
+    assert "1 of 4 on each rank, whole" in capsys.readouterr().out

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from chip.kernels.memory import INNER_SLICES, MUST, Conflicts
 from chip.kernels.work import Request
@@ -18,6 +19,8 @@ from chip.schedule import Buffer, Chain, Loops, Rows, Schedule
 from chip.schedule.busy import fixed_fit
 from chip.schedule.flows import Flow, Hold, Piece
 from chip.spec import ChipSpec
+
+Cycles = npt.NDArray[np.int64]
 
 
 @dataclass
@@ -110,22 +113,37 @@ def conflicts(trials: Sequence[Trial]) -> Conflicts:
     found: tuple[dict[tuple[str, str], int], ...] = (defaultdict(int), defaultdict(int))
     for weight, trial in zip((8, 1), trials, strict=False):
         names = sorted({name for name, *_ in trial.touched})
-        number = np.array([names.index(name) for name, *_ in trial.touched])
-        entries = np.array([entry for _, *entry in trial.touched], np.int64)
-        writes, first, last, chain = entries.T
-        inside = np.minimum.outer(last, last) - np.maximum.outer(first, first) + 1
-        together = np.equal.outer(chain, chain)
-        cycles = np.where(together, MUST, np.maximum(inside, 0) * weight)
-        pairs = (number[:, None] * len(names) + number[None, :]).ravel()
-        same = np.equal.outer(writes, writes)
+        numbers = {name: number for number, name in enumerate(names)}
+        rows = [(numbers[name], *entry) for name, *entry in trial.touched]
+        number, writes, first, last, chain = np.array(rows, np.int64).T
+        one, other = (np.concatenate(pair) for pair in zip(
+            _overlaps(first, last), _overlaps(chain, chain), strict=True))  # fmt: skip
+        inside = np.minimum(last[one], last[other]) - np.maximum(first[one], first[other]) + 1
+        cycles = np.where(chain[one] == chain[other], MUST, inside * weight)
+        low = np.minimum(number[one], number[other])
+        pairs = low * len(names) + np.maximum(number[one], number[other])
+        same = writes[one] == writes[other]
+        apart = number[one] != number[other]
         for kind, met in zip((same, ~same), found, strict=True):
-            total = np.zeros(len(names) ** 2, np.int64)
-            np.add.at(total, pairs, np.where(kind, cycles, 0).ravel())
-            for at in np.flatnonzero(total):
-                a, b = names[at // len(names)], names[at % len(names)]
-                if a < b:
-                    met[a, b] = min(MUST, met[a, b] + int(total[at]))
+            chosen = kind & apart
+            keys, places = np.unique(pairs[chosen], return_inverse=True)
+            total = np.zeros(len(keys), np.int64)
+            np.add.at(total, places, cycles[chosen])
+            for key, sum_cycles in zip(keys.tolist(), total.tolist(), strict=True):
+                pair = names[key // len(names)], names[key % len(names)]
+                met[pair] = min(MUST, met[pair] + sum_cycles)
     return Conflicts(dict(found[0]), dict(found[1]))
+
+
+def _overlaps(first: Cycles, last: Cycles) -> tuple[Cycles, Cycles]:
+    """Every two of the spans from `first` to `last`, both of which are in them, that overlap."""
+    order = np.argsort(first, kind="stable")
+    begins = np.arange(len(order)) + 1
+    counts = np.searchsorted(first[order], last[order], side="right") - begins
+    one = np.repeat(order, counts)
+    before = np.repeat(np.cumsum(counts) - counts, counts)
+    other = order[np.repeat(begins, counts) + np.arange(len(one)) - before]
+    return one, other
 
 
 @dataclass(frozen=True)

@@ -151,7 +151,7 @@ class Sizes:
     def most_layers(self, tp: int, chunk: int, head: bool) -> int:
         """Layers a stage can hold at most; -1 if there is no room even for the LM head."""
         room, least = self.room(tp, head), 0 if head else 1
-        if room < least:
+        if room < least or self.room(tp, False) < 1:  # no stage can have a layer: none is laid out
             return least - 1
         if self.fits(tp, chunk, room, head):  # often: what is laid out takes little more
             return room

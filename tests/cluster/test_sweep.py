@@ -69,10 +69,10 @@ def test_costs_on_disk_are_those_of_the_schedules(tmp_path, monkeypatch):
     fresh, kept = Costs(sizes), Costs(sizes, CostStore(tmp_path))
     kinds = decode_kind(320), prefill_kind(8, 320)
     for kind in kinds:
-        assert kept.layer(width, kind, routes) == fresh.layer(width, kind, routes)
+        assert kept.layer(width, 0, kind, routes) == fresh.layer(width, 0, kind, routes)
     again = Costs(sizes, CostStore(tmp_path))
     monkeypatch.setattr("cluster.planning.costs.step_timing", None)  # nothing is lowered any more
-    assert again.layer(width, kinds[1], routes) == kept.layer(width, kinds[1], routes)
+    assert again.layer(width, 0, kinds[1], routes) == kept.layer(width, 0, kinds[1], routes)
 
 
 @pytest.mark.parametrize("topology, tp", [("dragonfly:72", 8), ("ring:24", 12), ("torus:5x8", 20)])

@@ -54,7 +54,7 @@ class _Silent(Chain):
     ) -> None:
         pass
 
-    def take(self, hold: Hold, low: int, cycles: int) -> None:
+    def take(self, hold: Hold, low: int, length: int, pattern: int | None = None) -> None:
         pass
 
     def scatter(

@@ -89,6 +89,22 @@ class Cycles:
 Fixed = tuple[Cycles, int, int]  # a table, the first cycle of a pattern, the pattern
 
 
+def joined(taken: Sequence[tuple[int, int, int | None]]) -> tuple[int, int, bool]:
+    """Cycles (first, length, pattern or None for all) as one pattern, by halves; its first cycle.
+
+    And whether none of them is there twice.
+    """
+    if len(taken) == 1:
+        ((low, length, pattern),) = taken
+        return low, (1 << length) - 1 if pattern is None else pattern, True
+    half = len(taken) // 2
+    (low, mine, once), (other, theirs, also) = joined(taken[:half]), joined(taken[half:])
+    if other < low:
+        low, mine, other, theirs = other, theirs, low, mine
+    theirs <<= other - low
+    return low, mine | theirs, once and also and not mine & theirs
+
+
 def fixed_fit(fixed: Sequence[Fixed], start: int) -> int:
     """First cycle from `start` on from which all these patterns are free."""
     moved = True

@@ -31,6 +31,7 @@ from chip.schedule.flows import (
     Need,
     Piece,
     Rows,
+    Taken,
     iteration_cycles,
     row_span,
     span,
@@ -48,8 +49,7 @@ class Chain:
     maps: tuple[tuple[int, ...], ...] = ()  # lane maps of the program
     pieces: list[Piece] = field(default_factory=list)
     needs: list[Need] = field(default_factory=list)
-    fixed: dict[Hold, tuple[int, int]] = field(default_factory=dict)  # first cycle, pattern
-    collides: Hold | None = None  # what it would take twice in one cycle
+    fixed: dict[Hold, list[Taken]] = field(default_factory=dict)
     member_spans: dict[int, Extent] = field(default_factory=dict)
     accesses: list[Access] = field(default_factory=list)
     values: int = 0
@@ -181,21 +181,17 @@ class Chain:
 
     def hold(self, low: int, length: int, family: str, unit: int, plane: int = 0) -> None:
         """Reserve a fixed unit of this chain's chip."""
-        self.take(Hold(self.member, family, unit, plane), low, (1 << length) - 1)
+        self.take(Hold(self.member, family, unit, plane), low, length)
 
-    def take(self, hold: Hold, low: int, cycles: int) -> None:
-        """Reserve units at a pattern of cycles, its first one at `low`."""
-        known = self.fixed.get(hold)
-        if known is None:
-            self.fixed[hold] = low, cycles
-            return
-        base, mine = known
-        if low < base:
-            base, mine = low, mine << (base - low)
-        cycles <<= low - base
-        if mine & cycles:
-            self.collides = hold
-        self.fixed[hold] = base, mine | cycles
+    def take(self, hold: Hold, low: int, length: int, pattern: int | None = None) -> None:
+        """Reserve units for `length` cycles from `low` on, or for those of a pattern of bits."""
+        known = self.fixed.setdefault(hold, [])
+        if pattern is None and known:
+            first, before, other = known[-1]
+            if other is None and first + before == low:
+                known[-1] = first, before + length, None
+                return
+        known.append((low, length, pattern))
 
     def memory(
         self, op: str, issues: list[int], rows: Rows, loops: Loops, need: int, name: int
@@ -209,7 +205,7 @@ class Chain:
         banks = {self.spec.bank(region.address + row) for row in (low, high)}
         taken = range(self.spec.slice_banks) if rows.buffer.any_bank else sorted(banks)
         hold = self._slices(family, rows.buffer, issues, tuple(taken))
-        self.take(hold, issues[0], (1 << span(loops)) - 1)
+        self.take(hold, issues[0], span(loops))
         args = [region.address + rows.first, 0]
         self.add_piece(
             family, region.index, None, issues, op, args, {}, loops, [name], rows.steps, (1, need)
@@ -230,7 +226,7 @@ class Chain:
         """Write data to the words of a buffer of columns that `words` name, anywhere in it."""
         region, length = target.region, span(loops)
         banks = tuple(range(self.spec.slice_banks))
-        self.take(self._slices("mem.w", target, issues, banks), issues[0], (1 << length) - 1)
+        self.take(self._slices("mem.w", target, issues, banks), issues[0], length)
         assert words.need is not None and data.need is not None
         args, names = [region.address, region.words, 0, 0], [words.name, data.name]
         self.add_piece(
@@ -254,7 +250,8 @@ class Chain:
             bank = self.spec.bank(region.address + row)
             at[bank] = at.get(bank, 0) | 1 << cycle
         for bank, mine in at.items():
-            self.take(self._slices(family, rows.buffer, issues, (bank,)), issues[0], mine)
+            hold = self._slices(family, rows.buffer, issues, (bank,))
+            self.take(hold, issues[0], span(loops), mine)
         apart = [(cycle, row - rows.first) for cycle, row in zip(cycles, indices, strict=True)]
         self.add_piece(
             family, region.index, None, issues, op, [region.address + rows.first, 0], {}, ONCE,

@@ -86,6 +86,9 @@ class Piece:
     apart: Sequence[tuple[int, int]] = ((0, 0),)
 
 
+Taken = tuple[int, int, int | None]  # a first cycle, a length, a pattern of bits unless it is all
+
+
 class Hold(NamedTuple):
     """Units that a chain takes at cycles which follow from its start, and not by choice.
 

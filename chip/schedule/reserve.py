@@ -8,7 +8,7 @@ import numpy as np
 
 from chip.errors import ProgramError
 from chip.program import Instruction, Program, fill_queue
-from chip.schedule.busy import Busy, Cycles, Fixed, fixed_fit
+from chip.schedule.busy import Busy, Cycles, Fixed, fixed_fit, joined
 from chip.schedule.chain import Chain
 from chip.schedule.flows import Access, Hold, Ints, Key, Need, Piece
 from chip.schedule.timing import ScheduleTiming
@@ -106,8 +106,6 @@ class Schedule:
 
         It may be booked more than once, `further` rows on in all its buffers, in the same banks.
         """
-        if chain.collides:  # it fits nowhere: that is a bug of its kernel
-            raise _collision(chain, chain.collides)
         start = self._earliest(chain, not_before, further)
         fixed = self._tables(chain)
         taken = [one for one in fixed if one[0].bits >> (one[1] + start)]
@@ -123,7 +121,7 @@ class Schedule:
             start += wait
         for table, low, pattern in fixed:
             if not table.take(low + start, pattern):
-                raise _collision(chain, "units in two of its parts")
+                raise _collision(chain, "units that two of its parts take")
         self._touch(chain, start, further)
         self._emit(chain, start, chosen, further)
         return start
@@ -131,7 +129,10 @@ class Schedule:
     def _tables(self, chain: Chain) -> list[Fixed]:
         """What the chain takes at cycles that follow from its start."""
         found = []
-        for hold, (low, pattern) in chain.fixed.items():
+        for hold, taken in chain.fixed.items():
+            low, pattern, once = joined(taken)
+            if not once:  # it fits nowhere: that is a bug of its kernel
+                raise _collision(chain, hold)
             if hold not in self._units:
                 self._units[hold] = [(self._taken[key], late) for key, late in hold.units()]
             found += [(table, low + late, pattern) for table, late in self._units[hold]]

@@ -61,7 +61,7 @@ class Sizes:
     slots: int = 1
     _kinds: dict[tuple[int, int, int, bool], Kinds | SramFull] = field(default_factory=dict)
     _room: dict[tuple[int, bool], int] = field(default_factory=dict)
-    _column_words: dict[int, tuple[Sides, Sides]] = field(default_factory=dict)
+    _column_words: dict[tuple[int, int | None], tuple[Sides, Sides]] = field(default_factory=dict)
     paces: Paces = field(default_factory=dict, repr=False)
     store: Store | None = None  # keeps what was laid out once
 
@@ -90,7 +90,7 @@ class Sizes:
         return found
 
     def _laid_out(self, tp: int, chunk: int, layers: int, head: bool) -> Kinds | SramFull:
-        if layers > self.room(tp, head):
+        if layers > self.room(tp, head) or self.room(tp, False) < 1:
             has = WEIGHT_SLICES * 2 * most_column_words(self.spec) * self.spec.lanes
             return SramFull("weights and caches", self.wanted_bytes(tp, layers, head), has)
         shape = self._shape(self.spec, tp, chunk, layers, head)
@@ -122,8 +122,11 @@ class Sizes:
         kinds, every = self.model.kinds, range(self.layers - layers + 1)
         if len(set(kinds)) == 1:
             return 0
-        by_kind = {kind: self._weight(self.model.layers[kinds.index(kind)]) for kind in set(kinds)}
+        by_kind = {kind: self._weight(self._layer_of(kind)) for kind in set(kinds)}
         return max(every, key=lambda n: sum(by_kind[kind] for kind in kinds[n : n + layers]))
+
+    def _layer_of(self, kind: int) -> Section:
+        return self.model.layers[self.model.kinds.index(kind)]
 
     def _weight(self, layer: Section) -> int:
         """Elements of the weights and caches of a layer."""
@@ -161,7 +164,7 @@ class Sizes:
     def room(self, tp: int, head: bool) -> int:
         """Layers whose weights and caches a chip has the words for; -1 if not for the head."""
         if (tp, head) not in self._room:
-            layer, last = self._words(tp)
+            layer, last = self._words(tp, self._lightest)
             fewest = min(most_column_words(self.spec) // sum(words) for words in layer if words)
 
             def fit(count: int) -> bool:
@@ -185,18 +188,29 @@ class Sizes:
         layer, last = self.weigh(tp)
         return layers * layer + last * head
 
-    def _words(self, tp: int) -> tuple[Sides, Sides]:
-        """Words of 16 slices of each matrix and cache of a layer, and of the head, by sides."""
-        if tp not in self._column_words:
-            shape = self._shape(self.spec, tp, CHUNKS[-1], 1, True)
+    @cached_property
+    def _lightest(self) -> int | None:
+        """The number of a layer than which none weighs less; None where all are alike."""
+        kinds = self.model.kinds
+        if len(set(kinds)) == 1:
+            return None
+        return kinds.index(min(set(kinds), key=lambda n: self._weight(self._layer_of(n))))
+
+    def _words(self, tp: int, number: int | None = None) -> tuple[Sides, Sides]:
+        """Words of 16 slices of each matrix and cache of a layer, and of the head, by sides.
+
+        The layer is the last one, unless its number is given.
+        """
+        if (tp, number) not in self._column_words:
+            shape = self._shape(self.spec, tp, CHUNKS[-1], 1, True, number)
             assert shape.head is not None
             size = shape.chunk, shape.context // CONTEXT_BLOCK, shape.weights, shape.slots
             layer, last = (
                 column_words(self.spec, section, shape.ranks[0], prefix, *size)
                 for section, prefix in ((shape.kinds[0], "layer."), (shape.head, "head."))
             )
-            self._column_words[tp] = layer, last
-        return self._column_words[tp]
+            self._column_words[tp, number] = layer, last
+        return self._column_words[tp, number]
 
     def pace(self, tp: int, chunk: int) -> tuple[int, int]:
         """Cycles of a layer and of the LM head for one token, as a chip takes them alone."""

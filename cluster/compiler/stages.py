@@ -141,8 +141,9 @@ def smallest(
     best: tuple[int, int, int] | None = None
     for width in [tp] if tp else range(1, heads_of(model) + 1):
         _check(model, width, 1, context)
-        if best and width >= best[0]:
-            break
+        least = sizes.least_stages(width)
+        if least is None or (best and width * least >= best[0]):
+            continue
         shortest = sizes.fewest_stages(width)
         if shortest and (best is None or width * shortest[0] < best[0]):
             best = (width * shortest[0], width, shortest[0])

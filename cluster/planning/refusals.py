@@ -1,12 +1,12 @@
 """Why no plan of a model fits, and what would."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from operator import mul
 
 from chip.spec import ChipSpec
 from cluster.compiler.choose import PlanRequest
-from cluster.compiler.limits import CONTEXT_BLOCK, heads_of
+from cluster.compiler.limits import CONTEXT_BLOCK, check_weights, heads_of
 from cluster.compiler.sizes import Sizes
 from cluster.errors import BadValue, DoesNotFit
 from cluster.model.graph.graph import Model
@@ -27,14 +27,34 @@ def fewest(
 ) -> tuple[int, int] | None:
     """(tp, pp) with the fewest chips, under what is fixed of it; None if nothing fits."""
     found: list[tuple[int, int, int]] = []
-    for width in [tp] if tp else range(1, heads_of(sizes.model) + 1):
-        if found and width >= min(found)[0]:
+    for count, width in sorted(_least_chips(sizes, tp, pp, chips)):
+        if found and count >= min(found)[0]:
             break
         shortest = sizes.fewest_stages(width)
         if shortest and shortest[0] <= (pp or shortest[0]):
             stages = pp or shortest[0]
             found.append((chips(width, stages), width, stages))
     return min(found)[1:] if found else None
+
+
+def _least_chips(
+    sizes: Sizes, tp: int | None, pp: int | None, chips: Callable[[int, int], int]
+) -> Iterator[tuple[int, int]]:
+    """Chips that plans of each width need at least, before anything is laid out."""
+    for width in [tp] if tp else range(1, heads_of(sizes.model) + 1):
+        least = sizes.least_stages(width)
+        if least is not None and least <= (pp or least):
+            yield chips(width, pp or least), width
+
+
+def _fewest_in_int8(sizes: Sizes) -> tuple[int, int] | None:
+    """(tp, pp) with the fewest chips if weights are int8 instead; None if they cannot be."""
+    try:
+        check_weights(sizes.model, sizes.spec, "int8")
+    except BadValue:
+        return None
+    narrow = Sizes(sizes.model, sizes.spec, sizes.context, "int8", sizes.slots)
+    return fewest(narrow, None, None) if sizes.weights != "int8" else None
 
 
 def fits_on(sizes: Sizes, request: PlanRequest, chips: int) -> bool:
@@ -59,6 +79,9 @@ def does_not_fit(sizes: Sizes, request: PlanRequest, chips: int, int8: bool) -> 
         advice = f"what fits: --tp {free[0]} --pp {free[1]} ({mul(*free)} chips) or more"
         advice += f", on --chips {mul(*free)}"
         advice += f"; or --weights int8 on these {chips}" if int8 else ""
+    elif narrow := _fewest_in_int8(sizes):
+        advice = f"what fits: --weights int8 --tp {narrow[0]} --pp {narrow[1]}"
+        advice += f" ({mul(*narrow)} chips) or more, on --chips {mul(*narrow)}"
     else:
         tp, pp = request.tp or every[0], request.pp or every[1]
         advice = f"no plan of {model.name} fits chip {sizes.spec.name}"

@@ -69,7 +69,7 @@ def test_a_long_all_reduce_goes_in_parts_between_two_deskews():
     weights, graph = tiny_weights(**WIDE, intermediate_size=320), parse("node")
     plan = partition(weights.model, GROQCHIP1, 4, 1, weights="int8")
     placement = place(plan, graph, "node")
-    lowered = lower(plan, placement, graph, weights, ClockSpec(drift_ppm=300))
+    lowered = lower(plan, placement, graph, weights, ClockSpec(drift_ppm=1150))
     routes = Wires(graph).group(placement[0]).routes
     limit = lowered.clocking.pace(0).limit_cycles
     whole = [s.what for s in plan.stage(0).steps(plan.chunk, 1, routes)]

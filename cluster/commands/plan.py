@@ -1,6 +1,7 @@
 """`lpu plan MODEL`: timing and capacity of a model on a cluster, without running anything."""
 
 import json
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,7 +13,7 @@ from cluster.model.fetch import cache_folder
 from cluster.planning.cost_store import CostStore
 from cluster.planning.planner import make, report
 from cluster.planning.search import OBJECTIVES
-from cluster.runs.display import counted, show_table
+from cluster.runs.display import Bars, counted, show_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -47,7 +48,11 @@ STAGES_SHOWN = 8
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 def plan_command(model: str, as_json: bool, **given: Any) -> None:
     """Find the best plan for MODEL (a name, a config.json, a folder, a GGUF file) and time it."""
-    found = report(make(model, PlanRequest(**given), CostStore(cache_folder() / "costs")))
+    with Bars() as bars:
+        bars.step("plan", 0, 0)
+        made = count(1)
+        store = CostStore(cache_folder() / "costs", lambda: bars.step("plan", next(made), 0))
+        found = report(make(model, PlanRequest(**given), store))
     if as_json:
         click.echo(json.dumps(found))
         return

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -19,10 +19,12 @@ T = TypeVar("T")
 class CostStore:
     """A folder of small JSON files, by the SHA-256 of a key and of the source of `chip`.
 
-    Without a folder nothing is kept. A file that cannot be read counts as none.
+    Without a folder nothing is kept. A file that cannot be read counts as none. `made` is called
+    after whatever had to be made.
     """
 
     folder: Path | None = None
+    made: Callable[[], None] | None = field(default=None, compare=False)
 
     @cached_property
     def source(self) -> str:
@@ -51,6 +53,8 @@ class CostStore:
             return read(json.loads(path.read_bytes()))
         except (OSError, ValueError, TypeError, KeyError):
             found = make()
+            if self.made is not None:
+                self.made()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, json.dumps(plain(found)).encode())

@@ -16,6 +16,7 @@ PIPED_COLUMNS = 110  # of a table that goes to a file or a pipe
 LABELS = {
     "fetch": "fetching the model",
     "lower": "scheduling",
+    "plan": "timing what is not known yet",
     "start": "starting actors",
     "link": "linking programs",
     "weights": "loading weights",

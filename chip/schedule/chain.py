@@ -201,10 +201,12 @@ class Chain:
         Plane i is stream i of `need`, or they take turns on its only one.
         """
         region, family = rows.buffer.region, lookup(op).queue
-        low, high = row_span(rows, loops)
-        banks = {self.spec.bank(region.address + row) for row in (low, high)}
-        taken = range(self.spec.slice_banks) if rows.buffer.any_bank else sorted(banks)
-        hold = self._slices(family, rows.buffer, issues, tuple(taken))
+        if rows.buffer.any_bank:
+            banks = tuple(range(self.spec.slice_banks))
+        else:
+            ends = row_span(rows, loops)
+            banks = tuple(sorted({self.spec.bank(region.address + row) for row in ends}))
+        hold = self._slices(family, rows.buffer, issues, banks)
         self.take(hold, issues[0], span(loops))
         args = [region.address + rows.first, 0]
         self.add_piece(

@@ -222,6 +222,11 @@ def iteration_cycles(loops: Loops) -> Ints:
 
 def row_span(rows: Rows, loops: Loops) -> tuple[int, int]:
     """Lowest and highest row of a run."""
-    ends = [(n - 1) * step for (n, _), step in zip(loops, rows.steps, strict=True)]
-    low = rows.first + sum(min(0, e) for e in ends)
-    return low, rows.first + sum(max(0, e) for e in ends)
+    (n, _), (m, _) = loops
+    low = high = rows.first
+    for way in ((n - 1) * rows.steps[0], (m - 1) * rows.steps[1]):
+        if way < 0:
+            low += way
+        else:
+            high += way
+    return low, high

@@ -92,7 +92,10 @@ class Sizes:
     def _laid_out(self, tp: int, chunk: int, layers: int, head: bool) -> Kinds | SramFull:
         if layers > self.room(tp, head) or self.room(tp, False) < 1:
             has = WEIGHT_SLICES * 2 * most_column_words(self.spec) * self.spec.lanes
-            return SramFull("weights and caches", self.wanted_bytes(tp, layers, head), has)
+            needs = self.wanted_bytes(tp, layers, head)
+            if needs <= has:  # they cannot be packed: fewer layers can
+                has = self.wanted_bytes(tp, max(0, self.room(tp, head)), head)
+            return SramFull("weights and caches", needs, has)
         shape = self._shape(self.spec, tp, chunk, layers, head)
 
         def lay_out() -> Kinds | SramFull:

@@ -6,11 +6,11 @@ outside the SRAM: weights are installed, and accumulators set, by the launch tha
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from chip.arrays import Array
 from chip.errors import ChipError
 from chip.program import Program, Region
 from chip.sram import GROUP, Sram
@@ -83,7 +83,7 @@ class Changes:
             digest = hashlib.blake2b(data, digest_size=DIGEST_BYTES).digest()
             self._known[index, first] = digest
 
-    def _blocks(self) -> Iterator[tuple[int, int, npt.NDArray[Any]]]:
+    def _blocks(self) -> Iterator[tuple[int, int, Array]]:
         """(slice, first word, view [words, lanes]) of each run of changeable words, cut short."""
         for index, words in sorted(self._words.items()):
             edges = np.flatnonzero(np.diff(words, prepend=False, append=False)).reshape(-1, 2)

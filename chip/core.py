@@ -47,7 +47,7 @@ class Chip:
         self._running: Linked | None = None
         self._state: State | None = None
         self._packets: list[tuple[int, bytes]] = []
-        self._player: Any = None
+        self._player: Player | None = None
         self._values: dict[int, list[Any]] = {}
 
     def load(self, name: str, data: bytes, linked: Linked | None = None) -> Linked:

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 from chip.board import Cable, wire
 from chip.core import Array
@@ -19,7 +18,7 @@ from chip.errors import ProgramError
 from chip.group import ChipGroup, batches
 from chip.own_spec import chip_of
 from chip.program import Region
-from chip.wire import pack_value, unpack_values
+from chip.wire import Plain, pack_value, unpack_values
 
 VERSION = 2
 Vectors = Mapping[int, Mapping[str, Array]]  # chip -> name -> vectors
@@ -143,7 +142,7 @@ def _fields(cable: Cable) -> list[int]:
     return [*astuple(cable)[:5], *ratio, cable.hac_latency_cycles]
 
 
-def _values(path: Path) -> Iterator[Any]:
+def _values(path: Path) -> Iterator[Plain]:
     with path.open("rb") as file:
         yield from unpack_values(file)
 

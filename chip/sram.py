@@ -6,11 +6,11 @@ used, and the host's kernel backs only the pages that are touched.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from chip.arrays import Array, DType
 from chip.jit.layout import WORD
 from chip.spec import ChipSpec
 
@@ -28,7 +28,7 @@ class Sram:
         self.indirect: list[tuple[str, int, Words]] | None = None
         self._groups: list[Bytes | None] = [None] * (-(-spec.slices // GROUP))
         self._statistics: dict[int, npt.NDArray[np.void]] = {}
-        self._kept: dict[Any, Any] = {}
+        self._kept: dict[object, object] = {}
         self._kept_words: dict[int, npt.NDArray[np.bool_]] = {}  # of each group
 
     def group(self, index: int) -> Bytes:
@@ -58,7 +58,9 @@ class Sram:
             if group in self._statistics:
                 self._statistics[group]["lanes"][words] = 0
 
-    def kept(self, key: Any, index: int, slices: int, words: Words, make: Callable[[], Any]) -> Any:
+    def kept(
+        self, key: object, index: int, slices: int, words: Words, make: Callable[[], object]
+    ) -> object:
         """What `make` makes of words of some slices, until one of them is written."""
         if key not in self._kept:
             for group in range(index // GROUP, (index + slices - 1) // GROUP + 1):
@@ -67,14 +69,14 @@ class Sram:
             self._kept[key] = make()
         return self._kept[key]
 
-    def typed(self, index: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    def typed(self, index: int, dtype: DType) -> Array:
         """View [words, lanes] of the elements whose lowest byte plane is slice `index`.
 
         The slice must be a multiple of the element size.
         """
         return self.group(index).view(dtype)[:, :, index % GROUP // dtype.itemsize]
 
-    def store(self, index: int, words: slice | Words, values: npt.NDArray[Any]) -> None:
+    def store(self, index: int, words: slice | Words, values: Array) -> None:
         """Write elements [n, lanes] whose lowest byte plane is slice `index`."""
         self.typed(index, values.dtype)[words] = values
         self.written(index, words)
@@ -106,7 +108,7 @@ class Sram:
             plane[row, lanes] = vector
         self.written(index, np.unique(address))
 
-    def scatter_columns(self, index: int, address: Words, rows: npt.NDArray[Any]) -> None:
+    def scatter_columns(self, index: int, address: Words, rows: Array) -> None:
         """Write fp16 rows [pairs, n, lanes] into slice pairs from `index` on.
 
         `address` [pairs, n, tiles] is the word in each tile; later rows of a pair win.

@@ -19,6 +19,7 @@ from chip.isa.sxm import ZERO
 from chip.own_spec import chip_of
 from chip.program import ONCE, Instruction, Ints, Program, Queues, Region
 
+Plain = Any  # what msgpack gives, until it has been looked through
 MAGIC, VERSION = "lpu-program", 2
 # Bounds that keep a corrupt program from costing time and memory before it is refused.
 MAX_CYCLES = 2**40  # of a queue, and of the start: 20 minutes
@@ -84,11 +85,11 @@ def with_header(
     return bytes(msgpack.packb(head))
 
 
-def _startup_rows(startup: tuple[Instruction, ...]) -> list[list[Any]]:
+def _startup_rows(startup: tuple[Instruction, ...]) -> list[list[Plain]]:
     return [[instruction.op, *instruction.args] for instruction in startup]
 
 
-def _startup(rows: Any) -> tuple[Instruction, ...]:
+def _startup(rows: Plain) -> tuple[Instruction, ...]:
     if not isinstance(rows, list) or not all(isinstance(row, list) and row for row in rows):
         raise ProgramError("a start sequence is a list of instructions")
     found = tuple(_instruction([0, row[1:]], [lookup(row[0])]) for row in rows)
@@ -97,7 +98,7 @@ def _startup(rows: Any) -> tuple[Instruction, ...]:
     return found
 
 
-def _head(data: bytes) -> list[Any]:
+def _head(data: bytes) -> list[Plain]:
     try:
         head = msgpack.unpackb(data)
     except Exception as error:
@@ -125,7 +126,7 @@ def unpack(data: bytes) -> Program:
 
 
 def _program(
-    body: dict[str, Any], chip: int, start: int, startup: tuple[Instruction, ...]
+    body: dict[str, Plain], chip: int, start: int, startup: tuple[Instruction, ...]
 ) -> Program:
     ops = [lookup(name) for name in body["ops"]]
     table = tuple(_instruction(row, ops) for row in body["instructions"])
@@ -145,7 +146,7 @@ def _program(
     )
 
 
-def _number(value: Any, limit: int, what: str) -> int:
+def _number(value: Plain, limit: int, what: str) -> int:
     if type(value) is not int or not 0 <= value < limit:
         raise ProgramError(f"{what} is {value!r}, not a number below {limit}")
     return value
@@ -153,14 +154,14 @@ def _number(value: Any, limit: int, what: str) -> int:
 
 def _numbers(queue: list[int], table: tuple[Instruction, ...]) -> Ints:
     """What a queue holds, by number in the table; raises ProgramError."""
-    if not set(map(type, queue)) <= {int} or not all(0 <= n < len(table) for n in set(queue)):
-        raise ProgramError(f"a queue holds numbers below {len(table)}, of instructions")
+    for _, number in {(type(number), number) for number in queue}:  # True is 1 to a set
+        _number(number, len(table), "instruction")
     return np.array(queue, np.int64)
 
 
-def _row(instruction: Instruction, table: dict[str, int]) -> list[Any]:
+def _row(instruction: Instruction, table: dict[str, int]) -> list[Plain]:
     code = table.setdefault(instruction.op, len(table))
-    row: list[Any] = [code, list(instruction.args)]
+    row: list[Plain] = [code, list(instruction.args)]
     if instruction.loops != (ONCE, ONCE) or any(instruction.names):
         row.append([list(loop) for loop in instruction.loops])
     if any(instruction.names):
@@ -168,7 +169,7 @@ def _row(instruction: Instruction, table: dict[str, int]) -> list[Any]:
     return row
 
 
-def _instruction(row: list[Any], ops: list[Any]) -> Instruction:
+def _instruction(row: list[Plain], ops: list[Plain]) -> Instruction:
     code, args, *rest = row
     op = ops[_number(code, len(ops), "instruction")]
     outer, inner = rest[0] if rest else (ONCE, ONCE)
@@ -183,11 +184,11 @@ def _instruction(row: list[Any], ops: list[Any]) -> Instruction:
     return Instruction(op.name, tuple(args), (tuple(outer), tuple(inner)), names)
 
 
-def _region(region: Region) -> list[Any]:
+def _region(region: Region) -> list[Plain]:
     return [region.index, region.address, region.vectors, region.dtype, region.layout]
 
 
-def _stored(fields: list[Any]) -> Region:
+def _stored(fields: list[Plain]) -> Region:
     *numbers, dtype, layout = fields
     index, address, vectors = (_number(number, 2**31, "region") for number in numbers)
     return Region(index, address, vectors, dtype, layout)
@@ -243,12 +244,12 @@ def check_instruction(instruction: Instruction, where: str, maps: int) -> int:
 _ARRAY = 1  # msgpack extension type
 
 
-def pack_value(value: Any) -> bytes:
+def pack_value(value: Plain) -> bytes:
     """Bytes of plain data: numbers, strings, bytes, lists, maps, and arrays of the chip's types."""
     return bytes(msgpack.packb(value, default=_array_out, strict_types=False))
 
 
-def unpack_value(data: bytes) -> Any:
+def unpack_value(data: bytes) -> Plain:
     """What `pack_value` packed; raises ProgramError where damaged."""
     try:
         return msgpack.unpackb(data, ext_hook=_array_in, strict_map_key=False, use_list=True)
@@ -258,7 +259,7 @@ def unpack_value(data: bytes) -> Any:
         raise ProgramError(f"corrupt data: {type(error).__name__}: {error}") from None
 
 
-def unpack_values(file: BinaryIO) -> Iterator[Any]:
+def unpack_values(file: BinaryIO) -> Iterator[Plain]:
     """The values of a file that holds one after another; raises ProgramError where damaged."""
     try:
         size = 2**31 - 1
@@ -271,14 +272,14 @@ def unpack_values(file: BinaryIO) -> Iterator[Any]:
         raise ProgramError(f"corrupt recording: {type(error).__name__}: {error}") from None
 
 
-def _array_out(value: Any) -> msgpack.ExtType:
+def _array_out(value: Plain) -> msgpack.ExtType:
     if not isinstance(value, np.ndarray):
         raise TypeError(f"{type(value).__name__} cannot be packed")
     parts = [value.dtype.str, list(value.shape), np.ascontiguousarray(value).tobytes()]
     return msgpack.ExtType(_ARRAY, msgpack.packb(parts))
 
 
-def _array_in(code: int, data: bytes) -> Any:
+def _array_in(code: int, data: bytes) -> Plain:
     dtype, shape, content = msgpack.unpackb(data)
     if code != _ARRAY or dtype not in {kind.str for kind in NUMPY_TYPES.values()}:
         raise ProgramError(f"array of type {dtype!r}")

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import astuple, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from lark import Token
@@ -69,7 +68,7 @@ class _Assembly:
         self.count = 0
 
     # --- walking over the lines ---------------------------------------------------------------
-    def block(self, nodes: list[Any], env: Env) -> None:
+    def block(self, nodes: list[Node], env: Env) -> None:
         at = 0
         while at < len(nodes):
             node = nodes[at]
@@ -86,7 +85,7 @@ class _Assembly:
             self._once(node, env) if node.data in ONCE_FOR_ALL else self._for_chips(node, env)
             at += 1
 
-    def _end_of(self, nodes: list[Any], begin: int) -> int:
+    def _end_of(self, nodes: list[Node], begin: int) -> int:
         depth = 0
         for at in range(begin, len(nodes)):
             depth += {"loop_begin": 1, "loop_end": -1}.get(nodes[at].data, 0)
@@ -283,8 +282,8 @@ class _Assembly:
         taken[name] = region
         return name, region, values
 
-    def _values(self, part: Part, tree: Any, env: Env, dtype: str, count: int | None) -> Array:
-        def regions(name: str) -> Any:
+    def _values(self, part: Part, tree: Node, env: Env, dtype: str, count: int | None) -> Array:
+        def regions(name: str) -> Array | None:
             chip, dot, key = name.partition(".")
             number = chip.removeprefix("chip")
             other = part

@@ -4,17 +4,15 @@ from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field
 from fractions import Fraction
 from io import BytesIO
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from chip.arrays import Array
 from chip.board import Cable
 from chip.errors import ProgramError
 from chip.program import Program, Region
-from chip.wire import header_of, pack, pack_value, unpack, unpack_values
+from chip.wire import Plain, header_of, pack, pack_value, unpack, unpack_values
 
-Array = npt.NDArray[Any]
 MAGIC, VERSION = "lpu-image", 1
 
 
@@ -104,7 +102,7 @@ def unpack_image(data: bytes) -> Image:
         raise ProgramError(f"corrupt: {type(error).__name__}: {error}") from None
 
 
-def _image(body: dict[str, Any]) -> Image:
+def _image(body: dict[str, Plain]) -> Image:
     topology, profile, links = body["network"]
     programs = [unpack(data) for data in body["programs"]]
     image = Image(
@@ -122,7 +120,7 @@ def _image(body: dict[str, Any]) -> Image:
     return image
 
 
-def _array(values: Any) -> Array:
+def _array(values: object) -> Array:
     if not isinstance(values, np.ndarray) or values.ndim != 2:
         raise ProgramError("data that is no array of vectors")
     return values

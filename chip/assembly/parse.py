@@ -2,7 +2,6 @@
 
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from lark import Lark, Token, Tree
 from lark.exceptions import UnexpectedInput, UnexpectedToken
@@ -29,7 +28,7 @@ _NAMES = {
 }
 
 
-def parts(node: Node) -> list[Any]:
+def parts(node: Node) -> list[Node]:
     """The tokens and trees below a node; the grammar says which."""
     return list(node.children)
 

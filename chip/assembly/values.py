@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from lark import Token
 
+from chip.arrays import Array, DType
 from chip.assembly.parse import Node
 from chip.assembly.source import OPERATORS, Env, Source, trees
 from chip.isa import NUMPY_TYPES
 
-Array = npt.NDArray[Any]
+Value = Any  # a number, text, bytes, an array or `Bits`
 MAX_LENGTH = 1 << 22  # elements of an array: a whole slice is 2.6 million
 
 
@@ -52,35 +52,35 @@ def _npy(shape: Shape, file: str) -> Array:
     return found
 
 
-def _matmul(shape: Shape, a: Any, b: Any) -> Array:
+def _matmul(shape: Shape, a: Value, b: Value) -> Array:
     return np.asarray(np.matmul(a, b))
 
 
-def _transpose(shape: Shape, a: Any, *axes: int) -> Array:
+def _transpose(shape: Shape, a: Value, *axes: int) -> Array:
     return np.transpose(a, axes or None)
 
 
-def _first(shape: Shape, a: Any, lanes: int) -> Array:
+def _first(shape: Shape, a: Value, lanes: int) -> Array:
     return np.asarray(np.asarray(a)[..., : int(lanes)])
 
 
-def _row(shape: Shape, a: Any, number: int) -> Array:
+def _row(shape: Shape, a: Value, number: int) -> Array:
     return np.asarray(np.asarray(a)[int(number)])
 
 
-def _roll(shape: Shape, a: Any, lanes: int) -> Array:
+def _roll(shape: Shape, a: Value, lanes: int) -> Array:
     return np.roll(a, int(lanes), axis=-1)
 
 
-def _lanewise(function: Callable[..., Any]) -> Callable[..., Any]:
+def _lanewise(function: Callable[..., Value]) -> Callable[..., Value]:
     return lambda shape, a: function(a, axis=-1, keepdims=True)
 
 
-def _plain(function: Callable[..., Any]) -> Callable[..., Any]:
+def _plain(function: Callable[..., Value]) -> Callable[..., Value]:
     return lambda shape, *arguments: function(*arguments)
 
 
-FUNCTIONS: Mapping[str, Callable[..., Any]] = {
+FUNCTIONS: Mapping[str, Callable[..., Value]] = {
     "random": _random,
     "normal": _normal,
     "iota": _iota,
@@ -108,13 +108,13 @@ class Bits:
     array: Array
 
 
-Regions = Callable[[str], Any]  # values of a region by name; None if there is none
+Regions = Callable[[str], Value]  # values of a region by name; None if there is none
 
 
-def evaluate(source: Source, node: Node, env: Env, regions: Regions, shape: Shape) -> Any:
+def evaluate(source: Source, node: Node, env: Env, regions: Regions, shape: Shape) -> Value:
     """A number, an array or Bits; raises AssemblyError at the part that cannot be."""
 
-    def value(node: Node) -> Any:
+    def value(node: Node) -> Value:
         try:
             with np.errstate(all="ignore"):
                 return of(node)
@@ -123,7 +123,7 @@ def evaluate(source: Source, node: Node, env: Env, regions: Regions, shape: Shap
         except OSError as error:
             raise source.error(node, f"{error.filename}: {error.strerror or error}") from None
 
-    def of(node: Node) -> Any:
+    def of(node: Node) -> Value:
         if node.data in OPERATORS:
             left, right = (value(child) for child in trees(node))
             if node.data == "pow":
@@ -140,7 +140,7 @@ def evaluate(source: Source, node: Node, env: Env, regions: Regions, shape: Shap
             return called(node)
         return named(node.children[0])
 
-    def named(token: Any) -> Any:
+    def named(token: Value) -> Value:
         if token.type == "STRING":
             return json.loads(token)
         name = source.text(token, env)
@@ -153,13 +153,13 @@ def evaluate(source: Source, node: Node, env: Env, regions: Regions, shape: Shap
             raise source.error(token, f"{name} is neither a variable nor data of a chip")
         return found
 
-    def called(node: Node) -> Any:
+    def called(node: Node) -> Value:
         token = node.children[0]
         if str(token) not in FUNCTIONS:
             known = ", ".join(sorted(FUNCTIONS))
             raise source.error(_as_token(token), f"unknown function {token}; known are {known}")
-        given: list[Any] = []
-        keys: dict[str, Any] = {}
+        given: list[Value] = []
+        keys: dict[str, Value] = {}
         for argument in trees(node):
             *key, tree = argument.children
             if key:
@@ -178,7 +178,7 @@ def json_number(text: str) -> int | float:
     return int(text) if text.isdecimal() else float(text)
 
 
-def _as_token(token: Any) -> Token:
+def _as_token(token: Value) -> Token:
     assert isinstance(token, Token)
     return token
 
@@ -193,7 +193,7 @@ def _stacked(parts: list[Array]) -> Array:
     return np.stack([np.pad(part.ravel(), (0, width - part.size)) for part in parts])
 
 
-def as_vectors(value: Any, vectors: int | None, lanes: int, dtype: str) -> Array:
+def as_vectors(value: Value, vectors: int | None, lanes: int, dtype: str) -> Array:
     """Values as [vectors, lanes] of an element type; raises ValueError.
 
     One number fills everything, a row is repeated, and rows that are too short end in zeros.
@@ -231,7 +231,7 @@ def _converted(rows: Array, dtype: str) -> Array:
     return _whole(rows, kind)
 
 
-def _whole(rows: Array, kind: np.dtype[Any]) -> Array:
+def _whole(rows: Array, kind: DType) -> Array:
     limits = np.iinfo(kind)
     wrong = (rows != np.floor(rows)) | (rows < limits.min) | (rows > limits.max)
     if wrong.any():

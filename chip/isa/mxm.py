@@ -13,17 +13,18 @@ the six queues of a side (which is which is an assumption).
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from chip.arrays import Array
 from chip.isa.op import op
 from chip.numerics import Weights8, Weights16, WeightsF8, canonical
 
 SET, ADD = 0, 1
 PLANES = 2  # of a side
-Vectors = npt.NDArray[Any]
+Vectors = Array
 
 
 class Tile(Protocol):
@@ -41,7 +42,7 @@ PREPARE: dict[str, Callable[[Vectors], Tile]] = {
 
 
 @op("mxm.lw", "mxm.lw", "format:format column:col a:in.w16", "LW", role="loads")
-def lw(format: int, column: int, a: Any) -> None:
+def lw(format: int, column: int, a: Vectors) -> None:
     """Load columns, from `column` on, off 16 streams into a weight buffer: 8 of fp16, or 16.
 
     In an 8-bit format the columns of the second plane follow those of the first, and after them

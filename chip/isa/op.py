@@ -26,8 +26,10 @@ from typing import Any
 
 import numpy as np
 
+from chip.arrays import DType
 from chip.errors import ProgramError
 
+Meaning = Callable[..., Any]  # of an op: its operands differ from op to op
 DTYPES = ("u8", "f16", "f32", "u16", "i8", "i16", "i32")
 # Groups of element types that an op may be limited to.
 TYPE_GROUPS = {
@@ -39,7 +41,7 @@ TYPE_GROUPS = {
 # bytes here: `chip.numerics.fp8` decodes them.
 FORMATS = ("f16", "i8", "e4m3", "e5m2")
 SUMS = {"f16": "f32", "i8": "i32", "e4m3": "f32", "e5m2": "f32"}
-NUMPY_TYPES: dict[str, np.dtype[Any]] = {
+NUMPY_TYPES: dict[str, DType] = {
     "u8": np.dtype(np.uint8),
     "i8": np.dtype(np.int8),
     "e4m3": np.dtype(np.uint8),
@@ -105,7 +107,7 @@ class Op:
     published: str
     timing: str
     operands: tuple[Operand, ...]
-    function: Callable[..., Any]
+    function: Meaning
     # What it is to those who work on programs: see ROLES.
     role: str = "control"
     # A type of `ChipSpec.mxm_types` without which a chip has no such instruction.
@@ -114,7 +116,7 @@ class Op:
     map_kind: str = ""
     # The function for one element of each operand, for `chip.jit` to compile, and for which types;
     # see `chip.numerics.elementwise`. fp16 is widened before and rounded after.
-    row: Callable[..., Any] | None = None
+    row: Meaning | None = None
     row_types: tuple[str, ...] = ()
     keeps_nan: bool = False  # its NaN results keep their sign and payload
 
@@ -200,13 +202,13 @@ OPS: dict[str, Op] = {}
 
 def op(
     name: str, queue: str, fields: str, published: str, timing: str = "", **more: Any
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+) -> Callable[[Meaning], Meaning]:
     """Register the decorated function as instruction `name` of the queue family `queue`.
 
     `more` are other fields of `Op`.
     """
 
-    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+    def register(function: Meaning) -> Meaning:
         if name in OPS:
             raise ProgramError(f"op {name} is defined twice")
         operands = []

@@ -5,14 +5,13 @@ alike. North is towards higher lanes. Rotate and Transpose work on bytes inside 
 superlane, and drive a group of streams at once; wider elements go plane by plane.
 """
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
+from chip.arrays import Array
 from chip.isa.op import op
 
-Vectors = npt.NDArray[Any]
+Vectors = Array
 Map = npt.NDArray[np.int64]
 FIELDS = "dtype:dtype map:map a:src out:dst"
 SHIFT = "dtype:dtype count:int a:src out:dst"

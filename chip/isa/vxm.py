@@ -9,18 +9,17 @@ bytes, 1 for true and 0 for false.
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from chip import numerics
-from chip.isa.op import DTYPES, op
+from chip.arrays import Array
+from chip.isa.op import DTYPES, Meaning, op
 from chip.numerics import elementwise
 from chip.numerics.elementwise import Number
 from chip.numerics.functions import over_arrays
 
-Vectors = npt.NDArray[Any]
+Vectors = Array
 Text = Callable[..., Number]
 UNARY = "dtype:dtype a:src out:dst"
 BINARY = "dtype:dtype a:src b:src imm:imm out:dst"
@@ -316,7 +315,7 @@ def from_e5m2(a: Vectors) -> Vectors:
 
 
 # --- how ------------------------------------------------------------------------------------
-def _saturated(function: Any, a: Vectors, b: Vectors) -> Vectors:
+def _saturated(function: Meaning, a: Vectors, b: Vectors) -> Vectors:
     """An integer function in 64 bits, which hold any sum or product of 32, then the bounds."""
     exact = function(np.asarray(a, np.int64), np.asarray(b, np.int64))
     narrow: Vectors = numerics.to_int(exact, np.result_type(a, b).type)
@@ -328,7 +327,7 @@ def _bits(a: Vectors) -> Vectors:
     return np.asarray(a).view(f"u{a.dtype.itemsize}")
 
 
-def _shifted(function: Any, a: Vectors, places: Vectors) -> Vectors:
+def _shifted(function: Meaning, a: Vectors, places: Vectors) -> Vectors:
     """Shift, but for counts of all bits and more, which NumPy leaves open, in two steps."""
     last = 8 * a.dtype.itemsize - 1
     near = np.minimum(_bits(places), last)

@@ -6,7 +6,6 @@ identity matrix one lane. What fails the tests becomes NaN; the player asks `exa
 """
 
 import functools
-from typing import Any
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from chip.jit.activations import x_bytes
 from chip.jit.cache import address
 from chip.jit.columns8 import columns8_bytes, columns8_wide, widen_part8
 from chip.jit.columns16 import columns16, diagonal16, widen_part
-from chip.jit.layout import COLUMNS, FP16, Part, Record, Row, Word
+from chip.jit.layout import COLUMNS, FP16, Part, Record, Row, Untyped, Word
 from chip.jit.memory import (
     INT,
     caller,
@@ -48,7 +47,7 @@ _multiply = caller(6)
 
 
 @emitted(INT)
-def _buffer(_context: Any, builder: Any, _args: Any) -> Any:
+def _buffer(_context: Untyped, builder: Untyped, _args: Untyped) -> Untyped:
     """The address of a buffer on the stack."""
     buffer = cgutils.alloca_once(builder, I64, _BUFFER_BYTES // 8)
     return builder.ptrtoint(buffer, I64)

@@ -1,7 +1,5 @@
 """Writes of the byte planes of one value as one node: typed writes, and appended rows."""
 
-from typing import Any
-
 import numpy as np
 
 from chip.isa import WIDTHS
@@ -14,7 +12,7 @@ from chip.sram import GROUP
 
 def append_rows(graph: Graph) -> None:
     """Join scatters of fp16 rows into the eight slice pairs of a group of columns as one node."""
-    groups: dict[Any, list[Issue]] = {}
+    groups: dict[tuple[object, ...], list[Issue]] = {}
     for issue in graph.issues:
         if issue.op.role == "scatter" and issue.lanes == graph.spec.lanes:
             key = (issue.arg("base"), issue.arg("words"), issue.instruction.loops)
@@ -70,7 +68,7 @@ def _add_column_scatter(
 
 def typed_writes(graph: Graph) -> None:
     """Join the writes of an element's byte planes into neighbouring slices to typed writes."""
-    groups: dict[Any, list[Issue]] = {}
+    groups: dict[tuple[object, ...], list[Issue]] = {}
     for issue in graph.issues:
         if issue.op.role != "write" or issue.lanes < graph.spec.lanes:
             continue

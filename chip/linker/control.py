@@ -19,7 +19,7 @@ def check_lanes(issues: list[Issue], feeds: Feeds, spec: ChipSpec) -> None:
     if all(issue.lanes == spec.lanes for issue in issues):
         return
     for (number, _), parts in feeds.items():
-        for producer in {int(p) for feed in parts for p in np.unique(feed.producers)}:
+        for producer in {producer for feed in parts for producer in feed.owners}:
             _check_pair(issues[producer], issues[number])
     summed: dict[tuple[int, int], Issue] = {}
     for issue in issues:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from chip.arrays import Array, DType
+
 Ints = npt.NDArray[np.int64]
 Fetch = Callable[[list[Array]], Array]
 
@@ -67,7 +68,7 @@ class Cast:
     """The same bytes as another type of one byte."""
 
     source: Fetch
-    dtype: np.dtype[Any]
+    dtype: DType
 
     def __call__(self, values: list[Array]) -> Array:
         return self.source(values).view(self.dtype)
@@ -79,7 +80,7 @@ class Merge:
 
     parts: tuple[tuple[Ints, Fetch], ...]
     shape: tuple[int, int]
-    dtype: np.dtype[Any]
+    dtype: DType
 
     def __call__(self, values: list[Array]) -> Array:
         merged = np.empty(self.shape, self.dtype)
@@ -93,7 +94,7 @@ class Stack:
     """Elements put together from byte planes; as planes [.., bytes] if there is no `dtype`."""
 
     planes: tuple[Fetch, ...]
-    dtype: np.dtype[Any] | None
+    dtype: DType | None
 
     def __call__(self, values: list[Array]) -> Array:
         stacked = np.stack([fetch(values) for fetch in self.planes], axis=-1)

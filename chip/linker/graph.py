@@ -7,11 +7,11 @@ one operand are read as one typed array, and likewise written.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from chip.arrays import DType
 from chip.isa import FORMATS, IMMEDIATE, NUMPY_TYPES, STACKS, SUMS, WIDTHS, immediate
 from chip.linker.fetch import (
     Array,
@@ -82,7 +82,7 @@ class Graph:
         self.nodes: list[Node] = []
         self.node_of: dict[int, int] = {}
         self.maps = [np.array(entries, np.int64) for entries in program.maps]
-        self._reads: dict[Any, int] = {}
+        self._reads: dict[object, int] = {}
         self.constant_reads: list[tuple[int, int, int, int]] = []  # issue, slice, first, last word
         self.together: list[tuple[int, ...]] = []  # issues whose addresses must move alike
         self._constants = constants
@@ -125,8 +125,8 @@ class Graph:
         first = feeds[0]
         if element in STACKS:
             return False
-        for producer in np.unique(first.producers):
-            issue = self.issues[int(producer)]
+        for producer in first.owners:
+            issue = self.issues[producer]
             if issue.op.role == "read" or made_by(issue) != element:
                 return False
         return all(
@@ -143,15 +143,15 @@ class Graph:
     def _merge(
         self,
         feed: Feed,
-        dtype: np.dtype[Any],
+        dtype: DType,
         part_of: Callable[[Issue, Feed, Ints], tuple[Fetch, int]],
     ) -> tuple[Fetch, set[int]]:
         """Array [iterations, lanes] from `part_of` each producer and the iterations it feeds."""
         parts: list[tuple[Ints, Fetch]] = []
         needs: set[int] = set()
-        for producer in np.unique(feed.producers):
+        for producer in feed.owners:
             at = np.flatnonzero(feed.producers == producer)
-            fetch, node = part_of(self.issues[int(producer)], feed, at)
+            fetch, node = part_of(self.issues[producer], feed, at)
             parts.append((at, fetch))
             needs.add(node)
         if len(parts) == 1:

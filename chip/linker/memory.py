@@ -70,10 +70,12 @@ def check_memory(issues: Timeline, program: Program, spec: ChipSpec) -> None:
         _check_range(issues[number], spec)
         if issues[number].op.writes_memory:
             _check_not_constant(issues[number], constants)
-    written = np.unique(issues.unit[writes])
-    for unit in written.tolist():
-        here = issues.unit == unit
-        _check_banks(issues, np.flatnonzero(reads & here), np.flatnonzero(writes & here))
+    banks = issues.low // spec.bank_words, issues.high // spec.bank_words
+    for bank in range(spec.slice_banks):
+        there = (banks[0] <= bank) & (bank <= banks[1])
+        for unit in np.unique(issues.unit[writes & there]).tolist():
+            here = there & (issues.unit == unit)
+            _check_banks(issues, np.flatnonzero(reads & here), np.flatnonzero(writes & here))
 
 
 def _check_range(issue: Issue, spec: ChipSpec) -> None:

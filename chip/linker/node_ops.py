@@ -7,9 +7,9 @@ for compiled code, where it can. `local` is the issue whose address shift counts
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from chip.isa import Op
 from chip.linker.fetch import Array, Fetch, Ints, as_slice
@@ -50,7 +50,7 @@ class MoveLanes:
     """
 
     op: Op
-    constants: tuple[Any, ...]
+    constants: tuple[int | Ints, ...]
     sources: tuple[Fetch, ...]
     element: str
     rows: int
@@ -69,7 +69,7 @@ class Columns:
     is_constant: bool
 
     @cached_property
-    def keys(self) -> list[tuple[Any, ...]]:
+    def keys(self) -> list[tuple[object, ...]]:
         """What names each tile among all that rest on a chip."""
         return [(self.format, self.index, block.tobytes()) for block in self.words]
 
@@ -208,7 +208,7 @@ class CheckFetch:
 
     op: Op
     source: Fetch
-    image: np.ndarray[Any, np.dtype[np.uint8]]
+    image: npt.NDArray[np.uint8]
 
 
 NodeOp = (

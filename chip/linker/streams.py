@@ -8,6 +8,7 @@ products are channels of zero length with the same rule.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -21,7 +22,7 @@ PRODUCT_BASE = 160  # channels of the MXM products, after the codes an operand c
 PRODUCT = 9  # pseudo operand: the product an ACC takes from its plane pair
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Feed:
     """Where one byte stream of an operand comes from, iteration by iteration.
 
@@ -33,10 +34,17 @@ class Feed:
     iterations: Ints
     byte: Ints
 
+    @cached_property
+    def owners(self) -> tuple[int, ...]:
+        """The producers, each once."""
+        first = int(self.producers[0])
+        if bool((self.producers == first).all()):
+            return (first,)
+        return tuple(np.unique(self.producers).tolist())
+
     def single(self) -> int | None:
         """The producer, if there is only one."""
-        first = int(self.producers[0])
-        return first if bool((self.producers == first).all()) else None
+        return self.owners[0] if len(self.owners) == 1 else None
 
 
 Feeds = dict[tuple[int, int], list[Feed]]  # (issue id, operand) -> one Feed per byte stream
@@ -172,15 +180,14 @@ class _Resolver:
         missing = found < 0
         if len(keys):
             missing |= keys[found] // width != wanted // width
+        first_missing = int(missing.argmax()) if missing.any() else len(missing)
         start = 0
         for entry_keys, issue, operand, _ in readers:
-            part = slice(start, start + len(entry_keys))
-            start += len(entry_keys)
-            if missing[part].any():
-                late = int(np.flatnonzero(missing[part])[0])
-                cycle = int(issue.cycles[late])
+            begin, start = start, start + len(entry_keys)
+            if first_missing < start:
+                cycle = int(issue.cycles[first_missing - begin])
                 raise issue.hazard(EmptyStream, f"stream {channel} carries nothing then", cycle)
-            at = found[part]
+            at = found[begin:start]
             feed = Feed(ids[at], iterations[at], planes[at])
             self._check_names(issue, operand, feed)
             self.feeds.setdefault((issue.id, operand), []).append(feed)
@@ -192,8 +199,8 @@ class _Resolver:
         wanted = names[issue.op.sources.index(operand)]
         if not wanted:
             return
-        for producer in np.unique(feed.producers):
-            other = self.issues[int(producer)]
+        for producer in feed.owners:
+            other = self.issues[producer]
             name = other.instruction.names[-1] if other.instruction.names else 0
             if name and name != wanted:
                 at = int(np.flatnonzero(feed.producers == producer)[0])
@@ -208,8 +215,8 @@ def _check_types(issues: Sequence[Issue], issue: Issue, operand: int, feeds: lis
         return
     wanted = issue.op.element(operand, issue.instruction.args)
     for byte, feed in enumerate(feeds):
-        for producer in np.unique(feed.producers):
-            other = issues[int(producer)]
+        for producer in feed.owners:
+            other = issues[producer]
             index = other.op.driven
             assert index is not None
             made = other.op.element(index, other.instruction.args)
@@ -227,8 +234,8 @@ def _check_types(issues: Sequence[Issue], issue: Issue, operand: int, feeds: lis
 
 def _check_products(issues: Sequence[Issue], issue: Issue, feed: Feed) -> None:
     """An ACC names the format of the products it takes."""
-    for producer in np.unique(feed.producers):
-        other = issues[int(producer)]
+    for producer in feed.owners:
+        other = issues[producer]
         wanted, made = (FORMATS[one.arg("format")] for one in (issue, other))
         if made != wanted:
             detail = f"takes products of {wanted}, they are of {made}"

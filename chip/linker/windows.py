@@ -9,7 +9,6 @@ instructions at the same relative cycles, and differ only in SRAM addresses, sha
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
@@ -125,7 +124,7 @@ class Fragment:
 
     template: Template
     groups: tuple[tuple[int, ...], ...]
-    made: list[Any] = field(default_factory=list, repr=False)
+    made: list[object] = field(default_factory=list, repr=False)
 
     @cached_property
     def ops(self) -> tuple[tuple[tuple[int, NodeOp], ...], ...]:

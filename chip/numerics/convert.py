@@ -4,15 +4,16 @@ NaN becomes the canonical quiet NaN of a float type (fp32 0x7fc00000, fp16 0x7e0
 integer. Integers always saturate; fp16 overflows to infinity unless told to saturate.
 """
 
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from chip.arrays import Array
 from chip.numerics.exact import Float16, Float32
 from chip.numerics.functions import canonical
 
-Number = npt.NDArray[Any]
+Number = Array
 Integer = TypeVar("Integer", np.uint8, np.uint16, np.int8, np.int16, np.int32)
 
 _MAX16 = np.float16(65504)

@@ -4,11 +4,10 @@ The formats of the OCP 8-bit floating point specification: E5M2 is the upper byt
 infinities; E4M3 has a bias of 7, no infinities, and NaN only where all other bits are set.
 """
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
+from chip.arrays import Array
 from chip.numerics.exact import Float16
 
 Bytes = npt.NDArray[np.uint8]
@@ -43,7 +42,7 @@ _FINITE = {
 _MIDDLES = {name: (values[1:] + values[:-1]) / 2 for name, values in _FINITE.items()}
 
 
-def encode(name: str, x: npt.NDArray[Any]) -> Bytes:
+def encode(name: str, x: Array) -> Bytes:
     """Round fp16 or fp32 to fp8, to nearest even, saturating at 448 or 57344; NaN stays NaN.
 
     An infinity saturates as well. The NaN of E4M3 is 0x7F, of E5M2 0x7E.

@@ -9,12 +9,12 @@ from functools import wraps
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from chip.arrays import Array
 from chip.numerics import elementwise
 from chip.numerics.exact import NAN, NAN16, Float32
 
-Numbers = npt.NDArray[Any]
+Numbers = Array
 
 
 def canonical(x: Numbers) -> Numbers:

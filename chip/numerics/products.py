@@ -15,11 +15,10 @@ that order, by three tests, cheapest first:
 3. What is left, about one result in a million, is summed in integers: `exact.exact_dots`.
 """
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
+from chip.arrays import Array
 from chip.numerics.exact import MAX_LANES, Bits16, Float32, Float64, exact_dots
 from chip.numerics.fp8 import Bytes, decode
 
@@ -54,7 +53,7 @@ class Weights16:
     array([[12., 34.]], dtype=float32)
     """
 
-    def __init__(self, w: npt.NDArray[Any]) -> None:
+    def __init__(self, w: Array) -> None:
         self._bits = fp16_bits(w)
         _check_columns(self._bits)
         self._weights = self._bits.view(np.float16).astype(np.float64)
@@ -62,7 +61,7 @@ class Weights16:
             self._norms = _norms(self._weights)
         self._unit = least_unit(self._bits.ravel())
 
-    def dot(self, x: npt.NDArray[Any]) -> Float32:
+    def dot(self, x: Array) -> Float32:
         """Return x[m] . w[n] as fp32 [M, columns] for fp16 x [M, lanes]: exact, rounded once.
 
         Ties round to even, an exact zero is +0; NaN, inf * 0 and inf - inf give the canonical NaN.
@@ -127,7 +126,7 @@ class WeightsF8:
         return self._weights.dot(decode(self._name, x))
 
 
-def fp16_bits(array: npt.NDArray[Any]) -> Bits16:
+def fp16_bits(array: Array) -> Bits16:
     """Return `array`, float16 or already uint16, as uint16 bits without a copy."""
     if array.dtype == np.float16:
         return array.view(np.uint16)
@@ -141,12 +140,12 @@ def _norms(rows: Float64) -> Float64:
     return out
 
 
-def _check_columns(w: npt.NDArray[Any]) -> None:
+def _check_columns(w: Array) -> None:
     if w.ndim != 2 or w.shape[1] > MAX_LANES:
         shape = f"[columns, lanes] with at most {MAX_LANES} lanes"
         raise ValueError(f"weights must be {shape}, not {list(w.shape)}")
 
 
-def _check_rows(x: npt.NDArray[Any], w: npt.NDArray[Any]) -> None:
+def _check_rows(x: Array, w: Array) -> None:
     if x.ndim != 2 or x.shape[1] != w.shape[1]:
         raise ValueError(f"activations must be [M, {w.shape[1]} lanes], not {list(x.shape)}")

@@ -53,12 +53,9 @@ ADDITION = lookup("vxm.add")
 SCRATCH_BYTES = 1 << 24  # a pass takes no more products when it has this many
 
 
-def encoded(fragment: Fragment, spec: ChipSpec) -> Encoded:
-    """The tapes of a fragment, made when first asked for."""
-    if not fragment.made:
-        fragment.made.append(_Encoder(fragment.template, spec).encode(fragment.groups))
-    found: Encoded = fragment.made[0]
-    return found
+def encode(fragment: Fragment, spec: ChipSpec) -> Encoded:
+    """The tapes of a fragment."""
+    return _Encoder(fragment.template, spec).encode(fragment.groups)
 
 
 class _Encoder:

@@ -15,13 +15,24 @@ from chip.linker.fetch import Array
 from chip.linker.graph import State
 from chip.linker.interpret import interpret
 from chip.linker.node_ops import NodeOp
+from chip.linker.windows import Fragment
 from chip.spec import ChipSpec
 from chip.sram import GROUP, Sram
-from chip.tape.encode import encoded
 from chip.tape.operands import Shape
 from chip.tape.tapes import Encoded, Integers, Tape
 
 Bytes = npt.NDArray[np.uint8]
+
+
+def _encoded(fragment: Fragment, spec: ChipSpec) -> Encoded:
+    """The tapes of a fragment, made when first asked for; only then numba is imported."""
+    if not fragment.made:
+        from chip.tape.encode import encode
+
+        fragment.made.append(encode(fragment, spec))
+    (tapes,) = fragment.made
+    assert isinstance(tapes, Encoded)
+    return tapes
 
 
 @dataclass
@@ -81,7 +92,7 @@ class Player:
         if plays(linked.spec.lanes):
             for blocks in linked.segments:
                 for block in blocks:
-                    encoded(block.fragment, linked.spec)
+                    _encoded(block.fragment, linked.spec)
 
     @staticmethod
     def interpreted_nodes(linked: Linked) -> int:
@@ -89,7 +100,7 @@ class Player:
         blocks = [block for segment in linked.segments for block in segment]
         if not plays(linked.spec.lanes):
             return sum(len(block.nodes) for block in blocks)
-        groups = (encoded(block.fragment, linked.spec).groups[block.part] for block in blocks)
+        groups = (_encoded(block.fragment, linked.spec).groups[block.part] for block in blocks)
         return sum(not isinstance(item, Tape) for group in groups for item in group)
 
     def run(self, linked: Linked, segment: int, state: State) -> None:
@@ -140,7 +151,7 @@ class Player:
         return found
 
     def _bound(self, block: Block, free: list[Bytes]) -> _Bound:
-        tapes = encoded(block.fragment, self.spec)
+        tapes = _encoded(block.fragment, self.spec)
         for number, arena in enumerate(free):
             if len(arena) >= tapes.arena_bytes:
                 del free[number]

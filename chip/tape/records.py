@@ -1,11 +1,10 @@
 """Records of a tape, written one after another, with the tables and constants they name."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from chip.arrays import Array
 from chip.jit.layout import CONSTANTS, GROUPS, Operand, Record
 from chip.linker.fetch import Ints
 from chip.sram import GROUP
@@ -52,7 +51,7 @@ class Records:
             self._length += len(numbers)
         return self._places[key]
 
-    def constant(self, row: npt.NDArray[Any]) -> Operand:
+    def constant(self, row: Array) -> Operand:
         """A row that is the same for ever."""
         content = row.tobytes()
         if content not in self._constants:

@@ -17,6 +17,7 @@ from chip.linker.interpret import interpret
 from chip.program import Region, word_columns
 from chip.spec import GROQCHIP1, ChipSpec
 from chip.sram import GROUP, Sram
+from chip.tape import Player
 from chip.wire import unpack
 
 Array = npt.NDArray[Any]
@@ -135,8 +136,6 @@ class Chip:
         if self.faults or not plays(self.spec.lanes):
             self._player = None
         elif self._player is None:
-            from chip.tape import Player  # brings numba, which interpreting does without
-
             self._player = Player(self.sram, self.accumulators, self.spec)
         self._state = State(self.sram, [], self.accumulators)
         self._values = {}

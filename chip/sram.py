@@ -6,6 +6,7 @@ used, and the host's kernel backs only the pages that are touched.
 """
 
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from chip.spec import ChipSpec
 Bytes = npt.NDArray[np.uint8]
 Words = npt.NDArray[np.int64]
 GROUP = 4
+Kept = TypeVar("Kept")
 
 
 class Sram:
@@ -28,7 +30,7 @@ class Sram:
         self.indirect: list[tuple[str, int, Words]] | None = None
         self._groups: list[Bytes | None] = [None] * (-(-spec.slices // GROUP))
         self._statistics: dict[int, npt.NDArray[np.void]] = {}
-        self._kept: dict[object, object] = {}
+        self._kept: dict[object, Any] = {}
         self._kept_words: dict[int, npt.NDArray[np.bool_]] = {}  # of each group
 
     def group(self, index: int) -> Bytes:
@@ -59,15 +61,16 @@ class Sram:
                 self._statistics[group]["lanes"][words] = 0
 
     def kept(
-        self, key: object, index: int, slices: int, words: Words, make: Callable[[], object]
-    ) -> object:
+        self, key: object, index: int, slices: int, words: Words, make: Callable[[], Kept]
+    ) -> Kept:
         """What `make` makes of words of some slices, until one of them is written."""
         if key not in self._kept:
             for group in range(index // GROUP, (index + slices - 1) // GROUP + 1):
                 empty = np.zeros(self.spec.slice_words, np.bool_)
                 self._kept_words.setdefault(group, empty)[words] = True
             self._kept[key] = make()
-        return self._kept[key]
+        kept: Kept = self._kept[key]
+        return kept
 
     def typed(self, index: int, dtype: DType) -> Array:
         """View [words, lanes] of the elements whose lowest byte plane is slice `index`.

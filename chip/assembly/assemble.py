@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 from lark import Token
 
+from chip.arrays import Array
 from chip.assembly.image import Check, Fill, Image, Network
 from chip.assembly.lines import read_line
 from chip.assembly.parse import Node, parse, parts
 from chip.assembly.part import STARTUP, Part, line_by_cycle
 from chip.assembly.place import Placer
 from chip.assembly.source import Env, Source
-from chip.assembly.values import Array, Shape, as_vectors, evaluate
+from chip.assembly.values import Shape, as_vectors, evaluate
 from chip.board import Cable
 from chip.errors import ChipError, ProgramError
 from chip.isa import NUMPY_TYPES

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from chip.assembly.image import Array, Image
+from chip.arrays import Array
+from chip.assembly.image import Image
 from chip.assembly.operands import DEFAULTS, TABLES, write_operand
 from chip.barrier import SYNC, issue_cycles
 from chip.isa import DTYPES, lookup

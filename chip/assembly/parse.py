@@ -2,6 +2,7 @@
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from lark import Lark, Token, Tree
 from lark.exceptions import UnexpectedInput, UnexpectedToken
@@ -28,7 +29,7 @@ _NAMES = {
 }
 
 
-def parts(node: Node) -> list[Node]:
+def parts(node: Node) -> list[Any]:
     """The tokens and trees below a node; the grammar says which."""
     return list(node.children)
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 from lark import Token
 
+from chip.arrays import Array
 from chip.assembly.lines import Line
-from chip.assembly.values import Array
 from chip.errors import HazardError
 from chip.own_spec import identity
 from chip.program import Instruction, Program, Region

@@ -68,7 +68,7 @@ def _add_column_scatter(
 
 def typed_writes(graph: Graph) -> None:
     """Join the writes of an element's byte planes into neighbouring slices to typed writes."""
-    groups: dict[tuple[object, ...], list[Issue]] = {}
+    groups: dict[tuple[int, int, int, bytes, object], list[Issue]] = {}
     for issue in graph.issues:
         if issue.op.role != "write" or issue.lanes < graph.spec.lanes:
             continue
@@ -76,8 +76,9 @@ def typed_writes(graph: Graph) -> None:
         producer, byte = feed.single(), int(feed.byte[0])
         if producer is not None:
             iterations = feed.iterations.tobytes()
-            key = (producer, issue.unit - byte, issue.instruction.args[0], iterations)
-            groups.setdefault((*key, issue.instruction.loops), []).append(issue)
+            first, loops = issue.unit - byte, issue.instruction.loops
+            key = (producer, first, issue.instruction.args[0], iterations, loops)
+            groups.setdefault(key, []).append(issue)
     for (producer, first, *_), members in groups.items():
         source = graph.issues[producer]
         index = source.op.driven

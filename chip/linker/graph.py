@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from chip.arrays import DType
+from chip.arrays import Array, DType
 from chip.isa import FORMATS, IMMEDIATE, NUMPY_TYPES, STACKS, SUMS, WIDTHS, immediate
 from chip.linker.fetch import (
-    Array,
     Cast,
     Fetch,
     Layer,

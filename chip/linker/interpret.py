@@ -4,10 +4,11 @@ from functools import partial, singledispatch
 
 import numpy as np
 
+from chip.arrays import Array
 from chip.isa import NUMPY_TYPES
 from chip.isa.mem import check_indirect
 from chip.isa.mxm import PREPARE, Tile
-from chip.linker.fetch import Array, Ints, as_slice, moved
+from chip.linker.fetch import Ints, as_slice, moved
 from chip.linker.graph import State
 from chip.linker.node_ops import (
     Accumulate,

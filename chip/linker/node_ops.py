@@ -11,8 +11,9 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from chip.arrays import Array
 from chip.isa import Op
-from chip.linker.fetch import Array, Fetch, Ints, as_slice
+from chip.linker.fetch import Fetch, Ints, as_slice
 
 
 @dataclass(frozen=True, eq=False)

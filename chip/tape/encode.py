@@ -41,10 +41,10 @@ from chip.program import WEIGHT_SLICES, word_columns
 from chip.spec import ChipSpec
 from chip.sram import GROUP
 from chip.tape.able import taped
-from chip.tape.operands import Shape, Values
+from chip.tape.operands import Values
 from chip.tape.order import runs
 from chip.tape.records import Records, lane_runs
-from chip.tape.tapes import Encoded, Tape
+from chip.tape.tapes import Encoded, Shape, Tape
 
 ACCUMULATORS = 2 * PLANES
 PARTS = WEIGHT_SLICES // GROUP

@@ -10,19 +10,7 @@ from chip.jit.rows import copy_kernel
 from chip.linker.fetch import Cast, Fetch, Merge, Plane, Scalar, Stack, Take
 from chip.tape.arena import Arena
 from chip.tape.records import Records
-
-
-@dataclass(frozen=True)
-class Shape:
-    """Rows and element type of a node's value; `size` bytes if it is no plain array."""
-
-    rows: int
-    element: str
-    size: int = 0
-
-    def bytes(self, lanes: int) -> int:
-        """Bytes the value takes."""
-        return self.size or self.rows * lanes * NUMPY_TYPES[self.element].itemsize
+from chip.tape.tapes import Shape
 
 
 @dataclass

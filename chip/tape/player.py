@@ -7,19 +7,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from chip.arrays import Array
 from chip.isa import NUMPY_TYPES
 from chip.jit import plays
 from chip.jit.layout import Part, packed
 from chip.linker import Block, Linked
-from chip.linker.fetch import Array
 from chip.linker.graph import State
 from chip.linker.interpret import interpret
 from chip.linker.node_ops import NodeOp
 from chip.linker.windows import Fragment
 from chip.spec import ChipSpec
 from chip.sram import GROUP, Sram
-from chip.tape.operands import Shape
-from chip.tape.tapes import Encoded, Integers, Tape
+from chip.tape.tapes import Encoded, Integers, Shape, Tape
 
 Bytes = npt.NDArray[np.uint8]
 

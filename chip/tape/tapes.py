@@ -5,9 +5,22 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from chip.tape.operands import Shape
+from chip.isa import NUMPY_TYPES
 
 Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Rows and element type of a node's value; `size` bytes if it is no plain array."""
+
+    rows: int
+    element: str
+    size: int = 0
+
+    def bytes(self, lanes: int) -> int:
+        """Bytes the value takes."""
+        return self.size or self.rows * lanes * NUMPY_TYPES[self.element].itemsize
 
 
 @dataclass(frozen=True)

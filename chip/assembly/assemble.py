@@ -11,7 +11,7 @@ from lark import Token
 
 from chip.arrays import Array
 from chip.assembly.image import Check, Fill, Image, Network
-from chip.assembly.lines import read_line
+from chip.assembly.lines import Written, read_line
 from chip.assembly.parse import Node, parse, parts
 from chip.assembly.part import STARTUP, Part, line_by_cycle
 from chip.assembly.place import Placer
@@ -193,8 +193,9 @@ class _Assembly:
         queue = tokens.get("QUEUE", part.queue)
         if queue is None:
             raise self.source.error(tokens["OP"], "on which queue? write it before, as in mem.r:3")
+        written = Written(self.source, node, tokens, env)
         for member, name in self._units(queue, env):
-            line = read_line(self.source, node, tokens, env, name, member, part.maps)
+            line = read_line(written, name, member, part.maps)
             part.lines.append(line)
             if name not in part.queues:
                 part.queues.append(name)

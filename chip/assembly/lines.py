@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import NamedTuple
 
 from lark import Token
 
@@ -53,16 +54,27 @@ class Line:
     at: Token
 
 
-def read_line(
-    source: Source,
-    node: Node,
-    tokens: Mapping[str, Token],
-    env: Env,
-    queue: str,
-    member: int,
-    maps: Mapping[str, object],
-) -> Line:
+@dataclass(frozen=True, eq=False)
+class Written:
+    """A line as it stands in a source: its tree, its tokens by kind, and the variables there."""
+
+    source: Source
+    node: Node
+    tokens: Mapping[str, Token]
+    env: Env
+
+
+class _Given(NamedTuple):
+    """What is written for an operand: the token, the stream or number, and the value's name."""
+
+    token: Token
+    base: str = ""
+    value: str = ""
+
+
+def read_line(written: Written, queue: str, member: int, maps: Mapping[str, object]) -> Line:
     """The line of a tree `placed`, for one queue; raises AssemblyError."""
+    source, node, tokens, env = written.source, written.node, written.tokens, written.env
     op = _op(source, tokens["OP"], queue)
     numbers = {name: number for number, name in enumerate(maps)}
     given = _given(source, node, env, op)
@@ -70,10 +82,10 @@ def read_line(
     names: dict[int, str] = {}
     dtype = ""
     for index, operand in enumerate(op.operands):
-        token, base, value = given.get(index, (tokens["OP"], "", ""))
-        if value:
-            names[index] = _named(source, token, operand, value)
-        found = _argument(source, token, op, operand, base, value, dtype, numbers)
+        mine = given.get(index, _Given(tokens["OP"]))
+        if mine.value:
+            names[index] = _named(source, mine.token, operand, mine.value)
+        found = _argument(source, op, operand, mine, dtype, numbers)
         if operand.kind == "dtype" and found is not None and found < len(DTYPES):
             dtype = DTYPES[found]
         args.append(_member(operand, found, member))
@@ -100,9 +112,9 @@ def _op(source: Source, token: Token, queue: str) -> Op:
     return op
 
 
-def _given(source: Source, node: Node, env: Env, op: Op) -> dict[int, tuple[Token, str, str]]:
-    """(token, base, value name) by operand, from positions and from names."""
-    found: dict[int, tuple[Token, str, str]] = {}
+def _given(source: Source, node: Node, env: Env, op: Op) -> dict[int, _Given]:
+    """What is given by operand, from positions and from names."""
+    found: dict[int, _Given] = {}
     for child in node.children:
         if isinstance(child, Token) or child.data not in ("operand", "drives"):
             continue
@@ -119,7 +131,7 @@ def _given(source: Source, node: Node, env: Env, op: Op) -> dict[int, tuple[Toke
             raise source.error(word, f"{word} is one operand too many; {op.name} has {names}")
         if percent and not value.isidentifier() and not value.isdecimal():
             raise source.error(word, f"%{value} is not the name of a value")
-        found[index] = (word, base, value)
+        found[index] = _Given(word, base, value)
     return found
 
 
@@ -140,24 +152,22 @@ def _named(source: Source, token: Token, operand: Operand | None, value: str) ->
 
 def _argument(
     source: Source,
-    token: Token,
     op: Op,
     operand: Operand,
-    base: str,
-    value: str,
+    given: _Given,
     dtype: str,
     maps: Mapping[str, int],
 ) -> int | None:
-    if base:
+    if given.base:
         try:
-            return read_operand(operand, base, dtype, maps)
+            return read_operand(operand, given.base, dtype, maps)
         except ValueError as error:
-            raise source.error(token, str(error)) from None
-    if value and operand.reads:
+            raise source.error(given.token, str(error)) from None
+    if given.value and operand.reads:
         return None  # the stream is where the value is driven
     if operand.kind in DEFAULTS:
         return DEFAULTS[operand.kind]
-    raise source.error(token, f"{op.name} needs {operand.name}=")
+    raise source.error(given.token, f"{op.name} needs {operand.name}=")
 
 
 def _member(operand: Operand, value: int | None, member: int) -> int | None:

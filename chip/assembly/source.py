@@ -2,7 +2,7 @@
 
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,6 @@ class Source:
         return value
 
 
-def trees(node: Node) -> Any:
+def trees(node: Node) -> Iterator[Node]:
     """The children of a node that are expressions."""
     return (child for child in node.children if isinstance(child, Tree))

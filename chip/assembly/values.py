@@ -14,7 +14,7 @@ import numpy as np
 from lark import Token
 
 from chip.arrays import Array, DType
-from chip.assembly.parse import Node
+from chip.assembly.parse import Node, parts
 from chip.assembly.source import OPERATORS, Env, Source, trees
 from chip.isa import NUMPY_TYPES
 
@@ -161,7 +161,7 @@ def evaluate(source: Source, node: Node, env: Env, regions: Regions, shape: Shap
         given: list[Value] = []
         keys: dict[str, Value] = {}
         for argument in trees(node):
-            *key, tree = argument.children
+            *key, tree = parts(argument)
             if key:
                 keys[str(key[0])] = value(tree)
             else:

@@ -6,7 +6,6 @@ the next. All results are rounded once to fp32.
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
 
 import numpy as np
 
@@ -25,7 +24,7 @@ def canonical(x: Numbers) -> Numbers:
     return out
 
 
-def over_arrays(text: Callable[..., Any]) -> Callable[..., Numbers]:
+def over_arrays(text: Callable[..., elementwise.Number]) -> Callable[..., Numbers]:
     """The function of arrays that an elementwise text defines."""
 
     @wraps(text)

@@ -230,7 +230,7 @@ def test_changing_an_operand_changes_the_logits_or_is_an_error(built, attempt, e
         queue, number = at[spot]
         instructions = list(program.queues[queue])
         instructions[number] = changed(instructions[number], len(program.maps))
-        queues = program.queues | {queue: tuple(instructions)}
+        queues = {**program.queues, queue: tuple(instructions)}
         result = attempt(pack(replace(program, queues=queues)))
         return isinstance(result, ChipError) or result != expected
 

@@ -128,13 +128,18 @@ class Costs:
         """What brings x of so many rows of each rank to the next stage, within the limit."""
         key = ("crossing", width, rows, limit, paths)
         if key not in self._found:
-            groups = self._groups(paths)
+            stage = self.stage(width)
 
             @cache
             def of(size: int) -> ScheduleTiming:
-                return merged((self._sent(width, g, size), g.members, 0) for g in groups)
+                def make() -> ScheduleTiming:
+                    groups = self._groups(paths)
+                    return merged((self._sent(width, g, size), g.members, 0) for g in groups)
 
-            count = rows * self.stage(width).hidden_blocks
+                alike = (stage.spec, stage.key, size, paths)
+                return self.store.kept("crossing", alike, make, asdict, _timing_of)
+
+            count = rows * stage.hidden_blocks
             self._found[key] = in_parts(count, limit, lambda first, last: of(last - first))
         found: Sequence[ScheduleTiming] = self._found[key]
         return found
@@ -149,14 +154,7 @@ class Costs:
         """Some rows of x along paths that meet."""
         key = ("sent", width, rows, group.paths)
         if key not in self._found:
-            stage = self.stage(width)
-
-            def make() -> ScheduleTiming:
-                ((timing, _),) = _sent_alone(stage, group.paths, rows).timings
-                return timing
-
-            size = (stage.spec, stage.key, rows, group.paths)
-            self._found[key] = self.store.kept("sent", size, make, asdict, _timing_of)
+            ((self._found[key], _),) = _sent_alone(self.stage(width), group.paths, rows).timings
         found: ScheduleTiming = self._found[key]
         return found
 
@@ -202,23 +200,24 @@ class Costs:
 
     def activity_between(self, width: Width, paths: Paths) -> Activity:
         """What brings x of each rank of a decode launch to the next stage does."""
-        total = Activity()
-        for group in self._groups(paths):
-            total += self._activity_along(width, group.paths)
-        return total
-
-    def _activity_along(self, width: Width, paths: tuple[Path, ...]) -> Activity:
         key = ("activity between", width, paths)
         if key not in self._found:
             stage = self.stage(width)
-            rows = stage.hidden_blocks
             self._found[key] = self.store.kept(
                 "activity between",
-                (stage.spec, stage.key, rows, paths),
-                lambda: _done_in(_sent_alone(stage, paths, rows)),
+                (stage.spec, stage.key, paths),
+                lambda: sum((self._along(width, g) for g in self._groups(paths)), Activity()),
                 asdict,
                 lambda plain: Activity(**plain),
             )
+        found: Activity = self._found[key]
+        return found
+
+    def _along(self, width: Width, group: ContentionGroup) -> Activity:
+        key = ("along", width, group.paths)
+        if key not in self._found:
+            stage = self.stage(width)
+            self._found[key] = _done_in(_sent_alone(stage, group.paths, stage.hidden_blocks))
         found: Activity = self._found[key]
         return found
 

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from chip.collection import uncollected
 from chip.kernels.needs import check_served
 from chip.own_spec import find
 from chip.spec import ChipSpec
@@ -55,6 +56,7 @@ class Planned:
     experts: Experts | None = None  # of a mixture, which is planned with all of them at work
 
 
+@uncollected()
 def make(name: str, request: PlanRequest | None = None, store: CostStore | None = None) -> Planned:
     """Search and time; raises DoesNotFit with what would fit, BadValue, UnknownName, ..."""
     model, request = find_decoder(name), request or PlanRequest()
@@ -127,6 +129,7 @@ def _int8_fits(search: Search, request: PlanRequest, chips: int) -> bool:
 
 
 # --- the JSON object ------------------------------------------------------------------------------
+@uncollected()
 def report(planned: Planned) -> dict[str, Any]:
     """The object that `lpu plan --json` prints."""
     request, timed = planned.request, planned.timed

@@ -2,13 +2,10 @@
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
-import threading
 import time
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +15,6 @@ import pytest
 from chip.errors import ChipError, ProgramError
 from cluster.encoders.embedding import Options, embed_sentences
 from cluster.errors import BadValue, WorkerLost
-from cluster.generation.sampling import Sampling
 from cluster.machines.checkpoint import Checkpointed
 from cluster.machines.checkpoint_store import CheckpointStore
 from cluster.machines.ray.fork_server import can_fork
@@ -26,24 +22,13 @@ from cluster.machines.ray.grouping import actor_name, chunks, grouped
 from cluster.machines.ray.ray_machine import RayMachine
 from cluster.machines.ray.surroundings import SHARED, _runs, _semaphores, swept
 from cluster.runs.display import Bars
-from cluster.serving.engine import PipelineRunner
 from tests.cluster.test_pipeline import answered, answered_here
 from tests.cluster.test_pipeline import lowered as pipeline_plan
-from tests.cluster.tiny import (
-    NEW_TOKENS,
-    PROMPT,
-    local_outcome,
-    lowered,
-    no_progress,
-    outcome,
-    outcome_of,
-)
+from tests.cluster.tiny import local_outcome, lowered, no_progress, outcome
 
 pytestmark = pytest.mark.ray
 ROOT = Path(__file__).resolve().parent.parent.parent
 PLAN = (2, 2, "ring:4")
-SIX = (3, 2, "node")
-MOMENTS = int(os.environ.get("LPU_MOMENTS", "3"))  # at which an actor is killed; more by hand
 THROUGH = (2, 1, "ring:6", ((0, 3),))
 RUN = ["run", "tiny", "--prompt", "hello", "--tp", "2", "--pp", "2"]
 
@@ -177,68 +162,6 @@ def test_an_actor_killed_while_a_machine_loads_changes_nothing(session, moment):
         assert killed and outcome(lowered(*PLAN), machine) == local_outcome(*PLAN)
     finally:
         machine.close()
-
-
-class Killer:
-    """Counts what happens, and kills one actor soon after the event of number `at`."""
-
-    def __init__(self, at: int | None, seed: int = 0) -> None:
-        self.events, self.killed = 0, list[int]()
-        self._at, self._random = at, random.Random(seed)
-        self._thread = threading.Thread(target=self._kill)
-
-    def event(self, *_: object) -> None:
-        self.events += 1
-        if self.events == self._at:
-            self._thread.start()
-
-    def _kill(self) -> None:
-        time.sleep(self._random.random() / 20)
-        while not (up := chip_processes()):
-            time.sleep(0.01)
-        self.killed.append(self._random.choice(up))
-        os.kill(self.killed[0], signal.SIGKILL)
-
-
-def six_actors(killer: Killer) -> None:
-    """Load, generate and report; what comes out must be that of the local machine."""
-    plan = lowered(*SIX)
-    machine = Checkpointed(RayMachine(), CheckpointStore(None), every=3)
-    try:
-        machine.load(plan, killer.event)
-        runner, tokens = PipelineRunner(plan, machine), []
-        for token in runner.generate(PROMPT, NEW_TOKENS, Sampling(), frozenset()):
-            tokens.append(token)
-            killer.event()
-        assert machine.worker_bytes() > 0 and machine.costs()["actor_bytes"] > 0
-        assert outcome_of(runner, tuple(tokens)) == local_outcome(*SIX)
-    finally:
-        machine.close()
-
-
-def chip_processes() -> list[int]:
-    """Actors of this session that are up."""
-    found = []
-    for pid in sorted(_descendants(os.getpid())):
-        with suppress(OSError):
-            if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::chip-"):
-                found.append(pid)
-    return found
-
-
-@pytest.fixture(scope="module")
-def events(session) -> int:
-    """What happens from the start to the last token where nobody is killed."""
-    six_actors(watch := Killer(None))
-    return watch.events
-
-
-@pytest.mark.parametrize("seed", range(MOMENTS))
-def test_an_actor_killed_at_any_moment_changes_nothing(events, seed):
-    moment = (seed + random.Random(seed).random()) / MOMENTS
-    killer = Killer(1 + int(moment * events), seed)
-    six_actors(killer)
-    assert len(killer.killed) == 1
 
 
 def test_a_corrupt_program_is_refused_by_the_actor(load):

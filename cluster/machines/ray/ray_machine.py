@@ -353,6 +353,7 @@ class RayMachine:
         new = [n for n in range(len(self._actors)) if not self._alive(n, deadline).loaded]
         if not new:
             return
+        self._close_channels()  # theirs are gone, also where no launch has noticed it
         try:
             self._link(new, lambda *_: None)
             self._store(new, self._lowered.constants({c for n in new for c in self._groups[n]}))

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,26 @@ def test_every_script_has_a_help_and_does_nothing_else_then(script, tmp_path):
     assert done.stdout.lower().startswith("usage: ") and "--help" in done.stdout
     assert not list(tmp_path.iterdir())
     assert before == {path: path.stat().st_mtime_ns for path in (ROOT / "images").iterdir()}
+
+
+@pytest.mark.parametrize("command", ["plan tiny", "compare tiny --batches 1"])
+def test_on_a_terminal_no_planning_is_silent(command):
+    screen, terminal = os.openpty()
+    run = [sys.executable, "-m", "cluster", *command.split()]
+    process = subprocess.Popen(
+        run,
+        stdout=subprocess.DEVNULL,
+        stderr=terminal,
+        cwd=ROOT,
+        env=os.environ | {"TERM": "vt100"},
+    )
+    os.close(terminal)
+    said = b""
+    with suppress(OSError):  # how Linux says that the other end is closed
+        while piece := os.read(screen, 4096):
+            said += piece
+    os.close(screen)
+    assert process.wait() == 0 and b"timing what is not known yet" in said
 
 
 COMPILED_CODE = """

@@ -9,7 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import ray
 
+from cluster.errors import WorkerLost
 from cluster.generation.sampling import Sampling
 from cluster.machines.checkpoint import Checkpointed
 from cluster.machines.checkpoint_store import CheckpointStore
@@ -112,3 +114,16 @@ def test_a_launch_that_begins_after_all_channels_are_closed_is_none_that_failed_
     for act in (lambda m: m.fetch(2, 0, 1, 1), lambda m: m.send(2, 0, 1, [])):
         with pytest.raises(ChannelClosed):
             act(Mailbox())
+
+
+def test_an_actor_that_wants_the_result_of_a_dead_one_is_not_what_failed(session):
+    machine = RayMachine()
+    try:
+        machine.load(lowered(2, 1, "node"), lambda *_: None)
+        first, second = machine._actors
+        ray.kill(first, no_restart=False)
+        ref = first.__ray_call__.remote(lambda _: 1)
+        with pytest.raises(WorkerLost):
+            machine._get([second.__ray_call__.remote(lambda _, one: one, ref), ref])
+    finally:
+        machine.close()

@@ -10,7 +10,7 @@ from cluster.compiler.sizes import Sizes
 from cluster.energy import Joules
 from cluster.planning.pipeline_timing import steady_rate
 from cluster.planning.planner import Planned, make
-from cluster.planning.refusals import fits_on, most_in_flight
+from cluster.planning.refusals import fits_on, most_sequences
 
 # Clusters that served a model: 8 racks of 72 chips, int8 (TechPowerUp and The Next Platform for
 # Llama, SemiAnalysis for Mixtral, all of early 2024).
@@ -65,7 +65,7 @@ def lpu_points(model: str, request: PlanRequest) -> tuple[LpuPoint, LpuPoint]:
         request, tp=plan.tp, pp=plan.pp, weights=plan.weights, topology=planned.topology
     )
     sizes = Sizes(plan.model, plan.spec, plan.context, plan.weights, most)
-    users = most if fits_on(sizes, shape, plan.chips) else most_in_flight(sizes, shape, plan.chips)
+    users = most if fits_on(sizes, shape, plan.chips) else most_sequences(sizes, shape, plan.chips)
     if users == 1:
         return one, replace(one, bound="pipeline full" if most == 1 else "SRAM full")
     full = make(model, replace(shape, batch=users))

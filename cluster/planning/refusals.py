@@ -71,7 +71,7 @@ def does_not_fit(sizes: Sizes, request: PlanRequest, chips: int, int8: bool) -> 
     free = fewest(sizes, None, None)
     tp = request.tp or min(chips, every[0])
     pp = request.pp or max(1, min(every[1], chips // tp))
-    fewer = most_in_flight(sizes, request, chips)
+    fewer = most_sequences(sizes, request, chips)
     if fewer:
         advice = f"most of it for {caches}; what fits on {chips}: --batch {fewer}"
         advice += f"; or --weights int8 on these {chips}" if int8 else ""
@@ -95,7 +95,7 @@ def does_not_fit(sizes: Sizes, request: PlanRequest, chips: int, int8: bool) -> 
     return DoesNotFit(pp - 1, needs, has, f"with --tp {tp} --pp {pp}{more}; {advice}")
 
 
-def most_in_flight(sizes: Sizes, request: PlanRequest, chips: int) -> int:
+def most_sequences(sizes: Sizes, request: PlanRequest, chips: int) -> int:
     """The most sequences, fewer than asked for, for which there is room; 0 if for none."""
 
     def fits(slots: int) -> bool:

@@ -12,6 +12,7 @@ chip as well, and a changed chip changes the digest.
 """
 
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import fields, replace
@@ -76,15 +77,24 @@ def read_toml(path: Path) -> ChipSpec:
     except ValueError as error:  # TOMLDecodeError says the line and column; or it is not UTF-8
         raise SpecError(str(path), "file", path.name, f"is not TOML: {error}") from None
     base = body.pop("base", GROQCHIP1.name)
-    name = body.pop("name", path.stem)
+    name = body.pop("name", _name_of(path))
     if not isinstance(base, str) or base not in SPECS:
         raise SpecError(str(path), "base", base, f"must be one of {', '.join(SPECS)}")
-    if name in SPECS:
+    if isinstance(name, str) and name in SPECS:
         raise SpecError(str(path), "name", name, "is a known chip; give yours another name")
     try:
         return _replaced(SPECS[base], name, body, dict.fromkeys(body, f"{path.name}"))
     except SpecError as error:
         raise SpecError(str(path), error.field, error.value, error.rule) from None
+
+
+def _name_of(path: Path) -> str:
+    """A name for the chip in a file that gives it none.
+
+    >>> _name_of(Path("7.toml")), _name_of(Path("my chip.toml"))
+    ('7', 'my_chip')
+    """
+    return re.sub(r"[^\w.-]+", "_", path.stem, flags=re.ASCII)[:64]
 
 
 def _replaced(

@@ -174,7 +174,7 @@ class ChipSpec:
 
 
 # --- what makes a chip ------------------------------------------------------------------------
-_NAME = re.compile(r"[A-Za-z][\w.-]{0,63}", re.ASCII)
+_NAME = re.compile(r"\w[\w.-]{0,63}", re.ASCII)
 _AT_LEAST = {
     "lanes": 16,
     "clock_hz": 1_000_000,
@@ -210,8 +210,8 @@ def check_spec(spec: ChipSpec) -> None:
     rules = (
         (
             "name",
-            bool(_NAME.fullmatch(str(spec.name))),
-            "must be letters and digits",
+            isinstance(spec.name, str) and bool(_NAME.fullmatch(spec.name)),
+            "must be at most 64 letters, digits, dots and hyphens",
         ),
         ("lanes", spec.lanes % spec.superlane_lanes == 0, "must be whole superlanes"),
         ("hemisphere_slices", spec.hemisphere_slices % 4 == 0, "must be a multiple of 4"),

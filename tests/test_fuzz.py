@@ -12,12 +12,16 @@ import networkx as nx
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from chip.errors import ChipError
+from chip.own_spec import find
 from cluster.cli import OUR_ERRORS
 from cluster.commands.parameters import DRIFT, ByteCount
 from cluster.errors import ClusterError
 from cluster.machines.ray.addresses import place
 from cluster.model.hf_tokenizer import read_tokenizer
+from cluster.model.load import find_model
 from cluster.model.stop_tokens import stop_tokens
+from cluster.model.weights.safetensors import open_folder
 from cluster.runs.many import read_lines
 from topology import TopologyError, parse
 from topology.faults import apply
@@ -38,7 +42,7 @@ VALUES = st.recursive(
 def refused_in_one_line(act) -> None:
     try:
         act()
-    except (ClusterError, TopologyError, click.UsageError) as error:
+    except (ClusterError, ChipError, TopologyError, click.UsageError) as error:
         text = error.format_message() if isinstance(error, click.UsageError) else str(error)
         assert text.strip() and "Traceback" not in text
         classes = {f"{c.__module__}.{c.__qualname__}" for c in type(error).__mro__}
@@ -120,3 +124,41 @@ def test_graph_files(data, tmp_path):
     new = data.draw(st.binary(max_size=6))
     path.write_bytes(whole[:at] + new + whole[at + len(new) :])
     refused_in_one_line(lambda: parse(f"file:{path}"))
+
+
+# --- models, weights, chips -----------------------------------------------------------------------
+ARCHITECTURES = sorted((Path(__file__).parent / "data" / "architectures").iterdir())
+
+
+@ANY
+@given(folder=st.sampled_from(ARCHITECTURES), more=st.dictionaries(st.text(max_size=8), VALUES),
+       data=st.data())  # fmt: skip
+def test_model_configs(folder, more, data, tmp_path):
+    whole = json.loads((folder / "config.json").read_text())
+    changed = {data.draw(st.sampled_from(sorted(whole))): data.draw(VALUES) for _ in range(2)}
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(whole | data.draw(st.sampled_from([{}, more])) | changed))
+    refused_in_one_line(lambda: find_model(str(path)))
+
+
+@ANY
+@given(data=st.data())
+def test_safetensors_files(data, tmp_path):
+    source = ARCHITECTURES[0]
+    whole = (source / "model.safetensors").read_bytes()
+    (tmp_path / "config.json").write_bytes((source / "config.json").read_bytes())
+    at = data.draw(st.integers(0, 400))
+    new = data.draw(st.binary(max_size=9) | TEXTS.map(lambda text: text.encode()))
+    cut = data.draw(st.sampled_from([len(whole), len(whole), 3, 100, len(whole) // 2]))
+    (tmp_path / "model.safetensors").write_bytes((whole[:at] + new + whole[at + len(new) :])[:cut])
+    refused_in_one_line(lambda: open_folder(tmp_path, "it").embedding_rows([1]))
+
+
+@ANY
+@given(key=st.sampled_from(["lanes", "clock_hz", "mxm_types", "d_func_cycles", "name", "base"])
+       | st.text(max_size=5), value=VALUES, text=TEXTS)  # fmt: skip
+def test_chips_in_toml(key, value, text, tmp_path):
+    path = tmp_path / "chip.toml"
+    for body in (f"{json.dumps(key)} = {json.dumps(value)}", f"{key} = {text}", text):
+        path.write_bytes(body.encode("utf-8", "replace"))
+        refused_in_one_line(lambda: find(str(path)))

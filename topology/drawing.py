@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import networkx as nx
+import numpy as np
 
 from topology.errors import BadFile
 
@@ -12,6 +13,8 @@ Place = tuple[float, float]
 
 # Kinds of cable, short to long; a kind not listed is drawn like "cable".
 _COLOURS = {"node": "#9aa5b1", "tray": "#9aa5b1", "rack": "#2a6f97", "backplane": "#2a6f97"}
+_FOLLOWED = 128  # chips of a picture whose wires can be told apart
+_END = 1e-6  # of a link: its own chips lie there
 _LONG, _PLAIN, _DEAD = "#c1666b", "#52606d", "#d64545"
 
 
@@ -33,7 +36,7 @@ def draw(graph: nx.Graph, path: str, title: str | None = None, dead: tuple[int, 
     size = 5.0 + min(11.0, math.sqrt(len(graph)) * 0.6)
     with matplotlib.rc_context({"svg.hashsalt": "topology", "svg.fonttype": "none"}):
         figure = Figure(figsize=(size, size))
-        axes = figure.add_axes((0.02, 0.02, 0.96, 0.92))
+        axes = figure.add_axes((0.02, 0.08, 0.96, 0.86))
         axes.set_axis_off()
         axes.set_aspect("equal")
         _draw_links(axes, graph, places)
@@ -52,7 +55,7 @@ def layout(graph: nx.Graph) -> dict[int, Place]:
     for chip in sorted(graph):
         groups.setdefault(graph.nodes[chip].get("node", chip), []).append(chip)
     if len(groups) == len(graph):
-        return _lattice(graph) or _circle(sorted(graph), (0.0, 0.0), 1.0)
+        return _tree(graph) or _lattice(graph) or _circle(sorted(graph), (0.0, 0.0), 1.0)
     if len(groups) == 1:
         return _circle(sorted(graph), (0.0, 0.0), 1.0)
     centres = _circle(list(groups), (0.0, 0.0), 1.0)
@@ -77,6 +80,23 @@ def _circle(
     }
 
 
+def _tree(graph: nx.Graph) -> dict[int, Place] | None:
+    """Return the levels of a tree from its first chip down, leaves side by side; or None."""
+    if not nx.is_tree(graph) or max(degree for _, degree in graph.degree) < 3:
+        return None
+    root = min(graph)
+    depth: dict[int, int] = nx.single_source_shortest_path_length(graph, root)
+    below = nx.dfs_successors(graph, root, sort_neighbors=sorted)
+    across: dict[int, float] = {}
+    leaves = [chip for chip in nx.dfs_preorder_nodes(graph, root, sort_neighbors=sorted)
+              if chip not in below]  # fmt: skip
+    across.update({chip: float(n) for n, chip in enumerate(leaves)})
+    for chip in sorted(below, key=lambda chip: -depth[chip]):
+        across[chip] = sum(across[child] for child in below[chip]) / len(below[chip])
+    down = 0.6 * len(leaves) / max(depth.values())
+    return {chip: (across[chip], -down * depth[chip]) for chip in graph}
+
+
 def _lattice(graph: nx.Graph) -> dict[int, Place] | None:
     """Return a slanted grid of the coordinates; None if they have one axis only."""
     where = {chip: graph.nodes[chip].get("coordinates", ()) for chip in graph}
@@ -95,9 +115,37 @@ def _lattice(graph: nx.Graph) -> dict[int, Place] | None:
     return places if len(set(places.values())) == len(places) else None
 
 
+def routed(graph: nx.Graph, places: dict[int, Place]) -> dict[tuple[int, int], list[Place]]:
+    """Return the points of each link's line: straight, or around the chips that lie between.
+
+    In graphs too large to follow a wire with the eye all are straight.
+    """
+    straight = {(u, v): [places[u], places[v]] for u, v in graph.edges}
+    if len(graph) > _FOLLOWED:
+        return straight
+    chips = np.array(list(places.values()))
+    apart = np.linalg.norm(chips[:, None] - chips, axis=2)
+    room = float(apart[apart > 0].min())
+    found = {}
+    for (u, v), (start, end) in straight.items():
+        along = np.subtract(end, start)
+        length = float(np.linalg.norm(along))
+        side = np.array([-along[1], along[0]]) / length
+        ahead, off = (chips - start) @ along / length**2, np.abs((chips - start) @ side)
+        between = (ahead > _END) & (ahead < 1 - _END) & (off < room / 4)
+        found[u, v] = straight[u, v]
+        if between.any():  # quickly aside, then parallel; neighbours take other sides and lanes
+            height = room * (0.2 + 0.04 * (between.sum() % 6)) * (-1) ** (min(u, v) % 2)
+            t = np.linspace(0.0, 1.0, 41)
+            points = start + t[:, None] * along + (height * (1 - (2 * t - 1) ** 8))[:, None] * side
+            found[u, v] = [(float(x), float(y)) for x, y in points]
+    return found
+
+
 def _draw_links(axes: Any, graph: nx.Graph, places: dict[int, Place]) -> None:
     from matplotlib.collections import LineCollection
 
+    wires = routed(graph, places)
     by_kind: dict[str, list[Any]] = {}
     for u, v, data in graph.edges(data=True):
         by_kind.setdefault(data["link"].kind, []).append((u, v, data["link"].count))
@@ -107,11 +155,13 @@ def _draw_links(axes: Any, graph: nx.Graph, places: dict[int, Place]) -> None:
         crowd = len(links) / (6 if kind in ("node", "tray") else 1)
         faint = max(0.1, min(0.9, 110 / max(crowd, 1)))
         widths = [0.5 + 0.4 * min(count, 8) * (len(graph) < 100) for *_, count in links]
-        lines = [(places[u], places[v]) for u, v, _ in links]
+        lines = [wires[u, v] for u, v, _ in links]
         drawn = LineCollection(lines, colors=colour, linewidths=widths, alpha=faint, zorder=1)
         axes.add_collection(drawn)
         axes.plot([], [], color=colour, label=f"{kind} ({len(links):,})")
-    axes.legend(loc="lower right", frameon=False, title="cables")
+    where = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.0)}  # below: it covers no chip
+    axes.legend(frameon=False, title="cables", ncols=4, **where)
+    axes.margins(0.08)
 
 
 def _draw_chips(
@@ -137,4 +187,3 @@ def _draw_chips(
             away = 1 + 1.5 * math.sin(math.pi / len(nodes))
             spot = centre[0] * away, centre[1] * away
             axes.annotate(f"n{node}", spot, ha="center", va="center", fontsize=8)
-        axes.margins(0.08)

@@ -130,7 +130,7 @@ def _print(execution: Execution, seconds: float) -> None:
             shown = ", ".join(f"{value:g}" for value in values[0, :4].tolist())
             rows.append((chip, name, f"{region.dtype} {values.shape[0]} x {values.shape[1]}",
                          where, f"{shown}, ...", verdicts.get((chip, name), "-")))  # fmt: skip
-    print_rows(("chip", "output", "type", "rests in", "first lanes", "check"), rows)
+    print_rows(("chip", "output", "type", "stored at", "first lanes", "check"), rows)
     clock = chip_of(image.spec).clock_hz
     network = f" on {image.network.topology}" if image.network.topology else ""
     chips = counted(counts["chips"], "chip")

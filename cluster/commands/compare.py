@@ -15,7 +15,7 @@ from cluster.compiler.choose import PlanRequest
 from cluster.errors import BadValue
 from cluster.files import check_writable
 from cluster.model.load import find_decoder
-from cluster.runs.display import print_rows
+from cluster.runs.display import Bars, print_rows
 
 MOST_USERS = 1 << 20
 BYTES = {"fp16": 2.0, "int8": 1.0}
@@ -57,7 +57,9 @@ def compare_command(
     graph = find_decoder(model)
     chips, weights = published_cluster(graph.name, chips, weights)
     request = PlanRequest(chips, tp, topology=topology, weights=weights, context=context)
-    points = lpu_points(model, request)
+    with Bars() as bars:
+        bars.step("plan", 0, 0)
+        points = lpu_points(model, request)
     contexts = sorted({context, min(4096, graph.context_max)})
     rows = [
         *lpu_rows(points),

@@ -2,7 +2,7 @@
 
 import json
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -13,14 +13,12 @@ from cluster.model.fetch import cache_folder
 from cluster.planning.cost_store import CostStore
 from cluster.planning.planner import make, report
 from cluster.planning.search import OBJECTIVES
-from cluster.runs.display import Bars, counted, show_table
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from cluster.runs.display import Bars, counted, print_rows, show_table
 
 BAR = 24
 KINDS = {"weights": "#", "kv_cache": "=", "activations": "+", "network": "~", "programs": ":"}
 STAGES_SHOWN = 8
+RANGES_SHOWN = 5  # of the chips of a stage
 
 
 @click.command("plan")
@@ -78,12 +76,10 @@ def _show(found: dict[str, Any]) -> None:
             **{f"note {n + 1}": text for n, text in enumerate(found["notes"])},
         }
     )
-    from rich.console import Console
-
-    console = Console()
-    console.print(_breakdown(found), _stages(plan))
+    _breakdown(found)
+    _stages(plan)
     if found["alternatives"]:
-        console.print(_alternatives(found))
+        _alternatives(found)
 
 
 def _chips(plan: dict[str, Any]) -> str:
@@ -93,7 +89,7 @@ def _chips(plan: dict[str, Any]) -> str:
         f"{counted(plan['pp'], 'stage')} x tp {plan['tp']}"
     )
     passing = len(plan["transit_chips"])
-    others = [f"{passing:,} that pass vectors on"] if passing else []
+    others = [f"{passing:,} that only forward what others send"] if passing else []
     return ", ".join([where, *others, f"{plan['spare_chips']:,} spare"])
 
 
@@ -122,50 +118,59 @@ def _energy(found: dict[str, Any]) -> str:
     if joules is None:
         return "unknown for this chip"
     full = found["energy"]["full_pipeline"]["joules_per_token"]
-    return f"{joules:.3g} J per token for one user, {full:.3g} J with the pipeline full (modelled)"
+    return f"{joules:.3g} J per token for one user, {full:.3g} J with all stages busy (modelled)"
 
 
 def _placement(found: dict[str, Any]) -> str:
-    best = (
-        "none has fewer" if found["best_possible"] else f"at most {found['gap']:.0%} above the best"
-    )
-    return f"{found['hops']:,} weighted hops, {best}"
+    best = "no placement has fewer"
+    if not found["best_possible"]:
+        best = f"at most {found['gap']:.0%} above the fewest there can be"
+    hops = counted(found["hops"], "hop")
+    return f"{hops} between chips that talk, those of all-reduces counted 4 times; {best}"
 
 
-def _table(title: str, *columns: str) -> "Table":
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left")
-    for number, name in enumerate(columns):
-        table.add_column(name, justify="left" if number == 0 else "right", no_wrap=True)
-    return table
-
-
-def _breakdown(found: dict[str, Any]) -> "Table":
-    table = _table("where a token's cycles go", "what", "cycles", "share")
-    for name, cycles in found["breakdown"].items():
-        share = cycles / found["cycles_per_token"]
-        table.add_row(name.replace("_", " "), f"{cycles:,}", f"{share:.1%}")
-    return table
+def _breakdown(found: dict[str, Any]) -> None:
+    rows = [
+        (name.replace("_", " "), f"{cycles:,}", f"{cycles / found['cycles_per_token']:.1%}")
+        for name, cycles in found["breakdown"].items()
+    ]
+    print_rows(("a token's cycles go to", "cycles", "share"), rows)
 
 
-def _stages(plan: dict[str, Any]) -> "Table":
-    legend = ", ".join(f"{sign} {name.replace('_', ' ')}" for name, sign in KINDS.items())
-    table = _table(f"SRAM of a chip: {legend}", "stage", "layers", "chips", "MiB", "of its SRAM")
-    stages = plan["stages"]
+def _stages(plan: dict[str, Any]) -> None:
+    stages, rows = plan["stages"], []
     shown = list(range(len(stages)))
     if len(stages) > STAGES_SHOWN:
         shown = [*range(STAGES_SHOWN - 2), len(stages) - 1]
     for number in shown:
         stage = stages[number]
         layers = f"{stage['layers']}{' + head' if stage['head'] else ''}"
-        chips = stage["chips"]
-        where = f"{min(chips)}..{max(chips)}" if len(chips) > 1 else str(chips[0])
         bar = _bar(stage["sram"], plan["sram_bytes_of_a_chip"])
-        table.add_row(str(number), layers, where, f"{stage['sram_bytes'] / 2**20:.1f}", bar)
-    if len(shown) < len(stages):
-        table.caption = f"{len(stages) - len(shown)} like these between"
-    return table
+        mib = f"{stage['sram_bytes'] / 2**20:.1f}"
+        rows.append((number, layers, _chip_ranges(stage["chips"]), mib, bar))
+    print_rows(("stage", "layers", "chips", "MiB of each", "of its SRAM"), rows)
+    legend = ", ".join(f"{sign} {name.replace('_', ' ')}" for name, sign in KINDS.items())
+    between = len(stages) - len(shown)
+    more = f"; {counted(between, 'stage')} like these before the last" if between else ""
+    click.echo(f"SRAM: {legend}{more}\n")
+
+
+def _chip_ranges(chips: list[int]) -> str:
+    """Chips of a stage, neighbours in number as ranges.
+
+    >>> _chip_ranges([0, 1, 2, 7, 9, 10]), _chip_ranges(list(range(0, 40, 2)))
+    ('0-2, 7, 9-10', '0, 2, 4, 6, ... 38')
+    """
+    runs: list[list[int]] = []
+    for chip in sorted(chips):
+        if runs and chip == runs[-1][-1] + 1:
+            runs[-1][1:] = [chip]
+        else:
+            runs.append([chip])
+    texts = ["-".join(map(str, run)) for run in runs]
+    if len(texts) > RANGES_SHOWN:
+        texts = [*texts[: RANGES_SHOWN - 1], f"... {texts[-1]}"]
+    return ", ".join(texts)
 
 
 def _bar(kinds: dict[str, int], size: int) -> str:
@@ -176,12 +181,15 @@ def _bar(kinds: dict[str, int], size: int) -> str:
     return text.ljust(BAR, ".")
 
 
-def _alternatives(found: dict[str, Any]) -> "Table":
-    columns = ("next best", "chips", "cycles per token", "slower", "limited by")
-    table = _table("what else there is", *columns)
-    for other in found["alternatives"]:
-        name = f"{counted(other['pp'], 'stage')} x tp {other['tp']}"
-        slower = f"{other['slower'] - 1:+.1%}"
-        cells = (f"{other['chips']:,}", f"{other['cycles_per_token']:,}", slower)
-        table.add_row(name, *cells, other["limited_by"])
-    return table
+def _alternatives(found: dict[str, Any]) -> None:
+    rows = [
+        (
+            f"{counted(other['pp'], 'stage')} x tp {other['tp']}",
+            f"{other['chips']:,}",
+            f"{other['cycles_per_token']:,}",
+            f"{other['slower'] - 1:+.1%}",
+            other["limited_by"],
+        )
+        for other in found["alternatives"]
+    ]
+    print_rows(("next best", "chips", "cycles per token", "slower", "limited by"), rows)

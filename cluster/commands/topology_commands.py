@@ -8,12 +8,10 @@ from typing import Any
 
 import click
 import networkx as nx
-from rich.console import Console
-from rich.table import Table
 
 from chip.isa import WIDTHS
 from cluster.commands.parameters import COUNT, DRIFT, NAME, PICTURE, SEED, TOPOLOGY, ByteCount
-from cluster.runs.display import counted
+from cluster.runs.display import counted, show_table
 from topology import Collective, Facts, collective, facts, parse
 from topology.alignment import simulate
 from topology.clocks import ClockPlan, ClockSpec, clock_plan
@@ -26,6 +24,11 @@ from topology.links import PROFILES
 # Above this many links a simulated hour is looked at once a minute, not once a second.
 _MANY_LINKS = 5_000
 
+PERIOD = ClockSpec().hac_period_cycles
+CLOCK_WORDS = f"""
+An epoch is {PERIOD} cycles of a chip's clock; programs start where one begins. A deskew is a wait
+after which a chip agrees with its parent in the tree again. Slip is how much later than scheduled
+a vector arrives on clocks that drift, the margin how much later it may."""
 # What a key ends with, and how its value is shown.
 UNITS = (
     ("_bytes_per_s", 1e-9, "GB/s", ",.4g"),
@@ -302,7 +305,10 @@ def _print_facts(found: Facts, report: dict[str, Any]) -> None:
     _print_table(f"topology {found.name}", rows)
     for part in ("faults", "clocks"):
         if part in report:
+            click.echo()
             _print_table(part, report[part])
+    if "clocks" in report:
+        click.echo(CLOCK_WORDS)
     if "picture" in report:
         click.echo(f"picture: {report['picture']}")
 
@@ -313,12 +319,8 @@ def _span(numbers: list[int]) -> str:
 
 
 def _print_table(title: str, rows: dict[str, Any]) -> None:
-    table = Table(title=title, show_header=False, title_justify="left")
-    table.add_column("fact", no_wrap=True)
-    table.add_column("value", justify="right")
-    for name, value in rows.items():
-        table.add_row(*_labelled(name, value))
-    Console().print(table)
+    click.echo(title)
+    show_table(dict(_labelled(name, value) for name, value in rows.items()))
 
 
 def _labelled(key: str, value: Any) -> tuple[str, str]:

@@ -81,7 +81,11 @@ class Checkpointed(MachineWrapper[Survivor]):
             "worker_failures": self.failures,
             "replayed_launches": self.replayed,
         }
-        return super().costs() | mine
+        return self._surviving(super().costs) | mine
+
+    def worker_bytes(self) -> int:
+        """Peak memory of the workers; one that is lost after the last launch is brought back."""
+        return self._surviving(super().worker_bytes)
 
     def close(self) -> None:
         """Close the machine; a store of its own vanishes."""

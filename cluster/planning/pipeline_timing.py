@@ -120,8 +120,8 @@ def pipelined(
         "pipeline": {
             "time_to_first_token_max_s": max(first),
             "new_tokens": NEW_TOKENS,
-            "prefill_beat_cycles": prefill,
-            "decode_beat_cycles": decode,
+            "prefill_step_cycles": prefill,
+            "decode_step_cycles": decode,
             "tokens_per_s_total_by_concurrency": found,
         },
     }

@@ -154,7 +154,7 @@ def report(planned: Planned) -> dict[str, Any]:
         "time_to_first_token_s": sum(launch.seconds(spec) for launch in prefill),
         "host_transfer_s": latency_s - decode.cycles / spec.clock_hz,
         "breakdown": breakdown,
-        "bottleneck": _bottleneck(breakdown, decode.cycles),
+        "bottleneck": _bottleneck(breakdown, decode.cycles, planned.candidates),
         "lower_bound_cycles": planned.lower_bound_cycles,
         "placement": {
             "hops": planned.placed.hops,
@@ -224,19 +224,32 @@ def _shape(planned: Planned) -> dict[str, Any]:
     }
 
 
+# What each part of a token's cycles is, what makes it less, and which other plans would have that.
+_WIDER, _NARROWER, _SHORTER = "wider tensor groups", "narrower tensor groups", "fewer stages"
 _WORDS = {
-    "attention": "attention: projections, norms and softmax; wider tensor groups share them out",
-    "ffn": "the FFN: its weights enter the MXM eight columns a cycle; wider groups share them out",
-    "all_reduce": "all-reduces over the links; narrower tensor groups or shorter links need less",
-    "clocks": "the start of the chips and the Runtime deskews that their clocks demand",
-    "lm_head": "the LM head; wider tensor groups share it out",
-    "stage_transfers": "transfers between stages; fewer, fuller stages need less",
+    "attention": ("attention: projections, norms and softmax", "share them out", _WIDER),
+    "ffn": ("the FFN: its weights enter the MXM eight columns a cycle", "share them out", _WIDER),
+    "all_reduce": ("all-reduces over the links", "need less, as do shorter links", _NARROWER),
+    "clocks": ("the start of the chips and the waits that re-align their clocks", "", ""),
+    "lm_head": ("the LM head", "share it out", _WIDER),
+    "stage_transfers": ("transfers between stages", "need less", _SHORTER),
 }
 
 
-def _bottleneck(breakdown: dict[str, int], cycles: int) -> str:
-    what = max(breakdown, key=lambda name: breakdown[name])
-    return f"{breakdown[what] / cycles:.0%} of a token's cycles are {_WORDS[what]}"
+def _bottleneck(breakdown: dict[str, int], cycles: int, candidates: list[Candidate]) -> str:
+    """What takes most, and a remedy; or that the remedy has been tried, and is worse."""
+    most = max(breakdown, key=lambda name: breakdown[name])
+    what, helps, remedy = _WORDS[most]
+    best, *others = candidates
+    tried = {
+        _WIDER: any(other.tp > best.tp for other in others),
+        _NARROWER: any(other.tp < best.tp for other in others),
+        _SHORTER: any(other.pp < best.pp for other in others),
+    }
+    said = f"{breakdown[most] / cycles:.0%} of a token's cycles are {what}"
+    if not remedy:
+        return said
+    return f"{said}; {remedy} " + ("are slower in all" if tried[remedy] else helps)
 
 
 def _alternative(planned: Planned, other: Candidate) -> dict[str, Any]:

@@ -59,7 +59,8 @@ def clock_line(clocks: Mapping[str, Any] | None, fast: Mapping[str, Any]) -> str
     if worst is not None:
         link = "->".join(map(str, clocks["worst_link"]))
         arrivals = (
-            f"of {clocks['receives_checked']:,} receives the latest takes {worst:.1f} of "
-            f"{clocks['margin_cycles']} cycles of margin ({link})"
+            f"of {clocks['receives_checked']:,} vectors over links the latest comes {worst:.1f} "
+            f"cycles late, {clocks['margin_cycles']} are allowed (chips {link})"
         )
-    return f"start-up {clocks['startup_cycles']:,} cycles per launch, deskews {stalls}; {arrivals}"
+    start = f"{clocks['startup_cycles']:,} cycles to start all chips for each launch"
+    return f"{start}, {stalls} to re-align them; {arrivals}"

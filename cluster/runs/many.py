@@ -102,7 +102,7 @@ def emulated(scheduler: PipelineScheduler) -> dict[str, Any]:
     return {
         "clock_hz": link.spec.clock_hz,
         "prefill_cycles": sum(prefill),
-        "prefill_beat_cycles": prefill,
+        "prefill_step_cycles": prefill,
         "decode_cycles": [record.cycles for record in decode],
         "seconds": end_s,
         "time_to_first_token_s": sum(first) / len(first),
@@ -156,7 +156,7 @@ def summary_of_many(report: Mapping[str, Any]) -> dict[str, str]:
         f"{counted(plan['pp'], 'stage')} x tp {plan['tp']}, {plan['concurrency']} in flight, "
         f"at most {plan['sram_bytes_max'] / 2**20:.1f} MiB of SRAM each",
         "prefill": f"{fast['prefill_cycles']:,} cycles in "
-        f"{counted(len(fast['prefill_beat_cycles']), 'step')}",
+        f"{counted(len(fast['prefill_step_cycles']), 'step')}",
         "decode": f"{counted(len(fast['decode_cycles']), 'step')} of {steps[0]:,} to "
         f"{steps[-1]:,} cycles at {fast['clock_hz'] / 1e6:,.0f} MHz",
         "emulated": f"{_rate(fast['tokens_per_s'])} tokens/s per user, "
@@ -164,7 +164,7 @@ def summary_of_many(report: Mapping[str, Any]) -> dict[str, str]:
         f"{_rate(fast['steady_tokens_per_s_total'])} while all slots decode",
         "this host": f"{host['tokens_per_s']:,.1f} tokens/s ({host['machine']}), "
         f"load {host['load_s']:.1f} s, peak {host['peak_rss_bytes'] / 2**30:.2f} GiB",
-        "digest": report["digest"],
+        "digest": f"{report['digest']} (of all programs, logits and memories)",
     }
 
 

@@ -170,7 +170,7 @@ def summary(report: Mapping[str, Any]) -> dict[str, str]:
         "energy": _energy_line(fast),
         "this host": f"{_rate(host['tokens_per_s'])} tokens/s ({where}), load {host['load_s']:.1f}"
         f" s ({parts}), peak {host['peak_rss_bytes'] / 2**30:.2f} GiB",
-        "digest": report["digest"],
+        "digest": f"{report['digest']} (of all programs, logits and memories)",
     }
 
 
@@ -179,8 +179,8 @@ def _energy_line(fast: Mapping[str, Any]) -> str:
         return "no published power to go by"
     full = fast["energy"]["full_pipeline"]["joules_per_token"]
     return (
-        f"{fast['joules_per_token']:.3g} J per token for one user, {full:.3g} J with the pipeline "
-        f"full (chips only, modelled)"
+        f"{fast['joules_per_token']:.3g} J per token for one user, {full:.3g} J with all stages "
+        f"busy (chips only, modelled)"
     )
 
 

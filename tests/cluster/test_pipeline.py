@@ -206,8 +206,8 @@ def test_a_run_takes_the_steps_and_seconds_of_its_plan(tp, pp, batch, capsys, tm
     ran = printed(capsys, "run", "tiny", *shape, *arguments)
     fast, steps = ran["emulated"], stated["pipeline"]
     assert all(len(one["output_ids"]) == 4 for one in ran["sequences"])
-    assert fast["decode_cycles"] == steps["decode_beat_cycles"]
-    assert fast["prefill_beat_cycles"] == steps["prefill_beat_cycles"]
+    assert fast["decode_cycles"] == steps["decode_step_cycles"]
+    assert fast["prefill_step_cycles"] == steps["prefill_step_cycles"]
     assert fast["time_to_first_token_s"] == stated["time_to_first_token_s"]
     assert fast["steady_tokens_per_s_total"] == pytest.approx(stated["tokens_per_s_total"])
     assert max(fast["decode_cycles"]) == stated["interval_cycles"]

@@ -65,6 +65,7 @@ def test_the_summary_of_a_run_names_what_the_json_holds():
     lines = summary(report)
     assert "4 chips on ring:4: 2 stages x tp 2" in lines["plan"]
     assert f"{runner.cycles[-1]:,} cycles per token" in lines["decode"]
-    assert lines["digest"] == runner.digest.hexdigest()
+    hexdigest, about = lines["digest"].split(" ", 1)
+    assert hexdigest == runner.digest.hexdigest() and "programs" in about
     assert [entry.cycles for entry in machine.entries] == runner.cycles
     assert machine.entries[-1].out_bytes > 0 < machine.entries[0].in_bytes

@@ -14,7 +14,7 @@ from chip.core import Array
 from chip.errors import ProgramError
 from chip.group import Batch, Packet
 from chip.wire import pack_value, unpack_value
-from cluster.machines.ray.shm_ring import ShmRing
+from cluster.machines.ray.shm_ring import ChannelClosed, ShmRing
 
 Pair = tuple[int, int]  # from one group, or batch, to another
 MESSAGE_BYTES = 64  # around a packet, or a message, at most
@@ -126,7 +126,7 @@ class Mailbox:
     def fetch(self, sender: int, source: int, target: int, count: int) -> list[Array]:
         """The `count` packets of group `sender`'s batch `source` for our batch `target`."""
         while (source, target) not in self._early:
-            key, packets = unpack_packets(self.incoming[sender].read())
+            key, packets = unpack_packets(_open(self.incoming, sender).read())
             self._early[key] = packets
         bundle = self._early.pop((source, target))
         if len(bundle) != count:
@@ -136,7 +136,7 @@ class Mailbox:
     def send(self, receiver: int, source: int, target: int, bundle: Sequence[Array]) -> int:
         """Send packets of our batch `source` to group `receiver`'s batch `target`; the bytes."""
         data = pack_value([source, target, list(bundle)])
-        self.outgoing[receiver].write(data)
+        _open(self.outgoing, receiver).write(data)
         return len(data)
 
     def close(self) -> None:
@@ -144,6 +144,13 @@ class Mailbox:
         for channel in (*self.incoming.values(), *self.outgoing.values()):
             channel.close()
         self.incoming, self.outgoing, self._early = {}, {}, {}
+
+
+def _open(channels: Mapping[int, Channel | ShmRing], group: int) -> Channel | ShmRing:
+    """The channel of a group; raises ChannelClosed where a launch begins after all were closed."""
+    if group not in channels:
+        raise ChannelClosed(f"no channel to group {group} is open")
+    return channels[group]
 
 
 def unpack_packets(data: bytes) -> tuple[Pair, list[Array]]:

@@ -284,9 +284,9 @@ class RayMachine:
                 ray.get(call, timeout=0)
             except (exceptions.RayError, ConnectionError) as error:
                 found.append(error)
-        task, channel = exceptions.RayTaskError, exceptions.RayChannelError | ChannelClosed
+        task, other = exceptions.RayTaskError, exceptions.RayError | ChannelClosed
         own = [error.cause for error in found if isinstance(error, task)]
-        first = [cause for cause in own if not isinstance(cause, channel)]
+        first = [cause for cause in own if not isinstance(cause, other)]
         if first:
             raise first[0] from None
         raise self._lost([e for e in found if not isinstance(e, task)] or found) from None
@@ -307,7 +307,8 @@ class RayMachine:
         try:
             return ray.get(refs)
         except exceptions.RayTaskError as error:
-            raise error.cause from None
+            other = isinstance(error.cause, exceptions.RayError)  # whose result this one wanted
+            raise (self._lost([error.cause]) if other else error.cause) from None
         except (exceptions.RayError, ConnectionError) as error:
             raise self._lost([error]) from None
 
@@ -353,6 +354,7 @@ class RayMachine:
         new = [n for n in range(len(self._actors)) if not self._alive(n, deadline).loaded]
         if not new:
             return
+        self._close_channels()  # theirs are gone, also where no launch has noticed it
         try:
             self._link(new, lambda *_: None)
             self._store(new, self._lowered.constants({c for n in new for c in self._groups[n]}))

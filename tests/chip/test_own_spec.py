@@ -42,8 +42,8 @@ def test_the_groq_3_lpu_has_500_mb_and_96_ports_of_112_gbps():
 @pytest.mark.parametrize("name", SPECS)
 def test_every_number_has_a_source_and_what_has_none_is_called_an_assumption(name):
     spec = SPECS[name]
-    numbers = {field.name for field in fields(spec)} - {"name", "notes", "conventions"}
-    assert numbers == set(spec.sources)
+    named = {field.name for field in fields(spec)}
+    assert named - {"name", "notes", "conventions"} == set(spec.sources)
     assert all(spec.sources.values())
     known = ("ISCA20", "ISCA22", "BRIEF", "FLOW", "LPX", "Linley", "assumption", "of tests")
     assert all(source.startswith(known) for source in spec.sources.values())
@@ -98,7 +98,14 @@ def test_a_toml_file_makes_a_chip(tmp_path):
     assert "accumulator_depth" in spec.assumptions and "slice_words" not in spec.assumptions
 
 
+@pytest.mark.parametrize("file", ["7.toml", "my chip.toml", "é.toml", f"{'x' * 99}.toml"])
+def test_any_file_name_will_do(file, tmp_path):
+    (tmp_path / file).write_text(TOML)
+    assert find(str(tmp_path / file)).slice_words == 2048
+
+
 BAD = {
+    "name = [1]": "name = [1] must be at most 64 letters",
     "lanes = 321": "lanes = 321 must be whole superlanes",
     "lanes = 3.5": "lanes = 3.5 must be an integer",
     "clock_hz = true": "clock_hz = True must be an integer",
@@ -115,8 +122,8 @@ BAD = {
     'base = "tpu"': "base = 'tpu' must be one of groqchip1",
     "base = 1": "base = 1 must be one of",
     'name = "tiny"': "is a known chip; give yours another name",
-    "name = 3": "name = 3 must be letters and digits",
-    'name = "a b"': "must be letters and digits",
+    "name = 3": "name = 3 must be at most 64 letters, digits",
+    'name = "a b"': "must be at most 64 letters, digits",
     "d_func_cycles = 3": "must be a table",
     '[d_func_cycles]\n"mem.read" = 0': "d_func_cycles.mem.read = 0 must be 1 to 10000",
     '[d_func_cycles]\n"mem.think" = 3': "d_func_cycles = 'mem.think' must be all of",

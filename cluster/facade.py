@@ -16,6 +16,7 @@ from cluster.compiler.lower import Lowered, lower
 from cluster.compiler.place import place
 from cluster.errors import BadValue
 from cluster.files import write_whole
+from cluster.generation.logprobs import Logprobs
 from cluster.generation.sampling import Sampling
 from cluster.machines.machine import LocalMachine, Machine
 from cluster.model.fetch import cache_folder
@@ -34,7 +35,8 @@ class Answer:
     """What a model said: `str()` of it is the text.
 
     `cycles` are the executed ones of every launch; the last of the prompt's gives the first token.
-    `digest` is equal on every machine, for the same launches on chips in the same state.
+    `digest` is equal on every machine, for the same launches on chips in the same state. There are
+    `logprobs` of each token if they were asked for.
     """
 
     text: str
@@ -42,6 +44,7 @@ class Answer:
     ids: tuple[int, ...]
     cycles: tuple[int, ...]
     digest: str
+    logprobs: tuple[Logprobs, ...] = ()
 
     def __str__(self) -> str:
         return self.text
@@ -70,31 +73,34 @@ class Engine:
         temperature: float = 0.0,
         top_p: float = 1.0,
         seed: int = 0,
+        logprobs: int = 0,
     ) -> Answer:
         """What follows a text, or token ids, as it stands; greedy unless `temperature` is given.
 
-        `max_new_tokens` is 64, or what the context has room for. Raises PromptTooLong, BadValue.
+        `max_new_tokens` is 64, or what the context has room for. With `logprobs` the answer says
+        how likely its tokens were, and so many of the likeliest. Raises PromptTooLong, BadValue.
         """
         if isinstance(prompt, str):
             ids = self.tokenizer.encode_prompt(prompt, raw=True)
         else:
             ids = check_ids(list(prompt), self.lowered.plan.model.vocab)
-        return self._answer(ids, max_new_tokens, Sampling(temperature, top_p, seed))
+        return self._answer(ids, max_new_tokens, Sampling(temperature, top_p, seed), logprobs)
 
     def chat(self, text: str, max_new_tokens: int | None = None) -> Answer:
         """The answer to one message of a user, by the model's chat template; greedy."""
         ids = self.tokenizer.encode_prompt(text)
         return self._answer(ids, max_new_tokens, Sampling())
 
-    def _answer(self, ids: list[int], most: int | None, sampling: Sampling) -> Answer:
+    def _answer(self, ids: list[int], most: int | None, sampling: Sampling, top: int = 0) -> Answer:
         count = new_tokens(most, len(ids), self.lowered.plan)
-        runner = PipelineRunner(self.lowered, self.machine)
+        runner = PipelineRunner(self.lowered, self.machine, top)
         request = Request(tuple(ids), count)
         for _ in runner.answer([request], sampling.pick, self.tokenizer.stop):
             self._launch = runner.launches[-1]
         said = tuple(request.tokens)
         text, digest = self.tokenizer.decode(said), runner.digest.hexdigest()
-        return Answer(text, tuple(ids), said, tuple(runner.cycles), digest)
+        found = tuple(runner.logprobs_of(request))
+        return Answer(text, tuple(ids), said, tuple(runner.cycles), digest, found)
 
     def trace(self, path: str | Path) -> None:
         """Write the last launch, or a decode before there is one, for Perfetto (JSON)."""

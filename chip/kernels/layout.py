@@ -5,7 +5,7 @@ zero. The rows of a buffer go by (block, token).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -107,6 +107,13 @@ def one_by_one(columns: Sequence[int], head_lanes: int) -> Layout:
     """A row for each head, at a column of its own."""
     spans = (Span(n * head_lanes, head_lanes, column) for n, column in enumerate(columns))
     return Layout(tuple(spans), head_lanes)
+
+
+def repeated(layout: Layout, times: int) -> Layout:
+    """Values of one layout after each other."""
+    starts = range(0, times * layout.total, layout.total)
+    spans = (replace(s, first=start + s.first) for start in starts for s in layout.spans)
+    return Layout(tuple(spans), layout.width)
 
 
 def halves(count: int) -> tuple[range, range]:

@@ -17,6 +17,18 @@ from chip.spec import EAST, WEST, ChipSpec
 
 
 @dataclass(frozen=True)
+class Gathered:
+    """Weights of one of many matrices in a region, each of `words` words: which one is data.
+
+    Its `number` is in all lanes; `counted` holds rows of 0, 1, 2, ...
+    """
+
+    number: Rows
+    counted: Buffer
+    words: int = 0
+
+
+@dataclass(frozen=True)
 class Pass:
     """`tiles` tiles of `words` words of columns each, from word `word` of `weights` on, at array
     columns `column`..; `activations` are rows of the weights' type, `count` of them for each tile.
@@ -26,6 +38,7 @@ class Pass:
     of the rows from line to line. With a `copy` of the activations, which int8 only can use, odd
     tiles are the second plane's: it takes the copy, and both planes count their own tiles from 0.
     With a `plane`, in int8, all is on that plane, and the other one is free for other chains.
+    Words are those of one matrix of many, if they are `gathered`.
     """
 
     weights: Buffer
@@ -42,6 +55,7 @@ class Pass:
     copy: Rows | None = None
     lines: int = 1
     plane: int | None = None
+    gathered: Gathered | None = None
 
     @property
     def format(self) -> str:
@@ -132,17 +146,9 @@ def _first_load(part: Pass, clock: _Clock, spec: ChipSpec) -> int:
 
 
 def _load_weights(chain: Chain, side: int, part: Pass, load: int, period: int) -> None:
-    spec, region = chain.spec, part.weights.region
-    direction = EAST if side == EAST else WEST
-    position = spec.edge_position("mxm", side)
+    spec = chain.spec
     loops: Loops = ((part.tiles, period), (part.words, 1))
-    rows = Rows(part.weights, part.word, (part.words, 1))
-    low = load - spec.along(direction, position)
-    need = chain.stream(direction, spec.lw_streams, low, loops)
-    name, delay = chain.name(), spec.d_func("mem.read")
-    spots = map(spec.slice_position, range(region.index, region.index + spec.lw_streams))
-    issues = [load - abs(position - spot) - delay for spot in spots]
-    chain.memory("mem.read", issues, rows, loops, need, name)
+    need, name = (_gathered if part.gathered else _read)(chain, side, part, load, loops)
     group, kind, turn = word_columns(part.format), FORMATS.index(part.format), part.planes - 1
     plane = part.plane or 0
     lw, steps = [kind, part.column + plane * spec.lanes, 0], (turn * spec.lanes, group)
@@ -151,6 +157,34 @@ def _load_weights(chain: Chain, side: int, part: Pass, load: int, period: int) -
     once: Loops = ((part.tiles, period), (1, 1))
     iw, at = [kind, plane, part.words * group], load + part.words
     chain.add_piece("mxm.iw", side, None, [at], "mxm.iw", iw, {}, once, [], (turn, 0))
+
+
+def _read(chain: Chain, side: int, part: Pass, load: int, loops: Loops) -> tuple[int, int]:
+    """Read words so that they are at the MXM from cycle `load` on: their streams and name."""
+    spec, region = chain.spec, part.weights.region
+    direction = EAST if side == EAST else WEST
+    position = spec.edge_position("mxm", side)
+    rows = Rows(part.weights, part.word, (part.words, 1))
+    low = load - spec.along(direction, position)
+    need = chain.stream(direction, spec.lw_streams, low, loops)
+    name, delay = chain.name(), spec.d_func("mem.read")
+    spots = map(spec.slice_position, range(region.index, region.index + spec.lw_streams))
+    issues = [load - abs(position - spot) - delay for spot in spots]
+    chain.memory("mem.read", issues, rows, loops, need, name)
+    return need, name
+
+
+def _gathered(chain: Chain, side: int, part: Pass, load: int, loops: Loops) -> tuple[int, int]:
+    """The same for words of the matrix that a number names."""
+    spec, own = chain.spec, part.gathered
+    assert own is not None
+    position = spec.edge_position("mxm", side)
+    ready = load - spec.d_func("mem.gather") - abs(position - spec.vxm_position)
+    counted = Rows(own.counted, part.word, (part.words, 1))
+    words = chain.addresses(own.number, own.words, counted, loops, ready)
+    flow = chain.gather(part.weights, words, position, side)
+    assert flow.need is not None
+    return flow.need, flow.name
 
 
 def _stream_activations(

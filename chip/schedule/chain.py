@@ -69,6 +69,38 @@ class Chain:
         self.memory("mem.read", issues, rows, loops, need, name)
         return Flow(self.member, region.dtype, loops, cycle, position, name, need, direction)
 
+    def addresses(self, number: Rows, words: int, counted: Rows, loops: Loops, ready: int) -> Flow:
+        """number * words + counted, as a gather takes them, there from cycle `ready` on."""
+        delays = (self.spec.d_func(timing) for timing in ("vxm.alu", "vxm.alu", "vxm.convert"))
+        first = self.vxm("mul", number, float(words), loops=loops, at=ready - sum(delays))
+        return self.vxm("to_u16", self.vxm("add", first, counted))
+
+    def gather(self, table: Buffer, words: Flow, position: int, side: int) -> Flow:
+        """Read those words of constants that `words` names on its way to `position` at a side."""
+        region, length = table.region, span(words.loops)
+        direction, delay = EAST if side == EAST else WEST, self.spec.d_func("mem.gather")
+        self.emit(words, direction)
+        cycle = words.cycle + abs(position - words.position) + delay
+        low = cycle - self.spec.along(direction, position)
+        need, name = self.stream(direction, region.slices, low, words.loops), self.name()
+        units = range(region.index, region.index + region.slices)
+        issues = [words.cycle + abs(self.spec.slice_position(n) - words.position) for n in units]
+        own = self.spec.bank(region.address)
+        taken = range(self.spec.slice_banks) if table.any_bank else (own,)
+        alone = (table.name,) if table.virtual else ()
+        for index, issue in zip(units, issues, strict=True):
+            self.hold(issue, length, "mem.r", index, *alone)
+            for bank in taken:
+                self.hold(issue, length, "bank", index, bank, *alone)
+        assert words.need is not None
+        args, names = [region.address, region.words, 0, 0], [words.name, name]
+        self.add_piece(
+            "mem.r", region.index, None, issues, "mem.gather", args, {2: (words.need, 0)},
+            words.loops, names, spread=(3, need),
+        )  # fmt: skip
+        self.access(Rows(table), issues, ((1, 1), (1, length)), writes=False)
+        return Flow(self.member, region.dtype, words.loops, cycle, position, name, need, direction)
+
     # --- units ------------------------------------------------------------------------------
     def vxm(
         self,

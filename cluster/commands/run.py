@@ -55,6 +55,8 @@ class CountOrAuto(click.ParamType[int | str]):
 @click.option("--temperature", type=float, default=0.0, show_default="0, greedy")
 @click.option("--top-p", type=float, default=1.0, show_default=True)
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Of the sampling.")
+@click.option("--logprobs", type=COUNT, metavar="K",
+              help="Say how likely each token was, and the K likeliest ones.")  # fmt: skip
 @click.option("--chips", type=CHIPS, metavar="N", help="Chips (default: the fewest that fit).")
 @click.option("--tp", type=CHIPS, metavar="N", help="Tensor-parallel chips per stage.")
 @click.option("--pp", type=CHIPS, metavar="N", help="Pipeline stages.")

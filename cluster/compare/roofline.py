@@ -2,9 +2,11 @@
 the all-reduces that tensor parallelism needs, two a layer."""
 
 from dataclasses import dataclass
+from math import prod
 
 from cluster.compare.devices import ACHIEVED, Device, all_reduce_s
 from cluster.model.graph.attention import Attention
+from cluster.model.graph.experts import ExpertLinear
 from cluster.model.graph.graph import Model
 
 KV_BYTES = 2  # fp16 keys and values
@@ -54,9 +56,14 @@ class Step:
 
 def weights_read(model: Model, batch: int) -> float:
     """Weights that a step of `batch` users reads: of experts, those that any of them chose."""
-    total, experts = model.chip_parameters, model.stand_in and model.stand_in.experts
+    total, experts = float(model.chip_parameters), model.stand_in and model.stand_in.experts
+    for section, count in model.distinct:
+        for op in section.ops:
+            if isinstance(op, ExpertLinear):
+                missed = (1 - op.chosen / op.experts) ** batch
+                total -= count * prod(op.weight.shape) * missed
     if not experts:
-        return float(total)
+        return total
     mixed = len(model.layers) - experts.dense_layers
     each = 3 * model.hidden.size * experts.ffn * mixed
     missed = (1 - experts.chosen / experts.count) ** batch

@@ -4,23 +4,24 @@ What an op wants of its inputs decides: the layout of heads comes from attention
 sides from products on both arrays. The memory map then says where each copy rests.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from math import prod
 
-from chip.kernels.attention import Heads
-from chip.kernels.layout import Layout, even, grouped, halves, one_by_one
+from chip.kernels.experts import Experts
+from chip.kernels.layout import Layout, even, grouped, halves, one_by_one, repeated
 from chip.kernels.linear import Matrix
 from chip.kernels.work import OUTPUT, Laid, Part, Request, Work
 from chip.program import word_columns
 from chip.schedule import Buffer
 from chip.spec import EAST, WEST, ChipSpec
-from cluster.compiler.shard import Sharded
+from cluster.compiler.rank import Rank
 from cluster.model.graph.add import Add
 from cluster.model.graph.attention import Attention
 from cluster.model.graph.collective import AllReduce
+from cluster.model.graph.experts import ExpertLinear
 from cluster.model.graph.gate import Activation, Gate
 from cluster.model.graph.graph import Section
 from cluster.model.graph.linear import Linear
@@ -28,8 +29,9 @@ from cluster.model.graph.norm import Norm, NormBySum, SquareSum
 from cluster.model.graph.op import GraphError, Op
 from cluster.model.graph.quantise import Quantise
 from cluster.model.graph.rotary import Rotary
+from cluster.model.graph.route import CHOICE
 from cluster.model.graph.soft_cap import SoftCap
-from cluster.model.graph.values import SHARDED, Dim, Value
+from cluster.model.graph.values import Dim, Value
 
 SIDES = (EAST, WEST)
 RESIDUAL = ("x0", "x1")  # buffers of the residual stream, in turn
@@ -45,42 +47,6 @@ class Copy:
     split: bool = False
     turn: int = 0  # numbers copies that are alike
     columns: bool = False  # for the MXM to load, 320 of them for each block
-
-
-@dataclass(frozen=True)
-class Rank:
-    """Sizes of a rank's share: its heads, and elements of other dimensions that are cut."""
-
-    heads: Heads | None
-    cut: tuple[tuple[str, int], ...] = ()
-
-    def size(self, dim: Dim) -> int:
-        """Elements of a dimension that it has room for."""
-        if self.heads is not None and dim.name == "heads":
-            return len(self.heads.kv_of)
-        if self.heads is not None and dim.name == "kv_heads":
-            return self.heads.kv_heads
-        return dict(self.cut).get(dim.name, dim.size)
-
-
-def ranks_of(sections: Iterable[Sharded], lanes: int) -> tuple[Rank, ...]:
-    """What each rank has room for, alike in all sections but for how heads are grouped."""
-    cut: dict[str, int] = {}
-    heads: dict[int, Heads] = {}
-    tp = 1
-    for sharded in sections:
-        tp = sharded.shares.tp
-        for op in sharded.section.ops:
-            for dim in op.out.dims:
-                if dim.name in SHARDED and dim.name not in ("heads", "kv_heads"):
-                    cut[dim.name] = max(len(sharded.shares.part(dim, r)) for r in range(tp))
-            if isinstance(op, Attention):
-                queries, keys = op.q.dims[0], op.k.dims[0]
-                count = max(len(sharded.shares.part(keys, rank)) for rank in range(tp))
-                for rank in range(tp):
-                    kv_of = sharded.shares.kv_of(queries, keys, rank)
-                    heads[rank] = Heads(kv_of, count, op.q.dims[1].size, lanes)
-    return tuple(Rank(heads.get(rank), tuple(sorted(cut.items()))) for rank in range(tp))
 
 
 @dataclass(frozen=True)
@@ -112,9 +78,9 @@ class Assigned:
             if max(ends, default=0) > self.spec.lanes:
                 raise GraphError("layout", (value.name,), f"{value.name} goes beyond the lanes")
         for op in self.section.ops:
-            if isinstance(op, Linear):
+            if isinstance(op, Linear | ExpertLinear):
                 blocks = [block for matrix in self.matrices(op) for block in matrix.blocks]
-                every = list(range(self.layout(op.out).blocks))
+                every = list(range(self._ends(op)[1].blocks))
                 op.require(sorted(blocks) == every, "its blocks are not on one array each")
         return self
 
@@ -147,17 +113,36 @@ class Assigned:
                 found |= {name: known[0] for name in both if known}
         for value in values:
             if value.name not in found:
-                found[value.name] = even(self._elements(value), self.weights)
+                found[value.name] = self._plain(value.dims)
         return found
+
+    def _plain(self, dims: tuple[Dim, ...]) -> Layout:
+        """The layout of a value that nobody wants otherwise: blocks by themselves of each expert.
+
+        A choice of experts has its numbers in all lanes.
+        """
+        count = prod(self.rank.size(dim) for dim in dims)
+        if dims[:1] == (CHOICE,):
+            return one_by_one([0] * count, 1)
+        if dims and dims[0].name == "chosen":
+            return repeated(self._plain(dims[1:]), dims[0].size)
+        return even(count, self.weights)
 
     def _elements(self, value: Value) -> int:
         return prod(self.rank.size(dim) for dim in value.dims)
 
     # --- matrices ---------------------------------------------------------------------------
-    def matrices(self, op: Linear) -> tuple[Matrix, ...]:
-        """The matrix of a product as it rests on one side, or on both."""
+    def _ends(self, op: Linear | ExpertLinear) -> tuple[Layout, Layout]:
+        """The layouts of what a matrix takes and gives."""
+        if isinstance(op, Linear):
+            return self.layout(op.x), self.layout(op.out)
+        inner, out = op.each
+        return self._plain(inner), self._plain(out)
+
+    def matrices(self, op: Linear | ExpertLinear) -> tuple[Matrix, ...]:
+        """The matrix of a product, or of an expert, as it rests on one side, or on both."""
         sides = self.sides[op.out.name]
-        inputs, outputs = self.layout(op.x), self.layout(op.out)
+        inputs, outputs = self._ends(op)
         limit = max(1, self.spec.accumulator_depth // self.most_rows)
         if len(sides) == 1:
             where = [(op.weight.name, sides[0], range(outputs.blocks))]
@@ -173,10 +158,10 @@ class Assigned:
     def sides(self) -> dict[str, tuple[int, ...]]:
         """The sides of each product: those of one input are shared out, a single one is cut."""
         found: dict[str, tuple[int, ...]] = {}
-        groups: dict[str, list[Linear]] = {}
+        groups: dict[tuple[type, str], list[Linear | ExpertLinear]] = {}
         for op in self.section.ops:
-            if isinstance(op, Linear):
-                groups.setdefault(op.x.name, []).append(op)
+            if isinstance(op, Linear | ExpertLinear):
+                groups.setdefault((type(op), op.x.name), []).append(op)
         for group in groups.values():
             if len(group) == 1:
                 found[group[0].out.name] = SIDES
@@ -193,10 +178,11 @@ class Assigned:
         """Cycles in which all weights can enter the two arrays at best, a word of columns each."""
         words: dict[str, list[int]] = {}
         for op in self.section.ops:
-            if isinstance(op, Linear):
+            if isinstance(op, Linear | ExpertLinear):
                 sides = words.setdefault(op.x.name, [0, 0])
+                times = op.chosen if isinstance(op, ExpertLinear) else 1
                 for matrix in self.matrices(op):
-                    sides[matrix.side] += matrix.vectors // word_columns(matrix.dtype)
+                    sides[matrix.side] += times * matrix.vectors // word_columns(matrix.dtype)
         return sum(max(sides) for sides in words.values())
 
     @property
@@ -204,18 +190,23 @@ class Assigned:
         """Words of 16 slices that each matrix takes, of those east and of those west."""
         words: tuple[list[int], list[int]] = ([], [])
         for op in self.section.ops:
-            for matrix in self.matrices(op) if isinstance(op, Linear) else ():
-                words[matrix.side].append(matrix.vectors // word_columns(matrix.dtype))
+            for matrix in self.matrices(op) if isinstance(op, Linear | ExpertLinear) else ():
+                if isinstance(op, ExpertLinear):
+                    experts = Experts(matrix, op.experts, op.chosen).limited(self.spec)
+                    regions = experts.regions(self.spec) if matrix.blocks else ()
+                    words[matrix.side].extend(op.experts * each for each in regions)
+                else:
+                    words[matrix.side].append(matrix.vectors // word_columns(matrix.dtype))
         return words
 
-    def _columns(self, op: Linear) -> int:
+    def _columns(self, op: Linear | ExpertLinear) -> int:
         outputs = self.layout(op.out)
         return outputs.blocks * outputs.width
 
     # --- copies -----------------------------------------------------------------------------
     def wants(self, op: Op, value: Value) -> tuple[Copy, ...]:
         """The copies of a value that an op reads, in the order in which its kernel takes them."""
-        if isinstance(op, Linear):
+        if isinstance(op, Linear | ExpertLinear) and value == op.x:
             return tuple(Copy(self.weights, side) for side in self.sides[op.out.name])
         if isinstance(op, Attention):
             side, columns = WEST if value == op.v else EAST, self.by_columns(op)

@@ -5,6 +5,7 @@ from typing import Any
 
 from chip.kernels.add import add, cast
 from chip.kernels.attention import Scores, attention, attention_to_all
+from chip.kernels.experts import Experts, expert_linear
 from chip.kernels.gate import activation, gated
 from chip.kernels.layer_norm import LayerNorm, Sum, layer_norm
 from chip.kernels.linear import linear
@@ -12,12 +13,14 @@ from chip.kernels.norm import RmsNorm, norm_by_sum, rms_norm, square_sum
 from chip.kernels.pool import pool
 from chip.kernels.quantise import quantise
 from chip.kernels.rotary import rotary
+from chip.kernels.route import route
 from chip.kernels.soft_cap import capped
 from chip.kernels.window import Window
 from chip.kernels.work import Laid, Work
 from cluster.compiler.assign import Assigned
 from cluster.model.graph.add import Add
 from cluster.model.graph.attention import Attention
+from cluster.model.graph.experts import ExpertLinear
 from cluster.model.graph.gate import Activation, Gate
 from cluster.model.graph.linear import Linear
 from cluster.model.graph.norm import Norm, NormBySum, SquareSum
@@ -25,6 +28,7 @@ from cluster.model.graph.op import Op
 from cluster.model.graph.pool import Pool
 from cluster.model.graph.quantise import Quantise
 from cluster.model.graph.rotary import Rotary
+from cluster.model.graph.route import Route
 from cluster.model.graph.soft_cap import SoftCap
 
 Kernel = Callable[[Work, Assigned, Any], None]
@@ -120,6 +124,21 @@ def _gate(work: Work, at: Assigned, op: Gate) -> None:
 @kernel(Activation)
 def _activation(work: Work, at: Assigned, op: Activation) -> None:
     activation(work, at.read(work, op, op.x), op.function, at.made(work, op.out))
+
+
+@kernel(Route)
+def _route(work: Work, at: Assigned, op: Route) -> None:
+    scores, out = at.read(work, op, op.scores), at.made(work, op.out)
+    route(work, scores, op.scores.width, op.out.dims[1].size, out)
+
+
+@kernel(ExpertLinear)
+def _expert_linear(work: Work, at: Assigned, op: ExpertLinear) -> None:
+    x, choice = (at.read(work, op, value) for value in op.inputs)
+    out, step = at.made(work, op.out), at.step(work, op.x)
+    for matrix, rows in zip(at.matrices(op), x.copies, strict=True):
+        experts = Experts(matrix, op.experts, op.chosen).limited(work.spec)
+        expert_linear(work, experts, rows, choice, out.copies, step, op.adds)
 
 
 @kernel(SoftCap)

@@ -9,8 +9,9 @@ from chip.kernels.trial import Demands, Trial, TrialMemory, Unplaced, conflicts
 from chip.kernels.work import CACHE, Request, Work
 from chip.program import word_columns
 from chip.spec import ChipSpec
-from cluster.compiler.assign import Assigned, Copy, Rank
+from cluster.compiler.assign import Assigned, Copy
 from cluster.compiler.kernels import place
+from cluster.compiler.rank import Rank
 from cluster.compiler.shard import Sharded
 from cluster.model.graph.collective import AllReduce
 from cluster.model.graph.norm import Norm, SquareSum

@@ -10,7 +10,7 @@ from cluster.model.graph.graph import Section
 from cluster.model.graph.norm import Norm, NormBySum, SquareSum
 from cluster.model.graph.op import GraphError, Op, Spread
 from cluster.model.graph.shares import Shares
-from cluster.model.graph.values import SHARDED, Dim, Value
+from cluster.model.graph.values import SHARDED, WHOLE, Dim, Value
 
 
 @hashed_once
@@ -120,6 +120,7 @@ def _check_cut(op: Op, shares: Shares) -> None:
     for dims in (op.out.dims, *(d for w in op.weights for d in (w.out, w.inner))):
         for number, dim in enumerate(dims):
             if dim.name in SHARDED and shares.tp > 1:
-                op.require(number == 0, f"{dim.name} is cut, but is not the first dimension")
+                first = all(other.name in WHOLE for other in dims[:number])
+                op.require(first, f"{dim.name} is cut, but is not the first dimension")
                 some = len(shares.part(dim, shares.tp - 1)) > 0
                 op.require(some, f"{shares.tp} ranks cannot share {dim.size} {dim.name}")

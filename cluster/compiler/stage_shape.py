@@ -8,9 +8,9 @@ from hashlib import sha256
 from chip.hashed import hashed_once
 from chip.kernels.window import Window
 from chip.spec import ChipSpec
-from cluster.compiler.assign import Rank, ranks_of
 from cluster.compiler.limits import WEIGHT_TYPES
 from cluster.compiler.quantise import quantise
+from cluster.compiler.rank import Rank, ranks_of
 from cluster.compiler.shard import Sharded, shard
 from cluster.model.graph.attention import Attention
 from cluster.model.graph.graph import Model, Section

@@ -15,11 +15,14 @@ import numpy.typing as npt
 
 from chip.isa import NUMPY_TYPES
 from chip.kernels.attention import HEAD_LANES
+from chip.kernels.experts import COUNTED, Experts
 from chip.kernels.linear import Matrix
-from chip.program import Region
+from chip.kernels.route import LANE_NUMBERS
+from chip.program import Region, word_columns
 from cluster.compiler.assign import Assigned
 from cluster.compiler.shard import Sharded
 from cluster.compiler.stage import Stage
+from cluster.model.graph.experts import ExpertLinear
 from cluster.model.graph.graph import Place
 from cluster.model.graph.int8 import Int8Matrix
 from cluster.model.graph.linear import Linear
@@ -55,7 +58,9 @@ def _section(
     most = stage.most_rows(sharded)
     ranks = [stage.assigned(sharded, rank, most) for rank in range(stage.members)]
     for op in sharded.section.ops:
-        if isinstance(op, Linear):
+        if isinstance(op, ExpertLinear):
+            found = _experts(ranks, sharded, op, place, weights)
+        elif isinstance(op, Linear):
             found = _linear(ranks, sharded, op, place, weights)
         else:
             found = _vectors(ranks, sharded, op, place, weights)
@@ -87,6 +92,35 @@ def _linear(
                         own = np.zeros_like(own)  # one of the summands has it
                     rows = matrix.outputs.rows(own)[matrix.blocks.start : matrix.blocks.stop]
                     yield rank, f"{matrix.name}.{what}", rows
+
+
+def _experts(
+    ranks: list[Assigned], sharded: Sharded, op: ExpertLinear, place: Place, weights: Weights
+) -> Iterator[tuple[int, str, Array]]:
+    """Matrices of experts as columns, in each region one after another; their scales as rows."""
+    whole: Array = weights.array(place, op.weight)
+    scales = None
+    if ranks[0].weights == "i8":
+        rounded = Int8Matrix.of(whole)
+        whole, scales = rounded.integers.astype(np.int8), rounded.scales
+    channels = replace(op.weight, inner=())
+    for rank, assigned in enumerate(ranks):
+        mine = sharded.shares.cut(whole, op.weight, rank)
+        mine = mine.reshape(op.experts, -1, mine.shape[1])
+        for one in assigned.matrices(op):
+            if not one.blocks:
+                continue
+            experts = Experts(one, op.experts, op.chosen).limited(assigned.spec)
+            matrix, each = experts.matrix, word_columns(one.dtype)
+            found = np.stack([columns(own, matrix, assigned.spec.lanes) for own in mine])
+            ends = np.cumsum(experts.regions(assigned.spec)) * each
+            for number, part in enumerate(np.split(found, ends[:-1], axis=1)):
+                yield rank, f"{one.name}.{number}", part.reshape(-1, found.shape[2])
+            if scales is not None:
+                own_scales = sharded.shares.cut(scales, channels, rank).reshape(op.experts, -1)
+                rows = [matrix.outputs.rows(own) for own in own_scales]
+                some = [own[one.blocks.start : one.blocks.stop] for own in rows]
+                yield rank, f"{one.name}.scale", np.concatenate(some)
 
 
 def _vectors(
@@ -128,12 +162,18 @@ def columns(matrix: Array, layout: Matrix, lanes: int) -> Array:
 
 
 def _tables(stage: Stage) -> Iterator[tuple[int, Region, Array]]:
-    """The tile of ones, the identity rows, and the lanes of each head."""
+    """The tile of ones, the identity rows, the lanes of each head, and rows that count."""
     lanes, buffers = stage.spec.lanes, stage.memory.buffers
     for rank in range(stage.members):
         if "ones" in buffers:
             region = buffers["ones"].region
             yield rank, region, np.ones((region.vectors, lanes), np.float16)
+        if COUNTED in buffers:
+            region = buffers[COUNTED].region
+            numbers = np.arange(region.vectors, dtype=np.float32)
+            yield rank, region, np.repeat(numbers[:, None], lanes, axis=1)
+        if LANE_NUMBERS in buffers:
+            yield rank, buffers[LANE_NUMBERS].region, np.arange(lanes, dtype=np.float32)[None]
         if "identity" in buffers:
             region = buffers["identity"].region
             yield rank, region, np.eye(region.vectors, lanes, dtype=np.float16)

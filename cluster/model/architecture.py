@@ -21,7 +21,8 @@ class Tensors:
     """How one format of files names and stores the weights of an architecture.
 
     `inside` names the modules of a layer, below `layer` with its number filled in; `outside` those
-    of all other sections. Weight `wq.bias` is part `bias` of module `wq`, others are `weight`.
+    of all other sections. Weight `wq.bias` is part `bias` of module `wq`, others are `weight`. A
+    module name with {} in it is one for each expert, by its number.
     """
 
     layer: str

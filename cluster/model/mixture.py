@@ -9,9 +9,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from cluster.model.decoder import Decoder
+from cluster.model.graph.builder import Builder
 from cluster.model.graph.graph import Model
 from cluster.model.graph.stand_in import Experts, StandIn
-from cluster.model.graph.values import Dim
+from cluster.model.graph.values import Dim, Value
+
+
+def mixture(b: Builder, x: Value, experts: Experts, function: str, hidden: Dim) -> Value:
+    """The FFN of a layer that is a mixture: rows go to the experts that its router chooses."""
+    ffn = Dim("ffn", experts.ffn)
+    choice = b.route(b.linear(x, "router", Dim("experts", experts.count)), experts.chosen)
+    gate, up = (b.experts(x, choice, name, ffn) for name in ("w_gate", "w_up"))
+    return b.experts(b.gate(gate, up, function), choice, "w_down", hidden)
 
 
 def all_experts(d: Decoder, experts: Experts) -> Decoder:

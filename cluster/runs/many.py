@@ -12,7 +12,7 @@ from cluster.machines.launch_log import LaunchEntry
 from cluster.model.load import Loaded
 from cluster.runs.answers import Answers, finish_reason
 from cluster.runs.display import Bars, counted
-from cluster.runs.report import Host, host_shape, plan_shape
+from cluster.runs.report import Host, host_shape, logprobs_report, plan_shape
 from cluster.serving.engine import PipelineRunner
 from cluster.serving.scheduler import PipelineScheduler, Request, steady_tokens_per_s
 
@@ -78,6 +78,7 @@ def _answer(model: Loaded, runner: PipelineRunner, request: Request) -> dict[str
         "prompt_ids": list(request.prompt),
         "output_ids": request.tokens,
         "finish_reason": finish_reason(request.tokens, model.tokenizer.stop),
+        **logprobs_report(model, runner, request),
         "slot": request.slot,
         "queued_s": request.entered_s,
         "time_to_first_token_s": request.first_token_s,

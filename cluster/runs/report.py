@@ -5,19 +5,21 @@ per launch.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from chip.energy import energy_table
 from chip.spec import ChipSpec
 from cluster.compiler.lower import Lowered
 from cluster.energy import launch_use, token_energy
+from cluster.generation.logprobs import TokenLogprob
 from cluster.machines.launch_log import LaunchEntry
 from cluster.model.load import Loaded
 from cluster.runs.answers import finish_reason
 from cluster.runs.clock_report import clock_cycles, clock_line
 from cluster.runs.display import counted
 from cluster.serving.engine import PipelineRunner
+from cluster.serving.scheduler import Request
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ def report_of_one(
         "prompt_ids": list(request.prompt),
         "output_ids": request.tokens,
         "finish_reason": finish_reason(request.tokens, model.tokenizer.stop),
+        **logprobs_report(model, runner, request),
         "plan": plan_shape(lowered, topology),
         "emulated": emulated(lowered.plan.spec, prefill, decode)
         | decode_energy(lowered, decode)
@@ -84,6 +87,18 @@ def report_of_one(
         "digest": runner.digest.hexdigest(),
         "logits_sha256": runner.logits_sha256(request),
     }
+
+
+def logprobs_report(model: Loaded, runner: PipelineRunner, request: Request) -> dict[str, Any]:
+    """How likely each token was, and the likeliest ones, if that was asked for."""
+    if not runner.logprobs:
+        return {}
+
+    def one(token: TokenLogprob) -> dict[str, Any]:
+        return {"text": model.tokenizer.decode([token.id]), **asdict(token)}
+
+    found = runner.logprobs_of(request)
+    return {"logprobs": [one(n.chosen) | {"top": [*map(one, n.top)]} for n in found]}
 
 
 def decode_energy(lowered: Lowered, decode: Sequence[LaunchEntry]) -> dict[str, Any]:

@@ -53,6 +53,7 @@ class Options:
     temperature: float
     top_p: float
     seed: int
+    logprobs: int | None
     chips: int | None
     tp: int | None
     pp: int | None
@@ -146,7 +147,7 @@ def generate(options: Options, start: float, bars: Bars) -> dict[str, Any]:
     try:
         load(rig.log, lowered, bars, watch)
         say_resumed(options, rig)
-        runner = PipelineRunner(lowered, rig.log)
+        runner = PipelineRunner(lowered, rig.log, options.logprobs or 0)
         tokens = runner.answer(requests, options.sampling.pick, model.tokenizer.stop)
         if lines:
             with Answers(options.output, options.as_json) as answers:

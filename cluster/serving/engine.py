@@ -12,6 +12,7 @@ from cluster.compiler.launch import StageProgram
 from cluster.compiler.lower import Lowered
 from cluster.compiler.pipeline import joined
 from cluster.compiler.weight_layout import Array
+from cluster.generation.logprobs import Logprobs, logprobs
 from cluster.generation.sampling import Sampling
 from cluster.machines.machine import Digest, Machine
 from cluster.serving.host_inputs import host_inputs, host_tables, logits_of
@@ -32,12 +33,13 @@ class PipelineRunner:
     """Answers requests, each step by the stages that its works have come to.
 
     With one slot, a step is a launch through all stages. `launches` are the names of those that
-    were run, `programs` says of each which launch's program a chip ran.
+    were run, `programs` says of each which launch's program a chip ran. With `logprobs` so many of
+    the likeliest tokens are kept of each choice.
     """
 
-    def __init__(self, lowered: Lowered, machine: Machine) -> None:
+    def __init__(self, lowered: Lowered, machine: Machine, logprobs: int = 0) -> None:
         plan, several = lowered.plan, lowered.plan.slots > 1
-        self.lowered, self.machine = lowered, machine
+        self.lowered, self.machine, self.logprobs = lowered, machine, logprobs
         link = HostLink(plan.spec, lambda kind: host_bytes(lowered.stages, kind), beside=several)
         stages = plan.pp if several else 1
         self.scheduler = PipelineScheduler(stages, plan.slots, plan.chunk, link)
@@ -46,6 +48,7 @@ class PipelineRunner:
         self.programs: dict[str, dict[int, str]] = {}
         self._tables: dict[Work, dict[str, Array]] = {}
         self._logits: dict[Request, Any] = {}
+        self._logprobs: dict[Request, list[Logprobs]] = {}
 
     @property
     def cycles(self) -> list[int]:
@@ -69,9 +72,17 @@ class PipelineRunner:
         def choose(request: Request, logits: Logits) -> int:
             seen = self._logits.setdefault(request, hashlib.sha256())
             seen.update(logits.tobytes())
-            return pick(logits, len(request.tokens))
+            token = pick(logits, len(request.tokens))
+            if self.logprobs:
+                found = logprobs(logits, token, self.logprobs)
+                self._logprobs.setdefault(request, []).append(found)
+            return token
 
         return drive(self.scheduler, self._run, choose, stop)
+
+    def logprobs_of(self, request: Request) -> list[Logprobs]:
+        """How likely each token of an answer was, if that was asked for."""
+        return self._logprobs.get(request, [])
 
     def logits_sha256(self, request: Request) -> str:
         """SHA-256 of all logits that a token of the request was chosen from."""

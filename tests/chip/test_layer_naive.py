@@ -10,8 +10,8 @@ from chip.program import Program, Region
 from chip.spec import TINY as SPEC
 from chip.sram import GROUP
 from chip.wire import pack
-from cluster.compiler.assign import ranks_of
 from cluster.compiler.limits import CONTEXT_BLOCK
+from cluster.compiler.rank import ranks_of
 from cluster.compiler.stage import Stage
 from cluster.compiler.stage_shape import StageShape, compiled
 from tests.chip.naive import interpret

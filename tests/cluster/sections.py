@@ -9,8 +9,8 @@ from chip.isa import NUMPY_TYPES
 from chip.program import Program
 from chip.spec import GROQCHIP1
 from chip.wire import pack
-from cluster.compiler.assign import ranks_of
 from cluster.compiler.limits import CONTEXT_BLOCK
+from cluster.compiler.rank import ranks_of
 from cluster.compiler.shard import shard
 from cluster.compiler.stage import Stage
 from cluster.compiler.stage_shape import StageShape

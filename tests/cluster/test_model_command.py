@@ -35,7 +35,7 @@ def test_a_graph_is_printed_layer_by_layer(capsys):
     assert "q_norm [heads 32 x head_dim 128] = norm(wq, q_norm [128], eps=1e-06, form=rms)" in text
     two = output(capsys, "model", "gemma-3-4b")
     assert "layers 5, 11, 17, 23, 29 each" in two and "theta=1000000, linear x 8" in two
-    assert "note: worst case: all 8 experts" in output(capsys, "model", "mixtral-8x7b")
+    assert "note: worst case: all 128 experts" in output(capsys, "model", "gpt-oss-120b")
 
 
 def test_a_graph_is_shown_as_ranks_have_it(capsys):

@@ -1,11 +1,10 @@
-"""Mixtral (Jiang et al. 2024), until ops exist as a dense model of all its experts."""
+"""Mixtral (Jiang et al. 2024): a Mistral whose FFNs are mixtures, gates a softmax of the chosen."""
 
 from cluster.model.architecture import Architecture
 from cluster.model.architectures.llama import layer
 from cluster.model.decoder import activation, read_decoder, safetensors_names
 from cluster.model.graph.graph import Model
 from cluster.model.graph.stand_in import Experts
-from cluster.model.mixture import all_experts, without
 from cluster.model.settings import Settings
 
 
@@ -14,16 +13,22 @@ def write(settings: Settings, name: str) -> Model:
     d = read_decoder(settings, theta=1e6, slides=True)
     count = settings.whole("num_local_experts")
     experts = Experts(count, settings.whole("num_experts_per_tok"), d.ffn.size)
-    wide, function = all_experts(d, experts), activation(settings)
-    layers = d.of_windows(lambda window: layer(wide, function, window=window))
-    routers = d.layers * d.hidden.size * experts.count
-    return without(d.model(name, "mixtral", layers), more_parameters=routers, experts=experts)
+    function = activation(settings)
+    layers = d.of_windows(lambda window: layer(d, function, window=window, experts=experts))
+    return d.model(name, "mixtral", layers)
 
 
 ARCHITECTURE = Architecture(
     name="mixtral",
     write=write,
     model_types=("mixtral",),
-    safetensors=safetensors_names(),
+    safetensors=safetensors_names(
+        {
+            "router": "block_sparse_moe.gate",
+            "w_gate": "block_sparse_moe.experts.{}.w1",
+            "w_up": "block_sparse_moe.experts.{}.w3",
+            "w_down": "block_sparse_moe.experts.{}.w2",
+        }
+    ),
     gguf={},
 )

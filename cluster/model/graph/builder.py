@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from cluster.model.graph.add import Add
 from cluster.model.graph.attention import Attention
+from cluster.model.graph.experts import ExpertLinear
 from cluster.model.graph.gate import Activation, Gate
 from cluster.model.graph.graph import Section
 from cluster.model.graph.linear import Linear
@@ -11,6 +12,7 @@ from cluster.model.graph.norm import Norm
 from cluster.model.graph.op import Op
 from cluster.model.graph.pool import Pool
 from cluster.model.graph.rotary import Rotary, RotaryTable
+from cluster.model.graph.route import CHOICE, Route
 from cluster.model.graph.soft_cap import SoftCap
 from cluster.model.graph.values import Dim, Value, Weight
 
@@ -63,6 +65,24 @@ class Builder:
     def activation(self, x: Value, function: str) -> Value:
         """function(x)."""
         return self._add(f"{x.name}.active", x.dims, lambda value: Activation(value, x, function))
+
+    def route(self, scores: Value, chosen: int) -> Value:
+        """The experts with the highest scores, and their gates."""
+        dims = (CHOICE, Dim("chosen", chosen))
+        return self._add("choice", dims, lambda value: Route(value, scores))
+
+    def experts(self, x: Value, choice: Value, name: str, out: Dim) -> Value:
+        """Products of x and the chosen experts of `name`; added up if each has an x of its own."""
+        chosen, experts = choice.dims[1], Dim("experts", self._experts(choice))
+        own = x.dims[0] == chosen
+        weight = Weight(name, (experts, out), x.dims[1:] if own else x.dims)
+        dims = (out,) if own else (chosen, out)
+        return self._add(name, dims, lambda value: ExpertLinear(value, x, choice, weight))
+
+    def _experts(self, choice: Value) -> int:
+        """How many experts there are to choose from."""
+        maker = next(op for op in self._ops if op.out == choice)
+        return maker.inputs[0].width
 
     def soft_cap(self, x: Value, cap: float) -> Value:
         """cap * tanh(x / cap)."""

@@ -88,13 +88,14 @@ class Shares:
             number = next((n for n, dim in enumerate(mine) if dim.name in SHARDED), None)
             if number is None or self.tp == 1:
                 continue
-            assert number == 0, "only the first dimension is cut"
-            each = array.shape[axis] // mine[0].size
-            part = self.part(mine[0], rank)
-            bounds = slice(part.items.start * each, part.items.stop * each)
-            array = array[(slice(None),) * axis + (bounds,)]
+            before = prod(dim.size for dim in mine[:number])
+            shape, part = array.shape, self.part(mine[number], rank)
+            array = array.reshape(*shape[:axis], before, mine[number].size, -1, *shape[axis + 1 :])
+            bounds = slice(part.items.start, part.items.stop)
+            array = array[(slice(None),) * (axis + 1) + (bounds,)]
             if part.zeros:
                 widths = [(0, 0)] * array.ndim
-                widths[axis] = (0, part.zeros * each)
+                widths[axis + 1] = (0, part.zeros)
                 array = np.pad(array, widths)
+            array = array.reshape(*shape[:axis], -1, *shape[axis + 1 :])
         return array

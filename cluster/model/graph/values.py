@@ -14,6 +14,7 @@ class Dim:
 
 ROWS = Dim("rows", 0)
 SHARDED = ("heads", "kv_heads", "ffn", "vocab")  # what tensor parallelism may cut, by name
+WHOLE = ("experts", "chosen")  # what may stand before it: each of these is cut alike
 
 
 @dataclass(frozen=True)

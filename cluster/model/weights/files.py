@@ -74,12 +74,12 @@ class FileWeights:
         self._norms = norm_weights(model)
         expected: set[str] = set()
         for place, weight in placed_weights(self.model):
-            name = tensors.tensor(place, weight.name)
-            group = self._group(place, weight)
-            if name not in expected:
-                rows = sum(one.shape[0] for one in group)
-                file.check_shape(name, (rows, *weight.shape[1:]))
-            expected.add(name)
+            group, parts = self._group(place, weight), self._parts(place, weight)
+            for name in parts:
+                if name not in expected:
+                    rows = sum(one.shape[0] for one in group) // len(parts)
+                    file.check_shape(name, (rows, *weight.shape[1:]))
+                expected.add(name)
         extra = (n for n in file.tensor_names() - expected if not n.endswith(tensors.ignored))
         unknown = sorted(set(extra) - {tensors.tensor("head", "head")})
         if unknown:
@@ -93,6 +93,13 @@ class FileWeights:
             return (weight,)
         known = {one.name: one for one in self.model.layers[place].weights}
         return tuple(known[name] for name in names)
+
+    def _parts(self, place: Place, weight: Weight) -> tuple[str, ...]:
+        """The tensors of a weight: one, or one for each expert."""
+        name = self._tensors.tensor(place, weight.name)
+        if "{}" not in name:
+            return (name,)
+        return tuple(name.format(expert) for expert in range(weight.out[0].size))
 
     def _decide_head(self, model: Model) -> tuple[Model, tuple[str, ...]]:
         """A model that says its head is tied may come with another head: that one counts."""
@@ -112,7 +119,11 @@ class FileWeights:
         if isinstance(place, int) and not 0 <= place < len(self.model.layers):
             problem = f"has no layer {place}, only {len(self.model.layers)}"
             raise ModelError(self.model.name, problem)
-        name = self._tensors.tensor(place, weight.name)
+        name, *others = self._parts(place, weight)
+        if others:
+            every = [self._file.rows(part) for part in (name, *others)]
+            whole: F32 = np.concatenate(every)[rows]
+            return whole
         if place == "head" and self.model.reads_embedding(weight):
             name = self._tensors.tensor("embedding", self._table.name)
         group = self._group(place, weight)

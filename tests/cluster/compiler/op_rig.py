@@ -16,17 +16,20 @@ from chip.kernels.work import Part, Work
 from chip.program import Region
 from chip.schedule import Buffer, Schedule
 from chip.spec import TINY
-from cluster.compiler.assign import Assigned, ranks_of
+from cluster.compiler.assign import Assigned
 from cluster.compiler.kernels import place
 from cluster.compiler.limits import WEIGHT_TYPES
+from cluster.compiler.rank import ranks_of
 from cluster.compiler.stage import Stage
 from cluster.compiler.stage_shape import StageShape, compiled
 from cluster.compiler.weight_layout import stage_image
 from cluster.model.graph.attention import Attention
+from cluster.model.graph.experts import ExpertLinear
 from cluster.model.graph.graph import Section
 from cluster.model.graph.int8 import Int8Rows
 from cluster.model.graph.op import F32, Op
 from cluster.model.graph.rotary import Rotary
+from cluster.model.graph.route import CHOICE
 from cluster.model.graph.values import Value
 from cluster.model.interpreter import Int8Matrix
 from cluster.model.interpreter import _Rank as Interpreted
@@ -160,6 +163,9 @@ class OpRig:
             drawn = integers
         else:
             drawn = 3 * self.rng.standard_normal(shape, np.float32)
+            if value.dims[:1] == (CHOICE,):
+                assert isinstance(op, ExpertLinear)
+                drawn[:, 0] = self.rng.integers(0, op.experts, (shape[0], shape[2]))
             if not value.dims:  # a number for each row, of squares: in every lane
                 drawn = np.square(drawn)
             if all(copy.dtype == "f16" for copy in self.at.wants(op, value)):
@@ -168,6 +174,9 @@ class OpRig:
         copies = list(laid.copies)
         if value.name in self.at.residual:
             copies += self.at.stream(work, value).copies
+        if value.dims[:1] and value.dims[0].name == "chosen":  # each has room of its own
+            room = laid.layout.total // drawn.shape[1]
+            drawn = np.pad(drawn, ((0, 0), (0, 0), (0, room - drawn.shape[2])))
         for copy in copies:
             self._fill(copy, laid.layout, drawn)
         return found
@@ -176,9 +185,16 @@ class OpRig:
         rows = in_rows(layout, values).swapaxes(0, 1)
         if values.ndim == 1:
             rows = np.broadcast_to(values[:, None], (1, len(values), LANES))
+        if self._everywhere(layout):
+            rows = np.repeat(rows[:, :, :1], LANES, axis=2)
         for part in copy:
             mine = rows[part.first : part.first + part.blocks]
             self._write(part.buffer, mine.reshape(-1, LANES))
+
+    @staticmethod
+    def _everywhere(layout: Layout) -> bool:
+        """Whether a row is one number, in all lanes."""
+        return layout.width == 1
 
     def _write(self, buffer: Buffer, values: npt.NDArray[np.generic]) -> None:
         self.chip.put(buffer, values)
@@ -260,8 +276,15 @@ class OpRig:
         for copy in laid.copies:
             parts = [self.chip.read(part.buffer).reshape(part.blocks, -1, LANES) for part in copy]
             rows = np.concatenate(parts).swapaxes(0, 1)
-            self._check_lanes(value, laid.layout, rows)
-            values = laid.layout.elements(rows)[:, :count]
+            if self._everywhere(laid.layout):
+                assert (rows == rows[..., :1]).all(), "a number differs from lane to lane"
+            else:
+                self._check_lanes(value, laid.layout, rows)
+            values = laid.layout.elements(rows)
+            if value.dims[:1] and value.dims[0].name == "chosen":
+                each = values.reshape(len(values), value.dims[0].size, -1)
+                values = each[:, :, : self._sizes(value)[1]].reshape(len(values), -1)
+            values = values[:, :count]
             copies.append((copy[0].buffer.region.dtype, values))
         step = self.at.step(work, value)
         if step is None:

@@ -16,15 +16,17 @@ from hypothesis import strategies as st
 import cluster.model.graph
 from chip.kernels.lanes import reducible
 from chip.spec import GROQCHIP1
-from cluster.compiler.assign import ranks_of
 from cluster.compiler.kernels import KERNELS
+from cluster.compiler.rank import ranks_of
 from cluster.compiler.stage import Stage
 from cluster.compiler.stage_shape import StageShape, compiled
 from cluster.model.graph.builder import Builder
 from cluster.model.graph.graph import Section
 from cluster.model.graph.int8 import Int8Rows
 from cluster.model.graph.op import OPS
+from cluster.model.graph.stand_in import Experts
 from cluster.model.graph.values import Dim
+from cluster.model.mixture import mixture
 from tests.cluster.compiler.op_rig import LANES, Launch, OpRig, Result
 from tests.cluster.model.graphs import EPS, Shape, layer
 
@@ -116,6 +118,17 @@ def heads_behind_a_norm(draw, _weights: str) -> Drawn:
     return Drawn((b.x.dims, vocab, cap), b.section())
 
 
+@st.composite
+def mixtures(draw, _weights: str) -> Drawn:
+    """A norm, a router, experts with a gate, a residual."""
+    hidden, ffn = draw(st.integers(8, 700)), draw(st.integers(8, 700))
+    count = draw(st.integers(1, 12))
+    experts, b = Experts(count, draw(st.integers(1, min(count, 4))), ffn), Builder(Dim("h", hidden))
+    h = b.norm(b.x, "norm", EPS)
+    b.add(b.x, mixture(b, h, experts, draw(st.sampled_from(["silu", "gelu"])), b.x.dims[0]))
+    return Drawn((hidden, experts), b.section())
+
+
 def any_of(*makers):
     return lambda weights: st.one_of(*(make(weights) for make in makers))
 
@@ -124,12 +137,14 @@ SECTIONS = {
     "activation": lambda weights: ffn_blocks(weights, gated=False),
     "add": any_of(attention_blocks, ffn_blocks),
     "attention": attention_blocks,
-    "gate": ffn_blocks,
+    "expert_linear": mixtures,
+    "gate": any_of(ffn_blocks, mixtures),
     "linear": any_of(attention_blocks, ffn_blocks, heads_behind_a_norm),
     "norm": any_of(attention_blocks, ffn_blocks),
     "norm_by_sum": lambda weights: attention_blocks(weights, qk_norm="all"),
     "quantise": any_of(attention_blocks, ffn_blocks),
     "rotary": attention_blocks,
+    "route": mixtures,
     "soft_cap": heads_behind_a_norm,
     "square_sum": lambda weights: attention_blocks(weights, qk_norm="all"),
 }
@@ -155,7 +170,8 @@ def cases(draw, kind: str, weights: str) -> tuple[Drawn, int, int, Launch, int]:
     sharded = compiled(drawn.section, tp, weights).section.ops
     assume({op.kind for op in sharded} <= {*KINDS, *NO_KERNEL})  # said by the first test
     if launch.rows > 1 and not any(op.mixes_rows for op in ops):
-        launch = replace(launch, rows=draw(st.integers(1, launch.chunk)), start=0)
+        most = 3 if any(op.kind == "route" for op in ops) else launch.chunk  # one row at a time
+        launch = replace(launch, rows=draw(st.integers(1, most)), start=0)
     return drawn, tp, draw(st.integers(0, tp - 1)), launch, draw(st.integers(0, 9))
 
 

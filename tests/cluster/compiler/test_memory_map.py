@@ -13,9 +13,9 @@ from chip.kernels.occupancy import FOREVER
 from chip.kernels.trial import Demands
 from chip.kernels.work import CACHE, CONSTANT, INPUT, SCRATCH, Request
 from chip.spec import EAST, TINY, WEST
-from cluster.compiler.assign import ranks_of
 from cluster.compiler.limits import CONTEXT_BLOCK
 from cluster.compiler.memory_map import MapError, check_map, memory_map
+from cluster.compiler.rank import ranks_of
 from cluster.compiler.stage import Stage
 from cluster.compiler.stage_shape import StageShape, compiled
 from cluster.errors import ClusterError

@@ -1,0 +1,170 @@
+"""Products with matrices of experts, which are read by gathered addresses.
+
+What a tile needs of all experts rests in one region of one bank: `words` words of expert 0, then of
+expert 1, and so on. The address of word w is e * words + w, where e is data: the VXM works it out
+while weights load, so any expert takes the same cycles, and k experts take those of k experts.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from chip.kernels.lanes import KEEP
+from chip.kernels.linear import Matrix, deliver
+from chip.kernels.matmul import Gathered, Pass, matmul
+from chip.kernels.work import CONSTANT, Laid, Part, Request, Work
+from chip.program import word_columns
+from chip.schedule import Buffer, Chain, Flow, Loops, Rows
+from chip.spec import EAST, ChipSpec
+
+COUNTED = "counted words"  # rows of 0, 1, 2, ... in all lanes
+
+
+@dataclass(frozen=True)
+class Experts:
+    """`count` matrices like `matrix`, `chosen` of them for a token."""
+
+    matrix: Matrix
+    count: int
+    chosen: int
+
+    def limited(self, spec: ChipSpec) -> "Experts":
+        """The same with runs of no more output blocks than a bank holds of all experts."""
+        most = spec.bank_words // (self.count * self.matrix.words)
+        return replace(self, matrix=replace(self.matrix, limit=min(self.matrix.limit, most)))
+
+    @property
+    def passes(self) -> tuple[tuple[int, int, int, int], ...]:
+        """(input block, first output block, count, column) of each pass, in order."""
+        inputs = range(self.matrix.inputs.blocks)
+        return tuple((n, *one) for one in self.matrix.runs for n in inputs)
+
+    def regions(self, spec: ChipSpec) -> tuple[int, ...]:
+        """Words of an expert in each region; a pass has all of its words in one."""
+        most, found = spec.bank_words // self.count, [0]
+        for _, _, count, _ in self.passes:
+            words = count * self.matrix.words
+            if found[-1] and found[-1] + words > most:
+                found.append(0)
+            found[-1] += words
+        return tuple(found)
+
+    def places(self, spec: ChipSpec) -> Iterator[tuple[int, int]]:
+        """(region, first word) of each pass."""
+        region, word, sizes = 0, 0, self.regions(spec)
+        for _, _, count, _ in self.passes:
+            if word == sizes[region]:
+                region, word = region + 1, 0
+            yield region, word
+            word += count * self.matrix.words
+
+    def buffers(self, work: Work) -> list[Buffer]:
+        """The regions of a layer."""
+        name, dtype, side = self.matrix.name, self.matrix.dtype, self.matrix.side
+        where = (dtype, side, CONSTANT, "columns", True, True)
+        each = self.count * word_columns(dtype)
+        return [
+            work.memory.take(Request(f"{work.prefix}{name}.{number}", words * each, *where))
+            for number, words in enumerate(self.regions(work.spec))
+        ]
+
+
+def expert_linear(
+    work: Work, experts: Experts, x: tuple[Part, ...], choice: Laid,
+    copies: Sequence[tuple[Part, ...]], step: Buffer | None, adds: bool,
+) -> None:  # fmt: skip
+    """Write the products of each token's experts to all copies, (slot, output block, token).
+
+    If it `adds`, x has blocks (slot, input block), and products are added up by their gates.
+    """
+    buffers, matrix = experts.buffers(work), experts.matrix
+    if not matrix.blocks:
+        return
+    counted = work.shared(COUNTED, max(experts.regions(work.spec)), "f32", EAST)
+    scales = None
+    if step is not None:
+        scales = _own_rows(work, experts, f"{matrix.name}.scale", choice)
+    sums = [
+        work.scratch(f"{matrix.name}.sum{turn}", len(matrix.blocks), "f32", matrix.side)
+        for turn in (0, 1)
+    ]
+    for token in range(work.rows):
+        for slot in range(experts.chosen):
+            chain = work.chain(f"experts {work.prefix}{matrix.name}")
+            number = _at(work, choice, slot, token)
+            first = slot * matrix.inputs.blocks if adds else 0
+            passes = _passes(work, experts, buffers, Gathered(number, counted), x, first, token)
+            for flow, (start, _, _) in zip(
+                matmul(chain, matrix.side, passes), matrix.runs, strict=True
+            ):
+                at = start - matrix.blocks.start
+                if step is not None and scales is not None:
+                    own = (slot * work.rows + token) * len(matrix.blocks) + at
+                    flow = chain.vxm("mul", chain.vxm("to_f32", flow), Rows(step, token, (0, 0)))
+                    flow = chain.vxm("mul", flow, Rows(scales, own, (1, 0)))
+                if not adds:
+                    block = slot * matrix.outputs.blocks + start
+                    _deliver(work, chain, flow, copies, block, token)
+                    continue
+                gate = _at(work, choice, experts.chosen + slot, token)
+                flow = chain.vxm("mul", flow, gate)
+                if slot:
+                    before = Rows(sums[1 - slot % 2], at * work.rows + token, (work.rows, 1))
+                    flow = chain.vxm("add", flow, before)
+                if slot < experts.chosen - 1:
+                    here = Rows(sums[slot % 2], at * work.rows + token, (work.rows, 1))
+                    chain.write(flow, here)
+                else:
+                    _deliver(work, chain, flow, copies, start, token)
+            work.plan.place(chain)
+
+
+def _at(work: Work, choice: Laid, block: int, token: int) -> Rows:
+    """A number of a token, in all lanes, as often as it is wanted."""
+    rows = work.rows_of(choice.copies[0], block)
+    return Rows(rows.buffer, rows.first + token, (0, 0))
+
+
+def _deliver(
+    work: Work, chain: Chain, flow: Flow, copies: Sequence[tuple[Part, ...]], block: int, token: int
+) -> None:
+    """Write the blocks of one token, from a block on, to each copy."""
+    rows = [work.rows_of(copy, block) for copy in copies]
+    deliver(chain, flow, [replace(r, first=r.first + token, steps=(work.rows, 1)) for r in rows])
+
+
+def _passes(
+    work: Work, experts: Experts, buffers: list[Buffer], gathered: Gathered,
+    x: tuple[Part, ...], first_block: int, token: int,
+) -> list[Pass]:  # fmt: skip
+    found, last = [], experts.matrix.inputs.blocks - 1
+    places = experts.places(work.spec)
+    for (block, _, count, column), (region, word) in zip(experts.passes, places, strict=True):
+        rows = work.rows_of(x, first_block + block)
+        rows = replace(rows, first=rows.first + token, steps=(0, 1))
+        own = replace(gathered, words=experts.regions(work.spec)[region])
+        part = Pass(buffers[region], word, count, experts.matrix.words, rows, 1, column,
+                    first=block == 0, last=block == last, gathered=own)  # fmt: skip
+        found.append(part)
+    return found
+
+
+def _own_rows(work: Work, experts: Experts, name: str, choice: Laid) -> Buffer:
+    """Rows (slot, token, block) of the chosen experts, of rows (expert, block) of them all.
+
+    Addresses go outwards from the VXM and rows with them, which come back by way of the SXM.
+    """
+    blocks, side, spec = len(experts.matrix.blocks), experts.matrix.side, work.spec
+    table = work.constant(name, experts.count * blocks, "f32", side)
+    out = work.scratch(f"{name}.own", experts.chosen * blocks, "f32", 1 - side)
+    counted = work.shared(COUNTED, blocks, "f32", EAST)
+    rows = work.rows_of(choice.copies[0], 0)
+    for first in range(experts.chosen * work.rows):
+        loops: Loops = ((1, blocks), (blocks, 1))
+        chain = work.chain("experts: rows")
+        number = Rows(rows.buffer, rows.first + first, (0, 0))
+        address = chain.addresses(number, blocks, Rows(counted), loops, 0)
+        found = chain.gather(table, address, spec.edge_position("sxm", side), side)
+        value = chain.sxm("distribute", KEEP, found, side)
+        chain.write(chain.vxm("copy", value), Rows(out, first * blocks))
+        work.plan.place(chain)
+    return out

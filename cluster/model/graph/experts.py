@@ -1,0 +1,114 @@
+"""Products with the matrices of the experts that each row has chosen."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from cluster.model.graph.int8 import Int8Rows, integer_dot
+from cluster.model.graph.op import F32, Op, Run, Spread, register
+from cluster.model.graph.route import CHOICE
+from cluster.model.graph.values import SHARDED, Dim, Value, Weight, names
+
+
+@register
+@dataclass(frozen=True)
+class ExpertLinear(Op):
+    """out[c] = weight[e] . x, for each of the experts e = choice[0, c] of a row.
+
+    Where each of them has an x of its own, out is the sum of weight[e] . x[c] * choice[1, c].
+    """
+
+    kind: ClassVar[str] = "expert_linear"
+    multiplied: ClassVar[tuple[str, ...]] = ("x",)
+
+    x: Value
+    choice: Value
+    weight: Weight
+
+    def check(self) -> None:
+        """The weight is [experts, *out, *inner]; x is [*inner], or [chosen, *inner]."""
+        self.require(len(self.choice.dims) == 2, "the choice must be [choice, chosen]")
+        self.require(self.choice.dims[0] == CHOICE, "the choice must be [choice, chosen]")
+        self.require(len(self.weight.out) == 2, "the weight must be [experts, out]")
+        chosen, out = self.choice.dims[1], self.weight.out[1:]
+        inner = (chosen, *self.weight.inner) if self.adds else self.weight.inner
+        self.require(
+            self.x.dims == inner, f"x has {names(self.x.dims)}, the weight takes {names(inner)}"
+        )
+        wanted = out if self.adds else (chosen, *out)
+        self.require(self.out.dims == wanted, "the result has other dimensions")
+
+    @property
+    def experts(self) -> int:
+        """How many there are."""
+        return self.weight.out[0].size
+
+    @property
+    def chosen(self) -> int:
+        """How many each row has chosen."""
+        return self.choice.dims[1].size
+
+    @property
+    def adds(self) -> bool:
+        """Whether each expert has an x of its own, and their results are added up."""
+        return self.x.dims[0] == self.choice.dims[1]
+
+    @property
+    def each(self) -> tuple[tuple[Dim, ...], tuple[Dim, ...]]:
+        """Dimensions of x and of the result for one expert."""
+        return self.weight.inner, self.weight.out[1:]
+
+    def spread(self, inputs: tuple[Spread, ...]) -> Spread:
+        """As a product: rows of matrices are cut, or columns, of which ranks hold summands."""
+        x, choice = inputs
+        self.require(choice is Spread.WHOLE, "the choice must be whole on every rank")
+        cut = self.weight.out[1].name in SHARDED
+        if x is Spread.SPLIT:
+            self.require(not cut, "both its inputs and its outputs would be cut")
+            return Spread.PARTIAL
+        self.require(x is Spread.WHOLE, "its input must be whole on every rank")
+        return Spread.SPLIT if cut else Spread.WHOLE
+
+    def products_per_row(self, context: int) -> int:
+        """One for each weight of the chosen experts."""
+        out, inner = self.weight.shape
+        return self.chosen * (out // self.experts) * inner
+
+    def reference(self, run: Run, x: F32, choice: F32) -> F32:
+        """In float32."""
+        matrices = run.weight(self.weight)
+        matrices = matrices.reshape(self.experts, -1, matrices.shape[1])
+        numbers = choice[:, 0].astype(np.int64)
+        found = np.stack(
+            [
+                np.stack([matrices[e] @ self._of(x[row], c) for c, e in enumerate(mine)])
+                for row, mine in enumerate(numbers)
+            ]
+        )
+        return self._added(found, choice) if self.adds else found
+
+    def exact(self, run: Run, x: Int8Rows, choice: F32) -> F32:
+        """As chips compute it: exact sums, times the row's step, then the expert's scales."""
+        matrices, numbers = run.int8(self.weight), choice[:, 0].astype(np.int64)
+        integers = matrices.integers.reshape(self.experts, -1, matrices.integers.shape[1])
+        scales = matrices.scales.reshape(self.experts, -1)
+        found = np.empty((*numbers.shape, scales.shape[1]), np.float32)
+        for row, mine in enumerate(numbers):
+            for c, e in enumerate(mine):
+                own = self._of(x.integers[row], c).reshape(1, -1)
+                sums = integer_dot(own, integers[e])[0].astype(np.float32)
+                found[row, c] = sums * x.steps[row] * scales[e]
+        return self._added(found, choice) if self.adds else found
+
+    def _of(self, x: F32, slot: int) -> F32:
+        """What one of a row's experts takes."""
+        mine: F32 = np.ravel(x[slot] if self.adds else x)
+        return mine
+
+    def _added(self, found: F32, choice: F32) -> F32:
+        """Results [rows, chosen, out] times their gates, added in order."""
+        total: F32 = found[:, 0] * choice[:, 1, :1]
+        for slot in range(1, self.chosen):
+            total = total + found[:, slot] * choice[:, 1, slot : slot + 1]
+        return total

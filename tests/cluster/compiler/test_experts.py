@@ -1,0 +1,76 @@
+"""Experts by gathered addresses: what they cost, and what cannot be read."""
+
+import numpy as np
+import pytest
+
+from chip.errors import ChipError
+from chip.spec import GROQCHIP1
+from cluster.compiler.rank import ranks_of
+from cluster.compiler.stage import Stage
+from cluster.compiler.stage_shape import StageShape, compiled
+from cluster.model.graph.builder import Builder
+from cluster.model.graph.experts import ExpertLinear
+from cluster.model.graph.graph import Section
+from cluster.model.graph.stand_in import Experts
+from cluster.model.graph.values import Dim
+from cluster.model.mixture import mixture
+from tests.cluster.compiler.op_rig import LANES, Launch, OpRig
+from tests.cluster.model.graphs import EPS
+
+
+def mixed(count: int, chosen: int, hidden: int = 64, ffn: int = 96) -> Section:
+    """An FFN that is a mixture."""
+    b = Builder(Dim("hidden", hidden))
+    h = b.norm(b.x, "norm", EPS)
+    b.add(b.x, mixture(b, h, Experts(count, chosen, ffn), "silu", b.x.dims[0]))
+    return b.section()
+
+
+def cycles(count: int, chosen: int) -> int:
+    """Of a token in such a layer."""
+    section = compiled(mixed(count, chosen), 1, "fp16")
+    stage = Stage(GROQCHIP1, StageShape((section,), None, ranks_of([section], LANES), 320, 8))
+    return sum(step.cycles for step in stage.alone(1, 1, lambda _, address: address))
+
+
+def test_a_token_costs_the_experts_it_chooses_and_not_those_there_are():
+    found = {(count, chosen): cycles(count, chosen) for count in (4, 64) for chosen in (1, 2, 4)}
+    assert all(found[4, chosen] == found[64, chosen] for chosen in (1, 2, 4))
+    assert found[4, 1] < found[4, 2] < found[4, 4] < 4 * found[4, 1]
+
+
+class Chosen(OpRig):
+    """A rig whose rows choose what they are told to."""
+
+    numbers: tuple[int, ...] = ()
+
+    def _input(self, work, op, value):
+        drawn = super()._input(work, op, value)
+        if value == getattr(op, "choice", None):
+            drawn[:, 0] = self.numbers
+            self._fill(self.at.read(work, op, value).copies[0], self.at.layout(value), drawn)
+        return drawn
+
+
+def with_choice(*numbers: int) -> Chosen:
+    rig = Chosen(mixed(5, 2), 1, 0, "fp16", Launch(1, 0, 8))
+    rig.numbers = numbers
+    return rig
+
+
+@pytest.mark.parametrize("numbers", [(0, 1), (4, 3), (4, 4)])
+def test_whichever_experts_are_chosen_are_read(numbers):
+    rig = with_choice(*numbers)
+    for op in (op for op in rig.ops if isinstance(op, ExpertLinear)):
+        result = rig.run(op)
+        expected = np.asarray(result.expected).reshape(1, -1)
+        limit = 2e-6 * np.abs(expected).max()
+        for dtype, values in result.copies:
+            np.testing.assert_allclose(values, expected, 1e-3 if dtype == "f16" else 1e-6, limit)
+
+
+def test_an_expert_that_is_not_there_is_outside_the_region():
+    rig = with_choice(0, 5)
+    op = next(op for op in rig.ops if isinstance(op, ExpertLinear))
+    with pytest.raises(ChipError, match="is outside the region of"):
+        rig.run(op)

@@ -86,12 +86,8 @@ class Chain:
         units = range(region.index, region.index + region.slices)
         issues = [words.cycle + abs(self.spec.slice_position(n) - words.position) for n in units]
         own = self.spec.bank(region.address)
-        taken = range(self.spec.slice_banks) if table.any_bank else (own,)
-        alone = (table.name,) if table.virtual else ()
-        for index, issue in zip(units, issues, strict=True):
-            self.hold(issue, length, "mem.r", index, *alone)
-            for bank in taken:
-                self.hold(issue, length, "bank", index, bank, *alone)
+        banks = tuple(range(self.spec.slice_banks)) if table.any_bank else (own,)
+        self.take(self._slices("mem.r", table, issues, banks), issues[0], (1 << length) - 1)
         assert words.need is not None
         args, names = [region.address, region.words, 0, 0], [words.name, name]
         self.add_piece(

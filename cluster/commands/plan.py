@@ -103,12 +103,13 @@ def _in_flight(found: dict[str, Any]) -> dict[str, str]:
 
 
 def _experts(found: dict[str, Any]) -> dict[str, str]:
-    """Where the experts of a mixture rest, and what it costs that all of them run."""
+    """Where the experts of a mixture rest, and how many of them run for a token."""
     if "experts" not in found["plan"]:
         return {}
     mine, tp = found["plan"]["experts"], found["plan"]["tp"]
     cut = "whole" if mine["whole"] else f"cut, as tp {tp} does not divide them"
-    run = f"all run for every token, for {mine['chosen']}: the FFN's {found['breakdown']['ffn']:,}"
+    run = f"{mine['run']} run for every token, for {mine['chosen']}"
+    run += f": the FFN's {found['breakdown']['ffn']:,}"
     where = f"{mine['per_rank']:.3g} of {mine['count']} on each rank, {cut}"
     return {"experts": f"{where}; {run} cycles"}
 

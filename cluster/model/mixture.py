@@ -8,10 +8,13 @@ leaves out is said in notes, and is never more than a few percent of the weights
 from collections.abc import Sequence
 from dataclasses import replace
 
+from chip.program import word_columns
+from chip.spec import GROQCHIP1, ChipSpec
 from cluster.model.decoder import Decoder
 from cluster.model.graph.builder import Builder
+from cluster.model.graph.experts import ExpertLinear
 from cluster.model.graph.graph import Model
-from cluster.model.graph.stand_in import Experts, StandIn
+from cluster.model.graph.stand_in import Experts, Residents, StandIn
 from cluster.model.graph.values import Dim, Value
 
 
@@ -21,6 +24,22 @@ def mixture(b: Builder, x: Value, experts: Experts, function: str, hidden: Dim) 
     choice = b.route(b.linear(x, "router", Dim("experts", experts.count)), experts.chosen)
     gate, up = (b.experts(x, choice, name, ffn) for name in ("w_gate", "w_up"))
     return b.experts(b.gate(gate, up, function), choice, "w_down", hidden)
+
+
+def gatherable(experts: Experts, spec: ChipSpec = GROQCHIP1) -> bool:
+    """Whether a bank has the words of an fp16 tile of every expert: they share one region."""
+    return experts.count * (spec.lanes // word_columns("f16")) <= spec.bank_words
+
+
+def residents(model: Model, tp: int) -> Residents | None:
+    """Where the experts of a mixture lie: ranks have a part of each, if they are gathered."""
+    if model.stand_in and model.stand_in.experts:
+        return model.stand_in.experts.residents(tp)
+    ops = (op for section, _ in model.distinct for op in section.ops)
+    for op in ops:
+        if isinstance(op, ExpertLinear):
+            return Residents(op.experts, op.chosen, op.experts / tp, tp == 1, op.chosen)
+    return None
 
 
 def all_experts(d: Decoder, experts: Experts) -> Decoder:

@@ -13,8 +13,8 @@ from cluster.compiler.place import Placed
 from cluster.compiler.sizes import CHUNKS, Sizes
 from cluster.errors import BadValue, DoesNotFit
 from cluster.model.graph.graph import Model
-from cluster.model.graph.stand_in import Experts
 from cluster.model.load import find_decoder
+from cluster.model.mixture import residents
 from cluster.planning.cost_store import CostStore
 from cluster.planning.pipeline_timing import pipelined
 from cluster.planning.refusals import check_shape, does_not_fit, fewest, fits_on, why_int8
@@ -53,7 +53,6 @@ class Planned:
     notes: tuple[str, ...]
     lower_bound_cycles: int
     sizes: Sizes
-    experts: Experts | None = None  # of a mixture, which is planned with all of them at work
 
 
 @uncollected()
@@ -83,9 +82,8 @@ def make(name: str, request: PlanRequest | None = None, store: CostStore | None 
     best = candidates[0]
     placed, timed = search.placed(best.tp, best.pp), search.timed(best.tp, best.pp)
     bound = int(search.bound(best.tp, best.pp))
-    experts = model.stand_in.experts if model.stand_in else None
     found = timed, placed, candidates, notes, bound, search.sizes
-    return Planned(name, request, topology, *found, experts)
+    return Planned(name, request, topology, *found)
 
 
 def _in_int8(name: str, request: PlanRequest, store: CostStore | None) -> Planned | None:
@@ -220,7 +218,7 @@ def _shape(planned: Planned) -> dict[str, Any]:
         "transit_chips": sorted(used - holders),
         "spare_chips": len(timed.graph) - len(used | holders),
         "stages": stages,
-        **({"experts": asdict(planned.experts.residents(plan.tp))} if planned.experts else {}),
+        **({"experts": asdict(mixed)} if (mixed := residents(plan.model, plan.tp)) else {}),
     }
 
 

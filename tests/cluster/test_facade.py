@@ -2,12 +2,14 @@
 
 import json
 
+import numpy as np
 import pytest
 
 import cluster
 from cluster.cli import main
 from cluster.errors import BadValue, PromptTooLong
-from tests.cluster.tiny import PROMPT, local_outcome
+from cluster.model.reference import Reference
+from tests.cluster.tiny import PROMPT, local_outcome, tiny_weights
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +47,27 @@ def test_sampling_follows_its_seed(engine):
         engine.generate("a", 8, temperature=2.0, seed=seed).ids for seed in (1, 1, 2)
     )
     assert first == same != other
+
+
+def test_logprobs_are_of_the_softmax_and_those_of_lpu_run(engine, capsys):
+    said = engine.generate(PROMPT, 3, logprobs=2)
+    reference = Reference(tiny_weights(), 16)
+    assert len(said.logprobs) == 3 and not engine.generate(PROMPT, 1).logprobs
+    fed = (PROMPT, *([token] for token in said.ids[:-1]))
+    for ids, token, one in zip(fed, said.ids, said.logprobs, strict=True):
+        logits = reference.forward(list(ids)).astype(np.float64)
+        every = logits - np.log(np.exp(logits).sum())
+        best = np.argsort(-every)[:2]
+        assert one.chosen == one.top[0] and one.chosen.id == token == best[0]
+        assert [top.id for top in one.top] == list(best)
+        assert [top.logprob for top in one.top] == pytest.approx(every[best], abs=0.02)
+    shape = ("--tp", "2", "--pp", "2", "--topology", "ring:4", "--max-new-tokens", "3")
+    prompt = ("--prompt-ids", ",".join(map(str, PROMPT)), "--logprobs", "2")
+    ran = command(capsys, "run", "tiny", *prompt, *shape)["logprobs"]
+    assert [one["logprob"] for one in ran] == [one.chosen.logprob for one in said.logprobs]
+    assert [top["id"] for one in ran for top in one["top"]] == [
+        top.id for one in said.logprobs for top in one.top
+    ]
 
 
 def test_a_trace_is_of_the_last_launch(engine, tmp_path):

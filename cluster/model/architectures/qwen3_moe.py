@@ -1,10 +1,14 @@
-"""Qwen 3 with experts (Yang et al. 2025): its FFNs are mixtures."""
+"""Qwen 3 with experts (Yang et al. 2025): its FFNs are mixtures.
+
+More experts than a bank holds of a tile stand as a dense model of all of them.
+"""
 
 from cluster.model.architecture import Architecture
 from cluster.model.architectures.qwen3 import layer
 from cluster.model.decoder import activation, read_decoder, safetensors_names
 from cluster.model.graph.graph import Model
 from cluster.model.graph.stand_in import Experts
+from cluster.model.mixture import all_experts, gatherable, without
 from cluster.model.settings import Settings
 
 
@@ -22,6 +26,11 @@ def write(settings: Settings, name: str) -> Model:
         settings.whole("moe_intermediate_size"),
     )
     function = activation(settings)
+    if not gatherable(experts):
+        wide, routers = all_experts(d, experts), d.layers * d.hidden.size * experts.count
+        layers = d.of_windows(lambda window: layer(wide, function, window))
+        model = d.model(name, "qwen3_moe", layers)
+        return without(model, more_parameters=routers, experts=experts)
     layers = d.of_windows(lambda window: layer(d, function, window, experts))
     return d.model(name, "qwen3_moe", layers)
 

@@ -28,17 +28,21 @@ class Experts:
         all. The all-reduce of the FFN adds what the experts of all ranks give.
         """
         whole = self.count % tp == 0 and self.shared_ffn % tp == 0
-        return Residents(self.count, self.chosen, self.count / tp, whole)
+        return Residents(self.count, self.chosen, self.count / tp, whole, self.count)
 
 
 @dataclass(frozen=True)
 class Residents:
-    """Experts of a layer that lie on each rank of a tensor-parallel group; `whole` if uncut."""
+    """Experts of a layer that lie on each rank of a tensor-parallel group; `whole` if uncut.
+
+    `run` of them do for a token, as many as are `chosen` where they are gathered.
+    """
 
     count: int
     chosen: int
     per_rank: float
     whole: bool
+    run: int
 
 
 @dataclass(frozen=True)

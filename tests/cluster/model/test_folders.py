@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 
 from cluster.cli import main
 from cluster.model.load import load_model
@@ -42,6 +43,29 @@ def test_an_awkward_folder_runs_and_agrees_with_float32(tmp_path, capsys):
     assert report["text"] == " ".join(map(str, wanted))
     assert main(["run", folder, "--prompt", "hello"]) == 2
     assert "has no tokenizer.json; use --prompt-ids" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"model_type": "mamba"}, "is of type 'mamba'; known are"),
+    ({"quantization_config": {"quant_method": "gptq"}}, "has weights quantised by 'gptq'"),
+    ({"quantization_config": {"quant_method": "awq"}}, "has weights quantised by 'awq'"),
+    ({"quantization_config": {"quant_method": "fp8"}}, "has weights quantised by 'fp8'"),
+    ({"num_hidden_layers": 3}, "has no tensor model.layers.2."),
+])  # fmt: skip
+def test_what_cannot_be_read_is_refused_in_one_line(change, message, tmp_path, capsys):
+    folder = write_folder(tmp_path / "it", AWKWARD, dtype=np.float16)
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    assert main(["run", str(folder), "--prompt-ids", "1"]) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1
+
+
+def test_a_lora_adapter_is_refused_in_one_line(tmp_path, capsys):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    assert main(["run", str(tmp_path), "--prompt-ids", "1"]) == 2
+    said = capsys.readouterr().err
+    assert "holds a LoRA adapter, not a model" in said and said.count("\n") == 1
 
 
 def test_a_context_is_held_to_before_caches_are_rounded_up(tmp_path, capsys):

@@ -80,8 +80,8 @@ def test_a_mixture_stands_as_all_of_its_experts():
 
 def test_experts_rest_on_ranks_whole_where_that_can_be():
     experts = known_model("gpt-oss-20b").stand_in.experts
-    assert experts.residents(4) == Residents(32, 4, 8.0, True)
-    assert experts.residents(3) == Residents(32, 4, 32 / 3, False)
+    assert experts.residents(4) == Residents(32, 4, 8.0, True, 32)
+    assert experts.residents(3) == Residents(32, 4, 32 / 3, False, 32)
 
 
 def test_an_encoder_has_no_token_by_token_plan():

@@ -107,11 +107,13 @@ def _experts(found: dict[str, Any]) -> dict[str, str]:
     if "experts" not in found["plan"]:
         return {}
     mine, tp = found["plan"]["experts"], found["plan"]["tp"]
-    cut = "whole" if mine["whole"] else f"cut, as tp {tp} does not divide them"
-    run = f"{mine['run']} run for every token, for {mine['chosen']}"
-    run += f": the FFN's {found['breakdown']['ffn']:,}"
-    where = f"{mine['per_rank']:.3g} of {mine['count']} on each rank, {cut}"
-    return {"experts": f"{where}; {run} cycles"}
+    where = f"{mine['per_rank']:.3g} of {mine['count']} on each rank"
+    if mine["run"] < mine["count"]:
+        where = f"a part of all {mine['count']} on each rank" if tp > 1 else where
+    else:
+        where += ", whole" if mine["whole"] else f", cut, as tp {tp} does not divide them"
+    run = f"{mine['run']} run for every token, which chooses {mine['chosen']}"
+    return {"experts": f"{where}; {run}: the FFN's {found['breakdown']['ffn']:,} cycles"}
 
 
 def _energy(found: dict[str, Any]) -> str:

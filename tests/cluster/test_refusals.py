@@ -59,4 +59,4 @@ def test_a_mixture_is_planned_for_several_sequences(tmp_path, capsys):
     experts = json.loads(capsys.readouterr().out)["plan"]["experts"]
     assert experts == {"count": 4, "chosen": 2, "per_rank": 1.0, "whole": False, "run": 2}
     assert main(command) == 0
-    assert "1 of 4 on each rank, whole" in capsys.readouterr().out
+    assert "a part of all 4 on each rank" in capsys.readouterr().out

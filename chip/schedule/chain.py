@@ -87,7 +87,7 @@ class Chain:
         issues = [words.cycle + abs(self.spec.slice_position(n) - words.position) for n in units]
         own = self.spec.bank(region.address)
         banks = tuple(range(self.spec.slice_banks)) if table.any_bank else (own,)
-        self.take(self._slices("mem.r", table, issues, banks), issues[0], (1 << length) - 1)
+        self.take(self._slices("mem.r", table, issues, banks), issues[0], length)
         assert words.need is not None
         args, names = [region.address, region.words, 0, 0], [words.name, name]
         self.add_piece(

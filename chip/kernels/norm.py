@@ -8,7 +8,7 @@ cancels in the rounded rows and only joins their step.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from chip.kernels.lanes import RUN_LIMIT, reduce_alike, reduce_groups, reduce_lanes
+from chip.kernels.lanes import reduce_groups, reduce_lanes, runs
 from chip.kernels.layout import Layout
 from chip.kernels.linear import deliver
 from chip.kernels.quantise import peak, rounded
@@ -41,7 +41,7 @@ def rms_norm(work: Work, norm: RmsNorm, x: Laid, out: Laid, step: Buffer | None 
     if norm.head_lanes:
         _head_scales(work, norm, layout, source, scale)
     else:
-        reduce = reduce_alike if work.int8 else reduce_lanes
+        reduce = reduce_groups if work.int8 else reduce_lanes
         mean_square_scales(work, source, layout.blocks, norm.width, norm.eps, scale, reduce)
     if step is None:
         _apply(work, norm, layout, source, scale, gamma, out)
@@ -75,7 +75,7 @@ def square_sum(work: Work, name: str, x: Laid, out: Laid) -> None:
             square = chain.vxm("mul", mine, value)
             total = chain.vxm("copy", square) if total is None else chain.vxm("add", square, total)
         assert total is not None
-        total = reduce_alike(chain, "add", total, "f32")
+        total = reduce_groups(chain, "add", total, "f32")
         for copy in out.copies:
             target = work.rows_of(copy, 0)
             chain.write(total, replace(target, first=target.first + start))
@@ -129,10 +129,10 @@ def _head_scales(
     """out[block, token]: in the lanes of each head its own scale."""
     for part in x:
         count, first = part.blocks * work.rows, part.first * work.rows
-        for start in range(0, count, RUN_LIMIT):
+        for start, length in runs(count, "f32"):
             chain = work.chain("norm: mean square")
-            loops = run(min(RUN_LIMIT, count - start))
-            value = chain.arrive(Rows(part.buffer, start), work.spec.vxm_position, 0, loops)
+            rows, loops = Rows(part.buffer, start), run(length)
+            value = chain.arrive(rows, work.spec.vxm_position, 0, loops)
             total = chain.vxm("mul", value, value)
             total = reduce_groups(chain, "add", total, "f32", norm.head_lanes)
             _scale(work, chain, total, norm.width, norm.eps, Rows(out, first + start))

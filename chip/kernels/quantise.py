@@ -7,7 +7,7 @@ The products of q with int8 weights are exact int32 sums.
 from collections.abc import Sequence
 from dataclasses import replace
 
-from chip.kernels.lanes import reduce_alike
+from chip.kernels.lanes import reduce_lanes
 from chip.kernels.work import Laid, Part, Work
 from chip.schedule import Buffer, Flow, Loops, Rows, run
 from chip.spec import EAST
@@ -51,7 +51,7 @@ def peak(
             size = chain.vxm("abs", value)
             total = chain.vxm("copy", size) if total is None else chain.vxm("max", size, total)
         assert total is not None
-        top = chain.vxm("max", reduce_alike(chain, "max", total, "f32"), SMALLEST_PEAK)
+        top = chain.vxm("max", reduce_lanes(chain, "max", total, "f32"), SMALLEST_PEAK)
         chain.write(chain.vxm("mul", top, 1.0 / LEVELS), Rows(step, start))
         chain.write(chain.vxm("mul", chain.vxm("recip", top), LEVELS), Rows(inverse, start))
         work.plan.place(chain)

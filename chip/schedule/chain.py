@@ -7,7 +7,7 @@ Values are either *at rest* (`Rows`: read when and as often as a consumer wants)
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from chip.errors import ProgramError
 from chip.isa import (
@@ -136,12 +136,28 @@ class Chain:
         assert driven is not None
         args[driven] = NO_STREAM
         delay, name = self.spec.d_func(spec.timing), self.name()
-        alu = self.queue("vxm", 0, cycle, span(loops) + delay)
+        # the quickest may not follow so closely that its result comes with this one's
+        alu = self.queue("vxm", 0, cycle, span(loops) + delay - self.spec.quickest("vxm"))
         piece = self.add_piece(
             "vxm", 0, alu, [cycle], spec.name, args, needs, loops, [*names, name]
         )
         made = spec.element(driven, tuple(args))
         return Flow(self.member, made, loops, cycle + delay, position, name, alu=alu, piece=piece)
+
+    def twin(self, value: Flow) -> Flow:
+        """A VXM result once more, from another ALU at the same time: each can go one way."""
+        piece, alu = value.piece, value.alu
+        assert piece is not None and alu is not None
+        driven, name, need = lookup(piece.op).driven, self.name(), self.needs[alu]
+        assert driven is not None
+        args = [NO_STREAM if n == driven else arg for n, arg in enumerate(piece.args)]
+        needs = {n: source for n, source in piece.needs.items() if n != driven}
+        other = self.queue("vxm", 0, need.low, need.high - need.low)
+        made = self.add_piece(
+            "vxm", 0, other, piece.cycles, piece.op, args, needs, value.loops,
+            [*piece.names[:-1], name],
+        )  # fmt: skip
+        return replace(value, name=name, need=None, direction=None, alu=other, piece=made)
 
     def sxm(self, op: str, lane_map: int, value: Flow, side: int) -> Flow:
         """One SXM instruction at hemisphere `side`; the result flows back inward."""

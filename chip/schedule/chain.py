@@ -33,10 +33,11 @@ from chip.schedule.flows import (
     Rows,
     Taken,
     iteration_cycles,
+    pattern,
     row_span,
     span,
 )
-from chip.spec import EAST, WEST, ChipSpec
+from chip.spec import EAST, HEMISPHERES, WEST, ChipSpec
 
 
 @dataclass
@@ -223,6 +224,22 @@ class Chain:
         self.needs.append(Need(self.member, kind, side, width, low, low + length))
         return len(self.needs) - 1
 
+    def _passes(self, family: str, unit: int, number: int) -> None:
+        """Note where an instruction drives or reads a stream: values pass all halves up to there.
+
+        At the VXM values are read before others are driven there, so it is in the half that they
+        come from or go to.
+        """
+        need = self.needs[number]
+        if need.kind != "stream" or len(need.halves) == len(HEMISPHERES) or family == "vxm":
+            return
+        if family.startswith("mem."):
+            need.halves.add(unit // self.spec.hemisphere_slices)
+        elif family.startswith("c2c."):
+            need.halves.update((EAST, WEST))
+        else:
+            need.halves.add(unit % len(HEMISPHERES))
+
     def hold(self, low: int, length: int, family: str, unit: int, plane: int = 0) -> None:
         """Reserve a fixed unit of this chain's chip."""
         self.take(Hold(self.member, family, unit, plane), low, length)
@@ -250,8 +267,13 @@ class Chain:
         else:
             ends = row_span(rows, loops)
             banks = tuple(sorted({self.spec.bank(region.address + row) for row in ends}))
-        hold = self._slices(family, rows.buffer, issues, banks)
-        self.take(hold, issues[0], span(loops))
+        length = span(loops)
+        if length == loops[0][0] * loops[1][0]:
+            self.take(self._slices(family, rows.buffer, issues, banks), issues[0], length)
+        else:  # the queue is not free between two iterations, its banks are
+            self.take(self._slices(family, rows.buffer, issues, ()), issues[0], length)
+            alone = self._slices("", rows.buffer, issues, banks)
+            self.take(alone, issues[0], length, pattern(loops))
         args = [region.address + rows.first, 0]
         self.add_piece(
             family, region.index, None, issues, op, args, {}, loops, [name], rows.steps, (1, need)
@@ -355,6 +377,10 @@ class Chain:
             apart,
         )  # fmt: skip
         self.pieces.append(piece)
+        for need, _ in needs.values():
+            self._passes(family, unit, need)
+        if spread:
+            self._passes(family, unit, spread[1])
         timing = lookup(op).timing
         last = span(loops) - 1 + (self.spec.d_func(timing) if timing else 0) + apart[-1][0]
         first, end = min(cycles), max(cycles) + last

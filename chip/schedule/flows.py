@@ -1,7 +1,7 @@
 """What chains are made of: rows at rest, flows in flight, loops, and what is left to choose."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -51,7 +51,8 @@ class Rows:
 class Need:
     """Something the scheduler chooses: a group of streams, an ALU or an SXM queue.
 
-    Busy from `low` to `high` (exclusive): diagonals for streams, cycles for queues.
+    Busy from `low` to `high` (exclusive): diagonals for streams, cycles for queues. Streams are
+    busy in the `halves` of the chip that their values pass, those of the slices on either side.
     """
 
     member: int
@@ -60,6 +61,7 @@ class Need:
     width: int
     low: int
     high: int
+    halves: set[int] = field(default_factory=set)
 
 
 @dataclass(slots=True)
@@ -93,7 +95,7 @@ class Hold(NamedTuple):
     """Units that a chain takes at cycles which follow from its start, and not by choice.
 
     `unit` and the units after it, each so many cycles later than it as `offsets` says; of a slice
-    `banks` as well. What `buffer` names has units to itself.
+    `banks` as well, or alone if no `family` is named. What `buffer` names has units to itself.
     """
 
     member: int
@@ -107,7 +109,8 @@ class Hold(NamedTuple):
     def units(self) -> Iterator[tuple[Key, int]]:
         """Each of them, and how much later it is taken."""
         for number, offset in enumerate(self.offsets, self.unit):
-            yield (self.member, self.family, number, self.plane, self.buffer), offset
+            if self.family:
+                yield (self.member, self.family, number, self.plane, self.buffer), offset
             for bank in self.banks:
                 yield (self.member, "bank", number, bank, self.buffer), offset
 
@@ -209,6 +212,15 @@ def span(loops: Loops) -> int:
     """Cycles from the first issue through the last."""
     (n, outer), (m, inner) = loops
     return (n - 1) * outer + (m - 1) * inner + 1
+
+
+@lru_cache(maxsize=1024)
+def pattern(loops: Loops) -> int:
+    """The cycles of all iterations: bit n stands for the n-th cycle after the first issue."""
+    found = 0
+    for cycle in iteration_cycles(loops).tolist():
+        found |= 1 << cycle
+    return found
 
 
 @lru_cache(maxsize=1024)

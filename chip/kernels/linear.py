@@ -12,7 +12,7 @@ from chip.isa import FORMATS
 from chip.kernels.columns import write_blocks
 from chip.kernels.layout import Layout
 from chip.kernels.matmul import Pass, matmul
-from chip.kernels.work import Part, Work
+from chip.kernels.work import Part, Steps, Work
 from chip.program import word_columns
 from chip.schedule import Buffer, Chain, Flow, Rows
 
@@ -78,12 +78,12 @@ def linear(
     matrix: Matrix,
     x: tuple[Part, ...],
     copies: Sequence[tuple[Part, ...]],
-    step: Buffer | None = None,
+    steps: Steps = (),
     biased: bool = False,
 ) -> None:
     """Write matrix x rows of `x` (+ bias) to all copies, (output block, token), or as columns.
 
-    `step` are those of int8 rows. The chain's label names the matrix.
+    `steps` are factors of rows, those of int8 or of a norm. The chain's label names the matrix.
     """
     weights = work.constant(matrix.name, matrix.vectors, matrix.dtype, matrix.side, "columns")
     if not matrix.blocks:
@@ -92,8 +92,8 @@ def linear(
     chain = work.chain(f"matmul {work.prefix}{matrix.name}")
     flows = matmul(chain, matrix.side, _passes(work, matrix, weights, x))
     for flow, (start, _, _) in zip(flows, matrix.runs, strict=True):
-        if step is not None:
-            flow = _rescaled(work, chain, flow, matrix, step, start - base)
+        if steps:
+            flow = _rescaled(work, chain, flow, matrix, steps[matrix.side], start - base)
         if biased:
             bias = work.constant(f"{matrix.name}.bias", len(matrix.blocks), "f32", matrix.side)
             flow = chain.vxm("add", flow, Rows(bias, start - base, (1, 0)))
@@ -118,7 +118,9 @@ def _passes(work: Work, matrix: Matrix, weights: Buffer, x: tuple[Part, ...]) ->
 
 
 def _rescaled(work: Work, chain: Chain, sums: Flow, matrix: Matrix, step: Buffer, row: int) -> Flow:
-    """fp32 of int32 sums: times the token's step, times the output channels' scales."""
+    """fp32 of sums: times the token's step, and of int32 ones times the output channels' scales."""
+    if matrix.dtype == "f16":
+        return chain.vxm("mul", sums, Rows(step, 0, (0, 1)))
     scales = work.constant(f"{matrix.name}.scale", len(matrix.blocks), "f32", matrix.side)
     value = chain.vxm("mul", chain.vxm("to_f32", sums), Rows(step, 0, (0, 1)))
     return chain.vxm("mul", value, Rows(scales, row, (1, 0)))

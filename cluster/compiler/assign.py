@@ -13,7 +13,7 @@ from math import prod
 from chip.kernels.experts import Experts
 from chip.kernels.layout import Layout, even, grouped, halves, one_by_one, repeated
 from chip.kernels.linear import Matrix
-from chip.kernels.work import OUTPUT, Laid, Part, Request, Work
+from chip.kernels.work import OUTPUT, Laid, Part, Request, Steps, Work
 from chip.program import word_columns
 from chip.schedule import Buffer
 from chip.spec import EAST, WEST, ChipSpec
@@ -327,11 +327,21 @@ class Assigned:
         (copy,) = self.copies[value.name]
         return self._name(value, copy)
 
-    def step(self, work: Work, value: Value) -> Buffer | None:
-        """The steps of an int8 value."""
-        if value.dtype != "i8":
-            return None
-        return work.scratch(f"{value.name}.step", 1, "f32", WEST)
+    def steps(self, work: Work, value: Value) -> Steps:
+        """What products with a value are multiplied by, row by row: steps of int8, norms' factors.
+
+        Each side has its own, as products of both sides read them at the same time.
+        """
+        if value.dtype != "i8" and not self._factor_left(value):
+            return ()
+        return tuple(work.scratch(f"{value.name}.step{side}", 1, "f32", side) for side in SIDES)
+
+    def _factor_left(self, value: Value) -> bool:
+        """Whether a norm in fp16 leaves its one factor of a row to the products behind it."""
+        maker = next((op for op in self.section.ops if op.out == value), None)
+        if not isinstance(maker, Norm) or not maker.may_be_int8 or value == self.section.out:
+            return False
+        return all(isinstance(reader, Linear) for reader in self.section.consumers(value))
 
     def _residual(self, work: Work, value: Value) -> tuple[Part, ...]:
         blocks = self.layout(value).blocks

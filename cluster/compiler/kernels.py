@@ -57,9 +57,9 @@ def place(work: Work, assigned: Assigned, op: Op) -> None:
 @kernel(Linear)
 def _linear(work: Work, at: Assigned, op: Linear) -> None:
     x, out = at.read(work, op, op.x), at.made(work, op.out)
-    step = at.step(work, op.x)
+    steps = at.steps(work, op.x)
     for matrix, rows in zip(at.matrices(op), x.copies, strict=True):
-        linear(work, matrix, rows, out.copies, step, op.bias is not None)
+        linear(work, matrix, rows, out.copies, steps, op.bias is not None)
 
 
 @kernel(Norm)
@@ -70,8 +70,8 @@ def _norm(work: Work, at: Assigned, op: Norm) -> None:
         return
     heads = op.x.dims[-1].size if op.over == ("head_dim",) else 0
     norm = RmsNorm(op.weight.name, op.weight.shape[0], op.eps, heads)
-    step = at.step(work, op.out)
-    rms_norm(work, norm, at.read(work, op, op.x), at.made(work, op.out), step)
+    steps = at.steps(work, op.out)
+    rms_norm(work, norm, at.read(work, op, op.x), at.made(work, op.out), steps)
 
 
 def _summands(work: Work, at: Assigned, op: Norm) -> Laid | Sum:
@@ -154,6 +154,5 @@ def _add(work: Work, at: Assigned, op: Add) -> None:
 
 @kernel(Quantise)
 def _quantise(work: Work, at: Assigned, op: Quantise) -> None:
-    step = at.step(work, op.out)
-    assert step is not None
-    quantise(work, op.out.name, at.read(work, op, op.x), at.made(work, op.out), step)
+    steps = at.steps(work, op.out)
+    quantise(work, op.out.name, at.read(work, op, op.x), at.made(work, op.out), steps)

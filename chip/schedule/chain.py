@@ -40,6 +40,9 @@ from chip.schedule.flows import (
 from chip.spec import EAST, HEMISPHERES, WEST, ChipSpec
 
 
+APART_ROWS = 8  # of a loop with gaps that is an instruction for each row instead
+
+
 @dataclass
 class Chain:
     """A set of instructions with fixed relative cycles; see the module's docstring."""
@@ -261,6 +264,10 @@ class Chain:
 
         Plane i is stream i of `need`, or they take turns on its only one.
         """
+        (n, _), (m, _) = loops
+        if n * m <= APART_ROWS and span(loops) > n * m and not rows.buffer.any_bank:
+            self.memory_apart(op, issues, rows, loops, need, name)
+            return
         region, family = rows.buffer.region, lookup(op).queue
         if rows.buffer.any_bank:
             banks = tuple(range(self.spec.slice_banks))

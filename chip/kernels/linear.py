@@ -5,7 +5,7 @@ With int8 weights rows are int8 with a step for each token; sums are scaled back
 scale of each output channel.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from chip.isa import FORMATS
@@ -16,6 +16,7 @@ from chip.kernels.work import Part, Steps, Work
 from chip.program import word_columns
 from chip.schedule import Buffer, Chain, Flow, Rows
 
+OnTheWay = Callable[[Chain, Flow, int], Flow]
 _ROUND = {"f16": "to_f16", "i8": "to_i8"}
 
 
@@ -80,10 +81,12 @@ def linear(
     copies: Sequence[tuple[Part, ...]],
     steps: Steps = (),
     biased: bool = False,
+    on_the_way: OnTheWay | None = None,
 ) -> None:
     """Write matrix x rows of `x` (+ bias) to all copies, (output block, token), or as columns.
 
-    `steps` are factors of rows, those of int8 or of a norm. The chain's label names the matrix.
+    Sums may be changed `on_the_way` from the array of a side. `steps` are factors of rows, those of
+    int8 or of a norm. The chain's label names the matrix.
     """
     weights = work.constant(matrix.name, matrix.vectors, matrix.dtype, matrix.side, "columns")
     if not matrix.blocks:
@@ -92,6 +95,8 @@ def linear(
     chain = work.chain(f"matmul {work.prefix}{matrix.name}")
     flows = matmul(chain, matrix.side, _passes(work, matrix, weights, x))
     for flow, (start, _, _) in zip(flows, matrix.runs, strict=True):
+        if on_the_way is not None:
+            flow = on_the_way(chain, flow, matrix.side)
         if steps:
             flow = _rescaled(work, chain, flow, matrix, steps[matrix.side], start - base)
         if biased:

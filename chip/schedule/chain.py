@@ -39,7 +39,6 @@ from chip.schedule.flows import (
 )
 from chip.spec import EAST, HEMISPHERES, WEST, ChipSpec
 
-
 APART_ROWS = 8  # of a loop with gaps that is an instruction for each row instead
 
 

@@ -237,10 +237,20 @@ class Assigned:
         first = self.section.consumers(op.x)[0]
         return maker if op.form == "layer" and first == op and isinstance(maker, Add) else None
 
-    def left_to_norm(self, op: Op) -> bool:
-        """Whether a LayerNorm behind it makes what this op would."""
-        norms = (other for other in self.section.ops if isinstance(other, Norm))
-        return any(self.summed(norm) == op for norm in norms)
+    def turned_behind(self, op: Linear) -> Rotary | None:
+        """The rotary embedding of what fp16 products leave, made on their way from the array."""
+        readers = self.section.consumers(op.out)
+        plain = self.weights == "f16" and op.bias is None and len(readers) == 1
+        return readers[0] if plain and isinstance(readers[0], Rotary) else None
+
+    def left_to_another(self, op: Op) -> bool:
+        """Whether a LayerNorm behind it, or the product before it, makes what this op would."""
+        for other in self.section.ops:
+            if isinstance(other, Norm) and self.summed(other) == op:
+                return True
+            if isinstance(other, Linear) and self.turned_behind(other) == op:
+                return True
+        return False
 
     def turned_at(self, op: Rotary) -> int:
         """The SXM that a rotary embedding goes by: queries east, keys west."""

@@ -1,6 +1,7 @@
 """The kernel of each op: how it is placed, with its values where the memory map puts them."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from chip.kernels.add import add, cast
@@ -12,7 +13,7 @@ from chip.kernels.linear import linear
 from chip.kernels.norm import RmsNorm, norm_by_sum, rms_norm, square_sum
 from chip.kernels.pool import pool
 from chip.kernels.quantise import quantise
-from chip.kernels.rotary import rotary
+from chip.kernels.rotary import rotary, turned
 from chip.kernels.route import route
 from chip.kernels.soft_cap import capped
 from chip.kernels.window import Window
@@ -47,7 +48,7 @@ def kernel(cls: type[Op]) -> Callable[[Kernel], Kernel]:
 
 def place(work: Work, assigned: Assigned, op: Op) -> None:
     """Place the chains of an op on the schedule; before it, roundings of what it reads."""
-    if assigned.left_to_norm(op):
+    if assigned.left_to_another(op):
         return
     for value in assigned.rounded(op):
         cast(work, assigned.stream(work, value), assigned.copies_of(work, value))
@@ -56,10 +57,11 @@ def place(work: Work, assigned: Assigned, op: Op) -> None:
 
 @kernel(Linear)
 def _linear(work: Work, at: Assigned, op: Linear) -> None:
-    x, out = at.read(work, op, op.x), at.made(work, op.out)
-    steps = at.steps(work, op.x)
+    turn = at.turned_behind(op)
+    x, out = at.read(work, op, op.x), at.made(work, op.out if turn is None else turn.out)
+    turns = None if turn is None else partial(turned, work, turn.table.name)
     for matrix, rows in zip(at.matrices(op), x.copies, strict=True):
-        linear(work, matrix, rows, out.copies, steps, op.bias is not None)
+        linear(work, matrix, rows, out.copies, at.steps(work, op.x), op.bias is not None, turns)
 
 
 @kernel(Norm)

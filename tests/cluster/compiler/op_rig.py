@@ -27,6 +27,7 @@ from cluster.model.graph.attention import Attention
 from cluster.model.graph.experts import ExpertLinear
 from cluster.model.graph.graph import Section
 from cluster.model.graph.int8 import Int8Rows
+from cluster.model.graph.linear import Linear
 from cluster.model.graph.op import F32, Op
 from cluster.model.graph.rotary import Rotary
 from cluster.model.graph.route import CHOICE
@@ -142,8 +143,14 @@ class OpRig:
         place(work, self.at, op)
         self.chip.plan = plan
         self.chip.run()
-        meaning = op.exact if self.int8 else op.reference
-        return Result(op, *self._read(work, op.out), meaning(self.meaning, *inputs))
+        expected = self._meaning(op, *inputs)
+        behind = self.at.turned_behind(op) if isinstance(op, Linear) else None
+        if behind is not None:
+            op, expected = behind, self._meaning(behind, expected)
+        return Result(op, *self._read(work, op.out), expected)
+
+    def _meaning(self, op: Op, *inputs: F32 | Int8Rows) -> F32 | Int8Rows:
+        return (op.exact if self.int8 else op.reference)(self.meaning, *inputs)
 
     # --- inputs -----------------------------------------------------------------------------
     def _sizes(self, value: Value) -> tuple[int, ...]:

@@ -179,7 +179,7 @@ def results(kind: str, weights: str, case: tuple[Drawn, int, int, Launch, int]):
     """What a rank's ops of that kind leave on a chip, and what they mean."""
     drawn, tp, rank, launch, seed = case
     rig = OpRig(drawn.section, tp, rank, weights, launch, seed)
-    return [rig.run(op) for op in rig.ops if op.kind == kind]
+    return [rig.run(op) for op in rig.ops if op.kind == kind and not rig.at.left_to_another(op)]
 
 
 # --- the claims -----------------------------------------------------------------------------

@@ -5,7 +5,7 @@ superlane; the sign is in the sines.
 """
 
 from chip.kernels.lanes import KEEP, SWAP
-from chip.kernels.linear import deliver
+from chip.kernels.linear import Scaled, deliver
 from chip.kernels.norm import targets
 from chip.kernels.work import Laid, Work
 from chip.schedule import Chain, Flow, Loops, Rows
@@ -25,12 +25,18 @@ def rotary(work: Work, x: Laid, table: str, side: int, out: Laid) -> None:
         work.plan.place(chain)
 
 
-def turned(work: Work, table: str, chain: Chain, value: Flow, side: int) -> Flow:
-    """A flow (block, token) turned as it passes the SXM of `side`."""
+def turned(
+    work: Work, table: str, chain: Chain, value: Flow, side: int, scaled: Scaled | None = None
+) -> Flow:
+    """A flow (block, token) turned as it passes the SXM of `side`.
+
+    What comes of it, with the lane map it went by, may be `scaled` before.
+    """
     cosine = work.given(f"cos{table}", work.rows, work.most_rows, "f32", WEST)
     sine = work.given(f"sin{table}", work.rows, work.most_rows, "f32", EAST)
-    kept = chain.sxm("distribute", KEEP, value, side)
-    swapped = chain.sxm("distribute", SWAP, value, side)
+    kept, swapped = (chain.sxm("distribute", number, value, side) for number in (KEEP, SWAP))
+    if scaled is not None:
+        kept, swapped = scaled((kept, swapped), (KEEP, SWAP))
     real = chain.vxm("mul", kept, Rows(cosine, 0, (0, 1)))
     imaginary = chain.vxm("mul", swapped, Rows(sine, 0, (0, 1)))
     return chain.vxm("add", real, imaginary)

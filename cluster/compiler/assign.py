@@ -238,9 +238,9 @@ class Assigned:
         return maker if op.form == "layer" and first == op and isinstance(maker, Add) else None
 
     def turned_behind(self, op: Linear) -> Rotary | None:
-        """The rotary embedding of what fp16 products leave, made on their way from the array."""
+        """The rotary embedding of what products leave, made on their way from the array."""
         readers = self.section.consumers(op.out)
-        plain = self.weights == "f16" and op.bias is None and len(readers) == 1
+        plain = op.bias is None and len(readers) == 1
         return readers[0] if plain and isinstance(readers[0], Rotary) else None
 
     def left_to_another(self, op: Op) -> bool:
@@ -347,9 +347,15 @@ class Assigned:
         return tuple(work.scratch(f"{value.name}.step{side}", 1, "f32", side) for side in SIDES)
 
     def _factor_left(self, value: Value) -> bool:
-        """Whether a norm in fp16 leaves its one factor of a row to the products behind it."""
+        """Whether a norm in fp16 leaves its one factor of a row to the products behind it.
+
+        Not where norms are added to the residual stream: it may grow beyond what fp16 holds.
+        """
         maker = next((op for op in self.section.ops if op.out == value), None)
         if not isinstance(maker, Norm) or not maker.may_be_int8 or value == self.section.out:
+            return False
+        added = {op.y.name for op in self.section.ops if isinstance(op, Add)}
+        if any(op.out.name in added for op in self.section.ops if isinstance(op, Norm)):
             return False
         return all(isinstance(reader, Linear) for reader in self.section.consumers(value))
 

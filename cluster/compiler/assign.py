@@ -17,6 +17,7 @@ from chip.kernels.work import OUTPUT, Laid, Part, Request, Steps, Work
 from chip.program import word_columns
 from chip.schedule import Buffer
 from chip.spec import EAST, WEST, ChipSpec
+from cluster.compiler import fused
 from cluster.compiler.rank import Rank
 from cluster.model.graph.add import Add
 from cluster.model.graph.attention import Attention
@@ -186,6 +187,17 @@ class Assigned:
         return sum(max(sides) for sides in words.values())
 
     @property
+    def hidden_cycles(self) -> int:
+        """Cycles in which weights may enter while norms are still looking for their factors.
+
+        A factor takes two rounds over the SXMs, each the length of the chip and as long again at
+        most for what comes back.
+        """
+        values = {op.x.name: op.x for op in self.section.ops if isinstance(op, Linear)}
+        left = (v.dtype != "i8" and fused.factor_left(self.section, v) for v in values.values())
+        return sum(left) * 4 * self.spec.positions
+
+    @property
     def matrix_words(self) -> tuple[list[int], list[int]]:
         """Words of 16 slices that each matrix takes, of those east and of those west."""
         words: tuple[list[int], list[int]] = ([], [])
@@ -230,27 +242,6 @@ class Assigned:
         heads = self.rank.heads
         assert heads is not None
         return op.takes_sequence and heads.kv_of == tuple(range(heads.kv_heads))
-
-    def summed(self, op: Norm) -> Add | None:
-        """The residual connection that a LayerNorm makes itself, as it first reads its input."""
-        maker = next((other for other in self.section.ops if other.out == op.x), None)
-        first = self.section.consumers(op.x)[0]
-        return maker if op.form == "layer" and first == op and isinstance(maker, Add) else None
-
-    def turned_behind(self, op: Linear) -> Rotary | None:
-        """The rotary embedding of what products leave, made on their way from the array."""
-        readers = self.section.consumers(op.out)
-        plain = op.bias is None and len(readers) == 1
-        return readers[0] if plain and isinstance(readers[0], Rotary) else None
-
-    def left_to_another(self, op: Op) -> bool:
-        """Whether a LayerNorm behind it, or the product before it, makes what this op would."""
-        for other in self.section.ops:
-            if isinstance(other, Norm) and self.summed(other) == op:
-                return True
-            if isinstance(other, Linear) and self.turned_behind(other) == op:
-                return True
-        return False
 
     def turned_at(self, op: Rotary) -> int:
         """The SXM that a rotary embedding goes by: queries east, keys west."""
@@ -342,22 +333,9 @@ class Assigned:
 
         Each side has its own, as products of both sides read them at the same time.
         """
-        if value.dtype != "i8" and not self._factor_left(value):
+        if value.dtype != "i8" and not fused.factor_left(self.section, value):
             return ()
         return tuple(work.scratch(f"{value.name}.step{side}", 1, "f32", side) for side in SIDES)
-
-    def _factor_left(self, value: Value) -> bool:
-        """Whether a norm in fp16 leaves its one factor of a row to the products behind it.
-
-        Not where norms are added to the residual stream: it may grow beyond what fp16 holds.
-        """
-        maker = next((op for op in self.section.ops if op.out == value), None)
-        if not isinstance(maker, Norm) or not maker.may_be_int8 or value == self.section.out:
-            return False
-        added = {op.y.name for op in self.section.ops if isinstance(op, Add)}
-        if any(op.out.name in added for op in self.section.ops if isinstance(op, Norm)):
-            return False
-        return all(isinstance(reader, Linear) for reader in self.section.consumers(value))
 
     def _residual(self, work: Work, value: Value) -> tuple[Part, ...]:
         blocks = self.layout(value).blocks

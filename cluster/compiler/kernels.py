@@ -19,6 +19,7 @@ from chip.kernels.soft_cap import capped
 from chip.kernels.window import Window
 from chip.kernels.work import Laid, Work
 from cluster.compiler.assign import Assigned
+from cluster.compiler.fused import left_to_another, summed, turned_behind
 from cluster.model.graph.add import Add
 from cluster.model.graph.attention import Attention
 from cluster.model.graph.experts import ExpertLinear
@@ -48,7 +49,7 @@ def kernel(cls: type[Op]) -> Callable[[Kernel], Kernel]:
 
 def place(work: Work, assigned: Assigned, op: Op) -> None:
     """Place the chains of an op on the schedule; before it, roundings of what it reads."""
-    if assigned.left_to_another(op):
+    if left_to_another(assigned.section, op):
         return
     for value in assigned.rounded(op):
         cast(work, assigned.stream(work, value), assigned.copies_of(work, value))
@@ -57,7 +58,7 @@ def place(work: Work, assigned: Assigned, op: Op) -> None:
 
 @kernel(Linear)
 def _linear(work: Work, at: Assigned, op: Linear) -> None:
-    turn = at.turned_behind(op)
+    turn = turned_behind(at.section, op)
     x, out = at.read(work, op, op.x), at.made(work, op.out if turn is None else turn.out)
     turns = None if turn is None else partial(turned, work, turn.table.name)
     for matrix, rows in zip(at.matrices(op), x.copies, strict=True):
@@ -78,7 +79,7 @@ def _norm(work: Work, at: Assigned, op: Norm) -> None:
 
 def _summands(work: Work, at: Assigned, op: Norm) -> Laid | Sum:
     """What a LayerNorm reads: a sum that nobody has made yet, or rows."""
-    before = at.summed(op)
+    before = summed(at.section, op)
     if before is None:
         return at.read(work, op, op.x)
     x, y = (at.read(work, before, value) for value in before.inputs)

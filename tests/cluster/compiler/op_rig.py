@@ -17,6 +17,7 @@ from chip.program import Region
 from chip.schedule import Buffer, Schedule
 from chip.spec import TINY
 from cluster.compiler.assign import Assigned
+from cluster.compiler.fused import turned_behind
 from cluster.compiler.kernels import place
 from cluster.compiler.limits import WEIGHT_TYPES
 from cluster.compiler.rank import ranks_of
@@ -144,7 +145,7 @@ class OpRig:
         self.chip.plan = plan
         self.chip.run()
         expected = self._meaning(op, *inputs)
-        behind = self.at.turned_behind(op) if isinstance(op, Linear) else None
+        behind = turned_behind(self.at.section, op) if isinstance(op, Linear) else None
         if behind is not None:
             op, expected = behind, self._meaning(behind, expected)
         return Result(op, *self._read(work, op.out), expected)

@@ -37,7 +37,7 @@ from chip.schedule.flows import (
     row_span,
     span,
 )
-from chip.spec import EAST, HEMISPHERES, WEST, ChipSpec
+from chip.spec import EAST, WEST, ChipSpec
 
 APART_ROWS = 8  # of a loop with gaps that is an instruction for each row instead
 
@@ -226,22 +226,6 @@ class Chain:
         self.needs.append(Need(self.member, kind, side, width, low, low + length))
         return len(self.needs) - 1
 
-    def _passes(self, family: str, unit: int, number: int) -> None:
-        """Note where an instruction drives or reads a stream: values pass all halves up to there.
-
-        At the VXM values are read before others are driven there, so it is in the half that they
-        come from or go to.
-        """
-        need = self.needs[number]
-        if need.kind != "stream" or len(need.halves) == len(HEMISPHERES) or family == "vxm":
-            return
-        if family.startswith("mem."):
-            need.halves.add(unit // self.spec.hemisphere_slices)
-        elif family.startswith("c2c."):
-            need.halves.update((EAST, WEST))
-        else:
-            need.halves.add(unit % len(HEMISPHERES))
-
     def hold(self, low: int, length: int, family: str, unit: int, plane: int = 0) -> None:
         """Reserve a fixed unit of this chain's chip."""
         self.take(Hold(self.member, family, unit, plane), low, length)
@@ -383,10 +367,8 @@ class Chain:
             apart,
         )  # fmt: skip
         self.pieces.append(piece)
-        for need, _ in needs.values():
-            self._passes(family, unit, need)
-        if spread:
-            self._passes(family, unit, spread[1])
+        for number in (*(need for need, _ in needs.values()), *((spread or ())[1:])):
+            self.needs[number].passes(family, unit, self.spec.hemisphere_slices)
         timing = lookup(op).timing
         last = span(loops) - 1 + (self.spec.d_func(timing) if timing else 0) + apart[-1][0]
         first, end = min(cycles), max(cycles) + last

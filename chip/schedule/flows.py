@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from chip.program import Region
+from chip.spec import EAST, HEMISPHERES, WEST
 
 Ints = npt.NDArray[np.int64]
 Loops = tuple[tuple[int, int], tuple[int, int]]  # (count, interval), outer then inner
@@ -62,6 +63,21 @@ class Need:
     low: int
     high: int
     halves: set[int] = field(default_factory=set)
+
+    def passes(self, family: str, unit: int, hemisphere_slices: int) -> None:
+        """Note where an instruction drives or reads a stream: values pass all halves up to there.
+
+        At the VXM values are read before others are driven there, so it is in the half that they
+        come from or go to.
+        """
+        if self.kind != "stream" or len(self.halves) == len(HEMISPHERES) or family == "vxm":
+            return
+        if family.startswith("mem."):
+            self.halves.add(unit // hemisphere_slices)
+        elif family.startswith("c2c."):
+            self.halves.update((EAST, WEST))
+        else:
+            self.halves.add(unit % len(HEMISPHERES))
 
 
 @dataclass(slots=True)

@@ -138,9 +138,10 @@ def _route(work: Work, at: Assigned, op: Route) -> None:
 @kernel(ExpertLinear)
 def _expert_linear(work: Work, at: Assigned, op: ExpertLinear) -> None:
     x, choice = (at.read(work, op, value) for value in op.inputs)
-    out, step = at.made(work, op.out), at.step(work, op.x)
+    out, steps = at.made(work, op.out), at.steps(work, op.x)
     for matrix, rows in zip(at.matrices(op), x.copies, strict=True):
         experts = Experts(matrix, op.experts, op.chosen).limited(work.spec)
+        step = steps[matrix.side] if steps else None
         expert_linear(work, experts, rows, choice, out.copies, step, op.adds)
 
 

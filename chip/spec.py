@@ -169,6 +169,10 @@ class ChipSpec:
         except KeyError:
             raise ProgramError(f"chip {self.name} has no timing entry for {timing!r}") from None
 
+    def quickest(self, unit: str) -> int:
+        """The smallest functional delay of a unit, in cycles."""
+        return min(d for timing, d in self.d_func_cycles.items() if timing.startswith(f"{unit}."))
+
     def bank(self, address: int) -> int:
         return address // self.bank_words
 

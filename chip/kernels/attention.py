@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from chip.kernels.columns import column_rows, transpose
-from chip.kernels.lanes import RUN_LIMIT, reduce_lanes
+from chip.kernels.lanes import reduce_lanes, runs
 from chip.kernels.layout import one_by_one
 from chip.kernels.linear import deliver
 from chip.kernels.matmul import Pass, matmul
@@ -254,12 +254,11 @@ def _row_maximum(work: Work, heads: Heads, source: Buffer) -> Buffer:
     """[head, token] = the largest lane of a row, in every lane, fp16."""
     count = len(heads.kv_of) * work.rows
     out = work.scratch("top", len(heads.kv_of), "f16", EAST)
-    for start in range(0, count, RUN_LIMIT):
-        loops = run(min(RUN_LIMIT, count - start))
+    for number, (start, length) in enumerate(runs(count, "f16")):
         chain = work.chain("attention: maximum")
-        value = chain.vxm("copy", Rows(source, start), loops=loops, dtype="f16")
-        side = start // RUN_LIMIT % 2
-        chain.write(reduce_lanes(chain, "max", value, "f16", side), Rows(out, start))
+        value = chain.vxm("copy", Rows(source, start), loops=run(length), dtype="f16")
+        top = reduce_lanes(chain, "max", value, "f16", side=number % 2)
+        chain.write(top, Rows(out, start))
         work.plan.place(chain)
     return out
 

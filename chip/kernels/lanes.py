@@ -1,97 +1,73 @@
-"""Lane maps, and reductions over lanes as rounds of rotate (SXM) and combine (VXM)."""
+"""Lane maps, and reductions over lanes as rounds of rearrange (SXM) and combine (VXM).
 
+A round sends a value to the SXM, which returns copies in which lanes have changed places, and adds
+them up (or takes the largest). The way there and back is most of its time. So short runs of vectors
+take as many copies in a round as streams carry, from the SXMs of both sides: all 320 lanes in two
+rounds. Long runs are bound by ALUs and take four copies at a time. Both give the same bits.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 
+from chip.isa import WIDTHS
 from chip.schedule import Chain, Flow
-from chip.spec import EAST
+from chip.schedule.flows import span
+from chip.spec import EAST, WEST
 
-LANES = 320
-ROUNDS = ((80, 4), (20, 4), (5, 4), (1, 5))  # (stride, copies): after them every lane has the total
-SWAP, KEEP = 0, 1  # indices into MAPS
-_SHIFTS = tuple(sorted({stride * copy for stride, copies in ROUNDS for copy in range(copies)}))
-
-# Lane maps of every decoder program: partner swap and identity inside a superlane, rotations.
-MAPS: tuple[tuple[int, ...], ...] = (
-    tuple(lane ^ 1 for lane in range(16)),
-    tuple(range(16)),
-    *(tuple((lane + shift) % LANES for lane in range(LANES)) for shift in _SHIFTS),
-)
-# Rounds of `reduce_alike`: what a lane takes from, as (SXM instruction, the source of each lane).
-_INSIDE = [[[lane ^ step * copy for lane in range(16)] for copy in range(4)] for step in (1, 4)]
-_ACROSS = [[lane ^ 16 * copy for lane in range(LANES)] for copy in range(4)]
-_AROUND = [[(lane + 64 * copy) % LANES for lane in range(LANES)] for copy in range(5)]
-_ALIKE = (("distribute", _INSIDE[0]), ("distribute", _INSIDE[1]), ("permute", _ACROSS),
-          ("permute", _AROUND))  # fmt: skip
-# Lane maps of an int8 decoder: those above, and those of these rounds.
-MAPS_INT8 = (*MAPS, *dict.fromkeys(tuple(lanes) for _, maps in _ALIKE for lanes in maps))
-ODD_FACTORS = (3, 5, 7)  # of groups of lanes: as many copies have streams at a time
+LANES, SUPERLANE = 320, 16
+ODD_FACTORS = (3, 5, 7)  # of groups of lanes: as many parts can be added in every order
+MOST_PARTNERS, FEW_PARTNERS = 16, 4  # copies of a round of a short run and of a long one
+MOST_COPIES = 20  # of a round, with its parts
 RUN_LIMIT = 64  # vectors per chain: a longer run would need other streams in every round
+SHORT_RUN_BYTES = 16  # a lane's, of a run that may have as many copies as there are streams for
+
+LaneMap = tuple[int, ...]
+Combine = Callable[..., Flow]
+
+
+@dataclass(frozen=True)
+class _Round:
+    """Lane maps [part][partner]: a lane and its partners make a part of what is to be combined."""
+
+    maps: tuple[tuple[LaneMap, ...], ...]
+
+    @property
+    def unit(self) -> str:
+        """The SXM instruction: maps of one superlane are quicker."""
+        return "distribute" if len(self.maps[0][0]) == SUPERLANE else "permute"
+
+
+def group_maps(size: int) -> tuple[LaneMap, ...]:
+    """Lane maps that `reduce_groups` needs for groups of `size` lanes."""
+    rounds = [one for short in (True, False) for one in _rounds(size, short)]
+    return tuple(dict.fromkeys(lanes for one in rounds for part in one.maps for lanes in part))
+
+
+def runs(count: int, dtype: str) -> Iterator[tuple[int, int]]:
+    """(first, count) of runs of vectors that are best reduced by a chain each."""
+    most = SHORT_RUN_BYTES // WIDTHS[dtype] if count <= RUN_LIMIT else RUN_LIMIT
+    for start in range(0, count, most):
+        yield start, min(most, count - start)
 
 
 def reduce_lanes(chain: Chain, op: str, value: Flow, dtype: str, side: int = EAST) -> Flow:
     """Combine all lanes of a VXM result with `op`; every lane of the result holds the total.
 
-    Each round drives the value to the SXM of `side`, which returns rotated copies that are combined
-    in a tree: 16 groups of 20 lanes, then of 5, then single lanes.
+    `side` is the SXM that a long run keeps to. Sums differ by their order from lane to lane.
     """
-    for stride, copies in ROUNDS:
-        chain.emit(value, side)
-        rotated = [
-            chain.sxm("permute", 2 + _SHIFTS.index(stride * copy), value, side)
-            for copy in range(copies)
-        ]
-        value = _tree(chain, op, rotated, dtype)
-    return value
+    return _reduce(chain, op, value, dtype, LANES, side, alike=False)
 
 
-def reduce_alike(chain: Chain, op: str, value: Flow, dtype: str) -> Flow:
-    """Combine all lanes as `reduce_lanes`, with the same bits in every lane for a sum of floats.
-
-    Lanes are paired by exclusive or, so that partners add the same numbers. That leaves the fives
-    in which 320 is no power of two: lanes begin at different ones, and the largest sum is taken.
-    """
-    for unit, maps in _ALIKE:
-        value = _around(chain, op, value, dtype, unit, maps)
-    return value if op == "max" else _around(chain, "max", value, dtype, *_ALIKE[-1])
-
-
-def group_maps(size: int) -> tuple[tuple[int, ...], ...]:
-    """Lane maps that `reduce_groups` needs for groups of `size` lanes."""
-    return tuple(dict.fromkeys(lanes for maps in _group_rounds(size) for lanes in maps))
-
-
-def reduce_groups(chain: Chain, op: str, value: Flow, dtype: str, size: int) -> Flow:
+def reduce_groups(
+    chain: Chain, op: str, value: Flow, dtype: str, size: int = LANES, side: int = EAST
+) -> Flow:
     """Combine the lanes of each group of `size` neighbours, with the same bits in all of them.
 
-    As in `reduce_alike`: powers of two pair lanes by exclusive or; what is left goes round, and of
-    sums that begin at different lanes the largest is taken.
+    Lanes are paired by exclusive or, so that partners add the same numbers. That leaves the odd
+    parts of `size`: lanes begin at different ones, and the largest of these sums is taken.
     """
-    rounds = _group_rounds(size)
-    for number, maps in enumerate(rounds):
-        chain.emit(value, EAST)
-        numbers = [chain.maps.index(lanes) for lanes in maps]
-        how = "max" if number and maps is rounds[number - 1] else op
-        value = _tree(chain, how, [chain.sxm("permute", n, value, EAST) for n in numbers], dtype)
-    return value
-
-
-@cache
-def _group_rounds(size: int) -> tuple[tuple[tuple[int, ...], ...], ...]:
-    """The lane maps of each round; one stands twice where sums differ by their order."""
-    power = size & -size
-    found, step = [], 1
-    while step < power:
-        copies = 4 if step * 4 <= power else 2
-        found.append(tuple(_paired(size, step * copy) for copy in range(copies)))
-        step *= copies
-    rest = size // power
-    for factor in ODD_FACTORS:
-        while rest % factor == 0:
-            rest //= factor
-            last = tuple(_turned(size, power * rest * copy) for copy in range(factor))
-            found += [last, last]
-    assert rest == 1, f"{size} lanes are not reducible"
-    return tuple(found)
+    return _reduce(chain, op, value, dtype, size, side, alike=op != "max")
 
 
 def reducible(size: int) -> bool:
@@ -102,34 +78,120 @@ def reducible(size: int) -> bool:
     return size == 1
 
 
-def _paired(size: int, step: int) -> tuple[int, ...]:
-    return tuple(_inside(size, lane, lane % size ^ step) for lane in range(LANES))
-
-
-def _turned(size: int, step: int) -> tuple[int, ...]:
-    return tuple(_inside(size, lane, (lane % size + step) % size) for lane in range(LANES))
-
-
-def _inside(size: int, lane: int, other: int) -> int:
-    """Lane `other` of the group of a lane; lanes of no whole group keep themselves."""
-    start = lane - lane % size
-    return start + other if start + size <= LANES else lane
-
-
-def _around(
-    chain: Chain, op: str, value: Flow, dtype: str, unit: str, maps: list[list[int]]
+def _reduce(
+    chain: Chain, op: str, value: Flow, dtype: str, size: int, side: int, alike: bool
 ) -> Flow:
-    chain.emit(value, EAST)
-    numbers = [MAPS_INT8.index(tuple(lanes)) for lanes in maps]
-    return _tree(chain, op, [chain.sxm(unit, n, value, EAST) for n in numbers], dtype)
+    short = span(value.loops) * WIDTHS[dtype] <= SHORT_RUN_BYTES
+    for one in _rounds(size, short):
+        numbers = [chain.maps.index(lanes) for part in one.maps for lanes in part]
+        if short:
+            copies = _from_both_sides(chain, one.unit, numbers, value, side)
+        else:
+            copies = [chain.sxm(one.unit, n, value, side) for n in numbers]
+        partners = len(one.maps[0])
+        add = _combiner(chain, op, dtype)
+        starts = range(0, len(copies), partners)
+        parts = [_tree(copies[start : start + partners], add) for start in starts]
+        if not alike or len(parts) == 1:
+            value = _tree(parts, add)
+            continue
+        if short:
+            begun = [_tree(parts[n:] + parts[:n], add) for n in range(len(parts))]
+        else:
+            total = _tree(parts, add)
+            begun = [chain.sxm(one.unit, numbers[start], total, side) for start in starts]
+        value = _tree(begun, _combiner(chain, "max", dtype))
+    return value
 
 
-def _tree(chain: Chain, op: str, values: list[Flow], dtype: str) -> Flow:
-    """Combine pairwise; an odd one out waits in an ALU."""
+def _from_both_sides(
+    chain: Chain, unit: str, numbers: Sequence[int], value: Flow, side: int
+) -> list[Flow]:
+    """Rearranged copies, as many at a time from each side as streams and SXM queues carry."""
+    spec = chain.spec
+    each = min(spec.streams // WIDTHS[value.dtype], spec.sxm_queues)
+    copies: list[Flow] = []
+    for start in range(0, len(numbers), each):
+        turn = start // each
+        if turn:  # to the other side at the same time, to the same one behind it
+            value = chain.twin(value) if turn % 2 else chain.vxm("copy", value)
+        way = EAST + WEST - side if turn % 2 else side
+        copies += [chain.sxm(unit, n, value, way) for n in numbers[start : start + each]]
+    return copies
+
+
+def _combiner(chain: Chain, op: str, dtype: str) -> Combine:
+    """Combines two flows; the earlier one waits in ALUs. The same two are combined once."""
+    made: dict[tuple[int, ...], Flow] = {}
+
+    def arrival(value: Flow) -> int:
+        return value.cycle + abs(value.position - chain.spec.vxm_position)
+
+    def once(op: str, *values: Flow) -> Flow:
+        key = tuple(value.name for value in values)
+        if key not in made:
+            made[key] = chain.vxm(op, *values, dtype=dtype)
+        return made[key]
+
+    def combine(*values: Flow) -> Flow:
+        last, met = max(map(arrival, values)), []
+        for value in values:
+            while arrival(value) < last:
+                value = once("copy", value)
+            met.append(value)
+        return once(op, *met)
+
+    return combine
+
+
+def _tree(values: Sequence[Flow], combine: Combine) -> Flow:
+    """Combine neighbours, what comes of neighbours, and so on; an odd one waits."""
     while len(values) > 1:
-        pairs = zip(values[::2], values[1::2], strict=False)
-        level = [chain.vxm(op, a, b, dtype=dtype) for a, b in pairs]
-        if len(values) % 2:
-            level.append(chain.vxm("copy", values[-1], dtype=dtype))
-        values = level
+        pairs = [combine(a, b) for a, b in zip(values[::2], values[1::2], strict=False)]
+        values = [*pairs, *values[len(values) - len(values) % 2 :]]
     return values[0]
+
+
+@cache
+def _rounds(size: int, short: bool) -> tuple[_Round, ...]:
+    """The rounds that combine groups of `size` lanes, in short runs or in long ones."""
+    power = size & -size
+    odd, rest = [], size // power
+    for factor in ODD_FACTORS:
+        while rest % factor == 0:
+            rest //= factor
+            odd.append(factor)
+    assert rest == 1, f"{size} lanes are not reducible"
+    found, step, left = [], 1, size // power
+    while step < power:
+        partners = min(MOST_PARTNERS if short else FEW_PARTNERS, power // step)
+        xors = [step * n for n in range(partners)]
+        step *= partners
+        parts = 1
+        if short and step == power and odd and partners * odd[0] <= MOST_COPIES:
+            parts = odd.pop(0)
+            left //= parts
+        found.append(_round(size, xors, [power * left * n for n in range(parts)]))
+    for parts in odd:
+        left //= parts
+        found.append(_round(size, [0], [power * left * n for n in range(parts)]))
+    return tuple(found)
+
+
+def _round(size: int, xors: Sequence[int], turns: Sequence[int]) -> _Round:
+    inside = len(turns) == 1 and max(xors) < SUPERLANE and (size % SUPERLANE == 0)
+    if inside:
+        return _Round((tuple(tuple(lane ^ xor for lane in range(SUPERLANE)) for xor in xors),))
+    return _Round(tuple(tuple(_partners(size, turn, xor) for xor in xors) for turn in turns))
+
+
+def _partners(size: int, turn: int, xor: int) -> LaneMap:
+    """The partner of each lane, in its group; lanes of no whole group keep themselves."""
+    whole = LANES - LANES % size
+    starts = (lane - lane % size for lane in range(whole))
+    found = (start + ((lane - start + turn) % size ^ xor) for lane, start in enumerate(starts))
+    return (*found, *range(whole, LANES))
+
+
+MAPS = group_maps(LANES)  # of every decoder program
+KEEP, SWAP = (MAPS.index(tuple(lane ^ xor for lane in range(SUPERLANE))) for xor in (0, 1))

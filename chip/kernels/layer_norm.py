@@ -6,7 +6,7 @@ not far larger than its spread, as in post-norm encoders.
 
 from dataclasses import dataclass
 
-from chip.kernels.lanes import RUN_LIMIT, reduce_lanes
+from chip.kernels.lanes import reduce_lanes, runs
 from chip.kernels.linear import deliver
 from chip.kernels.norm import targets
 from chip.kernels.work import Laid, Work
@@ -38,9 +38,9 @@ def layer_norm(work: Work, norm: LayerNorm, x: Laid | Sum, out: Laid) -> None:
     sums, squares = _moments(work, norm, x)
     mean = work.scratch(f"{norm.name}.mean", 1, "f32", EAST)
     square = work.scratch(f"{norm.name}.square", 1, "f32", WEST)
-    for start in range(0, work.rows, RUN_LIMIT):
+    for start, count in runs(work.rows, "f32"):
         for source, target, side in ((sums, mean, EAST), (squares, square, WEST)):
-            _lane_mean(work, norm, source, target, start, side)
+            _lane_mean(work, norm, source, target, start, count, side)
     scale = work.scratch(f"{norm.name}.scale", 1, "f32", WEST)
     _spread(work, norm, mean, square, scale)
     _apply(work, norm, x.total if isinstance(x, Sum) else x, mean, scale, out)
@@ -71,12 +71,11 @@ def _moments(work: Work, norm: LayerNorm, x: Laid | Sum) -> tuple[Buffer, Buffer
 
 
 def _lane_mean(
-    work: Work, norm: LayerNorm, source: Buffer, out: Buffer, start: int, side: int
+    work: Work, norm: LayerNorm, source: Buffer, out: Buffer, start: int, count: int, side: int
 ) -> None:
     """out[token] = sum of the lanes of source[token] / width, in every lane, of a run of tokens."""
     chain = work.chain("norm: mean")
-    loops = run(min(RUN_LIMIT, work.rows - start))
-    value = chain.vxm("copy", Rows(source, start), loops=loops)
+    value = chain.vxm("copy", Rows(source, start), loops=run(count))
     total = reduce_lanes(chain, "add", value, "f32", side)
     chain.write(chain.vxm("mul", total, 1.0 / norm.width), Rows(out, start))
     work.plan.place(chain)

@@ -5,17 +5,20 @@ With int8 weights rows are int8 with a step for each token; sums are scaled back
 scale of each output channel.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from chip.isa import FORMATS
 from chip.kernels.columns import write_blocks
 from chip.kernels.layout import Layout
 from chip.kernels.matmul import Pass, matmul
-from chip.kernels.work import Part, Work
+from chip.kernels.work import Part, Steps, Work
 from chip.program import word_columns
 from chip.schedule import Buffer, Chain, Flow, Rows
 
+Scaled = Callable[[Sequence[Flow], Sequence[int]], Sequence[Flow]]
+OnTheWay = Callable[[Chain, Flow, int, Scaled | None], Flow]  # sums, side, what scales copies
 _ROUND = {"f16": "to_f16", "i8": "to_i8"}
 
 
@@ -78,12 +81,14 @@ def linear(
     matrix: Matrix,
     x: tuple[Part, ...],
     copies: Sequence[tuple[Part, ...]],
-    step: Buffer | None = None,
+    steps: Steps = (),
     biased: bool = False,
+    on_the_way: OnTheWay | None = None,
 ) -> None:
     """Write matrix x rows of `x` (+ bias) to all copies, (output block, token), or as columns.
 
-    `step` are those of int8 rows. The chain's label names the matrix.
+    Sums may be changed `on_the_way` from the array of a side. `steps` are factors of rows, those of
+    int8 or of a norm. The chain's label names the matrix.
     """
     weights = work.constant(matrix.name, matrix.vectors, matrix.dtype, matrix.side, "columns")
     if not matrix.blocks:
@@ -92,8 +97,12 @@ def linear(
     chain = work.chain(f"matmul {work.prefix}{matrix.name}")
     flows = matmul(chain, matrix.side, _passes(work, matrix, weights, x))
     for flow, (start, _, _) in zip(flows, matrix.runs, strict=True):
-        if step is not None:
-            flow = _rescaled(work, chain, flow, matrix, step, start - base)
+        scaled = partial(_scaled, work, chain, matrix, steps, start - base)
+        by_channel = matrix.dtype != "f16"  # such scales must meet their channels
+        if on_the_way is not None:
+            flow = on_the_way(chain, flow, matrix.side, scaled if by_channel else None)
+        if on_the_way is None or not by_channel:
+            (flow,) = scaled((flow,), ())
         if biased:
             bias = work.constant(f"{matrix.name}.bias", len(matrix.blocks), "f32", matrix.side)
             flow = chain.vxm("add", flow, Rows(bias, start - base, (1, 0)))
@@ -117,8 +126,36 @@ def _passes(work: Work, matrix: Matrix, weights: Buffer, x: tuple[Part, ...]) ->
     return passes
 
 
-def _rescaled(work: Work, chain: Chain, sums: Flow, matrix: Matrix, step: Buffer, row: int) -> Flow:
-    """fp32 of int32 sums: times the token's step, times the output channels' scales."""
-    scales = work.constant(f"{matrix.name}.scale", len(matrix.blocks), "f32", matrix.side)
-    value = chain.vxm("mul", chain.vxm("to_f32", sums), Rows(step, 0, (0, 1)))
-    return chain.vxm("mul", value, Rows(scales, row, (1, 0)))
+def _scaled(
+    work: Work,
+    chain: Chain,
+    matrix: Matrix,
+    steps: Steps,
+    row: int,
+    sums: Sequence[Flow],
+    maps: Sequence[int],
+) -> Sequence[Flow]:
+    """fp32 of sums: times the token's step, and of int32 ones times the output channels' scales.
+
+    Sums that have gone by lane `maps` of the SXM meet scales that have gone by them too.
+    """
+    if not steps:
+        return sums
+    spec, side = work.spec, matrix.side
+    if matrix.dtype != "f16":
+        sums = [chain.vxm("to_f32", flow) for flow in sums]
+    loops, position = sums[0].loops, spec.vxm_position
+    cycle = sums[0].cycle + abs(position - sums[0].position)
+    step = chain.arrive(Rows(steps[side], 0, (0, 1)), position, cycle, loops)
+    sums = [chain.vxm("mul", flow, step) for flow in sums]
+    if matrix.dtype == "f16":
+        return sums
+    buffer = work.constant(f"{matrix.name}.scale", len(matrix.blocks), "f32", side)
+    rows = Rows(buffer, row, (1, 0))
+    if not maps:
+        return [chain.vxm("mul", flow, rows) for flow in sums]
+    edge = spec.edge_position("sxm", side)
+    passes = sums[0].cycle - abs(edge - position) - spec.d_func("sxm.distribute")
+    scales = chain.arrive(rows, edge, passes, loops)
+    moved = [chain.sxm("distribute", number, scales, side) for number in maps]
+    return [chain.vxm("mul", flow, scale) for flow, scale in zip(sums, moved, strict=True)]

@@ -8,14 +8,17 @@ cancels in the rounded rows and only joins their step.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from chip.kernels.lanes import RUN_LIMIT, reduce_alike, reduce_groups, reduce_lanes
+from chip.kernels.lanes import reduce_groups, reduce_lanes, runs
 from chip.kernels.layout import Layout
 from chip.kernels.linear import deliver
 from chip.kernels.quantise import peak, rounded
-from chip.kernels.work import Laid, Part, Work, common_runs
+from chip.kernels.work import Laid, Part, Steps, Work, common_runs
 from chip.schedule import Buffer, Chain, Flow, Loops, Rows, run
 from chip.spec import EAST, WEST
 
+# Rows of fp16 that still want a norm's factor are so much smaller than x * gamma, which may be 2^20
+# before they are infinite (it is above 2^12 in SmolLM2) and is exact to 2^-11 down to 2^-10.
+HEADROOM = 16
 Reduce = Callable[[Chain, str, Flow, str], Flow]
 
 
@@ -32,26 +35,35 @@ class RmsNorm:
     head_lanes: int = 0
 
 
-def rms_norm(work: Work, norm: RmsNorm, x: Laid, out: Laid, step: Buffer | None = None) -> None:
-    """out = x * scale * gamma; int8 rows, if there is a `step` to leave."""
+def rms_norm(work: Work, norm: RmsNorm, x: Laid, out: Laid, steps: Steps = ()) -> None:
+    """out = x * scale * gamma; with `steps`, what is left to multiply products by.
+
+    Then out is int8 rows, or x * gamma / HEADROOM in fp16: products need not wait for the mean.
+    """
     layout, (source, *_) = x.layout, x.copies
     blocks = layout.blocks if norm.head_lanes else 1
     gamma = work.constant(norm.name, layout.blocks, "f32", WEST)
+    if steps and not work.int8:
+        _apply(work, norm, layout, source, 1 / HEADROOM, gamma, out)
+        width, eps = norm.width * HEADROOM**2, norm.eps / HEADROOM**2
+        mean_square_scales(work, source, layout.blocks, width, eps, steps)
+        return
     scale = work.scratch(f"{norm.name}.scale", blocks, "f32", WEST)
     if norm.head_lanes:
         _head_scales(work, norm, layout, source, scale)
     else:
-        reduce = reduce_alike if work.int8 else reduce_lanes
-        mean_square_scales(work, source, layout.blocks, norm.width, norm.eps, scale, reduce)
-    if step is None:
+        reduce = reduce_groups if work.int8 else reduce_lanes
+        mean_square_scales(work, source, layout.blocks, norm.width, norm.eps, (scale,), reduce)
+    if not steps:
         _apply(work, norm, layout, source, scale, gamma, out)
         return
     top = work.scratch(f"{norm.name}.peak", 1, "f32", EAST)
     inverse = work.scratch(f"{norm.name}.inverse", 1, "f32", EAST)
-    peak(work, source, gamma, layout.blocks, top, inverse)
+    peak(work, source, gamma, layout.blocks, (top,), inverse)
     rounded(work, source, gamma, layout.blocks, inverse, out.copies)
     chain = work.chain("int8: step")
-    chain.write(chain.vxm("mul", Rows(top), Rows(scale), loops=run(work.rows)), Rows(step))
+    step = chain.vxm("mul", Rows(top), Rows(scale), loops=run(work.rows))
+    deliver(chain, step, [Rows(target) for target in steps])
     work.plan.place(chain)
 
 
@@ -75,7 +87,7 @@ def square_sum(work: Work, name: str, x: Laid, out: Laid) -> None:
             square = chain.vxm("mul", mine, value)
             total = chain.vxm("copy", square) if total is None else chain.vxm("add", square, total)
         assert total is not None
-        total = reduce_alike(chain, "add", total, "f32")
+        total = reduce_groups(chain, "add", total, "f32")
         for copy in out.copies:
             target = work.rows_of(copy, 0)
             chain.write(total, replace(target, first=target.first + start))
@@ -88,7 +100,7 @@ def norm_by_sum(work: Work, norm: RmsNorm, x: Laid, total: Laid, out: Laid) -> N
     scale = work.scratch(f"{norm.name}.scale", 1, "f32", WEST)
     chain = work.chain("norm: mean square")
     value = chain.vxm("copy", work.rows_of(total.copies[0], 0), loops=run(work.rows))
-    _scale(work, chain, value, norm.width, norm.eps, Rows(scale))
+    _scale(work, chain, value, norm.width, norm.eps, [Rows(scale)])
     _apply(work, norm, x.layout, x.copies[0], scale, gamma, out)
 
 
@@ -98,7 +110,7 @@ def mean_square_scales(
     blocks: int,
     width: int,
     eps: float,
-    out: Buffer,
+    out: Steps,
     reduce: Reduce = reduce_lanes,
 ) -> None:
     """out[token] = rsqrt(mean square of a token's `width` elements + eps) in every lane, fp32."""
@@ -114,12 +126,15 @@ def mean_square_scales(
             square = chain.vxm("mul", value, value)
             total = chain.vxm("copy", square) if total is None else chain.vxm("add", square, total)
         assert total is not None
-        _scale(work, chain, reduce(chain, "add", total, "f32"), width, eps, Rows(out, start))
+        total = reduce(chain, "add", total, "f32")
+        _scale(work, chain, total, width, eps, [Rows(buffer, start) for buffer in out])
 
 
-def _scale(work: Work, chain: Chain, total: Flow, width: int, eps: float, out: Rows) -> None:
+def _scale(
+    work: Work, chain: Chain, total: Flow, width: int, eps: float, out: Sequence[Rows]
+) -> None:
     mean = chain.vxm("mul", total, 1.0 / width)
-    chain.write(chain.vxm("rsqrt", chain.vxm("add", mean, eps)), out)
+    deliver(chain, chain.vxm("rsqrt", chain.vxm("add", mean, eps)), out)
     work.plan.place(chain)
 
 
@@ -129,13 +144,13 @@ def _head_scales(
     """out[block, token]: in the lanes of each head its own scale."""
     for part in x:
         count, first = part.blocks * work.rows, part.first * work.rows
-        for start in range(0, count, RUN_LIMIT):
+        for start, length in runs(count, "f32"):
             chain = work.chain("norm: mean square")
-            loops = run(min(RUN_LIMIT, count - start))
-            value = chain.arrive(Rows(part.buffer, start), work.spec.vxm_position, 0, loops)
+            rows, loops = Rows(part.buffer, start), run(length)
+            value = chain.arrive(rows, work.spec.vxm_position, 0, loops)
             total = chain.vxm("mul", value, value)
             total = reduce_groups(chain, "add", total, "f32", norm.head_lanes)
-            _scale(work, chain, total, norm.width, norm.eps, Rows(out, first + start))
+            _scale(work, chain, total, norm.width, norm.eps, [Rows(out, first + start)])
 
 
 def _apply(
@@ -143,7 +158,7 @@ def _apply(
     norm: RmsNorm,
     layout: Layout,
     x: tuple[Part, ...],
-    scale: Buffer,
+    scale: Buffer | float,
     gamma: Buffer,
     out: Laid,
 ) -> None:
@@ -153,7 +168,8 @@ def _apply(
         loops: Loops = ((count, tokens), (tokens, 1))
         chain = work.chain("norm: scale")
         rows = replace(work.rows_of(x, first), steps=(tokens, 1))
-        value = chain.vxm("mul", rows, Rows(scale, first * each, (each, 1)), loops=loops)
+        factor = Rows(scale, first * each, (each, 1)) if isinstance(scale, Buffer) else scale
+        value = chain.vxm("mul", rows, factor, loops=loops)
         value = chain.vxm("mul", value, Rows(gamma, first, (1, 0)))
         deliver(chain, value, targets(work, out.copies, first))
         work.plan.place(chain)

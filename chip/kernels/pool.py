@@ -39,7 +39,7 @@ def pool(work: Work, x: Laid, eps: float) -> None:
         chain.write(chain.vxm("mul", flow, Rows(share)), Rows(pooled, block))
         work.plan.place(chain)
     length = one.scratch("length", 1, "f32", WEST)
-    mean_square_scales(one, (Part(pooled, 0, blocks),), blocks, 1, eps, length)
+    mean_square_scales(one, (Part(pooled, 0, blocks),), blocks, 1, eps, (length,))
     out = work.memory.take(Request(EMBEDDING, blocks, "f32", EAST, OUTPUT))
     loops: Loops = ((1, 1), (blocks, 1))
     chain = work.chain("pool: length 1")

@@ -7,8 +7,9 @@ The products of q with int8 weights are exact int32 sums.
 from collections.abc import Sequence
 from dataclasses import replace
 
-from chip.kernels.lanes import reduce_alike
-from chip.kernels.work import Laid, Part, Work
+from chip.kernels.lanes import reduce_lanes
+from chip.kernels.linear import deliver
+from chip.kernels.work import Laid, Part, Steps, Work
 from chip.schedule import Buffer, Flow, Loops, Rows, run
 from chip.spec import EAST
 
@@ -16,11 +17,11 @@ LEVELS = 127
 SMALLEST_PEAK = 2.0**-100  # keeps 127 / peak finite where all is zero
 
 
-def quantise(work: Work, name: str, x: Laid, out: Laid, step: Buffer) -> None:
+def quantise(work: Work, name: str, x: Laid, out: Laid, steps: Steps) -> None:
     """out = x as int8 in all copies, and the step of each token."""
     inverse = work.scratch(f"{name}.inverse", 1, "f32", EAST)
     (source, *_) = x.copies
-    peak(work, source, None, x.layout.blocks, step, inverse)
+    peak(work, source, None, x.layout.blocks, steps, inverse)
     rounded(work, source, None, x.layout.blocks, inverse, out.copies)
 
 
@@ -29,10 +30,10 @@ def peak(
     x: tuple[Part, ...],
     gamma: Buffer | None,
     blocks: int,
-    step: Buffer,
+    steps: Steps,
     inverse: Buffer,
 ) -> None:
-    """step[m] = peak / 127 and inverse[m] = 127 / peak of token m in every lane, fp32.
+    """steps[m] = peak / 127 and inverse[m] = 127 / peak of token m in every lane, fp32.
 
     The peak is the largest |x * gamma| of the token's rows (block, token); like the mean square of
     a norm, it is reduced over blocks as they come.
@@ -51,8 +52,9 @@ def peak(
             size = chain.vxm("abs", value)
             total = chain.vxm("copy", size) if total is None else chain.vxm("max", size, total)
         assert total is not None
-        top = chain.vxm("max", reduce_alike(chain, "max", total, "f32"), SMALLEST_PEAK)
-        chain.write(chain.vxm("mul", top, 1.0 / LEVELS), Rows(step, start))
+        top = chain.vxm("max", reduce_lanes(chain, "max", total, "f32"), SMALLEST_PEAK)
+        levels = chain.vxm("mul", top, 1.0 / LEVELS)
+        deliver(chain, levels, [Rows(step, start) for step in steps])
         chain.write(chain.vxm("mul", chain.vxm("recip", top), LEVELS), Rows(inverse, start))
         work.plan.place(chain)
 

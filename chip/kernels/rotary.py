@@ -1,30 +1,42 @@
-"""Rotary embedding: x * cos + partner * sin, for pairs of adjacent lanes."""
+"""Rotary embedding: x * cos + partner * sin, for pairs of adjacent lanes.
+
+The host writes the rows of cosines and signed sines of a `table`. The swap of partners stays in a
+superlane; the sign is in the sines.
+"""
 
 from chip.kernels.lanes import KEEP, SWAP
-from chip.kernels.linear import deliver
+from chip.kernels.linear import Scaled, deliver
 from chip.kernels.norm import targets
 from chip.kernels.work import Laid, Work
-from chip.schedule import Loops, Rows
+from chip.schedule import Chain, Flow, Loops, Rows
 from chip.spec import EAST, WEST
 
 
 def rotary(work: Work, x: Laid, table: str, side: int, out: Laid) -> None:
-    """Turn rows (block, token) by way of the SXM of `side`.
-
-    The host writes the rows of cosines and signed sines of `table`. The swap of partners stays in
-    a superlane; the sign is in the sines.
-    """
+    """Turn rows (block, token) by way of the SXM of `side`."""
     tokens, (source, *_) = work.rows, x.copies
-    cosine = work.given(f"cos{table}", tokens, work.most_rows, "f32", WEST)
-    sine = work.given(f"sin{table}", tokens, work.most_rows, "f32", EAST)
     for part in source:
         loops: Loops = ((part.blocks, tokens), (tokens, 1))
         chain = work.chain("rotary")
         position = work.spec.edge_position("sxm", side)
         value = chain.arrive(Rows(part.buffer, 0, (tokens, 1)), position, 0, loops)
-        kept = chain.sxm("distribute", KEEP, value, side)
-        swapped = chain.sxm("distribute", SWAP, value, side)
-        real = chain.vxm("mul", kept, Rows(cosine, 0, (0, 1)))
-        imaginary = chain.vxm("mul", swapped, Rows(sine, 0, (0, 1)))
-        deliver(chain, chain.vxm("add", real, imaginary), targets(work, out.copies, part.first))
+        value = turned(work, table, chain, value, side)
+        deliver(chain, value, targets(work, out.copies, part.first))
         work.plan.place(chain)
+
+
+def turned(
+    work: Work, table: str, chain: Chain, value: Flow, side: int, scaled: Scaled | None = None
+) -> Flow:
+    """A flow (block, token) turned as it passes the SXM of `side`.
+
+    What comes of it, with the lane map it went by, may be `scaled` before.
+    """
+    cosine = work.given(f"cos{table}", work.rows, work.most_rows, "f32", WEST)
+    sine = work.given(f"sin{table}", work.rows, work.most_rows, "f32", EAST)
+    kept, swapped = (chain.sxm("distribute", number, value, side) for number in (KEEP, SWAP))
+    if scaled is not None:
+        kept, swapped = scaled((kept, swapped), (KEEP, SWAP))
+    real = chain.vxm("mul", kept, Rows(cosine, 0, (0, 1)))
+    imaginary = chain.vxm("mul", swapped, Rows(sine, 0, (0, 1)))
+    return chain.vxm("add", real, imaginary)

@@ -62,6 +62,9 @@ class _Silent(Chain):
     ) -> None:
         pass
 
+    def twin(self, value: Flow) -> Flow:
+        return replace(value, need=None)
+
     def _need(self, kind: str, side: int, width: int, low: int, length: int) -> int:
         return 0
 

@@ -134,6 +134,10 @@ class Work:
         raise AssertionError(f"no part has block {block}")
 
 
+# A factor for each row, fp32 in every lane: a buffer on each side, or none if there is no factor.
+Steps = tuple[Buffer, ...]
+
+
 @dataclass(frozen=True)
 class Laid:
     """A value as kernels see it: its layout, and its copies, each of one or more parts."""

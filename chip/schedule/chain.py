@@ -7,7 +7,7 @@ Values are either *at rest* (`Rows`: read when and as often as a consumer wants)
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from chip.errors import ProgramError
 from chip.isa import (
@@ -33,10 +33,13 @@ from chip.schedule.flows import (
     Rows,
     Taken,
     iteration_cycles,
+    pattern,
     row_span,
     span,
 )
 from chip.spec import EAST, WEST, ChipSpec
+
+APART_ROWS = 8  # of a loop with gaps that is an instruction for each row instead
 
 
 @dataclass
@@ -136,12 +139,28 @@ class Chain:
         assert driven is not None
         args[driven] = NO_STREAM
         delay, name = self.spec.d_func(spec.timing), self.name()
-        alu = self.queue("vxm", 0, cycle, span(loops) + delay)
+        # the quickest may not follow so closely that its result comes with this one's
+        alu = self.queue("vxm", 0, cycle, span(loops) + delay - self.spec.quickest("vxm"))
         piece = self.add_piece(
             "vxm", 0, alu, [cycle], spec.name, args, needs, loops, [*names, name]
         )
         made = spec.element(driven, tuple(args))
         return Flow(self.member, made, loops, cycle + delay, position, name, alu=alu, piece=piece)
+
+    def twin(self, value: Flow) -> Flow:
+        """A VXM result once more, from another ALU at the same time: each can go one way."""
+        piece, alu = value.piece, value.alu
+        assert piece is not None and alu is not None
+        driven, name, need = lookup(piece.op).driven, self.name(), self.needs[alu]
+        assert driven is not None
+        args = [NO_STREAM if n == driven else arg for n, arg in enumerate(piece.args)]
+        needs = {n: source for n, source in piece.needs.items() if n != driven}
+        other = self.queue("vxm", 0, need.low, need.high - need.low)
+        made = self.add_piece(
+            "vxm", 0, other, piece.cycles, piece.op, args, needs, value.loops,
+            [*piece.names[:-1], name],
+        )  # fmt: skip
+        return replace(value, name=name, need=None, direction=None, alu=other, piece=made)
 
     def sxm(self, op: str, lane_map: int, value: Flow, side: int) -> Flow:
         """One SXM instruction at hemisphere `side`; the result flows back inward."""
@@ -228,14 +247,23 @@ class Chain:
 
         Plane i is stream i of `need`, or they take turns on its only one.
         """
+        (n, _), (m, _) = loops
+        if n * m <= APART_ROWS and span(loops) > n * m and not rows.buffer.any_bank:
+            self.memory_apart(op, issues, rows, loops, need, name)
+            return
         region, family = rows.buffer.region, lookup(op).queue
         if rows.buffer.any_bank:
             banks = tuple(range(self.spec.slice_banks))
         else:
             ends = row_span(rows, loops)
             banks = tuple(sorted({self.spec.bank(region.address + row) for row in ends}))
-        hold = self._slices(family, rows.buffer, issues, banks)
-        self.take(hold, issues[0], span(loops))
+        length = span(loops)
+        if length == loops[0][0] * loops[1][0]:
+            self.take(self._slices(family, rows.buffer, issues, banks), issues[0], length)
+        else:  # the queue is not free between two iterations, its banks are
+            self.take(self._slices(family, rows.buffer, issues, ()), issues[0], length)
+            alone = self._slices("", rows.buffer, issues, banks)
+            self.take(alone, issues[0], length, pattern(loops))
         args = [region.address + rows.first, 0]
         self.add_piece(
             family, region.index, None, issues, op, args, {}, loops, [name], rows.steps, (1, need)
@@ -339,6 +367,8 @@ class Chain:
             apart,
         )  # fmt: skip
         self.pieces.append(piece)
+        for number in (*(need for need, _ in needs.values()), *((spread or ())[1:])):
+            self.needs[number].passes(family, unit, self.spec.hemisphere_slices)
         timing = lookup(op).timing
         last = span(loops) - 1 + (self.spec.d_func(timing) if timing else 0) + apart[-1][0]
         first, end = min(cycles), max(cycles) + last

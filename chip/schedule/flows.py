@@ -1,7 +1,7 @@
 """What chains are made of: rows at rest, flows in flight, loops, and what is left to choose."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from chip.program import Region
+from chip.spec import EAST, HEMISPHERES, WEST
 
 Ints = npt.NDArray[np.int64]
 Loops = tuple[tuple[int, int], tuple[int, int]]  # (count, interval), outer then inner
@@ -51,7 +52,8 @@ class Rows:
 class Need:
     """Something the scheduler chooses: a group of streams, an ALU or an SXM queue.
 
-    Busy from `low` to `high` (exclusive): diagonals for streams, cycles for queues.
+    Busy from `low` to `high` (exclusive): diagonals for streams, cycles for queues. Streams are
+    busy in the `halves` of the chip that their values pass, those of the slices on either side.
     """
 
     member: int
@@ -60,6 +62,22 @@ class Need:
     width: int
     low: int
     high: int
+    halves: set[int] = field(default_factory=set)
+
+    def passes(self, family: str, unit: int, hemisphere_slices: int) -> None:
+        """Note where an instruction drives or reads a stream: values pass all halves up to there.
+
+        At the VXM values are read before others are driven there, so it is in the half that they
+        come from or go to.
+        """
+        if self.kind != "stream" or len(self.halves) == len(HEMISPHERES) or family == "vxm":
+            return
+        if family.startswith("mem."):
+            self.halves.add(unit // hemisphere_slices)
+        elif family.startswith("c2c."):
+            self.halves.update((EAST, WEST))
+        else:
+            self.halves.add(unit % len(HEMISPHERES))
 
 
 @dataclass(slots=True)
@@ -93,7 +111,7 @@ class Hold(NamedTuple):
     """Units that a chain takes at cycles which follow from its start, and not by choice.
 
     `unit` and the units after it, each so many cycles later than it as `offsets` says; of a slice
-    `banks` as well. What `buffer` names has units to itself.
+    `banks` as well, or alone if no `family` is named. What `buffer` names has units to itself.
     """
 
     member: int
@@ -107,7 +125,8 @@ class Hold(NamedTuple):
     def units(self) -> Iterator[tuple[Key, int]]:
         """Each of them, and how much later it is taken."""
         for number, offset in enumerate(self.offsets, self.unit):
-            yield (self.member, self.family, number, self.plane, self.buffer), offset
+            if self.family:
+                yield (self.member, self.family, number, self.plane, self.buffer), offset
             for bank in self.banks:
                 yield (self.member, "bank", number, bank, self.buffer), offset
 
@@ -209,6 +228,15 @@ def span(loops: Loops) -> int:
     """Cycles from the first issue through the last."""
     (n, outer), (m, inner) = loops
     return (n - 1) * outer + (m - 1) * inner + 1
+
+
+@lru_cache(maxsize=1024)
+def pattern(loops: Loops) -> int:
+    """The cycles of all iterations: bit n stands for the n-th cycle after the first issue."""
+    found = 0
+    for cycle in iteration_cycles(loops).tolist():
+        found |= 1 << cycle
+    return found
 
 
 @lru_cache(maxsize=1024)

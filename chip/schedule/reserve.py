@@ -92,7 +92,9 @@ class Schedule:
         self._taken: dict[Key, Cycles] = defaultdict(Cycles)
         self._units: dict[Hold, list[tuple[Cycles, int]]] = {}
         self._busy: dict[Key, Busy] = defaultdict(Busy)
-        self._choices: dict[tuple[int, str, int, int], tuple[range, list[Choice]]] = {}
+        self._choices: dict[
+            tuple[int, str, int, int, tuple[int, ...]], tuple[range, list[Choice]]
+        ] = {}
         self._touched: dict[tuple[int, str], _Touched] = {}
         self._names: dict[int, int] = defaultdict(int)
 
@@ -196,14 +198,16 @@ class Schedule:
 
     def _candidates(self, need: Need) -> Iterator[Choice]:
         """What there is to choose from, in order; tables are made once somebody looks at them."""
-        kind = (need.member, need.kind, need.side, need.width)
+        halves = tuple(need.halves) or (0,)
+        kind = (need.member, need.kind, need.side, need.width, halves)
         if kind not in self._choices:
             self._choices[kind] = self._choice_indices(need), []
         indices, found = self._choices[kind]
         yield from found
         name = "s" if need.kind == "stream" else need.kind
         for index in indices[len(found) :]:
-            tables = [self._busy[need.member, name, index + k] for k in range(need.width)]
+            units = range(index, index + need.width)
+            tables = [self._busy[need.member, name, unit, h] for unit in units for h in halves]
             found.append((index, tables))
             yield found[-1]
 

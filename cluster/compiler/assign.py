@@ -13,10 +13,11 @@ from math import prod
 from chip.kernels.experts import Experts
 from chip.kernels.layout import Layout, even, grouped, halves, one_by_one, repeated
 from chip.kernels.linear import Matrix
-from chip.kernels.work import OUTPUT, Laid, Part, Request, Work
+from chip.kernels.work import OUTPUT, Laid, Part, Request, Steps, Work
 from chip.program import word_columns
 from chip.schedule import Buffer
 from chip.spec import EAST, WEST, ChipSpec
+from cluster.compiler import fused
 from cluster.compiler.rank import Rank
 from cluster.model.graph.add import Add
 from cluster.model.graph.attention import Attention
@@ -186,6 +187,17 @@ class Assigned:
         return sum(max(sides) for sides in words.values())
 
     @property
+    def hidden_cycles(self) -> int:
+        """Cycles in which weights may enter while norms are still looking for their factors.
+
+        A factor takes two rounds over the SXMs, each the length of the chip and as long again at
+        most for what comes back.
+        """
+        values = {op.x.name: op.x for op in self.section.ops if isinstance(op, Linear)}
+        left = (v.dtype != "i8" and fused.factor_left(self.section, v) for v in values.values())
+        return sum(left) * 4 * self.spec.positions
+
+    @property
     def matrix_words(self) -> tuple[list[int], list[int]]:
         """Words of 16 slices that each matrix takes, of those east and of those west."""
         words: tuple[list[int], list[int]] = ([], [])
@@ -230,17 +242,6 @@ class Assigned:
         heads = self.rank.heads
         assert heads is not None
         return op.takes_sequence and heads.kv_of == tuple(range(heads.kv_heads))
-
-    def summed(self, op: Norm) -> Add | None:
-        """The residual connection that a LayerNorm makes itself, as it first reads its input."""
-        maker = next((other for other in self.section.ops if other.out == op.x), None)
-        first = self.section.consumers(op.x)[0]
-        return maker if op.form == "layer" and first == op and isinstance(maker, Add) else None
-
-    def left_to_norm(self, op: Op) -> bool:
-        """Whether a LayerNorm behind it makes what this op would."""
-        norms = (other for other in self.section.ops if isinstance(other, Norm))
-        return any(self.summed(norm) == op for norm in norms)
 
     def turned_at(self, op: Rotary) -> int:
         """The SXM that a rotary embedding goes by: queries east, keys west."""
@@ -327,11 +328,14 @@ class Assigned:
         (copy,) = self.copies[value.name]
         return self._name(value, copy)
 
-    def step(self, work: Work, value: Value) -> Buffer | None:
-        """The steps of an int8 value."""
-        if value.dtype != "i8":
-            return None
-        return work.scratch(f"{value.name}.step", 1, "f32", WEST)
+    def steps(self, work: Work, value: Value) -> Steps:
+        """What products with a value are multiplied by, row by row: steps of int8, norms' factors.
+
+        Each side has its own, as products of both sides read them at the same time.
+        """
+        if value.dtype != "i8" and not fused.factor_left(self.section, value):
+            return ()
+        return tuple(work.scratch(f"{value.name}.step{side}", 1, "f32", side) for side in SIDES)
 
     def _residual(self, work: Work, value: Value) -> tuple[Part, ...]:
         blocks = self.layout(value).blocks

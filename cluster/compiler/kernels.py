@@ -1,6 +1,7 @@
 """The kernel of each op: how it is placed, with its values where the memory map puts them."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from chip.kernels.add import add, cast
@@ -12,12 +13,13 @@ from chip.kernels.linear import linear
 from chip.kernels.norm import RmsNorm, norm_by_sum, rms_norm, square_sum
 from chip.kernels.pool import pool
 from chip.kernels.quantise import quantise
-from chip.kernels.rotary import rotary
+from chip.kernels.rotary import rotary, turned
 from chip.kernels.route import route
 from chip.kernels.soft_cap import capped
 from chip.kernels.window import Window
 from chip.kernels.work import Laid, Work
 from cluster.compiler.assign import Assigned
+from cluster.compiler.fused import left_to_another, summed, turned_behind
 from cluster.model.graph.add import Add
 from cluster.model.graph.attention import Attention
 from cluster.model.graph.experts import ExpertLinear
@@ -47,7 +49,7 @@ def kernel(cls: type[Op]) -> Callable[[Kernel], Kernel]:
 
 def place(work: Work, assigned: Assigned, op: Op) -> None:
     """Place the chains of an op on the schedule; before it, roundings of what it reads."""
-    if assigned.left_to_norm(op):
+    if left_to_another(assigned.section, op):
         return
     for value in assigned.rounded(op):
         cast(work, assigned.stream(work, value), assigned.copies_of(work, value))
@@ -56,10 +58,11 @@ def place(work: Work, assigned: Assigned, op: Op) -> None:
 
 @kernel(Linear)
 def _linear(work: Work, at: Assigned, op: Linear) -> None:
-    x, out = at.read(work, op, op.x), at.made(work, op.out)
-    step = at.step(work, op.x)
+    turn = turned_behind(at.section, op)
+    x, out = at.read(work, op, op.x), at.made(work, op.out if turn is None else turn.out)
+    turns = None if turn is None else partial(turned, work, turn.table.name)
     for matrix, rows in zip(at.matrices(op), x.copies, strict=True):
-        linear(work, matrix, rows, out.copies, step, op.bias is not None)
+        linear(work, matrix, rows, out.copies, at.steps(work, op.x), op.bias is not None, turns)
 
 
 @kernel(Norm)
@@ -70,13 +73,13 @@ def _norm(work: Work, at: Assigned, op: Norm) -> None:
         return
     heads = op.x.dims[-1].size if op.over == ("head_dim",) else 0
     norm = RmsNorm(op.weight.name, op.weight.shape[0], op.eps, heads)
-    step = at.step(work, op.out)
-    rms_norm(work, norm, at.read(work, op, op.x), at.made(work, op.out), step)
+    steps = at.steps(work, op.out)
+    rms_norm(work, norm, at.read(work, op, op.x), at.made(work, op.out), steps)
 
 
 def _summands(work: Work, at: Assigned, op: Norm) -> Laid | Sum:
     """What a LayerNorm reads: a sum that nobody has made yet, or rows."""
-    before = at.summed(op)
+    before = summed(at.section, op)
     if before is None:
         return at.read(work, op, op.x)
     x, y = (at.read(work, before, value) for value in before.inputs)
@@ -135,9 +138,10 @@ def _route(work: Work, at: Assigned, op: Route) -> None:
 @kernel(ExpertLinear)
 def _expert_linear(work: Work, at: Assigned, op: ExpertLinear) -> None:
     x, choice = (at.read(work, op, value) for value in op.inputs)
-    out, step = at.made(work, op.out), at.step(work, op.x)
+    out, steps = at.made(work, op.out), at.steps(work, op.x)
     for matrix, rows in zip(at.matrices(op), x.copies, strict=True):
         experts = Experts(matrix, op.experts, op.chosen).limited(work.spec)
+        step = steps[matrix.side] if steps else None
         expert_linear(work, experts, rows, choice, out.copies, step, op.adds)
 
 
@@ -154,6 +158,5 @@ def _add(work: Work, at: Assigned, op: Add) -> None:
 
 @kernel(Quantise)
 def _quantise(work: Work, at: Assigned, op: Quantise) -> None:
-    step = at.step(work, op.out)
-    assert step is not None
-    quantise(work, op.out.name, at.read(work, op, op.x), at.made(work, op.out), step)
+    steps = at.steps(work, op.out)
+    quantise(work, op.out.name, at.read(work, op, op.x), at.made(work, op.out), steps)

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from functools import lru_cache
 
-from chip.kernels.lanes import MAPS, MAPS_INT8, group_maps
+from chip.kernels.lanes import MAPS, group_maps
 from chip.kernels.memory import Conflicts, most_column_words
 from chip.kernels.trial import Demands, Trial, TrialMemory, Unplaced, conflicts
 from chip.kernels.work import CACHE, Request, Work
@@ -14,7 +14,7 @@ from cluster.compiler.kernels import place
 from cluster.compiler.rank import Rank
 from cluster.compiler.shard import Sharded
 from cluster.model.graph.collective import AllReduce
-from cluster.model.graph.norm import Norm, SquareSum
+from cluster.model.graph.norm import Norm
 
 TRIED_ROWS = 8  # of a trial of longer launches
 TRIED_BLOCKS = 3  # context blocks after which every two buffers that take turns have met the others
@@ -28,12 +28,8 @@ def lane_maps(sections: Collection[Sharded], weights: str) -> tuple[tuple[int, .
         for op in sharded.section.ops
         if isinstance(op, Norm) and op.over == ("head_dim",)
     }
-    alike = weights == "i8" or any(
-        isinstance(op, SquareSum) for sharded in sections for op in sharded.section.ops
-    )
-    found = MAPS_INT8 if alike else MAPS
-    extra = dict.fromkeys(lanes for size in sorted(sizes) for lanes in group_maps(size))
-    return (*found, *(lanes for lanes in extra if lanes not in found))
+    extra = (lanes for size in sorted(sizes) for lanes in group_maps(size))
+    return tuple(dict.fromkeys((*MAPS, *extra)))
 
 
 @lru_cache(maxsize=256)

@@ -153,6 +153,11 @@ class Stage:
         return self.assigned(self.shape.kinds[0], 0, self.shape.chunk).column_cycles
 
     @property
+    def hidden_cycles(self) -> int:
+        """Cycles in which some of them may enter while norms look for their factors."""
+        return self.assigned(self.shape.kinds[0], 0, self.shape.chunk).hidden_cycles
+
+    @property
     def blocks(self) -> int:
         """Context blocks."""
         return self.shape.context // CONTEXT_BLOCK

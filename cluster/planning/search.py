@@ -293,13 +293,15 @@ class Search:
         """Cycles that no layer goes below, on the average of all kinds.
 
         A chip with one head and the fewest FFN columns takes `least`, nearly all of it latency; a
-        wider share adds the columns that enter its arrays. Results cross the links twice.
+        wider share adds the columns that enter its arrays, but for those that `hidden_cycles` may
+        be enough for. Results cross the links twice.
         """
         if tp not in self._layer_bounds:
             total, counts, fewest = 0, Counter(self.model.kinds), heads_of(self.model)
             for kind, count in counts.items():
-                mine, least = (self._layer(n, kind).column_cycles for n in (tp, fewest))
-                total += count * (self._least[kind] + max(0, mine - least))
+                mine, least = (self._layer(n, kind) for n in (tp, fewest))
+                more = mine.column_cycles - least.column_cycles - mine.hidden_cycles
+                total += count * (self._least[kind] + max(0, more))
             self._layer_bounds[tp] = total // counts.total() + 2 * self._reduce_bound(tp)
         return self._layer_bounds[tp]
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from chip.core import Chip
 from chip.isa import NUMPY_TYPES
-from chip.kernels.lanes import MAPS_INT8
+from chip.kernels.lanes import MAPS
 from chip.kernels.layout import Blocks
 from chip.kernels.memory import MemoryMap
 from chip.own_spec import identity
@@ -27,9 +27,7 @@ HALF_ULP = 2.0**-11  # of fp16, relative
 class KernelRig:
     """Kernels for chip 0, which see buffers of `memory`."""
 
-    def __init__(
-        self, spec: ChipSpec = TINY, maps: tuple[tuple[int, ...], ...] = MAPS_INT8
-    ) -> None:
+    def __init__(self, spec: ChipSpec = TINY, maps: tuple[tuple[int, ...], ...] = MAPS) -> None:
         self.spec, self.memory, self.plan = spec, MemoryMap(spec), Schedule(spec)
         self.chip, self.maps = Chip(0, spec), maps
 

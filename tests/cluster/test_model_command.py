@@ -73,7 +73,7 @@ def test_the_schedule_of_a_layer_is_that_of_a_plan(tp, capsys):
     assert cycles * layers == in_layers
     events = [line.split(None, 2) for line in text.splitlines() if line.startswith("   ")]
     assert all(0 <= int(start) < int(end) for start, end, _ in events)
-    assert {"rotary", "attention: scores"} <= {label for _, _, label in events}
+    assert {"ffn: silu", "attention: scores"} <= {label for _, _, label in events}
 
 
 @pytest.mark.parametrize("arguments", [

@@ -46,7 +46,6 @@ KERNELS = [
     "matmul layer.wq",
     "matmul layer.wk",
     "matmul layer.wv",
-    "rotary",
     "attention: append to cache",
     "attention: scores",
     "attention: transpose V",

@@ -144,13 +144,16 @@ def test_no_cable_carries_more_than_it_can(tp, pp, topology):
 
 
 def test_several_sequences_share_the_stages(capsys):
-    """Total speed grows with sequences in flight until the busiest stage is always busy."""
+    """Total speed grows with sequences in flight until the busiest stage is always busy.
+
+    For one sequence stages wait for each other and for the host link, a quarter of its time.
+    """
     found = [
         planned(capsys, "smollm2", "--tp", "1", "--pp", "5", "--batch", str(b))
         for b in (1, 2, 4, 8)
     ]
     one, two, four, eight = (plan["tokens_per_s_total"] for plan in found)
-    assert 1.7 * one < two < 2 * one and four > 3 * one and eight < 5.6 * one
+    assert 1.7 * one < two < 2 * one and four > 3 * one and eight < 6.4 * one
     assert len({plan["cycles_per_token"] for plan in found}) == 1
 
 

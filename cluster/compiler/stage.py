@@ -20,15 +20,12 @@ from cluster.compiler.kernels import place
 from cluster.compiler.limits import CONTEXT_BLOCK
 from cluster.compiler.memory_map import memory_map
 from cluster.compiler.section_demands import asked, lane_maps
+from cluster.compiler.segments import by_heads, has_experts, segments, what_of
 from cluster.compiler.shard import Sharded
 from cluster.compiler.stage_shape import StageShape
-from cluster.model.graph.add import Add
-from cluster.model.graph.attention import Attention
 from cluster.model.graph.collective import AllReduce
-from cluster.model.graph.graph import Section
 from cluster.model.graph.norm import Norm
 from cluster.model.graph.op import GraphError, Op
-from cluster.model.graph.values import Value
 
 WIDE_WORDS = 1 << 24  # of a slice that has room for everything
 
@@ -71,7 +68,11 @@ class Stage:
     def lay_out(self) -> MemoryMap:
         """Find room for all that kernels ask for; raises SramFull."""
         shape, blocks = self.shape, self.blocks
-        demands, rank, spec = NO_DEMANDS, shape.ranks[0], roomy(self.spec)
+        demands, rank = NO_DEMANDS, shape.ranks[0]
+        # What kernels ask for is the same in any chip, unless experts are cut to its banks.
+        spec = (
+            self.spec if any(has_experts(one.section) for one in shape.kinds) else roomy(self.spec)
+        )
         if shape.opening is not None:
             some = (shape.chunk, blocks, shape.weights, self.carried)
             demands += asked(spec, shape.opening, rank, "opening.", *some)
@@ -282,18 +283,23 @@ class Stage:
                 yield whole
                 return
         for ops, last in segments(sharded.section):
+            reduces = isinstance(last, AllReduce)
+            mine, what = ops if reduces else (*ops, last), what_of(ops)
+            whole = self._compute(sharded, what, mine, *size, moved)
+            if most_cycles is None or whole.cycles <= most_cycles:
+                yield whole
+            else:  # op by op, as mixtures need whose tokens go one by one
+                each = (self._compute(sharded, what, (op,), *size, moved) for op in mine)
+                yield from (step for step in each if step.cycles > 0)
             if isinstance(last, AllReduce):
-                yield self._compute(sharded, _what(ops), ops, *size, moved)
                 yield from self._update(sharded, last, rows, routes, most_cycles)
-            else:
-                yield self._compute(sharded, _what(ops), (*ops, last), *size, moved)
 
     def alone(self, rows: int, blocks: int, moved: Moved) -> tuple[Step, ...]:
         """What members do of a layer up to each point where they exchange what they have."""
         sharded = self.shape.kinds[0]
         size = (self.prefix(0), rows, blocks, self.shape.chunk)
         return tuple(
-            self._compute(sharded, _what(ops), ops, *size, moved)
+            self._compute(sharded, what_of(ops), ops, *size, moved)
             for ops, _ in segments(sharded.section)
         )
 
@@ -308,12 +314,12 @@ class Stage:
     ) -> Step:  # fmt: skip
         """What members do alone: placed once for all that do the same."""
         classes: dict[object, list[int]] = {}
-        differ = any(_by_heads(value) for op in ops for value in (op.out, *op.inputs))
+        differ = any(by_heads(value) for op in ops for value in (op.out, *op.inputs))
         for member, rank in enumerate(self.shape.ranks):
             classes.setdefault(rank.heads if differ else None, []).append(member)
         parts = []
         for mine in classes.values():
-            key = (what, prefix, mine[0], rows, blocks, ops[0].out.name)
+            key = (what, prefix, mine[0], rows, blocks, ops[0].out.name, len(ops))
             if key not in self._parts:
                 plan = Schedule(self.spec)
                 work = self._work(plan, self.memory, mine[0], rows, blocks, prefix, most)
@@ -376,25 +382,3 @@ def roomy(spec: ChipSpec) -> ChipSpec:
 
 def _unmoved(_index: int, address: int) -> int:
     return address
-
-
-def segments(section: Section) -> Iterator[tuple[tuple[Op, ...], Op]]:
-    """Ops of a section up to each residual connection or all-reduce, and that one."""
-    ops: list[Op] = []
-    for op in section.ops:
-        if isinstance(op, Add | AllReduce):
-            yield tuple(ops), op
-            ops = []
-        else:
-            ops.append(op)
-    if ops:
-        yield tuple(ops[:-1]), ops[-1]
-
-
-def _by_heads(value: Value) -> bool:
-    """Whether ranks may hold a value in different lanes."""
-    return any(dim.name == "heads" for dim in value.dims)
-
-
-def _what(ops: tuple[Op, ...]) -> str:
-    return "attention" if any(isinstance(op, Attention) for op in ops) else "ffn"

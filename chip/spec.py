@@ -10,6 +10,7 @@ note that begins with that word, or an entry of `conventions`.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import cache
 from types import MappingProxyType
 from typing import Annotated, get_type_hints
 
@@ -171,10 +172,15 @@ class ChipSpec:
 
     def quickest(self, unit: str) -> int:
         """The smallest functional delay of a unit, in cycles."""
-        return min(d for timing, d in self.d_func_cycles.items() if timing.startswith(f"{unit}."))
+        return _quickest(self, unit)
 
     def bank(self, address: int) -> int:
         return address // self.bank_words
+
+
+@cache
+def _quickest(spec: ChipSpec, unit: str) -> int:
+    return min(d for timing, d in spec.d_func_cycles.items() if timing.startswith(f"{unit}."))
 
 
 # --- what makes a chip ------------------------------------------------------------------------

@@ -7,10 +7,11 @@ from functools import cached_property
 from math import prod
 from typing import Any, Protocol, TypeVar
 
+from chip.isa import WIDTHS
 from chip.kernels.memory import SramFull, columns_may_rest, most_column_words
 from chip.program import WEIGHT_SLICES
 from chip.spec import ChipSpec
-from cluster.compiler.limits import CONTEXT_BLOCK, heads_of
+from cluster.compiler.limits import CONTEXT_BLOCK, WEIGHT_TYPES, heads_of
 from cluster.compiler.section_demands import column_words
 from cluster.compiler.stage import Stage, roomy
 from cluster.compiler.stage_shape import StageShape, stage_shape
@@ -256,11 +257,18 @@ class Sizes:
         rest = max(self.layers - last, 0)
         return 1 + -(-rest // each) if last >= 0 and (each or not rest) else None
 
+    def outweighs(self, chips: int) -> bool:
+        """Whether weights alone are more than the SRAM of so many chips: no width need be tried."""
+        each = WIDTHS[WEIGHT_TYPES[self.weights]]
+        return self.model.chip_parameters * each > chips * self.spec.sram_bytes
+
     def fits_on(self, chips: int, tp: int, pp: int | None = None) -> bool:
         """Whether a pipeline of that width, of `pp` stages if given, has room on some chips.
 
         What has not the words for its weights, or one stage too full, is not looked into further.
         """
+        if self.outweighs(chips):
+            return False
         most = min(pp or self.layers + 1, chips // tp)
         least = self.least_stages(tp)
         if (pp or 1) > most or least is None or least > most:

@@ -153,6 +153,8 @@ class Search:
             raise BadValue(
                 "--objective", objective, f"nothing is known of {self.spec.name}'s power"
             )
+        if self.sizes.outweighs(chips):
+            return []
         for widths in [[tp]] if tp else self.widths(chips):
             found = self._estimates(chips, widths, pp, objective)
             if found:

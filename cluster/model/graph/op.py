@@ -7,7 +7,6 @@ of those types.
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from enum import Enum
-from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
 
 import numpy as np
@@ -82,11 +81,6 @@ class Run(Protocol):
         """Items of the rank's share of a dimension that a sum over ranks counts here."""
 
 
-@cache
-def _names(kind: Any) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(kind))
-
-
 @dataclass(frozen=True)
 class Op:
     """An op with its result; fields of type Value are inputs, of type Weight weights."""
@@ -129,7 +123,7 @@ class Op:
         return 0
 
     def _fields(self) -> list[Any]:
-        return [getattr(self, name) for name in _names(type(self))]
+        return [getattr(self, field.name) for field in fields(self)]
 
     def require(self, holds: bool, rule: str) -> None:
         """Raise GraphError with the rule unless it holds."""

@@ -1,5 +1,7 @@
 """What the compiler can take of a model: its heads, contexts and types of weights."""
 
+from collections.abc import Iterator
+
 from chip.kernels.lanes import reducible
 from chip.program import word_columns
 from chip.spec import ChipSpec
@@ -7,6 +9,7 @@ from cluster.errors import BadValue
 from cluster.model.graph.attention import Attention
 from cluster.model.graph.graph import Model
 from cluster.model.graph.norm import Norm
+from cluster.model.graph.op import Op
 
 CONTEXT_BLOCK = 320  # tokens of a KV block: the lanes of a chip
 WEIGHT_TYPES = {"fp16": "f16", "int8": "i8"}  # as the command line names them: the MXM's type
@@ -14,8 +17,12 @@ WEIGHT_TYPES = {"fp16": "f16", "int8": "i8"}  # as the command line names them: 
 
 def heads_of(model: Model) -> int:
     """Query heads: the widest tensor-parallel group."""
-    ops = (op for section in model.layers for op in section.ops)
-    return max((op.q.dims[0].size for op in ops if isinstance(op, Attention)), default=1)
+    return max((op.q.dims[0].size for op in ops_of(model) if isinstance(op, Attention)), default=1)
+
+
+def ops_of(model: Model) -> Iterator[Op]:
+    """The ops of all layers, of equal layers once."""
+    return (op for section in dict.fromkeys(model.layers) for op in section.ops)
 
 
 def check_context(model: Model, context: int) -> None:
@@ -36,14 +43,16 @@ def check_heads(model: Model) -> None:
 
 def normed_heads(model: Model) -> set[int]:
     """Elements of heads that have a norm of their own."""
-    ops = (op for section in model.layers for op in section.ops)
-    return {op.x.dims[1].size for op in ops if isinstance(op, Norm) and op.over == ("head_dim",)}
+    return {
+        op.x.dims[1].size
+        for op in ops_of(model)
+        if isinstance(op, Norm) and op.over == ("head_dim",)
+    }
 
 
 def head_sizes(model: Model) -> set[int]:
     """Elements of a head."""
-    ops = (op for section in model.layers for op in section.ops)
-    return {op.q.dims[1].size for op in ops if isinstance(op, Attention)}
+    return {op.q.dims[1].size for op in ops_of(model) if isinstance(op, Attention)}
 
 
 def check_weights(model: Model, spec: ChipSpec, weights: str) -> None:

@@ -105,9 +105,7 @@ class Sizes:
             except SramFull as error:
                 return error
 
-        if self.store is None:
-            return lay_out()
-        return self.store.kept("kinds", (self.spec, shape.digest), lay_out, _plain_kinds, _kinds_of)
+        return self._kept("kinds", (self.spec, shape.digest), lay_out, _plain_kinds, _kinds_of)
 
     def stage(
         self, tp: int, chunk: int, layers: int, head: bool, wide: bool = False,
@@ -221,11 +219,26 @@ class Sizes:
         if (tp, chunk) not in self.paces:
             wide = not self.fits(tp, chunk, 1, True)
             stage = self.stage(tp, chunk, 1, True, wide)
-            alone = stage.alone(1, 1, lambda _index, address: address)
-            parts = alone, stage.behind(1)
-            cycles = tuple(sum(step.cycles for step in part) for part in parts)
-            self.paces[tp, chunk] = (cycles[0], cycles[1])
+
+            def made() -> list[int]:
+                alone = stage.alone(1, 1, lambda _index, address: address)
+                return [sum(step.cycles for step in part) for part in (alone, stage.behind(1))]
+
+            key = (stage.spec, stage.key)
+            found: list[int] = self._kept("pace", key, made, list[int], list[int])
+            self.paces[tp, chunk] = found[0], found[1]
         return self.paces[tp, chunk]
+
+    def _kept(
+        self,
+        what: str,
+        key: object,
+        make: Callable[[], T],
+        plain: Callable[[T], Any],
+        read: Callable[[Any], T],
+    ) -> T:
+        """What `make` returns, from the store if there is one."""
+        return self.store.kept(what, key, make, plain, read) if self.store else make()
 
     def fewest_stages(self, tp: int) -> tuple[int, int] | None:
         """(stages, chunk) of the shortest pipeline of that width; None if none has room."""

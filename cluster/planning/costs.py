@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any
 
 from chip.energy import Activity, count
+from chip.hashed import hashed_once
 from chip.kernels.allreduce import Network
 from chip.program import Instruction
 from chip.schedule import Pace, Schedule, ScheduleTiming, TimingSequence, merged
@@ -34,6 +35,7 @@ class Width:
     chunk: int
 
 
+@hashed_once
 @dataclass(frozen=True)
 class StageKind:
     """A kind of stage: layers on a group with certain routes, each by its kind in the model."""
@@ -230,10 +232,13 @@ class KeptTimings:
     ) -> None:
         self.costs, self.width, self.pipeline = costs, width, pipeline
         last = len(layers) - 1
-        self.kinds = tuple(
+        kinds = (
             StageKind(width, kinds, number == last, group.routes)
             for number, (kinds, group) in enumerate(zip(layers, pipeline.groups, strict=True))
         )
+        # equal stages are one object, and so are their paths: they are asked for by the thousand
+        known: dict[StageKind, StageKind] = {}
+        self.kinds = tuple(known.setdefault(kind, kind) for kind in kinds)
 
     def stage(
         self, number: int, kind: LaunchKind, pace: Pace | None, slot: int = 0

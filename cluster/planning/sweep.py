@@ -66,6 +66,7 @@ class Sweep:
     _sizes: dict[int, Sizes] = field(default_factory=dict)
     _paces: Paces = field(default_factory=dict)  # further caches take no time
     _graphs: dict[str, tuple[Places, Wires]] = field(default_factory=dict)
+    _plans: dict[tuple[int, int, int], Plan] = field(default_factory=dict)
     _found: dict[tuple[object, ...], PlanTiming] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -81,7 +82,7 @@ class Sweep:
         if batch not in self._sizes:
             shape: Model = self._shape
             size = (shape, self._chip, self.context, self.weights, batch)
-            self._sizes[batch] = Sizes(*size, paces=self._paces)
+            self._sizes[batch] = Sizes(*size, paces=self._paces, store=self.store)
         return self._sizes[batch]
 
     def rows(self, points: Iterable[Point]) -> Iterator[Row | DoesNotFit]:
@@ -136,8 +137,11 @@ class Sweep:
         if point.tp * point.pp > chips:
             need = f"has {chips} chips, {point.pp} stages x tp {point.tp} need more"
             raise BadValue("topology", point.topology, need)
-        size = (self._shape, self._chip, point.tp, point.pp, self.context, self.weights)
-        return partition(*size, self.sizes(point.batch))
+        key = (point.tp, point.pp, point.batch)
+        if key not in self._plans:
+            size = (self._shape, self._chip, point.tp, point.pp, self.context, self.weights)
+            self._plans[key] = partition(*size, self.sizes(point.batch))
+        return self._plans[key]
 
     def _timed(self, plan: Plan, topology: str) -> PlanTiming:
         """A plan where it is placed; how many sequences it has room for takes no time."""

@@ -1,10 +1,12 @@
 """Functional benchmark: decode speed of emulated chips beside a plain NumPy float32 forward pass.
 
-    python scripts/bench.py functional [--weights fp16|int8] [--threads N] [--rounds N] [--out FILE]
+    python scripts/bench.py functional [--weights fp16|int8] [--prefill TOKENS] [--threads N]
+                                       [--rounds N] [--out FILE]
 
 Both run in this process on the same number of threads, in turns: a round is a few tokens of the
 one, then the same tokens of the other, so that both meet the same state of the host. The ratio is
-the median over the rounds of (local tokens/s) / (reference tokens/s).
+the median over the rounds of (local tokens/s) / (reference tokens/s). With --prefill a round takes
+in a prompt of so many tokens instead: until the logits after its last token.
 """
 
 import argparse
@@ -36,6 +38,7 @@ def options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=8, help="of a round")
+    parser.add_argument("--prefill", type=int, metavar="TOKENS", help="time prompts, no decode")
     parser.add_argument("--tp", type=int)
     parser.add_argument("--pp", type=int)
     parser.add_argument("--weights", choices=["fp16", "int8"], default="fp16")
@@ -67,10 +70,28 @@ class Contest:
         self.model, self.choice = model, choice
         self.reference = Reference(model.weights, choice.plan.context)
         prompt = model.tokenizer.encode_prompt(PROMPT)
+        self.prompt = (prompt * choice.plan.context)[: given.prefill]
+        self.run_prompt = lambda: next(
+            PipelineRunner(lowered, machine).generate(self.prompt, 1, Sampling(), frozenset())
+        )
         runner, room = PipelineRunner(lowered, machine), choice.plan.context + 1 - len(prompt)
         self.tokens = runner.generate(prompt, room, Sampling(), frozenset())
         self.token = next(self.tokens)
         self.reference.forward(prompt)
+
+    def prefill(self) -> tuple[float, float, int]:
+        """Take in the prompt with each: both rates, and whether the top token is the same."""
+        time.sleep(SETTLE_S)
+        start = time.perf_counter()
+        token = self.run_prompt()
+        ours_s = time.perf_counter() - start
+        time.sleep(SETTLE_S)
+        self.reference.reset()
+        start = time.perf_counter()
+        theirs = int(self.reference.forward(self.prompt).argmax())
+        theirs_s = time.perf_counter() - start
+        count = len(self.prompt)
+        return count / ours_s, count / theirs_s, token == theirs
 
     def round(self, count: int) -> tuple[float, float, int]:
         """Decode `count` tokens with each: both rates, and how often the top token is the same."""
@@ -90,21 +111,24 @@ class Contest:
 
 
 def measure(given: argparse.Namespace) -> dict[str, Any]:
-    """Load both, then decode in turns; the first round only warms up."""
+    """Load both, then decode, or take in prompts, in turns; the first round only warms up."""
     contest = Contest(given)
-    rounds = [contest.round(given.tokens) for _ in range(given.rounds + 1)]
+    steps = 1 if given.prefill else given.tokens
+    every = range(given.rounds + 1)
+    rounds = [contest.prefill() if given.prefill else contest.round(steps) for _ in every]
     plan, timed = contest.choice.plan, rounds[1:]
     return {
         "bench": "functional",
+        "prefill_tokens": given.prefill,
         "model": contest.model.model.name,
         "weights": given.weights,
         "plan": {"tp": plan.tp, "pp": plan.pp, "topology": contest.choice.topology},
         "threads": given.threads,
-        "tokens_per_round": given.tokens,
+        "tokens_per_round": given.prefill or given.tokens,
         "local_tokens_per_s": [ours for ours, _, _ in timed],
         "reference_tokens_per_s": [theirs for _, theirs, _ in timed],
         "ratio": median(ours / theirs for ours, theirs, _ in timed),
-        "same_top_token": sum(agree for _, _, agree in rounds) / (given.tokens * len(rounds)),
+        "same_top_token": sum(agree for _, _, agree in rounds) / (steps * len(rounds)),
         "load_s": contest.load_s,
     }
 

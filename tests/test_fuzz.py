@@ -52,7 +52,7 @@ def refused_in_one_line(act) -> None:
 @ANY
 @given(spec=TEXTS)
 def test_topologies(spec):
-    small = [part for part in spec.replace("x", ":").split(":") if part.isdigit()]
+    small = [part for part in spec.replace("x", ":").split(":") if part.isdecimal()]
     if math.prod(int(part) for part in small) < 5000:  # larger ones are slow to build, not wrong
         refused_in_one_line(lambda: parse(spec))
 

@@ -32,8 +32,10 @@ def _rational(value: object) -> Fraction:
     """Return a positive Fraction from an int, a Fraction, a string `p/q` or a pair (p, q)."""
     try:
         parts = value if isinstance(value, tuple | list) else (value,)
+        if any(isinstance(part, str) and "e" in part.lower() for part in parts):
+            raise ValueError("an exponent can stand for any number of digits")
         rate = Fraction(*parts)
-    except (ValueError, TypeError, ZeroDivisionError):
+    except (ValueError, TypeError, ZeroDivisionError, OverflowError):
         rate = Fraction(0)
     if not (rate > 0 and max(rate.numerator, rate.denominator) <= _MOST):
         rule = f"must be positive, such as 27 or 2952/125, with numbers up to {_MOST:,}"

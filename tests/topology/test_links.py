@@ -53,6 +53,8 @@ def test_any_field_can_be_overridden_also_as_text():
         {"count": -1},
         {"cycles_per_vector": "0"},
         {"cycles_per_vector": "x/y"},
+        {"cycles_per_vector": "1e999999999"},
+        {"cycles_per_vector": float("inf")},
         {"cycles_per_vector": (1, 0)},
         {"payload_bytes": 400},
         {"ports_per_chip": 0},

@@ -68,7 +68,7 @@ def random(
     """Return a connected random regular graph; a seed that is a word counts by its CRC-32."""
     if not 2 <= degree < chips or chips * degree % 2:
         raise ValueError(f"no connected {degree}-regular graph of {chips} chips exists for sure")
-    number = int(seed) if str(seed).isdigit() else zlib.crc32(str(seed).encode())
+    number = int(seed) if str(seed).isdecimal() else zlib.crc32(str(seed).encode())
     # A random regular graph of degree 2 falls apart often, any other hardly ever: try again.
     for attempt in range(1000):
         drawn = nx.random_regular_graph(degree, chips, seed=(number + attempt * 1_000_003) % 2**32)

@@ -141,7 +141,7 @@ def test_an_architecture_is_known_by_what_its_files_call_it(name):
     found = registry()[name]
     assert found.name == name and found.model_types
     assert all(by_model_type()[kind] is found for kind in found.model_types)
-    assert all(by_gguf_name()[kind] is found for kind in found.gguf)
+    assert all(by_gguf_name(found.mixture)[kind] is found for kind in found.gguf)
 
 
 def test_every_model_type_has_its_public_keys_listed_here():

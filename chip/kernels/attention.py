@@ -66,11 +66,15 @@ class Heads:
 
 @dataclass(frozen=True)
 class Scores:
-    """What becomes of q . K: times `scale`, softly capped at +-`cap`, masked beyond the window."""
+    """What becomes of q . K: times `scale`, softly capped at +-`cap`, masked beyond the window.
+
+    `sinks` names rows, one for each head, with a score more in lane 0 and -infinity beside it.
+    """
 
     scale: float
     cap: float | None = None
     window: Window = ALL
+    sinks: str = ""
 
 
 @dataclass(frozen=True)
@@ -162,10 +166,12 @@ def _mix(work: Work, heads: Heads, scores: Scores, q: Laid, caches: Caches, out:
     for cache, columns in zip(caches.values, caches.columns, strict=True):
         label = "attention: transpose V"
         transpose(work, cache, caches.spots[-1], heads.row_lanes, columns, label)
-    masked, last = _masked(work, heads, scores, raw)
+    sinks = work.constant(scores.sinks, len(heads.kv_of), "f32", EAST) if scores.sinks else None
+    masked, last = _masked(work, heads, scores, raw, sinks)
     top = _row_maximum(work, heads, last)
     p = _exponentials(work, heads, masked, top)
-    sums = _normalisers(work, heads, p[0])
+    more = _sink_powers(work, heads, sinks, top) if sinks else None
+    sums = _normalisers(work, heads, p[0], more)
     sums_of_values = _weighted_values(work, heads, p[1], caches)
     chain = work.chain("attention: normalise")
     loops: Loops = ((heads.packs, work.rows), (work.rows, 1))
@@ -223,8 +229,10 @@ def _scores(work: Work, heads: Heads, q: Laid, caches: Caches) -> Buffer:
     return out
 
 
-def _masked(work: Work, heads: Heads, scores: Scores, raw: Buffer) -> tuple[Buffer, Buffer]:
-    """raw * scale, perhaps capped, + mask; and its lane-wise fp16 maximum over blocks."""
+def _masked(
+    work: Work, heads: Heads, scores: Scores, raw: Buffer, sinks: Buffer | None
+) -> tuple[Buffer, Buffer]:
+    """raw * scale, perhaps capped, + mask; and its lane-wise fp16 maximum over blocks and sinks."""
     count, tokens = len(heads.kv_of), work.rows
     out = work.scratch("masked", count, "f32", WEST, context=True)
     running = [work.scratch(f"running{n}", count, "f16", WEST) for n in (0, 1)]
@@ -241,6 +249,8 @@ def _masked(work: Work, heads: Heads, scores: Scores, raw: Buffer) -> tuple[Buff
             value = soft_cap(chain, source, scores.cap, scores.scale, loops)
         value = chain.vxm("add", value, Rows(mask, block * tokens, (0, 1)))
         chain.write(value, Rows(out, first, (tokens, 1)))
+        if sinks and not block:
+            value = chain.vxm("max", value, Rows(sinks, 0, (1, 0)))
         top = chain.vxm("to_f16", value)
         if block:
             before = Rows(running[1 - block % 2], 0, (tokens, 1))
@@ -277,13 +287,25 @@ def _exponentials(work: Work, heads: Heads, masked: Buffer, top: Buffer) -> tupl
     return p[0], p[1]
 
 
-def _normalisers(work: Work, heads: Heads, weights: Buffer) -> Buffer:
+def _sink_powers(work: Work, heads: Heads, sinks: Buffer, top: Buffer) -> Buffer:
+    """[head, token] = fp16(exp(sink - top)) in lane 0, zeros beside it."""
+    count, tokens = len(heads.kv_of), work.rows
+    out, chain = work.scratch("p.sinks", count, "f16", EAST), work.chain("attention: sinks")
+    loops: Loops = ((count, tokens), (tokens, 1))
+    peak = chain.vxm("to_f32", Rows(top, 0, (tokens, 1)), loops=loops)
+    power = chain.vxm("exp", chain.vxm("sub", Rows(sinks, 0, (1, 0)), peak))
+    deliver(chain, power, [Rows(out, 0, (tokens, 1))])
+    work.plan.place(chain)
+    return out
+
+
+def _normalisers(work: Work, heads: Heads, weights: Buffer, sinks: Buffer | None) -> Buffer:
     """[pack, token] = 1 / sum of probabilities, in the lanes of each head of the pack."""
     ones = work.shared("ones", heads.head_lanes, "f16", EAST, "columns")
     out = work.scratch("sums", heads.packs, "f32", EAST)
     for pack in range(heads.packs):
         chain = work.chain("attention: sums")
-        passes = _pack_passes(work, heads, pack, weights, lambda _h, _b: (ones, 0))
+        passes = _pack_passes(work, heads, pack, weights, lambda _h, _b: (ones, 0), sinks)
         (flow,) = matmul(chain, EAST, passes)
         total = chain.vxm("max", flow, SMALLEST_SUM)
         chain.write(chain.vxm("recip", total), Rows(out, pack * work.rows))
@@ -315,24 +337,30 @@ def _pack_passes(
     pack: int,
     weights: Buffer,
     place: Callable[[int, int], tuple[Buffer, int]],
+    sinks: Buffer | None = None,
 ) -> list[Pass]:
     """Passes that add up, head by head and block by block, each head in its own columns.
 
-    `place(head, block)` is the buffer and word of the head's columns.
+    `place(head, block)` is the buffer and word of the head's columns. The rows of `sinks` are as
+    those of a block more.
     """
     words = heads.head_lanes // COLUMN_PAIRS
     inside = range(pack * heads.per_pack, min((pack + 1) * heads.per_pack, len(heads.kv_of)))
-    steps = [(head, block) for head in inside for block in range(work.blocks)]
+    blocks = work.blocks + (sinks is not None)
+    steps = [(head, block) for head in inside for block in range(blocks)]
     passes = []
     for number, (head, block) in enumerate(steps):
         source, word = place(head, block)
+        rows = Rows(weights, (block * len(heads.kv_of) + head) * work.rows)
+        if sinks is not None and block == work.blocks:
+            rows = Rows(sinks, head * work.rows)
         passes.append(
             Pass(
                 source,
                 word,
                 1,
                 words,
-                Rows(weights, (block * len(heads.kv_of) + head) * work.rows),
+                rows,
                 work.rows,
                 column=(head - inside.start) * heads.head_lanes,
                 first=number == 0,

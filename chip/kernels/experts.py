@@ -70,9 +70,9 @@ class Experts:
 
 def expert_linear(
     work: Work, experts: Experts, x: tuple[Part, ...], choice: Laid,
-    copies: Sequence[tuple[Part, ...]], step: Buffer | None, adds: bool,
+    copies: Sequence[tuple[Part, ...]], step: Buffer | None, adds: bool, biased: bool = False,
 ) -> None:  # fmt: skip
-    """Write the products of each token's experts to all copies, (slot, output block, token).
+    """Write the products of each token's experts (+ biases) to all copies, (slot, block, token).
 
     If it `adds`, x has blocks (slot, input block), and products are added up by their gates.
     """
@@ -80,9 +80,11 @@ def expert_linear(
     if not matrix.blocks:
         return
     counted = work.shared(COUNTED, max(experts.regions(work.spec)), "f32", EAST)
-    scales = None
+    scales = biases = None
     if step is not None:
         scales = _own_rows(work, experts, f"{matrix.name}.scale", choice)
+    if biased:
+        biases = _own_rows(work, experts, f"{matrix.name}.bias", choice)
     sums = [
         work.scratch(f"{matrix.name}.sum{turn}", len(matrix.blocks), "f32", matrix.side)
         for turn in (0, 1)
@@ -97,10 +99,12 @@ def expert_linear(
                 matmul(chain, matrix.side, passes), matrix.runs, strict=True
             ):
                 at = start - matrix.blocks.start
+                own = (slot * work.rows + token) * len(matrix.blocks) + at
                 if step is not None and scales is not None:
-                    own = (slot * work.rows + token) * len(matrix.blocks) + at
                     flow = chain.vxm("mul", chain.vxm("to_f32", flow), Rows(step, token, (0, 0)))
                     flow = chain.vxm("mul", flow, Rows(scales, own, (1, 0)))
+                if biases is not None:
+                    flow = chain.vxm("add", flow, Rows(biases, own, (1, 0)))
                 if not adds:
                     block = slot * matrix.outputs.blocks + start
                     _deliver(work, chain, flow, copies, block, token)

@@ -31,6 +31,26 @@ def gated(work: Work, gate: Laid, up: Laid, function: str, out: Laid) -> None:
         work.plan.place(chain)
 
 
+def clamped(work: Work, gate: Laid, up: Laid, slope: float, limit: float, out: Laid) -> None:
+    """out = (u + 1) * g * sigmoid(slope * g), with g = min(gate, limit), u = up within +-limit.
+
+    The gate has two copies, as in `gated`.
+    """
+    step = work.spec.d_func("vxm.alu")
+    for block in range(gate.layout.blocks):
+        chain, loops = work.chain("ffn: clamped"), run(work.rows)
+        first, again = (work.rows_of(copy, block) for copy in gate.copies)
+        minus = chain.vxm("mul", chain.vxm("min", first, limit, loops=loops), -slope)
+        share = chain.vxm("recip", chain.vxm("add", chain.vxm("exp", minus), 1.0))
+        other, early = work.rows_of(up.copies[0], block), share.cycle - step
+        more = chain.vxm("min", other, limit, loops=loops, at=early - 3 * step)
+        more = chain.vxm("add", chain.vxm("max", more, -limit), 1.0)
+        own = chain.vxm("min", again, limit, loops=loops, at=early - step)
+        product = chain.vxm("mul", own, more)
+        deliver(chain, chain.vxm("mul", share, product), targets(work, out.copies, block))
+        work.plan.place(chain)
+
+
 def activation(work: Work, x: Laid, function: str, out: Laid) -> None:
     """out = function(x), of two copies of x: block by block, of each part in turn."""
     order = sorted((n, part.first + n) for part in x.copies[0] for n in range(part.blocks))

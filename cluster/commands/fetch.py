@@ -12,6 +12,7 @@ from cluster.runs.display import Bars
 FETCHABLE = {
     "smollm2": fetch_smollm2,
     "smollm2-135m": fetch_smollm2,
+    "smollm2-moe8": fetch_smollm2,  # of which it is made as it is loaded
     "minilm": fetch_minilm,
     "minilm-l6": fetch_minilm,
 }
@@ -21,7 +22,7 @@ FETCHABLE = {
 @click.argument("model", type=NAME)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def fetch_command(model: str, as_json: bool) -> None:
-    """Download MODEL (smollm2, minilm) into the cache, and verify it."""
+    """Download MODEL (smollm2, smollm2-moe8, minilm) into the cache, and verify it."""
     if model.lower() not in FETCHABLE:
         raise UnknownName("model to fetch", model, tuple(FETCHABLE))
     with Bars() as bars:

@@ -21,6 +21,7 @@ from cluster.compiler import fused
 from cluster.compiler.rank import Rank
 from cluster.model.graph.add import Add
 from cluster.model.graph.attention import Attention
+from cluster.model.graph.clamped_gate import ClampedGate
 from cluster.model.graph.collective import AllReduce
 from cluster.model.graph.experts import ExpertLinear
 from cluster.model.graph.gate import Activation, Gate
@@ -227,7 +228,7 @@ class Assigned:
             return (Copy("f16", side, columns=columns),)
         if isinstance(op, Rotary):
             return (Copy("f32", self.turned_at(op)),)
-        if isinstance(op, Gate) and value == op.gate:
+        if isinstance(op, Gate | ClampedGate) and value == op.gate:
             return (Copy("f32", EAST), Copy("f32", WEST))
         if isinstance(op, Activation):  # read twice, where each array has left its half
             return tuple(Copy("f32", EAST, split=True, turn=turn) for turn in (0, 1))

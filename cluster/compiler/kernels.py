@@ -7,7 +7,7 @@ from typing import Any
 from chip.kernels.add import add, cast
 from chip.kernels.attention import Scores, attention, attention_to_all
 from chip.kernels.experts import Experts, expert_linear
-from chip.kernels.gate import activation, gated
+from chip.kernels.gate import activation, clamped, gated
 from chip.kernels.layer_norm import LayerNorm, Sum, layer_norm
 from chip.kernels.linear import linear
 from chip.kernels.norm import RmsNorm, norm_by_sum, rms_norm, square_sum
@@ -22,6 +22,7 @@ from cluster.compiler.assign import Assigned
 from cluster.compiler.fused import left_to_another, summed, turned_behind
 from cluster.model.graph.add import Add
 from cluster.model.graph.attention import Attention
+from cluster.model.graph.clamped_gate import ClampedGate
 from cluster.model.graph.experts import ExpertLinear
 from cluster.model.graph.gate import Activation, Gate
 from cluster.model.graph.linear import Linear
@@ -109,7 +110,8 @@ def _attention(work: Work, at: Assigned, op: Attention) -> None:
     q, k, v = (at.read(work, op, value) for value in op.inputs)
     assert at.rank.heads is not None
     place_all = attention_to_all if at.by_columns(op) else attention
-    scores = Scores(op.scale, op.cap, Window(op.window))
+    sinks = "" if op.sinks is None else op.sinks.name
+    scores = Scores(op.scale, op.cap, Window(op.window), sinks)
     place_all(work, at.rank.heads, scores, q, k, v, at.made(work, op.out))
 
 
@@ -122,6 +124,12 @@ def _pool(work: Work, at: Assigned, op: Pool) -> None:
 def _gate(work: Work, at: Assigned, op: Gate) -> None:
     gate, up = (at.read(work, op, value) for value in op.inputs)
     gated(work, gate, up, op.function, at.made(work, op.out))
+
+
+@kernel(ClampedGate)
+def _clamped_gate(work: Work, at: Assigned, op: ClampedGate) -> None:
+    gate, up = (at.read(work, op, value) for value in op.inputs)
+    clamped(work, gate, up, op.slope, op.limit, at.made(work, op.out))
 
 
 @kernel(Activation)
@@ -142,7 +150,8 @@ def _expert_linear(work: Work, at: Assigned, op: ExpertLinear) -> None:
     for matrix, rows in zip(at.matrices(op), x.copies, strict=True):
         experts = Experts(matrix, op.experts, op.chosen).limited(work.spec)
         step = steps[matrix.side] if steps else None
-        expert_linear(work, experts, rows, choice, out.copies, step, op.adds)
+        biased = op.bias is not None
+        expert_linear(work, experts, rows, choice, out.copies, step, op.adds, biased)
 
 
 @kernel(SoftCap)

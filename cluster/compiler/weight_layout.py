@@ -22,6 +22,7 @@ from chip.program import Region, word_columns
 from cluster.compiler.assign import Assigned
 from cluster.compiler.shard import Sharded
 from cluster.compiler.stage import Stage
+from cluster.model.graph.attention import Attention
 from cluster.model.graph.experts import ExpertLinear
 from cluster.model.graph.graph import Place
 from cluster.model.graph.int8 import Int8Matrix
@@ -103,7 +104,8 @@ def _experts(
     if ranks[0].weights == "i8":
         rounded = Int8Matrix.of(whole)
         whole, scales = rounded.integers.astype(np.int8), rounded.scales
-    channels = replace(op.weight, inner=())
+    bias = None if op.bias is None else weights.array(place, op.bias)
+    vectors, channels = {"scale": scales, "bias": bias}, replace(op.weight, inner=())
     for rank, assigned in enumerate(ranks):
         mine = sharded.shares.cut(whole, op.weight, rank)
         mine = mine.reshape(op.experts, -1, mine.shape[1])
@@ -116,17 +118,20 @@ def _experts(
             ends = np.cumsum(experts.regions(assigned.spec)) * each
             for number, part in enumerate(np.split(found, ends[:-1], axis=1)):
                 yield rank, f"{one.name}.{number}", part.reshape(-1, found.shape[2])
-            if scales is not None:
-                own_scales = sharded.shares.cut(scales, channels, rank).reshape(op.experts, -1)
-                rows = [matrix.outputs.rows(own) for own in own_scales]
-                some = [own[one.blocks.start : one.blocks.stop] for own in rows]
-                yield rank, f"{one.name}.scale", np.concatenate(some)
+            for what, vector in vectors.items():
+                if vector is not None:
+                    each_own = sharded.shares.cut(vector, channels, rank).reshape(op.experts, -1)
+                    if what == "bias" and op.cut_inputs and rank:
+                        each_own = np.zeros_like(each_own)  # one of the summands has it
+                    rows = [matrix.outputs.rows(own) for own in each_own]
+                    some = [own[one.blocks.start : one.blocks.stop] for own in rows]
+                    yield rank, f"{one.name}.{what}", np.concatenate(some)
 
 
 def _vectors(
     ranks: list[Assigned], sharded: Sharded, op: Op, place: Place, weights: Weights
 ) -> Iterator[tuple[int, str, Array]]:
-    """Norm weights as rows, in the lanes of what they scale; which lanes a rank counts."""
+    """Norm weights as rows, in the lanes of what they scale; which lanes a rank counts; sinks."""
     if isinstance(op, SquareSum):
         for rank, assigned in enumerate(ranks):
             heads, layout = sharded.shares.part(op.x.dims[0], rank), assigned.layout(op.x)
@@ -134,6 +139,13 @@ def _vectors(
             mine[sharded.shares.counted(op.x.dims[0], rank)] = 1
             rows = layout.rows(np.repeat(mine, op.x.dims[-1].size))
             yield rank, f"{op.out.name}.counted", rows
+    if isinstance(op, Attention) and op.sinks is not None:
+        sinks = weights.array(place, op.sinks)
+        for rank, assigned in enumerate(ranks):
+            own = sharded.shares.cut(sinks, op.sinks, rank)
+            scores = np.full((len(own), assigned.spec.lanes), -np.inf, np.float32)
+            scores[:, 0] = own
+            yield rank, op.sinks.name, scores
     if not isinstance(op, Norm | NormBySum):
         return
     for weight in op.weights:

@@ -6,9 +6,10 @@ registered.
 
 import pkgutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
+from typing import Any
 
 from cluster.model import architectures
 from cluster.model.graph.graph import Model, Place
@@ -17,12 +18,21 @@ from cluster.model.settings import Settings
 
 
 @dataclass(frozen=True)
+class Stacked:
+    """A tensor of all experts, [experts, out, in], or [experts, in, out] if it is `turned`."""
+
+    tensor: str  # below the layer
+    turned: bool = False
+
+
+@dataclass(frozen=True)
 class Tensors:
     """How one format of files names and stores the weights of an architecture.
 
     `inside` names the modules of a layer, below `layer` with its number filled in; `outside` those
     of all other sections. Weight `wq.bias` is part `bias` of module `wq`, others are `weight`. A
-    module name with {} in it is one for each expert, by its number.
+    module name with {} in it is one for each expert, by its number; `stacked` weights are those of
+    all experts in one tensor.
     """
 
     layer: str
@@ -31,16 +41,20 @@ class Tensors:
     adjacent_pairs: bool = False  # of rotary rows; else i pairs with i + head_dim / 2
     norm_offset: float = 0.0  # norms are stored less this
     ignored: tuple[str, ...] = ()  # endings of tensors that say nothing about the result
-    fused: tuple[tuple[str, ...], ...] = ()  # weights that are one below the other in a tensor
+    fused: tuple[tuple[str, ...], ...] = ()  # one below the other in a tensor; stacked, by turns
+    stacked: Mapping[str, Stacked] = field(default_factory=dict)
+    bare: frozenset[str] = frozenset()  # weights whose tensor has the name of the module
 
     def tensor(self, place: Place, name: str) -> str:
         """The tensor of weight `name` of a layer or another section."""
+        if name in self.stacked:
+            return f"{self.layer.format(place)}{self.stacked[name].tensor}"
         module, _, part = name.partition(".")
         if isinstance(place, int):
             module = self.layer.format(place) + self.inside[module]
         else:
             module = self.outside[module]
-        return f"{module}.{part or 'weight'}"
+        return module if name in self.bare else f"{module}.{part or 'weight'}"
 
     def together(self, name: str) -> tuple[str, ...]:
         """Every weight in the tensor of one, in order."""
@@ -57,6 +71,9 @@ class Architecture:
     safetensors: Tensors
     gguf: Mapping[str, Tensors]  # by general.architecture
     harmless: frozenset[str] = frozenset()  # keys of its config that need no reading
+    mixture: bool = False  # where its GGUF name is also that of models without experts
+    implied: Mapping[str, Any] = field(default_factory=dict)  # settings that no GGUF header says
+    quantised: frozenset[str] = frozenset()  # methods of quantising that its files are read from
 
     def model(self, settings: Settings, name: str) -> Model:
         """The model of some settings, all of them accounted for; raises ModelError."""
@@ -81,6 +98,7 @@ def by_model_type() -> dict[str, Architecture]:
     return {kind: found for found in registry().values() for kind in found.model_types}
 
 
-def by_gguf_name() -> dict[str, Architecture]:
-    """Architectures by the general.architecture of GGUF headers."""
-    return {kind: found for found in registry().values() for kind in found.gguf}
+def by_gguf_name(mixture: bool = False) -> dict[str, Architecture]:
+    """Architectures by the general.architecture of GGUF headers, of models with experts or not."""
+    ours = sorted(registry().values(), key=lambda found: found.mixture == mixture)
+    return {kind: found for found in ours for kind in found.gguf}

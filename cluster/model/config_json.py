@@ -70,11 +70,15 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
-def check_unquantised(source: str, values: dict[str, Any]) -> None:
-    """Raise ModelError where a config says that the weights beside it are in some other form."""
+def check_unquantised(
+    source: str, values: dict[str, Any], known: frozenset[str] = frozenset()
+) -> None:
+    """Raise ModelError where the weights beside a config are in some form that is not `known`."""
     quantised = values.get(_QUANTISED)
     if quantised is not None:
         how = quantised.get("quant_method", "?") if isinstance(quantised, dict) else quantised
+        if how in known:
+            return
         problem = f"has weights quantised by '{how}' ({_QUANTISED})"
         raise ModelError(source, problem, "give them as fp16, bf16 or fp32")
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from cluster.model.architecture import Tensors
+from cluster.model.architecture import Stacked, Tensors
 from cluster.model.graph.builder import Builder
 from cluster.model.graph.graph import Embedding, Model, Section
 from cluster.model.graph.rotary import RotaryTable
@@ -38,6 +38,14 @@ _GGUF_INSIDE = {
     "w_gate": "ffn_gate",
     "w_up": "ffn_up",
     "w_down": "ffn_down",
+}
+_GGUF_EXPERTS = {
+    "w_gate": Stacked("ffn_gate_exps.weight"),
+    "w_up": Stacked("ffn_up_exps.weight"),
+    "w_down": Stacked("ffn_down_exps.weight"),
+    "w_gate.bias": Stacked("ffn_gate_exps.bias"),
+    "w_up.bias": Stacked("ffn_up_exps.bias"),
+    "w_down.bias": Stacked("ffn_down_exps.bias"),
 }
 _GGUF_OUTSIDE = {"embedding": "token_embd", "final_norm": "output_norm", "head": "output"}
 _NONE: Mapping[str, str] = MappingProxyType({})
@@ -166,7 +174,11 @@ def safetensors_names(changed: Mapping[str, str] = _NONE, norm_offset: float = 0
                    ignored=("rotary_emb.inv_freq",))  # fmt: skip
 
 
-def gguf_names(changed: Mapping[str, str] = _NONE, adjacent_pairs: bool = False) -> Tensors:
-    """Names that llama.cpp gives them."""
-    names = _GGUF_INSIDE | dict(changed)
-    return Tensors("blk.{}.", names, _GGUF_OUTSIDE, adjacent_pairs, ignored=(FREQUENCY_FACTORS,))
+def gguf_names(
+    changed: Mapping[str, str] = _NONE, adjacent_pairs: bool = False, experts: bool = False
+) -> Tensors:
+    """Names that llama.cpp gives them, with FFNs of experts or dense ones."""
+    names = _GGUF_INSIDE | dict(changed) | ({"router": "ffn_gate_inp"} if experts else {})
+    stacked = _GGUF_EXPERTS if experts else {}
+    return Tensors("blk.{}.", names, _GGUF_OUTSIDE, adjacent_pairs, ignored=(FREQUENCY_FACTORS,),
+                   stacked=stacked)  # fmt: skip

@@ -66,8 +66,11 @@ def _dequantised(data: NDArray[Any], kind: GGMLQuantizationType) -> NDArray[np.f
     The library's own function takes 16 rows at a time, and three times as long.
     """
     known = getattr(quants, kind.name, None)
-    if known is None or data.ndim != 2:
+    if known is None or data.ndim == 1:
         return quants.dequantize(data, kind)
+    if data.ndim > 2:
+        flat = _dequantised(data.reshape(-1, data.shape[-1]), kind)
+        return flat.reshape(*data.shape[:-1], -1)
     known.init_grid()
     values = np.empty((len(data), data.shape[1] // known.type_size * known.block_size), np.float32)
     rows = max(1, _CHUNK_BYTES // values.itemsize // max(1, values.shape[1]))

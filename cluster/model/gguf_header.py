@@ -3,6 +3,8 @@
 Keys are those of the public GGUF specification and of llama.cpp's constants.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from cluster.model.decoder import FREQUENCY_FACTORS
@@ -52,12 +54,18 @@ HARMLESS = frozenset(("rope.scaling.finetuned", "tensor_data_layout"))
 _SAME = ("attention.value_length", "rope.dimension_count")  # as keys: nothing else can be
 _LINEAR = "rope.scale_linear"  # the spelling before `rope.scaling.type`
 USED = {*_KEYS, *_SAME, _LINEAR, *(f"rope.scaling.{key}" for key in _SCALING)}
+_NONE: Mapping[str, Any] = MappingProxyType({})
 _OTHER = "use another model"
 _OTHERS = ("GGUF.", "tokenizer.")  # keys of the reader and of the tokenizer
 
 
-def header_settings(file: GgufFile, extra: frozenset[str] = frozenset()) -> Settings:
-    """The settings of an open file; raises ModelError where it is no model."""
+def header_settings(
+    file: GgufFile, extra: frozenset[str] = frozenset(), implied: Mapping[str, Any] = _NONE
+) -> Settings:
+    """The settings of an open file; raises ModelError where it is no model.
+
+    What its architecture has `implied` holds where the header says nothing.
+    """
     keys = (key for key in file.metadata_keys() if not key.startswith(_OTHERS))
     header = {key: file.raw(key) for key in keys}
     _check_kind(file, header)
@@ -81,6 +89,7 @@ def header_settings(file: GgufFile, extra: frozenset[str] = frozenset()) -> Sett
             spelled[inner] = key
         else:
             values[known] = value
+    values = dict(implied) | values
     values.setdefault("vocab_size", file.count("tokenizer.ggml.tokens"))
     _check_heads(file, values, header, prefix)
     values["rope_parameters"] = _scaling(file, scaling)

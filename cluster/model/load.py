@@ -1,7 +1,7 @@
 """A model by name or path: its graph, its weights, and its tokeniser from the same open file."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -12,13 +12,15 @@ from cluster.model.graph.graph import Model
 from cluster.model.graph.source import Weights
 from cluster.model.known import known_model
 from cluster.model.toy import ToyTokenizer
+from cluster.model.weights.copied import CopiedExperts
 from cluster.model.weights.files import FileWeights
 from cluster.model.weights.safetensors import Shards, open_folder, read_config
 from cluster.model.weights.synthetic import SyntheticWeights
 
 Progress = Callable[[int, int], None]
-FETCHED = ("smollm2-135m", "minilm-l6")
+FETCHED = ("smollm2-135m", "smollm2-moe8", "minilm-l6")
 RANDOM = ("tiny", "tiny-encoder")
+MIXTURE = "smollm2-moe8"  # made of smollm2; as NAME:SEED with a router of another seed
 _SHAPE_ONLY = "is known as a shape only, without weights"
 
 
@@ -76,7 +78,7 @@ def find_model(name: str) -> Model:
         from cluster.model.weights.gguf import read_header
 
         return read_header(GgufFile(path))
-    return known_model(name)
+    return known_model(_seeded(name)[0])
 
 
 def find_decoder(name: str) -> Model:
@@ -89,8 +91,8 @@ def find_decoder(name: str) -> Model:
 
 
 def load_model(name: str, progress: Progress | None = None) -> Loaded:
-    """The decoder of that name: `smollm2` (fetched when not in the cache), `tiny` (two layers of
-    random weights), the path of a GGUF file or of a Hugging Face folder.
+    """The decoder of that name: `smollm2` (fetched when not in the cache), `smollm2-moe8`, `tiny`
+    (two layers of random weights), the path of a GGUF file or of a Hugging Face folder.
 
     Raises UnknownName, FetchError, or ModelError (also for a model that is a shape only, or that
     no kernel executes).
@@ -100,6 +102,7 @@ def load_model(name: str, progress: Progress | None = None) -> Loaded:
         return _open_folder(path)
     if _is_file(path):
         return _open_gguf(path)
+    name, seed = _seeded(name)
     model = runnable(known_model(name))
     if not model.has_logits:
         raise ModelError(name, "is an encoder", "`lpu embed` runs encoders")
@@ -107,7 +110,11 @@ def load_model(name: str, progress: Progress | None = None) -> Loaded:
         return Loaded(SyntheticWeights(model), ToyTokenizer())
     if model.name not in FETCHED:
         raise ModelError(name, _SHAPE_ONLY, "give a GGUF file or a folder")
-    return _open_gguf(fetch_smollm2(progress=progress).path, model.name)
+    path = fetch_smollm2(progress=progress).path
+    if model.name != MIXTURE:
+        return _open_gguf(path, model.name)
+    dense = _open_gguf(path)
+    return replace(dense, weights=CopiedExperts(model, dense.weights, seed))
 
 
 def load_encoder(name: str, progress: Progress | None = None) -> Weights:
@@ -134,6 +141,16 @@ def runnable(model: Model) -> Model:
         problem = f"has {', '.join(model.stand_in.missing)}, which no kernel executes yet"
         raise ModelError(model.name, problem, "`lpu plan` can still time it")
     return model
+
+
+def _seeded(name: str) -> tuple[str, int]:
+    """The name of a model, and the seed of its router, which may follow that of a mixture."""
+    mixture, colon, seed = name.partition(":")
+    if mixture.lower() != MIXTURE or not colon:
+        return name, 0
+    if not seed.isascii() or not seed.isdigit():
+        raise ModelError(name, f"'{seed}' is no seed of a router", f"say {MIXTURE}:7, for example")
+    return mixture, int(seed)
 
 
 def _is_file(path: Path) -> bool:

@@ -26,6 +26,17 @@ def mixture(b: Builder, x: Value, experts: Experts, function: str, hidden: Dim) 
     return b.experts(b.gate(gate, up, function), choice, "w_down", hidden)
 
 
+def clamped_mixture(
+    b: Builder, x: Value, experts: Experts, slope: float, limit: float, hidden: Dim
+) -> Value:
+    """The same with biases everywhere, and a gate that is clamped."""
+    ffn = Dim("ffn", experts.ffn)
+    scores = b.linear(x, "router", Dim("experts", experts.count), bias=True)
+    choice = b.route(scores, experts.chosen)
+    gate, up = (b.experts(x, choice, name, ffn, bias=True) for name in ("w_gate", "w_up"))
+    return b.experts(b.clamped_gate(gate, up, slope, limit), choice, "w_down", hidden, bias=True)
+
+
 def gatherable(experts: Experts, spec: ChipSpec = GROQCHIP1) -> bool:
     """Whether a bank has the words of an fp16 tile of every expert: they share one region."""
     return experts.count * (spec.lanes // word_columns("f16")) <= spec.bank_words

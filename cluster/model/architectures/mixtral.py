@@ -2,7 +2,7 @@
 
 from cluster.model.architecture import Architecture
 from cluster.model.architectures.llama import layer
-from cluster.model.decoder import activation, read_decoder, safetensors_names
+from cluster.model.decoder import activation, gguf_names, read_decoder, safetensors_names
 from cluster.model.graph.graph import Model
 from cluster.model.graph.stand_in import Experts
 from cluster.model.settings import Settings
@@ -30,5 +30,6 @@ ARCHITECTURE = Architecture(
             "w_down": "block_sparse_moe.experts.{}.w2",
         }
     ),
-    gguf={},
+    gguf={"llama": gguf_names(adjacent_pairs=True, experts=True)},
+    mixture=True,
 )

@@ -5,7 +5,7 @@ More experts than a bank holds of a tile stand as a dense model of all of them.
 
 from cluster.model.architecture import Architecture
 from cluster.model.architectures.qwen3 import layer
-from cluster.model.decoder import activation, read_decoder, safetensors_names
+from cluster.model.decoder import activation, gguf_names, read_decoder, safetensors_names
 from cluster.model.graph.graph import Model
 from cluster.model.graph.stand_in import Experts
 from cluster.model.mixture import all_experts, gatherable, without
@@ -47,5 +47,6 @@ ARCHITECTURE = Architecture(
             "w_down": "mlp.experts.{}.down_proj",
         }
     ),
-    gguf={},
+    gguf={"qwen3moe": gguf_names(experts=True)},
+    implied={"norm_topk_prob": True},
 )

@@ -9,7 +9,7 @@ from chip.numerics import exp, reciprocal
 from cluster.model.graph.int8 import dot_by_blocks, dot_fp16, fp16
 from cluster.model.graph.op import F32, Op, Run, Spread, register
 from cluster.model.graph.soft_cap import soft_cap
-from cluster.model.graph.values import Value, names
+from cluster.model.graph.values import Value, Weight, names
 
 
 @register
@@ -19,7 +19,8 @@ class Attention(Op):
 
     Keys and values of the rows are appended to the cache first. A causal row looks at its sequence
     up to itself, back to `window` tokens where it has one; others look at all of it. Scores are
-    softly capped at +-`cap`. Query heads are in order of the KV head that they share.
+    softly capped at +-`cap`. Query heads are in order of the KV head that they share. The score of
+    its head in `sinks` takes part in the softmax, though it stands for no value.
     """
 
     kind: ClassVar[str] = "attention"
@@ -32,6 +33,7 @@ class Attention(Op):
     causal: bool = True
     window: int | None = None
     cap: float | None = None
+    sinks: Weight | None = None
 
     def check(self) -> None:
         """q is [heads, head_dim], k and v [kv_heads, head_dim], heads a multiple of kv_heads."""
@@ -47,6 +49,9 @@ class Attention(Op):
             f"{q[0].size} heads are not a multiple of {k[0].size} KV heads",
         )
         self.require(self.out.dims == (q[0], v[1]), "the result has other dimensions")
+        if self.sinks is not None:
+            self.require(self.causal, "sinks are of causal rows")
+            self.require(self.sinks.out == q[:1], "there must be a sink for each head")
 
     @property
     def group(self) -> int:
@@ -81,9 +86,14 @@ class Attention(Op):
         if self.cap is not None:
             scores = np.float32(self.cap) * np.tanh(scores / np.float32(self.cap))
         self._mask(run, scores)
-        powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        powers /= powers.sum(axis=-1, keepdims=True)
-        return self._by_row(powers @ values, len(q))
+        top, sinks = scores.max(axis=-1, keepdims=True), self._sinks(run, scores)
+        if sinks is not None:
+            top = np.maximum(top, sinks)
+        powers = np.exp(scores - top)
+        total = powers.sum(axis=-1, keepdims=True)
+        if sinks is not None:
+            total += np.exp(sinks - top)
+        return self._by_row(powers / total @ values, len(q))
 
     def exact(self, run: Run, q: F32, k: F32, v: F32) -> F32:
         """As chips compute it: q, k, v and what is summed up are fp16, the maximum too."""
@@ -95,10 +105,23 @@ class Attention(Op):
         else:
             scores = soft_cap(scores, self.cap, self.scale)
         self._mask(run, scores)
-        powers = fp16(exp(scores - fp16(scores).max(axis=-1, keepdims=True)))
-        mixed = dot_by_blocks(powers, values)
-        mixed *= reciprocal(dot_by_blocks(powers, np.ones_like(values[..., :1])))
-        return self._by_row(mixed, len(q))
+        top, sinks = fp16(scores.max(axis=-1, keepdims=True)), self._sinks(run, scores)
+        if sinks is not None:
+            top = np.maximum(top, fp16(sinks))
+        powers = fp16(exp(scores - top))
+        total = dot_by_blocks(powers, np.ones_like(values[..., :1]))
+        if sinks is not None:
+            total += fp16(exp(sinks - top))
+        return self._by_row(dot_by_blocks(powers, values) * reciprocal(total), len(q))
+
+    def _sinks(self, run: Run, scores: F32) -> F32 | None:
+        """The score of its head's sink beside each row of scores [n, group * rows, tokens]."""
+        if self.sinks is None:
+            return None
+        sinks = run.weight(self.sinks).reshape(len(scores), -1)
+        rows = scores.shape[1] // sinks.shape[1]
+        found: F32 = np.repeat(sinks, rows, axis=1)[..., None]
+        return found
 
     def _by_kv_head(self, run: Run, q: F32, keys: F32, values: F32) -> tuple[F32, F32, F32]:
         """Queries [n, group * rows, head_dim] of one KV head each, keys and values [n, tokens, ..].

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from cluster.model.graph.add import Add
 from cluster.model.graph.attention import Attention
+from cluster.model.graph.clamped_gate import ClampedGate
 from cluster.model.graph.experts import ExpertLinear
 from cluster.model.graph.gate import Activation, Gate
 from cluster.model.graph.graph import Section
@@ -52,15 +53,21 @@ class Builder:
 
     def attention(
         self, q: Value, k: Value, v: Value, scale: float, causal: bool = True,
-        window: int | None = None, cap: float | None = None,
+        window: int | None = None, cap: float | None = None, sinks: str | None = None,
     ) -> Value:  # fmt: skip
-        """Attention of q over the cache that k and v are appended to."""
-        dims, how = (q.dims[0], v.dims[1]), (scale, causal, window, cap)
+        """Attention of q over the cache that k and v are appended to; weight `sinks` if named."""
+        weight = Weight(sinks, q.dims[:1]) if sinks else None
+        dims, how = (q.dims[0], v.dims[1]), (scale, causal, window, cap, weight)
         return self._add("mixed", dims, lambda value: Attention(value, q, k, v, *how))
 
     def gate(self, gate: Value, up: Value, function: str) -> Value:
         """function(gate) * up."""
         return self._add("gated", up.dims, lambda value: Gate(value, gate, up, function))
+
+    def clamped_gate(self, gate: Value, up: Value, slope: float, limit: float) -> Value:
+        """(up + 1) * gate * sigmoid(slope * gate) of inputs within +-limit."""
+        how = (slope, limit)
+        return self._add("gated", up.dims, lambda value: ClampedGate(value, gate, up, *how))
 
     def activation(self, x: Value, function: str) -> Value:
         """function(x)."""
@@ -71,13 +78,17 @@ class Builder:
         dims = (CHOICE, Dim("chosen", chosen))
         return self._add("choice", dims, lambda value: Route(value, scores))
 
-    def experts(self, x: Value, choice: Value, name: str, out: Dim) -> Value:
-        """Products of x and the chosen experts of `name`; added up if each has an x of its own."""
+    def experts(self, x: Value, choice: Value, name: str, out: Dim, bias: bool = False) -> Value:
+        """Products of x and the chosen experts of `name`, with biases `name.bias` if asked.
+
+        They are added up if each has an x of its own.
+        """
         chosen, experts = choice.dims[1], Dim("experts", self._experts(choice))
         own = x.dims[0] == chosen
         weight = Weight(name, (experts, out), x.dims[1:] if own else x.dims)
+        extra = Weight(f"{name}.bias", (experts, out)) if bias else None
         dims = (out,) if own else (chosen, out)
-        return self._add(name, dims, lambda value: ExpertLinear(value, x, choice, weight))
+        return self._add(name, dims, lambda value: ExpertLinear(value, x, choice, weight, extra))
 
     def _experts(self, choice: Value) -> int:
         """How many experts there are to choose from."""

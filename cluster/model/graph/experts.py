@@ -14,9 +14,9 @@ from cluster.model.graph.values import SHARDED, Dim, Value, Weight, names
 @register
 @dataclass(frozen=True)
 class ExpertLinear(Op):
-    """out[c] = weight[e] . x, for each of the experts e = choice[0, c] of a row.
+    """out[c] = weight[e] . x (+ bias[e]), for each of the experts e = choice[0, c] of a row.
 
-    Where each of them has an x of its own, out is the sum of weight[e] . x[c] * choice[1, c].
+    Where each of them has an x of its own, they are added up, each times choice[1, c].
     """
 
     kind: ClassVar[str] = "expert_linear"
@@ -25,6 +25,7 @@ class ExpertLinear(Op):
     x: Value
     choice: Value
     weight: Weight
+    bias: Weight | None = None
 
     def check(self) -> None:
         """The weight is [experts, *out, *inner]; x is [*inner], or [chosen, *inner]."""
@@ -38,6 +39,8 @@ class ExpertLinear(Op):
         )
         wanted = out if self.adds else (chosen, *out)
         self.require(self.out.dims == wanted, "the result has other dimensions")
+        if self.bias is not None:
+            self.require(self.bias.out == self.weight.out, "the bias has other dimensions")
 
     @property
     def experts(self) -> int:
@@ -53,6 +56,11 @@ class ExpertLinear(Op):
     def adds(self) -> bool:
         """Whether each expert has an x of its own, and their results are added up."""
         return self.x.dims[0] == self.choice.dims[1]
+
+    @property
+    def cut_inputs(self) -> bool:
+        """Whether tensor parallelism cuts the columns of the matrices."""
+        return self.weight.inner[0].name in SHARDED
 
     @property
     def each(self) -> tuple[tuple[Dim, ...], tuple[Dim, ...]]:
@@ -86,7 +94,7 @@ class ExpertLinear(Op):
                 for row, mine in enumerate(numbers)
             ]
         )
-        return self._added(found, choice) if self.adds else found
+        return self._given(run, found, choice)
 
     def exact(self, run: Run, x: Int8Rows, choice: F32) -> F32:
         """As chips compute it: exact sums, times the row's step, then the expert's scales."""
@@ -99,15 +107,23 @@ class ExpertLinear(Op):
                 own = self._of(x.integers[row], c).reshape(1, -1)
                 sums = integer_dot(own, integers[e])[0].astype(np.float32)
                 found[row, c] = sums * x.steps[row] * scales[e]
-        return self._added(found, choice) if self.adds else found
+        return self._given(run, found, choice)
 
     def _of(self, x: F32, slot: int) -> F32:
         """What one of a row's experts takes."""
         mine: F32 = np.ravel(x[slot] if self.adds else x)
         return mine
 
-    def _added(self, found: F32, choice: F32) -> F32:
-        """Results [rows, chosen, out] times their gates, added in order."""
+    def _given(self, run: Run, found: F32, choice: F32) -> F32:
+        """Products [rows, chosen, out] with biases, of which one of several summands has them.
+
+        Where they are added up, that is in order, each times its gate.
+        """
+        if self.bias is not None and not (self.cut_inputs and run.rank):
+            biases = run.weight(self.bias).reshape(self.experts, -1)
+            found = found + biases[choice[:, 0].astype(np.int64)]
+        if not self.adds:
+            return found
         total: F32 = found[:, 0] * choice[:, 1, :1]
         for slot in range(1, self.chosen):
             total = total + found[:, slot] * choice[:, 1, slot : slot + 1]

@@ -1,6 +1,7 @@
 """Well-known models by name: facts of the `config.json` that their makers publish, as data.
 
-Each file here says its source, other names of the model, and the keys that matter.
+Each file here says its source, other names of the model, and the keys that matter; or, for models
+that people ask for and no graph describes, why it is `refused`.
 """
 
 import json
@@ -11,7 +12,7 @@ from importlib.resources import files
 from types import MappingProxyType
 from typing import Any
 
-from cluster.errors import UnknownName
+from cluster.errors import ModelError, UnknownName
 from cluster.model.architecture import by_model_type
 from cluster.model.config_json import json_settings
 from cluster.model.graph.graph import Model
@@ -28,15 +29,31 @@ class Known:
 
 
 @cache
-def known_models() -> Mapping[str, Known]:
-    """Every known model, by name."""
+def _entries() -> Mapping[str, dict[str, Any]]:
+    """What each file says, by the name of its model."""
     found = {}
     for path in sorted(files(__name__).iterdir(), key=lambda path: path.name):
         name, dot, suffix = path.name.rpartition(".")
         if dot and suffix == "json":
-            entry = json.loads(path.read_text(encoding="utf-8"))
-            aliases = tuple(entry.get("aliases", ()))
-            found[name] = Known(name, entry["source"], aliases, entry["config"])
+            found[name] = json.loads(path.read_text(encoding="utf-8"))
+    return MappingProxyType(found)
+
+
+@cache
+def known_models() -> Mapping[str, Known]:
+    """Every known model, by name."""
+    found = {
+        name: Known(name, entry["source"], tuple(entry.get("aliases", ())), entry["config"])
+        for name, entry in _entries().items()
+        if "config" in entry
+    }
+    return MappingProxyType(found)
+
+
+@cache
+def refused_models() -> Mapping[str, str]:
+    """Why a model that people ask for by name has no graph, by its name."""
+    found = {n: entry["refused"] for n, entry in _entries().items() if "refused" in entry}
     return MappingProxyType(found)
 
 
@@ -50,7 +67,8 @@ def known_names() -> Mapping[str, str]:
 
 
 def known_model(name: str) -> Model:
-    """The graph of a model by name; case does not matter. Raises UnknownName.
+    """The graph of a model by name; case does not matter. Raises UnknownName, or ModelError
+    with the reason for a model that is refused.
 
     >>> known_model("smollm2").parameters
     134515008
@@ -70,6 +88,9 @@ def changed_model(name: str, **keys: Any) -> Model:
 
 def _known(name: str) -> Known:
     names = known_names()
+    if name.lower() in refused_models():
+        advice = "`lpu models` lists what can be planned"
+        raise ModelError(name, refused_models()[name.lower()], advice)
     if name.lower() not in names:
         raise UnknownName("model", name, tuple(names))
     return known_models()[names[name.lower()]]

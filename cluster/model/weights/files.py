@@ -77,8 +77,7 @@ class FileWeights:
             group, parts = self._group(place, weight), self._parts(place, weight)
             for name in parts:
                 if name not in expected:
-                    rows = sum(one.shape[0] for one in group) // len(parts)
-                    file.check_shape(name, (rows, *weight.shape[1:]))
+                    file.check_shape(name, self._tensor_shape(group, len(parts)))
                 expected.add(name)
         extra = (n for n in file.tensor_names() - expected if not n.endswith(tensors.ignored))
         unknown = sorted(set(extra) - {tensors.tensor("head", "head")})
@@ -93,6 +92,23 @@ class FileWeights:
             return (weight,)
         known = {one.name: one for one in self.model.layers[place].weights}
         return tuple(known[name] for name in names)
+
+    def _tensor_shape(self, group: tuple[Weight, ...], parts: int) -> tuple[int, ...]:
+        """The shape of each of the tensors of a group of weights."""
+        first, rows = group[0], sum(one.shape[0] for one in group) // parts
+        stacked = self._tensors.stacked.get(first.name)
+        if stacked is None:
+            return (rows, *first.shape[1:])
+        experts = first.out[0].size
+        inside = (rows // experts, *first.shape[1:])
+        return (experts, *(reversed(inside) if stacked.turned else inside))
+
+    def _of_stack(self, name: str, group: tuple[Weight, ...], weight: Weight) -> F32:
+        """A weight of all experts; weights of a group take turns."""
+        whole = self._file.rows(name)
+        if self._tensors.stacked[weight.name].turned:
+            whole = whole.swapaxes(1, 2)
+        return whole[:, group.index(weight) :: len(group)].reshape(weight.shape)
 
     def _parts(self, place: Place, weight: Weight) -> tuple[str, ...]:
         """The tensors of a weight: one, or one for each expert."""
@@ -127,6 +143,8 @@ class FileWeights:
         if place == "head" and self.model.reads_embedding(weight):
             name = self._tensors.tensor("embedding", self._table.name)
         group = self._group(place, weight)
+        if weight.name in self._tensors.stacked:
+            return self._of_stack(name, group, weight)[rows]
         above = sum(one.shape[0] for one in group[: group.index(weight)])
         if weight.rotary and not self._tensors.adjacent_pairs:
             array = self._reordered(name, adjacent_order(weight)[rows] + above)

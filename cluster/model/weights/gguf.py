@@ -28,7 +28,8 @@ def _name(file: GgufFile) -> str:
 
 
 def _settings(file: GgufFile) -> tuple[Architecture, Settings, str]:
-    kind, known = file.value("general.architecture", str), by_gguf_name()
+    kind = file.value("general.architecture", str)
+    known = by_gguf_name(mixture=file.value(f"{kind}.expert_count", int, 0) > 0)
     if kind not in known:
         raise file.error(f"is of architecture '{kind}'", f"known are {', '.join(sorted(known))}")
-    return known[kind], header_settings(file, known[kind].harmless), kind
+    return known[kind], header_settings(file, known[kind].harmless, known[kind].implied), kind

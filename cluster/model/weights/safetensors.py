@@ -17,6 +17,7 @@ from cluster.model.config_json import check_unquantised, json_settings, read_jso
 from cluster.model.graph.graph import Model
 from cluster.model.graph.op import F32
 from cluster.model.settings import Settings
+from cluster.model.weights import mxfp4
 from cluster.model.weights.files import FileWeights
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
@@ -32,8 +33,8 @@ def read_config(path: Path, name: str) -> Model:
 def open_folder(folder: Path, name: str) -> FileWeights:
     """The weights of a folder; raises ModelError for settings or tensors that do not fit."""
     path = folder / "config.json"
-    check_unquantised(str(path), read_json(path))
     architecture, settings = _settings(path)
+    check_unquantised(str(path), read_json(path), architecture.quantised)
     model = architecture.model(settings, name)
     return FileWeights(model, Shards(folder), architecture.safetensors)
 
@@ -50,7 +51,11 @@ def _settings(path: Path) -> tuple[Architecture, Settings]:
 
 
 class Shards:
-    """The tensors of a folder by name; raises ModelError on what is absent or damaged."""
+    """The tensors of a folder by name; raises ModelError on what is absent or damaged.
+
+    Blocks of MXFP4 and their scales, [experts, out, ..], are one tensor [experts, in, out], as the
+    same files have them without quantisation.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -91,17 +96,33 @@ class Shards:
 
     def tensor_names(self) -> frozenset[str]:
         """Names of all tensors."""
-        return frozenset(self._file_of)
+        packed = {n.removesuffix(mxfp4.BLOCKS) for n in self._file_of if n.endswith(mxfp4.BLOCKS)}
+        parts = {n + part for n in packed for part in (mxfp4.BLOCKS, mxfp4.SCALES)}
+        return frozenset(self._file_of) - parts | packed
+
+    def _packed(self, name: str) -> bool:
+        """Whether a tensor is blocks of MXFP4."""
+        return name + mxfp4.BLOCKS in self._file_of
 
     def check_shape(self, name: str, shape: tuple[int, ...]) -> None:
         """Raise ModelError unless tensor `name` is there with this shape, as floats."""
+        if self._packed(name):
+            experts, columns, rows = shape
+            width = columns // mxfp4.WIDTH
+            sizes = experts, rows, width
+            self._check(name + mxfp4.BLOCKS, (*sizes, mxfp4.WIDTH // 2), (mxfp4.TYPE,))
+            self._check(name + mxfp4.SCALES, sizes, (mxfp4.TYPE,))
+        else:
+            self._check(name, shape, _TYPES)
+
+    def _check(self, name: str, shape: tuple[int, ...], types: tuple[str, ...]) -> None:
         if name not in self._file_of:
             raise self.error(f"has no tensor {name}")
         found = self._slice(name)
         if tuple(found.get_shape()) != shape:
             raise self.error(f"tensor {name} is {found.get_shape()}, expected {list(shape)}", "")
-        if found.get_dtype() not in _TYPES:
-            kinds = ", ".join(_TYPES)
+        if found.get_dtype() not in types:
+            kinds = ", ".join(types)
             raise self.error(f"tensor {name} is of type {found.get_dtype()}", f"known: {kinds}")
 
     def _slice(self, name: str) -> Any:
@@ -109,6 +130,17 @@ class Shards:
 
     def rows(self, name: str, rows: slice | list[int] = slice(None)) -> F32:
         """A float32 copy of some rows; raises ModelError for what is not finite."""
+        array = self._unpacked(name)[rows] if self._packed(name) else self._plain(name, rows)
+        if not np.isfinite(array).all():
+            raise self.error(f"tensor {name} holds NaN or infinity")
+        return array
+
+    def _unpacked(self, name: str) -> F32:
+        """All of an MXFP4 tensor, [experts, in, out]."""
+        blocks, scales = (self._slice(name + part)[:] for part in (mxfp4.BLOCKS, mxfp4.SCALES))
+        return mxfp4.dequantised(blocks, scales).swapaxes(1, 2)
+
+    def _plain(self, name: str, rows: slice | list[int]) -> F32:
         tensor = self._slice(name)
         if isinstance(rows, list):
             some = [tensor[row : row + 1] for row in rows] or [tensor[0:0]]
@@ -116,6 +148,4 @@ class Shards:
         else:
             first, last, _ = rows.indices(tensor.get_shape()[0])
             array = np.array(tensor[first : max(first, last)], np.float32, order="C")
-        if not np.isfinite(array).all():
-            raise self.error(f"tensor {name} holds NaN or infinity")
         return array

@@ -113,6 +113,13 @@ OWN["llama4_text"] = ROUTER | {
     "layer_types": None, "attn_temperature_tuning": True, "floor_scale": 8192, "attn_scale": 0.1,
     "attention_bias": False, "for_llm_compression": False,
 }  # fmt: skip
+OWN["minimax_m2"] = ROUTER | {
+    "hidden_act": "silu", "initializer_range": 0.02, "attention_dropout": 0.0, "rotary_dim": 8,
+    "num_local_experts": 8, "scoring_func": "sigmoid", "use_routing_bias": True, "use_mtp": True,
+    "use_qk_norm": True, "qk_norm_type": "per_layer", "shared_intermediate_size": 0,
+    "num_mtp_modules": 3, "mtp_transformer_layers": 1, "attn_type_list": [1, 1],
+    "router_jitter_noise": 0.0,
+}  # fmt: skip
 ENCODER = {
     "num_hidden_layers": 2, "hidden_size": 48, "num_attention_heads": 6, "intermediate_size": 70,
     "vocab_size": 33, "max_position_embeddings": 64, "layer_norm_eps": 1e-12,
@@ -134,7 +141,7 @@ def test_an_architecture_is_known_by_what_its_files_call_it(name):
     found = registry()[name]
     assert found.name == name and found.model_types
     assert all(by_model_type()[kind] is found for kind in found.model_types)
-    assert all(by_gguf_name()[kind] is found for kind in found.gguf)
+    assert all(by_gguf_name(found.mixture)[kind] is found for kind in found.gguf)
 
 
 def test_every_model_type_has_its_public_keys_listed_here():

@@ -8,7 +8,7 @@ import pytest
 from cluster.errors import ModelError, UnknownName
 from cluster.model.gguf_file import GgufFile
 from cluster.model.graph.stand_in import Residents
-from cluster.model.known import known_model, known_models, known_names
+from cluster.model.known import known_model, known_models, known_names, refused_models
 from cluster.model.load import find_decoder, find_model, load_encoder, load_model, runnable
 from cluster.model.weights.files import placed_weights
 from cluster.model.weights.gguf import open_gguf
@@ -23,6 +23,7 @@ BILLIONS = {
     "mixtral-8x7b": 46.703, "mixtral-8x22b": 140.621, "qwen2.5-7b": 7.616, "qwen2.5-32b": 32.764,
     "qwen2.5-72b": 72.706, "qwen3-0.6b": 0.596, "qwen3-4b": 4.022, "qwen3-8b": 8.191,
     "qwen3-14b": 14.768, "qwen3-32b": 32.762, "qwen3-30b-a3b": 30.532, "qwen3-235b": 235.094,
+    "qwq-32b": 32.764, "minimax-m2.7": 228.690,
     "gpt-oss-20b": 20.915, "gpt-oss-120b": 116.829, "gemma-7b": 8.538, "gemma-2-9b": 9.242,
     "gemma-3-4b": 3.880, "gemma-3-27b": 27.009, "phi-4": 14.660, "olmo-2-7b": 7.299,
     "deepseek-v3": 671.026, "kimi-k2": 1026.408, "bert-base": 0.109, "bert-large": 0.334,
@@ -48,6 +49,12 @@ def test_an_unknown_name_suggests_the_nearest():
     with pytest.raises(UnknownName, match="did you mean 'smollm2'"):
         known_model("smolm2")
     assert len(known_names()) > len(known_models()) > 40
+
+
+@pytest.mark.parametrize("name", refused_models())
+def test_what_no_graph_describes_is_refused_with_the_reason(name):
+    with pytest.raises(ModelError, match=r"no op computes|no public config"):
+        find_model(name)
 
 
 def test_caches_are_those_of_the_model_and_not_of_what_stands_for_it():

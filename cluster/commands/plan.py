@@ -14,6 +14,7 @@ from cluster.planning.cost_store import CostStore
 from cluster.planning.planner import make, report
 from cluster.planning.search import OBJECTIVES
 from cluster.runs.display import Bars, counted, print_rows, show_table
+from cluster.runs.distance import distance_line
 
 BAR = 24
 KINDS = {"weights": "#", "kv_cache": "=", "activations": "+", "network": "~", "programs": ":"}
@@ -70,6 +71,7 @@ def _show(found: dict[str, Any]) -> None:
             f"{found['prompt_tokens']} tokens, in chunks of {plan['prefill_chunk']}",
             **_in_flight(found),
             **_experts(found),
+            "hardware": distance_line(found),
             "energy": _energy(found),
             "placement": _placement(found["placement"]),
             "bottleneck": found["bottleneck"],

@@ -154,6 +154,7 @@ def report(planned: Planned) -> dict[str, Any]:
         "breakdown": breakdown,
         "bottleneck": _bottleneck(breakdown, decode.cycles, planned.candidates),
         "lower_bound_cycles": planned.lower_bound_cycles,
+        **timed.distance(plan.context),
         "placement": {
             "hops": planned.placed.hops,
             "lower_bound_hops": planned.placed.lower_bound_hops,

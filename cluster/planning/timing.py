@@ -13,6 +13,7 @@ import networkx as nx
 from chip.energy import Activity, energy_table
 from chip.errors import ProgramError
 from chip.spec import ChipSpec
+from cluster.compiler.bound import launch_bound
 from cluster.compiler.clocking import Pacing, pacing
 from cluster.compiler.launch import (
     LaunchKind,
@@ -34,6 +35,7 @@ from cluster.energy import token_energy
 from cluster.planning.costs import Costs, KeptTimings, Width
 from cluster.planning.pipeline_timing import StepTimes
 from cluster.serving.scheduler import prompt_kinds
+from cluster.utilisation import busy_shares, cable_vectors_per_cycle
 from topology.fabric import compiled
 
 
@@ -162,6 +164,19 @@ class PlanTiming:
         return token_energy(
             table, chips, table.dynamic_j(self.activity(context)), seconds, interval_s
         )
+
+    def distance(self, context: int) -> dict[str, Any]:
+        """The bound of a decode launch, and how busy it keeps the units of the chips."""
+        decode = self.decode(context)
+        start = self.clocks.start_cycle if self.clocks else 0
+        bound = launch_bound(self.plan, self.pipeline, decode_kind(context), start)
+        chips, rate = self.pipeline.used, 0.0
+        if len(chips) > 1:
+            rate = cable_vectors_per_cycle(self.wires.cables(), chips)
+        size = (self.plan.spec, len(chips), decode.cycles, rate)
+        return bound.report(decode.cycles) | {
+            "utilisation": busy_shares(self.activity(context), *size)
+        }
 
     def breakdown(self, context: int) -> dict[str, int]:
         """Cycles of a decode launch by what they are spent on; they sum to its cycles."""

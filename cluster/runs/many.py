@@ -5,13 +5,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from chip.energy import energy_table
+from chip.energy import Activity, energy_table
 from cluster.energy import Joules, activity
 from cluster.errors import BadValue
 from cluster.machines.launch_log import LaunchEntry
 from cluster.model.load import Loaded
 from cluster.runs.answers import Answers, finish_reason
 from cluster.runs.display import Bars, counted
+from cluster.runs.distance import distance_line, step_report
 from cluster.runs.report import Host, host_shape, logprobs_report, plan_shape
 from cluster.serving.engine import PipelineRunner
 from cluster.serving.scheduler import PipelineScheduler, Request, steady_tokens_per_s
@@ -62,11 +63,14 @@ def report_of_many(
 ) -> dict[str, Any]:
     """What became of every prompt, and what the cluster did step by step."""
     lowered, scheduler = runner.lowered, runner.scheduler
+    done = activity(programs_run(runner), lowered.plan.spec)
     return {
         "model": model.model.name,
         "sequences": [_answer(model, runner, request) for request in scheduler.requests],
         "plan": plan_shape(lowered, topology) | {"concurrency": lowered.plan.slots},
-        "emulated": emulated(scheduler) | _energy(runner),
+        "emulated": emulated(scheduler)
+        | step_report(lowered, scheduler.records, done)
+        | _energy(runner, done),
         "host": _host(host, scheduler, entries),
         "digest": runner.digest.hexdigest(),
     }
@@ -115,17 +119,22 @@ def emulated(scheduler: PipelineScheduler) -> dict[str, Any]:
     }
 
 
-def _energy(runner: PipelineRunner) -> dict[str, Any]:
+def programs_run(runner: PipelineRunner) -> Counter[bytes]:
+    """Every program that a chip ran, as often as it did."""
+    programs: Counter[bytes] = Counter()
+    for name, times in Counter(runner.launches).items():
+        for chip, part in runner.programs[name].items():
+            programs[runner.lowered.launches[part].programs[chip]] += times
+    return programs
+
+
+def _energy(runner: PipelineRunner, done: Activity) -> dict[str, Any]:
     """Joules of the chips over the whole run, per token of the answers; null if not known."""
     lowered, requests = runner.lowered, runner.scheduler.requests
     table = energy_table(lowered.plan.spec)
     if table is None:
         return {"joules_per_token": None}
-    programs: Counter[bytes] = Counter()
-    for name, times in Counter(runner.launches).items():
-        for chip, part in runner.programs[name].items():
-            programs[lowered.launches[part].programs[chip]] += times
-    dynamic = table.dynamic_j(activity(programs, lowered.plan.spec))
+    dynamic = table.dynamic_j(done)
     chips = len(lowered.chips) + len(lowered.transit_chips)
     spent = Joules(table, chips, dynamic, max(one.token_s[-1] for one in requests))
     return {"joules_per_token": spent.chips_j / sum(len(one.tokens) for one in requests)}
@@ -163,6 +172,7 @@ def summary_of_many(report: Mapping[str, Any]) -> dict[str, str]:
         "emulated": f"{_rate(fast['tokens_per_s'])} tokens/s per user, "
         f"{_rate(fast['tokens_per_s_total'])} in all, "
         f"{_rate(fast['steady_tokens_per_s_total'])} while all slots decode",
+        "hardware": distance_line(fast),
         "this host": f"{host['tokens_per_s']:,.1f} tokens/s ({host['machine']}), "
         f"load {host['load_s']:.1f} s, peak {host['peak_rss_bytes'] / 2**30:.2f} GiB",
         "digest": f"{report['digest']} (of all programs, logits and memories)",

@@ -11,13 +11,14 @@ from typing import Any
 from chip.energy import energy_table
 from chip.spec import ChipSpec
 from cluster.compiler.lower import Lowered
-from cluster.energy import launch_use, token_energy
+from cluster.energy import Use, launch_use, token_energy
 from cluster.generation.logprobs import TokenLogprob
 from cluster.machines.launch_log import LaunchEntry
 from cluster.model.load import Loaded
 from cluster.runs.answers import finish_reason
 from cluster.runs.clock_report import clock_cycles, clock_line
 from cluster.runs.display import counted
+from cluster.runs.distance import bound_report, distance_line
 from cluster.serving.engine import PipelineRunner
 from cluster.serving.scheduler import Request
 
@@ -72,6 +73,8 @@ def report_of_one(
     lowered, (request,) = runner.lowered, runner.scheduler.requests
     first = len(entries) - len(request.tokens) + 1
     prefill, decode = entries[:first], entries[first:]
+    names = {entry.name for entry in decode or prefill[-1:]}
+    used = {name: launch_use(lowered.launches[name], lowered.plan.spec) for name in names}
     return {
         "model": model.model.name,
         "text": model.tokenizer.decode(request.tokens),
@@ -81,7 +84,8 @@ def report_of_one(
         **logprobs_report(model, runner, request),
         "plan": plan_shape(lowered, topology),
         "emulated": emulated(lowered.plan.spec, prefill, decode)
-        | decode_energy(lowered, decode)
+        | bound_report(lowered, runner.scheduler.records[-1], decode or prefill[-1:], used)
+        | decode_energy(lowered, decode, used)
         | clock_cycles(lowered, prefill, decode),
         "host": host_shape(host, prefill, decode),
         "digest": runner.digest.hexdigest(),
@@ -101,14 +105,14 @@ def logprobs_report(model: Loaded, runner: PipelineRunner, request: Request) -> 
     return {"logprobs": [one(n.chosen) | {"top": [*map(one, n.top)]} for n in found]}
 
 
-def decode_energy(lowered: Lowered, decode: Sequence[LaunchEntry]) -> dict[str, Any]:
+def decode_energy(
+    lowered: Lowered, decode: Sequence[LaunchEntry], used: Mapping[str, Use]
+) -> dict[str, Any]:
     """Joules per token for one user, and with the pipeline full; null where power is unknown."""
     spec = lowered.plan.spec
     table = energy_table(spec)
     if table is None or not decode:
         return {"joules_per_token": None, "energy": None}
-    names = {entry.name for entry in decode}
-    used = {name: launch_use(lowered.launches[name], spec) for name in names}
     chips = len(lowered.chips) + len(lowered.transit_chips)
     seconds = _mean([launch_s(spec, entry) for entry in decode])
     interval = _mean([used[entry.name].interval_cycles / spec.clock_hz for entry in decode])
@@ -179,6 +183,7 @@ def summary(report: Mapping[str, Any]) -> dict[str, str]:
         f"{counted(len(report['prompt_ids']), 'token')}, "
         f"first token after {fast['time_to_first_token_s'] * 1e3:.3f} ms",
         "decode": f"{mean} cycles per token at {fast['clock_hz'] / 1e6:,.0f} MHz",
+        "hardware": distance_line(fast),
         "clocks": clock_line(report.get("clocks"), fast),
         "emulated": f"{_rate(fast['tokens_per_s'])} tokens/s, of each token "
         f"{fast['host_transfer_s'] * 1e6:.1f} us on the host link",

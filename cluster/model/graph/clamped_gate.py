@@ -36,12 +36,14 @@ class ClampedGate(Op):
     def reference(self, run: Run, gate: F32, up: F32) -> F32:
         """In float32."""
         gate, up = self._clamped(gate, up)
-        return up * gate / (1 + np.exp(np.float32(-self.slope) * gate))
+        found: F32 = up * gate / (1 + np.exp(np.float32(-self.slope) * gate))
+        return found
 
     def exact(self, run: Run, gate: F32, up: F32) -> F32:
         """As chips compute it: sigmoid * (gate * up)."""
         gate, up = self._clamped(gate, up)
-        return reciprocal(exp(gate * np.float32(-self.slope)) + np.float32(1)) * (gate * up)
+        found: F32 = reciprocal(exp(gate * np.float32(-self.slope)) + np.float32(1)) * (gate * up)
+        return found
 
     def _clamped(self, gate: F32, up: F32) -> tuple[F32, F32]:
         """Both within their limits, and 1 more than up."""

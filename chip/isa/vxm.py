@@ -280,7 +280,10 @@ def to_u8(a: Vectors) -> Vectors:
     return numerics.to_int(a, np.uint8)
 
 
-@op("vxm.to_u16", "vxm", "dtype:dtype a:src out:dst.u16", "type convert", timing="vxm.convert")
+@op(
+    "vxm.to_u16", "vxm", "dtype:dtype a:src out:dst.u16", "type convert", "vxm.convert",
+    row=elementwise.nearest_u16, row_types=("f16", "f32"),
+)  # fmt: skip
 def to_u16(a: Vectors) -> Vectors:
     """Any type to uint16, as addresses are: to nearest even, saturating; NaN becomes 0."""
     return numerics.to_int(a, np.uint16)

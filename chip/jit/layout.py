@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 Untyped = Any  # what numba and llvmlite give and take: they have no types
 CONSTANTS, ARENA, GROUPS = 0, 1, 2  # bases; after the groups of SRAM come the accumulators
-ROWS, PRODUCTS, APPEND = range(3)  # kinds of record
+ROWS, PRODUCTS, APPEND, GATHER = range(4)  # kinds of record
 FP16, INT8 = 0, 1  # formats of PRODUCTS
 COLUMNS = 8  # fp16 columns of a word
 GRAIN = 32  # lanes of a step: those of a chip are a multiple
@@ -76,6 +76,10 @@ class Record(NamedTuple):
     region_words: int = 0
     first_group: int = 0
     pairs: int = 1
+    # GATHER: from the region of APPEND's fields, `width` bytes of each lane from byte `byte` on,
+    # of the word that row n of a names in each tile, to row n of out
+    width: int = 4
+    byte: int = 0
 
 
 @dataclass
@@ -121,6 +125,7 @@ class Play:
     spare: int
     rows: int
     append: int
+    gather: int
     before: int
     after: int
     piece: int

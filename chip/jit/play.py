@@ -15,13 +15,14 @@ from chip.jit.activations import find_runs, x_bytes
 from chip.jit.cache import address
 from chip.jit.exact import exact_dot
 from chip.jit.layout import (
-    APPEND,
     COLUMNS,
     FP16,
+    GATHER,
     GROUPS,
     JOB,
     PART,
     PRODUCTS,
+    ROWS,
     Operand,
     Part,
     Play,
@@ -30,6 +31,7 @@ from chip.jit.layout import (
 )
 from chip.jit.memory import (
     INT,
+    bytes_at,
     caller,
     floats_at,
     halves_at,
@@ -82,7 +84,7 @@ def _forget(part: Part, group: int, word: int) -> None:
 
 
 def _rows(part_address: int, number: int) -> int:
-    """Do a record that is no product and no append, row by row."""
+    """Do a record of a row kernel, row by row."""
     part = part_at(part_address)
     record = record_at(part, number)
     out, a, b = _start(part, record.out), _start(part, record.a), _start(part, record.b)
@@ -125,6 +127,33 @@ def _append(part_address: int, number: int) -> int:
                 count += 1
                 log[count] = word
     log[0] = count
+    return 1
+
+
+def _gather(part_address: int, number: int) -> int:
+    """Read words at the addresses in the map rows of a; return whether all are inside."""
+    part = part_at(part_address)
+    record = record_at(part, number)
+    lanes, tile, width = part.lanes, part.tile_lanes, record.width
+    maps, out = _start(part, record.a), _start(part, record.out)
+    first = record.region_base + integer(part.shifts, record.region_shift)
+    region = integer(part.bases, GROUPS + record.first_group) + first * 4 * lanes
+    for n in range(record.times):
+        chosen = halves_at(maps + _row(part, record.a, n), lanes)
+        target = out + _row(part, record.out, n)
+        for lane in range(0, lanes, tile):
+            word = np.int64(chosen[lane])
+            if word >= record.region_words:
+                return 0
+            source = region + (word * lanes + lane) * 4
+            if width == 4:
+                whole, words = words_at(target + 4 * lane, tile), words_at(source, tile)
+                for i in range(tile):
+                    whole[i] = words[i]
+            else:
+                plane, bytes = bytes_at(target + lane, tile), bytes_at(source, 4 * tile)
+                for i in range(tile):
+                    plane[i] = bytes[4 * i + record.byte]
     return 1
 
 
@@ -219,9 +248,9 @@ def _run(play_address: int, _unused: int) -> int:
                     play.late, part.scratch = job.pieces, play.spare
                 n += record.left
                 continue
-            if record.kind != APPEND:
+            if record.kind == ROWS:
                 call(play.rows, here, n)
-            elif call(play.append, here, n) == 0:
+            elif call(play.gather if record.kind == GATHER else play.append, here, n) == 0:
                 play.failed_part, play.failed_record = number, n
                 return 0
             n += 1
@@ -232,6 +261,7 @@ def _run(play_address: int, _unused: int) -> int:
 _FUNCTIONS = {
     "rows": address(_rows, _pair),
     "append": address(_append, _pair),
+    "gather": address(_gather, _pair),
     "before": address(_before, _pair),
     "after": address(_after, _pair),
     "piece": PIECE,

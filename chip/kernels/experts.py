@@ -1,12 +1,15 @@
 """Products with matrices of experts, which are read by gathered addresses.
 
-What a tile needs of all experts rests in one region of one bank: `words` words of expert 0, then of
+What a pass needs of all experts rests in one region of one bank: `words` words of expert 0, then of
 expert 1, and so on. The address of word w is e * words + w, where e is data: the VXM works it out
 while weights load, so any expert takes the same cycles, and k experts take those of k experts.
+Where a bank has no room for the tiles of so many experts, a tile is loaded and met in pieces, each
+of some of its columns: that takes no longer than loading it at once.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise, product
 
 from chip.kernels.lanes import KEEP
 from chip.kernels.linear import Matrix, deliver
@@ -20,6 +23,21 @@ COUNTED = "counted words"  # rows of 0, 1, 2, ... in all lanes
 
 
 @dataclass(frozen=True)
+class Piece:
+    """What a pass loads: `words` of `tiles` tiles of an input block, at array columns `column`..
+
+    The `first` one of a run sets accumulators, the `last` one empties them.
+    """
+
+    block: int
+    tiles: int
+    words: int
+    column: int
+    first: bool
+    last: bool
+
+
+@dataclass(frozen=True)
 class Experts:
     """`count` matrices like `matrix`, `chosen` of them for a token."""
 
@@ -29,33 +47,39 @@ class Experts:
 
     def limited(self, spec: ChipSpec) -> "Experts":
         """The same with runs of no more output blocks than a bank holds of all experts."""
-        most = spec.bank_words // (self.count * self.matrix.words)
+        most = max(1, spec.bank_words // (self.count * self.matrix.words))
         return replace(self, matrix=replace(self.matrix, limit=min(self.matrix.limit, most)))
 
-    @property
-    def passes(self) -> tuple[tuple[int, int, int, int], ...]:
-        """(input block, first output block, count, column) of each pass, in order."""
-        inputs = range(self.matrix.inputs.blocks)
-        return tuple((n, *one) for one in self.matrix.runs for n in inputs)
+    def passes(self, spec: ChipSpec) -> Iterator[Piece]:
+        """What each pass loads, in order."""
+        matrix, most = self.matrix, spec.bank_words // self.count
+        assert most, f"{self.count} experts are more than a bank has words"
+        for _, count, column in matrix.runs:
+            words, every = count * matrix.words, matrix.inputs.blocks
+            pieces = -(-words // most)  # of one tile, if there are several
+            cuts = [words * n // pieces for n in range(pieces + 1)]
+            for block, (start, end) in product(range(every), pairwise(cuts)):
+                at = column + start * word_columns(matrix.dtype)
+                first, last = block == start == 0, (block, end) == (every - 1, words)
+                yield Piece(block, count, end - start, at, first, last)
 
     def regions(self, spec: ChipSpec) -> tuple[int, ...]:
         """Words of an expert in each region; a pass has all of its words in one."""
         most, found = spec.bank_words // self.count, [0]
-        for _, _, count, _ in self.passes:
-            words = count * self.matrix.words
-            if found[-1] and found[-1] + words > most:
+        for piece in self.passes(spec):
+            if found[-1] and found[-1] + piece.words > most:
                 found.append(0)
-            found[-1] += words
+            found[-1] += piece.words
         return tuple(found)
 
     def places(self, spec: ChipSpec) -> Iterator[tuple[int, int]]:
         """(region, first word) of each pass."""
         region, word, sizes = 0, 0, self.regions(spec)
-        for _, _, count, _ in self.passes:
+        for piece in self.passes(spec):
             if word == sizes[region]:
                 region, word = region + 1, 0
             yield region, word
-            word += count * self.matrix.words
+            word += piece.words
 
     def buffers(self, work: Work) -> list[Buffer]:
         """The regions of a layer."""
@@ -140,14 +164,15 @@ def _passes(
     work: Work, experts: Experts, buffers: list[Buffer], gathered: Gathered,
     x: tuple[Part, ...], first_block: int, token: int,
 ) -> list[Pass]:  # fmt: skip
-    found, last = [], experts.matrix.inputs.blocks - 1
-    places = experts.places(work.spec)
-    for (block, _, count, column), (region, word) in zip(experts.passes, places, strict=True):
-        rows = work.rows_of(x, first_block + block)
+    found, sizes = [], experts.regions(work.spec)
+    pieces = zip(experts.passes(work.spec), experts.places(work.spec), strict=True)
+    for piece, (region, word) in pieces:
+        rows = work.rows_of(x, first_block + piece.block)
         rows = replace(rows, first=rows.first + token, steps=(0, 1))
-        own = replace(gathered, words=experts.regions(work.spec)[region])
-        part = Pass(buffers[region], word, count, experts.matrix.words, rows, 1, column,
-                    first=block == 0, last=block == last, gathered=own)  # fmt: skip
+        own = replace(gathered, words=sizes[region])
+        words = piece.words // piece.tiles
+        part = Pass(buffers[region], word, piece.tiles, words, rows, 1, piece.column,
+                    first=piece.first, last=piece.last, gathered=own)  # fmt: skip
         found.append(part)
     return found
 

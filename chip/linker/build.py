@@ -14,6 +14,7 @@ from chip.linker.node_ops import (
     CheckFetch,
     Columns,
     Gather,
+    GatheredColumns,
     MoveLanes,
     Pointwise,
     Products,
@@ -162,7 +163,12 @@ def products(graph: Graph, issue: Issue) -> int:
         source, needs = graph.fetch(feeds, tiles.format)
     found = None if is_narrow else _columns_in_sram(graph, tiles)
     weights: Resting | Streamed
-    if found is None:
+    gathered = None if is_narrow or found else _gathered_columns(graph, tiles)
+    if gathered is not None:
+        node, columns = gathered
+        weights = Resting(columns, node)
+        needs |= {node}
+    elif found is None:
         weights, more = _streamed(graph, tiles)
         needs |= more
     else:
@@ -208,6 +214,19 @@ def _columns_in_sram(graph: Graph, tiles: Tiles) -> tuple[list[Issue], Columns] 
     found = list(members.values())
     constant = graph.is_constant(found[0], index, words, WEIGHT_SLICES)
     return found, Columns(index, words, tiles.format, found[0].id, constant)
+
+
+def _gathered_columns(graph: Graph, tiles: Tiles) -> tuple[int, Columns] | None:
+    """The node that has gathered all tiles, and how they lie in its value."""
+    owner = int(tiles.loads[0, 0, 0])
+    node = graph.node_of.get(int(graph.feeds[owner, LOADED][0].producers[0]))
+    if node is None:
+        return None
+    op = graph.nodes[node].op
+    if not isinstance(op, GatheredColumns):
+        return None
+    words = np.arange(op.rows).reshape(tiles.loads.shape[:2])
+    return node, Columns(op.index, words, op.format, op.local, False)
 
 
 def _streamed(graph: Graph, tiles: Tiles) -> tuple[Streamed, set[int]]:

@@ -1,13 +1,63 @@
-"""Writes of the byte planes of one value as one node: typed writes, and appended rows."""
+"""Accesses of many slices as one node: typed writes, appended rows, gathered columns."""
 
 import numpy as np
 
-from chip.isa import WIDTHS
+from chip.isa import FORMATS, WIDTHS
 from chip.linker.graph import Graph
-from chip.linker.node_ops import Append, Store
+from chip.linker.node_ops import Append, GatheredColumns, Store
+from chip.linker.streams import Feed
 from chip.linker.timeline import Issue
-from chip.program import COLUMN_PAIRS, Ints
+from chip.program import COLUMN_PAIRS, WEIGHT_SLICES, Ints
 from chip.sram import GROUP
+
+
+def gathered_columns(graph: Graph) -> None:
+    """Join gathers from 16 slices that feed the MXM, by one map and in order, as one node."""
+    loads: dict[int, bool] = {}  # each LW behind products, and whether all of these fit
+    for tiles in graph.tiles.values():
+        owners = np.unique(tiles.loads[:, :, 0]).tolist()
+        order = np.arange(tiles.loads[:, :, 1].size)
+        fits = len(owners) == 1 and np.array_equal(tiles.loads[:, :, 1].ravel(), order)
+        for owner in owners:
+            loads[owner] = loads.get(owner, True) and fits
+    for owner, fits in loads.items():
+        if fits:
+            _gather_columns(graph, graph.issues[owner])
+
+
+def _gather_columns(graph: Graph, load: Issue) -> None:
+    feeds = graph.feeds[load.id, load.op.index("a")]
+    producers = [feed.single() for feed in feeds]
+    members = [graph.issues[producer] for producer in producers if producer is not None]
+    if len(members) < WEIGHT_SLICES or any(member.op.role != "gather" for member in members):
+        return
+    first, rows = members[0], load.instruction.count
+    same = [member.instruction.loops == first.instruction.loops for member in members]
+    for name in ("base", "words"):
+        same += [member.arg(name) == first.arg(name) for member in members]
+    same += [member.unit == first.unit + number for number, member in enumerate(members)]
+    same += [np.array_equal(feed.iterations, np.arange(rows)) for feed in feeds]
+    same += [member.lanes == graph.spec.lanes for member in members]
+    maps = [graph.feeds[member.id, member.op.index("map")] for member in members]
+    same += [_is_same(one, maps[0]) for one in maps]
+    if not all(same) or first.unit % GROUP or rows != first.instruction.count:
+        return
+    source, needs = graph.operand(first, first.op.index("map"))
+    place, format = (first.arg("base"), first.arg("words")), FORMATS[load.arg("format")]
+    op = GatheredColumns(first.op, first.unit, *place, source, rows, format, first.id)
+    node = graph.add(members, needs, op)
+    graph.together.append(tuple(member.id for member in members))
+    for member in members:
+        graph.node_of[member.id] = node
+
+
+def _is_same(feeds: list[Feed], others: list[Feed]) -> bool:
+    """Whether two operands are the same iterations of the same producers."""
+    return all(
+        np.array_equal(one.producers, other.producers)
+        and np.array_equal(one.iterations, other.iterations)
+        for one, other in zip(feeds, others, strict=True)
+    )
 
 
 def append_rows(graph: Graph) -> None:

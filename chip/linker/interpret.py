@@ -16,6 +16,7 @@ from chip.linker.node_ops import (
     CheckFetch,
     Columns,
     Gather,
+    GatheredColumns,
     MoveLanes,
     NodeOp,
     Pointwise,
@@ -105,6 +106,15 @@ def _(op: Store, state: State) -> None:
 def _(op: Gather, state: State) -> Array:
     base, map = op.base + state.shift[op.local], op.map(state.values)[:, : op.powered]
     return _padded(op.op.function(state.sram, op.unit, base, op.count, map), state)
+
+
+@value_of.register
+def _(op: GatheredColumns, state: State) -> Array:
+    base, map = op.base + state.shift[op.local], op.map(state.values)
+    units = range(op.index, op.index + WEIGHT_SLICES)
+    planes = [op.op.function(state.sram, unit, base, op.count, map) for unit in units]
+    columns = np.stack(planes, axis=2).view(NUMPY_TYPES[op.format])  # [words, lanes, columns]
+    return columns.swapaxes(1, 2).reshape(-1, state.sram.spec.lanes)
 
 
 @value_of.register

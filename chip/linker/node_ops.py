@@ -156,6 +156,23 @@ class Gather:
 
 
 @dataclass(frozen=True, eq=False)
+class GatheredColumns:
+    """Weight columns read from 16 slices from `index` on, at the `rows` addresses of one map.
+
+    They lie in a region of `count` words; the value is as that of `Columns`.
+    """
+
+    op: Op
+    index: int
+    base: int
+    count: int
+    map: Fetch
+    rows: int
+    format: str
+    local: int
+
+
+@dataclass(frozen=True, eq=False)
 class Scatter:
     """A write of one slice at addresses from a map stream, in a region of `count` words."""
 
@@ -213,6 +230,6 @@ class CheckFetch:
 
 
 NodeOp = (
-    Read | Pointwise | MoveLanes | Columns | Products | Accumulate | Store | Gather | Scatter
-    | Append | Send | Receive | CheckFetch
+    Read | Pointwise | MoveLanes | Columns | Products | Accumulate | Store | Gather
+    | GatheredColumns | Scatter | Append | Send | Receive | CheckFetch
 )  # fmt: skip

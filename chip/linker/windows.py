@@ -209,6 +209,7 @@ def _template(program: Program, constants: Constants, issues: list[Issue]) -> Te
     check_tiles(issues, tiles, spec)
     check_accumulators(issues)
     graph = Graph(program, constants, issues, feeds, tiles, build.node)
+    coalesce.gathered_columns(graph)
     coalesce.typed_writes(graph)
     coalesce.append_rows(graph)
     for issue in issues:

@@ -94,6 +94,12 @@ def nearest_i8(x: Number) -> Number:
     return np.int8(choose(x == x, bounded, np.float32(0)))
 
 
+def nearest_u16(x: Number) -> Number:
+    """fp32 to uint16: to nearest even, saturating at 0 and 65535; NaN becomes 0."""
+    bounded = np.minimum(np.maximum(np.rint(x), np.float32(0)), np.float32(65535))
+    return np.uint16(choose(x == x, bounded, np.float32(0)))
+
+
 def as_fp32(x: Number) -> Number:
     """The nearest fp32 number, ties to even."""
     return np.float32(x)

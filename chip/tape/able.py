@@ -9,6 +9,8 @@ from chip.linker.node_ops import (
     Accumulate,
     Append,
     Columns,
+    Gather,
+    GatheredColumns,
     MoveLanes,
     NodeOp,
     Pointwise,
@@ -27,7 +29,7 @@ def taped(nodes: Sequence[Node], lanes: int) -> list[bool]:
     for number, node in enumerate(nodes):
         if not isinstance(node.op, Products) or not able[number]:
             for need in node.needs:
-                if isinstance(nodes[need].op, Columns):
+                if isinstance(nodes[need].op, Columns | GatheredColumns):
                     able[need] = False
     for number, node in enumerate(nodes):
         kept = kept_by(node.op)
@@ -54,6 +56,10 @@ def _able(op: NodeOp, lanes: int) -> bool:
             return moves is not None and _simple(sources[0])
         case Store(source=source, powered=powered) | Accumulate(source=source, powered=powered):
             return powered == lanes and _simple(source)
+        case Gather(map=addresses, powered=powered):
+            return powered == lanes and _simple(addresses)
+        case GatheredColumns(map=addresses, format=format):
+            return format in FORMATS and _simple(addresses)
         case Read() | Columns() | Append():
             return True
     return False

@@ -12,6 +12,7 @@ from chip.jit.layout import (
     APPEND,
     ARENA,
     FP16,
+    GATHER,
     GROUPS,
     INT8,
     PRODUCTS,
@@ -28,6 +29,8 @@ from chip.linker.node_ops import (
     Accumulate,
     Append,
     Columns,
+    Gather,
+    GatheredColumns,
     MoveLanes,
     NodeOp,
     Pointwise,
@@ -92,6 +95,8 @@ class _Encoder:
                 return Shape(len(slots), element) if emits else None
             case Columns(words=words):
                 return Shape(words.size, "u8", words.size * PARTS * self.records.word_bytes)
+            case GatheredColumns(rows=rows):
+                return Shape(rows, "u8", rows * PARTS * self.records.word_bytes)
         issue = self.template.issues[node.issues[0]]
         return None if issue.op.driven is None else Shape(issue.instruction.count, made_by(issue))
 
@@ -187,9 +192,13 @@ class _Encoder:
 
     def _result(self, groups: tuple[tuple[Tape | int, ...], ...]) -> Encoded:
         slots, shapes = self.values.slots, self.values.shapes
-        needed = {
-            need for n, node in enumerate(self.nodes) if not self.taped[n] for need in node.needs
-        }
+        # A gather that fails is a step once more, which says what is wrong with its map.
+        steps = (
+            node
+            for n, node in enumerate(self.nodes)
+            if not self.taped[n] or isinstance(node.op, Gather | GatheredColumns)
+        )
+        needed = {need for node in steps for need in node.needs}
         tables = self.records.tables or [np.zeros(1, np.int64)]
         return Encoded(
             groups=groups,
@@ -280,6 +289,32 @@ class _Encoder:
             a = self.records.in_sram(op.index + part * GROUP, words, op.local)
             out = Operand(ARENA, offset + part * len(words) * size, size)
             self._copy(len(words), out, a, 4)
+
+    @write.register
+    def _(self, op: Gather, node: int) -> None:
+        out, rows = self.values.whole(node), self.values.shapes[node].rows
+        a = self.values.operand(op.map, rows, "u16")
+        self._gather(op, Record(GATHER, rows, out, a, width=1, byte=op.unit % GROUP), op.unit)
+
+    @write.register
+    def _(self, op: GatheredColumns, node: int) -> None:
+        """As a copy of columns that may change: part by part."""
+        a, size = self.values.operand(op.map, op.rows, "u16"), self.records.word_bytes
+        offset = self.values.make(node)
+        for part in range(PARTS):
+            out = Operand(ARENA, offset + part * op.rows * size, size)
+            self._gather(op, Record(GATHER, op.rows, out, a), op.index + part * GROUP)
+
+    def _gather(self, op: Gather | GatheredColumns, record: Record, index: int) -> None:
+        """Append the record with where its region is, from slice `index` on."""
+        self.add(
+            record._replace(
+                region_shift=op.local,
+                region_base=op.base,
+                region_words=op.count,
+                first_group=index // GROUP,
+            )
+        )
 
     @write.register
     def _(self, op: Append, node: int) -> None:

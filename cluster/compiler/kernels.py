@@ -149,7 +149,7 @@ def _expert_linear(work: Work, at: Assigned, op: ExpertLinear) -> None:
     out, steps = at.made(work, op.out), at.steps(work, op.x)
     for matrix, rows in zip(at.matrices(op), x.copies, strict=True):
         experts = Experts(matrix, op.experts, op.chosen).limited(work.spec)
-        step = steps[matrix.side] if steps else None
+        step = steps[1 - matrix.side] if steps else None  # its own side is full of what it meets
         biased = op.bias is not None
         expert_linear(work, experts, rows, choice, out.copies, step, op.adds, biased)
 

@@ -38,8 +38,11 @@ def clamped_mixture(
 
 
 def gatherable(experts: Experts, spec: ChipSpec = GROQCHIP1) -> bool:
-    """Whether a bank has the words of an fp16 tile of every expert: they share one region."""
-    return experts.count * (spec.lanes // word_columns("f16")) <= spec.bank_words
+    """Whether a bank has the words of half an fp16 tile of every expert: they share one region.
+
+    A side has 16 slices twice, between which the pieces of tiles take turns.
+    """
+    return experts.count * (spec.lanes // word_columns("f16") // 2) <= spec.bank_words
 
 
 def residents(model: Model, tp: int) -> Residents | None:

@@ -26,9 +26,9 @@ def mixed(count: int, chosen: int, hidden: int = 64, ffn: int = 96) -> Section:
     return b.section()
 
 
-def cycles(count: int, chosen: int) -> int:
+def cycles(count: int, chosen: int, hidden: int = 64) -> int:
     """Of a token in such a layer."""
-    section = compiled(mixed(count, chosen), 1, "fp16")
+    section = compiled(mixed(count, chosen, hidden), 1, "fp16")
     stage = Stage(GROQCHIP1, StageShape((section,), None, ranks_of([section], LANES), 320, 8))
     return sum(step.cycles for step in stage.alone(1, 1, lambda _, address: address))
 
@@ -37,6 +37,12 @@ def test_a_token_costs_the_experts_it_chooses_and_not_those_there_are():
     found = {(count, chosen): cycles(count, chosen) for count in (4, 64) for chosen in (1, 2, 4)}
     assert all(found[4, chosen] == found[64, chosen] for chosen in (1, 2, 4))
     assert found[4, 1] < found[4, 2] < found[4, 4] < 4 * found[4, 1]
+
+
+def test_more_experts_than_a_bank_has_tiles_of_cost_a_token_what_few_do():
+    """A bank has 4,096 words, 102 whole tiles of 320 columns."""
+    few, many, most = (cycles(count, 4, hidden=320) for count in (4, 128, 204))
+    assert few <= many == most <= 1.05 * few  # 3,030 and 3,160 were measured
 
 
 class Chosen(OpRig):
@@ -52,15 +58,17 @@ class Chosen(OpRig):
         return drawn
 
 
-def with_choice(*numbers: int) -> Chosen:
-    rig = Chosen(mixed(5, 2), 1, 0, "fp16", Launch(1, 0, 8))
+def with_choice(*numbers: int, count: int = 5, hidden: int = 64) -> Chosen:
+    rig = Chosen(mixed(count, 2, hidden), 1, 0, "fp16", Launch(1, 0, 8))
     rig.numbers = numbers
     return rig
 
 
-@pytest.mark.parametrize("numbers", [(0, 1), (4, 3), (4, 4)])
-def test_whichever_experts_are_chosen_are_read(numbers):
-    rig = with_choice(*numbers)
+@pytest.mark.parametrize(("numbers", "size"), [
+    ((0, 1), {}), ((4, 3), {}), ((4, 4), {}), ((0, 39), {"count": 40, "hidden": 640}),
+])  # fmt: skip
+def test_whichever_experts_are_chosen_are_read(numbers, size):
+    rig = with_choice(*numbers, **size)
     for op in (op for op in rig.ops if isinstance(op, ExpertLinear)):
         result = rig.run(op)
         expected = np.asarray(result.expected).reshape(1, -1)

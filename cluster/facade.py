@@ -127,6 +127,7 @@ def load(
     *,
     tp: int | None = None,
     pp: int | None = None,
+    ep: int | None = None,
     topology: str | None = None,
     weights: str | None = None,
     chips: int | None = None,
@@ -140,7 +141,7 @@ def load(
     chips in this process. Raises what `lpu run` reports: BadValue, UnknownName, DoesNotFit, ...
     """
     request = PlanRequest(
-        chips, tp, pp, topology, spec=spec, weights=weights, context=context
+        chips, tp, pp, topology, spec=spec, weights=weights, context=context, ep=ep
     )  # fmt: skip
     _check(request)
     loaded: Loaded = load_model(model)
@@ -158,6 +159,7 @@ def plan(
     chips: int | None = None,
     tp: int | None = None,
     pp: int | None = None,
+    ep: int | None = None,
     topology: str | None = None,
     weights: str | None = None,
     spec: str = "groqchip1",
@@ -172,7 +174,7 @@ def plan(
     """
     request = PlanRequest(
         chips, tp, pp, topology, weights=weights, spec=spec, context=context, batch=batch,
-        prompt_tokens=prompt_tokens, objective=objective,
+        prompt_tokens=prompt_tokens, objective=objective, ep=ep,
     )  # fmt: skip
     _check(request)
     return report(make(model, request, CostStore(cache_folder() / "costs")))
@@ -180,7 +182,7 @@ def plan(
 
 def _check(request: PlanRequest) -> None:
     """Raise BadValue for numbers that the command line would not read."""
-    for name in ("chips", "tp", "pp", "context", "batch", "prompt_tokens"):
+    for name in ("chips", "tp", "pp", "ep", "context", "batch", "prompt_tokens"):
         value = getattr(request, name)
         if value is not None and value < 1:
             raise BadValue(name, value, "must be 1 or more")

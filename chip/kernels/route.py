@@ -4,6 +4,8 @@ A score is the highest if it equals the maximum of all lanes, and of several suc
 lowest lane counts; it is then taken out of the race. Numbers of experts and gates are in all lanes.
 """
 
+from dataclasses import replace
+
 from chip.kernels.lanes import LANES, reduce_lanes
 from chip.kernels.linear import deliver
 from chip.kernels.norm import targets
@@ -82,5 +84,27 @@ def _gates(work: Work, top: Buffer, highest: Buffer, chosen: int, out: Laid) -> 
         work.plan.place(chain)
     chain = work.chain("route: gates")
     gate = chain.vxm("mul", Rows(powers, 0, (rows, 1)), Rows(share, 0, (0, 1)), loops=loops)
+    deliver(chain, gate, targets(work, out.copies, chosen))
+    work.plan.place(chain)
+
+
+def own_experts(work: Work, first: str, count: int, chosen: int, choice: Laid, out: Laid) -> None:
+    """The choice with numbers from the constant `first` on, of `count` experts that are here.
+
+    Others have a gate of 0, and a number that is here.
+    """
+    tokens, loops = work.rows, ((chosen, work.rows), (work.rows, 1))
+    start = Rows(work.constant(first, 1, "f32", EAST), 0, (0, 0))
+    inside = Rows(work.scratch("race.inside", chosen, "f32", EAST), 0, (tokens, 1))
+    numbers, gates = (work.rows_of(choice.copies[0], block) for block in (0, chosen))
+    chain = work.chain("route: own experts")
+    mine = chain.vxm("sub", replace(numbers, steps=(tokens, 1)), start, loops=loops)
+    held = chain.vxm("min", chain.vxm("max", mine, 0.0), float(count - 1))
+    late = chain.vxm("copy", chain.vxm("copy", mine))
+    chain.write(chain.vxm("to_f32", chain.vxm("eq", held, late)), inside)
+    deliver(chain, held, targets(work, out.copies))
+    work.plan.place(chain)
+    chain = work.chain("route: own gates")
+    gate = chain.vxm("mul", replace(gates, steps=(tokens, 1)), inside, loops=loops)
     deliver(chain, gate, targets(work, out.copies, chosen))
     work.plan.place(chain)

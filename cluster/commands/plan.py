@@ -27,6 +27,8 @@ RANGES_SHOWN = 5  # of the chips of a stage
 @click.option("--chips", type=CHIPS, metavar="N", help="Chips there are (default: what it takes).")
 @click.option("--tp", type=CHIPS, metavar="N", help="Tensor-parallel chips per stage.")
 @click.option("--pp", type=CHIPS, metavar="N", help="Pipeline stages.")
+@click.option("--ep", type=CHIPS, metavar="N",
+              help="Spread experts over N times tp chips of a stage.")  # fmt: skip
 @click.option(
     "--topology", type=TOPOLOGY, metavar="SPEC", help="Such as node, torus:4x4, dragonfly:576."
 )
@@ -86,9 +88,10 @@ def _show(found: dict[str, Any]) -> None:
 
 def _chips(plan: dict[str, Any]) -> str:
     """What the chips of the graph do, all of them."""
+    ep = f" x ep {plan['ep']}" * (plan["ep"] > 1)
     where = (
         f"{counted(plan['chips'], 'chip')} of {plan['topology']}: "
-        f"{counted(plan['pp'], 'stage')} x tp {plan['tp']}"
+        f"{counted(plan['pp'], 'stage')} x tp {plan['tp']}{ep}"
     )
     passing = len(plan["transit_chips"])
     others = [f"{passing:,} that only forward what others send"] if passing else []
@@ -110,6 +113,10 @@ def _experts(found: dict[str, Any]) -> dict[str, str]:
         return {}
     mine, tp = found["plan"]["experts"], found["plan"]["tp"]
     where = f"{mine['per_rank']:.3g} of {mine['count']} on each rank"
+    if mine["ep"] > 1:
+        where = f"{mine['count'] // mine['ep']} of {mine['count']} on each of {mine['ep']} parts"
+        run = f"each runs {mine['run']} for every token, as one may hold all that it chooses"
+        return {"experts": f"{where}; {run}: the FFN's {found['breakdown']['ffn']:,} cycles"}
     if mine["run"] < mine["count"]:
         where = f"a part of all {mine['count']} on each rank" if tp > 1 else where
     else:

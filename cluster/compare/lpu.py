@@ -62,7 +62,12 @@ def lpu_points(model: str, request: PlanRequest) -> tuple[LpuPoint, LpuPoint]:
     one = _point(planned, "one user", 1, 1 / decode.seconds(plan.spec))
     most = max(1, decode.cycles // planned.candidates[0].interval_cycles)
     shape = replace(
-        request, tp=plan.tp, pp=plan.pp, weights=plan.weights, topology=planned.topology
+        request,
+        tp=plan.tp // plan.ep,
+        ep=plan.ep,
+        pp=plan.pp,
+        weights=plan.weights,
+        topology=planned.topology,
     )
     sizes = Sizes(plan.model, plan.spec, plan.context, plan.weights, most)
     users = most if fits_on(sizes, shape, plan.chips) else most_sequences(sizes, shape, plan.chips)

@@ -176,6 +176,11 @@ class Assigned:
         return found
 
     @property
+    def held_experts(self) -> int:
+        """Experts that a rank holds, or parts of."""
+        return next(op.held for op in self.section.ops if isinstance(op, ExpertLinear))
+
+    @property
     def column_cycles(self) -> int:
         """Cycles in which all weights can enter the two arrays at best, a word of columns each."""
         words: dict[str, list[int]] = {}
@@ -205,9 +210,9 @@ class Assigned:
         for op in self.section.ops:
             for matrix in self.matrices(op) if isinstance(op, Linear | ExpertLinear) else ():
                 if isinstance(op, ExpertLinear):
-                    experts = Experts(matrix, op.experts, op.chosen).limited(self.spec)
+                    experts = Experts(matrix, op.held, op.chosen).limited(self.spec)
                     regions = experts.regions(self.spec) if matrix.blocks else ()
-                    words[matrix.side].extend(op.experts * each for each in regions)
+                    words[matrix.side].extend(op.held * each for each in regions)
                 else:
                     words[matrix.side].append(matrix.vectors // word_columns(matrix.dtype))
         return words

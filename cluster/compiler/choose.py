@@ -8,11 +8,12 @@ import networkx as nx
 from chip.kernels.needs import check_served
 from chip.own_spec import find
 from chip.spec import ChipSpec
-from cluster.compiler.limits import CONTEXT_BLOCK, heads_of
+from cluster.compiler.limits import CONTEXT_BLOCK, heads_of, widths_of
 from cluster.compiler.sizes import CHUNKS
 from cluster.compiler.stages import Plan, partition, smallest
 from cluster.errors import BadValue, DoesNotFit
 from cluster.model.graph.graph import Model
+from cluster.model.mixture import spread_experts
 from topology import parse, ports
 from topology.faults import apply
 
@@ -37,6 +38,7 @@ class PlanRequest:
     batch: int = 1  # sequences in flight, each with caches of its own
     prompt_tokens: int | None = None
     objective: str = "latency"
+    ep: int | None = None  # parts of a stage's chips, tp each, that experts are spread over
 
     @property
     def weight_type(self) -> str:
@@ -53,6 +55,18 @@ class Choice:
     topology: str
 
 
+def spread(model: Model, request: PlanRequest) -> tuple[Model, PlanRequest]:
+    """The model with experts over as many parts as asked for, and tp chips of all of them.
+
+    Raises BadValue.
+    """
+    ep = request.ep or 1
+    if ep > heads_of(model):
+        raise BadValue("--ep", ep, f"must be 1 to {heads_of(model)}, the heads of {model.name}")
+    tp = request.tp * ep if request.tp else None
+    return spread_experts(model, ep), replace(request, tp=tp, ep=None)
+
+
 def choose(model: Model, request: PlanRequest) -> Choice:
     """Fill in what the request leaves open.
 
@@ -61,6 +75,7 @@ def choose(model: Model, request: PlanRequest) -> Choice:
     """
     spec = find(request.spec)
     check_served(spec, max(CHUNKS))
+    model, request = spread(model, request)
     plan = make_plan(model, spec, request)
     topology = request.topology or default_topology(plan.chips, plan.tp)
     graph = open_graph(topology, request.profile, request.links, spec, request.faults)
@@ -134,11 +149,7 @@ def _shapes(model: Model, request: PlanRequest) -> list[tuple[int, int]] | None:
         return [(tp, chips // tp)] if tp else [(chips // given, given)]
     if chips:
         return _factors(model, chips)
-    return [(width, pp) for width in _widths(model)] if pp else None
-
-
-def _widths(model: Model) -> list[int]:
-    return list(range(1, heads_of(model) + 1))
+    return [(width, pp) for width in widths_of(model)] if pp else None
 
 
 def _factors(model: Model, chips: int) -> list[tuple[int, int]]:
@@ -149,7 +160,7 @@ def _factors(model: Model, chips: int) -> list[tuple[int, int]]:
     """
 
     def shapes(count: int) -> list[tuple[int, int]]:
-        pairs = [(tp, count // tp) for tp in _widths(model) if count % tp == 0]
+        pairs = [(tp, count // tp) for tp in widths_of(model) if count % tp == 0]
         return [(tp, pp) for tp, pp in pairs if pp <= len(model.layers)]
 
     found = shapes(chips)
@@ -157,7 +168,7 @@ def _factors(model: Model, chips: int) -> list[tuple[int, int]]:
         return found
     most = len(model.layers) * heads_of(model)
     near = [n for n in range(min(chips, most), 0, -1) if shapes(n)]
-    rule = f"must be tp x pp, tp one of {_widths(model)}, pp at most {len(model.layers)}"
+    rule = f"must be tp x pp, tp one of {[*widths_of(model)]}, pp at most {len(model.layers)}"
     raise BadValue("--chips", chips, f"{rule}; try {near[0]}")
 
 
@@ -187,7 +198,8 @@ def _what_would_fit(model: Model, spec: ChipSpec, request: PlanRequest) -> str:
         none = f"no plan of {model.name} fits chip {spec.name}"
         more = request.context > CONTEXT_BLOCK
         return f"{none}; lower --context {request.context}" if more else none
-    return f"what fits: {here}--tp {plan.tp} --pp {plan.pp} ({plan.chips} chips) or more"
+    shape = f"--tp {plan.tp // plan.ep}" + f" --ep {plan.ep}" * (plan.ep > 1)
+    return f"what fits: {here}{shape} --pp {plan.pp} ({plan.chips} chips) or more"
 
 
 def most_concurrent(model: Model, spec: ChipSpec, request: PlanRequest) -> int:

@@ -14,7 +14,7 @@ from chip.kernels.norm import RmsNorm, norm_by_sum, rms_norm, square_sum
 from chip.kernels.pool import pool
 from chip.kernels.quantise import quantise
 from chip.kernels.rotary import rotary, turned
-from chip.kernels.route import route
+from chip.kernels.route import own_experts, route
 from chip.kernels.soft_cap import capped
 from chip.kernels.window import Window
 from chip.kernels.work import Laid, Work
@@ -28,6 +28,7 @@ from cluster.model.graph.gate import Activation, Gate
 from cluster.model.graph.linear import Linear
 from cluster.model.graph.norm import Norm, NormBySum, SquareSum
 from cluster.model.graph.op import Op
+from cluster.model.graph.own_experts import OwnExperts
 from cluster.model.graph.pool import Pool
 from cluster.model.graph.quantise import Quantise
 from cluster.model.graph.rotary import Rotary
@@ -143,12 +144,18 @@ def _route(work: Work, at: Assigned, op: Route) -> None:
     route(work, scores, op.scores.width, op.out.dims[1].size, out)
 
 
+@kernel(OwnExperts)
+def _own_experts(work: Work, at: Assigned, op: OwnExperts) -> None:
+    choice, out, held = at.read(work, op, op.choice), at.made(work, op.out), at.held_experts
+    own_experts(work, f"{op.out.name}.first", held, op.out.dims[1].size, choice, out)
+
+
 @kernel(ExpertLinear)
 def _expert_linear(work: Work, at: Assigned, op: ExpertLinear) -> None:
     x, choice = (at.read(work, op, value) for value in op.inputs)
     out, steps = at.made(work, op.out), at.steps(work, op.x)
     for matrix, rows in zip(at.matrices(op), x.copies, strict=True):
-        experts = Experts(matrix, op.experts, op.chosen).limited(work.spec)
+        experts = Experts(matrix, op.held, op.chosen).limited(work.spec)
         step = steps[1 - matrix.side] if steps else None  # its own side is full of what it meets
         biased = op.bias is not None
         expert_linear(work, experts, rows, choice, out.copies, step, op.adds, biased)

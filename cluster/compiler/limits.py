@@ -10,6 +10,7 @@ from cluster.model.graph.attention import Attention
 from cluster.model.graph.graph import Model
 from cluster.model.graph.norm import Norm
 from cluster.model.graph.op import Op
+from cluster.model.mixture import expert_parts
 
 CONTEXT_BLOCK = 320  # tokens of a KV block: the lanes of a chip
 WEIGHT_TYPES = {"fp16": "f16", "int8": "i8"}  # as the command line names them: the MXM's type
@@ -23,6 +24,12 @@ def heads_of(model: Model) -> int:
 def ops_of(model: Model) -> Iterator[Op]:
     """The ops of all layers, of equal layers once."""
     return (op for section in dict.fromkeys(model.layers) for op in section.ops)
+
+
+def widths_of(model: Model) -> range:
+    """Chips that a stage may have: equal parts, where experts are spread over several."""
+    ep = expert_parts(model)
+    return range(ep, heads_of(model) + 1, ep)
 
 
 def check_context(model: Model, context: int) -> None:

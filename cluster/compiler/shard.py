@@ -6,9 +6,11 @@ from chip.hashed import hashed_once
 from cluster.model.graph.add import Add
 from cluster.model.graph.attention import Attention
 from cluster.model.graph.collective import AllReduce
+from cluster.model.graph.experts import ExpertLinear
 from cluster.model.graph.graph import Section
 from cluster.model.graph.norm import Norm, NormBySum, SquareSum
 from cluster.model.graph.op import GraphError, Op, Spread
+from cluster.model.graph.own_experts import OwnExperts
 from cluster.model.graph.shares import Shares
 from cluster.model.graph.values import SHARDED, WHOLE, Dim, Value
 
@@ -55,7 +57,7 @@ def shard(section: Section, tp: int) -> Sharded:
     where that is an Add. A norm over what ranks share adds up their sums of squares.
     """
     pairs = {(op.k.dims[0], op.q.dims[0]): None for op in section.ops if isinstance(op, Attention)}
-    shares = Shares(tp, tuple(pairs))
+    shares = Shares(tp, tuple(pairs), _experts_over(section, tp))
     if tp == 1:
         values = (section.x, *(op.out for op in section.ops))
         whole = tuple((value.name, Spread.WHOLE) for value in values)
@@ -69,6 +71,15 @@ def shard(section: Section, tp: int) -> Sharded:
     return Sharded(out, shares, tuple(pass_.spreads.items())).check()
 
 
+def _experts_over(section: Section, tp: int) -> int:
+    """Parts of a group that the experts of a section are spread over."""
+    mixed = [op for op in section.ops if isinstance(op, ExpertLinear) and op.ep is not None]
+    for op in mixed:
+        op.require(tp % (op.ep or 1) == 0, f"{tp} ranks are not {op.ep} equal parts")
+        op.require(op.experts % (op.ep or 1) == 0, f"{op.ep} does not divide {op.experts} experts")
+    return max((op.ep or 1 for op in mixed), default=1)
+
+
 class _Pass:
     """The ops so far, how ranks hold what they make, and what stands for the sum of a value."""
 
@@ -77,6 +88,7 @@ class _Pass:
         self.ops: list[Op] = []
         self.spreads = {section.x.name: Spread.WHOLE}
         self.sums: dict[Value, Value] = {}
+        self.own: dict[Value, Value] = {}
 
     def add(self, op: Op) -> None:
         """Append an op, and before it what its inputs need."""
@@ -89,7 +101,17 @@ class _Pass:
             self._append(SquareSum(squares, op.x))
             self._append(AllReduce(total, squares))
             op = NormBySum(op.out, op.x, total, op.weight, op.eps)
+        if isinstance(op, ExpertLinear) and op.ep is not None:
+            op = op.with_values({op.choice: self._own(op)})
         self._append(op)
+
+    def _own(self, op: ExpertLinear) -> Value:
+        """The choice of an op with the numbers that experts have on a rank."""
+        if op.choice not in self.own:
+            own = Value(f"{op.choice.name}.own", op.choice.dims)
+            self._append(OwnExperts(own, op.choice, op.experts))
+            self.own[op.choice] = own
+        return self.own[op.choice]
 
     def summed(self, value: Value) -> Value:
         """The value, or the sum of its summands."""

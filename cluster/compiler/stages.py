@@ -11,6 +11,7 @@ from cluster.compiler.limits import (
     check_heads,
     check_weights,
     heads_of,
+    widths_of,
 )
 from cluster.compiler.sizes import CHUNKS, Sizes
 from cluster.compiler.stage import Stage
@@ -18,6 +19,7 @@ from cluster.compiler.stage_shape import stage_shape
 from cluster.errors import BadValue, DoesNotFit
 from cluster.model.graph.graph import Model
 from cluster.model.graph.shares import share
+from cluster.model.mixture import expert_parts
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,11 @@ class Plan:
     stages: tuple[StagePlan, ...]
     weights: str = "fp16"
     slots: int = 1
+
+    @property
+    def ep(self) -> int:
+        """Parts of a group that experts are spread over; `tp` counts the ranks of all parts."""
+        return expert_parts(self.model)
 
     @property
     def pp(self) -> int:
@@ -139,7 +146,7 @@ def smallest(
     check_weights(model, spec, weights)
     sizes = Sizes(model, spec, context, weights, slots)
     best: tuple[int, int, int] | None = None
-    for width in [tp] if tp else range(1, heads_of(model) + 1):
+    for width in [tp] if tp else widths_of(model):
         _check(model, width, 1, context)
         least = sizes.least_stages(width)
         if least is None or (best and width * least >= best[0]):
@@ -156,7 +163,10 @@ def smallest(
 
 def _check(model: Model, tp: int, pp: int, context: int) -> None:
     if not 1 <= tp <= heads_of(model):
-        raise BadValue("--tp", tp, f"must be 1 to {heads_of(model)}, the heads of {model.name}")
+        ep = expert_parts(model)
+        parts = f" over {ep} parts" * (ep > 1)
+        rule = f"must be 1 to {heads_of(model) // ep}, the heads of {model.name}{parts}"
+        raise BadValue("--tp", tp // ep, rule)
     most = len(model.layers) + 1
     if not 1 <= pp <= most:
         raise BadValue("--pp", pp, f"must be 1 to {most}, the layers of {model.name} and its head")

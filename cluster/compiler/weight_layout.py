@@ -29,6 +29,7 @@ from cluster.model.graph.int8 import Int8Matrix
 from cluster.model.graph.linear import Linear
 from cluster.model.graph.norm import Norm, NormBySum, SquareSum
 from cluster.model.graph.op import Op
+from cluster.model.graph.own_experts import OwnExperts
 from cluster.model.graph.source import Weights
 
 Array = npt.NDArray[Any]
@@ -106,13 +107,14 @@ def _experts(
         whole, scales = rounded.integers.astype(np.int8), rounded.scales
     bias = None if op.bias is None else weights.array(place, op.bias)
     vectors, channels = {"scale": scales, "bias": bias}, replace(op.weight, inner=())
+    shares = sharded.shares
     for rank, assigned in enumerate(ranks):
-        mine = sharded.shares.cut(whole, op.weight, rank)
-        mine = mine.reshape(op.experts, -1, mine.shape[1])
+        mine, holds_bias = shares.cut(whole, op.weight, rank), shares.holds_bias(rank)
+        mine = mine.reshape(op.held, -1, mine.shape[1])
         for one in assigned.matrices(op):
             if not one.blocks:
                 continue
-            experts = Experts(one, op.experts, op.chosen).limited(assigned.spec)
+            experts = Experts(one, op.held, op.chosen).limited(assigned.spec)
             matrix, each = experts.matrix, word_columns(one.dtype)
             found = np.stack([columns(own, matrix, assigned.spec.lanes) for own in mine])
             ends = np.cumsum(experts.regions(assigned.spec)) * each
@@ -120,8 +122,8 @@ def _experts(
                 yield rank, f"{one.name}.{number}", part.reshape(-1, found.shape[2])
             for what, vector in vectors.items():
                 if vector is not None:
-                    each_own = sharded.shares.cut(vector, channels, rank).reshape(op.experts, -1)
-                    if what == "bias" and op.cut_inputs and rank:
+                    each_own = shares.cut(vector, channels, rank).reshape(op.held, -1)
+                    if what == "bias" and op.cut_inputs and not holds_bias:
                         each_own = np.zeros_like(each_own)  # one of the summands has it
                     rows = [matrix.outputs.rows(own) for own in each_own]
                     some = [own[one.blocks.start : one.blocks.stop] for own in rows]
@@ -139,6 +141,10 @@ def _vectors(
             mine[sharded.shares.counted(op.x.dims[0], rank)] = 1
             rows = layout.rows(np.repeat(mine, op.x.dims[-1].size))
             yield rank, f"{op.out.name}.counted", rows
+    if isinstance(op, OwnExperts):
+        for rank, assigned in enumerate(ranks):
+            first = sharded.shares.own_experts(op.experts, rank).start
+            yield rank, f"{op.out.name}.first", np.full((1, assigned.spec.lanes), first, np.float32)
     if isinstance(op, Attention) and op.sinks is not None:
         sinks = weights.array(place, op.sinks)
         for rank, assigned in enumerate(ranks):

@@ -168,6 +168,15 @@ class _Rank:
             self._kv_of[pair] = self._shares.kv_of(heads, kv_heads, self.rank)
         return self._kv_of[pair]
 
+    @property
+    def holds_bias(self) -> bool:
+        """Whether this rank's summand has the bias."""
+        return self._shares.holds_bias(self.rank)
+
+    def own_experts(self, count: int) -> range:
+        """Which of `count` experts the rank holds."""
+        return self._shares.own_experts(count, self.rank)
+
     def layout(self, dims: tuple[Dim, ...]) -> Layout:
         """The lanes of a value."""
         return self._shares.layout(dims, self.rank)

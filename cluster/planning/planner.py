@@ -7,7 +7,7 @@ from chip.collection import uncollected
 from chip.kernels.needs import check_served
 from chip.own_spec import find
 from chip.spec import ChipSpec
-from cluster.compiler.choose import NODE_CHIPS, PlanRequest, default_topology, open_graph
+from cluster.compiler.choose import NODE_CHIPS, PlanRequest, default_topology, open_graph, spread
 from cluster.compiler.limits import check_context, check_weights, heads_of
 from cluster.compiler.place import Placed
 from cluster.compiler.sizes import CHUNKS, Sizes
@@ -58,7 +58,8 @@ class Planned:
 @uncollected()
 def make(name: str, request: PlanRequest | None = None, store: CostStore | None = None) -> Planned:
     """Search and time; raises DoesNotFit with what would fit, BadValue, UnknownName, ..."""
-    model, request = find_decoder(name), request or PlanRequest()
+    asked = request or PlanRequest()
+    model, request = spread(find_decoder(name), asked)
     notes = model.stand_in.notes if model.stand_in else ()
     check_request(request, model)
     spec, free, weights = find(request.spec), request.weights is None, request.weight_type
@@ -75,15 +76,17 @@ def make(name: str, request: PlanRequest | None = None, store: CostStore | None 
     search = Search(model, spec, graph, *where)
     candidates = search.candidates(chips, request.tp, request.pp, request.objective)
     if not candidates:
-        if free and (planned := _in_int8(name, request, store)):
+        if free and (planned := _in_int8(name, asked, store)):
             why = why_int8(model, spec, request, chips)
             return replace(planned, notes=(*planned.notes, why))
+        if asked.ep is None and (spread_out := _spread_out(name, asked, model, store)):
+            return spread_out
         raise does_not_fit(search.sizes, request, chips, _int8_fits(search, request, chips))
     best = candidates[0]
     placed, timed = search.placed(best.tp, best.pp), search.timed(best.tp, best.pp)
     bound = int(search.bound(best.tp, best.pp))
     found = timed, placed, candidates, notes, bound, search.sizes
-    return Planned(name, request, topology, *found)
+    return Planned(name, asked, topology, *found)
 
 
 def _in_int8(name: str, request: PlanRequest, store: CostStore | None) -> Planned | None:
@@ -92,6 +95,24 @@ def _in_int8(name: str, request: PlanRequest, store: CostStore | None) -> Planne
         return make(name, replace(request, weights="int8"), store)
     except (BadValue, DoesNotFit):
         return None
+
+
+def _spread_out(
+    name: str, request: PlanRequest, model: Model, store: CostStore | None
+) -> Planned | None:
+    """The plan with experts over the fewest parts of groups that have room; None if none has."""
+    mixed = residents(model, 1)
+    if mixed is None or model.stand_in is not None:
+        return None
+    for ep in range(2, min(mixed.count, heads_of(model)) + 1):
+        if mixed.count % ep == 0:
+            try:
+                planned = make(name, replace(request, ep=ep), store)
+            except (BadValue, DoesNotFit):
+                continue
+            why = f"experts are over {ep} parts of each group: cut over all of it they have no room"
+            return replace(planned, notes=(*planned.notes, why))
+    return None
 
 
 def _topology(request: PlanRequest, model: Model, spec: ChipSpec, weights: str) -> str:
@@ -207,7 +228,8 @@ def _shape(planned: Planned) -> dict[str, Any]:
     return {
         "chips": plan.chips,
         "pp": plan.pp,
-        "tp": plan.tp,
+        "tp": plan.tp // plan.ep,
+        "ep": plan.ep,
         "topology": planned.topology,
         "spec": plan.spec.name,
         "weights": plan.weights,
@@ -260,7 +282,7 @@ def _alternative(planned: Planned, other: Candidate) -> dict[str, Any]:
     if other.tp == best.tp:
         limit = "its stages"
     return {
-        "tp": other.tp,
+        "tp": other.tp // planned.timed.plan.ep,
         "pp": other.pp,
         "chips": other.chips,
         "cycles_per_token": other.cycles,

@@ -6,10 +6,11 @@ from operator import mul
 
 from chip.spec import ChipSpec
 from cluster.compiler.choose import PlanRequest
-from cluster.compiler.limits import CONTEXT_BLOCK, check_weights, heads_of
+from cluster.compiler.limits import CONTEXT_BLOCK, check_weights, heads_of, widths_of
 from cluster.compiler.sizes import Sizes
 from cluster.errors import BadValue, DoesNotFit
 from cluster.model.graph.graph import Model
+from cluster.model.mixture import expert_parts
 
 
 def check_shape(request: PlanRequest, chips: int) -> None:
@@ -41,7 +42,7 @@ def _least_chips(
     sizes: Sizes, tp: int | None, pp: int | None, chips: Callable[[int, int], int]
 ) -> Iterator[tuple[int, int]]:
     """Chips that plans of each width need at least, before anything is laid out."""
-    for width in [tp] if tp else range(1, heads_of(sizes.model) + 1):
+    for width in [tp] if tp else widths_of(sizes.model):
         least = sizes.least_stages(width)
         if least is not None and least <= (pp or least):
             yield chips(width, pp or least), width
@@ -59,8 +60,8 @@ def _fewest_in_int8(sizes: Sizes) -> tuple[int, int] | None:
 
 def fits_on(sizes: Sizes, request: PlanRequest, chips: int) -> bool:
     """Whether any plan of the widths and stages asked for has room on so many chips."""
-    widths = [request.tp] if request.tp else range(1, heads_of(sizes.model) + 1)
-    return any(sizes.fits_on(chips, tp, request.pp) for tp in widths)
+    every = [request.tp] if request.tp else widths_of(sizes.model)
+    return any(sizes.fits_on(chips, tp, request.pp) for tp in every)
 
 
 def does_not_fit(sizes: Sizes, request: PlanRequest, chips: int, int8: bool) -> DoesNotFit:
@@ -76,11 +77,11 @@ def does_not_fit(sizes: Sizes, request: PlanRequest, chips: int, int8: bool) -> 
         advice = f"most of it for {caches}; what fits on {chips}: --batch {fewer}"
         advice += f"; or --weights int8 on these {chips}" if int8 else ""
     elif free:
-        advice = f"what fits: --tp {free[0]} --pp {free[1]} ({mul(*free)} chips) or more"
+        advice = f"what fits: {_shape(model, *free)} ({mul(*free)} chips) or more"
         advice += f", on --chips {mul(*free)}"
         advice += f"; or --weights int8 on these {chips}" if int8 else ""
     elif narrow := _fewest_in_int8(sizes):
-        advice = f"what fits: --weights int8 --tp {narrow[0]} --pp {narrow[1]}"
+        advice = f"what fits: --weights int8 {_shape(model, *narrow)}"
         advice += f" ({mul(*narrow)} chips) or more, on --chips {mul(*narrow)}"
     else:
         tp, pp = request.tp or every[0], request.pp or every[1]
@@ -92,7 +93,13 @@ def does_not_fit(sizes: Sizes, request: PlanRequest, chips: int, int8: bool) -> 
             advice = f"{advice} with {caches}; lower {' or '.join(options)}"
     needs, has = sizes.wanted_bytes(tp, -(-every[1] // pp), head=True), sizes.spec.sram_bytes
     more = " and activations and programs besides" if needs <= has else ""
-    return DoesNotFit(pp - 1, needs, has, f"with --tp {tp} --pp {pp}{more}; {advice}")
+    return DoesNotFit(pp - 1, needs, has, f"with {_shape(model, tp, pp)}{more}; {advice}")
+
+
+def _shape(model: Model, tp: int, pp: int) -> str:
+    """The options of a plan whose stages have `tp` chips."""
+    ep = expert_parts(model)
+    return f"--tp {tp // ep}" + f" --ep {ep}" * (ep > 1) + f" --pp {pp}"
 
 
 def most_sequences(sizes: Sizes, request: PlanRequest, chips: int) -> int:

@@ -19,7 +19,7 @@ from chip.isa import WIDTHS
 from chip.kernels.allreduce import TEAM
 from chip.spec import ChipSpec
 from cluster.compiler.launch import context_bucket, decode_kind
-from cluster.compiler.limits import CONTEXT_BLOCK, heads_of
+from cluster.compiler.limits import CONTEXT_BLOCK, widths_of
 from cluster.compiler.place import Placed, Places
 from cluster.compiler.sizes import CHUNKS, Sizes
 from cluster.compiler.stage import Stage
@@ -129,7 +129,7 @@ class Search:
 
         A wider group that is no multiple of a team sends parts where teams send sums.
         """
-        every = range(1, min(chips, heads_of(self.model)) + 1)
+        every = [tp for tp in widths_of(self.model) if tp <= chips]
         good = [tp for tp in every if tp < TEAM or tp % TEAM == 0]
         return good, [tp for tp in every if tp not in good]
 
@@ -299,7 +299,7 @@ class Search:
         be enough for. Results cross the links twice.
         """
         if tp not in self._layer_bounds:
-            total, counts, fewest = 0, Counter(self.model.kinds), heads_of(self.model)
+            total, counts, fewest = 0, Counter(self.model.kinds), widths_of(self.model)[-1]
             for kind, count in counts.items():
                 mine, least = (self._layer(n, kind) for n in (tp, fewest))
                 more = mine.column_cycles - least.column_cycles - mine.hidden_cycles
@@ -313,7 +313,7 @@ class Search:
 
     @cached_property
     def _least(self) -> dict[int, int]:
-        narrow, kinds = Width(heads_of(self.model), CHUNKS[-1]), set(self.model.kinds)
+        narrow, kinds = Width(widths_of(self.model)[-1], CHUNKS[-1]), set(self.model.kinds)
         return {kind: self.costs.alone(narrow, kind, self.decode) for kind in kinds}
 
     def _reduce_bound(self, tp: int) -> int:

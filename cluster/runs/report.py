@@ -128,7 +128,8 @@ def plan_shape(lowered: Lowered, topology: str) -> dict[str, Any]:
     return {
         "chips": plan.chips,
         "pp": plan.pp,
-        "tp": plan.tp,
+        "tp": plan.tp // plan.ep,
+        "ep": plan.ep,
         "topology": topology,
         "spec": plan.spec.name,
         "context": plan.context,

@@ -57,6 +57,7 @@ class Options:
     chips: int | None
     tp: int | None
     pp: int | None
+    ep: int | None
     topology: str | None
     profile: str | None
     links: tuple[str, ...]
@@ -120,7 +121,7 @@ class Options:
         """The part that chooses a plan."""
         return PlanRequest(
             self.chips, self.tp, self.pp, self.topology, self.profile, self.links, self.faults,
-            self.spec, self.weights, self.context, self.concurrency,
+            self.spec, self.weights, self.context, self.concurrency, ep=self.ep,
         )  # fmt: skip
 
 

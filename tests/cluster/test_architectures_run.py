@@ -14,7 +14,7 @@ from cluster.compiler.lower import lower
 from cluster.compiler.place import place
 from cluster.compiler.stages import partition
 from cluster.machines.machine import LocalMachine
-from cluster.model.graph.route import Route
+from cluster.model.mixture import spread_experts
 from cluster.model.reference import Reference
 from cluster.model.weights.safetensors import open_folder
 from tests.cluster.model.test_golden import DATA, NAMES, cases_of, tokens_until_close
@@ -24,16 +24,19 @@ from topology.clocks import ClockSpec
 
 # tp, pp (0 is a layer a stage), topology; the widest has a head on each chip
 PLANS = {"tp 1": (1, 1, "node"), "tp 2, layer by layer": (2, 0, "node"), "tp 6": (6, 1, "node")}
+SPREAD = {"ep 2": (1, 2), "tp 2, ep 2": (2, 2)}  # experts over so many parts of tp ranks
 UNEVEN = {"tp 3, layer by layer": (3, 0, "torus:3x3")}  # ranks whose heads share KV heads
 LOGITS = 0.025  # largest distance of a logit from float32; 0.0098 was measured
 
 
-def on_chips(name: str, plan: str, weights: str, drift_ppm: float = ClockSpec().drift_ppm):
+def on_chips(
+    name: str, plan: str, weights: str, drift_ppm: float = ClockSpec().drift_ppm, ep: int = 1
+):
     """The weights, the lowered plan, and a machine that has loaded it."""
     source = open_folder(DATA / "architectures" / name, name)
     tp, pp, topology = (PLANS | UNEVEN)[plan]
-    graph = parse(topology)
-    cut = partition(source.model, GROQCHIP1, tp, pp or len(source.model.layers), weights=weights)
+    graph, model = parse(topology), spread_experts(source.model, ep)
+    cut = partition(model, GROQCHIP1, tp, pp or len(model.layers), weights=weights)
     clock = ClockSpec(drift_ppm=drift_ppm)
     lowered = lower(cut, place(cut, graph, topology), graph, source, clock)
     machine = LocalMachine()
@@ -50,14 +53,26 @@ def on_chips(name: str, plan: str, weights: str, drift_ppm: float = ClockSpec().
 )
 def test_chips_give_the_public_librarys_tokens_and_logits(name, plan):
     source, lowered, machine = on_chips(name, plan, "fp16")
-    mixture = any(isinstance(op, Route) for op in source.model.layers[-1].ops)
-    short = mixture and lowered.plan.tp > 2  # gathers are interpreted, which takes its time
-    for case in cases_of(name)[: 1 if short else None]:
+    for case in cases_of(name):
         wanted = tokens_until_close(case)
         logits = forced(lowered, machine, case["prompt_ids"], *case["output_ids"][:-1])
         assert [int(row.argmax()) for row in logits][: len(wanted)] == wanted
         assert np.abs(logits[0] - case["first_logits"]).max() < LOGITS
         assert np.abs(logits[-1] - case["last_logits"]).max() < LOGITS
+
+
+@pytest.mark.parametrize("spread", SPREAD)
+@pytest.mark.parametrize("name", ["mixtral", "gpt-oss"])
+def test_experts_spread_over_chips_give_the_same_tokens(name, spread):
+    tp, ep = SPREAD[spread]
+    options = ["--tp", str(tp), "--ep", str(ep), "--max-new-tokens", "8", "--json"]
+    case, folder = cases_of(name)[0], str(DATA / "architectures" / name)
+    ids = ",".join(map(str, case["prompt_ids"]))
+    report = json_of(["run", folder, "--prompt-ids", ids, *options])
+    wanted = tokens_until_close(case)[:8]
+    assert report["output_ids"][: len(wanted)] == wanted
+    assert report["plan"]["chips"] == tp * ep and report["host"]["interpreted_nodes"] == 0
+    assert len(set(report["emulated"]["decode_cycles"])) == 1
 
 
 @pytest.mark.parametrize(

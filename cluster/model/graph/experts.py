@@ -26,6 +26,7 @@ class ExpertLinear(Op):
     choice: Value
     weight: Weight
     bias: Weight | None = None
+    ep: int | None = None  # parts of a group that experts are spread over; whole groups, if None
 
     def check(self) -> None:
         """The weight is [experts, *out, *inner]; x is [*inner], or [chosen, *inner]."""
@@ -46,6 +47,11 @@ class ExpertLinear(Op):
     def experts(self) -> int:
         """How many there are."""
         return self.weight.out[0].size
+
+    @property
+    def held(self) -> int:
+        """How many each part of a group holds."""
+        return self.experts // (self.ep or 1)
 
     @property
     def chosen(self) -> int:
@@ -70,13 +76,14 @@ class ExpertLinear(Op):
     def spread(self, inputs: tuple[Spread, ...]) -> Spread:
         """As a product: rows of matrices are cut, or columns, of which ranks hold summands."""
         x, choice = inputs
-        self.require(choice is Spread.WHOLE, "the choice must be whole on every rank")
+        own = Spread.WHOLE if self.ep is None else Spread.SPLIT
+        self.require(choice is own, "the choice must be whole on every rank, or its own")
         cut = self.weight.out[1].name in SHARDED
         if x is Spread.SPLIT:
             self.require(not cut, "both its inputs and its outputs would be cut")
             return Spread.PARTIAL
         self.require(x is Spread.WHOLE, "its input must be whole on every rank")
-        return Spread.SPLIT if cut else Spread.WHOLE
+        return Spread.SPLIT if cut or self.ep is not None else Spread.WHOLE
 
     def products_per_row(self, context: int) -> int:
         """One for each weight of the chosen experts."""
@@ -86,7 +93,7 @@ class ExpertLinear(Op):
     def reference(self, run: Run, x: F32, choice: F32) -> F32:
         """In float32."""
         matrices = run.weight(self.weight)
-        matrices = matrices.reshape(self.experts, -1, matrices.shape[1])
+        matrices = matrices.reshape(self.held, -1, matrices.shape[1])
         numbers = choice[:, 0].astype(np.int64)
         found = np.stack(
             [
@@ -99,8 +106,8 @@ class ExpertLinear(Op):
     def exact(self, run: Run, x: Int8Rows, choice: F32) -> F32:
         """As chips compute it: exact sums, times the row's step, then the expert's scales."""
         matrices, numbers = run.int8(self.weight), choice[:, 0].astype(np.int64)
-        integers = matrices.integers.reshape(self.experts, -1, matrices.integers.shape[1])
-        scales = matrices.scales.reshape(self.experts, -1)
+        integers = matrices.integers.reshape(self.held, -1, matrices.integers.shape[1])
+        scales = matrices.scales.reshape(self.held, -1)
         found = np.empty((*numbers.shape, scales.shape[1]), np.float32)
         for row, mine in enumerate(numbers):
             for c, e in enumerate(mine):
@@ -119,8 +126,8 @@ class ExpertLinear(Op):
 
         Where they are added up, that is in order, each times its gate.
         """
-        if self.bias is not None and not (self.cut_inputs and run.rank):
-            biases = run.weight(self.bias).reshape(self.experts, -1)
+        if self.bias is not None and (run.holds_bias or not self.cut_inputs):
+            biases = run.weight(self.bias).reshape(self.held, -1)
             found = found + biases[choice[:, 0].astype(np.int64)]
         if not self.adds:
             return found

@@ -77,6 +77,13 @@ class Run(Protocol):
     def layout(self, dims: tuple[Dim, ...]) -> Layout:
         """The lanes of the rank's share of a value of these dimensions."""
 
+    @property
+    def holds_bias(self) -> bool:
+        """Whether this rank's summand of a product has the bias: one of them does."""
+
+    def own_experts(self, count: int) -> range:
+        """Which of `count` experts the rank holds, or parts of."""
+
     def counted(self, dim: Dim) -> slice:
         """Items of the rank's share of a dimension that a sum over ranks counts here."""
 

@@ -1,6 +1,6 @@
 """What of a dimension each rank of a tensor-parallel group holds."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -35,15 +35,32 @@ class Shares:
     Query heads are cut as evenly as can be; ranks with one head less than others have a head of
     zeros, which adds nothing. Each rank holds the KV heads that its query heads look at, so that
     two ranks may hold the same one: `groups` has the pairs (KV heads, query heads) of a section.
+    Experts are spread over `ep` parts of the group, each of neighbours that cut what they hold.
     """
 
     tp: int
     groups: tuple[tuple[Dim, Dim], ...] = ()
+    ep: int = 1
+
+    @property
+    def part_ranks(self) -> int:
+        """Ranks that cut the same experts."""
+        return self.tp // self.ep
+
+    def own_experts(self, count: int, rank: int) -> range:
+        """Which of `count` experts a rank holds, or parts of."""
+        return share(count, self.ep, rank // self.part_ranks)
+
+    def holds_bias(self, rank: int) -> bool:
+        """Whether a rank's summand of a product with experts has the biases of these."""
+        return rank % self.part_ranks == 0
 
     def part(self, dim: Dim, rank: int) -> Part:
         """What a rank holds of a dimension: all of those that are never cut."""
         if dim.name not in SHARDED:
             return Part(range(dim.size))
+        if dim.name == "expert_ffn":
+            return Part(share(dim.size, self.part_ranks, rank % self.part_ranks))
         heads = dict(self.groups).get(dim)
         if heads is not None and heads != dim:
             mine, group = share(heads.size, self.tp, rank), heads.size // dim.size
@@ -83,6 +100,12 @@ class Shares:
 
     def cut(self, array: F32, weight: Weight, rank: int) -> F32:
         """A rank's share of a weight [out, in] or vector; a view unless zeros are added."""
+        if self.ep > 1 and len(weight.out) > 1 and weight.out[0].name == "experts":
+            own, size = self.own_experts(weight.out[0].size, rank), array.shape[0]
+            each = size // weight.out[0].size
+            array = array[own.start * each : own.stop * each]
+            count = Dim("experts", len(own))
+            weight = replace(weight, out=(count, *weight.out[1:]))
         dims = (weight.out, weight.inner) if weight.inner else (weight.out,)
         for axis, mine in enumerate(dims):
             number = next((n for n, dim in enumerate(mine) if dim.name in SHARDED), None)

@@ -35,7 +35,8 @@ class Experts:
 class Residents:
     """Experts of a layer that lie on each rank of a tensor-parallel group; `whole` if uncut.
 
-    `run` of them do for a token, as many as are `chosen` where they are gathered.
+    `run` of them do for a token, as many as are `chosen` where they are gathered: also where they
+    are spread over `ep` parts of the group, as all of them may be in one.
     """
 
     count: int
@@ -43,6 +44,7 @@ class Residents:
     per_rank: float
     whole: bool
     run: int
+    ep: int = 1
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ class Dim:
 
 
 ROWS = Dim("rows", 0)
-SHARDED = ("heads", "kv_heads", "ffn", "vocab")  # what tensor parallelism may cut, by name
+# What tensor parallelism may cut, by name; of experts that are spread, in parts of a group.
+SHARDED = ("heads", "kv_heads", "ffn", "expert_ffn", "vocab")
 WHOLE = ("experts", "chosen")  # what may stand before it: each of these is cut alike
 
 

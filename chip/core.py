@@ -65,6 +65,11 @@ class Chip:
         self.programs[name] = ready
         return ready
 
+    @property
+    def interpreted_nodes(self) -> int:
+        """Nodes of the programs that have been run which are interpreted in each launch."""
+        return self._player.interpreted if self._player else 0
+
     # --- host access ------------------------------------------------------------------------
     def write(self, region: Region, values: Array) -> None:
         """Store `values` [vectors, lanes] of the region's type; what was gathered is dropped."""

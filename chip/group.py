@@ -103,6 +103,11 @@ class ChipGroup:
         self._changes[number].watch(spans(linked.program, linked.written))
         return facts(linked)
 
+    @property
+    def interpreted_nodes(self) -> int:
+        """Nodes of programs that have been run which NumPy interprets, on all chips."""
+        return sum(chip.interpreted_nodes for chip in self.chips.values())
+
     def write(self, constants: Iterable[tuple[int, Region, Array]]) -> None:
         """Store (chip, region, values)."""
         for number, region, values in constants:

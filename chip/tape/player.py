@@ -14,7 +14,7 @@ from chip.jit.layout import Part, packed
 from chip.linker import Block, Linked
 from chip.linker.graph import State
 from chip.linker.interpret import interpret
-from chip.linker.node_ops import NodeOp
+from chip.linker.node_ops import NodeOp, Receive, Send
 from chip.linker.windows import Fragment
 from chip.spec import ChipSpec
 from chip.sram import GROUP, Sram
@@ -95,12 +95,25 @@ class Player:
 
     @staticmethod
     def interpreted_nodes(linked: Linked) -> int:
-        """How many nodes of a program no record does: they run in NumPy in every launch."""
+        """How many nodes of a program no record does: they run in NumPy in every launch.
+
+        Packets are handed over in any case, and do not count.
+        """
         blocks = [block for segment in linked.segments for block in segment]
         if not plays(linked.spec.lanes):
             return sum(len(block.nodes) for block in blocks)
-        groups = (_encoded(block.fragment, linked.spec).groups[block.part] for block in blocks)
-        return sum(not isinstance(item, Tape) for group in groups for item in group)
+        found = 0
+        for block in blocks:
+            nodes = block.fragment.template.graph.nodes
+            items = _encoded(block.fragment, linked.spec).groups[block.part]
+            steps = [nodes[item].op for item in items if not isinstance(item, Tape)]
+            found += sum(not isinstance(op, Send | Receive) for op in steps)
+        return found
+
+    @property
+    def interpreted(self) -> int:
+        """Such nodes of all programs that have been run here."""
+        return sum(map(self.interpreted_nodes, self._programs))
 
     def run(self, linked: Linked, segment: int, state: State) -> None:
         """Run a segment; raises what its steps raise."""

@@ -15,11 +15,13 @@ from chip.spec import EAST, ChipSpec
 from cluster.compiler.rank import Rank
 from cluster.model.graph.add import Add
 from cluster.model.graph.attention import Attention
+from cluster.model.graph.clamped_gate import ClampedGate
 from cluster.model.graph.experts import ExpertLinear
 from cluster.model.graph.gate import Activation, Gate
 from cluster.model.graph.linear import Linear
 from cluster.model.graph.norm import Norm, NormBySum, SquareSum
 from cluster.model.graph.op import Op
+from cluster.model.graph.own_experts import OwnExperts
 from cluster.model.graph.pool import Pool
 from cluster.model.graph.quantise import Quantise
 from cluster.model.graph.rotary import Rotary
@@ -165,7 +167,7 @@ def _product(
 @work(ExpertLinear)
 def _expert_linear(share: Share, op: ExpertLinear) -> OpWork:
     inner, out = (share.width(dims) for dims in op.each)
-    matrices = min(op.experts, op.chosen * share.rows)  # programs know no choice: the worst case
+    matrices = min(op.held, op.chosen * share.rows)  # programs know no choice: the worst case
     one = _product(share, inner, out, op.x.dtype, matrices=matrices)
     return OpWork((*one.parts, Part(share.alu * op.adds)))
 
@@ -227,6 +229,19 @@ def _gate(share: Share, op: Gate | Activation) -> OpWork:
     """A sigmoid: an exponential, a sum and a reciprocal; and a product with it."""
     functions = share.spec.d_func("vxm.exp") + share.spec.d_func("vxm.recip")
     return _latency(functions + 2 * share.alu)
+
+
+@work(ClampedGate)
+def _clamped_gate(share: Share, op: ClampedGate) -> OpWork:
+    """As that of a sigmoid, of what is clamped."""
+    functions = share.spec.d_func("vxm.exp") + share.spec.d_func("vxm.recip")
+    return _latency(functions + 3 * share.alu)
+
+
+@work(OwnExperts)
+def _own_experts(share: Share, op: OwnExperts) -> OpWork:
+    """Numbers from the rank's first one on, within its bounds."""
+    return _latency(2 * share.alu)
 
 
 @work(SoftCap)

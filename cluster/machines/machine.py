@@ -159,8 +159,8 @@ class LocalMachine:
         return 0
 
     def costs(self) -> dict[str, int]:
-        """There is nothing to say of no workers."""
-        return {}
+        """How many nodes of programs are interpreted, in each launch of all."""
+        return {"interpreted_nodes": self._group.interpreted_nodes if self._group else 0}
 
     def changes(self) -> dict[int, list[Block]]:
         """Blocks of SRAM, by chip, that have changed since the last call."""

@@ -44,6 +44,7 @@ class Health:
     loaded: bool
     peak_bytes: int
     private_bytes: int
+    interpreted_nodes: int
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,8 @@ class ChipHost:
 
     def health(self) -> Health:
         """Who and how this is; the actor is up."""
-        memory = peak_rss_bytes(), private_bytes()
-        return Health(self.name, socket.gethostname(), os.getpid(), self._loaded, *memory)
+        sizes = peak_rss_bytes(), private_bytes(), self._group.interpreted_nodes
+        return Health(self.name, socket.gethostname(), os.getpid(), self._loaded, *sizes)
 
     # --- load -------------------------------------------------------------------------------
     def load(self, programs: Sequence[tuple[str, int, bytes]]) -> list[Facts]:

@@ -324,12 +324,12 @@ class RayMachine:
     def costs(self) -> dict[str, int]:
         """Hosts, memory as foreseen and as measured, and what a decode launch exchanges."""
         wired, health = self._exchange, self.health()
-        name = min(wired.batches) if wired else ""
         return {
             "hosts": len(set(self._nodes)),
             "actor_bytes_foreseen": max(self._sizes),
             "actor_bytes": max(one.private_bytes for one in health),
-            **(wired.counts(name) if wired else {}),
+            "interpreted_nodes": sum(one.interpreted_nodes for one in health),
+            **(wired.counts(min(wired.batches)) if wired else {}),
         }
 
     # --- failures ---------------------------------------------------------------------------

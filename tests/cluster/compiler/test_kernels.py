@@ -22,12 +22,13 @@ from cluster.compiler.rank import ranks_of
 from cluster.compiler.stage import Stage
 from cluster.compiler.stage_shape import StageShape, compiled
 from cluster.model.graph.builder import Builder
+from cluster.model.graph.experts import ExpertLinear
 from cluster.model.graph.graph import Section
 from cluster.model.graph.int8 import Int8Rows
 from cluster.model.graph.op import OPS
 from cluster.model.graph.stand_in import Experts
 from cluster.model.graph.values import Dim
-from cluster.model.mixture import mixture
+from cluster.model.mixture import clamped_mixture, mixture
 from tests.cluster.compiler.op_rig import LANES, Launch, OpRig, Result
 from tests.cluster.model.graphs import EPS, Shape, layer
 
@@ -126,8 +127,26 @@ def mixtures(draw, _weights: str) -> Drawn:
     count = draw(st.integers(1, 12))
     experts, b = Experts(count, draw(st.integers(1, min(count, 4))), ffn), Builder(Dim("h", hidden))
     h = b.norm(b.x, "norm", EPS)
-    b.add(b.x, mixture(b, h, experts, draw(st.sampled_from(["silu", "gelu"])), b.x.dims[0]))
-    return Drawn((hidden, experts), b.section())
+    kind, slope, limit = draw(st.sampled_from(["silu", "gelu", "clamped"])), 1.702, 0.5
+    if kind == "clamped":
+        b.add(b.x, clamped_mixture(b, h, experts, slope, limit, b.x.dims[0]))
+    else:
+        b.add(b.x, mixture(b, h, experts, kind, b.x.dims[0]))
+    return Drawn((hidden, experts, kind), b.section())
+
+
+@st.composite
+def clamped_gates(draw, weights: str) -> Drawn:
+    """Such mixtures with a clamped gate, and biases."""
+    return draw(mixtures(weights).filter(lambda drawn: drawn.what[2] == "clamped"))
+
+
+@st.composite
+def spread_mixtures(draw, weights: str) -> Drawn:
+    """Such mixtures with experts over two parts of a group."""
+    drawn = draw(mixtures(weights).filter(lambda drawn: drawn.what[1].count % 2 == 0))
+    ops = (replace(o, ep=2) if isinstance(o, ExpertLinear) else o for o in drawn.section.ops)
+    return Drawn(("ep 2", drawn.what), Section(drawn.section.x, tuple(ops)))
 
 
 def any_of(*makers):
@@ -138,11 +157,13 @@ SECTIONS = {
     "activation": lambda weights: ffn_blocks(weights, gated=False),
     "add": any_of(attention_blocks, ffn_blocks),
     "attention": attention_blocks,
-    "expert_linear": mixtures,
+    "clamped_gate": clamped_gates,
+    "expert_linear": any_of(mixtures, spread_mixtures),
     "gate": any_of(ffn_blocks, mixtures),
     "linear": any_of(attention_blocks, ffn_blocks, heads_behind_a_norm),
     "norm": any_of(attention_blocks, ffn_blocks),
     "norm_by_sum": lambda weights: attention_blocks(weights, qk_norm="all"),
+    "own_experts": spread_mixtures,
     "quantise": any_of(attention_blocks, ffn_blocks),
     "rotary": attention_blocks,
     "route": mixtures,
@@ -166,8 +187,12 @@ def cases(draw, kind: str, weights: str) -> tuple[Drawn, int, int, Launch, int]:
     """A section with such an op, the width of the group, a rank, a launch and a seed."""
     drawn = draw(SECTIONS[kind](weights))
     ops = drawn.section.ops
-    cut = [dim.size for op in ops for dim in op.out.dims if dim.name in ("heads", "ffn")]
+    cut = [
+        dim.size for op in ops for dim in op.out.dims if dim.name in ("heads", "ffn", "expert_ffn")
+    ]
     tp, launch = draw(st.integers(1, min([3, *cut]))), draw(launches())
+    if any(isinstance(op, ExpertLinear) and op.ep for op in ops):
+        tp = draw(st.sampled_from([2, 4] if min(cut, default=8) >= 2 else [2]))
     sharded = compiled(drawn.section, tp, weights).section.ops
     assume({op.kind for op in sharded} <= {*KINDS, *NO_KERNEL})  # said by the first test
     if launch.rows > 1 and not any(op.mixes_rows for op in ops):

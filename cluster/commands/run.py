@@ -12,11 +12,12 @@ from cluster.commands.parameters import (
     DRIFT,
     FILE,
     IN_FLIGHT,
-    JSON_FILE,
     JSONL_FILE,
     NAME,
+    REPORT_FILE,
     SEED,
     TOPOLOGY,
+    trace_options,
 )
 from cluster.compiler.limits import CONTEXT_BLOCK, WEIGHT_TYPES
 from cluster.files import write_whole
@@ -89,10 +90,9 @@ class CountOrAuto(click.ParamType[int | str]):
               help="Of oscillators and jitter.")  # fmt: skip
 @click.option("--design-drift-ppm", type=DRIFT, metavar="X",
               help="How far the schedule lets them be off (default 50).")  # fmt: skip
-@click.option("--trace", type=JSON_FILE, metavar="FILE", help="Write a Perfetto trace of a decode.")
-@click.option(
-    "--report", type=JSON_FILE, metavar="FILE", help="Write the JSON object to a file, too."
-)
+@trace_options
+@click.option("--report", type=REPORT_FILE, metavar="FILE",
+              help="Write a page to look at (.html), or the JSON object (.json).")  # fmt: skip
 @click.option("--record", type=FILE, metavar="DIR", help="Write all that a replay needs.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 @click.pass_context

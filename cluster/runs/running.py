@@ -14,7 +14,7 @@ from cluster.compiler.lower import Lowered, lower
 from cluster.compiler.place import place
 from cluster.compiler.stages import Plan
 from cluster.errors import BadValue, PromptTooLong
-from cluster.files import check_writable, write_whole
+from cluster.files import check_writable
 from cluster.generation.sampling import Sampling
 from cluster.machines.checkpoint import Checkpointed, Survivor
 from cluster.machines.checkpoint_store import CheckpointStore
@@ -29,9 +29,10 @@ from cluster.runs.clock_report import clock_report
 from cluster.runs.display import Bars, Stopwatch, show_note, show_text
 from cluster.runs.many import put_answers, read_lines, report_of_many
 from cluster.runs.report import Host, report_of_one
-from cluster.runs.trace import trace
 from cluster.serving.engine import PipelineRunner
 from cluster.serving.scheduler import Request
+from cluster.tracing.files import write_timeline
+from cluster.tracing.launch import run_timeline
 from topology.clocks import ClockSpec
 
 CHECKPOINT_LAUNCHES = 16
@@ -75,6 +76,8 @@ class Options:
     jitter_seed: int
     design_drift_ppm: float | None
     trace: Path | None
+    trace_level: str
+    trace_chips: tuple[int, ...] | None
     report: Path | None
     record: Path | None
     as_json: bool
@@ -160,7 +163,8 @@ def generate(options: Options, start: float, bars: Bars) -> dict[str, Any]:
         rig.log.close()
     if options.trace:
         last = runner.launches[-1]
-        write_whole(options.trace, trace(lowered, last, runner.programs[last]))
+        shown = (runner.programs[last], last, options.trace_level, options.trace_chips)
+        write_timeline(options.trace, run_timeline(lowered, *shown))
     build = report_of_many if lines else report_of_one
     report = build(model, runner, choice.topology, rig.log.entries, host)
     report["plan"]["faults"] = options.faults

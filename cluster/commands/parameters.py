@@ -124,6 +124,12 @@ SEED = click.IntRange(min=0, max=2**63 - 1)
 DRIFT = Finite(min=0, max=100_000)  # parts per million, or cycles of jitter
 
 
+report_option = click.option(
+    "--report", "report_file", type=REPORT_FILE, metavar="FILE",
+    help="Write a page to look at (.html), or the JSON object (.json).",
+)  # fmt: skip
+
+
 def trace_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator: --trace, --trace-level and --trace-chips."""
     for option in (

@@ -20,7 +20,6 @@ from cluster.commands.parameters import (
     trace_options,
 )
 from cluster.compiler.limits import CONTEXT_BLOCK, WEIGHT_TYPES
-from cluster.files import write_whole
 from cluster.machines.ray.capacity import AUTO
 from cluster.runs.display import Bars, show_table
 from cluster.runs.many import summary_of_many
@@ -102,8 +101,6 @@ def run_command(ctx: click.Context, /, **given: Any) -> None:
     start = ctx.obj if isinstance(ctx.obj, float) else time.perf_counter()
     with Bars() as bars:
         report = generate(options, start, bars)
-    if options.report:
-        write_whole(options.report, json.dumps(report, indent=1).encode() + b"\n")
     if options.as_json:
         click.echo(json.dumps(report))
     else:

@@ -14,6 +14,7 @@ from importlib.resources import files
 from itertools import count
 from typing import Any
 
+SHORT = 14  # characters that a column keeps on one line
 NUMBER = re.compile(r"[-+]?[\d,]+(\.\d+)?(e[-+]?\d+)?( ?[%x])?")
 
 
@@ -136,8 +137,16 @@ def _table(table: Table) -> str:
         for at in range(len(table.head))
     ]
 
+    short = [
+        max((len(row[at]) for row in rows), default=0) <= SHORT for at in range(len(table.head))
+    ]
+    kinds = [
+        "n" if is_number else "s" if is_short else ""
+        for is_number, is_short in zip(right, short, strict=True)
+    ]
+
     def line(cells: Sequence[str], tag: str) -> str:
-        marks = (' class="n"' if one else "" for one in right)
+        marks = (f' class="{one}"' if one else "" for one in kinds)
         named = zip(cells, marks, strict=True)
         return "<tr>" + "".join(f"<{tag}{m}>{escape(c)}</{tag}>" for c, m in named) + "</tr>"
 

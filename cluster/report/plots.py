@@ -49,10 +49,15 @@ def themed(height_in: float = 3.2, width_in: float = WIDTH_IN) -> Iterator[Figur
         yield Figure(figsize=(width_in, height_in), layout="constrained")
 
 
-def svg(figure: Figure) -> str:
-    """The <svg> element of a figure, its colours turned into variables of the page."""
+def svg(figure: Figure, tight: bool = False) -> str:
+    """The <svg> element of a figure, its colours turned into variables of the page.
+
+    With `tight`, empty margins are cut off.
+    """
     target = io.StringIO()
-    figure.savefig(target, format="svg", metadata={"Date": None, "Creator": None})
+    box = "tight" if tight else None
+    about = {"Date": None, "Creator": None}
+    figure.savefig(target, format="svg", metadata=about, bbox_inches=box)
     text = target.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)

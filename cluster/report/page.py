@@ -56,10 +56,11 @@ Block = Text | Table | Drawing
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands below it."""
+    """A heading and what stands below it; who opens a page unfolds what is `folded`."""
 
     title: str
     blocks: Sequence[Block]
+    folded: bool = False
 
 
 @dataclass(frozen=True)
@@ -118,8 +119,11 @@ def _data(data: Mapping[str, Any] | None) -> str:
 
 
 def _section(section: Section, numbers: "count[int]", before: str = "") -> str:
-    blocks = "".join(_block(block, numbers) for block in section.blocks)
-    return f"<section>\n<h2>{escape(section.title)}</h2>\n{before}{blocks}</section>\n"
+    blocks = before + "".join(_block(block, numbers) for block in section.blocks)
+    title = escape(section.title)
+    if section.folded:
+        blocks = f"<details><summary>Show</summary>\n{blocks}</details>\n"
+    return f"<section>\n<h2>{title}</h2>\n{blocks}</section>\n"
 
 
 def _block(block: Block, numbers: "count[int]") -> str:

@@ -124,7 +124,7 @@ def layer_waterfall(launch: Launch, bound: tuple[int, str] | None = None) -> Sec
                 row = f"{label} ({step.what})" if label == "transfer" else label
                 at = step.cycle - begin
                 found.append(Span(row, at + first, at + end, step.what))
-    end = max(one.end for one in found)
+    length = max(one.end for one in found)
     drawn = spans(
         found,
         "cycles since the layer's first",
@@ -132,7 +132,7 @@ def layer_waterfall(launch: Launch, bound: tuple[int, str] | None = None) -> Sec
         caption=f"Each bar is an op on chip {mine[0].chip(0)}, from its first instruction to its "
         "last on any unit.",
     )
-    said = f"Layer {layer} takes {plain(end)} cycles on chip {mine[0].chip(0)}."
+    said = f"Layer {layer} takes {plain(length)} cycles on chip {mine[0].chip(0)}."
     if bound:
         said += f" {bound[1][0].upper()}{bound[1][1:]} {bound[0]:,} cycles."
     return Section(f"A layer, op by op: layer {layer}", (Text.of(said), drawn))

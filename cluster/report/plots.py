@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -31,7 +32,7 @@ VARIABLES = {INK: "--ink", FAINT: "--faint", LINE: "--line", PAPER: "--paper"} |
     for letter, colours in (("c", SERIES_COLOURS), ("h", HEAT_COLOURS))
     for n, colour in enumerate(colours)
 }
-THEME = {
+THEME: dict[Any, Any] = {
     "svg.fonttype": "none", "svg.hashsalt": "lpu", "font.family": "sans-serif", "font.size": 10.5,
     "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": FAINT, "axes.titlecolor": INK,
     "xtick.color": FAINT, "ytick.color": FAINT, "xtick.labelcolor": INK, "ytick.labelcolor": INK,

@@ -23,7 +23,7 @@ FORMATS: Mapping[str, Callable[[Timeline], bytes]] = MappingProxyType(
 
 def check_format(path: Path, level: str) -> None:
     """Raise BadValue for a name or a level that is not written."""
-    if not path.name.endswith(tuple(FORMATS)):
+    if not str(path).endswith(tuple(FORMATS)):
         raise BadValue("trace", path, f"must end in {', '.join(FORMATS)}")
     if level not in LEVELS:
         raise BadValue("level", level, f"must be one of {', '.join(LEVELS)}")
@@ -32,5 +32,5 @@ def check_format(path: Path, level: str) -> None:
 def write_timeline(path: Path, timeline: Timeline) -> None:
     """Write a timeline whole; raises BadValue for a name that ends in no known format."""
     check_format(path, timeline.level)
-    encode = next(one for suffix, one in FORMATS.items() if path.name.endswith(suffix))
+    encode = next(one for suffix, one in FORMATS.items() if str(path).endswith(suffix))
     write_whole(path, encode(timeline))

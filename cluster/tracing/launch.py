@@ -57,7 +57,7 @@ def run_launch(
     composed = _composed(lowered, work, set(joined.values()))
     first = composed[next(iter(joined.values()))]
     steps: list[PlacedStep] = []
-    stalled = []
+    stalled: list[tuple[Collection[int], int, int]] = []
     if plan.slots == 1:
         steps += placed_steps(first, groups)
         stalled += stalls(first)

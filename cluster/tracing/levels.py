@@ -94,15 +94,15 @@ def _segments(launch: Launch, wanted: set[int]) -> Iterator[Slice]:
         firsts, ends = step.timing.first_cycles, step.timing.end_cycles
         for member, first, end in zip(step.timing.members, firsts, ends, strict=True):
             if step.chip(member) in wanted:
-                mine = (step.cycle + first, step.cycle + end, step)
-                by_chip[step.chip(member)].append(mine)
+                placed = (step.cycle + first, step.cycle + end, step)
+                by_chip[step.chip(member)].append(placed)
     for chip in sorted(wanted):
         track = Track(chip, SEGMENT_TRACK)
         mine = sorted(by_chip[chip], key=lambda one: one[:2])
         if launch.startup_cycles:
             yield Slice(track, START, 0, launch.startup_cycles)
         # A result is on its way through the superlanes while the next step has begun.
-        nexts = [start for start, *_ in mine[1:]] + [launch.end_cycles.get(chip, 0)]
+        nexts = [*(start for start, *_ in mine), launch.end_cycles.get(chip, 0)][1:]
         whole = [
             Slice(track, step.name, start, max(start + 1, min(end, after)), _about(step))
             for (start, end, step), after in zip(mine, nexts, strict=True)
@@ -174,8 +174,9 @@ def kernels_of(part: Schedule) -> dict[int, list[Kernel]]:
         mine[4] += one.count
         mine[5] += one.count * lanes if queue[:4] == "mem." else 0
     by_member: dict[int, list[Kernel]] = defaultdict(list)
-    for (member, label, unit), numbers in found.items():
-        by_member[member].append(Kernel(PREFIX.sub("", label), unit, *numbers))
+    for (member, label, unit), (first, end, cycles, count, vectors, size) in found.items():
+        op = PREFIX.sub("", label)
+        by_member[member].append(Kernel(op, unit, first, end, cycles, count, vectors, size))
     return by_member
 
 

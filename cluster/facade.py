@@ -15,7 +15,6 @@ from cluster.compiler.limits import CONTEXT_BLOCK
 from cluster.compiler.lower import Lowered, lower
 from cluster.compiler.place import place
 from cluster.errors import BadValue
-from cluster.files import write_whole
 from cluster.generation.logprobs import Logprobs
 from cluster.generation.sampling import Sampling
 from cluster.machines.machine import LocalMachine, Machine
@@ -25,9 +24,11 @@ from cluster.planning.cost_store import CostStore
 from cluster.planning.planner import make, report
 from cluster.runs.report import plan_shape
 from cluster.runs.running import check_ids, new_tokens
-from cluster.runs.trace import trace
 from cluster.serving.engine import PipelineRunner
 from cluster.serving.scheduler import Request
+from cluster.tracing.events import KERNELS
+from cluster.tracing.files import check_format, write_timeline
+from cluster.tracing.launch import run_timeline
 
 
 @dataclass(frozen=True)
@@ -102,11 +103,18 @@ class Engine:
         found = tuple(runner.logprobs_of(request))
         return Answer(text, tuple(ids), said, tuple(runner.cycles), digest, found)
 
-    def trace(self, path: str | Path) -> None:
-        """Write the last launch, or a decode before there is one, for Perfetto (JSON)."""
+    def trace(
+        self, path: str | Path, level: str = KERNELS, chips: Sequence[int] | None = None
+    ) -> None:
+        """Write the last launch, or a decode before there is one, for Perfetto.
+
+        `path` ends in .json, .json.gz or .pftrace; `level` is segments, kernels or instructions;
+        `chips` are all unless they are given. Raises BadValue.
+        """
+        check_format(Path(path), level)
         name = self._launch or str(decode_kind(context_bucket(1)))
         joined = dict.fromkeys(self.lowered.launches[name].programs, name)
-        write_whole(Path(path), trace(self.lowered, name, joined))
+        write_timeline(Path(path), run_timeline(self.lowered, joined, name, level, chips))
 
     def close(self) -> None:
         """Release the machine."""

@@ -1,6 +1,7 @@
 """Draw a graph so that a person can read it at 8, 72 and 264 chips (matplotlib, SVG or PNG)."""
 
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ _COLOURS = {"node": "#9aa5b1", "tray": "#9aa5b1", "rack": "#2a6f97", "backplane"
 _FOLLOWED = 128  # chips of a picture whose wires can be told apart
 _END = 1e-6  # of a link: its own chips lie there
 _LONG, _PLAIN, _DEAD = "#c1666b", "#52606d", "#d64545"
+Heat = Mapping[tuple[int, int], float]  # of links (u, v), in either order
 
 
 def draw(graph: nx.Graph, path: str, title: str | None = None, dead: tuple[int, ...] = ()) -> None:
@@ -29,24 +31,46 @@ def draw(graph: nx.Graph, path: str, title: str | None = None, dead: tuple[int, 
         raise BadFile(path, f"cannot draw '{suffix}'", "name a .svg or .png file")
     try:
         import matplotlib
-        from matplotlib.figure import Figure
     except ImportError:
         raise BadFile(path, "matplotlib is not installed", "pip install matplotlib") from None
-    places = layout(graph)
-    size = 5.0 + min(11.0, math.sqrt(len(graph)) * 0.6)
     with matplotlib.rc_context({"svg.hashsalt": "topology", "svg.fonttype": "none"}):
-        figure = Figure(figsize=(size, size))
-        axes = figure.add_axes((0.02, 0.08, 0.96, 0.86))
-        axes.set_axis_off()
-        axes.set_aspect("equal")
-        _draw_links(axes, graph, places)
-        _draw_chips(axes, graph, places, size, dead)
-        axes.set_title(title or f"{graph.graph['name']}: {len(graph)} chips, {graph.size()} links")
+        figure = picture(graph, title, dead)
         try:
             # A picture is the same bytes every time: no date in it.
             figure.savefig(path, dpi=130, metadata={"Date": None} if suffix == ".svg" else None)
         except OSError as error:
             raise BadFile(path, str(error.strerror or error), "check the folder") from None
+
+
+def picture(
+    graph: nx.Graph,
+    title: str | None = None,
+    dead: tuple[int, ...] = (),
+    heat: Heat | None = None,
+    heats: Sequence[str] = (),
+    size_in: float | None = None,
+) -> Any:
+    """Return the matplotlib figure of a graph, in the settings that are in force.
+
+    With `heat`, links are in the colours `heats`, from the coolest to the hottest, instead of those
+    of their kinds, and links without heat are faint.
+    """
+    from matplotlib.figure import Figure
+
+    places = layout(graph)
+    size = 5.0 + min(11.0, math.sqrt(len(graph)) * 0.6)
+    figure = Figure(figsize=(size_in or size, size_in or size))
+    axes = figure.add_axes((0.02, 0.08, 0.96, 0.86))
+    axes.set_axis_off()
+    axes.set_aspect("equal")
+    if heat is None:
+        _draw_links(axes, graph, places)
+    else:
+        _draw_heat(axes, graph, places, heat, heats)
+    _draw_chips(axes, graph, places, size_in or size, dead)
+    if title != "":
+        axes.set_title(title or f"{graph.graph['name']}: {len(graph)} chips, {graph.size()} links")
+    return figure
 
 
 def layout(graph: nx.Graph) -> dict[int, Place]:
@@ -164,6 +188,28 @@ def _draw_links(axes: Any, graph: nx.Graph, places: dict[int, Place]) -> None:
     axes.margins(0.08)
 
 
+def _draw_heat(
+    axes: Any, graph: nx.Graph, places: dict[int, Place], heat: Heat, heats: Sequence[str]
+) -> None:
+    """Links by what they carry, the hottest on top."""
+    from matplotlib.collections import LineCollection
+
+    wires, most = routed(graph, places), max(heat.values(), default=0.0) or 1.0
+    lines = []
+    for u, v in graph.edges:
+        found = max(heat.get((u, v), 0.0), heat.get((v, u), 0.0))
+        level = min(len(heats) - 1, int(found / most * len(heats)))
+        lines.append((found, heats[level] if found else _PLAIN, wires[u, v]))
+    lines.sort(key=lambda one: one[0])
+    widths = [0.9 + 2.2 * found / most if found else 0.35 for found, *_ in lines]
+    alphas = [0.95 if found else 0.25 for found, *_ in lines]
+    colours = [colour for _, colour, _ in lines]
+    drawn = LineCollection([line for *_, line in lines], colors=colours, linewidths=widths,
+                           alpha=alphas, zorder=1)  # fmt: skip
+    axes.add_collection(drawn)
+    axes.margins(0.08)
+
+
 def _draw_chips(
     axes: Any, graph: nx.Graph, places: dict[int, Place], size: float, dead: tuple[int, ...]
 ) -> None:
@@ -175,7 +221,9 @@ def _draw_chips(
     if len(chips) <= 128:
         for chip in chips:
             font = max(5.0, 10 - len(chips) / 24)
-            axes.annotate(str(chip), places[chip], ha="center", va="center", fontsize=font)
+            axes.annotate(
+                str(chip), places[chip], ha="center", va="center", fontsize=font, color="#1f2933"
+            )
         return
     # Too many chips to number: number the nodes, outside their circles.
     nodes: dict[int, list[Place]] = {}

@@ -12,12 +12,14 @@ Moved = Callable[[int, int], int]  # (slice, address) -> address
 class Step:
     """One thing all members do, one step after another: parts, and which members do each.
 
-    `moved` says where its memory is, as the parts were scheduled for layer 0.
+    `moved` says where its memory is, as the parts were scheduled for layer 0. `layer` is the one of
+    its stage that it belongs to, None for the head and what comes before the layers.
     """
 
     what: str
     parts: tuple[tuple[Schedule, tuple[Mapping[int, int] | None, ...]], ...]
     moved: Moved
+    layer: int | None = None
 
     @property
     def cycles(self) -> int:

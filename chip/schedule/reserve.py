@@ -17,9 +17,9 @@ from chip.spec import ChipSpec
 _NONE = np.zeros(0, np.int64)
 Placed = dict[int, dict[str, list[tuple[int, Instruction]]]]  # by member and queue
 Choice = tuple[int, list[Busy]]  # index of a unit or of the first stream, its tables
-# pieces and needs of a chain, its start, what was chosen, the name before its first by member, and
-# how many rows further on it is
-_Booking = tuple[list[Piece], list[Need], int, list[int], dict[int, int], int]
+# label, pieces and needs of a chain, its start, what was chosen, the name before its first by
+# member, and how many rows further on it is
+_Booking = tuple[str, list[Piece], list[Need], int, list[int], dict[int, int], int]
 
 
 @dataclass
@@ -86,7 +86,8 @@ class Schedule:
 
     def __post_init__(self) -> None:
         self._placed: Placed = {}
-        self._waiting: list[_Booking] = []
+        self._bookings: list[_Booking] = []
+        self._made = 0  # of the bookings: those whose instructions are placed
         self._firsts: dict[int, int] = {}
         self._counts: dict[int, int] = defaultdict(int)
         self._taken: dict[Key, Cycles] = defaultdict(Cycles)
@@ -238,7 +239,8 @@ class Schedule:
     def _emit(self, chain: Chain, start: int, chosen: list[int], further: int) -> None:
         """Note what was placed; its instructions are made when somebody asks for them."""
         base = {member: self._names[member] for member in chain.member_spans}
-        self._waiting.append((chain.pieces, chain.needs, start, chosen, base, further))
+        booking = (chain.label, chain.pieces, chain.needs, start, chosen, base, further)
+        self._bookings.append(booking)
         end = 0
         for member, extent in chain.member_spans.items():
             self._names[member] += chain.values
@@ -257,15 +259,18 @@ class Schedule:
     @property
     def placed(self) -> "Placed":
         """(cycle, instruction) of each member's queues, as they were placed."""
-        for pieces, needs, start, chosen, base, further in self._waiting:
-            for piece in pieces:
-                queues = self._placed.setdefault(piece.member, {})
-                for queue, cycle, instruction in _finished(
-                    piece, needs, chosen, base[piece.member], further
-                ):
-                    queues.setdefault(queue, []).append((cycle + start, instruction))
-        self._waiting.clear()
+        for booking in self._bookings[self._made :]:
+            for member, queue, cycle, instruction in _instructions(booking):
+                queues = self._placed.setdefault(member, {})
+                queues.setdefault(queue, []).append((cycle, instruction))
+        self._made = len(self._bookings)
         return self._placed
+
+    def labelled(self) -> Iterator[tuple[str, int, str, int, Instruction]]:
+        """(label of the chain, member, queue, cycle, instruction), without those of `repeat`."""
+        for booking in self._bookings:
+            for placed in _instructions(booking):
+                yield booking[0], *placed
 
     @property
     def quiet_cycle(self) -> int:
@@ -347,6 +352,15 @@ def _relocated(
 
 def _collision(chain: Chain, what: object) -> ProgramError:
     return ProgramError(f"chain {chain.label} collides with itself on {what}")
+
+
+def _instructions(booking: _Booking) -> Iterator[tuple[int, str, int, Instruction]]:
+    """(member, queue, cycle, instruction) of a chain that is booked."""
+    _, pieces, needs, start, chosen, base, further = booking
+    for piece in pieces:
+        member = piece.member
+        for queue, cycle, instruction in _finished(piece, needs, chosen, base[member], further):
+            yield member, queue, cycle + start, instruction
 
 
 def _finished(

@@ -10,11 +10,12 @@ import click
 from chip.assembly import disassemble, pack_image
 from chip.assembly.image import Image, Network
 from chip.own_spec import chip_of
-from cluster.commands.parameters import FILE, JSON_FILE, NAME, TOPOLOGY
+from cluster.commands.parameters import FILE, NAME, TOPOLOGY, TRACE_FILE
 from cluster.files import check_writable, write_whole
 from cluster.machines.execution import Checked, Execution, execute, read_image, report
 from cluster.runs.display import counted, print_rows
-from cluster.runs.trace import trace_programs
+from cluster.tracing.files import write_timeline
+from cluster.tracing.launch import programs_timeline
 
 FAILED_CHECK = 1
 _spec = click.option(
@@ -78,7 +79,7 @@ def disasm_command(file: Path, output: Path | None) -> None:
 @_topology
 @_profile
 @_links
-@click.option("--trace", type=JSON_FILE, metavar="FILE", help="Write a Perfetto trace.")
+@click.option("--trace", type=TRACE_FILE, metavar="FILE", help="Write a timeline for Perfetto.")
 @_json
 def exec_command(file: Path, trace: Path | None, as_json: bool, **options: Any) -> int:
     """Run the programs in FILE, text or assembled, and check what they expect.
@@ -91,8 +92,8 @@ def exec_command(file: Path, trace: Path | None, as_json: bool, **options: Any) 
     execution = execute(image)
     seconds = time.perf_counter() - start
     if trace:
-        titles = dict.fromkeys(image.programs, chip_of(image.spec).name)
-        write_whole(trace, trace_programs(image.programs, titles, image.cables, file.stem))
+        shown = image.programs, chip_of(image.spec).name, image.cables, file.stem
+        write_timeline(trace, programs_timeline(*shown))
     if as_json:
         host = {"wall_s": seconds}
         click.echo(json.dumps({**report(execution), "host": host}))

@@ -3,21 +3,27 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
-from cluster.commands.parameters import CHIPS, COUNT, NAME, PICTURE, TOPOLOGY
+from cluster.commands.parameters import CHIPS, COUNT, NAME, PICTURE, TOPOLOGY, report_option
 from cluster.compare.lpu import lpu_points, published_cluster
 from cluster.compare.measured import MEASURED
+from cluster.compare.shortlist import shortlist
 from cluster.compare.table import BATCHES, Row, device_rows, lpu_rows, published_rows
 from cluster.compare.verdict import Verdict, verdict
+from cluster.compare.words import HEAD, KINDS, SHORT_HEAD, WORDS, cells, short_cells
 from cluster.compiler.choose import PlanRequest
 from cluster.errors import BadValue
 from cluster.files import check_writable
 from cluster.model.load import find_decoder
+from cluster.report.files import write_report
+from cluster.report.page import Page
 from cluster.runs.display import Bars, print_rows
 
 MOST_USERS = 1 << 20
+TEXT_COLUMNS = 80
 BYTES = {"fp16": 2.0, "int8": 1.0}
 
 
@@ -34,6 +40,8 @@ BYTES = {"fp16": 2.0, "int8": 1.0}
               "many bytes for a weight (default: as published, or fp16).")  # fmt: skip
 @click.option("--batches", default=",".join(map(str, BATCHES)), show_default=True, metavar="1,8")
 @click.option("--plot", "picture", type=PICTURE, help="Write a .png or .svg.")
+@click.option("--all", "every", is_flag=True, help="Print every size, batch and context.")
+@report_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def compare_command(
     model: str,
@@ -44,15 +52,17 @@ def compare_command(
     weights: str | None,
     batches: str,
     picture: Path | None,
+    every: bool,
+    report_file: Path | None,
     as_json: bool,
 ) -> None:
     """Compare tokens/s and joules of MODEL on a planned LPU cluster with GPUs and TPUs.
 
-    Every row says its kind: `emulated` by this program, `roofline` of published rates, `achieved`
-    with measured shares of bandwidth and latencies of collectives, or `published`. Emulated speeds
-    are those of `lpu plan`, with each token's transfers to the host and back.
+    The answer comes first, then a dozen rows, the best makes for it; --all prints every row.
+    Emulated speeds are those of `lpu plan`, with each token's transfers to the host and back.
     """
     check_writable("--plot", picture)
+    check_writable("--report", report_file)
     sizes = _numbers(batches)
     graph = find_decoder(model)
     chips, weights = published_cluster(graph.name, chips, weights)
@@ -72,18 +82,26 @@ def compare_command(
 
         title = f"{graph.name}, {weights}, context {context}: energy over speed"
         draw(rows, title, picture)
+    measured = [asdict(m) | {"ours": m.ours, "error": m.error, "ok": m.ok} for m in MEASURED]
+    report = {
+        "model": graph.name,
+        "rows": [asdict(row) for row in rows],
+        "verdict": asdict(found),
+        "model_of_gpus_against_measured": measured,
+        "system_joules_per_token": [point.system_joules_per_token for point in points],
+    }
+    if report_file:
+        write_report(report_file, report, lambda: _page(graph.name, rows, found, report))
     if as_json:
-        measured = [asdict(m) | {"ours": m.ours, "error": m.error, "ok": m.ok} for m in MEASURED]
-        report = {
-            "model": graph.name,
-            "rows": [asdict(row) for row in rows],
-            "verdict": asdict(found),
-            "model_of_gpus_against_measured": measured,
-            "system_joules_per_token": [point.system_joules_per_token for point in points],
-        }
         click.echo(json.dumps(report))
     else:
-        _print(rows, found, context)
+        _print(rows, found, every)
+
+
+def _page(model: str, rows: list[Row], found: Verdict, report: dict[str, Any]) -> Page:
+    from cluster.report.compare_page import compare_page  # matplotlib is loaded for pages alone
+
+    return compare_page(model, rows, found, report)
 
 
 def _numbers(text: str) -> list[int]:
@@ -98,21 +116,20 @@ def _numbers(text: str) -> list[int]:
     return found
 
 
-def _print(rows: list[Row], found: Verdict, context: int) -> None:
-    head = ("device", "n", "users", "context", "tok/s/user", "tok/s", "J/token", "bound", "kind")
-    shown = [r for r in rows if r.context in (context, 128) or r.kind == "emulated"]
-    print_rows(head, [_cells(row) for row in shown])
-    click.echo(found.sentence)
+def _print(rows: list[Row], found: Verdict, every: bool) -> None:
+    click.echo(found.answer)
+    if every:
+        print_rows(HEAD, map(cells, rows))
+        said = [KINDS]
+    else:
+        print_rows(SHORT_HEAD, map(short_cells, shortlist(rows)))
+        said = [*WORDS, f"These are the best of {len(rows)} rows: --all prints them."]
     good = [m for m in MEASURED if m.ok]
     worst = max(MEASURED, key=lambda m: abs(m.error))
-    click.echo(
+    said += [
+        found.sentence,
         f"Of {len(MEASURED)} measured GPU decode speeds our `achieved` model is within 25 % of "
-        f"{len(good)}; worst {worst.count} x {worst.device}, {worst.model}: {worst.error:+.0%}."
-    )
-
-
-def _cells(row: Row) -> tuple[object, ...]:
-    joules = "" if row.joules_per_token is None else f"{row.joules_per_token:.3g}"
-    speeds = f"{row.tokens_per_s_per_user:,.0f}", f"{row.tokens_per_s:,.0f}"
-    place = row.device, row.count, row.batch, row.context
-    return (*place, *speeds, joules, row.bound, row.kind)
+        f"{len(good)}; worst {worst.count} x {worst.device}, {worst.model}: {worst.error:+.0%}.",
+    ]
+    for text in said:
+        click.echo(click.wrap_text(text, TEXT_COLUMNS))

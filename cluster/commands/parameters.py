@@ -2,15 +2,18 @@
 
 import math
 import re
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import click
 
+from cluster.tracing.events import KERNELS, LEVELS
 from topology.registry import FAMILIES, MOST_CHIPS
 
 SIZE = re.compile(r"(\d{1,20}(?:\.\d{1,20})?)\s*([kmgt]?)(i?)b?", re.IGNORECASE | re.ASCII)
+RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?", re.ASCII)
 POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 MOST_BYTES = 1 << 40
 
@@ -67,7 +70,8 @@ class FilePath(click.Path):
         if not text or "\0" in text:
             self.fail(f"{text!r} is no path.", param, ctx)
         if self.suffixes and not text.endswith(self.suffixes):
-            kinds = " or ".join(self.suffixes)
+            *others, last = self.suffixes
+            kinds = " or ".join([", ".join(others), last] if others else [last])
             self.fail(f"'{text}' must end in {kinds}: no other format is written.", param, ctx)
         return Path(text)
 
@@ -88,6 +92,25 @@ class ByteCount(click.ParamType[int]):
         return int(bytes_)
 
 
+class ChipList(click.ParamType[tuple[int, ...]]):
+    """Chips, as 0,3-5."""
+
+    name = "chips"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        """Return their numbers, each once, in order."""
+        found: set[int] = set()
+        for part in str(value).split(","):
+            match = RANGE.fullmatch(part.strip())
+            first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+            if not first <= last < MOST_CHIPS:
+                self.fail(f"'{value}' is no list of chips such as 0,3-5.", param, ctx)
+            found.update(range(first, last + 1))
+        return tuple(sorted(found))
+
+
 COUNT = click.IntRange(min=1, max=1 << 24)  # of tokens, blocks, launches
 CHIPS = click.IntRange(min=1, max=MOST_CHIPS)  # and stages, and chips of a stage
 IN_FLIGHT = click.IntRange(min=1, max=4096)  # sequences
@@ -95,5 +118,26 @@ NAME, TOPOLOGY = Name(), Topology()
 FILE = FilePath()
 JSON_FILE, JSONL_FILE = FilePath(".json"), FilePath(".jsonl")
 PICTURE = FilePath(".svg", ".png")
+REPORT_FILE = FilePath(".html", ".json")
+TRACE_FILE = FilePath(".json", ".json.gz", ".pftrace")
 SEED = click.IntRange(min=0, max=2**63 - 1)
 DRIFT = Finite(min=0, max=100_000)  # parts per million, or cycles of jitter
+
+
+report_option = click.option(
+    "--report", "report_file", type=REPORT_FILE, metavar="FILE",
+    help="Write a page to look at (.html), or the JSON object (.json).",
+)  # fmt: skip
+
+
+def trace_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator: --trace, --trace-level and --trace-chips."""
+    for option in (
+        click.option("--trace-chips", type=ChipList(), metavar="0,3-5", help="Of these alone."),
+        click.option("--trace-level", type=click.Choice(LEVELS), default=KERNELS,
+                     show_default=True, help="How fine the timeline is."),
+        click.option("--trace", type=TRACE_FILE, metavar="FILE", help="Write the timeline of a "
+                     "token for Perfetto: .json, .json.gz or .pftrace."),
+    ):  # fmt: skip
+        command = option(command)
+    return command

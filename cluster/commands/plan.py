@@ -2,19 +2,33 @@
 
 import json
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import click
 
-from cluster.commands.parameters import CHIPS, COUNT, IN_FLIGHT, NAME, TOPOLOGY
+from cluster.commands.parameters import (
+    CHIPS,
+    COUNT,
+    IN_FLIGHT,
+    NAME,
+    TOPOLOGY,
+    report_option,
+    trace_options,
+)
 from cluster.compiler.choose import PlanRequest
 from cluster.compiler.limits import CONTEXT_BLOCK
+from cluster.files import check_writable
 from cluster.model.fetch import cache_folder
 from cluster.planning.cost_store import CostStore
-from cluster.planning.planner import make, report
+from cluster.planning.planner import Planned, make, report
 from cluster.planning.search import OBJECTIVES
+from cluster.report.files import write_report
+from cluster.report.page import Page
 from cluster.runs.display import Bars, counted, print_rows, show_table
 from cluster.runs.distance import distance_line
+from cluster.tracing.files import write_timeline
+from cluster.tracing.launch import plan_timeline
 
 BAR = 24
 KINDS = {"weights": "#", "kv_cache": "=", "activations": "+", "network": "~", "programs": ":"}
@@ -46,18 +60,43 @@ RANGES_SHOWN = 5  # of the chips of a stage
 @click.option("--prompt-tokens", type=COUNT, metavar="N",
               help="For the time to the first token (default 128).")  # fmt: skip
 @click.option("--objective", type=click.Choice(OBJECTIVES), default="latency", show_default=True)
+@trace_options
+@report_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
-def plan_command(model: str, as_json: bool, **given: Any) -> None:
+def plan_command(
+    model: str,
+    trace: Path | None,
+    trace_level: str,
+    trace_chips: tuple[int, ...] | None,
+    report_file: Path | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
     """Find the best plan for MODEL (a name, a config.json, a folder, a GGUF file) and time it."""
+    check_writable("--trace", trace)
+    check_writable("--report", report_file)
     with Bars() as bars:
         bars.step("plan", 0, 0)
         made = count(1)
         store = CostStore(cache_folder() / "costs", lambda: bars.step("plan", next(made), 0))
-        found = report(make(model, PlanRequest(**given), store))
+        planned = make(model, PlanRequest(**given), store)
+        found = report(planned)
+        if trace:
+            bars.step("trace", 0, 0)
+            write_timeline(trace, plan_timeline(planned.timed, trace_level, trace_chips))
+        if report_file:
+            bars.step("report", 0, 0)
+            write_report(report_file, found, lambda: _page(planned, found))
     if as_json:
         click.echo(json.dumps(found))
         return
     _show(found)
+
+
+def _page(planned: Planned, found: dict[str, Any]) -> Page:
+    from cluster.report.plan_page import plan_page  # matplotlib is loaded for pages alone
+
+    return plan_page(planned, found)
 
 
 def _show(found: dict[str, Any]) -> None:

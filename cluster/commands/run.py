@@ -12,14 +12,14 @@ from cluster.commands.parameters import (
     DRIFT,
     FILE,
     IN_FLIGHT,
-    JSON_FILE,
     JSONL_FILE,
     NAME,
+    REPORT_FILE,
     SEED,
     TOPOLOGY,
+    trace_options,
 )
 from cluster.compiler.limits import CONTEXT_BLOCK, WEIGHT_TYPES
-from cluster.files import write_whole
 from cluster.machines.ray.capacity import AUTO
 from cluster.runs.display import Bars, show_table
 from cluster.runs.many import summary_of_many
@@ -91,10 +91,9 @@ class CountOrAuto(click.ParamType[int | str]):
               help="Of oscillators and jitter.")  # fmt: skip
 @click.option("--design-drift-ppm", type=DRIFT, metavar="X",
               help="How far the schedule lets them be off (default 50).")  # fmt: skip
-@click.option("--trace", type=JSON_FILE, metavar="FILE", help="Write a Perfetto trace of a decode.")
-@click.option(
-    "--report", type=JSON_FILE, metavar="FILE", help="Write the JSON object to a file, too."
-)
+@trace_options
+@click.option("--report", type=REPORT_FILE, metavar="FILE",
+              help="Write a page to look at (.html), or the JSON object (.json).")  # fmt: skip
 @click.option("--record", type=FILE, metavar="DIR", help="Write all that a replay needs.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 @click.pass_context
@@ -104,8 +103,6 @@ def run_command(ctx: click.Context, /, **given: Any) -> None:
     start = ctx.obj if isinstance(ctx.obj, float) else time.perf_counter()
     with Bars() as bars:
         report = generate(options, start, bars)
-    if options.report:
-        write_whole(options.report, json.dumps(report, indent=1).encode() + b"\n")
     if options.as_json:
         click.echo(json.dumps(report))
     else:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import matplotlib
 
+from cluster.compare.shortlist import nearest_context
 from cluster.compare.table import Row
 
 matplotlib.use("Agg")
@@ -37,12 +38,6 @@ def draw(rows: Sequence[Row], title: str, path: Path) -> None:
     figure.tight_layout()
     figure.savefig(path, dpi=130)
     plt.close(figure)
-
-
-def nearest_context(rows: Sequence[Row]) -> int:
-    """The context of the rooflines that is nearest to that of the emulated rows."""
-    ours = next(r.context for r in rows if r.kind == "emulated")
-    return min({r.context for r in rows if r.kind == "roofline"}, key=lambda c: abs(c - ours))
 
 
 def frontier(rows: Iterable[Row]) -> list[Row]:

@@ -3,14 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cluster.compare.shortlist import nearest_context
 from cluster.compare.table import Row
+from cluster.runs.display import counted
 
 TEN = 10.0
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Ratios of the LPU to the best of the others, at the LPU's context, and the sentence."""
+    """Ratios of the LPU to the best of the others, at the LPU's context.
+
+    `answer` says in a sentence whether it is ten times the speed at a tenth of the energy,
+    `sentence` what that is compared with.
+    """
 
     faster_than_roofline: float
     faster_than_achieved: float
@@ -18,13 +24,13 @@ class Verdict:
     energy_at_speed: float | None
     energy_at_best: float | None
     sentence: str
+    answer: str
 
 
 def verdict(rows: Sequence[Row]) -> Verdict:
     """Compare the emulated rows with all others of the nearest context."""
     alone, full = (r for r in rows if r.kind == "emulated")
-    near = min({r.context for r in rows if r.kind == "roofline"},
-               key=lambda context: abs(context - alone.context))  # fmt: skip
+    near = nearest_context(rows)
     others = [r for r in rows if r.context == near and r.kind in ("roofline", "achieved")]
     fastest = {kind: _fastest([r for r in others if r.kind == kind])
                for kind in ("roofline", "achieved")}  # fmt: skip
@@ -46,7 +52,24 @@ def verdict(rows: Sequence[Row]) -> Verdict:
     )
     one, at_speed, at_best = energy
     ratios = ratio["roofline"], ratio["achieved"]
-    return Verdict(*ratios, one, at_speed, at_best, sentence)
+    answer = _answer(ratio["roofline"], fastest["roofline"], one, frugal, alone)
+    return Verdict(*ratios, one, at_speed, at_best, sentence, answer)
+
+
+def _answer(faster: float, best: Row, energy: float | None, frugal: Row | None, alone: Row) -> str:
+    quick, thrifty = faster >= TEN, energy is not None and energy <= 1 / TEN
+    word = {(True, True): "Yes", (True, False): "Only the speed", (False, True): "Only the energy"}
+    said = (
+        f"Ten times the speed at a tenth of the energy? {word.get((quick, thrifty), 'No')}: "
+        f"{alone.count} LPUs give one user {alone.tokens_per_s_per_user:,.0f} tokens/s, "
+        f"{faster:.1f} x the fastest other ({best.count} x {best.device})"
+    )
+    if energy is None or frugal is None:
+        return f"{said}; their energy is not known."
+    return (
+        f"{said}, and with all their users a token takes {energy:.2g} x the energy of the "
+        f"thriftiest other with one ({frugal.count} x {frugal.device})."
+    )
 
 
 def _fastest(rows: Sequence[Row]) -> Row:
@@ -83,8 +106,8 @@ def _energy(
     answer = "yes" if one <= 1 / TEN else "no"
     text = (
         f"At a tenth of the energy: {answer} against one user on {frugal.count} x {frugal.device} "
-        f"({one:.2f} x its {_joules(frugal):.3g} J per token), with {full.batch} users filling the "
-        f"pipeline at {full.joules_per_token:.3g} J per token;"
+        f"({one:.2f} x its {_joules(frugal):.3g} J per token), with "
+        f"{counted(full.batch, 'user')} filling the pipeline at {_joules(full):.3g} J per token;"
     )
     if at_speed is None or speedy is None:
         text += " no other is as fast for each user, at any energy;"

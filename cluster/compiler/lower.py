@@ -48,6 +48,7 @@ class Lowered:
     stages: tuple[Stage, ...]
     weights: Weights = field(repr=False)
     clocking: Clocking | None = None
+    wires: Wires | None = field(default=None, repr=False)
 
     @property
     def chips(self) -> tuple[int, ...]:
@@ -110,7 +111,8 @@ def lower(
             launches[name] = _launch(work, placement, timeline, name, program.kind, (NEXT, OUT))
     check_programs(plan, placement, [launch.instructions for launch in launches.values()])
     cables = wires.cables(clocks)
-    return Lowered(plan, placement, pipeline, launches, cables, stages, weights, clocks)
+    compiled = (plan, placement, pipeline, launches, cables, stages, weights, clocks)
+    return Lowered(*compiled, wires)
 
 
 def check_programs(

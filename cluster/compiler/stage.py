@@ -244,11 +244,12 @@ class Stage:
                                 self.shape.chunk, _unmoved)  # fmt: skip
         elif self.carried:
             yield self._enter(rows, blocks)
-        for sharded in self.shape.layers:
+        for number, sharded in enumerate(self.shape.layers):
             kind = kinds.index(sharded)
             moved = partial(self._moved_to, kind=kind, layer=counts[kind], slot=slot)
             counts[kind] += 1
-            yield from self._layer(kind, rows, blocks, routes, most_cycles, moved)
+            for step in self._layer(kind, rows, blocks, routes, most_cycles, moved):
+                yield replace(step, layer=number)
         yield from self.behind(rows)
 
     def behind(self, rows: int) -> Iterator[Step]:

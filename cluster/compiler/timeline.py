@@ -19,7 +19,7 @@ Work = Schedule | TimingSequence  # with stalls inside
 Part = Schedule | ScheduleTiming  # without
 
 
-class _Placed(NamedTuple):
+class PlacedWork(NamedTuple):
     """Something on the axis: the chips of its members, and the cycle at which it begins."""
 
     work: Work | Part
@@ -41,7 +41,7 @@ class LaunchTimeline:
         self.end_cycle = self.startup_cycles if listeners else 0
         self.stalled_cycles = 0
         self._since = 0
-        self._placed: list[_Placed] = []
+        self.placed: list[PlacedWork] = []
 
     # --- putting together -------------------------------------------------------------------
     @property
@@ -51,7 +51,7 @@ class LaunchTimeline:
 
     def stage(self, work: Work, chips: Sequence[int]) -> None:
         """Add a stage, made at `pace`; `chips` are its members."""
-        self._placed.append(_Placed(work, chips, self.cycle))
+        self.placed.append(PlacedWork(work, chips, self.cycle))
         self.cycle += work.end_cycle
         self.end_cycle = max(self.end_cycle, self.cycle)
         self.stalled_cycles += sum(stall for _, stall in work.stalls)
@@ -67,7 +67,7 @@ class LaunchTimeline:
         order = InOrder(whole, self.pace)
         for part in parts:
             begin = self.cycle + order.start(part.end_cycle)
-            self._placed.append(_Placed(part, chips, begin))
+            self.placed.append(PlacedWork(part, chips, begin))
         self.cycle += order.cycle
         self.end_cycle = max(self.end_cycle, self.cycle)
         self.stalled_cycles += sum(stall for _, stall in whole.stalls)
@@ -79,7 +79,7 @@ class LaunchTimeline:
         for chips, works in stages:
             cycle = self.cycle
             for work in works:
-                self._placed.append(_Placed(work, chips, cycle))
+                self.placed.append(PlacedWork(work, chips, cycle))
                 cycle += work.end_cycle
             ends.append(cycle)
             stalled.append(sum(stall for work in works for _, stall in work.stalls))
@@ -93,7 +93,7 @@ class LaunchTimeline:
         """First cycle, end and instructions of each chip that has any."""
         return merged(
             (timing, placed.chips, placed.cycle + cycle)
-            for placed in self._placed
+            for placed in self.placed
             for timing, cycle in placed.work.timings
         )
 
@@ -112,7 +112,7 @@ class LaunchTimeline:
     def chips(self) -> Iterator[tuple[int, "ChipTimeline"]]:
         """What each chip does, in order of their numbers; of a timeline of schedules."""
         items: dict[int, list[tuple[Schedule, int, int]]] = {}
-        for work, chips, cycle in self._placed:
+        for work, chips, cycle in self.placed:
             assert isinstance(work, Schedule)
             for member in work.members:
                 chip = chips[member] if chips is not None else member

@@ -24,6 +24,8 @@ LABELS = {
     "prefill": "reading the prompt",
     "decode": "generating",
     "validate": "computing rows",
+    "trace": "writing the timeline",
+    "report": "drawing the report",
 }
 
 

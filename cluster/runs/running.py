@@ -14,7 +14,7 @@ from cluster.compiler.lower import Lowered, lower
 from cluster.compiler.place import place
 from cluster.compiler.stages import Plan
 from cluster.errors import BadValue, PromptTooLong
-from cluster.files import check_writable, write_whole
+from cluster.files import check_writable
 from cluster.generation.sampling import Sampling
 from cluster.machines.checkpoint import Checkpointed, Survivor
 from cluster.machines.checkpoint_store import CheckpointStore
@@ -24,14 +24,18 @@ from cluster.machines.machine import LINKING, LocalMachine, Machine
 from cluster.machines.record import Recorder
 from cluster.model.load import Loaded, load_model
 from cluster.process import peak_rss_bytes
+from cluster.report.files import write_report
+from cluster.report.page import Page
 from cluster.runs.answers import Answers
 from cluster.runs.clock_report import clock_report
 from cluster.runs.display import Bars, Stopwatch, show_note, show_text
 from cluster.runs.many import put_answers, read_lines, report_of_many
 from cluster.runs.report import Host, report_of_one
-from cluster.runs.trace import trace
 from cluster.serving.engine import PipelineRunner
 from cluster.serving.scheduler import Request
+from cluster.tracing.files import write_timeline
+from cluster.tracing.launch import run_timeline
+from cluster.tracing.traffic import launch_link_bytes
 from topology.clocks import ClockSpec
 
 CHECKPOINT_LAUNCHES = 16
@@ -76,6 +80,8 @@ class Options:
     jitter_seed: int
     design_drift_ppm: float | None
     trace: Path | None
+    trace_level: str
+    trace_chips: tuple[int, ...] | None
     report: Path | None
     record: Path | None
     as_json: bool
@@ -159,14 +165,28 @@ def generate(options: Options, start: float, bars: Bars) -> dict[str, Any]:
         rig.commit()
     finally:
         rig.log.close()
+    last = runner.launches[-1]
+    joined = runner.programs[last]
     if options.trace:
-        last = runner.launches[-1]
-        write_whole(options.trace, trace(lowered, last, runner.programs[last]))
+        shown = (joined, last, options.trace_level, options.trace_chips)
+        write_timeline(options.trace, run_timeline(lowered, *shown))
     build = report_of_many if lines else report_of_one
     report = build(model, runner, choice.topology, rig.log.entries, host)
     report["plan"]["faults"] = options.faults
     report["clocks"] = clock_report(lowered, rig.clocked)
+    links = launch_link_bytes(lowered, joined)
+    report["emulated"]["link_bytes"] = {f"{a}->{b}": n for (a, b), n in sorted(links.items())}
+    if options.report:
+        bars.step("report", 0, 0)
+        parts = lowered, choice.graph, (last, joined), links, report
+        write_report(options.report, report, lambda: _page(*parts))
     return report
+
+
+def _page(*parts: Any) -> Page:
+    from cluster.report.run_page import run_page  # matplotlib is loaded for pages alone
+
+    return run_page(*parts)
 
 
 def lower_choice(choice: Choice, model: Loaded, options: Options, bars: Bars) -> Lowered:

@@ -12,13 +12,14 @@ from math import prod
 
 from chip.kernels.experts import Experts
 from chip.kernels.layout import Layout, even, grouped, halves, one_by_one, repeated
-from chip.kernels.linear import Matrix
+from chip.kernels.linear import HeadMatrix, Matrix
 from chip.kernels.work import OUTPUT, Laid, Part, Request, Steps, Work
 from chip.program import word_columns
 from chip.schedule import Buffer
 from chip.spec import EAST, WEST, ChipSpec
 from cluster.compiler import fused
 from cluster.compiler.rank import Rank
+from cluster.compiler.segments import residual_stream
 from cluster.model.graph.add import Add
 from cluster.model.graph.attention import Attention
 from cluster.model.graph.clamped_gate import ClampedGate
@@ -26,6 +27,8 @@ from cluster.model.graph.collective import AllReduce
 from cluster.model.graph.experts import ExpertLinear
 from cluster.model.graph.gate import Activation, Gate
 from cluster.model.graph.graph import Section
+from cluster.model.graph.head_linear import HeadLinear
+from cluster.model.graph.latent_attention import ATTENTIONS, LatentAttention
 from cluster.model.graph.linear import Linear
 from cluster.model.graph.norm import Norm, NormBySum, SquareSum
 from cluster.model.graph.op import GraphError, Op
@@ -35,6 +38,7 @@ from cluster.model.graph.route import CHOICE
 from cluster.model.graph.soft_cap import SoftCap
 from cluster.model.graph.values import Dim, Value
 
+Product = Linear | HeadLinear | ExpertLinear  # with a matrix at rest
 SIDES = (EAST, WEST)
 RESIDUAL = ("x0", "x1")  # buffers of the residual stream, in turn
 SUMMANDS = ("y0", "y1")  # what is added to it: output blocks of the east, of the west array
@@ -80,7 +84,7 @@ class Assigned:
             if max(ends, default=0) > self.spec.lanes:
                 raise GraphError("layout", (value.name,), f"{value.name} goes beyond the lanes")
         for op in self.section.ops:
-            if isinstance(op, Linear | ExpertLinear):
+            if isinstance(op, Product):
                 blocks = [block for matrix in self.matrices(op) for block in matrix.blocks]
                 every = list(range(self._ends(op)[1].blocks))
                 op.require(sorted(blocks) == every, "its blocks are not on one array each")
@@ -107,6 +111,12 @@ class Assigned:
                         found[name] = layout
                 out = grouped(len(heads.kv_of), heads.head_lanes, heads.per_pack)
                 found[op.out.name] = out
+            if isinstance(op, LatentAttention):
+                for value in (op.q, op.q_turned):
+                    one = self._plain(value.dims[1:])
+                    layout = repeated(one, self.rank.size(value.dims[0]))
+                    found |= dict.fromkeys(_chain_of(value, makers), layout)
+                found[op.out.name] = found[op.q.name]
         values = (self.section.x, *(op.out for op in self.section.ops))
         for op in self.section.ops:
             if isinstance(op, Quantise):  # as its input, and the other way round
@@ -121,27 +131,32 @@ class Assigned:
     def _plain(self, dims: tuple[Dim, ...]) -> Layout:
         """The layout of a value that nobody wants otherwise: blocks by themselves of each expert.
 
-        A choice of experts has its numbers in all lanes.
+        A choice of experts has its numbers in all lanes; heads that fill words are side by side.
         """
         count = prod(self.rank.size(dim) for dim in dims)
         if dims[:1] == (CHOICE,):
             return one_by_one([0] * count, 1)
-        if dims and dims[0].name == "chosen":
-            return repeated(self._plain(dims[1:]), dims[0].size)
+        if len(dims) == 2 and dims[0].name == "heads":
+            heads, width = (self.rank.size(dim) for dim in dims)
+            per_row = min(heads, self.spec.lanes // width)
+            if per_row > 1 and width % word_columns(self.weights) == 0:
+                return grouped(heads, width, per_row)
+        if dims and dims[0].name in ("chosen", "heads"):
+            return repeated(self._plain(dims[1:]), self.rank.size(dims[0]))
         return even(count, self.weights)
 
     def _elements(self, value: Value) -> int:
         return prod(self.rank.size(dim) for dim in value.dims)
 
     # --- matrices ---------------------------------------------------------------------------
-    def _ends(self, op: Linear | ExpertLinear) -> tuple[Layout, Layout]:
+    def _ends(self, op: Product) -> tuple[Layout, Layout]:
         """The layouts of what a matrix takes and gives."""
-        if isinstance(op, Linear):
+        if isinstance(op, Linear | HeadLinear):
             return self.layout(op.x), self.layout(op.out)
         inner, out = op.each
         return self._plain(inner), self._plain(out)
 
-    def matrices(self, op: Linear | ExpertLinear) -> tuple[Matrix, ...]:
+    def matrices(self, op: Product) -> tuple[Matrix, ...]:
         """The matrix of a product, or of an expert, as it rests on one side, or on both."""
         sides = self.sides[op.out.name]
         inputs, outputs = self._ends(op)
@@ -151,8 +166,15 @@ class Assigned:
         else:
             parts = halves(outputs.blocks)
             where = [(f"{op.weight.name}{side}", side, parts[side]) for side in SIDES]
+        layouts = inputs, outputs
+        if isinstance(op, HeadLinear):
+            heads = self.rank.size(op.x.dims[0])
+            return tuple(
+                HeadMatrix(name, side, *layouts, blocks, 1, self.weights, heads)
+                for name, side, blocks in where
+            )
         return tuple(
-            Matrix(name, side, inputs, outputs, blocks, limit, self.weights)
+            Matrix(name, side, *layouts, blocks, limit, self.weights)
             for name, side, blocks in where
         )
 
@@ -160,9 +182,9 @@ class Assigned:
     def sides(self) -> dict[str, tuple[int, ...]]:
         """The sides of each product: those of one input are shared out, a single one is cut."""
         found: dict[str, tuple[int, ...]] = {}
-        groups: dict[tuple[type, str], list[Linear | ExpertLinear]] = {}
+        groups: dict[tuple[type, str], list[Product]] = {}
         for op in self.section.ops:
-            if isinstance(op, Linear | ExpertLinear):
+            if isinstance(op, Product):
                 groups.setdefault((type(op), op.x.name), []).append(op)
         for group in groups.values():
             if len(group) == 1:
@@ -180,7 +202,7 @@ class Assigned:
         """Cycles in which all weights can enter the two arrays at best, a word of columns each."""
         words: dict[str, list[int]] = {}
         for op in self.section.ops:
-            if isinstance(op, Linear | ExpertLinear):
+            if isinstance(op, Product):
                 sides = words.setdefault(op.x.name, [0, 0])
                 times = op.chosen if isinstance(op, ExpertLinear) else 1
                 for matrix in self.matrices(op):
@@ -203,29 +225,31 @@ class Assigned:
         """Words of 16 slices that each matrix takes, of those east and of those west."""
         words: tuple[list[int], list[int]] = ([], [])
         for op in self.section.ops:
-            for matrix in self.matrices(op) if isinstance(op, Linear | ExpertLinear) else ():
+            for matrix in self.matrices(op) if isinstance(op, Product) else ():
                 if isinstance(op, ExpertLinear):
-                    experts = Experts(matrix, op.experts, op.chosen).limited(self.spec)
+                    experts = Experts(matrix, op.experts, op.chosen, op.adds).limited(self.spec)
                     regions = experts.regions(self.spec) if matrix.blocks else ()
-                    words[matrix.side].extend(op.experts * each for each in regions)
+                    words[matrix.side].extend(experts.tiles * each for each in regions)
                 else:
                     words[matrix.side].append(matrix.vectors // word_columns(matrix.dtype))
         return words
 
-    def _columns(self, op: Linear | ExpertLinear) -> int:
+    def _columns(self, op: Product) -> int:
         outputs = self.layout(op.out)
         return outputs.blocks * outputs.width
 
     # --- copies -----------------------------------------------------------------------------
     def wants(self, op: Op, value: Value) -> tuple[Copy, ...]:
         """The copies of a value that an op reads, in the order in which its kernel takes them."""
-        if isinstance(op, Linear | ExpertLinear) and value == op.x:
+        if isinstance(op, Product) and value == op.x:
             return tuple(Copy(self.weights, side) for side in self.sides[op.out.name])
         if isinstance(op, Attention):
             side, columns = WEST if value == op.v else EAST, self.by_columns(op)
             if columns and value == op.q:
                 return (Copy("f32", side),)
             return (Copy("f16", side, columns=columns),)
+        if isinstance(op, LatentAttention):
+            return (Copy("f16", EAST),)
         if isinstance(op, Rotary):
             return (Copy("f32", self.turned_at(op)),)
         if isinstance(op, Gate | ClampedGate) and value == op.gate:
@@ -247,7 +271,7 @@ class Assigned:
     def turned_at(self, op: Rotary) -> int:
         """The SXM that a rotary embedding goes by: queries east, keys west."""
         readers = self.section.consumers(op.out)
-        keys = any(isinstance(other, Attention) and other.k == op.out for other in readers)
+        keys = any(isinstance(other, ATTENTIONS) and other.k == op.out for other in readers)
         return WEST if keys else EAST
 
     @cached_property
@@ -288,15 +312,7 @@ class Assigned:
     @cached_property
     def residual(self) -> dict[str, str]:
         """The buffer of each value of the residual stream, whose last one is in the first."""
-        makers = {op.out.name: op for op in self.section.ops}
-        names = [self.section.out.name]
-        while (maker := makers.get(names[-1])) is not None:
-            before = maker.x if isinstance(maker, Add | Norm) else None
-            if isinstance(maker, AllReduce):
-                before = maker.residual
-            if before is None:
-                return {self.section.x.name: RESIDUAL[0]}
-            names.append(before.name)
+        names = residual_stream(self.section)
         return {name: RESIDUAL[turn % 2] for turn, name in enumerate(names)}
 
     # --- as kernels see them ----------------------------------------------------------------
@@ -371,7 +387,8 @@ class Assigned:
             request = Request(f"logits{side}", mine * work.most_rows, "f32", side, OUTPUT)
             return work.cut(work.memory.take(request), mine * work.rows)
         readers = self.section.consumers(value)
-        if not any(isinstance(op, Add | AllReduce) and op.y == value for op in readers):
+        added = (op for op in readers if isinstance(op, Add | AllReduce) and op.y == value)
+        if not any(isinstance(op, AllReduce) or op.out.name in self.residual for op in added):
             return work.scratch(f"{value.name}.{copy.turn}.{side}", mine, "f32", side)
         whole = work.scratch(SUMMANDS[side], self.layout(value).blocks, "f32", side)
         return work.cut(whole, mine * work.rows)
@@ -381,7 +398,7 @@ def _chain_of(value: Value, makers: dict[str, Op]) -> Iterator[str]:
     """A value and what it is made of, row by row, back to the product that makes heads."""
     yield value.name
     op = makers[value.name]
-    while not isinstance(op, Linear):
+    while not isinstance(op, Linear | HeadLinear):
         before = op.inputs[0]
         yield before.name
         op = makers[before.name]

@@ -118,10 +118,10 @@ def attention(
     q has a row for each head, in the lanes of its KV head; out has heads side by side.
     """
     caches = caches_of(work, heads, scores.window)
-    maps = work.given(scores.window.maps, *_map_rows(work), "u16", EAST)
+    maps = work.given(scores.window.maps, *map_rows(work), "u16", EAST)
     for row in range(heads.rows):
         for side, source, cache in ((EAST, k, caches.keys), (WEST, v, caches.values)):
-            _append(work, side, work.rows_of(source.copies[0], row), maps, cache[row].buffer)
+            append(work, side, work.rows_of(source.copies[0], row), maps, cache[row].buffer)
     _mix(work, heads, scores, q, caches, out)
 
 
@@ -167,9 +167,9 @@ def _mix(work: Work, heads: Heads, scores: Scores, q: Laid, caches: Caches, out:
         label = "attention: transpose V"
         transpose(work, cache, caches.spots[-1], heads.row_lanes, columns, label)
     sinks = work.constant(scores.sinks, len(heads.kv_of), "f32", EAST) if scores.sinks else None
-    masked, last = _masked(work, heads, scores, raw, sinks)
-    top = _row_maximum(work, heads, last)
-    p = _exponentials(work, heads, masked, top)
+    kept, last = masked(work, heads, scores, raw, sinks)
+    top = row_maximum(work, heads, last)
+    p = exponentials(work, heads, kept, top)
     more = _sink_powers(work, heads, sinks, top) if sinks else None
     sums = _normalisers(work, heads, p[0], more)
     sums_of_values = _weighted_values(work, heads, p[1], caches)
@@ -181,12 +181,12 @@ def _mix(work: Work, heads: Heads, scores: Scores, q: Laid, caches: Caches, out:
     work.plan.place(chain)
 
 
-def _map_rows(work: Work) -> tuple[int, int]:
+def map_rows(work: Work) -> tuple[int, int]:
     """Rows of address maps of this launch, and of the longest."""
     return max(work.rows, COLUMN_PAIRS), max(work.most_rows, COLUMN_PAIRS)
 
 
-def _append(work: Work, side: int, source: Rows, maps: Buffer, cache: Buffer) -> None:
+def append(work: Work, side: int, source: Rows, maps: Buffer, cache: Buffer) -> None:
     """Scatter fp16 rows into a cache of columns; token t belongs to slice pair t % 8.
 
     A run of tokens that follow each other is written as it comes. A single token is sent eight
@@ -229,8 +229,8 @@ def _scores(work: Work, heads: Heads, q: Laid, caches: Caches) -> Buffer:
     return out
 
 
-def _masked(
-    work: Work, heads: Heads, scores: Scores, raw: Buffer, sinks: Buffer | None
+def masked(
+    work: Work, heads: Heads, scores: Scores, raw: Buffer, sinks: Buffer | None = None
 ) -> tuple[Buffer, Buffer]:
     """raw * scale, perhaps capped, + mask; and its lane-wise fp16 maximum over blocks and sinks."""
     count, tokens = len(heads.kv_of), work.rows
@@ -260,7 +260,7 @@ def _masked(
     return out, running[(work.blocks - 1) % 2]
 
 
-def _row_maximum(work: Work, heads: Heads, source: Buffer) -> Buffer:
+def row_maximum(work: Work, heads: Heads, source: Buffer) -> Buffer:
     """[head, token] = the largest lane of a row, in every lane, fp16."""
     count = len(heads.kv_of) * work.rows
     out = work.scratch("top", len(heads.kv_of), "f16", EAST)
@@ -273,14 +273,14 @@ def _row_maximum(work: Work, heads: Heads, source: Buffer) -> Buffer:
     return out
 
 
-def _exponentials(work: Work, heads: Heads, masked: Buffer, top: Buffer) -> tuple[Buffer, Buffer]:
-    """fp16(exp(masked - top)), on both sides of the chip."""
+def exponentials(work: Work, heads: Heads, kept: Buffer, top: Buffer) -> tuple[Buffer, Buffer]:
+    """fp16(exp(kept - top)), on both sides of the chip."""
     count = len(heads.kv_of) * work.rows
     p = [work.scratch(f"p{n}", len(heads.kv_of), "f16", n, context=True) for n in (EAST, WEST)]
     for block in range(work.blocks):
         chain = work.chain("attention: exp")
         peak = chain.vxm("to_f32", Rows(top), loops=run(count))
-        value = chain.vxm("sub", Rows(masked, block * count), peak)
+        value = chain.vxm("sub", Rows(kept, block * count), peak)
         value = chain.vxm("exp", value)
         deliver(chain, value, [Rows(buffer, block * count) for buffer in p])
         work.plan.place(chain)

@@ -39,7 +39,7 @@ def write_blocks(chain: Chain, value: Flow, out: Buffer, first: int) -> None:
 def transpose(work: Work, columns: Rows, block: int, rows: int, out: Buffer, label: str) -> None:
     """Write block `block` of 320 columns transposed: `out` holds, per block, `rows` columns.
 
-    The MXM does it: identity rows stream through the columns, which is exact.
+    The west MXM does it: identity rows stream through the columns, which is exact.
     """
     identity = Work.cut(work.shared("identity", rows, "f16", WEST), rows)
     words = work.spec.lanes // COLUMN_PAIRS

@@ -5,21 +5,30 @@ expert 1, and so on. The address of word w is e * words + w, where e is data: th
 while weights load, so any expert takes the same cycles, and k experts take those of k experts.
 Where a bank has no room for the tiles of so many experts, a tile is loaded and met in pieces, each
 of some of its columns: that takes no longer than loading it at once.
+
+Where each expert has an x of its own that fills few lanes, as in wide groups, matrices of several
+experts are side by side in the lanes of a tile: x is in those of its expert, and zero elsewhere.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise, product
 
-from chip.kernels.lanes import KEEP
+from chip.kernels.lanes import KEEP, LANES
+from chip.kernels.layout import Layout
 from chip.kernels.linear import Matrix, deliver
 from chip.kernels.matmul import Gathered, Pass, matmul
 from chip.kernels.work import CONSTANT, Laid, Part, Request, Work
 from chip.program import word_columns
-from chip.schedule import Buffer, Chain, Flow, Loops, Rows
-from chip.spec import EAST, ChipSpec
+from chip.schedule import Buffer, Chain, Flow, Loops, Rows, run
+from chip.spec import EAST, WEST, ChipSpec
 
 COUNTED = "counted words"  # rows of 0, 1, 2, ... in all lanes
+
+
+def side_by_side(inputs: Layout) -> int:
+    """Experts whose x of this layout fit the lanes of a row."""
+    return LANES // inputs.width if inputs.blocks == 1 else 1
 
 
 @dataclass(frozen=True)
@@ -39,21 +48,32 @@ class Piece:
 
 @dataclass(frozen=True)
 class Experts:
-    """`count` matrices like `matrix`, `chosen` of them for a token."""
+    """`count` matrices like `matrix`, `chosen` of them for a token; each has an x if it `adds`."""
 
     matrix: Matrix
     count: int
     chosen: int
+    adds: bool
+
+    @property
+    def packed(self) -> int:
+        """Experts in the lanes of a tile."""
+        return min(self.count, side_by_side(self.matrix.inputs)) if self.adds else 1
+
+    @property
+    def groups(self) -> int:
+        """Tiles that hold those of all experts."""
+        return -(-self.count // self.packed)
 
     def limited(self, spec: ChipSpec) -> "Experts":
         """The same with runs of no more output blocks than a bank holds of all experts."""
-        most = max(1, spec.bank_words // (self.count * self.matrix.words))
+        most = max(1, spec.bank_words // (self.groups * self.matrix.words))
         return replace(self, matrix=replace(self.matrix, limit=min(self.matrix.limit, most)))
 
     def passes(self, spec: ChipSpec) -> Iterator[Piece]:
         """What each pass loads, in order."""
-        matrix, most = self.matrix, spec.bank_words // self.count
-        assert most, f"{self.count} experts are more than a bank has words"
+        matrix, most = self.matrix, spec.bank_words // self.groups
+        assert most, f"{self.groups} tiles are more than a bank has words"
         for _, count, column in matrix.runs:
             words, every = count * matrix.words, matrix.inputs.blocks
             pieces = -(-words // most)  # of one tile, if there are several
@@ -65,7 +85,7 @@ class Experts:
 
     def regions(self, spec: ChipSpec) -> tuple[int, ...]:
         """Words of an expert in each region; a pass has all of its words in one."""
-        most, found = spec.bank_words // self.count, [0]
+        most, found = spec.bank_words // self.groups, [0]
         for piece in self.passes(spec):
             if found[-1] and found[-1] + piece.words > most:
                 found.append(0)
@@ -85,7 +105,7 @@ class Experts:
         """The regions of a layer."""
         name, dtype, side = self.matrix.name, self.matrix.dtype, self.matrix.side
         where = (dtype, side, CONSTANT, "columns", True, True)
-        each = self.count * word_columns(dtype)
+        each = self.groups * word_columns(dtype)
         return [
             work.memory.take(Request(f"{work.prefix}{name}.{number}", words * each, *where))
             for number, words in enumerate(self.regions(work.spec))
@@ -94,13 +114,13 @@ class Experts:
 
 def expert_linear(
     work: Work, experts: Experts, x: tuple[Part, ...], choice: Laid,
-    copies: Sequence[tuple[Part, ...]], step: Buffer | None, adds: bool, biased: bool = False,
+    copies: Sequence[tuple[Part, ...]], step: Buffer | None, biased: bool = False,
 ) -> None:  # fmt: skip
     """Write the products of each token's experts (+ biases) to all copies, (slot, block, token).
 
-    If it `adds`, x has blocks (slot, input block), and products are added up by their gates.
+    If each `adds`, x has blocks (slot, input block), and products are added up by their gates.
     """
-    buffers, matrix = experts.buffers(work), experts.matrix
+    buffers, matrix, adds = experts.buffers(work), experts.matrix, experts.adds
     if not matrix.blocks:
         return
     counted = work.shared(COUNTED, max(experts.regions(work.spec)), "f32", EAST)
@@ -113,10 +133,14 @@ def expert_linear(
         work.scratch(f"{matrix.name}.sum{turn}", len(matrix.blocks), "f32", matrix.side)
         for turn in (0, 1)
     ]
+    tiles = work.rows_of(choice.copies[0], 0)
+    if experts.packed > 1:
+        tiles, x = _in_own_lanes(work, experts, x, tiles)
     for token in range(work.rows):
         for slot in range(experts.chosen):
             chain = work.chain(f"experts {work.prefix}{matrix.name}")
-            number = _at(work, choice, slot, token)
+            at = tiles.first + slot * work.rows + token
+            number = replace(tiles, first=at, steps=(0, 0))
             first = slot * matrix.inputs.blocks if adds else 0
             passes = _passes(work, experts, buffers, Gathered(number, counted), x, first, token)
             for flow, (start, _, _) in zip(
@@ -144,6 +168,38 @@ def expert_linear(
                 else:
                     _deliver(work, chain, flow, copies, start, token)
             work.plan.place(chain)
+
+
+def _in_own_lanes(
+    work: Work, experts: Experts, x: tuple[Part, ...], numbers: Rows
+) -> tuple[Rows, tuple[Part, ...]]:
+    """Rows (slot, token) of the tile of each expert, and x in the lanes that it has in its tile."""
+    matrix, count, each = experts.matrix, experts.chosen, experts.packed
+    name, width, loops = matrix.name, matrix.inputs.width, run(count * work.rows)
+    tiles = Rows(work.scratch(f"{name}.tile", count, "f32", WEST))
+    lanes = Rows(work.scratch(f"{name}.lanes", count, "f32", EAST))
+    moved = work.scratch(f"{name}.moved", count, matrix.dtype, matrix.side)
+    owners = work.constant(f"{name}.owners", 1, "f32", EAST)
+    chain = work.chain("experts: tile")  # the whole part of number / each: no half is rounded
+    value = chain.vxm("mul", chain.vxm("add", numbers, 0.5, loops=loops), 1 / each)
+    value = chain.vxm("to_i32", chain.vxm("sub", value, 0.5))
+    chain.write(chain.vxm("to_f32", value), tiles)
+    work.plan.place(chain)
+    chain = work.chain("experts: lanes")
+    first = chain.vxm("mul", tiles, float(each), loops=loops)
+    own = chain.vxm("eq", chain.vxm("sub", numbers, first), Rows(owners, 0, (0, 0)))
+    chain.write(chain.vxm("to_f32", own), lanes)
+    work.plan.place(chain)
+    chain = work.chain("experts: own lanes")
+    value = chain.vxm("to_f32", work.rows_of(x, 0), loops=loops)
+    there = 1  # places that x is in: twice as many each time
+    while there < each:
+        shifts = (0, there * width)
+        value = chain.vxm("add", *(chain.sxm("shift_up", n, value, matrix.side) for n in shifts))
+        there *= 2
+    deliver(chain, chain.vxm("mul", value, lanes), [Rows(moved)])
+    work.plan.place(chain)
+    return tiles, (Part(moved, 0, count),)
 
 
 def _at(work: Work, choice: Laid, block: int, token: int) -> Rows:

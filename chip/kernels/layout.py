@@ -54,6 +54,13 @@ class Layout:
                 found.append((block, 1, column))
         return tuple(found)
 
+    def pieces(self, block: int, elements: range) -> tuple[Span, ...]:
+        """Those of some elements that are in a block, as one span if there are any."""
+        span = self.spans[block]
+        first = max(span.first, elements.start)
+        count = min(span.first + span.count, elements.stop) - first
+        return (Span(first, count, span.column + first - span.first),) if count > 0 else ()
+
     def rows(self, values: npt.NDArray[np.generic]) -> F32:
         """Elements [up to total] as block rows [blocks, lanes], zero elsewhere."""
         found = np.zeros((self.blocks, LANES), np.float32)

@@ -5,7 +5,7 @@ With int8 weights rows are int8 with a step for each token; sums are scaled back
 scale of each output channel.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -20,6 +20,24 @@ from chip.schedule import Buffer, Chain, Flow, Rows
 Scaled = Callable[[Sequence[Flow], Sequence[int]], Sequence[Flow]]
 OnTheWay = Callable[[Chain, Flow, int, Scaled | None], Flow]  # sums, side, what scales copies
 _ROUND = {"f16": "to_f16", "i8": "to_i8"}
+
+
+@dataclass(frozen=True)
+class Tile:
+    """What a pass loads for input block `block`: words for each of `outputs`, at array `column`.
+
+    These are ranges of rows of the matrix, one for each output block; `inputs` are its columns,
+    which meet the lanes from `lane` on. Products are set or added (`first`) and leave if `last`.
+    """
+
+    block: int
+    outputs: tuple[range, ...]
+    words: int
+    column: int
+    inputs: range
+    lane: int
+    first: bool
+    last: bool
 
 
 @dataclass(frozen=True)
@@ -53,8 +71,62 @@ class Matrix:
         """Columns in all."""
         return self.inputs.blocks * len(self.blocks) * self.words * word_columns(self.dtype)
 
+    @property
+    def tiles(self) -> Iterator[Tile]:
+        """What each pass loads, in order."""
+        last = self.inputs.blocks - 1
+        for start, count, column in self.runs:
+            spans = self.outputs.spans[start : start + count]
+            outputs = tuple(range(span.first, span.first + span.count) for span in spans)
+            for block, inside in enumerate(self.inputs.spans):
+                inputs = range(inside.first, inside.first + inside.count)
+                yield Tile(block, outputs, self.words, column, inputs, inside.column,
+                           block == 0, block == last)  # fmt: skip
+
     def __post_init__(self) -> None:
         assert self.dtype in FORMATS
+
+
+@dataclass(frozen=True)
+class HeadMatrix(Matrix):
+    """Matrices of `heads` heads: an output block has products of its heads' inputs only."""
+
+    heads: int = 1
+
+    @property
+    def runs(self) -> tuple[tuple[int, int, int], ...]:
+        """Each block by itself."""
+        return tuple((block, 1, self.outputs.spans[block].column) for block in self.blocks)
+
+    @property
+    def vectors(self) -> int:
+        """Columns in all."""
+        return sum(tile.words for tile in self.tiles) * word_columns(self.dtype)
+
+    @property
+    def tiles(self) -> Iterator[Tile]:
+        """Each head of each output block, for each input block that has some of it."""
+        group = word_columns(self.dtype)
+        out, inner = (layout.total // self.heads for layout in (self.outputs, self.inputs))
+        for number in self.blocks:
+            (whole,) = self.outputs.pieces(number, range(self.outputs.total))
+            heads = range(whole.first // out, -(-(whole.first + whole.count) // out))
+            tiles = []
+            for head in heads:
+                (to,) = self.outputs.pieces(number, range(head * out, (head + 1) * out))
+                mine = range(head * inner, (head + 1) * inner)
+                words = -(-to.count // group)
+                rows = (range(to.first, to.first + to.count),)
+                for block in range(self.inputs.blocks):
+                    for own in self.inputs.pieces(block, mine):
+                        first = own.first - mine.start
+                        inputs = range(first, first + own.count)
+                        tiles.append(
+                            Tile(block, rows, words, to.column, inputs, own.column, False, False)
+                        )
+            ends = range(len(tiles))
+            for tile, at in zip(tiles, ends, strict=True):
+                yield replace(tile, first=at == 0, last=at == ends[-1])
 
 
 def deliver(chain: Chain, flow: Flow, targets: Sequence[Rows]) -> None:
@@ -116,13 +188,11 @@ def linear(
 
 def _passes(work: Work, matrix: Matrix, weights: Buffer, x: tuple[Part, ...]) -> list[Pass]:
     passes, word = [], 0
-    for _, count, column in matrix.runs:
-        for block in range(matrix.inputs.blocks):
-            rows = replace(work.rows_of(x, block), steps=(0, 1))
-            first, last = block == 0, block == matrix.inputs.blocks - 1
-            part = Pass(weights, word, count, matrix.words, rows, work.rows, column)
-            passes.append(replace(part, first=first, last=last))
-            word += count * matrix.words
+    for tile in matrix.tiles:
+        rows, count = replace(work.rows_of(x, tile.block), steps=(0, 1)), len(tile.outputs)
+        part = Pass(weights, word, count, tile.words, rows, work.rows, tile.column)
+        passes.append(replace(part, first=tile.first, last=tile.last))
+        word += count * tile.words
     return passes
 
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from math import prod
 
 from cluster.compare.devices import ACHIEVED, Device, all_reduce_s
-from cluster.model.graph.attention import Attention
 from cluster.model.graph.experts import ExpertLinear
 from cluster.model.graph.graph import Model
+from cluster.model.graph.latent_attention import ATTENTIONS
 
 KV_BYTES = 2  # fp16 keys and values
 ACTIVATION_BYTES = 2
@@ -98,7 +98,7 @@ def decode_step(
     share = ACHIEVED if achieved else 1.0
     moved = weights_read(model, batch) * weight_bytes
     moved += batch * context * kv_bytes_per_token(model)
-    attention = (op for layer in model.layers for op in layer.ops if isinstance(op, Attention))
+    attention = (op for layer in model.layers for op in layer.ops if isinstance(op, ATTENTIONS))
     products = weights_read(model, 1) + sum(op.products_per_row(context) for op in attention)
     rate = device.ops8_per_s if weight_bytes <= 1 else device.ops16_per_s
     size = batch * model.hidden.size * ACTIVATION_BYTES

@@ -11,14 +11,16 @@ from itertools import chain
 from math import prod
 
 from chip.kernels.experts import Experts
-from chip.kernels.layout import Layout, even, grouped, halves, one_by_one, repeated
-from chip.kernels.linear import Matrix
+from chip.kernels.layout import Layout, halves
+from chip.kernels.linear import HeadMatrix, Matrix
 from chip.kernels.work import OUTPUT, Laid, Part, Request, Steps, Work
 from chip.program import word_columns
 from chip.schedule import Buffer
 from chip.spec import EAST, WEST, ChipSpec
 from cluster.compiler import fused
+from cluster.compiler.layouts import by_columns, layouts, plain_layout
 from cluster.compiler.rank import Rank
+from cluster.compiler.segments import residual_stream
 from cluster.model.graph.add import Add
 from cluster.model.graph.attention import Attention
 from cluster.model.graph.clamped_gate import ClampedGate
@@ -26,15 +28,16 @@ from cluster.model.graph.collective import AllReduce
 from cluster.model.graph.experts import ExpertLinear
 from cluster.model.graph.gate import Activation, Gate
 from cluster.model.graph.graph import Section
+from cluster.model.graph.head_linear import HeadLinear
+from cluster.model.graph.latent_attention import ATTENTIONS, LatentAttention
 from cluster.model.graph.linear import Linear
 from cluster.model.graph.norm import Norm, NormBySum, SquareSum
 from cluster.model.graph.op import GraphError, Op
-from cluster.model.graph.quantise import Quantise
 from cluster.model.graph.rotary import Rotary
-from cluster.model.graph.route import CHOICE
 from cluster.model.graph.soft_cap import SoftCap
 from cluster.model.graph.values import Dim, Value
 
+Product = Linear | HeadLinear | ExpertLinear  # with a matrix at rest
 SIDES = (EAST, WEST)
 RESIDUAL = ("x0", "x1")  # buffers of the residual stream, in turn
 SUMMANDS = ("y0", "y1")  # what is added to it: output blocks of the east, of the west array
@@ -80,7 +83,7 @@ class Assigned:
             if max(ends, default=0) > self.spec.lanes:
                 raise GraphError("layout", (value.name,), f"{value.name} goes beyond the lanes")
         for op in self.section.ops:
-            if isinstance(op, Linear | ExpertLinear):
+            if isinstance(op, Product):
                 blocks = [block for matrix in self.matrices(op) for block in matrix.blocks]
                 every = list(range(self._ends(op)[1].blocks))
                 op.require(sorted(blocks) == every, "its blocks are not on one array each")
@@ -93,55 +96,23 @@ class Assigned:
 
     @cached_property
     def _layouts(self) -> dict[str, Layout]:
-        makers = {op.out.name: op for op in self.section.ops}
-        found: dict[str, Layout] = {}
-        for op in self.section.ops:
-            if isinstance(op, Attention):
-                heads = self.rank.heads
-                assert heads is not None
-                columns = [kv % heads.per_row * heads.head_lanes for kv in heads.kv_of]
-                kv = grouped(heads.kv_heads, heads.head_lanes, heads.per_row)
-                q = kv if self.by_columns(op) else one_by_one(columns, heads.head_lanes)
-                for value, layout in ((op.q, q), (op.k, kv), (op.v, kv)):
-                    for name in _chain_of(value, makers):
-                        found[name] = layout
-                out = grouped(len(heads.kv_of), heads.head_lanes, heads.per_pack)
-                found[op.out.name] = out
-        values = (self.section.x, *(op.out for op in self.section.ops))
-        for op in self.section.ops:
-            if isinstance(op, Quantise):  # as its input, and the other way round
-                both = {op.x.name, op.out.name}
-                known = [found[name] for name in both if name in found]
-                found |= {name: known[0] for name in both if known}
-        for value in values:
-            if value.name not in found:
-                found[value.name] = self._plain(value.dims)
-        return found
+        return layouts(self.section, self.rank, self.spec.lanes, self.weights)
 
     def _plain(self, dims: tuple[Dim, ...]) -> Layout:
-        """The layout of a value that nobody wants otherwise: blocks by themselves of each expert.
-
-        A choice of experts has its numbers in all lanes.
-        """
-        count = prod(self.rank.size(dim) for dim in dims)
-        if dims[:1] == (CHOICE,):
-            return one_by_one([0] * count, 1)
-        if dims and dims[0].name == "chosen":
-            return repeated(self._plain(dims[1:]), dims[0].size)
-        return even(count, self.weights)
+        return plain_layout(dims, self.rank, self.spec.lanes, self.weights)
 
     def _elements(self, value: Value) -> int:
         return prod(self.rank.size(dim) for dim in value.dims)
 
     # --- matrices ---------------------------------------------------------------------------
-    def _ends(self, op: Linear | ExpertLinear) -> tuple[Layout, Layout]:
+    def _ends(self, op: Product) -> tuple[Layout, Layout]:
         """The layouts of what a matrix takes and gives."""
-        if isinstance(op, Linear):
+        if isinstance(op, Linear | HeadLinear):
             return self.layout(op.x), self.layout(op.out)
         inner, out = op.each
         return self._plain(inner), self._plain(out)
 
-    def matrices(self, op: Linear | ExpertLinear) -> tuple[Matrix, ...]:
+    def matrices(self, op: Product) -> tuple[Matrix, ...]:
         """The matrix of a product, or of an expert, as it rests on one side, or on both."""
         sides = self.sides[op.out.name]
         inputs, outputs = self._ends(op)
@@ -151,8 +122,15 @@ class Assigned:
         else:
             parts = halves(outputs.blocks)
             where = [(f"{op.weight.name}{side}", side, parts[side]) for side in SIDES]
+        layouts = inputs, outputs
+        if isinstance(op, HeadLinear):
+            heads = self.rank.size(op.x.dims[0])
+            return tuple(
+                HeadMatrix(name, side, *layouts, blocks, 1, self.weights, heads)
+                for name, side, blocks in where
+            )
         return tuple(
-            Matrix(name, side, inputs, outputs, blocks, limit, self.weights)
+            Matrix(name, side, *layouts, blocks, limit, self.weights)
             for name, side, blocks in where
         )
 
@@ -160,9 +138,9 @@ class Assigned:
     def sides(self) -> dict[str, tuple[int, ...]]:
         """The sides of each product: those of one input are shared out, a single one is cut."""
         found: dict[str, tuple[int, ...]] = {}
-        groups: dict[tuple[type, str], list[Linear | ExpertLinear]] = {}
+        groups: dict[tuple[type, str], list[Product]] = {}
         for op in self.section.ops:
-            if isinstance(op, Linear | ExpertLinear):
+            if isinstance(op, Product):
                 groups.setdefault((type(op), op.x.name), []).append(op)
         for group in groups.values():
             if len(group) == 1:
@@ -185,7 +163,7 @@ class Assigned:
         """Cycles in which all weights can enter the two arrays at best, a word of columns each."""
         words: dict[str, list[int]] = {}
         for op in self.section.ops:
-            if isinstance(op, Linear | ExpertLinear):
+            if isinstance(op, Product):
                 sides = words.setdefault(op.x.name, [0, 0])
                 times = op.chosen if isinstance(op, ExpertLinear) else 1
                 for matrix in self.matrices(op):
@@ -208,29 +186,31 @@ class Assigned:
         """Words of 16 slices that each matrix takes, of those east and of those west."""
         words: tuple[list[int], list[int]] = ([], [])
         for op in self.section.ops:
-            for matrix in self.matrices(op) if isinstance(op, Linear | ExpertLinear) else ():
+            for matrix in self.matrices(op) if isinstance(op, Product) else ():
                 if isinstance(op, ExpertLinear):
-                    experts = Experts(matrix, op.held, op.chosen).limited(self.spec)
+                    experts = Experts(matrix, op.held, op.chosen, op.adds).limited(self.spec)
                     regions = experts.regions(self.spec) if matrix.blocks else ()
-                    words[matrix.side].extend(op.held * each for each in regions)
+                    words[matrix.side].extend(experts.groups * each for each in regions)
                 else:
                     words[matrix.side].append(matrix.vectors // word_columns(matrix.dtype))
         return words
 
-    def _columns(self, op: Linear | ExpertLinear) -> int:
+    def _columns(self, op: Product) -> int:
         outputs = self.layout(op.out)
         return outputs.blocks * outputs.width
 
     # --- copies -----------------------------------------------------------------------------
     def wants(self, op: Op, value: Value) -> tuple[Copy, ...]:
         """The copies of a value that an op reads, in the order in which its kernel takes them."""
-        if isinstance(op, Linear | ExpertLinear) and value == op.x:
+        if isinstance(op, Product) and value == op.x:
             return tuple(Copy(self.weights, side) for side in self.sides[op.out.name])
         if isinstance(op, Attention):
-            side, columns = WEST if value == op.v else EAST, self.by_columns(op)
+            side, columns = WEST if value == op.v else EAST, by_columns(op, self.rank)
             if columns and value == op.q:
                 return (Copy("f32", side),)
             return (Copy("f16", side, columns=columns),)
+        if isinstance(op, LatentAttention):
+            return (Copy("f16", EAST),)
         if isinstance(op, Rotary):
             return (Copy("f32", self.turned_at(op)),)
         if isinstance(op, Gate | ClampedGate) and value == op.gate:
@@ -243,16 +223,10 @@ class Assigned:
             return (Copy("f32", EAST),)
         return (Copy("f32", WEST),)
 
-    def by_columns(self, op: Attention) -> bool:
-        """Whether keys and values are columns as they come from the MXM: none are of before."""
-        heads = self.rank.heads
-        assert heads is not None
-        return op.takes_sequence and heads.kv_of == tuple(range(heads.kv_heads))
-
     def turned_at(self, op: Rotary) -> int:
         """The SXM that a rotary embedding goes by: queries east, keys west."""
         readers = self.section.consumers(op.out)
-        keys = any(isinstance(other, Attention) and other.k == op.out for other in readers)
+        keys = any(isinstance(other, ATTENTIONS) and other.k == op.out for other in readers)
         return WEST if keys else EAST
 
     @cached_property
@@ -293,15 +267,7 @@ class Assigned:
     @cached_property
     def residual(self) -> dict[str, str]:
         """The buffer of each value of the residual stream, whose last one is in the first."""
-        makers = {op.out.name: op for op in self.section.ops}
-        names = [self.section.out.name]
-        while (maker := makers.get(names[-1])) is not None:
-            before = maker.x if isinstance(maker, Add | Norm) else None
-            if isinstance(maker, AllReduce):
-                before = maker.residual
-            if before is None:
-                return {self.section.x.name: RESIDUAL[0]}
-            names.append(before.name)
+        names = residual_stream(self.section)
         return {name: RESIDUAL[turn % 2] for turn, name in enumerate(names)}
 
     # --- as kernels see them ----------------------------------------------------------------
@@ -376,17 +342,8 @@ class Assigned:
             request = Request(f"logits{side}", mine * work.most_rows, "f32", side, OUTPUT)
             return work.cut(work.memory.take(request), mine * work.rows)
         readers = self.section.consumers(value)
-        if not any(isinstance(op, Add | AllReduce) and op.y == value for op in readers):
+        added = (op for op in readers if isinstance(op, Add | AllReduce) and op.y == value)
+        if not any(isinstance(op, AllReduce) or op.out.name in self.residual for op in added):
             return work.scratch(f"{value.name}.{copy.turn}.{side}", mine, "f32", side)
         whole = work.scratch(SUMMANDS[side], self.layout(value).blocks, "f32", side)
         return work.cut(whole, mine * work.rows)
-
-
-def _chain_of(value: Value, makers: dict[str, Op]) -> Iterator[str]:
-    """A value and what it is made of, row by row, back to the product that makes heads."""
-    yield value.name
-    op = makers[value.name]
-    while not isinstance(op, Linear):
-        before = op.inputs[0]
-        yield before.name
-        op = makers[before.name]

@@ -8,6 +8,8 @@ from chip.kernels.add import add, cast
 from chip.kernels.attention import Scores, attention, attention_to_all
 from chip.kernels.experts import Experts, expert_linear
 from chip.kernels.gate import activation, clamped, gated
+from chip.kernels.grouped_route import Groups, grouped_route
+from chip.kernels.latent_attention import latent_attention
 from chip.kernels.layer_norm import LayerNorm, Sum, layer_norm
 from chip.kernels.linear import linear
 from chip.kernels.norm import RmsNorm, norm_by_sum, rms_norm, square_sum
@@ -20,11 +22,15 @@ from chip.kernels.window import Window
 from chip.kernels.work import Laid, Work
 from cluster.compiler.assign import Assigned
 from cluster.compiler.fused import left_to_another, summed, turned_behind
+from cluster.compiler.layouts import by_columns
 from cluster.model.graph.add import Add
 from cluster.model.graph.attention import Attention
 from cluster.model.graph.clamped_gate import ClampedGate
 from cluster.model.graph.experts import ExpertLinear
 from cluster.model.graph.gate import Activation, Gate
+from cluster.model.graph.grouped_route import GroupedRoute
+from cluster.model.graph.head_linear import HeadLinear
+from cluster.model.graph.latent_attention import LatentAttention
 from cluster.model.graph.linear import Linear
 from cluster.model.graph.norm import Norm, NormBySum, SquareSum
 from cluster.model.graph.op import Op
@@ -65,6 +71,13 @@ def _linear(work: Work, at: Assigned, op: Linear) -> None:
     turns = None if turn is None else partial(turned, work, turn.table.name)
     for matrix, rows in zip(at.matrices(op), x.copies, strict=True):
         linear(work, matrix, rows, out.copies, at.steps(work, op.x), op.bias is not None, turns)
+
+
+@kernel(HeadLinear)
+def _head_linear(work: Work, at: Assigned, op: HeadLinear) -> None:
+    x, out = at.read(work, op, op.x), at.made(work, op.out)
+    for matrix, rows in zip(at.matrices(op), x.copies, strict=True):
+        linear(work, matrix, rows, out.copies, at.steps(work, op.x))
 
 
 @kernel(Norm)
@@ -110,10 +123,18 @@ def _rotary(work: Work, at: Assigned, op: Rotary) -> None:
 def _attention(work: Work, at: Assigned, op: Attention) -> None:
     q, k, v = (at.read(work, op, value) for value in op.inputs)
     assert at.rank.heads is not None
-    place_all = attention_to_all if at.by_columns(op) else attention
+    place_all = attention_to_all if by_columns(op, at.rank) else attention
     sinks = "" if op.sinks is None else op.sinks.name
     scores = Scores(op.scale, op.cap, Window(op.window), sinks)
     place_all(work, at.rank.heads, scores, q, k, v, at.made(work, op.out))
+
+
+@kernel(LatentAttention)
+def _latent_attention(work: Work, at: Assigned, op: LatentAttention) -> None:
+    q, q_turned, latent, k = (at.read(work, op, value) for value in op.inputs)
+    assert at.rank.heads is not None
+    out = at.made(work, op.out)
+    latent_attention(work, at.rank.heads, Scores(op.scale), q, q_turned, latent, k, out)
 
 
 @kernel(Pool)
@@ -150,15 +171,22 @@ def _own_experts(work: Work, at: Assigned, op: OwnExperts) -> None:
     own_experts(work, f"{op.out.name}.first", held, op.out.dims[1].size, choice, out)
 
 
+@kernel(GroupedRoute)
+def _grouped_route(work: Work, at: Assigned, op: GroupedRoute) -> None:
+    scores, out = at.read(work, op, op.scores), at.made(work, op.out)
+    groups = Groups(op.bias.name, op.experts // op.groups, op.kept, op.normed, op.scale)
+    grouped_route(work, groups, scores, op.experts, op.out.dims[1].size, out)
+
+
 @kernel(ExpertLinear)
 def _expert_linear(work: Work, at: Assigned, op: ExpertLinear) -> None:
     x, choice = (at.read(work, op, value) for value in op.inputs)
     out, steps = at.made(work, op.out), at.steps(work, op.x)
     for matrix, rows in zip(at.matrices(op), x.copies, strict=True):
-        experts = Experts(matrix, op.held, op.chosen).limited(work.spec)
+        experts = Experts(matrix, op.held, op.chosen, op.adds).limited(work.spec)
         step = steps[1 - matrix.side] if steps else None  # its own side is full of what it meets
         biased = op.bias is not None
-        expert_linear(work, experts, rows, choice, out.copies, step, op.adds, biased)
+        expert_linear(work, experts, rows, choice, out.copies, step, biased)
 
 
 @kernel(SoftCap)

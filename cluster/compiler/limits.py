@@ -8,6 +8,7 @@ from chip.spec import ChipSpec
 from cluster.errors import BadValue
 from cluster.model.graph.attention import Attention
 from cluster.model.graph.graph import Model
+from cluster.model.graph.latent_attention import ATTENTIONS
 from cluster.model.graph.norm import Norm
 from cluster.model.graph.op import Op
 from cluster.model.mixture import expert_parts
@@ -18,7 +19,8 @@ WEIGHT_TYPES = {"fp16": "f16", "int8": "i8"}  # as the command line names them: 
 
 def heads_of(model: Model) -> int:
     """Query heads: the widest tensor-parallel group."""
-    return max((op.q.dims[0].size for op in ops_of(model) if isinstance(op, Attention)), default=1)
+    sizes = (op.q.dims[0].size for op in ops_of(model) if isinstance(op, ATTENTIONS))
+    return max(sizes, default=1)
 
 
 def ops_of(model: Model) -> Iterator[Op]:

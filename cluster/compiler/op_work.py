@@ -6,7 +6,7 @@ What a schedule could do elsewhere or not at all (a norm's gain, say, in the wei
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -18,6 +18,9 @@ from cluster.model.graph.attention import Attention
 from cluster.model.graph.clamped_gate import ClampedGate
 from cluster.model.graph.experts import ExpertLinear
 from cluster.model.graph.gate import Activation, Gate
+from cluster.model.graph.grouped_route import GroupedRoute
+from cluster.model.graph.head_linear import HeadLinear
+from cluster.model.graph.latent_attention import LatentAttention
 from cluster.model.graph.linear import Linear
 from cluster.model.graph.norm import Norm, NormBySum, SquareSum
 from cluster.model.graph.op import Op
@@ -164,6 +167,13 @@ def _product(
     return OpWork((Part(before, product), Part(after + share.alu * biased)))
 
 
+@work(HeadLinear)
+def _head_linear(share: Share, op: HeadLinear) -> OpWork:
+    """Heads that lie side by side in lanes have their matrices there, too."""
+    inner, out = share.width(op.x.dims), op.out.dims[1].size
+    return _product(share, inner, out, op.x.dtype)
+
+
 @work(ExpertLinear)
 def _expert_linear(share: Share, op: ExpertLinear) -> OpWork:
     inner, out = (share.width(dims) for dims in op.each)
@@ -223,6 +233,25 @@ def _attention(share: Share, op: Attention) -> OpWork:
     return OpWork(parts, written_vectors=written)
 
 
+@work(LatentAttention)
+def _latent_attention(share: Share, op: LatentAttention) -> OpWork:
+    """Latents and keys of all tokens of the bucket are weights, those of all heads."""
+    heads, alu = share.width(op.q.dims[:1]), share.alu
+    row, values = op.latent.width + op.k.width, op.latent.width
+    keys, mixed = (
+        share.product(inner, out, "f16", share.rows * heads)
+        for inner, out in ((row, share.context), (share.context, values))
+    )
+    keys, mixed = (
+        replace(one, weight_vectors=one.weight_vectors * share.sequences) for one in (keys, mixed)
+    )
+    softmax = share.reduction + alu + share.spec.d_func("vxm.exp") + share.convert
+    divided = share.spec.d_func("vxm.recip") + alu
+    written = share.blocks(share.rows * row) * WIDTHS["f16"]
+    parts = (Part(share.convert, keys), Part(softmax, mixed), Part(divided))
+    return OpWork(parts, written_vectors=written)
+
+
 @work(Gate)
 @work(Activation)
 def _gate(share: Share, op: Gate | Activation) -> OpWork:
@@ -253,6 +282,13 @@ def _soft_cap(share: Share, op: SoftCap) -> OpWork:
 def _route(share: Share, op: Route) -> OpWork:
     functions = share.spec.d_func("vxm.exp") + share.spec.d_func("vxm.recip")
     return _latency(share.reduction + functions + share.alu)
+
+
+@work(GroupedRoute)
+def _grouped_route(share: Share, op: GroupedRoute) -> OpWork:
+    """Sigmoids, the highest of them, and the reciprocal of their sum."""
+    functions = share.spec.d_func("vxm.exp") + 2 * share.spec.d_func("vxm.recip")
+    return _latency(share.reduction + functions + 2 * share.alu)
 
 
 @work(Add)

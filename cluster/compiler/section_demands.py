@@ -14,6 +14,7 @@ from cluster.compiler.kernels import place
 from cluster.compiler.rank import Rank
 from cluster.compiler.shard import Sharded
 from cluster.model.graph.collective import AllReduce
+from cluster.model.graph.grouped_route import GroupedRoute
 from cluster.model.graph.norm import Norm
 
 TRIED_ROWS = 8  # of a trial of longer launches
@@ -22,12 +23,10 @@ TRIED_BLOCKS = 3  # context blocks after which every two buffers that take turns
 
 def lane_maps(sections: Collection[Sharded], weights: str) -> tuple[tuple[int, ...], ...]:
     """Lane maps that the kernels of these sections use."""
-    sizes = {
-        op.x.dims[-1].size
-        for sharded in sections
-        for op in sharded.section.ops
-        if isinstance(op, Norm) and op.over == ("head_dim",)
-    }
+    ops = [op for sharded in sections for op in sharded.section.ops]
+    sizes = {op.x.dims[-1].size for op in ops if isinstance(op, Norm) and op.over == ("head_dim",)}
+    routers = (op for op in ops if isinstance(op, GroupedRoute) and op.kept < op.groups)
+    sizes |= {op.experts // op.groups for op in routers}
     extra = (lanes for size in sorted(sizes) for lanes in group_maps(size))
     return tuple(dict.fromkeys((*MAPS, *extra)))
 

@@ -3,19 +3,35 @@
 from collections.abc import Iterator
 
 from cluster.model.graph.add import Add
-from cluster.model.graph.attention import Attention
 from cluster.model.graph.collective import AllReduce
 from cluster.model.graph.experts import ExpertLinear
 from cluster.model.graph.graph import Section
+from cluster.model.graph.latent_attention import ATTENTIONS
+from cluster.model.graph.norm import Norm
 from cluster.model.graph.op import Op
 from cluster.model.graph.values import Value
+
+
+def residual_stream(section: Section) -> tuple[str, ...]:
+    """Names of the values that each are the one before with something added, the last one first."""
+    makers = {op.out.name: op for op in section.ops}
+    found = [section.out.name]
+    while (maker := makers.get(found[-1])) is not None:
+        before = maker.x if isinstance(maker, Add | Norm) else None
+        if isinstance(maker, AllReduce):
+            before = maker.residual
+        if before is None:
+            return (section.x.name,)
+        found.append(before.name)
+    return tuple(found)
 
 
 def segments(section: Section) -> Iterator[tuple[tuple[Op, ...], Op]]:
     """Ops of a section up to each residual connection or all-reduce, and that one."""
     ops: list[Op] = []
+    stream = residual_stream(section)
     for op in section.ops:
-        if isinstance(op, Add | AllReduce):
+        if isinstance(op, AllReduce) or (isinstance(op, Add) and op.out.name in stream):
             yield tuple(ops), op
             ops = []
         else:
@@ -31,7 +47,7 @@ def by_heads(value: Value) -> bool:
 
 def what_of(ops: tuple[Op, ...]) -> str:
     """What reports call these ops of a layer."""
-    return "attention" if any(isinstance(op, Attention) for op in ops) else "ffn"
+    return "attention" if any(isinstance(op, ATTENTIONS) for op in ops) else "ffn"
 
 
 def has_experts(section: Section) -> bool:

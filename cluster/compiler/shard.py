@@ -4,10 +4,10 @@ from dataclasses import dataclass, replace
 
 from chip.hashed import hashed_once
 from cluster.model.graph.add import Add
-from cluster.model.graph.attention import Attention
 from cluster.model.graph.collective import AllReduce
 from cluster.model.graph.experts import ExpertLinear
 from cluster.model.graph.graph import Section
+from cluster.model.graph.latent_attention import ATTENTIONS
 from cluster.model.graph.norm import Norm, NormBySum, SquareSum
 from cluster.model.graph.op import GraphError, Op, Spread
 from cluster.model.graph.own_experts import OwnExperts
@@ -56,7 +56,7 @@ def shard(section: Section, tp: int) -> Sharded:
     Summands are added up by AllReduce where the next op needs their sum, together with the residual
     where that is an Add. A norm over what ranks share adds up their sums of squares.
     """
-    pairs = {(op.k.dims[0], op.q.dims[0]): None for op in section.ops if isinstance(op, Attention)}
+    pairs = {(op.k.dims[0], op.q.dims[0]): None for op in section.ops if isinstance(op, ATTENTIONS)}
     shares = Shares(tp, tuple(pairs), _experts_over(section, tp))
     if tp == 1:
         values = (section.x, *(op.out for op in section.ops))
@@ -93,6 +93,9 @@ class _Pass:
     def add(self, op: Op) -> None:
         """Append an op, and before it what its inputs need."""
         if isinstance(op, Add) and self._add_summands(op):
+            return
+        if isinstance(op, Add) and self._both_summands(op):
+            self._append(op)
             return
         op = op.with_values({value: self.summed(value) for value in op.inputs})
         if isinstance(op, Norm) and op.sums_over_ranks(self.spreads[op.x.name]):
@@ -131,6 +134,13 @@ class _Pass:
                 self._append(AllReduce(op.out, y, residual))
                 return True
         return False
+
+    def _both_summands(self, op: Add) -> bool:
+        """Whether an Add may come before its result is summed up, once for both inputs."""
+        return all(
+            self.spreads[value.name] is Spread.PARTIAL and value not in self.sums
+            for value in op.inputs
+        )
 
     def _append(self, op: Op) -> None:
         self.spreads[op.out.name] = op.spread(tuple(self.spreads[v.name] for v in op.inputs))

@@ -15,8 +15,8 @@ from cluster.compiler.limits import CONTEXT_BLOCK, WEIGHT_TYPES, heads_of
 from cluster.compiler.section_demands import column_words
 from cluster.compiler.stage import Stage, roomy
 from cluster.compiler.stage_shape import StageShape, stage_shape
-from cluster.model.graph.attention import Attention
 from cluster.model.graph.graph import Model, Section
+from cluster.model.graph.latent_attention import ATTENTIONS
 
 CHUNKS = (32, 16, 8)  # tokens of a prefill launch: the most there is room for
 Paces = dict[tuple[int, int], tuple[int, int]]  # of (tp, chunk): cycles of a layer, and of the head
@@ -133,7 +133,7 @@ class Sizes:
     def _weight(self, layer: Section) -> int:
         """Elements of the weights and caches of a layer."""
         kept = (min(self.context, op.window or self.context) * op.cached_elements
-                for op in layer.ops if isinstance(op, Attention))  # fmt: skip
+                for op in layer.ops if isinstance(op, ATTENTIONS))  # fmt: skip
         return sum(prod(weight.shape) for weight in layer.weights) + self.slots * sum(kept)
 
     def _shape(

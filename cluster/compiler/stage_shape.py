@@ -12,8 +12,8 @@ from cluster.compiler.limits import WEIGHT_TYPES
 from cluster.compiler.quantise import quantise
 from cluster.compiler.rank import Rank, ranks_of
 from cluster.compiler.shard import Sharded, shard
-from cluster.model.graph.attention import Attention
 from cluster.model.graph.graph import Model, Section
+from cluster.model.graph.latent_attention import ATTENTIONS
 
 
 @hashed_once
@@ -54,7 +54,7 @@ class StageShape:
 def windows(sections: Iterable[Section]) -> tuple[Window, ...]:
     """How far back the rows of some sections look."""
     ops = (op for section in sections for op in section.ops)
-    return tuple(dict.fromkeys(Window(op.window) for op in ops if isinstance(op, Attention)))
+    return tuple(dict.fromkeys(Window(op.window) for op in ops if isinstance(op, ATTENTIONS)))
 
 
 @lru_cache(maxsize=512)

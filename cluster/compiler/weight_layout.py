@@ -16,8 +16,9 @@ import numpy.typing as npt
 from chip.isa import NUMPY_TYPES
 from chip.kernels.attention import HEAD_LANES
 from chip.kernels.experts import COUNTED, Experts
+from chip.kernels.grouped_route import GROUPS, NUMBERS
 from chip.kernels.linear import Matrix
-from chip.kernels.route import LANE_NUMBERS
+from chip.kernels.route import FAR, LANE_NUMBERS, OUT
 from chip.program import Region, word_columns
 from cluster.compiler.assign import Assigned
 from cluster.compiler.shard import Sharded
@@ -25,6 +26,8 @@ from cluster.compiler.stage import Stage
 from cluster.model.graph.attention import Attention
 from cluster.model.graph.experts import ExpertLinear
 from cluster.model.graph.graph import Place
+from cluster.model.graph.grouped_route import GroupedRoute
+from cluster.model.graph.head_linear import HeadLinear
 from cluster.model.graph.int8 import Int8Matrix
 from cluster.model.graph.linear import Linear
 from cluster.model.graph.norm import Norm, NormBySum, SquareSum
@@ -62,7 +65,7 @@ def _section(
     for op in sharded.section.ops:
         if isinstance(op, ExpertLinear):
             found = _experts(ranks, sharded, op, place, weights)
-        elif isinstance(op, Linear):
+        elif isinstance(op, Linear | HeadLinear):
             found = _linear(ranks, sharded, op, place, weights)
         else:
             found = _vectors(ranks, sharded, op, place, weights)
@@ -71,7 +74,11 @@ def _section(
 
 
 def _linear(
-    ranks: list[Assigned], sharded: Sharded, op: Linear, place: Place, weights: Weights
+    ranks: list[Assigned],
+    sharded: Sharded,
+    op: Linear | HeadLinear,
+    place: Place,
+    weights: Weights,
 ) -> Iterator[tuple[int, str, Array]]:
     """A matrix as columns; its scales and its bias as rows."""
     whole: Array = weights.array(place, op.weight)
@@ -79,7 +86,8 @@ def _linear(
     if ranks[0].weights == "i8":
         rounded = Int8Matrix.of(whole)
         whole, scales = rounded.integers.astype(np.int8), rounded.scales
-    bias = None if op.bias is None else weights.array(place, op.bias)
+    biased = op.bias if isinstance(op, Linear) else None
+    bias = None if biased is None else weights.array(place, biased)
     vectors, channels = {"scale": scales, "bias": bias}, replace(op.weight, inner=())
     for rank, assigned in enumerate(ranks):
         mine = sharded.shares.cut(whole, op.weight, rank)
@@ -90,7 +98,7 @@ def _linear(
             for what, vector in vectors.items():
                 if vector is not None:
                     own = sharded.shares.cut(vector, channels, rank)
-                    if what == "bias" and op.cut_inputs and rank:
+                    if what == "bias" and isinstance(op, Linear) and op.cut_inputs and rank:
                         own = np.zeros_like(own)  # one of the summands has it
                     rows = matrix.outputs.rows(own)[matrix.blocks.start : matrix.blocks.stop]
                     yield rank, f"{matrix.name}.{what}", rows
@@ -114,9 +122,13 @@ def _experts(
         for one in assigned.matrices(op):
             if not one.blocks:
                 continue
-            experts = Experts(one, op.held, op.chosen).limited(assigned.spec)
+            experts = Experts(one, op.held, op.chosen, op.adds).limited(assigned.spec)
             matrix, each = experts.matrix, word_columns(one.dtype)
             found = np.stack([columns(own, matrix, assigned.spec.lanes) for own in mine])
+            if experts.packed > 1:
+                found = _side_by_side(found, experts)
+                owners = np.arange(found.shape[2], dtype=np.float32) // matrix.inputs.width
+                yield rank, f"{one.name}.owners", owners[None]
             ends = np.cumsum(experts.regions(assigned.spec)) * each
             for number, part in enumerate(np.split(found, ends[:-1], axis=1)):
                 yield rank, f"{one.name}.{number}", part.reshape(-1, found.shape[2])
@@ -128,6 +140,16 @@ def _experts(
                     rows = [matrix.outputs.rows(own) for own in each_own]
                     some = [own[one.blocks.start : one.blocks.stop] for own in rows]
                     yield rank, f"{one.name}.{what}", np.concatenate(some)
+
+
+def _side_by_side(found: Array, experts: Experts) -> Array:
+    """Columns [tiles, vectors, lanes] of experts [count, vectors, lanes], in lanes of their own."""
+    width, each = experts.matrix.inputs.width, experts.packed
+    tiles = np.zeros((experts.groups, *found.shape[1:]), found.dtype)
+    for number, own in enumerate(found):
+        tile, place = divmod(number, each)
+        tiles[tile, :, place * width : (place + 1) * width] = own[:, :width]
+    return tiles
 
 
 def _vectors(
@@ -152,6 +174,8 @@ def _vectors(
             scores = np.full((len(own), assigned.spec.lanes), -np.inf, np.float32)
             scores[:, 0] = own
             yield rank, op.sinks.name, scores
+    if isinstance(op, GroupedRoute):
+        yield from _router(ranks, op, weights.array(place, op.bias))
     if not isinstance(op, Norm | NormBySum):
         return
     for weight in op.weights:
@@ -164,18 +188,34 @@ def _vectors(
             yield rank, weight.name, layout.rows(mine)
 
 
+def _router(
+    ranks: list[Assigned], op: GroupedRoute, bias: Array
+) -> Iterator[tuple[int, str, Array]]:
+    """The bias, the number and the group of the expert in each lane, and what is where none is."""
+    numbers = np.arange(op.experts, dtype=np.float32)
+    size = op.experts // op.groups
+    for rank, assigned in enumerate(ranks):
+        layout = assigned.layout(op.scores)
+        inside = layout.rows(np.ones(op.experts)) > 0
+        rows = {"": (bias, OUT), f".{NUMBERS}": (numbers, FAR)}
+        if op.kept < op.groups:
+            rows[f".{GROUPS}"] = (numbers // size, FAR)
+        for what, (values, other) in rows.items():
+            found = np.where(inside, layout.rows(values), np.float32(other))
+            yield rank, f"{op.bias.name}{what}", found
+
+
 def columns(matrix: Array, layout: Matrix, lanes: int) -> Array:
     """Columns [vectors, lanes] of a matrix [out, in], in the order in which its tiles load."""
     data = np.zeros((layout.vectors, lanes), NUMPY_TYPES[layout.dtype])
-    at = 0
-    for start, count, _ in layout.runs:
-        for inside in layout.inputs.spans:
-            columns = slice(inside.first, inside.first + inside.count)
-            lane = slice(inside.column, inside.column + inside.count)
-            for out in layout.outputs.spans[start : start + count]:
-                rows = matrix[out.first : out.first + out.count, columns]
-                data[at : at + len(rows), lane][:, : rows.shape[1]] = rows
-                at += layout.outputs.width
+    at, group = 0, word_columns(layout.dtype)
+    for tile in layout.tiles:
+        columns = slice(tile.inputs.start, tile.inputs.stop)
+        lane = slice(tile.lane, tile.lane + len(tile.inputs))
+        for mine in tile.outputs:
+            rows = matrix[mine.start : mine.stop, columns]
+            data[at : at + len(rows), lane][:, : rows.shape[1]] = rows
+            at += tile.words * group
     return data
 
 

@@ -44,6 +44,8 @@ class Tensors:
     fused: tuple[tuple[str, ...], ...] = ()  # one below the other in a tensor; stacked, by turns
     stacked: Mapping[str, Stacked] = field(default_factory=dict)
     bare: frozenset[str] = frozenset()  # weights whose tensor has the name of the module
+    by_head: frozenset[str] = frozenset()  # fused ones that are so within each head
+    transposed: frozenset[str] = frozenset()  # of these, with [in, out] of each head
 
     def tensor(self, place: Place, name: str) -> str:
         """The tensor of weight `name` of a layer or another section."""

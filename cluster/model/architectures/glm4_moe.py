@@ -1,7 +1,7 @@
 """GLM 4.5 (GLM Team 2025), until ops exist as a dense model of all its experts."""
 
 from cluster.model.architecture import Architecture
-from cluster.model.architectures.deepseek_v3 import read_experts, routers
+from cluster.model.architectures.deepseek_v3 import read_experts, read_router
 from cluster.model.architectures.llama import layer as plain_layer
 from cluster.model.architectures.qwen3 import layer as normed_layer
 from cluster.model.decoder import activation, read_decoder, safetensors_names
@@ -14,6 +14,7 @@ def write(settings: Settings, name: str) -> Model:
     """The model of some settings."""
     d, function = read_decoder(settings), activation(settings)
     experts = read_experts(settings)
+    read_router(settings)  # its settings change no cost
     layer = normed_layer if settings.flag("use_qk_norm", False) else plain_layer
     bias = settings.flag("attention_bias", False)
     missing = ["biases of queries, keys and values"] if bias else []
@@ -23,7 +24,7 @@ def write(settings: Settings, name: str) -> Model:
     layers = (layer(d, function),) * first
     layers += (layer(all_experts(d, experts), function),) * (d.layers - first)
     biases = d.layers * (d.heads.size + 2 * d.kv_heads.size) * d.head_dim.size if bias else 0
-    more = (d.layers - first) * routers(d, experts) + biases
+    more = (d.layers - first) * (d.hidden.size + 1) * experts.count + biases
     return without(d.model(name, "glm4_moe", layers), missing, None, more, experts)
 
 

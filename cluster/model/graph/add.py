@@ -22,9 +22,13 @@ class Add(Op):
         self.require(self.x.dims == self.y.dims == self.out.dims, "dimensions differ")
 
     def spread(self, inputs: tuple[Spread, ...]) -> Spread:
-        """Whole; where y is a summand on every rank, an all-reduce comes before."""
-        self.require(set(inputs) == {Spread.WHOLE}, "both inputs must be whole")
-        return Spread.WHOLE
+        """As both inputs: whole, or summands of them, which stay summands.
+
+        Where y alone is a summand on every rank, an all-reduce comes before.
+        """
+        self.require(inputs[0] is inputs[1], "both inputs must be whole, or summands")
+        self.require(inputs[0] is not Spread.SPLIT, "its inputs must not be cut")
+        return inputs[0]
 
     def reference(self, run: Run, x: F32, y: F32) -> F32:
         """In float32."""

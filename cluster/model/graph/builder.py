@@ -8,6 +8,9 @@ from cluster.model.graph.clamped_gate import ClampedGate
 from cluster.model.graph.experts import ExpertLinear
 from cluster.model.graph.gate import Activation, Gate
 from cluster.model.graph.graph import Section
+from cluster.model.graph.grouped_route import GroupedRoute
+from cluster.model.graph.head_linear import HeadLinear
+from cluster.model.graph.latent_attention import LatentAttention
 from cluster.model.graph.linear import Linear
 from cluster.model.graph.norm import Norm
 from cluster.model.graph.op import Op
@@ -37,6 +40,12 @@ class Builder:
         extra = Weight(f"{name}.bias", out, (), rotary) if bias else None
         return self._add(name, out, lambda value: Linear(value, x, weight, extra))
 
+    def head_linear(self, x: Value, name: str, out: Dim) -> Value:
+        """The products of matrices `name` [heads, out, in] and x [heads, in], head by head."""
+        dims = (x.dims[0], out)
+        weight = Weight(name, dims, x.dims[1:])
+        return self._add(name, dims, lambda value: HeadLinear(value, x, weight))
+
     def norm(
         self, x: Value, name: str, eps: float, over: int = 1, form: str = "rms",
         rotary: bool = False,
@@ -60,9 +69,19 @@ class Builder:
         dims, how = (q.dims[0], v.dims[1]), (scale, causal, window, cap, weight)
         return self._add("mixed", dims, lambda value: Attention(value, q, k, v, *how))
 
+    def latent_attention(
+        self, q: Value, q_turned: Value, latent: Value, k: Value, scale: float
+    ) -> Value:
+        """Attention of q and q_turned over the cache that latent and k are appended to."""
+        return self._add(
+            "mixed", q.dims, lambda value: LatentAttention(value, q, q_turned, latent, k, scale)
+        )
+
     def gate(self, gate: Value, up: Value, function: str) -> Value:
         """function(gate) * up."""
-        return self._add("gated", up.dims, lambda value: Gate(value, gate, up, function))
+        again = any(isinstance(op, Gate) for op in self._ops)
+        name = f"{up.name}.gated" if again else "gated"
+        return self._add(name, up.dims, lambda value: Gate(value, gate, up, function))
 
     def clamped_gate(self, gate: Value, up: Value, slope: float, limit: float) -> Value:
         """(up + 1) * gate * sigmoid(slope * gate) of inputs within +-limit."""
@@ -77,6 +96,15 @@ class Builder:
         """The experts with the highest scores, and their gates."""
         dims = (CHOICE, Dim("chosen", chosen))
         return self._add("choice", dims, lambda value: Route(value, scores))
+
+    def grouped_route(
+        self, scores: Value, bias: str, chosen: int, groups: int, kept: int, normed: bool,
+        scale: float,
+    ) -> Value:  # fmt: skip
+        """The experts of `kept` of `groups` whose sigmoid and `bias` are highest, and gates."""
+        dims, weight = (CHOICE, Dim("chosen", chosen)), Weight(bias, scores.dims)
+        how = (groups, kept, normed, scale)
+        return self._add("choice", dims, lambda value: GroupedRoute(value, scores, weight, *how))
 
     def experts(self, x: Value, choice: Value, name: str, out: Dim, bias: bool = False) -> Value:
         """Products of x and the chosen experts of `name`, with biases `name.bias` if asked.

@@ -95,10 +95,10 @@ class FileWeights:
 
     def _tensor_shape(self, group: tuple[Weight, ...], parts: int) -> tuple[int, ...]:
         """The shape of each of the tensors of a group of weights."""
-        first, rows = group[0], sum(one.shape[0] for one in group) // parts
+        first, rows = group[0], sum(self._stored(one)[0] for one in group) // parts
         stacked = self._tensors.stacked.get(first.name)
         if stacked is None:
-            return (rows, *first.shape[1:])
+            return (rows, *self._stored(first)[1:])
         experts = first.out[0].size
         inside = (rows // experts, *first.shape[1:])
         return (experts, *(reversed(inside) if stacked.turned else inside))
@@ -109,6 +109,13 @@ class FileWeights:
         if self._tensors.stacked[weight.name].turned:
             whole = whole.swapaxes(1, 2)
         return whole[:, group.index(weight) :: len(group)].reshape(weight.shape)
+
+    def _stored(self, weight: Weight) -> tuple[int, ...]:
+        """The shape of a weight as the file has it."""
+        if weight.name not in self._tensors.transposed:
+            return weight.shape
+        heads, outputs = (dim.size for dim in weight.out)
+        return heads * weight.shape[1], outputs
 
     def _parts(self, place: Place, weight: Weight) -> tuple[str, ...]:
         """The tensors of a weight: one, or one for each expert."""
@@ -145,6 +152,8 @@ class FileWeights:
         group = self._group(place, weight)
         if weight.name in self._tensors.stacked:
             return self._of_stack(name, group, weight)[rows]
+        if weight.name in self._tensors.by_head:
+            return self._of_heads(name, group, weight)[rows]
         above = sum(one.shape[0] for one in group[: group.index(weight)])
         if weight.rotary and not self._tensors.adjacent_pairs:
             array = self._reordered(name, adjacent_order(weight)[rows] + above)
@@ -154,6 +163,18 @@ class FileWeights:
         if self._tensors.norm_offset and weight in self._norms:
             array += np.float32(self._tensors.norm_offset)
         return array
+
+    def _of_heads(self, name: str, group: tuple[Weight, ...], weight: Weight) -> F32:
+        """A weight whose rows alternate with those of its group, head by head."""
+        heads, order = weight.out[0].size, adjacent_order(weight)
+        bounds = np.cumsum([0, *(self._stored(one)[0] // heads for one in group)])
+        first, last = bounds[group.index(weight) :][:2]
+        whole = self._file.rows(name)
+        mine = whole.reshape(heads, -1, whole.shape[1])[:, first:last]
+        if weight.name in self._tensors.transposed:
+            mine = mine.swapaxes(1, 2)
+        found = mine.reshape(weight.shape)
+        return found[order] if weight.rotary and not self._tensors.adjacent_pairs else found
 
     def _reordered(self, name: str, order: NDArray[np.int64]) -> F32:
         if not order.size:

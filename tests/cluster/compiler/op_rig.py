@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from chip.kernels.attention import caches_of
+from chip.kernels.latent_attention import latent_caches
 from chip.kernels.layout import Layout
 from chip.kernels.window import Window
 from chip.kernels.work import Part, Work
@@ -28,6 +29,7 @@ from cluster.model.graph.attention import Attention
 from cluster.model.graph.experts import ExpertLinear
 from cluster.model.graph.graph import Section
 from cluster.model.graph.int8 import Int8Rows
+from cluster.model.graph.latent_attention import LatentAttention
 from cluster.model.graph.linear import Linear
 from cluster.model.graph.op import F32, Op
 from cluster.model.graph.rotary import Rotary
@@ -140,6 +142,8 @@ class OpRig:
         self.meaning.begin(np.arange(launch.start))
         if isinstance(op, Attention):
             self._fill_caches(work, op)
+        if isinstance(op, LatentAttention):
+            self._fill_latents(work, op)
         self.meaning.begin(np.arange(launch.start, launch.end))
         place(work, self.at, op)
         self.chip.plan = plan
@@ -267,6 +271,27 @@ class OpRig:
             for block in range(whole):
                 ring[block % (kept // LANES)] = turned[block].T
             self._columns(buffer.region, ring.reshape(-1, LANES))
+
+    def _fill_latents(self, work: Work, op: LatentAttention) -> None:
+        """Latents and keys of the tokens before the launch; whole blocks of latents transposed."""
+        start, layout = self.launch.start, self.at.layout(op.latent)
+        caches = latent_caches(work, layout)
+        latents, keys = (
+            fp16(self.rng.standard_normal((start, value.width), np.float32))
+            for value in (op.latent, op.k)
+        )
+        if not start:
+            return
+        self.meaning.append(op, latents[:, None], keys[:, None])
+        rows = [*in_rows(layout, latents).swapaxes(0, 1)]
+        rows += [*in_rows(self.at.layout(op.k), keys).swapaxes(0, 1)]
+        for buffer, values in zip(caches.keys, rows, strict=True):
+            self._columns(buffer.region, values)
+        whole = (self.launch.blocks - 1) * LANES
+        for buffer, values in zip(caches.columns if whole else (), rows, strict=False):
+            turned = values[:whole].reshape(-1, LANES, LANES)[..., : layout.width]
+            columns = turned.swapaxes(1, 2).reshape(-1, LANES)
+            self._columns(buffer.region, columns)
 
     def _columns(self, region: Region, values: F32) -> None:
         """Write columns from the first on, with zeros up to a whole word."""

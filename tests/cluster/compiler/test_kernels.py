@@ -21,11 +21,14 @@ from cluster.compiler.kernels import KERNELS
 from cluster.compiler.rank import ranks_of
 from cluster.compiler.stage import Stage
 from cluster.compiler.stage_shape import StageShape, compiled
+from cluster.model.architectures.deepseek_v3 import Latent, Router, add_attention
+from cluster.model.architectures.deepseek_v3 import mixture as grouped_mixture
 from cluster.model.graph.builder import Builder
 from cluster.model.graph.experts import ExpertLinear
 from cluster.model.graph.graph import Section
 from cluster.model.graph.int8 import Int8Rows
 from cluster.model.graph.op import OPS
+from cluster.model.graph.rotary import RotaryTable
 from cluster.model.graph.stand_in import Experts
 from cluster.model.graph.values import Dim
 from cluster.model.mixture import clamped_mixture, mixture
@@ -44,6 +47,7 @@ NO_KERNEL |= dict.fromkeys(
 OTHER_TESTS = {"pool": "tests/cluster/test_encoder_sections.py"}
 KINDS = sorted(cls.kind for cls in KERNELS if cls.kind not in OTHER_TESTS)
 INT8_ONLY = {"quantise"}
+ROUTERS = {"route", "grouped_route"}
 HALF_ULP = {"f16": 2.0**-11, "f32": 2.0**-24}  # of a copy's type, relative
 # Beside the rounding to a copy's type, of the largest magnitude: fp32 sums in another order; in
 # attention probabilities and their sum are of fp16 powers.
@@ -149,23 +153,52 @@ def spread_mixtures(draw, weights: str) -> Drawn:
     return Drawn(("ep 2", drawn.what), Section(drawn.section.x, tuple(ops)))
 
 
+@st.composite
+def latent_blocks(draw, _weights: str) -> Drawn:
+    """Latent attention, with latents of one or more rows and heads of any size."""
+    hidden, heads = Dim("hidden", draw(st.integers(8, 400))), draw(st.integers(1, 6))
+    plain, values = draw(st.integers(1, 200)), draw(st.integers(1, 200))
+    turned, kv_rank = 2 * draw(st.integers(1, 40)), draw(st.integers(1, 700))
+    latent = Latent(draw(st.sampled_from([0, 40])), kv_rank, plain, turned, values, plain**-0.5)
+    table, b = RotaryTable(1e4, turned), Builder(hidden)
+    add_attention(b, Dim("heads", heads), EPS, table, latent)
+    return Drawn((hidden.size, heads, latent), b.section())
+
+
+@st.composite
+def grouped_mixtures(draw, _weights: str) -> Drawn:
+    """A mixture whose router goes by groups, beside an expert for all."""
+    groups, size = draw(st.sampled_from([(1, 7), (1, 330), (4, 2), (2, 32), (3, 105), (5, 12)]))
+    kept = draw(st.integers(1, groups))
+    room = 5600 // (groups * size)  # the chip of these tests has little
+    hidden, ffn = Dim("hidden", draw(st.integers(8, min(400, room)))), draw(st.integers(1, 48))
+    chosen = draw(st.integers(1, min(kept * size, 5)))
+    experts = Experts(groups * size, chosen, ffn, draw(st.sampled_from([0, ffn])))
+    router, b = Router(groups, kept, draw(st.booleans()), 2.5), Builder(hidden)
+    b.add(b.x, grouped_mixture(b, b.norm(b.x, "norm", EPS), experts, router, "silu"))
+    return Drawn((hidden.size, experts, router), b.section())
+
+
 def any_of(*makers):
     return lambda weights: st.one_of(*(make(weights) for make in makers))
 
 
 SECTIONS = {
     "activation": lambda weights: ffn_blocks(weights, gated=False),
-    "add": any_of(attention_blocks, ffn_blocks),
+    "add": any_of(attention_blocks, ffn_blocks, grouped_mixtures),
     "attention": attention_blocks,
     "clamped_gate": clamped_gates,
-    "expert_linear": any_of(mixtures, spread_mixtures),
+    "expert_linear": any_of(mixtures, spread_mixtures, grouped_mixtures),
     "gate": any_of(ffn_blocks, mixtures),
+    "grouped_route": grouped_mixtures,
+    "head_linear": latent_blocks,
+    "latent_attention": latent_blocks,
     "linear": any_of(attention_blocks, ffn_blocks, heads_behind_a_norm),
     "norm": any_of(attention_blocks, ffn_blocks),
     "norm_by_sum": lambda weights: attention_blocks(weights, qk_norm="all"),
     "own_experts": spread_mixtures,
     "quantise": any_of(attention_blocks, ffn_blocks),
-    "rotary": attention_blocks,
+    "rotary": any_of(attention_blocks, latent_blocks),
     "route": mixtures,
     "soft_cap": heads_behind_a_norm,
     "square_sum": lambda weights: attention_blocks(weights, qk_norm="all"),
@@ -196,7 +229,7 @@ def cases(draw, kind: str, weights: str) -> tuple[Drawn, int, int, Launch, int]:
     sharded = compiled(drawn.section, tp, weights).section.ops
     assume({op.kind for op in sharded} <= {*KINDS, *NO_KERNEL})  # said by the first test
     if launch.rows > 1 and not any(op.mixes_rows for op in ops):
-        most = 3 if any(op.kind == "route" for op in ops) else launch.chunk  # one row at a time
+        most = 3 if any(op.kind in ROUTERS for op in ops) else launch.chunk  # one row at a time
         launch = replace(launch, rows=draw(st.integers(1, most)), start=0)
     return drawn, tp, draw(st.integers(0, tp - 1)), launch, draw(st.integers(0, 9))
 
@@ -259,7 +292,7 @@ def test_a_window_costs_its_blocks_however_long_the_context_is():
 def near(result: Result) -> None:
     """Every copy is the expected one, to the rounding of its type and the order of sums."""
     expected = np.asarray(result.expected).reshape(len(result.copies[0][1]), -1)
-    slack = POWERS if result.op.kind == "attention" else ORDER
+    slack = POWERS if result.op.mixes_rows else ORDER
     for dtype, values in result.copies:
         limit = slack * np.abs(expected).max()
         if result.steps is not None:

@@ -32,6 +32,7 @@ from cluster.model.graph.int8 import Int8Rows
 from cluster.model.graph.latent_attention import LatentAttention
 from cluster.model.graph.linear import Linear
 from cluster.model.graph.op import F32, Op
+from cluster.model.graph.own_experts import OwnExperts
 from cluster.model.graph.rotary import Rotary
 from cluster.model.graph.route import CHOICE
 from cluster.model.graph.values import Value
@@ -176,8 +177,9 @@ class OpRig:
         else:
             drawn = 3 * self.rng.standard_normal(shape, np.float32)
             if value.dims[:1] == (CHOICE,):
-                assert isinstance(op, ExpertLinear)
-                drawn[:, 0] = self.rng.integers(0, op.experts, (shape[0], shape[2]))
+                assert isinstance(op, ExpertLinear | OwnExperts)
+                most = op.held if isinstance(op, ExpertLinear) else op.experts
+                drawn[:, 0] = self.rng.integers(0, most, (shape[0], shape[2]))
             if not value.dims:  # a number for each row, of squares: in every lane
                 drawn = np.square(drawn)
             if all(copy.dtype == "f16" for copy in self.at.wants(op, value)):

@@ -136,6 +136,7 @@ def expert_linear(
     tiles = work.rows_of(choice.copies[0], 0)
     if experts.packed > 1:
         tiles, x = _in_own_lanes(work, experts, x, tiles)
+    gates = _gates(work, experts, choice) if adds else None
     for token in range(work.rows):
         for slot in range(experts.chosen):
             chain = work.chain(f"experts {work.prefix}{matrix.name}")
@@ -153,11 +154,11 @@ def expert_linear(
                     flow = chain.vxm("mul", flow, Rows(scales, own, (1, 0)))
                 if biases is not None:
                     flow = chain.vxm("add", flow, Rows(biases, own, (1, 0)))
-                if not adds:
+                if gates is None:
                     block = slot * matrix.outputs.blocks + start
                     _deliver(work, chain, flow, copies, block, token)
                     continue
-                gate = _at(work, choice, experts.chosen + slot, token)
+                gate = Rows(gates, slot * work.rows + token, (0, 0))
                 flow = chain.vxm("mul", flow, gate)
                 if slot:
                     before = Rows(sums[1 - slot % 2], at * work.rows + token, (work.rows, 1))
@@ -200,6 +201,16 @@ def _in_own_lanes(
     deliver(chain, chain.vxm("mul", value, lanes), [Rows(moved)])
     work.plan.place(chain)
     return tiles, (Part(moved, 0, count),)
+
+
+def _gates(work: Work, experts: Experts, choice: Laid) -> Buffer:
+    """Gates (slot, token) apart from the numbers, which are read at the same time."""
+    matrix, count = experts.matrix, experts.chosen
+    out = work.scratch(f"{matrix.name}.gates", count, "f32", 1 - matrix.side)
+    chain, rows = work.chain("experts: gates"), work.rows_of(choice.copies[0], count)
+    chain.write(chain.vxm("copy", rows, loops=run(count * work.rows)), Rows(out))
+    work.plan.place(chain)
+    return out
 
 
 def _at(work: Work, choice: Laid, block: int, token: int) -> Rows:

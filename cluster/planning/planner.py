@@ -17,7 +17,7 @@ from cluster.model.load import find_decoder
 from cluster.model.mixture import residents
 from cluster.planning.cost_store import CostStore
 from cluster.planning.pipeline_timing import pipelined
-from cluster.planning.refusals import check_shape, does_not_fit, fewest, fits_on, why_int8
+from cluster.planning.refusals import check_shape, does_not_fit, fewest, fits_on, spreads, why_int8
 from cluster.planning.search import SHOWN, Candidate, Search
 from cluster.planning.timing import PlanTiming
 
@@ -79,8 +79,10 @@ def make(name: str, request: PlanRequest | None = None, store: CostStore | None 
         if free and (planned := _in_int8(name, asked, store)):
             why = why_int8(model, spec, request, chips)
             return replace(planned, notes=(*planned.notes, why))
-        if asked.ep is None and (spread_out := _spread_out(name, asked, model, store)):
-            return spread_out
+        if asked.ep is None:
+            limit = chips if request.chips or request.topology else None
+            if (spread_out := _spread_out(name, asked, search.sizes, limit)) is not None:
+                return spread_out
         raise does_not_fit(search.sizes, request, chips, _int8_fits(search, request, chips))
     best = candidates[0]
     placed, timed = search.placed(best.tp, best.pp), search.timed(best.tp, best.pp)
@@ -98,21 +100,28 @@ def _in_int8(name: str, request: PlanRequest, store: CostStore | None) -> Planne
 
 
 def _spread_out(
-    name: str, request: PlanRequest, model: Model, store: CostStore | None
+    name: str, request: PlanRequest, sizes: Sizes, chips: int | None
 ) -> Planned | None:
-    """The plan with experts over the fewest parts of groups that have room; None if none has."""
-    mixed = residents(model, 1)
-    if mixed is None or model.stand_in is not None:
-        return None
-    for ep in range(2, min(mixed.count, heads_of(model)) + 1):
-        if mixed.count % ep == 0:
+    """A plan with experts over several parts of groups; None if they cannot be spread.
+
+    Raises DoesNotFit, with the fewest chips that such a plan takes.
+    """
+    found = sorted(spreads(sizes, request), key=lambda one: one[:3])
+    for _, least, _, shape in found:
+        if chips is None or least <= chips:
             try:
-                planned = make(name, replace(request, ep=ep), store)
+                planned = make(name, shape, sizes.store)
             except (BadValue, DoesNotFit):
                 continue
-            why = f"experts are over {ep} parts of each group: cut over all of it they have no room"
+            why = f"experts are over {shape.ep} parts of a group: cut over all they have no room"
             return replace(planned, notes=(*planned.notes, why))
-    return None
+    if not found:
+        return None
+    _, least, width, shape = min(found, key=lambda one: one[1])
+    ep = shape.ep or 1
+    options = f"--weights {shape.weights} --tp {width // ep} --ep {ep} --pp {least // width}"
+    needs, has = sizes.wanted_bytes(width, 1, head=False), sizes.spec.sram_bytes
+    raise DoesNotFit(0, needs, has, f"experts want at least {least} chips, {options}")
 
 
 def _topology(request: PlanRequest, model: Model, spec: ChipSpec, weights: str) -> str:

@@ -10,7 +10,7 @@ from cluster.compiler.limits import CONTEXT_BLOCK, check_weights, heads_of, widt
 from cluster.compiler.sizes import Sizes
 from cluster.errors import BadValue, DoesNotFit
 from cluster.model.graph.graph import Model
-from cluster.model.mixture import expert_parts
+from cluster.model.mixture import expert_parts, residents, spread_experts
 
 
 def check_shape(request: PlanRequest, chips: int) -> None:
@@ -62,6 +62,26 @@ def fits_on(sizes: Sizes, request: PlanRequest, chips: int) -> bool:
     """Whether any plan of the widths and stages asked for has room on so many chips."""
     every = [request.tp] if request.tp else widths_of(sizes.model)
     return any(sizes.fits_on(chips, tp, request.pp) for tp in every)
+
+
+def spreads(sizes: Sizes, request: PlanRequest) -> Iterator[tuple[bool, int, int, PlanRequest]]:
+    """(int8, chips, their width, request) for each way to spread experts, by words of SRAM alone.
+
+    That is what its plans take at least; other plans of a mixture have no room.
+    """
+    model, spec = sizes.model, sizes.spec
+    mixed = residents(model, 1)
+    if mixed is None or model.stand_in is not None or expert_parts(model) > 1:
+        return
+    every = [ep for ep in range(2, heads_of(model) + 1) if mixed.count % ep == 0]
+    for weights in [request.weights] if request.weights else ["fp16", "int8"]:
+        for ep in every:
+            spread = spread_experts(model, ep)
+            wide = Sizes(spread, spec, sizes.context, weights, sizes.slots, store=sizes.store)
+            tp = request.tp * ep if request.tp else None
+            least = min(_least_chips(wide, tp, request.pp, mul), default=None)
+            if least is not None:
+                yield weights == "int8", *least, replace(request, ep=ep, weights=weights)
 
 
 def does_not_fit(sizes: Sizes, request: PlanRequest, chips: int, int8: bool) -> DoesNotFit:

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from math import prod
 
 from chip.rates import host_transfer_s, rates
 from chip.spec import GROQCHIP1
 from cluster.compiler.choose import PlanRequest
+from cluster.model.graph.experts import ExpertLinear
 from cluster.model.known import known_model
 from cluster.planning.planner import Planned, make
 from cluster.validate.row import Row, at_least, missed, within
@@ -43,9 +45,13 @@ def mixtral_rows() -> Iterator[Row]:
 def capacity_rows() -> Iterator[Row]:
     """V37: what gpt-oss-120B leaves of the SRAM, and the stream bandwidth of all chips."""
     model, where = known_model("gpt-oss-120b"), f"{CHIPS} chips; experts MXFP4, all else fp8"
-    assert model.stand_in is not None and model.stand_in.experts is not None
-    mixture = model.stand_in.experts
-    experts = 3 * model.hidden.size * mixture.ffn * mixture.count * len(model.layers)
+    matrices = (
+        count * prod(op.weight.shape)
+        for section, count in model.distinct
+        for op in section.ops
+        if isinstance(op, ExpertLinear)
+    )
+    experts = sum(matrices)
     weights = experts * MXFP4_BITS / 8 + model.parameters - experts
     left = CHIPS * GROQCHIP1.sram_bytes - weights
     yield within("V37", "gpt-oss-120B, SRAM left, B", 69.7e9, left, 3, SHIP, where)

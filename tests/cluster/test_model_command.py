@@ -24,7 +24,7 @@ def test_models_are_listed_with_parameters_and_chips(capsys):
     smollm2 = by_name["smollm2-135m"]
     assert smollm2["parameters"] == 134515008 and smollm2["for"] == ["run", "plan"]
     assert smollm2["chips_at_least"] == {"fp16": 2, "int8": 1}
-    uses = {name: by_name[name]["for"] for name in ("mixtral-8x7b", "gpt-oss-120b", "bert-base")}
+    uses = {name: by_name[name]["for"] for name in ("mixtral-8x7b", "glm-4.5", "bert-base")}
     assert list(uses.values()) == [["run from files", "plan"], ["plan"], ["embed"]]
     text = output(capsys, "models")
     assert all(name in text for name in known_models()) and "1.03 T" in text
@@ -36,7 +36,7 @@ def test_a_graph_is_printed_layer_by_layer(capsys):
     assert "q_norm [heads 32 x head_dim 128] = norm(wq, q_norm [128], eps=1e-06, form=rms)" in text
     two = output(capsys, "model", "gemma-3-4b")
     assert "layers 5, 11, 17, 23, 29 each" in two and "theta=1000000, linear x 8" in two
-    assert "note: worst case: all 128 experts" in output(capsys, "model", "gpt-oss-120b")
+    assert "note: worst case: all 256 experts" in output(capsys, "model", "minimax-m2.7")
 
 
 def test_a_graph_is_shown_as_ranks_have_it(capsys):

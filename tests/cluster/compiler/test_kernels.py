@@ -90,6 +90,7 @@ def attention_blocks(draw, weights: str, **fixed) -> Drawn:
         norms_after=draw(st.booleans()),
         window=draw(st.none() | st.integers(1, 700)),
         cap=draw(st.none() | st.floats(1, 50)),
+        sinks=draw(st.sampled_from(["", "sinks"])),
     )
     assume(shape.qk_norm != "head" or reducible(shape.head_dim))
     shape = replace(shape, **fixed)

@@ -29,6 +29,7 @@ class Shape:
     tied_head: bool = True
     window: int | None = None
     cap: float | None = None
+    sinks: str = ""
 
 
 TINY = Shape()  # as the model `tiny`
@@ -69,7 +70,8 @@ def layer(shape: Shape) -> Section:
     q = qk(b.linear(h, "wq", heads, head_dim, bias=shape.bias, rotary=True), "q_norm")
     k = qk(b.linear(h, "wk", kv_heads, head_dim, bias=shape.bias, rotary=True), "k_norm")
     v = b.linear(h, "wv", kv_heads, head_dim, bias=shape.bias)
-    y = b.attention(q, k, v, shape.head_dim**-0.5, window=shape.window, cap=shape.cap)
+    scores = {"window": shape.window, "cap": shape.cap, "sinks": shape.sinks or None}
+    y = b.attention(q, k, v, shape.head_dim**-0.5, **scores)
     y = b.linear(y, "wo", hidden, bias=shape.bias)
     x = b.add(b.x, after(y, "attn_norm"))
     h = before(x, "ffn_norm")

@@ -48,7 +48,7 @@ def test_a_variant_computes_what_the_reference_does(name, tp):
         assert np.abs(ours - reference.forward(ids)).max() < 0.01
 
 
-@pytest.mark.parametrize("model", ["llama-4-scout", "deepseek-v3", "gpt-oss-120b"])
+@pytest.mark.parametrize("model", ["llama-4-scout", "glm-4.5", "minimax-m2.7"])
 def test_run_says_what_no_kernel_executes(model):
     with pytest.raises(ModelError, match="which no kernel executes yet"):
         load_model(model)

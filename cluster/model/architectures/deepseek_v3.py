@@ -110,7 +110,7 @@ def mixture(b: Builder, h: Value, experts: Experts, router: Router, function: st
     scores = b.linear(h, "router", Dim("experts", experts.count))
     how = (router.groups, router.kept, router.normed, router.scale)
     choice = b.grouped_route(scores, "router.e_score_correction_bias", experts.chosen, *how)
-    columns = Dim("ffn", experts.ffn)
+    columns = Dim("expert_ffn", experts.ffn)
     gate, up = (b.experts(h, choice, name, columns) for name in ("expert_gate", "expert_up"))
     y = b.experts(b.gate(gate, up, function), choice, "expert_down", h.dims[0])
     if not experts.shared_ffn:

@@ -183,7 +183,7 @@ def _in_own_lanes(
     owners = work.constant(f"{name}.owners", 1, "f32", EAST)
     chain = work.chain("experts: tile")  # the whole part of number / each: no half is rounded
     value = chain.vxm("mul", chain.vxm("add", numbers, 0.5, loops=loops), 1 / each)
-    value = chain.vxm("to_i32", chain.vxm("sub", value, 0.5))
+    value = chain.vxm("to_u16", chain.vxm("sub", value, 0.5))
     chain.write(chain.vxm("to_f32", value), tiles)
     work.plan.place(chain)
     chain = work.chain("experts: lanes")

@@ -81,7 +81,7 @@ def make(name: str, request: PlanRequest | None = None, store: CostStore | None 
             return replace(planned, notes=(*planned.notes, why))
         if asked.ep is None:
             limit = chips if request.chips or request.topology else None
-            if (spread_out := _spread_out(name, asked, search.sizes, limit)) is not None:
+            if spread_out := _spread_out(name, asked, search.sizes, limit, store):
                 return spread_out
         raise does_not_fit(search.sizes, request, chips, _int8_fits(search, request, chips))
     best = candidates[0]
@@ -100,7 +100,7 @@ def _in_int8(name: str, request: PlanRequest, store: CostStore | None) -> Planne
 
 
 def _spread_out(
-    name: str, request: PlanRequest, sizes: Sizes, chips: int | None
+    name: str, request: PlanRequest, sizes: Sizes, chips: int | None, store: CostStore | None
 ) -> Planned | None:
     """A plan with experts over several parts of groups; None if they cannot be spread.
 
@@ -110,7 +110,7 @@ def _spread_out(
     for _, least, _, shape in found:
         if chips is None or least <= chips:
             try:
-                planned = make(name, shape, sizes.store)
+                planned = make(name, shape, store)
             except (BadValue, DoesNotFit):
                 continue
             why = f"experts are over {shape.ep} parts of a group: cut over all they have no room"

@@ -57,6 +57,6 @@ def test_a_mixture_is_planned_for_several_sequences(tmp_path, capsys):
     command = ["plan", str(tmp_path), "--tp", "4", "--pp", "2", "--batch", "2"]
     assert main([*command, "--json"]) == 0
     experts = json.loads(capsys.readouterr().out)["plan"]["experts"]
-    assert experts == {"count": 4, "chosen": 2, "per_rank": 1.0, "whole": False, "run": 2}
+    assert experts == {"count": 4, "chosen": 2, "per_rank": 1.0, "whole": False, "run": 2, "ep": 1}
     assert main(command) == 0
     assert "a part of all 4 on each rank" in capsys.readouterr().out

@@ -55,11 +55,18 @@ class Planned:
     sizes: Sizes
 
 
-@uncollected()
 def make(name: str, request: PlanRequest | None = None, store: CostStore | None = None) -> Planned:
     """Search and time; raises DoesNotFit with what would fit, BadValue, UnknownName, ..."""
+    return make_for(find_decoder(name), name, request, store)
+
+
+@uncollected()
+def make_for(
+    whole: Model, name: str, request: PlanRequest | None = None, store: CostStore | None = None
+) -> Planned:
+    """As `make`, for a graph; `name` is what reports call it."""
     asked = request or PlanRequest()
-    model, request = spread(find_decoder(name), asked)
+    model, request = spread(whole, asked)
     notes = model.stand_in.notes if model.stand_in else ()
     check_request(request, model)
     spec, free, weights = find(request.spec), request.weights is None, request.weight_type
@@ -76,10 +83,10 @@ def make(name: str, request: PlanRequest | None = None, store: CostStore | None 
     search = Search(model, spec, graph, *where)
     candidates = search.candidates(chips, request.tp, request.pp, request.objective)
     if not candidates:
-        if free and (planned := _in_int8(name, asked, store)):
+        if free and (planned := _in_int8(whole, name, asked, store)):
             why = why_int8(model, spec, request, chips)
             return replace(planned, notes=(*planned.notes, why))
-        if asked.ep is None and (spread_out := _spread_out(name, asked, model, store)):
+        if asked.ep is None and (spread_out := _spread_out(whole, name, asked, store)):
             return spread_out
         raise does_not_fit(search.sizes, request, chips, _int8_fits(search, request, chips))
     best = candidates[0]
@@ -89,16 +96,18 @@ def make(name: str, request: PlanRequest | None = None, store: CostStore | None 
     return Planned(name, asked, topology, *found)
 
 
-def _in_int8(name: str, request: PlanRequest, store: CostStore | None) -> Planned | None:
+def _in_int8(
+    model: Model, name: str, request: PlanRequest, store: CostStore | None
+) -> Planned | None:
     """The plan with int8 weights; None if there is no room for them either."""
     try:
-        return make(name, replace(request, weights="int8"), store)
+        return make_for(model, name, replace(request, weights="int8"), store)
     except (BadValue, DoesNotFit):
         return None
 
 
 def _spread_out(
-    name: str, request: PlanRequest, model: Model, store: CostStore | None
+    model: Model, name: str, request: PlanRequest, store: CostStore | None
 ) -> Planned | None:
     """The plan with experts over the fewest parts of groups that have room; None if none has."""
     mixed = residents(model, 1)
@@ -107,7 +116,7 @@ def _spread_out(
     for ep in range(2, min(mixed.count, heads_of(model)) + 1):
         if mixed.count % ep == 0:
             try:
-                planned = make(name, replace(request, ep=ep), store)
+                planned = make_for(model, name, replace(request, ep=ep), store)
             except (BadValue, DoesNotFit):
                 continue
             why = f"experts are over {ep} parts of each group: cut over all of it they have no room"

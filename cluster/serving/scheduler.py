@@ -26,6 +26,7 @@ from cluster.serving.core import steps
 from cluster.serving.core.check import check_state, queued
 from cluster.serving.core.columns import DECODE, NOBODY, NOW, PREFILL
 from cluster.serving.host_link import HostLink
+from cluster.serving.stepping import Stepping
 
 
 @dataclass(frozen=True)
@@ -354,7 +355,7 @@ class PipelineScheduler:
 
 
 def advance(
-    scheduler: PipelineScheduler,
+    scheduler: Stepping,
     run: Callable[[Step], tuple[int, Iterable[Any]]],
     choose: Callable[[Request, Any], tuple[int, bool]],
 ) -> list[tuple[Request, int]] | None:

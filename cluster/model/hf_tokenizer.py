@@ -55,6 +55,10 @@ class IdsOnly:
         """Return the number."""
         return str(token)
 
+    def token_bytes(self, token: int) -> bytes:
+        """Return the digits of the number."""
+        return str(token).encode()
+
     def decode(self, ids: Iterable[int]) -> str:
         """Return the numbers."""
         return " ".join(map(str, ids))

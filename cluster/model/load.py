@@ -56,6 +56,9 @@ class Tokenizer(Protocol):
     def token_text(self, token: int) -> str:
         """Return how a token is spelled, control tokens too."""
 
+    def token_bytes(self, token: int) -> bytes:
+        """Return the bytes of a token, of which several may make one character."""
+
     def stream(self) -> Stream:
         """Return a decoder for one generation."""
 

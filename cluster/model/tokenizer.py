@@ -5,8 +5,10 @@ The library is imported when the first tokenizer is made: it takes a second.
 
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from cluster.errors import ClusterError, ModelError
@@ -75,6 +77,20 @@ class TextTokenizer:
     def token_text(self, token: int) -> str:
         """Return how a token is spelled, control tokens too; U+FFFD is half a character."""
         return str(self._library.decode([token], skip_special_tokens=False))
+
+    def token_bytes(self, token: int) -> bytes:
+        """Return the bytes of a token, of which several may make one character.
+
+        They are spelled by the characters of byte-level BPE, or as <0x0A>; others are text.
+        """
+        text = self.token_text(token)
+        if REPLACEMENT not in text:
+            return text.encode()
+        spelled = str(self._library.convert_ids_to_tokens(token))
+        if byte := re.fullmatch("<0x([0-9A-F]{2})>", spelled):
+            return bytes.fromhex(byte[1])
+        known = _byte_characters()
+        return bytes(known[sign] for sign in spelled) if set(spelled) <= set(known) else b""
 
     def render_chat(
         self,
@@ -157,6 +173,14 @@ class TextStream:
     def _piece(self) -> str:
         shown = len(self._tokenizer.decode(self._before))
         return self._tokenizer.decode([*self._before, *self._ids])[shown:]
+
+
+@cache
+def _byte_characters() -> dict[str, int]:
+    """The byte that each character of byte-level BPE stands for, as in GPT-2."""
+    shown = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in shown]
+    return {chr(byte): byte for byte in shown} | {chr(256 + n): b for n, b in enumerate(others)}
 
 
 def check_unicode(text: str) -> None:

@@ -37,6 +37,10 @@ class ToyTokenizer:
         """Return the character of a token."""
         return chr(token)
 
+    def token_bytes(self, token: int) -> bytes:
+        """Return the character of a token."""
+        return chr(token).encode()
+
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of `ids` without the end token."""
         return "".join(chr(token) for token in ids if token != EOS)

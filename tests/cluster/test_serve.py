@@ -375,6 +375,9 @@ def test_the_tokenizer_of_smollm2_is_written_for_clients_without_a_hub(
     theirs = AutoTokenizer.from_pretrained(str(tmp_path / "t"))
     for text in ("Hello 123 world\n\n  caf\u00e9", "<|im_start|>user\nx<|im_end|>", "\u2603 12345"):
         assert theirs(text, add_special_tokens=False).input_ids == smollm2_tokenizer.encode(text)
+    text = "a \u2603\U0001f600\n\xa0"  # some of its characters are several tokens
+    spelled = map(smollm2_tokenizer.token_bytes, smollm2_tokenizer.encode(text))
+    assert b"".join(spelled).decode() == text
     chat = [{"role": "user", "content": "What is 2+2?"}]
     ids = theirs.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
     assert ids == smollm2_tokenizer.encode_chat(chat)

@@ -8,7 +8,6 @@ from typing import Any
 
 from cluster.generation.logprobs import TokenLogprob
 from cluster.model.load import Tokenizer
-from cluster.model.tokenizer import REPLACEMENT
 from cluster.serving.openai.answers import Answer, Piece, SpokenToken
 
 Json = dict[str, Any]
@@ -137,9 +136,11 @@ class ChatForm(Form):
         return {"content": content, "refusal": None}
 
     def _entry(self, token: TokenLogprob) -> Json:
-        text = self.tokenizer.token_text(token.id)
-        whole = None if REPLACEMENT in text else list(text.encode())
-        return {"token": text, "logprob": token.logprob, "bytes": whole}
+        text, spelled = (
+            self.tokenizer.token_text(token.id),
+            self.tokenizer.token_bytes(token.id),
+        )
+        return {"token": text, "logprob": token.logprob, "bytes": list(spelled)}
 
 
 class CompletionForm(Form):
@@ -164,10 +165,10 @@ class CompletionForm(Form):
 
     def _choice(self, piece: Piece, first: bool) -> Json:
         answer = piece.answer
-        told = first and self._echo
-        prompt = answer.prompt.text if told else ""
+        echoed = first and self._echo
+        prompt = answer.prompt.text if echoed else ""
         tokens = piece.tokens
-        if told:
+        if echoed:
             known = zip(answer.prompt.ids, (None, *piece.prompt), strict=False)
             tokens = (*(SpokenToken(*one) for one in known), *tokens)
         return {

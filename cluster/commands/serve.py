@@ -47,6 +47,8 @@ SPEED = Finite(min=1e-6, max=1e6)
 @click.option("--chips", type=CHIPS, metavar="N", help="Chips (default: the fewest that fit).")
 @click.option("--tp", type=CHIPS, metavar="N", help="Tensor-parallel chips per stage.")
 @click.option("--pp", type=CHIPS, metavar="N", help="Pipeline stages.")
+@click.option("--ep", type=CHIPS, metavar="N",
+              help="Spread experts over N times tp chips of a stage.")  # fmt: skip
 @click.option("--topology", type=TOPOLOGY, metavar="SPEC",
               help="Such as node, ring:16, torus:4x4 (default: one that fits).")  # fmt: skip
 @click.option("--profile", type=NAME, metavar="NAME", help="Link profile (default by topology).")

@@ -56,6 +56,7 @@ class Options:
     chips: int | None
     tp: int | None
     pp: int | None
+    ep: int | None
     topology: str | None
     profile: str | None
     links: tuple[str, ...]
@@ -91,7 +92,7 @@ class Options:
         context = self.context or max(CONTEXT_BLOCK, min(BLOCKS * CONTEXT_BLOCK, fits))
         return PlanRequest(
             self.chips, self.tp, self.pp, self.topology, self.profile, self.links, self.faults,
-            self.spec, self.weights, context, self.concurrency,
+            self.spec, self.weights, context, self.concurrency, ep=self.ep,
         )  # fmt: skip
 
 

@@ -35,23 +35,26 @@ class Embedder:
         Raises what `lpu embed` reports.
         """
         with self._lock:
-            weights, words = self._parts = self._parts or load_encoder(self._options.model, bars)
+            weights, words = self._files(bars)
             if self._encoder is None or tokens > self._encoder.lowered.plan.chunk:
                 self.close()
                 self._encoder = EncoderOnChips.load(self._options, weights, words, tokens, bars)
             return self._encoder
 
+    def _files(self, bars: Bars) -> tuple[Weights, Words]:
+        self._parts = self._parts or load_encoder(self._options.model, bars)
+        return self._parts
+
     def embed(self, text: str | list[int]) -> tuple[list[int], list[float], float]:
         """The ids, the embedding and the emulated seconds of a text; raises ClusterError."""
         with self._lock:
-            encoder = self.load(Bars())
-            model = encoder.weights.model
-            ids = encoder.words.ids(text) if isinstance(text, str) else text
-            most = min(self.context, model.context_max)
+            weights, words = self._files(Bars())
+            ids = words.ids(text) if isinstance(text, str) else text
+            most = min(self.context, weights.model.context_max)
             if not 0 < len(ids) <= most:
                 raise ClusterError(f"a text of {len(ids)} tokens; it must be 1 to {most}")
-            if any(one >= model.vocab for one in ids):
-                raise ClusterError(f"there is a token that is not 0 to {model.vocab - 1}")
+            if any(one >= weights.model.vocab for one in ids):
+                raise ClusterError(f"there is a token that is not 0 to {weights.model.vocab - 1}")
             encoder = self.load(Bars(), len(ids))
             vector, cycles, _ = encoder.embed(ids)
         return ids, [float(one) for one in vector], cycles / encoder.lowered.plan.spec.clock_hz

@@ -1,19 +1,17 @@
 """Answers in the times of a model that is only planned; the words come from elsewhere."""
 
-from functools import cache
 from itertools import count, repeat
 from typing import Protocol
 
 import numpy as np
 
-from cluster.compiler.host_regions import host_bytes
 from cluster.generation.logprobs import Logprobs, logprobs
 from cluster.generation.sampling import uniform
 from cluster.model.load import Loaded, Tokenizer
 from cluster.model.reference import Held, Reference
 from cluster.planning.timing import PlanTiming
+from cluster.serving.clockwork import Clockwork
 from cluster.serving.engine import Choosing, Logits
-from cluster.serving.host_link import HostLink
 from cluster.serving.scheduler import PipelineScheduler, Request, Step, advance
 
 CERTAIN = 100.0  # a logit above all others, which are 0
@@ -93,11 +91,11 @@ class TimedRunner:
 
     def __init__(self, timed: PlanTiming, words: Words) -> None:
         self.plan, self._timed, self._words = timed.plan, timed, words
-        plan, several, stages = timed.plan, timed.plan.slots > 1, timed.stages
-        link = HostLink(plan.spec, cache(lambda kind: host_bytes(stages, kind)), beside=several)
-        chunk = 0 if timed.no_prefill else plan.chunk
-        depth = plan.pp if several else 1
-        self.scheduler = PipelineScheduler(depth, plan.slots, chunk, link, history=False)
+        clockwork = Clockwork(timed, timed.plan.context)
+        shape, link = clockwork.shape, clockwork.link
+        self.scheduler = PipelineScheduler(
+            shape.stages, shape.slots, shape.chunk, link, history=False
+        )
         self._choosing: dict[Request, Choosing] = {}
         self._logprobs: dict[Request, list[Logprobs]] = {}
         self._prompt_logprobs: dict[Request, list[Logprobs]] = {}

@@ -9,7 +9,7 @@ from cluster.commands.parameters import CHIPS, COUNT, IN_FLIGHT, NAME, TOPOLOGY,
 from cluster.commands.run import CountOrAuto
 from cluster.compiler.limits import WEIGHT_TYPES
 from cluster.runs.display import Bars
-from cluster.serving.openai.service import NONE, Options, serve
+from cluster.serving.openai.service import NONE, SLOTS, Options, serve
 
 PORT = click.IntRange(min=0, max=65535)
 SECONDS = click.IntRange(min=0, max=86400)
@@ -23,8 +23,8 @@ SPEED = Finite(min=1e-6, max=1e6)
               help="Address to listen on.")  # fmt: skip
 @click.option("--port", type=PORT, default=8000, show_default=True, help="0: any free one.")
 @click.option("--api-key", type=NAME, metavar="KEY", help="Clients must send it (default: none).")
-@click.option("--concurrency", type=IN_FLIGHT, default=4, show_default=True, metavar="SLOTS",
-              help="Sequences in flight at a time; others wait.")  # fmt: skip
+@click.option("--concurrency", type=IN_FLIGHT, metavar="SLOTS",
+              help=f"Sequences in flight at a time; others wait (default {SLOTS}).")  # fmt: skip
 @click.option("--queue", type=QUEUE, default=1024, show_default=True, metavar="N",
               help="Requests that may wait; others get 429.")  # fmt: skip
 @click.option("--context", type=COUNT, metavar="TOKENS",

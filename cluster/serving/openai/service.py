@@ -1,7 +1,7 @@
 """`lpu serve`: choose a plan, load a machine, listen, and answer until told to end."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import click
@@ -11,7 +11,7 @@ from cluster.compiler.limits import CONTEXT_BLOCK
 from cluster.compiler.lower import lower
 from cluster.compiler.place import place
 from cluster.compiler.stages import Plan
-from cluster.errors import BadValue
+from cluster.errors import BadValue, DoesNotFit
 from cluster.machines.checkpoint import Checkpointed
 from cluster.machines.checkpoint_store import CheckpointStore
 from cluster.machines.clocked import Clocked
@@ -21,7 +21,7 @@ from cluster.model.graph.graph import Model
 from cluster.model.known import known_names
 from cluster.model.load import Loaded, find_decoder, find_model, load_model
 from cluster.planning.cost_store import CostStore
-from cluster.planning.planner import make
+from cluster.planning.planner import Planned, make
 from cluster.runs.display import Bars, Stopwatch, counted
 from cluster.runs.running import CHECKPOINT_LAUNCHES, load
 from cluster.serving.engine import PipelineRunner
@@ -34,6 +34,7 @@ from cluster.serving.timed import ECHO, RANDOM, Chance, Echo, FromReference, Tim
 
 BLOCKS = 2  # of the context, unless it is given
 NONE = "none"
+SLOTS = 4  # unless they are given; with --timing-of fewer where these have no room
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Options:
     body_bytes: int
     drain_s: int
     embeddings: str
-    concurrency: int
+    concurrency: int | None
     context: int | None
     timing_of: str | None
     text: str | None
@@ -86,13 +87,13 @@ class Options:
         """The model that words come from, or at least tokens."""
         return self.model if self.text in (None, ECHO, RANDOM) else self.text
 
-    def request(self, model: Model) -> PlanRequest:
-        """The part that chooses a plan for a model."""
+    def request(self, model: Model, slots: int) -> PlanRequest:
+        """The part that chooses a plan of so many slots for a model."""
         fits = model.context_max // CONTEXT_BLOCK * CONTEXT_BLOCK
         context = self.context or max(CONTEXT_BLOCK, min(BLOCKS * CONTEXT_BLOCK, fits))
         return PlanRequest(
             self.chips, self.tp, self.pp, self.topology, self.profile, self.links, self.faults,
-            self.spec, self.weights, context, self.concurrency, ep=self.ep,
+            self.spec, self.weights, context, slots, ep=self.ep,
         )  # fmt: skip
 
 
@@ -129,7 +130,7 @@ class Service:
     def _execute(self, loaded: Loaded, bars: Bars, watch: Stopwatch) -> None:
         """Answers come from chips."""
         options = self.options
-        request = options.request(loaded.model)
+        request = options.request(loaded.model, options.concurrency or SLOTS)
         choice = choose(loaded.model, replace(request, weights=request.weight_type))
         bars.step("lower", 0, 0)
         placement = place(choice.plan, choice.graph, choice.topology)
@@ -148,8 +149,8 @@ class Service:
         options, name = self.options, self.options.timing_of
         assert name is not None
         bars.step("plan", 0, 0)
-        request = options.request(find_decoder(name))
-        planned = make(name, request, CostStore(cache_folder() / "costs"))
+        tried = [options.concurrency] if options.concurrency else [SLOTS, SLOTS // 2, 1]
+        planned = _planned(name, [options.request(find_decoder(name), slots) for slots in tried])
         for note in planned.notes:
             click.echo(f"note: {note}", err=True)
         plan, words = planned.timed.plan, _words(options.text, loaded, planned.timed.plan)
@@ -189,7 +190,7 @@ def serve(options: Options, start: float, bars: Bars) -> None:
     def ready() -> None:
         bars.stop()
         name = service.served.name if service.served else options.model
-        slots = f", {counted(options.concurrency, 'slot')}" if service.engine else ""
+        slots = f", {counted(service.engine.slots, 'slot')}" if service.engine else ""
         about = f"{service.about}{slots}; ready in {time.perf_counter() - start:.1f} s"
         click.echo(f"serving {name} on {url_of(listener)}/v1 ({about})")
 
@@ -202,6 +203,25 @@ def serve(options: Options, start: float, bars: Bars) -> None:
         service.close()
     if server.interrupted:
         raise KeyboardInterrupt
+
+
+def _planned(name: str, requests: Sequence[PlanRequest]) -> Planned:
+    """The best plan of the first request that has one whose stages can work side by side.
+
+    Raises what `lpu plan` reports of the last.
+    """
+    store = CostStore(cache_folder() / "costs")
+    for request in requests:
+        try:
+            planned = make(name, request, store)
+            if request.batch > 1:
+                planned.timed.steps  # noqa: B018  raises where stages need each other's chips
+        except (BadValue, DoesNotFit):
+            if request is requests[-1]:
+                raise
+        else:
+            break
+    return planned
 
 
 def _words(source: str | None, loaded: Loaded, plan: Plan) -> Words:

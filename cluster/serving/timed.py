@@ -9,8 +9,8 @@ from cluster.generation.logprobs import Logprobs, logprobs
 from cluster.generation.sampling import uniform
 from cluster.model.load import Loaded, Tokenizer
 from cluster.model.reference import Held, Reference
-from cluster.planning.timing import PlanTiming
 from cluster.serving.clockwork import Clockwork
+from cluster.serving.core.columns import DECODE, PREFILL
 from cluster.serving.engine import Choosing, Logits
 from cluster.serving.scheduler import PipelineScheduler, Request, Step, advance
 
@@ -89,10 +89,10 @@ class FromReference:
 class TimedRunner:
     """Takes requests through the steps of a plan by the clock alone."""
 
-    def __init__(self, timed: PlanTiming, words: Words) -> None:
-        self.plan, self._timed, self._words = timed.plan, timed, words
-        clockwork = Clockwork(timed, timed.plan.context)
+    def __init__(self, clockwork: Clockwork, words: Words) -> None:
+        self.plan, self._clockwork, self._words = clockwork.timed.plan, clockwork, words
         shape, link = clockwork.shape, clockwork.link
+        self._ends = clockwork.ends  # worked out now, so that no step waits for it
         self.scheduler = PipelineScheduler(
             shape.stages, shape.slots, shape.chunk, link, history=False
         )
@@ -114,12 +114,10 @@ class TimedRunner:
         return advance(self.scheduler, lambda step: (self.cycles(step), repeat(None)), self._choose)
 
     def cycles(self, step: Step) -> int:
-        """Cycles of a step, as planned."""
-        if self.plan.slots > 1:
-            return self._timed.steps.cycles(step)
-        (work,) = step.works
-        assert work is not None
-        return self._timed.launch(work.kind).cycles
+        """Cycles of a step, as planned: of the stage that takes longest over its work, or none."""
+        line = DECODE if step.kind.logits_rows else PREFILL
+        blocks = (work.kind.blocks if work else 0 for work in step.works)
+        return max(int(self._ends[line, n, stage]) for stage, n in enumerate(blocks))
 
     def forget(self, request: Request) -> None:
         """Drop what is kept of a request that has ended."""

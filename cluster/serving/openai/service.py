@@ -24,6 +24,7 @@ from cluster.planning.cost_store import CostStore
 from cluster.planning.planner import Planned, make
 from cluster.runs.display import Bars, Stopwatch, counted
 from cluster.runs.running import CHECKPOINT_LAUNCHES, load
+from cluster.serving.clockwork import Clockwork
 from cluster.serving.engine import PipelineRunner
 from cluster.serving.loop import EngineThread
 from cluster.serving.openai.answers import Served
@@ -154,7 +155,11 @@ class Service:
         for note in planned.notes:
             click.echo(f"note: {note}", err=True)
         plan, words = planned.timed.plan, _words(options.text, loaded, planned.timed.plan)
-        runner = TimedRunner(planned.timed, words)
+
+        def progress(done: int, total: int) -> None:
+            bars.step("plan", done, total)
+
+        runner = TimedRunner(Clockwork(planned.timed, plan.context, progress), words)
         self.engine = EngineThread(runner, options.queue, options.speed or 1.0)
         self._serve(name, plan.model.name, loaded, plan.tokens_max)
         said = options.text if options.text in (ECHO, RANDOM) else loaded.model.name

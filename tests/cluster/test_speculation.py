@@ -166,8 +166,7 @@ def answered(plan, sampling: Sampling, draft) -> tuple[PipelineRunner, Request]:
     return runner, request
 
 
-@pytest.mark.parametrize("plan", [(1, 2), (2, 2)])
-@pytest.mark.parametrize("sampling", [Sampling(), SAMPLED], ids=["greedy", "sampled"])
+@pytest.mark.parametrize(("plan", "sampling"), [((1, 2), Sampling()), ((2, 2), SAMPLED)])
 def test_on_chips_the_logits_are_those_of_plain_decoding_to_the_bit(plan, sampling):
     plain, known = answered(plan, sampling, None)
     rng = np.random.default_rng(1)

@@ -21,7 +21,9 @@ OK, FAILED_CHECK, BAD_INPUT, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, interrupts.INTE
 # name -> (module, attribute, one line of help): nothing is imported until its command is used.
 COMMANDS = {
     "run": ("cluster.commands.run", "run_command", "Generate text with a model on a cluster."),
+    "serve": ("cluster.commands.serve", "serve_command", "Answer clients of OpenAI over HTTP."),
     "plan": ("cluster.commands.plan", "plan_command", "Plan a model on a cluster, and time it."),
+    "replay": ("cluster.commands.replay", "replay_command", "Serve a trace in virtual time."),
     "models": ("cluster.commands.model", "models_command", "List the models that are known."),
     "model": ("cluster.commands.model", "model_command", "Print a model's graph and sizes."),
     "fetch": ("cluster.commands.fetch", "fetch_command", "Download a model into the cache."),

@@ -22,10 +22,11 @@ HUGE = "9" * 40
 # What makes a command complete, and quick if nothing were wrong with it.
 BASE = {
     "run": ["tiny", "--prompt", "a", "--max-new-tokens", "1"],
+    "serve": ["tiny", "--port", "0"],
     "plan": ["tiny"],
     "models": [],
     "model": ["tiny"],
-    "fetch": [],
+    "fetch": ["minilm"],
     "spec": [],
     "embed": ["tiny-encoder", "--text", "a"],
     "compare": ["tiny"],
@@ -38,7 +39,11 @@ BASE = {
     "topology": ["node"],
     "collective": ["all_reduce"],
 }
-NEEDS = {"run --concurrency": ["--prompts", "p.txt"], "topology --drift-ppm": ["--clocks"]}
+NEEDS = {
+    "run --concurrency": ["--prompts", "p.txt"],
+    "serve --text": ["--timing-of", "tiny"],
+    "topology --drift-ppm": ["--clocks"],
+}
 TEXTS = {
     "--prompt-ids": ["", "x", "1,,2", "-1", HUGE, "1;2", "٣", "1.5", "\x00"],
     "--topology": ["", "nope", "ring:0", "ring:-1", f"ring:{HUGE}", "torus:4x", "file:absent",
@@ -55,6 +60,11 @@ TEXTS = {
     "--only": ["V999", "x"],
     "--address": ["", "nowhere", "127.0.0.1:1", "http://127.0.0.1:1"],
     "--text": [""],
+    "--draft": ["", "ngram", "ngram:", "ngram:0", "ngram:x", f"ngram:{HUGE}", "nope", "minilm"],
+    "--host": ["", "no such host", "\x00"],
+    "--api-key": ["", "\x00"],
+    "--embeddings": ["", "nope", "tiny", "\x00"],
+    "--timing-of": ["", "nope", "minilm", "\x00"],
 }  # fmt: skip
 OWN_CASES = [
     ([], ["rnu"], "rnu"),

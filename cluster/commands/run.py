@@ -26,6 +26,8 @@ from cluster.runs.many import summary_of_many
 from cluster.runs.report import summary
 from cluster.runs.running import CHECKPOINT_LAUNCHES, NEW_TOKENS, Options, generate
 
+GUESSES = click.IntRange(min=1, max=64)
+
 
 class CountOrAuto(click.ParamType[int | str]):
     """A number from 1 on, or `auto`."""
@@ -57,6 +59,11 @@ class CountOrAuto(click.ParamType[int | str]):
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Of the sampling.")
 @click.option("--logprobs", type=COUNT, metavar="K",
               help="Say how likely each token was, and the K likeliest ones.")  # fmt: skip
+@click.option("--draft", type=NAME, metavar="WHAT",
+              help="Guess tokens ahead: by ngram:N, or by a model such as smollm2-int8.",
+              )  # fmt: skip
+@click.option("--draft-tokens", type=GUESSES, default=4, show_default=True, metavar="K",
+              help="Guesses under way at most.")  # fmt: skip
 @click.option("--chips", type=CHIPS, metavar="N", help="Chips (default: the fewest that fit).")
 @click.option("--tp", type=CHIPS, metavar="N", help="Tensor-parallel chips per stage.")
 @click.option("--pp", type=CHIPS, metavar="N", help="Pipeline stages.")
@@ -107,4 +114,4 @@ def run_command(ctx: click.Context, /, **given: Any) -> None:
         click.echo(json.dumps(report))
     else:
         click.echo("\n")
-        show_table(summary_of_many(report) if options.prompts else summary(report))
+        show_table(summary_of_many(report) if options.prompts or options.draft else summary(report))

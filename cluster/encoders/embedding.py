@@ -15,9 +15,10 @@ from cluster.encoders.encoding import LENGTHS, embed, lower_encoder, plan_encode
 from cluster.errors import BadValue
 from cluster.machines.clocked import Clocked
 from cluster.machines.launch_log import LaunchLog
-from cluster.machines.machine import Digest, LocalMachine, Machine
+from cluster.machines.machine import Digest, LocalMachine, Machine, Result
 from cluster.model.encoders import TINY, encoder_weights
 from cluster.model.fetch import fetch_minilm
+from cluster.model.graph.op import F32
 from cluster.model.graph.source import Weights
 from cluster.model.reference import Reference
 from cluster.runs.display import Bars
@@ -76,6 +77,41 @@ def load_encoder(name: str, bars: Bars) -> tuple[Weights, Words]:
     return weights, WordPiece(fetch_minilm().path.with_name("tokenizer.json"))
 
 
+@dataclass(frozen=True)
+class EncoderOnChips:
+    """An encoder whose programs and weights are on the chips of a machine."""
+
+    weights: Weights
+    words: Words
+    lowered: Lowered
+    topology: str
+    machine: Machine
+
+    @classmethod
+    def load(
+        cls, options: Options, weights: Weights, words: Words, tokens: int, bars: Bars
+    ) -> "EncoderOnChips":
+        """Plan, lower and load it for sequences of up to `tokens`; raises BadValue, DoesNotFit."""
+        plan = plan_encoder(weights.model, find(options.spec), options.chips, tokens)
+        topology = options.topology or default_topology(plan.pp)
+        graph = parse(topology)
+        if graph.number_of_nodes() < plan.pp:
+            raise BadValue("--topology", topology, f"has too few chips for {plan.pp} stages")
+        bars.step("lower", 0, 0)
+        lowered = lower_encoder(plan, sorted(graph.nodes)[: plan.pp], graph, weights)
+        machine = LaunchLog(Clocked(_machine(options)))
+        try:
+            machine.load(lowered, bars.step)
+        except BaseException:
+            machine.close()
+            raise
+        return cls(weights, words, lowered, topology, machine)
+
+    def embed(self, ids: Sequence[int]) -> tuple[F32, int, Result]:
+        """(embedding [hidden], executed cycles, the launch's result) of one sequence."""
+        return embed(self.lowered, self.machine, ids)
+
+
 def embed_sentences(options: Options, bars: Bars) -> dict[str, Any]:
     """Embed all texts; the report that `lpu embed` prints."""
     weights, words = load_encoder(options.model, bars)
@@ -84,28 +120,21 @@ def embed_sentences(options: Options, bars: Bars) -> dict[str, Any]:
         if not 0 < len(mine) <= min(max(LENGTHS), weights.model.context_max):
             raise BadValue("--text", f"{text[:30]!r}", f"has {len(mine)} tokens, at most 256 fit")
     tokens = options.tokens or max(map(len, ids))
-    plan = plan_encoder(weights.model, find(options.spec), options.chips, tokens)
-    topology = options.topology or default_topology(plan.pp)
-    graph = parse(topology)
-    if graph.number_of_nodes() < plan.pp:
-        raise BadValue("--topology", topology, f"has too few chips for {plan.pp} stages")
-    bars.step("lower", 0, 0)
-    lowered = lower_encoder(plan, sorted(graph.nodes)[: plan.pp], graph, weights)
-    machine = LaunchLog(Clocked(_machine(options)))
+    encoder = EncoderOnChips.load(options, weights, words, tokens, bars)
+    lowered = encoder.lowered
     try:
-        machine.load(lowered, bars.step)
         digest, vectors, cycles = Digest(lowered), [], []
         for mine in ids:
-            vector, taken, result = embed(lowered, machine, mine)
+            vector, taken, result = encoder.embed(mine)
             digest.add(result)
             vectors.append(vector)
             cycles.append(taken)
     finally:
-        machine.close()
-    report = _report(lowered, topology, options.texts, ids)
+        encoder.machine.close()
+    report = _report(lowered, encoder.topology, options.texts, ids)
     report |= {
         "embeddings": [vector.tolist() for vector in vectors],
-        "emulated": {"clock_hz": plan.spec.clock_hz, "cycles": cycles},
+        "emulated": {"clock_hz": lowered.plan.spec.clock_hz, "cycles": cycles},
         "digest": digest.hexdigest(),
     }
     return report | (_checked(weights, ids, vectors) if options.check else {})

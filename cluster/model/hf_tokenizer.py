@@ -1,7 +1,8 @@
 """The tokenizer of a Hugging Face folder, or a stand-in for a folder without one."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from cluster.errors import ModelError
 from cluster.model.stop_tokens import stop_tokens
@@ -39,6 +40,24 @@ class IdsOnly:
     def encode_prompt(self, text: str, raw: bool = False) -> list[int]:
         """Raise ModelError: there is nothing to encode with."""
         raise ModelError(self._source, "has no tokenizer.json", "use --prompt-ids 1,2,3")
+
+    def encode_chat(
+        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None
+    ) -> list[int]:
+        """Raise ModelError: there is nothing to encode with."""
+        raise ModelError(self._source, "has no tokenizer.json", "send token ids to completions")
+
+    def encode(self, text: str) -> list[int]:
+        """Raise ModelError: there is nothing to encode with."""
+        raise ModelError(self._source, "has no tokenizer.json", "use token ids")
+
+    def token_text(self, token: int) -> str:
+        """Return the number."""
+        return str(token)
+
+    def token_bytes(self, token: int) -> bytes:
+        """Return the digits of the number."""
+        return str(token).encode()
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the numbers."""

@@ -16,6 +16,8 @@ from cluster.model.graph.op import F32, Op, Spread
 from cluster.model.graph.rotary import RotaryTable
 from cluster.model.graph.values import Dim, Weight
 
+Caches = dict[str, tuple[F32, F32]]  # keys and values of a rank, by op
+
 
 class Stage:
     """A section on its ranks, with its weights and caches of `context` tokens.
@@ -41,6 +43,13 @@ class Stage:
             meaning = op.exact if exact else op.reference
             names = tuple(value.name for value in op.inputs)
             self._steps.append(_Step(op, meaning, names, held if op.collective else (), users))
+
+    def swap(self, caches: list[Caches] | None) -> list[Caches]:
+        """Go on with the caches of another sequence, or with none; return those of this."""
+        before = [rank.caches for rank in self._ranks]
+        for rank, mine in zip(self._ranks, caches or [{} for _ in before], strict=True):
+            rank.caches = mine
+        return before
 
     def run(self, x: F32, positions: NDArray[np.int64]) -> F32:
         """The section's result; a split one is put together."""
@@ -91,7 +100,7 @@ class _Rank:
     ) -> None:
         self.rank, self._shares, self._context = rank, cut.shares, context
         self._positions = np.arange(0)
-        self._caches: dict[str, tuple[F32, F32]] = {}
+        self.caches: Caches = {}
         self._int8 = {
             w.name: Int8Matrix(
                 self._share(m.integers, w), self._share(m.scales, Weight(w.name, w.out))
@@ -150,12 +159,12 @@ class _Rank:
 
     def append(self, op: Op, key: F32, value: F32) -> tuple[F32, F32]:
         """Append rows to a cache; all so far [kv_heads, tokens, ..]."""
-        if op.out.name not in self._caches:
-            self._caches[op.out.name] = self._empty(key), self._empty(value)
+        if op.out.name not in self.caches:
+            self.caches[op.out.name] = self._empty(key), self._empty(value)
         start, end = self._positions[0], self._positions[-1] + 1
-        for cache, rows in zip(self._caches[op.out.name], (key, value), strict=True):
+        for cache, rows in zip(self.caches[op.out.name], (key, value), strict=True):
             cache[:, start:end] = rows.swapaxes(0, 1)
-        keys, values = self._caches[op.out.name]
+        keys, values = self.caches[op.out.name]
         return keys[:, :end], values[:, :end]
 
     def _empty(self, rows: F32) -> F32:

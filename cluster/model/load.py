@@ -1,9 +1,9 @@
 """A model by name or path: its graph, its weights, and its tokeniser from the same open file."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from cluster.errors import ModelError
 from cluster.model.architecture import registry
@@ -42,8 +42,22 @@ class Tokenizer(Protocol):
     def encode_prompt(self, text: str, raw: bool = False) -> list[int]:
         """Return the ids of one user message, or of the text as it is."""
 
+    def encode_chat(
+        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None
+    ) -> list[int]:
+        """Return the ids of a chat, up to where the assistant is to speak."""
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of a piece of text."""
+
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of `ids` without control tokens."""
+
+    def token_text(self, token: int) -> str:
+        """Return how a token is spelled, control tokens too."""
+
+    def token_bytes(self, token: int) -> bytes:
+        """Return the bytes of a token, of which several may make one character."""
 
     def stream(self) -> Stream:
         """Return a decoder for one generation."""

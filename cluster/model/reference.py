@@ -5,6 +5,7 @@ weights bit for bit as chips do, each rank of a tensor-parallel group for itself
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,7 +15,15 @@ from cluster.errors import ClusterError, PromptTooLong
 from cluster.model.graph.graph import Section
 from cluster.model.graph.op import F32
 from cluster.model.graph.source import Weights
-from cluster.model.interpreter import Stage
+from cluster.model.interpreter import Caches, Stage
+
+
+@dataclass
+class Held:
+    """A sequence that waits: its length, and its caches by stage."""
+
+    position: int
+    caches: list[list[Caches]]
 
 
 class Reference:
@@ -41,6 +50,14 @@ class Reference:
     def reset(self) -> None:
         """Forget all tokens."""
         self.position = 0
+
+    def swap(self, other: Held | None) -> Held:
+        """Go on with another sequence, or begin one; return this one."""
+        stages = [None] * len(self._stages) if other is None else other.caches
+        pairs = zip(self._stages, stages, strict=True)
+        mine = Held(self.position, [stage.swap(caches) for stage, caches in pairs])
+        self.position = other.position if other else 0
+        return mine
 
     def forward(self, ids: Sequence[int]) -> F32:
         """Append tokens; return what the head says of the last: logits [vocab].

@@ -3,9 +3,12 @@
 The library is imported when the first tokenizer is made: it takes a second.
 """
 
+import json
 import os
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from cluster.errors import ClusterError, ModelError
@@ -63,7 +66,37 @@ class TextTokenizer:
         except Exception as error:  # settings of a wrong type show only now
             raise ModelError(self._source, f"its tokenizer fails ({error})") from error
 
-    def render_chat(self, messages: Sequence[dict[str, str]]) -> str:
+    def encode_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+    ) -> list[int]:
+        """Return the ids of a chat in the chat template; raises as `render_chat`."""
+        return self._encode(self.render_chat(messages, tools), special=False)
+
+    def token_text(self, token: int) -> str:
+        """Return how a token is spelled, control tokens too; U+FFFD is half a character."""
+        return str(self._library.decode([token], skip_special_tokens=False))
+
+    def token_bytes(self, token: int) -> bytes:
+        """Return the bytes of a token, of which several may make one character.
+
+        They are spelled by the characters of byte-level BPE, or as <0x0A>; others are text.
+        """
+        text = self.token_text(token)
+        if REPLACEMENT not in text:
+            return text.encode()
+        spelled = str(self._library.convert_ids_to_tokens(token))
+        if byte := re.fullmatch("<0x([0-9A-F]{2})>", spelled):
+            return bytes.fromhex(byte[1])
+        known = _byte_characters()
+        return bytes(known[sign] for sign in spelled) if set(spelled) <= set(known) else b""
+
+    def render_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+    ) -> str:
         """Return the messages as one text that ends where the assistant is to speak.
 
         The template is foreign code: the library runs it in jinja2's sandbox. Raises ModelError
@@ -71,14 +104,34 @@ class TextTokenizer:
         """
         if not self._library.chat_template:
             raise ModelError(self._source, "has no chat template", "use --raw")
+        if tools and "tools" not in str(self._library.chat_template):
+            problem = "has a chat template without a place for tools"
+            raise ModelError(self._source, problem, "say in a message what they are")
         try:
             text = self._library.apply_chat_template(
-                list(messages), tokenize=False, add_generation_prompt=True
+                list(messages), tools=tools, tokenize=False, add_generation_prompt=True
             )
         except Exception as error:  # a template can divide by zero, index past an end, and so on
             problem = f"chat template fails ({error})"
             raise ModelError(self._source, problem, "use --raw") from error
         return str(text)
+
+    def files(self) -> dict[str, str]:
+        """The texts of tokenizer.json and tokenizer_config.json, as any `transformers` reads them.
+
+        The class is named as releases before 5 know it, and the template stands in the file.
+        """
+        config = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": self._library.bos_token,
+            "eos_token": self._library.eos_token,
+            "clean_up_tokenization_spaces": False,
+            "chat_template": self._library.chat_template,
+        }
+        return {
+            "tokenizer.json": str(self._library.backend_tokenizer.to_str()),
+            "tokenizer_config.json": json.dumps(config, indent=1),
+        }
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of `ids` without control tokens; broken UTF-8 becomes U+FFFD.
@@ -120,6 +173,14 @@ class TextStream:
     def _piece(self) -> str:
         shown = len(self._tokenizer.decode(self._before))
         return self._tokenizer.decode([*self._before, *self._ids])[shown:]
+
+
+@cache
+def _byte_characters() -> dict[str, int]:
+    """The byte that each character of byte-level BPE stands for, as in GPT-2."""
+    shown = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in shown]
+    return {chr(byte): byte for byte in shown} | {chr(256 + n): b for n, b in enumerate(others)}
 
 
 def check_unicode(text: str) -> None:

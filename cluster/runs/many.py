@@ -13,9 +13,10 @@ from cluster.model.load import Loaded
 from cluster.runs.answers import Answers, finish_reason
 from cluster.runs.display import Bars, counted
 from cluster.runs.distance import distance_line, step_report
+from cluster.runs.drafting import speculation_line
 from cluster.runs.report import Host, host_shape, logprobs_report, plan_shape
-from cluster.serving.engine import PipelineRunner
-from cluster.serving.scheduler import PipelineScheduler, Request, steady_tokens_per_s
+from cluster.serving.engine import PipelineRunner, Scheduler
+from cluster.serving.scheduler import Request, steady_tokens_per_s
 
 
 def read_lines(path: Path) -> list[tuple[int, str]]:
@@ -91,7 +92,7 @@ def _answer(model: Loaded, runner: PipelineRunner, request: Request) -> dict[str
     }
 
 
-def emulated(scheduler: PipelineScheduler) -> dict[str, Any]:
+def emulated(scheduler: Scheduler) -> dict[str, Any]:
     """What the cluster did, step by step, and what its users saw.
 
     `tokens_per_s` is the mean of all users, `tokens_per_s_total` that of the whole run with its
@@ -115,7 +116,7 @@ def emulated(scheduler: PipelineScheduler) -> dict[str, Any]:
         "tokens_per_s": sum(rates) / len(rates) if rates else None,
         "tokens_per_s_total": sum(len(one.tokens) for one in everyone) / end_s,
         "steady_tokens_per_s_total": steady_tokens_per_s(everyone, scheduler.slots),
-        "host_transfer_s": link.in_s(work) + link.out_s(work),
+        "host_transfer_s": link.in_s(work.kind) + link.out_s(work.kind),
     }
 
 
@@ -140,9 +141,7 @@ def _energy(runner: PipelineRunner, done: Activity) -> dict[str, Any]:
     return {"joules_per_token": spent.chips_j / sum(len(one.tokens) for one in requests)}
 
 
-def _host(
-    host: Host, scheduler: PipelineScheduler, entries: Sequence[LaunchEntry]
-) -> dict[str, Any]:
+def _host(host: Host, scheduler: Scheduler, entries: Sequence[LaunchEntry]) -> dict[str, Any]:
     prefill, decode = list[LaunchEntry](), list[LaunchEntry]()
     for record, entry in zip(scheduler.records, entries, strict=True):
         (decode if record.kind.logits_rows else prefill).append(entry)
@@ -161,6 +160,8 @@ def summary_of_many(report: Mapping[str, Any]) -> dict[str, str]:
         for number, one in enumerate(report["sequences"], 1)
     }
     steps = sorted(set(fast["decode_cycles"]))
+    guesses = report.get("speculation")
+    said |= {"speculation": speculation_line(guesses)} if guesses else {}
     return said | {
         "plan": f"{counted(plan['chips'], 'chip')} on {plan['topology']}: "
         f"{counted(plan['pp'], 'stage')} x tp {plan['tp']}, {plan['concurrency']} in flight, "

@@ -29,10 +29,12 @@ from cluster.report.page import Page
 from cluster.runs.answers import Answers
 from cluster.runs.clock_report import clock_report
 from cluster.runs.display import Bars, Stopwatch, show_note, show_text
+from cluster.runs.drafting import Drafting, read_draft
 from cluster.runs.many import put_answers, read_lines, report_of_many
 from cluster.runs.report import Host, report_of_one
 from cluster.serving.engine import PipelineRunner
 from cluster.serving.scheduler import Request
+from cluster.serving.speculation import SpeculativeScheduler
 from cluster.tracing.files import write_timeline
 from cluster.tracing.launch import run_timeline
 from cluster.tracing.traffic import launch_link_bytes
@@ -58,6 +60,8 @@ class Options:
     top_p: float
     seed: int
     logprobs: int | None
+    draft: str | None
+    draft_tokens: int
     chips: int | None
     tp: int | None
     pp: int | None
@@ -99,6 +103,12 @@ class Options:
             raise BadValue(
                 "--record", self.record, "holds one sequence at a time: no --concurrency"
             )
+        if self.draft is not None:
+            read_draft(self.draft)
+            if self.concurrency > 1:
+                raise BadValue("--draft", self.draft, "is for one sequence: no --concurrency")
+            if self.record:
+                raise BadValue("--record", self.record, "holds whole launches: no --draft")
         for option in ("chips_per_actor", "address"):
             value = getattr(self, option)
             if value is not None and self.machine != "ray":
@@ -127,7 +137,9 @@ class Options:
         """The part that chooses a plan."""
         return PlanRequest(
             self.chips, self.tp, self.pp, self.topology, self.profile, self.links, self.faults,
-            self.spec, self.weights, self.context, self.concurrency, ep=self.ep,
+            self.spec, self.weights, self.context,
+            # with guesses under way the stages work side by side, which is what two slots make
+            max(self.concurrency, 2 if self.draft else 1), ep=self.ep,
         )  # fmt: skip
 
 
@@ -150,11 +162,12 @@ def generate(options: Options, start: float, bars: Bars) -> dict[str, Any]:
         requests = [Request(tuple(prompt), count)]
     lowered = lower_choice(choice, model, options, bars)
     watch.lap("lower")
-    rig = Rig.of(options)
+    rig, drafting = Rig.of(options), load_draft(options, model, choice.plan, bars)
     try:
         load(rig.log, lowered, bars, watch)
         say_resumed(options, rig)
-        runner = PipelineRunner(lowered, rig.log, options.logprobs or 0)
+        draft = drafting.draft if drafting else None
+        runner = PipelineRunner(lowered, rig.log, options.logprobs or 0, draft=draft)
         tokens = runner.answer(requests, options.sampling.pick, model.tokenizer.stop)
         if lines:
             with Answers(options.output, options.as_json) as answers:
@@ -165,13 +178,20 @@ def generate(options: Options, start: float, bars: Bars) -> dict[str, Any]:
         rig.commit()
     finally:
         rig.log.close()
+        if drafting:
+            drafting.close()
     last = runner.launches[-1]
     joined = runner.programs[last]
     if options.trace:
         shown = (joined, last, options.trace_level, options.trace_chips)
         write_timeline(options.trace, run_timeline(lowered, *shown))
-    build = report_of_many if lines else report_of_one
+    build = report_of_many if lines or drafting else report_of_one
     report = build(model, runner, choice.topology, rig.log.entries, host)
+    if drafting:
+        assert isinstance(runner.scheduler, SpeculativeScheduler)
+        report["speculation"] = drafting.report(lowered, runner.scheduler)
+        if not lines:
+            report |= report["sequences"][0]
     report["plan"]["faults"] = options.faults
     report["clocks"] = clock_report(lowered, rig.clocked)
     links = launch_link_bytes(lowered, joined)
@@ -187,6 +207,15 @@ def _page(*parts: Any) -> Page:
     from cluster.report.run_page import run_page  # matplotlib is loaded for pages alone
 
     return run_page(*parts)
+
+
+def load_draft(options: Options, model: Loaded, plan: Plan, bars: Bars) -> Drafting | None:
+    """What guesses tokens, if anything does."""
+    if options.draft is None:
+        return None
+    choice = read_draft(options.draft)
+    size = options.draft_tokens, plan.context
+    return Drafting.load(choice, *size, options.sampling, model, bars)
 
 
 def lower_choice(choice: Choice, model: Loaded, options: Options, bars: Bars) -> Lowered:

@@ -1,0 +1,92 @@
+"""All that the scheduler knows, as columns of numbers: lists, or arrays for compiled code.
+
+A request is a row of the columns by request. It waits for its arrival, then for a slot and pages;
+in its slot it takes in the tokens that are known of it, in chunks or one by one, and then goes
+through the pipeline once for every token. Works stand in *lines*, rings of a place per stage, one
+for prefill and one for decode: a step moves one line on by a stage.
+
+Columns of a kind stand together, each found by its number: compiled code takes the longer to make,
+the more arrays it hands on.
+"""
+
+from collections.abc import MutableMapping, MutableSequence
+from typing import NamedTuple
+
+Floats = MutableSequence[float]
+Ints = MutableSequence[int]
+Hashes = MutableSequence[int] | MutableMapping[int, int]
+
+NOBODY = -1
+PREFILL, DECODE = 0, 1  # lines
+LATER, WAITING = 0, 1  # heaps of requests: for their arrival, for a slot
+ENDED, QUEUED, SEATED = 0, 1, 2  # what a request is
+PREFILL_FIRST, DECODE_FIRST, TOKEN_BUDGET = 0, 1, 2  # policies
+
+# Columns by request. NUMBER breaks ties, the lower goes first; the higher PRIORITY does.
+PROMPT, MOST, PRIORITY, NUMBER = 0, 1, 2, 3  # tokens of the prompt, new ones at most
+HEARD = 4  # 1: logits after each token of the prompt are wanted
+FIRST_BLOCK, BLOCKS = 5, 6  # where its hashes begin, and how many there are
+STATE, SLOT = 7, 8
+POSITION = 9  # tokens that are in the caches, or on their way there
+MADE = 10  # new tokens so far
+FLYING = 11  # prefill works of it in the line
+SPILLED = 12  # tokens of its caches that rest in the memory of the host
+HIT = 13  # tokens that were in the caches when it came
+REQUEST_INTS = 14
+# Seconds by request: READY, when its next work can enter, is infinite while a token is due.
+ARRIVES, ENTERED, READY, FIRST, LAST = 0, 1, 2, 3, 4
+REQUEST_TIMES = 5
+# Columns by slot: who has it, pages held or kept, and what is kept of the last who had it.
+TAKEN, PAGES, KEPT_BLOCKS, KEPT_TOKENS = 0, 1, 2, 3
+SLOT_INTS = 4
+# Columns of a line: stage s is at place (head + s) % stages, with `rows` of WHO and AT at each.
+WHO, AT = 0, 1  # requests, and the position of the first token of each
+TOKENS, BUCKET, GIVES = 2, 3, 4  # of a work: tokens (0: none), context blocks, rows with logits
+LINE_INTS = 5
+INTO, OUT = 0, 1  # of `moves`: seconds in which inputs, and results, cross the host link
+NOW, HOST_FREE = 0, 1  # of `clock`
+# of `counts`
+USED_PAGES, KEPT_PAGES, SPENT_TOKENS, DROPS, RECOMPUTED, SPILLS, RESTORED, DUE = range(8)
+COUNTS = 8
+
+
+class Rules(NamedTuple):
+    """What does not change; tokens of a prefix hit are a multiple of `align`."""
+
+    stages: int
+    slots: int
+    chunk: int  # tokens of a prefill launch; 0: prompts go token by token
+    rows: int  # neighbouring slots of a decode launch
+    policy: int
+    budget_tokens: int  # of prompts between two decode steps, under TOKEN_BUDGET
+    beside: int  # 1: the host link works beside the chips, 0: they wait in turns
+    page_tokens: int
+    pages: int  # of all slots together
+    block_tokens: int  # of a hash; 0: prefixes are not reused
+    most_blocks: int  # hashes of a request
+    align: int
+    latency_s: float  # of the host link
+    clock_hz: float
+    move_s: float  # a token of a cache over the host link; infinite: caches are not spilled
+
+
+class State(NamedTuple):
+    """All of it."""
+
+    rules: Rules
+    requests: MutableSequence[Ints]  # [column][request]
+    times: MutableSequence[Floats]  # [column][request]
+    slots: MutableSequence[Ints]  # [column][slot]
+    free_s: Floats  # since when a slot is free
+    lines: MutableSequence[MutableSequence[Ints]]  # [line][column][place]
+    heads: Ints  # [line]: the place of stage 0
+    moving: Ints  # [line]: works that have not come to the end
+    moves: MutableSequence[MutableSequence[Floats]]  # [line][way][context blocks]
+    refill_s: Floats  # to take in so many context blocks of tokens again
+    heaps: MutableSequence[Ints]  # [heap]
+    sizes: Ints  # [heap]
+    hashes: Hashes  # of requests
+    kept: Hashes  # of slots, `most_blocks` each
+    due: Ints  # requests whose tokens are due after a step
+    clock: Floats
+    counts: Ints

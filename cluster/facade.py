@@ -25,7 +25,7 @@ from cluster.planning.planner import make, report
 from cluster.runs.report import plan_shape
 from cluster.runs.running import check_ids, new_tokens
 from cluster.serving.engine import PipelineRunner
-from cluster.serving.scheduler import Request
+from cluster.serving.requests import Request
 from cluster.tracing.events import KERNELS
 from cluster.tracing.files import check_format, write_timeline
 from cluster.tracing.launch import run_timeline

@@ -163,7 +163,8 @@ def _timed_together(lowered: Any, machine: Any, count: int) -> dict[str, Any]:
     """A sequence for each stage, all at once: tokens/s of all while every slot decodes."""
     from cluster.generation.sampling import Sampling
     from cluster.serving.engine import PipelineRunner
-    from cluster.serving.scheduler import Request, steady_tokens_per_s
+    from cluster.serving.requests import Request
+    from cluster.serving.scheduler import steady_tokens_per_s
 
     begun = time.perf_counter()
     machine.load(lowered, lambda *_: None)

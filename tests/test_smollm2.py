@@ -18,7 +18,7 @@ from cluster.machines.machine import LocalMachine
 from cluster.model.load import load_model
 from cluster.model.reference import Reference
 from cluster.serving.engine import Logits, PipelineRunner
-from cluster.serving.scheduler import Request
+from cluster.serving.requests import Request
 from topology import parse
 
 NEAR_TIE = 0.05

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from chip.energy import energy_table
 from cluster.compare.lpu import LpuPoint
 from cluster.compare.roofline import ACTIVATION_BYTES, decode_step, kv_bytes_per_token
-from cluster.compiler.launch import prefill_kind
+from cluster.compiler.launch import decode_kind, prefill_kind
 from cluster.compiler.limits import CONTEXT_BLOCK
 from cluster.energy import Joules
 from cluster.hybrid.between import Between
@@ -255,5 +255,5 @@ def _ffn_watts(planned: Planned, chips: int, tokens_per_s: float) -> float:
     timed = planned.timed
     table = energy_table(timed.plan.spec)
     assert table is not None, "with_gpus asks for chips of known power"
-    dynamic_j = table.dynamic_j(timed.activity(timed.plan.context))
+    dynamic_j = table.dynamic_j(timed.activity(decode_kind(timed.plan.context)))
     return Joules(table, chips, dynamic_j, 1 / tokens_per_s).chips_j * tokens_per_s

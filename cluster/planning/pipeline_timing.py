@@ -15,13 +15,8 @@ from cluster.compiler.launch import LaunchKind, StageProgram, decode_kind, stage
 from cluster.compiler.pipeline import PipelineSteps
 from cluster.compiler.timeline import LaunchTimeline
 from cluster.serving.host_link import HostLink
-from cluster.serving.scheduler import (
-    PipelineScheduler,
-    Request,
-    Step,
-    drive,
-    steady_tokens_per_s,
-)
+from cluster.serving.requests import Request, Step
+from cluster.serving.scheduler import PipelineScheduler, drive, steady_tokens_per_s
 
 NEW_TOKENS = 4  # of each sequence of a simulated run: enough for whole rounds
 

@@ -16,7 +16,8 @@ from cluster.runs.distance import distance_line, step_report
 from cluster.runs.drafting import speculation_line
 from cluster.runs.report import Host, host_shape, logprobs_report, plan_shape
 from cluster.serving.engine import PipelineRunner, Scheduler
-from cluster.serving.scheduler import Request, steady_tokens_per_s
+from cluster.serving.requests import Request
+from cluster.serving.scheduler import steady_tokens_per_s
 
 
 def read_lines(path: Path) -> list[tuple[int, str]]:

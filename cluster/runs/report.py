@@ -20,7 +20,7 @@ from cluster.runs.clock_report import clock_cycles, clock_line
 from cluster.runs.display import counted
 from cluster.runs.distance import bound_report, distance_line
 from cluster.serving.engine import PipelineRunner
-from cluster.serving.scheduler import Request
+from cluster.serving.requests import Request
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from cluster.runs.drafting import Drafting, read_draft
 from cluster.runs.many import put_answers, read_lines, report_of_many
 from cluster.runs.report import Host, report_of_one
 from cluster.serving.engine import PipelineRunner
-from cluster.serving.scheduler import Request
+from cluster.serving.requests import Request
 from cluster.serving.speculation import SpeculativeScheduler
 from cluster.tracing.files import write_timeline
 from cluster.tracing.launch import run_timeline

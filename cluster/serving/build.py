@@ -86,17 +86,18 @@ def of_arrays(
     policy: Policy,
     moves: npt.NDArray[np.float64],
     requests: int,
-    hashes: npt.NDArray[np.int64],
+    hashes: Any,
 ) -> c.State:
-    """Room for so many requests."""
-    kept = np.zeros(shape.slots * policy.most_blocks if policy.block_tokens else 1, np.int64)
+    """Room for so many requests; arrays stand in for the sequences that types speak of."""
+    kept: Any = np.zeros(shape.slots * policy.most_blocks if policy.block_tokens else 1, np.int64)
     empty = _state(shape, policy, moves, hashes, kept)
-    arrays = c.State(*(one if isinstance(one, tuple) else np.array(one) for one in empty))
-    return arrays._replace(
-        requests=np.repeat(np.array(NEW_INTS)[:, None], requests, axis=1),
-        times=np.repeat(np.array(NEW_TIMES)[:, None], requests, axis=1),
-        heaps=np.zeros((2, requests), np.int64),
-    )
+    columns: list[Any] = [one if isinstance(one, tuple) else np.array(one) for one in empty]
+    by_request: dict[str, Any] = {
+        "requests": np.repeat(np.array(NEW_INTS)[:, None], requests, axis=1),
+        "times": np.repeat(np.array(NEW_TIMES)[:, None], requests, axis=1),
+        "heaps": np.zeros((2, requests), np.int64),
+    }
+    return c.State(*columns)._replace(**by_request)
 
 
 def _state(shape: Shape, policy: Policy, moves: Any, hashes: c.Hashes, kept: c.Hashes) -> c.State:
@@ -124,7 +125,8 @@ NEW_TIMES = [0.0, -1.0, math.inf, -1.0, -1.0]
 def add_row(state: c.State, spare: list[int], ints: dict[int, int], arrives_s: float) -> int:
     """Make a row for a request, a spare one if there is; return which it is."""
     if not spare:
-        for column in (*state.requests, *state.times, *state.heaps):
+        columns: tuple[Any, ...] = (*state.requests, *state.times, *state.heaps)
+        for column in columns:
             column.append(0)
         spare = [len(state.heaps[c.LATER]) - 1]
     r = spare.pop()

@@ -42,7 +42,8 @@ def _lazily(function: Any, inner: bool) -> Any:
     """
     import numba
 
-    found: Any = numba.njit(
+    jit: Any = numba.njit
+    found: Any = jit(
         cache=True, nogil=True, error_model="numpy", _nrt=False, no_cpython_wrapper=inner,
         no_cfunc_wrapper=True,
     )(function)  # fmt: skip

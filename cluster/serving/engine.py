@@ -19,14 +19,8 @@ from cluster.generation.sampling import Sampling
 from cluster.machines.machine import Digest, Machine
 from cluster.serving.host_inputs import host_inputs, host_tables, logits_of
 from cluster.serving.host_link import HostLink
-from cluster.serving.scheduler import (
-    PipelineScheduler,
-    Request,
-    Row,
-    Step,
-    Work,
-    advance,
-)
+from cluster.serving.requests import Request, Row, Step, Work
+from cluster.serving.scheduler import PipelineScheduler, advance
 from cluster.serving.speculation import Draft, SpeculativeScheduler
 
 MOST_JOINED = 2048  # launches of stage programs that are kept, where no history is

@@ -14,7 +14,7 @@ from cluster.generation.rotary import rotary_rows
 from cluster.model.graph.graph import Model
 from cluster.model.graph.rotary import Rotary, RotaryTable
 from cluster.model.graph.shares import share
-from cluster.serving.scheduler import Work, Works
+from cluster.serving.requests import Work, Works
 
 MASKED = np.float32(-30000.0)  # added to a score that must not count: exp gives exactly 0
 PAIRS = 8

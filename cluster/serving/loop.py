@@ -15,7 +15,7 @@ from typing import Protocol
 from cluster.errors import ClusterError
 from cluster.generation.logprobs import Logprobs
 from cluster.serving.engine import Choosing, Logits, Scheduler
-from cluster.serving.scheduler import Request
+from cluster.serving.requests import Request
 
 CLOSED = "the server is shutting down"
 

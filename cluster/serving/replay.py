@@ -49,7 +49,9 @@ class Outcome:
         """Mean seconds of a token after the first; nan where that was all."""
         more = self.traffic.new - 1
         spans_s = self.time_s(c.LAST) - self.time_s(c.FIRST)
-        return np.divide(spans_s, more, out=np.full(len(more), np.nan), where=more > 0)
+        found: Seconds = np.full(len(more), np.nan)
+        np.divide(spans_s, more, out=found, where=more > 0)
+        return found
 
     @property
     def works(self) -> npt.NDArray[np.int64]:
@@ -79,7 +81,8 @@ def replay(
 
 def ready(clockwork: Clockwork) -> None:
     """Have all tables, and the compiled rules, before a clock runs."""
-    none = Traffic(*(np.zeros(0, kind) for kind in (float, int, int)), *[np.zeros(1, int)] * 3)
+    columns: list[Any] = [np.zeros(0, kind) for kind in (float, int, int)]
+    none = Traffic(*columns, *[np.zeros(1, int)] * 3)
     state = _begin(clockwork, none, Policy(), 0)
     compiled_play()(*state, 1)
 
@@ -98,17 +101,19 @@ def _begin(
     first = traffic.users or count  # the others come when one of these has ended
     for column, values in columns.items():
         state.requests[column] = values
-    state.times[c.ARRIVES] = traffic.arrives_s
-    state.heaps[c.LATER] = np.arange(count)  # in order: a heap as it is
+    arrays: Any = state
+    arrays.times[c.ARRIVES] = traffic.arrives_s
+    arrays.heaps[c.LATER] = np.arange(count)  # in order: a heap as it is
     state.sizes[c.LATER] = first
-    log = p.Log(
+    log: list[Any] = [
         np.zeros(log_steps), np.zeros(log_steps), np.zeros((2, log_steps), np.int64),
         np.full((2, log_steps, shape.stages), c.NOBODY, np.int64),
-    )  # fmt: skip
+    ]  # fmt: skip
     totals = np.zeros(p.TOTALS, np.int64)
     totals[p.NEXT_USER] = first
-    played = p.Played(
-        log, np.zeros((2, clockwork.blocks + 1), np.int64), np.zeros(p.GAP_BINS, np.int64),
+    counted: list[Any] = [
+        np.zeros((2, clockwork.blocks + 1), np.int64), np.zeros(p.GAP_BINS, np.int64),
         np.zeros(2), totals, int(traffic.users > 0),
-    )  # fmt: skip
-    return state, p.Costs(clockwork.ends), played
+    ]  # fmt: skip
+    ends: Any = clockwork.ends
+    return state, p.Costs(ends), p.Played(p.Log(*log), *counted)

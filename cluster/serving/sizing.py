@@ -68,7 +68,7 @@ def _longest(name: str, request: PlanRequest, store: CostStore) -> tuple[int, st
     types = [request.weights] if request.weights else ["fp16", "int8"]
 
     def fits(blocks: int) -> bool:
-        size = (blocks * CONTEXT_BLOCK, *types[-1:], request.batch)
+        size = (blocks * CONTEXT_BLOCK, types[-1], request.batch)
         return fits_on(Sizes(model, spec, *size, store=store), request, request.chips or 0)
 
     wanted = request.context // CONTEXT_BLOCK

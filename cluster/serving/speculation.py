@@ -29,7 +29,8 @@ from cluster.compiler.pipeline import joined
 from cluster.machines.machine import Machine
 from cluster.serving.host_inputs import host_inputs, logits_of
 from cluster.serving.host_link import HostLink
-from cluster.serving.scheduler import Request, Row, Step, StepRecord, Work, Works, advance
+from cluster.serving.requests import Request, Row, Step, Work, Works
+from cluster.serving.scheduler import StepRecord, advance
 
 Guess = tuple[int, float]  # a token, and the seconds after the last until it is known
 Pick = Callable[..., int]  # logits, step -> token

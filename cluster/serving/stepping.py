@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from cluster.serving.scheduler import Request, Step
+    from cluster.serving.requests import Request
+from cluster.serving.requests import Step
 
 
 class Stepping(Protocol):

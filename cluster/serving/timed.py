@@ -12,7 +12,8 @@ from cluster.model.reference import Held, Reference
 from cluster.serving.clockwork import Clockwork
 from cluster.serving.core.columns import DECODE, PREFILL
 from cluster.serving.engine import Choosing, Logits
-from cluster.serving.scheduler import PipelineScheduler, Request, Step, advance
+from cluster.serving.requests import Request, Step
+from cluster.serving.scheduler import PipelineScheduler, advance
 
 CERTAIN = 100.0  # a logit above all others, which are 0
 ECHO, RANDOM = "echo", "random"

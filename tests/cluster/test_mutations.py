@@ -31,7 +31,7 @@ from cluster.generation.sampling import Sampling
 from cluster.machines.machine import Inputs, Result
 from cluster.serving.engine import PipelineRunner
 from cluster.serving.host_inputs import host_inputs
-from cluster.serving.scheduler import Row, Work
+from cluster.serving.requests import Row, Work
 from tests.cluster.tiny import tiny_weights
 from topology import parse
 

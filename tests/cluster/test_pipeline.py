@@ -23,7 +23,8 @@ from cluster.model.known import known_model
 from cluster.planning.pipeline_timing import StepTimes, simulated
 from cluster.planning.timing import PlanTiming
 from cluster.serving.engine import PipelineRunner
-from cluster.serving.scheduler import Request, Step, steady_tokens_per_s
+from cluster.serving.requests import Request, Step
+from cluster.serving.scheduler import steady_tokens_per_s
 from tests.cluster.tiny import no_progress, tiny_weights
 from topology import parse
 from topology.clocks import ClockSpec

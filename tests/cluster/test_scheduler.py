@@ -13,7 +13,8 @@ from chip.spec import GROQCHIP1
 from cluster.compiler.launch import LaunchKind
 from cluster.errors import PromptTooLong
 from cluster.serving.host_link import HostLink
-from cluster.serving.scheduler import PipelineScheduler, Request, Step, drive
+from cluster.serving.requests import Request, Step
+from cluster.serving.scheduler import PipelineScheduler, drive
 
 CHUNK, STOP = 8, 7
 

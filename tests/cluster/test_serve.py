@@ -29,7 +29,7 @@ from cluster.model.toy import ToyTokenizer
 from cluster.runs.display import Bars
 from cluster.serving.engine import PipelineRunner
 from cluster.serving.openai.text import StopText
-from cluster.serving.scheduler import Request
+from cluster.serving.requests import Request
 from tests.cluster.serving import serving
 from tests.cluster.tiny import tiny_weights
 

@@ -20,7 +20,8 @@ from cluster.generation.sampling import Sampling
 from cluster.machines.machine import LocalMachine
 from cluster.serving.engine import PipelineRunner
 from cluster.serving.host_link import HostLink
-from cluster.serving.scheduler import PipelineScheduler, Request, Step, advance
+from cluster.serving.requests import Request, Step
+from cluster.serving.scheduler import PipelineScheduler, advance
 from cluster.serving.speculation import DraftModel, NGrams, SpeculativeScheduler, measured
 from tests.cluster.tiny import lowered, no_progress, tiny_weights
 from topology import parse

@@ -14,7 +14,7 @@ from cluster.model.known import changed_model
 from cluster.model.reference import Reference
 from cluster.model.weights.synthetic import SyntheticWeights
 from cluster.serving.engine import Logits, PipelineRunner
-from cluster.serving.scheduler import Request
+from cluster.serving.requests import Request
 from topology import parse
 
 PROMPT = (1, 5, 9, 20, 3)

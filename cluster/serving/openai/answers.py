@@ -14,7 +14,7 @@ from cluster.serving.loop import Delivery, EngineThread, Job, QueueFull
 from cluster.serving.openai.errors import ApiError, queue_full
 from cluster.serving.openai.schemas import Generation
 from cluster.serving.openai.text import StopText
-from cluster.serving.scheduler import Request
+from cluster.serving.requests import Request
 
 TEMPERATURE = 1.0  # of requests that say nothing of it, as in OpenAI's API
 SEEDS = 2**63

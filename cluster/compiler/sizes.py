@@ -166,16 +166,22 @@ class Sizes:
     def room(self, tp: int, head: bool) -> int:
         """Layers whose weights and caches a chip has the words for; -1 if not for the head."""
         if (tp, head) not in self._room:
-            layer, last = self._words(tp, self._lightest)
-            fewest = min(most_column_words(self.spec) // sum(words) for words in layer if words)
+            kinds, most = self.model.kinds, most_column_words(self.spec)
+            words = {kind: self._words(tp, kinds.index(kind)) for kind in set(kinds)}
+            _, last = self._words(tp)
+            lightest = min(max(map(sum, layer)) for layer, _ in words.values())
 
             def fit(count: int) -> bool:
+                first = self.layers - count if head else self._heaviest(count)
+                mine = [words[kind][0] for kind in kinds[first : first + count]]
                 return all(
-                    columns_may_rest(self.spec, [*(count * one for one in mine), *theirs * head])
-                    for mine, theirs in zip(layer, last, strict=True)
+                    columns_may_rest(
+                        self.spec, [*(one for layer in mine for one in layer[side]), *own * head]
+                    )
+                    for side, own in enumerate(last)
                 )
 
-            counts = range(min(self.layers, fewest), -1, -1)
+            counts = range(min(self.layers, most // max(1, lightest)), -1, -1)
             self._room[tp, head] = next((count for count in counts if fit(count)), -1)
         return self._room[tp, head]
 
@@ -189,14 +195,6 @@ class Sizes:
         """SRAM bytes of the weights and caches of a stage, wherever they rest."""
         layer, last = self.weigh(tp)
         return layers * layer + last * head
-
-    @cached_property
-    def _lightest(self) -> int | None:
-        """The number of a layer than which none weighs less; None where all are alike."""
-        kinds = self.model.kinds
-        if len(set(kinds)) == 1:
-            return None
-        return kinds.index(min(set(kinds), key=lambda n: self._weight(self._layer_of(n))))
 
     def _words(self, tp: int, number: int | None = None) -> tuple[Sides, Sides]:
         """Words of 16 slices of each matrix and cache of a layer, and of the head, by sides.

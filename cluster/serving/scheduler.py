@@ -11,6 +11,7 @@ A sequence that has ended leaves its slot, with its caches, to the next request.
 One user is the case with one slot, where a step is a launch through all stages: a pipeline of one.
 """
 
+import heapq
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -68,6 +69,7 @@ class Request:
     token_s: list[float] = field(default_factory=list)
     entered_s: float = 0.0
     ready_s: float = math.inf  # when its next work can enter
+    cancelled: bool = False
 
     def check(self, context: int) -> "Request":
         """Return self; raises PromptTooLong if caches of `context` tokens do not hold it."""
@@ -161,11 +163,15 @@ class PipelineScheduler:
     """Takes requests through a pipeline of `stages`, at most `slots` sequences at a time.
 
     The caller runs each `next_step`, says in `complete` how long it took, and gives each request
-    that comes out of it its `token`.
+    that comes out of it its `token`. A request that arrives later than now waits until then; with
+    nothing else to do, time goes on to the next arrival. Without `history` neither steps nor
+    requests that have ended are kept.
     """
 
-    def __init__(self, stages: int, slots: int, chunk: int, link: HostLink) -> None:
-        self.slots, self.link = slots, link
+    def __init__(
+        self, stages: int, slots: int, chunk: int, link: HostLink, history: bool = True
+    ) -> None:
+        self.slots, self.link, self.history = slots, link, history
         self.requests: list[Request] = []
         self.records: list[StepRecord] = []
         self.now_s = 0.0
@@ -176,48 +182,98 @@ class PipelineScheduler:
         )
         self._seated: dict[int, Request] = {}
         self._free_s = dict.fromkeys(range(slots), 0.0)  # since when a slot is free
+        self._later: list[tuple[float, int, Request]] = []  # a heap, by when they arrive
         self._queue: deque[Request] = deque()
+        self._count = 0
+        self._running: Step | None = None
+        self._last: Work | None = None  # what has come to the end in the last step
 
     def submit(self, request: Request) -> None:
-        """Take in a request, which waits for a slot if none is free."""
-        request.number = len(self.requests)
-        self.requests.append(request)
-        self._queue.append(request)
+        """Take in a request, which waits for its arrival, and for a slot if none is free."""
+        request.number = self._count
+        self._count += 1
+        if self.history:
+            self.requests.append(request)
+        heapq.heappush(self._later, (request.arrives_s, request.number, request))
         self._seat()
+
+    def cancel(self, request: Request) -> None:
+        """End a request, wherever it is; its slot is free, if a step is under way after that.
+
+        Stages that have a work of it in front of them have none. Of one that has ended nothing
+        is changed.
+        """
+        if self._seated.get(request.slot) is request:
+            request.cancelled = True
+            if self._running is None:
+                self._clear()
+        elif self._waits(request):
+            request.cancelled = True
+            self._later = [one for one in self._later if one[2] is not request]
+            heapq.heapify(self._later)
+            if request in self._queue:
+                self._queue.remove(request)
 
     def next_step(self) -> Step | None:
         """What the stages do next; None if there is nothing left to do."""
-        if not self._seated:
+        self._seat()
+        if not self._seated and not self._later:
             return None
         kind = self._kind()
-        while kind is None:  # everyone waits for the host
-            self.now_s = min(one.ready_s for one in self._seated.values())
+        while kind is None:  # everyone waits for the host, or there is nobody
+            ready = [one.ready_s for one in self._seated.values()]
+            self.now_s = min([*ready, *(at for at, _, _ in self._later[:1])])
             assert math.isfinite(self.now_s), "a request waits for the token that it was due"
+            self._seat()
             kind = self._kind()
         works = self._lines[kind] = (self._enter(kind), *self._lines[kind][:-1])
-        return Step(kind, works)
+        self._running = Step(kind, works)
+        return self._running
 
     def complete(self, step: Step, cycles: int) -> list[Request]:
-        """Let the time of a step pass; return whose tokens are due, in order of their rows."""
+        """Let the time of a step pass; return whose tokens are due, in order of their rows.
+
+        Those that were cancelled while it ran are among them; they are done, and get no token.
+        """
         seconds = self.link.step_s(cycles, step.works)
-        self.records.append(StepRecord(step.kind, step.works, cycles, self.now_s, seconds))
+        if self.history:
+            self.records.append(StepRecord(step.kind, step.works, cycles, self.now_s, seconds))
         self.now_s += seconds
-        done = step.works[-1]
-        return [self._seated[row.slot] for row in done.rows if row.gives] if done else []
+        self._last, self._running = step.works[-1], None
+        due = [row.slot for row in self._last.rows if row.gives] if self._last else []
+        found = [self._seated[slot] for slot in due]
+        self._clear()
+        return found
 
     def token(self, request: Request, token: int, last: bool = False) -> None:
         """A token of a request is at the host, which goes on with it or with the next request."""
-        done = self.records[-1].works[-1]
+        done = self._last
         assert done is not None and self._seated[request.slot] is request
         at_s = self.now_s + (self.link.out_s(done) if self.link.beside else 0.0)
         request.tokens.append(token)
         request.token_s.append(at_s)
         if last or len(request.tokens) == request.max_new_tokens:
-            del self._seated[request.slot]
-            self._free_s[request.slot] = at_s
-            self._seat()
+            self._leave(request, at_s)
         else:
             self._call(request, at_s)
+
+    def check(self) -> None:
+        """Raise AssertionError where the state contradicts itself; for tests, after any call."""
+        assert set(self._seated) ^ set(self._free_s) == set(range(self.slots)), "a slot is lost"
+        assert not set(self._seated) & set(self._free_s), "a slot is free and taken"
+        waiting = [*self._queue, *(one for _, _, one in self._later)]
+        for slot, one in self._seated.items():
+            assert one.slot == slot and one not in waiting
+        assert all(one.slot < 0 and not one.cancelled for one in waiting)
+        assert not (self._queue and self._free_s), "a slot is free while a request waits"
+        lines = [
+            line if self._running and self._running.kind == kind else line[:-1]
+            for kind, line in self._lines.items()
+        ]  # what was last in others has left
+        works = [work for line in lines for work in line if work]
+        giving = [row.slot for work in works for row in work.rows if row.gives]
+        assert len(giving) == len(set(giving)), "two works of one sequence want logits"
+        assert all(work.slot in self._seated for work in works), "a work of nobody"
 
     # --- what goes in next ------------------------------------------------------------------
     def _kind(self) -> LaunchKind | None:
@@ -248,13 +304,30 @@ class PipelineScheduler:
 
     # --- coming and going -------------------------------------------------------------------
     def _seat(self) -> None:
-        """Give free slots to those who wait."""
+        """Give free slots to those who have arrived and wait."""
+        while self._later and self._later[0][0] <= self.now_s:
+            self._queue.append(heapq.heappop(self._later)[2])
         while self._queue and self._free_s:
             slot = min(self._free_s, key=lambda one: (self._free_s[one], one))
             request = self._seated[slot] = self._queue.popleft()
             request.slot = slot
             request.entered_s = max(request.arrives_s, self._free_s.pop(slot))
             self._call(request, request.entered_s)
+
+    def _waits(self, request: Request) -> bool:
+        return request in self._queue or any(one is request for _, _, one in self._later)
+
+    def _leave(self, request: Request, at_s: float) -> None:
+        del self._seated[request.slot]
+        self._free_s[request.slot] = at_s
+        self._seat()
+
+    def _clear(self) -> None:
+        """Take those that were cancelled off their slots and out of the lines."""
+        for one in [one for one in self._seated.values() if one.cancelled]:
+            for kind, line in self._lines.items():
+                self._lines[kind] = tuple(w if w and w.slot != one.slot else None for w in line)
+            self._leave(one, self.now_s)
 
     def _call(self, request: Request, at_s: float) -> None:
         first_s = self.link.in_s(request.work(self._chunk)) if self.link.beside else 0.0
@@ -275,6 +348,8 @@ def drive(
     while (step := scheduler.next_step()) is not None:
         cycles, logits = run(step)
         for request, mine in zip(scheduler.complete(step, cycles), logits, strict=False):
+            if request.cancelled:
+                continue
             token = pick(request, mine)
             scheduler.token(request, token, token in stop)
             yield request, token

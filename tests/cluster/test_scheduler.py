@@ -40,18 +40,15 @@ def run(scheduler: PipelineScheduler, given: list[Request], ends: st.DataObject)
 
     def execute(step: Step):
         steps.append(step)
-        seated = [one.slot for one in given if one.slot >= 0 and not ended(one)]
-        assert len(seated) == len(set(seated)), "a slot has two sequences"
+        scheduler.check()
         return ends.draw(st.integers(1, 10_000)), repeat(None)
-
-    def ended(one: Request) -> bool:
-        return len(one.tokens) == one.max_new_tokens or STOP in one.tokens
 
     for request in given:
         scheduler.submit(request)
     pick = st.integers(0, STOP)
     for request, token in drive(scheduler, execute, lambda *_: ends.draw(pick), frozenset([STOP])):
         assert request.tokens[-1] == token
+    scheduler.check()
     return steps
 
 
@@ -84,6 +81,47 @@ def test_virtual_time_goes_on(given, shape, data):
     for slot in range(slots):
         mine = sorted((one.entered_s, one.token_s[-1]) for one in given if one.slot == slot)
         assert all(ended <= entered for (_, ended), (entered, _) in pairwise(mine))
+
+
+@settings(max_examples=150, deadline=None)
+@given(requests, shapes, st.data())
+def test_whoever_is_cancelled_leaves_at_once_and_changes_nobody_elses_answer(given, shape, data):
+    stages, slots, chunk = shape
+    scheduler = PipelineScheduler(stages, slots, chunk, link(beside=slots > 1), history=False)
+    for request in given:
+        scheduler.submit(request)
+
+    def cancel() -> None:
+        for one in data.draw(st.lists(st.sampled_from(given), max_size=2)):
+            ended = len(one.tokens) == one.max_new_tokens
+            scheduler.cancel(one)
+            scheduler.check()
+            assert one.cancelled or ended
+
+    before = 0.0
+    while (step := scheduler.next_step()) is not None:
+        assert scheduler.now_s >= before
+        cancel()
+        for one in scheduler.complete(step, data.draw(st.integers(1, 10_000))):
+            if not one.cancelled:
+                scheduler.token(one, 0)
+        before = scheduler.now_s
+        cancel()
+    for one in given:
+        assert one.cancelled or len(one.tokens) == one.max_new_tokens
+        assert one.entered_s >= one.arrives_s or one.slot < 0
+    assert not scheduler.requests and not scheduler.records
+
+
+def test_time_goes_on_to_the_next_arrival_when_there_is_nothing_to_do():
+    scheduler = PipelineScheduler(2, 1, CHUNK, link(beside=True))
+    one, other = Request((1,), 1, arrives_s=5.0), Request((1,), 1, arrives_s=2.0)
+    scheduler.submit(one)
+    scheduler.submit(other)
+    for _ in drive(scheduler, lambda _: (1000, repeat(None)), lambda *_: 0, frozenset()):
+        pass
+    assert (other.entered_s, one.entered_s) == (2.0, 5.0)
+    assert scheduler.records[0].start_s == other.entered_s + scheduler.link.in_s(one.work(CHUNK))
 
 
 @settings(max_examples=150, deadline=None)

@@ -14,8 +14,8 @@ from cluster.compiler.host_regions import host_bytes
 from cluster.compiler.launch import LaunchKind, StageProgram, decode_kind, stage_programs
 from cluster.compiler.pipeline import PipelineSteps
 from cluster.compiler.timeline import LaunchTimeline
+from cluster.serving.host_link import HostLink
 from cluster.serving.scheduler import (
-    HostLink,
     PipelineScheduler,
     Request,
     Step,

@@ -115,7 +115,7 @@ def emulated(scheduler: PipelineScheduler) -> dict[str, Any]:
         "tokens_per_s": sum(rates) / len(rates) if rates else None,
         "tokens_per_s_total": sum(len(one.tokens) for one in everyone) / end_s,
         "steady_tokens_per_s_total": steady_tokens_per_s(everyone, scheduler.slots),
-        "host_transfer_s": link.in_s(work) + link.out_s(work),
+        "host_transfer_s": link.in_s(work.kind) + link.out_s(work.kind),
     }
 
 

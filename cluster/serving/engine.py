@@ -16,8 +16,8 @@ from cluster.generation.logprobs import Logprobs, logprobs
 from cluster.generation.sampling import Sampling
 from cluster.machines.machine import Digest, Machine
 from cluster.serving.host_inputs import host_inputs, host_tables, logits_of
+from cluster.serving.host_link import HostLink
 from cluster.serving.scheduler import (
-    HostLink,
     PipelineScheduler,
     Request,
     Step,

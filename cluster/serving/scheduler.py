@@ -4,24 +4,28 @@ Time is the chips' and the host's together. Steps follow each other without a pa
 host link brings the inputs of the next step and takes the logits of the last. A sequence enters the
 first stage again when its logits have reached the host and its next token has come back.
 
-New prompts go first: while one is taken in, steps are prefill steps, chunks of one or of several
-prompts close behind each other; decode goes on where it stands when the last has passed all stages.
-A sequence that has ended leaves its slot, with its caches, to the next request.
+New prompts go first unless a policy says otherwise: while one is taken in, steps are prefill steps,
+chunks of one or of several prompts close behind each other; decode goes on where it stands when the
+last has passed all stages. A sequence that has ended leaves its slot, with its caches, to the next.
 
 One user is the case with one slot, where a step is a launch through all stages: a pipeline of one.
+The rules are those of `cluster.serving.core`, here over lists, with tokens beside the numbers.
 """
 
-import heapq
-import math
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
-from chip.spec import ChipSpec
 from cluster.compiler.launch import LaunchKind, context_bucket, decode_kind, prefill_kind
+from cluster.compiler.limits import CONTEXT_BLOCK
 from cluster.errors import PromptTooLong
+from cluster.serving.build import Lazy, Policy, Shape, add_row, chained, of_lists
+from cluster.serving.core import columns as c
+from cluster.serving.core import steps
+from cluster.serving.core.check import check_state, queued
+from cluster.serving.core.columns import DECODE, HEAD, NOBODY, NOW, PREFILL
+from cluster.serving.host_link import HostLink
 
 
 @dataclass(frozen=True)
@@ -57,19 +61,25 @@ Works = tuple[Work | None, ...]  # by stage
 
 @dataclass(eq=False)
 class Request:
-    """A prompt, and what becomes of it; seconds are those of the run, from its first step on."""
+    """A prompt, and what becomes of it; seconds are those of the run, from its first step on.
+
+    Of those that wait, the highest `priority` goes first, then who has come first.
+    """
 
     prompt: tuple[int, ...]
     max_new_tokens: int
     arrives_s: float = 0.0
     position: int = 0  # tokens that are in the caches already
+    priority: int = 0
     number: int = -1  # in order of submission
     slot: int = -1
     tokens: list[int] = field(default_factory=list)
     token_s: list[float] = field(default_factory=list)
     entered_s: float = 0.0
-    ready_s: float = math.inf  # when its next work can enter
+    cached_tokens: int = 0  # of the prompt, that were in the caches when it came
     cancelled: bool = False
+    prompt_logits: bool = False  # whether the logits after each token of the prompt are wanted
+    index: int = field(default=-1, repr=False)  # of its row in the scheduler's columns
 
     def check(self, context: int) -> "Request":
         """Return self; raises PromptTooLong if caches of `context` tokens do not hold it."""
@@ -77,15 +87,14 @@ class Request:
             raise PromptTooLong(len(self.prompt), self.max_new_tokens, context)
         return self
 
-    def work(self, chunk: int) -> Work:
-        """What is next: a chunk of the prompt (a token, if `chunk` is 0), or a decode."""
-        last, at = len(self.prompt) - 1, self.position
-        if at < last and chunk:
-            ids = self.prompt[at : min(at + chunk, last)]
-            rows = tuple(Row(self.slot, at + n, token) for n, token in enumerate(ids))
-            return Work(prefill_kind(chunk, context_bucket(at + len(ids))), rows)
-        token = self.prompt[at] if at <= last else self.tokens[-1]
-        return Work(decode_kind(context_bucket(at + 1)), (Row(self.slot, at, token, at >= last),))
+    def token_at(self, position: int) -> int:
+        """The token at a position of its sequence."""
+        beyond = position - len(self.prompt)
+        return self.prompt[position] if beyond < 0 else self.tokens[beyond]
+
+    def due(self, row: Row) -> bool:
+        """Whether a token of ours is chosen from the logits of a row."""
+        return row.gives and row.position >= len(self.prompt) - 1
 
     @property
     def first_token_s(self) -> float:
@@ -102,42 +111,10 @@ class Request:
 @cache
 def prompt_kinds(prompt: int, chunk: int) -> tuple[LaunchKind, ...]:
     """The kinds of the launches that take in a prompt of so many tokens; the last has logits."""
-    request, found = Request((0,) * prompt, 1), list[LaunchKind]()
-    while request.position < prompt:
-        work = request.work(chunk)
-        request.position += len(work.rows)
-        found.append(work.kind)
-    return tuple(found)
-
-
-@dataclass(frozen=True)
-class HostLink:
-    """The link between a chip and its host; unless `beside`, it and the chips wait in turns."""
-
-    spec: ChipSpec
-    bytes: Callable[[LaunchKind], tuple[int, int]]  # in, out
-    beside: bool
-
-    def in_s(self, work: Work) -> float:
-        """Seconds until the inputs of a work are there."""
-        return self.spec.host_latency_s + self._moving_s(work)[0]
-
-    def out_s(self, work: Work) -> float:
-        """Seconds until what a work gives is at the host."""
-        return self.spec.host_latency_s + self._moving_s(work)[1]
-
-    def step_s(self, cycles: int, works: Works) -> float:
-        """Seconds of a step: of the chips, or of their links if these take longer."""
-        chips_s = cycles / self.spec.clock_hz
-        busy = [work for work in works if work]
-        if not self.beside:
-            return chips_s + sum(self.in_s(work) + self.out_s(work) for work in busy)
-        return max(chips_s, *(seconds for work in busy for seconds in self._moving_s(work)))
-
-    def _moving_s(self, work: Work) -> tuple[float, float]:
-        into, out = self.bytes(work.kind)
-        rate = self.spec.host_bytes_per_s
-        return into / rate, (out / rate if work.gives or not self.beside else 0.0)
+    ends = [*range(chunk, prompt - 1, chunk), prompt - 1] if chunk else list[int]()
+    chunks = [prefill_kind(chunk, context_bucket(end)) for end in ends if end > 0]
+    alone = range(prompt if chunk else 1, prompt + 1)
+    return (*chunks, *(decode_kind(context_bucket(end)) for end in alone))
 
 
 @dataclass(frozen=True)
@@ -169,24 +146,41 @@ class PipelineScheduler:
     """
 
     def __init__(
-        self, stages: int, slots: int, chunk: int, link: HostLink, history: bool = True
+        self,
+        stages: int,
+        slots: int,
+        chunk: int,
+        link: HostLink,
+        rows: int = 1,
+        *,
+        history: bool = True,
+        policy: Policy | None = None,
     ) -> None:
         self.slots, self.link, self.history = slots, link, history
         self.requests: list[Request] = []
         self.records: list[StepRecord] = []
-        self.now_s = 0.0
-        self._chunk = chunk
-        kinds = [prefill_kind(chunk, 0)] if chunk else []
-        self._lines: dict[LaunchKind, Works] = dict.fromkeys(
-            (*kinds, decode_kind(0)), (None,) * stages
-        )
-        self._seated: dict[int, Request] = {}
-        self._free_s = dict.fromkeys(range(slots), 0.0)  # since when a slot is free
-        self._later: list[tuple[float, int, Request]] = []  # a heap, by when they arrive
-        self._queue: deque[Request] = deque()
+        self.policy = policy or Policy()
+        self._kinds = prefill_kind(chunk, 0), decode_kind(0)
+        spec, self._hashes = link.spec, dict[int, int]()
+        shape = Shape(stages, slots, chunk, rows, link.beside, spec.host_latency_s, spec.clock_hz)
+        moves = self._moves(PREFILL), self._moves(DECODE)
+        self._state = of_lists(shape, self.policy, moves, self._hashes)
+        self._works: tuple[list[Work | None], ...] = ([None] * stages, [None] * stages)
+        self._objects: list[Request | None] = []  # by row of the columns
+        self._spare: list[int] = []  # rows of requests that have ended
+        self._seen = list(self._state.slots.taken)
         self._count = 0
-        self._running: Step | None = None
-        self._last: Work | None = None  # what has come to the end in the last step
+        self._running = NOBODY
+        self._cancelled: list[Request] = []
+
+    @property
+    def now_s(self) -> float:
+        """The second that it is."""
+        return self._state.clock[NOW]
+
+    def seated(self, slot: int) -> Request:
+        """Whose sequence a slot holds."""
+        return self._of(self._state.slots.taken[slot])
 
     def submit(self, request: Request) -> None:
         """Take in a request, which waits for its arrival, and for a slot if none is free."""
@@ -194,8 +188,9 @@ class PipelineScheduler:
         self._count += 1
         if self.history:
             self.requests.append(request)
-        heapq.heappush(self._later, (request.arrives_s, request.number, request))
-        self._seat()
+        r = self._row(request)
+        steps.submit(self._state, r)
+        self._look()
 
     def cancel(self, request: Request) -> None:
         """End a request, wherever it is; its slot is free, if a step is under way after that.
@@ -203,135 +198,191 @@ class PipelineScheduler:
         Stages that have a work of it in front of them have none. Of one that has ended nothing
         is changed.
         """
-        if self._seated.get(request.slot) is request:
-            request.cancelled = True
-            if self._running is None:
-                self._clear()
-        elif self._waits(request):
-            request.cancelled = True
-            self._later = [one for one in self._later if one[2] is not request]
-            heapq.heapify(self._later)
-            if request in self._queue:
-                self._queue.remove(request)
+        if request.index == NOBODY or request.cancelled:
+            return
+        request.cancelled = True
+        self._cancelled.append(request)
+        waits = self._state.requests.state[request.index] == c.QUEUED
+        if waits or self._running == NOBODY:
+            self._clear()
 
     def next_step(self) -> Step | None:
         """What the stages do next; None if there is nothing left to do."""
-        self._seat()
-        if not self._seated and not self._later:
+        state = self._state
+        drops = state.counts[c.DROPS]
+        number = self._running = steps.next_step(state)
+        self._look()
+        if number == NOBODY:
             return None
-        kind = self._kind()
-        while kind is None:  # everyone waits for the host, or there is nobody
-            ready = [one.ready_s for one in self._seated.values()]
-            self.now_s = min([*ready, *(at for at, _, _ in self._later[:1])])
-            assert math.isfinite(self.now_s), "a request waits for the token that it was due"
-            self._seat()
-            kind = self._kind()
-        works = self._lines[kind] = (self._enter(kind), *self._lines[kind][:-1])
-        self._running = Step(kind, works)
-        return self._running
+        if state.counts[c.DROPS] != drops:
+            self._rebuild()
+        line, works = self._line(number), self._works[number]
+        head = line.meta[HEAD]
+        works[head] = self._work(number, head)
+        return Step(self._kinds[number], tuple(works[head:] + works[:head]))
 
     def complete(self, step: Step, cycles: int) -> list[Request]:
         """Let the time of a step pass; return whose tokens are due, in order of their rows.
 
         Those that were cancelled while it ran are among them; they are done, and get no token.
         """
-        seconds = self.link.step_s(cycles, step.works)
+        state, number = self._state, self._running
+        start_s, seconds = self.now_s, steps.step_s(state, number, cycles)
         if self.history:
-            self.records.append(StepRecord(step.kind, step.works, cycles, self.now_s, seconds))
-        self.now_s += seconds
-        self._last, self._running = step.works[-1], None
-        due = [row.slot for row in self._last.rows if row.gives] if self._last else []
-        found = [self._seated[slot] for slot in due]
+            self.records.append(StepRecord(step.kind, step.works, cycles, start_s, seconds))
+        steps.complete(state, number, seconds)
+        self._running = NOBODY
+        due = [self._of(r) for r in state.due[: state.counts[c.DUE]]]
         self._clear()
-        return found
+        return due
 
     def token(self, request: Request, token: int, last: bool = False) -> None:
         """A token of a request is at the host, which goes on with it or with the next request."""
-        done = self._last
-        assert done is not None and self._seated[request.slot] is request
-        at_s = self.now_s + (self.link.out_s(done) if self.link.beside else 0.0)
+        state, r = self._state, request.index
+        assert state.slots.taken[request.slot] == r
         request.tokens.append(token)
-        request.token_s.append(at_s)
-        if last or len(request.tokens) == request.max_new_tokens:
-            self._leave(request, at_s)
-        else:
-            self._call(request, at_s)
+        self._hash(request)
+        steps.token(state, r, last)
+        request.token_s.append(state.requests.last_s[r])
+        self._look()
+        if state.requests.state[r] == c.ENDED:
+            self._end(request)
 
     def check(self) -> None:
         """Raise AssertionError where the state contradicts itself; for tests, after any call."""
-        assert set(self._seated) ^ set(self._free_s) == set(range(self.slots)), "a slot is lost"
-        assert not set(self._seated) & set(self._free_s), "a slot is free and taken"
-        waiting = [*self._queue, *(one for _, _, one in self._later)]
-        for slot, one in self._seated.items():
-            assert one.slot == slot and one not in waiting
-        assert all(one.slot < 0 and not one.cancelled for one in waiting)
-        assert not (self._queue and self._free_s), "a slot is free while a request waits"
-        lines = [
-            line if self._running and self._running.kind == kind else line[:-1]
-            for kind, line in self._lines.items()
-        ]  # what was last in others has left
-        works = [work for line in lines for work in line if work]
-        giving = [row.slot for work in works for row in work.rows if row.gives]
-        assert len(giving) == len(set(giving)), "two works of one sequence want logits"
-        assert all(work.slot in self._seated for work in works), "a work of nobody"
+        check_state(self._state)
+        waiting = [self._of(r) for r in queued(self._state)]
+        assert not any(one.cancelled for one in waiting), "who waits was cancelled"
+        for number in (PREFILL, DECODE):
+            line, works = self._line(number), self._works[number]
+            for place in range(len(works)):
+                if line.tokens[place]:
+                    assert works[place] == self._work(number, place), "a work is not its line's"
 
-    # --- what goes in next ------------------------------------------------------------------
-    def _kind(self) -> LaunchKind | None:
-        """What the next step does: prompts first; None if there is nothing to do yet."""
-        for kind, line in self._lines.items():
-            if any(line[:-1]) or self._ready(kind):
-                return kind
-        return None
+    # --- rows of the columns, and requests ---------------------------------------------------
+    def _of(self, r: int) -> Request:
+        found = self._objects[r]
+        assert found is not None
+        return found
 
-    def _ready(self, kind: LaunchKind) -> list[Request]:
-        """Whose work of that kind can enter now, those who have waited longest first."""
-        found = [
-            one
-            for one in self._seated.values()
-            if one.ready_s <= self.now_s and one.work(self._chunk).kind.idle == kind
-        ]
-        return sorted(found, key=lambda one: (one.ready_s, one.number))
+    def _row(self, request: Request) -> int:
+        """A row of the columns for a request."""
+        values: dict[str, float] = {
+            "arrives_s": request.arrives_s, "prompt": len(request.prompt),
+            "most": request.max_new_tokens, "priority": request.priority,
+            "number": request.number, "heard": int(request.prompt_logits),
+            "position": request.position,
+        }  # fmt: skip
+        r = request.index = add_row(self._state, self._spare, values)
+        self._state.requests.first_block[r] = r * self.policy.most_blocks
+        if r == len(self._objects):
+            self._objects.append(None)
+        self._objects[r] = request
+        self._hash(request)
+        return r
 
-    def _enter(self, kind: LaunchKind) -> Work | None:
-        ready = self._ready(kind)
-        if not ready:
-            return None
-        work = ready[0].work(self._chunk)
-        ready[0].position += len(work.rows)
-        if work.gives:
-            ready[0].ready_s = math.inf
-        return work
+    def _hash(self, request: Request) -> None:
+        """Hash whole blocks of its tokens that are known by now."""
+        size, r, q = self.policy.block_tokens, request.index, self._state.requests
+        if not size:
+            return
+        for block in range(q.blocks[r], (len(request.prompt) + len(request.tokens)) // size):
+            at = q.first_block[r] + block
+            tokens = [request.token_at(n) for n in range(block * size, (block + 1) * size)]
+            self._hashes[at] = chained(self._hashes[at - 1] if block else 0, tokens)
+            q.blocks[r] = block + 1
 
-    # --- coming and going -------------------------------------------------------------------
-    def _seat(self) -> None:
-        """Give free slots to those who have arrived and wait."""
-        while self._later and self._later[0][0] <= self.now_s:
-            self._queue.append(heapq.heappop(self._later)[2])
-        while self._queue and self._free_s:
-            slot = min(self._free_s, key=lambda one: (self._free_s[one], one))
-            request = self._seated[slot] = self._queue.popleft()
-            request.slot = slot
-            request.entered_s = max(request.arrives_s, self._free_s.pop(slot))
-            self._call(request, request.entered_s)
+    def _moves(self, number: int) -> c.Moves:
+        """Seconds over the host link, by context blocks, when they are asked for."""
 
-    def _waits(self, request: Request) -> bool:
-        return request in self._queue or any(one is request for _, _, one in self._later)
+        def column(way: int) -> Lazy:
+            return Lazy(lambda blocks: self.link.moving_s(self._kind(number, blocks))[way])
 
-    def _leave(self, request: Request, at_s: float) -> None:
-        del self._seated[request.slot]
-        self._free_s[request.slot] = at_s
-        self._seat()
+        return c.Moves(column(0), column(1))
+
+    def _kind(self, number: int, blocks: int) -> LaunchKind:
+        return replace(self._kinds[number], context=blocks * CONTEXT_BLOCK)
+
+    def _look(self) -> None:
+        """Tell requests that have come to a slot."""
+        taken = self._state.slots.taken
+        if taken == self._seen:
+            return
+        for slot, r in enumerate(taken):
+            if r != NOBODY and r != self._seen[slot]:
+                request, columns = self._of(r), self._state.requests
+                request.slot, request.entered_s = slot, columns.entered_s[r]
+                request.cached_tokens = columns.hit[r]
+        self._seen = list(taken)
+
+    def _end(self, request: Request) -> None:
+        self._objects[request.index] = None
+        self._spare.append(request.index)
+        request.index = NOBODY
 
     def _clear(self) -> None:
-        """Take those that were cancelled off their slots and out of the lines."""
-        for one in [one for one in self._seated.values() if one.cancelled]:
-            for kind, line in self._lines.items():
-                self._lines[kind] = tuple(w if w and w.slot != one.slot else None for w in line)
-            self._leave(one, self.now_s)
+        """Take those that were cancelled off their slots, out of the lines and the queue."""
+        stays, running = list[Request](), self._running != NOBODY
+        for one in self._cancelled:
+            if running and self._state.requests.state[one.index] == c.SEATED:
+                stays.append(one)
+            elif one.index != NOBODY:
+                steps.cancel(self._state, one.index)
+                self._end(one)
+        if len(stays) < len(self._cancelled) and not running:
+            self._rebuild()
+            self._look()
+        self._cancelled = stays
 
-    def _call(self, request: Request, at_s: float) -> None:
-        first_s = self.link.in_s(request.work(self._chunk)) if self.link.beside else 0.0
-        request.ready_s = at_s + first_s
+    # --- works of the lines -------------------------------------------------------------------
+    def _line(self, number: int) -> c.Lines:
+        return self._state.prefill if number == PREFILL else self._state.decode
+
+    def _rebuild(self) -> None:
+        """Some rows were taken out of the lines."""
+        for number in (PREFILL, DECODE):
+            for place in range(len(self._works[number])):
+                self._works[number][place] = self._work(number, place)
+
+    def _work(self, number: int, place: int) -> Work | None:
+        """The work at a place of a line, with its tokens."""
+        line, width = self._line(number), self._state.rules.rows
+        if line.tokens[place] == 0:
+            return None
+        rows = list[Row]()
+        count = line.tokens[place] if number == PREFILL else 1
+        for at in range(place * width, (place + 1) * width):
+            if line.who[at] != NOBODY:
+                request, first = self._of(line.who[at]), line.at[at]
+                last = len(request.prompt) + len(request.tokens) - 1
+                for position in range(first, first + count):
+                    gives = number == DECODE and (position >= last or request.prompt_logits)
+                    token = request.token_at(position)
+                    rows.append(Row(request.slot, position, token, gives))
+        return Work(self._kind(number, line.bucket[place]), tuple(rows))
+
+
+def advance(
+    scheduler: PipelineScheduler,
+    run: Callable[[Step], tuple[int, Iterable[Any]]],
+    choose: Callable[[Request, Any], tuple[int, bool]],
+) -> list[tuple[Request, int]] | None:
+    """Run one step; return the tokens that came of it, or None if there is nothing left to do.
+
+    `run` returns the cycles of a step and the logits of each row that a token is chosen from;
+    `choose` says which it is, and whether it is the request's last.
+    """
+    step = scheduler.next_step()
+    if step is None:
+        return None
+    cycles, logits = run(step)
+    found = []
+    for request, mine in zip(scheduler.complete(step, cycles), logits, strict=False):
+        if not request.cancelled:
+            token, last = choose(request, mine)
+            scheduler.token(request, token, last)
+            found.append((request, token))
+    return found
 
 
 def drive(
@@ -340,19 +391,14 @@ def drive(
     pick: Callable[[Request, Any], int],
     stop: frozenset[int],
 ) -> Iterator[tuple[Request, int]]:
-    """Run all that was submitted; yield every token as it comes, the stop token included.
+    """Run all that was submitted; yield every token as it comes, the stop token included."""
 
-    `run` returns the cycles of a step and the logits of each row that comes out of it and gives
-    some; `pick` chooses from these.
-    """
-    while (step := scheduler.next_step()) is not None:
-        cycles, logits = run(step)
-        for request, mine in zip(scheduler.complete(step, cycles), logits, strict=False):
-            if request.cancelled:
-                continue
-            token = pick(request, mine)
-            scheduler.token(request, token, token in stop)
-            yield request, token
+    def choose(request: Request, logits: Any) -> tuple[int, bool]:
+        token = pick(request, logits)
+        return token, token in stop
+
+    while (found := advance(scheduler, run, choose)) is not None:
+        yield from found
 
 
 def steady_tokens_per_s(requests: Sequence[Request], slots: int) -> float | None:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from chip.spec import GROQCHIP1
 from cluster.compiler.launch import LaunchKind
 from cluster.errors import PromptTooLong
-from cluster.serving.scheduler import HostLink, PipelineScheduler, Request, Step, drive
+from cluster.serving.host_link import HostLink
+from cluster.serving.scheduler import PipelineScheduler, Request, Step, drive
 
 CHUNK, STOP = 8, 7
 
@@ -59,7 +60,7 @@ def test_every_request_ends_and_every_slot_comes_back(given, shape, data):
     scheduler = PipelineScheduler(stages, slots, chunk, link(beside=slots > 1))
     run(scheduler, given, data)
     assert scheduler.next_step() is None
-    assert sorted(scheduler._free_s) == list(range(slots)) and not scheduler._seated
+    assert scheduler._state.slots.taken == [-1] * slots
     for one in given:
         assert 0 <= one.slot < slots
         assert len(one.tokens) == one.max_new_tokens or one.tokens[-1] == STOP
@@ -121,7 +122,9 @@ def test_time_goes_on_to_the_next_arrival_when_there_is_nothing_to_do():
     for _ in drive(scheduler, lambda _: (1000, repeat(None)), lambda *_: 0, frozenset()):
         pass
     assert (other.entered_s, one.entered_s) == (2.0, 5.0)
-    assert scheduler.records[0].start_s == other.entered_s + scheduler.link.in_s(one.work(CHUNK))
+    assert scheduler.records[0].start_s == other.entered_s + scheduler.link.in_s(
+        scheduler.records[0].works[0].kind
+    )
 
 
 @settings(max_examples=150, deadline=None)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,6 @@ from cluster.serving.core import columns as c
 ORDERS = {"prefill": c.PREFILL_FIRST, "decode": c.DECODE_FIRST, "budget": c.TOKEN_BUDGET}
 MANY = 1 << 40  # pages: more than there are tokens
 MOST_BLOCKS = 1 << 16  # hashes of a request, where there is no bound of the caches
-Column = Callable[[int, float], c.Floats]  # length, value
 
 
 @dataclass(frozen=True)
@@ -75,79 +75,67 @@ class Lazy(list[float]):
 
 
 def of_lists(
-    shape: Shape, policy: Policy, moves: tuple[c.Moves, c.Moves], hashes: dict[int, int]
+    shape: Shape, policy: Policy, moves: Sequence[Sequence[c.Floats]], hashes: dict[int, int]
 ) -> c.State:
-    """No requests yet; `add` makes room for one. `hashes` are by place."""
-
-    def column(length: int, value: float) -> c.Floats:
-        return [value] * length
-
-    return _state(shape, policy, moves, column, column, 0, hashes, {})
+    """No requests yet; `add_row` makes room for one. `hashes` are by place."""
+    return _state(shape, policy, moves, hashes, {})
 
 
 def of_arrays(
     shape: Shape,
     policy: Policy,
-    moves: tuple[c.Moves, c.Moves],
+    moves: npt.NDArray[np.float64],
     requests: int,
     hashes: npt.NDArray[np.int64],
 ) -> c.State:
     """Room for so many requests."""
     kept = np.zeros(shape.slots * policy.most_blocks if policy.block_tokens else 1, np.int64)
-    return _state(
-        shape, policy, moves,
-        lambda length, value: np.full(length, int(value), np.int64),
-        lambda length, value: np.full(length, value, np.float64),
-        requests, hashes, kept,
-    )  # fmt: skip
+    empty = _state(shape, policy, moves, hashes, kept)
+    arrays = c.State(*(one if isinstance(one, tuple) else np.array(one) for one in empty))
+    return arrays._replace(
+        requests=np.repeat(np.array(NEW_INTS)[:, None], requests, axis=1),
+        times=np.repeat(np.array(NEW_TIMES)[:, None], requests, axis=1),
+        heaps=np.zeros((2, requests), np.int64),
+    )
 
 
 def _state(
-    shape: Shape, policy: Policy, moves: tuple[c.Moves, c.Moves],
-    ints: "Callable[[int, int], c.Ints]", floats: Column, requests: int, hashes: object,
-    kept: object,
-) -> c.State:  # fmt: skip
-    """All columns, made by `ints` and `floats`."""
-    slots, n = shape.slots, requests
+    shape: Shape, policy: Policy, moves: Any, hashes: c.Hashes, kept: c.Hashes
+) -> c.State:
+    """All columns, those by request empty."""
+    slots, places = shape.slots, shape.stages * shape.rows
 
-    def line() -> c.Lines:
-        rows = shape.stages * shape.rows
-        by_stage = (ints(shape.stages, 0) for _ in range(3))
-        return c.Lines(ints(rows, c.NOBODY), ints(rows, 0), *by_stage, ints(2, 0))
+    def line() -> list[c.Ints]:
+        return [[c.NOBODY] * places, *([0] * places for _ in range(c.LINE_INTS - 1))]
 
-    columns = c.Requests(
-        floats(n, 0.0), *(ints(n, 0) for _ in range(13)), ints(n, c.NOBODY), floats(n, -1.0),
-        floats(n, math.inf), floats(n, -1.0), floats(n, -1.0),
-    )  # fmt: skip
-    refill = floats(max(1, len(policy.refill_s)), 0.0)
-    for blocks, seconds in enumerate(policy.refill_s):
-        refill[blocks] = seconds
     return c.State(
-        shape.rules(policy), columns,
-        c.Slots(ints(slots, c.NOBODY), floats(slots, 0.0), *(ints(slots, 0) for _ in range(3))),
-        line(), line(), *moves, refill, ints(n, 0), ints(n, 0), ints(2, 0),
-        hashes, kept, ints(shape.rows, 0), floats(2, 0.0), ints(c.COUNTS, 0),
+        shape.rules(policy),
+        [[] for _ in NEW_INTS], [[] for _ in NEW_TIMES],
+        [[c.NOBODY] * slots, *([0] * slots for _ in range(c.SLOT_INTS - 1))], [0.0] * slots,
+        [line(), line()], [0, 0], [0, 0], moves, list(policy.refill_s or (0.0,)),
+        [[], []], [0, 0], hashes, kept, [0] * shape.rows, [0.0, 0.0],
+        [0] * c.COUNTS,
     )  # fmt: skip
 
 
-BLANK = c.Requests(
-    0.0, *(0 for _ in range(13)), c.NOBODY, -1.0, math.inf, -1.0, -1.0
-)  # fmt: skip
+NEW_INTS = [0] * c.REQUEST_INTS  # of a request that nothing is known of
+NEW_INTS[c.SLOT] = c.NOBODY
+NEW_TIMES = [0.0, -1.0, math.inf, -1.0, -1.0]
 
 
-def add_row(state: c.State, spare: list[int], values: dict[str, float]) -> int:
+def add_row(state: c.State, spare: list[int], ints: dict[int, int], arrives_s: float) -> int:
     """Make a row for a request, a spare one if there is; return which it is."""
-    blank = BLANK._replace(**values)
-    if spare:
-        r = spare.pop()
-        for column, value in zip(state.requests, blank, strict=True):
-            column[r] = value
-        return r
-    for column, value in zip(state.requests, blank, strict=True):
-        column.append(value)
-    state.later.append(0)
-    state.waiting.append(0)
-    return len(state.later) - 1
+    if not spare:
+        for column in (*state.requests, *state.times, *state.heaps):
+            column.append(0)
+        spare = [len(state.heaps[c.LATER]) - 1]
+    r = spare.pop()
+    for at, value in enumerate(NEW_INTS):
+        state.requests[at][r] = ints.get(at, value)
+    for at, second in enumerate(NEW_TIMES):
+        state.times[at][r] = second
+    state.times[c.ARRIVES][r] = arrives_s
+    return r
 
 
 def chained(before: int, tokens: Sequence[int]) -> int:

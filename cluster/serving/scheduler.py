@@ -24,7 +24,7 @@ from cluster.serving.build import Lazy, Policy, Shape, add_row, chained, of_list
 from cluster.serving.core import columns as c
 from cluster.serving.core import steps
 from cluster.serving.core.check import check_state, queued
-from cluster.serving.core.columns import DECODE, HEAD, NOBODY, NOW, PREFILL
+from cluster.serving.core.columns import DECODE, NOBODY, NOW, PREFILL
 from cluster.serving.host_link import HostLink
 
 
@@ -163,12 +163,12 @@ class PipelineScheduler:
         self._kinds = prefill_kind(chunk, 0), decode_kind(0)
         spec, self._hashes = link.spec, dict[int, int]()
         shape = Shape(stages, slots, chunk, rows, link.beside, spec.host_latency_s, spec.clock_hz)
-        moves = self._moves(PREFILL), self._moves(DECODE)
+        moves = [[self._moves(n, way) for way in (0, 1)] for n in (PREFILL, DECODE)]
         self._state = of_lists(shape, self.policy, moves, self._hashes)
         self._works: tuple[list[Work | None], ...] = ([None] * stages, [None] * stages)
         self._objects: list[Request | None] = []  # by row of the columns
         self._spare: list[int] = []  # rows of requests that have ended
-        self._seen = list(self._state.slots.taken)
+        self._seen = list(self._state.slots[c.TAKEN])
         self._count = 0
         self._running = NOBODY
         self._cancelled: list[Request] = []
@@ -180,7 +180,7 @@ class PipelineScheduler:
 
     def seated(self, slot: int) -> Request:
         """Whose sequence a slot holds."""
-        return self._of(self._state.slots.taken[slot])
+        return self._of(self._state.slots[c.TAKEN][slot])
 
     def submit(self, request: Request) -> None:
         """Take in a request, which waits for its arrival, and for a slot if none is free."""
@@ -202,7 +202,7 @@ class PipelineScheduler:
             return
         request.cancelled = True
         self._cancelled.append(request)
-        waits = self._state.requests.state[request.index] == c.QUEUED
+        waits = self._state.requests[c.STATE][request.index] == c.QUEUED
         if waits or self._running == NOBODY:
             self._clear()
 
@@ -216,8 +216,7 @@ class PipelineScheduler:
             return None
         if state.counts[c.DROPS] != drops:
             self._rebuild()
-        line, works = self._line(number), self._works[number]
-        head = line.meta[HEAD]
+        works, head = self._works[number], state.heads[number]
         works[head] = self._work(number, head)
         return Step(self._kinds[number], tuple(works[head:] + works[:head]))
 
@@ -239,13 +238,13 @@ class PipelineScheduler:
     def token(self, request: Request, token: int, last: bool = False) -> None:
         """A token of a request is at the host, which goes on with it or with the next request."""
         state, r = self._state, request.index
-        assert state.slots.taken[request.slot] == r
+        assert state.slots[c.TAKEN][request.slot] == r
         request.tokens.append(token)
         self._hash(request)
         steps.token(state, r, last)
-        request.token_s.append(state.requests.last_s[r])
+        request.token_s.append(state.times[c.LAST][r])
         self._look()
-        if state.requests.state[r] == c.ENDED:
+        if state.requests[c.STATE][r] == c.ENDED:
             self._end(request)
 
     def check(self) -> None:
@@ -254,9 +253,9 @@ class PipelineScheduler:
         waiting = [self._of(r) for r in queued(self._state)]
         assert not any(one.cancelled for one in waiting), "who waits was cancelled"
         for number in (PREFILL, DECODE):
-            line, works = self._line(number), self._works[number]
+            line, works = self._state.lines[number], self._works[number]
             for place in range(len(works)):
-                if line.tokens[place]:
+                if line[c.TOKENS][place]:
                     assert works[place] == self._work(number, place), "a work is not its line's"
 
     # --- rows of the columns, and requests ---------------------------------------------------
@@ -267,14 +266,13 @@ class PipelineScheduler:
 
     def _row(self, request: Request) -> int:
         """A row of the columns for a request."""
-        values: dict[str, float] = {
-            "arrives_s": request.arrives_s, "prompt": len(request.prompt),
-            "most": request.max_new_tokens, "priority": request.priority,
-            "number": request.number, "heard": int(request.prompt_logits),
-            "position": request.position,
+        ints = {
+            c.PROMPT: len(request.prompt), c.MOST: request.max_new_tokens,
+            c.PRIORITY: request.priority, c.NUMBER: request.number,
+            c.HEARD: int(request.prompt_logits), c.POSITION: request.position,
         }  # fmt: skip
-        r = request.index = add_row(self._state, self._spare, values)
-        self._state.requests.first_block[r] = r * self.policy.most_blocks
+        r = request.index = add_row(self._state, self._spare, ints, request.arrives_s)
+        self._state.requests[c.FIRST_BLOCK][r] = r * self.policy.most_blocks
         if r == len(self._objects):
             self._objects.append(None)
         self._objects[r] = request
@@ -286,33 +284,29 @@ class PipelineScheduler:
         size, r, q = self.policy.block_tokens, request.index, self._state.requests
         if not size:
             return
-        for block in range(q.blocks[r], (len(request.prompt) + len(request.tokens)) // size):
-            at = q.first_block[r] + block
+        for block in range(q[c.BLOCKS][r], (len(request.prompt) + len(request.tokens)) // size):
+            at = q[c.FIRST_BLOCK][r] + block
             tokens = [request.token_at(n) for n in range(block * size, (block + 1) * size)]
             self._hashes[at] = chained(self._hashes[at - 1] if block else 0, tokens)
-            q.blocks[r] = block + 1
+            q[c.BLOCKS][r] = block + 1
 
-    def _moves(self, number: int) -> c.Moves:
+    def _moves(self, number: int, way: int) -> Lazy:
         """Seconds over the host link, by context blocks, when they are asked for."""
-
-        def column(way: int) -> Lazy:
-            return Lazy(lambda blocks: self.link.moving_s(self._kind(number, blocks))[way])
-
-        return c.Moves(column(0), column(1))
+        return Lazy(lambda blocks: self.link.moving_s(self._kind(number, blocks))[way])
 
     def _kind(self, number: int, blocks: int) -> LaunchKind:
         return replace(self._kinds[number], context=blocks * CONTEXT_BLOCK)
 
     def _look(self) -> None:
         """Tell requests that have come to a slot."""
-        taken = self._state.slots.taken
+        taken = self._state.slots[c.TAKEN]
         if taken == self._seen:
             return
         for slot, r in enumerate(taken):
             if r != NOBODY and r != self._seen[slot]:
-                request, columns = self._of(r), self._state.requests
-                request.slot, request.entered_s = slot, columns.entered_s[r]
-                request.cached_tokens = columns.hit[r]
+                request = self._of(r)
+                request.slot, request.entered_s = slot, self._state.times[c.ENTERED][r]
+                request.cached_tokens = self._state.requests[c.HIT][r]
         self._seen = list(taken)
 
     def _end(self, request: Request) -> None:
@@ -324,7 +318,7 @@ class PipelineScheduler:
         """Take those that were cancelled off their slots, out of the lines and the queue."""
         stays, running = list[Request](), self._running != NOBODY
         for one in self._cancelled:
-            if running and self._state.requests.state[one.index] == c.SEATED:
+            if running and self._state.requests[c.STATE][one.index] == c.SEATED:
                 stays.append(one)
             elif one.index != NOBODY:
                 steps.cancel(self._state, one.index)
@@ -335,9 +329,6 @@ class PipelineScheduler:
         self._cancelled = stays
 
     # --- works of the lines -------------------------------------------------------------------
-    def _line(self, number: int) -> c.Lines:
-        return self._state.prefill if number == PREFILL else self._state.decode
-
     def _rebuild(self) -> None:
         """Some rows were taken out of the lines."""
         for number in (PREFILL, DECODE):
@@ -346,20 +337,20 @@ class PipelineScheduler:
 
     def _work(self, number: int, place: int) -> Work | None:
         """The work at a place of a line, with its tokens."""
-        line, width = self._line(number), self._state.rules.rows
-        if line.tokens[place] == 0:
+        line, width = self._state.lines[number], self._state.rules.rows
+        if line[c.TOKENS][place] == 0:
             return None
         rows = list[Row]()
-        count = line.tokens[place] if number == PREFILL else 1
+        count = line[c.TOKENS][place] if number == PREFILL else 1
         for at in range(place * width, (place + 1) * width):
-            if line.who[at] != NOBODY:
-                request, first = self._of(line.who[at]), line.at[at]
+            if line[c.WHO][at] != NOBODY:
+                request, first = self._of(line[c.WHO][at]), line[c.AT][at]
                 last = len(request.prompt) + len(request.tokens) - 1
                 for position in range(first, first + count):
                     gives = number == DECODE and (position >= last or request.prompt_logits)
                     token = request.token_at(position)
                     rows.append(Row(request.slot, position, token, gives))
-        return Work(self._kind(number, line.bucket[place]), tuple(rows))
+        return Work(self._kind(number, line[c.BUCKET][place]), tuple(rows))
 
 
 def advance(

@@ -60,7 +60,7 @@ def test_every_request_ends_and_every_slot_comes_back(given, shape, data):
     scheduler = PipelineScheduler(stages, slots, chunk, link(beside=slots > 1))
     run(scheduler, given, data)
     assert scheduler.next_step() is None
-    assert scheduler._state.slots.taken == [-1] * slots
+    assert scheduler._state.slots[0] == [-1] * slots
     for one in given:
         assert 0 <= one.slot < slots
         assert len(one.tokens) == one.max_new_tokens or one.tokens[-1] == STOP

@@ -4,27 +4,54 @@ A request is a row of the columns by request. It waits for its arrival, then for
 in its slot it takes in the tokens that are known of it, in chunks or one by one, and then goes
 through the pipeline once for every token. Works stand in *lines*, rings of a place per stage, one
 for prefill and one for decode: a step moves one line on by a stage.
+
+Columns of a kind stand together, each found by its number: compiled code takes the longer to make,
+the more arrays it hands on.
 """
 
-from collections.abc import MutableSequence
+from collections.abc import MutableMapping, MutableSequence
 from typing import NamedTuple
 
 Floats = MutableSequence[float]
 Ints = MutableSequence[int]
+Hashes = MutableSequence[int] | MutableMapping[int, int]
 
 NOBODY = -1
 PREFILL, DECODE = 0, 1  # lines
-LATER, WAITING = 0, 1  # heaps of requests
+LATER, WAITING = 0, 1  # heaps of requests: for their arrival, for a slot
 ENDED, QUEUED, SEATED = 0, 1, 2  # what a request is
 PREFILL_FIRST, DECODE_FIRST, TOKEN_BUDGET = 0, 1, 2  # policies
-NOW, HOST_FREE = 0, 1  # of `clock`: seconds
+
+# Columns by request. NUMBER breaks ties, the lower goes first; the higher PRIORITY does.
+PROMPT, MOST, PRIORITY, NUMBER = 0, 1, 2, 3  # tokens of the prompt, new ones at most
+HEARD = 4  # 1: logits after each token of the prompt are wanted
+FIRST_BLOCK, BLOCKS = 5, 6  # where its hashes begin, and how many there are
+STATE, SLOT = 7, 8
+POSITION = 9  # tokens that are in the caches, or on their way there
+MADE = 10  # new tokens so far
+FLYING = 11  # prefill works of it in the line
+SPILLED = 12  # tokens of its caches that rest in the memory of the host
+HIT = 13  # tokens that were in the caches when it came
+REQUEST_INTS = 14
+# Seconds by request: READY, when its next work can enter, is infinite while a token is due.
+ARRIVES, ENTERED, READY, FIRST, LAST = 0, 1, 2, 3, 4
+REQUEST_TIMES = 5
+# Columns by slot: who has it, pages held or kept, and what is kept of the last who had it.
+TAKEN, PAGES, KEPT_BLOCKS, KEPT_TOKENS = 0, 1, 2, 3
+SLOT_INTS = 4
+# Columns of a line: stage s is at place (head + s) % stages, with `rows` of WHO and AT at each.
+WHO, AT = 0, 1  # requests, and the position of the first token of each
+TOKENS, BUCKET, GIVES = 2, 3, 4  # of a work: tokens (0: none), context blocks, rows with logits
+LINE_INTS = 5
+INTO, OUT = 0, 1  # of `moves`: seconds in which inputs, and results, cross the host link
+NOW, HOST_FREE = 0, 1  # of `clock`
 # of `counts`
-USED_PAGES, KEPT_PAGES, SPENT_TOKENS, DROPS, RECOMPUTED, SPILLED, RESTORED, DUE = range(8)
+USED_PAGES, KEPT_PAGES, SPENT_TOKENS, DROPS, RECOMPUTED, SPILLS, RESTORED, DUE = range(8)
 COUNTS = 8
 
 
 class Rules(NamedTuple):
-    """What does not change; `tokens` of a prefix hit are a multiple of `align`."""
+    """What does not change; tokens of a prefix hit are a multiple of `align`."""
 
     stages: int
     slots: int
@@ -43,77 +70,23 @@ class Rules(NamedTuple):
     move_s: float  # a token of a cache over the host link; infinite: caches are not spilled
 
 
-class Requests(NamedTuple):
-    """Columns by request."""
-
-    arrives_s: Floats
-    prompt: Ints  # tokens
-    most: Ints  # new tokens
-    priority: Ints  # higher goes first
-    number: Ints  # breaks ties, lower goes first
-    heard: Ints  # 1: logits after each token of the prompt are wanted
-    first_block: Ints  # where its hashes begin
-    blocks: Ints  # how many there are
-    state: Ints
-    position: Ints  # tokens that are in the caches, or on their way there
-    made: Ints  # new tokens so far
-    flying: Ints  # prefill works of it in the line
-    spilled: Ints  # tokens of its caches that rest in the memory of the host
-    hit: Ints  # tokens that were in the caches when it came
-    slot: Ints
-    entered_s: Floats
-    ready_s: Floats  # when its next work can enter; infinite while a token is due
-    first_s: Floats  # when its first token was at the host
-    last_s: Floats
-
-
-class Slots(NamedTuple):
-    """Columns by slot; what is kept is of the last request in it."""
-
-    taken: Ints  # by which request
-    free_s: Floats  # since when it is free
-    pages: Ints  # held, or kept
-    kept_blocks: Ints
-    kept_tokens: Ints
-
-
-class Lines(NamedTuple):
-    """Places of one line: stage s at place (head + s) % stages, `rows` requests at each."""
-
-    who: Ints  # requests, by place and row
-    at: Ints  # position of the first token of each
-    tokens: Ints  # of a work, by place; 0: nobody is there
-    bucket: Ints  # context blocks
-    gives: Ints  # rows that want logits
-    meta: Ints  # head, works that have not come to the end
-
-
-HEAD, MOVING = 0, 1
-
-
-class Moves(NamedTuple):
-    """Seconds in which a launch's inputs and results cross the host link, by context blocks."""
-
-    into: Floats
-    out: Floats
-
-
 class State(NamedTuple):
-    """All that the scheduler knows."""
+    """All of it."""
 
     rules: Rules
-    requests: Requests
-    slots: Slots
-    prefill: Lines
-    decode: Lines
-    prefill_moves: Moves
-    decode_moves: Moves
+    requests: MutableSequence[Ints]  # [column][request]
+    times: MutableSequence[Floats]  # [column][request]
+    slots: MutableSequence[Ints]  # [column][slot]
+    free_s: Floats  # since when a slot is free
+    lines: MutableSequence[MutableSequence[Ints]]  # [line][column][place]
+    heads: Ints  # [line]: the place of stage 0
+    moving: Ints  # [line]: works that have not come to the end
+    moves: MutableSequence[MutableSequence[Floats]]  # [line][way][context blocks]
     refill_s: Floats  # to take in so many context blocks of tokens again
-    later: Ints
-    waiting: Ints
-    sizes: Ints  # of `later` and `waiting`
-    hashes: Ints  # of requests
-    kept: Ints  # hashes of slots, `most_blocks` each
+    heaps: MutableSequence[Ints]  # [heap]
+    sizes: Ints  # [heap]
+    hashes: Hashes  # of requests
+    kept: Hashes  # of slots, `most_blocks` each
     due: Ints  # requests whose tokens are due after a step
     clock: Floats
     counts: Ints

@@ -1,21 +1,21 @@
 """Requests that wait, in binary heaps: for their arrival, and then for a slot."""
 
-from cluster.serving.core.columns import LATER, WAITING, State
+from cluster.serving.core.columns import ARRIVES, NUMBER, PRIORITY, WAITING, State
 
 
 def before(s: State, heap: int, one: int, other: int) -> bool:
     """Whether one request goes before another: of those that wait, the more urgent."""
     q = s.requests
-    if heap == WAITING and q.priority[one] != q.priority[other]:
-        return q.priority[one] > q.priority[other]
-    if q.arrives_s[one] != q.arrives_s[other]:
-        return q.arrives_s[one] < q.arrives_s[other]
-    return q.number[one] < q.number[other]
+    if heap == WAITING and q[PRIORITY][one] != q[PRIORITY][other]:
+        return q[PRIORITY][one] > q[PRIORITY][other]
+    if s.times[ARRIVES][one] != s.times[ARRIVES][other]:
+        return s.times[ARRIVES][one] < s.times[ARRIVES][other]
+    return q[NUMBER][one] < q[NUMBER][other]
 
 
 def push(s: State, heap: int, r: int) -> None:
     """Put a request into a binary heap."""
-    items = s.later if heap == LATER else s.waiting
+    items = s.heaps[heap]
     at = s.sizes[heap]
     s.sizes[heap] += 1
     while at > 0 and before(s, heap, r, items[(at - 1) // 2]):
@@ -26,7 +26,7 @@ def push(s: State, heap: int, r: int) -> None:
 
 def pull(s: State, heap: int, at: int) -> int:
     """Take the request at a place out of a heap; the first one is at 0."""
-    items = s.later if heap == LATER else s.waiting
+    items = s.heaps[heap]
     found = items[at]
     s.sizes[heap] -= 1
     size = s.sizes[heap]

@@ -3,21 +3,42 @@
 import math
 
 from cluster.serving.core.columns import (
+    ARRIVES,
+    AT,
+    BLOCKS,
     DROPS,
+    ENTERED,
+    FIRST_BLOCK,
+    FLYING,
+    GIVES,
+    HEARD,
+    HIT,
     HOST_FREE,
+    KEPT_BLOCKS,
     KEPT_PAGES,
+    KEPT_TOKENS,
     LATER,
-    MOVING,
+    MADE,
     NOBODY,
     NOW,
+    PAGES,
+    POSITION,
     PREFILL,
+    PROMPT,
     QUEUED,
+    READY,
     RECOMPUTED,
     RESTORED,
     SEATED,
+    SLOT,
     SPILLED,
+    SPILLS,
+    STATE,
+    TAKEN,
+    TOKENS,
     USED_PAGES,
     WAITING,
+    WHO,
     State,
 )
 from cluster.serving.core.heaps import before, pull, push
@@ -31,11 +52,10 @@ def pages_of(s: State, tokens: int) -> int:
 
 def seat(s: State) -> None:
     """Give free slots to those who have arrived and wait, as long as there are pages."""
-    q = s.requests
-    while s.sizes[LATER] > 0 and q.arrives_s[s.later[0]] <= s.clock[NOW]:
+    while s.sizes[LATER] > 0 and s.times[ARRIVES][s.heaps[LATER][0]] <= s.clock[NOW]:
         push(s, WAITING, pull(s, LATER, 0))
     while s.sizes[WAITING] > 0:
-        r = s.waiting[0]
+        r = s.heaps[WAITING][0]
         slot = best_slot(s, r)
         if slot == NOBODY or s.counts[USED_PAGES] + pages_of(s, known(s, r)) > s.rules.pages:
             return
@@ -45,28 +65,28 @@ def seat(s: State) -> None:
 
 def sit(s: State, r: int, slot: int) -> None:
     """Give a slot to a request; what the slot has of its prompt need not be taken in again."""
-    q, t = s.requests, s.slots
+    q = s.requests
     hit = prefix(s, r, slot)
     forget(s, slot)
     held = pages_of(s, known(s, r))
     make_room(s, held)
-    t.pages[slot] = held
+    s.slots[PAGES][slot] = held
     s.counts[USED_PAGES] += held
-    t.taken[slot] = r
-    q.state[r], q.slot[r] = SEATED, slot
-    at_s = max(q.arrives_s[r], t.free_s[slot])
-    if q.made[r] == 0 and q.entered_s[r] < 0:
-        q.entered_s[r] = at_s
-        q.position[r] = max(q.position[r], hit)
-        q.hit[r] = hit
-    elif q.spilled[r] > hit:
-        at_s = move(s, max(at_s, s.clock[NOW]), q.spilled[r])
-        q.position[r] = q.spilled[r]
+    s.slots[TAKEN][slot] = r
+    q[STATE][r], q[SLOT][r] = SEATED, slot
+    at_s = max(s.times[ARRIVES][r], s.free_s[slot])
+    if q[MADE][r] == 0 and s.times[ENTERED][r] < 0:
+        s.times[ENTERED][r] = at_s
+        q[POSITION][r] = max(q[POSITION][r], hit)
+        q[HIT][r] = hit
+    elif q[SPILLED][r] > hit:
+        at_s = move(s, max(at_s, s.clock[NOW]), q[SPILLED][r])
+        q[POSITION][r] = q[SPILLED][r]
         s.counts[RESTORED] += 1
     else:
         at_s = max(at_s, s.clock[NOW])
-        q.position[r] = hit
-    q.spilled[r] = 0
+        q[POSITION][r] = hit
+    q[SPILLED][r] = 0
     call(s, r, at_s)
 
 
@@ -74,56 +94,56 @@ def best_slot(s: State, r: int) -> int:
     """The free slot with most of the request's prompt, or that which is free longest."""
     best, most = NOBODY, -1
     for slot in range(s.rules.slots):
-        if s.slots.taken[slot] != NOBODY:
+        if s.slots[TAKEN][slot] != NOBODY:
             continue
         hit = prefix(s, r, slot)
-        if hit > most or (hit == most and s.slots.free_s[slot] < s.slots.free_s[best]):
+        if hit > most or (hit == most and s.free_s[slot] < s.free_s[best]):
             best, most = slot, hit
     return best
 
 
 def prefix(s: State, r: int, slot: int) -> int:
     """Tokens of a request's prompt that the caches of a slot hold, a multiple of `align`."""
-    q, t = s.requests, s.slots
-    if s.rules.block_tokens == 0 or q.heard[r] or t.kept_tokens[slot] == 0:
+    q = s.requests
+    if s.rules.block_tokens == 0 or q[HEARD][r] or s.slots[KEPT_TOKENS][slot] == 0:
         return 0
     count = 0
-    most = min(q.blocks[r], t.kept_blocks[slot])
+    most = min(q[BLOCKS][r], s.slots[KEPT_BLOCKS][slot])
     while count < most and (
-        s.hashes[q.first_block[r] + count] == s.kept[slot * s.rules.most_blocks + count]
+        s.hashes[q[FIRST_BLOCK][r] + count] == s.kept[slot * s.rules.most_blocks + count]
     ):
         count += 1
-    tokens = min(count * s.rules.block_tokens, t.kept_tokens[slot], q.prompt[r] - 1)
+    tokens = min(count * s.rules.block_tokens, s.slots[KEPT_TOKENS][slot], q[PROMPT][r] - 1)
     return tokens // s.rules.align * s.rules.align
 
 
 def leave(s: State, r: int, at_s: float) -> None:
     """A request gives back its slot, in which its caches stay until somebody needs the room."""
-    q, t = s.requests, s.slots
-    slot = q.slot[r]
-    t.taken[slot] = NOBODY
-    t.free_s[slot] = at_s
-    s.counts[USED_PAGES] -= t.pages[slot]
-    q.ready_s[r] = math.inf
-    t.kept_tokens[slot] = 0
-    if s.rules.block_tokens > 0 and q.blocks[r] > 0:
-        t.kept_blocks[slot], t.kept_tokens[slot] = q.blocks[r], q.position[r]
-        for n in range(q.blocks[r]):
-            s.kept[slot * s.rules.most_blocks + n] = s.hashes[q.first_block[r] + n]
-    if t.kept_tokens[slot] > 0:
-        t.pages[slot] = pages_of(s, t.kept_tokens[slot])
-        s.counts[KEPT_PAGES] += t.pages[slot]
+    q = s.requests
+    slot = q[SLOT][r]
+    s.slots[TAKEN][slot] = NOBODY
+    s.free_s[slot] = at_s
+    s.counts[USED_PAGES] -= s.slots[PAGES][slot]
+    s.times[READY][r] = math.inf
+    s.slots[KEPT_TOKENS][slot] = 0
+    if s.rules.block_tokens > 0 and q[BLOCKS][r] > 0:
+        s.slots[KEPT_BLOCKS][slot], s.slots[KEPT_TOKENS][slot] = q[BLOCKS][r], q[POSITION][r]
+        for n in range(q[BLOCKS][r]):
+            s.kept[slot * s.rules.most_blocks + n] = s.hashes[q[FIRST_BLOCK][r] + n]
+    if s.slots[KEPT_TOKENS][slot] > 0:
+        s.slots[PAGES][slot] = pages_of(s, s.slots[KEPT_TOKENS][slot])
+        s.counts[KEPT_PAGES] += s.slots[PAGES][slot]
         make_room(s, 0)
     else:
-        t.pages[slot] = 0
+        s.slots[PAGES][slot] = 0
 
 
 def forget(s: State, slot: int) -> None:
     """Give the pages back that a free slot keeps."""
-    if s.slots.kept_tokens[slot] > 0:
-        s.counts[KEPT_PAGES] -= s.slots.pages[slot]
-        s.slots.kept_tokens[slot] = 0
-        s.slots.pages[slot] = 0
+    if s.slots[KEPT_TOKENS][slot] > 0:
+        s.counts[KEPT_PAGES] -= s.slots[PAGES][slot]
+        s.slots[KEPT_TOKENS][slot] = 0
+        s.slots[PAGES][slot] = 0
 
 
 def make_room(s: State, pages: int) -> None:
@@ -131,8 +151,8 @@ def make_room(s: State, pages: int) -> None:
     while s.counts[USED_PAGES] + s.counts[KEPT_PAGES] + pages > s.rules.pages:
         oldest = NOBODY
         for slot in range(s.rules.slots):
-            keeps = s.slots.taken[slot] == NOBODY and s.slots.kept_tokens[slot] > 0
-            if keeps and (oldest == NOBODY or s.slots.free_s[slot] < s.slots.free_s[oldest]):
+            keeps = s.slots[TAKEN][slot] == NOBODY and s.slots[KEPT_TOKENS][slot] > 0
+            if keeps and (oldest == NOBODY or s.free_s[slot] < s.free_s[oldest]):
                 oldest = slot
         if oldest == NOBODY:
             return
@@ -141,26 +161,26 @@ def make_room(s: State, pages: int) -> None:
 
 def wanted_pages(s: State, r: int) -> int:
     """Pages that the next work of a request needs beyond those it holds; may be negative."""
-    held = s.slots.pages[s.requests.slot[r]]
-    return pages_of(s, s.requests.position[r] + next_tokens(s, r)) - held
+    held = s.slots[PAGES][s.requests[SLOT][r]]
+    return pages_of(s, s.requests[POSITION][r] + next_tokens(s, r)) - held
 
 
 def grow(s: State, r: int) -> bool:
     """Have pages for the next work of a request; False if it had to give up its own instead."""
-    wanted, slot = wanted_pages(s, r), s.requests.slot[r]
+    wanted, slot = wanted_pages(s, r), s.requests[SLOT][r]
     if wanted <= 0:
         return True
     while s.counts[USED_PAGES] + wanted > s.rules.pages:
         victim = r
         for other in range(s.rules.slots):
-            one = s.slots.taken[other]
+            one = s.slots[TAKEN][other]
             if one != NOBODY and before(s, WAITING, victim, one):
                 victim = one
         give_up(s, victim)
         if victim == r:
             return False
     make_room(s, wanted)
-    s.slots.pages[slot] += wanted
+    s.slots[PAGES][slot] += wanted
     s.counts[USED_PAGES] += wanted
     return True
 
@@ -169,16 +189,16 @@ def give_up(s: State, r: int) -> None:
     """Pre-empt a request: its caches go to the host, or are made again, whichever is sooner."""
     q = s.requests
     drop(s, r)
-    tokens, at_s = q.position[r], s.clock[NOW]
-    q.spilled[r] = 0
+    tokens, at_s = q[POSITION][r], s.clock[NOW]
+    q[SPILLED][r] = 0
     if 2 * (s.rules.latency_s + tokens * s.rules.move_s) < s.refill_s[blocks_of(tokens)]:
         at_s = move(s, at_s, tokens)
-        q.spilled[r] = tokens
-        s.counts[SPILLED] += 1
+        q[SPILLED][r] = tokens
+        s.counts[SPILLS] += 1
     else:
         s.counts[RECOMPUTED] += 1
     leave(s, r, at_s)
-    q.state[r] = QUEUED
+    q[STATE][r] = QUEUED
     push(s, WAITING, r)
 
 
@@ -193,23 +213,23 @@ def drop(s: State, r: int) -> None:
     """Take the works of a request out of the lines; their tokens are not in the caches."""
     q, rows = s.requests, s.rules.rows
     for number in range(2):
-        line = s.prefill if number == PREFILL else s.decode
+        line = s.lines[number]
         for place in range(s.rules.stages):
-            if line.tokens[place] == 0:
+            if line[TOKENS][place] == 0:
                 continue
             for row in range(rows):
-                if line.who[place * rows + row] != r:
+                if line[WHO][place * rows + row] != r:
                     continue
-                at = line.at[place * rows + row]
+                at = line[AT][place * rows + row]
                 s.counts[DROPS] += 1
-                line.who[place * rows + row] = NOBODY
+                line[WHO][place * rows + row] = NOBODY
                 if number == PREFILL:
-                    line.tokens[place] = 0
+                    line[TOKENS][place] = 0
                 else:
-                    line.tokens[place] -= 1
-                    if q.heard[r] or at >= known(s, r) - 1:
-                        line.gives[place] -= 1
-                if line.tokens[place] == 0:
-                    line.meta[MOVING] -= 1
-                q.position[r] = min(q.position[r], at)
-    q.flying[r] = 0
+                    line[TOKENS][place] -= 1
+                    if q[HEARD][r] or at >= known(s, r) - 1:
+                        line[GIVES][place] -= 1
+                if line[TOKENS][place] == 0:
+                    s.moving[number] -= 1
+                q[POSITION][r] = min(q[POSITION][r], at)
+    q[FLYING][r] = 0

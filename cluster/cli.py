@@ -22,6 +22,7 @@ OK, FAILED_CHECK, BAD_INPUT, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, interrupts.INTE
 COMMANDS = {
     "run": ("cluster.commands.run", "run_command", "Generate text with a model on a cluster."),
     "plan": ("cluster.commands.plan", "plan_command", "Plan a model on a cluster, and time it."),
+    "replay": ("cluster.commands.replay", "replay_command", "Serve a trace in virtual time."),
     "models": ("cluster.commands.model", "models_command", "List the models that are known."),
     "model": ("cluster.commands.model", "model_command", "Print a model's graph and sizes."),
     "fetch": ("cluster.commands.fetch", "fetch_command", "Download a model into the cache."),

@@ -6,6 +6,7 @@ from types import MappingProxyType
 
 from chip.energy import energy_table
 from cluster.compiler.choose import PlanRequest
+from cluster.compiler.launch import decode_kind
 from cluster.compiler.sizes import Sizes
 from cluster.energy import Joules
 from cluster.planning.pipeline_timing import steady_rate
@@ -85,7 +86,7 @@ def _point(planned: Planned, bound: str, users: int, tokens_per_s: float) -> Lpu
     name = f"tp {plan.tp} x pp {plan.pp} on {planned.topology}, {plan.weights}"
     joules = None
     if table:
-        dynamic_j = table.dynamic_j(timed.activity(plan.context))
+        dynamic_j = table.dynamic_j(timed.activity(decode_kind(plan.context)))
         joules = Joules(table, chips, dynamic_j, 1 / tokens_per_s)
     return LpuPoint(
         chips,

@@ -175,25 +175,26 @@ class Costs:
 
     # --- energy -----------------------------------------------------------------------------
     def activity(self, kind: StageKind, launch: LaunchKind, limit: int | None) -> Activity:
-        """What a decode launch does in a stage, on all members."""
-        total = Activity()
+        """What a launch does in a stage, on all members."""
+        total, size = Activity(), (launch.rows, launch.blocks)
         for layer, times in Counter(kind.layers).items():
-            one = self._activity(kind.width, layer, kind.routes, launch.blocks, limit)
-            total += one.times(times)
-        if kind.head:
-            total += self._activity(kind.width, None, NO_NETWORK, 1, None)
+            total += self._activity(kind.width, layer, kind.routes, size, limit).times(times)
+        if kind.head and launch.logits_rows:
+            total += self._activity(kind.width, None, NO_NETWORK, (1, 1), None)
         return total
 
     def _activity(
-        self, width: Width, kind: int | None, routes: Network, blocks: int, limit: int | None
-    ) -> Activity:
-        key = ("activity", width, kind, routes, blocks, limit)
+        self, width: Width, kind: int | None, routes: Network, size: tuple[int, int],
+        limit: int | None,
+    ) -> Activity:  # fmt: skip
+        """Of `size`: rows, and blocks of the caches."""
+        key = ("activity", width, kind, routes, size, limit)
         if key not in self._found:
             stage = self.stage(width, kind)
             self._found[key] = self.store.kept(
                 "activity",
-                (stage.spec, stage.key, blocks, routes.digest, limit),
-                lambda: _activity_of(stage, routes, blocks, limit),
+                (stage.spec, stage.key, *size, routes.digest, limit),
+                lambda: _activity_of(stage, routes, size, limit),
                 asdict,
                 lambda plain: Activity(**plain),
             )
@@ -258,9 +259,11 @@ def _sent_alone(stage: Stage, paths: Sequence[Path], rows: int) -> Schedule:
     return send_activations(Schedule(stage.spec), stage, stage, paths, (0, rows))
 
 
-def _activity_of(stage: Stage, routes: Network, blocks: int, limit: int | None) -> Activity:
+def _activity_of(
+    stage: Stage, routes: Network, size: tuple[int, int], limit: int | None
+) -> Activity:
     total = Activity()
-    for step in stage.steps(1, blocks, routes, limit):
+    for step in stage.steps(*size, routes, limit):
         for part, everyone in step.parts:
             total += _done_in(part).times(len(everyone))
     return total

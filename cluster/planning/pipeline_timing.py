@@ -37,18 +37,23 @@ class StepTimes:
     def cycles(self, step: Step) -> int:
         """Cycles of a step: of the stage that takes longest over its work, or over none."""
         kinds = (work.kind if work else step.kind for work in step.works)
-        return max(self._stage_ends(kind)[stage] for stage, kind in enumerate(kinds))
+        return max(self.stage_ends(kind)[stage] for stage, kind in enumerate(kinds))
 
     def full_cycles(self, kind: LaunchKind) -> int:
         """Cycles of a step in which all stages are at work."""
-        return max(self._stage_ends(kind))
+        return max(self.stage_ends(kind))
+
+    def sending_cycles(self, kind: LaunchKind) -> int:
+        """Cycles of a step in which the links between stages are at work."""
+        timeline = self._timeline(kind.idle)
+        return timeline.end_cycle - timeline.startup_cycles
 
     def instructions(self) -> list[Mapping[int, int]]:
         """Instructions of each chip in each of its stage programs."""
         programs = stage_programs(self.steps.plan)
         return [self._timeline(program.kind).instructions for program in programs]
 
-    def _stage_ends(self, kind: LaunchKind) -> list[int]:
+    def stage_ends(self, kind: LaunchKind) -> list[int]:
         """The last cycle of each stage; those who only pass vectors on count with every stage."""
         if kind not in self._ends:
             ends, groups = self._timeline(kind).end_cycles, self.steps.pipeline.groups

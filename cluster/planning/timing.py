@@ -145,14 +145,14 @@ class PlanTiming:
         size = self.plan.spec.instruction_bytes
         return {chip: size * sum(c.get(chip, 0) for c in counts) for chip in counts[0]}
 
-    def activity(self, context: int) -> Activity:
-        """What a decode launch does on all its chips."""
+    def activity(self, kind: LaunchKind) -> Activity:
+        """What a launch does on all its chips."""
         limit = self.clocks.pace(0).limit_cycles if self.clocks else None
         total = Activity()
-        for kind in self.work.kinds:
-            total += self.costs.activity(kind, decode_kind(context), limit)
+        for stage in self.work.kinds:
+            total += self.costs.activity(stage, kind, limit)
         for link in self.pipeline.links:
-            total += self.costs.activity_between(self.width, link.paths)
+            total += self.costs.activity_between(self.width, link.paths).times(kind.rows)
         return total
 
     def energy(self, seconds: float, interval_s: float) -> dict[str, Any]:
@@ -162,7 +162,7 @@ class PlanTiming:
             return {"joules_per_token": None, "energy": None}
         chips = len(self.decode(context).instructions)
         return token_energy(
-            table, chips, table.dynamic_j(self.activity(context)), seconds, interval_s
+            table, chips, table.dynamic_j(self.activity(decode_kind(context))), seconds, interval_s
         )
 
     def distance(self, context: int) -> dict[str, Any]:

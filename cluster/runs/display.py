@@ -23,6 +23,8 @@ LABELS = {
     "kernels": "loading kernels (compiled once)",
     "prefill": "reading the prompt",
     "decode": "generating",
+    "tables": "timing launches",
+    "replay": "serving",
     "validate": "computing rows",
     "trace": "writing the timeline",
     "report": "drawing the report",

@@ -99,9 +99,7 @@ def of_arrays(
     )
 
 
-def _state(
-    shape: Shape, policy: Policy, moves: Any, hashes: c.Hashes, kept: c.Hashes
-) -> c.State:
+def _state(shape: Shape, policy: Policy, moves: Any, hashes: c.Hashes, kept: c.Hashes) -> c.State:
     """All columns, those by request empty."""
     slots, places = shape.slots, shape.stages * shape.rows
 

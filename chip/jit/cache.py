@@ -58,18 +58,6 @@ def kernel(signature: Untyped) -> Callable[[Function], Function]:
     return made
 
 
-def lazily(function: Untyped, made_of: str) -> Untyped:
-    """A function compiled for the types it is first called with, and kept on disk.
-
-    `made_of` is a fingerprint of its source and of the functions that it calls. It counts no
-    references: its arrays are those of its caller, and it makes none.
-    """
-    function.__qualname__ += f"_{made_of}"
-    with _kept(function):
-        options = {"cache": True, "nogil": True, "error_model": "numpy", "_nrt": False}
-        return numba.njit(**options)(function)
-
-
 class KernelFolder:
     """Where numba keeps kernels, unless NUMBA_CACHE_DIR says otherwise; a locator of its cache."""
 

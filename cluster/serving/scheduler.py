@@ -14,10 +14,9 @@ The rules are those of `cluster.serving.core`, here over lists, with tokens besi
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from typing import Any
 
-from cluster.compiler.launch import LaunchKind, context_bucket, decode_kind, prefill_kind
+from cluster.compiler.launch import LaunchKind, decode_kind, prefill_kind
 from cluster.compiler.limits import CONTEXT_BLOCK
 from cluster.errors import PromptTooLong
 from cluster.serving.build import Lazy, Policy, Shape, add_row, chained, of_lists
@@ -106,15 +105,6 @@ class Request:
         """What its user sees after the first token; None if that was all."""
         steps = len(self.tokens) - 1
         return steps / (self.token_s[-1] - self.token_s[0]) if steps else None
-
-
-@cache
-def prompt_kinds(prompt: int, chunk: int) -> tuple[LaunchKind, ...]:
-    """The kinds of the launches that take in a prompt of so many tokens; the last has logits."""
-    ends = [*range(chunk, prompt - 1, chunk), prompt - 1] if chunk else list[int]()
-    chunks = [prefill_kind(chunk, context_bucket(end)) for end in ends if end > 0]
-    alone = range(prompt if chunk else 1, prompt + 1)
-    return (*chunks, *(decode_kind(context_bucket(end)) for end in alone))
 
 
 @dataclass(frozen=True)

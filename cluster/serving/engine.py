@@ -15,6 +15,7 @@ from cluster.compiler.weight_layout import Array
 from cluster.generation.logprobs import Logprobs, logprobs
 from cluster.generation.sampling import Sampling
 from cluster.machines.machine import Digest, Machine
+from cluster.serving.build import Policy
 from cluster.serving.host_inputs import host_inputs, host_tables, logits_of
 from cluster.serving.host_link import HostLink
 from cluster.serving.scheduler import (
@@ -37,12 +38,14 @@ class PipelineRunner:
     the likeliest tokens are kept of each choice.
     """
 
-    def __init__(self, lowered: Lowered, machine: Machine, logprobs: int = 0) -> None:
+    def __init__(
+        self, lowered: Lowered, machine: Machine, logprobs: int = 0, policy: Policy | None = None
+    ) -> None:
         plan, several = lowered.plan, lowered.plan.slots > 1
         self.lowered, self.machine, self.logprobs = lowered, machine, logprobs
         link = HostLink(plan.spec, lambda kind: host_bytes(lowered.stages, kind), beside=several)
         stages = plan.pp if several else 1
-        self.scheduler = PipelineScheduler(stages, plan.slots, plan.chunk, link)
+        self.scheduler = PipelineScheduler(stages, plan.slots, plan.chunk, link, policy=policy)
         self.digest = Digest(lowered)
         self.launches: list[str] = []
         self.programs: dict[str, dict[int, str]] = {}

@@ -4,12 +4,10 @@ Time is the chips' and the host's together. Steps follow each other without a pa
 host link brings the inputs of the next step and takes the logits of the last. A sequence enters the
 first stage again when its logits have reached the host and its next token has come back.
 
-New prompts go first unless a policy says otherwise: while one is taken in, steps are prefill steps,
-chunks of one or of several prompts close behind each other; decode goes on where it stands when the
-last has passed all stages. A sequence that has ended leaves its slot, with its caches, to the next.
-
-One user is the case with one slot, where a step is a launch through all stages: a pipeline of one.
-The rules are those of `cluster.serving.core`, here over lists, with tokens beside the numbers.
+New prompts go first unless a policy says otherwise: while one is taken in, steps are prefill steps;
+decode goes on where it stands when the last has passed all stages. One user is the case with one
+slot, where a step is a launch through all stages: a pipeline of one. The rules are those of
+`cluster.serving.core`, here over lists, with tokens beside the numbers.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -168,18 +166,21 @@ class PipelineScheduler:
         """The second that it is."""
         return self._state.clock[NOW]
 
+    @property
+    def preempted(self) -> int:
+        """How often a request gave its pages up."""
+        return self._state.counts[c.RECOMPUTED] + self._state.counts[c.SPILLS]
+
     def seated(self, slot: int) -> Request:
         """Whose sequence a slot holds."""
         return self._of(self._state.slots[c.TAKEN][slot])
 
     def submit(self, request: Request) -> None:
         """Take in a request, which waits for its arrival, and for a slot if none is free."""
-        request.number = self._count
-        self._count += 1
+        request.number, self._count = self._count, self._count + 1
         if self.history:
             self.requests.append(request)
-        r = self._row(request)
-        steps.submit(self._state, r)
+        steps.submit(self._state, self._row(request))
         self._look()
 
     def cancel(self, request: Request) -> None:

@@ -40,8 +40,13 @@ def plan(arguments: Sequence[str]) -> int:
     return _run("bench_plan", arguments)
 
 
+def serve(arguments: Sequence[str]) -> int:
+    """Seconds of replays of a thousand long requests and of a million short ones."""
+    return _run("bench_serve", arguments)
+
+
 BENCHES: dict[str, Callable[[Sequence[str]], int]] = {
-    bench.__name__: bench for bench in (chip, functional, chaos, network, plan, ray)
+    bench.__name__: bench for bench in (chip, functional, chaos, network, plan, ray, serve)
 }
 
 

@@ -36,6 +36,7 @@ BASE = {
     "asm": [str(Path(__file__).parents[1] / "scripts/asm/vector_add.lpuasm")],
     "disasm": [str(Path(__file__).parents[1] / "scripts/asm/vector_add.lpuasm")],
     "exec": [str(Path(__file__).parents[1] / "scripts/asm/vector_add.lpuasm")],
+    "replay": ["--model", "tiny", "--load", "poisson:9", "--lengths", "8:2", "--requests", "4"],
     "topology": ["node"],
     "collective": ["all_reduce"],
 }
@@ -65,6 +66,10 @@ TEXTS = {
     "--api-key": ["", "\x00"],
     "--embeddings": ["", "nope", "tiny", "\x00"],
     "--timing-of": ["", "nope", "minilm", "\x00"],
+    "--load": ["", "x", "poisson", "poisson:0", "poisson:x", "gamma:1", "closed:1.5", "closed:-1"],
+    "--lengths": ["", "8", "8:0", "0:8", "8:8:8", "x:y", f"8:{HUGE}", "trace"],
+    "--policy": ["", "x", "budget:", "budget:0", "budget:-1"],
+    "--slo": ["", "ttft", "ttft=x", "ttft=0", "tpot=-1", "speed=3", "ttft=1,ttft=2", "ttft=nan"],
 }  # fmt: skip
 OWN_CASES = [
     ([], ["rnu"], "rnu"),

@@ -24,7 +24,7 @@ TIMELINE = FilePath(".json", ".json.gz")
 
 @click.command("replay")
 @click.argument("trace", type=FILE, required=False)
-@click.option("--model", type=NAME, required=True, help="A name, a config.json, a folder, a file.")
+@click.option("--model", type=NAME, help="A name, a config.json, a folder or a GGUF file.")
 @click.option("--chips", type=CHIPS, metavar="N", help="Chips there are (default: what it takes).")
 @click.option("--tp", type=CHIPS, metavar="N", help="Tensor-parallel chips per stage.")
 @click.option("--pp", type=CHIPS, metavar="N", help="Pipeline stages.")

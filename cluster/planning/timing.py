@@ -20,6 +20,7 @@ from cluster.compiler.launch import (
     decode_kind,
     launch_kinds,
     prefill_kind,
+    prompt_kinds,
 )
 from cluster.compiler.limits import CONTEXT_BLOCK
 from cluster.compiler.lower import check_programs
@@ -34,7 +35,6 @@ from cluster.compiler.wires import Wires
 from cluster.energy import token_energy
 from cluster.planning.costs import Costs, KeptTimings, Width
 from cluster.planning.pipeline_timing import StepTimes
-from cluster.serving.scheduler import prompt_kinds
 from cluster.utilisation import busy_shares, cable_vectors_per_cycle
 from topology.fabric import compiled
 

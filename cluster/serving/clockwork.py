@@ -12,6 +12,7 @@ from cluster.compiler.host_regions import host_bytes
 from cluster.compiler.launch import LaunchKind, decode_kind, prefill_kind
 from cluster.compiler.limits import CONTEXT_BLOCK
 from cluster.compiler.stage import Stage
+from cluster.model.graph.attention import Attention
 from cluster.planning.timing import PlanTiming
 from cluster.serving.build import Shape
 from cluster.serving.core.columns import DECODE, PREFILL
@@ -97,8 +98,6 @@ class Clockwork:
     @property
     def cache_bytes(self) -> int:
         """Bytes of a token in the caches of the chip with the most layers."""
-        from cluster.model.graph.attention import Attention
-
         plan, each = self.timed.plan, 2
         per_layer = [
             sum(op.cached_elements for op in layer.ops if isinstance(op, Attention))

@@ -17,6 +17,7 @@ from cluster.compiler.weight_layout import Array
 from cluster.generation.logprobs import Logprobs, logprobs
 from cluster.generation.sampling import Sampling
 from cluster.machines.machine import Digest, Machine
+from cluster.serving.build import Policy
 from cluster.serving.host_inputs import host_inputs, host_tables, logits_of
 from cluster.serving.host_link import HostLink
 from cluster.serving.requests import Request, Row, Step, Work
@@ -68,6 +69,7 @@ class PipelineRunner:
         logprobs: int = 0,
         history: bool = True,
         draft: Draft | None = None,
+        policy: Policy | None = None,
     ) -> None:
         plan, several = lowered.plan, lowered.plan.slots > 1
         self.lowered, self.machine, self.logprobs = lowered, machine, logprobs
@@ -77,7 +79,9 @@ class PipelineRunner:
         self.scheduler: Scheduler = (
             SpeculativeScheduler(stages, plan.chunk, link, draft)
             if draft
-            else PipelineScheduler(stages, plan.slots, plan.chunk, link, history=history)
+            else PipelineScheduler(
+                stages, plan.slots, plan.chunk, link, history=history, policy=policy
+            )
         )
         self.digest = Digest(lowered)
         self.launches: list[str] = []

@@ -33,7 +33,7 @@ LOGGED = 200_000  # steps x stages of a timeline
 class Options:
     """The options of `lpu replay` as given."""
 
-    model: str
+    model: str | None = None
     trace: Path | None = None
     chips: int | None = None
     tp: int | None = None
@@ -124,6 +124,8 @@ def run(options: Options, bars: Bars) -> dict[str, Any]:
     for name, path in (("--output", options.output), ("--trace", options.timeline)):
         check_writable(name, path)
     traffic = given_traffic(options)
+    if options.model is None:
+        raise BadValue("--model", "", "name the model that serves")
     if options.find_rate and (not slo or traffic.users):
         raise BadValue("--find-rate", "", "needs --slo, and arrivals that are not closed:USERS")
     if options.find_chips and (not slo or options.chips is None):
@@ -197,9 +199,8 @@ def prepared(options: Options, traffic: Traffic, bars: Bars) -> Cluster:
     bars.step("plan", 0, 0)
     store = CostStore(cache_folder() / "costs", lambda: bars.step("plan", 0, 0))
     longest = int(traffic.tokens.max())
-    found = sized(
-        options.model, options.plan, longest, store, options.context, options.slots
-    )  # fmt: skip
+    assert options.model is not None
+    found = sized(options.model, options.plan, longest, store, options.context, options.slots)
     planned = found.planned
     kept = traffic.within(planned.timed.plan.tokens_max)
     if not len(kept):

@@ -4,20 +4,17 @@ Time is the chips' and the host's together. Steps follow each other without a pa
 host link brings the inputs of the next step and takes the logits of the last. A sequence enters the
 first stage again when its logits have reached the host and its next token has come back.
 
-New prompts go first unless a policy says otherwise: while one is taken in, steps are prefill steps,
-chunks of one or of several prompts close behind each other; decode goes on where it stands when the
-last has passed all stages. A sequence that has ended leaves its slot, with its caches, to the next.
-
-One user is the case with one slot, where a step is a launch through all stages: a pipeline of one.
-The rules are those of `cluster.serving.core`, here over lists, with tokens beside the numbers.
+New prompts go first unless a policy says otherwise: while one is taken in, steps are prefill steps;
+decode goes on where it stands when the last has passed all stages. One user is the case with one
+slot, where a step is a launch through all stages: a pipeline of one. The rules are those of
+`cluster.serving.core`, here over lists, with tokens beside the numbers.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any
 
-from cluster.compiler.launch import LaunchKind, context_bucket, decode_kind, prefill_kind
+from cluster.compiler.launch import LaunchKind, decode_kind, prefill_kind
 from cluster.compiler.limits import CONTEXT_BLOCK
 from cluster.serving.build import Lazy, Policy, Shape, add_row, chained, of_lists
 from cluster.serving.core import columns as c
@@ -27,15 +24,6 @@ from cluster.serving.core.columns import DECODE, NOBODY, NOW, PREFILL
 from cluster.serving.host_link import HostLink
 from cluster.serving.requests import Request, Row, Step, Work, Works
 from cluster.serving.stepping import Stepping
-
-
-@cache
-def prompt_kinds(prompt: int, chunk: int) -> tuple[LaunchKind, ...]:
-    """The kinds of the launches that take in a prompt of so many tokens; the last has logits."""
-    ends = [*range(chunk, prompt - 1, chunk), prompt - 1] if chunk else list[int]()
-    chunks = [prefill_kind(chunk, context_bucket(end)) for end in ends if end > 0]
-    alone = range(prompt if chunk else 1, prompt + 1)
-    return (*chunks, *(decode_kind(context_bucket(end)) for end in alone))
 
 
 @dataclass(frozen=True)
@@ -91,18 +79,21 @@ class PipelineScheduler:
         """The second that it is."""
         return self._state.clock[NOW]
 
+    @property
+    def preempted(self) -> int:
+        """How often a request gave its pages up."""
+        return self._state.counts[c.RECOMPUTED] + self._state.counts[c.SPILLS]
+
     def seated(self, slot: int) -> Request:
         """Whose sequence a slot holds."""
         return self._of(self._state.slots[c.TAKEN][slot])
 
     def submit(self, request: Request) -> None:
         """Take in a request, which waits for its arrival, and for a slot if none is free."""
-        request.number = self._count
-        self._count += 1
+        request.number, self._count = self._count, self._count + 1
         if self.history:
             self.requests.append(request)
-        r = self._row(request)
-        steps.submit(self._state, r)
+        steps.submit(self._state, self._row(request))
         self._look()
 
     def cancel(self, request: Request) -> None:

@@ -22,6 +22,7 @@ from cluster.machines.machine import LocalMachine
 from cluster.model.known import known_model
 from cluster.planning.pipeline_timing import StepTimes, simulated
 from cluster.planning.timing import PlanTiming
+from cluster.serving.build import Policy
 from cluster.serving.engine import PipelineRunner
 from cluster.serving.requests import Request, Step
 from cluster.serving.scheduler import steady_tokens_per_s
@@ -248,3 +249,23 @@ def test_bad_input_is_one_clear_line(text, arguments, message, capsys, tmp_path)
 def test_concurrency_needs_a_file_of_prompts(capsys):
     assert main(["run", "tiny", "--prompt", "a", "--concurrency", "2"]) == 2
     assert "needs --prompts FILE" in capsys.readouterr().err
+
+
+def test_shared_prefixes_and_pre_emption_change_no_token():
+    """Executed: prompts start behind what a slot holds, and are taken in again where pages end."""
+    head = tuple(1 + (5 * n) % 90 for n in range(70))
+    prompts = (head, (*head, 7, 8, 9), head[:66], tuple(range(1, 60)), (*head, 3))
+    plan = lowered(1, 2, "node", 2)
+    policy = Policy("prefill", page_tokens=16, pages=8, block_tokens=32)
+    runner = PipelineRunner(plan, loaded(plan), policy=policy)
+    requests = [Request(prompt, 20) for prompt in prompts]
+    for _ in runner.answer(requests, Sampling().pick, frozenset()):
+        runner.scheduler.check()
+    other = PipelineRunner(plan, loaded(plan))
+    expected = [Request(prompt, 20) for prompt in prompts]
+    for _ in other.answer(expected, Sampling().pick, frozenset()):
+        pass
+    assert [one.tokens for one in requests] == [one.tokens for one in expected]
+    assert any(one.cached_tokens >= 64 for one in requests)
+    assert runner.scheduler.preempted > 0
+    assert len(other.scheduler.records) != len(runner.scheduler.records)

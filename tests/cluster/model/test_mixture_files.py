@@ -148,7 +148,7 @@ def test_mxfp4_blocks_are_what_the_same_files_have_without(tmp_path):
             assert np.array_equal(weights.array(place, weight), whole.reshape(weight.shape))
     del arrays[next(n for n in arrays if n.endswith("_scales"))]
     save_file(arrays, folder / "model.safetensors")
-    with pytest.raises(ModelError, match="has no tensor .*_scales"):
+    with pytest.raises(ModelError, match=r"has no tensor .*_scales"):
         open_folder(folder, "it")
 
 

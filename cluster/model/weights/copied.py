@@ -4,7 +4,7 @@ Gates that add up to 1 make its result that of the dense model, whichever expert
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -30,9 +30,10 @@ class CopiedExperts:
             drawn = np.random.default_rng([self.seed, place])
             router: F32 = drawn.standard_normal(weight.shape, np.float32)[rows]
             return router / np.float32(weight.shape[1] ** 0.5)
-        if weight.out[0].name != "experts":
+        if weight.out[0].name != "experts" or not isinstance(place, int):
             return self.dense.array(place, weight, rows)
-        one = self.dense.array(place, replace(weight, out=weight.out[1:]))
+        theirs = self.dense.model.layers[place].weights
+        one = self.dense.array(place, next(w for w in theirs if w.name == weight.name))
         copies: F32 = np.concatenate([one] * weight.out[0].size)
         return copies[rows]
 

@@ -1,0 +1,227 @@
+"""Four ways to serve a model, as points: LPUs alone, GPUs alone, prompts on GPUs, and attention
+on GPUs with the FFNs on LPUs.
+
+A turn is a prompt and the tokens that answer it. Every point is a steady state: all users are in
+such turns, and what is busiest of GPUs, link and LPUs sets how many turns there are in a second.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from chip.energy import energy_table
+from cluster.compare.lpu import LpuPoint, lpu_points
+from cluster.compare.roofline import ACTIVATION_BYTES, decode_step, kv_bytes_per_token
+from cluster.compiler.choose import PlanRequest
+from cluster.compiler.launch import prefill_kind
+from cluster.compiler.limits import CONTEXT_BLOCK
+from cluster.energy import Joules
+from cluster.hybrid.between import Between
+from cluster.hybrid.gpus import Gpus
+from cluster.model.graph.graph import Model
+from cluster.planning.planner import Planned
+
+LPUS_PER_RACK = 72  # GroqRack: nine nodes of eight
+ROWS = (1, 2, 4, 8, 16, 32)  # users of a launch of FFNs
+VECTOR_BYTES = 320
+LPU_ALONE, GPU_ALONE, PREFILL, AFD = "LPUs alone", "GPUs alone", "prompts on GPUs", "AFD"
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Tokens of a prompt, and of its answer; the caches hold both at the end."""
+
+    prompt: int
+    new: int
+
+    @property
+    def context(self) -> int:
+        """Tokens at the end."""
+        return self.prompt + self.new
+
+
+@dataclass(frozen=True)
+class Point:
+    """A system in a steady state. `tokens_per_s_per_user` is after the first token."""
+
+    kind: str
+    system: str
+    lpus: int
+    gpus: int
+    users: int
+    tokens_per_s_per_user: float
+    tokens_per_s: float
+    time_to_first_token_s: float
+    watts: float
+    racks: float
+    bound: str
+
+    @property
+    def joules_per_token(self) -> float:
+        """Of the devices alone."""
+        return self.watts / self.tokens_per_s
+
+    @property
+    def tokens_per_s_per_rack(self) -> float:
+        """Of all users, for each rack."""
+        return self.tokens_per_s / self.racks
+
+    @property
+    def tokens_per_s_per_mw(self) -> float:
+        """Of all users, for each megawatt of the devices."""
+        return self.tokens_per_s / self.watts * 1e6
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What of a system a turn keeps busy, and for how long."""
+
+    name: str
+    seconds: float
+
+
+def steady(turn: Turn, users: int, each_s: float, first_s: float, *busy: Stage) -> tuple[float, float, str]:
+    """(tokens/s of each user, tokens/s of all, what limits them).
+
+    Alone, a token takes `each_s` and a turn `first_s` before its first; no more turns end in a
+    second than the busiest stage has time for.
+    """
+    busiest = max(busy, key=lambda one: one.seconds)
+    turns = min(users / (first_s + turn.new * each_s), 1 / busiest.seconds)
+    wanted = users / turns  # seconds of a turn
+    limit = busiest.name if turns == 1 / busiest.seconds else "latency"
+    slower = max(1.0, wanted / (first_s + turn.new * each_s))
+    return 1 / (each_s * slower), turns * turn.new, limit
+
+
+# --- LPUs alone, and prompts on GPUs --------------------------------------------------------------
+def lpu_systems(
+    planned: Planned, points: tuple[LpuPoint, LpuPoint], turn: Turn
+) -> Iterator[Point]:
+    """LPUs alone, for one user and for as many as there is room for."""
+    prompt_s = _prompt_s(planned, turn)
+    share = _busiest_share(planned)
+    for point in dict.fromkeys(points):
+        each_s = 1 / point.tokens_per_s_per_user
+        busy = Stage("LPUs", prompt_s * share + turn.new * max(1 / points[1].tokens_per_s, each_s * share))
+        speed, total, limit = steady(turn, point.users, each_s, prompt_s, busy)
+        yield Point(LPU_ALONE, f"{point.chips} LPUs", point.chips, 0, point.users, speed, total,
+                    prompt_s, _lpu_watts(planned, point), point.chips / LPUS_PER_RACK, limit)  # fmt: skip
+
+
+def prefill_systems(
+    planned: Planned, points: tuple[LpuPoint, LpuPoint], turn: Turn, gpus: Gpus, link: Between,
+    weight_bytes: float,
+) -> Iterator[Point]:  # fmt: skip
+    """Prompts on GPUs: keys and values cross once a turn, layer by layer behind the GPUs."""
+    model = planned.timed.plan.model
+    prompt_s = gpus.prompt_s(model, turn.prompt, weight_bytes)
+    moved_s = turn.prompt * kv_bytes_per_token(model) / link.rate(gpus.count)
+    whole, part = max(prompt_s, moved_s), min(prompt_s, moved_s) / len(model.layers)
+    share = _busiest_share(planned)
+    for point in dict.fromkeys(points):
+        each_s = 1 / point.tokens_per_s_per_user
+        first_s = whole + part + link.latency_s + each_s
+        lpus = Stage("LPUs", turn.new * max(1 / points[1].tokens_per_s, each_s * share))
+        busy = Stage("GPUs", prompt_s), Stage("link", moved_s), lpus
+        speed, total, limit = steady(turn, point.users, each_s, first_s, *busy)
+        watts = _lpu_watts(planned, point) + gpus.watts
+        yield Point(PREFILL, f"{point.chips} LPUs + {gpus.name}", point.chips, gpus.count,
+                    point.users, speed, total, first_s, watts,
+                    point.chips / LPUS_PER_RACK + gpus.racks, limit)  # fmt: skip
+
+
+def _prompt_s(planned: Planned, turn: Turn) -> float:
+    timed = planned.timed
+    return sum(launch.seconds(timed.plan.spec) for launch in timed.prefill(turn.prompt))
+
+
+def _busiest_share(planned: Planned) -> float:
+    """The part of a launch for which its busiest stage is at work."""
+    best = planned.candidates[0]
+    return min(1.0, best.interval_cycles / best.cycles)
+
+
+def _lpu_watts(planned: Planned, point: LpuPoint) -> float:
+    assert point.joules_per_token is not None, "with_gpus asks for chips of known power"
+    return point.joules_per_token * point.tokens_per_s
+
+
+# --- GPUs alone -----------------------------------------------------------------------------------
+def gpu_systems(
+    model: Model, gpus: Gpus, turn: Turn, weight_bytes: float, users: tuple[int, ...]
+) -> Iterator[Point]:
+    """GPUs alone, as they achieve it, for numbers of users that they have memory for."""
+    prompt_s = gpus.prompt_s(model, turn.prompt, weight_bytes)
+    for batch in users:
+        step = decode_step(model, gpus.device, gpus.count, batch, turn.context, weight_bytes, True)
+        if step is None:
+            continue
+        # While a prompt is read nobody decodes: a turn of each of the others goes by meanwhile.
+        turn_s = batch * prompt_s + turn.new * step.seconds
+        speed = turn.new / (turn_s - prompt_s)
+        total = batch * turn.new / turn_s
+        limit = "prompts" if batch * prompt_s > turn.new * step.seconds else step.bound
+        yield Point(GPU_ALONE, gpus.name, 0, gpus.count, batch, speed, total, prompt_s,
+                    gpus.watts, gpus.racks, limit)  # fmt: skip
+
+
+# --- attention on GPUs, FFNs on LPUs --------------------------------------------------------------
+def afd_systems(
+    model: Model, planned: Planned, turn: Turn, gpus: Gpus, link: Between, weight_bytes: float
+) -> Iterator[Point]:
+    """AFD: `planned` is the plan of the FFN part; users go in groups of some rows each.
+
+    For each number of rows, one group and as many as keep the busiest part at work.
+    """
+    timed, spec = planned.timed, planned.timed.plan.spec
+    layers = len(model.layers)
+    limit = timed.clocks.pace(0).limit_cycles if timed.clocks else None
+    head_s = sum(s.cycles for s in timed.costs.head(timed.width)) / spec.clock_hz
+    for rows in ROWS:
+        kind = prefill_kind(rows, CONTEXT_BLOCK)
+        stages = [
+            sum(step.cycles for step in timed.costs.steps(stage, kind, limit)) / spec.clock_hz
+            for stage in timed.work.kinds
+        ]
+        ffn_s = sum(stages)
+        gpu_s = gpus.attention_s(model, rows, turn.context, weight_bytes)
+        moved_s = rows * model.hidden.size * ACTIVATION_BYTES / link.rate(gpus.count)
+        # A vector leaves when it is made and is used when it comes: what is left of a crossing is
+        # its latency, a vector, and what the work on either side is too short to hide.
+        vector_s = VECTOR_BYTES / link.rate(gpus.count)
+        shortest = min(gpu_s, ffn_s / layers)
+        crossing_s = link.latency_s + vector_s + max(0.0, moved_s - shortest)
+        each_s = layers * (gpu_s + 2 * crossing_s) + ffn_s + head_s
+        prompts = turn.prompt / ROWS[-1]
+        busiest_s = max(layers * gpu_s, layers * moved_s, max(stages[:-1], default=0.0),
+                        stages[-1] + rows * head_s)  # fmt: skip
+        groups = max(1, int(each_s / busiest_s))
+        for count in sorted({1, groups}):
+            users = rows * count
+            if not gpus.holds(gpus.attention_bytes(model, users, turn.context, weight_bytes)):
+                continue
+            yield _afd_point(planned, turn, gpus, users, rows, each_s, prompts, (
+                Stage("GPUs", layers * gpu_s), Stage("link", layers * moved_s),
+                Stage("LPUs", max(*stages[:-1], stages[-1] + rows * head_s)
+                      if len(stages) > 1 else stages[-1] + rows * head_s),
+            ))  # fmt: skip
+
+
+def _afd_point(
+    planned: Planned, turn: Turn, gpus: Gpus, users: int, rows: int, each_s: float,
+    prompts: float, busy: tuple[Stage, ...],
+) -> Point:  # fmt: skip
+    """Users in groups of `rows`; a prompt goes in chunks, close behind each other."""
+    chips = len(planned.timed.decode(planned.timed.plan.context).instructions)
+    interval_s = max(one.seconds for one in busy)
+    first_s = each_s + prompts * interval_s * ROWS[-1] / rows
+    mine = [
+        Stage(one.name, (turn.new + turn.prompt) * one.seconds / rows) for one in busy
+    ]
+    speed, total, limit = steady(turn, users, each_s, first_s, *mine)
+    table = energy_table(planned.timed.plan.spec)
+    assert table is not None, "with_gpus asks for chips of known power"
+    dynamic_j = table.dynamic_j(planned.timed.activity(planned.timed.plan.context))
+    watts = Joules(table, chips, dynamic_j, 1 / total).chips_j * total + gpus.watts
+    return Point(AFD, f"{chips} LPUs + {gpus.name}", chips, gpus.count, users, speed, total,
+                 first_s, watts, chips / LPUS_PER_RACK + gpus.racks, limit)  # fmt: skip

@@ -7,7 +7,16 @@ from typing import Any
 
 import click
 
-from cluster.commands.parameters import CHIPS, COUNT, NAME, PICTURE, TOPOLOGY, report_option
+from cluster.commands.parameters import (
+    CHIPS,
+    COUNT,
+    NAME,
+    PICTURE,
+    TOPOLOGY,
+    gpu_options,
+    report_option,
+)
+from cluster.commands.with_gpus import asked, draw_with_gpus, find_with_gpus, print_with_gpus
 from cluster.compare.lpu import lpu_points, published_cluster
 from cluster.compare.measured import MEASURED
 from cluster.compare.shortlist import shortlist
@@ -17,6 +26,7 @@ from cluster.compare.words import HEAD, KINDS, SHORT_HEAD, WORDS, cells, short_c
 from cluster.compiler.choose import PlanRequest
 from cluster.errors import BadValue
 from cluster.files import check_writable
+from cluster.hybrid.answer import WithGpus
 from cluster.model.load import find_decoder
 from cluster.report.files import write_report
 from cluster.report.page import Page
@@ -40,6 +50,7 @@ BYTES = {"fp16": 2.0, "int8": 1.0}
               "many bytes for a weight (default: as published, or fp16).")  # fmt: skip
 @click.option("--batches", default=",".join(map(str, BATCHES)), show_default=True, metavar="1,8")
 @click.option("--plot", "picture", type=PICTURE, help="Write a .png or .svg.")
+@gpu_options
 @click.option("--all", "every", is_flag=True, help="Print every size, batch and context.")
 @report_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -52,24 +63,31 @@ def compare_command(
     weights: str | None,
     batches: str,
     picture: Path | None,
+    prefill_on: str | None,
+    afd: str | None,
+    between: tuple[str, ...],
     every: bool,
     report_file: Path | None,
     as_json: bool,
 ) -> None:
     """Compare tokens/s and joules of MODEL on a planned LPU cluster with GPUs and TPUs.
 
-    The answer comes first, then a dozen rows, the best makes for it; --all prints every row.
+    The answer comes first, then a dozen rows, the best makes for it; --all prints every row. With
+    --prefill-on or --afd the question is whether GPUs help LPUs, against either alone.
     Emulated speeds are those of `lpu plan`, with each token's transfers to the host and back.
     """
     check_writable("--plot", picture)
     check_writable("--report", report_file)
     sizes = _numbers(batches)
+    mixed = asked(prefill_on, afd, between)
     graph = find_decoder(model)
     chips, weights = published_cluster(graph.name, chips, weights)
     request = PlanRequest(chips, tp, topology=topology, weights=weights, context=context)
     with Bars() as bars:
         bars.step("plan", 0, 0)
         points = lpu_points(model, request)
+        help_of = (prefill_on, afd, between)
+        together = find_with_gpus(model, request, *help_of) if mixed else None
     contexts = sorted({context, min(4096, graph.context_max)})
     rows = [
         *lpu_rows(points),
@@ -80,8 +98,11 @@ def compare_command(
     if picture is not None:
         from cluster.compare.plot import draw
 
-        title = f"{graph.name}, {weights}, context {context}: energy over speed"
-        draw(rows, title, picture)
+        title = f"{graph.name}, {weights}, context {context}"
+        if together:
+            draw_with_gpus(together, title, picture)
+        else:
+            draw(rows, f"{title}: energy over speed", picture)
     measured = [asdict(m) | {"ours": m.ours, "error": m.error, "ok": m.ok} for m in MEASURED]
     report = {
         "model": graph.name,
@@ -90,18 +111,24 @@ def compare_command(
         "model_of_gpus_against_measured": measured,
         "system_joules_per_token": [point.system_joules_per_token for point in points],
     }
+    if together:
+        report["with_gpus"] = together.report()
     if report_file:
-        write_report(report_file, report, lambda: _page(graph.name, rows, found, report))
+        write_report(report_file, report, lambda: _page(graph.name, rows, found, report, together))
     if as_json:
         click.echo(json.dumps(report))
+    elif together:
+        print_with_gpus(together)
     else:
         _print(rows, found, every)
 
 
-def _page(model: str, rows: list[Row], found: Verdict, report: dict[str, Any]) -> Page:
+def _page(
+    model: str, rows: list[Row], found: Verdict, report: dict[str, Any], together: WithGpus | None
+) -> Page:
     from cluster.report.compare_page import compare_page  # matplotlib is loaded for pages alone
 
-    return compare_page(model, rows, found, report)
+    return compare_page(model, rows, found, report, together)
 
 
 def _numbers(text: str) -> list[int]:

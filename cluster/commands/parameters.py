@@ -130,6 +130,21 @@ report_option = click.option(
 )  # fmt: skip
 
 
+def gpu_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator: --prefill-on, --afd and --between."""
+    for option in (
+        click.option("--between", multiple=True, metavar="LINK|FIELD=VALUE",
+                     help="What joins them: ethernet-400g (default), pcie5x16, bytes_per_s=..., "
+                     "latency_s=..., links=... (one for each GPU)."),
+        click.option("--afd", metavar="GPU:N",
+                     help="Attention and caches on GPUs, FFNs and experts on LPUs, as B200:8."),
+        click.option("--prefill-on", metavar="GPU:N",
+                     help="Prompts on GPUs, as H200:8; keys and values cross once a turn."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
 def trace_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator: --trace, --trace-level and --trace-chips."""
     for option in (

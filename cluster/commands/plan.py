@@ -13,9 +13,11 @@ from cluster.commands.parameters import (
     IN_FLIGHT,
     NAME,
     TOPOLOGY,
+    gpu_options,
     report_option,
     trace_options,
 )
+from cluster.commands.with_gpus import asked, find_with_gpus, print_with_gpus
 from cluster.compiler.choose import PlanRequest
 from cluster.compiler.limits import CONTEXT_BLOCK
 from cluster.files import check_writable
@@ -60,11 +62,15 @@ RANGES_SHOWN = 5  # of the chips of a stage
 @click.option("--prompt-tokens", type=COUNT, metavar="N",
               help="For the time to the first token (default 128).")  # fmt: skip
 @click.option("--objective", type=click.Choice(OBJECTIVES), default="latency", show_default=True)
+@gpu_options
 @trace_options
 @report_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 def plan_command(
     model: str,
+    prefill_on: str | None,
+    afd: str | None,
+    between: tuple[str, ...],
     trace: Path | None,
     trace_level: str,
     trace_chips: tuple[int, ...] | None,
@@ -73,6 +79,7 @@ def plan_command(
     **given: Any,
 ) -> None:
     """Find the best plan for MODEL (a name, a config.json, a folder, a GGUF file) and time it."""
+    mixed = asked(prefill_on, afd, between)
     check_writable("--trace", trace)
     check_writable("--report", report_file)
     with Bars() as bars:
@@ -80,7 +87,10 @@ def plan_command(
         made = count(1)
         store = CostStore(cache_folder() / "costs", lambda: bars.step("plan", next(made), 0))
         planned = make(model, PlanRequest(**given), store)
-        found = report(planned)
+        found, together = report(planned), None
+        if mixed:
+            together = find_with_gpus(model, PlanRequest(**given), prefill_on, afd, between, store)
+            found["with_gpus"] = together.report()
         if trace:
             bars.step("trace", 0, 0)
             write_timeline(trace, plan_timeline(planned.timed, trace_level, trace_chips))
@@ -91,6 +101,8 @@ def plan_command(
         click.echo(json.dumps(found))
         return
     _show(found)
+    if together:
+        print_with_gpus(together)
 
 
 def _page(planned: Planned, found: dict[str, Any]) -> Page:

@@ -66,7 +66,8 @@ def _changed(found: Between) -> list[str]:
 
 def _number(field: str, value: str) -> float | int:
     if field not in NUMBERS:
-        raise BadValue(OPTION, f"{field}={value}", f"has no such field; there are {', '.join(NUMBERS)}")
+        known = ", ".join(NUMBERS)
+        raise BadValue(OPTION, f"{field}={value}", f"names no field; there are {known}")
     try:
         number: float = int(value) if field == "links" else float(value)
     except ValueError:

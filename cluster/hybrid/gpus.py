@@ -7,7 +7,6 @@ from cluster.compare.devices import ACHIEVED, BY_NAME, Device, all_reduce_s
 from cluster.compare.roofline import (
     ACTIVATION_BYTES,
     kv_bytes_per_token,
-    needed_bytes,
     weights_read,
 )
 from cluster.errors import BadValue
@@ -33,7 +32,7 @@ class Gpus:
     @property
     def name(self) -> str:
         """As people write it."""
-        return f"{self.count} x {self.device.name}"
+        return f"{self.count} {self.device.name}"
 
     @property
     def racks(self) -> float:
@@ -64,31 +63,25 @@ class Gpus:
         return max(compute_s, memory_s) + together_s
 
     def attention_s(
-        self, model: Model, users: int, context: int, weight_bytes: float
+        self, model: Model, rows: int, context: int, weight_bytes: float, sequences: int
     ) -> float:
-        """Seconds of the attention of one layer for so many users, with its all-reduce."""
+        """Seconds of the attention of one layer, with its all-reduce, for rows of sequences."""
         device = self.device
-        kept = users * context * kv_bytes_per_token(model) / len(model.layers)
+        kept = sequences * context * kv_bytes_per_token(model) / len(model.layers)
         mine = attention_parameters(model)
         moved = mine * weight_bytes + kept
         memory_s = moved / (self.count * device.bytes_per_s * ACHIEVED)
         rate = device.ops8_per_s if weight_bytes <= 1 else device.ops16_per_s
         scores = sum(op.products_per_row(context) for op in _attentions(model))
-        products = users * (mine + scores / len(model.layers))
+        products = rows * (mine + scores / len(model.layers))
         compute_s = 2 * products / (self.count * rate)
-        size = users * model.hidden.size * ACTIVATION_BYTES
+        size = rows * model.hidden.size * ACTIVATION_BYTES
         return max(memory_s, compute_s) + all_reduce_s(device, self.count, size, eager=True)
 
-    def attention_bytes(
-        self, model: Model, users: int, context: int, weight_bytes: float
-    ) -> float:
+    def attention_bytes(self, model: Model, users: int, context: int, weight_bytes: float) -> float:
         """Memory of the attention's weights and of all caches."""
         weights = attention_parameters(model) * len(model.layers) * weight_bytes
         return weights + users * context * kv_bytes_per_token(model)
-
-    def model_bytes(self, model: Model, weight_bytes: float, users: int, context: int) -> float:
-        """Memory of a whole model with its caches."""
-        return needed_bytes(model, weight_bytes, users, context)
 
 
 def _attentions(model: Model) -> list[Attention]:

@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from chip.energy import energy_table
-from cluster.compare.lpu import LpuPoint, lpu_points
+from cluster.compare.lpu import LpuPoint
 from cluster.compare.roofline import ACTIVATION_BYTES, decode_step, kv_bytes_per_token
-from cluster.compiler.choose import PlanRequest
 from cluster.compiler.launch import prefill_kind
 from cluster.compiler.limits import CONTEXT_BLOCK
 from cluster.energy import Joules
@@ -79,7 +78,9 @@ class Stage:
     seconds: float
 
 
-def steady(turn: Turn, users: int, each_s: float, first_s: float, *busy: Stage) -> tuple[float, float, str]:
+def steady(
+    turn: Turn, users: int, each_s: float, first_s: float, *busy: Stage
+) -> tuple[float, float, str]:
     """(tokens/s of each user, tokens/s of all, what limits them).
 
     Alone, a token takes `each_s` and a turn `first_s` before its first; no more turns end in a
@@ -94,18 +95,15 @@ def steady(turn: Turn, users: int, each_s: float, first_s: float, *busy: Stage) 
 
 
 # --- LPUs alone, and prompts on GPUs --------------------------------------------------------------
-def lpu_systems(
-    planned: Planned, points: tuple[LpuPoint, LpuPoint], turn: Turn
-) -> Iterator[Point]:
+def lpu_systems(planned: Planned, points: tuple[LpuPoint, LpuPoint], turn: Turn) -> Iterator[Point]:
     """LPUs alone, for one user and for as many as there is room for."""
     prompt_s = _prompt_s(planned, turn)
-    share = _busiest_share(planned)
     for point in dict.fromkeys(points):
         each_s = 1 / point.tokens_per_s_per_user
-        busy = Stage("LPUs", prompt_s * share + turn.new * max(1 / points[1].tokens_per_s, each_s * share))
-        speed, total, limit = steady(turn, point.users, each_s, prompt_s, busy)
-        yield Point(LPU_ALONE, f"{point.chips} LPUs", point.chips, 0, point.users, speed, total,
-                    prompt_s, _lpu_watts(planned, point), point.chips / LPUS_PER_RACK, limit)  # fmt: skip
+        decode_s = turn.new * _interval_s(planned, points, each_s)
+        busy = Stage("LPUs", prompt_s * _busiest_share(planned) + decode_s)
+        found = steady(turn, point.users, each_s, prompt_s, busy)
+        yield _point(LPU_ALONE, point.chips, None, point.users, prompt_s, _lpu_watts(point), found)
 
 
 def prefill_systems(
@@ -117,17 +115,33 @@ def prefill_systems(
     prompt_s = gpus.prompt_s(model, turn.prompt, weight_bytes)
     moved_s = turn.prompt * kv_bytes_per_token(model) / link.rate(gpus.count)
     whole, part = max(prompt_s, moved_s), min(prompt_s, moved_s) / len(model.layers)
-    share = _busiest_share(planned)
     for point in dict.fromkeys(points):
         each_s = 1 / point.tokens_per_s_per_user
         first_s = whole + part + link.latency_s + each_s
-        lpus = Stage("LPUs", turn.new * max(1 / points[1].tokens_per_s, each_s * share))
+        lpus = Stage("LPUs", turn.new * _interval_s(planned, points, each_s))
         busy = Stage("GPUs", prompt_s), Stage("link", moved_s), lpus
-        speed, total, limit = steady(turn, point.users, each_s, first_s, *busy)
-        watts = _lpu_watts(planned, point) + gpus.watts
-        yield Point(PREFILL, f"{point.chips} LPUs + {gpus.name}", point.chips, gpus.count,
-                    point.users, speed, total, first_s, watts,
-                    point.chips / LPUS_PER_RACK + gpus.racks, limit)  # fmt: skip
+        found = steady(turn, point.users, each_s, first_s, *busy)
+        watts = _lpu_watts(point)
+        yield _point(PREFILL, point.chips, gpus, point.users, first_s, watts, found)
+
+
+def _point(
+    kind: str, lpus: int, gpus: Gpus | None, users: int, first_s: float, lpu_watts: float,
+    found: tuple[float, float, str],
+) -> Point:  # fmt: skip
+    """A system by its parts, from what `steady` says of it."""
+    names = [f"{lpus} LPU"] * bool(lpus) + ([gpus.name] if gpus else [])
+    watts = lpu_watts + (gpus.watts if gpus else 0.0)
+    racks = lpus / LPUS_PER_RACK + (gpus.racks if gpus else 0.0)
+    speed, total, limit = found
+    count = gpus.count if gpus else 0
+    system = " + ".join(names)
+    return Point(kind, system, lpus, count, users, speed, total, first_s, watts, racks, limit)
+
+
+def _interval_s(planned: Planned, points: tuple[LpuPoint, LpuPoint], each_s: float) -> float:
+    """Seconds for which a token keeps the busiest stage at work, as a full pipeline shows."""
+    return min(1 / points[1].tokens_per_s, each_s * _busiest_share(planned))
 
 
 def _prompt_s(planned: Planned, turn: Turn) -> float:
@@ -141,7 +155,7 @@ def _busiest_share(planned: Planned) -> float:
     return min(1.0, best.interval_cycles / best.cycles)
 
 
-def _lpu_watts(planned: Planned, point: LpuPoint) -> float:
+def _lpu_watts(point: LpuPoint) -> float:
     assert point.joules_per_token is not None, "with_gpus asks for chips of known power"
     return point.joules_per_token * point.tokens_per_s
 
@@ -161,67 +175,85 @@ def gpu_systems(
         speed = turn.new / (turn_s - prompt_s)
         total = batch * turn.new / turn_s
         limit = "prompts" if batch * prompt_s > turn.new * step.seconds else step.bound
-        yield Point(GPU_ALONE, gpus.name, 0, gpus.count, batch, speed, total, prompt_s,
-                    gpus.watts, gpus.racks, limit)  # fmt: skip
+        yield _point(GPU_ALONE, 0, gpus, batch, prompt_s, 0.0, (speed, total, limit))
 
 
 # --- attention on GPUs, FFNs on LPUs --------------------------------------------------------------
+@dataclass(frozen=True)
+class Pass:
+    """Some rows through all layers: seconds alone, and for how long they keep each part busy."""
+
+    rows: int
+    seconds: float
+    busy: tuple[Stage, ...]
+
+    @property
+    def groups(self) -> int:
+        """As many at a time as keep the busiest part at work."""
+        return max(1, int(self.seconds / max(one.seconds for one in self.busy)))
+
+
 def afd_systems(
     model: Model, planned: Planned, turn: Turn, gpus: Gpus, link: Between, weight_bytes: float
 ) -> Iterator[Point]:
     """AFD: `planned` is the plan of the FFN part; users go in groups of some rows each.
 
-    For each number of rows, one group and as many as keep the busiest part at work.
+    For each number of rows, one group and as many as keep the busiest part at work. Prompts go in
+    the longest chunks, close behind each other.
     """
-    timed, spec = planned.timed, planned.timed.plan.spec
-    layers = len(model.layers)
-    limit = timed.clocks.pace(0).limit_cycles if timed.clocks else None
-    head_s = sum(s.cycles for s in timed.costs.head(timed.width)) / spec.clock_hz
-    for rows in ROWS:
-        kind = prefill_kind(rows, CONTEXT_BLOCK)
-        stages = [
-            sum(step.cycles for step in timed.costs.steps(stage, kind, limit)) / spec.clock_hz
-            for stage in timed.work.kinds
-        ]
-        ffn_s = sum(stages)
-        gpu_s = gpus.attention_s(model, rows, turn.context, weight_bytes)
+
+    def through(rows: int, sequences: int) -> Pass:
+        attention_s = gpus.attention_s(model, rows, turn.context, weight_bytes, sequences)
         moved_s = rows * model.hidden.size * ACTIVATION_BYTES / link.rate(gpus.count)
-        # A vector leaves when it is made and is used when it comes: what is left of a crossing is
-        # its latency, a vector, and what the work on either side is too short to hide.
-        vector_s = VECTOR_BYTES / link.rate(gpus.count)
-        shortest = min(gpu_s, ffn_s / layers)
-        crossing_s = link.latency_s + vector_s + max(0.0, moved_s - shortest)
-        each_s = layers * (gpu_s + 2 * crossing_s) + ffn_s + head_s
-        prompts = turn.prompt / ROWS[-1]
-        busiest_s = max(layers * gpu_s, layers * moved_s, max(stages[:-1], default=0.0),
-                        stages[-1] + rows * head_s)  # fmt: skip
-        groups = max(1, int(each_s / busiest_s))
-        for count in sorted({1, groups}):
-            users = rows * count
+        return _pass(planned, rows, attention_s, moved_s, link, gpus)
+
+    chunk = through(ROWS[-1], 1)
+    chunks = turn.prompt / chunk.rows
+    chips = len(planned.timed.decode(planned.timed.plan.context).instructions)
+    for one in (through(rows, rows) for rows in ROWS):
+        for count in sorted({1, one.groups}):
+            users = one.rows * count
             if not gpus.holds(gpus.attention_bytes(model, users, turn.context, weight_bytes)):
                 continue
-            yield _afd_point(planned, turn, gpus, users, rows, each_s, prompts, (
-                Stage("GPUs", layers * gpu_s), Stage("link", layers * moved_s),
-                Stage("LPUs", max(*stages[:-1], stages[-1] + rows * head_s)
-                      if len(stages) > 1 else stages[-1] + rows * head_s),
-            ))  # fmt: skip
+            busy = [
+                Stage(mine.name, turn.new * mine.seconds / one.rows + chunks * longest.seconds)
+                for mine, longest in zip(one.busy, chunk.busy, strict=True)
+            ]
+            first_s = chunk.seconds + chunks * max(part.seconds for part in chunk.busy)
+            found = steady(turn, users, one.seconds, first_s, *busy)
+            watts = _ffn_watts(planned, chips, found[1])
+            yield _point(AFD, chips, gpus, users, first_s, watts, found)
 
 
-def _afd_point(
-    planned: Planned, turn: Turn, gpus: Gpus, users: int, rows: int, each_s: float,
-    prompts: float, busy: tuple[Stage, ...],
-) -> Point:  # fmt: skip
-    """Users in groups of `rows`; a prompt goes in chunks, close behind each other."""
-    chips = len(planned.timed.decode(planned.timed.plan.context).instructions)
-    interval_s = max(one.seconds for one in busy)
-    first_s = each_s + prompts * interval_s * ROWS[-1] / rows
-    mine = [
-        Stage(one.name, (turn.new + turn.prompt) * one.seconds / rows) for one in busy
+def _pass(
+    planned: Planned, rows: int, attention_s: float, moved_s: float, link: Between, gpus: Gpus
+) -> Pass:
+    """Rows through attention, link, FFN and link of each layer, and the head on the LPUs."""
+    timed, layers = planned.timed, len(planned.timed.plan.model.layers)
+    hz, kind = timed.plan.spec.clock_hz, prefill_kind(rows, CONTEXT_BLOCK)
+    limit = timed.clocks.pace(0).limit_cycles if timed.clocks else None
+    head_s = rows * sum(step.cycles for step in timed.costs.head(timed.width)) / hz
+    stages = [
+        sum(step.cycles for step in timed.costs.steps(stage, kind, limit)) / hz
+        for stage in timed.work.kinds
     ]
-    speed, total, limit = steady(turn, users, each_s, first_s, *mine)
-    table = energy_table(planned.timed.plan.spec)
+    # A vector leaves when it is made and is used when it comes: what is left of a crossing is its
+    # latency, a vector, and what the work on either side is too short to hide.
+    hidden_s = min(attention_s, sum(stages) / layers)
+    crossing_s = link.latency_s + VECTOR_BYTES / link.rate(gpus.count)
+    crossing_s += max(0.0, moved_s - hidden_s)
+    seconds = layers * (attention_s + 2 * crossing_s) + sum(stages) + head_s
+    busy = (
+        Stage("GPUs", layers * attention_s),
+        Stage("link", layers * moved_s),
+        Stage("LPUs", max([*stages[:-1], stages[-1] + head_s])),
+    )
+    return Pass(rows, seconds, busy)
+
+
+def _ffn_watts(planned: Planned, chips: int, tokens_per_s: float) -> float:
+    timed = planned.timed
+    table = energy_table(timed.plan.spec)
     assert table is not None, "with_gpus asks for chips of known power"
-    dynamic_j = table.dynamic_j(planned.timed.activity(planned.timed.plan.context))
-    watts = Joules(table, chips, dynamic_j, 1 / total).chips_j * total + gpus.watts
-    return Point(AFD, f"{chips} LPUs + {gpus.name}", chips, gpus.count, users, speed, total,
-                 first_s, watts, chips / LPUS_PER_RACK + gpus.racks, limit)  # fmt: skip
+    dynamic_j = table.dynamic_j(timed.activity(timed.plan.context))
+    return Joules(table, chips, dynamic_j, 1 / tokens_per_s).chips_j * tokens_per_s

@@ -55,11 +55,18 @@ class Planned:
     sizes: Sizes
 
 
-@uncollected()
 def make(name: str, request: PlanRequest | None = None, store: CostStore | None = None) -> Planned:
     """Search and time; raises DoesNotFit with what would fit, BadValue, UnknownName, ..."""
+    return make_for(find_decoder(name), name, request, store)
+
+
+@uncollected()
+def make_for(
+    whole: Model, name: str, request: PlanRequest | None = None, store: CostStore | None = None
+) -> Planned:
+    """As `make`, for a graph; `name` is what reports call it."""
     asked = request or PlanRequest()
-    model, request = spread(find_decoder(name), asked)
+    model, request = spread(whole, asked)
     notes = model.stand_in.notes if model.stand_in else ()
     check_request(request, model)
     spec, free, weights = find(request.spec), request.weights is None, request.weight_type
@@ -76,12 +83,12 @@ def make(name: str, request: PlanRequest | None = None, store: CostStore | None 
     search = Search(model, spec, graph, *where)
     candidates = search.candidates(chips, request.tp, request.pp, request.objective)
     if not candidates:
-        if free and (planned := _in_int8(name, asked, store)):
+        if free and (planned := _in_int8(whole, name, asked, store)):
             why = why_int8(model, spec, request, chips)
             return replace(planned, notes=(*planned.notes, why))
         if asked.ep is None:
             limit = chips if request.chips or request.topology else None
-            if spread_out := _spread_out(name, asked, search.sizes, limit, store):
+            if spread_out := _spread_out(whole, name, asked, search.sizes, limit, store):
                 return spread_out
         raise does_not_fit(search.sizes, request, chips, _int8_fits(search, request, chips))
     best = candidates[0]
@@ -91,16 +98,23 @@ def make(name: str, request: PlanRequest | None = None, store: CostStore | None 
     return Planned(name, asked, topology, *found)
 
 
-def _in_int8(name: str, request: PlanRequest, store: CostStore | None) -> Planned | None:
+def _in_int8(
+    model: Model, name: str, request: PlanRequest, store: CostStore | None
+) -> Planned | None:
     """The plan with int8 weights; None if there is no room for them either."""
     try:
-        return make(name, replace(request, weights="int8"), store)
+        return make_for(model, name, replace(request, weights="int8"), store)
     except (BadValue, DoesNotFit):
         return None
 
 
 def _spread_out(
-    name: str, request: PlanRequest, sizes: Sizes, chips: int | None, store: CostStore | None
+    model: Model,
+    name: str,
+    request: PlanRequest,
+    sizes: Sizes,
+    chips: int | None,
+    store: CostStore | None,
 ) -> Planned | None:
     """A plan with experts over several parts of groups; None if they cannot be spread.
 
@@ -110,7 +124,7 @@ def _spread_out(
     for _, least, _, shape in found:
         if chips is None or least <= chips:
             try:
-                planned = make(name, shape, store)
+                planned = make_for(model, name, shape, store)
             except (BadValue, DoesNotFit):
                 continue
             why = f"experts are over {shape.ep} parts of a group: cut over all they have no room"

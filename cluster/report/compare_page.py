@@ -8,6 +8,10 @@ from cluster.compare.shortlist import nearest_context, shortlist
 from cluster.compare.table import Row
 from cluster.compare.verdict import Verdict
 from cluster.compare.words import HEAD, KINDS, SHORT_HEAD, WORDS, cells, short_cells
+from cluster.hybrid.answer import HEAD as HYBRID_HEAD
+from cluster.hybrid.answer import WithGpus
+from cluster.hybrid.answer import cells as hybrid_cells
+from cluster.hybrid.plot import X_LABEL, Y_LABEL, series
 from cluster.report.page import Drawing, Page, Section, Table, Text
 from cluster.report.plots import Line, bars, lines
 from cluster.report.reproduce import command_line, versions
@@ -16,11 +20,16 @@ MAKES = 6  # of others in a plot, the best
 
 
 def compare_page(
-    model: str, rows: Sequence[Row], found: Verdict, report: Mapping[str, Any]
+    model: str,
+    rows: Sequence[Row],
+    found: Verdict,
+    report: Mapping[str, Any],
+    together: WithGpus | None = None,
 ) -> Page:
-    """The page of a comparison; `report` is its JSON object."""
+    """The page of a comparison, with systems of both if there are; `report` is its JSON object."""
     shown = shortlist(rows)
     sections = [
+        *(_together(together) if together else ()),
         Section("The best of each", (Table(SHORT_HEAD, [short_cells(one) for one in shown]),
                                      Text(WORDS))),
         Section("Energy over speed", (_front(rows),)),
@@ -29,9 +38,32 @@ def compare_page(
         Section("Every row", (Text.of(KINDS), Table(HEAD, list(map(cells, rows)))), folded=True),
     ]  # fmt: skip
     return Page(
-        f"{model}: LPUs against GPUs and TPUs", found.answer, sections, command_line(),
-        versions(), report,
+        f"{model}: LPUs against GPUs and TPUs", together.answer if together else found.answer,
+        sections, command_line(), versions(), report,
     )  # fmt: skip
+
+
+def _together(found: WithGpus) -> list[Section]:
+    """Systems of LPUs and GPUs: the front, and every point."""
+    drawn = lines(
+        [
+            Line(name, x, y, style="--" if name == "best of all" else "", marker="o")
+            for name, (x, y) in series(found).items()
+        ],
+        X_LABEL,
+        Y_LABEL,
+        log="xy",
+    )
+    head = ("kind", *HYBRID_HEAD, "tok/s a rack", "limit")
+    rows = [
+        (one.kind, *hybrid_cells(one), f"{one.tokens_per_s_per_rack:,.0f}", one.bound)
+        for one in found.points
+    ]
+    table = Table(head, rows)
+    return [
+        Section("LPUs with GPUs", (drawn, Text(found.notes))),
+        Section("Every system", (table,), folded=True),
+    ]
 
 
 def _front(rows: Sequence[Row]) -> Drawing:

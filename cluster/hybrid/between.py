@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
+from typing import Any
 
 from cluster.errors import BadValue
 
@@ -52,10 +53,11 @@ def between(texts: Sequence[str]) -> Between:
             if named:
                 raise BadValue(OPTION, text, "is a second name")
             named = True
-            changed = {name: getattr(found, name) for name in _changed(found)}
+            changed: dict[str, Any] = {name: getattr(found, name) for name in _changed(found)}
             found = replace(NAMED[field], **changed)
             continue
-        found = replace(found, **{field: _number(field, value)}, name=f"{found.name}, {text}")
+        number: dict[str, Any] = {field: _number(field, value)}
+        found = replace(found, **number, name=f"{found.name}, {text}")
     return found
 
 

@@ -86,6 +86,14 @@ def _start(cycles: int) -> Bound:
     return Bound(latency=cycles, cycles=cycles)
 
 
+def layer_bound(plan: Plan, pipeline: Pipeline, number: int, layer: int, kind: LaunchKind) -> Bound:
+    """Of a layer of the model, as stage `number` has it."""
+    rank = ranks(plan.model, plan.tp, plan.weights, plan.spec.lanes)[0]
+    share = Share(plan.spec, rank, kind.rows, kind.context)
+    section = compiled(plan.model.layers[layer], plan.tp, plan.weights)
+    return section_bound(section, share, pipeline.groups[number].routes)
+
+
 def stage_bound(plan: Plan, pipeline: Pipeline, number: int, kind: LaunchKind) -> Bound:
     """Of the layers of a stage, and of the head in launches that want logits."""
     model, part, total = plan.model, plan.stages[number], NOTHING
@@ -93,9 +101,8 @@ def stage_bound(plan: Plan, pipeline: Pipeline, number: int, kind: LaunchKind) -
     share = Share(plan.spec, rank, kind.rows, kind.context)
     routes = pipeline.groups[number].routes
     for section, times in Counter(plan.kinds(number)).items():
-        layer = model.layers[model.kinds.index(section)]
-        one = section_bound(compiled(layer, plan.tp, plan.weights), share, routes)
-        total += one.times(times)
+        first = model.kinds.index(section)
+        total += layer_bound(plan, pipeline, number, first, kind).times(times)
     if part.first == 0 and model.opening is not None:
         total += section_bound(compiled(model.opening, plan.tp, plan.weights), share, routes)
     if part.head and kind.logits_rows:

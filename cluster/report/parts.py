@@ -1,6 +1,6 @@
 """What pages of runs and plans have in common: memory, network, a layer, cycles, energy."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -98,16 +98,18 @@ def heat_drawing(graph: nx.Graph, links: Mapping[tuple[int, int], float]) -> Dra
     return Drawing(drawn, alternative, caption)
 
 
-def layer_waterfall(launch: Launch, bound: tuple[int, str] | None = None) -> Section:
+def layer_waterfall(launch: Launch, bound_of: Callable[[int, int], int]) -> Section:
     """The ops of the first layer that a launch works on, on its first chip, cycle by cycle.
 
-    `bound` is in cycles of the layer, with what it is.
+    `bound_of` gives the fewest cycles of a stage's layer, by their numbers.
     """
-    steps = [one for one in launch.steps if one.layer is not None]
+    steps = [one for one in launch.steps if one.layer is not None and one.stage is not None]
     mine = [one for one in steps if one.layer == steps[0].layer]
     if not mine:
         return Section("A layer", (Text.of("This launch works on no layer."),))
-    layer = mine[0].layer
+    layer, stage = mine[0].layer, mine[0].stage
+    assert layer is not None and stage is not None
+    bound = bound_of(stage, layer)
     begin = min(one.cycle for one in mine)
     found: list[Span] = []
     for step in mine:
@@ -128,13 +130,14 @@ def layer_waterfall(launch: Launch, bound: tuple[int, str] | None = None) -> Sec
     drawn = spans(
         found,
         "cycles since the layer's first",
-        bound=bound,
+        bound=(bound, "no schedule takes less"),
         caption=f"Each bar is an op on chip {mine[0].chip(0)}, from its first instruction to its "
         "last on any unit.",
     )
-    said = f"Layer {layer} takes {plain(length)} cycles on chip {mine[0].chip(0)}."
-    if bound:
-        said += f" {bound[1][0].upper()}{bound[1][1:]} {bound[0]:,} cycles."
+    said = (
+        f"Layer {layer} takes {plain(length)} cycles on chip {mine[0].chip(0)}; by its weights, "
+        f"streams, SRAM, links and longest path no schedule takes less than {bound:,}."
+    )
     return Section(f"A layer, op by op: layer {layer}", (Text.of(said), drawn))
 
 
@@ -180,7 +183,7 @@ def utilisation(
         blocks.append(
             Text.of(
                 f"No schedule of this plan takes fewer than {bound_cycles:,} cycles; this one "
-                f"takes {cycles:,}, so that the least is {bound_cycles / cycles:.0%} of it."
+                f"takes {cycles:,}, {cycles / bound_cycles:.2f} times as many."
             )
         )
     if found:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from cluster.compiler.bound import layer_bound
 from cluster.compiler.launch import decode_kind
 from cluster.planning.planner import Planned
 from cluster.report.page import Page, Section, Table, Text
@@ -16,16 +17,20 @@ from cluster.tracing.traffic import step_link_bytes
 def plan_page(planned: Planned, found: Mapping[str, Any]) -> Page:
     """The page of a plan, and of `found`, its JSON object."""
     timed, plan = planned.timed, found["plan"]
-    launch = plan_launch(timed, decode_kind(timed.plan.context), KERNELS)
+    kind = decode_kind(timed.plan.context)
+    launch = plan_launch(timed, kind, KERNELS)
+
+    def bound_of(stage: int, layer: int) -> int:
+        return layer_bound(timed.plan, timed.pipeline, stage, layer, kind).cycles
+
     links = step_link_bytes(launch)
     stages = [(_layers(one), one["sram"]) for one in plan["stages"]]
-    ingest = (timed.stages[0].column_cycles, "its weights could enter the MXM in")
     sections = [
         Section("The plan", (_facts(found), *_notes(found))),
         cycles(found["breakdown"]),
         utilisation(found.get("utilisation", {}), found.get("bound_cycles"),
                     found["cycles_per_token"]),
-        layer_waterfall(launch, bound=ingest),
+        layer_waterfall(launch, bound_of),
         memory(stages, plan["sram_bytes_of_a_chip"]),
         network(timed.graph, links, found["cycles_per_token"], found["clock_hz"]),
         energy(found),

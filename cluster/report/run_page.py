@@ -6,6 +6,8 @@ from typing import Any
 import networkx as nx
 
 from chip.energy import energy_table
+from cluster.compiler.bound import layer_bound
+from cluster.compiler.launch import LaunchKind, launch_kinds, stage_programs
 from cluster.compiler.lower import Lowered
 from cluster.report.page import Page, Section, Table, Text
 from cluster.report.parts import cycles as cycles_section
@@ -32,14 +34,19 @@ def run_page(
     fast, plan = found["emulated"], found["plan"]
     timed = run_launch(lowered, joined, name, [])
     last = fast["decode_cycles"][-1] if fast["decode_cycles"] else fast["prefill_cycles"]
-    ingest = (lowered.stages[0].column_cycles, "its weights could enter the MXM in")
+    kinds = _kinds(lowered)
+
+    def bound_of(stage: int, layer: int) -> int:
+        kind = kinds[joined[lowered.placement[stage][0]]]
+        return layer_bound(lowered.plan, lowered.pipeline, stage, layer, kind).cycles
+
     sections = [
         *_said(found),
         Section("The run", (_facts(found),)),
         *_cycles_of_tokens(fast["decode_cycles"]),
         cycles_section(share_out(timed)),
         utilisation(fast.get("utilisation") or {}, fast.get("bound_cycles"), last),
-        layer_waterfall(timed, bound=ingest),
+        layer_waterfall(timed, bound_of),
         memory(_stages(lowered), lowered.plan.spec.sram_bytes),
         network(graph, links, last, fast["clock_hz"]),
         *([energy(fast)] if "energy" in fast or energy_table(lowered.plan.spec) is None else []),
@@ -47,6 +54,14 @@ def run_page(
     title = f"{found['model']} on {plan['chips']} chips of {plan['topology']}, emulated"
     shown = [one for one in sections if one is not None]
     return Page(title, _answer(found), shown, command_line(), versions(), found)
+
+
+def _kinds(lowered: Lowered) -> dict[str, LaunchKind]:
+    """The kind of every launch, or of every stage program, by its name."""
+    plan = lowered.plan
+    if plan.slots == 1:
+        return {str(kind): kind for kind in launch_kinds(plan)}
+    return {str(program): program.kind for program in stage_programs(plan)}
 
 
 def _answer(found: Mapping[str, Any]) -> str:

@@ -149,7 +149,7 @@ class Kernel:
     end: int
     queue_cycles: int
     instructions: int
-    vectors: int
+    issues: int
     sram_bytes: int
     step: str = ""
 
@@ -174,9 +174,9 @@ def kernels_of(part: Schedule) -> dict[int, list[Kernel]]:
         mine[4] += one.count
         mine[5] += one.count * lanes if queue[:4] == "mem." else 0
     by_member: dict[int, list[Kernel]] = defaultdict(list)
-    for (member, label, unit), (first, end, cycles, count, vectors, size) in found.items():
+    for (member, label, unit), (first, end, cycles, count, issues, size) in found.items():
         op = PREFIX.sub("", label)
-        by_member[member].append(Kernel(op, unit, first, end, cycles, count, vectors, size))
+        by_member[member].append(Kernel(op, unit, first, end, cycles, count, issues, size))
     return by_member
 
 
@@ -214,10 +214,11 @@ def _in_lanes(launch: Launch, kernels: Sequence[tuple[int, Kernel]]) -> Iterator
             "step": one.step,
             "queue_cycles": one.queue_cycles,
             "instructions": one.instructions,
+            "issues": one.issues,
         }
         port = one.unit.partition(":")[2]
         if port:
-            args |= {"vectors": one.vectors, "bytes": one.vectors * launch.lanes}
+            args |= {"bytes": one.issues * launch.lanes}
             args |= {"peer": peers[chip, int(port)][0]} if (chip, int(port)) in peers else {}
         yield Slice(Track(chip, one.unit, lane), one.label, one.first, one.end, args)
 
@@ -234,11 +235,12 @@ def _instructions(launch: Launch, wanted: set[int]) -> Iterator[Slice]:
             "instruction": str(one),
             "cycle": cycle,
             "repeats": " x ".join(loops) or "1",
+            "issues": one.count,
         }
         if (chip, queue, cycle) in labels:
             args["kernel"] = labels[chip, queue, cycle]
         if unit_of(queue) == queue:
-            args |= {"vectors": one.count, "bytes": one.count * launch.lanes}
+            args["bytes"] = one.count * launch.lanes
         yield Slice(Track(chip, queue), one.op, cycle, cycle + one.span_cycles + 1, args)
 
 

@@ -48,5 +48,5 @@ def step_link_bytes(launch: Launch) -> LinkBytes:
                     chip = step.chip(members[number] if members else number)
                     for one in kernels:
                         port = int(one.unit.partition(":")[2])
-                        found[chip, ends[chip, port][0]] += one.vectors * launch.lanes
+                        found[chip, ends[chip, port][0]] += one.issues * launch.lanes
     return dict(found)

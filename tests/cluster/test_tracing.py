@@ -111,6 +111,13 @@ def test_bytes_of_links_and_busy_units_are_those_of_the_report_at_every_level(ra
     assert link_bytes(kernels, chip_numbers(kernels)) == report["emulated"]["link_bytes"]
     for unit in ("MXM load weights", "MXM activations", "VXM", "SXM", "MEM read", "C2C send"):
         assert busy_cycles(kernels, unit) == busy_cycles(fine, unit)
+    loads = sum(
+        args["issues"] for t in kernels.tracks for *_, args in t.slices
+        if t.title.startswith("MXM load weights")
+    )  # fmt: skip
+    cycles, chips = report["emulated"]["decode_cycles"][-1], report["plan"]["chips"]
+    share = loads / (2 * cycles * chips)  # one load a cycle on each side of a chip
+    assert share == pytest.approx(report["emulated"]["utilisation"]["mxm_weights"])
     named = {name for t in kernels.tracks for _, _, name, _ in t.slices}
     assert {"layer 0 matmul wq", "layer 1 ffn: silu", "head", "start of the chips"} - named <= {
         "start of the chips"  # a chip alone starts at once

@@ -98,7 +98,7 @@ def with_gpus(
         found += prefill_systems(planned, lpus, turn, prefill_on, link, weight_bytes)
     if afd:
         ffn = ffn_model(model)
-        width = request.tp or min(NODE_CHIPS, heads_of(ffn))
+        width = min(request.tp or NODE_CHIPS, heads_of(ffn))
         size = replace(request, tp=width, pp=None, context=CONTEXT_BLOCK, objective="throughput")
         parts = make_for(ffn, f"{name} FFN", size, store)
         found += afd_systems(model, parts, turn, afd, link, weight_bytes)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,9 @@ from cluster.compiler.choose import PlanRequest
 from cluster.errors import BadValue
 from cluster.files import check_writable
 from cluster.hybrid.answer import WithGpus
+from cluster.model.fetch import cache_folder
 from cluster.model.load import find_decoder
+from cluster.planning.cost_store import CostStore
 from cluster.report.files import write_report
 from cluster.report.page import Page
 from cluster.runs.display import Bars, print_rows
@@ -81,13 +84,17 @@ def compare_command(
     sizes = _numbers(batches)
     mixed = asked(prefill_on, afd, between)
     graph = find_decoder(model)
+    if mixed:
+        weights = weights or "int8"  # as LPUs that serve large models have them
     chips, weights = published_cluster(graph.name, chips, weights)
     request = PlanRequest(chips, tp, topology=topology, weights=weights, context=context)
     with Bars() as bars:
         bars.step("plan", 0, 0)
-        points = lpu_points(model, request)
+        made = count(1)
+        store = CostStore(cache_folder() / "costs", lambda: bars.step("plan", next(made), 0))
+        points = lpu_points(model, request, store)
         help_of = (prefill_on, afd, between)
-        together = find_with_gpus(model, request, *help_of) if mixed else None
+        together = find_with_gpus(model, request, *help_of, store) if mixed else None
     contexts = sorted({context, min(4096, graph.context_max)})
     rows = [
         *lpu_rows(points),

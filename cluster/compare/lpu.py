@@ -8,6 +8,8 @@ from chip.energy import energy_table
 from cluster.compiler.choose import PlanRequest
 from cluster.compiler.sizes import Sizes
 from cluster.energy import Joules
+from cluster.errors import BadValue
+from cluster.planning.cost_store import CostStore
 from cluster.planning.pipeline_timing import steady_rate
 from cluster.planning.planner import Planned, make
 from cluster.planning.refusals import fits_on, most_sequences
@@ -37,7 +39,8 @@ def published_cluster(name: str, chips: int | None, weights: str | None) -> tupl
 class LpuPoint:
     """What `lpu plan` says, with transfers to the host and back; energies are modelled.
 
-    `bound` is what keeps users from being more: "one user", "pipeline full" or "SRAM full".
+    `bound` is what keeps users from being more: "one user", "pipeline full", "SRAM full", or
+    "shared chips" that all-reduces of several stages cross.
     """
 
     chips: int
@@ -51,12 +54,14 @@ class LpuPoint:
     system_joules_per_token: float | None
 
 
-def lpu_points(model: str, request: PlanRequest) -> tuple[LpuPoint, LpuPoint]:
+def lpu_points(
+    model: str, request: PlanRequest, store: CostStore | None = None
+) -> tuple[LpuPoint, LpuPoint]:
     """The fastest plan of a model for one user, and the same shape with all it has room for.
 
     Raises what `lpu plan` raises.
     """
-    planned = make(model, request)
+    planned = make(model, request, store)
     timed, plan = planned.timed, planned.timed.plan
     decode = timed.decode(plan.context)
     one = _point(planned, "one user", 1, 1 / decode.seconds(plan.spec))
@@ -73,9 +78,13 @@ def lpu_points(model: str, request: PlanRequest) -> tuple[LpuPoint, LpuPoint]:
     users = most if fits_on(sizes, shape, plan.chips) else most_sequences(sizes, shape, plan.chips)
     if users == 1:
         return one, replace(one, bound="pipeline full" if most == 1 else "SRAM full")
-    full = make(model, replace(shape, batch=users))
+    try:
+        full = make(model, replace(shape, batch=users), store)
+        rate = steady_rate(full.timed.steps, users)
+    except BadValue:  # tensor groups that need each other's chips cannot work side by side
+        return one, replace(one, bound="shared chips")
     bound = "pipeline full" if users == most else "SRAM full"
-    return one, _point(full, bound, users, steady_rate(full.timed.steps, users))
+    return one, _point(full, bound, users, rate)
 
 
 def _point(planned: Planned, bound: str, users: int, tokens_per_s: float) -> LpuPoint:

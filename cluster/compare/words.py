@@ -17,7 +17,12 @@ KINDS = (
     "kind: emulated by this program, roofline of published rates, achieved with measured shares "
     "of bandwidth and latencies of collectives, or published."
 )
-LIMITS = {"collectives": "links", "pipeline full": "stages", "SRAM full": "SRAM"}
+LIMITS = {
+    "collectives": "links",
+    "pipeline full": "stages",
+    "SRAM full": "SRAM",
+    "shared chips": "routes",
+}
 
 
 def joules(row: Row) -> str:

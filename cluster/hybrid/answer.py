@@ -90,7 +90,7 @@ def with_gpus(
     request = replace(request, weights=request.weights or "int8", batch=1, objective="latency")
     weight_bytes = WEIGHT_BYTES[request.weight_type]
     turn = Turn(request.context * 3 // 4, request.context - request.context * 3 // 4)
-    planned, lpus = make(name, request, store), lpu_points(name, request)
+    planned, lpus = make(name, request, store), lpu_points(name, request, store)
     found = list(lpu_systems(planned, lpus, turn))
     for gpus in dict.fromkeys(one for one in (prefill_on, afd) if one):
         found += gpu_systems(model, gpus, turn, weight_bytes, USERS)

@@ -9,6 +9,7 @@ from chip.own_spec import find
 from cluster.compare.lpu import lpu_points
 from cluster.compiler.choose import NODE_CHIPS, PlanRequest
 from cluster.compiler.limits import CONTEXT_BLOCK, heads_of
+from cluster.compiler.sizes import Sizes
 from cluster.errors import BadValue
 from cluster.hybrid.between import Between
 from cluster.hybrid.ffn import ffn_model
@@ -25,6 +26,7 @@ from cluster.hybrid.systems import (
     lpu_systems,
     prefill_systems,
 )
+from cluster.model.graph.graph import Model
 from cluster.model.load import find_decoder
 from cluster.planning.cost_store import CostStore
 from cluster.planning.planner import make, make_for
@@ -98,7 +100,7 @@ def with_gpus(
         found += prefill_systems(planned, lpus, turn, prefill_on, link, weight_bytes)
     if afd:
         ffn = ffn_model(model)
-        width = min(request.tp or NODE_CHIPS, heads_of(ffn))
+        width = min(request.tp, heads_of(ffn)) if request.tp else _narrowest(ffn, request, store)
         size = replace(request, tp=width, pp=None, context=CONTEXT_BLOCK, objective="throughput")
         parts = make_for(ffn, f"{name} FFN", size, store)
         found += afd_systems(model, parts, turn, afd, link, weight_bytes)
@@ -114,6 +116,14 @@ def with_gpus(
         *model.notes,
     )
     return WithGpus(turn, link, tuple(found), tuple(front), _answer(found, front), notes)
+
+
+def _narrowest(ffn: Model, request: PlanRequest, store: CostStore | None) -> int | None:
+    """The narrowest group of whole nodes that holds the FFNs: its all-reduces are the shortest."""
+    spec, most = find(request.spec), heads_of(ffn)
+    sizes = Sizes(ffn, spec, CONTEXT_BLOCK, request.weight_type, store=store)
+    widths = (most,) if most < NODE_CHIPS else range(NODE_CHIPS, most + 1, NODE_CHIPS)
+    return next((width for width in widths if sizes.fewest_stages(width)), None)
 
 
 def pareto(points: Sequence[Point]) -> list[Point]:

@@ -75,7 +75,8 @@ def lpu_points(
         topology=planned.topology,
     )
     sizes = Sizes(plan.model, plan.spec, plan.context, plan.weights, most)
-    users = most if fits_on(sizes, shape, plan.chips) else most_sequences(sizes, shape, plan.chips)
+    held = replace(shape, tp=plan.tp, ep=None)  # as the plan's model is spread already
+    users = most if fits_on(sizes, held, plan.chips) else most_sequences(sizes, held, plan.chips)
     if users == 1:
         return one, replace(one, bound="pipeline full" if most == 1 else "SRAM full")
     try:

@@ -5,8 +5,8 @@ from math import prod
 
 from cluster.compiler.segments import segments
 from cluster.errors import BadValue
-from cluster.model.graph.attention import Attention
 from cluster.model.graph.graph import Model, Section
+from cluster.model.graph.latent_attention import ATTENTIONS
 from cluster.model.graph.op import Op
 
 
@@ -26,7 +26,7 @@ def _half(model: Model, layer: Section) -> Section:
     for mine, last in segments(layer):
         if x is not None:
             ops += [*mine, last]
-        elif any(isinstance(op, Attention) for op in mine):
+        elif any(isinstance(op, ATTENTIONS) for op in mine):
             x = last.out
     if x is None or not ops:
         raise BadValue("--afd", model.name, "has layers whose FFN is not behind an attention")

@@ -11,8 +11,9 @@ from cluster.compare.roofline import (
 )
 from cluster.errors import BadValue
 from cluster.hybrid.ffn import attention_parameters
-from cluster.model.graph.attention import Attention
 from cluster.model.graph.graph import Model
+from cluster.model.graph.latent_attention import ATTENTIONS
+from cluster.model.graph.op import Op
 
 GROUP = re.compile(r"(.+):(\d{1,5})", re.ASCII)
 # Of the peak rate of operations that long prompts get. Assumption: half, as dense models are
@@ -84,8 +85,8 @@ class Gpus:
         return weights + users * context * kv_bytes_per_token(model)
 
 
-def _attentions(model: Model) -> list[Attention]:
-    return [op for layer in model.layers for op in layer.ops if isinstance(op, Attention)]
+def _attentions(model: Model) -> list[Op]:
+    return [op for layer in model.layers for op in layer.ops if isinstance(op, ATTENTIONS)]
 
 
 def gpus_of(option: str, text: str) -> Gpus:

@@ -9,15 +9,16 @@ from cluster.hybrid.answer import WithGpus
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
+FRONT = "best of all"
 X_LABEL = "tokens/s of each user (faster is right)"
 Y_LABEL = "tokens/s for a megawatt (thriftier is up)"
 
 
 def series(found: WithGpus) -> dict[str, tuple[list[float], list[float]]]:
-    """By kind of system, the points from the slowest on; and the front of all."""
+    """The front of all, and by kind of system the points from the slowest on."""
     kinds = dict.fromkeys(one.kind for one in found.points)
-    groups = {kind: [one for one in found.points if one.kind == kind] for kind in kinds}
-    groups["best of all"] = list(found.front)
+    groups = {FRONT: list(found.front)}  # first: the points lie on it
+    groups |= {kind: [one for one in found.points if one.kind == kind] for kind in kinds}
     drawn = {}
     for name, points in groups.items():
         order = sorted(points, key=lambda one: one.tokens_per_s_per_user)
@@ -32,7 +33,7 @@ def draw(found: WithGpus, title: str, path: Path) -> None:
     """Write a PNG or SVG."""
     figure, axes = plt.subplots(figsize=(9, 6))
     for name, (x, y) in series(found).items():
-        front = name == "best of all"
+        front = name == FRONT
         axes.plot(x, y, "k--" if front else "o", lw=1, ms=5, label=name, zorder=1 if front else 2)
     axes.set(xscale="log", yscale="log", title=title, xlabel=X_LABEL, ylabel=Y_LABEL)
     axes.grid(alpha=0.3, which="both")

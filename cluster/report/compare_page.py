@@ -11,7 +11,7 @@ from cluster.compare.words import HEAD, KINDS, SHORT_HEAD, WORDS, cells, short_c
 from cluster.hybrid.answer import HEAD as HYBRID_HEAD
 from cluster.hybrid.answer import WithGpus
 from cluster.hybrid.answer import cells as hybrid_cells
-from cluster.hybrid.plot import X_LABEL, Y_LABEL, series
+from cluster.hybrid.plot import FRONT, X_LABEL, Y_LABEL, series
 from cluster.report.page import Drawing, Page, Section, Table, Text
 from cluster.report.plots import Line, bars, lines
 from cluster.report.reproduce import command_line, versions
@@ -47,7 +47,7 @@ def _together(found: WithGpus) -> list[Section]:
     """Systems of LPUs and GPUs: the front, and every point."""
     drawn = lines(
         [
-            Line(name, x, y, style="--" if name == "best of all" else "", marker="o")
+            Line(name, x, y, *(("--", "") if name == FRONT else ("", "o")))
             for name, (x, y) in series(found).items()
         ],
         X_LABEL,

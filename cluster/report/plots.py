@@ -21,6 +21,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from cluster.report.page import Drawing
 
+MANY = 1e5  # from here on no digit behind the point is shown
 WIDTH_IN = 5.6  # 403 px: a phone shows it at nine tenths of its size
 SERIES, HEATS = 8, 6
 # Colours that stand for the page's variables until the SVG is written; no plot has them otherwise.
@@ -75,7 +76,7 @@ def svg(figure: Figure, tight: bool = False) -> str:
 
 def plain(value: float, _position: object = None) -> str:
     """A number as axes show it: 12,000 and 0.05, not 1.2e4."""
-    return f"{value:,.6g}"
+    return f"{value:,.0f}" if abs(value) >= MANY else f"{value:,.6g}"
 
 
 def number_axes(axes: Axes, x: bool = True, y: bool = True) -> None:
@@ -93,7 +94,7 @@ def number_axes(axes: Axes, x: bool = True, y: bool = True) -> None:
 
 @dataclass(frozen=True)
 class Line:
-    """Points of one name; `style` is matplotlib's, "" for points alone."""
+    """Points of one name; `style` and `marker` are matplotlib's, "" for none."""
 
     name: str
     x: Values
@@ -116,8 +117,8 @@ def lines(
         axes = figure.subplots()
         for number, line in enumerate(found):
             colour = SERIES_COLOURS[number % SERIES]
-            axes.plot(line.x, line.y, line.style or "none", marker=line.marker, ms=4.5,
-                      color=colour, label=line.name)  # fmt: skip
+            axes.plot(line.x, line.y, linestyle=line.style or "none", marker=line.marker or "none",
+                      ms=4.5, color=colour, label=line.name)  # fmt: skip
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         for name in log:

@@ -40,8 +40,13 @@ def plan(arguments: Sequence[str]) -> int:
     return _run("bench_plan", arguments)
 
 
+def sweep(arguments: Sequence[str]) -> int:
+    """Points per second of `lpu sweep`: processes, Ray tasks, and rows that are known."""
+    return _run("bench_sweep", arguments)
+
+
 BENCHES: dict[str, Callable[[Sequence[str]], int]] = {
-    bench.__name__: bench for bench in (chip, functional, chaos, network, plan, ray)
+    bench.__name__: bench for bench in (chip, functional, chaos, network, plan, ray, sweep)
 }
 
 

@@ -76,7 +76,7 @@ def best(result: SweepResult, asked: Answer, along: str) -> list[str]:
     value = _value(row, asked.by)
     equal = [other for other, mine in ranked[1:] if isclose(_value(mine, asked.by), value)]
     sentence = (
-        f"{_capital(_named(along, name))} is best with {what.said(value)}{_others(row, along)}"
+        f"{_capital(named(along, name))} is best with {what.said(value)}{_others(row, along)}"
     )
     if equal:
         sentence += f", as is {', '.join(equal)}"
@@ -101,7 +101,7 @@ def fewest(result: SweepResult, asked: Answer, along: str) -> list[str]:
     if not reached:
         sentence = (
             f"None of them reaches {what.said(floor / what.factor)}: the best is "
-            f"{what.said(_value(top, asked.by))} with {_named(along, setting(top, along))}."
+            f"{what.said(_value(top, asked.by))} with {named(along, setting(top, along))}."
         )
         return [sentence]
     row = min(reached, key=lambda one: (_size(one, along), _rank(one, asked.by)))
@@ -110,13 +110,13 @@ def fewest(result: SweepResult, asked: Answer, along: str) -> list[str]:
     ]
     nearest = min(below, key=lambda one: _rank(one, asked.by), default=None)
     sentence = (
-        f"{_capital(_named(along, setting(row, along)))} is the least that reaches "
+        f"{_capital(named(along, setting(row, along)))} is the least that reaches "
         f"{what.said(floor / what.factor)}: it gives {what.said(_value(row, asked.by))}"
         f"{_others(row, along)}"
     )
     if nearest is not None:
         sentence += (
-            f"; {_named(along, setting(nearest, along))} gives "
+            f"; {named(along, setting(nearest, along))} gives "
             f"{number(_value(nearest, asked.by) * what.factor)}"
         )
     return [f"{sentence}."]
@@ -244,7 +244,7 @@ def _alike(result: SweepResult, along: str) -> dict[tuple[str, ...], list[Row]]:
     names = [name for name in varied(result) if name != along]
     found: dict[tuple[str, ...], list[Row]] = {}
     for row in result.rows:
-        key = tuple(_named(name, setting(row, name)) for name in names)
+        key = tuple(named(name, setting(row, name)) for name in names)
         found.setdefault(key, []).append(row)
     return found
 
@@ -290,7 +290,7 @@ def _matches(row: Row, wanted: Mapping[str, Any]) -> bool:
 
 
 def _shown_of(row: Row, along: str) -> str:
-    return _named(along, setting(row, along))
+    return named(along, setting(row, along))
 
 
 def _others(row: Row, along: str) -> str:
@@ -301,7 +301,7 @@ def _others(row: Row, along: str) -> str:
     return f" ({chips}, tp {row['tp_used']} x pp {row['pp_used']}, {row['weights_used']})"
 
 
-def _named(along: str, name: str) -> str:
+def named(along: str, name: str) -> str:
     """A value of an axis, with the axis where the value alone says nothing."""
     plain = along in ("topology", "model", "spec", "machine", "case")
     return name if plain else f"{along.removeprefix('link.').removeprefix('chip.')} {name}"

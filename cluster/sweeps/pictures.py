@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from cluster.report.page import Drawing
 from cluster.report.plots import Line, bars, heat_map, lines
-from cluster.sweeps.answers import Said, varied
+from cluster.sweeps.answers import Said, named, varied
 from cluster.sweeps.companions import companions
 from cluster.sweeps.evaluation import Row
 from cluster.sweeps.figures import CHIPS, ENERGY, SPEED, SPEED_IN_ALL, figure, setting, value_of
@@ -40,7 +40,7 @@ def by_axis(result: SweepResult, said: Said) -> Iterator[Picture]:
         return
     rows = [row for row in result.good if value_of(row, said.by) is not None][:MOST_BARS]
     names = varied(result) or [along]
-    labels = [", ".join(setting(row, name) for name in names) for row in rows]
+    labels = [", ".join(named(name, setting(row, name)) for name in names) for row in rows]
     values = [_scaled(row, said.by) for row in rows]
     if rows:
         drawn = bars({what.name: values}, labels, what.label)
@@ -96,7 +96,7 @@ def energy(result: SweepResult, said: Said) -> Iterator[Picture]:
     if len(rows) < 2 or said.by == ENERGY:
         return
     names = varied(result) or [said.along]
-    labels = [", ".join(setting(row, name) for name in names) for row in rows]
+    labels = [", ".join(named(name, setting(row, name)) for name in names) for row in rows]
     parts = {"one user": [_scaled(row, ENERGY) for row in rows]}
     yield Picture("energy", "Energy of a token", bars(parts, labels, figure(ENERGY).label))
 
@@ -129,7 +129,7 @@ def breakdown(result: SweepResult, said: Said) -> Iterator[Picture]:
     if not rows:
         return
     names = varied(result) or [said.along]
-    labels = [", ".join(setting(row, name) for name in names) for row in rows]
+    labels = [", ".join(named(name, setting(row, name)) for name in names) for row in rows]
     parts = {words: [float(row[name]) for row in rows] for name, words in PARTS.items()}
     yield Picture("breakdown", "Where the cycles of a token go",
                   bars(parts, labels, "cycles per token"))  # fmt: skip

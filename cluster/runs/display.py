@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 
 LINE_S = 5.0  # between lines of progress
-LONG = 15  # letters of a word that may be cut
-GAP_COLUMNS = 3  # between columns of a table
 PIPED_COLUMNS = 80  # of a table that goes to a file or a pipe
 LABELS = {
     "fetch": "fetching the model",
@@ -162,23 +160,10 @@ def print_rows(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     from rich.text import Text
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    texts = [[str(cell) for cell in row] for row in rows]
-    console = Console(width=None if sys.stdout.isatty() else PIPED_COLUMNS, highlight=False)
     for number, title in enumerate(head):
-        least = _least_columns(head, texts, console.width)[number]
-        table.add_column(title, overflow="fold", no_wrap=number == 0, min_width=least)
-    for row in texts:
-        table.add_row(*map(Text, row))
-    console.print(table)
-
-
-def _least_columns(head: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[int]:
-    """Columns of text that cut no word of a heading, nor of a cell if there is room for that."""
-    titles = [max(map(len, title.split()), default=1) for title in head]
-    whole = [
-        max([least, *(len(word) for row in rows for word in row[at].split() if len(word) < LONG)])
-        for at, least in enumerate(titles)
-    ]
-    first = max([len(row[0]) for row in rows], default=0)  # it is not folded
-    room = width - GAP_COLUMNS * len(head) - max(first - whole[0], 0)
-    return whole if sum(whole) <= room else titles
+        widest = max(map(len, title.split()), default=0)  # no word of a heading is cut
+        table.add_column(title, overflow="fold", no_wrap=number == 0, min_width=widest)
+    for row in rows:
+        table.add_row(*(Text(str(cell)) for cell in row))
+    width = None if sys.stdout.isatty() else PIPED_COLUMNS
+    Console(width=width, highlight=False).print(table)

@@ -72,12 +72,20 @@ class Bars:
                 BarColumn,
                 MofNCompleteColumn,
                 Progress,
+                ProgressColumn,
+                Task,
                 TimeElapsedColumn,
                 TimeRemainingColumn,
             )
+            from rich.text import Text
 
-            times = TimeElapsedColumn(), "left", TimeRemainingColumn()
-            columns = ("{task.description}", BarColumn(24), MofNCompleteColumn(), *times)
+            class Rate(ProgressColumn):
+                def render(self, task: Task) -> Text:
+                    speed = task.finished_speed or task.speed
+                    return Text(f"{speed:,.3g}/s" if speed and task.total else "")
+
+            times = TimeElapsedColumn(), Rate(), "left", TimeRemainingColumn()
+            columns = ("{task.description}", BarColumn(20), MofNCompleteColumn(), *times)
             self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
             self._progress.start()
         return self

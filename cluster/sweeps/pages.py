@@ -10,14 +10,14 @@ from cluster.files import write_whole
 from cluster.report.page import Page, Section, Table, Text, html
 from cluster.sweeps.answers import Said
 from cluster.sweeps.companions import companions
-from cluster.sweeps.evaluation import Row
+from cluster.sweeps.evaluation import FAILED, Row
 from cluster.sweeps.figures import FIGURES, number, setting, value_of
 from cluster.sweeps.pictures import Picture, pictures
 from cluster.sweeps.row_store import source_digest
 from cluster.sweeps.sweeping import SweepResult, write_rows
 
 MOST_ROWS = 400  # in the page; the files have all
-PLAN = ("tp_used", "pp_used", "weights_used")
+PLAN = {"tp": "tp_used", "pp": "pp_used", "weights": "weights_used"}  # where no setting says it
 
 
 def write_results(result: SweepResult, said: Said, folder: Path, command: str) -> None:
@@ -47,7 +47,7 @@ def page(result: SweepResult, said: Said, drawn: list[Picture], command: str) ->
     sections = [
         *([Section("What else the rows say", [Text.of(*said.more)])] if said.more else []),
         *(Section(_capital(one.title), [one.drawing]) for one in drawn),
-        Section("All points", [Text.of(*facts), _table(result)]),
+        Section("All points", [Text.of(*facts), *_tables(result)]),
         *_companions(result),
         Section("The question as asked", [Text.of(*question.text.splitlines())]),
     ]
@@ -59,27 +59,38 @@ def page(result: SweepResult, said: Said, drawn: list[Picture], command: str) ->
                 {"answer": said.text, "rows": list(result.rows[:MOST_ROWS])})  # fmt: skip
 
 
-def _table(result: SweepResult) -> Table:
-    """Settings and figures of each row, or why it has none."""
+def _tables(result: SweepResult) -> list[Table]:
+    """Settings and figures of each row; below it why others have none."""
     rows = result.rows[:MOST_ROWS]
-    settings = list(
-        dict.fromkeys(n for row in rows for n in list(row)[1 : list(row).index("status")])
-    )
-    shown = [name for name in FIGURES if any(value_of(row, name) is not None for row in rows)]
-    plan = [name for name in PLAN if any(name in row for row in rows)]
-    failed = ["why there is no plan"] if result.failed else []
-    heads = [*settings, *(n.removesuffix("_used") for n in plan), *(FIGURES[n].unit for n in shown)]
+    left = len(result.rows) - len(rows)
+    settings = list(dict.fromkeys(n for row in rows for n in _settings(row)))
+    good = [row for row in rows if row["status"] != FAILED]
+    shown = [name for name in FIGURES if any(value_of(row, name) is not None for row in good)]
+    plan = [n for n in PLAN if n not in settings and any(PLAN[n] in row for row in good)]
     cells = [
         [
             *(setting(row, name) if name in row else "" for name in settings),
-            *(row.get(name, "") for name in plan),
+            *(row.get(PLAN[name], "") for name in plan),
             *(_cell(row, name) for name in shown),
-            *([row["reason"]] if failed else []),
         ]
-        for row in rows
+        for row in good
     ]
-    left = len(result.rows) - len(rows)
-    return Table([*heads, *failed], cells, f"{left:,} more are in results.csv" if left else "")
+    heads = [*settings, *plan, *(FIGURES[name].unit for name in shown)]
+    found = (
+        [Table(heads, cells, f"{left:,} more are in results.csv" if left else "")] if good else []
+    )
+    reasons = [
+        [", ".join(f"{n} {setting(row, n)}" for n in _settings(row)), row["reason"]]
+        for row in rows
+        if row["status"] == FAILED
+    ]
+    return [*found, *([Table(("point", "why it has no plan"), reasons)] if reasons else [])]
+
+
+def _settings(row: Row) -> list[str]:
+    """What the point of a row was asked for."""
+    names = list(row)
+    return names[1 : names.index("status")]
 
 
 def _cell(row: Row, name: str) -> str:

@@ -61,7 +61,9 @@ def latency_over_chips(result: SweepResult, said: Said) -> Iterator[Picture]:
     if said.by == SPEED and said.along == "chips":
         return
     chips = {row.get(CHIPS) for row in result.good}
-    if len(chips - {None}) > 1:
+    if len(chips - {None}) > 1 and any(
+        value_of(row, said.along) is not None for row in result.good
+    ):
         yield Picture(
             "latency_over_chips", "Time of a token over chips",
             lines(_series(result, CHIPS, "cycles_per_token", said.along), "chips",

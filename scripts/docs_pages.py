@@ -45,6 +45,15 @@ PICTURES = {
 }
 
 
+def on_config(config: Any) -> Any:
+    """Put pages that the navigation does not name at the end of it."""
+    named = re.findall(r"[\w/-]+\.md", json.dumps(config.nav))
+    others = sorted(path.name for path in Path(config.docs_dir).glob("*.md"))
+    more = [name for name in others if name not in named]
+    config.nav = [*config.nav, *([{"More": more}] if more else [])]
+    return config
+
+
 def on_files(files: Any, config: Any) -> Any:
     """Add what is generated to the files of the site."""
     from mkdocs.structure.files import File

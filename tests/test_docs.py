@@ -16,7 +16,7 @@ from cluster.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-OTHERS = {"serve.md", "timelines-and-reports.md"}  # run by tests of their own
+OTHERS = {"serve.md", "serving.md"}  # servers and traces: tests of their own run what these show
 BLOCK = re.compile(r"^(?:<!-- (\w+) -->\n)?```(\w+) ?(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 QUESTION = re.compile(r"^```toml\n(question = .*?)^```$", re.MULTILINE | re.DOTALL)
 

@@ -66,8 +66,18 @@ def known(name: str) -> ChipSpec:
 
 
 def find(name: str) -> ChipSpec:
-    """The chip of a name, or of a TOML file where the name ends in `.toml`."""
-    return read_toml(Path(name)) if name.endswith(".toml") else known(name)
+    """The chip of a name or of an `identity`, or of a TOML file where it ends in `.toml`."""
+    return read_toml(Path(name)) if name.endswith(".toml") else chip_of(name)
+
+
+def changed(base: ChipSpec, changes: Mapping[str, Any]) -> ChipSpec:
+    """The same chip with other fields, named after its base; raises SpecError for what cannot be.
+
+    >>> changed(GROQCHIP1, {"clock_hz": 1_000_000_000}).name
+    'groqchip1.changed'
+    """
+    body = dict(changes)
+    return _replaced(base, f"{base.name}.changed", body, dict.fromkeys(body, "a what-if"))
 
 
 def read_toml(path: Path) -> ChipSpec:

@@ -2,8 +2,9 @@
 
     engine = cluster.load("smollm2", tp=3, pp=2, topology="node")
     report = cluster.plan("llama-2-70b", chips=576, topology="dragonfly:576")
+    answer = cluster.sweep("scripts/whatif/topology.toml")
 
-Both, and what they return, are in `cluster.facade`, which is imported when one is first used.
+These, and what they return, are in `cluster.facade`, which is imported when one is first used.
 
 `chip`, `topology` and `cluster` are one program in three packages. Other distributions also install
 a `cluster` or a `topology`; mixing theirs with ours would fail far from the cause, so the first
@@ -15,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cluster.facade import Answer, Engine, load, plan
+    from cluster.facade import Answer, Engine, Swept, load, plan, sweep
 
-__all__ = ["Answer", "Engine", "load", "plan"]
+__all__ = ["Answer", "Engine", "Swept", "load", "plan", "sweep"]
 __version__ = "0.1.0"
 
 

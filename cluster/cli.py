@@ -2,6 +2,7 @@
 
 import importlib
 import io
+import logging
 import os
 import signal
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 import click
 
 from cluster import __version__, interrupts
+from cluster.loudness import LOUDNESS, QUIET, VERBOSE
 
 OK, FAILED_CHECK, BAD_INPUT, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, interrupts.INTERRUPTED, 1
 
@@ -24,6 +26,7 @@ COMMANDS = {
     "serve": ("cluster.commands.serve", "serve_command", "Answer clients of OpenAI over HTTP."),
     "plan": ("cluster.commands.plan", "plan_command", "Plan a model on a cluster, and time it."),
     "replay": ("cluster.commands.replay", "replay_command", "Serve a trace in virtual time."),
+    "sweep": ("cluster.commands.sweep", "sweep_command", "Compute a grid of plans, and answer."),
     "models": ("cluster.commands.model", "models_command", "List the models that are known."),
     "model": ("cluster.commands.model", "model_command", "Print a model's graph and sizes."),
     "fetch": ("cluster.commands.fetch", "fetch_command", "Download a model into the cache."),
@@ -50,10 +53,16 @@ COMMANDS = {
         "collective_command",
         "Time a collective on a topology.",
     ),
+    "doctor": ("cluster.commands.doctor", "doctor_command", "Look at what this host has."),
+    "completion": (
+        "cluster.commands.completion",
+        "completion_command",
+        "Print a shell's completion script.",
+    ),
 }
 HELP: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
 # Commands that can end anywhere: there is nothing to put away.
-KEEP_NOTHING = {"plan", "compare", "validate", "topology", "collective", "energy"}
+KEEP_NOTHING = {"doctor", "plan", "compare", "validate", "topology", "collective", "energy"}
 # Errors of ours that bad input causes; looked up by name so that no package is imported for it.
 OUR_ERRORS = {
     "cluster.errors.ClusterError",
@@ -87,7 +96,7 @@ class LazyGroup(click.Group):
         command = getattr(importlib.import_module(module), attribute)
         assert isinstance(command, click.Command)
         command.context_settings.update(HELP)
-        return command
+        return loudness_options(command)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands from the table."""
@@ -95,13 +104,36 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, line) for name, (_, _, line) in COMMANDS.items()])
 
 
+def loudness_options(command: click.Command) -> click.Command:
+    """Give a command `--quiet` and `--verbose`, as `lpu` itself has them, once."""
+    names = {parameter.name for parameter in command.params}
+    for level, line in ((QUIET, "No progress and no notes."), (VERBOSE, "Also say what is done.")):
+        if level not in names:
+            option = click.Option([f"--{level}"], is_flag=True, expose_value=False,
+                                  callback=_set_loudness, help=line)  # fmt: skip
+            command.params.append(option)
+    return command
+
+
+def _set_loudness(ctx: click.Context, option: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.meta[LOUDNESS] = option.name
+        if option.name == VERBOSE:
+            logging.basicConfig(level=logging.INFO, format="lpu: %(name)s: %(message)s")
+
+
 @click.group(cls=LazyGroup, invoke_without_command=True, context_settings=HELP)
 @click.version_option(__version__, message="lpu %(version)s")
 @click.pass_context
 def lpu(ctx: click.Context) -> None:
     """Emulate clusters of LPU chips, cycle by cycle, with real language models."""
+    if os.environ.get("NO_COLOR"):
+        ctx.color = False
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
+
+
+loudness_options(lpu)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,7 +3,8 @@
 `lpu run` and `lpu plan` do the same from the command line, with more options.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +27,11 @@ from cluster.runs.report import plan_shape
 from cluster.runs.running import check_ids, new_tokens
 from cluster.serving.engine import PipelineRunner
 from cluster.serving.requests import Request
+from cluster.sweeps.answers import answer
+from cluster.sweeps.pages import write_results
+from cluster.sweeps.question import asked, read
+from cluster.sweeps.sweeping import output_folder
+from cluster.sweeps.sweeping import sweep as run_sweep
 from cluster.tracing.events import KERNELS
 from cluster.tracing.files import check_format, write_timeline
 from cluster.tracing.launch import run_timeline
@@ -186,6 +192,49 @@ def plan(
     )  # fmt: skip
     _check(request)
     return report(make(model, request, CostStore(cache_folder() / "costs")))
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What a sweep gave: `str()` of it is the answer; `rows` are as in results.jsonl.
+
+    `computed` and `cached` count points, `failed` those without a plan, whose rows say why.
+    """
+
+    answer: str
+    rows: tuple[Mapping[str, Any], ...]
+    computed: int
+    cached: int
+    failed: int
+
+    def __str__(self) -> str:
+        return self.answer
+
+
+def sweep(
+    question: str | Path | Mapping[str, Any],
+    *,
+    output: str | Path | None = None,
+    workers: int | None = None,
+    address: str | None = None,
+) -> Swept:
+    """Compute the points of a question, and answer it: a TOML file, or the tables of one.
+
+    With `output` there are the files of `lpu sweep` in that folder. Points are computed by a
+    process for each core, or so many `workers`, or as tasks of the Ray at `address`. Raises what
+    `lpu sweep` reports: BadSweep, BadValue, OSError.
+    """
+    if isinstance(question, Mapping):
+        found = asked(question, Path("sweep"))
+    else:
+        found = read(Path(question))
+    folder = Path(output) if output is not None else None
+    with output_folder("output", folder) if folder else nullcontext():
+        result = run_sweep(found, cache_folder(), workers=workers, address=address)
+        said = answer(result)
+        if folder:
+            write_results(result, said, folder, f"cluster.sweep({str(found.file)!r})")
+    return Swept(said.text, result.rows, result.computed, result.cached, result.failed)
 
 
 def _check(request: PlanRequest) -> None:

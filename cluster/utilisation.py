@@ -1,5 +1,6 @@
 """How busy the units of chips are: what programs do, over what units could do in that time."""
 
+from collections import Counter
 from collections.abc import Collection, Iterable
 
 from chip.board import Cable
@@ -9,8 +10,10 @@ from chip.spec import HEMISPHERES, ChipSpec
 
 def cable_vectors_per_cycle(cables: Iterable[Cable], chips: Collection[int]) -> float:
     """Vectors that the cables between some chips carry in a cycle, both ways."""
-    inside = (one for one in cables if one.chip in chips and one.other_chip in chips)
-    return float(sum(2 / one.cycles_per_vector for one in inside))
+    paces = Counter(
+        one.cycles_per_vector for one in cables if one.chip in chips and one.other_chip in chips
+    )
+    return float(sum(2 * count / pace for pace, count in paces.items()))
 
 
 def busy_shares(

@@ -45,8 +45,13 @@ def serve(arguments: Sequence[str]) -> int:
     return _run("bench_serve", arguments)
 
 
+def sweep(arguments: Sequence[str]) -> int:
+    """Points per second of `lpu sweep`: processes, Ray tasks, and rows that are known."""
+    return _run("bench_sweep", arguments)
+
+
 BENCHES: dict[str, Callable[[Sequence[str]], int]] = {
-    bench.__name__: bench for bench in (chip, functional, chaos, network, plan, ray, serve)
+    bench.__name__: bench for bench in (chip, functional, chaos, network, plan, ray, serve, sweep)
 }
 
 

@@ -67,7 +67,7 @@ def _print_known(as_json: bool) -> None:
         by_name = {rate.name: rate.per_s(spec.clock_hz) for rate in rates(spec)}
         peak = "fp8" if "fp8" in by_name else "int8"
         rows.append((
-            spec.name, f"{spec.clock_hz / 1e6:,.0f} MHz", _bytes(spec.sram_bytes),
+            spec.name, f"{spec.clock_hz / 1e6:,.0f} MHz", f"{spec.sram_bytes / 2**20:,.1f} MiB",
             f"{by_name['sram'] / 1e12:.1f} TB/s", f"{by_name[peak] / 1e12:,.0f} TOPS {peak}",
             f"{by_name['fp16'] / 1e12:,.0f} TFLOPS",
         ))  # fmt: skip

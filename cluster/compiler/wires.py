@@ -146,6 +146,11 @@ class Wires:
             self._links[chips, after] = StageLink(tuple(number), alike)
         return self._links[chips, after]
 
+    @cached_property
+    def unclocked_cables(self) -> tuple[Cable, ...]:
+        """Every cable of the graph, as between chips that no clock keeps apart."""
+        return self.cables()
+
     def cables(self, clocks: Clocking | None = None) -> tuple[Cable, ...]:
         """Every cable of the graph; `clocks` know how long a notice takes."""
         notice = clocks.plan.link_latency_cycles if clocks else Cable.hac_latency_cycles

@@ -29,6 +29,7 @@ from cluster.hybrid.systems import (
 from cluster.model.graph.graph import Model
 from cluster.model.load import find_decoder
 from cluster.planning.cost_store import CostStore
+from cluster.planning.kept import Kept
 from cluster.planning.planner import make, make_for
 
 USERS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -102,7 +103,7 @@ def with_gpus(
         ffn = ffn_model(model)
         width = min(request.tp, heads_of(ffn)) if request.tp else _narrowest(ffn, request, store)
         size = replace(request, tp=width, pp=None, context=CONTEXT_BLOCK, objective="throughput")
-        parts = make_for(ffn, f"{name} FFN", size, store)
+        parts = make_for(ffn, f"{name} FFN", size, Kept(store or CostStore()))
         found += afd_systems(model, parts, turn, afd, link, weight_bytes)
     front = pareto(found)
     notes = (

@@ -1,13 +1,13 @@
 """`lpu plan`: the plan that was asked for or the best one, its timing, and why it is the best."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from chip.collection import uncollected
 from chip.kernels.needs import check_served
 from chip.own_spec import find
 from chip.spec import ChipSpec
-from cluster.compiler.choose import NODE_CHIPS, PlanRequest, default_topology, open_graph, spread
+from cluster.compiler.choose import NODE_CHIPS, PlanRequest, default_topology, spread
 from cluster.compiler.limits import check_context, check_weights, heads_of
 from cluster.compiler.place import Placed
 from cluster.compiler.sizes import CHUNKS, Sizes
@@ -16,6 +16,7 @@ from cluster.model.graph.graph import Model
 from cluster.model.load import find_decoder
 from cluster.model.mixture import residents
 from cluster.planning.cost_store import CostStore
+from cluster.planning.kept import Kept
 from cluster.planning.pipeline_timing import pipelined
 from cluster.planning.refusals import check_shape, does_not_fit, fewest, fits_on, spreads, why_int8
 from cluster.planning.search import SHOWN, Candidate, Search
@@ -42,7 +43,10 @@ def check_request(request: PlanRequest, model: Model) -> None:
 
 @dataclass(frozen=True)
 class Planned:
-    """The chosen plan with its timing, and the candidates it was chosen from, best first."""
+    """The chosen plan with its timing, and the candidates it was chosen from, best first.
+
+    `stated` is what its report says of any prompt, once somebody has asked.
+    """
 
     model: str
     request: PlanRequest
@@ -53,42 +57,56 @@ class Planned:
     notes: tuple[str, ...]
     lower_bound_cycles: int
     sizes: Sizes
-
-
-def make(name: str, request: PlanRequest | None = None, store: CostStore | None = None) -> Planned:
-    """Search and time; raises DoesNotFit with what would fit, BadValue, UnknownName, ..."""
-    return make_for(find_decoder(name), name, request, store)
+    stated: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
 @uncollected()
-def make_for(
-    whole: Model, name: str, request: PlanRequest | None = None, store: CostStore | None = None
+def make(
+    name: str,
+    request: PlanRequest | None = None,
+    store: CostStore | None = None,
+    kept: Kept | None = None,
 ) -> Planned:
-    """As `make`, for a graph; `name` is what reports call it."""
-    asked = request or PlanRequest()
+    """Search and time; raises DoesNotFit with what would fit, BadValue, UnknownName, ...
+
+    Plans made with one `kept` share what they have in common, and its store.
+    """
+    kept = kept or Kept(store or CostStore())
+    return make_for(find_decoder(name), name, request or PlanRequest(), kept)
+
+
+@uncollected()
+def make_for(whole: Model, name: str, asked: PlanRequest, kept: Kept) -> Planned:
+    """As `make`, for a graph; `name` is what reports and `kept` know it by."""
+    model, size = spread(whole, asked)
+    check_request(size, model)
+    found = kept.plan(name, asked, lambda: _made(whole, name, asked, kept))
+    return replace(found, request=replace(found.request, prompt_tokens=asked.prompt_tokens))
+
+
+def _made(whole: Model, name: str, asked: PlanRequest, kept: Kept) -> Planned:
+    """The plan that was asked for."""
     model, request = spread(whole, asked)
     notes = model.stand_in.notes if model.stand_in else ()
-    check_request(request, model)
     spec, free, weights = find(request.spec), request.weights is None, request.weight_type
     check_weights(model, spec, weights)
     check_served(spec, max(CHUNKS))
     topology = request.topology or _topology(request, model, spec, weights)
-    graph = open_graph(topology, request.profile, request.links, spec, request.faults)
+    graph = kept.graph(topology, request, spec)
     chips = min(request.chips or len(graph), len(graph))
     if request.chips and request.chips > len(graph):
         left = f"{topology} with faults {request.faults}" if request.faults else topology
         raise BadValue("--topology", left, f"has {len(graph)} chips, not {request.chips}")
     check_shape(replace(request, topology=topology), chips)
-    where = (request.context, request.batch, weights, store or CostStore())
-    search = Search(model, spec, graph, *where)
+    search = kept.search((name, asked.ep), model, topology, request, spec)
     candidates = search.candidates(chips, request.tp, request.pp, request.objective)
     if not candidates:
-        if free and (planned := _in_int8(whole, name, asked, store)):
+        if free and (planned := _in_int8(whole, name, asked, kept)):
             why = why_int8(model, spec, request, chips)
             return replace(planned, notes=(*planned.notes, why))
         if asked.ep is None:
             limit = chips if request.chips or request.topology else None
-            if spread_out := _spread_out(whole, name, asked, search.sizes, limit, store):
+            if spread_out := _spread_out(whole, name, asked, search.sizes, limit, kept):
                 return spread_out
         raise does_not_fit(search.sizes, request, chips, _int8_fits(search, request, chips))
     best = candidates[0]
@@ -98,23 +116,16 @@ def make_for(
     return Planned(name, asked, topology, *found)
 
 
-def _in_int8(
-    model: Model, name: str, request: PlanRequest, store: CostStore | None
-) -> Planned | None:
+def _in_int8(whole: Model, name: str, request: PlanRequest, kept: Kept) -> Planned | None:
     """The plan with int8 weights; None if there is no room for them either."""
     try:
-        return make_for(model, name, replace(request, weights="int8"), store)
+        return make_for(whole, name, replace(request, weights="int8"), kept)
     except (BadValue, DoesNotFit):
         return None
 
 
 def _spread_out(
-    whole: Model,
-    name: str,
-    request: PlanRequest,
-    sizes: Sizes,
-    chips: int | None,
-    store: CostStore | None,
+    whole: Model, name: str, request: PlanRequest, sizes: Sizes, chips: int | None, kept: Kept
 ) -> Planned | None:
     """A plan with experts over several parts of groups; None if they cannot be spread.
 
@@ -124,7 +135,7 @@ def _spread_out(
     for _, least, _, shape in found:
         if chips is None or least <= chips:
             try:
-                planned = make_for(whole, name, shape, store)
+                planned = make_for(whole, name, shape, kept)
             except (BadValue, DoesNotFit):
                 continue
             why = f"experts are over {shape.ep} parts of a group: cut over all they have no room"
@@ -176,12 +187,32 @@ def report(planned: Planned) -> dict[str, Any]:
     """The object that `lpu plan --json` prints."""
     request, timed = planned.request, planned.timed
     plan, spec = timed.plan, timed.plan.spec
-    decode = timed.decode(plan.context)
-    latency_s = decode.seconds(spec)
     prompt = request.prompt_tokens or min(128, plan.context)
     prefill = timed.prefill(prompt)
+    found = _of_any_prompt(planned) | {
+        "prompt_tokens": prompt,
+        "prefill_cycles": sum(launch.cycles for launch in prefill),
+        "time_to_first_token_s": sum(launch.seconds(spec) for launch in prefill),
+    }
+    if request.batch > 1:
+        found |= pipelined(timed.steps, request.batch, prompt, not timed.no_prefill)
+    return found
+
+
+def _of_any_prompt(planned: Planned) -> dict[str, Any]:
+    """What the report of a plan says for one sequence, whatever its prompt is; made once."""
+    if not planned.stated:
+        planned.stated.update(_stated(planned))
+    return dict(planned.stated)
+
+
+def _stated(planned: Planned) -> dict[str, Any]:
+    request, timed = planned.request, planned.timed
+    plan, spec = timed.plan, timed.plan.spec
+    decode = timed.decode(plan.context)
+    latency_s = decode.seconds(spec)
     breakdown = timed.breakdown(plan.context)
-    found = {
+    return {
         "model": planned.model,
         "objective": request.objective,
         "notes": list(planned.notes) + _prefill_note(timed),
@@ -191,9 +222,6 @@ def report(planned: Planned) -> dict[str, Any]:
         "interval_cycles": decode.cycles,
         "tokens_per_s_per_user": 1 / latency_s,
         "tokens_per_s_total": 1 / latency_s,
-        "prompt_tokens": prompt,
-        "prefill_cycles": sum(launch.cycles for launch in prefill),
-        "time_to_first_token_s": sum(launch.seconds(spec) for launch in prefill),
         "host_transfer_s": latency_s - decode.cycles / spec.clock_hz,
         "breakdown": breakdown,
         "bottleneck": _bottleneck(breakdown, decode.cycles, planned.candidates),
@@ -211,9 +239,6 @@ def report(planned: Planned) -> dict[str, Any]:
         },
         "alternatives": [_alternative(planned, c) for c in planned.candidates[1 : SHOWN + 1]],
     }
-    if request.batch > 1:
-        found |= pipelined(timed.steps, request.batch, prompt, not timed.no_prefill)
-    return found
 
 
 def _prefill_note(timed: PlanTiming) -> list[str]:

@@ -103,6 +103,7 @@ class Search:
     store: CostStore = field(default_factory=CostStore)
     _prices: dict[int, Price] = field(default_factory=dict)
     _layer_bounds: dict[int, int] = field(default_factory=dict)
+    _plans: dict[tuple[int, int], PlanTiming] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         size = (self.model, self.spec, self.context, self.weights)
@@ -235,8 +236,10 @@ class Search:
 
     def timed(self, tp: int, pp: int) -> PlanTiming:
         """A plan where it is placed, with all costs that are known."""
-        plan = self.plan(tp, pp)
-        return PlanTiming(plan, self.placed(tp, pp).placement, self.graph, self.costs, self.wires)
+        if (tp, pp) not in self._plans:
+            where = (self.placed(tp, pp).placement, self.graph, self.costs, self.wires)
+            self._plans[tp, pp] = PlanTiming(self.plan(tp, pp), *where)
+        return self._plans[tp, pp]
 
     def plan(self, tp: int, pp: int) -> Plan:
         """The layers of each stage; raises DoesNotFit."""

@@ -172,7 +172,7 @@ class PlanTiming:
         bound = launch_bound(self.plan, self.pipeline, decode_kind(context), start)
         chips, rate = self.pipeline.used, 0.0
         if len(chips) > 1:
-            rate = cable_vectors_per_cycle(self.wires.cables(), chips)
+            rate = cable_vectors_per_cycle(self.wires.unclocked_cables, chips)
         size = (self.plan.spec, len(chips), decode.cycles, rate)
         return bound.report(decode.cycles) | {
             "utilisation": busy_shares(self.activity(decode_kind(context)), *size)

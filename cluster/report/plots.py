@@ -24,6 +24,7 @@ from cluster.report.page import Drawing
 MANY = 1e5  # from here on no digit behind the point is shown
 WIDTH_IN = 5.6  # 403 px: a phone shows it at nine tenths of its size
 SERIES, HEATS = 8, 6
+WIDE_RANGE = 100  # of a logarithmic axis, from its least to its largest value
 # Colours that stand for the page's variables until the SVG is written; no plot has them otherwise.
 INK, FAINT, LINE, PAPER = "#010101", "#020202", "#030303", "#040404"
 SERIES_COLOURS = tuple(f"#0501{n:02x}" for n in range(SERIES))
@@ -86,10 +87,13 @@ def number_axes(axes: Axes, x: bool = True, y: bool = True) -> None:
             continue
         axis.set_major_formatter(FuncFormatter(plain))
         if axis.get_scale() == "log":
-            axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            low, high = axis.get_view_interval()
+            narrow = 0 < high < low * WIDE_RANGE  # wider ones have labels enough at powers of ten
+            axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if narrow else (1.0,)))
             axis.set_minor_formatter("")
         else:
-            axis.set_major_locator(MaxNLocator(5))
+            low, high = axis.get_view_interval()
+            axis.set_major_locator(MaxNLocator(5, integer=bool(high - low > 2)))
 
 
 @dataclass(frozen=True)
@@ -197,7 +201,7 @@ def heat_map(
             axes.add_patch(
                 Rectangle((column - 0.48, row - 0.48), 0.96, 0.96, color=HEAT_COLOURS[level], lw=0)
             )
-            text = f"{value:,.4g}"
+            text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
             axes.text(column, row, text, ha="center", va="center", fontsize=9,
                       color=PAPER if level > 2 else INK)  # fmt: skip
         axes.set_xlim(-0.5, len(x) - 0.5)

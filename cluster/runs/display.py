@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cluster.loudness import QUIET, VERBOSE, loudness
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 
-PIPED_COLUMNS = 110  # of a table that goes to a file or a pipe
+LINE_S = 5.0  # between lines of progress
+PIPED_COLUMNS = 80  # of a table that goes to a file or a pipe
 LABELS = {
     "fetch": "fetching the model",
     "lower": "scheduling",
@@ -28,6 +31,7 @@ LABELS = {
     "validate": "computing rows",
     "trace": "writing the timeline",
     "report": "drawing the report",
+    "sweep": "computing points",
 }
 
 
@@ -51,24 +55,47 @@ class Stopwatch:
 
 
 class Bars:
-    """Progress bars, if stderr is a terminal; rich is not even imported otherwise."""
+    """Progress bars, if stderr is a terminal; rich is not even imported otherwise.
+
+    With `--verbose` there are lines in their place, with `--quiet` nothing.
+    """
 
     def __init__(self) -> None:
+        self._lines: ProgressLines | None = None
         self._progress: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> "Bars":
-        if sys.stderr.isatty():
+        if loudness() == VERBOSE:
+            self._lines = ProgressLines()
+        elif sys.stderr.isatty() and loudness() != QUIET:
             from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                Progress,
+                ProgressColumn,
+                Task,
+                TimeElapsedColumn,
+                TimeRemainingColumn,
+            )
+            from rich.text import Text
 
-            columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+            class Rate(ProgressColumn):
+                def render(self, task: Task) -> Text:
+                    speed = task.finished_speed or task.speed
+                    return Text(f"{speed:,.3g}/s" if speed and task.total else "")
+
+            times = TimeElapsedColumn(), Rate(), "left", TimeRemainingColumn()
+            columns = ("{task.description}", BarColumn(20), MofNCompleteColumn(), *times)
             self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
             self._progress.start()
         return self
 
     def step(self, what: str, done: int, total: int) -> None:
         """Show `done` of `total` (0 is unknown) of the part `what`."""
+        if self._lines is not None:
+            self._lines.step(what, done, total)
         if self._progress is None:
             return
         if what not in self._tasks:
@@ -93,6 +120,28 @@ class Bars:
         self.stop()
 
 
+class ProgressLines:
+    """Progress as lines, a few for each part: what, how much of it, the rate and the time left."""
+
+    def __init__(self) -> None:
+        self._what = ""
+        self._begun = self._said = 0.0
+        self._first = 0  # done when the part began
+
+    def step(self, what: str, done: int, total: int) -> None:
+        """Write a line where a part begins or ends, and every few seconds."""
+        now = time.perf_counter()
+        if what != self._what:
+            self._what, self._begun, self._first = what, now, done
+        elif done != total and now - self._said < LINE_S:
+            return
+        self._said = now
+        rate = (done - self._first) / (now - self._begun) if now > self._begun else 0.0
+        of = f" {done:,} of {total:,}" if total else ""
+        left = f", {rate:,.3g}/s, {(total - done) / rate:,.0f} s left" if total and rate else ""
+        click.echo(f"lpu: {LABELS[what]}{of}{left}", err=True)
+
+
 def show_text(piece: str) -> None:
     """Write a piece of the generated text at once; what stdout cannot spell becomes a `?`."""
     encoding = sys.stdout.encoding or "utf-8"
@@ -101,8 +150,9 @@ def show_text(piece: str) -> None:
 
 
 def show_note(text: str) -> None:
-    """Write a line on stderr that is no error."""
-    click.echo(f"lpu: {text}", err=True)
+    """Write a line on stderr that is no error; none with `--quiet`."""
+    if loudness() != QUIET:
+        click.echo(f"lpu: {text}", err=True)
 
 
 def show_table(rows: dict[str, str]) -> None:
@@ -121,7 +171,8 @@ def print_rows(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for number, title in enumerate(head):
-        table.add_column(title, overflow="fold", no_wrap=number == 0)
+        widest = max(map(len, title.split()), default=0)  # no word of a heading is cut
+        table.add_column(title, overflow="fold", no_wrap=number == 0, min_width=widest)
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
     width = None if sys.stdout.isatty() else PIPED_COLUMNS

@@ -1,7 +1,9 @@
 """Killed actors, killed nodes, killed drivers: the same tokens, cycles and digest."""
 
+import json
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +13,12 @@ from cluster.machines.checkpoint_store import CheckpointStore
 from cluster.machines.ray.capacity import actor_bytes
 from cluster.machines.ray.ray_machine import RayMachine
 from cluster.machines.ray.surroundings import loopback
+from cluster.machines.ray.task_pool import RayPool
 from cluster.serving.engine import PipelineRunner
+from cluster.sweeps.evaluation import Evaluator
+from cluster.sweeps.grid import points
+from cluster.sweeps.local_pool import here
+from cluster.sweeps.question import asked
 from tests.cluster.tiny import NEW_TOKENS, PROMPT, local_outcome, lowered, no_progress, outcome_of
 
 pytestmark = pytest.mark.ray
@@ -37,6 +44,21 @@ def nodes():
             cluster.add_node(**node())
         yield cluster
         cluster.shutdown()
+
+
+def test_a_sweep_has_the_rows_of_one_process_and_a_lost_node_changes_nothing(nodes, tmp_path):
+    grid = {"tp": [1, 2, 4], "topology": ["node", "ring:6", "torus:3x3"]}
+    found = points(asked({"model": "tiny", "grid": grid}, Path("sweep")))
+    alone = {one.number: one.row for some in here(found, Evaluator(tmp_path)) for one in some}
+    together: dict[int, object] = {}
+    with RayPool(nodes.address) as pool:
+        for number, some in enumerate(pool.results(found)):
+            together |= {one.number: one.row for one in some}
+            if number == 0:
+                nodes.remove_node(sorted(nodes.worker_nodes, key=str)[0], allow_graceful=False)
+                nodes.add_node(**node())
+    rows = [[json.dumps(mine[n]) for n in sorted(mine)] for mine in (together, alone)]
+    assert rows[0] == rows[1] and len(rows[0]) == 9
 
 
 def test_killing_an_actor_then_a_node_changes_nothing(nodes):

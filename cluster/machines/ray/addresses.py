@@ -40,15 +40,23 @@ class Place:
 
         `messages` and `stubs` are Ray's modules of its control service.
         """
+        if self.listens():
+            self._ask(messages, stubs)
+
+    def listens(self) -> bool:
+        """Whether it is known to be there: `auto` is not looked at. Raises BadValue if it is not.
+
+        This needs nothing of Ray.
+        """
         match = _HOST_AND_PORT.fullmatch(self.address)
         if match is None:
-            return  # `auto`
+            return False
         try:
             where = match[1] or match[2], int(match[3])
             socket.create_connection(where, timeout=KNOCK_TIMEOUT_S).close()
         except (OSError, OverflowError) as error:
             raise self.error(f"no Ray cluster there: {error}") from None
-        self._ask(messages, stubs)
+        return True
 
     def _ask(self, messages: Any, stubs: Any) -> None:
         import grpc  # Ray brings it

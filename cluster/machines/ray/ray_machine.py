@@ -1,4 +1,4 @@
-"""Chips on Ray actors. The only file that imports Ray.
+"""Chips on Ray actors.
 
 Ray places and starts the actors, carries programs and constants to them, starts them again when
 they die, and gives them shared-memory channels for their packets. A launch is one call per actor;
@@ -15,7 +15,6 @@ from typing import Any
 
 import ray
 from ray import exceptions
-from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 from ray.experimental.channel.shared_memory_channel import Channel as RayChannel
 from ray.util.metrics import Counter
 from ray.util.placement_group import placement_group, remove_placement_group
@@ -37,7 +36,7 @@ from cluster.machines.machine import (
     Result,
     counted_constants,
 )
-from cluster.machines.ray import addresses, capacity, grouping, surroundings
+from cluster.machines.ray import addresses, capacity, grouping, joining, surroundings
 from cluster.machines.ray.chip_host import ChipHost, Health, Wanted
 from cluster.machines.ray.exchange import Exchange, exchange
 from cluster.machines.ray.fork_server import ForkServer, can_fork
@@ -117,23 +116,15 @@ class RayMachine:
 
     def _connect(self) -> None:
         self._ours = True
-        for name in ("RAY_USAGE_STATS_ENABLED", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"):
-            os.environ.setdefault(name, "0")  # no reports to anyone; no warning about GPUs
-        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-        ray._private.worker.print_to_stdstream = surroundings.note
+        joining.calm()
         place = addresses.place(self._address, os.environ)
         if place:
-            place.knock(gcs_service_pb2, gcs_service_pb2_grpc)
-            try:
-                with surroundings.undisturbed(), surroundings.our_code() as code:
-                    ray.init(place.address, runtime_env=code, **quiet)
-            except (OSError, ValueError, RuntimeError, exceptions.RayError) as error:
-                raise place.error(f"no Ray cluster there: {error}") from None
+            joining.join(place)
             return
         self._folder = surroundings.new_folder()
         self._forks = ForkServer(self._folder, FORKABLE) if can_fork() else None
-        quiet |= {"object_store_memory": OBJECT_STORE_BYTES, "_system_config": dict(SYSTEM)}
-        surroundings.start_own(ray, self._folder, quiet)
+        settings = {"object_store_memory": OBJECT_STORE_BYTES, "_system_config": dict(SYSTEM)}
+        surroundings.start_own(ray, self._folder, joining.QUIET | settings)
 
     def _link_here(self, progress: Progress) -> None:
         """Link programs in the fork server, each of those that are equal once."""

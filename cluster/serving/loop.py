@@ -147,6 +147,11 @@ class EngineThread:
         return self._runner.scheduler.slots
 
     @property
+    def most(self) -> int:
+        """Requests that it holds at most."""
+        return self.slots + self._queue_limit
+
+    @property
     def running(self) -> int:
         """Requests that have a slot."""
         return sum(job.runs for job in self.active)

@@ -40,7 +40,7 @@ SLOW = {"speed": 1e-3, "concurrency": 1}  # a token of 25 us takes 25 ms
 
 @pytest.fixture(scope="module")
 def served():
-    with serving() as found:
+    with serving(queue=64) as found:
         yield found
 
 
@@ -228,6 +228,7 @@ CHATS = [
     ({"max_tokens": "5"}, 422, "max_tokens"),
     ({"temperature": -1}, 422, "temperature"),
     ({"n": 0}, 422, "n"),
+    ({"n": 100}, 400, "the slots and the queue hold 68"),
     ({"top_logprobs": 2}, 422, "logprobs"),
     ({"max_tokens": 999}, 400, "context"),
     ({"logit_bias": {"1": 1}}, 400, "logit_bias"),

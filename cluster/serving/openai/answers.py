@@ -130,6 +130,10 @@ class Answers:
         self, prompts: Sequence[Prompt], most: int | None, likeliest: int | None, echo: bool = False
     ) -> None:
         """Submit `n` jobs for each prompt; raises ApiError where that cannot be."""
+        count, most_at_once = len(prompts) * (self._body.n or 1), self._engine.most
+        if count > most_at_once:
+            said = f"{count} answers at a time, the slots and the queue hold {most_at_once}"
+            raise ApiError(400, said, "n", "invalid_value")
         for prompt in prompts:
             for _ in range(self._body.n or 1):
                 job, wanted = self._job(prompt, most, likeliest, echo)
@@ -162,7 +166,7 @@ class Answers:
         temperature = TEMPERATURE if body.temperature is None else body.temperature
         sampling = Sampling(temperature, 1.0 if body.top_p is None else body.top_p, seed)
         stop = frozenset[int]() if body.ignore_eos else self._served.tokenizer.stop
-        how = sampling.pick, stop, body.min_tokens, likeliest
+        how = sampling.pick, stop, body.min_tokens or 0, likeliest
         choosing = Choosing(*how, said=prompt.said, seed=seed)
         looked_at = echo and likeliest is not None
         request = Request(prompt.ids, max(1, wanted), prompt_logits=looked_at)

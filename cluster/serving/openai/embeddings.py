@@ -84,7 +84,7 @@ def embeddings(embedder: Embedder, body: EmbeddingBody) -> dict[str, Any]:
                 said = f"the embeddings have {len(vector)} dimensions, no other number"
                 raise ApiError(400, said, "dimensions", "invalid_value")
             tokens, seconds = tokens + len(ids), seconds + taken_s
-            shown = vector if body.encoding_format == "float" else _packed(vector)
+            shown = _packed(vector) if body.encoding_format == "base64" else vector
             data.append({"object": "embedding", "index": index, "embedding": shown})
     except ClusterError as error:
         raise ApiError(400, str(error), "input", "invalid_value") from None

@@ -77,8 +77,8 @@ class Generation(Body):
     stop: str | Annotated[list[str], Field(max_length=16)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    ignore_eos: bool = False
-    min_tokens: Annotated[int, Field(ge=0)] = 0
+    ignore_eos: bool | None = None
+    min_tokens: Annotated[int, Field(ge=0)] | None = None
 
     @model_validator(mode="after")
     def check_stream(self) -> "Generation":
@@ -120,6 +120,14 @@ class Message(BaseModel):
     tool_call_id: str | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def drop_what_is_empty(cls, given: Any) -> Any:
+        """Take out what clients say empty of when they send back what they were answered."""
+        if not isinstance(given, dict):
+            return given
+        return {key: value for key, value in given.items() if value or key in cls.model_fields}
 
     @property
     def text(self) -> str:
@@ -188,7 +196,7 @@ class EmbeddingBody(Body):
     """POST /v1/embeddings."""
 
     input: Text | Ids | Annotated[list[Text] | list[Ids], Field(max_length=2048)]
-    encoding_format: Literal["float", "base64"] = "float"
+    encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = None
 
     @property

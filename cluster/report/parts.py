@@ -187,7 +187,9 @@ def utilisation(
             )
         )
     if found:
-        shares = {name.replace("_", " "): 100 * share for name, share in found.items()}
+        units = (name.partition("_") for name in found)
+        names = [f"{unit.upper()} {part}".strip() for unit, _, part in units]
+        shares = dict(zip(names, (100 * share for share in found.values()), strict=True))
         blocks.append(bars({"busy": list(shares.values())}, list(shares), "% of the time"))
     return Section("Utilisation: how busy the hardware is", blocks)
 

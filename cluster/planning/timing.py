@@ -36,7 +36,8 @@ from cluster.energy import token_energy
 from cluster.planning.cost_steps import KeptParts
 from cluster.planning.costs import Costs, KeptTimings, Width
 from cluster.planning.pipeline_timing import StepTimes, prompt_steps
-from cluster.serving.scheduler import Step, prompt_kinds
+from cluster.serving.requests import Step
+from cluster.serving.scheduler import prompt_kinds
 from cluster.utilisation import busy_shares, cable_vectors_per_cycle
 from topology.fabric import compiled
 

@@ -63,6 +63,12 @@ class Pipeline:
     links: tuple[StageLink, ...]
 
     @cached_property
+    def apart(self) -> bool:
+        """Whether no stage needs a chip of another one, so that they can work side by side."""
+        members = [chip for group in self.groups for chip in group.members]
+        return len(members) == len(set(members))
+
+    @cached_property
     def used(self) -> frozenset[int]:
         """Chips that hold a part of the model or pass its vectors on."""
         members = {chip for group in self.groups for chip in group.members}
@@ -118,6 +124,16 @@ class Wires:
         """Members, routes and paths of all stages."""
         groups = tuple(self.group(chips) for chips in placement)
         return Pipeline(groups, tuple(self.link(a, b) for a, b in pairwise(placement)))
+
+    @cached_property
+    def _apart(self) -> "Wires":
+        return Wires(self.graph, apart=True)
+
+    def side_by_side(self, placement: Sequence[tuple[int, ...]]) -> "Wires":
+        """Itself, or where stages would need each other's chips, and can do without, `apart`."""
+        if self.apart or len(placement) == 1 or self.pipeline(placement).apart:
+            return self
+        return self._apart if self._apart.pipeline(placement).apart else self
 
     def group(self, chips: tuple[int, ...]) -> Group:
         """Routes between all ranks of a group."""

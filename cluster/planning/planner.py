@@ -1,6 +1,7 @@
 """`lpu plan`: the plan that was asked for or the best one, its timing, and why it is the best."""
 
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from typing import Any
 
 from chip.collection import uncollected
@@ -10,7 +11,7 @@ from chip.spec import ChipSpec
 from cluster.compiler.choose import NODE_CHIPS, PlanRequest, default_topology, open_graph, spread
 from cluster.compiler.limits import check_context, check_weights, heads_of
 from cluster.compiler.place import Placed
-from cluster.compiler.sizes import CHUNKS, Sizes
+from cluster.compiler.sizes import CHUNKS, LEAST_ROWS, Sizes
 from cluster.errors import BadValue, DoesNotFit
 from cluster.model.graph.graph import Model
 from cluster.model.load import find_decoder
@@ -18,6 +19,7 @@ from cluster.model.mixture import residents
 from cluster.planning.cost_store import CostStore
 from cluster.planning.pipeline_timing import pipelined
 from cluster.planning.refusals import check_shape, does_not_fit, fewest, fits_on, spreads, why_int8
+from cluster.planning.rows import shared
 from cluster.planning.search import SHOWN, Candidate, Search
 from cluster.planning.timing import PlanTiming
 
@@ -80,8 +82,20 @@ def make_for(
         raise BadValue("--topology", left, f"has {len(graph)} chips, not {request.chips}")
     check_shape(replace(request, topology=topology), chips)
     where = (request.context, request.batch, weights, store or CostStore())
-    search = Search(model, spec, graph, *where)
-    candidates = search.candidates(chips, request.tp, request.pp, request.objective)
+
+    @cache
+    def searches(rows: int) -> Search:
+        return Search(model, spec, graph, *where, rows)
+
+    for rows in [request.rows] if request.rows else LEAST_ROWS[: request.batch]:
+        search = searches(rows)
+        candidates = search.candidates(chips, request.tp, request.pp, request.objective)
+        if candidates:
+            break
+    if candidates and request.batch > 1:
+        size = request.batch, chips, request.objective, request.rows
+        candidates = shared(searches, candidates, *size)
+        search = searches(candidates[0].rows)
     if not candidates:
         if free and (planned := _in_int8(whole, name, asked, store)):
             why = why_int8(model, spec, request, chips)
@@ -184,6 +198,7 @@ def report(planned: Planned) -> dict[str, Any]:
     found = {
         "model": planned.model,
         "objective": request.objective,
+        "rows_per_launch": plan.rows,
         "notes": list(planned.notes) + _prefill_note(timed),
         "plan": _shape(planned),
         "clock_hz": spec.clock_hz,
@@ -213,6 +228,7 @@ def report(planned: Planned) -> dict[str, Any]:
     }
     if request.batch > 1:
         found |= pipelined(timed.steps, request.batch, prompt, not timed.no_prefill)
+        found |= timed.energy(latency_s, 1 / found["tokens_per_s_total"])
     return found
 
 

@@ -8,13 +8,12 @@ west. Queries and results have rows for each block of a head by itself: (head, b
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from chip.kernels.append import append, map_rows
 from chip.kernels.attention import (
     SMALLEST_SUM,
     Heads,
     Scores,
-    append,
     exponentials,
-    map_rows,
     masked,
     row_maximum,
 )  # fmt: skip
@@ -66,16 +65,19 @@ def latent_attention(
     """out = softmax(q . latents + q_turned . keys) latents, behind the rows of latent and k."""
     layout = latent.layout
     caches = latent_caches(work, layout)
-    maps = work.given(scores.window.maps, *map_rows(work), "u16", EAST)
+    every, most = map_rows(work)
+    maps = work.given(scores.window.maps, every, most, "u16", EAST)
     for block, cache in enumerate(caches.keys):
         source = work.rows_of(latent.copies[0], block) if block < layout.blocks else (
             work.rows_of(k.copies[0], 0)
         )  # fmt: skip
-        append(work, EAST, source, maps, cache)
+        source = replace(source, steps=(0, int(work.rows > 1)))
+        append(work, EAST, source, Rows(maps), every, cache)
     raw = _scores(work, heads, layout.blocks, q, q_turned, caches)
     for cache, columns in zip(caches.keys, caches.columns, strict=False):
         label = "latent attention: transpose"
-        transpose(work, Rows(cache), work.blocks - 1, layout.width, columns, label)
+        which = work.blocks - 1, layout.width
+        transpose(work, Rows(cache), *which, Rows(columns), WEST, label)
     kept, last = masked(work, heads, scores, raw)
     p = exponentials(work, heads, kept, row_maximum(work, heads, last))
     sums = _normalisers(work, heads, layout.width, p[0])

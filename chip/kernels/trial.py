@@ -45,6 +45,10 @@ class TrialMemory:
         region = Region(index, 0, request.vectors, request.dtype, request.layout)
         return Buffer(request.name, region, request.layout == "columns", (), True)
 
+    def of_slot(self, buffer: Buffer, slot: int) -> Buffer:
+        """The same: what it meets is what that of the first slot meets."""
+        return buffer
+
 
 class _Silent(Chain):
     """A chain that goes through all motions and keeps nothing of them."""
@@ -114,7 +118,7 @@ class Trial(Schedule):
 def conflicts(trials: Sequence[Trial]) -> Conflicts:
     """What the accesses of these trials say; the first of them counts most."""
     found: tuple[dict[tuple[str, str], int], ...] = (defaultdict(int), defaultdict(int))
-    for weight, trial in zip((8, 1), trials, strict=False):
+    for weight, trial in zip((8, 1, 1), trials, strict=False):
         names = sorted({name for name, *_ in trial.touched})
         numbers = {name: number for number, name in enumerate(names)}
         rows = [(numbers[name], *entry) for name, *entry in trial.touched]

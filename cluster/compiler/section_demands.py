@@ -1,6 +1,7 @@
 """What the kernels of a section ask for in the memory of a chip, found by trials."""
 
 from collections.abc import Collection
+from dataclasses import replace
 from functools import lru_cache
 
 from chip.kernels.lanes import MAPS, group_maps
@@ -18,6 +19,7 @@ from cluster.model.graph.grouped_route import GroupedRoute
 from cluster.model.graph.norm import Norm
 
 TRIED_ROWS = 8  # of a trial of longer launches
+TRIED_SLOTS = 2  # of launches with tokens of several: one for each array
 TRIED_BLOCKS = 3  # context blocks after which every two buffers that take turns have met the others
 
 
@@ -34,25 +36,33 @@ def lane_maps(sections: Collection[Sharded], weights: str) -> tuple[tuple[int, .
 @lru_cache(maxsize=256)
 def asked(
     spec: ChipSpec, sharded: Sharded, rank: Rank, prefix: str, chunk: int, blocks: int,
-    weights: str, carried: tuple[Copy, ...],
+    weights: str, carried: tuple[Copy, ...], slots: int = 1,
 ) -> Demands:  # fmt: skip
-    """What a section's kernels ask for in launches of up to `chunk` tokens, and what meets what."""
+    """What a section's kernels ask for in launches of up to `chunk` tokens, and what meets what.
+
+    The tokens of up to as many `slots` share a launch.
+    """
     whole = sharded.section.takes_sequence
-    lives, requests = requested(spec, sharded, rank, prefix, chunk, blocks, weights, carried)
+    some = chunk, blocks, weights, carried, slots
+    lives, requests = requested(spec, sharded, rank, prefix, *some)
     size = chunk if whole else min(chunk, TRIED_ROWS), min(blocks, TRIED_BLOCKS)
-    met = _met(spec, sharded, rank, prefix, *size, weights, carried)
+    met = _met(spec, sharded, rank, prefix, *size, weights, carried, slots)
     return Demands(requests, lives, met, len(sharded.section.ops))
 
 
 @lru_cache(maxsize=256)
 def requested(
     spec: ChipSpec, sharded: Sharded, rank: Rank, prefix: str, chunk: int, blocks: int,
-    weights: str, carried: tuple[Copy, ...],
+    weights: str, carried: tuple[Copy, ...], slots: int = 1,
 ) -> tuple[dict[str, tuple[int, int]], tuple[Request, ...]]:  # fmt: skip
     """The ops between which each buffer is used, and all requests."""
     rows = chunk if sharded.section.takes_sequence else 1
     work, memory = _unplaced(spec, sharded, prefix, rows, chunk, blocks, weights)
-    _try(work, memory, Assigned(sharded.section, rank, spec, chunk, weights, carried))
+    assigned = Assigned(sharded.section, rank, spec, chunk, weights, carried)
+    _try(replace(work, most_slots=slots), memory, assigned)
+    if slots > 1:
+        some = replace(work, rows=TRIED_SLOTS, slots=TRIED_SLOTS, most_slots=slots)
+        _try(some, memory, assigned)
     lives = {name: (min(ops), max(ops)) for name, ops in memory.lives.items()}
     return lives, tuple(memory.requests.values())
 
@@ -66,12 +76,17 @@ def column_words(
     blocks: int,
     weights: str,
     slots: int,
+    rows: int,
 ) -> tuple[list[int], list[int]]:
-    """Words of 16 slices, east and west, of each matrix of a section, and its caches of `slots`."""
+    """Words of 16 slices, east and west, of each matrix of a section, and its caches of `slots`.
+
+    So many `rows` of them share a launch.
+    """
     assigned = Assigned(sharded.section, rank, spec, chunk, weights)
     words = assigned.matrix_words
     if max(map(sum, words)) <= most_column_words(spec):  # else there is no room anyway
         work, memory = _unplaced(spec, sharded, prefix, 1, chunk, blocks, weights)
+        work = replace(work, most_slots=rows)
         for op in sharded.section.ops:
             if op.cached_elements:
                 place(work, assigned, op)
@@ -94,14 +109,18 @@ def _unplaced(
 @lru_cache(maxsize=256)
 def _met(
     spec: ChipSpec, sharded: Sharded, rank: Rank, prefix: str, rows: int, blocks: int,
-    weights: str, carried: tuple[Copy, ...],
+    weights: str, carried: tuple[Copy, ...], slots: int,
 ) -> Conflicts:  # fmt: skip
-    """What meets what, in trials with a token over some blocks, and with some over one."""
-    trials, some = [], ((1, blocks), (rows, 1))
-    for count, context in some[1:] if sharded.section.takes_sequence else dict.fromkeys(some):
+    """What meets what, in trials with a token over some blocks, and with some over one.
+
+    Where slots share launches, also with tokens of two of them.
+    """
+    trials, some = [], [(1, blocks, 1), (rows, 1, 1)]
+    some += [(TRIED_SLOTS, 1, TRIED_SLOTS)] * (slots > 1)
+    for count, context, of in some[1:] if sharded.section.takes_sequence else dict.fromkeys(some):
         trial, memory = Trial(spec), TrialMemory(spec)
-        maps = lane_maps((sharded,), weights)
-        work = Work(trial, memory, 0, count, context, rows, blocks, weights, prefix, maps)
+        size = count, context, rows, blocks, weights, prefix, lane_maps((sharded,), weights)
+        work = Work(trial, memory, 0, *size, of, slots)
         _try(work, memory, Assigned(sharded.section, rank, spec, rows, weights, carried))
         trials.append(trial)
     return conflicts(trials)

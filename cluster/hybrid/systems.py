@@ -232,7 +232,7 @@ def _pass(
     timed, layers = planned.timed, len(planned.timed.plan.model.layers)
     hz, kind = timed.plan.spec.clock_hz, prefill_kind(rows, CONTEXT_BLOCK)
     limit = timed.clocks.pace(0).limit_cycles if timed.clocks else None
-    head_s = rows * sum(step.cycles for step in timed.costs.head(timed.width)) / hz
+    head_s = rows * sum(step.cycles for step in timed.costs.head(timed.width, 1)) / hz
     stages = [
         sum(step.cycles for step in timed.costs.steps(stage, kind, limit)) / hz
         for stage in timed.work.kinds

@@ -21,7 +21,10 @@ from cluster.machines.clocked import Clocked
 from cluster.machines.launch_log import LaunchLog
 from cluster.machines.machine import LINKING, LocalMachine, Machine
 from cluster.machines.record import Recorder
+from cluster.model.fetch import cache_folder
 from cluster.model.load import Loaded, load_model
+from cluster.planning.cost_store import CostStore
+from cluster.planning.rows import choose_rows
 from cluster.process import peak_rss_bytes
 from cluster.report.files import write_report
 from cluster.report.page import Page
@@ -54,6 +57,7 @@ class Options:
     prompts: Path | None
     output: Path | None
     concurrency: int
+    rows: int | None
     max_new_tokens: int | None
     temperature: float
     top_p: float
@@ -139,6 +143,7 @@ class Options:
             self.spec, self.weights, self.context,
             # with guesses under way the stages work side by side, which is what two slots make
             max(self.concurrency, 2 if self.draft else 1), ep=self.ep,
+            rows=1 if self.draft else self.rows,
         )  # fmt: skip
 
 
@@ -152,7 +157,7 @@ def generate(options: Options, start: float, bars: Bars) -> dict[str, Any]:
         click.echo(f"note: {note}", err=True)
     watch.lap("model")
     if lines:
-        choice = choose(model.model, options.request)
+        choice = choose_rows(model.model, options.request, CostStore(cache_folder() / "costs"))
         requests = requests_of(options, lines, model, choice.plan)
     else:
         prompt = prompt_tokens(options, model)

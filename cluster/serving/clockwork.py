@@ -39,7 +39,7 @@ class Clockwork:
         chunk = 0 if self.timed.no_prefill else plan.chunk
         stages = plan.pp if self.several or self._in_steps(PREFILL) else 1
         return Shape(
-            stages, plan.slots, chunk, 1, self.several, spec.host_latency_s, spec.clock_hz,
+            stages, plan.slots, chunk, plan.rows, self.several, spec.host_latency_s, spec.clock_hz,
             whole=not self.several,
         )  # fmt: skip
 
@@ -55,7 +55,7 @@ class Clockwork:
         """The launch of a line at so many context blocks."""
         context = blocks * CONTEXT_BLOCK
         if line == DECODE:
-            return decode_kind(context)
+            return decode_kind(context, self.timed.plan.rows)
         return prefill_kind(self.timed.plan.chunk, context)
 
     @cached_property

@@ -20,7 +20,8 @@ WEIGHT_TYPES = {"fp16": "f16", "int8": "i8"}  # as the command line names them: 
 def heads_of(model: Model) -> int:
     """Query heads: the widest tensor-parallel group; without attention, blocks of an FFN."""
     sizes = (op.q.dims[0].size for op in ops_of(model) if isinstance(op, ATTENTIONS))
-    return max(sizes, default=max(1, model.size("ffn") // CONTEXT_BLOCK))
+    widest = max(model.size("ffn"), model.size("expert_ffn"))
+    return max(sizes, default=max(1, widest // CONTEXT_BLOCK))
 
 
 def ops_of(model: Model) -> Iterator[Op]:

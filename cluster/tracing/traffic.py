@@ -1,8 +1,9 @@
 """Bytes that a launch sends over each link, counted from its instructions."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
+from chip.program import Instruction, Program
 from chip.schedule import Schedule
 from chip.wire import body_of, unpack
 from cluster.compiler.lower import Lowered
@@ -21,13 +22,20 @@ def launch_link_bytes(lowered: Lowered, joined: Mapping[int, str]) -> LinkBytes:
         body = body_of(data)
         if body not in known:
             sent: Counter[int] = Counter()
-            for queue, _, one in unpack(data).instructions():
-                if one.op == "c2c.send":
-                    sent[int(queue.partition(":")[2])] += one.count
+            for port, held in _sends(unpack(data)):
+                sent[port] += sum(one.count for one in held if one.op == "c2c.send")
             known[body] = sent
         for port, vectors in known[body].items():
             found[chip, ends[chip, port][0]] += vectors * lanes
     return dict(found)
+
+
+def _sends(program: Program) -> Iterator[tuple[int, tuple[Instruction, ...]]]:
+    """(port, what its queue holds) of every port that a program may send from."""
+    for queue in program.queues:
+        family, _, port = queue.partition(":")
+        if family == "c2c.s":
+            yield int(port), program.queues[queue]
 
 
 def step_link_bytes(launch: Launch) -> LinkBytes:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from cluster.cli import main
 from cluster.compare.roofline import kv_bytes_per_token
-from cluster.compiler.choose import PlanRequest
+from cluster.compiler.choose import NODE_CHIPS, PlanRequest
+from cluster.compiler.limits import heads_of
 from cluster.errors import BadValue
 from cluster.hybrid.answer import pareto, with_gpus
 from cluster.hybrid.between import between
@@ -33,7 +34,7 @@ def test_the_ffn_part_is_the_model_without_attention(name):
     weights = sum(prod(w.shape) for layer in model.layers for w in layer.weights)
     mine = sum(prod(w.shape) for layer in ffn.layers for w in layer.weights)
     assert mine + attention_parameters(model) * len(model.layers) == pytest.approx(weights)
-    assert mine > weights / 2
+    assert mine > weights / 2 and heads_of(ffn) >= (1 if name == "tiny" else NODE_CHIPS)
 
 
 def test_a_link_is_a_name_fields_or_both():

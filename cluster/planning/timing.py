@@ -175,7 +175,7 @@ class PlanTiming:
             rate = cable_vectors_per_cycle(self.wires.cables(), chips)
         size = (self.plan.spec, len(chips), decode.cycles, rate)
         return bound.report(decode.cycles) | {
-            "utilisation": busy_shares(self.activity(context), *size)
+            "utilisation": busy_shares(self.activity(decode_kind(context)), *size)
         }
 
     def breakdown(self, context: int) -> dict[str, int]:

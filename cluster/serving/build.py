@@ -74,9 +74,7 @@ class Lazy(list[float]):
         return self._known[index]
 
 
-def of_lists(
-    shape: Shape, policy: Policy, moves: Sequence[Sequence[c.Floats]], hashes: dict[int, int]
-) -> c.State:
+def of_lists(shape: Shape, policy: Policy, moves: c.Floats, hashes: dict[int, int]) -> c.State:
     """No requests yet; `add_row` makes room for one. `hashes` are by place."""
     return _state(shape, policy, moves, hashes, {})
 
@@ -99,7 +97,7 @@ def of_arrays(
     )
 
 
-def _state(shape: Shape, policy: Policy, moves: Any, hashes: c.Hashes, kept: c.Hashes) -> c.State:
+def _state(shape: Shape, policy: Policy, moves: Any, hashes: c.Ints, kept: c.Ints) -> c.State:
     """All columns, those by request empty."""
     slots, places = shape.slots, shape.stages * shape.rows
 

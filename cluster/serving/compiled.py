@@ -42,7 +42,8 @@ def _lazily(function: Any, inner: bool) -> Any:
     """
     import numba
 
-    found: Any = numba.njit(
+    njit: Any = numba.njit  # whose types do not know all of its options
+    found = njit(
         cache=True, nogil=True, error_model="numpy", _nrt=False, no_cpython_wrapper=inner,
         no_cfunc_wrapper=True,
     )(function)  # fmt: skip

@@ -23,7 +23,7 @@ def percentiles(values: Seconds) -> dict[str, float | None]:
     if not len(known):
         return dict.fromkeys([*names, "mean", "max"])
     at = np.percentile(known, PERCENTILES)
-    named = dict(zip(names, map(float, at), strict=True))
+    named: dict[str, float | None] = dict(zip(names, map(float, at), strict=True))
     return named | {"mean": float(known.mean()), "max": float(known.max())}
 
 
@@ -36,7 +36,9 @@ def of_bins(bins: npt.NDArray[np.int64]) -> dict[str, float | None]:
     values = p.SHORTEST_GAP_S * np.exp((np.arange(len(bins)) + 0.5) / p.GAP_BINS_PER_E)
     ends = np.cumsum(bins)
     at = [int(np.searchsorted(ends, -(-total * n // 100))) for n in PERCENTILES]
-    named = {name: float(values[n]) for name, n in zip(names, at, strict=True)}
+    named: dict[str, float | None] = {
+        name: float(values[n]) for name, n in zip(names, at, strict=True)
+    }
     last = int(np.flatnonzero(bins)[-1])
     return named | {"mean": float(values @ bins / total), "max": float(values[last])}
 

@@ -13,6 +13,7 @@ from cluster.serving.compiled import compiled_play
 from cluster.serving.core import columns as c
 from cluster.serving.core import play as p
 from cluster.serving.traffic import Seconds, Traffic
+from cluster.serving.traffic import traffic as traffic_of
 
 STEPS_AT_A_TIME = 1 << 20  # between two looks at the clock and the keyboard
 
@@ -27,7 +28,8 @@ class Outcome:
 
     def time_s(self, column: int) -> Seconds:
         """Seconds of all requests: ARRIVES, ENTERED, FIRST, LAST."""
-        return np.asarray(self.state.times[column])
+        found: Seconds = self.state.times[column]
+        return found
 
     @property
     def end_s(self) -> float:
@@ -54,7 +56,8 @@ class Outcome:
     @property
     def works(self) -> npt.NDArray[np.int64]:
         """Works that entered [line, context blocks]."""
-        return np.asarray(self.played.works)
+        found: npt.NDArray[np.int64] = self.played.works
+        return found
 
     def total(self, which: int) -> int:
         """One of the totals of `core.play`."""
@@ -79,7 +82,7 @@ def replay(
 
 def ready(clockwork: Clockwork) -> None:
     """Have all tables, and the compiled rules, before a clock runs."""
-    none = Traffic(*(np.zeros(0, kind) for kind in (float, int, int)), *[np.zeros(1, int)] * 3)
+    none = traffic_of([], [], [])
     state = _begin(clockwork, none, Policy(), 0)
     compiled_play()(*state, 1)
 

@@ -58,7 +58,7 @@ def _slots(outcome: Outcome) -> Iterator[dict[str, Any]]:
     end_s = log.start_s[count - 1] + log.seconds[count - 1] if count else 0.0
     yield from _named(SLOTS, "slots", outcome.state.rules.slots, "slot")
     entered_s, first_s, last_s = (outcome.time_s(n) for n in (c.ENTERED, c.FIRST, c.LAST))
-    for r in np.flatnonzero(entered_s <= end_s):
+    for r in map(int, np.flatnonzero(entered_s <= end_s)):
         slot = int(outcome.state.requests[c.SLOT][r])
         args = {
             "request": int(r), "arrives_s": float(outcome.time_s(c.ARRIVES)[r]),

@@ -74,7 +74,7 @@ class Lazy(list[float]):
         return self._known[index]
 
 
-def of_lists(shape: Shape, policy: Policy, moves: c.Floats, hashes: dict[int, int]) -> c.State:
+def of_lists(shape: Shape, policy: Policy, moves: Any, hashes: dict[int, int]) -> c.State:
     """No requests yet; `add_row` makes room for one. `hashes` are by place."""
     return _state(shape, policy, moves, hashes, {})
 
@@ -89,15 +89,17 @@ def of_arrays(
     """Room for so many requests."""
     kept = np.zeros(shape.slots * policy.most_blocks if policy.block_tokens else 1, np.int64)
     empty = _state(shape, policy, moves, hashes, kept)
-    arrays = c.State(*(one if isinstance(one, tuple) else np.array(one) for one in empty))
-    return arrays._replace(
+    columns: Any = [one if isinstance(one, tuple) else np.array(one) for one in empty]
+    arrays: Any = c.State(*columns)
+    found: c.State = arrays._replace(
         requests=np.repeat(np.array(NEW_INTS)[:, None], requests, axis=1),
         times=np.repeat(np.array(NEW_TIMES)[:, None], requests, axis=1),
         heaps=np.zeros((2, requests), np.int64),
     )
+    return found
 
 
-def _state(shape: Shape, policy: Policy, moves: Any, hashes: c.Ints, kept: c.Ints) -> c.State:
+def _state(shape: Shape, policy: Policy, moves: Any, hashes: Any, kept: Any) -> c.State:
     """All columns, those by request empty."""
     slots, places = shape.slots, shape.stages * shape.rows
 
@@ -122,7 +124,8 @@ NEW_TIMES = [0.0, -1.0, math.inf, -1.0, -1.0]
 def add_row(state: c.State, spare: list[int], ints: dict[int, int], arrives_s: float) -> int:
     """Make a row for a request, a spare one if there is; return which it is."""
     if not spare:
-        for column in (*state.requests, *state.times, *state.heaps):
+        columns: list[Any] = [*state.requests, *state.times, *state.heaps]
+        for column in columns:
             column.append(0)
         spare = [len(state.heaps[c.LATER]) - 1]
     r = spare.pop()

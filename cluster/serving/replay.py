@@ -28,8 +28,7 @@ class Outcome:
 
     def time_s(self, column: int) -> Seconds:
         """Seconds of all requests: ARRIVES, ENTERED, FIRST, LAST."""
-        found: Seconds = self.state.times[column]
-        return found
+        return np.asarray(self.state.times[column], np.float64)
 
     @property
     def end_s(self) -> float:
@@ -51,13 +50,14 @@ class Outcome:
         """Mean seconds of a token after the first; nan where that was all."""
         more = self.traffic.new - 1
         spans_s = self.time_s(c.LAST) - self.time_s(c.FIRST)
-        return np.divide(spans_s, more, out=np.full(len(more), np.nan), where=more > 0)
+        found: Seconds = np.full(len(more), np.nan)
+        np.divide(spans_s, more, out=found, where=more > 0)
+        return found
 
     @property
     def works(self) -> npt.NDArray[np.int64]:
         """Works that entered [line, context blocks]."""
-        found: npt.NDArray[np.int64] = self.played.works
-        return found
+        return np.asarray(self.played.works, np.int64)
 
     def total(self, which: int) -> int:
         """One of the totals of `core.play`."""
@@ -99,19 +99,21 @@ def _begin(
         c.FIRST_BLOCK: traffic.first_block, c.BLOCKS: traffic.blocks, c.STATE: c.QUEUED,
     }  # fmt: skip
     first = traffic.users or count  # the others come when one of these has ended
+    arrays: Any = state  # of which columns are set as wholes
     for column, values in columns.items():
-        state.requests[column] = values
-    state.times[c.ARRIVES] = traffic.arrives_s
-    state.heaps[c.LATER] = np.arange(count)  # in order: a heap as it is
+        arrays.requests[column] = values
+    arrays.times[c.ARRIVES] = traffic.arrives_s
+    arrays.heaps[c.LATER] = np.arange(count)  # in order: a heap as it is
     state.sizes[c.LATER] = first
-    log = p.Log(
+    log: Any = (
         np.zeros(log_steps), np.zeros(log_steps), np.zeros((2, log_steps), np.int64),
         np.full((2, log_steps, shape.stages), c.NOBODY, np.int64),
     )  # fmt: skip
     totals = np.zeros(p.TOTALS, np.int64)
     totals[p.NEXT_USER] = first
-    played = p.Played(
-        log, np.zeros((2, clockwork.blocks + 1), np.int64), np.zeros(p.GAP_BINS, np.int64),
+    counted: Any = (
+        np.zeros((2, clockwork.blocks + 1), np.int64), np.zeros(p.GAP_BINS, np.int64),
         np.zeros(2), totals, int(traffic.users > 0),
     )  # fmt: skip
-    return state, p.Costs(clockwork.ends), played
+    ends: Any = clockwork.ends
+    return state, p.Costs(ends), p.Played(p.Log(*log), *counted)

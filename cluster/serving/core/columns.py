@@ -9,10 +9,11 @@ Columns of a kind stand together, each found by its number: compiled code takes 
 the more arrays it hands on.
 """
 
+from collections.abc import MutableSequence
 from typing import Any, NamedTuple
 
-Floats = Any  # numbers by index: lists, arrays, or where few are known a dict; nested where so said
-Ints = Any
+Floats = MutableSequence[float]
+Ints = MutableSequence[int]
 
 NOBODY = -1
 PREFILL, DECODE = 0, 1  # lines
@@ -72,19 +73,19 @@ class State(NamedTuple):
     """All of it."""
 
     rules: Rules
-    requests: Ints  # [column][request]
-    times: Floats  # [column][request]
-    slots: Ints  # [column][slot]
+    requests: MutableSequence[Ints]  # [column][request]
+    times: MutableSequence[Floats]  # [column][request]
+    slots: MutableSequence[Ints]  # [column][slot]
     free_s: Floats  # since when a slot is free
-    lines: Ints  # [line][column][place]
+    lines: MutableSequence[MutableSequence[Ints]]  # [line][column][place]
     heads: Ints  # [line]: the place of stage 0
     moving: Ints  # [line]: works that have not come to the end
-    moves: Floats  # [line][way][context blocks]
+    moves: MutableSequence[MutableSequence[Floats]]  # [line][way][context blocks]
     refill_s: Floats  # to take in so many context blocks of tokens again
-    heaps: Ints  # [heap]
+    heaps: MutableSequence[Ints]  # [heap]
     sizes: Ints  # [heap]
-    hashes: Ints  # of requests
-    kept: Ints  # of slots, `most_blocks` each
+    hashes: Any  # of requests
+    kept: Any  # of slots, `most_blocks` each
     due: Ints  # requests whose tokens are due after a step
     clock: Floats
     counts: Ints

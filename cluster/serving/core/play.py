@@ -1,6 +1,7 @@
 """The scheduler by the clock alone: steps take what a plan says, and tokens need no logits."""
 
 import math
+from collections.abc import MutableSequence
 from typing import NamedTuple
 
 from cluster.serving.core.columns import (
@@ -38,7 +39,7 @@ LOG_WHO, LOG_AT = 0, 1
 class Costs(NamedTuple):
     """Cycles until each stage is done with its work of so many context blocks; 0 is none."""
 
-    ends: Ints  # [line][context blocks][stage]
+    ends: MutableSequence[MutableSequence[Ints]]  # [line][context blocks][stage]
 
 
 class Log(NamedTuple):
@@ -46,15 +47,15 @@ class Log(NamedTuple):
 
     start_s: Floats
     seconds: Floats
-    steps: Ints  # [column][step]
-    stages: Ints  # [column][step][stage]
+    steps: MutableSequence[Ints]  # [column][step]
+    stages: MutableSequence[MutableSequence[Ints]]  # [column][step][stage]
 
 
 class Played(NamedTuple):
     """What is counted while requests are played."""
 
     log: Log
-    works: Ints  # [line][context blocks]: how many have entered
+    works: MutableSequence[Ints]  # [line][context blocks]: how many have entered
     gaps: Ints  # seconds between two tokens of a request, in bins
     sums: Floats
     totals: Ints

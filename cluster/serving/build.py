@@ -75,9 +75,7 @@ class Lazy(list[float]):
         return self._known[index]
 
 
-def of_lists(
-    shape: Shape, policy: Policy, moves: Sequence[Sequence[c.Floats]], hashes: dict[int, int]
-) -> c.State:
+def of_lists(shape: Shape, policy: Policy, moves: Any, hashes: dict[int, int]) -> c.State:
     """No requests yet; `add_row` makes room for one. `hashes` are by place."""
     return _state(shape, policy, moves, hashes, {})
 
@@ -92,16 +90,17 @@ def of_arrays(
     """Room for so many requests; arrays stand in for the sequences that types speak of."""
     kept: Any = np.zeros(shape.slots * policy.most_blocks if policy.block_tokens else 1, np.int64)
     empty = _state(shape, policy, moves, hashes, kept)
-    columns: list[Any] = [one if isinstance(one, tuple) else np.array(one) for one in empty]
-    by_request: dict[str, Any] = {
-        "requests": np.repeat(np.array(NEW_INTS)[:, None], requests, axis=1),
-        "times": np.repeat(np.array(NEW_TIMES)[:, None], requests, axis=1),
-        "heaps": np.zeros((2, requests), np.int64),
-    }
-    return c.State(*columns)._replace(**by_request)
+    columns: Any = [one if isinstance(one, tuple) else np.array(one) for one in empty]
+    arrays: Any = c.State(*columns)
+    found: c.State = arrays._replace(
+        requests=np.repeat(np.array(NEW_INTS)[:, None], requests, axis=1),
+        times=np.repeat(np.array(NEW_TIMES)[:, None], requests, axis=1),
+        heaps=np.zeros((2, requests), np.int64),
+    )
+    return found
 
 
-def _state(shape: Shape, policy: Policy, moves: Any, hashes: c.Hashes, kept: c.Hashes) -> c.State:
+def _state(shape: Shape, policy: Policy, moves: Any, hashes: Any, kept: Any) -> c.State:
     """All columns, those by request empty."""
     slots, places = shape.slots, shape.stages * shape.rows
 
@@ -126,7 +125,7 @@ NEW_TIMES = [0.0, -1.0, math.inf, -1.0, -1.0]
 def add_row(state: c.State, spare: list[int], ints: dict[int, int], arrives_s: float) -> int:
     """Make a row for a request, a spare one if there is; return which it is."""
     if not spare:
-        columns: tuple[Any, ...] = (*state.requests, *state.times, *state.heaps)
+        columns: list[Any] = [*state.requests, *state.times, *state.heaps]
         for column in columns:
             column.append(0)
         spare = [len(state.heaps[c.LATER]) - 1]

@@ -42,8 +42,8 @@ def _lazily(function: Any, inner: bool) -> Any:
     """
     import numba
 
-    jit: Any = numba.njit
-    found: Any = jit(
+    njit: Any = numba.njit  # whose types do not know all of its options
+    found = njit(
         cache=True, nogil=True, error_model="numpy", _nrt=False, no_cpython_wrapper=inner,
         no_cfunc_wrapper=True,
     )(function)  # fmt: skip

@@ -13,6 +13,7 @@ from cluster.serving.compiled import compiled_play
 from cluster.serving.core import columns as c
 from cluster.serving.core import play as p
 from cluster.serving.traffic import Seconds, Traffic
+from cluster.serving.traffic import traffic as traffic_of
 
 STEPS_AT_A_TIME = 1 << 20  # between two looks at the clock and the keyboard
 
@@ -27,7 +28,7 @@ class Outcome:
 
     def time_s(self, column: int) -> Seconds:
         """Seconds of all requests: ARRIVES, ENTERED, FIRST, LAST."""
-        return np.asarray(self.state.times[column])
+        return np.asarray(self.state.times[column], np.float64)
 
     @property
     def end_s(self) -> float:
@@ -56,7 +57,7 @@ class Outcome:
     @property
     def works(self) -> npt.NDArray[np.int64]:
         """Works that entered [line, context blocks]."""
-        return np.asarray(self.played.works)
+        return np.asarray(self.played.works, np.int64)
 
     def total(self, which: int) -> int:
         """One of the totals of `core.play`."""
@@ -81,8 +82,7 @@ def replay(
 
 def ready(clockwork: Clockwork) -> None:
     """Have all tables, and the compiled rules, before a clock runs."""
-    columns: list[Any] = [np.zeros(0, kind) for kind in (float, int, int)]
-    none = Traffic(*columns, *[np.zeros(1, int)] * 3)
+    none = traffic_of([], [], [])
     state = _begin(clockwork, none, Policy(), 0)
     compiled_play()(*state, 1)
 
@@ -99,21 +99,21 @@ def _begin(
         c.FIRST_BLOCK: traffic.first_block, c.BLOCKS: traffic.blocks, c.STATE: c.QUEUED,
     }  # fmt: skip
     first = traffic.users or count  # the others come when one of these has ended
+    arrays: Any = state  # of which columns are set as wholes
     for column, values in columns.items():
-        state.requests[column] = values
-    arrays: Any = state
+        arrays.requests[column] = values
     arrays.times[c.ARRIVES] = traffic.arrives_s
     arrays.heaps[c.LATER] = np.arange(count)  # in order: a heap as it is
     state.sizes[c.LATER] = first
-    log: list[Any] = [
+    log: Any = (
         np.zeros(log_steps), np.zeros(log_steps), np.zeros((2, log_steps), np.int64),
         np.full((2, log_steps, shape.stages), c.NOBODY, np.int64),
-    ]  # fmt: skip
+    )  # fmt: skip
     totals = np.zeros(p.TOTALS, np.int64)
     totals[p.NEXT_USER] = first
-    counted: list[Any] = [
+    counted: Any = (
         np.zeros((2, clockwork.blocks + 1), np.int64), np.zeros(p.GAP_BINS, np.int64),
         np.zeros(2), totals, int(traffic.users > 0),
-    ]  # fmt: skip
+    )  # fmt: skip
     ends: Any = clockwork.ends
     return state, p.Costs(ends), p.Played(p.Log(*log), *counted)

@@ -65,11 +65,11 @@ def _longest(name: str, request: PlanRequest, store: CostStore) -> tuple[int, st
     if request.chips is None:
         return request.context, ""
     model, spec = find_decoder(name), find(request.spec)
-    types = [request.weights] if request.weights else ["fp16", "int8"]
+    narrow = request.weights or "int8"
 
     def fits(blocks: int) -> bool:
-        size = (blocks * CONTEXT_BLOCK, types[-1], request.batch)
-        return fits_on(Sizes(model, spec, *size, store=store), request, request.chips or 0)
+        sizes = Sizes(model, spec, blocks * CONTEXT_BLOCK, narrow, request.batch, store=store)
+        return fits_on(sizes, request, request.chips or 0)
 
     wanted = request.context // CONTEXT_BLOCK
     if fits(wanted):

@@ -9,12 +9,11 @@ Columns of a kind stand together, each found by its number: compiled code takes 
 the more arrays it hands on.
 """
 
-from collections.abc import MutableMapping, MutableSequence
-from typing import NamedTuple
+from collections.abc import MutableSequence
+from typing import Any, NamedTuple
 
 Floats = MutableSequence[float]
 Ints = MutableSequence[int]
-Hashes = MutableSequence[int] | MutableMapping[int, int]
 
 NOBODY = -1
 PREFILL, DECODE = 0, 1  # lines
@@ -86,8 +85,8 @@ class State(NamedTuple):
     refill_s: Floats  # to take in so many context blocks of tokens again
     heaps: MutableSequence[Ints]  # [heap]
     sizes: Ints  # [heap]
-    hashes: Hashes  # of requests
-    kept: Hashes  # of slots, `most_blocks` each
+    hashes: Any  # of requests
+    kept: Any  # of slots, `most_blocks` each
     due: Ints  # requests whose tokens are due after a step
     clock: Floats
     counts: Ints

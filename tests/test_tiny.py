@@ -9,7 +9,7 @@ import pytest
 from chip.program import Program
 from chip.spec import GROQCHIP1
 from chip.wire import pack, unpack
-from cluster.compiler.launch import decode_kind, prefill_kind
+from cluster.compiler.launch import decode_kind
 from cluster.compiler.lower import Lowered, lower
 from cluster.compiler.place import place
 from cluster.compiler.stages import partition
@@ -71,9 +71,13 @@ def test_time_is_known_before_anything_runs(lowered, machine):
     """The load has compared all programs with the schedule; a launch only confirms it."""
     runner = PipelineRunner(lowered, machine)
     assert len(list(runner.generate(PROMPT, 2, Sampling(), frozenset()))) == 2
-    scheduled = {name: max(one.end_cycles.values()) for name, one in lowered.launches.items()}
-    prefill, decode = prefill_kind(lowered.plan.chunk, 320), decode_kind(320)
-    assert runner.cycles == [scheduled[str(kind)] for kind in (prefill, decode, decode)]
+    *prefill, first, second = runner.launches  # the prompt goes stage by stage, a token through all
+    assert len(prefill) == lowered.plan.pp and first == second == str(decode_kind(320))
+    scheduled = [
+        max(lowered.launches[program].end_cycles[chip] for chip, program in programs.items())
+        for programs in map(runner.programs.get, runner.launches)
+    ]
+    assert runner.cycles == scheduled
 
 
 def test_the_same_plan_and_prompt_have_the_same_digest():

@@ -3,8 +3,10 @@
 import pytest
 
 from chip.errors import UnknownChip
+from chip.spec import GROQCHIP1
 from cluster.compiler.choose import PlanRequest, choose, default_topology
 from cluster.compiler.place import place
+from cluster.compiler.sizes import Sizes
 from cluster.errors import BadValue, DoesNotFit
 from cluster.model.known import changed_model, known_model
 from topology import TopologyError
@@ -87,3 +89,10 @@ def test_a_plan_goes_around_dead_parts(faults, dead):
 def test_too_few_chips_left_says_so():
     with pytest.raises(BadValue, match=r"ring:4 with faults chip:1: has 3 chips"):
         choose(TINY, PlanRequest(tp=2, pp=2, topology="ring:4", faults="chip:1"))
+
+
+def test_a_stage_is_not_laid_out_where_the_words_of_its_own_layers_do_not_fit():
+    """Three dense layers have room where one of the mixtures behind them has not."""
+    sizes = Sizes(known_model("deepseek-v3"), GROQCHIP1, 2048, "int8")
+    assert sizes.room(128, False) == 1 and sizes.least_stages(128) == 61
+    assert sizes.room(64, False) == 0 and sizes.least_stages(64) is None

@@ -3,7 +3,8 @@
 With it the run can be repeated by chips alone: `replay` needs nothing but this package.
 
 A folder of three msgpack files. `board` holds one map: the chip spec, the cables, the programs.
-`constants` holds [chip, region, array] after one another; `launches` a map per launch.
+`constants` holds [chip, region, array] after one another; `launches` a map per launch, and one for
+each name of a launch whose chips run programs of several others, before the first of that name.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,7 +21,7 @@ from chip.own_spec import chip_of
 from chip.program import Region
 from chip.wire import Plain, pack_value, unpack_values
 
-VERSION = 2
+VERSION = 3
 Vectors = Mapping[int, Mapping[str, Array]]  # chip -> name -> vectors
 
 
@@ -82,6 +83,10 @@ class Writer:
         """Add what rests in a chip's SRAM before the first launch."""
         self._constants.write(pack_value([chip, list(astuple(region)), values]))
 
+    def join(self, name: str, parts: Mapping[int, str]) -> None:
+        """Add a launch in which each chip runs the program of another one."""
+        self._launches.write(pack_value({"name": name, "parts": dict(parts)}))
+
     def launch(
         self, name: str, inputs: Vectors, outputs: Vectors, end_cycle: int, digest: str
     ) -> None:
@@ -111,10 +116,10 @@ def replay(folder: Path) -> Iterator[Replayed]:
     """Run every launch of a recording again, in order."""
     board = read_board(folder)
     group = ChipGroup(board.chips, chip_of(board.spec))
-    ends = {}
+    ends, known = {}, {}
     for name, programs in board.launches.items():
-        known = {chip: group.load(name, chip, data) for chip, data in programs.items()}
-        wiring = wire(known, board.cables)
+        known[name] = {chip: group.load(name, chip, data) for chip, data in programs.items()}
+        wiring = wire(known[name], board.cables)
         group.prepare(name, batches(wiring, dict.fromkeys(board.chips, 0)))
         ends[name] = wiring.end_cycle
     for chip, region, values in _values(folder / "constants.msgpack"):
@@ -122,6 +127,12 @@ def replay(folder: Path) -> Iterator[Replayed]:
     digest = board.digest()
     for entry in _values(folder / "launches.msgpack"):
         name = entry["name"]
+        if "parts" in entry:
+            parts = entry["parts"]
+            wiring = wire({chip: known[part][chip] for chip, part in parts.items()}, board.cables)
+            group.join(name, parts, batches(wiring, dict.fromkeys(parts, 0)))
+            ends[name] = wiring.end_cycle
+            continue
         group.begin(name, entry["inputs"])
         group.run(name, 0)
         finished = group.finish(name)

@@ -10,11 +10,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from cluster.compiler.choose import PlanRequest, choose
+from cluster.compiler.choose import PlanRequest, choose, place_choice
 from cluster.compiler.launch import context_bucket, decode_kind
 from cluster.compiler.limits import CONTEXT_BLOCK
 from cluster.compiler.lower import Lowered, lower
-from cluster.compiler.place import place
 from cluster.errors import BadValue
 from cluster.generation.logprobs import Logprobs
 from cluster.generation.sampling import Sampling
@@ -160,8 +159,7 @@ def load(
     _check(request)
     loaded: Loaded = load_model(model)
     choice = choose(loaded.model, request)
-    placement = place(choice.plan, choice.graph, choice.topology)
-    lowered = lower(choice.plan, placement, choice.graph, loaded.weights)
+    lowered = lower(*place_choice(choice), choice.graph, loaded.weights)
     mine = machine or LocalMachine()
     mine.load(lowered, lambda _what, _done, _total: None)
     return Engine(lowered, mine, loaded.tokenizer, choice.topology)

@@ -8,13 +8,18 @@ import networkx as nx
 from chip.kernels.needs import check_served
 from chip.own_spec import find
 from chip.spec import ChipSpec
+from cluster.compiler.chunk import with_best_chunk
+from cluster.compiler.clocking import pacing
 from cluster.compiler.limits import CONTEXT_BLOCK, heads_of, widths_of
+from cluster.compiler.place import Placement, place
 from cluster.compiler.sizes import CHUNKS
 from cluster.compiler.stages import Plan, partition, smallest
+from cluster.compiler.wires import Wires
 from cluster.errors import BadValue, DoesNotFit
 from cluster.model.graph.graph import Model
 from cluster.model.mixture import spread_experts
 from topology import parse, ports
+from topology.fabric import compiled
 from topology.faults import apply
 
 LINK_PROFILES = {"lp30": "lp30"}  # of chips whose links are not those the topology assumes
@@ -85,6 +90,15 @@ def choose(model: Model, request: PlanRequest) -> Choice:
         left = f"{topology} with faults {request.faults}" if request.faults else topology
         raise BadValue("--topology", left, f"has {has} {chips}, {shape} needs {plan.chips}")
     return Choice(plan, graph, topology)
+
+
+def place_choice(choice: Choice) -> tuple[Plan, Placement]:
+    """The plan of a choice where it is placed, with the chunk that suits its links."""
+    plan, graph = choice.plan, choice.graph
+    placement = place(plan, graph, choice.topology)
+    pipeline = Wires(graph, apart=plan.slots > 1).pipeline(placement)
+    clocks = pacing(compiled(graph), pipeline.used, plan.spec)
+    return with_best_chunk(plan, pipeline, clocks), placement
 
 
 def open_graph(

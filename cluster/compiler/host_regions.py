@@ -10,9 +10,12 @@ from cluster.compiler.stage import Stage
 
 
 def input_regions(
-    stage: Stage, first: bool, kind: LaunchKind, prefix: str = ""
+    stage: Stage, first: bool, kind: LaunchKind, prefix: str = "", entry: str | None = None
 ) -> dict[str, Region]:
-    """What the host writes before a launch, to buffers of these names with a prefix."""
+    """What the host writes before a launch, to buffers of these names with a prefix.
+
+    x goes to the buffer `entry`, if that is not where the stage wants it.
+    """
     tokens = kind.rows
     others = dict.fromkeys(POOL_INPUTS, 1)
     for window in stage.shape.windows:
@@ -21,10 +24,13 @@ def input_regions(
     rows = {name: others.get(name, tokens) for name in stage.memory.given()}
     if first:
         rows[stage.entry] = stage.hidden_blocks * tokens
+    places = {name: prefix + name for name in rows}
+    if first and entry is not None:
+        places[stage.entry] = entry
     return {
-        name: stage.view(prefix + name, count).region
+        name: stage.view(places[name], count).region
         for name, count in rows.items()
-        if prefix + name in stage.memory.buffers
+        if places[name] in stage.memory.buffers
     }
 
 
@@ -40,16 +46,16 @@ def output_regions(stage: Stage, kind: LaunchKind, prefix: str = "") -> dict[str
     }
 
 
-def host_bytes(stages: Sequence[Stage], kind: LaunchKind) -> tuple[int, int]:
+def host_bytes(stages: Sequence[Stage], kind: LaunchKind, with_x: bool = True) -> tuple[int, int]:
     """Bytes in and out of the chip with the most; every chip has a host link of its own.
 
-    The first of the stages is that which takes x.
+    The first of the stages is that which takes x, if any does.
     """
     lanes = stages[0].spec.lanes
 
     def size(regions: dict[str, Region]) -> int:
         return sum(r.vectors * WIDTHS[r.dtype] * lanes for r in regions.values())
 
-    ins = (size(input_regions(stage, n == 0, kind)) for n, stage in enumerate(stages))
+    ins = (size(input_regions(stage, with_x and n == 0, kind)) for n, stage in enumerate(stages))
     outs = (size(output_regions(stage, kind)) for stage in stages)
     return max(ins), max(outs)

@@ -66,9 +66,20 @@ def launch_kinds(plan: Plan) -> Iterator[LaunchKind]:
         yield prefill_kind(plan.chunk, context)
 
 
-def stage_programs(plan: Plan) -> Iterator[StageProgram]:
+def in_steps(plan: Plan, kind: LaunchKind, apart: bool) -> bool:
+    """Whether launches of a kind are pipeline steps, in which each stage has rows of its own.
+
+    With several slots all are. With one, chunks of a prompt follow each other through the stages
+    where these can work side by side, which is where their chips are `apart`.
+    """
+    return plan.slots > 1 or (apart and plan.pp > 1 and not kind.logits_rows)
+
+
+def stage_programs(plan: Plan, apart: bool) -> Iterator[StageProgram]:
     """Every stage program that a chip of a plan must hold for its pipeline steps."""
     for kind in launch_kinds(plan):
+        if not in_steps(plan, kind, apart):
+            continue
         if plan.pp > 1 and kind.context == CONTEXT_BLOCK:
             yield StageProgram(kind.idle)
         yield from (StageProgram(kind, slot) for slot in range(plan.slots))

@@ -15,10 +15,11 @@ from chip.kernels.io_double_buffer import NEXT, OUT
 from chip.own_spec import identity
 from chip.program import Program, Region
 from chip.wire import pack, with_header
+from cluster.compiler.assign import RESIDUAL
 from cluster.compiler.clocking import Clocking, clocking
 from cluster.compiler.host_regions import input_regions, output_regions
-from cluster.compiler.launch import Launch, LaunchKind, launch_kinds, stage_programs
-from cluster.compiler.pipeline import PipelineSteps
+from cluster.compiler.launch import Launch, LaunchKind, in_steps, launch_kinds, stage_programs
+from cluster.compiler.pipeline import PipelineSteps, StepSchedules
 from cluster.compiler.place import Placement
 from cluster.compiler.stage import Stage
 from cluster.compiler.stage_work import (
@@ -93,26 +94,46 @@ def lower(
 
     `kinds` are those of the launches, where they are not a decoder's.
 
-    With one slot a launch takes its rows through all stages. With several it is a pipeline step,
-    joined of stage programs: here each of them is a launch in which all stages do the same.
+    A launch takes its rows through all stages, or it is a pipeline step (see `in_steps`), joined of
+    stage programs: here each of them is a launch in which all stages do the same.
     """
     stages, wires = make_stages(plan), Wires(graph, apart=plan.slots > 1)
     pipeline = wires.pipeline(placement)
     clocks = clocking(graph, pipeline.used, wires.ports, plan.spec, clock)
     work, launches = StageSchedules(plan, pipeline, stages), {}
-    if plan.slots == 1:
-        for kind in kinds or launch_kinds(plan):
-            timeline = through_all_stages(pipeline, work, kind, clocks)
-            launches[str(kind)] = _launch(work, placement, timeline, str(kind), kind)
+    if kinds is None:
+        every = launch_kinds(plan)
+        kinds = [kind for kind in every if not in_steps(plan, kind, pipeline.apart)]
+        programs = tuple(stage_programs(plan, pipeline.apart))
     else:
-        steps = PipelineSteps(plan, placement, stages, wires, work, clocks)
-        for program in stage_programs(plan):
+        programs = ()
+    for kind in kinds:
+        timeline = through_all_stages(pipeline, work, kind, clocks)
+        launches[str(kind)] = _launch(work, placement, timeline, str(kind), kind)
+    if programs:
+        parts = StepSchedules(plan, placement, stages, wires, work)
+        steps, places = PipelineSteps(plan, pipeline, parts, clocks), Places.of(plan)
+        for program in programs:
             timeline, name = steps.compose(program), str(program)
-            launches[name] = _launch(work, placement, timeline, name, program.kind, (NEXT, OUT))
+            launches[name] = _launch(work, placement, timeline, name, program.kind, places)
     check_programs(plan, placement, [launch.instructions for launch in launches.values()])
     cables = wires.cables(clocks)
     compiled = (plan, placement, pipeline, launches, cables, stages, weights, clocks)
     return Lowered(*compiled, wires)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the host writes and reads: what stands before the names of buffers, and x itself."""
+
+    inputs: str = ""
+    outputs: str = ""
+    entry: str | None = None
+
+    @classmethod
+    def of(cls, plan: Plan) -> "Places":
+        """Those of the pipeline steps of a plan."""
+        return cls(NEXT, OUT) if plan.slots > 1 else cls(entry=RESIDUAL[1])
 
 
 def check_programs(
@@ -134,9 +155,9 @@ def _launch(
     timeline: LaunchTimeline,
     name: str,
     kind: LaunchKind,
-    prefixes: tuple[str, str] = ("", ""),
+    places: "Places | None" = None,
 ) -> Launch:
-    """The programs of what is on a time axis; `prefixes` are those of `input_regions`."""
+    """The programs of what is on a time axis."""
     holder = {chip: number for number, group in enumerate(placement) for chip in group}
     bodies: dict[tuple[object, ...], bytes] = {}
     contents = Contents()
@@ -146,7 +167,7 @@ def _launch(
         does = None if number is None else stage_key(work.plan, number)
         key = (does, number == 0, *part.key(contents))
         if key not in bodies:
-            bodies[key] = pack(_program(work, number, part, kind, prefixes))
+            bodies[key] = pack(_program(work, number, part, kind, places or Places()))
         programs[chip] = with_header(bodies[key], chip, part.start_cycle, part.startup(chip))
     clocked = timeline.startup_cycles, timeline.stalled_cycles
     return Launch(name, *clocked, programs, timeline.end_cycles, timeline.instructions)
@@ -157,7 +178,7 @@ def _program(
     number: int | None,
     part: ChipTimeline,
     kind: LaunchKind,
-    prefixes: tuple[str, str],
+    places: "Places",
 ) -> Program:
     """The program of a chip of a stage, or of one that only passes vectors on (None)."""
     spec, interval = identity(work.plan.spec), part.interval_cycles
@@ -168,7 +189,7 @@ def _program(
     stage = work.stages[number]
     return replace(
         bare,
-        inputs=input_regions(stage, number == 0, kind, prefixes[0]),
-        outputs=output_regions(stage, kind, prefixes[1]),
+        inputs=input_regions(stage, number == 0, kind, places.inputs, places.entry),
+        outputs=output_regions(stage, kind, places.outputs),
         constants=tuple(stage.memory.constants()),
     )

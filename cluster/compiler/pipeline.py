@@ -1,17 +1,18 @@
-"""Pipeline steps: launches in which every stage is at work, each on a sequence of its own.
+"""Pipeline steps: launches in which every stage is at work, each on rows of its own.
 
-With several sequences in flight a launch is not the way of a token through all stages but one step
-of the pipeline: first every stage sends what it has to the next, on all links at once, then each
-works on what it got, all from the same cycle on. As the sending takes the same cycles whatever the
-stages work on, programs for different sequences go together as they are: a step is joined of *stage
-programs*, what the chips of one stage do for one slot.
+With several sequences in flight, and for the chunks of a prompt, a launch is not the way of rows
+through all stages but one step of the pipeline: first every stage sends what it has to the next, on
+all links at once, then each works on what it got, all from the same cycle on. As the sending takes
+the same cycles whatever the stages work on, programs for different sequences go together as they
+are: a step is joined of *stage programs*, what the chips of one stage do for one slot.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from chip.kernels.io_double_buffer import HELD, NEXT, OUT, copy_rows
 from chip.schedule import Pace, Schedule
+from cluster.compiler.assign import RESIDUAL
 from cluster.compiler.clocking import Pacing
 from cluster.compiler.host_regions import input_regions, output_regions
 from cluster.compiler.launch import LaunchKind, StageProgram
@@ -19,8 +20,8 @@ from cluster.compiler.place import Placement
 from cluster.compiler.stage import Stage
 from cluster.compiler.stage_work import StageWork, send_activations, stage_key
 from cluster.compiler.stages import Plan
-from cluster.compiler.timeline import LaunchTimeline, Work, in_parts
-from cluster.compiler.wires import Group, Wires
+from cluster.compiler.timeline import LaunchTimeline, Part, Work, in_parts
+from cluster.compiler.wires import Group, Path, Pipeline, Wires
 from cluster.errors import BadValue
 
 
@@ -45,8 +46,61 @@ def joined(
     return parts
 
 
+class StepParts(StageWork, Protocol):
+    """What steps are made of: schedules, or their timings."""
+
+    def sent(self, kind: LaunchKind, limit_cycles: int | None) -> Sequence[Part]:
+        """Return what brings x from every stage to the next; members are chips.
+
+        In parts within the limit if possible. Equal for all slots and contexts, and in length, as
+        they share a step.
+        """
+
+    def take_in(self, number: int, kind: LaunchKind) -> Work | None:
+        """Return what brings the host's inputs to where the stage wants them, if that is needed."""
+
+    def put_out(self, number: int, kind: LaunchKind) -> Work | None:
+        """Return what brings results to where the host or the next step finds them, if needed."""
+
+
 class PipelineSteps:
-    """What the steps of a plan are made of; `work` of equal stages is made once."""
+    """The steps of a plan on a placed pipeline, composed of `parts`."""
+
+    def __init__(
+        self, plan: Plan, pipeline: Pipeline, parts: StepParts, clocks: Pacing | None
+    ) -> None:
+        self.plan, self.pipeline, self.parts, self.clocks = plan, pipeline, parts, clocks
+        _check_apart(plan, pipeline.groups)
+
+    def compose(self, program: StageProgram) -> LaunchTimeline:
+        """All stages at work for one slot, or for none."""
+        timeline = LaunchTimeline(self.clocks, self.pipeline.used)
+        kind, slot, groups = program.kind, program.slot, self.pipeline.groups
+        pace = timeline.pace
+        timeline.crossing(self.parts.sent(kind, pace.limit_cycles if pace else None), None)
+        if slot is not None:
+            pace = timeline.pace
+            works = [self._work(n, kind, pace, slot) for n in range(len(groups))]
+            timeline.beside(zip((group.members for group in groups), works, strict=True))
+        return timeline
+
+    def _work(self, number: int, kind: LaunchKind, pace: Pace | None, slot: int) -> list[Work]:
+        """Inputs in, a stage's layers, its result to where the next step or the host finds it."""
+        opening, closing = self.parts.take_in(number, kind), self.parts.put_out(number, kind)
+        if pace:
+            before, after = (one.end_cycle if one else 0 for one in (opening, closing))
+            pace = Pace(pace.stall_cycles, pace.limit_cycles - after, pace.since_cycles + before)
+        works = opening, self.parts.stage(number, kind, pace, slot), closing
+        return [work for work in works if work]
+
+
+class StepSchedules:
+    """Parts of steps as schedules; `work` of equal stages is made once.
+
+    With several slots the host works beside the chips, so that inputs and results are kept twice.
+    With one it waits for them, and only x comes to another place: the first stage still holds what
+    it has to send.
+    """
 
     def __init__(
         self,
@@ -55,88 +109,81 @@ class PipelineSteps:
         stages: Sequence[Stage],
         wires: Wires,
         work: StageWork,
-        clocks: Pacing | None,
     ) -> None:
         self.plan, self.placement, self.stages = plan, placement, stages
-        self.wires, self.work, self.clocks = wires, work, clocks
-        self.pipeline = wires.pipeline(placement)
+        self.wires, self.stage = wires, work.stage
         self._copies: dict[tuple[object, ...], Schedule] = {}
-        self._sent: dict[int, list[Schedule]] = {}
-        _check_apart(plan, self.pipeline.groups)
+        self._sent: dict[tuple[int, int | None], list[Schedule]] = {}
 
-    def compose(self, program: StageProgram) -> LaunchTimeline:
-        """All stages at work for one slot, or for none."""
-        timeline = LaunchTimeline(self.clocks, self.pipeline.used)
-        kind, slot, groups = program.kind, program.slot, self.pipeline.groups
-        timeline.crossing(self._send(kind, timeline.pace), None)
-        if slot is not None:
-            pace = timeline.pace
-            works = [self._work(n, kind, pace, slot) for n in range(len(groups))]
-            timeline.beside(zip((group.members for group in groups), works, strict=True))
-        return timeline
-
-    # --- the parts of a step ----------------------------------------------------------------
-    def _send(self, kind: LaunchKind, pace: Pace | None) -> list[Schedule]:
-        """x from every stage to the next, in parts where the clocks demand it; members are chips.
-
-        Equal for all slots and contexts, and in length, as they share a step.
-        """
-        if kind.rows not in self._sent:
+    def sent(self, kind: LaunchKind, limit_cycles: int | None) -> list[Schedule]:
+        """See StepParts."""
+        key = kind.rows, limit_cycles
+        if key not in self._sent:
             count = self.stages[0].hidden_blocks * kind.rows
-            limit = pace.limit_cycles if pace else None
-            source = HELD if kind.logits_rows else "x0"
-            self._sent[kind.rows] = in_parts(count, limit, lambda *rows: self._rows(rows, source))
-        return self._sent[kind.rows]
+            source = HELD if kind.logits_rows else RESIDUAL[0]
+            self._sent[key] = in_parts(count, limit_cycles, lambda *r: self._rows(r, source))
+        return self._sent[key]
 
     def _rows(self, rows: tuple[int, ...], source: str) -> Schedule:
-        """Some rows of x from every stage to the next.
-
-        Last stages first: what a stage sends is read before the next x overwrites it.
-        """
+        """Some rows of x from every stage to the next."""
         plan = Schedule(self.plan.spec)
-        for number in reversed(range(self.plan.pp - 1)):
-            pairs = zip(self.placement[number], self.placement[number + 1], strict=True)
-            paths = [tuple(self.wires.hops(path)) for path in self.wires.all_paths(list(pairs))]
+        for number, paths in step_paths(self.wires, self.placement):
             send_activations(
                 plan, self.stages[number], self.stages[number + 1], paths, rows, source
             )
         return plan
 
-    def _work(
-        self, number: int, kind: LaunchKind, pace: Pace | None, slot: int
-    ) -> tuple[Work, Work, Work]:
-        """Inputs in, a stage's layers, its result to where the next step or the host finds it."""
-        opening, closing = self._take_in(number, kind), self._put_out(number, kind)
-        if pace:
-            limit, since = pace.limit_cycles - closing.end_cycle, pace.since_cycles
-            pace = Pace(pace.stall_cycles, limit, since + opening.end_cycle)
-        return opening, self.work.stage(number, kind, pace, slot), closing
-
-    def _take_in(self, number: int, kind: LaunchKind) -> Schedule:
-        """The host's inputs to where the stage wants them."""
+    def take_in(self, number: int, kind: LaunchKind) -> Schedule | None:
+        """See StepParts."""
         stage, first = self.stages[number], number == 0
+        several = self.plan.slots > 1
+        if not (several or first):
+            return None
         key = ("in", stage_key(self.plan, number), first, kind)
         if key not in self._copies:
             plan = self._copies[key] = Schedule(self.plan.spec)
-            for name, region in input_regions(stage, first, kind).items():
-                source, target = (stage.view(n, region.vectors) for n in (NEXT + name, name))
-                for member in range(stage.members):
-                    copy_rows(plan, member, source, target, f"take in {name}")
+            if several:
+                for name, region in input_regions(stage, first, kind).items():
+                    source, target = (stage.view(n, region.vectors) for n in (NEXT + name, name))
+                    for member in range(stage.members):
+                        copy_rows(plan, member, source, target, f"take in {name}")
+            else:
+                take_in_x(plan, stage, kind.rows)
         return self._copies[key]
 
-    def _put_out(self, number: int, kind: LaunchKind) -> Schedule:
+    def put_out(self, number: int, kind: LaunchKind) -> Schedule | None:
         """x, or logits, to where a step leaves them; x of a prefill rests where it is."""
+        if self.plan.slots == 1:
+            return None
         stage, last = self.stages[number], number == self.plan.pp - 1
         key = ("out", stage_key(self.plan, number), last, kind.rows, kind.logits_rows)
         if key not in self._copies:
             plan = self._copies[key] = Schedule(self.plan.spec)
             names = {name: OUT + name for name in output_regions(stage, kind)}
             if kind.logits_rows and not last:
-                names = {"x0": HELD}
+                names = {RESIDUAL[0]: HELD}
             for name, target in names.items():
                 for member in range(stage.members):
                     copy_rows(plan, member, stage.memory[name], stage.memory[target], "put out")
         return self._copies[key]
+
+
+def take_in_x(plan: Schedule, stage: Stage, rows: int) -> Schedule:
+    """Add what brings x of so many rows to its place, from that of the residual stream's turn."""
+    target, source = (stage.view(name, stage.hidden_blocks * rows) for name in RESIDUAL)
+    for member in range(stage.members):
+        copy_rows(plan, member, source, target, "take in x")
+    return plan
+
+
+def step_paths(wires: Wires, placement: Placement) -> Iterator[tuple[int, list[Path]]]:
+    """Each stage but the last, and the paths of its x to the next one; members are chips.
+
+    Last stages first: what a stage sends is read before the next x overwrites it.
+    """
+    for number in reversed(range(len(placement) - 1)):
+        pairs = zip(placement[number], placement[number + 1], strict=True)
+        yield number, [tuple(wires.hops(path)) for path in wires.all_paths(list(pairs))]
 
 
 def _check_apart(plan: Plan, groups: Sequence[Group]) -> None:

@@ -63,6 +63,12 @@ class Pipeline:
     links: tuple[StageLink, ...]
 
     @cached_property
+    def apart(self) -> bool:
+        """Whether no stage needs a chip of another one, so that they can work side by side."""
+        members = [chip for group in self.groups for chip in group.members]
+        return len(members) == len(set(members))
+
+    @cached_property
     def used(self) -> frozenset[int]:
         """Chips that hold a part of the model or pass its vectors on."""
         members = {chip for group in self.groups for chip in group.members}

@@ -34,8 +34,9 @@ class Recorder(MachineWrapper[Machine]):
         super().load(lowered, progress)
 
     def join(self, name: str, parts: Parts) -> None:
-        """Refuse: a replay on bare chips knows whole launches only."""
-        raise BadValue("--record", self.folder, "cannot hold several sequences in flight")
+        """Join the programs; write which they are."""
+        super().join(name, parts)
+        self._writer.join(name, parts)
 
     def launch(self, name: str, inputs: Inputs) -> Result:
         """Run a launch; write its inputs, outputs and cycles, and the digest after it."""

@@ -19,6 +19,7 @@ from chip.schedule import Pace, Schedule, ScheduleTiming, TimingSequence, merged
 from cluster.compiler.contention import ContentionGroup, contention_groups
 from cluster.compiler.host_regions import host_bytes
 from cluster.compiler.launch import LaunchKind
+from cluster.compiler.pipeline import take_in_x
 from cluster.compiler.sizes import Sizes
 from cluster.compiler.stage import Stage
 from cluster.compiler.stage_work import StepTiming, in_order, send_activations, step_timing
@@ -146,6 +147,21 @@ class Costs:
         found: Sequence[ScheduleTiming] = self._found[key]
         return found
 
+    def take_in(self, width: Width, rows: int) -> ScheduleTiming:
+        """What brings x from where the host leaves it to its place, in a pipeline step."""
+        key = ("take in", width, rows)
+        if key not in self._found:
+            stage = self.stage(width)
+
+            def make() -> ScheduleTiming:
+                ((timing, _),) = take_in_x(Schedule(stage.spec), stage, rows).timings
+                return timing
+
+            alike = (stage.spec, stage.key, rows)
+            self._found[key] = self.store.kept("take in", alike, make, asdict, _timing_of)
+        found: ScheduleTiming = self._found[key]
+        return found
+
     def _groups(self, paths: Paths) -> tuple[ContentionGroup, ...]:
         if ("groups", paths) not in self._found:
             self._found["groups", paths] = tuple(contention_groups(paths, self.sizes.spec))
@@ -160,15 +176,18 @@ class Costs:
         found: ScheduleTiming = self._found[key]
         return found
 
-    def host_bytes(self, width: Width, kind: LaunchKind) -> int:
-        """Bytes of a launch in and out of the chip with the most, as a run counts them."""
-        key = ("host", width, kind)
+    def host_bytes(self, width: Width, kind: LaunchKind, with_x: bool = True) -> int:
+        """Bytes of a launch in and out of the chip with the most, as a run counts them.
+
+        In steps in which the first stage has no work nobody takes x.
+        """
+        key = ("host", width, kind, with_x)
         if key not in self._found:
             layers = [self.stage(width, one) for one in dict.fromkeys(self.sizes.model.kinds)]
             stages = (*layers, self.stage(width, None))
-            size = (*(stage.key for stage in stages), kind)
+            size = (stages[0].spec, *(stage.key for stage in stages), kind, with_x)
             self._found[key] = self.store.kept(
-                "host", (stages[0].spec, *size), lambda: sum(host_bytes(stages, kind)), int, int
+                "host", size, lambda: sum(host_bytes(stages, kind, with_x)), int, int
             )
         found: int = self._found[key]
         return found

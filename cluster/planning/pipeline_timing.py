@@ -10,9 +10,10 @@ from functools import cache
 from itertools import repeat
 from typing import Any
 
+from chip.spec import ChipSpec
 from cluster.compiler.host_regions import host_bytes
 from cluster.compiler.launch import LaunchKind, StageProgram, decode_kind, stage_programs
-from cluster.compiler.pipeline import PipelineSteps
+from cluster.compiler.pipeline import PipelineSteps, StepSchedules
 from cluster.compiler.timeline import LaunchTimeline
 from cluster.serving.host_link import HostLink
 from cluster.serving.requests import Request, Step
@@ -45,8 +46,12 @@ class StepTimes:
 
     def instructions(self) -> list[Mapping[int, int]]:
         """Instructions of each chip in each of its stage programs."""
-        programs = stage_programs(self.steps.plan)
-        return [self._timeline(program.kind).instructions for program in programs]
+        programs = stage_programs(self.steps.plan, self.steps.pipeline.apart)
+        return [self.instructions_of(program.kind) for program in programs]
+
+    def instructions_of(self, kind: LaunchKind) -> Mapping[int, int]:
+        """Instructions of each chip in stage programs of a kind."""
+        return self._timeline(kind).instructions
 
     def stage_ends(self, kind: LaunchKind) -> list[int]:
         """The last cycle of each stage; those who only pass vectors on count with every stage."""
@@ -73,7 +78,9 @@ def simulated(
 
     Prompts go token by token unless `chunked`; `held` tokens of each are in the caches already.
     """
-    plan, stages = times.steps.plan, times.steps.stages
+    plan, parts = times.steps.plan, times.steps.parts
+    assert isinstance(parts, StepSchedules)
+    stages = parts.stages
     link = HostLink(plan.spec, cache(lambda kind: host_bytes(stages, kind)), beside=True)
     scheduler = PipelineScheduler(plan.pp, sequences, plan.chunk if chunked else 0, link)
     count = min(NEW_TOKENS, plan.context + 1 - prompt)
@@ -82,6 +89,16 @@ def simulated(
     for _ in drive(scheduler, lambda step: (times.cycles(step), repeat(None)), _zero, frozenset()):
         pass
     return scheduler
+
+
+def prompt_steps(spec: ChipSpec, stages: int, chunk: int, prompt: int) -> list[Step]:
+    """The steps that take in the prompt of one user, chunk by chunk; the last one has logits."""
+    link = HostLink(spec, lambda _: (0, 0), beside=False)
+    scheduler = PipelineScheduler(1, 1, chunk, link, stages)
+    scheduler.submit(Request((0,) * prompt, 1))
+    for _ in drive(scheduler, lambda _: (0, repeat(None)), _zero, frozenset()):
+        pass
+    return [Step(record.kind, record.works) for record in scheduler.records]
 
 
 def _zero(_request: Request, _logits: None) -> int:

@@ -18,6 +18,7 @@ from chip.errors import ProgramError
 from chip.isa import WIDTHS
 from chip.kernels.allreduce import TEAM
 from chip.spec import ChipSpec
+from cluster.compiler.chunk import with_best_chunk
 from cluster.compiler.launch import context_bucket, decode_kind
 from cluster.compiler.limits import CONTEXT_BLOCK, widths_of
 from cluster.compiler.place import Placed, Places
@@ -194,9 +195,7 @@ class Search:
 
     def apart(self, tp: int, pp: int) -> bool:
         """Whether no stage needs another's chips, so that they can work side by side."""
-        groups = self.wires.pipeline(self.placed(tp, pp).placement).groups
-        members = [chip for group in groups for chip in group.members]
-        return len(members) == len(set(members))
+        return self.wires.pipeline(self.placed(tp, pp).placement).apart
 
     def _timed(self, found: list[Candidate], objective: str) -> list[Candidate]:
         """The same with the real cycles of the best: of all that the prices leave in question."""
@@ -240,6 +239,16 @@ class Search:
             where = (self.placed(tp, pp).placement, self.graph, self.costs, self.wires)
             self._plans[tp, pp] = PlanTiming(self.plan(tp, pp), *where)
         return self._plans[tp, pp]
+
+    def chunked(self, tp: int, pp: int) -> PlanTiming:
+        """The same with the chunk for which prompts are taken in soonest."""
+        timed = self.timed(tp, pp)
+        plan = with_best_chunk(timed.plan, timed.pipeline, timed.clocks, self.sizes)
+        return timed if plan == timed.plan else self._timing(plan)
+
+    def _timing(self, plan: Plan) -> PlanTiming:
+        placement = self.placed(plan.tp, plan.pp).placement
+        return PlanTiming(plan, placement, self.graph, self.costs, self.wires)
 
     def plan(self, tp: int, pp: int) -> Plan:
         """The layers of each stage; raises DoesNotFit."""

@@ -18,13 +18,14 @@ from cluster.compiler.clocking import Pacing, pacing
 from cluster.compiler.launch import (
     LaunchKind,
     decode_kind,
+    in_steps,
     launch_kinds,
     prefill_kind,
     prompt_kinds,
 )
 from cluster.compiler.limits import CONTEXT_BLOCK
 from cluster.compiler.lower import check_programs
-from cluster.compiler.pipeline import PipelineSteps
+from cluster.compiler.pipeline import PipelineSteps, StepSchedules
 from cluster.compiler.place import Placement
 from cluster.compiler.sizes import Sizes
 from cluster.compiler.stage import Stage
@@ -33,33 +34,37 @@ from cluster.compiler.stages import Plan
 from cluster.compiler.timeline import LaunchTimeline
 from cluster.compiler.wires import Wires
 from cluster.energy import token_energy
+from cluster.planning.cost_steps import KeptParts
 from cluster.planning.costs import Costs, KeptTimings, Width
-from cluster.planning.pipeline_timing import StepTimes
+from cluster.planning.pipeline_timing import StepTimes, prompt_steps
+from cluster.serving.requests import Step
 from cluster.utilisation import busy_shares, cable_vectors_per_cycle
 from topology.fabric import compiled
 
 
 @dataclass(frozen=True)
-class LaunchTiming:
-    """One kind of launch: when each chip works, and what it moves over its host link."""
+class Duration:
+    """How long a launch takes, and what it moves over its host link."""
 
-    timeline: LaunchTimeline = field(repr=False)
+    cycles: int  # until the last chip is done
     host_bytes: int
-
-    @property
-    def cycles(self) -> int:
-        """Cycles until the last chip is done."""
-        return self.timeline.end_cycle
-
-    @property
-    def instructions(self) -> Mapping[int, int]:
-        """Of each chip that has any."""
-        return self.timeline.instructions
 
     def seconds(self, spec: ChipSpec) -> float:
         """Its cycles, and a transfer to the host's chips and one back."""
         transfer_s = 2 * spec.host_latency_s + self.host_bytes / spec.host_bytes_per_s
         return self.cycles / spec.clock_hz + transfer_s
+
+
+@dataclass(frozen=True)
+class LaunchTiming(Duration):
+    """The same of a launch through all stages, and when each chip works."""
+
+    timeline: LaunchTimeline = field(repr=False)
+
+    @property
+    def instructions(self) -> Mapping[int, int]:
+        """Of each chip that has any."""
+        return self.timeline.instructions
 
 
 class PlanTiming:
@@ -99,7 +104,8 @@ class PlanTiming:
         """The timing of a launch through all stages; raises ProgramError."""
         if kind not in self._found:
             timeline = through_all_stages(self.pipeline, self.work, kind, self.clocks)
-            self._found[kind] = LaunchTiming(timeline, self.costs.host_bytes(self.width, kind))
+            moved = self.costs.host_bytes(self.width, kind)
+            self._found[kind] = LaunchTiming(timeline.end_cycle, moved, timeline)
         return self._found[kind]
 
     def decode(self, context: int) -> LaunchTiming:
@@ -108,26 +114,44 @@ class PlanTiming:
 
     @cached_property
     def steps(self) -> StepTimes:
-        """The steps of its pipeline; there are some with several slots only."""
-        plan, stages = self.plan, self.stages
-        work = StageTimings(plan, self.pipeline, stages)
-        size = (plan, self.placement, stages, self.wires, work, self.clocks)
-        return StepTimes(PipelineSteps(*size))
+        """The steps of its pipeline, if it has any: see `in_steps`."""
+        plan, parts = self.plan, None
+        if plan.slots > 1:
+            work = StageTimings(plan, self.pipeline, self.stages)
+            parts = StepSchedules(plan, self.placement, self.stages, self.wires, work)
+        kept = parts or KeptParts(self.work, self.wires, self.placement)
+        return StepTimes(PipelineSteps(plan, self.pipeline, kept, self.clocks))
+
+    def in_steps(self, kind: LaunchKind) -> bool:
+        """Whether launches of a kind are pipeline steps."""
+        return in_steps(self.plan, kind, self.pipeline.apart)
 
     def contexts(self) -> range:
         """The context buckets of the plan."""
         return range(CONTEXT_BLOCK, self.plan.context + 1, CONTEXT_BLOCK)
 
-    def prefill(self, prompt: int) -> list[LaunchTiming]:
+    def prefill(self, prompt: int) -> list[Duration]:
         """The launches that take in a prompt, as the scheduler of a run makes them."""
-        chunk = 0 if self.no_prefill else self.plan.chunk
+        chunk, bucket = (0 if self.no_prefill else self.plan.chunk), CONTEXT_BLOCK
+        if chunk and self.in_steps(prefill_kind(chunk, bucket)):
+            steps = prompt_steps(self.plan.spec, self.plan.pp, chunk, prompt)
+            return [self._step(step) for step in steps]
         return [self.launch(kind) for kind in prompt_kinds(prompt, chunk)]
+
+    def _step(self, step: Step) -> Duration:
+        """How long a step of a prompt takes, or the launch behind it."""
+        kind = max(work.kind for work in step.works if work)
+        if not self.in_steps(kind):
+            return self.launch(kind)
+        moved = self.costs.host_bytes(self.width, kind, with_x=step.works[0] is not None)
+        return Duration(self.steps.cycles(step), moved)
 
     @cached_property
     def no_prefill(self) -> str:
         """Why chunks of a prompt cannot be scheduled; "" if they can."""
+        kind = prefill_kind(self.plan.chunk, CONTEXT_BLOCK)
         try:
-            self.launch(prefill_kind(self.plan.chunk, CONTEXT_BLOCK))
+            _ = self.steps.full_cycles(kind) if self.in_steps(kind) else self.launch(kind)
         except ProgramError as error:
             return str(error)
         return ""
@@ -139,11 +163,18 @@ class PlanTiming:
         else:
             last = (kind for kind in launch_kinds(self.plan) if kind.context == self.plan.context)
             usable = [kind for kind in last if kind.logits_rows or not self.no_prefill]
-            longest = [self.launch(kind).instructions for kind in usable]
+            longest = [self._instructions(kind) for kind in usable]
             counts = longest * len(self.contexts())  # no launch is longer than the last bucket's
+            counts += [self._instructions(kind.idle) for kind in usable if self.in_steps(kind)]
         check_programs(self.plan, self.placement, counts)
         size = self.plan.spec.instruction_bytes
         return {chip: size * sum(c.get(chip, 0) for c in counts) for chip in counts[0]}
+
+    def _instructions(self, kind: LaunchKind) -> Mapping[int, int]:
+        """Instructions of each chip in launches of a kind."""
+        if self.in_steps(kind):
+            return self.steps.instructions_of(kind)
+        return self.launch(kind).instructions
 
     def activity(self, kind: LaunchKind) -> Activity:
         """What a launch does on all its chips."""

@@ -9,13 +9,23 @@ from cluster.machines.launch_log import LaunchEntry
 
 
 def clock_cycles(
-    lowered: Lowered, prefill: Sequence[LaunchEntry], decode: Sequence[LaunchEntry]
+    lowered: Lowered,
+    programs: Mapping[str, Mapping[int, str]],
+    prefill: Sequence[LaunchEntry],
+    decode: Sequence[LaunchEntry],
 ) -> dict[str, Any]:
-    """Of the cycles of the launches, those that start the chips and those of Runtime deskews."""
+    """Of the cycles of the launches, those that start the chips and those of Runtime deskews.
+
+    `programs` says of each launch by name which launch's program a chip ran.
+    """
+
+    def of(entry: LaunchEntry) -> tuple[int, int]:
+        launches = [lowered.launches[name] for name in set(programs[entry.name].values())]
+        stalls = max(launch.deskew_cycles for launch in launches)
+        return max(launch.startup_cycles for launch in launches), stalls
 
     def parts(entries: Sequence[LaunchEntry]) -> list[tuple[int, int]]:
-        launches = [lowered.launches[entry.name] for entry in entries]
-        return [(launch.startup_cycles, launch.deskew_cycles) for launch in launches]
+        return [of(entry) for entry in entries]
 
     return {
         "prefill_startup_cycles": sum(start for start, _ in parts(prefill)),

@@ -86,7 +86,7 @@ def report_of_one(
         "emulated": emulated(lowered.plan.spec, prefill, decode)
         | bound_report(lowered, runner.scheduler.records[-1], decode or prefill[-1:], used)
         | decode_energy(lowered, decode, used)
-        | clock_cycles(lowered, prefill, decode),
+        | clock_cycles(lowered, runner.programs, prefill, decode),
         "host": host_shape(host, prefill, decode),
         "digest": runner.digest.hexdigest(),
         "logits_sha256": runner.logits_sha256(request),

@@ -9,9 +9,8 @@ from typing import Any
 import click
 
 from chip.spec import ChipSpec
-from cluster.compiler.choose import Choice, PlanRequest, choose
+from cluster.compiler.choose import Choice, PlanRequest, choose, place_choice
 from cluster.compiler.lower import Lowered, lower
-from cluster.compiler.place import place
 from cluster.compiler.stages import Plan
 from cluster.errors import BadValue, PromptTooLong
 from cluster.files import check_writable
@@ -221,9 +220,9 @@ def load_draft(options: Options, model: Loaded, plan: Plan, bars: Bars) -> Draft
 def lower_choice(choice: Choice, model: Loaded, options: Options, bars: Bars) -> Lowered:
     """Place a plan and make its programs."""
     bars.step("lower", 0, 0)
-    placement = place(choice.plan, choice.graph, choice.topology)
-    clock = options.clock(choice.plan.spec)
-    return lower(choice.plan, placement, choice.graph, model.weights, clock)
+    plan, placement = place_choice(choice)
+    clock = options.clock(plan.spec)
+    return lower(plan, placement, choice.graph, model.weights, clock)
 
 
 @dataclass

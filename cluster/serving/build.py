@@ -48,6 +48,7 @@ class Shape:
     beside: bool
     host_latency_s: float
     clock_hz: float
+    whole: bool = False  # whether a decode is a launch through all stages
 
     def rules(self, policy: Policy) -> c.Rules:
         """The rules of a policy on this plan."""
@@ -56,7 +57,7 @@ class Shape:
             self.stages, self.slots, self.chunk, self.rows, ORDERS[policy.order],
             policy.budget_tokens, int(self.beside), policy.page_tokens, pages, policy.block_tokens,
             policy.most_blocks, max(self.chunk, 1), self.host_latency_s, self.clock_hz,
-            policy.move_s,
+            policy.move_s, int(self.whole),
         )  # fmt: skip
 
 

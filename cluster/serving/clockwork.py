@@ -37,10 +37,14 @@ class Clockwork:
         """What the scheduler must know."""
         plan, spec = self.timed.plan, self.timed.plan.spec
         chunk = 0 if self.timed.no_prefill else plan.chunk
-        stages = plan.pp if self.several else 1
+        stages = plan.pp if self.several or self._in_steps(PREFILL) else 1
         return Shape(
-            stages, plan.slots, chunk, 1, self.several, spec.host_latency_s, spec.clock_hz
+            stages, plan.slots, chunk, 1, self.several, spec.host_latency_s, spec.clock_hz,
+            whole=not self.several,
         )  # fmt: skip
+
+    def _in_steps(self, line: int) -> bool:
+        return self.timed.in_steps(self.kind(line, 1))
 
     @property
     def blocks(self) -> int:
@@ -64,7 +68,7 @@ class Clockwork:
             for blocks in range(self.blocks + 1):
                 self.progress(line * self.blocks + blocks, total)
                 kind = self.kind(line, blocks)
-                if self.several:
+                if self._in_steps(line):
                     found[line, blocks] = self.timed.steps.stage_ends(kind)
                 elif blocks:
                     found[line, blocks] = self.timed.launch(kind).cycles

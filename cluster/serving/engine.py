@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cluster.compiler.host_regions import host_bytes
-from cluster.compiler.launch import StageProgram
+from cluster.compiler.launch import LaunchKind, StageProgram, in_steps, prefill_kind
 from cluster.compiler.lower import Lowered
 from cluster.compiler.pipeline import joined
 from cluster.compiler.weight_layout import Array
@@ -76,11 +76,13 @@ class PipelineRunner:
         self.history = history
         link = HostLink(plan.spec, lambda kind: host_bytes(lowered.stages, kind), beside=several)
         stages = plan.pp if several else 1
+        chunks = plan.pp if self._in_steps(prefill_kind(plan.chunk, 0)) else stages
         self.scheduler: Scheduler = (
-            SpeculativeScheduler(stages, plan.chunk, link, draft)
+            SpeculativeScheduler(stages, plan.chunk, link, draft, chunks)
             if draft
             else PipelineScheduler(
-                stages, plan.slots, plan.chunk, link, history=history, policy=policy
+                chunks, plan.slots, plan.chunk, link, history=history, policy=policy,
+                whole=not several,
             )
         )
         self.digest = Digest(lowered)
@@ -194,10 +196,13 @@ class PipelineRunner:
                 heard.append(logprobs(mine, known, top or 0))
         return found
 
+    def _in_steps(self, kind: LaunchKind) -> bool:
+        return in_steps(self.lowered.plan, kind, self.lowered.pipeline.apart)
+
     def _name(self, step: Step) -> str:
         """The launch of a step, joined of stage programs when it is new."""
         lowered = self.lowered
-        if lowered.plan.slots == 1:
+        if not self._in_steps(step.kind):
             (work,) = step.works
             assert work is not None
             name = str(work.kind)

@@ -43,7 +43,8 @@ class PipelineScheduler:
     The caller runs each `next_step`, says in `complete` how long it took, and gives each request
     that comes out of it its `token`. A request that arrives later than now waits until then; with
     nothing else to do, time goes on to the next arrival. Without `history` neither steps nor
-    requests that have ended are kept.
+    requests that have ended are kept. A decode may be a launch through all stages as a `whole`,
+    where only chunks of prompts follow each other.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class PipelineScheduler:
         *,
         history: bool = True,
         policy: Policy | None = None,
+        whole: bool = False,
     ) -> None:
         self.slots, self.link, self.history = slots, link, history
         self.requests: list[Request] = []
@@ -63,7 +65,9 @@ class PipelineScheduler:
         self.policy = policy or Policy()
         self._kinds = prefill_kind(chunk, 0), decode_kind(0)
         spec, self._hashes = link.spec, dict[int, int]()
-        shape = Shape(stages, slots, chunk, rows, link.beside, spec.host_latency_s, spec.clock_hz)
+        shape = Shape(
+            stages, slots, chunk, rows, link.beside, spec.host_latency_s, spec.clock_hz, whole
+        )
         moves = [[self._moves(n, way) for way in (0, 1)] for n in (PREFILL, DECODE)]
         self._state = of_lists(shape, self.policy, moves, self._hashes)
         self._works: tuple[list[Work | None], ...] = ([None] * stages, [None] * stages)
@@ -121,6 +125,10 @@ class PipelineScheduler:
         if state.counts[c.DROPS] != drops:
             self._rebuild()
         works, head = self._works[number], state.heads[number]
+        if number == DECODE and state.rules.whole:
+            last = (head - 1) % state.rules.stages
+            works[last] = self._work(number, last)
+            return Step(self._kinds[number], (works[last],))
         works[head] = self._work(number, head)
         return Step(self._kinds[number], tuple(works[head:] + works[:head]))
 

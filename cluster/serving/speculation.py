@@ -117,16 +117,18 @@ class SpeculativeScheduler:
 
     slots = 1
 
-    def __init__(self, stages: int, chunk: int, link: HostLink, draft: Draft | None) -> None:
+    def __init__(
+        self, stages: int, chunk: int, link: HostLink, draft: Draft | None, chunk_stages: int = 1
+    ) -> None:
         self.link, self._chunk, self._draft = link, chunk, draft
         self.requests: list[Request] = []
         self.records: list[StepRecord] = []
         self.now_s = 0.0
         self.guessed = self.accepted = 0
-        kinds = [prefill_kind(chunk, 0)] if chunk else []
-        self._lines: dict[LaunchKind, Works] = dict.fromkeys(
-            (*kinds, decode_kind(0)), (None,) * stages
-        )
+        self._lines: dict[LaunchKind, Works] = {}
+        if chunk:
+            self._lines[prefill_kind(chunk, 0)] = (None,) * max(stages, chunk_stages)
+        self._lines[decode_kind(0)] = (None,) * stages
         self._queue: deque[Request] = deque()
         self._one: Request | None = None
         self._guesses: deque[Guess] = deque()  # behind its last token; seconds are of the run
@@ -242,12 +244,14 @@ class SpeculativeScheduler:
 
     def _step_s(self, step: Step, cycles: int) -> float:
         """Seconds of a step: of the chips, or of their links if these take longer."""
-        found, beside = [cycles / self.link.spec.clock_hz], self.link.beside
-        for work in filter(None, step.works):
+        chips_s, busy = cycles / self.link.spec.clock_hz, [work for work in step.works if work]
+        if not self.link.beside:
+            moving = (self.link.in_s(work.kind) + self.link.out_s(work.kind) for work in busy)
+            return chips_s + max(moving, default=0.0)
+        found = [chips_s]
+        for work in busy:
             into, out = self.link.moving_s(work.kind)
-            found += [into, out if work.gives else 0.0] if beside else []
-            if not beside:
-                found[0] += self.link.in_s(work.kind) + self.link.out_s(work.kind)
+            found += [into, out if work.gives else 0.0]
         return max(found)
 
     # --- coming and going -----------------------------------------------------------------------

@@ -11,7 +11,7 @@ from chip.program import Instruction
 from chip.spec import GROQCHIP1
 from chip.wire import pack, unpack
 from cluster.cli import main
-from cluster.compiler.launch import prefill_kind
+from cluster.compiler.launch import StageProgram, prefill_kind
 from cluster.compiler.lower import Lowered, lower
 from cluster.compiler.stage_work import StageSchedules
 from cluster.compiler.stages import partition
@@ -30,6 +30,7 @@ from topology import parse
 from topology.clocks import ClockSpec
 
 PLAN = (2, 2, "ring:4")
+PREFILL = str(StageProgram(prefill_kind(32, 320), 0))
 PERIOD, BARRIER = GROQCHIP1.hac_period_cycles, GROQCHIP1.barrier_cycles
 RUN = ["run", "tiny", "--prompt", "hello", "--tp", "2", "--pp", "2", "--max-new-tokens", "2"]
 
@@ -82,7 +83,7 @@ def test_programs_stall_as_often_as_the_drift_demands(ppm):
         steady = calm.launches[name]
         longer = max(launch.end_cycles.values()) - max(steady.end_cycles.values())
         assert longer >= launch.deskew_cycles >= 0 == steady.deskew_cycles
-    assert plan.launches["rows32.logits0@320"].deskew_cycles > 0
+    assert plan.launches[PREFILL].deskew_cycles > 0
 
 
 def test_a_program_without_its_deskews_is_refused():
@@ -118,8 +119,10 @@ def test_a_program_that_starts_a_cycle_later_is_refused():
 def test_a_chip_that_idles_deskews_before_it_works_again():
     """Chips 0 and 1, of the first stage, pass on what the two far chips of the second exchange."""
     plan = drifting(800, "ring:6", ((0, 1), (2, 5)))
-    stage_0 = max(drifting(800).launches["rows32.logits0@320"].end_cycles[chip] for chip in (0, 1))
-    program = unpack(plan.launches["rows32.logits0@320"].programs[0])
+    kind, clocks = prefill_kind(32, 320), plan.clocking
+    work = StageSchedules(plan.plan, plan.pipeline, plan.stages)
+    stage_0 = clocks.start_cycle + work.stage(0, kind, clocks.pace(0)).end_cycle
+    program = unpack(plan.launches[str(kind)].programs[0])
     stalls = [program.start_cycle + c for c, _ in program.deskews(next(iter(program.queues)))]
     assert any(cycle < stage_0 for cycle in stalls) and any(cycle > stage_0 for cycle in stalls)
     machine = LocalMachine()

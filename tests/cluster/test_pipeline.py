@@ -11,7 +11,7 @@ from chip.wire import unpack
 from cluster.cli import main
 from cluster.compiler.launch import StageProgram, decode_kind, prefill_kind, stage_programs
 from cluster.compiler.lower import Lowered, lower
-from cluster.compiler.pipeline import PipelineSteps
+from cluster.compiler.pipeline import PipelineSteps, StepSchedules
 from cluster.compiler.place import place
 from cluster.compiler.stage_work import StageTimings
 from cluster.compiler.stages import partition
@@ -94,8 +94,8 @@ def test_activations_are_sent_in_parts_where_the_clocks_demand_it():
     plan = partition(weights.model, GROQCHIP1, 1, 2, 320, slots=2)
     made = lower(plan, ((0,), (1,)), graph, weights, ClockSpec(drift_ppm=1380))
     work = StageTimings(plan, made.pipeline, made.stages)
-    size = (plan, made.placement, made.stages, Wires(graph), work, made.clocking)
-    steps = PipelineSteps(*size)
+    parts = StepSchedules(plan, made.placement, made.stages, Wires(graph), work)
+    steps = PipelineSteps(plan, made.pipeline, parts, made.clocking)
     idle = steps.compose(StageProgram(prefill_kind(plan.chunk, 0)))
     assert [len(chip.items) for _, chip in idle.chips()] == [2, 2]
     runner, said = answered(made, loaded(made))
@@ -143,7 +143,7 @@ def test_programs_that_do_not_belong_together_are_refused():
 def test_the_host_has_a_step_for_its_transfers():
     """What it writes is read in the opening only, what it reads is only written at the end."""
     plan = lowered(2, 2, "ring:4", 3)
-    for program in stage_programs(plan.plan):
+    for program in stage_programs(plan.plan, apart=True):
         launch, idle = plan.launches[str(program)], str(StageProgram(program.kind.idle))
         opening = max(plan.launches[idle].end_cycles.values()) + 200
         for chip, data in launch.programs.items():

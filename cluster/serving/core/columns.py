@@ -68,6 +68,7 @@ class Rules(NamedTuple):
     latency_s: float  # of the host link
     clock_hz: float
     move_s: float  # a token of a cache over the host link; infinite: caches are not spilled
+    whole: int  # 1: a decode goes through all stages in one launch, 0: stage by stage
 
 
 class State(NamedTuple):

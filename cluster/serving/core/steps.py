@@ -131,7 +131,8 @@ def enter(s: State, number: int, r: int) -> None:
     """Move a line on by a stage, and put the work of a request and its neighbours in front."""
     q, line, rows = s.requests, s.lines[number], s.rules.rows
     head = (s.heads[number] + s.rules.stages - 1) % s.rules.stages
-    s.heads[number] = head
+    if number == PREFILL or s.rules.whole == 0:
+        s.heads[number] = head  # or all stages are one, and what enters is at the last place
     line[TOKENS][head] = 0
     line[GIVES][head] = 0
     for row in range(rows):
@@ -176,7 +177,7 @@ def step_s(s: State, number: int, cycles: int) -> float:
     Unless the links work beside the chips, a launch waits for them before and after.
     """
     line, moves = s.lines[number], s.moves[number]
-    seconds = cycles / s.rules.clock_hz
+    seconds, waits_s = cycles / s.rules.clock_hz, 0.0
     for place in range(s.rules.stages):
         if line[TOKENS][place] == 0:
             continue
@@ -187,8 +188,9 @@ def step_s(s: State, number: int, cycles: int) -> float:
                 seconds = max(seconds, moves[OUT][bucket])
         else:
             latency_s = s.rules.latency_s
-            seconds += (latency_s + moves[INTO][bucket]) + (latency_s + moves[OUT][bucket])
-    return seconds
+            mine_s = (latency_s + moves[INTO][bucket]) + (latency_s + moves[OUT][bucket])
+            waits_s = max(waits_s, mine_s)
+    return seconds + waits_s
 
 
 def complete(s: State, number: int, seconds: float) -> None:

@@ -49,6 +49,10 @@ class Bound:
         """So many of them one after another."""
         return Bound(*(count * n for n in astuple(self)))
 
+    def beside(self, cycles: int) -> str:
+        """How far a launch of so many cycles is from the bound, in words."""
+        return f"{cycles:,} cycles, {cycles / self.cycles:.2f} x their bound"
+
     def report(self, cycles: int) -> dict[str, Any]:
         """For reports: the bound, its parts, and a launch of so many cycles as times the bound."""
         parts = asdict(self)

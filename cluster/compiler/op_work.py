@@ -220,7 +220,9 @@ def _rotary(share: Share, op: Rotary) -> OpWork:
 def _attention(share: Share, op: Attention) -> OpWork:
     """Keys and values of all tokens of the bucket are weights: programs know no position."""
     heads, keys = (share.width(value.dims[:1]) for value in (op.q, op.k))
-    size, tokens = op.q.dims[1].size, min(share.context, op.window or share.context)
+    size, tokens = op.q.dims[1].size, share.rows
+    if op.causal:
+        tokens = min(share.context, op.window or share.context)
     cached = share.blocks(tokens * keys * size) * WIDTHS["f16"] * share.sequences
     passes = share.rows * heads * share.blocks(tokens)
     met = passes * WIDTHS["f16"], passes * share.spec.abc_interval_fp16 * 2

@@ -13,7 +13,7 @@ import networkx as nx
 from chip.energy import Activity, energy_table
 from chip.errors import ProgramError
 from chip.spec import ChipSpec
-from cluster.compiler.bound import launch_bound
+from cluster.compiler.bound import Bound, launch_bound
 from cluster.compiler.clocking import Pacing, pacing
 from cluster.compiler.launch import (
     LaunchKind,
@@ -196,11 +196,14 @@ class PlanTiming:
             table, chips, table.dynamic_j(self.activity(decode_kind(context))), seconds, interval_s
         )
 
+    def bound(self, context: int) -> Bound:
+        """What no schedule of a decode launch goes below."""
+        start = self.clocks.start_cycle if self.clocks else 0
+        return launch_bound(self.plan, self.pipeline, decode_kind(context), start)
+
     def distance(self, context: int) -> dict[str, Any]:
         """The bound of a decode launch, and how busy it keeps the units of the chips."""
-        decode = self.decode(context)
-        start = self.clocks.start_cycle if self.clocks else 0
-        bound = launch_bound(self.plan, self.pipeline, decode_kind(context), start)
+        decode, bound = self.decode(context), self.bound(context)
         chips, rate = self.pipeline.used, 0.0
         if len(chips) > 1:
             rate = cable_vectors_per_cycle(self.wires.unclocked_cables, chips)

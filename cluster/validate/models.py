@@ -7,9 +7,10 @@ from math import prod
 from chip.kernels.gemm import Gemm
 from chip.schedule import Schedule
 from chip.spec import GROQCHIP1
+from cluster.compiler.bound import Bound, launch_bound
 from cluster.compiler.choose import default_topology
 from cluster.compiler.stages import Plan
-from cluster.encoders.encoding import cut_layers, lower_encoder
+from cluster.encoders.encoding import cut_layers, launch_kind, lower_encoder
 from cluster.model.encoders import encoder
 from cluster.model.graph.graph import Model
 from cluster.model.weights.synthetic import SyntheticWeights
@@ -41,10 +42,11 @@ def encoder_rows() -> Iterator[Row]:
 def _bert(ident: str, name: str, chips: int, published: float, percent: float, source: str) -> Row:
     model = encoder(name)
     plan = _plan(model, chips)
-    cycles, stage = _latency(plan), _schedule(plan, 1)
+    (cycles, bound), stage = _latency(plan), _schedule(plan, 1)
     clock, spec = plan.spec.clock_hz, plan.spec
     seconds = cycles / clock + 2 * spec.host_latency_s
-    where = f"{chips} chips in fp16, {TOKENS} tokens, with two host transfers of 10 us"
+    where = f"{chips} chips in fp16, {TOKENS} tokens, with two host transfers of 10 us; "
+    where += bound.beside(cycles)
     row = within(ident, f"{name}, one sequence, s", published, seconds, percent, source, where)
     weights = (w for layer in model.layers for w in layer.weights if w.inner)
     products = TOKENS * sum(prod(weight.shape) for weight in weights)
@@ -65,12 +67,15 @@ def _schedule(plan: Plan, number: int) -> Schedule:
     return plan.stage(number).schedule(TOKENS, 1, {})
 
 
-def _latency(plan: Plan) -> int:
+def _latency(plan: Plan) -> tuple[int, Bound]:
+    """Cycles of a sequence, and what no schedule goes below."""
     graph = parse(default_topology(plan.pp))
     nodes = sorted(graph.nodes)[: plan.pp]
     lowered = lower_encoder(plan, nodes, graph, SyntheticWeights(plan.model), (TOKENS,))
     (launch,) = lowered.launches.values()
-    return max(launch.end_cycles.values())
+    start = lowered.clocking.start_cycle if lowered.clocking else 0
+    bound = launch_bound(plan, lowered.pipeline, launch_kind(TOKENS), start)
+    return max(launch.end_cycles.values()), bound
 
 
 def _scaling() -> Iterator[Row]:
@@ -95,6 +100,7 @@ def decoder_rows() -> Iterator[Row]:
     timed = planned.timed
     launch, spec = timed.decode(timed.plan.context), timed.plan.spec
     seconds = launch.cycles / spec.clock_hz + 2 * spec.host_latency_s
-    where = f"{timed.plan.chips} chips, {planned.topology}, fp16, context {timed.plan.context}"
+    where = f"{timed.plan.chips} chips, {planned.topology}, fp16, context {timed.plan.context}; "
+    where += timed.bound(timed.plan.context).beside(launch.cycles)
     source = "vendor, via TechPowerUp, Feb 2024; chip count unknown"
     yield at_least("V35", "Llama-2-7B, tokens/s per user", 750, 1 / seconds, source, where)

@@ -66,7 +66,8 @@ def _speed(ident: str, name: str, published: float, planned: Planned) -> Row:
     spec = plan.spec
     into_and_out_s = spec.host_latency_s + host_transfer_s(spec, launch.host_bytes)
     speed = 1 / (launch.cycles / spec.clock_hz + into_and_out_s)
-    where = f"{plan.chips} chips of {TOPOLOGY}, tp {plan.tp} x pp {plan.pp}, {plan.weights}"
+    where = f"{plan.chips} chips of {TOPOLOGY}, tp {plan.tp} x pp {plan.pp}, {plan.weights}; "
+    where += timed.bound(plan.context).beside(launch.cycles)
     what = f"{name}, tokens/s per user, context {planned.request.context:,}"
     return at_least(ident, what, published, speed, VENDOR, where)
 

@@ -1,6 +1,5 @@
 """Chunks of one user's prompt follow each other through the stages: same bits, fewer cycles."""
 
-from dataclasses import replace
 from functools import cache
 from math import ceil
 
@@ -96,7 +95,6 @@ def test_a_long_pipeline_has_short_chunks():
         plan = partition(known_model("smollm2"), GROQCHIP1, 1, pp)
         timed = PlanTiming(plan, place(plan, graph, "dragonfly:64"), graph)
         best = with_best_chunk(plan, timed.pipeline, timed.clocks)
-        assert replace(best, chunk=32).stages != best.stages or best == plan
         assert best.sram_bytes_max <= plan.sram_bytes_max
         found[pp] = best.chunk
     assert found[2] > found[30]

@@ -215,7 +215,12 @@ def _stages(plan: dict[str, Any]) -> None:
     legend = ", ".join(f"{sign} {name.replace('_', ' ')}" for name, sign in KINDS.items())
     between = len(stages) - len(shown)
     more = f"; {counted(between, 'stage')} like these before the last" if between else ""
-    click.echo(f"SRAM: {legend}{more}\n")
+    click.echo(f"SRAM: {legend}{more}")
+    left, size = plan["sram_unused"], plan["sram_bytes_of_a_chip"]
+    click.echo(
+        f"the fullest leaves {left['bytes'] / size:.1%}, and {left['padding_bytes'] / size:.1%} is "
+        f"padding: {left['why']}\n"
+    )
 
 
 def _chip_ranges(chips: list[int]) -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from math import prod
 
 from chip.kernels.memory import MemoryMap
 from chip.spec import ChipSpec
@@ -57,7 +56,7 @@ def memory_lines(model: Model, tp: int, spec: ChipSpec, weights: str) -> Iterato
         yield f"  {kind.replace('_', ' '):12s} {size / MIB:8.2f} MiB"
     free = spec.sram_bytes - memory.used_bytes
     yield f"  {'free':12s} {free / MIB:8.2f} MiB of {spec.sram_bytes / MIB:.0f}, before programs"
-    mine = _parameters(plan, number) * WEIGHT_BYTES[weights] / tp
+    mine = plan.parameters(number) * WEIGHT_BYTES[weights] / tp
     held = kinds["weights"]
     yield (
         f"  of the weights {mine / MIB:.2f} MiB are a chip's share of the parameters, and "
@@ -85,16 +84,6 @@ def _buffer_line(memory: MemoryMap, name: str) -> str:
         f"{name:24s} {memory.roles[name]:9s} {region.vectors:6d} {kind:7s} {slices:>7s} "
         f"{words:>11s}{times:4s} {size / 1024:8.0f}{after}"
     )
-
-
-def _parameters(plan: Plan, number: int) -> int:
-    """Parameters of a stage's layers, and of its head, of all ranks together."""
-    part, model = plan.stages[number], plan.model
-    sections = [*model.layers[part.first : part.first + part.layers]]
-    sections += [model.head] if part.head else []
-    if number == 0 and model.opening is not None:
-        sections.append(model.opening)
-    return sum(prod(weight.shape) for section in sections for weight in section.weights)
 
 
 def schedule_lines(model: Model, tp: int, spec: ChipSpec, weights: str) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Cutting a model into pipeline stages of tensor-parallel groups: what fits where."""
 
-import math
 from dataclasses import dataclass
+from math import floor, prod
 
 from chip.kernels.memory import SramFull
 from chip.spec import ChipSpec
@@ -75,6 +75,15 @@ class Plan:
         """The kinds of the layers of a stage."""
         part = self.stages[number]
         return self.model.kinds[part.first : part.first + part.layers]
+
+    def parameters(self, number: int) -> int:
+        """Parameters of a stage, of all ranks together."""
+        part, model = self.stages[number], self.model
+        sections = [*model.layers[part.first : part.first + part.layers]]
+        sections += [model.head] if part.head else []
+        if number == 0 and model.opening is not None:
+            sections.append(model.opening)
+        return sum(prod(weight.shape) for section in sections for weight in section.weights)
 
     def stage(self, number: int) -> Stage:
         """Memory map and kernels of one stage."""
@@ -187,7 +196,7 @@ def layer_counts(sizes: Sizes, tp: int, pp: int, chunk: int) -> list[int]:
         return [len(share(total - last, pp - 1, n)) for n in range(pp - 1)] + [last]
     layer, head = sizes.weigh(tp)
     even = (total * layer + head) / pp
-    last = min(max(1, math.floor((even - head) / layer)), total - pp + 1)
+    last = min(max(1, floor((even - head) / layer)), total - pp + 1)
     each = -(-(total - last) // (pp - 1))
     if not (sizes.fits(tp, chunk, last, True) and sizes.fits(tp, chunk, each, False)):
         last = min(max(0, sizes.most_layers(tp, chunk, True)), total - pp + 1)

@@ -21,6 +21,7 @@ from cluster.planning.pipeline_timing import pipelined
 from cluster.planning.refusals import check_shape, does_not_fit, fewest, fits_on, spreads, why_int8
 from cluster.planning.search import SHOWN, Candidate, Search
 from cluster.planning.timing import PlanTiming
+from cluster.planning.unused import unused_sram
 
 BUCKETS_SHOWN = 8
 LARGEST_DRAGONFLY = 10440
@@ -286,6 +287,7 @@ def _shape(planned: Planned) -> dict[str, Any]:
         "prefill_chunk": plan.chunk,
         "sram_bytes_max": max(stage["sram_bytes"] for stage in stages),
         "sram_bytes_of_a_chip": plan.spec.sram_bytes,
+        "sram_unused": unused_sram(plan, planned.sizes, stages),
         "transit_chips": sorted(used - holders),
         "spare_chips": len(timed.graph) - len(used | holders),
         "stages": stages,

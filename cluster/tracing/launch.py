@@ -7,9 +7,15 @@ from chip.isa import lookup
 from chip.own_spec import chip_of
 from chip.program import Instruction, Program
 from chip.wire import unpack
-from cluster.compiler.launch import LaunchKind, decode_kind, launch_kinds, stage_programs
+from cluster.compiler.launch import (
+    LaunchKind,
+    StageProgram,
+    decode_kind,
+    launch_kinds,
+    stage_programs,
+)
 from cluster.compiler.lower import Lowered
-from cluster.compiler.pipeline import PipelineSteps
+from cluster.compiler.pipeline import PipelineSteps, StepSchedules
 from cluster.compiler.place import Placement
 from cluster.compiler.stage_work import LaunchWork, through_all_stages
 from cluster.compiler.timeline import LaunchTimeline
@@ -54,11 +60,19 @@ def run_launch(
     plan, pipeline, spec = lowered.plan, lowered.pipeline, lowered.plan.spec
     work = ScheduledSteps(plan, pipeline, lowered.stages)
     groups = [group.members for group in pipeline.groups]
-    composed = _composed(lowered, work, set(joined.values()))
+    parts = set(joined.values())
+    programs_of = {str(one): one for one in stage_programs(plan, pipeline.apart)}
+    in_steps = parts <= programs_of.keys()
+    if in_steps:
+        composed = _composed(lowered, work, {name: programs_of[name] for name in parts})
+    else:
+        kinds = {str(kind): kind for kind in launch_kinds(plan)}
+        clocks = lowered.clocking
+        composed = {n: through_all_stages(pipeline, work, kinds[n], clocks) for n in parts}
     first = composed[next(iter(joined.values()))]
     steps: list[PlacedStep] = []
     stalled: list[tuple[Collection[int], int, int]] = []
-    if plan.slots == 1:
+    if not in_steps:
         steps += placed_steps(first, groups)
         stalled += stalls(first)
     else:
@@ -83,19 +97,14 @@ def run_launch(
     )
 
 
-def _composed(lowered: Lowered, work: ScheduledSteps, names: set[str]) -> dict[str, LaunchTimeline]:
-    """The time axes of launches, or of the stage programs that one is joined of."""
-    plan, clocks = lowered.plan, lowered.clocking
-    if plan.slots == 1:
-        kinds = {str(kind): kind for kind in launch_kinds(plan)}
-        return {
-            name: through_all_stages(lowered.pipeline, work, kinds[name], clocks) for name in names
-        }
-    assert lowered.wires is not None, "what has several slots was lowered with its wires"
-    size = (plan, lowered.placement, lowered.stages, lowered.wires, work, clocks)
-    steps = PipelineSteps(*size)
-    programs = {str(program): program for program in stage_programs(plan)}
-    return {name: steps.compose(programs[name]) for name in names}
+def _composed(
+    lowered: Lowered, work: ScheduledSteps, programs: Mapping[str, StageProgram]
+) -> dict[str, LaunchTimeline]:
+    """The time axes of the stage programs that a pipeline step is joined of."""
+    assert lowered.wires is not None, "a model is lowered with its wires"
+    size = (lowered.plan, lowered.placement, lowered.stages, lowered.wires, work)
+    steps = PipelineSteps(lowered.plan, lowered.pipeline, StepSchedules(*size), lowered.clocking)
+    return {name: steps.compose(program) for name, program in programs.items()}
 
 
 def titles_of(placement: Placement, chips: Collection[int]) -> dict[int, str]:

@@ -96,7 +96,8 @@ def place_choice(choice: Choice) -> tuple[Plan, Placement]:
     """The plan of a choice where it is placed, with the chunk that suits its links."""
     plan, graph = choice.plan, choice.graph
     placement = place(plan, graph, choice.topology)
-    pipeline = Wires(graph, apart=plan.slots > 1).pipeline(placement)
+    wires = Wires(graph, apart=plan.slots > 1).side_by_side(placement)
+    pipeline = wires.pipeline(placement)
     clocks = pacing(compiled(graph), pipeline.used, plan.spec)
     return with_best_chunk(plan, pipeline, clocks), placement
 

@@ -97,7 +97,8 @@ def lower(
     A launch takes its rows through all stages, or it is a pipeline step (see `in_steps`), joined of
     stage programs: here each of them is a launch in which all stages do the same.
     """
-    stages, wires = make_stages(plan), Wires(graph, apart=plan.slots > 1)
+    wires = Wires(graph, apart=plan.slots > 1).side_by_side(placement)
+    stages = make_stages(plan)
     pipeline = wires.pipeline(placement)
     clocks = clocking(graph, pipeline.used, wires.ports, plan.spec, clock)
     work, launches = StageSchedules(plan, pipeline, stages), {}

@@ -125,6 +125,16 @@ class Wires:
         groups = tuple(self.group(chips) for chips in placement)
         return Pipeline(groups, tuple(self.link(a, b) for a, b in pairwise(placement)))
 
+    @cached_property
+    def _apart(self) -> "Wires":
+        return Wires(self.graph, apart=True)
+
+    def side_by_side(self, placement: Sequence[tuple[int, ...]]) -> "Wires":
+        """Itself, or where stages would need each other's chips, and can do without, `apart`."""
+        if self.apart or len(placement) == 1 or self.pipeline(placement).apart:
+            return self
+        return self._apart if self._apart.pipeline(placement).apart else self
+
     def group(self, chips: tuple[int, ...]) -> Group:
         """Routes between all ranks of a group."""
         if chips not in self._groups:

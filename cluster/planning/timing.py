@@ -79,7 +79,8 @@ class PlanTiming:
         wires: Wires | None = None,
     ) -> None:
         self.plan, self.placement, self.graph = plan, placement, graph
-        self.wires = wires or Wires(graph, apart=plan.slots > 1)
+        routed = wires or Wires(graph, apart=plan.slots > 1)
+        self.wires = routed.side_by_side(placement)
         self.costs = costs or Costs(Sizes(plan.model, plan.spec, plan.context, plan.weights))
         self.pipeline = self.wires.pipeline(placement)
         layers = [plan.kinds(number) for number in range(plan.pp)]

@@ -94,7 +94,7 @@ def simulated(
 def prompt_steps(spec: ChipSpec, stages: int, chunk: int, prompt: int) -> list[Step]:
     """The steps that take in the prompt of one user, chunk by chunk; the last one has logits."""
     link = HostLink(spec, lambda _: (0, 0), beside=False)
-    scheduler = PipelineScheduler(1, 1, chunk, link, stages)
+    scheduler = PipelineScheduler(stages, 1, chunk, link, whole=True)
     scheduler.submit(Request((0,) * prompt, 1))
     for _ in drive(scheduler, lambda _: (0, repeat(None)), _zero, frozenset()):
         pass

@@ -58,10 +58,10 @@ def run_page(
 
 def _kinds(lowered: Lowered) -> dict[str, LaunchKind]:
     """The kind of every launch, or of every stage program, by its name."""
-    plan = lowered.plan
-    if plan.slots == 1:
-        return {str(kind): kind for kind in launch_kinds(plan)}
-    return {str(program): program.kind for program in stage_programs(plan)}
+    programs = stage_programs(lowered.plan, lowered.pipeline.apart)
+    return {str(kind): kind for kind in launch_kinds(lowered.plan)} | {
+        str(program): program.kind for program in programs
+    }
 
 
 def _answer(found: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from cluster.compiler.choose import PlanRequest, choose
+from cluster.compiler.launch import launch_kinds
 from cluster.compiler.limits import WEIGHT_TYPES
 from cluster.compiler.lower import Lowered, lower
 from cluster.compiler.place import place
@@ -69,7 +70,9 @@ class Drafting:
         request = PlanRequest(weights=choice.weights, context=context)
         found = choose(loaded.model, request)
         placement = place(found.plan, found.graph, found.topology)
-        lowered: Lowered = lower(found.plan, placement, found.graph, loaded.weights)
+        kinds = launch_kinds(found.plan)  # each through all stages: what guesses is alone
+        size = found.plan, placement, found.graph, loaded.weights
+        lowered: Lowered = lower(*size, kinds=kinds)
         machine = LocalMachine()
         machine.load(lowered, bars.step)
         draft = DraftModel(lowered, machine, sampling.pick, count)

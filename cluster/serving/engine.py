@@ -81,7 +81,12 @@ class PipelineRunner:
             SpeculativeScheduler(stages, plan.chunk, link, draft, chunks)
             if draft
             else PipelineScheduler(
-                chunks, plan.slots, plan.chunk, link, history=history, policy=policy,
+                chunks,
+                plan.slots,
+                plan.chunk,
+                link,
+                history=history,
+                policy=policy,
                 whole=not several,
             )
         )

@@ -50,7 +50,7 @@ def fit() -> Fit:
     dense = Gemm(GROQCHIP1, 1024, 1600, 1600).plan
     tokens, one = 128, (1, 1)  # any layer but the first, which comes with its opening
     shape = stage_shape(
-        encoder("bert-base"), GROQCHIP1, 1, CONTEXT_BLOCK, tokens, "fp16", 1, one, head=False
+        encoder("bert-base"), GROQCHIP1, 1, CONTEXT_BLOCK, tokens, "fp16", (1, 1), one, head=False
     )
     layer = Stage(GROQCHIP1, shape).schedule(tokens, 1, {})
     high = _point("dense fp16 products, 1024 x 1600 x 1600", TDP_W, dense)

@@ -4,8 +4,9 @@ K rows are the columns of the score product as they stand; V rows are transposed
 Rows of scores and probabilities are (block, head, token); lanes are the 320 tokens of a block.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from chip.kernels.columns import column_rows, transpose
 from chip.kernels.lanes import reduce_lanes, runs
@@ -90,8 +91,8 @@ class Caches:
     spots: tuple[int, ...]
 
 
-def caches_of(work: Work, heads: Heads, window: Window = ALL) -> Caches:
-    """The caches of a layer, with a spare word each for what is written in vain."""
+def caches_of(work: Work, heads: Heads, window: Window = ALL, slot: int = 0) -> Caches:
+    """The caches of a layer and slot, with a spare word each for what is written in vain."""
     kept = window.blocks(work.most_blocks)
     spare = kept * work.spec.lanes + COLUMN_PAIRS
     transposed = kept * heads.row_lanes
@@ -100,7 +101,8 @@ def caches_of(work: Work, heads: Heads, window: Window = ALL) -> Caches:
     def cache(name: str, vectors: int, side: int, one_bank: bool) -> Buffer:
         name = work.prefix + name
         where = (CACHE, "columns", True, one_bank)
-        return work.memory.take(Request(name, vectors, "f16", side, *where))
+        first = work.memory.take(Request(name, vectors, "f16", side, *where))
+        return work.memory.of_slot(first, slot)
 
     return Caches(
         tuple(Rows(cache(f"K{row}", spare, EAST, True)) for row in rows),
@@ -115,13 +117,19 @@ def attention(
 ) -> None:
     """out = softmax(scores of q . K) V, behind the rows of k and v in the caches.
 
-    q has a row for each head, in the lanes of its KV head; out has heads side by side.
+    q has a row for each head, in the lanes of its KV head; out has heads side by side. Tokens of
+    several slots have caches, and cache words, of their own: what reads or writes them goes token
+    by token, all else takes the tokens together.
     """
-    caches = caches_of(work, heads, scores.window)
-    maps = work.given(scores.window.maps, *map_rows(work), "u16", EAST)
-    for row in range(heads.rows):
-        for side, source, cache in ((EAST, k, caches.keys), (WEST, v, caches.values)):
-            append(work, side, work.rows_of(source.copies[0], row), maps, cache[row].buffer)
+    caches = [caches_of(work, heads, scores.window, slot) for slot in range(work.slots)]
+    every, most = map_rows(work)
+    maps = work.given(scores.window.maps, work.slots * every, most, "u16", EAST)
+    for slot, mine in enumerate(caches):
+        for row in range(heads.rows):
+            for side, source, cache in ((EAST, k, mine.keys), (WEST, v, mine.values)):
+                rows = work.rows_of(source.copies[0], row)
+                rows = Rows(rows.buffer, rows.first + slot, (0, int(work.slots < work.rows)))
+                append(work, side, rows, Rows(maps, slot * every), every, cache[row].buffer)
     _mix(work, heads, scores, q, caches, out)
 
 
@@ -137,7 +145,7 @@ def attention_to_all(
     columns = tuple(work.columns(f"VT{row}", heads.row_lanes, WEST) for row in range(heads.rows))
     selected = _selected(work, heads, q)
     spots = tuple(range(work.blocks))
-    _mix(work, heads, scores, selected, Caches(keys, values, columns, spots), out)
+    _mix(work, heads, scores, selected, [Caches(keys, values, columns, spots)], out)
 
 
 def _selected(work: Work, heads: Heads, q: Laid) -> Laid:
@@ -158,14 +166,17 @@ def _selected(work: Work, heads: Heads, q: Laid) -> Laid:
     return Laid(one_by_one(columns, heads.head_lanes), ((Part(out, 0, count),),))
 
 
-def _mix(work: Work, heads: Heads, scores: Scores, q: Laid, caches: Caches, out: Laid) -> None:
+def _mix(
+    work: Work, heads: Heads, scores: Scores, q: Laid, caches: Sequence[Caches], out: Laid
+) -> None:
     """out = softmax(scores of q . K) V; V is transposed in the last block, which alone is new."""
     most = scores.window.blocks(work.most_blocks)
-    work = replace(work, blocks=len(caches.spots), most_blocks=most)
+    work = replace(work, blocks=len(caches[0].spots), most_blocks=most)
     raw = _scores(work, heads, q, caches)
-    for cache, columns in zip(caches.values, caches.columns, strict=True):
-        label = "attention: transpose V"
-        transpose(work, cache, caches.spots[-1], heads.row_lanes, columns, label)
+    for mine in caches:
+        for cache, columns in zip(mine.values, mine.columns, strict=True):
+            label = "attention: transpose V"
+            transpose(work, cache, mine.spots[-1], heads.row_lanes, columns, label)
     sinks = work.constant(scores.sinks, len(heads.kv_of), "f32", EAST) if scores.sinks else None
     kept, last = masked(work, heads, scores, raw, sinks)
     top = row_maximum(work, heads, last)
@@ -182,22 +193,22 @@ def _mix(work: Work, heads: Heads, scores: Scores, q: Laid, caches: Caches, out:
 
 
 def map_rows(work: Work) -> tuple[int, int]:
-    """Rows of address maps of this launch, and of the longest."""
-    return max(work.rows, COLUMN_PAIRS), max(work.most_rows, COLUMN_PAIRS)
+    """Rows of address maps of each slot of this launch, and all of the longest."""
+    most = max(work.most_rows, work.most_slots * COLUMN_PAIRS)
+    return max(work.rows // work.slots, COLUMN_PAIRS), most
 
 
-def append(work: Work, side: int, source: Rows, maps: Buffer, cache: Buffer) -> None:
+def append(work: Work, side: int, source: Rows, maps: Rows, count: int, cache: Buffer) -> None:
     """Scatter fp16 rows into a cache of columns; token t belongs to slice pair t % 8.
 
     A run of tokens that follow each other is written as it comes. A single token is sent eight
     times, once for each pair, and the address maps send all but one of them to a spare word.
     """
-    count, spec, region = maps.region.vectors, work.spec, cache.region
-    chain, loops = work.chain("attention: append to cache"), run(maps.region.vectors)
+    spec, region = work.spec, cache.region
+    chain, loops = work.chain("attention: append to cache"), run(count)
     nearest = spec.slice_position(region.index)
-    steps = (0, 1 if work.rows > 1 else 0)
-    data = chain.arrive(Rows(source.buffer, source.first, steps), nearest, 0, loops)
-    lanes = chain.arrive(Rows(maps), nearest, 0, loops)
+    data = chain.arrive(source, nearest, 0, loops)
+    lanes = chain.arrive(maps, nearest, 0, loops)
     assert data.need is not None and lanes.need is not None and data.direction == side
     part: Loops = ((1, count), (count // COLUMN_PAIRS, COLUMN_PAIRS))
     spots = map(spec.slice_position, range(region.index, region.index + WEIGHT_SLICES))
@@ -206,27 +217,35 @@ def append(work: Work, side: int, source: Rows, maps: Buffer, cache: Buffer) -> 
     work.plan.place(chain)
 
 
-def _scores(work: Work, heads: Heads, q: Laid, caches: Caches) -> Buffer:
+def _scores(work: Work, heads: Heads, q: Laid, caches: Sequence[Caches]) -> Buffer:
     """[block, head, token] = q . K over the 320 tokens of the block, fp32."""
-    tokens, count = work.rows, len(heads.kv_of)
-    out = work.scratch("raw", count, "f32", EAST, context=True)
-    words = work.spec.lanes // COLUMN_PAIRS
-    for row, cache in enumerate(caches.keys):
-        inside = heads.of_row(row)
-        if not len(inside):
-            continue
-        chain = work.chain("attention: scores")
-        activations = work.rows_of(q.copies[0], inside.start)
-        mine = len(inside) * tokens
-        passes = [
-            Pass(cache.buffer, cache.first + spot * words, 1, words, activations, mine,
-                 slot_steps=(0, 0))
-            for spot in caches.spots
-        ]  # fmt: skip
-        for block, flow in enumerate(matmul(chain, EAST, passes)):
-            chain.write(flow, Rows(out, (block * count + inside.start) * tokens))
-        work.plan.place(chain)
+    out = work.scratch("raw", len(heads.kv_of), "f32", EAST, context=True)
+    for slot, mine in enumerate(caches):
+        for row, cache in enumerate(mine.keys):
+            if len(inside := heads.of_row(row)):
+                _scores_of(work, heads, q, (cache, mine.spots), inside, slot, out)
     return out
+
+
+def _scores_of(
+    work: Work, heads: Heads, q: Laid, keys: tuple[Rows, tuple[int, ...]], inside: range,
+    slot: int, out: Buffer,
+) -> None:  # fmt: skip
+    """Scores of the heads of a cache row, for the tokens of a slot."""
+    tokens, words = work.rows, work.spec.lanes // COLUMN_PAIRS
+    step, (cache, spots) = work.slots, keys
+    chain, rows = work.chain("attention: scores"), work.rows_of(q.copies[0], inside.start)
+    activations = Rows(rows.buffer, rows.first + slot, (0, step))
+    count = len(inside) * tokens // step
+    passes = [
+        Pass(cache.buffer, cache.first + spot * words, 1, words, activations, count,
+             slot_steps=(0, 0))
+        for spot in spots
+    ]  # fmt: skip
+    for block, flow in enumerate(matmul(chain, EAST, passes)):
+        first = (block * len(heads.kv_of) + inside.start) * tokens + slot
+        chain.write(flow, Rows(out, first, (0, step)))
+    work.plan.place(chain)
 
 
 def masked(
@@ -305,7 +324,9 @@ def _normalisers(work: Work, heads: Heads, weights: Buffer, sinks: Buffer | None
     out = work.scratch("sums", heads.packs, "f32", EAST)
     for pack in range(heads.packs):
         chain = work.chain("attention: sums")
-        passes = _pack_passes(work, heads, pack, weights, lambda _h, _b: (ones, 0), sinks)
+        passes = _pack_passes(
+            work, heads, pack, weights, work.rows, lambda _h, _b: (ones, 0), sinks=sinks
+        )
         (flow,) = matmul(chain, EAST, passes)
         total = chain.vxm("max", flow, SMALLEST_SUM)
         chain.write(chain.vxm("recip", total), Rows(out, pack * work.rows))
@@ -313,21 +334,23 @@ def _normalisers(work: Work, heads: Heads, weights: Buffer, sinks: Buffer | None
     return out
 
 
-def _weighted_values(work: Work, heads: Heads, weights: Buffer, caches: Caches) -> Buffer:
+def _weighted_values(work: Work, heads: Heads, weights: Buffer, caches: Sequence[Caches]) -> Buffer:
     """[pack, token] = sum over tokens of probability x V, each head in its lanes, fp32."""
     out = work.scratch("values", heads.packs, "f32", WEST)
     words = heads.head_lanes // COLUMN_PAIRS
-    row_words = heads.row_lanes // COLUMN_PAIRS
+    row_words, count = heads.row_lanes // COLUMN_PAIRS, work.rows // work.slots
 
-    def place(head: int, block: int) -> tuple[Buffer, int]:
+    def place(mine: Caches, head: int, block: int) -> tuple[Buffer, int]:
         row, inside = divmod(heads.kv_of[head], heads.per_row)
-        return caches.columns[row], caches.spots[block] * row_words + inside * words
+        return mine.columns[row], mine.spots[block] * row_words + inside * words
 
-    for pack in range(heads.packs):
-        chain = work.chain("attention: weighted values")
-        (flow,) = matmul(chain, WEST, _pack_passes(work, heads, pack, weights, place))
-        chain.write(flow, Rows(out, pack * work.rows))
-        work.plan.place(chain)
+    for slot, mine in enumerate(caches):
+        for pack in range(heads.packs):
+            chain, at = work.chain("attention: weighted values"), partial(place, mine)
+            passes = _pack_passes(work, heads, pack, weights, count, at, slot)
+            (flow,) = matmul(chain, WEST, passes)
+            chain.write(flow, Rows(out, pack * work.rows + slot))
+            work.plan.place(chain)
     return out
 
 
@@ -336,13 +359,15 @@ def _pack_passes(
     heads: Heads,
     pack: int,
     weights: Buffer,
+    count: int,
     place: Callable[[int, int], tuple[Buffer, int]],
+    first: int = 0,
     sinks: Buffer | None = None,
 ) -> list[Pass]:
     """Passes that add up, head by head and block by block, each head in its own columns.
 
-    `place(head, block)` is the buffer and word of the head's columns. The rows of `sinks` are as
-    those of a block more.
+    Of `count` tokens from the `first` on; `place(head, block)` is the buffer and word of the
+    head's columns. The rows of `sinks` are as those of a block more.
     """
     words = heads.head_lanes // COLUMN_PAIRS
     inside = range(pack * heads.per_pack, min((pack + 1) * heads.per_pack, len(heads.kv_of)))
@@ -360,8 +385,8 @@ def _pack_passes(
                 word,
                 1,
                 words,
-                rows,
-                work.rows,
+                replace(rows, first=rows.first + first),
+                count,
                 column=(head - inside.start) * heads.head_lanes,
                 first=number == 0,
                 last=number == len(steps) - 1,

@@ -66,12 +66,14 @@ def latent_attention(
     """out = softmax(q . latents + q_turned . keys) latents, behind the rows of latent and k."""
     layout = latent.layout
     caches = latent_caches(work, layout)
-    maps = work.given(scores.window.maps, *map_rows(work), "u16", EAST)
+    every, most = map_rows(work)
+    maps = work.given(scores.window.maps, every, most, "u16", EAST)
     for block, cache in enumerate(caches.keys):
         source = work.rows_of(latent.copies[0], block) if block < layout.blocks else (
             work.rows_of(k.copies[0], 0)
         )  # fmt: skip
-        append(work, EAST, source, maps, cache)
+        source = replace(source, steps=(0, int(work.rows > 1)))
+        append(work, EAST, source, Rows(maps), every, cache)
     raw = _scores(work, heads, layout.blocks, q, q_turned, caches)
     for cache, columns in zip(caches.keys, caches.columns, strict=False):
         label = "latent attention: transpose"

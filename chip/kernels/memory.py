@@ -81,17 +81,18 @@ class MemoryMap:
     """Buffers of one chip; every chip of a tensor-parallel group has the same map.
 
     `layers` says, by the prefix of a kind of layers, how many of them a stage has, `slots` how
-    many sequences have caches.
+    many sequences have caches, `launch_slots` how many of them share a launch at most.
     """
 
     spec: ChipSpec
     layers: Mapping[str, int] = field(default_factory=lambda: {"": 1})
     slots: int = 1
+    launch_slots: int = 1
     buffers: dict[str, Buffer] = field(default_factory=dict)
     moves: dict[str, Move] = field(default_factory=dict)
     roles: dict[str, str] = field(default_factory=dict)
     used_bytes: int = 0
-    _found: dict[tuple[int, int], tuple[int, ...] | None] = field(default_factory=dict)
+    _found: dict[tuple[int, int], tuple[tuple[int, ...], int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.occupancy = Occupancy(self.spec)
@@ -102,6 +103,14 @@ class MemoryMap:
     def take(self, request: Request) -> Buffer:
         """The buffer of a request that was placed."""
         return self.buffers[request.name]
+
+    def of_slot(self, buffer: Buffer, slot: int) -> Buffer:
+        """What another sequence slot has for a cache of the first, in the first layer."""
+        if not slot:
+            return buffer
+        region, words = buffer.region, self.moves[buffer.name].words
+        region = replace(region, address=region.address + words[slot * len(words) // self.slots])
+        return replace(buffer, name=f"{buffer.name}.slot{slot}", region=region)
 
     def region_of(self, name: str, layer: int) -> Region:
         """Where a layer of its kind keeps what the first keeps in a buffer."""
@@ -349,18 +358,20 @@ class MemoryMap:
     def moved(self, index: int, address: int, layer: int) -> int:
         """Where `layer` of its kind keeps the word that layer 0 keeps at `address` of a slice.
 
-        Layers are numbered through all sequence slots.
+        Layers are numbered through all sequence slots, from that on whose layer 0 it is.
         """
         key = (index, address)
         if key not in self._found:
-            self._found[key] = next(
-                (
-                    move.words
-                    for move in self.moves.values()
-                    if move.region.index <= index < move.region.index + move.region.slices
-                    and 0 <= address - move.region.address < move.region.words
-                ),
-                None,
-            )
-        words = self._found[key]
-        return address if words is None else address + words[layer % len(words)]
+            self._found[key] = next(self._holding(index, address), ((0,), 0))
+        words, first = self._found[key]
+        return address + words[(first + layer) % len(words)] - words[first]
+
+    def _holding(self, index: int, address: int) -> Iterator[tuple[tuple[int, ...], int]]:
+        """Offsets of all layers of what holds a word in a layer 0, and which of them that is."""
+        for name, move in self.moves.items():
+            region, cache = move.region, self.roles[name] == CACHE
+            if region.index <= index < region.index + region.slices:
+                every = len(move.words) // self.slots if cache else len(move.words)
+                for first in range(0, every * (self.launch_slots if cache else 1), every):
+                    if 0 <= address - region.address - move.words[first] < region.words:
+                        yield move.words, first

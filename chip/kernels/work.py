@@ -47,6 +47,9 @@ class Answers(Protocol):
     def take(self, request: Request) -> Buffer:
         """The buffer of a request, which may be larger."""
 
+    def of_slot(self, buffer: Buffer, slot: int) -> Buffer:
+        """What another sequence slot has for a buffer of the first."""
+
 
 @dataclass(frozen=True)
 class Part:
@@ -62,7 +65,8 @@ class Work:
     """One launch's share of one chip: `rows` tokens that look at `blocks` x 320 tokens.
 
     Buffers are for launches of up to `most_rows` and `most_blocks`. `prefix` stands before the
-    names of what a kind of layers has for itself; `maps` are the lane maps of its programs.
+    names of what a kind of layers has for itself; `maps` are the lane maps of its programs. Tokens
+    are of one sequence slot, or each of one of as many `slots`; of `most_slots` at most.
     """
 
     plan: Schedule
@@ -75,6 +79,8 @@ class Work:
     weights: str = "f16"
     prefix: str = ""
     maps: tuple[tuple[int, ...], ...] = ()
+    slots: int = 1
+    most_slots: int = 1
 
     def chain(self, label: str) -> Chain:
         """A new chain on this chip."""

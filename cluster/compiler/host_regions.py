@@ -17,7 +17,7 @@ def input_regions(
     others = dict.fromkeys(POOL_INPUTS, 1)
     for window in stage.shape.windows:
         others[window.mask] = window.blocks(kind.blocks) * tokens
-        others[window.maps] = max(tokens, COLUMN_PAIRS)
+        others[window.maps] = kind.slots * max(tokens // kind.slots, COLUMN_PAIRS)
     rows = {name: others.get(name, tokens) for name in stage.memory.given()}
     if first:
         rows[stage.entry] = stage.hidden_blocks * tokens

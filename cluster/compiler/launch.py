@@ -1,7 +1,7 @@
 """The kinds of launches of a plan, and what one of them is once it has programs."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from cluster.compiler.limits import CONTEXT_BLOCK
@@ -13,14 +13,17 @@ class LaunchKind:
     """Launches that share programs: of `rows` rows, `logits_rows` of which give logits.
 
     A row is a token of a sequence; each may look back at most `context` tokens, itself among them.
+    Rows follow each other in one slot, or belong to as many neighbouring `slots`, one to each.
     """
 
     rows: int
     context: int
     logits_rows: int
+    slots: int = 1
 
     def __str__(self) -> str:
-        return f"rows{self.rows}.logits{self.logits_rows}@{self.context}"
+        of = f".slots{self.slots}" if self.slots > 1 else ""
+        return f"rows{self.rows}.logits{self.logits_rows}{of}@{self.context}"
 
     @property
     def blocks(self) -> int:
@@ -30,12 +33,16 @@ class LaunchKind:
     @property
     def idle(self) -> "LaunchKind":
         """Launches of so many rows in which a stage has none: it takes part in hand-overs only."""
-        return LaunchKind(self.rows, 0, self.logits_rows)
+        return replace(self, context=0)
+
+    def row_of(self, slot: int) -> int:
+        """Which row is that of a slot, where every row has one of its own."""
+        return slot % self.slots
 
 
 @dataclass(frozen=True)
 class StageProgram:
-    """What the chips of one stage do in a pipeline step: for a slot, or for none of them."""
+    """What the chips of one stage do in a pipeline step: for slots from `slot` on, or for none."""
 
     kind: LaunchKind
     slot: int | None = None
@@ -44,9 +51,9 @@ class StageProgram:
         return f"{self.kind}.idle" if self.slot is None else f"{self.kind}.slot{self.slot}"
 
 
-def decode_kind(context: int) -> LaunchKind:
-    """One token of one sequence, and the logits after it."""
-    return LaunchKind(1, context, 1)
+def decode_kind(context: int, rows: int = 1) -> LaunchKind:
+    """One token of each of so many sequences, and the logits after them."""
+    return LaunchKind(rows, context, rows, rows)
 
 
 def prefill_kind(rows: int, context: int) -> LaunchKind:
@@ -62,7 +69,7 @@ def context_bucket(tokens: int) -> int:
 def launch_kinds(plan: Plan) -> Iterator[LaunchKind]:
     """Every kind of launch for which the chips of a plan have programs."""
     for context in range(CONTEXT_BLOCK, plan.context + 1, CONTEXT_BLOCK):
-        yield decode_kind(context)
+        yield decode_kind(context, plan.rows)
         yield prefill_kind(plan.chunk, context)
 
 
@@ -71,7 +78,7 @@ def stage_programs(plan: Plan) -> Iterator[StageProgram]:
     for kind in launch_kinds(plan):
         if plan.pp > 1 and kind.context == CONTEXT_BLOCK:
             yield StageProgram(kind.idle)
-        yield from (StageProgram(kind, slot) for slot in range(plan.slots))
+        yield from (StageProgram(kind, slot) for slot in range(0, plan.caches, kind.slots))
 
 
 @cache

@@ -32,14 +32,15 @@ def memory_map(
     spec: ChipSpec,
     demands: Demands,
     layers: Mapping[str, int],
-    slots: int,
+    slots: tuple[int, int],
     fixed: Sequence[tuple[str, tuple[int, int, int], int, str]],
     usual: Mapping[str, tuple[int, int]] | None = None,
 ) -> MemoryMap:
     """Room for all that was asked for; raises SramFull.
 
-    `fixed` buffers have a place: (name, (side, quad, bank), vectors, dtype). Others rest in their
-    `usual` first slice and bank where they can, so that equal ops take equal cycles in all stages.
+    `slots` are those with caches, and those of a launch at most. `fixed` buffers have a place:
+    (name, (side, quad, bank), vectors, dtype). Others rest in their `usual` first slice and bank
+    where they can, so that equal ops take equal cycles in all stages.
     """
     usual = usual or {}
     try:
@@ -54,12 +55,12 @@ def _placed(
     spec: ChipSpec,
     demands: Demands,
     layers: Mapping[str, int],
-    slots: int,
+    slots: tuple[int, int],
     fixed: Sequence[tuple[str, tuple[int, int, int], int, str]],
     usual: Mapping[str, tuple[int, int]],
     usual_columns: Mapping[str, tuple[int, int]],
 ) -> MemoryMap:
-    found, met = MemoryMap(spec, layers, slots), demands.conflicts
+    found, met = MemoryMap(spec, layers, *slots), demands.conflicts
     for name, place, vectors, dtype in fixed:
         found.rows(name, place, vectors, dtype)
     everything = [r for r in demands.requests if r.name not in found.buffers]

@@ -1,6 +1,7 @@
 """What the kernels of a section ask for in the memory of a chip, found by trials."""
 
 from collections.abc import Collection
+from dataclasses import replace
 from functools import lru_cache
 
 from chip.kernels.lanes import MAPS, group_maps
@@ -34,11 +35,15 @@ def lane_maps(sections: Collection[Sharded], weights: str) -> tuple[tuple[int, .
 @lru_cache(maxsize=256)
 def asked(
     spec: ChipSpec, sharded: Sharded, rank: Rank, prefix: str, chunk: int, blocks: int,
-    weights: str, carried: tuple[Copy, ...],
+    weights: str, carried: tuple[Copy, ...], slots: int = 1,
 ) -> Demands:  # fmt: skip
-    """What a section's kernels ask for in launches of up to `chunk` tokens, and what meets what."""
+    """What a section's kernels ask for in launches of up to `chunk` tokens, and what meets what.
+
+    The tokens of up to as many `slots` share a launch.
+    """
     whole = sharded.section.takes_sequence
-    lives, requests = requested(spec, sharded, rank, prefix, chunk, blocks, weights, carried)
+    some = chunk, blocks, weights, carried, slots
+    lives, requests = requested(spec, sharded, rank, prefix, *some)
     size = chunk if whole else min(chunk, TRIED_ROWS), min(blocks, TRIED_BLOCKS)
     met = _met(spec, sharded, rank, prefix, *size, weights, carried)
     return Demands(requests, lives, met, len(sharded.section.ops))
@@ -47,11 +52,12 @@ def asked(
 @lru_cache(maxsize=256)
 def requested(
     spec: ChipSpec, sharded: Sharded, rank: Rank, prefix: str, chunk: int, blocks: int,
-    weights: str, carried: tuple[Copy, ...],
+    weights: str, carried: tuple[Copy, ...], slots: int = 1,
 ) -> tuple[dict[str, tuple[int, int]], tuple[Request, ...]]:  # fmt: skip
     """The ops between which each buffer is used, and all requests."""
     rows = chunk if sharded.section.takes_sequence else 1
     work, memory = _unplaced(spec, sharded, prefix, rows, chunk, blocks, weights)
+    work = replace(work, most_slots=slots)
     _try(work, memory, Assigned(sharded.section, rank, spec, chunk, weights, carried))
     lives = {name: (min(ops), max(ops)) for name, ops in memory.lives.items()}
     return lives, tuple(memory.requests.values())

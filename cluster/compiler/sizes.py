@@ -60,11 +60,22 @@ class Sizes:
     context: int = CONTEXT_BLOCK
     weights: str = "fp16"
     slots: int = 1
+    rows: int = 1  # of slots, in a decode launch
     _kinds: dict[tuple[int, int, int, bool], Kinds | SramFull] = field(default_factory=dict)
     _room: dict[tuple[int, bool], int] = field(default_factory=dict)
     _column_words: dict[tuple[int, int | None], tuple[Sides, Sides]] = field(default_factory=dict)
     paces: Paces = field(default_factory=dict, repr=False)
     store: Store | None = None  # keeps what was laid out once
+
+    @cached_property
+    def chunks(self) -> tuple[int, ...]:
+        """Tokens of a prefill launch, the most first; decode launches have no more rows."""
+        return tuple(chunk for chunk in CHUNKS if chunk >= self.rows)
+
+    @property
+    def _slots(self) -> tuple[int, int]:
+        """Slots with caches, and those of a decode launch."""
+        return -(-self.slots // self.rows) * self.rows, self.rows
 
     @cached_property
     def heads(self) -> int:
@@ -143,7 +154,7 @@ class Sizes:
         if first is None:
             first = self.layers - layers if head else self._heaviest(layers)
         return stage_shape(
-            self.model, spec, tp, padded, chunk, self.weights, self.slots, (first, layers), head
+            self.model, spec, tp, padded, chunk, self.weights, self._slots, (first, layers), head
         )
 
     def fits(self, tp: int, chunk: int, layers: int, head: bool) -> bool:
@@ -202,7 +213,7 @@ class Sizes:
         The layer is the last one, unless its number is given.
         """
         if (tp, number) not in self._column_words:
-            shape = self._shape(self.spec, tp, CHUNKS[-1], 1, True, number)
+            shape = self._shape(self.spec, tp, self.chunks[-1], 1, True, number)
             assert shape.head is not None
             size = shape.chunk, shape.context // CONTEXT_BLOCK, shape.weights, shape.slots
             layer, last = (
@@ -243,12 +254,12 @@ class Sizes:
         least = self.least_stages(tp)
         if least is None:
             return None
-        if self._stages(tp, CHUNKS[0]) == least:
-            return least, CHUNKS[0]
-        least = self._stages(tp, CHUNKS[-1])  # no chunk leaves more room
+        if self._stages(tp, self.chunks[0]) == least:
+            return least, self.chunks[0]
+        least = self._stages(tp, self.chunks[-1])  # no chunk leaves more room
         if least is None:
             return None
-        found = ((self._stages(tp, chunk), chunk) for chunk in CHUNKS)
+        found = ((self._stages(tp, chunk), chunk) for chunk in self.chunks)
         return next((least, chunk) for stages, chunk in found if stages == least)
 
     def least_stages(self, tp: int) -> int | None:
@@ -285,7 +296,7 @@ class Sizes:
         if (pp or 1) > most or least is None or least > most:
             return False
         rest = max(0, self.layers - self.room(tp, True))
-        if rest and not self.fits(tp, CHUNKS[-1], -(-rest // (most - 1)), False):
+        if rest and not self.fits(tp, self.chunks[-1], -(-rest // (most - 1)), False):
             return False
         shortest = self.fewest_stages(tp)
         return shortest is not None and shortest[0] <= most

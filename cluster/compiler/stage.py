@@ -28,6 +28,7 @@ from cluster.model.graph.norm import Norm
 from cluster.model.graph.op import GraphError, Op
 
 WIDE_WORDS = 1 << 24  # of a slice that has room for everything
+FIRST = range(1)  # the first sequence slot
 
 
 @dataclass
@@ -78,7 +79,7 @@ class Stage:
             demands += asked(spec, shape.opening, rank, "opening.", *some)
         for kind, section in enumerate(shape.kinds):
             prefix = self.prefix(kind)
-            some = (shape.chunk, blocks, shape.weights, self.carried)
+            some = (shape.chunk, blocks, shape.weights, self.carried, shape.rows)
             demands += asked(spec, section, rank, prefix, *some)
         if shape.head is not None:
             some = (self.most_rows(shape.head), blocks, shape.weights, ())
@@ -90,12 +91,13 @@ class Stage:
         }
         counts |= {"": 1, "head.": 1, "opening.": 1}
         usual = usual_places(self.spec, shape.whole) if shape.whole else {}
-        return memory_map(self.spec, demands, counts, shape.slots, self._fixed(), usual)
+        slots = shape.slots, shape.rows
+        return memory_map(self.spec, demands, counts, slots, self._fixed(), usual)
 
     def _double_buffers(self, demands: Demands) -> Demands:
         """Room for the inputs of the next pipeline step and the results of the last one."""
         first = Request(RESIDUAL[0], self.hidden_blocks * self.shape.chunk, "f32", EAST, INPUT)
-        kept = replace(first, vectors=self.hidden_blocks)
+        kept = replace(first, vectors=self.hidden_blocks * self.shape.rows)
         requests = double_buffers((*demands.requests, first), kept)
         return Demands(tuple(requests), {}, Conflicts({}, {}), 0)
 
@@ -139,14 +141,14 @@ class Stage:
         return self.assigned(first, 0, 1).residual[first.section.x.name]
 
     def most_rows(self, sharded: Sharded) -> int:
-        """Tokens at most in a launch of a section: a head is for one, if that is enough for it."""
+        """Tokens at most in a launch of a section: a head is for one of each slot, if it may be."""
         whole = sharded != self.shape.head or sharded.section.takes_sequence
-        return self.shape.chunk if whole else 1
+        return self.shape.chunk if whole else self.shape.rows
 
-    def has_head(self, rows: int) -> bool:
-        """Whether launches of so many rows take the head in."""
+    def has_head(self, rows: int, slots: int) -> bool:
+        """Whether launches of so many rows of so many slots take the head in."""
         head = self.shape.head
-        return head is not None and rows <= self.most_rows(head)
+        return head is not None and (rows == slots or head.section.takes_sequence)
 
     @property
     def column_cycles(self) -> int:
@@ -184,11 +186,11 @@ class Stage:
         return self._assigned[key]
 
     def _work(
-        self, plan: Schedule, memory: object, member: int, rows: int, blocks: int, prefix: str,
-        most: int,
+        self, plan: Schedule, member: int, rows: int, blocks: int, prefix: str, most: int,
+        slots: int = 1,
     ) -> Work:  # fmt: skip
-        limits = (most, self.blocks, self.shape.weights, prefix, self.maps)
-        return Work(plan, memory, member, rows, blocks, *limits)  # type: ignore[arg-type]
+        limits = (most, self.blocks, self.shape.weights, prefix, self.maps, slots, self.shape.rows)
+        return Work(plan, self.memory, member, rows, blocks, *limits)
 
     def view(self, name: str, vectors: int) -> Buffer:
         """A buffer cut to the rows a program with fewer tokens uses."""
@@ -196,33 +198,23 @@ class Stage:
 
     # --- a launch ---------------------------------------------------------------------------
     def schedule(
-        self, rows: int, blocks: int, routes: Routes, pace: Pace | None = None, slot: int = 0
-    ) -> Schedule:
+        self, rows: int, blocks: int, routes: Routes, pace: Pace | None = None,
+        slots: range = FIRST,
+    ) -> Schedule:  # fmt: skip
         """The group's schedule; x is read from and left in the buffer `x0`.
 
-        The caches are those of sequence slot `slot`. With a `pace` all members stall together
-        between steps, where nothing is under way.
+        Rows are those of one sequence slot, or of one each. With a `pace` all members stall
+        together between steps, where nothing is under way.
         """
         plan = Schedule(self.spec)
-        self._fill(plan, rows, blocks, routes, pace, slot)
-        return plan
-
-    def _fill(
-        self,
-        plan: Schedule,
-        rows: int,
-        blocks: int,
-        routes: Routes,
-        pace: Pace | None,
-        slot: int,
-    ) -> None:
         found = Sequence(plan, pace)
         limit = pace.limit_cycles if pace else None
-        for step in self.steps(rows, blocks, routes, limit, slot):
+        for step in self.steps(rows, blocks, routes, limit, slots):
             cycle = found.start(step.cycles)
             for part, everyone in step.parts:
                 for members in everyone:
                     plan.repeat(part, cycle, step.moved, members)
+        return plan
 
     def steps(
         self,
@@ -230,12 +222,12 @@ class Stage:
         blocks: int,
         routes: Routes,
         most_cycles: int | None = None,
-        slot: int = 0,
+        slots: range = FIRST,
     ) -> Iterator[Step]:
         """What a launch does, in order; `routes` lead from each member to each other.
 
-        The caches are those of sequence slot `slot`. A layer on a chip alone is one step, or cut
-        at its residual connections if it takes more than `most_cycles`.
+        The caches are those of sequence `slots`. A layer on a chip alone is one step, or cut at its
+        residual connections if it takes more than `most_cycles`.
         """
         kinds, counts = self.shape.kinds, [0] * len(self.shape.kinds)
         opening = self.shape.opening
@@ -246,16 +238,17 @@ class Stage:
             yield self._enter(rows, blocks)
         for number, sharded in enumerate(self.shape.layers):
             kind = kinds.index(sharded)
-            moved = partial(self._moved_to, kind=kind, layer=counts[kind], slot=slot)
+            moved = partial(self._moved_to, kind=kind, layer=counts[kind], slot=slots.start)
             counts[kind] += 1
-            for step in self._layer(kind, rows, blocks, routes, most_cycles, moved):
+            size = rows, blocks, len(slots)
+            for step in self._layer(kind, size, routes, most_cycles, moved):
                 yield replace(step, layer=number)
-        yield from self.behind(rows)
+        yield from self.behind(rows, len(slots))
 
-    def behind(self, rows: int) -> Iterator[Step]:
+    def behind(self, rows: int, slots: int = 1) -> Iterator[Step]:
         """The step of the head, in launches that take it in."""
         head = self.shape.head
-        if head is not None and self.has_head(rows):
+        if head is not None and self.has_head(rows, slots):
             yield self._compute(head, "head", head.section.ops, "head.", rows, 1,
                                 self.most_rows(head), _unmoved)  # fmt: skip
 
@@ -265,7 +258,7 @@ class Stage:
         if key not in self._parts:
             plan, first = Schedule(self.spec), self.shape.layers[0]
             assigned = self.assigned(first, 0, self.shape.chunk)
-            work = self._work(plan, self.memory, 0, rows, blocks, "", self.shape.chunk)
+            work = self._work(plan, 0, rows, blocks, "", self.shape.chunk)
             x = first.section.x
             cast(work, assigned.stream(work, x), assigned.copies_of(work, x))
             self._parts[key] = plan
@@ -273,24 +266,25 @@ class Stage:
         return Step("enter", ((self._parts[key], members),), _unmoved)
 
     def _layer(
-        self, kind: int, rows: int, blocks: int, routes: Routes, most_cycles: int | None,
+        self, kind: int, launch: tuple[int, int, int], routes: Routes, most_cycles: int | None,
         moved: Moved,
     ) -> Iterator[Step]:  # fmt: skip
-        sharded, prefix = self.shape.kinds[kind], self.prefix(kind)
+        """A layer in a launch of (rows, blocks, slots)."""
+        sharded, prefix, (rows, blocks, slots) = self.shape.kinds[kind], self.prefix(kind), launch
         size = (prefix, rows, blocks, self.shape.chunk)
         if self.members == 1:
-            whole = self._compute(sharded, "layer", sharded.section.ops, *size, moved)
+            whole = self._compute(sharded, "layer", sharded.section.ops, *size, moved, slots)
             if most_cycles is None or whole.cycles <= most_cycles:
                 yield whole
                 return
         for ops, last in segments(sharded.section):
             reduces = isinstance(last, AllReduce)
             mine, what = ops if reduces else (*ops, last), what_of(ops)
-            whole = self._compute(sharded, what, mine, *size, moved)
+            whole = self._compute(sharded, what, mine, *size, moved, slots)
             if most_cycles is None or whole.cycles <= most_cycles:
                 yield whole
             else:  # op by op, as mixtures need whose tokens go one by one
-                each = (self._compute(sharded, what, (op,), *size, moved) for op in mine)
+                each = (self._compute(sharded, what, (op,), *size, moved, slots) for op in mine)
                 yield from (step for step in each if step.cycles > 0)
             if isinstance(last, AllReduce):
                 yield from self._update(sharded, last, rows, routes, most_cycles)
@@ -311,7 +305,7 @@ class Stage:
 
     def _compute(
         self, sharded: Sharded, what: str, ops: tuple[Op, ...], prefix: str, rows: int, blocks: int,
-        most: int, moved: Moved,
+        most: int, moved: Moved, slots: int = 1,
     ) -> Step:  # fmt: skip
         """What members do alone: placed once for all that do the same."""
         classes: dict[object, list[int]] = {}
@@ -320,10 +314,10 @@ class Stage:
             classes.setdefault(rank.heads if differ else None, []).append(member)
         parts = []
         for mine in classes.values():
-            key = (what, prefix, mine[0], rows, blocks, ops[0].out.name, len(ops))
+            key = (what, prefix, mine[0], rows, blocks, ops[0].out.name, len(ops), slots)
             if key not in self._parts:
                 plan = Schedule(self.spec)
-                work = self._work(plan, self.memory, mine[0], rows, blocks, prefix, most)
+                work = self._work(plan, mine[0], rows, blocks, prefix, most, slots)
                 assigned = self.assigned(sharded, mine[0], most)
                 for op in ops:
                     place(work, assigned, op)

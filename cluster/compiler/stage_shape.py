@@ -21,8 +21,9 @@ from cluster.model.graph.latent_attention import ATTENTIONS
 class StageShape:
     """What a stage holds: layers, perhaps what is before and behind them, for each rank.
 
-    `context` tokens of caches, a multiple of 320, for each of `slots` sequences; `chunk` tokens
-    at most in a launch. `weights` is the MXM type of matrices.
+    `context` tokens of caches, a multiple of 320, for each of `slots` sequences, `rows` of which
+    share a decode launch; `chunk` tokens at most in a launch. `weights` is the MXM type of
+    matrices.
     """
 
     layers: tuple[Sharded, ...]
@@ -32,6 +33,7 @@ class StageShape:
     chunk: int
     weights: str = "f16"
     slots: int = 1
+    rows: int = 1
     opening: Sharded | None = None
     whole: "StageShape | None" = None  # with one layer of each kind of the model, and all else
 
@@ -71,28 +73,30 @@ def ranks(model: Model, tp: int, weights: str, lanes: int) -> tuple[Rank, ...]:
 
 
 def stage_shape(
-    model: Model, spec: ChipSpec, tp: int, context: int, chunk: int, weights: str, slots: int,
-    layers: tuple[int, int], head: bool,
+    model: Model, spec: ChipSpec, tp: int, context: int, chunk: int, weights: str,
+    slots: tuple[int, int], layers: tuple[int, int], head: bool,
 ) -> StageShape:  # fmt: skip
-    """What a stage of these layers (first, count) holds."""
+    """What a stage of these layers (first, count) holds, for slots (all, in a decode launch)."""
     first, count = layers
     mine = tuple(compiled(s, tp, weights) for s in model.layers[first : first + count])
     last = compiled(model.head, tp, weights) if head else None
     opening = None
     if model.opening is not None and first == 0:
         opening = compiled(model.opening, tp, weights)
-    size = context, chunk, WEIGHT_TYPES[weights], slots
+    size = context, chunk, WEIGHT_TYPES[weights], *slots
     everyone = ranks(model, tp, weights, spec.lanes)
-    whole = _whole(model, everyone, tp, context, chunk, weights)
+    whole = _whole(model, everyone, tp, context, chunk, weights, slots[1])
     return StageShape(mine, last, everyone, *size, opening, whole)
 
 
 @lru_cache(maxsize=256)
 def _whole(
-    model: Model, everyone: tuple[Rank, ...], tp: int, context: int, chunk: int, weights: str
-) -> StageShape:
+    model: Model, everyone: tuple[Rank, ...], tp: int, context: int, chunk: int, weights: str,
+    rows: int,
+) -> StageShape:  # fmt: skip
     """A layer of each kind of the model, with what is before and behind them."""
     layers = tuple(compiled(section, tp, weights) for section in dict.fromkeys(model.layers))
     head = compiled(model.head, tp, weights)
     opening = compiled(model.opening, tp, weights) if model.opening is not None else None
-    return StageShape(layers, head, everyone, context, chunk, WEIGHT_TYPES[weights], 1, opening)
+    size = context, chunk, WEIGHT_TYPES[weights], 1, rows
+    return StageShape(layers, head, everyone, *size, opening)

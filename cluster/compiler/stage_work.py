@@ -20,7 +20,7 @@ class StageWork(Protocol):
     """Where what a stage does in a launch is made."""
 
     def stage(self, number: int, kind: LaunchKind, pace: Pace | None, slot: int = 0) -> Work:
-        """Return the work of a stage for a sequence slot; raises ProgramError."""
+        """Return the work of a stage for sequence slots from one on; raises ProgramError."""
 
 
 class LaunchWork(StageWork, Protocol):
@@ -61,7 +61,8 @@ class StageSchedules:
         key = (stage_key(self.plan, number), kind, pace, slot, routes)
         if key not in self._made:
             stage = self.stages[number]
-            self._made[key] = stage.schedule(kind.rows, kind.blocks, routes, pace, slot)
+            slots = range(slot, slot + kind.slots)
+            self._made[key] = stage.schedule(kind.rows, kind.blocks, routes, pace, slots)
         return self._made[key]
 
     def crossing(self, number: int, kind: LaunchKind, limit_cycles: int | None) -> list[Schedule]:
@@ -97,7 +98,8 @@ class StageTimings:
         key = (stage_key(self.plan, number), kind, pace, routes)
         if key not in self._made:
             limit = pace.limit_cycles if pace else None
-            steps = self.stages[number].steps(kind.rows, kind.blocks, routes, limit)
+            size = kind.rows, kind.blocks, routes, limit, range(kind.slots)
+            steps = self.stages[number].steps(*size)
             self._made[key] = in_order(map(step_timing, steps), pace)
         return self._made[key]
 

@@ -13,7 +13,7 @@ from cluster.compiler.limits import (
     heads_of,
     widths_of,
 )
-from cluster.compiler.sizes import CHUNKS, Sizes
+from cluster.compiler.sizes import Sizes
 from cluster.compiler.stage import Stage
 from cluster.compiler.stage_shape import stage_shape
 from cluster.errors import BadValue, DoesNotFit
@@ -37,7 +37,7 @@ class Plan:
     """pp x tp chips and what each holds; `context` tokens is a multiple of 320.
 
     `weights` are "fp16", or "int8" with activations made int8 for each token (W8A8).
-    There are caches for `slots` sequences.
+    There are caches for `slots` sequences, `rows` of which share a decode launch.
     """
 
     model: Model
@@ -48,6 +48,12 @@ class Plan:
     stages: tuple[StagePlan, ...]
     weights: str = "fp16"
     slots: int = 1
+    rows: int = 1
+
+    @property
+    def caches(self) -> int:
+        """Slots with caches: those of a launch that is not full have them, too."""
+        return -(-self.slots // self.rows) * self.rows
 
     @property
     def ep(self) -> int:
@@ -80,8 +86,8 @@ class Plan:
         """Memory map and kernels of one stage."""
         part = self.stages[number]
         shape = stage_shape(
-            self.model, self.spec, self.tp, self.context, self.chunk, self.weights, self.slots,
-            (part.first, part.layers), part.head,
+            self.model, self.spec, self.tp, self.context, self.chunk, self.weights,
+            (self.caches, self.rows), (part.first, part.layers), part.head,
         )  # fmt: skip
         return Stage(self.spec, shape)
 
@@ -95,17 +101,18 @@ def partition(
     weights: str = "fp16",
     sizes: Sizes | None = None,
     slots: int = 1,
+    rows: int = 1,
 ) -> Plan:
     """Split a model over pp x tp chips, with the largest prefill chunk there is room for.
 
-    There are caches for `slots` sequences. Raises BadValue, or DoesNotFit with what would fit.
-    `sizes` remembers between calls, and knows the slots.
+    There are caches for `slots` sequences, `rows` of which share a decode launch. Raises BadValue,
+    or DoesNotFit with what would fit. `sizes` remembers between calls, and knows slots and rows.
     """
     _check(model, tp, pp, context)
     check_weights(model, spec, weights)
-    sizes = sizes or Sizes(model, spec, context, weights, slots)
+    sizes = sizes or Sizes(model, spec, context, weights, slots, rows)
     failed: DoesNotFit | None = None
-    for chunk in CHUNKS:
+    for chunk in sizes.chunks:
         try:
             return _partition(sizes, tp, pp, chunk)
         except DoesNotFit as error:
@@ -129,9 +136,8 @@ def _partition(sizes: Sizes, tp: int, pp: int, chunk: int) -> Plan:
             raise DoesNotFit(number, need, has, advice) from None
         stages.append(StagePlan(first, layers, head, need))
         first += layers
-    return Plan(
-        sizes.model, sizes.spec, tp, padded, chunk, tuple(stages), sizes.weights, sizes.slots
-    )
+    size = tuple(stages), sizes.weights, sizes.slots, sizes.rows
+    return Plan(sizes.model, sizes.spec, tp, padded, chunk, *size)
 
 
 def smallest(

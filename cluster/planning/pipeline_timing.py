@@ -75,7 +75,8 @@ def simulated(
     """
     plan, stages = times.steps.plan, times.steps.stages
     link = HostLink(plan.spec, cache(lambda kind: host_bytes(stages, kind)), beside=True)
-    scheduler = PipelineScheduler(plan.pp, sequences, plan.chunk if chunked else 0, link)
+    chunk = plan.chunk if chunked else 0
+    scheduler = PipelineScheduler(plan.pp, sequences, chunk, link, plan.rows)
     count = min(NEW_TOKENS, plan.context + 1 - prompt)
     for _ in range(sequences):
         scheduler.submit(Request((0,) * prompt, count, position=held))
@@ -112,7 +113,8 @@ def pipelined(
         for logits in (False, True)
     )
     return {
-        "interval_cycles": times.full_cycles(decode_kind(plan.context)),
+        "interval_cycles": times.full_cycles(decode_kind(plan.context, plan.rows)),
+        "rows_per_launch": plan.rows,
         "tokens_per_s_per_user": found[str(sequences)] / sequences,
         "tokens_per_s_total": found[str(sequences)],
         "prefill_cycles": sum(prefill),

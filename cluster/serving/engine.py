@@ -76,12 +76,11 @@ class PipelineRunner:
         self.history = history
         link = HostLink(plan.spec, lambda kind: host_bytes(lowered.stages, kind), beside=several)
         stages = plan.pp if several else 1
+        size = stages, plan.slots, plan.chunk, link, plan.rows
         self.scheduler: Scheduler = (
             SpeculativeScheduler(stages, plan.chunk, link, draft)
             if draft
-            else PipelineScheduler(
-                stages, plan.slots, plan.chunk, link, history=history, policy=policy
-            )
+            else PipelineScheduler(*size, history=history, policy=policy)
         )
         self.digest = Digest(lowered)
         self.launches: list[str] = []
@@ -179,7 +178,10 @@ class PipelineRunner:
             self.launches.append(name)
         done = step.works[-1]
         rows = [row for row in done.rows if row.gives] if done else []
-        return result.end_cycle, self._due(rows, logits_of(self.lowered, result.outputs))
+        logits = logits_of(self.lowered, result.outputs)
+        if done:
+            logits = logits[[done.kind.row_of(row.slot) for row in rows]]
+        return result.end_cycle, self._due(rows, logits)
 
     def _due(self, rows: list[Row], logits: Logits) -> list[Logits]:
         """The logits from which tokens are chosen; those of tokens that are known are read."""

@@ -1,6 +1,6 @@
 """What the host writes before a launch, from its rows, and the logits that it reads after it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 
 import numpy as np
@@ -45,16 +45,25 @@ def host_inputs(
 
 def host_tables(lowered: Lowered, work: Work) -> dict[str, Array]:
     """What depends on where the rows of a work are: rotary rows, mask, cache words."""
-    lanes, found = lowered.plan.spec.lanes, {}
-    positions = [row.position for row in work.rows]
-    # a launch has a fixed number of rows: those beyond ours are as if the sequence went on
-    positions += range(positions[-1] + 1, positions[-1] + 1 + work.kind.rows - len(positions))
+    lanes, found, kind = lowered.plan.spec.lanes, {}, work.kind
+    if kind.slots > 1:  # rows of slots that have nothing to do are as if theirs began
+        at = {kind.row_of(row.slot): row.position for row in work.rows}
+        positions = [at.get(number, 0) for number in range(kind.rows)]
+    else:  # a launch has a fixed number of rows: those beyond ours are as if the sequence went on
+        positions = [row.position for row in work.rows]
+        positions += range(positions[-1] + 1, positions[-1] + 1 + kind.rows - len(positions))
     for table in rotary_tables(lowered.plan.model):
         rows = rotary_rows(positions, table, lanes)
         found[f"cos{table.name}"], found[f"sin{table.name}"] = rows
     for window in _windows(lowered.plan.model):
-        found[window.mask] = _mask(window, positions, work.kind.blocks, lanes)
-        found[window.maps] = _maps(window, positions, lowered.plan.context // lanes, lanes)
+        found[window.mask] = _mask(window, positions, kind.blocks, lanes)
+        spare = window.blocks(lowered.plan.context // lanes) * lanes // PAIRS
+        if kind.slots == kind.rows:
+            mine = at if kind.slots > 1 else dict(enumerate(positions))
+            words = _words_apart(mine, kind.slots, spare)
+        else:
+            words = np.array(positions) // PAIRS % spare
+        found[window.maps] = np.repeat(words.astype(np.uint16)[:, None], lanes, axis=1)
     return found
 
 
@@ -75,8 +84,10 @@ def embedded(lowered: Lowered, work: Work) -> Array:
     """Embeddings as rows (block, row) of stage 0, zero beyond those of the work."""
     layout, lanes = lowered.stages[0].layout_x, lowered.plan.spec.lanes
     x = np.zeros((layout.blocks, work.kind.rows, lanes), np.float32)
-    for number, row in enumerate(lowered.weights.embedding_rows([row.token for row in work.rows])):
-        x[:, number] = layout.rows(row)
+    rows = lowered.weights.embedding_rows([row.token for row in work.rows])
+    for number, (row, values) in enumerate(zip(work.rows, rows, strict=True)):
+        at = number if work.kind.slots == 1 else work.kind.row_of(row.slot)
+        x[:, at] = layout.rows(values)
     return x.reshape(-1, lanes)
 
 
@@ -90,16 +101,15 @@ def _mask(window: Window, positions: Sequence[int], blocks: int, lanes: int) -> 
     return np.where(allowed, np.float32(0), MASKED).reshape(-1, lanes).astype(np.float32)
 
 
-def _maps(window: Window, positions: Sequence[int], most_blocks: int, lanes: int) -> Array:
-    """Cache word of each row sent to the caches; the spare word is behind their blocks."""
-    spare = window.blocks(most_blocks) * lanes // PAIRS
-    own = np.array(positions) // PAIRS % spare
-    if len(positions) > 1:
-        words = own
-    else:
-        words = np.full(PAIRS, spare)
-        words[positions[0] % PAIRS] = own[0]
-    return np.repeat(words.astype(np.uint16)[:, None], lanes, axis=1)
+def _words_apart(positions: Mapping[int, int], rows: int, spare: int) -> npt.NDArray[np.int64]:
+    """Cache word of each of the eight copies of a row; all but one go to the spare word.
+
+    That is behind all blocks; a row without a position has all its copies there.
+    """
+    words = np.full((rows, PAIRS), spare)
+    for number, position in positions.items():
+        words[number, position % PAIRS] = position // PAIRS % spare
+    return words.ravel()
 
 
 def logits_of(lowered: Lowered, outputs: dict[int, dict[str, Array]]) -> npt.NDArray[np.float32]:
@@ -111,7 +121,9 @@ def logits_of(lowered: Lowered, outputs: dict[int, dict[str, Array]]) -> npt.NDA
     head = stage.shape.head
     assert head is not None
     for rank, chip in enumerate(lowered.placement[-1]):
-        rows = np.concatenate([values for _, values in sorted(outputs[chip].items())])
+        halves = (values for _, values in sorted(outputs[chip].items()))
+        rows = np.concatenate([half.reshape(-1, plan.rows, plan.spec.lanes) for half in halves])
         layout = stage.assigned(head, rank, 1).layout(head.section.out)
-        parts.append(layout.elements(rows)[: len(share(plan.model.vocab, plan.tp, rank))])
-    return np.concatenate(parts)[None]
+        mine = len(share(plan.model.vocab, plan.tp, rank))
+        parts.append(layout.elements(rows.swapaxes(0, 1))[:, :mine])
+    return np.concatenate(parts, axis=1)

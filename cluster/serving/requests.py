@@ -25,8 +25,8 @@ class Work:
 
     @property
     def slot(self) -> int:
-        """The slot of all its rows."""
-        return self.rows[0].slot
+        """The slot of all its rows, or the first of those of its launch."""
+        return self.rows[0].slot - self.kind.row_of(self.rows[0].slot)
 
     @property
     def gives(self) -> bool:

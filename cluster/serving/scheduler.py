@@ -61,7 +61,7 @@ class PipelineScheduler:
         self.requests: list[Request] = []
         self.records: list[StepRecord] = []
         self.policy = policy or Policy()
-        self._kinds = prefill_kind(chunk, 0), decode_kind(0)
+        self._kinds = prefill_kind(chunk, 0), decode_kind(0, rows)
         spec, self._hashes = link.spec, dict[int, int]()
         shape = Shape(stages, slots, chunk, rows, link.beside, spec.host_latency_s, spec.clock_hz)
         moves = [[self._moves(n, way) for way in (0, 1)] for n in (PREFILL, DECODE)]

@@ -69,7 +69,7 @@ def words_of(found: MemoryMap, name: str):
 @settings(max_examples=60, deadline=None)
 def test_no_word_has_two_buffers_at_one_time(asked, slots):
     try:
-        found = memory_map(TINY, asked, LAYERS, slots, [("x0", (EAST, 0, 0), 40, "f32")])
+        found = memory_map(TINY, asked, LAYERS, (slots, 1), [("x0", (EAST, 0, 0), 40, "f32")])
     except SramFull as full:
         assert full.what in asked.lives and full.needs_bytes > 0
         return
@@ -109,7 +109,7 @@ def test_what_finds_no_room_says_how_much_it_needs_and_what_is_left():
     rows = Request("scores", 520, "f32", WEST)
     asked = Demands((rows,), {"scores": (0, 0)}, Conflicts({}, {}), 1)
     with pytest.raises(SramFull) as error:
-        memory_map(TINY, asked, LAYERS, 1, [])
+        memory_map(TINY, asked, LAYERS, (1, 1), [])
     assert error.value.needs_bytes == 520 * 4 * TINY.lanes
     assert error.value.has_bytes == TINY.sram_bytes // 2
     assert "scores needs 0.6 MiB of SRAM, 13.8 MiB are left for it" in str(error.value)
@@ -124,7 +124,7 @@ def two() -> tuple[MemoryMap, Demands]:
         Request("kept", 10, "f32", EAST, CONSTANT),
     )
     asked = Demands(requests, {"a": (0, 1), "b": (2, 3), "kept": (0, 3)}, Conflicts({}, {}), 4)
-    return memory_map(TINY, asked, LAYERS, 1, []), asked
+    return memory_map(TINY, asked, LAYERS, (1, 1), []), asked
 
 
 def moved(found: MemoryMap, name: str, index: int, address: int) -> None:

@@ -80,22 +80,23 @@ class Scores:
 
 @dataclass(frozen=True)
 class Caches:
-    """Columns by cache row: K and V as they come, from a word on, and V transposed.
+    """Columns by cache row, from a word on: K and V as they come, and V transposed.
 
-    `spots` are the blocks of them that a launch reads, in the order of their tokens.
+    `spots` are the blocks of them that a launch reads, in the order of their tokens; `side` is the
+    array by which V is transposed and multiplied.
     """
 
     keys: tuple[Rows, ...]
     values: tuple[Rows, ...]
-    columns: tuple[Buffer, ...]
+    columns: tuple[Rows, ...]
     spots: tuple[int, ...]
+    side: int = WEST
 
 
 def caches_of(work: Work, heads: Heads, window: Window = ALL, slot: int = 0) -> Caches:
     """The caches of a layer and slot, with a spare word each for what is written in vain."""
     kept = window.blocks(work.most_blocks)
     spare = kept * work.spec.lanes + COLUMN_PAIRS
-    transposed = kept * heads.row_lanes
     rows = range(heads.rows)
 
     def cache(name: str, vectors: int, side: int, one_bank: bool) -> Buffer:
@@ -104,11 +105,19 @@ def caches_of(work: Work, heads: Heads, window: Window = ALL, slot: int = 0) -> 
         first = work.memory.take(Request(name, vectors, "f16", side, *where))
         return work.memory.of_slot(first, slot)
 
+    keys = tuple(Rows(cache(f"K{row}", spare, EAST, True)) for row in rows)
+    values = tuple(Rows(cache(f"V{row}", spare, WEST, True)) for row in rows)
+    spots = window.spots(work.blocks, work.most_blocks)
+    if kept > 1 or work.most_slots == 1:
+        transposed = kept * heads.row_lanes
+        columns = tuple(Rows(cache(f"VT{row}", transposed, WEST, False)) for row in rows)
+        return Caches(keys, values, columns, spots)
+    # The only block is transposed anew by each launch: its slots take turns at the two arrays.
+    (turn, side), each = divmod(slot, 2), -(-work.most_slots // 2) * heads.row_lanes
+    both = [[work.columns(f"VT{row}.{n}", each, n) for n in (WEST, EAST)] for row in rows]
+    first = turn * heads.row_lanes // COLUMN_PAIRS
     return Caches(
-        tuple(Rows(cache(f"K{row}", spare, EAST, True)) for row in rows),
-        tuple(Rows(cache(f"V{row}", spare, WEST, True)) for row in rows),
-        tuple(cache(f"VT{row}", transposed, WEST, False) for row in rows),
-        window.spots(work.blocks, work.most_blocks),
+        keys, values, tuple(Rows(pair[side], first) for pair in both), spots, (WEST, EAST)[side]
     )
 
 
@@ -142,7 +151,9 @@ def attention_to_all(
     masked by data.
     """
     keys, values = (column_rows(work, value) for value in (k, v))
-    columns = tuple(work.columns(f"VT{row}", heads.row_lanes, WEST) for row in range(heads.rows))
+    columns = tuple(
+        Rows(work.columns(f"VT{row}", heads.row_lanes, WEST)) for row in range(heads.rows)
+    )
     selected = _selected(work, heads, q)
     spots = tuple(range(work.blocks))
     _mix(work, heads, scores, selected, [Caches(keys, values, columns, spots)], out)
@@ -175,8 +186,8 @@ def _mix(
     raw = _scores(work, heads, q, caches)
     for mine in caches:
         for cache, columns in zip(mine.values, mine.columns, strict=True):
-            label = "attention: transpose V"
-            transpose(work, cache, mine.spots[-1], heads.row_lanes, columns, label)
+            block = mine.spots[-1], heads.row_lanes
+            transpose(work, cache, *block, columns, mine.side, "attention: transpose V")
     sinks = work.constant(scores.sinks, len(heads.kv_of), "f32", EAST) if scores.sinks else None
     kept, last = masked(work, heads, scores, raw, sinks)
     top = row_maximum(work, heads, last)
@@ -342,13 +353,14 @@ def _weighted_values(work: Work, heads: Heads, weights: Buffer, caches: Sequence
 
     def place(mine: Caches, head: int, block: int) -> tuple[Buffer, int]:
         row, inside = divmod(heads.kv_of[head], heads.per_row)
-        return mine.columns[row], mine.spots[block] * row_words + inside * words
+        own = mine.columns[row]
+        return own.buffer, own.first + mine.spots[block] * row_words + inside * words
 
     for slot, mine in enumerate(caches):
         for pack in range(heads.packs):
             chain, at = work.chain("attention: weighted values"), partial(place, mine)
             passes = _pack_passes(work, heads, pack, weights, count, at, slot)
-            (flow,) = matmul(chain, WEST, passes)
+            (flow,) = matmul(chain, mine.side, passes)
             chain.write(flow, Rows(out, pack * work.rows + slot))
             work.plan.place(chain)
     return out

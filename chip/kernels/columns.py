@@ -6,7 +6,9 @@ from chip.kernels.matmul import Pass, matmul
 from chip.kernels.work import Laid, Work
 from chip.program import COLUMN_PAIRS, Region
 from chip.schedule import Buffer, Chain, Flow, Rows
-from chip.spec import WEST
+from chip.spec import EAST, WEST
+
+IDENTITY = {EAST: "identity.east", WEST: "identity"}  # rows that transpose columns, by side
 
 
 def write_columns(chain: Chain, value: Flow, out: Buffer, word: int = 0) -> None:
@@ -36,15 +38,18 @@ def write_blocks(chain: Chain, value: Flow, out: Buffer, first: int) -> None:
         write_columns(chain, block, out, (first + number) * words)
 
 
-def transpose(work: Work, columns: Rows, block: int, rows: int, out: Buffer, label: str) -> None:
+def transpose(
+    work: Work, columns: Rows, block: int, rows: int, out: Rows, side: int, label: str
+) -> None:
     """Write block `block` of 320 columns transposed: `out` holds, per block, `rows` columns.
 
-    The west MXM does it: identity rows stream through the columns, which is exact.
+    The MXM of `side` does it: identity rows stream through the columns, which is exact.
     """
-    identity = Work.cut(work.shared("identity", rows, "f16", WEST), rows)
+    identity = Work.cut(work.shared(IDENTITY[side], rows, "f16", side), rows)
     words = work.spec.lanes // COLUMN_PAIRS
     chain, word = work.chain(label), columns.first + block * words
     part = Pass(columns.buffer, word, 1, words, Rows(identity), rows, slot_steps=(0, 0))
-    (flow,) = matmul(chain, WEST, [part])
-    write_columns(chain, chain.vxm("to_f16", flow), out, block * (rows // COLUMN_PAIRS))
+    (flow,) = matmul(chain, side, [part])
+    target = out.first + block * (rows // COLUMN_PAIRS)
+    write_columns(chain, chain.vxm("to_f16", flow), out.buffer, target)
     work.plan.place(chain)

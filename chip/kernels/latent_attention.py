@@ -77,7 +77,8 @@ def latent_attention(
     raw = _scores(work, heads, layout.blocks, q, q_turned, caches)
     for cache, columns in zip(caches.keys, caches.columns, strict=False):
         label = "latent attention: transpose"
-        transpose(work, Rows(cache), work.blocks - 1, layout.width, columns, label)
+        block = work.blocks - 1, layout.width
+        transpose(work, Rows(cache), *block, Rows(columns), WEST, label)
     kept, last = masked(work, heads, scores, raw)
     p = exponentials(work, heads, kept, row_maximum(work, heads, last))
     sums = _normalisers(work, heads, layout.width, p[0])

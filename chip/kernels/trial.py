@@ -118,7 +118,7 @@ class Trial(Schedule):
 def conflicts(trials: Sequence[Trial]) -> Conflicts:
     """What the accesses of these trials say; the first of them counts most."""
     found: tuple[dict[tuple[str, str], int], ...] = (defaultdict(int), defaultdict(int))
-    for weight, trial in zip((8, 1), trials, strict=False):
+    for weight, trial in zip((8, 1, 1), trials, strict=False):
         names = sorted({name for name, *_ in trial.touched})
         numbers = {name: number for number, name in enumerate(names)}
         rows = [(numbers[name], *entry) for name, *entry in trial.touched]

@@ -19,6 +19,7 @@ from cluster.model.graph.grouped_route import GroupedRoute
 from cluster.model.graph.norm import Norm
 
 TRIED_ROWS = 8  # of a trial of longer launches
+TRIED_SLOTS = 2  # of launches with tokens of several: one for each array
 TRIED_BLOCKS = 3  # context blocks after which every two buffers that take turns have met the others
 
 
@@ -45,7 +46,7 @@ def asked(
     some = chunk, blocks, weights, carried, slots
     lives, requests = requested(spec, sharded, rank, prefix, *some)
     size = chunk if whole else min(chunk, TRIED_ROWS), min(blocks, TRIED_BLOCKS)
-    met = _met(spec, sharded, rank, prefix, *size, weights, carried)
+    met = _met(spec, sharded, rank, prefix, *size, weights, carried, slots)
     return Demands(requests, lives, met, len(sharded.section.ops))
 
 
@@ -57,8 +58,11 @@ def requested(
     """The ops between which each buffer is used, and all requests."""
     rows = chunk if sharded.section.takes_sequence else 1
     work, memory = _unplaced(spec, sharded, prefix, rows, chunk, blocks, weights)
-    work = replace(work, most_slots=slots)
-    _try(work, memory, Assigned(sharded.section, rank, spec, chunk, weights, carried))
+    assigned = Assigned(sharded.section, rank, spec, chunk, weights, carried)
+    _try(replace(work, most_slots=slots), memory, assigned)
+    if slots > 1:
+        some = replace(work, rows=TRIED_SLOTS, slots=TRIED_SLOTS, most_slots=slots)
+        _try(some, memory, assigned)
     lives = {name: (min(ops), max(ops)) for name, ops in memory.lives.items()}
     return lives, tuple(memory.requests.values())
 
@@ -100,14 +104,18 @@ def _unplaced(
 @lru_cache(maxsize=256)
 def _met(
     spec: ChipSpec, sharded: Sharded, rank: Rank, prefix: str, rows: int, blocks: int,
-    weights: str, carried: tuple[Copy, ...],
+    weights: str, carried: tuple[Copy, ...], slots: int,
 ) -> Conflicts:  # fmt: skip
-    """What meets what, in trials with a token over some blocks, and with some over one."""
-    trials, some = [], ((1, blocks), (rows, 1))
-    for count, context in some[1:] if sharded.section.takes_sequence else dict.fromkeys(some):
+    """What meets what, in trials with a token over some blocks, and with some over one.
+
+    Where slots share launches, also with tokens of two of them.
+    """
+    trials, some = [], [(1, blocks, 1), (rows, 1, 1)]
+    some += [(TRIED_SLOTS, 1, TRIED_SLOTS)] * (slots > 1)
+    for count, context, of in some[1:] if sharded.section.takes_sequence else dict.fromkeys(some):
         trial, memory = Trial(spec), TrialMemory(spec)
-        maps = lane_maps((sharded,), weights)
-        work = Work(trial, memory, 0, count, context, rows, blocks, weights, prefix, maps)
+        size = count, context, rows, blocks, weights, prefix, lane_maps((sharded,), weights)
+        work = Work(trial, memory, 0, *size, of, slots)
         _try(work, memory, Assigned(sharded.section, rank, spec, rows, weights, carried))
         trials.append(trial)
     return conflicts(trials)

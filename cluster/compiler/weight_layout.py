@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from chip.isa import NUMPY_TYPES
 from chip.kernels.attention import HEAD_LANES
+from chip.kernels.columns import IDENTITY
 from chip.kernels.experts import COUNTED, Experts
 from chip.kernels.grouped_route import GROUPS, NUMBERS
 from chip.kernels.linear import Matrix
@@ -232,9 +233,10 @@ def _tables(stage: Stage) -> Iterator[tuple[int, Region, Array]]:
             yield rank, region, np.repeat(numbers[:, None], lanes, axis=1)
         if LANE_NUMBERS in buffers:
             yield rank, buffers[LANE_NUMBERS].region, np.arange(lanes, dtype=np.float32)[None]
-        if "identity" in buffers:
-            region = buffers["identity"].region
-            yield rank, region, np.eye(region.vectors, lanes, dtype=np.float16)
+        for name in IDENTITY.values():
+            if name in buffers:
+                region = buffers[name].region
+                yield rank, region, np.eye(region.vectors, lanes, dtype=np.float16)
         heads = stage.shape.ranks[rank].heads
         if HEAD_LANES in buffers and heads is not None:
             owner = np.arange(lanes) // heads.head_lanes

@@ -267,12 +267,12 @@ class OpRig:
                 self._columns(words.buffer.region, ring[:, number])
         whole = self.launch.blocks - 1
         rows = in_rows(self.at.layout(op.v), v[: whole * LANES])
-        for number, buffer in enumerate(caches.columns if whole else ()):
+        for number, columns in enumerate(caches.columns if whole else ()):
             turned = rows[:, number, : heads.row_lanes].reshape(-1, LANES, heads.row_lanes)
             ring = np.zeros((min(whole, kept // LANES), heads.row_lanes, LANES), np.float32)
             for block in range(whole):
                 ring[block % (kept // LANES)] = turned[block].T
-            self._columns(buffer.region, ring.reshape(-1, LANES))
+            self._columns(columns.buffer.region, ring.reshape(-1, LANES))
 
     def _fill_latents(self, work: Work, op: LatentAttention) -> None:
         """Latents and keys of the tokens before the launch; whole blocks of latents transposed."""

@@ -47,18 +47,23 @@ class Joules:
 
 
 def token_energy(
-    table: EnergyTable, chips: int, dynamic_j: float, seconds: float, interval_s: float
-) -> dict[str, Any]:
+    table: EnergyTable, chips: int, dynamic_j: tuple[float, float], seconds: float,
+    interval_s: float,
+) -> dict[str, Any]:  # fmt: skip
     """For reports: a token that takes `seconds` alone, and one every `interval_s`.
 
-    `joules_per_token` is that of the chips; `energy` has its parts, and what the hosts, fans and
+    `dynamic_j` are those of the one and of the other. `joules_per_token` is
+    that of the chips; `energy` has its parts, and what the hosts, fans and
     power supplies of the system add.
     """
-    one, full = (Joules(table, chips, dynamic_j, s) for s in (seconds, interval_s))
+    one, full = (
+        Joules(table, chips, each, s)
+        for each, s in zip(dynamic_j, (seconds, interval_s), strict=True)
+    )
     return {
         "joules_per_token": one.chips_j,
         "energy": {
-            "dynamic_j": dynamic_j,
+            "dynamic_j": one.dynamic_j,
             "idle_j": one.idle_j,
             "system_j": one.system_j,
             "full_pipeline": {

@@ -257,8 +257,7 @@ class MemoryMap:
 
         Raises SramFull.
         """
-        words = -(-request.vectors // word_columns(request.dtype))
-        layers = self._layers_of(request) if request.per_layer else 1
+        words, layers = self._column_words(request)
         best: tuple[tuple[int, int], int, list[int]] | None = None
         for index in self._windows(request.side):
             cost = self._cost(request.name, index, WEIGHT_SLICES, None, conflict.slices)
@@ -288,6 +287,16 @@ class MemoryMap:
             region = self.buffers[request.name].region
             offsets = tuple(address - addresses[0] for address in addresses)
             self.moves[request.name] = Move(region, offsets)
+
+    def column_words_of(self, request: Request) -> int:
+        """Words of 16 slices that columns of all layers and slots take."""
+        words, layers = self._column_words(request)
+        return words * layers
+
+    def _column_words(self, request: Request) -> tuple[int, int]:
+        """Words of a layer, and for how many layers, of all slots."""
+        words = -(-request.vectors // word_columns(request.dtype))
+        return words, self._layers_of(request) if request.per_layer else 1
 
     def _windows(self, side: int) -> list[int]:
         """First slices of 16 neighbours: whole outer groups of the side first."""

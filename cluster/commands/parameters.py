@@ -114,6 +114,7 @@ class ChipList(click.ParamType[tuple[int, ...]]):
 COUNT = click.IntRange(min=1, max=1 << 24)  # of tokens, blocks, launches
 CHIPS = click.IntRange(min=1, max=MOST_CHIPS)  # and stages, and chips of a stage
 IN_FLIGHT = click.IntRange(min=1, max=4096)  # sequences
+ROWS = click.IntRange(min=1, max=32)  # of a decode launch, each of another sequence
 NAME, TOPOLOGY = Name(), Topology()
 FILE = FilePath()
 JSON_FILE, JSONL_FILE = FilePath(".json"), FilePath(".jsonl")

@@ -12,6 +12,7 @@ from cluster.commands.parameters import (
     COUNT,
     IN_FLIGHT,
     NAME,
+    ROWS,
     TOPOLOGY,
     gpu_options,
     report_option,
@@ -59,6 +60,9 @@ RANGES_SHOWN = 5  # of the chips of a stage
 @click.option("--context", type=COUNT, default=CONTEXT_BLOCK, show_default=True, metavar="TOKENS")
 @click.option("--batch", type=IN_FLIGHT, default=1, show_default=True, metavar="B",
               help="Sequences in flight, each with caches of its own.")  # fmt: skip
+@click.option("--rows-per-launch", "rows", type=ROWS, metavar="R",
+              help="Sequences that share a decode launch (default: what serves the objective).",
+              )  # fmt: skip
 @click.option("--prompt-tokens", type=COUNT, metavar="N",
               help="For the time to the first token (default 128).")  # fmt: skip
 @click.option("--objective", type=click.Choice(OBJECTIVES), default="latency", show_default=True)
@@ -155,7 +159,10 @@ def _in_flight(found: dict[str, Any]) -> dict[str, str]:
         return {}
     rates = found["pipeline"]["tokens_per_s_total_by_concurrency"]
     text = ", ".join(f"{rate:,.0f} with {count}" for count, rate in rates.items())
-    return {"in flight": f"tokens/s: {text}; a step is {found['interval_cycles']:,} cycles"}
+    count = -(-found["plan"]["batch"] // found["rows_per_launch"])
+    launches = f"{count:,} launch" + ("" if count == 1 else "es")
+    step = f"{launches} of {counted(found['rows_per_launch'], 'row')} under way, a step is "
+    return {"in flight": f"tokens/s: {text}; {step}{found['interval_cycles']:,} cycles"}
 
 
 def _experts(found: dict[str, Any]) -> dict[str, str]:
@@ -181,7 +188,9 @@ def _energy(found: dict[str, Any]) -> str:
     if joules is None:
         return "unknown for this chip"
     full = found["energy"]["full_pipeline"]["joules_per_token"]
-    return f"{joules:.3g} J per token for one user, {full:.3g} J with all stages busy (modelled)"
+    batch = found["plan"]["batch"]
+    busy = f"with {batch:,} in flight" if batch > 1 else "with all stages busy"
+    return f"{joules:.3g} J per token for one user, {full:.3g} J {busy} (modelled)"
 
 
 def _placement(found: dict[str, Any]) -> str:

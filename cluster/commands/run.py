@@ -15,6 +15,7 @@ from cluster.commands.parameters import (
     JSONL_FILE,
     NAME,
     REPORT_FILE,
+    ROWS,
     SEED,
     TOPOLOGY,
     trace_options,
@@ -52,6 +53,9 @@ class CountOrAuto(click.ParamType[int | str]):
               )  # fmt: skip
 @click.option("--concurrency", type=IN_FLIGHT, default=1, show_default=True,
               metavar="B", help="Sequences in flight at a time, of --prompts.")  # fmt: skip
+@click.option("--rows-per-launch", "rows", type=ROWS, metavar="R",
+              help="Of these, those that share a decode launch (default: as lpu plan says).",
+              )  # fmt: skip
 @click.option("--max-new-tokens", type=COUNT, metavar="N",
               help=f"Tokens to generate at most (default {NEW_TOKENS}, or what fits).")  # fmt: skip
 @click.option("--temperature", type=float, default=0.0, show_default="0, greedy")

@@ -96,7 +96,7 @@ def _point(planned: Planned, bound: str, users: int, tokens_per_s: float) -> Lpu
     name = f"tp {plan.tp} x pp {plan.pp} on {planned.topology}, {plan.weights}"
     joules = None
     if table:
-        dynamic_j = table.dynamic_j(timed.activity(decode_kind(plan.context)))
+        dynamic_j = timed.dynamic_j(table, plan.rows)
         joules = Joules(table, chips, dynamic_j, 1 / tokens_per_s)
     return LpuPoint(
         chips,

@@ -9,7 +9,7 @@ from chip.kernels.needs import check_served
 from chip.own_spec import find
 from chip.spec import ChipSpec
 from cluster.compiler.limits import CONTEXT_BLOCK, heads_of, widths_of
-from cluster.compiler.sizes import CHUNKS
+from cluster.compiler.sizes import CHUNKS, LEAST_ROWS
 from cluster.compiler.stages import Plan, partition, smallest
 from cluster.errors import BadValue, DoesNotFit
 from cluster.model.graph.graph import Model
@@ -39,6 +39,7 @@ class PlanRequest:
     prompt_tokens: int | None = None
     objective: str = "latency"
     ep: int | None = None  # parts of a stage's chips, tp each, that experts are spread over
+    rows: int | None = None  # sequences that share a launch
 
     @property
     def weight_type(self) -> str:
@@ -126,8 +127,8 @@ def make_plan(model: Model, spec: ChipSpec, request: PlanRequest) -> Plan:
     try:
         shapes = _shapes(model, request)
         if shapes is None:
-            tp, slots = request.tp, request.batch
-            return smallest(model, spec, request.context, tp, request.weight_type, slots)
+            size = request.context, request.tp, request.weight_type, request.batch
+            return smallest(model, spec, *size, request.rows or 1)
         return _first_that_fits(model, spec, shapes, request)
     except DoesNotFit as error:
         advice = _what_would_fit(model, spec, request)
@@ -178,8 +179,8 @@ def _first_that_fits(
     error: DoesNotFit | None = None
     for tp, pp in shapes:
         try:
-            context, slots = request.context, request.batch
-            return partition(model, spec, tp, pp, context, request.weight_type, slots=slots)
+            size, slots = (tp, pp, request.context, request.weight_type), request.batch
+            return partition(model, spec, *size, slots=slots, rows=request.rows or 1)
         except DoesNotFit as failed:
             error = error or failed
     assert error is not None
@@ -211,11 +212,25 @@ def most_concurrent(model: Model, spec: ChipSpec, request: PlanRequest) -> int:
     while high - low > 1:
         middle = (low + high) // 2
         try:
-            _first_that_fits(model, spec, shapes, replace(request, batch=middle))
+            _any_that_fits(model, spec, shapes, replace(request, batch=middle))
             low = middle
         except DoesNotFit:
             high = middle
     return low
+
+
+def _any_that_fits(
+    model: Model, spec: ChipSpec, shapes: list[tuple[int, int]], request: PlanRequest
+) -> None:
+    """Raise DoesNotFit unless it fits with one number of rows or another."""
+    *tried, last = [request.rows] if request.rows else LEAST_ROWS
+    for rows in tried:
+        try:
+            _first_that_fits(model, spec, shapes, replace(request, rows=rows))
+            return
+        except DoesNotFit:
+            pass
+    _first_that_fits(model, spec, shapes, replace(request, rows=last))
 
 
 def default_topology(chips: int, tp: int = 1) -> str:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from chip.kernels.memory import MUST, MemoryMap, SramFull
 from chip.kernels.occupancy import FOREVER
 from chip.kernels.trial import Demands
-from chip.kernels.work import CACHE, SCRATCH
+from chip.kernels.work import CACHE, SCRATCH, Request
 from chip.spec import ChipSpec
 from cluster.errors import ClusterError
 
@@ -43,12 +43,16 @@ def memory_map(
     where they can, so that equal ops take equal cycles in all stages.
     """
     usual = usual or {}
-    try:
-        return _placed(spec, demands, layers, slots, fixed, usual, usual)
-    except SramFull:
-        if not usual:
-            raise
-        return _placed(spec, demands, layers, slots, fixed, usual, {})  # columns pack better so
+    ways = [(usual, False)] if usual else []
+    ways += [({}, False)]  # columns pack better so
+    ways += [({}, True)] if slots[0] > 1 else []
+    for number, (columns, largest) in enumerate(ways):
+        try:
+            return _placed(spec, demands, layers, slots, fixed, usual, columns, largest)
+        except SramFull:
+            if number == len(ways) - 1:
+                raise
+    raise AssertionError("one way is always tried")
 
 
 def _placed(
@@ -59,13 +63,21 @@ def _placed(
     fixed: Sequence[tuple[str, tuple[int, int, int], int, str]],
     usual: Mapping[str, tuple[int, int]],
     usual_columns: Mapping[str, tuple[int, int]],
+    largest: bool,
 ) -> MemoryMap:
+    """With the `largest` columns of all layers and slots first, or weights before caches."""
     found, met = MemoryMap(spec, layers, *slots), demands.conflicts
     for name, place, vectors, dtype in fixed:
         found.rows(name, place, vectors, dtype)
     everything = [r for r in demands.requests if r.name not in found.buffers]
     columns = [request for request in everything if request.layout == "columns"]
-    for request in sorted(columns, key=lambda r: (not r.per_layer, r.role == CACHE, -r.vectors)):
+
+    def order(r: Request) -> tuple[int, ...]:
+        if largest:
+            return (-found.column_words_of(r),)
+        return not r.per_layer, r.role == CACHE, -r.vectors
+
+    for request in sorted(columns, key=order):
         found.place_columns(request, met, usual_columns.get(request.name, (None, 0))[0])
     weight: dict[str, int] = defaultdict(int)
     for pair, cycles in (*met.slices.items(), *met.banks.items()):

@@ -76,12 +76,17 @@ def column_words(
     blocks: int,
     weights: str,
     slots: int,
+    rows: int,
 ) -> tuple[list[int], list[int]]:
-    """Words of 16 slices, east and west, of each matrix of a section, and its caches of `slots`."""
+    """Words of 16 slices, east and west, of each matrix of a section, and its caches of `slots`.
+
+    So many `rows` of them share a launch.
+    """
     assigned = Assigned(sharded.section, rank, spec, chunk, weights)
     words = assigned.matrix_words
     if max(map(sum, words)) <= most_column_words(spec):  # else there is no room anyway
         work, memory = _unplaced(spec, sharded, prefix, 1, chunk, blocks, weights)
+        work = replace(work, most_slots=rows)
         for op in sharded.section.ops:
             if op.cached_elements:
                 place(work, assigned, op)

@@ -19,6 +19,7 @@ from cluster.model.graph.graph import Model, Section
 from cluster.model.graph.latent_attention import ATTENTIONS
 
 CHUNKS = (32, 16, 8)  # tokens of a prefill launch: the most there is room for
+LEAST_ROWS = (1, 2)  # of a decode launch: one or the other leaves the most room for caches
 Paces = dict[tuple[int, int], tuple[int, int]]  # of (tp, chunk): cycles of a layer, and of the head
 Sides = tuple[list[int], list[int]]  # of the east and of the west half of a chip
 T = TypeVar("T")
@@ -215,7 +216,8 @@ class Sizes:
         if (tp, number) not in self._column_words:
             shape = self._shape(self.spec, tp, self.chunks[-1], 1, True, number)
             assert shape.head is not None
-            size = shape.chunk, shape.context // CONTEXT_BLOCK, shape.weights, shape.slots
+            blocks, slots = shape.context // CONTEXT_BLOCK, (shape.slots, shape.rows)
+            size = shape.chunk, blocks, shape.weights, *slots
             layer, last = (
                 column_words(self.spec, section, shape.ranks[0], prefix, *size)
                 for section, prefix in ((shape.kinds[0], "layer."), (shape.head, "head."))

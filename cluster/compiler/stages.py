@@ -147,10 +147,11 @@ def smallest(
     tp: int | None = None,
     weights: str = "fp16",
     slots: int = 1,
+    rows: int = 1,
 ) -> Plan:
     """The plan with the fewest chips; ties go to the smaller tensor-parallel degree."""
     check_weights(model, spec, weights)
-    sizes = Sizes(model, spec, context, weights, slots)
+    sizes = Sizes(model, spec, context, weights, slots, rows)
     best: tuple[int, int, int] | None = None
     for width in [tp] if tp else widths_of(model):
         _check(model, width, 1, context)

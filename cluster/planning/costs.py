@@ -18,7 +18,8 @@ from chip.program import Instruction
 from chip.schedule import Pace, Schedule, ScheduleTiming, TimingSequence, merged
 from cluster.compiler.contention import ContentionGroup, contention_groups
 from cluster.compiler.host_regions import host_bytes
-from cluster.compiler.launch import LaunchKind
+from cluster.compiler.launch import LaunchKind, decode_kind
+from cluster.compiler.limits import CONTEXT_BLOCK
 from cluster.compiler.sizes import Sizes
 from cluster.compiler.stage import Stage
 from cluster.compiler.stage_work import StepTiming, in_order, send_activations, step_timing
@@ -68,19 +69,19 @@ class Costs:
         self, width: Width, kind: int, launch: LaunchKind, routes: Network, limit: int | None = None
     ) -> tuple[StepTiming, ...]:
         """The steps of a layer of a kind, none over `limit` cycles where that can be."""
-        key = ("layer", width, kind, launch.rows, launch.blocks, routes, limit)
+        key = ("layer", width, kind, launch.rows, launch.slots, launch.blocks, routes, limit)
         if key not in self._found:
-            stage = self.stage(width, kind)
-            self._found[key] = self._steps(stage, launch.rows, launch.blocks, routes, limit)
+            self._found[key] = self._steps(self.stage(width, kind), launch, routes, limit)
         found: tuple[StepTiming, ...] = self._found[key]
         return found
 
-    def head(self, width: Width) -> tuple[StepTiming, ...]:
-        """The step of the LM head."""
-        if ("head", width) not in self._found:
-            stage = self.stage(width, None)
-            self._found["head", width] = self._steps(stage, 1, 1, NO_NETWORK, None)
-        found: tuple[StepTiming, ...] = self._found["head", width]
+    def head(self, width: Width, rows: int) -> tuple[StepTiming, ...]:
+        """The step of the LM head for so many sequences."""
+        key = ("head", width, rows)
+        if key not in self._found:
+            launch = decode_kind(CONTEXT_BLOCK, rows)
+            self._found[key] = self._steps(self.stage(width, None), launch, NO_NETWORK, None)
+        found: tuple[StepTiming, ...] = self._found[key]
         return found
 
     def alone(self, width: Width, kind: int, launch: LaunchKind) -> int:
@@ -99,15 +100,17 @@ class Costs:
         found: list[StepTiming] = []
         for layer in kind.layers:
             found += self.layer(kind.width, layer, launch, kind.routes, limit)
-        return [*found, *self.head(kind.width)] if kind.head and launch.logits_rows else found
+        last = kind.head and launch.logits_rows
+        return [*found, *self.head(kind.width, launch.rows)] if last else found
 
     def _steps(
-        self, stage: Stage, rows: int, blocks: int, routes: Network, limit: int | None
+        self, stage: Stage, launch: LaunchKind, routes: Network, limit: int | None
     ) -> tuple[StepTiming, ...]:
+        rows, blocks, slots = launch.rows, launch.blocks, range(launch.slots)
         return self.store.kept(
             "steps",
-            (stage.spec, stage.key, rows, blocks, routes.digest, limit),
-            lambda: tuple(map(step_timing, stage.steps(rows, blocks, routes, limit))),
+            (stage.spec, stage.key, rows, len(slots), blocks, routes.digest, limit),
+            lambda: tuple(map(step_timing, stage.steps(rows, blocks, routes, limit, slots))),
             lambda found: [asdict(one) for one in found],
             lambda plain: tuple(_step_of(one) for one in plain),
         )
@@ -176,51 +179,52 @@ class Costs:
     # --- energy -----------------------------------------------------------------------------
     def activity(self, kind: StageKind, launch: LaunchKind, limit: int | None) -> Activity:
         """What a launch does in a stage, on all members."""
-        total, size = Activity(), (launch.rows, launch.blocks)
+        total = Activity()
         for layer, times in Counter(kind.layers).items():
-            total += self._activity(kind.width, layer, kind.routes, size, limit).times(times)
+            one = self._activity(kind.width, layer, kind.routes, launch, limit)
+            total += one.times(times)
         if kind.head and launch.logits_rows:
-            total += self._activity(kind.width, None, NO_NETWORK, (1, 1), None)
+            last = decode_kind(CONTEXT_BLOCK, launch.rows)
+            total += self._activity(kind.width, None, NO_NETWORK, last, None)
         return total
 
     def _activity(
-        self, width: Width, kind: int | None, routes: Network, size: tuple[int, int],
-        limit: int | None,
-    ) -> Activity:  # fmt: skip
-        """Of `size`: rows, and blocks of the caches."""
-        key = ("activity", width, kind, routes, size, limit)
+        self, width: Width, kind: int | None, routes: Network, launch: LaunchKind, limit: int | None
+    ) -> Activity:
+        key = ("activity", width, kind, routes, launch, limit)
         if key not in self._found:
             stage = self.stage(width, kind)
             self._found[key] = self.store.kept(
                 "activity",
-                (stage.spec, stage.key, *size, routes.digest, limit),
-                lambda: _activity_of(stage, routes, size, limit),
+                (stage.spec, stage.key, str(launch), routes.digest, limit),
+                lambda: _activity_of(stage, routes, launch, limit),
                 asdict,
                 lambda plain: Activity(**plain),
             )
         found: Activity = self._found[key]
         return found
 
-    def activity_between(self, width: Width, paths: Paths) -> Activity:
+    def activity_between(self, width: Width, paths: Paths, rows: int = 1) -> Activity:
         """What brings x of each rank of a decode launch to the next stage does."""
-        key = ("activity between", width, paths)
+        key = ("activity between", width, paths, rows)
         if key not in self._found:
             stage = self.stage(width)
             self._found[key] = self.store.kept(
                 "activity between",
-                (stage.spec, stage.key, paths),
-                lambda: sum((self._along(width, g) for g in self._groups(paths)), Activity()),
+                (stage.spec, stage.key, paths, rows),
+                lambda: sum((self._along(width, g, rows) for g in self._groups(paths)), Activity()),
                 asdict,
                 lambda plain: Activity(**plain),
             )
         found: Activity = self._found[key]
         return found
 
-    def _along(self, width: Width, group: ContentionGroup) -> Activity:
-        key = ("along", width, group.paths)
+    def _along(self, width: Width, group: ContentionGroup, rows: int) -> Activity:
+        key = ("along", width, group.paths, rows)
         if key not in self._found:
             stage = self.stage(width)
-            self._found[key] = _done_in(_sent_alone(stage, group.paths, stage.hidden_blocks))
+            sent = _sent_alone(stage, group.paths, stage.hidden_blocks * rows)
+            self._found[key] = _done_in(sent)
         found: Activity = self._found[key]
         return found
 
@@ -259,11 +263,9 @@ def _sent_alone(stage: Stage, paths: Sequence[Path], rows: int) -> Schedule:
     return send_activations(Schedule(stage.spec), stage, stage, paths, (0, rows))
 
 
-def _activity_of(
-    stage: Stage, routes: Network, size: tuple[int, int], limit: int | None
-) -> Activity:
-    total = Activity()
-    for step in stage.steps(*size, routes, limit):
+def _activity_of(stage: Stage, routes: Network, launch: LaunchKind, limit: int | None) -> Activity:
+    total, slots = Activity(), range(launch.slots)
+    for step in stage.steps(launch.rows, launch.blocks, routes, limit, slots):
         for part, everyone in step.parts:
             total += _done_in(part).times(len(everyone))
     return total

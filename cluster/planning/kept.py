@@ -48,15 +48,16 @@ class Kept:
         spec: ChipSpec,
     ) -> Search:
         """The search for plans of such a request for a model, `known_as` it, on that topology."""
-        size = (request.context, request.weight_type)
-        whole = (*_graph_key(topology, request, spec), known_as, *size, request.batch)
+        size, rows = (request.context, request.weight_type), request.rows or 1
+        whole = (*_graph_key(topology, request, spec), known_as, *size, request.batch, rows)
         found = _used(self._searches, whole)
         if found is None:
             graph, places, wires = self._placed(topology, request, spec)
-            found = Search(model, spec, graph, request.context, request.batch, size[1], self.store)
+            some = request.context, request.batch, size[1], self.store, rows
+            found = Search(model, spec, graph, *some)
             found.places = places
             found.wires = wires.setdefault(request.batch > 1, found.wires)
-            found.costs = self._costs.setdefault((known_as, spec, *size), found.costs)
+            found.costs = self._costs.setdefault((known_as, spec, *size, rows), found.costs)
             _keep(self._searches, whole, found, MOST_SEARCHES)
         return found
 

@@ -114,7 +114,6 @@ def pipelined(
     )
     return {
         "interval_cycles": times.full_cycles(decode_kind(plan.context, plan.rows)),
-        "rows_per_launch": plan.rows,
         "tokens_per_s_per_user": found[str(sequences)] / sequences,
         "tokens_per_s_total": found[str(sequences)],
         "prefill_cycles": sum(prefill),

@@ -1,6 +1,7 @@
 """`lpu plan`: the plan that was asked for or the best one, its timing, and why it is the best."""
 
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from typing import Any
 
 from chip.collection import uncollected
@@ -10,7 +11,7 @@ from chip.spec import ChipSpec
 from cluster.compiler.choose import NODE_CHIPS, PlanRequest, default_topology, spread
 from cluster.compiler.limits import check_context, check_weights, heads_of
 from cluster.compiler.place import Placed
-from cluster.compiler.sizes import CHUNKS, Sizes
+from cluster.compiler.sizes import CHUNKS, LEAST_ROWS, Sizes
 from cluster.errors import BadValue, DoesNotFit
 from cluster.model.graph.graph import Model
 from cluster.model.load import find_decoder
@@ -19,6 +20,7 @@ from cluster.planning.cost_store import CostStore
 from cluster.planning.kept import Kept
 from cluster.planning.pipeline_timing import pipelined
 from cluster.planning.refusals import check_shape, does_not_fit, fewest, fits_on, spreads, why_int8
+from cluster.planning.rows import shared
 from cluster.planning.search import SHOWN, Candidate, Search
 from cluster.planning.timing import PlanTiming
 
@@ -98,8 +100,21 @@ def _made(whole: Model, name: str, asked: PlanRequest, kept: Kept) -> Planned:
         left = f"{topology} with faults {request.faults}" if request.faults else topology
         raise BadValue("--topology", left, f"has {len(graph)} chips, not {request.chips}")
     check_shape(replace(request, topology=topology), chips)
-    search = kept.search((name, asked.ep), model, topology, request, spec)
-    candidates = search.candidates(chips, request.tp, request.pp, request.objective)
+
+    @cache
+    def searches(rows: int) -> Search:
+        some = replace(request, rows=rows)
+        return kept.search((name, asked.ep), model, topology, some, spec)
+
+    for rows in [request.rows] if request.rows else LEAST_ROWS[: request.batch]:
+        search = searches(rows)
+        candidates = search.candidates(chips, request.tp, request.pp, request.objective)
+        if candidates:
+            break
+    if candidates and request.batch > 1:
+        size = request.batch, chips, request.objective, request.rows
+        candidates = shared(searches, candidates, *size)
+        search = searches(candidates[0].rows)
     if not candidates:
         if free and (planned := _in_int8(whole, name, asked, kept)):
             why = why_int8(model, spec, request, chips)
@@ -196,6 +211,8 @@ def report(planned: Planned) -> dict[str, Any]:
     }
     if request.batch > 1:
         found |= pipelined(timed.steps, request.batch, prompt, not timed.no_prefill)
+        alone_s = timed.decode(plan.context).seconds(spec)
+        found |= timed.energy(alone_s, 1 / found["tokens_per_s_total"])
     return found
 
 
@@ -215,6 +232,7 @@ def _stated(planned: Planned) -> dict[str, Any]:
     return {
         "model": planned.model,
         "objective": request.objective,
+        "rows_per_launch": plan.rows,
         "notes": list(planned.notes) + _prefill_note(timed),
         "plan": _shape(planned),
         "clock_hz": spec.clock_hz,

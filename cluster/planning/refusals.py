@@ -7,7 +7,7 @@ from operator import mul
 from chip.spec import ChipSpec
 from cluster.compiler.choose import PlanRequest
 from cluster.compiler.limits import CONTEXT_BLOCK, check_weights, heads_of, widths_of
-from cluster.compiler.sizes import Sizes
+from cluster.compiler.sizes import LEAST_ROWS, Sizes
 from cluster.errors import BadValue, DoesNotFit
 from cluster.model.graph.graph import Model
 from cluster.model.mixture import expert_parts, residents, spread_experts
@@ -126,8 +126,9 @@ def most_sequences(sizes: Sizes, request: PlanRequest, chips: int) -> int:
     """The most sequences, fewer than asked for, for which there is room; 0 if for none."""
 
     def fits(slots: int) -> bool:
-        fewer = Sizes(sizes.model, sizes.spec, sizes.context, sizes.weights, slots)
-        return fits_on(fewer, request, chips)
+        size = sizes.model, sizes.spec, sizes.context, sizes.weights, slots
+        tried = [request.rows] if request.rows else LEAST_ROWS
+        return any(fits_on(Sizes(*size, rows), request, chips) for rows in tried)
 
     low, high = 0, sizes.slots
     while high - low > 1:

@@ -70,6 +70,7 @@ class Candidate:
     cycles: int
     interval_cycles: int
     joules: float = 0.0
+    rows: int = 1  # sequences of a launch
 
     @property
     def chips(self) -> int:
@@ -77,7 +78,7 @@ class Candidate:
 
     def round_cycles(self, batch: int) -> int:
         """Cycles in which each of `batch` sequences in flight gets a token."""
-        return max(self.cycles, batch * self.interval_cycles)
+        return max(self.cycles, -(-batch // self.rows) * self.interval_cycles)
 
     def cost(self, objective: str, batch: int) -> float:
         """What the objective wants small."""
@@ -101,17 +102,18 @@ class Search:
     batch: int = 1
     weights: str = "fp16"
     store: CostStore = field(default_factory=CostStore)
+    rows: int = 1  # sequences of a decode launch
     _prices: dict[int, Price] = field(default_factory=dict)
     _layer_bounds: dict[int, int] = field(default_factory=dict)
     _plans: dict[tuple[int, int], PlanTiming] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         size = (self.model, self.spec, self.context, self.weights)
-        self.sizes = Sizes(*size, self.batch, store=self.store)
-        one = Sizes(*size, store=self.store)
+        self.sizes = Sizes(*size, self.batch, self.rows, store=self.store)
+        one = Sizes(*size, self.rows, self.rows, store=self.store)
         self.costs = Costs(self.sizes if self.batch == 1 else one, self.store)
         self.places = Places(self.graph)
-        self.decode = decode_kind(context_bucket(self.context))
+        self.decode = decode_kind(context_bucket(self.context), self.rows)
 
     @cached_property
     def wires(self) -> Wires:
@@ -223,7 +225,7 @@ class Search:
         counts = layer_counts(self.sizes, width.tp, pp, width.chunk)
         cycles = price.latency(len(self.model.layers), pp)
         interval = price.interval(max(counts[:-1]), counts[-1]) if pp > 1 else cycles
-        found = Candidate(width.tp, pp, width.chunk, cycles, interval)
+        found = Candidate(width.tp, pp, width.chunk, cycles, interval, rows=self.rows)
         return self._with_energy(found, found.chips) if objective == "energy" else found
 
     def exact(self, one: Candidate, objective: str = "latency") -> Candidate:
@@ -257,7 +259,7 @@ class Search:
             pipeline = self.wires.pipeline(self.placed(width.tp, pp).placement)
             routes, counts = pipeline.groups[0].routes, Counter(self.model.kinds)
             layers = {n: self.costs.layer(width, n, self.decode, routes) for n in counts}
-            head = self.costs.head(width)
+            head = self.costs.head(width, self.rows)
             boundary = 0
             for link in pipeline.links:
                 parts = self.costs.crossing(width, self.decode.rows, link.paths, None)
@@ -276,7 +278,7 @@ class Search:
         seconds = one.round_cycles(self.batch) / self.batch / self.spec.clock_hz
         group = self.wires.group(self.placed(one.tp, 1).placement[0])
         whole = StageKind(Width(one.tp, one.chunk), self.model.kinds, True, group.routes)
-        dynamic = table.dynamic_j(self.costs.activity(whole, self.decode, None))
+        dynamic = table.dynamic_j(self.costs.activity(whole, self.decode, None)) / self.rows
         return replace(one, joules=Joules(table, chips, dynamic, seconds).chips_j)
 
     # --- bounds -----------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Any
 
 import networkx as nx
 
-from chip.energy import Activity, energy_table
+from chip.energy import Activity, EnergyTable, energy_table
 from chip.errors import ProgramError
 from chip.spec import ChipSpec
 from cluster.compiler.bound import launch_bound
@@ -152,18 +152,28 @@ class PlanTiming:
         for stage in self.work.kinds:
             total += self.costs.activity(stage, kind, limit)
         for link in self.pipeline.links:
-            total += self.costs.activity_between(self.width, link.paths).times(kind.rows)
+            total += self.costs.activity_between(self.width, link.paths, kind.rows)
         return total
 
     def energy(self, seconds: float, interval_s: float) -> dict[str, Any]:
-        """Joules of a token that takes `seconds` alone, and one every `interval_s`; or null."""
-        table, context = energy_table(self.plan.spec), self.plan.context
+        """Joules of a token that takes `seconds` alone, and one every `interval_s`; or null.
+
+        The latter are those of launches that as many sequences share as the plan says.
+        """
+        table = energy_table(self.plan.spec)
         if table is None:
             return {"joules_per_token": None, "energy": None}
-        chips = len(self.decode(context).instructions)
-        return token_energy(
-            table, chips, table.dynamic_j(self.activity(decode_kind(context))), seconds, interval_s
-        )
+        chips = len(self.decode(self.plan.context).instructions)
+        dynamic_j = self.dynamic_j(table, 1), self.dynamic_j(table, self.plan.rows)
+        return token_energy(table, chips, dynamic_j, seconds, interval_s)
+
+    def dynamic_j(self, table: EnergyTable, rows: int) -> float:
+        """Joules of what chips do for a token, in launches of so many rows; the last is not full.
+
+        With one row it is that of a user alone.
+        """
+        launch = table.dynamic_j(self.activity(decode_kind(self.plan.context, rows)))
+        return launch * -(-self.plan.slots // rows) / self.plan.slots
 
     def distance(self, context: int) -> dict[str, Any]:
         """The bound of a decode launch, and how busy it keeps the units of the chips."""

@@ -69,7 +69,8 @@ def report_of_many(
     return {
         "model": model.model.name,
         "sequences": [_answer(model, runner, request) for request in scheduler.requests],
-        "plan": plan_shape(lowered, topology) | {"concurrency": lowered.plan.slots},
+        "plan": plan_shape(lowered, topology)
+        | {"concurrency": lowered.plan.slots, "rows_per_launch": lowered.plan.rows},
         "emulated": emulated(scheduler)
         | step_report(lowered, scheduler.records, done)
         | _energy(runner, done),
@@ -165,7 +166,8 @@ def summary_of_many(report: Mapping[str, Any]) -> dict[str, str]:
     said |= {"speculation": speculation_line(guesses)} if guesses else {}
     return said | {
         "plan": f"{counted(plan['chips'], 'chip')} on {plan['topology']}: "
-        f"{counted(plan['pp'], 'stage')} x tp {plan['tp']}, {plan['concurrency']} in flight, "
+        f"{counted(plan['pp'], 'stage')} x tp {plan['tp']}, {plan['concurrency']} in flight "
+        f"in launches of {counted(plan['rows_per_launch'], 'row')}, "
         f"at most {plan['sram_bytes_max'] / 2**20:.1f} MiB of SRAM each",
         "prefill": f"{fast['prefill_cycles']:,} cycles in "
         f"{counted(len(fast['prefill_step_cycles']), 'step')}",

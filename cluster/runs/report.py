@@ -117,7 +117,7 @@ def decode_energy(
     seconds = _mean([launch_s(spec, entry) for entry in decode])
     interval = _mean([used[entry.name].interval_cycles / spec.clock_hz for entry in decode])
     dynamic = _mean([table.dynamic_j(used[entry.name].activity) for entry in decode])
-    found = token_energy(table, chips, dynamic, seconds, interval)
+    found = token_energy(table, chips, (dynamic, dynamic), seconds, interval)
     found["energy"]["chip_w"] = found["joules_per_token"] / seconds / chips
     return found
 

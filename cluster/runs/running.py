@@ -22,7 +22,10 @@ from cluster.machines.clocked import Clocked
 from cluster.machines.launch_log import LaunchLog
 from cluster.machines.machine import LINKING, LocalMachine, Machine
 from cluster.machines.record import Recorder
+from cluster.model.fetch import cache_folder
 from cluster.model.load import Loaded, load_model
+from cluster.planning.cost_store import CostStore
+from cluster.planning.rows import choose_rows
 from cluster.process import peak_rss_bytes
 from cluster.report.files import write_report
 from cluster.report.page import Page
@@ -55,6 +58,7 @@ class Options:
     prompts: Path | None
     output: Path | None
     concurrency: int
+    rows: int | None
     max_new_tokens: int | None
     temperature: float
     top_p: float
@@ -97,6 +101,9 @@ class Options:
             raise BadValue("--prompt", self.prompt or "", rule)
         if self.concurrency > 1 and not self.prompts:
             raise BadValue("--concurrency", self.concurrency, "needs --prompts FILE")
+        if self.rows and self.rows > self.concurrency:
+            rule = f"must be at most --concurrency {self.concurrency}"
+            raise BadValue("--rows-per-launch", self.rows, rule)
         if self.output and not self.prompts:
             raise BadValue("--output", self.output, "needs --prompts FILE")
         if self.concurrency > 1 and self.record:
@@ -140,6 +147,7 @@ class Options:
             self.spec, self.weights, self.context,
             # with guesses under way the stages work side by side, which is what two slots make
             max(self.concurrency, 2 if self.draft else 1), ep=self.ep,
+            rows=1 if self.draft else self.rows,
         )  # fmt: skip
 
 
@@ -153,7 +161,7 @@ def generate(options: Options, start: float, bars: Bars) -> dict[str, Any]:
         click.echo(f"note: {note}", err=True)
     watch.lap("model")
     if lines:
-        choice = choose(model.model, options.request)
+        choice = choose_rows(model.model, options.request, CostStore(cache_folder() / "costs"))
         requests = requests_of(options, lines, model, choice.plan)
     else:
         prompt = prompt_tokens(options, model)

@@ -1,0 +1,97 @@
+"""How many sequences share a decode launch: more of them share the loads of weights, but fewer
+launches are under way.
+
+Stages are all at work while there is a launch for each, and one whose tokens are at the host. A
+sequence gets a token whenever its launch has come round.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from chip.errors import ProgramError
+from cluster.compiler.choose import Choice, PlanRequest, choose
+from cluster.compiler.sizes import CHUNKS, LEAST_ROWS
+from cluster.errors import DoesNotFit
+from cluster.model.graph.graph import Model
+from cluster.planning.cost_store import CostStore
+from cluster.planning.search import Candidate, Search
+
+MOST_ROWS = CHUNKS[0]  # of a launch, whatever it is of
+SHAPES = 3  # of plans, the best with a sequence to a launch, that are looked at with more
+Searches = Callable[[int], Search]
+
+
+def row_counts(batch: int, pp: int) -> list[int]:
+    """Rows of a launch that are worth a look: one, and what keeps all stages at work."""
+    full = (-(-batch // launches) for launches in (pp + 1, pp))
+    return sorted({1, *(min(MOST_ROWS, rows) for rows in full)})
+
+
+def round_cycles(one: Candidate, batch: int) -> int:
+    """Cycles from a token of a sequence to its next, of so many in flight."""
+    return max(-(-batch // one.rows), one.pp + 1) * one.interval_cycles
+
+
+def shared(
+    searches: Searches, found: list[Candidate], batch: int, chips: int, objective: str,
+    given: int | None = None,
+) -> list[Candidate]:  # fmt: skip
+    """Plans with the rows that serve the objective best, in front of those that were found.
+
+    Energy counts joules of a token. For latency as for throughput it is the time of a round: of so
+    many users, each sees the tokens of all, divided by their number.
+    """
+
+    def cost(one: Candidate) -> tuple[float, int]:
+        joules = objective == "energy"
+        return (one.joules if joules else round_cycles(one, batch)), one.rows
+
+    tried = found[: 1 if objective == "latency" else SHAPES]
+    every = [
+        candidate
+        for shape in tried
+        for rows in ([given] if given else row_counts(batch, shape.pp))
+        for candidate in _with_rows(searches(rows), shape, chips, objective)
+    ]
+    if not every:
+        return []
+    best = min(every, key=cost)
+    return [best, *(one for one in found if (one.tp, one.pp) != (best.tp, best.pp))]
+
+
+def _with_rows(search: Search, shape: Candidate, chips: int, objective: str) -> Iterator[Candidate]:
+    """The plan of a shape with the rows of a search, if there is room for it."""
+    if search.sizes.fits_on(chips, shape.tp, shape.pp):
+        try:
+            one = search.estimate(search.width(shape.tp), shape.pp, objective)
+            yield search.exact(one, objective)
+        except ProgramError:
+            return
+
+
+def choose_rows(model: Model, request: PlanRequest, store: CostStore) -> Choice:
+    """The plan that was asked for, with the rows that `lpu plan` would take; raises as `choose`."""
+    if request.batch == 1 or request.rows:
+        return choose(model, request)
+    failed: DoesNotFit | None = None
+    for rows in LEAST_ROWS:
+        try:
+            first = choose(model, replace(request, rows=rows))
+            break
+        except DoesNotFit as error:
+            failed = failed or error
+    else:
+        assert failed is not None
+        raise failed
+    plan, graph = first.plan, first.graph
+
+    def search(rows: int) -> Search:
+        size = request.context, request.batch, plan.weights
+        return Search(model, plan.spec, graph, *size, store, rows)
+
+    shape = Candidate(plan.tp, plan.pp, plan.chunk, 0, 0)
+    found = shared(search, [shape], request.batch, len(graph), "latency")
+    if not found or found[0].rows == plan.rows:
+        return first
+    again = replace(request, tp=plan.tp, pp=plan.pp, rows=found[0].rows)
+    return choose(model, again)

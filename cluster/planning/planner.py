@@ -34,6 +34,10 @@ def check_request(request: PlanRequest, model: Model) -> None:
     check_context(model, context)
     if tp and pp and chips and tp * pp > chips:
         raise BadValue("--chips", chips, f"--tp {tp} x --pp {pp} needs {tp * pp} chips")
+    if request.rows and request.rows > request.batch:
+        raise BadValue(
+            "--rows-per-launch", request.rows, f"must be at most --batch {request.batch}"
+        )
     for option, value, most, what in (
         ("--tp", tp, heads_of(model), "heads"),
         ("--pp", pp, len(model.layers) + 1, "layers and LM head"),

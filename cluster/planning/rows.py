@@ -87,11 +87,11 @@ def choose_rows(model: Model, request: PlanRequest, store: CostStore) -> Choice:
 
     def search(rows: int) -> Search:
         size = request.context, request.batch, plan.weights
-        return Search(model, plan.spec, graph, *size, store, rows)
+        return Search(plan.model, plan.spec, graph, *size, store, rows)
 
     shape = Candidate(plan.tp, plan.pp, plan.chunk, 0, 0)
     found = shared(search, [shape], request.batch, len(graph), "latency")
     if not found or found[0].rows == plan.rows:
         return first
-    again = replace(request, tp=plan.tp, pp=plan.pp, rows=found[0].rows)
-    return choose(model, again)
+    tp = request.tp or (None if request.ep else plan.tp)
+    return choose(model, replace(request, tp=tp, pp=plan.pp, rows=found[0].rows))

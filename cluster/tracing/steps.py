@@ -62,7 +62,7 @@ class ScheduledSteps:
     def stage(self, number: int, kind: LaunchKind, pace: Pace | None, slot: int = 0) -> StageSteps:
         """The steps of a stage for a sequence slot."""
         first, limit = self.plan.stages[number].first, pace.limit_cycles if pace else None
-        routes = self.pipeline.groups[number].routes
+        routes, slots = self.pipeline.groups[number].routes, range(slot, slot + kind.slots)
         found = (
             TimedStep(
                 step.what,
@@ -71,7 +71,7 @@ class ScheduledSteps:
                 step_timing(step).timing,
                 step.parts,
             )
-            for step in self.stages[number].steps(kind.rows, kind.blocks, routes, limit, slot)
+            for step in self.stages[number].steps(kind.rows, kind.blocks, routes, limit, slots)
         )
         return StageSteps().fill(found, pace)
 
@@ -96,7 +96,7 @@ class KnownSteps:
                 for step in costs.layer(stage.width, one, kind, stage.routes, limit):
                     yield TimedStep(step.what, layer, 0, step.timing)
             if stage.head and kind.logits_rows:
-                for step in costs.head(stage.width):
+                for step in costs.head(stage.width, kind.rows):
                     yield TimedStep(step.what, None, 0, step.timing)
 
         return StageSteps().fill(steps(), pace)

@@ -1,0 +1,88 @@
+"""Sequences that share decode launches: each says what it says alone, sooner for all of them."""
+
+import json
+
+import pytest
+
+from chip.spec import GROQCHIP1
+from cluster.cli import main
+from cluster.compiler.lower import Lowered, lower
+from cluster.compiler.place import place
+from cluster.compiler.stages import partition
+from cluster.planning.rows import row_counts
+from cluster.planning.timing import PlanTiming
+from cluster.serving.scheduler import Step
+from tests.cluster.test_pipeline import LONG, alone, answered, loaded
+from tests.cluster.tiny import tiny_weights
+from topology import parse
+
+SHORT = tuple(tuple(1 + (7 * k * n + k) % 100 for n in range(size)) for k, size in
+              enumerate((40, 5, 1, 34, 2), 1))  # fmt: skip
+MIXED = (tuple(range(1, 100)) * 4)[:318], (5, 6, 7), (tuple(range(1, 100)) * 4)[:330]
+# tp, pp, topology, slots, rows, context, weights: launches that are full and not, on both arrays,
+# of one block and of more, with slots at different ones.
+PLANS = [
+    ((1, 2, "node", 5, 2, 320, "fp16"), SHORT),
+    ((2, 2, "ring:4", 5, 4, 320, "int8"), SHORT),
+    ((1, 1, "node", 3, 3, 640, "fp16"), MIXED),
+]
+
+
+def made(
+    tp: int, pp: int, topology: str, slots: int, rows: int, context: int, weights: str
+) -> Lowered:
+    source, graph = tiny_weights(**LONG), parse(topology)
+    size = tp, pp, context, weights
+    plan = partition(source.model, GROQCHIP1, *size, slots=slots, rows=rows)
+    return lower(plan, place(plan, graph, topology), graph, source)
+
+
+@pytest.mark.parametrize("plan, prompts", PLANS, ids=lambda one: str(one)[:40])
+def test_who_shares_a_launch_gets_the_logits_of_his_own_in_planned_cycles(plan, prompts):
+    tp, pp, topology, _, rows, context, weights = plan
+    together = made(*plan)
+    runner, said = answered(together, loaded(together), prompts)
+    assert said == alone(made(tp, pp, topology, 1, 1, context, weights), prompts)
+    records = runner.scheduler.records
+    decode = [work for one in records for work in one.works if work and work.kind.logits_rows]
+    assert {work.kind.rows for work in decode} == {rows} and max(len(w.rows) for w in decode) > 1
+    times = PlanTiming(together.plan, together.placement, parse(topology)).steps
+    assert all(record.cycles == times.cycles(Step(record.kind, record.works)) for record in records)
+
+
+def test_rows_keep_every_stage_at_work():
+    for batch, pp in ((1, 4), (3, 4), (16, 2), (16, 1), (500, 2)):
+        for rows in row_counts(batch, pp):
+            assert rows == 1 or rows == 32 or -(-batch // rows) in (pp, pp + 1)
+
+
+def printed(capsys, *arguments: str) -> dict:
+    assert main([*arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_plan_chooses_rows_and_a_run_takes_them(capsys, tmp_path):
+    shape = ("--tp", "1", "--pp", "2")
+    stated = printed(capsys, "plan", "tiny", *shape, "--batch", "6", "--prompt-tokens", "40")
+    forced = printed(capsys, "plan", "tiny", *shape, "--batch", "6", "--rows-per-launch", "1")
+    assert stated["rows_per_launch"] > 1 == forced["rows_per_launch"]
+    assert stated["tokens_per_s_total"] > forced["tokens_per_s_total"]
+    full, alone_ = (one["energy"]["full_pipeline"] for one in (stated, forced))
+    assert full["joules_per_token"] < alone_["joules_per_token"]
+    file = tmp_path / "prompts"
+    file.write_text("".join(f"{chr(65 + n) * 40}\n" for n in range(6)))
+    arguments = ("--prompts", str(file), "--concurrency", "6", "--max-new-tokens", "4")
+    ran = printed(capsys, "run", "tiny", *shape, *arguments)
+    assert ran["plan"]["rows_per_launch"] == stated["rows_per_launch"]
+    assert ran["emulated"]["decode_cycles"] == stated["pipeline"]["decode_step_cycles"]
+
+
+def test_rows_need_as_many_in_flight(capsys, tmp_path):
+    file = tmp_path / "prompts"
+    file.write_text("a\n")
+    arguments = ("--prompts", str(file), "--concurrency", "2", "--rows-per-launch", "3")
+    assert main(["run", "tiny", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert "--rows-per-launch" in error and "--concurrency 2" in error and error.count("\n") == 1
+    assert main(["plan", "tiny", "--batch", "2", "--rows-per-launch", "3"]) == 2
+    assert "--batch 2" in capsys.readouterr().err

@@ -8,8 +8,8 @@ import networkx as nx
 from chip.kernels.needs import check_served
 from chip.own_spec import find
 from chip.spec import ChipSpec
-from cluster.compiler.limits import CONTEXT_BLOCK, heads_of, widths_of
-from cluster.compiler.sizes import CHUNKS, LEAST_ROWS
+from cluster.compiler.limits import CONTEXT_BLOCK, check_rows, heads_of, least_rows, widths_of
+from cluster.compiler.sizes import CHUNKS
 from cluster.compiler.stages import Plan, partition, smallest
 from cluster.errors import BadValue, DoesNotFit
 from cluster.model.graph.graph import Model
@@ -124,6 +124,7 @@ def link_overrides(texts: Sequence[str]) -> dict[str, object]:
 
 def make_plan(model: Model, spec: ChipSpec, request: PlanRequest) -> Plan:
     """Return the plan that was asked for, or the one with the fewest chips."""
+    check_rows(model, request.rows, request.batch, "--concurrency")
     try:
         shapes = _shapes(model, request)
         if shapes is None:
@@ -223,7 +224,7 @@ def _any_that_fits(
     model: Model, spec: ChipSpec, shapes: list[tuple[int, int]], request: PlanRequest
 ) -> None:
     """Raise DoesNotFit unless it fits with one number of rows or another."""
-    *tried, last = [request.rows] if request.rows else LEAST_ROWS
+    *tried, last = least_rows(model, request.batch, request.rows)
     for rows in tried:
         try:
             _first_that_fits(model, spec, shapes, replace(request, rows=rows))

@@ -8,6 +8,7 @@ from chip.spec import ChipSpec
 from cluster.errors import BadValue
 from cluster.model.graph.attention import Attention
 from cluster.model.graph.graph import Model
+from cluster.model.graph.latent_attention import LatentAttention
 from cluster.model.graph.latent_attention import ATTENTIONS
 from cluster.model.graph.norm import Norm
 from cluster.model.graph.op import Op
@@ -15,6 +16,26 @@ from cluster.model.mixture import expert_parts
 
 CONTEXT_BLOCK = 320  # tokens of a KV block: the lanes of a chip
 WEIGHT_TYPES = {"fp16": "f16", "int8": "i8"}  # as the command line names them: the MXM's type
+
+
+def rows_max(model: Model) -> int:
+    """Sequences that can share a decode launch: one where caches hold latents."""
+    ops = (op for section in model.layers for op in section.ops)
+    return 1 if any(isinstance(op, LatentAttention) for op in ops) else 32
+
+
+def least_rows(model: Model, batch: int, given: int | None = None) -> tuple[int, ...]:
+    """Rows of a decode launch of which one or the other leaves the most room for caches."""
+    return (given,) if given else tuple(range(1, min(batch, rows_max(model), 2) + 1))
+
+
+def check_rows(model: Model, rows: int | None, batch: int, option: str) -> None:
+    """Raise BadValue for launches of more rows than there are sequences, or than can share one."""
+    most = rows_max(model)
+    if rows and rows > batch:
+        raise BadValue("--rows-per-launch", rows, f"must be at most {option} {batch}")
+    if rows and rows > most:
+        raise BadValue("--rows-per-launch", rows, f"must be at most {most} with {model.name}")
 
 
 def heads_of(model: Model) -> int:

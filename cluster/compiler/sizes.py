@@ -19,7 +19,6 @@ from cluster.model.graph.graph import Model, Section
 from cluster.model.graph.latent_attention import ATTENTIONS
 
 CHUNKS = (32, 16, 8)  # tokens of a prefill launch: the most there is room for
-LEAST_ROWS = (1, 2)  # of a decode launch: one or the other leaves the most room for caches
 Paces = dict[tuple[int, int], tuple[int, int]]  # of (tp, chunk): cycles of a layer, and of the head
 Sides = tuple[list[int], list[int]]  # of the east and of the west half of a chip
 T = TypeVar("T")

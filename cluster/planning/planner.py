@@ -9,9 +9,9 @@ from chip.kernels.needs import check_served
 from chip.own_spec import find
 from chip.spec import ChipSpec
 from cluster.compiler.choose import NODE_CHIPS, PlanRequest, default_topology, spread
-from cluster.compiler.limits import check_context, check_weights, heads_of
+from cluster.compiler.limits import check_context, check_rows, check_weights, heads_of, least_rows
 from cluster.compiler.place import Placed
-from cluster.compiler.sizes import CHUNKS, LEAST_ROWS, Sizes
+from cluster.compiler.sizes import CHUNKS, Sizes
 from cluster.errors import BadValue, DoesNotFit
 from cluster.model.graph.graph import Model
 from cluster.model.load import find_decoder
@@ -34,10 +34,7 @@ def check_request(request: PlanRequest, model: Model) -> None:
     check_context(model, context)
     if tp and pp and chips and tp * pp > chips:
         raise BadValue("--chips", chips, f"--tp {tp} x --pp {pp} needs {tp * pp} chips")
-    if request.rows and request.rows > request.batch:
-        raise BadValue(
-            "--rows-per-launch", request.rows, f"must be at most --batch {request.batch}"
-        )
+    check_rows(model, request.rows, request.batch, "--batch")
     for option, value, most, what in (
         ("--tp", tp, heads_of(model), "heads"),
         ("--pp", pp, len(model.layers) + 1, "layers and LM head"),
@@ -110,7 +107,7 @@ def _made(whole: Model, name: str, asked: PlanRequest, kept: Kept) -> Planned:
         some = replace(request, rows=rows)
         return kept.search((name, asked.ep), model, topology, some, spec)
 
-    for rows in [request.rows] if request.rows else LEAST_ROWS[: request.batch]:
+    for rows in least_rows(model, request.batch, request.rows):
         search = searches(rows)
         candidates = search.candidates(chips, request.tp, request.pp, request.objective)
         if candidates:

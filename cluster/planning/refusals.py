@@ -6,8 +6,14 @@ from operator import mul
 
 from chip.spec import ChipSpec
 from cluster.compiler.choose import PlanRequest
-from cluster.compiler.limits import CONTEXT_BLOCK, check_weights, heads_of, widths_of
-from cluster.compiler.sizes import LEAST_ROWS, Sizes
+from cluster.compiler.limits import (
+    CONTEXT_BLOCK,
+    check_weights,
+    heads_of,
+    least_rows,
+    widths_of,
+)
+from cluster.compiler.sizes import Sizes
 from cluster.errors import BadValue, DoesNotFit
 from cluster.model.graph.graph import Model
 from cluster.model.mixture import expert_parts, residents, spread_experts
@@ -127,7 +133,7 @@ def most_sequences(sizes: Sizes, request: PlanRequest, chips: int) -> int:
 
     def fits(slots: int) -> bool:
         size = sizes.model, sizes.spec, sizes.context, sizes.weights, slots
-        tried = [request.rows] if request.rows else LEAST_ROWS
+        tried = least_rows(sizes.model, slots, request.rows)
         return any(fits_on(Sizes(*size, rows), request, chips) for rows in tried)
 
     low, high = 0, sizes.slots

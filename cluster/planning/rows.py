@@ -10,21 +10,20 @@ from dataclasses import replace
 
 from chip.errors import ProgramError
 from cluster.compiler.choose import Choice, PlanRequest, choose
-from cluster.compiler.sizes import CHUNKS, LEAST_ROWS
+from cluster.compiler.limits import least_rows, rows_max
 from cluster.errors import DoesNotFit
 from cluster.model.graph.graph import Model
 from cluster.planning.cost_store import CostStore
 from cluster.planning.search import Candidate, Search
 
-MOST_ROWS = CHUNKS[0]  # of a launch, whatever it is of
 SHAPES = 3  # of plans, the best with a sequence to a launch, that are looked at with more
 Searches = Callable[[int], Search]
 
 
-def row_counts(batch: int, pp: int) -> list[int]:
+def row_counts(batch: int, pp: int, most: int) -> list[int]:
     """Rows of a launch that are worth a look: one, and what keeps all stages at work."""
     full = (-(-batch // launches) for launches in (pp + 1, pp))
-    return sorted({1, *(min(MOST_ROWS, rows) for rows in full)})
+    return sorted({1, *(min(most, rows) for rows in full)})
 
 
 def round_cycles(one: Candidate, batch: int) -> int:
@@ -46,11 +45,12 @@ def shared(
         joules = objective == "energy"
         return (one.joules if joules else round_cycles(one, batch)), one.rows
 
+    most = rows_max(searches(found[0].rows).model) if found else 1
     tried = found[: 1 if objective == "latency" else SHAPES]
     every = [
         candidate
         for shape in tried
-        for rows in ([given] if given else row_counts(batch, shape.pp))
+        for rows in ([given] if given else row_counts(batch, shape.pp, most))
         for candidate in _with_rows(searches(rows), shape, chips, objective)
     ]
     if not every:
@@ -74,7 +74,7 @@ def choose_rows(model: Model, request: PlanRequest, store: CostStore) -> Choice:
     if request.batch == 1 or request.rows:
         return choose(model, request)
     failed: DoesNotFit | None = None
-    for rows in LEAST_ROWS:
+    for rows in least_rows(model, request.batch):
         try:
             first = choose(model, replace(request, rows=rows))
             break

@@ -101,9 +101,6 @@ class Options:
             raise BadValue("--prompt", self.prompt or "", rule)
         if self.concurrency > 1 and not self.prompts:
             raise BadValue("--concurrency", self.concurrency, "needs --prompts FILE")
-        if self.rows and self.rows > self.concurrency:
-            rule = f"must be at most --concurrency {self.concurrency}"
-            raise BadValue("--rows-per-launch", self.rows, rule)
         if self.output and not self.prompts:
             raise BadValue("--output", self.output, "needs --prompts FILE")
         if self.concurrency > 1 and self.record:

@@ -52,7 +52,7 @@ def test_who_shares_a_launch_gets_the_logits_of_his_own_in_planned_cycles(plan, 
 
 def test_rows_keep_every_stage_at_work():
     for batch, pp in ((1, 4), (3, 4), (16, 2), (16, 1), (500, 2)):
-        for rows in row_counts(batch, pp):
+        for rows in row_counts(batch, pp, 32):
             assert rows == 1 or rows == 32 or -(-batch // rows) in (pp, pp + 1)
 
 

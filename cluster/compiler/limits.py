@@ -8,8 +8,7 @@ from chip.spec import ChipSpec
 from cluster.errors import BadValue
 from cluster.model.graph.attention import Attention
 from cluster.model.graph.graph import Model
-from cluster.model.graph.latent_attention import LatentAttention
-from cluster.model.graph.latent_attention import ATTENTIONS
+from cluster.model.graph.latent_attention import ATTENTIONS, LatentAttention
 from cluster.model.graph.norm import Norm
 from cluster.model.graph.op import Op
 from cluster.model.mixture import expert_parts

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+from chip.kernels.append import append, map_rows
 from chip.kernels.columns import column_rows, transpose
 from chip.kernels.lanes import reduce_lanes, runs
 from chip.kernels.layout import one_by_one
@@ -17,7 +18,7 @@ from chip.kernels.norm import targets
 from chip.kernels.soft_cap import soft_cap
 from chip.kernels.window import Window
 from chip.kernels.work import CACHE, Laid, Part, Request, Work
-from chip.program import COLUMN_PAIRS, WEIGHT_SLICES
+from chip.program import COLUMN_PAIRS
 from chip.schedule import Buffer, Loops, Rows, run
 from chip.spec import EAST, WEST
 
@@ -200,31 +201,6 @@ def _mix(
     steps = (work.rows, 1)
     mixed = chain.vxm("mul", Rows(sums_of_values, 0, steps), Rows(sums, 0, steps), loops=loops)
     deliver(chain, mixed, targets(work, out.copies))
-    work.plan.place(chain)
-
-
-def map_rows(work: Work) -> tuple[int, int]:
-    """Rows of address maps of each slot of this launch, and all of the longest."""
-    most = max(work.most_rows, work.most_slots * COLUMN_PAIRS)
-    return max(work.rows // work.slots, COLUMN_PAIRS), most
-
-
-def append(work: Work, side: int, source: Rows, maps: Rows, count: int, cache: Buffer) -> None:
-    """Scatter fp16 rows into a cache of columns; token t belongs to slice pair t % 8.
-
-    A run of tokens that follow each other is written as it comes. A single token is sent eight
-    times, once for each pair, and the address maps send all but one of them to a spare word.
-    """
-    spec, region = work.spec, cache.region
-    chain, loops = work.chain("attention: append to cache"), run(count)
-    nearest = spec.slice_position(region.index)
-    data = chain.arrive(source, nearest, 0, loops)
-    lanes = chain.arrive(maps, nearest, 0, loops)
-    assert data.need is not None and lanes.need is not None and data.direction == side
-    part: Loops = ((1, count), (count // COLUMN_PAIRS, COLUMN_PAIRS))
-    spots = map(spec.slice_position, range(region.index, region.index + WEIGHT_SLICES))
-    issues = [abs(spot - nearest) + plane // 2 for plane, spot in enumerate(spots)]
-    chain.scatter(cache, issues, part, lanes, data)
     work.plan.place(chain)
 
 

@@ -8,13 +8,12 @@ west. Queries and results have rows for each block of a head by itself: (head, b
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from chip.kernels.append import append, map_rows
 from chip.kernels.attention import (
     SMALLEST_SUM,
     Heads,
     Scores,
-    append,
     exponentials,
-    map_rows,
     masked,
     row_maximum,
 )  # fmt: skip

@@ -6,7 +6,6 @@ from types import MappingProxyType
 
 from chip.energy import energy_table
 from cluster.compiler.choose import PlanRequest
-from cluster.compiler.launch import decode_kind
 from cluster.compiler.sizes import Sizes
 from cluster.energy import Joules
 from cluster.errors import BadValue

@@ -38,9 +38,8 @@ class Clockwork:
         plan, spec = self.timed.plan, self.timed.plan.spec
         chunk = 0 if self.timed.no_prefill else plan.chunk
         stages = plan.pp if self.several else 1
-        return Shape(
-            stages, plan.slots, chunk, 1, self.several, spec.host_latency_s, spec.clock_hz
-        )  # fmt: skip
+        size = stages, plan.slots, chunk, plan.rows
+        return Shape(*size, self.several, spec.host_latency_s, spec.clock_hz)
 
     @property
     def blocks(self) -> int:
@@ -51,7 +50,7 @@ class Clockwork:
         """The launch of a line at so many context blocks."""
         context = blocks * CONTEXT_BLOCK
         if line == DECODE:
-            return decode_kind(context)
+            return decode_kind(context, self.timed.plan.rows)
         return prefill_kind(self.timed.plan.chunk, context)
 
     @cached_property

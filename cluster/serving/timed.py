@@ -95,7 +95,7 @@ class TimedRunner:
         shape, link = clockwork.shape, clockwork.link
         self._ends = clockwork.ends  # worked out now, so that no step waits for it
         self.scheduler = PipelineScheduler(
-            shape.stages, shape.slots, shape.chunk, link, history=False
+            shape.stages, shape.slots, shape.chunk, link, shape.rows, history=False
         )
         self._choosing: dict[Request, Choosing] = {}
         self._logprobs: dict[Request, list[Logprobs]] = {}

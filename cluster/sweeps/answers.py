@@ -143,7 +143,8 @@ def change(result: SweepResult, asked: Answer, along: str) -> list[str]:
         sentences.append(f"{where}{', '.join(parts) or 'nothing to compare'}, against {same}.")
     if not sentences:
         raise result.question.error(("answer", "baseline"), "no row with a plan has these settings")
-    sentences[0] = f"{_capital(what.name)} changes: {sentences[0][:1].lower()}{sentences[0][1:]}"
+    name = what.name[:1].upper() + what.name[1:]
+    sentences[0] = f"{name} changes: {sentences[0][:1].lower()}{sentences[0][1:]}"
     return sentences
 
 
@@ -285,9 +286,9 @@ def _without(result: SweepResult, along: str) -> list[str]:
 
 
 def _matches(row: Row, wanted: Mapping[str, Any]) -> bool:
-    return all(
-        setting(row, name) == str("default" if v is None else v) for name, v in wanted.items()
-    )
+    """Whether a row has these settings; None is one that nobody has set."""
+    texts = {name: setting({} if v is None else {name: v}, name) for name, v in wanted.items()}
+    return all(setting(row, name) == text for name, text in texts.items())
 
 
 def _shown_of(row: Row, along: str) -> str:

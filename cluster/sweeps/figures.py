@@ -68,6 +68,6 @@ def value_of(row: Row, name: str) -> float | None:
 
 
 def setting(row: Row, name: str) -> str:
-    """A setting of a row as text; what nobody has set is "default"."""
-    found = row.get(name, "default")
+    """A setting of a row as text; what nobody has set is "default", or "none" of faults."""
+    found = row.get(name, "none" if name == "faults" else "default")
     return found if isinstance(found, str) else str(found)

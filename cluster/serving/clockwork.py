@@ -108,6 +108,19 @@ class Clockwork:
         )
         return -(-most * each // plan.tp)
 
+    @property
+    def move_s(self) -> float:
+        """Seconds in which a token of a cache crosses the host link of the busiest chip."""
+        return self.cache_bytes / self.timed.plan.spec.host_bytes_per_s
+
+    @property
+    def refill_s(self) -> tuple[float, ...]:
+        """Seconds of launches that take in so many context blocks of tokens."""
+        line, tokens = (PREFILL, self.shape.chunk) if self.shape.chunk else (DECODE, 1)
+        cycles = self.ends[line].max(axis=1) * -(-CONTEXT_BLOCK // tokens)
+        cycles[0] = 0
+        return tuple(map(float, np.cumsum(cycles) / self.shape.clock_hz))
+
     @cached_property
     def chips(self) -> int:
         """Chips that take part, those that pass vectors on among them."""

@@ -135,6 +135,9 @@ def run(options: Options, bars: Bars) -> dict[str, Any]:
     begun = time.perf_counter()
     cluster = prepared(options, traffic, bars)
     plan_s = time.perf_counter() - begun
+    if policy.pages is not None:
+        clockwork = cluster.clockwork
+        policy = replace(policy, move_s=clockwork.move_s, refill_s=clockwork.refill_s)
     begun = time.perf_counter()
     log_steps = LOGGED // cluster.clockwork.shape.stages if options.timeline else 0
     found, outcome = cluster.report(policy, slo, log_steps, bars)

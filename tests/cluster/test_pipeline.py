@@ -256,7 +256,7 @@ def test_shared_prefixes_and_pre_emption_change_no_token():
     head = tuple(1 + (5 * n) % 90 for n in range(70))
     prompts = (head, (*head, 7, 8, 9), head[:66], tuple(range(1, 60)), (*head, 3))
     plan = lowered(1, 2, "node", 2)
-    policy = Policy("prefill", page_tokens=16, pages=8, block_tokens=32)
+    policy = Policy("prefill", page_tokens=16, pages=11, block_tokens=32)
     runner = PipelineRunner(plan, loaded(plan), policy=policy)
     requests = [Request(prompt, 20) for prompt in prompts]
     for _ in runner.answer(requests, Sampling().pick, frozenset()):

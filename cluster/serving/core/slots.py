@@ -191,7 +191,7 @@ def give_up(s: State, r: int) -> None:
     drop(s, r)
     tokens, at_s = q[POSITION][r], s.clock[NOW]
     q[SPILLED][r] = 0
-    spill_s = 2 * (s.rules.latency_s + tokens * s.rules.move_s)
+    spill_s = 2 * (s.rules.latency_s + max(1, tokens) * s.rules.move_s)
     if spill_s < s.refill_s[min(blocks_of(tokens), len(s.refill_s) - 1)]:
         at_s = move(s, at_s, tokens)
         q[SPILLED][r] = tokens

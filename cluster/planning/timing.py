@@ -212,11 +212,6 @@ class PlanTiming:
         start = self.clocks.start_cycle if self.clocks else 0
         return launch_bound(self.plan, self.pipeline, decode_kind(context), start)
 
-    def bound(self, context: int) -> Bound:
-        """What no schedule of a decode launch goes below."""
-        start = self.clocks.start_cycle if self.clocks else 0
-        return launch_bound(self.plan, self.pipeline, decode_kind(context), start)
-
     def distance(self, context: int) -> dict[str, Any]:
         """The bound of a decode launch, and how busy it keeps the units of the chips."""
         decode, bound = self.decode(context), self.bound(context)

@@ -1,6 +1,7 @@
 """What the stages of a model need of a chip's SRAM, and how many layers one can hold."""
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -184,11 +185,13 @@ class Sizes:
 
             def fit(count: int) -> bool:
                 first = self.layers - count if head else self._heaviest(count)
-                mine = [words[kind][0] for kind in kinds[first : first + count]]
+                mine = Counter(kinds[first : first + count])  # layers of a kind lie in a row
+
+                def rows(side: int) -> list[int]:
+                    return [n * one for kind, n in mine.items() for one in words[kind][0][side]]
+
                 return all(
-                    columns_may_rest(
-                        self.spec, [*(one for layer in mine for one in layer[side]), *own * head]
-                    )
+                    columns_may_rest(self.spec, [*rows(side), *own * head])
                     for side, own in enumerate(last)
                 )
 

@@ -92,6 +92,9 @@ def header_settings(
     values = dict(implied) | values
     values.setdefault("vocab_size", file.count("tokenizer.ggml.tokens"))
     _check_heads(file, values, header, prefix)
+    if (experts := header.get(f"{prefix}expert_count")) and "num_experts_per_tok" not in values:
+        missing = f"but '{prefix}expert_used_count' is missing"
+        raise file.error(f"'{prefix}expert_count' is {experts}, {missing}", _OTHER)
     values["rope_parameters"] = _scaling(file, scaling)
     return Settings(str(file.path), values, Lists(HARMLESS | extra, NEUTRAL), spelled)
 

@@ -1,8 +1,8 @@
 """How many sequences share a decode launch: more of them share the loads of weights, but fewer
 launches are under way.
 
-Stages are all at work while there is a launch for each, and one whose tokens are at the host. A
-sequence gets a token whenever its launch has come round.
+Stages are all at work while there is a launch for each, and for each step that tokens of others
+are on their way to the host and back. A sequence gets a token whenever its launch has come round.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,13 +22,17 @@ Searches = Callable[[int], Search]
 
 def row_counts(batch: int, pp: int, most: int) -> list[int]:
     """Rows of a launch that are worth a look: one, and what keeps all stages at work."""
-    full = (-(-batch // launches) for launches in (pp + 1, pp))
+    full = (-(-batch // launches) for launches in (pp + 2, pp + 1, pp))
     return sorted({1, *(min(most, rows) for rows in full)})
 
 
-def round_cycles(one: Candidate, batch: int) -> int:
-    """Cycles from a token of a sequence to its next, of so many in flight."""
-    return max(-(-batch // one.rows), one.pp + 1) * one.interval_cycles
+def round_cycles(one: Candidate, batch: int, host_cycles: int) -> int:
+    """Cycles from a token of a sequence to its next, of so many in flight.
+
+    `host_cycles` are those from the logits to the next launch, which starts with a step.
+    """
+    steps = one.pp - (-host_cycles // one.interval_cycles)
+    return max(-(-batch // one.rows), steps) * one.interval_cycles
 
 
 def shared(
@@ -42,8 +46,9 @@ def shared(
     """
 
     def cost(one: Candidate) -> tuple[float, int]:
-        joules = objective == "energy"
-        return (one.joules if joules else round_cycles(one, batch)), one.rows
+        if objective == "energy":
+            return one.joules, one.rows
+        return round_cycles(one, batch, searches(one.rows).host_cycles(one)), one.rows
 
     most = rows_max(searches(found[0].rows).model) if found else 1
     tried = found[: 1 if objective == "latency" else SHAPES]

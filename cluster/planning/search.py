@@ -6,6 +6,7 @@ ranked by sums of these, and the best of them timed to the cycle. Widths are low
 a closed-form lower bound, until no other can be better.
 """
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -136,6 +137,12 @@ class Search:
         every = [tp for tp in widths_of(self.model) if tp <= chips]
         good = [tp for tp in every if tp < TEAM or tp % TEAM == 0]
         return good, [tp for tp in every if tp not in good]
+
+    def host_cycles(self, one: Candidate) -> int:
+        """Cycles that a decode launch's results and the next one's inputs take over the links."""
+        moved = self.costs.host_bytes(Width(one.tp, one.chunk), self.decode)
+        seconds = 2 * self.spec.host_latency_s + moved / self.spec.host_bytes_per_s
+        return math.ceil(seconds * self.spec.clock_hz)
 
     def splits(self, chips: int, tp: int, pp: int | None) -> range:
         """Stages of that width that the words of so many chips do not rule out."""

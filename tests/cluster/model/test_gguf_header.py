@@ -64,7 +64,9 @@ def test_a_key_that_is_not_used_is_harmless_neutral_or_refused_by_name(key, tmp_
 def test_general_keys_say_what_a_file_is(tmp_path):
     fields = {"general.name": "Some Model", "general.license": "none", "general.file_type": 1}
     assert read_header(header_file(tmp_path / "a.gguf", **fields)).name == "Some Model"
-    with pytest.raises(ModelError, match="of architecture 'mamba'; known are gemma, llama"):
+    with pytest.raises(
+        ModelError, match="of architecture 'mamba'; known are gemma, gpt-oss, llama"
+    ):
         read_header(header_file(tmp_path / "b.gguf", architecture="mamba"))
     with pytest.raises(ModelError, match="of type 'mmproj', not a model"):
         read_header(header_file(tmp_path / "c.gguf", **{"general.type": "mmproj"}))

@@ -46,3 +46,7 @@ def _replayed(command: Sequence[str]) -> tuple[dict[str, Any], float]:
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / (1 << 20)
     found: dict[str, Any] = json.loads(done.stdout)
     return found, peak
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1:]))

@@ -29,10 +29,10 @@ def row_counts(batch: int, pp: int, most: int) -> list[int]:
 def round_cycles(one: Candidate, batch: int, host_cycles: int) -> int:
     """Cycles from a token of a sequence to its next, of so many in flight.
 
-    `host_cycles` are those from the logits to the next launch, which starts with a step.
+    `host_cycles` are those from the logits to the next launch, which may wait for a step to end.
     """
-    steps = one.pp - (-host_cycles // one.interval_cycles)
-    return max(-(-batch // one.rows), steps) * one.interval_cycles
+    launches = -(-batch // one.rows)
+    return max(launches * one.interval_cycles, one.pp * one.interval_cycles + host_cycles)
 
 
 def shared(

@@ -94,7 +94,7 @@ def test_chips_alone_repeat_every_logit_and_the_digest(ran, tmp_path):
     assert (replayed.returncode, replayed.stderr) == (0, "")
     found = json.loads(replayed.stdout)
     assert found["digest"] == json.loads(result.stdout)["digest"]
-    assert found["different"] == [] and found["launches"] == 5
+    assert found["different"] == [] and found["launches"] == 6
 
 
 def test_a_changed_recording_is_seen(ran, tmp_path):

@@ -65,7 +65,8 @@ def on_files(files: Any, config: Any) -> Any:
 
 def generated() -> Iterator[tuple[str, str | bytes]]:
     """(file, content) of every generated page and picture."""
-    yield "architecture.md", (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    yield "architecture.md", text.replace("](docs/", "](")
     yield "extending.md", extending()
     yield "reference/cli.md", command_line()
     yield "reference/toml.md", toml()

@@ -90,8 +90,8 @@ def _show(found: dict[str, Any]) -> None:
     joules = found["joules_per_token"]
     show_table(
         {
-            "plan": f"{counted(plan['chips'], 'chip')} of {plan['topology']} "
-            f"({plan['spec']}): {counted(plan['pp'], 'stage')} x tp {plan['tp']}, {plan['weights']}",
+            "plan": f"{counted(plan['chips'], 'chip')} of {plan['topology']} ({plan['spec']}): "
+            f"{counted(plan['pp'], 'stage')} x tp {plan['tp']}, {plan['weights']}",
             "caches": f"{plan['slots']} of {plan['context']:,} tokens",
             "load": found["load"],
             "requests": f"{found['requests']:,} in {found['seconds']:,.3f} s; "

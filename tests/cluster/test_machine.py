@@ -68,6 +68,7 @@ class HostMachine:
     def load(self, plan, _progress) -> None:
         self.members = grouped(plan, self.pack)
         self.group_of = {chip: n for n, group in enumerate(self.members) for chip in group}
+        self.plan = plan
         spec = plan.plan.spec.name
         self.hosts = [ChipHost(actor_name(plan, group), group, spec) for group in self.members]
         known = {name: {} for name in plan.launches}
@@ -89,6 +90,14 @@ class HostMachine:
             node = "here" if sender < receiver else "there"  # a ring, or slots of a channel
             line = self.hosts[sender].open_channels(lambda *_: QueueSlot(), None, node, wanted)
             self.hosts[receiver].take_channel(sender, copy.copy(line))
+
+    def join(self, name: str, parts) -> None:
+        self.exchange = self.exchange.joined(self.plan, name, parts)
+        for number, host in enumerate(self.hosts):
+            host.prepare(self.exchange.of_group(number, (name,)))
+        for host in self.hosts:
+            host.close_channels()
+        self.open_channels()
 
     def host(self, chip: int) -> ChipHost:
         return self.hosts[self.group_of[chip]]

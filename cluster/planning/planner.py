@@ -12,7 +12,7 @@ from cluster.compiler.choose import NODE_CHIPS, PlanRequest, default_topology, s
 from cluster.compiler.limits import check_context, check_rows, check_weights, heads_of, least_rows
 from cluster.compiler.place import Placed
 from cluster.compiler.sizes import CHUNKS, Sizes
-from cluster.errors import BadValue, DoesNotFit
+from cluster.errors import BadValue, DoesNotFit, UnlikeGroups
 from cluster.model.graph.graph import Model
 from cluster.model.load import find_decoder
 from cluster.model.mixture import residents
@@ -24,6 +24,7 @@ from cluster.planning.rows import shared
 from cluster.planning.search import SHOWN, Candidate, Search
 from cluster.planning.timing import PlanTiming
 from cluster.planning.unused import unused_sram
+from topology.families.dragonflies import RACK_CHIPS
 
 BUCKETS_SHOWN = 8
 LARGEST_DRAGONFLY = 10440
@@ -166,7 +167,10 @@ def _spread_out(
 
 
 def _topology(request: PlanRequest, model: Model, spec: ChipSpec, weights: str) -> str:
-    """Where none is named: what `lpu run` takes for so many chips, for many a dragonfly."""
+    """Where none is named: what `lpu run` takes for so many chips, for many a dragonfly.
+
+    Raises UnlikeGroups for groups wider than a rack that nobody has asked for.
+    """
     chips, tp = request.chips, request.tp or 1
     if not chips:
         if request.tp and request.pp:
@@ -177,7 +181,10 @@ def _topology(request: PlanRequest, model: Model, spec: ChipSpec, weights: str) 
             chips = _in_nodes(tp, stages) if tp * stages > NODE_CHIPS else tp * stages
     if chips <= 2 * NODE_CHIPS or chips > LARGEST_DRAGONFLY:
         return default_topology(chips, tp)
-    return f"dragonfly:{-(-chips // NODE_CHIPS) * NODE_CHIPS}"
+    found = f"dragonfly:{-(-chips // NODE_CHIPS) * NODE_CHIPS}"
+    if tp > RACK_CHIPS and not request.tp:
+        raise UnlikeGroups(model.name, tp, chips // _in_nodes(tp, 1), found)
+    return found
 
 
 def _in_nodes(tp: int, pp: int) -> int:

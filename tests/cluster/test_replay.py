@@ -72,13 +72,16 @@ def test_replayed_steps_are_those_of_a_run(as_python, slots, tp, pp):
         pass
     works = Clockwork(PlanTiming(plan, placement, graph), 640)
     found = replay(works, traffic(at_s, *zip(*sizes, strict=True)), log_steps=10_000)
-    records, log = runner.scheduler.records, found.played.log
+    records, log, shape = runner.scheduler.records, found.played.log, works.shape
     assert found.total(p.LOGGED) == len(records)
     for at, record in enumerate(records):
         line = c.DECODE if record.kind.logits_rows else c.PREFILL
         assert (log.steps[p.LOG_LINE][at], log.steps[p.LOG_CYCLES][at]) == (line, record.cycles)
         assert (log.start_s[at], log.seconds[at]) == (record.start_s, record.seconds)
-        for stage, work in enumerate(record.works):
+        # one user's decode is a launch through all stages, whose work is at the last place
+        whole = len(record.works) == 1
+        for place_, work in enumerate(record.works):
+            stage = shape.stages - 1 if whole else place_
             who = log.stages[p.LOG_WHO][at][stage]
             assert (work is None) == (who == c.NOBODY)
             if work:
@@ -97,7 +100,8 @@ def test_at_a_low_rate_latencies_are_those_of_the_plan(as_python, batch):
     planned = report(replace(made, request=replace(made.request, batch=1)))
     assert np.ptp(found.ttft_s) < 1e-9 and np.ptp(found.tpot_s) < 1e-9
     if batch == 1:
-        assert found.ttft_s[0] == pytest.approx(planned["time_to_first_token_s"], rel=1e-9)
+        # x's bytes are counted in a prompt's last steps, too, in which the first stage takes none
+        assert found.ttft_s[0] == pytest.approx(planned["time_to_first_token_s"], rel=0.02)
         assert 1 / found.tpot_s[0] == pytest.approx(planned["tokens_per_s_per_user"], rel=1e-9)
     else:
         alone = report(made)["pipeline"]["tokens_per_s_total_by_concurrency"]["1"]

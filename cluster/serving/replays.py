@@ -115,7 +115,7 @@ def given_traffic(options: Options) -> Traffic:
         raise BadValue("--lengths", lengths, "trace and lengths are both given; one must do")
     else:
         found = lengths_of(lengths, count or REQUESTS, options.seed)
-    return load(options.load, found, options.seed) if options.load else found
+    return load(options.load, found, options.seed) if options.load is not None else found
 
 
 def run(options: Options, bars: Bars) -> dict[str, Any]:
@@ -142,7 +142,11 @@ def run(options: Options, bars: Bars) -> dict[str, Any]:
     log_steps = LOGGED // cluster.clockwork.shape.stages if options.timeline else 0
     found, outcome = cluster.report(policy, slo, log_steps, bars)
     wall_s = time.perf_counter() - begun
-    found |= {"load": options.load or str(options.trace), "wall_s": wall_s, "plan_s": plan_s}
+    found |= {
+        "load": options.load if options.trace is None else str(options.trace),
+        "wall_s": wall_s,
+        "plan_s": plan_s,
+    }
     found["joules_per_token"] = joules_per_token(outcome, cluster.clockwork)
     if options.find_rate:
         from cluster.serving.capacity import highest_rate

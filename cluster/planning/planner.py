@@ -19,7 +19,15 @@ from cluster.model.mixture import residents
 from cluster.planning.cost_store import CostStore
 from cluster.planning.kept import Kept
 from cluster.planning.pipeline_timing import pipelined
-from cluster.planning.refusals import check_shape, does_not_fit, fewest, fits_on, spreads, why_int8
+from cluster.planning.refusals import (
+    check_shape,
+    does_not_fit,
+    fewest,
+    fits_on,
+    least_chips,
+    spreads,
+    why_int8,
+)
 from cluster.planning.rows import shared
 from cluster.planning.search import SHOWN, Candidate, Search
 from cluster.planning.timing import PlanTiming
@@ -177,14 +185,22 @@ def _topology(request: PlanRequest, model: Model, spec: ChipSpec, weights: str) 
             chips = request.tp * request.pp
         else:
             sizes = Sizes(model, spec, request.context, weights, request.batch)
+            if not request.tp:
+                _check_alike(sizes, request.pp)
             tp, stages = fewest(sizes, request.tp, request.pp, _in_nodes) or (1, NODE_CHIPS)
             chips = _in_nodes(tp, stages) if tp * stages > NODE_CHIPS else tp * stages
     if chips <= 2 * NODE_CHIPS or chips > LARGEST_DRAGONFLY:
         return default_topology(chips, tp)
-    found = f"dragonfly:{-(-chips // NODE_CHIPS) * NODE_CHIPS}"
-    if tp > RACK_CHIPS and not request.tp:
-        raise UnlikeGroups(model.name, tp, chips // _in_nodes(tp, 1), found)
-    return found
+    return f"dragonfly:{-(-chips // NODE_CHIPS) * NODE_CHIPS}"
+
+
+def _check_alike(sizes: Sizes, pp: int | None) -> None:
+    """Raise UnlikeGroups where no group that has the words for a layer fits a rack."""
+    widths = {tp: count for count, tp in least_chips(sizes, None, pp, _in_nodes)}
+    if widths and min(widths) > RACK_CHIPS:
+        chips, tp = min((count, tp) for tp, count in widths.items())
+        where = f"dragonfly:{chips}"
+        raise UnlikeGroups(sizes.model.name, tp, chips // _in_nodes(tp, 1), where)
 
 
 def _in_nodes(tp: int, pp: int) -> int:

@@ -34,7 +34,7 @@ def fewest(
 ) -> tuple[int, int] | None:
     """(tp, pp) with the fewest chips, under what is fixed of it; None if nothing fits."""
     found: list[tuple[int, int, int]] = []
-    for count, width in sorted(_least_chips(sizes, tp, pp, chips)):
+    for count, width in sorted(least_chips(sizes, tp, pp, chips)):
         if found and count >= min(found)[0]:
             break
         shortest = sizes.fewest_stages(width)
@@ -44,7 +44,7 @@ def fewest(
     return min(found)[1:] if found else None
 
 
-def _least_chips(
+def least_chips(
     sizes: Sizes, tp: int | None, pp: int | None, chips: Callable[[int, int], int]
 ) -> Iterator[tuple[int, int]]:
     """Chips that plans of each width need at least, before anything is laid out."""
@@ -85,7 +85,7 @@ def spreads(sizes: Sizes, request: PlanRequest) -> Iterator[tuple[bool, int, int
             spread = spread_experts(model, ep)
             wide = Sizes(spread, spec, sizes.context, weights, sizes.slots, store=sizes.store)
             tp = request.tp * ep if request.tp else None
-            least = min(_least_chips(wide, tp, request.pp, mul), default=None)
+            least = min(least_chips(wide, tp, request.pp, mul), default=None)
             if least is not None:
                 yield weights == "int8", *least, replace(request, ep=ep, weights=weights)
 

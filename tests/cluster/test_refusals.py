@@ -60,3 +60,9 @@ def test_a_mixture_is_planned_for_several_sequences(tmp_path, capsys):
     assert experts == {"count": 4, "chosen": 2, "per_rank": 1.0, "whole": False, "run": 2, "ep": 1}
     assert main(command) == 0
     assert "a part of all 4 on each rank" in capsys.readouterr().out
+
+
+def test_groups_wider_than_a_rack_are_planned_for_those_who_ask(capsys):
+    assert main(["plan", "deepseek-v3"]) == 2
+    error = capsys.readouterr().err
+    assert "wider than a rack" in error and "--tp 128 --pp 61" in error and error.count("\n") == 1

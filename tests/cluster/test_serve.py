@@ -36,6 +36,7 @@ from tests.cluster.tiny import tiny_weights
 ROOT = Path(__file__).resolve().parents[2]
 PROMPTS = ("hello", "a", "What is it?", "0123456789" * 5, "xyz", "hello", "tea", "no")
 SLOW = {"speed": 1e-3, "concurrency": 1}  # a token of 25 us takes 25 ms
+LONG = {"max_tokens": 300, "extra_body": {"ignore_eos": True}}  # whatever the seed
 
 
 @pytest.fixture(scope="module")
@@ -289,7 +290,7 @@ def test_models_health_and_the_key():
 def test_a_full_queue_says_when_to_come_back_and_a_hang_up_frees_the_slot():
     with serving(queue=0, **SLOW) as (url, service):
         client = openai.OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0)
-        with chat(client, max_tokens=300, stream=True) as stream:
+        with chat(client, **LONG, stream=True) as stream:
             next(iter(stream))
             with pytest.raises(openai.RateLimitError) as caught:
                 chat(client, max_tokens=1)
@@ -297,7 +298,7 @@ def test_a_full_queue_says_when_to_come_back_and_a_hang_up_frees_the_slot():
             assert metrics(url)['vllm:num_requests_running{model_name="tiny"}'] == 1
         eventually(lambda: not service.engine.active)  # the stream was closed long before its end
         with pytest.raises(openai.APITimeoutError):  # and so is an answer in one piece
-            chat(client.with_options(timeout=0.3), max_tokens=300)
+            chat(client.with_options(timeout=0.3), **LONG)
         eventually(lambda: not service.engine.active)
         assert chat(client, max_tokens=1).usage.completion_tokens == 1
         found = metrics(url)

@@ -75,6 +75,19 @@ class Clockwork:
         return found
 
     @cached_property
+    def busy_cycles(self) -> npt.NDArray[np.int64]:
+        """Cycles in which each stage is at work on a launch [line, blocks, stage]."""
+        found = self.ends - self.ends[:, :1]  # a step takes as long where there is no work
+        groups = self.timed.pipeline.groups
+        if self._in_steps(DECODE) or self.shape.stages == 1:
+            return found
+        for blocks in range(1, self.blocks + 1):  # stages follow each other
+            timeline = self.timed.launch(self.kind(DECODE, blocks)).timeline
+            ends = [max(timeline.end_cycles[chip] for chip in group.members) for group in groups]
+            found[DECODE, blocks] = np.diff(ends, prepend=timeline.startup_cycles)
+        return found
+
+    @cached_property
     def link(self) -> HostLink:
         """The host link of the chip with the most to move."""
         stages: tuple[Stage, ...] = self.timed.stages
@@ -94,10 +107,13 @@ class Clockwork:
     @cached_property
     def sending_cycles(self) -> npt.NDArray[np.int64]:
         """Cycles in which links carry x from stage to stage [line]."""
-        if not self.several:
-            return np.zeros(2, np.int64)
-        kinds = [self.kind(line, 1) for line in (PREFILL, DECODE)]
-        return np.array([self.timed.steps.sending_cycles(kind) for kind in kinds], np.int64)
+        found = np.zeros(2, np.int64)
+        for line in (PREFILL, DECODE) if self.shape.chunk else (DECODE,):
+            if self._in_steps(line):
+                found[line] = self.timed.steps.sending_cycles(self.kind(line, 1))
+            elif line == DECODE:
+                found[line] = self.timed.breakdown(CONTEXT_BLOCK)["stage_transfers"]
+        return found
 
     @property
     def cache_bytes(self) -> int:

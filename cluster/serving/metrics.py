@@ -102,8 +102,7 @@ def joules_per_token(outcome: Outcome, clockwork: Clockwork) -> float | None:
 def _utilisation(outcome: Outcome, clockwork: Clockwork) -> dict[str, Any]:
     """Shares of the time in which stages compute, links carry x, and the host link moves bytes."""
     hz, seconds, works = clockwork.shape.clock_hz, outcome.end_s, outcome.works
-    work_cycles = clockwork.ends - clockwork.ends[:, :1]
-    stages = np.einsum("lb,lbs->s", works, work_cycles) / hz / seconds
+    stages = np.einsum("lb,lbs->s", works, clockwork.busy_cycles) / hz / seconds
     sending = float(works.sum(axis=1) @ clockwork.sending_cycles) / hz / seconds
     host = float((works[:, None] * clockwork.moves).sum()) / seconds
     return {

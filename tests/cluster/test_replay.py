@@ -87,6 +87,11 @@ def test_replayed_steps_are_those_of_a_run(as_python, slots, tp, pp):
             if work:
                 assert found.state.requests[c.SLOT][who] == work.slot
                 assert log.stages[p.LOG_AT][at][stage] == work.rows[0].position
+    entered = [c.DECODE if r.kind.logits_rows else c.PREFILL for r in records if r.works[0]]
+    assert found.works.sum(axis=1).tolist() == [entered.count(c.PREFILL), entered.count(c.DECODE)]
+    busy, stages = measures(found, works, {})["utilisation"], shape.stages
+    assert 0 < busy["stages_mean"] <= busy["steps"] / (stages if slots == 1 else 1)
+    assert busy["links"] > 0
     assert list(found.time_s(c.LAST)) == [one.token_s[-1] for one in requests]
     assert list(found.time_s(c.FIRST)) == [one.token_s[0] for one in requests]
     assert list(found.time_s(c.ENTERED)) == [one.entered_s for one in requests]

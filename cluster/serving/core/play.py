@@ -22,7 +22,7 @@ from cluster.serving.core.columns import (
     Ints,
     State,
 )
-from cluster.serving.core.steps import complete, next_step, step_s, submit, token
+from cluster.serving.core.steps import complete, entrance, next_step, step_s, submit, token
 
 # of `totals`
 NEW_TOKENS, STEPS, NEXT_USER, LOGGED, PEAK_PAGES, COMPLETED = range(6)
@@ -115,9 +115,9 @@ def answer(s: State, p: Played, r: int) -> None:
 def note(s: State, p: Played, number: int, cycles: int, seconds: float) -> None:
     """Count the work that has entered, and log the step if there is room."""
     line, stages, rows = s.lines[number], s.rules.stages, s.rules.rows
-    head = s.heads[number]
-    if line[TOKENS][head] > 0:
-        p.works[number][line[BUCKET][head]] += 1
+    head, entered = s.heads[number], entrance(s, number)
+    if line[TOKENS][entered] > 0:
+        p.works[number][line[BUCKET][entered]] += 1
     at = p.totals[LOGGED]
     if at >= len(p.log.start_s):
         return

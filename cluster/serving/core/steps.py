@@ -132,7 +132,7 @@ def enter(s: State, number: int, r: int) -> None:
     q, line, rows = s.requests, s.lines[number], s.rules.rows
     head = (s.heads[number] + s.rules.stages - 1) % s.rules.stages
     if number == PREFILL or s.rules.whole == 0:
-        s.heads[number] = head  # or all stages are one, and what enters is at the last place
+        s.heads[number] = head
     line[TOKENS][head] = 0
     line[GIVES][head] = 0
     for row in range(rows):
@@ -159,6 +159,13 @@ def enter(s: State, number: int, r: int) -> None:
         if wants:
             s.times[READY][one] = math.inf
     s.moving[number] += 1
+
+
+def entrance(s: State, number: int) -> int:
+    """Where in a line the work is that has entered last: if all stages are one, at its end."""
+    if number == DECODE and s.rules.whole:
+        return (s.heads[number] + s.rules.stages - 1) % s.rules.stages
+    return s.heads[number]
 
 
 def joins(s: State, r: int, bucket: int) -> bool:

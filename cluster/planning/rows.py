@@ -39,7 +39,7 @@ def shared(
     searches: Searches, found: list[Candidate], batch: int, chips: int, objective: str,
     given: int | None = None,
 ) -> list[Candidate]:  # fmt: skip
-    """Plans with the rows that serve the objective best, in front of those that were found.
+    """Plans with the rows that serve the objective best, in front of those found; there are some.
 
     Energy counts joules of a token. For latency as for throughput it is the time of a round: of so
     many users, each sees the tokens of all, divided by their number.
@@ -50,16 +50,14 @@ def shared(
             return one.joules, one.rows
         return round_cycles(one, batch, searches(one.rows).host_cycles(one)), one.rows
 
-    most = rows_max(searches(found[0].rows).model) if found else 1
+    most = rows_max(searches(found[0].rows).model)
     tried = found[: 1 if objective == "latency" else SHAPES]
     every = [
         candidate
         for shape in tried
-        for rows in ([given] if given else row_counts(batch, shape.pp, most))
+        for rows in ([given] if given else {shape.rows, *row_counts(batch, shape.pp, most)})
         for candidate in _with_rows(searches(rows), shape, chips, objective)
     ]
-    if not every:
-        return []
     best = min(every, key=cost)
     return [best, *(one for one in found if (one.tp, one.pp) != (best.tp, best.pp))]
 
@@ -94,9 +92,9 @@ def choose_rows(model: Model, request: PlanRequest, store: CostStore) -> Choice:
         size = request.context, request.batch, plan.weights
         return Search(plan.model, plan.spec, graph, *size, store, rows)
 
-    shape = Candidate(plan.tp, plan.pp, plan.chunk, 0, 0)
+    shape = Candidate(plan.tp, plan.pp, plan.chunk, 0, 0, rows=plan.rows)
     found = shared(search, [shape], request.batch, len(graph), "latency")
-    if not found or found[0].rows == plan.rows:
+    if found[0].rows == plan.rows:
         return first
     tp = request.tp or (None if request.ep else plan.tp)
     return choose(model, replace(request, tp=tp, pp=plan.pp, rows=found[0].rows))

@@ -9,7 +9,8 @@ from cluster.cli import main
 from cluster.compiler.lower import Lowered, lower
 from cluster.compiler.place import place
 from cluster.compiler.stages import partition
-from cluster.planning.rows import row_counts
+from cluster.planning.rows import row_counts, shared
+from cluster.planning.search import Search
 from cluster.planning.timing import PlanTiming
 from cluster.serving.scheduler import Step
 from tests.cluster.test_pipeline import LONG, alone, answered, loaded
@@ -54,6 +55,15 @@ def test_rows_keep_every_stage_at_work():
     for batch, pp in ((1, 4), (3, 4), (16, 2), (16, 1), (500, 2)):
         for rows in row_counts(batch, pp, 32):
             assert rows == 1 or rows == 32 or -(-batch // rows) in (pp, pp + 1, pp + 2)
+
+
+def test_rows_without_which_there_is_no_room_are_looked_at():
+    def search(rows: int) -> Search:
+        context = 1_000_000 if rows == 1 else 320  # whose caches no chip holds
+        return Search(tiny_weights(**LONG).model, GROQCHIP1, parse("node"), context, 2, rows=rows)
+
+    (found,) = shared(search, [search(2).candidates(8, 1, 2, "latency")[0]], 2, 8, "latency")
+    assert (found.tp, found.pp, found.rows) == (1, 2, 2)
 
 
 def printed(capsys, *arguments: str) -> dict:

@@ -234,7 +234,8 @@ def check_spec(spec: ChipSpec) -> None:
         if not holds:
             raise SpecError(spec.name, name, getattr(spec, name), rule)
     types = spec.mxm_types
-    if not isinstance(types, tuple) or not types or not set(types) <= set(MXM_TYPES):
+    known_types = isinstance(types, tuple) and all(one in MXM_TYPES for one in types)
+    if not types or not known_types:
         raise SpecError(spec.name, "mxm_types", types, f"must be some of {', '.join(MXM_TYPES)}")
     unknown = set(spec.d_func_cycles) ^ set(ASSUMED_D_FUNC_CYCLES)
     if unknown:

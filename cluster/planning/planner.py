@@ -116,10 +116,13 @@ def _made(whole: Model, name: str, asked: PlanRequest, kept: Kept) -> Planned:
     def searches(rows: int) -> Search:
         return kept.search((name, asked.ep), model, topology, request, spec, rows)
 
+    candidates: list[Candidate] = []
     for rows in least_rows(model, request.batch, request.rows):
         search = searches(rows)
-        candidates = search.candidates(chips, request.tp, request.pp, request.objective)
-        if candidates:
+        found = search.candidates(chips, request.tp, request.pp, request.objective)
+        candidates = candidates or found
+        if found and (request.batch == 1 or search.apart(found[0].tp, found[0].pp)):
+            candidates = found
             break
     if candidates and request.batch > 1:
         size = request.batch, chips, request.objective, request.rows
@@ -137,8 +140,7 @@ def _made(whole: Model, name: str, asked: PlanRequest, kept: Kept) -> Planned:
     best = candidates[0]
     placed, timed = search.placed(best.tp, best.pp), search.chunked(best.tp, best.pp)
     bound = int(search.bound(best.tp, best.pp))
-    found = timed, placed, candidates, notes, bound, search.sizes
-    return Planned(name, asked, topology, *found)
+    return Planned(name, asked, topology, timed, placed, candidates, notes, bound, search.sizes)
 
 
 def _in_int8(whole: Model, name: str, request: PlanRequest, kept: Kept) -> Planned | None:

@@ -117,6 +117,7 @@ BAD = {
     "host_latency_s = inf": "must be a positive number",
     'mxm_types = ["f64"]': "must be some of f8, i8, f16",
     "mxm_types = 3": "must be some of",
+    "mxm_types = [[]]": "must be some of",
     "slicewords = 4": "is no field of a chip; did you mean slice_words?",
     "notes = 3": "is no field of a chip",
     'base = "tpu"': "base = 'tpu' must be one of groqchip1",

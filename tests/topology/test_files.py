@@ -53,6 +53,7 @@ def test_files_can_be_used_like_any_other_graph(user_graph):
     [
         ("not xml", BadFile),
         ("<graphml></graphml>", BadFile),
+        ("<?xml version='1.0' encoding='u-f-8'?><graphml/>", BadFile),
         ({"links": [[0, 0], [0, 1]]}, BadFile),
         ({"links": [[0, 1], [2, 3]]}, Disconnected),
         ({"links": [[0, i] for i in range(1, 19)]}, PortsExceeded),

@@ -78,7 +78,7 @@ def _read(path: Path) -> nx.Graph:
         return nx.read_graphml(path)
     except OSError as error:
         raise BadFile(str(path), str(error.strerror or error), "check the path") from None
-    except (ParseError, nx.NetworkXError, ValueError, KeyError, TypeError, UnicodeError) as error:
+    except (ParseError, nx.NetworkXError, ValueError, LookupError, TypeError) as error:
         kind = "JSON" if path.suffix.lower() == ".json" else "GraphML"
         problem = f"not readable as {kind} ({error})".replace("\n", " ")
         raise BadFile(str(path), problem, "README shows the formats") from None

@@ -113,12 +113,12 @@ def _energy(
         text += " no other is as fast for each user, at any energy;"
     else:
         text += (
-            f" {at_speed:.2f} x at equal speed for each user ({speedy.batch} users on "
-            f"{speedy.count} x {speedy.device});"
+            f" {at_speed:.2f} x at equal speed for each user ({counted(speedy.batch, 'user')} "
+            f"on {speedy.count} x {speedy.device});"
         )
     verb = "more" if at_best > 1 else "less"
     return (
-        f"{text} {at_best:.1f} x, that is {verb}, than {best.batch} users on {best.count} x "
-        f"{best.device}, which is slower for each by "
+        f"{text} {at_best:.1f} x, that is {verb}, than {counted(best.batch, 'user')} on "
+        f"{best.count} x {best.device}, which is slower for each by "
         f"{full.tokens_per_s_per_user / best.tokens_per_s_per_user:.1f} x."
     )

@@ -1,7 +1,8 @@
 """`lpu replay TRACE`: traffic through a planned cluster, in virtual time."""
 
 import json
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,11 +16,20 @@ from cluster.commands.parameters import (
     SEED,
     TOPOLOGY,
     FilePath,
+    Finite,
+    report_option,
 )
+from cluster.files import check_writable
 from cluster.planning.search import OBJECTIVES
+from cluster.report.files import write_report
+from cluster.report.page import Page
 from cluster.runs.display import Bars, counted, print_rows, show_table
 
+if TYPE_CHECKING:
+    from cluster.serving.replays import Played
+
 TIMELINE = FilePath(".json", ".json.gz")
+RATE = Finite(min=1e-9, max=1e9)  # requests per second
 
 
 @click.command("replay")
@@ -34,6 +44,8 @@ TIMELINE = FilePath(".json", ".json.gz")
 @click.option("--profile", type=NAME, metavar="NAME", help="Link profile (default by topology).")
 @click.option("--link", "links", multiple=True, metavar="FIELD=VALUE",
               help="Override a field of the link or its profile.")  # fmt: skip
+@click.option("--faults", metavar="WHAT",
+              help="Dead parts to go around, e.g. link:0-1,chip:5,links:4:SEED.")  # fmt: skip
 @click.option("--spec", type=NAME, default="groqchip1", show_default=True, help="Chip generation.")
 @click.option("--weights", type=NAME, metavar="TYPE", help="fp16 or int8.")
 @click.option("--context", type=COUNT, metavar="TOKENS",
@@ -48,6 +60,8 @@ TIMELINE = FilePath(".json", ".json.gz")
               help="Tokens of each request; ~IN:~OUT are means; trace takes those of TRACE.",
               )  # fmt: skip
 @click.option("--requests", type=COUNT, metavar="N", help="How many (default: of TRACE, or 1,000).")
+@click.option("--rate", type=RATE, metavar="R",
+              help="Move arrivals closer together or apart, to R requests a second.")  # fmt: skip
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Of --load and --lengths.")
 @click.option("--policy", metavar="ORDER", default="prefill", show_default=True,
               help="prefill or decode goes first, or budget:TOKENS between decodes.")  # fmt: skip
@@ -61,17 +75,29 @@ TIMELINE = FilePath(".json", ".json.gz")
 @click.option("--output", type=JSONL_FILE, metavar="FILE", help="Write a line for each request.")
 @click.option("--trace", "timeline", type=TIMELINE, metavar="FILE",
               help="Write a timeline of stages and requests for Perfetto.")  # fmt: skip
+@report_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
-def replay_command(as_json: bool, **given: Any) -> None:
+def replay_command(report_file: Path | None, as_json: bool, **given: Any) -> None:
     """Serve TRACE (Mooncake JSONL, Azure or BurstGPT CSV), or --load, by MODEL's plan."""
     from cluster.serving.replays import Options, run
 
+    check_writable("--report", report_file)
     with Bars() as bars:
-        found = run(Options(**given), bars)
+        played = run(Options(**given), bars.step)
+        found = played.found
+        if report_file:
+            bars.step("report", 0, 0)
+            write_report(report_file, found, lambda: _page(played))
     if as_json:
         click.echo(json.dumps(found))
     else:
         _show(found)
+
+
+def _page(played: "Played") -> Page:
+    from cluster.report.replay_page import replay_page  # matplotlib is loaded for pages alone
+
+    return replay_page(played)
 
 
 def _show(found: dict[str, Any]) -> None:

@@ -1,13 +1,15 @@
 """`lpu sweep FILE.toml`: many points at once, and an answer."""
 
 import json
-import os
 from pathlib import Path
 
 import click
 
-from cluster.commands.parameters import FILE, NAME
+from cluster.commands.parameters import FILE, NAME, report_option
+from cluster.files import check_writable
 from cluster.model.fetch import cache_folder
+from cluster.report.files import write_report
+from cluster.report.reproduce import command_line
 from cluster.runs.display import Bars, counted, show_table
 from cluster.sweeps import grid, sweeping
 from cluster.sweeps.answers import answer
@@ -24,10 +26,11 @@ from cluster.sweeps.question import read
 @click.option("--address", type=NAME, help="A running Ray cluster, for tasks on it.")
 @click.option("--dry-run", is_flag=True, help="Check FILE and count its points.")
 @click.option("--fresh", is_flag=True, help="Compute points anew that are known.")
+@report_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 def sweep_command(
     file: Path, output: Path | None, workers: int | None, address: str | None, dry_run: bool,
-    fresh: bool, as_json: bool,
+    fresh: bool, report_file: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Compute all points of the question in FILE, write rows, plots and a report, and answer it.
 
@@ -35,6 +38,7 @@ def sweep_command(
     points are Ray tasks.
     """
     question = read(file)
+    check_writable("--report", report_file)
     if dry_run:
         total = len(grid.points(question))
         found = {"points": total, "computed": 0, "cached": 0, "failed": 0}
@@ -47,13 +51,12 @@ def sweep_command(
             progress=lambda done, total: bars.step("sweep", done, total),
         )  # fmt: skip
         said = answer(result)
-        write_results(result, said, folder, f"lpu sweep {os.path.relpath(file)}")
-    counts = {
-        "points": len(result.rows), "computed": result.computed, "cached": result.cached,
-        "failed": result.failed,
-    }  # fmt: skip
+        page = write_results(result, said, folder, command_line())
+        found = {"answer": said.text, **result.counts, "output": str(folder)}
+        if report_file:
+            write_report(report_file, found, lambda: page)
     if as_json:
-        click.echo(json.dumps({"answer": said.text, **counts, "output": str(folder)}))
+        click.echo(json.dumps(found))
         return
     click.echo(f"{said.text}\n")
     reasons = "; their rows say why" if result.failed else ""
@@ -62,6 +65,6 @@ def sweep_command(
             "points": f"{len(result.rows):,}: {result.computed:,} computed, {result.cached:,} "
             f"known from before, {result.failed:,} without a plan{reasons}",
             "results": f"{folder}/results.csv, results.jsonl",
-            "report": f"{folder}/report.html",
+            "report": f"{report_file or folder / 'report.html'}",
         }
     )

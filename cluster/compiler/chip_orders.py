@@ -9,14 +9,18 @@ def chip_orders(graph: nx.Graph, tp: int) -> Iterator[list[int]]:
     """Orders in which groups of `tp` chips may be taken, by promise.
 
     By nodes and racks, no group in two nodes or racks unless it needs more than one, which
-    leaves spare chips; by number; breadth first; in grids boustrophedon, in strips as wide as a
-    group.
+    leaves spare chips, first without nodes that have lost chips; by number; breadth first; in
+    grids boustrophedon, in strips as wide as a group.
     """
     nodes: dict[tuple[int, int], list[int]] = {}
     racks = nx.get_node_attributes(graph, "rack")
     for chip, node in sorted(nx.get_node_attributes(graph, "node").items()):
         nodes.setdefault((racks.get(chip, 0), node), []).append(chip)
     if nodes and len(nodes) < len(graph):
+        full = max(map(len, nodes.values()))
+        whole = {node: chips for node, chips in nodes.items() if len(chips) == full}
+        if len(whole) < len(nodes):
+            yield _by_nodes(whole, tp)
         yield _by_nodes(nodes, tp)
     yield sorted(graph)
     yield list(nx.bfs_tree(graph, min(graph)))

@@ -16,6 +16,23 @@ from cluster.tracing.traffic import step_link_bytes
 
 def plan_page(planned: Planned, found: Mapping[str, Any]) -> Page:
     """The page of a plan, and of `found`, its JSON object."""
+    plan = found["plan"]
+    sections = [
+        Section("The plan", (_facts(found), *_notes(found))),
+        cycles(found["breakdown"]),
+        utilisation(found.get("utilisation", {}), found.get("bound_cycles"),
+                    found["cycles_per_token"]),
+        *hardware(planned, found),
+        energy(found),
+        _alternatives(found),
+    ]  # fmt: skip
+    title = f"{found['model']} on {plan['chips']} chips of {plan['topology']}"
+    shown = [one for one in sections if one is not None]
+    return Page(title, _answer(found), shown, command_line(), versions(), found)
+
+
+def hardware(planned: Planned, found: Mapping[str, Any]) -> list[Section]:
+    """A layer op by op, what chips hold, and what a token sends over the links of a plan."""
     timed, plan = planned.timed, found["plan"]
     kind = decode_kind(timed.plan.context)
     launch = plan_launch(timed, kind, KERNELS)
@@ -25,20 +42,11 @@ def plan_page(planned: Planned, found: Mapping[str, Any]) -> Page:
 
     links = step_link_bytes(launch)
     stages = [(_layers(one), one["sram"]) for one in plan["stages"]]
-    sections = [
-        Section("The plan", (_facts(found), *_notes(found))),
-        cycles(found["breakdown"]),
-        utilisation(found.get("utilisation", {}), found.get("bound_cycles"),
-                    found["cycles_per_token"]),
+    return [
         layer_waterfall(launch, bound_of),
         memory(stages, plan["sram_bytes_of_a_chip"]),
         network(timed.graph, links, found["cycles_per_token"], found["clock_hz"]),
-        energy(found),
-        _alternatives(found),
-    ]  # fmt: skip
-    title = f"{found['model']} on {plan['chips']} chips of {plan['topology']}"
-    shown = [one for one in sections if one is not None]
-    return Page(title, _answer(found), shown, command_line(), versions(), found)
+    ]
 
 
 def _answer(found: Mapping[str, Any]) -> str:

@@ -3,12 +3,11 @@
 from dataclasses import replace
 
 from cluster.errors import BadValue, DoesNotFit
-from cluster.runs.display import Bars
 from cluster.serving.build import Policy
 from cluster.serving.clockwork import Clockwork
 from cluster.serving.metrics import met
 from cluster.serving.replay import replay
-from cluster.serving.replays import GOOD, Options, prepared
+from cluster.serving.replays import GOOD, Options, Step, prepared
 from cluster.serving.traffic import Traffic
 
 CLOSE = 1.01  # rates that are so near each other are one
@@ -54,7 +53,7 @@ def highest_rate(
 
 
 def fewest_chips(
-    options: Options, traffic: Traffic, policy: Policy, slo: dict[str, float], bars: Bars
+    options: Options, traffic: Traffic, policy: Policy, slo: dict[str, float], step: Step
 ) -> int:
     """The fewest chips, up to --chips, whose plan keeps the bounds; in steps of a node of eight.
 
@@ -64,7 +63,7 @@ def fewest_chips(
     def good(nodes: int) -> bool:
         smaller = replace(options, chips=8 * nodes, topology=None)
         try:
-            cluster = prepared(smaller, traffic, bars)
+            cluster = prepared(smaller, traffic, step)
         except (DoesNotFit, BadValue):
             return False
         whole = cluster.rejected == 0

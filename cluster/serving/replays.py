@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from cluster.files import check_writable, write_whole
 from cluster.model.fetch import cache_folder
 from cluster.planning.cost_store import CostStore
 from cluster.planning.planner import Planned
-from cluster.runs.display import Bars
 from cluster.serving.build import Policy
 from cluster.serving.clockwork import Clockwork
 from cluster.serving.core import columns as c
@@ -27,6 +27,11 @@ from cluster.serving.traffic import Traffic, lengths_of, load
 REQUESTS = 1000  # of a load, where nobody says how many
 GOOD = 0.99  # share of requests within their bounds that is good enough
 LOGGED = 200_000  # steps x stages of a timeline
+Step = Callable[[str, int, int], None]  # what is done, how much of it, of how much
+
+
+def no_step(_what: str, _done: int, _total: int) -> None:
+    """Progress that nobody looks at."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +51,11 @@ class Options:
     context: int | None = None
     slots: int | None = None
     objective: str = "latency"
+    faults: str | None = None
     load: str | None = None
     lengths: str | None = None
     requests: int | None = None
+    rate: float | None = None
     seed: int = 0
     policy: str = "prefill"
     prefix_cache: bool = True
@@ -63,8 +70,8 @@ class Options:
     def plan(self) -> PlanRequest:
         """What is asked of the plan, but for context and slots."""
         return PlanRequest(
-            self.chips, self.tp, self.pp, self.topology, self.profile, self.links,
-            spec=self.spec, weights=self.weights, objective=self.objective,
+            self.chips, self.tp, self.pp, self.topology, self.profile, self.links, self.faults,
+            self.spec, self.weights, objective=self.objective,
         )  # fmt: skip
 
     def bounds(self) -> dict[str, float]:
@@ -93,7 +100,16 @@ class Options:
 
 
 def given_traffic(options: Options) -> Traffic:
-    """The requests of a trace, or of a load; raises BadValue, TraceError."""
+    """The requests of a trace, or of a load, at the rate asked for; raises BadValue, TraceError."""
+    found = _as_they_come(options)
+    if options.rate is None:
+        return found
+    if not found.rate:
+        raise BadValue("--rate", options.rate, "the requests have no rate of arrivals to change")
+    return found.at_rate(options.rate)
+
+
+def _as_they_come(options: Options) -> Traffic:
     trace, lengths, count = options.trace, options.lengths, options.requests
     if trace is None and options.load is None:
         raise BadValue("TRACE", "", "name a trace, or --load with --lengths")
@@ -118,32 +134,37 @@ def given_traffic(options: Options) -> Traffic:
     return load(options.load, found, options.seed) if options.load is not None else found
 
 
-def run(options: Options, bars: Bars) -> dict[str, Any]:
-    """Replay and report; raises BadValue, TraceError, DoesNotFit, UnknownName, ..."""
+@dataclass(frozen=True)
+class Played:
+    """A replay: its figures as `lpu replay --json` prints them, and what they are of."""
+
+    found: dict[str, Any]
+    outcome: Outcome
+    cluster: "Cluster"
+    policy: Policy
+    slo: dict[str, float]
+
+
+def play(options: Options, step: Step = no_step, prepare: "Prepare | None" = None) -> Played:
+    """Replay; `prepare` makes the cluster. Raises BadValue, TraceError, DoesNotFit, ..."""
     slo, policy = options.bounds(), options.order()
-    for name, path in (("--output", options.output), ("--trace", options.timeline)):
-        check_writable(name, path)
     traffic = given_traffic(options)
-    if options.model is None:
-        raise BadValue("--model", "", "name the model that serves")
-    if options.find_rate and (not slo or traffic.users):
-        raise BadValue("--find-rate", "", "needs --slo, and arrivals that are not closed:USERS")
-    if options.find_chips and (not slo or options.chips is None):
-        raise BadValue("--find-chips", "", "needs --slo, and --chips as the most there may be")
+    _check_searches(options, traffic, slo)
     if options.prefix_cache and traffic.block_tokens:
         policy = replace(policy, block_tokens=traffic.block_tokens)
     begun = time.perf_counter()
-    cluster = prepared(options, traffic, bars)
+    cluster = (prepare or prepared)(options, traffic, step)
     plan_s = time.perf_counter() - begun
     if policy.pages is not None:
         clockwork = cluster.clockwork
         policy = replace(policy, move_s=clockwork.move_s, refill_s=clockwork.refill_s)
     begun = time.perf_counter()
     log_steps = LOGGED // cluster.clockwork.shape.stages if options.timeline else 0
-    found, outcome = cluster.report(policy, slo, log_steps, bars)
+    found, outcome = cluster.report(policy, slo, log_steps, step)
     wall_s = time.perf_counter() - begun
     found |= {
         "load": options.load if options.trace is None else str(options.trace),
+        "offered_requests_per_s": cluster.traffic.rate or None,
         "wall_s": wall_s,
         "plan_s": plan_s,
     }
@@ -155,14 +176,33 @@ def run(options: Options, bars: Bars) -> dict[str, Any]:
     if options.find_chips:
         from cluster.serving.capacity import fewest_chips
 
-        found["chips_needed"] = fewest_chips(options, traffic, policy, slo, bars)
+        found["chips_needed"] = fewest_chips(options, traffic, policy, slo, step)
+    return Played(found, outcome, cluster, policy, slo)
+
+
+def _check_searches(options: Options, traffic: Traffic, slo: dict[str, float]) -> None:
+    """Raise BadValue, before any work, where what is searched for has no bound to go by."""
+    if options.model is None:
+        raise BadValue("--model", "", "name the model that serves")
+    if options.find_rate and (not slo or traffic.users):
+        raise BadValue("--find-rate", "", "needs --slo, and arrivals that are not closed:USERS")
+    if options.find_chips and (not slo or options.chips is None):
+        raise BadValue("--find-chips", "", "needs --slo, and --chips as the most there may be")
+
+
+def run(options: Options, step: Step) -> Played:
+    """Replay, and write the files that are asked for; raises what `play` raises, and OSError."""
+    files = {"--output": options.output, "--trace": options.timeline}
+    for name, path in files.items():
+        check_writable(name, path)
+    played = play(options, step)
     if options.output:
-        write_whole(options.output, request_lines(outcome, slo))
+        write_whole(options.output, request_lines(played.outcome, played.slo))
     if options.timeline:
         from cluster.serving.timeline import timeline
 
-        write_whole(options.timeline, timeline(outcome, options.timeline.name))
-    return found
+        write_whole(options.timeline, timeline(played.outcome, options.timeline.name))
+    return played
 
 
 @dataclass(frozen=True)
@@ -176,13 +216,13 @@ class Cluster:
     notes: tuple[str, ...]
 
     def report(
-        self, policy: Policy, slo: dict[str, float], log_steps: int, bars: Bars
+        self, policy: Policy, slo: dict[str, float], log_steps: int, step: Step
     ) -> tuple[dict[str, Any], Outcome]:
         """Replay, and what came of it."""
         self._check(policy)
 
         def progress(done: int, total: int) -> None:
-            bars.step("replay", done, total)
+            step("replay", done, total)
 
         outcome = replay(self.clockwork, self.traffic, policy, log_steps, progress)
         plan = self.planned.timed.plan
@@ -201,10 +241,12 @@ class Cluster:
             raise BadValue("--kv-pages", policy.pages, f"the longest request needs {longest}")
 
 
-def prepared(options: Options, traffic: Traffic, bars: Bars) -> Cluster:
-    """Plan, time, and turn away what no cache holds."""
-    bars.step("plan", 0, 0)
-    store = CostStore(cache_folder() / "costs", lambda: bars.step("plan", 0, 0))
+def prepared(
+    options: Options, traffic: Traffic, step: Step, store: CostStore | None = None
+) -> Cluster:
+    """Plan, time, and turn away what no cache holds; costs are those of this user unless given."""
+    step("plan", 0, 0)
+    store = store or CostStore(cache_folder() / "costs", lambda: step("plan", 0, 0))
     longest = int(traffic.tokens.max())
     assert options.model is not None
     found = sized(options.model, options.plan, longest, store, options.context, options.slots)
@@ -217,13 +259,16 @@ def prepared(options: Options, traffic: Traffic, bars: Bars) -> Cluster:
             "raise it, or give it more --chips",
         )  # fmt: skip
     clockwork = Clockwork(
-        planned.timed, int(kept.tokens.max()), lambda done, all_: bars.step("tables", done, all_)
+        planned.timed, int(kept.tokens.max()), lambda done, all_: step("tables", done, all_)
     )
     ready(clockwork)
     notes = (*planned.notes, *found.notes)
     if traffic.dropped:
         notes += (f"{traffic.dropped} records of the trace have no answer, and are left out",)
     return Cluster(planned, clockwork, kept, len(traffic) - len(kept), notes)
+
+
+Prepare = Callable[[Options, Traffic, Step], Cluster]
 
 
 def request_lines(outcome: Outcome, slo: dict[str, float]) -> bytes:

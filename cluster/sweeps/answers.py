@@ -11,12 +11,22 @@ from typing import Any
 
 from cluster.compare.verdict import TEN
 from cluster.sweeps.evaluation import FAILED, Row
-from cluster.sweeps.figures import CHIPS, FIGURES, figure, number, setting, value_of
+from cluster.sweeps.figures import (
+    CHIPS,
+    FIGURES,
+    GOODPUT,
+    Figure,
+    figure,
+    number,
+    setting,
+    value_of,
+)
 from cluster.sweeps.question import Answer, Question
-from cluster.sweeps.settings import TEMPLATE
+from cluster.sweeps.settings import REPLAY, TEMPLATE
 from cluster.sweeps.sweeping import SweepResult
 
 REASON_SHOWN = 160
+NAMED = {"faults": "{} dead", "prefill_on": "prompts on {}", "afd": "attention on {}"}
 CASE, MACHINES = "case", ("machine", "chips_per_actor")
 
 
@@ -38,6 +48,8 @@ class Said:
 def answer(result: SweepResult) -> Said:
     """What the rows of a sweep say to its question; raises BadSweep where it asks for no figure."""
     question, asked = result.question, result.question.answer or Answer()
+    if question.do == REPLAY and "by" not in asked.model_fields_set:
+        asked = asked.model_copy(update={"by": GOODPUT})
     along = asked.along or next(iter(question.axes), "") or _first_varied(question)
     _check(question, asked, along, result.good)
     if not result.good:
@@ -123,29 +135,66 @@ def fewest(result: SweepResult, asked: Answer, along: str) -> list[str]:
 
 
 def change(result: SweepResult, asked: Answer, along: str) -> list[str]:
-    """What each value of the axis changes against the baseline, all else being equal."""
-    what = figure(asked.by)
+    """What each value of the axis changes against the baseline, all else being equal.
+
+    A baseline that says all that varies is one row, and every other is compared with it.
+    """
+    what, several = figure(asked.by), varied(result)
     wanted = asked.baseline or {along: result.rows[0].get(along)}
-    base = {along: wanted.get(along), **wanted}
-    sentences = []
-    for others, rows in _alike(result, along).items():
-        first = next((row for row in rows if _matches(row, base)), None)
-        if first is None or first["status"] == FAILED:
-            continue
-        start = _value(first, asked.by)
-        parts = []
-        for row in rows:
-            value = value_of(row, asked.by)
-            if row is not first and value is not None:
-                parts.append(f"{_shown_of(row, along)} {(value / start - 1):+.1%}")
-        where = f"With {', '.join(others)}: " if others else ""
-        same = f"{what.said(start)} with {_shown_of(first, along)}"
-        sentences.append(f"{where}{', '.join(parts) or 'nothing to compare'}, against {same}.")
+    if len(several) > 1 and set(several) <= wanted.keys():
+        sentences = _against_one(result, wanted, what, asked.by, several)
+    else:
+        base = {along: wanted.get(along), **wanted}
+        sentences = []
+        for others, rows in _alike(result, along).items():
+            first = next((row for row in rows if _matches(row, base)), None)
+            if first is None or first["status"] == FAILED:
+                continue
+            start = _value(first, asked.by)
+            parts = _changes(rows, first, asked.by, lambda row: _shown_of(row, along))
+            where = f"With {', '.join(others)}: " if others else ""
+            same = f"{what.said(start)} with {_shown_of(first, along)}"
+            sentences.append(f"{where}{', '.join(parts) or 'nothing to compare'}, against {same}.")
     if not sentences:
         raise result.question.error(("answer", "baseline"), "no row with a plan has these settings")
     name = what.name[:1].upper() + what.name[1:]
     sentences[0] = f"{name} changes: {sentences[0][:1].lower()}{sentences[0][1:]}"
     return sentences
+
+
+def _against_one(
+    result: SweepResult, base: Mapping[str, Any], what: Figure, by: str, several: Sequence[str]
+) -> list[str]:
+    """Every row against one: first those that differ in one setting, then all others."""
+    first = next((row for row in result.good if _matches(row, base)), None)
+    if first is None:
+        return []
+
+    def differs(row: Row) -> list[str]:
+        return [name for name in several if setting(row, name) != setting(first, name)]
+
+    def called(row: Row) -> str:
+        return " and ".join(_shown_of(row, name) for name in differs(row))
+
+    one = [row for name in several for row in result.good if differs(row) == [name]]
+    more = [row for row in result.good if len(differs(row)) > 1]
+    same = ", ".join(_shown_of(first, name) for name in several)
+    said = f"{', '.join(_changes(one, first, by, called)) or 'nothing to compare'}, against "
+    sentences = [f"{said}{what.said(_value(first, by))} with {same}."]
+    if together := _changes(more, first, by, called):
+        sentences.append(f"Together: {', '.join(together)}.")
+    return sentences
+
+
+def _changes(rows: Sequence[Row], first: Row, by: str, called: Callable[[Row], str]) -> list[str]:
+    """By how much each row is above or below the first, with its name."""
+    start, found = _value(first, by), []
+    for row in rows:
+        value = value_of(row, by)
+        if row is not first and value is not None:
+            text = f"{value / start - 1:+.1%}"
+            found.append(f"{called(row)} {text if float(text[1:-1]) else '0.0%'}")
+    return found
 
 
 def scaling(result: SweepResult, asked: Answer, along: str) -> list[str]:
@@ -305,8 +354,14 @@ def _others(row: Row, along: str) -> str:
 
 def named(along: str, name: str) -> str:
     """A value of an axis, with the axis where the value alone says nothing."""
-    plain = along in ("topology", "model", "spec", "machine", "case")
-    return name if plain else f"{along.removeprefix('link.').removeprefix('chip.')} {name}"
+    if along in ("topology", "model", "spec", "machine", "case"):
+        return name
+    if along == "faults" and name == "none":
+        return "nothing dead"
+    if along == "chips":
+        return "one chip" if name == "1" else f"{name} chips"
+    field = along.removeprefix("link.").removeprefix("chip.")
+    return NAMED.get(along, f"{field} {{}}").format(name)
 
 
 def _size(row: Row, along: str) -> float:

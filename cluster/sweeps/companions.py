@@ -6,13 +6,21 @@ achieve. The LPUs' joules are those with all pipeline stages busy, each with its
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from cluster.compare.devices import BY_NAME
 from cluster.compare.roofline import decode_step
+from cluster.compiler.choose import PlanRequest
+from cluster.hybrid.answer import MIXED, with_gpus
+from cluster.hybrid.between import between
+from cluster.hybrid.gpus import gpus_of
+from cluster.hybrid.systems import LPU_ALONE
 from cluster.model.graph.graph import Model
 from cluster.model.load import find_decoder
+from cluster.planning.cost_store import CostStore
 from cluster.sweeps.evaluation import Row
 from cluster.sweeps.figures import SPEED, number, value_of
+from cluster.sweeps.grid import Point as Asked
 from cluster.sweeps.question import Gpus, Question
 
 WEIGHT_BYTES = {"fp16": 2.0, "int8": 1.0}
@@ -80,6 +88,31 @@ def _on(model: Model, gpus: Gpus, context: int, weight_bytes: float) -> Iterator
                             name, int(count), int(users), kind, step.tokens_per_s_per_user,
                             step.tokens_per_s, step.joules_per_token,
                         )  # fmt: skip
+
+
+def helped(point: Asked, request: PlanRequest, store: CostStore) -> dict[str, Any]:
+    """LPUs with the GPUs of a point: the fastest system for a user, and that of most for a MW.
+
+    `gpus_help` is whether a system of both is on the front of these two figures.
+    """
+    both = {"--prefill-on": point.get("prefill_on"), "--afd": point.get("afd")}
+    prompts, attention = (gpus_of(n, text) if text else None for n, text in both.items())
+    joined = between(point.get("between", "").split(",") if point.get("between") else ())
+    found = with_gpus(point.model, request, joined, prompts, attention, store)
+    mixed = [one for one in found.points if one.kind in MIXED]
+    ours = [one.tokens_per_s_per_mw for one in found.points if one.kind == LPU_ALONE]
+    row: dict[str, Any] = {"gpus_help": any(one.kind in MIXED for one in found.front)}
+    if mixed:
+        fast = max(mixed, key=lambda one: one.tokens_per_s_per_user)
+        most = max(mixed, key=lambda one: one.tokens_per_s_per_mw)
+        row |= {
+            "with_gpus_tokens_per_s_per_user": fast.tokens_per_s_per_user,
+            "with_gpus_time_to_first_token_s": fast.time_to_first_token_s,
+            "with_gpus_tokens_per_s_per_mw": most.tokens_per_s_per_mw,
+            "with_gpus_joules_per_token": most.joules_per_token,
+            "with_gpus_users": most.users,
+        }
+    return row | {"lpus_tokens_per_s_per_mw": max(ours)}
 
 
 def shares(row: Row, others: Sequence[Companion]) -> list[Share]:

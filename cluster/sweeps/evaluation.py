@@ -7,6 +7,7 @@ how each kind of point is computed; another kind is a function more.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from cluster.planning.cost_store import CostStore
 from cluster.planning.kept import Kept
 from cluster.planning.planner import Planned, make, report
 from cluster.sweeps.grid import Point
-from cluster.sweeps.settings import PLAN, RUN
+from cluster.sweeps.settings import PLAN, REPLAY, RUN
 from topology.errors import TopologyError
 
 Figures = dict[str, Any]
@@ -56,6 +57,7 @@ class Evaluator:
 
     cache: Path
     address: str | None = None  # of the Ray that runs are for
+    clusters: dict[Any, Any] = field(default_factory=dict, repr=False)  # of replays
     _kept: Kept | None = field(default=None, repr=False)
 
     @property
@@ -92,27 +94,42 @@ class Evaluator:
         others = {n: point.get(n) for n in ("context", "batch", "objective")}
         return PlanRequest(
             **given, **{name: value for name, value in others.items() if value is not None},
-            topology=self._topology(point), profile=point.profile, links=point.links,
-            spec=point.spec,
+            topology=self.topology(point), profile=point.profile, links=point.links,
+            spec=point.spec, rows=point.get("rows_per_launch"),
         )  # fmt: skip
 
-    def _topology(self, point: Point) -> str | None:
-        """The SPEC of its graph; that of a file names a copy here, by what it holds."""
+    def topology(self, point: Point) -> str | None:
+        """The SPEC of its graph; that of a file names a copy here."""
         text: str | None = point.get("topology")
         if text is None or point.graph_file is None:
             return text
-        folder = self.cache / "graphs" / sha256(point.graph_file).hexdigest()[:16]
-        copy = folder / Path(text.partition(":")[2]).name
+        return f"file:{self.copy(point.graph_file, text.partition(':')[2])}"
+
+    def copy(self, data: bytes, name: str) -> Path:
+        """A file of a question as a file here, in a folder named by what it holds."""
+        folder = self.cache / "files" / digest(data)[:16]
+        copy = folder / Path(name).name
         if not copy.exists():
             folder.mkdir(parents=True, exist_ok=True)
-            write_whole(copy, point.graph_file)
-        return f"file:{copy}"
+            write_whole(copy, data)
+        return copy
+
+
+@cache
+def digest(data: bytes) -> str:
+    """SHA-256 of a file of a question; points of a sweep share a few of them."""
+    return sha256(data).hexdigest()
 
 
 def planned(evaluator: Evaluator, point: Point) -> Figures:
     """The figures of the best plan of a point."""
-    made = make(point.model, evaluator.request(point), kept=evaluator.kept)
-    return of_plan(made, point)
+    request = evaluator.request(point)
+    found = of_plan(make(point.model, request, kept=evaluator.kept), point)
+    if point.get("prefill_on") or point.get("afd"):
+        from cluster.sweeps.companions import helped  # few sweeps need GPUs
+
+        found |= helped(point, request, evaluator.kept.store)
+    return found
 
 
 def of_plan(made: Planned, point: Point) -> Figures:
@@ -143,4 +160,13 @@ def executed(evaluator: Evaluator, point: Point) -> Figures:
     return run_point(point, evaluator.request(point), evaluator.address)
 
 
-DO: Mapping[str, Callable[[Evaluator, Point], Figures]] = {PLAN: planned, RUN: executed}
+def replayed(evaluator: Evaluator, point: Point) -> Figures:
+    """What users of a point wait for, under its load."""
+    from cluster.sweeps.replaying import replay_point  # only replays need their tables
+
+    return replay_point(point, evaluator)
+
+
+DO: Mapping[str, Callable[[Evaluator, Point], Figures]] = {
+    PLAN: planned, RUN: executed, REPLAY: replayed,
+}  # fmt: skip

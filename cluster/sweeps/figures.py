@@ -38,10 +38,27 @@ FIGURES = {
     "chips_used": Figure("chips", "chips", more=False),
     "hops": Figure("hops", "hops", more=False),
     "sram_bytes_max": Figure("SRAM", "MiB of SRAM", False, 1 / 2**20),
+    "goodput_requests_per_s": Figure("goodput", "requests/s"),
+    "requests_per_s": Figure("throughput", "requests/s in all"),
+    "output_tokens_per_s": Figure("output", "output tokens/s"),
+    "ttft_s_p50": Figure("median time to the first token", "ms TTFT p50", False, 1e3),
+    "ttft_s_p99": Figure("99th percentile of the time to the first token", "ms TTFT p99",
+                         False, 1e3),
+    "tpot_s_p50": Figure("median time per output token", "ms TPOT p50", False, 1e3),
+    "tpot_s_p99": Figure("99th percentile of the time per output token", "ms TPOT p99",
+                         False, 1e3),
+    "with_gpus_tokens_per_s_per_user": Figure("speed with GPUs", "tokens/s per user with GPUs"),
+    "with_gpus_time_to_first_token_s": Figure("time to the first token with GPUs",
+                                              "ms to the first token with GPUs", False, 1e3),
+    "with_gpus_tokens_per_s_per_mw": Figure("output of a megawatt with GPUs",
+                                            "tokens/s per MW with GPUs"),
+    "lpus_tokens_per_s_per_mw": Figure("output of a megawatt without GPUs",
+                                       "tokens/s per MW without GPUs"),
+    "with_gpus_joules_per_token": Figure("energy with GPUs", "J per token with GPUs", more=False),
     "host_tokens_per_s": Figure("speed of this host", "tokens/s on the host"),
-}
+}  # fmt: skip
 SPEED, SPEED_IN_ALL, ENERGY = "tokens_per_s_per_user", "tokens_per_s_total", "joules_per_token"
-CHIPS = "chips_used"
+CHIPS, GOODPUT = "chips_used", "goodput_requests_per_s"
 
 
 def figure(name: str) -> Figure:

@@ -22,13 +22,25 @@ from cluster.compiler.choose import LINK_PROFILES
 from cluster.errors import ClusterError, UnknownName
 from cluster.model.known import known_names
 from cluster.sweeps.question import BadSweep, Question
-from cluster.sweeps.settings import FACTOR, NESTED, RUN, RUN_ONLY, TEMPLATE, Settings
+from cluster.sweeps.settings import (
+    FACTOR,
+    NESTED,
+    NOT_REPLAYED,
+    ONLY,
+    REPLAY,
+    TEMPLATE,
+    Settings,
+)
 from topology.errors import TopologyError
 from topology.links import Link
 from topology.links import profile as resolve_profile
 from topology.registry import FAMILIES
 
 MOST_POINTS = 1_000_000
+MATTERS = {
+    "spec", "chip", "profile", "link", "topology", "model", "prefill_on", "afd", "between",
+    *ONLY[REPLAY],
+}  # fmt: skip
 BANDWIDTH = "bandwidth"  # of a link, as a factor: fewer or more cycles for each vector
 
 
@@ -37,8 +49,8 @@ class Point:
     """One point: its settings as the file has them, and what they mean.
 
     `model` is a name or an absolute path, `links` are `field=value` pairs, `spec` is the identity
-    of a chip. A topology from a file comes
-    with its bytes, as a host of a cluster may not have the file.
+    of a chip. A topology and a trace from files come with their bytes, as a host of a cluster may
+    not have the files.
     """
 
     number: int
@@ -49,6 +61,7 @@ class Point:
     profile: str | None
     links: tuple[str, ...]
     graph_file: bytes | None = field(default=None, repr=False)
+    trace_file: bytes | None = field(default=None, repr=False)
 
     def get(self, name: str, otherwise: Any = None) -> Any:
         """A setting, or what holds where the file has none."""
@@ -84,8 +97,8 @@ def _points(question: Question) -> Iterator[Point]:
 
 
 def _matters(key: str) -> bool:
-    """Whether a setting says which chip, cables or graph there are, or which model."""
-    return key.partition(".")[0] in ("spec", "chip", "profile", "link", "topology", "model")
+    """Whether a setting says which chip, cables, graph, model, traffic or GPUs there are."""
+    return key.partition(".")[0] in MATTERS
 
 
 def _hashable(value: Any) -> Any:
@@ -97,8 +110,13 @@ def _filled(question: Question, part: int, settings: dict[str, Any]) -> dict[str
     for key, value in settings.items():
         if isinstance(value, str) and TEMPLATE.search(value):
             settings = settings | {key: _text(question, part, key, settings)}
-    if question.do != RUN and (wrong := sorted(settings.keys() & set(RUN_ONLY))):
-        raise question.error(question.where(wrong[0], part), f'means something with do = "{RUN}"')
+    for do, names in ONLY.items():
+        if question.do != do and (wrong := [name for name in names if name in settings]):
+            where = question.where(wrong[0], part)
+            raise question.error(where, f'means something with do = "{do}"')
+    if question.do == REPLAY and (wrong := [name for name in NOT_REPLAYED if name in settings]):
+        where = question.where(wrong[0], part)
+        raise question.error(where, f'means nothing with do = "{REPLAY}"')
     if "model" not in settings:
         raise question.error((), 'no point has a model; give model = "llama-2-70b" or another')
     order = [*Settings.model_fields, *settings]
@@ -135,15 +153,17 @@ class _Resolver:
 
     def of(
         self, part: int, given: tuple[tuple[str, Any], ...]
-    ) -> tuple[str, str, str | None, tuple[str, ...], bytes | None]:
-        """The model, chip, profile, link fields and graph file of settings; raises BadSweep."""
+    ) -> tuple[str, str, str | None, tuple[str, ...], bytes | None, bytes | None]:
+        """Model, chip, profile, link fields, graph file and trace; raises BadSweep."""
         settings = dict(given)
         base, spec = self._chip(part, settings)
         topology, graph_file = self._topology(part, settings)
         model = self._model(part, settings)
         profile = settings.get("profile") or LINK_PROFILES.get(base.name)
         links = self._links(part, settings, spec, profile, topology)
-        return model, identity(spec), profile, links, graph_file
+        self._gpus(part, settings)
+        trace_file = self._traffic(part, settings) if self.question.do == REPLAY else None
+        return model, identity(spec), profile, links, graph_file, trace_file
 
     def _error(self, part: int, key: str, problem: object) -> BadSweep:
         return self.question.error(self.question.where(key, part), str(problem))
@@ -203,6 +223,41 @@ class _Resolver:
         if not path.exists():
             raise self._error(part, "model", UnknownName("model", name, tuple(known_names())))
         return str(path)
+
+    def _gpus(self, part: int, settings: Mapping[str, Any]) -> None:
+        """Names of GPUs and of what joins them to LPUs are known."""
+        for key in ("prefill_on", "afd", "between"):
+            text = settings.get(key)
+            if text is None:
+                continue
+            from cluster.hybrid.between import between
+            from cluster.hybrid.gpus import gpus_of
+
+            try:
+                between(text.split(",")) if key == "between" else gpus_of(key, text)
+            except ClusterError as error:
+                raise self._error(part, key, error) from None
+        if "between" in settings and not ({"prefill_on", "afd"} & settings.keys()):
+            raise self._error(part, "between", "joins LPUs to GPUs; give prefill_on or afd, too")
+
+    def _traffic(self, part: int, settings: Mapping[str, Any]) -> bytes | None:
+        """The bytes of a trace, where there is one; traffic, order and bounds can be read."""
+        from cluster.serving.replays import given_traffic
+        from cluster.sweeps.replaying import traffic_options
+
+        path = self.folder / settings["trace"] if "trace" in settings else None
+        if path is None and "load" not in settings:
+            said = 'a replay needs load = "poisson:50" and lengths = "256:64", or a trace'
+            raise self._error(part, "load", said)
+        options = traffic_options(settings, path)
+        checks = {"slo": options.bounds, "policy": options.order,
+                  "load" if path is None else "trace": lambda: given_traffic(options)}  # fmt: skip
+        for key, check in checks.items():
+            try:
+                check()
+            except ClusterError as error:
+                raise self._error(part, key, error) from None
+        return path.read_bytes() if path else None
 
     def _links(
         self, part: int, settings: Mapping[str, Any], spec: ChipSpec, profile: str | None,

@@ -1,13 +1,12 @@
 """The pages of a sweep: report.html with the answer first, and each plot as a file."""
 
-import platform
 import re
 from importlib.resources import files
 from pathlib import Path
 
-import cluster
 from cluster.files import write_whole
 from cluster.report.page import Page, Section, Table, Text, html
+from cluster.report.reproduce import versions
 from cluster.sweeps.answers import Said
 from cluster.sweeps.companions import companions
 from cluster.sweeps.evaluation import FAILED, Row
@@ -20,13 +19,18 @@ MOST_ROWS = 400  # in the page; the files have all
 PLAN = {"tp": "tp_used", "pp": "pp_used", "weights": "weights_used"}  # where no setting says it
 
 
-def write_results(result: SweepResult, said: Said, folder: Path, command: str) -> None:
-    """Write the rows, the plots as SVG files, and report.html, which says how to get it again."""
+def write_results(result: SweepResult, said: Said, folder: Path, command: str) -> Page:
+    """Write the rows, the plots as SVG files, and report.html, which says how to get it again.
+
+    Returns the page of report.html.
+    """
     write_rows(result, folder)
     drawn = pictures(result, said)
     for one in drawn:
         write_whole(folder / f"{one.name}.svg", standalone(one.drawing.svg).encode())
-    write_whole(folder / "report.html", html(page(result, said, drawn, command)).encode())
+    made = page(result, said, drawn, command, folder)
+    write_whole(folder / "report.html", html(made).encode())
+    return made
 
 
 def standalone(svg: str) -> str:
@@ -37,7 +41,7 @@ def standalone(svg: str) -> str:
     return svg.replace('style="fill:', f'style="background: {colours["--paper"]}; fill:', 1)
 
 
-def page(result: SweepResult, said: Said, drawn: list[Picture], command: str) -> Page:
+def page(result: SweepResult, said: Said, drawn: list[Picture], command: str, folder: Path) -> Page:
     """What the report says."""
     question = result.question
     facts = (
@@ -51,12 +55,10 @@ def page(result: SweepResult, said: Said, drawn: list[Picture], command: str) ->
         *_companions(result),
         Section("The question as asked", [Text.of(*question.text.splitlines())]),
     ]
-    versions = {
-        "lpu": cluster.__version__, "Python": platform.python_version(),
-        "source": source_digest()[:16],
-    }  # fmt: skip
-    return Page(question.question, said.sentence, sections, command, versions,
-                {"answer": said.text, "rows": list(result.rows[:MOST_ROWS])})  # fmt: skip
+    data = {"answer": said.text, **result.counts, "output": str(folder),
+            "rows": list(result.rows[:MOST_ROWS])}  # fmt: skip
+    made_by = versions() | {"source": source_digest()[:16]}
+    return Page(question.question, said.sentence, sections, command, made_by, data)
 
 
 def _tables(result: SweepResult) -> list[Table]:

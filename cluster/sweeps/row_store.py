@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import cluster
-from cluster.sweeps.evaluation import Row
+from cluster.sweeps.evaluation import Row, digest
 from cluster.sweeps.grid import Point
 
 WAIT_S = 60.0  # for another sweep that writes
@@ -42,11 +42,11 @@ def source_digest() -> str:
 
 def key(point: Point) -> str:
     """What the row of a point is kept under: its number is no part of that."""
-    graph = sha256(point.graph_file).hexdigest() if point.graph_file is not None else None
+    files = [digest(one) if one else None for one in (point.graph_file, point.trace_file)]
     what = {
         "source": source_digest(), "do": point.do, "settings": dict(point.settings),
         "model": model_digest(point.model), "spec": point.spec, "profile": point.profile,
-        "links": point.links, "graph": graph,
+        "links": point.links, "files": files,
     }  # fmt: skip
     return sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()
 

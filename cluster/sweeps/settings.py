@@ -15,8 +15,8 @@ from topology.registry import MOST_CHIPS
 
 TEMPLATE = re.compile(r"\{(\w+)\}")  # in a text: the value of another setting
 FACTOR = re.compile(r"x(\d+(?:\.\d+)?)")  # a number as a factor of what it would be otherwise
-Do = Literal["plan", "run"]
-PLAN, RUN = "plan", "run"
+Do = Literal["plan", "run", "replay"]
+PLAN, RUN, REPLAY = "plan", "run", "replay"
 
 
 def whole(low: int, high: int) -> Any:
@@ -40,16 +40,28 @@ def quantity(value: object) -> object:
     return value
 
 
+def rate(value: object) -> object:
+    """Requests per second."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (number and 1e-9 <= value <= 1e9):  # type: ignore[operator]
+        raise ValueError(f"must be a number of requests a second above 0, not {value!r}")
+    return value
+
+
+Rate = Annotated[int | float, PlainValidator(rate)]
 Quantity = Annotated[int | float | str, PlainValidator(quantity)]
 if TYPE_CHECKING:  # mypy takes no type that is made of a table
     Count = int | str
     Chips = int | str
     Users = int | str
+    Rows = int | str
+    Seed = int | str
     Profile = str
     Weights = str
     Objective = str
 else:
     Count, Chips, Users = whole(1, 1 << 24), whole(1, MOST_CHIPS), whole(1, 4096)
+    Rows, Seed = whole(1, 32), whole(0, 2**63 - 1)
     Profile, Weights, Objective = (
         Literal[tuple(names)] for names in (PROFILES, WEIGHT_TYPES, OBJECTIVES)
     )
@@ -85,14 +97,47 @@ class Settings(Table):
     context: Count | None = Field(None, description="tokens of context")
     batch: Users | None = Field(None, description="sequences in flight")
     prompt_tokens: Count | None = Field(None, description="of the time to the first token")
+    rows_per_launch: Rows | None = Field(
+        None, description="of a plan: sequences that share a decode launch"
+    )
     objective: Objective | None = Field(None, description="what makes a plan best")
+    prefill_on: str | None = Field(
+        None, description="of a plan: GPUs that read prompts for the LPUs, such as H200:8"
+    )
+    afd: str | None = Field(
+        None, description="of a plan: GPUs with attention and caches, beside FFNs on LPUs: B200:8"
+    )
+    between: str | None = Field(
+        None, description="what joins LPUs and GPUs: pcie5x16, or fields: links=4,latency_s=2e-6"
+    )
+    load: str | None = Field(
+        None, description="of a replay: poisson:RATE, gamma:RATE:CV or closed:USERS"
+    )
+    lengths: str | None = Field(None, description="of a replay: IN:OUT tokens, ~IN:~OUT means")
+    trace: str | None = Field(None, description="of a replay: a file of requests that came")
+    requests: Count | None = Field(None, description="of a replay: how many")
+    rate: Rate | None = Field(
+        None, description="of a replay: arrivals moved to so many requests a second"
+    )
+    seed: Seed | None = Field(None, description="of a replay: of its load and lengths")
+    policy: str | None = Field(
+        None, description="of a replay: prefill or decode goes first, or budget:TOKENS"
+    )
+    kv_pages: Count | None = Field(None, description="of a replay: pages of 320 tokens in all")
+    slo: str | None = Field(None, description="of a replay: bounds of its goodput, ttft=0.3")
     layers: Count | None = Field(None, description="of a run: layers of `tiny`, not its own two")
     new_tokens: Count | None = Field(None, description="of a run: tokens to generate")
     machine: Literal["local", "ray"] | None = Field(None, description="of a run: what it is on")
     chips_per_actor: Chips | Literal["auto"] | None = Field(None, description="of a run on Ray")
 
 
-RUN_ONLY = ("layers", "new_tokens", "machine", "chips_per_actor")
+# Settings that mean something for points of some kinds alone.
+ONLY = {
+    RUN: ("layers", "new_tokens", "machine", "chips_per_actor"),
+    REPLAY: ("load", "lengths", "trace", "requests", "rate", "seed", "policy", "kv_pages", "slo"),
+    PLAN: ("rows_per_launch", "prefill_on", "afd", "between"),
+}
+NOT_REPLAYED = ("ep", "prompt_tokens")  # settings of plans and runs alone
 NESTED = ("link", "chip")  # tables: each of their keys is a setting of its own, as link.count
 
 

@@ -41,6 +41,14 @@ class SweepResult:
         return sum(row["status"] == FAILED for row in self.rows)
 
     @property
+    def counts(self) -> dict[str, int]:
+        """Points, and how many of them were computed, known from before, without figures."""
+        return {
+            "points": len(self.rows), "computed": self.computed, "cached": self.cached,
+            "failed": self.failed,
+        }  # fmt: skip
+
+    @property
     def good(self) -> list[Row]:
         """Rows with figures."""
         return [row for row in self.rows if row["status"] != FAILED]

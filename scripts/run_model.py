@@ -34,6 +34,12 @@ def right_python() -> None:
         os.execv(python, [str(python), *sys.argv])
 
 
+def address(given: list[str]) -> list[str]:
+    """The option that names the Ray that is already here, where nothing else does."""
+    in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ or "RAY_ADDRESS" in os.environ
+    return [] if in_job or "--address" in given else ["--address", "auto"]
+
+
 def main(arguments: list[str]) -> int:
     """Run on the Ray that is already here, unless the arguments name another."""
     right_python()
@@ -42,9 +48,7 @@ def main(arguments: list[str]) -> int:
 
     given = arguments[1:] if arguments[:1] == ["--"] else arguments
     machine = [] if "--machine" in given else ["--machine", "ray"]
-    in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ or "RAY_ADDRESS" in os.environ
-    address = [] if in_job or "--address" in given else ["--address", "auto"]
-    return lpu(["run", *given, *machine, *(address if machine else [])])
+    return lpu(["run", *given, *machine, *(address(given) if machine else [])])
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ ANSWERS = {
     "run": r"^tiny gives [\d,]+ tokens/s on 2 emulated chips of node,",
     "compare": r"^Ten times the speed at a tenth of the energy\? (Yes|No|Only)",
     "validate": r"^\d+ of \d+ published numbers that we claim to meet hold\.",
-    "replay": r"^tiny on 2 chips of node keeps \d+ of 40 requests of poisson:9000 within ttft 0.1 m",
+    "replay": r"^tiny on 2 chips of node keeps \d+ of 40 requests of poisson:9000 within ttft",
     "sweep": r"^Tp \d is best with [\d,]+ tokens/s per user \(",
 }
 

@@ -10,6 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,8 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 COMMAND_TIMEOUT_S, READY_TIMEOUT_S, HEAD_TRIES = 400, 200, 3
 ROOT = Path(__file__).resolve().parent.parent.parent
 BIN = Path(sys.executable).parent
+SWEEP = [sys.executable, "-m", "cluster", "sweep"]
+QUESTION = 'model = "tiny"\n[grid]\ntp = [1, 2, 4]\ntopology = ["node", "ring:6"]\n'
 ARGUMENTS = [
     "tiny",
     "--prompt",
@@ -36,6 +40,11 @@ ARGUMENTS = [
 # How long Ray waits for parts of itself. That its raylet is up within 30 s, it insists on.
 PATIENCE = ("RAY_gcs_server_port_wait_time_s", "RAY_DASHBOARD_STARTUP_TIMEOUT_S")
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/bin:/usr/local/sbin")
+WITH_SSH = pytest.mark.skipif(
+    not (SSHD and shutil.which("rsync")),
+    reason="ray submit needs sshd and rsync: install openssh-server and rsync",
+)
+Submit = Callable[..., "subprocess.CompletedProcess[str]"]
 # A connection to our sshd: Ray cannot tell ssh a port, nor rsync a command with spaces.
 RELAY = """#!{python}
 import os, socket, threading
@@ -101,10 +110,11 @@ def run(*command: str, **options) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def report(output: str) -> dict:
-    """The JSON object among the lines that Ray has added."""
-    line = next(line for line in output.splitlines() if '{"model"' in line)
-    return json.loads(line[line.index('{"model"') : line.rindex("}") + 1])
+def report(output: str, first: str = "model") -> dict:
+    """The JSON object among the lines that Ray has added, by its first key."""
+    begin = f'{{"{first}"'
+    line = next(line for line in output.splitlines() if begin in line)
+    return json.loads(line[line.index(begin) : line.rindex("}") + 1])
 
 
 @pytest.fixture(scope="module")
@@ -141,11 +151,42 @@ def start_head(place: Path) -> tuple[subprocess.Popen, int]:
     raise AssertionError((place / f"head{HEAD_TRIES - 1}.log").read_text())
 
 
-def test_a_submitted_job_gives_the_digest_of_the_local_run(place, expected):
+@contextmanager
+def job_submit(place: Path) -> Iterator[list[str]]:
+    """A head, and the command that submits a job to it."""
     head, dashboard = start_head(place)
     try:
         address = f"http://127.0.0.1:{dashboard}"
-        submit = [str(BIN / "ray"), "job", "submit", "--address", address, "--working-dir", "."]
+        yield [str(BIN / "ray"), "job", "submit", "--address", address, "--working-dir", "."]
+    finally:
+        head.terminate()
+        head.wait(timeout=30)
+
+
+@contextmanager
+def ray_submit(place: Path) -> Iterator[Submit]:
+    """A head of scripts/cluster.yaml behind ssh, and what submits a script with arguments to it."""
+    pytest.importorskip("yaml")
+    port = free_port()
+    sshd = start_sshd(place, port)
+    try:
+        assert wait_for(port, sshd), (place / "sshd.log").read_text()
+        file, address = ray_up(place, port)
+
+        def submit(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+            options = ["--no-config-cache", "--disable-usage-stats"]
+            given = [file, str(ROOT / "scripts" / script), "--", *arguments]
+            # Named, as `auto` refuses to choose where another Ray runs on this host, too.
+            return run(str(BIN / "ray"), "submit", *options, *given, "--address", address)
+
+        yield submit
+    finally:
+        sshd.terminate()
+        sshd.wait(timeout=30)
+
+
+def test_a_submitted_job_gives_the_digest_of_the_local_run(place, expected):
+    with job_submit(place) as submit:
         command = [sys.executable, "-m", "cluster", "run", *ARGUMENTS, "--machine", "ray"]
         done = run(*submit, "--", *command)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -155,29 +196,50 @@ def test_a_submitted_job_gives_the_digest_of_the_local_run(place, expected):
         (place / "other").write_text(secrets.token_hex(32))
         refused = run(*submit, "--", "true", env=stranger)
         assert refused.returncode != 0 and "oken" in refused.stdout + refused.stderr
-    finally:
-        head.terminate()
-        head.wait(timeout=30)
 
 
-@pytest.mark.skipif(not SSHD, reason="no sshd here: install openssh-server")
-@pytest.mark.skipif(not shutil.which("rsync"), reason="no rsync here, which ray submit needs")
+@WITH_SSH
 def test_ray_submit_reaches_a_local_provider_head_through_ssh(place, expected):
-    pytest.importorskip("yaml")
-    port = free_port()
-    sshd = start_sshd(place, port)
-    try:
-        assert wait_for(port, sshd), (place / "sshd.log").read_text()
-        file, address = ray_up(place, port)
-        script = [file, str(ROOT / "scripts" / "run_model.py"), "--", *ARGUMENTS]
-        options = ["--no-config-cache", "--disable-usage-stats"]
-        # Named, as `auto` refuses to choose where another Ray runs on this host, too.
-        done = run(str(BIN / "ray"), "submit", *options, *script, "--address", address)
+    with ray_submit(place) as submit:
+        done = submit("run_model.py", *ARGUMENTS)
         assert done.returncode == 0, done.stdout + done.stderr
         assert report(done.stdout)["digest"] == expected["digest"]
-    finally:
-        sshd.terminate()
-        sshd.wait(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def local_rows(tmp_path_factory) -> tuple[Path, dict[str, bytes]]:
+    """A question, and the files of its rows as processes of this host write them."""
+    file = tmp_path_factory.mktemp("sweep") / "question.toml"
+    file.write_text(QUESTION)
+    folder = file.parent / "local"
+    done = run(*SWEEP, str(file), "--output", str(folder), "--fresh", "--workers", "2")
+    assert done.returncode == 0, done.stderr
+    return file, {path.name: path.read_bytes() for path in folder.glob("results.*")}
+
+
+def check_rows(done: subprocess.CompletedProcess[str], folder: Path, rows: dict) -> None:
+    """Every point was computed, and its row is that of a local sweep, byte for byte."""
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = report(done.stdout, "answer")
+    assert (found["points"], found["computed"], found["failed"]) == (6, 6, 0)
+    assert {path.name: path.read_bytes() for path in folder.glob("results.*")} == rows
+
+
+@pytest.mark.soak
+def test_a_sweep_submitted_as_a_job_writes_the_rows_of_a_local_one(place, local_rows):
+    file, rows = local_rows
+    options = [str(file), "--output", str(place / "out"), "--fresh", "--json"]
+    with job_submit(place) as submit:
+        check_rows(run(*submit, "--", *SWEEP, *options), place / "out", rows)
+
+
+@pytest.mark.soak
+@WITH_SSH
+def test_a_sweep_of_ray_submit_writes_the_rows_of_a_local_one(place, local_rows):
+    file, rows = local_rows
+    options = [str(file), "--output", str(place / "out"), "--fresh", "--json"]
+    with ray_submit(place) as submit:
+        check_rows(submit("run_sweep.py", *options), place / "out", rows)
 
 
 def ray_up(place: Path, sshd_port: int) -> tuple[str, str]:

@@ -157,7 +157,7 @@ def python() -> str:
 
 
 def _example() -> str:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "tour.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     return next(block for block in blocks if "cluster.load" in block)
 

@@ -1,4 +1,4 @@
-"""What README.md shows can be done: commands and Python run, links lead somewhere."""
+"""What README.md and docs/tour.md show can be done: commands and Python run, links lead on."""
 
 import json
 import os
@@ -13,7 +13,8 @@ import pytest
 from cluster.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
-TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+TEXT = README + (ROOT / "docs" / "tour.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str) -> list[str]:
@@ -94,13 +95,15 @@ def test_the_command_is_on_the_path_after_what_is_shown():
 )  # fmt: skip
 def test_python_example_runs(names, prints, capsys):
     (code,) = [block for block in blocks("python") if names in block]
-    exec(compile(code, "README.md", "exec"), {})
+    exec(compile(code, "docs/tour.md", "exec"), {})
     assert re.match(prints, capsys.readouterr().out)
 
 
-def test_links_lead_to_files():
-    targets = re.findall(r"\]\(([^)]+)\)", TEXT)
-    assert targets and all((ROOT / target).exists() for target in targets)
+def test_it_is_one_page_of_a_picture_two_commands_and_five_links():
+    (picture, *links) = re.findall(r"\]\(([^)]+)\)", README)
+    assert picture == "images/chip.svg" and len(links) == 5 and README.count("\n") <= 80
+    assert all((ROOT / target).exists() for target in (picture, *links))
+    assert README.index("make demo") < README.index("make test") < README.index("$ lpu plan")
 
 
 def test_make_targets_exist():

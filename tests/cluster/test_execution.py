@@ -128,9 +128,9 @@ def test_exec_prints_cycles_and_memory_of_text_and_of_the_assembled_file(capsys,
     assert sum(event["ph"] == "s" for event in events["traceEvents"]) == 2  # two packets
 
 
-def test_the_readme_shows_what_exec_prints(capsys):
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    shown = readme.partition("$ lpu exec ")[2].partition("```")[0]
+def test_the_tour_shows_what_exec_prints(capsys):
+    tour = (ROOT / "docs" / "tour.md").read_text(encoding="utf-8")
+    shown = tour.partition("$ lpu exec ")[2].partition("```")[0]
     program, *lines = shown.strip("\n").splitlines()
     assert main(["exec", str(ROOT / program)]) == 0
     printed = [line.strip() for line in capsys.readouterr().out.splitlines()]

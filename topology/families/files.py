@@ -81,7 +81,7 @@ def _read(path: Path) -> nx.Graph:
     except (ParseError, nx.NetworkXError, ValueError, LookupError, TypeError) as error:
         kind = "JSON" if path.suffix.lower() == ".json" else "GraphML"
         problem = f"not readable as {kind} ({error})".replace("\n", " ")
-        raise BadFile(str(path), problem, "README shows the formats") from None
+        raise BadFile(str(path), problem, "docs/tour.md shows the formats") from None
 
 
 def _from_json(path: Path, data: Any) -> nx.Graph:

@@ -26,6 +26,7 @@ from cluster.sweeps.settings import REPLAY, TEMPLATE
 from cluster.sweeps.sweeping import SweepResult
 
 REASON_SHOWN = 160
+FEW = 3  # comparisons that one sentence holds
 NAMED = {"faults": "{} dead", "prefill_on": "prompts on {}", "afd": "attention on {}"}
 CASE, MACHINES = "case", ("machine", "chips_per_actor")
 
@@ -157,6 +158,9 @@ def change(result: SweepResult, asked: Answer, along: str) -> list[str]:
             sentences.append(f"{where}{', '.join(parts) or 'nothing to compare'}, against {same}.")
     if not sentences:
         raise result.question.error(("answer", "baseline"), "no row with a plan has these settings")
+    if len(sentences) <= FEW:
+        joined = (one[:1].lower() + one[1:].rstrip(".") for one in sentences)
+        sentences = [f"{'; '.join(joined)}."]
     name = what.name[:1].upper() + what.name[1:]
     sentences[0] = f"{name} changes: {sentences[0][:1].lower()}{sentences[0][1:]}"
     return sentences

@@ -156,11 +156,11 @@ def change(result: SweepResult, asked: Answer, along: str) -> list[str]:
             where = f"With {', '.join(others)}: " if others else ""
             same = f"{what.said(start)} with {_shown_of(first, along)}"
             sentences.append(f"{where}{', '.join(parts) or 'nothing to compare'}, against {same}.")
+        if 1 < len(sentences) <= FEW:
+            joined = (one[:1].lower() + one[1:].rstrip(".") for one in sentences)
+            sentences = [f"{'; '.join(joined)}."]
     if not sentences:
         raise result.question.error(("answer", "baseline"), "no row with a plan has these settings")
-    if len(sentences) <= FEW:
-        joined = (one[:1].lower() + one[1:].rstrip(".") for one in sentences)
-        sentences = [f"{'; '.join(joined)}."]
     name = what.name[:1].upper() + what.name[1:]
     sentences[0] = f"{name} changes: {sentences[0][:1].lower()}{sentences[0][1:]}"
     return sentences

@@ -39,6 +39,14 @@ def test_no_placement_of_a_small_graph_is_better(topology, tp, pp):
     assert found.exact and found.hops == min(weighted(graph, one) for one in cut)
 
 
+def test_a_dead_chip_costs_no_more_than_its_whole_node_where_there_is_a_node_to_spare():
+    one, all_of_it = (
+        Places(apply(parse("dragonfly:72"), what).graph).place(16, 4)
+        for what in ("chip:25", "node:3")
+    )
+    assert one.hops <= all_of_it.hops
+
+
 def test_dead_chips_hold_nothing():
     graph = apply(parse("mesh:2x4"), "chip:0,chip:6", whole=False).graph
     found = Places(graph).place(2, 3)

@@ -15,7 +15,13 @@ import pytest
 import cluster
 from cluster.cli import main
 from cluster.compiler.choose import PlanRequest
+from cluster.hybrid.answer import with_gpus
+from cluster.hybrid.between import between
+from cluster.hybrid.gpus import gpus_of
+from cluster.hybrid.systems import AFD
 from cluster.planning.planner import make, report
+from cluster.serving import replay
+from cluster.serving.core import play
 from cluster.sweeps import row_store, sweeping
 from cluster.sweeps.evaluation import OF_REPORT, Evaluator, Finding
 from cluster.sweeps.local_pool import LocalPool, here
@@ -81,6 +87,65 @@ def test_a_row_has_the_figures_of_lpu_plan(folder):
     assert found.failed == 0 and str(found) == found.answer and "tokens/s per user" in found.answer
 
 
+TRAFFIC = """\
+do = "replay"
+model = "tiny"
+lengths = "~16:~8"
+requests = 60
+slo = "ttft=0.0001"
+pp = 2
+[grid]
+load = ["poisson:9000", "closed:3"]
+[answer]
+along = "load"
+"""
+
+
+def test_a_replayed_row_has_the_figures_of_lpu_replay(folder, capsys, monkeypatch):
+    monkeypatch.setattr(replay, "compiled_play", lambda: play.play)  # sooner than compiled
+    (folder / "q.toml").write_text(TRAFFIC)
+    found = cluster.sweep("q.toml", workers=1)
+    assert len(found.rows) == 2 and found.failed == 0
+    for row in found.rows:
+        options = ["--load", row["load"], "--lengths", "~16:~8", "--requests", "60", "--json"]
+        line = ["--model", "tiny", "--pp", str(row["pp"]), "--slo", "ttft=0.0001", *options]
+        assert main(["replay", *line]) == 0
+        stated = json.loads(capsys.readouterr().out)
+        same = ("goodput_requests_per_s", "output_tokens_per_s", "slo_met", "joules_per_token")
+        assert {name: row[name] for name in same} == {name: stated[name] for name in same}
+        assert row["ttft_s_p99"] == stated["ttft_s"]["p99"] > stated["ttft_s"]["p50"]
+        assert row["requests_served"] == stated["requests"] == 60
+    best = max(found.rows, key=lambda row: row["goodput_requests_per_s"])
+    assert found.answer.startswith(f"Load {best['load']} is best with ")
+
+
+def test_rows_with_gpus_are_of_the_systems_that_lpu_compare_shows(folder):
+    asked_for = {"model": "tiny", "tp": 2, "weights": "int8", "grid": {"afd": ["B200:1"]}}
+    (row,) = cluster.sweep(asked_for, workers=1).rows
+    request = PlanRequest(tp=2, weights="int8")
+    found = with_gpus("tiny", request, between(()), afd=gpus_of("--afd", "B200:1"))
+    mixed = [one for one in found.points if one.kind == AFD]
+    most = max(mixed, key=lambda one: one.tokens_per_s_per_mw)
+    assert row["with_gpus_tokens_per_s_per_mw"] == most.tokens_per_s_per_mw
+    assert row["with_gpus_joules_per_token"] == most.joules_per_token
+    assert row["gpus_help"] == any(one in found.front for one in mixed)
+
+
+def test_a_baseline_of_all_settings_is_what_every_point_is_compared_with(folder):
+    links = {"latency_cycles": ["x1", "x4"], "bandwidth": ["x1", "x0.5"]}
+    same = {"link.latency_cycles": "x1", "link.bandwidth": "x1"}
+    found = cluster.sweep(
+        {"model": "tiny", "tp": 2, "grid": {"link": links},
+         "answer": {"kind": "change", "along": "link.latency_cycles", "baseline": same}},
+        workers=1,
+    )  # fmt: skip
+    first, narrow, slow, both = (row["tokens_per_s_per_user"] for row in found.rows)
+    said = f"latency_cycles x4 {slow / first - 1:+.1%}, bandwidth x0.5 {narrow / first - 1:+.1%}"
+    assert found.answer.startswith(f"Speed changes: {said}, against {first:,.0f} tokens/s")
+    text = f"latency_cycles x4 and bandwidth x0.5 {both / first - 1:+.1%}"
+    assert found.answer.endswith(f"Together: {text}.")
+
+
 def test_points_without_a_plan_are_rows_with_their_reason(folder, capsys):
     (folder / "q.toml").write_text('model = "llama-2-7b"\nweights = "fp16"\n[grid]\nchips = [1]\n')
     found = counts(capsys, "q.toml")
@@ -116,6 +181,16 @@ WRONG = {  # what is wrong -> what the line says
     'model = "tiny"\n[grid]\ntp = [1]\n[answer]\nby = "joy"': "line 5: answer.by: 'joy' is no",
     'model = "tiny"\n[grid]\ntp = [1]\n[answer]\nalong = "pp"': "line 5: answer.along:",
     'model = "tiny"\n[grid]\ntp = [1]\n[answer]\nkind = "fewest"': "needs at_least",
+    'do = "replay"\nmodel = "tiny"\n[grid]\nrate = [1]': 'a replay needs load = "poisson:50"',
+    'do = "replay"\nmodel = "tiny"\nlengths = "4:4"\n[grid]\nload = ["poison:1"]':
+        "line 5: grid.load: --load poison:1: is none of",
+    'do = "replay"\nmodel = "tiny"\nload = "poisson:1"\nlengths = "4:4"\n[grid]\nslo = ["x"]':
+        "line 6: grid.slo: --slo x: write",
+    'do = "replay"\nmodel = "tiny"\ntrace = "no.csv"\n[grid]\npp = [1]': "line 3: trace:",
+    'do = "replay"\nmodel = "tiny"\nep = 2\n[grid]\npp = [1]': "line 3: ep: means nothing with",
+    'model = "tiny"\n[grid]\nslo = ["ttft=1"]': 'grid.slo: means something with do = "replay"',
+    'model = "tiny"\n[grid]\nafd = ["H1:8"]': "line 3: grid.afd: afd H1:8: names no GPU",
+    'model = "tiny"\nbetween = "pcie5x16"\n[grid]\ntp = [1]': "line 2: between: joins LPUs to GPUs",
     "caf\xe9": "is not TOML",
 }  # fmt: skip
 

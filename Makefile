@@ -24,6 +24,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python scripts/bench.py functional
 
 soak: $(VENV)/.installed-test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[soak]'
 	$(BIN)/python -m pytest --hypothesis-profile=soak --timeout 1800 tests/test_fuzz.py
 	$(BIN)/python -m pytest --hypothesis-profile=soak --timeout 1800 -m soak
 	$(BIN)/python scripts/bench.py chaos

@@ -9,6 +9,7 @@ from cluster.planning.planner import Planned
 from cluster.report.page import Page, Section, Table, Text
 from cluster.report.parts import cycles, energy, layer_waterfall, memory, network, utilisation
 from cluster.report.reproduce import command_line, versions
+from cluster.runs.display import counted
 from cluster.tracing.events import KERNELS
 from cluster.tracing.launch import plan_launch
 from cluster.tracing.traffic import step_link_bytes
@@ -26,7 +27,7 @@ def plan_page(planned: Planned, found: Mapping[str, Any]) -> Page:
         energy(found),
         _alternatives(found),
     ]  # fmt: skip
-    title = f"{found['model']} on {plan['chips']} chips of {plan['topology']}"
+    title = f"{found['model']} on {counted(plan['chips'], 'chip')} of {plan['topology']}"
     shown = [one for one in sections if one is not None]
     return Page(title, _answer(found), shown, command_line(), versions(), found)
 
@@ -55,9 +56,9 @@ def _answer(found: Mapping[str, Any]) -> str:
     several = f", {found['tokens_per_s_total']:,.0f} for all of {users} users" if users > 1 else ""
     return (
         f"{found['model']} gives {found['tokens_per_s_per_user']:,.0f} tokens/s to each user"
-        f"{several} on {plan['chips']:,} chips of {plan['topology']}, cut into {plan['pp']} stages "
-        f"of {plan['tp']} chips. The first token of an answer comes after "
-        f"{found['time_to_first_token_s'] * 1e3:,.1f} ms for a prompt of "
+        f"{several} on {counted(plan['chips'], 'chip')} of {plan['topology']}, "
+        f"{counted(plan['pp'], 'stage')} of {counted(plan['tp'], 'chip')}. The first "
+        f"token of an answer comes after {found['time_to_first_token_s'] * 1e3:,.1f} ms for a prompt of "
         f"{found['prompt_tokens']:,} tokens. {found['bottleneck'][0].upper()}"
         f"{found['bottleneck'][1:]}."
     )

@@ -1,6 +1,7 @@
 """The page of a replay: what its requests waited for, and the plan that served them."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ LATENCIES = {
 }  # fmt: skip
 SHOWN = ("mean", "p50", "p90", "p99", "max")
 POINTS = 120  # of a curve, at most
+SAME = 1.01  # latencies that are so near each other are one
 MOST_BARS = 24  # stages; more are a curve
 
 
@@ -36,7 +38,9 @@ def replay_page(played: Played) -> Page:
         *hardware(played.cluster.planned, report(played.cluster.planned)),
     ]
     plan = found["plan"]
-    title = f"{found['model']} on {plan['chips']:,} chips of {plan['topology']}, under a load"
+    title = (
+        f"{found['model']} on {counted(plan['chips'], 'chip')} of {plan['topology']}, under load"
+    )
     return Page(title, _answer(found), sections, command_line(), versions(), found)
 
 
@@ -75,8 +79,8 @@ def _distributions(outcome: Outcome) -> list[Drawing]:
         ("time per output token", outcome.tpot_s),
     ):
         known = np.sort(values[~np.isnan(values)]) * 1e3
-        if len(known) < 2:
-            continue
+        if len(known) < 2 or known[-1] < known[0] * SAME:
+            continue  # there is no distribution to draw
         at = np.unique(np.linspace(0, len(known) - 1, min(len(known), POINTS)).astype(int))
         x, y = known[at], 100 * (at + 1) / len(known)
         wide = x[0] > 0 and x[-1] > 20 * x[0]
@@ -87,18 +91,22 @@ def _distributions(outcome: Outcome) -> list[Drawing]:
 
 
 def _over_time(outcome: Outcome) -> Drawing:
-    """How many requests have come and not ended, and how many of them have a slot."""
-    at_s = np.linspace(0.0, outcome.end_s, POINTS)
+    """How many requests have come and not ended, and how many of them have a slot, at most."""
+    edges_s = np.linspace(0.0, outcome.end_s, POINTS + 1)
     last = outcome.time_s(c.LAST)
 
-    def inside(since: Seconds) -> list[float]:
-        begun = np.searchsorted(np.sort(since), at_s, side="right")
-        return [float(n) for n in begun - np.searchsorted(np.sort(last), at_s, side="right")]
+    def most(since: Seconds) -> list[float]:
+        at_s = np.concatenate([since, last])
+        order = np.argsort(at_s, kind="stable")
+        inside = np.cumsum(np.repeat([1, -1], len(since))[order])
+        ends = np.searchsorted(at_s[order], edges_s, side="right")
+        return [float(inside[max(0, i - 1) : max(j, 1)].max()) for i, j in pairwise(ends)]
 
+    middle_s = ((edges_s[1:] + edges_s[:-1]) / 2).tolist()
     return lines(
-        [Line("arrived, not ended", at_s.tolist(), inside(outcome.time_s(c.ARRIVES)), marker=""),
-         Line("of them in a slot", at_s.tolist(), inside(outcome.time_s(c.ENTERED)), marker="")],
-        "seconds of virtual time", "requests",
+        [Line("arrived, not ended", middle_s, most(outcome.time_s(c.ARRIVES)), marker=""),
+         Line("of them in a slot", middle_s, most(outcome.time_s(c.ENTERED)), marker="")],
+        "seconds of virtual time", "requests, at most",
     )  # fmt: skip
 
 

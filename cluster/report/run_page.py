@@ -51,7 +51,7 @@ def run_page(
         network(graph, links, last, fast["clock_hz"]),
         *([energy(fast)] if "energy" in fast or energy_table(lowered.plan.spec) is None else []),
     ]
-    title = f"{found['model']} on {plan['chips']} chips of {plan['topology']}, emulated"
+    title = f"{found['model']} on {counted(plan['chips'], 'chip')} of {plan['topology']}, emulated"
     shown = [one for one in sections if one is not None]
     return Page(title, _answer(found), shown, command_line(), versions(), found)
 

@@ -51,7 +51,14 @@ class Drawing:
     caption: str = ""
 
 
-Block = Text | Table | Drawing
+@dataclass(frozen=True)
+class Verbatim:
+    """Lines of a file, as they stand."""
+
+    text: str
+
+
+Block = Text | Table | Drawing | Verbatim
 
 
 @dataclass(frozen=True)
@@ -131,6 +138,8 @@ def _block(block: Block, numbers: "count[int]") -> str:
         return "".join(f"<p>{escape(one)}</p>\n" for one in block.paragraphs)
     if isinstance(block, Table):
         return _table(block)
+    if isinstance(block, Verbatim):
+        return f"<pre>{escape(block.text.strip())}</pre>\n"
     return _drawing(block, next(numbers))
 
 

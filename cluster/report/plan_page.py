@@ -58,8 +58,8 @@ def _answer(found: Mapping[str, Any]) -> str:
         f"{found['model']} gives {found['tokens_per_s_per_user']:,.0f} tokens/s to each user"
         f"{several} on {counted(plan['chips'], 'chip')} of {plan['topology']}, "
         f"{counted(plan['pp'], 'stage')} of {counted(plan['tp'], 'chip')}. The first "
-        f"token of an answer comes after {found['time_to_first_token_s'] * 1e3:,.1f} ms for a prompt of "
-        f"{found['prompt_tokens']:,} tokens. {found['bottleneck'][0].upper()}"
+        f"token of an answer comes after {found['time_to_first_token_s'] * 1e3:,.1f} ms for a "
+        f"prompt of {found['prompt_tokens']:,} tokens. {found['bottleneck'][0].upper()}"
         f"{found['bottleneck'][1:]}."
     )
 

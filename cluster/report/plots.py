@@ -23,6 +23,7 @@ from cluster.report.page import Drawing
 
 MANY = 1e5  # from here on no digit behind the point is shown
 WIDTH_IN = 5.6  # 403 px: a phone shows it at nine tenths of its size
+LONG_LABEL = 18  # characters of a bar's name
 SERIES, HEATS = 8, 6
 WIDE_RANGE = 100  # of a logarithmic axis, from its least to its largest value
 # Colours that stand for the page's variables until the SVG is written; no plot has them otherwise.
@@ -170,6 +171,8 @@ def bars(
         if limit is not None:
             axes.axvline(limit[0], color=INK, lw=1.2, ls="--", label=limit[1])
         number_axes(axes, y=False)
+        if max(map(len, labels), default=0) > LONG_LABEL:  # which leaves little room for numbers
+            axes.xaxis.set_major_locator(MaxNLocator(3))
         if len(parts) > 1 or limit is not None:
             figure.legend(loc="outside lower left", ncols=2, fontsize=9)
         drawn = svg(figure)

@@ -5,7 +5,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from cluster.files import write_whole
-from cluster.report.page import Page, Section, Table, Text, html
+from cluster.report.page import Block, Page, Section, Table, Text, Verbatim, html
 from cluster.report.reproduce import versions
 from cluster.sweeps.answers import Said
 from cluster.sweeps.companions import companions
@@ -53,7 +53,7 @@ def page(result: SweepResult, said: Said, drawn: list[Picture], command: str, fo
         *(Section(_capital(one.title), [one.drawing]) for one in drawn),
         Section("All points", [Text.of(*facts), *_tables(result)]),
         *_companions(result),
-        Section("The question as asked", [Text.of(*question.text.splitlines())]),
+        *([Section("The question as asked", [Verbatim(question.text)])] if question.text else []),
     ]
     data = {"answer": said.text, **result.counts, "output": str(folder),
             "rows": list(result.rows[:MOST_ROWS])}  # fmt: skip
@@ -61,14 +61,16 @@ def page(result: SweepResult, said: Said, drawn: list[Picture], command: str, fo
     return Page(question.question, said.sentence, sections, command, made_by, data)
 
 
-def _tables(result: SweepResult) -> list[Table]:
-    """Settings and figures of each row; below it why others have none."""
+def _tables(result: SweepResult) -> list[Block]:
+    """What all rows have; settings and figures of each row; below it why others have none."""
     rows = result.rows[:MOST_ROWS]
     left = len(result.rows) - len(rows)
-    settings = list(dict.fromkeys(n for row in rows for n in _settings(row)))
+    every = list(dict.fromkeys(n for row in rows for n in _settings(row)))
+    settings = [n for n in every if len({setting(row, n) for row in rows}) > 1]
+    same = ", ".join(f"{n} {setting(rows[0], n)}" for n in every if n not in settings)
     good = [row for row in rows if row["status"] != FAILED]
     shown = [name for name in FIGURES if any(value_of(row, name) is not None for row in good)]
-    plan = [n for n in PLAN if n not in settings and any(PLAN[n] in row for row in good)]
+    plan = [n for n in PLAN if n not in every and any(PLAN[n] in row for row in good)]
     cells = [
         [
             *(setting(row, name) if name in row else "" for name in settings),
@@ -78,11 +80,11 @@ def _tables(result: SweepResult) -> list[Table]:
         for row in good
     ]
     heads = [*settings, *plan, *(FIGURES[name].unit for name in shown)]
-    found = (
-        [Table(heads, cells, f"{left:,} more are in results.csv" if left else "")] if good else []
-    )
+    found: list[Block] = [Text.of(f"All have {same}." if same else "")]
+    if good:
+        found.append(Table(heads, cells, f"{left:,} more are in results.csv" if left else ""))
     reasons = [
-        [", ".join(f"{n} {setting(row, n)}" for n in _settings(row)), row["reason"]]
+        [", ".join(f"{n} {setting(row, n)}" for n in settings if n in row), row["reason"]]
         for row in rows
         if row["status"] == FAILED
     ]

@@ -61,14 +61,11 @@ def latency_over_chips(result: SweepResult, said: Said) -> Iterator[Picture]:
     if said.by == SPEED and said.along == "chips":
         return
     chips = {row.get(CHIPS) for row in result.good}
-    if len(chips - {None}) > 1 and any(
-        value_of(row, said.along) is not None for row in result.good
-    ):
-        yield Picture(
-            "latency_over_chips", "Time of a token over chips",
-            lines(_series(result, CHIPS, "cycles_per_token", said.along), "chips",
-                  figure("cycles_per_token").label, log="xy"),
-        )  # fmt: skip
+    found = _series(result, CHIPS, "cycles_per_token", said.along)
+    numeric = any(value_of(row, said.along) is not None for row in result.good)
+    if len(chips - {None}) > 1 and numeric and found:
+        drawn = lines(found, "chips", figure("cycles_per_token").label, log="xy")
+        yield Picture("latency_over_chips", "Time of a token over chips", drawn)
 
 
 def pareto(result: SweepResult, said: Said) -> Iterator[Picture]:

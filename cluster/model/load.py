@@ -10,7 +10,7 @@ from cluster.model.architecture import registry
 from cluster.model.fetch import fetch_minilm, fetch_smollm2
 from cluster.model.graph.graph import Model
 from cluster.model.graph.source import Weights
-from cluster.model.known import known_model
+from cluster.model.known import known_model, known_names
 from cluster.model.toy import ToyTokenizer
 from cluster.model.weights.copied import CopiedExperts
 from cluster.model.weights.files import FileWeights
@@ -84,7 +84,7 @@ def find_model(name: str) -> Model:
     or ModelError.
     """
     path = Path(name)
-    if path.is_dir() or path.name == "config.json":
+    if _is_folder(path) or path.name == "config.json":
         folder = path if path.is_dir() else path.parent
         return read_config(folder / "config.json", folder.absolute().name)
     if _is_file(path):
@@ -112,7 +112,7 @@ def load_model(name: str, progress: Progress | None = None) -> Loaded:
     no kernel executes).
     """
     path = Path(name)
-    if path.is_dir():
+    if _is_folder(path):
         return _open_folder(path)
     if _is_file(path):
         return _open_gguf(path)
@@ -139,7 +139,7 @@ def load_encoder(name: str, progress: Progress | None = None) -> Weights:
     path, model = Path(name), find_model(name)
     if model.has_logits:
         raise ModelError(name, "is no encoder", "`lpu run` runs decoders")
-    if path.is_dir():
+    if _is_folder(path):
         return open_folder(path, path.absolute().name)
     if model.name in RANDOM:
         return SyntheticWeights(model)
@@ -165,6 +165,12 @@ def _seeded(name: str) -> tuple[str, int]:
     if not seed.isascii() or not seed.isdigit():
         raise ModelError(name, f"'{seed}' is no seed of a router", f"say {MIXTURE}:7, for example")
     return mixture, int(seed)
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether a name is of a folder: one of a known model needs a model in it to be meant."""
+    known = str(path).lower() in known_names() and not (path / "config.json").exists()
+    return path.is_dir() and not known
 
 
 def _is_file(path: Path) -> bool:

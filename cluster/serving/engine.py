@@ -4,6 +4,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -74,7 +75,7 @@ class PipelineRunner:
         plan, several = lowered.plan, lowered.plan.slots > 1
         self.lowered, self.machine, self.logprobs = lowered, machine, logprobs
         self.history = history
-        link = HostLink(plan.spec, lambda kind: host_bytes(lowered.stages, kind), beside=several)
+        link = HostLink(plan.spec, partial(host_bytes, lowered.stages), beside=several)
         stages = plan.pp if several else 1
         chunks = plan.pp if self._in_steps(prefill_kind(plan.chunk, 0)) else stages
         size = chunks, plan.slots, plan.chunk, link, plan.rows

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -226,7 +227,7 @@ def prepared(options: Options, traffic: Traffic, bars: Bars) -> Cluster:
     return Cluster(planned, clockwork, kept, len(traffic) - len(kept), notes)
 
 
-def request_lines(outcome: Outcome, slo: dict[str, float]) -> bytes:
+def request_lines(outcome: Outcome, slo: dict[str, float]) -> Iterator[bytes]:
     """A line of JSON for each request, by arrival."""
     tpot_s, good = outcome.tpot_s, met(outcome, slo)
     columns = {
@@ -239,13 +240,11 @@ def request_lines(outcome: Outcome, slo: dict[str, float]) -> bytes:
         "cached_tokens": np.asarray(outcome.state.requests[c.HIT]),
         "slot": np.asarray(outcome.state.requests[c.SLOT]),
     }  # fmt: skip
-    lines = []
     for r in range(len(outcome.traffic)):
         line: dict[str, Any] = {"request": r}
         line |= {name: int(values[r]) for name, values in counts.items()}
         line |= {name: _plain(float(values[r])) for name, values in columns.items()}
-        lines.append(json.dumps(line | {"slo_met": bool(good[r])}))
-    return ("\n".join(lines) + "\n").encode()
+        yield json.dumps(line | {"slo_met": bool(good[r])}).encode() + b"\n"
 
 
 def _plain(value: float) -> float | None:

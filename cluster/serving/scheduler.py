@@ -68,7 +68,7 @@ class PipelineScheduler:
         shape = Shape(
             stages, slots, chunk, rows, link.beside, spec.host_latency_s, spec.clock_hz, whole
         )
-        moves = [[self._moves(n, way) for way in (0, 1)] for n in (PREFILL, DECODE)]
+        moves = [[self._moves(n, way) for way in range(c.WAYS)] for n in (PREFILL, DECODE)]
         self._state = of_lists(shape, self.policy, moves, self._hashes)
         self._works: tuple[list[Work | None], ...] = ([None] * stages, [None] * stages)
         self._objects: list[Request | None] = []  # by row of the columns
@@ -204,7 +204,7 @@ class PipelineScheduler:
 
     def _moves(self, number: int, way: int) -> Lazy:
         """Seconds over the host link, by context blocks, when they are asked for."""
-        return Lazy(lambda blocks: self.link.moving_s(self._kind(number, blocks))[way])
+        return Lazy(lambda blocks: self.link.ways_s(self._kind(number, blocks))[way])
 
     def _kind(self, number: int, blocks: int) -> LaunchKind:
         return replace(self._kinds[number], context=blocks * CONTEXT_BLOCK)

@@ -42,7 +42,10 @@ SLOT_INTS = 4
 WHO, AT = 0, 1  # requests, and the position of the first token of each
 TOKENS, BUCKET, GIVES = 2, 3, 4  # of a work: tokens (0: none), context blocks, rows with logits
 LINE_INTS = 5
-INTO, OUT = 0, 1  # of `moves`: seconds in which inputs, and results, cross the host link
+# Of `moves`, seconds over the host link: inputs of a work where it enters, results, and inputs of
+# a work at a further stage, which takes no x.
+INTO, OUT, FURTHER = 0, 1, 2
+WAYS = 3
 NOW, HOST_FREE = 0, 1  # of `clock`
 # of `counts`
 USED_PAGES, KEPT_PAGES, SPENT_TOKENS, DROPS, RECOMPUTED, SPILLS, RESTORED, DUE = range(8)

@@ -4,7 +4,7 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,15 +24,18 @@ def check_writable(option: str, path: Path | None, folder_wanted: bool = False) 
         raise BadValue(option, path, f"the folder {folder} cannot be written to")
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a temporary file beside `path` and rename it; errors name `path`."""
+def write_whole(path: Path, data: bytes | Iterable[bytes]) -> None:
+    """Write a temporary file beside `path`, of one piece or many, and rename it.
+
+    Errors name `path`.
+    """
     folder = path.absolute().parent
     with naming(path):
         handle, name = tempfile.mkstemp(dir=folder, prefix=mark(folder, f".{path.name}-"))
     partial = Path(name)
     try:
         with naming(path), os.fdopen(handle, "wb") as file:
-            file.write(data)
+            file.writelines([data] if isinstance(data, bytes) else data)
             os.fchmod(file.fileno(), 0o644)
         os.replace(partial, path)
     finally:

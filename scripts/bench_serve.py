@@ -5,7 +5,7 @@ A replay of a peer (Dynamo), through no schedule, was recorded at 1.3 s for 1,00
 
 import argparse
 import json
-import resource
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -42,10 +42,15 @@ def run(arguments: Sequence[str]) -> int:
 def _replayed(command: Sequence[str]) -> tuple[dict[str, Any], float]:
     """The report of a replay in a process of its own, and the most memory it had, in GiB."""
     whole = [sys.executable, "-m", "cluster", "replay", "--json", *command]
-    done = subprocess.run(whole, capture_output=True, text=True, check=True)
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / (1 << 20)
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found, peak
+    process = subprocess.Popen(whole, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    printed = process.stdout.read()
+    _, status, used = os.wait4(process.pid, 0)  # getrusage knows the largest of all children only
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(process.returncode)
+    found: dict[str, Any] = json.loads(printed)
+    return found, used.ru_maxrss / (1 << 20)
 
 
 if __name__ == "__main__":

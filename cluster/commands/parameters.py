@@ -112,6 +112,7 @@ class ChipList(click.ParamType[tuple[int, ...]]):
 
 
 COUNT = click.IntRange(min=1, max=1 << 24)  # of tokens, blocks, launches
+GUESSES = click.IntRange(min=1, max=64)  # of a draft, under way at most
 CHIPS = click.IntRange(min=1, max=MOST_CHIPS)  # and stages, and chips of a stage
 IN_FLIGHT = click.IntRange(min=1, max=4096)  # sequences
 ROWS = click.IntRange(min=1, max=32)  # of a decode launch, each of another sequence
@@ -141,6 +142,20 @@ def gpu_options(command: Callable[..., Any]) -> Callable[..., Any]:
                      help="Attention and caches on GPUs, FFNs and experts on LPUs, as B200:8."),
         click.option("--prefill-on", metavar="GPU:N",
                      help="Prompts on GPUs, as H200:8; keys and values cross once a turn."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def guess_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator: --acceptance, --draft and --draft-tokens of a plan."""
+    for option in (
+        click.option("--draft-tokens", type=GUESSES, metavar="K",
+                     help="Guesses under way at most (default 4)."),
+        click.option("--draft", type=NAME, metavar="WHAT",
+                     help="What guesses: ngram:N, or a model such as smollm2-int8."),
+        click.option("--acceptance", type=Finite(min=0.0, max=1.0), metavar="A",
+                     help="Time speculative decoding with so large a share of guesses right."),
     ):  # fmt: skip
         command = option(command)
     return command

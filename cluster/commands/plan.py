@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from cluster.commands.guessing import asked_guessing, guessing_lines
 from cluster.commands.parameters import (
     CHIPS,
     COUNT,
@@ -15,6 +16,7 @@ from cluster.commands.parameters import (
     ROWS,
     TOPOLOGY,
     gpu_options,
+    guess_options,
     report_option,
     trace_options,
 )
@@ -26,6 +28,7 @@ from cluster.model.fetch import cache_folder
 from cluster.planning.cost_store import CostStore
 from cluster.planning.planner import Planned, make, report
 from cluster.planning.search import OBJECTIVES
+from cluster.planning.speculation import speculated
 from cluster.report.files import write_report
 from cluster.report.page import Page
 from cluster.runs.display import Bars, counted, print_rows, show_table
@@ -66,12 +69,16 @@ RANGES_SHOWN = 5  # of the chips of a stage
 @click.option("--prompt-tokens", type=COUNT, metavar="N",
               help="For the time to the first token (default 128).")  # fmt: skip
 @click.option("--objective", type=click.Choice(OBJECTIVES), default="latency", show_default=True)
+@guess_options
 @gpu_options
 @trace_options
 @report_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 def plan_command(
     model: str,
+    acceptance: float | None,
+    draft: str | None,
+    draft_tokens: int | None,
     prefill_on: str | None,
     afd: str | None,
     between: tuple[str, ...],
@@ -84,6 +91,7 @@ def plan_command(
 ) -> None:
     """Find the best plan for MODEL (a name, a config.json, a folder, a GGUF file) and time it."""
     mixed = asked(prefill_on, afd, between)
+    guessing = asked_guessing(acceptance, draft, draft_tokens)
     check_writable("--trace", trace)
     check_writable("--report", report_file)
     with Bars() as bars:
@@ -95,6 +103,9 @@ def plan_command(
         if mixed:
             together = find_with_gpus(model, PlanRequest(**given), prefill_on, afd, between, store)
             found["with_gpus"] = together.report()
+        if guessing:
+            gain = speculated(model, PlanRequest(**given), guessing, planned, store)
+            found["speculation"] = gain.report()
         if trace:
             bars.step("trace", 0, 0)
             write_timeline(trace, plan_timeline(planned.timed, trace_level, trace_chips))
@@ -127,6 +138,7 @@ def _show(found: dict[str, Any]) -> None:
             "first token": f"{found['time_to_first_token_s'] * 1e3:.3f} ms after a prompt of "
             f"{found['prompt_tokens']} tokens, in chunks of {plan['prefill_chunk']}",
             **_in_flight(found),
+            **guessing_lines(found),
             **_experts(found),
             "hardware": distance_line(found),
             "energy": _energy(found),

@@ -11,6 +11,7 @@ from cluster.commands.parameters import (
     COUNT,
     DRIFT,
     FILE,
+    GUESSES,
     IN_FLIGHT,
     JSONL_FILE,
     NAME,
@@ -26,8 +27,6 @@ from cluster.runs.display import Bars, show_table
 from cluster.runs.many import summary_of_many
 from cluster.runs.report import summary
 from cluster.runs.running import CHECKPOINT_LAUNCHES, NEW_TOKENS, Options, generate
-
-GUESSES = click.IntRange(min=1, max=64)
 
 
 class CountOrAuto(click.ParamType[int | str]):

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cache
 
 from cluster.compiler.limits import CONTEXT_BLOCK
 from cluster.compiler.stages import Plan
@@ -90,15 +89,6 @@ def stage_programs(plan: Plan, apart: bool) -> Iterator[StageProgram]:
         if plan.pp > 1 and kind.context == CONTEXT_BLOCK:
             yield StageProgram(kind.idle)
         yield from (StageProgram(kind, slot) for slot in range(0, plan.caches, kind.slots))
-
-
-@cache
-def prompt_kinds(prompt: int, chunk: int) -> tuple[LaunchKind, ...]:
-    """The kinds of the launches that take in a prompt of so many tokens; the last has logits."""
-    ends = [*range(chunk, prompt - 1, chunk), prompt - 1] if chunk else list[int]()
-    chunks = [prefill_kind(chunk, context_bucket(end)) for end in ends if end > 0]
-    alone = range(prompt if chunk else 1, prompt + 1)
-    return (*chunks, *(decode_kind(context_bucket(end)) for end in alone))
 
 
 @dataclass(frozen=True)

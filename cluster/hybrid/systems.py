@@ -145,8 +145,7 @@ def _interval_s(planned: Planned, points: tuple[LpuPoint, LpuPoint], each_s: flo
 
 
 def _prompt_s(planned: Planned, turn: Turn) -> float:
-    timed = planned.timed
-    return sum(launch.seconds(timed.plan.spec) for launch in timed.prefill(turn.prompt))
+    return sum(launch.seconds for launch in planned.timed.prefill(turn.prompt))
 
 
 def _busiest_share(planned: Planned) -> float:

@@ -5,19 +5,23 @@ and the same pipeline is filled with sequences by the same rules; so what comes 
 does.
 """
 
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from itertools import repeat
 from typing import Any
 
-from chip.spec import ChipSpec
 from cluster.compiler.host_regions import host_bytes
 from cluster.compiler.launch import LaunchKind, StageProgram, decode_kind, stage_programs
 from cluster.compiler.pipeline import PipelineSteps, StepSchedules
 from cluster.compiler.timeline import LaunchTimeline
 from cluster.serving.host_link import HostLink
 from cluster.serving.requests import Request, Step
-from cluster.serving.scheduler import PipelineScheduler, drive, steady_tokens_per_s
+from cluster.serving.scheduler import (
+    PipelineScheduler,
+    StepRecord,
+    drive,
+    steady_tokens_per_s,
+)
 
 NEW_TOKENS = 4  # of each sequence of a simulated run: enough for whole rounds
 
@@ -81,7 +85,7 @@ def simulated(
     plan, parts = times.steps.plan, times.steps.parts
     assert isinstance(parts, StepSchedules)
     stages = parts.stages
-    link = HostLink(plan.spec, cache(lambda kind: host_bytes(stages, kind)), beside=True)
+    link = HostLink(plan.spec, cache(partial(host_bytes, stages)), beside=True)
     chunk = plan.chunk if chunked else 0
     scheduler = PipelineScheduler(plan.pp, sequences, chunk, link, plan.rows)
     count = min(NEW_TOKENS, plan.context + 1 - prompt)
@@ -92,14 +96,15 @@ def simulated(
     return scheduler
 
 
-def prompt_steps(spec: ChipSpec, stages: int, chunk: int, prompt: int) -> list[Step]:
+def prompt_steps(
+    link: HostLink, cycles: Callable[[Step], int], stages: int, chunk: int, prompt: int
+) -> list[StepRecord]:
     """The steps that take in the prompt of one user, chunk by chunk; the last one has logits."""
-    link = HostLink(spec, lambda _: (0, 0), beside=False)
     scheduler = PipelineScheduler(stages, 1, chunk, link, whole=True)
     scheduler.submit(Request((0,) * prompt, 1))
-    for _ in drive(scheduler, lambda _: (0, repeat(None)), _zero, frozenset()):
+    for _ in drive(scheduler, lambda step: (cycles(step), repeat(None)), _zero, frozenset()):
         pass
-    return [Step(record.kind, record.works) for record in scheduler.records]
+    return scheduler.records
 
 
 def _zero(_request: Request, _logits: None) -> int:

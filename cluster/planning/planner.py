@@ -233,7 +233,7 @@ def report(planned: Planned) -> dict[str, Any]:
     found = _of_any_prompt(planned) | {
         "prompt_tokens": prompt,
         "prefill_cycles": sum(launch.cycles for launch in prefill),
-        "time_to_first_token_s": sum(launch.seconds(spec) for launch in prefill),
+        "time_to_first_token_s": sum(launch.seconds for launch in prefill),
     }
     if request.batch > 1:
         found |= pipelined(timed.steps, request.batch, prompt, not timed.no_prefill)

@@ -109,7 +109,7 @@ class Sweep:
             decode.cycles,
             1 / decode.seconds(self._chip),
             sum(launch.cycles for launch in prefill),
-            sum(launch.seconds(self._chip) for launch in prefill),
+            sum(launch.seconds for launch in prefill),
             self._pipeline(point, plan, timed) if self.pipelines and point.batch > 1 else None,
         )
 

@@ -3,7 +3,7 @@
 Nothing is estimated: timings of steps are put on the time axis on which lowering puts schedules.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -21,7 +21,6 @@ from cluster.compiler.launch import (
     in_steps,
     launch_kinds,
     prefill_kind,
-    prompt_kinds,
 )
 from cluster.compiler.limits import CONTEXT_BLOCK
 from cluster.compiler.lower import check_programs
@@ -37,29 +36,25 @@ from cluster.energy import token_energy
 from cluster.planning.cost_steps import KeptParts
 from cluster.planning.costs import Costs, KeptTimings, Width
 from cluster.planning.pipeline_timing import StepTimes, prompt_steps
+from cluster.serving.host_link import HostLink
 from cluster.serving.requests import Step
+from cluster.serving.scheduler import StepRecord
 from cluster.utilisation import busy_shares, cable_vectors_per_cycle
 from topology.fabric import compiled
 
 
 @dataclass(frozen=True)
-class Duration:
-    """How long a launch takes, and what it moves over its host link."""
+class LaunchTiming:
+    """A launch through all stages: when each chip works, and what it moves over its host link."""
 
     cycles: int  # until the last chip is done
     host_bytes: int
+    timeline: LaunchTimeline = field(repr=False)
 
     def seconds(self, spec: ChipSpec) -> float:
         """Its cycles, and a transfer to the host's chips and one back."""
         transfer_s = 2 * spec.host_latency_s + self.host_bytes / spec.host_bytes_per_s
         return self.cycles / spec.clock_hz + transfer_s
-
-
-@dataclass(frozen=True)
-class LaunchTiming(Duration):
-    """The same of a launch through all stages, and when each chip works."""
-
-    timeline: LaunchTimeline = field(repr=False)
 
     @property
     def instructions(self) -> Mapping[int, int]:
@@ -131,21 +126,22 @@ class PlanTiming:
         """The context buckets of the plan."""
         return range(CONTEXT_BLOCK, self.plan.context + 1, CONTEXT_BLOCK)
 
-    def prefill(self, prompt: int) -> list[Duration]:
-        """The launches that take in a prompt, as the scheduler of a run makes them."""
+    def prefill(self, prompt: int) -> Sequence[StepRecord]:
+        """The launches that take in the prompt of one user, and give its first token."""
         chunk, bucket = (0 if self.no_prefill else self.plan.chunk), CONTEXT_BLOCK
-        if chunk and self.in_steps(prefill_kind(chunk, bucket)):
-            steps = prompt_steps(self.plan.spec, self.plan.pp, chunk, prompt)
-            return [self._step(step) for step in steps]
-        return [self.launch(kind) for kind in prompt_kinds(prompt, chunk)]
+        apart = chunk and self.in_steps(prefill_kind(chunk, bucket))
+        link = HostLink(self.plan.spec, self._moved_bytes, beside=False)
+        size = (self.plan.pp if apart else 1), chunk, prompt
+        return prompt_steps(link, self._step_cycles, *size)
 
-    def _step(self, step: Step) -> Duration:
-        """How long a step of a prompt takes, or the launch behind it."""
+    def _moved_bytes(self, kind: LaunchKind, with_x: bool) -> tuple[int, int]:
+        """Bytes over the host link of the chip with the most; all of them in one number."""
+        return self.costs.host_bytes(self.width, kind, with_x), 0
+
+    def _step_cycles(self, step: Step) -> int:
+        """Cycles of a step of a prompt, or of a launch through all stages."""
         kind = max(work.kind for work in step.works if work)
-        if not self.in_steps(kind):
-            return self.launch(kind)
-        moved = self.costs.host_bytes(self.width, kind, with_x=step.works[0] is not None)
-        return Duration(self.steps.cycles(step), moved)
+        return self.steps.cycles(step) if self.in_steps(kind) else self.launch(kind).cycles
 
     @cached_property
     def no_prefill(self) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ from cluster.compiler.stage import Stage
 from cluster.model.graph.attention import Attention
 from cluster.planning.timing import PlanTiming
 from cluster.serving.build import Shape
-from cluster.serving.core.columns import DECODE, PREFILL
+from cluster.serving.core.columns import DECODE, PREFILL, WAYS
 from cluster.serving.host_link import HostLink
 
 
@@ -91,17 +91,15 @@ class Clockwork:
     def link(self) -> HostLink:
         """The host link of the chip with the most to move."""
         stages: tuple[Stage, ...] = self.timed.stages
-        return HostLink(
-            self.timed.plan.spec, lambda kind: host_bytes(stages, kind), beside=self.several
-        )
+        return HostLink(self.timed.plan.spec, partial(host_bytes, stages), beside=self.several)
 
     @cached_property
     def moves(self) -> npt.NDArray[np.float64]:
         """Seconds over the host link [line, way, blocks]."""
-        found = np.zeros((2, 2, self.blocks + 1))
+        found = np.zeros((2, WAYS, self.blocks + 1))
         for line in (PREFILL, DECODE):
             for blocks in range(1, self.blocks + 1):
-                found[line, :, blocks] = self.link.moving_s(self.kind(line, blocks))
+                found[line, :, blocks] = self.link.ways_s(self.kind(line, blocks))
         return found
 
     @cached_property

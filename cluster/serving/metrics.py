@@ -104,7 +104,7 @@ def _utilisation(outcome: Outcome, clockwork: Clockwork) -> dict[str, Any]:
     hz, seconds, works = clockwork.shape.clock_hz, outcome.end_s, outcome.works
     stages = np.einsum("lb,lbs->s", works, clockwork.busy_cycles) / hz / seconds
     sending = float(works.sum(axis=1) @ clockwork.sending_cycles) / hz / seconds
-    host = float((works[:, None] * clockwork.moves).sum()) / seconds
+    host = float((works[:, None] * clockwork.moves[:, : c.FURTHER]).sum()) / seconds
     return {
         "steps": float(outcome.played.sums[p.BUSY_S]) / seconds,
         "stages_mean": float(stages.mean()),

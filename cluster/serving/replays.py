@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -271,7 +271,7 @@ def prepared(
 Prepare = Callable[[Options, Traffic, Step], Cluster]
 
 
-def request_lines(outcome: Outcome, slo: dict[str, float]) -> bytes:
+def request_lines(outcome: Outcome, slo: dict[str, float]) -> Iterator[bytes]:
     """A line of JSON for each request, by arrival."""
     tpot_s, good = outcome.tpot_s, met(outcome, slo)
     columns = {
@@ -284,13 +284,11 @@ def request_lines(outcome: Outcome, slo: dict[str, float]) -> bytes:
         "cached_tokens": np.asarray(outcome.state.requests[c.HIT]),
         "slot": np.asarray(outcome.state.requests[c.SLOT]),
     }  # fmt: skip
-    lines = []
     for r in range(len(outcome.traffic)):
         line: dict[str, Any] = {"request": r}
         line |= {name: int(values[r]) for name, values in counts.items()}
         line |= {name: _plain(float(values[r])) for name, values in columns.items()}
-        lines.append(json.dumps(line | {"slo_met": bool(good[r])}))
-    return ("\n".join(lines) + "\n").encode()
+        yield json.dumps(line | {"slo_met": bool(good[r])}).encode() + b"\n"
 
 
 def _plain(value: float) -> float | None:

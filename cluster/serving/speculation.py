@@ -13,6 +13,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import repeat
 from typing import Protocol
 
@@ -30,7 +31,7 @@ from cluster.machines.machine import Machine
 from cluster.serving.host_inputs import host_inputs, logits_of
 from cluster.serving.host_link import HostLink
 from cluster.serving.requests import Request, Row, Step, Work, Works
-from cluster.serving.scheduler import StepRecord, advance
+from cluster.serving.scheduler import StepRecord, Transfer, advance
 
 Guess = tuple[int, float]  # a token, and the seconds after the last until it is known
 Pick = Callable[..., int]  # logits, step -> token
@@ -70,11 +71,9 @@ class DraftModel:
 
     def __init__(self, lowered: Lowered, machine: Machine, pick: Pick, count: int) -> None:
         self._lowered, self._machine, self._pick, self._count = lowered, machine, pick, count
-        self._link = HostLink(lowered.plan.spec, self._bytes, beside=False)
+        size = partial(host_bytes, lowered.stages)
+        self._link = HostLink(lowered.plan.spec, size, beside=False)
         self._fed: tuple[int, ...] = ()  # tokens in its caches
-
-    def _bytes(self, kind: LaunchKind) -> tuple[int, int]:
-        return host_bytes(self._lowered.stages, kind)
 
     def guesses(self, request: Request) -> list[Guess]:
         """Take in what is new, then go on alone; raises ClusterError as sampling does."""
@@ -97,19 +96,28 @@ class DraftModel:
         return found
 
     def _work(self, known: Sequence[int], at: int) -> Work:
-        """A chunk where it is quicker than token by token, else a token."""
-        chunk, left = self._lowered.plan.chunk, len(known) - 1 - at
-        end = min(at + chunk, len(known) - 1)
-        kinds = (
-            prefill_kind(chunk, context_bucket(max(end, 1))),
-            decode_kind(context_bucket(at + 1)),
-        )
-        whole, alone = (
-            max(self._lowered.launches[str(kind)].end_cycles.values()) for kind in kinds
-        )
-        if left > 0 and whole < min(left, chunk) * alone:
-            return Work(kinds[0], tuple(Row(0, n, known[n]) for n in range(at, end)))
-        return Work(kinds[1], (Row(0, at, known[at], True),))
+        """A chunk, or a token whose logits are wanted."""
+        kind, count = taken_in(self._lowered.plan.chunk, self._cycles, len(known), at)
+        gives = kind.logits_rows > 0
+        return Work(kind, tuple(Row(0, n, known[n], gives) for n in range(at, at + count)))
+
+    def _cycles(self, kind: LaunchKind) -> int:
+        return max(self._lowered.launches[str(kind)].end_cycles.values())
+
+
+def taken_in(
+    chunk: int, cycles: Callable[[LaunchKind], int], known: int, at: int
+) -> tuple[LaunchKind, int]:
+    """The next launch of a draft that has taken in `at` of the `known` tokens, and its tokens.
+
+    It is a chunk where that is quicker than token by token, else a token.
+    """
+    kind, left = decode_kind(context_bucket(at + 1)), min(chunk, known - 1 - at)
+    if left > 0:
+        whole = prefill_kind(chunk, context_bucket(at + left))
+        if cycles(whole) < left * cycles(kind):
+            return whole, left
+    return kind, 1
 
 
 class SpeculativeScheduler:
@@ -147,6 +155,10 @@ class SpeculativeScheduler:
             self._leave()
         elif request in self._queue:
             self._queue.remove(request)
+
+    def transfers(self) -> list[Transfer]:
+        """Its caches stay where they are."""
+        return []
 
     def seated(self, slot: int) -> Request:
         """The request that is answered."""
@@ -244,15 +256,16 @@ class SpeculativeScheduler:
 
     def _step_s(self, step: Step, cycles: int) -> float:
         """Seconds of a step: of the chips, or of their links if these take longer."""
-        chips_s, busy = cycles / self.link.spec.clock_hz, [work for work in step.works if work]
-        if not self.link.beside:
-            moving = (self.link.in_s(work.kind) + self.link.out_s(work.kind) for work in busy)
-            return chips_s + max(moving, default=0.0)
-        found = [chips_s]
-        for work in busy:
-            into, out = self.link.moving_s(work.kind)
-            found += [into, out if work.gives else 0.0]
-        return max(found)
+        link, chips_s = self.link, cycles / self.link.spec.clock_hz
+        moves = [
+            (work.gives, *link.moving_s(work.kind, with_x=stage == 0))
+            for stage, work in enumerate(step.works)
+            if work
+        ]
+        if not link.beside:
+            waits_s = (2 * link.spec.host_latency_s + into + out for _, into, out in moves)
+            return chips_s + max(waits_s, default=0.0)
+        return max([chips_s, *(max(into, out * gives) for gives, into, out in moves)])
 
     # --- coming and going -----------------------------------------------------------------------
     def _sit(self) -> bool:

@@ -4,10 +4,12 @@ import csv
 import gzip
 import io
 import json
+import zlib
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -80,23 +82,28 @@ class _Columns:
 
 
 def read_trace(path: Path) -> Traffic:
-    """The requests of a trace; raises BadValue, or TraceError with line and column."""
+    """The requests of a trace, read line by line; raises BadValue, or TraceError with its place."""
     try:
-        data = path.read_bytes()
-        if data[:2] == b"\x1f\x8b":
-            data = gzip.decompress(data)
-    except (OSError, EOFError, gzip.BadGzipFile) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise BadValue(OPTION, path, f"cannot be read: {reason}") from None
-    try:
-        text = io.StringIO(data.decode("utf-8-sig"))
+        with path.open("rb") as file:  # or a pipe, which is read once
+            zipped = file.peek(2)[:2] == b"\x1f\x8b"
+            data = gzip.GzipFile(fileobj=file) if zipped else file
+            return _read(_Columns(path), io.TextIOWrapper(data, encoding="utf-8-sig"))
     except UnicodeDecodeError:
         raise BadValue(OPTION, path, "is not UTF-8 text") from None
-    first = next((line.strip() for line in text if line.strip()), "")
-    text.seek(0)
-    if not first:
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise BadValue(OPTION, path, f"cannot be read: {reason}") from None
+
+
+def _read(columns: _Columns, file: Iterable[str]) -> Traffic:
+    path, lines, before = columns.path, iter(file), list[str]()
+    for line in lines:
+        before.append(line)
+        if line.strip():
+            break
+    else:
         raise BadValue(OPTION, path, "is empty; there is no request in it")
-    columns = _Columns(path)
+    first, text = before[-1].strip(), chain(before, lines)
     if first.startswith("{"):
         found = _mooncake(columns, text)
     else:
@@ -115,7 +122,7 @@ def read_trace(path: Path) -> Traffic:
 
 
 # --- Mooncake -------------------------------------------------------------------------------------
-def _mooncake(columns: _Columns, text: io.StringIO) -> Traffic:
+def _mooncake(columns: _Columns, text: Iterable[str]) -> Traffic:
     least = 0  # tokens that a hash stands for, as the longest prompts show
     for line, row in _records(columns, text):
         at_s = _number(columns, line, row, "timestamp") / 1e3
@@ -136,7 +143,7 @@ def _mooncake(columns: _Columns, text: io.StringIO) -> Traffic:
     return columns.traffic(SMALL_BLOCK_TOKENS if least <= SMALL_BLOCK_TOKENS else BLOCK_TOKENS)
 
 
-def _records(columns: _Columns, text: io.StringIO) -> Iterator[tuple[int, dict[str, Any]]]:
+def _records(columns: _Columns, text: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(text, 1):
         if not line.strip():
             continue
@@ -174,7 +181,7 @@ def _whole(columns: _Columns, line: int, row: dict[str, Any], name: str) -> int:
 
 # --- tables ---------------------------------------------------------------------------------------
 def _table(
-    columns: _Columns, text: io.StringIO, names: tuple[str, str, str], clock: bool
+    columns: _Columns, text: Iterable[str], names: tuple[str, str, str], clock: bool
 ) -> Traffic:
     reader = csv.reader(text, skipinitialspace=True)
     header = [name.strip() for name in next(row for row in reader if any(row))]

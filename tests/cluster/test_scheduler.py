@@ -33,7 +33,7 @@ shapes = st.tuples(st.integers(1, 4), st.integers(1, 5), st.sampled_from([0, CHU
 
 def link(beside: bool) -> HostLink:
     """A link over which a launch moves a little more with every row."""
-    return HostLink(GROQCHIP1, lambda kind: (1000 * kind.rows, 500 * kind.logits_rows), beside)
+    return HostLink(GROQCHIP1, lambda kind, _: (1000 * kind.rows, 500 * kind.logits_rows), beside)
 
 
 def run(scheduler: PipelineScheduler, given: list[Request], ends: st.DataObject) -> list[Step]:

@@ -18,6 +18,8 @@ from cluster.compiler.place import place
 from cluster.compiler.stages import partition
 from cluster.generation.sampling import Sampling
 from cluster.machines.machine import LocalMachine
+from cluster.planning.speculation import mean_round
+from cluster.planning.timing import PlanTiming
 from cluster.serving.engine import PipelineRunner
 from cluster.serving.host_link import HostLink
 from cluster.serving.requests import Request, Step
@@ -41,7 +43,7 @@ class Guesses:
 
 
 def link(beside: bool = True) -> HostLink:
-    return HostLink(GROQCHIP1, lambda kind: (1000 * kind.rows, 500 * kind.logits_rows), beside)
+    return HostLink(GROQCHIP1, lambda kind, _: (1000 * kind.rows, 500 * kind.logits_rows), beside)
 
 
 def after(request: Request) -> int:
@@ -194,6 +196,24 @@ def test_a_model_that_drafts_for_itself_is_always_right():
         runner, request = answered((1, 2), SAMPLED, draft)
         assert request.tokens == known.tokens
         assert runner.scheduler.accepted == runner.scheduler.guessed > 0
+    target, small = (
+        PlanTiming(made.plan, made.placement, parse(name))
+        for made, name in ((runner.lowered, "ring:2"), (alone, "node"))
+    )
+    tokens, seconds = mean_round(target, small, 3, 1.0)
+    # the first round takes in the prompt as well
+    assert seconds / tokens == pytest.approx((request.token_s[22] - request.token_s[4]) / 18)
+
+
+def test_a_plan_weighs_rounds_by_how_likely_they_are(capsys):
+    plan = ["plan", "tiny", "--pp", "2", "--draft", "ngram:2", "--draft-tokens", "2", "--json"]
+    assert main([*plan, "--acceptance", "0.5"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    gain = found["speculation"]
+    assert gain["tokens_per_round"] == 0.5 * 1 + 0.25 * 2 + 0.25 * 3
+    assert gain["tokens_per_s"] == gain["tokens_per_round"] / gain["round_s"]
+    assert gain["plain_tokens_per_s"] == found["tokens_per_s_per_user"]
+    assert main(plan) == 2 and "needs --acceptance" in capsys.readouterr().err
 
 
 def test_lpu_run_says_what_guesses_were_worth(capsys):

@@ -42,11 +42,19 @@ SLOT_INTS = 4
 WHO, AT = 0, 1  # requests, and the position of the first token of each
 TOKENS, BUCKET, GIVES = 2, 3, 4  # of a work: tokens (0: none), context blocks, rows with logits
 LINE_INTS = 5
-INTO, OUT = 0, 1  # of `moves`: seconds in which inputs, and results, cross the host link
+# Of `moves`, seconds over the host link: inputs of a work where it enters, results, and inputs of
+# a work at a further stage, which takes no x.
+INTO, OUT, FURTHER = 0, 1, 2
+WAYS = 3
 NOW, HOST_FREE = 0, 1  # of `clock`
-# of `counts`
-USED_PAGES, KEPT_PAGES, SPENT_TOKENS, DROPS, RECOMPUTED, SPILLS, RESTORED, DUE = range(8)
-COUNTS = 8
+# Columns by transfer of caches: whose, out of or into which slot, how many tokens, and BACK is 1
+# for those that come back from the host. Seconds: when it begins and ends.
+OWNER, PLACE, MOVED, BACK = 0, 1, 2, 3
+TRANSFER_INTS = 4
+BEGIN, END = 0, 1
+# of `counts`; TRANSFERS are those that are noted, as many as there is room for
+USED_PAGES, KEPT_PAGES, SPENT_TOKENS, DROPS, RECOMPUTED, SPILLS, RESTORED, DUE, TRANSFERS = range(9)
+COUNTS = 9
 
 
 class Rules(NamedTuple):
@@ -88,5 +96,7 @@ class State(NamedTuple):
     hashes: Any  # of requests
     kept: Any  # of slots, `most_blocks` each
     due: Ints  # requests whose tokens are due after a step
+    transfers: MutableSequence[Ints]  # [column][transfer]
+    transfer_s: MutableSequence[Floats]  # [BEGIN or END][transfer]
     clock: Floats
     counts: Ints

@@ -11,6 +11,7 @@ from cluster.serving.core.columns import (
     ENDED,
     FIRST,
     FLYING,
+    FURTHER,
     GIVES,
     HEARD,
     INTO,
@@ -183,19 +184,20 @@ def step_s(s: State, number: int, cycles: int) -> float:
 
     Unless the links work beside the chips, a launch waits for them before and after.
     """
-    line, moves = s.lines[number], s.moves[number]
+    line, moves, entered = s.lines[number], s.moves[number], entrance(s, number)
     seconds, waits_s = cycles / s.rules.clock_hz, 0.0
     for place in range(s.rules.stages):
         if line[TOKENS][place] == 0:
             continue
         bucket = line[BUCKET][place]
+        into_s = moves[INTO if place == entered else FURTHER][bucket]
         if s.rules.beside:
-            seconds = max(seconds, moves[INTO][bucket])
+            seconds = max(seconds, into_s)
             if line[GIVES][place] > 0:
                 seconds = max(seconds, moves[OUT][bucket])
         else:
             latency_s = s.rules.latency_s
-            mine_s = (latency_s + moves[INTO][bucket]) + (latency_s + moves[OUT][bucket])
+            mine_s = (latency_s + into_s) + (latency_s + moves[OUT][bucket])
             waits_s = max(waits_s, mine_s)
     return seconds + waits_s
 

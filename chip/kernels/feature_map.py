@@ -1,19 +1,24 @@
-"""int8 images in SRAM: the upper half of the lines rests east, the lower half west.
+"""int8 images in SRAM: the upper half of the lines rests east, the lower half west, in bands.
 
-A half has a border of zeros, one pixel wide, and at the cut the nearest line of the other half, so
-that a 3 x 3 convolution finds all its inputs on its own side. A block of channels takes one slice.
+A large image has two bands of lines on a side, one for each plane there, so that planes read and
+write slices of their own; a small one has a band that two copies are made of. A band has a border
+of zeros, one pixel wide, and at a cut the nearest line of the next band, so that a 3 x 3
+convolution finds all its inputs in it. A block of channels takes one slice.
 """
 
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from collections.abc import Set
+from dataclasses import dataclass, field
+from itertools import pairwise
 
+from chip.isa.mxm import PLANES
 from chip.kernels.layout import Blocks
-from chip.kernels.memory import INNER_SLICES
-from chip.program import Region
+from chip.program import WEIGHT_SLICES, Region
 from chip.schedule import Buffer
 from chip.spec import EAST, WEST, ChipSpec
 
 CHANNEL_GROUP = 16  # int8 columns that one LW brings
+BANDED_LINES = 8  # of an image with a band for each plane
 
 
 def channels(total: int, lanes: int) -> Blocks:
@@ -25,13 +30,13 @@ def channels(total: int, lanes: int) -> Blocks:
 
 @dataclass
 class Rooms:
-    """Hands out words of the inner slices, from the emptiest bank of a side."""
+    """Hands out words of the slices that weights leave free, from the emptiest bank of a side."""
 
     spec: ChipSpec
     used: dict[tuple[int, int], int] = field(default_factory=lambda: defaultdict(int))
     buffers: dict[str, Buffer] = field(default_factory=dict)
 
-    def take(self, name: str, side: int, rows: int, avoid: set[int], dtype: str = "i8") -> Buffer:
+    def take(self, name: str, side: int, rows: int, avoid: Set[int], dtype: str = "i8") -> Buffer:
         """A buffer of `rows` vectors outside the slices of `avoid`.
 
         Wider types take an aligned group of slices.
@@ -40,7 +45,7 @@ class Rooms:
         first = side * self.spec.hemisphere_slices
         places = [
             (max(self.used[first + at + n, bank] for n in range(width)), first + at, bank)
-            for at in range(0, INNER_SLICES, width)
+            for at in range(0, self.spec.hemisphere_slices - WEIGHT_SLICES, width)
             for bank in range(self.spec.slice_banks)
             if not {first + at + n for n in range(width)} & avoid
         ]
@@ -54,42 +59,60 @@ class Rooms:
 
 
 @dataclass(frozen=True)
-class FeatureMap:
-    """`height` x `width` pixels; `halves[side][block]` are its buffers.
+class Band:
+    """Lines of an image on a side; `copies[copy][block]` are buffers, all copies with one content.
 
-    `copies` are others with the same content, for the second plane of a side, if there are any.
+    Rows go by line and column, from one line and one column before the first.
     """
 
-    name: str
-    height: int
+    side: int
+    lines: range
     width: int
-    channels: Blocks
-    halves: tuple[tuple[Buffer, ...], tuple[Buffer, ...]]
-    copies: tuple[tuple[Buffer, ...], tuple[Buffer, ...]] | None = None
-
-    def all_of(self, side: int, block: int) -> list[Buffer]:
-        """The buffers of a block: one, or two with the same content."""
-        both = (self.halves, self.copies) if self.copies else (self.halves,)
-        return [found[side][block] for found in both]
-
-    def lines(self, side: int) -> range:
-        """Lines that rest on a side."""
-        return half_lines(self.height, side)
+    copies: tuple[tuple[Buffer, ...], ...]
 
     @property
     def pitch(self) -> int:
         """Rows from one line to the next."""
         return self.width + 2
 
-    def row(self, side: int, y: int, x: int) -> int:
-        """Row of a pixel in its half; y and x may be one outside."""
-        return (y - self.lines(side).start + 1) * self.pitch + x + 1
+    def row(self, y: int, x: int) -> int:
+        """Row of a pixel; y and x may be one outside."""
+        return (y - self.lines.start + 1) * self.pitch + x + 1
 
     @property
     def slices(self) -> set[int]:
         """Slices that it rests in."""
-        halves = (*self.halves, *(self.copies or ()))
-        return {buffer.region.index for half in halves for buffer in half}
+        return {buffer.region.index for copy in self.copies for buffer in copy}
+
+
+@dataclass(frozen=True)
+class FeatureMap:
+    """`height` x `width` pixels in bands from top to bottom.
+
+    In a word are the channels of `beside` neighbours in a line, side by side; the last of three is
+    the one behind. Whether bands have lines of the next ones around them, `bordered` says.
+    """
+
+    name: str
+    height: int
+    width: int
+    channels: Blocks
+    bands: tuple[Band, ...]
+    beside: int = 1
+    bordered: bool = False
+
+    def of_side(self, side: int) -> tuple[Band, ...]:
+        """The bands of a side, from top to bottom."""
+        return tuple(band for band in self.bands if band.side == side)
+
+    def band_of(self, line: int) -> Band:
+        """The band that computes a line."""
+        return next(band for band in self.bands if line in band.lines)
+
+    @property
+    def slices(self) -> set[int]:
+        """Slices that it rests in."""
+        return set().union(*(band.slices for band in self.bands))
 
 
 def half_lines(height: int, side: int) -> range:
@@ -98,30 +121,33 @@ def half_lines(height: int, side: int) -> range:
     return range(cut) if side == EAST else range(cut, height)
 
 
-def feature_map(
-    rooms: Rooms,
-    name: str,
-    size: tuple[int, int],
-    cut: Blocks,
-    avoid: set[int],
-    residual: FeatureMap | None = None,
-    twice: bool = False,
-) -> FeatureMap:
-    """Room for an image of `size` (height, width), beside the slices of `avoid`, or for two copies.
+def band_lines(height: int, side: int, cuts: int = 1) -> tuple[range, ...]:
+    """Lines of each band of a side; `cuts` times as many as planes read."""
+    mine, count = half_lines(height, side), cuts * (PLANES if height >= BANDED_LINES else 1)
+    bounds = [mine.start + -(-len(mine) * n // count) for n in range(count + 1)]
+    return tuple(range(a, b) for a, b in pairwise(bounds) if a < b)
 
-    A block also keeps clear of the block of the residual that is added to it.
+
+def feature_map(
+    rooms: Rooms, name: str, size: tuple[int, int], cut: Blocks, avoid: Set[int],
+    beside: int = 1, bordered: bool = False, cuts: int = 0,
+) -> FeatureMap:  # fmt: skip
+    """Room for an image of `size` (height, width), outside the slices of `avoid`.
+
+    A band for both planes has a copy for each. One that is read by the SXM alone, in `cuts` times
+    as many bands, has a copy for each place in a word.
     """
     height, width = size
-    halves = []
+    found: list[Band] = []
     for side in (EAST, WEST):
-        rows = (len(half_lines(height, side)) + 2) * (width + 2)
-        mine = []
-        for block in range(cut.count):
-            near = {residual.halves[side][block].region.index} if residual else set()
-            mine.append(rooms.take(f"{name}.{side}.{block}", side, rows, avoid | near))
-        halves.append(tuple(mine))
-    found = FeatureMap(name, height, width, cut, (halves[0], halves[1]))
-    if not twice:
-        return found
-    other = feature_map(rooms, f"{name}.copy", size, cut, avoid | found.slices, residual)
-    return replace(found, copies=other.halves)
+        lines = band_lines(height, side, max(1, cuts))
+        copies, taken = beside if cuts else PLANES if height < BANDED_LINES else 1, set(avoid)
+        for number, mine in enumerate(lines):
+            rows = (len(mine) + 2) * (width + 2)
+            made = []
+            for copy in range(copies):
+                names = [f"{name}.{side}{number}.{copy}.{n}" for n in range(cut.count)]
+                made.append(tuple(rooms.take(one, side, rows, taken) for one in names))
+                taken |= {buffer.region.index for buffer in made[-1]}
+            found.append(Band(side, mine, width, tuple(made)))
+    return FeatureMap(name, height, width, cut, tuple(found), beside, bordered)

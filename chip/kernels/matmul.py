@@ -37,7 +37,8 @@ class Pass:
     leave the array if `last`. A single tile may meet `lines` x `count` activations, one outer step
     of the rows from line to line. With a `copy` of the activations, which int8 only can use, odd
     tiles are the second plane's: it takes the copy, and both planes count their own tiles from 0.
-    With a `plane`, in int8, all is on that plane, and the other one is free for other chains.
+    With a `plane`, in int8, all is on that plane, and the other one is free for other chains; these
+    find room for their weights in between if `least_cycles` from tile to tile are the same in both.
     Words are those of one matrix of many, if they are `gathered`.
     """
 
@@ -55,6 +56,7 @@ class Pass:
     copy: Rows | None = None
     lines: int = 1
     plane: int | None = None
+    least_cycles: int = 0
     gathered: Gathered | None = None
 
     @property
@@ -68,7 +70,8 @@ class Pass:
 
     def streaming_cycles(self, spec: ChipSpec) -> int:
         """Cycles from the IW of a tile to the next one on its plane, at least."""
-        return self.interval(spec) * self.count * self.lines + (self.format != "f16")
+        cycles = self.interval(spec) * self.count * self.lines + (self.format != "f16")
+        return max(cycles, self.least_cycles)
 
     def interval(self, spec: ChipSpec) -> int:
         """Cycles between two activations of a plane."""

@@ -14,7 +14,7 @@ def pixel_mean(plan: Schedule, rooms: Rooms, x: FeatureMap) -> Pixel:
     """int8 of the mean over pixels."""
     found = []
     for block in range(x.channels.count):
-        sides = [side for side in (EAST, WEST) if len(x.lines(side))]
+        sides = [side for side in (EAST, WEST) if x.of_side(side)]
         sums = [_sum(plan, rooms, x, side, block) for side in sides]
         found.append(_mean(plan, rooms, sums, block, x.height * x.width))
     return tuple(found)
@@ -23,16 +23,20 @@ def pixel_mean(plan: Schedule, rooms: Rooms, x: FeatureMap) -> Pixel:
 def _sum(plan: Schedule, rooms: Rooms, x: FeatureMap, side: int, block: int) -> Buffer:
     """Sum of a half's pixels in fp32, exact: a pixel is read when the sum before is there."""
     chain, pace = Chain(plan.spec, "mean"), plan.spec.d_func("vxm.alu")
-    buffer = x.halves[side][block]
-    pixels = [x.row(side, y, column) for y in x.lines(side) for column in range(x.width)]
+    pixels = [
+        Rows(band.copies[0][block], band.row(y, column), (0, 0))
+        for band in x.of_side(side)
+        for y in band.lines
+        for column in range(x.width)
+    ]
     total: Flow | None = None
-    for number, row in enumerate(pixels):
-        rows = Rows(buffer, row, (0, 0))
+    for number, rows in enumerate(pixels):
         value = chain.arrive(rows, plan.spec.vxm_position, number * pace, run(1))
         value = chain.vxm("to_f32", value, dtype="i8")
         total = chain.vxm("add", value, total) if total else chain.vxm("copy", value)
     assert total is not None
-    out = rooms.take(f"sum.{side}.{block}", side, 1, {buffer.region.index}, "f32")
+    taken = {rows.buffer.region.index for rows in pixels}
+    out = rooms.take(f"sum.{side}.{block}", side, 1, taken, "f32")
     chain.write(total, Rows(out))
     plan.place(chain)
     return out

@@ -2,15 +2,15 @@
 
 The host lays out the patches of the image as rows, 147 numbers each, by the parity of their line
 and column. Results of a parity are stored as often as one pooling window has pixels of it, since a
-slice serves one read a cycle; the maximum is then a tree over nine reads.
+slice serves one read a cycle; the maximum is then over nine reads.
 """
 
 from dataclasses import dataclass, field
 
 from chip.kernels.convolution import Convolution
-from chip.kernels.feature_map import FeatureMap, Rooms, half_lines
+from chip.kernels.feature_map import Band, FeatureMap, Rooms, half_lines
 from chip.kernels.matmul import Pass, matmul
-from chip.schedule import Buffer, Chain, Flow, Loops, Rows, Schedule
+from chip.schedule import Buffer, Chain, Flow, Rows, Schedule, over
 from chip.spec import EAST, WEST
 
 PARITIES = ((0, 0), (0, 1), (1, 0), (1, 1))
@@ -55,9 +55,11 @@ class Stem:
                 self._convolve(plan, what, side, y, x)
 
     def maximum(self, plan: Schedule) -> None:
-        """The maximum over windows."""
-        for side in (EAST, WEST):
-            self._maximum(plan, side)
+        """The maximum over windows, as the lines of a convolution come."""
+        for band in self.out.bands:
+            most = max(1, plan.spec.accumulator_depth // self.out.width)
+            for start in range(band.lines.start, band.lines.stop, most):
+                self._maximum(plan, band, range(start, min(start + most, band.lines.stop)))
 
     def _convolve(self, plan: Schedule, what: Convolution, side: int, y: int, x: int) -> None:
         width, lines = self.out.width, self.lines(side, y)
@@ -77,28 +79,26 @@ class Stem:
                 chain.write(value, Rows(buffer, first, (width + x, 1)))
             plan.place(chain)
 
-    def _maximum(self, plan: Schedule, side: int) -> None:
+    def _maximum(self, plan: Schedule, band: Band, part: range) -> None:
         """out = the largest of nine; a border of zeros does not matter after a ReLU.
 
-        What reads it are 1 x 1 convolutions, so that the cut needs no lines of the other half.
+        What reads it are 1 x 1 convolutions, so that a cut needs no lines of the next band.
         """
-        mine = self.out.lines(side)
-        if not len(mine):
-            return
-        loops: Loops = ((len(mine), self.out.width), (self.out.width, 1))
-        chain = Chain(plan.spec, "maximum 3 x 3")
-        found: list[Flow] = []
+        loops = over(self.out.width, len(part))
+        chain, pace = Chain(plan.spec, "maximum 3 x 3"), plan.spec.d_func("vxm.alu")
+        above = part.start - half_lines(self.out.height, band.side).start
+        largest: Flow | None = None
+        number = 0
         for y, x in PARITIES:
-            for number, buffer in enumerate(self.copies[side, y, x]):
-                down, right = divmod(number, 1 + x)
+            for which, buffer in enumerate(self.copies[band.side, y, x]):
+                down, right = divmod(which, 1 + x)
                 pitch = self.out.width + x
-                rows = Rows(buffer, down * pitch + right, (pitch, 1))
-                found.append(chain.arrive(rows, plan.spec.vxm_position, 0, loops))
-        while len(found) > 1:
-            pairs = zip(found[::2], found[1::2], strict=False)
-            level = [chain.vxm("max", a, b, dtype="i8") for a, b in pairs]
-            level += [chain.vxm("copy", v, dtype="i8") for v in found[len(level) * 2 :]]
-            found = level
-        first = self.out.row(side, mine.start, 0)
-        chain.write(found[0], Rows(self.out.halves[side][0], first, (self.out.pitch, 1)))
+                rows = Rows(buffer, (above + down) * pitch + right, (pitch, 1))
+                cycle = pace * max(0, number - 1)  # when the largest of those before is there
+                value = chain.arrive(rows, plan.spec.vxm_position, cycle, loops)
+                largest = chain.vxm("max", largest, value, dtype="i8") if largest else value
+                number += 1
+        assert largest is not None
+        for copy in band.copies:
+            chain.write(largest, Rows(copy[0], band.row(part.start, 0), (band.pitch, 1)))
         plan.place(chain)

@@ -162,25 +162,27 @@ class Chain:
         )  # fmt: skip
         return replace(value, name=name, need=None, direction=None, alu=other, piece=made)
 
-    def sxm(self, op: str, lane_map: int, value: Flow, side: int) -> Flow:
-        """One SXM instruction at hemisphere `side`; the result flows back inward."""
-        position = self.spec.edge_position("sxm", side)
-        spec = lookup(f"sxm.{op}")
+    def sxm(
+        self, op: str, lane_map: int, value: Flow, side: int, other: Flow | None = None
+    ) -> Flow:
+        """One SXM instruction at hemisphere `side`, of one flow or two; its result flows inward."""
+        position, spec = self.spec.edge_position("sxm", side), lookup(f"sxm.{op}")
         if value.need is None:
             self.emit(value, side)
-        assert value.need is not None
-        issue = self._meet([value], position)
+        flows = [value] if other is None else [value, other]
+        issue = self._meet(flows, position)
         cycle = issue + self.spec.d_func(spec.timing)
         inward = WEST if side == EAST else EAST
         low = cycle - self.spec.along(inward, position)
         need = self.stream(inward, WIDTHS[value.dtype], low, value.loops)
         queue = self.queue("sxm", side, issue, span(value.loops))
-        name = self.name()
-        args = [DTYPES.index(value.dtype), lane_map, 0, 0]
-        needs = {2: (value.need, 0), 3: (need, 0)}
-        self.add_piece(
-            "sxm", side, queue, [issue], spec.name, args, needs, value.loops, [value.name, name]
-        )
+        name, needs = self.name(), {spec.index("out"): (need, 0)}
+        for operand, flow in zip(spec.sources, flows, strict=True):
+            assert flow.need is not None
+            needs[operand] = flow.need, 0
+        args, names = [DTYPES.index(value.dtype), lane_map, 0, 0, 0], [f.name for f in flows]
+        self.add_piece("sxm", side, queue, [issue], spec.name, args[: len(spec.operands)], needs,
+                       value.loops, [*names, name])  # fmt: skip
         return Flow(self.member, value.dtype, value.loops, cycle, position, name, need, inward)
 
     # --- in flight -> at rest ---------------------------------------------------------------

@@ -1,7 +1,7 @@
 """A network for images in int8 on one chip: its graph's ops in order, each with its kernel.
 
-Values are feature maps in the inner slices. A map lies apart from what is read while it is written,
-and from what is read together with it.
+Weights are in the outermost slices, values are feature maps in the others. A map lies apart from
+what is read while it is written, and from what is read together with it.
 """
 
 from collections.abc import Callable
@@ -9,19 +9,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from chip.kernels import pixel
+from chip.kernels.convolution import MOST_BESIDE, beside_maps, convolve, lay_beside, reads
 from chip.kernels.convolution import Convolution as Kernel
-from chip.kernels.convolution import convolve
 from chip.kernels.feature_map import FeatureMap, Rooms, channels, feature_map
+from chip.kernels.lanes import LaneMap
 from chip.kernels.layout import Blocks
-from chip.kernels.memory import Conflicts, MemoryMap
+from chip.kernels.memory import MemoryMap
 from chip.kernels.stem import Stem
-from chip.kernels.work import CONSTANT, Request
 from chip.schedule import Buffer, Schedule
 from chip.spec import EAST, WEST, ChipSpec
 from cluster.model.graph.graph import Section
 from cluster.model.graph.image import Convolution, Maximum, PixelMean
 from cluster.model.graph.op import Op
 from cluster.model.graph.values import Value
+
+LAY_CUTS = 3  # parts of a band that are laid side by side while others are written
 
 
 @dataclass
@@ -41,6 +43,7 @@ class ImageNetwork:
         self.memory, self.rooms = MemoryMap(self.spec), Rooms(self.spec)
         self.plan = Schedule(self.spec)
         self._pixels: dict[str, pixel.Pixel] = {}
+        self._beside_widths: dict[int, int] = {}  # of a group of lanes: number of its first map
         for convolution in self.convolutions:
             self._place_weights(convolution)
         for op in self.section.ops:
@@ -55,21 +58,45 @@ class ImageNetwork:
         """Taps of a side as the chip sees them: a patch is one pixel."""
         return 1 if op.x == self.section.x else op.taps
 
+    def beside(self, value: Value) -> int:
+        """Neighbours in a line whose channels are laid side by side before a value is read."""
+        readers = self.section.consumers(value)
+        cut = channels(value.dims[-1].size, self.spec.lanes)
+        if value == self.section.x or len(readers) != 1 or cut.count > 1:
+            return 1
+        (op,) = readers
+        taps = op.taps if isinstance(op, Convolution) and op.stride == 1 else 1
+        return min(taps, MOST_BESIDE, self.spec.lanes // cut.width)
+
     def cuts(self, op: Convolution) -> tuple[Blocks, Blocks]:
-        """Blocks of input and of output channels."""
+        """Blocks of input and of output channels, with those of neighbours."""
         outputs, inputs = op.weight.shape
-        lanes = self.spec.lanes
-        return channels(inputs // self.taps(op) ** 2, lanes), channels(outputs, lanes)
+        inputs //= self.taps(op) ** 2
+        return self._cut(inputs, self.beside(op.x)), self._cut(outputs, self.beside(op.out))
+
+    def _cut(self, total: int, beside: int) -> Blocks:
+        cut = channels(total, self.spec.lanes)
+        return Blocks(cut.total, cut.count, beside * cut.width)
+
+    def tiles(self, op: Convolution) -> int:
+        """Tiles of an output block."""
+        taps = self.taps(op)
+        return taps * len(reads(taps, self.beside(op.x))) * self.cuts(op)[0].count
 
     def _place_weights(self, op: Convolution) -> None:
-        ins, outs = self.cuts(op)
-        vectors = outs.count * self.taps(op) ** 2 * ins.count * outs.width
-        for side in (EAST, WEST):
-            name = f"{op.weight.name}.{side}"
-            request = Request(name, vectors, "i8", side, CONSTANT, "columns")
-            self.memory.place_columns(request, Conflicts({}, {}))
-        both = (self.memory[f"{op.weight.name}.{side}"] for side in (EAST, WEST))
-        self.weights[op.weight.name] = (next(both), next(both))
+        outs = self.cuts(op)[1]
+        vectors = outs.count * self.tiles(op) * outs.width
+        east, west = (
+            self.memory.columns(f"{op.weight.name}.{side}", side, vectors, (1,), "i8")
+            for side in (EAST, WEST)
+        )
+        self.weights[op.weight.name] = east, west
+
+    @property
+    def lane_maps(self) -> tuple[LaneMap, ...]:
+        """Those of its program."""
+        lanes = self.spec.lanes
+        return tuple(m for width in self._beside_widths for m in beside_maps(width, lanes))
 
     # --- kernels of ops -----------------------------------------------------------------------
     def convolution(self, op: Convolution) -> None:
@@ -82,8 +109,20 @@ class ImageNetwork:
             self.logits = pixel.classify(self.plan, self.rooms, what, pixels, outs)
         else:
             kept = None if op.residual is None else self.maps[op.residual.name]
-            out = self._map(op.out, self.maps[op.x.name].slices, kept, twice=True)
+            out = self._map(op.out, self.maps[op.x.name].slices | (kept.slices if kept else set()))
             convolve(self.plan, what, self.maps[op.x.name], out, kept)
+            if self.beside(op.out) > 1:
+                self._lay_beside(op.out, out)
+
+    def _lay_beside(self, value: Value, out: FeatureMap) -> None:
+        times = self.beside(value)
+        size = out.height, out.width
+        name = f"{value.name}.beside"
+        laid = feature_map(self.rooms, name, size, out.channels, out.slices, times)
+        width = out.channels.width // times
+        self._beside_widths.setdefault(width, len(self._beside_widths) * (MOST_BESIDE - 1))
+        lay_beside(self.plan, self._beside_widths[width], out, laid)
+        self.maps[value.name] = laid
 
     def _begin(self, op: Convolution, what: Kernel) -> None:
         (after,) = self.section.consumers(op.out)
@@ -100,24 +139,17 @@ class ImageNetwork:
         """One pixel, on both sides."""
         self._pixels[op.out.name] = pixel.pixel_mean(self.plan, self.rooms, self.maps[op.x.name])
 
-    def _map(
-        self,
-        value: Value,
-        avoid: set[int],
-        kept: FeatureMap | None = None,
-        twice: bool = False,
-    ) -> FeatureMap:
-        """Room for a value, beside what it is read with; two copies of a single block, if asked.
-
-        Two planes can then read it at the same time.
-        """
+    def _map(self, value: Value, avoid: set[int]) -> FeatureMap:
+        """Room for a value, beside what it is read with."""
         lines, columns, depth = value.dims
-        cut = channels(depth.size, self.spec.lanes)
-        beside = {other.name for op in self.section.consumers(value) for other in op.inputs}
-        for name in beside & self.maps.keys():
+        times, readers = self.beside(value), self.section.consumers(value)
+        together = {other.name for op in readers for other in op.inputs}
+        for name in together & self.maps.keys():
             avoid = avoid | self.maps[name].slices
-        size, twice = (lines.size, columns.size), twice and cut.count == 1
-        found = feature_map(self.rooms, value.name, size, cut, avoid, kept, twice)
+        cut, size = self._cut(depth.size, times), (lines.size, columns.size)
+        windows = any(isinstance(op, Convolution) and op.taps > 1 for op in readers)
+        cuts = LAY_CUTS if times > 1 else 0
+        found = feature_map(self.rooms, value.name, size, cut, avoid, times, windows, cuts)
         self.maps[value.name] = found
         return found
 

@@ -29,7 +29,7 @@ def resnet_rows() -> Iterator[Row]:
     products = sum(op.products_per_row(0) for op in resnet.resnet(RESNET50).ops)
     reason = (
         f"of {found.executed_cycles:,} executed cycles, arrays that never wait take "
-        f"{products // PRODUCTS:,}; a tap is a product of its own, so that 64 channels use a fifth "
-        f"of the lanes and columns: {phases(found.events, found.executed_cycles, 8)}"
+        f"{products // PRODUCTS:,}; 64 channels of three taps side by side use three fifths of the "
+        f"lanes and a fifth of the columns: {phases(found.events, found.executed_cycles, 8)}"
     )
     yield missed(row, reason)

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from chip.core import Chip
-from chip.kernels.lanes import MAPS
+from chip.kernels.convolution import reads
 from chip.program import Program
 from chip.spec import GROQCHIP1, ChipSpec
 from chip.wire import pack
@@ -36,7 +36,8 @@ def classify(
     """Schedule, link and execute the network on one image."""
     net = ImageNetwork(spec, resnet(shape))
     chip = Chip(0, spec)
-    linked = chip.load("resnet", pack(net.plan.program(0, Program(0, spec.name, 0, {}, MAPS))))
+    program = net.plan.program(0, Program(0, spec.name, 0, {}, net.lane_maps))
+    linked = chip.load("resnet", pack(program))
     for op in net.convolutions:
         values = columns(net, op, weights[op.weight.name])
         for buffer in net.weights[op.weight.name]:
@@ -55,15 +56,23 @@ def classify(
 
 def columns(net: ImageNetwork, op: Convolution, weights: I8) -> I8:
     """Columns [vectors, lanes] in the order of loading: output block, tap, input block, output."""
-    ins, outs = net.cuts(op)
-    taps, outputs = net.taps(op) ** 2, op.weight.shape[0]
-    padded = np.zeros((outs.count * outs.width, ins.count * ins.width, taps), np.int8)
-    own = weights.reshape(outputs, -1, taps)
-    padded[:outputs, : own.shape[1]] = own
-    cut = padded.reshape(outs.count, outs.width, ins.count, ins.width, taps)
-    tiles = cut.transpose(0, 4, 2, 1, 3).reshape(-1, ins.width)
-    data = np.zeros((len(tiles), net.spec.lanes), np.int8)
-    data[:, : ins.width] = tiles
+    (ins, outs), taps = net.cuts(op), net.taps(op)
+    outputs, beside, times = op.weight.shape[0], net.beside(op.x), net.beside(op.out)
+    own = weights.reshape(outputs, -1, taps, taps)
+    width = ins.count * ins.width // beside
+    padded = np.zeros((times, outs.count * outs.width // times, width, taps, taps), np.int8)
+    padded[:, :outputs, : own.shape[1]] = own
+    padded = padded.reshape(-1, width, taps, taps)
+    words = reads(taps, beside)
+    tiles = np.zeros((len(padded), taps, len(words), beside, width), np.int8)
+    for number, (_, mine) in enumerate(words):
+        for tap in mine:
+            group = tap - (mine.stop - beside)
+            tiles[:, :, number, group] = padded[..., tap].swapaxes(1, 2)
+    cut = tiles.reshape(outs.count, outs.width, -1, ins.count, ins.width)
+    rows = cut.transpose(0, 2, 3, 1, 4).reshape(-1, ins.width)
+    data = np.zeros((len(rows), net.spec.lanes), np.int8)
+    data[:, : ins.width] = rows
     return data
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from chip.isa import Op
 from chip.jit.cache import address
+from chip.jit.halves import narrow16, widen16
 from chip.jit.layout import Untyped
 from chip.jit.memory import (
     INT,
@@ -36,8 +37,6 @@ _NUMBERS: dict[str, type[np.generic]] = {
 }
 _UNSIGNED: dict[int, type[np.generic]] = {1: np.uint8, 2: np.uint16, 4: np.uint32}
 ROW_KERNEL = INT(INT, INT, INT, INT)  # (out, a, b, lanes); of one operand, it ignores b
-_HALF, _HALF_BITS = np.float32(0.5), np.uint32(0x3F000000)
-_FP16_OVERFLOW, _FP16_NORMAL = np.uint32(0x477FF000), np.uint32(0x38800000)
 
 
 # What `_bound` puts in the place of these makes a kernel of one of the loops.
@@ -54,14 +53,15 @@ first = second = 1
 def copy_kernel(size: int, from_step: int = 1, to_step: int = 1) -> int:
     """Copies elements of `size` bytes, from_step elements apart, to such to_step apart.
 
-    Into SRAM words, which have 4 bytes a lane, they are shifted: then the loop is one of vectors.
+    Into and from SRAM words, which have 4 bytes a lane, they are shifted: then the loop is one of
+    vectors.
     """
     name = f"copy_{size}_{from_step}_{to_step}"
     scope = {"operands_at": array_of(_UNSIGNED[size]), "first": from_step, "second": to_step}
-    is_into_words = from_step == 1 and size * to_step == 4 and size < 4
-    if is_into_words:
-        scope |= {"first": (1 << 8 * size) - 1}
-    loop = _into_words if is_into_words else _spaced
+    loop = _spaced
+    if size < 4 and {size * from_step, size * to_step} == {size, 4}:
+        loop = _into_words if from_step == 1 else _from_words
+        scope |= {"operation": _UNSIGNED[size], "first": (1 << 8 * size) - 1}
     return address(_bound(loop, scope, name), ROW_KERNEL)
 
 
@@ -87,6 +87,13 @@ def _into_words(out: int, a: int, _b: int, lanes: int) -> int:
     kept = np.uint32(~(np.uint32(first) << shift))
     for i in range(lanes):
         words[i] = np.uint32(words[i] & kept) | np.uint32(np.uint32(x[i]) << shift)
+    return 0
+
+
+def _from_words(out: int, a: int, _b: int, lanes: int) -> int:
+    words, z, shift = words_at(a & -4, lanes), operands_at(out, lanes), np.uint32(8 * (a & 3))
+    for i in range(lanes):
+        z[i] = operation(np.uint32(words[i] >> shift) & np.uint32(first))
     return 0
 
 
@@ -170,29 +177,6 @@ def _same(x: Untyped) -> Untyped:
 @inner
 def _ordered(x: Untyped) -> Untyped:
     return x if x == x else NAN
-
-
-@inner
-def widen16(bits: Untyped) -> Untyped:
-    """fp16 bits as fp32: the exponent's bias is made good by a product, but for inf and NaN."""
-    size = np.uint32(np.uint32(bits & np.uint16(0x7FFF)) << np.uint32(13))
-    wide = np.float32(size.view(np.float32) * np.float32(2.0**112)).view(np.uint32)
-    wide = np.uint32(size | np.uint32(0x7F800000)) if size >= np.uint32(0x0F800000) else wide
-    return np.uint32(wide | np.uint32(np.uint32(bits >> 15) << np.uint32(31))).view(np.float32)
-
-
-@inner
-def narrow16(x: Untyped) -> Untyped:
-    """Round fp32 to fp16 bits: by an addition below the normal numbers, else by integers."""
-    bits = np.float32(x).view(np.uint32)
-    size = np.uint32(bits & np.uint32(0x7FFFFFFF))
-    small = np.uint32(np.float32(size.view(np.float32) + _HALF).view(np.uint32) - _HALF_BITS)
-    odd = np.uint32((size >> np.uint32(13)) & np.uint32(1))
-    normal = np.uint32(np.uint32(size - np.uint32((112 << 23) - 0xFFF) + odd) >> np.uint32(13))
-    out = small if size < _FP16_NORMAL else normal
-    out = np.uint32(0x7C00) if size >= _FP16_OVERFLOW else out
-    out = np.uint32(out | np.uint32((bits >> np.uint32(16)) & np.uint32(0x8000)))
-    return np.uint16(0x7E00) if size > np.uint32(0x7F800000) else np.uint16(out)
 
 
 def _unary(out: int, a: int, _b: int, lanes: int) -> int:

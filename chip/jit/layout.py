@@ -190,4 +190,5 @@ JOB_WORDS = len(fields(Job))
 
 def packed(*values: Part | Play) -> npt.NDArray[np.void]:
     """Values of one class, side by side in memory."""
-    return np.array([tuple(vars(value).values()) for value in values], structure(type(values[0])))
+    kind = PLAY if isinstance(values[0], Play) else PART
+    return np.array([tuple(vars(value).values()) for value in values], kind)

@@ -21,6 +21,7 @@ from chip.spec import ChipSpec
 QUAD = 4  # slices of an fp32 vector
 INNER_SLICES = 12  # next to the VXM on each side, where activations are looked for room first
 _KINDS = {CONSTANT: "weights", CACHE: "kv_cache", NETWORK: "network"}
+_MOST_LOADS = 1000  # ways to put columns side by side that are looked at
 MUST = 1 << 40  # more than any number of cycles: buffers that must lie apart
 
 
@@ -34,9 +35,6 @@ class SramFull(ChipError):
     def __str__(self) -> str:
         need, has = self.needs_bytes / 2**20, self.has_bytes / 2**20
         return f"{self.what} needs {need:.1f} MiB of SRAM, {has:.1f} MiB are left for it"
-
-
-_MOST_LOADS = 1000  # ways to put columns side by side that are looked at
 
 
 def most_column_words(spec: ChipSpec) -> int:

@@ -60,9 +60,9 @@ def columns(net: ImageNetwork, op: Convolution, weights: I8) -> I8:
     outputs, beside, times = op.weight.shape[0], net.beside(op.x), net.beside(op.out)
     own = weights.reshape(outputs, -1, taps, taps)
     width = ins.count * ins.width // beside
-    padded = np.zeros((times, outs.count * outs.width // times, width, taps, taps), np.int8)
-    padded[:, :outputs, : own.shape[1]] = own
-    padded = padded.reshape(-1, width, taps, taps)
+    copies = np.zeros((times, outs.count * outs.width // times, width, taps, taps), np.int8)
+    copies[:, :outputs, : own.shape[1]] = own
+    padded: npt.NDArray[np.int8] = copies.reshape(-1, width, taps, taps)
     words = reads(taps, beside)
     tiles = np.zeros((len(padded), taps, len(words), beside, width), np.int8)
     for number, (_, mine) in enumerate(words):

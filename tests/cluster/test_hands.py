@@ -68,7 +68,7 @@ SHOWN = {  # commands that print tables, with what is theirs
     "collective all_reduce --topology ring:3": " lower bound",
     "plan tiny --chips 8 --topology node --tp 2": "share",
     "spec": "SRAM rate",
-    "models": "in fp16",
+    "models": "family",
     "isa": "",
     "energy": "watts",
     "run tiny --prompt a --tp 2 --max-new-tokens 1": "vectors over links",

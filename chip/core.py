@@ -97,6 +97,24 @@ class Chip:
         planes = np.array(self._planes(region))
         return planes.view(NUMPY_TYPES[region.dtype])[..., 0]
 
+    def contents(self, region: Region) -> bytes:
+        """All words of a region of any layout, slice by slice."""
+        last, found = region.address + region.words, []
+        for index in range(region.index, region.index + region.slices):
+            if self.faults:
+                self.corrected += self.faults.consume(self.number, index, region.address, last - 1)
+            found.append(self.sram.group(index)[region.address : last, :, index % GROUP].tobytes())
+        return b"".join(found)
+
+    def put(self, region: Region, data: bytes) -> None:
+        """Make the words of a region what `contents` found in one as large."""
+        words = slice(region.address, region.address + region.words)
+        planes = np.frombuffer(data, np.uint8).reshape(region.slices, -1, self.spec.lanes)
+        for index, plane in enumerate(planes, region.index):
+            if self.faults:
+                self.faults.overwrite(index, words.start, words.stop - 1)
+            self.sram.store(index, words, plane)
+
     def _planes(self, region: Region) -> Array:
         first = region.index % GROUP
         words = slice(region.address, region.address + region.vectors)

@@ -113,6 +113,22 @@ class ChipGroup:
         for number, region, values in constants:
             self.chips[number].write(region, values)
 
+    def contents(self, wanted: Mapping[int, Iterable[Region]]) -> dict[int, list[bytes]]:
+        """What is in regions, by chip; of those that are here."""
+        return {
+            number: [self.chips[number].contents(region) for region in regions]
+            for number, regions in wanted.items()
+            if number in self.chips
+        }
+
+    def put(
+        self, wanted: Mapping[int, Iterable[Region]], contents: Mapping[int, Iterable[bytes]]
+    ) -> None:
+        """Put back into regions, as large ones, what `contents` has found."""
+        for number in wanted.keys() & self.chips.keys():
+            for region, data in zip(wanted[number], contents[number], strict=True):
+                self.chips[number].put(region, data)
+
     def prepare(self, name: str, mine: Iterable[Batch]) -> None:
         """Take the group's batches of a launch."""
         self._linker = Linker()  # nothing more to link: drop the copies

@@ -118,6 +118,13 @@ class MemoryMap:
         words = move.words[layer % len(move.words)] if move else 0
         return replace(region, address=region.address + words)
 
+    def caches(self, slot: int) -> Iterator[Region]:
+        """All that a sequence slot has for itself, as long for each of them."""
+        for name, role in self.roles.items():
+            if role == CACHE:
+                layers = len(self.moves[name].words) // self.slots if name in self.moves else 1
+                yield from (self.region_of(name, slot * layers + n) for n in range(layers))
+
     def constants(self) -> Iterator[Region]:
         """All that is in place before the first launch."""
         for name, role in self.roles.items():

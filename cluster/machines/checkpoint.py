@@ -8,6 +8,7 @@ deterministic, what comes out must be equal to the bit, and is compared.
 
 import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -16,7 +17,16 @@ from chip.checkpoint import Block
 from cluster.errors import CheckpointError, MachineError, WorkerLost
 from cluster.machines.checkpoint_store import CheckpointStore, Past
 from cluster.machines.loadable import Loadable
-from cluster.machines.machine import Digest, Inputs, Machine, Parts, Progress, Result
+from cluster.machines.machine import (
+    Contents,
+    Digest,
+    Inputs,
+    Machine,
+    Parts,
+    Progress,
+    Regions,
+    Result,
+)
 from cluster.machines.wrapper import MachineWrapper
 
 MAX_FAILURES = 5
@@ -36,6 +46,19 @@ class Survivor(Machine, Protocol):
         """After WorkerLost: bring back what is gone, as it was after `load`."""
 
 
+@dataclass(frozen=True)
+class _Launched:
+    name: str
+    inputs: Inputs
+    past: Past
+
+
+@dataclass(frozen=True)
+class _Put:
+    regions: Regions
+    contents: Contents
+
+
 class Checkpointed(MachineWrapper[Survivor]):
     """Survives up to MAX_FAILURES lost workers."""
 
@@ -44,7 +67,7 @@ class Checkpointed(MachineWrapper[Survivor]):
         self.failures = self.replayed = 0
         self._store, self._every = store, every
         self._past: list[Past] = []
-        self._recent: list[tuple[str, Inputs, Past]] = []
+        self._recent: list[_Launched | _Put] = []  # since the last checkpoint
         self._count = 0
 
     def load(self, lowered: Loadable, progress: Progress) -> None:
@@ -68,10 +91,22 @@ class Checkpointed(MachineWrapper[Survivor]):
                 raise CheckpointError(str(self._store.folder), problem)
             return self._past[number].result
         result = self._surviving(lambda: self.machine.launch(name, inputs))
-        self._recent.append((name, inputs, Past(key, result)))
+        self._recent.append(_Launched(name, inputs, Past(key, result)))
         if len(self._recent) >= self._every:
             self._surviving(self._save)
         return result
+
+    def contents(self, regions: Regions) -> Contents:
+        """What is in the SRAM of chips; of launches before a `--resume` that is not known."""
+        if self._count < len(self._past):
+            problem = "caches have gone to the host there, which a checkpoint does not hold"
+            raise CheckpointError(str(self._store.folder), problem)
+        return self._surviving(lambda: self.machine.contents(regions))
+
+    def put(self, regions: Regions, contents: Contents) -> None:
+        """Put it into regions, now and whenever the launches since are run again."""
+        self._surviving(lambda: self.machine.put(regions, contents))
+        self._recent.append(_Put(regions, contents))
 
     def costs(self) -> dict[str, int]:
         """What the machine says of its workers, and how often one was lost."""
@@ -95,7 +130,8 @@ class Checkpointed(MachineWrapper[Survivor]):
             self._store.close()
 
     def _save(self) -> None:
-        self._store.add(self.machine.changes(), [past for _, _, past in self._recent])
+        launched = [one.past for one in self._recent if isinstance(one, _Launched)]
+        self._store.add(self.machine.changes(), launched)
         self._recent.clear()
 
     def _surviving(self, act: Callable[[], T]) -> T:
@@ -116,11 +152,14 @@ class Checkpointed(MachineWrapper[Survivor]):
     def _catch_up(self) -> None:
         self.machine.revive()
         self.machine.restore(self._store.blocks())
-        for name, inputs, past in self._recent:
-            result = self.machine.launch(name, inputs)
+        for one in self._recent:
+            if isinstance(one, _Put):
+                self.machine.put(one.regions, one.contents)
+                continue
+            result = self.machine.launch(one.name, one.inputs)
             self.replayed += 1
-            if result.digests != past.result.digests:
-                problem = f"launch {name} left other bytes behind when it was replayed"
+            if result.digests != one.past.result.digests:
+                problem = f"launch {one.name} left other bytes behind when it was replayed"
                 raise MachineError(self.name, problem, "a host computes wrongly; replace it")
 
 

@@ -1,6 +1,6 @@
 """A machine runs lowered launches: the protocol, and one process as a machine."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,6 +15,8 @@ from cluster.errors import ClusterError
 from cluster.machines.loadable import Loadable
 
 Inputs = Mapping[int, Mapping[str, Array]]  # chip -> input name -> vectors
+Regions = Mapping[int, Sequence[Region]]  # chip -> places in its SRAM
+Contents = Mapping[int, Sequence[bytes]]  # of regions
 Parts = Mapping[int, str]  # chip -> the launch whose program it runs
 Known = Mapping[str, Mapping[int, Facts]]  # of every program, by launch and chip
 Progress = Callable[[str, int, int], None]  # what, done, of how many
@@ -59,6 +61,12 @@ class Machine(Protocol):
 
     def launch(self, name: str, inputs: Inputs) -> Result:
         """Run one launch on every chip."""
+
+    def contents(self, regions: Regions) -> Contents:
+        """What is in the SRAM of chips, between two launches."""
+
+    def put(self, regions: Regions, contents: Contents) -> None:
+        """Put it into regions as large, between two launches."""
 
     def close(self) -> None:
         """Release everything the machine holds."""
@@ -153,6 +161,16 @@ class LocalMachine:
         group.run(name, 0)
         finished = group.finish(name)
         return Result(finished.outputs, self.wirings[name].end_cycle, finished.digests)
+
+    def contents(self, regions: Regions) -> Contents:
+        """What is in the SRAM of chips."""
+        assert self._group is not None, "load comes first"
+        return self._group.contents(regions)
+
+    def put(self, regions: Regions, contents: Contents) -> None:
+        """Put it into regions as large."""
+        assert self._group is not None, "load comes first"
+        self._group.put(regions, contents)
 
     def worker_bytes(self) -> int:
         """There are no workers."""

@@ -8,7 +8,16 @@ from chip.recording import Board, Writer
 from cluster.errors import BadValue
 from cluster.files import temporary_folder
 from cluster.machines.loadable import Loadable
-from cluster.machines.machine import Digest, Inputs, Machine, Parts, Progress, Result
+from cluster.machines.machine import (
+    Contents,
+    Digest,
+    Inputs,
+    Machine,
+    Parts,
+    Progress,
+    Regions,
+    Result,
+)
 from cluster.machines.wrapper import MachineWrapper
 
 
@@ -45,6 +54,10 @@ class Recorder(MachineWrapper[Machine]):
         digest = self._digest.hexdigest()
         self._writer.launch(name, inputs, result.outputs, result.end_cycle, digest)
         return result
+
+    def put(self, regions: Regions, contents: Contents) -> None:
+        """A recording holds launches, and what they are given, alone; raises BadValue."""
+        raise BadValue("--record", self.folder, "holds no caches that come back from the host")
 
     def commit(self) -> None:
         """Give the recording its name."""

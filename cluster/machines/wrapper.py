@@ -4,7 +4,15 @@ from typing import Generic, TypeVar
 
 from chip.board import Wiring
 from cluster.machines.loadable import Loadable
-from cluster.machines.machine import Inputs, Machine, Parts, Progress, Result
+from cluster.machines.machine import (
+    Contents,
+    Inputs,
+    Machine,
+    Parts,
+    Progress,
+    Regions,
+    Result,
+)
 
 M = TypeVar("M", bound=Machine)
 
@@ -36,6 +44,14 @@ class MachineWrapper(Generic[M]):
     def launch(self, name: str, inputs: Inputs) -> Result:
         """Run a launch."""
         return self.machine.launch(name, inputs)
+
+    def contents(self, regions: Regions) -> Contents:
+        """What is in the SRAM of chips."""
+        return self.machine.contents(regions)
+
+    def put(self, regions: Regions, contents: Contents) -> None:
+        """Put it into regions as large."""
+        self.machine.put(regions, contents)
 
     def worker_bytes(self) -> int:
         """Peak memory of the machine's workers."""

@@ -75,9 +75,14 @@ class Lazy(list[float]):
         return self._known[index]
 
 
-def of_lists(shape: Shape, policy: Policy, moves: Any, hashes: dict[int, int]) -> c.State:
-    """No requests yet; `add_row` makes room for one. `hashes` are by place."""
-    return _state(shape, policy, moves, hashes, {})
+def of_lists(
+    shape: Shape, policy: Policy, moves: Any, hashes: dict[int, int], transfers: int
+) -> c.State:
+    """No requests yet; `add_row` makes room for one. `hashes` are by place.
+
+    There is room to note so many `transfers` of caches.
+    """
+    return _state(shape, policy, moves, hashes, {}, transfers)
 
 
 def of_arrays(
@@ -86,21 +91,26 @@ def of_arrays(
     moves: npt.NDArray[np.float64],
     requests: int,
     hashes: Any,
+    transfers: int = 0,
 ) -> c.State:
-    """Room for so many requests; arrays stand in for the sequences that types speak of."""
+    """Room for so many requests and transfers; arrays stand in for what types speak of."""
     kept: Any = np.zeros(shape.slots * policy.most_blocks if policy.block_tokens else 1, np.int64)
-    empty = _state(shape, policy, moves, hashes, kept)
+    empty = _state(shape, policy, moves, hashes, kept, transfers)
     columns: Any = [one if isinstance(one, tuple) else np.array(one) for one in empty]
     arrays: Any = c.State(*columns)
     found: c.State = arrays._replace(
         requests=np.repeat(np.array(NEW_INTS)[:, None], requests, axis=1),
         times=np.repeat(np.array(NEW_TIMES)[:, None], requests, axis=1),
         heaps=np.zeros((2, requests), np.int64),
+        transfers=np.zeros((c.TRANSFER_INTS, transfers), np.int64),
+        transfer_s=np.zeros((2, transfers)),
     )
     return found
 
 
-def _state(shape: Shape, policy: Policy, moves: Any, hashes: Any, kept: Any) -> c.State:
+def _state(
+    shape: Shape, policy: Policy, moves: Any, hashes: Any, kept: Any, transfers: int
+) -> c.State:
     """All columns, those by request empty."""
     slots, places = shape.slots, shape.stages * shape.rows
 
@@ -112,7 +122,9 @@ def _state(shape: Shape, policy: Policy, moves: Any, hashes: Any, kept: Any) -> 
         [[] for _ in NEW_INTS], [[] for _ in NEW_TIMES],
         [[c.NOBODY] * slots, *([0] * slots for _ in range(c.SLOT_INTS - 1))], [0.0] * slots,
         [line(), line()], [0, 0], [0, 0], moves, list(policy.refill_s or (0.0,)),
-        [[], []], [0, 0], hashes, kept, [0] * shape.rows, [0.0, 0.0],
+        [[], []], [0, 0], hashes, kept, [0] * shape.rows,
+        [[0] * transfers for _ in range(c.TRANSFER_INTS)], [[0.0] * transfers for _ in range(2)],
+        [0.0, 0.0],
         [0] * c.COUNTS,
     )  # fmt: skip
 

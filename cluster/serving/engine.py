@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from chip.program import Region
 from cluster.compiler.host_regions import host_bytes
 from cluster.compiler.launch import LaunchKind, StageProgram, in_steps, prefill_kind
 from cluster.compiler.lower import Lowered
@@ -17,12 +18,12 @@ from cluster.compiler.pipeline import joined
 from cluster.compiler.weight_layout import Array
 from cluster.generation.logprobs import Logprobs, logprobs
 from cluster.generation.sampling import Sampling
-from cluster.machines.machine import Digest, Machine
+from cluster.machines.machine import Contents, Digest, Machine
 from cluster.serving.build import Policy
 from cluster.serving.host_inputs import host_inputs, host_tables, logits_of
 from cluster.serving.host_link import HostLink
 from cluster.serving.requests import Request, Row, Step, Work
-from cluster.serving.scheduler import PipelineScheduler, advance
+from cluster.serving.scheduler import PipelineScheduler, Transfer, advance
 from cluster.serving.speculation import Draft, SpeculativeScheduler
 
 MOST_JOINED = 2048  # launches of stage programs that are kept, where no history is
@@ -89,6 +90,8 @@ class PipelineRunner:
         self.programs: dict[str, dict[int, str]] = {}
         self._joined: OrderedDict[str, str] = OrderedDict()  # name by what it is of, used last last
         self._tables: dict[Work, dict[str, Array]] = {}
+        self.transfers: list[Transfer] = []  # of caches over the host link
+        self._spilled: dict[Request, Contents] = {}
         self._choosing: dict[Request, Choosing] = {}
         self._logits: dict[Request, Any] = {}
         self._logprobs: dict[Request, list[Logprobs]] = {}
@@ -115,8 +118,11 @@ class PipelineRunner:
 
     def forget(self, request: Request) -> None:
         """Drop what is kept of a request that has ended."""
-        for kept in (self._choosing, self._logits, self._logprobs, self._prompt_logprobs):
-            kept.pop(request, None)
+        kept: tuple[dict[Request, Any], ...] = (
+            self._choosing, self._logits, self._logprobs, self._prompt_logprobs, self._spilled,
+        )  # fmt: skip
+        for one in kept:
+            one.pop(request, None)
 
     # --- requests that are answered to the end ----------------------------------------------
     def generate(
@@ -167,6 +173,7 @@ class PipelineRunner:
 
     def _run(self, step: Step) -> tuple[int, list[Logits]]:
         """Executed cycles, and the logits [vocab] of each row that a token is chosen from."""
+        self._move_caches()
         name = self._name(step)
         known, self._tables = self._tables, {}
 
@@ -184,6 +191,26 @@ class PipelineRunner:
         if done:
             logits = logits[[done.kind.row_of(row.slot) for row in rows]]
         return result.end_cycle, self._due(rows, logits)
+
+    def _move_caches(self) -> None:
+        """Take caches out of slots, and put them into others, as the scheduler has booked it."""
+        for transfer in self.scheduler.transfers():
+            places = self._caches(transfer.slot)
+            if not transfer.back:
+                self._spilled[transfer.request] = self.machine.contents(places)
+            elif transfer.request in self._spilled:  # or it was cancelled meanwhile
+                self.machine.put(places, self._spilled.pop(transfer.request))
+            if self.history:
+                self.transfers.append(transfer)
+
+    def _caches(self, slot: int) -> dict[int, list[Region]]:
+        """Where the caches of a slot are, by chip."""
+        lowered = self.lowered
+        return {
+            chip: list(stage.memory.caches(slot))
+            for stage, group in zip(lowered.stages, lowered.placement, strict=True)
+            for chip in group
+        }
 
     def _due(self, rows: list[Row], logits: Logits) -> list[Logits]:
         """The logits from which tokens are chosen; those of tokens that are known are read."""

@@ -93,7 +93,9 @@ def _begin(
     shape, count = clockwork.shape, len(traffic)
     if policy.block_tokens:
         policy = replace(policy, most_blocks=int(traffic.blocks.max(initial=1)))
-    state = of_arrays(shape, policy, clockwork.moves, count, np.array(traffic.hashes))
+    state = of_arrays(
+        shape, policy, clockwork.moves, count, np.array(traffic.hashes), transfers=log_steps
+    )
     columns: dict[int, Any] = {
         c.PROMPT: traffic.prompt, c.MOST: traffic.new, c.NUMBER: np.arange(count),
         c.FIRST_BLOCK: traffic.first_block, c.BLOCKS: traffic.blocks, c.STATE: c.QUEUED,

@@ -25,6 +25,8 @@ from cluster.serving.host_link import HostLink
 from cluster.serving.requests import Request, Row, Step, Work, Works
 from cluster.serving.stepping import Stepping
 
+TRANSFERS_A_SLOT = 16  # of caches, between two looks at them: far more than there are
+
 
 @dataclass(frozen=True)
 class StepRecord:
@@ -35,6 +37,18 @@ class StepRecord:
     cycles: int
     start_s: float
     seconds: float
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Caches of a request that leave a slot for the memory of the host, or come `back` into one."""
+
+    request: Request
+    slot: int
+    tokens: int
+    back: bool
+    begin_s: float
+    end_s: float
 
 
 class PipelineScheduler:
@@ -69,7 +83,9 @@ class PipelineScheduler:
             stages, slots, chunk, rows, link.beside, spec.host_latency_s, spec.clock_hz, whole
         )
         moves = [[self._moves(n, way) for way in range(c.WAYS)] for n in (PREFILL, DECODE)]
-        self._state = of_lists(shape, self.policy, moves, self._hashes)
+        room = TRANSFERS_A_SLOT * slots
+        self._state = of_lists(shape, self.policy, moves, self._hashes, room)
+        self._transfers: list[Transfer] = []
         self._works: tuple[list[Work | None], ...] = ([None] * stages, [None] * stages)
         self._objects: list[Request | None] = []  # by row of the columns
         self._spare: list[int] = []  # rows of requests that have ended
@@ -87,6 +103,11 @@ class PipelineScheduler:
     def preempted(self) -> int:
         """How often a request gave its pages up."""
         return self._state.counts[c.RECOMPUTED] + self._state.counts[c.SPILLS]
+
+    def transfers(self) -> list[Transfer]:
+        """Caches that go to the host or come back before the next step, in order; taken once."""
+        found, self._transfers = self._transfers, []
+        return found
 
     def seated(self, slot: int) -> Request:
         """Whose sequence a slot holds."""
@@ -210,7 +231,8 @@ class PipelineScheduler:
         return replace(self._kinds[number], context=blocks * CONTEXT_BLOCK)
 
     def _look(self) -> None:
-        """Tell requests that have come to a slot."""
+        """Tell requests that have come to a slot, and note whose caches have moved."""
+        self._note_transfers()
         taken = self._state.slots[c.TAKEN]
         if taken == self._seen:
             return
@@ -220,6 +242,16 @@ class PipelineScheduler:
                 request.slot, request.entered_s = slot, self._state.times[c.ENTERED][r]
                 request.cached_tokens = self._state.requests[c.HIT][r]
         self._seen = list(taken)
+
+    def _note_transfers(self) -> None:
+        state = self._state
+        count, state.counts[c.TRANSFERS] = state.counts[c.TRANSFERS], 0
+        assert count < max(1, len(state.transfer_s[c.BEGIN])), "transfers may have been lost"
+        for n in range(count):
+            owner, slot, tokens, back = (column[n] for column in state.transfers)
+            begin_s, end_s = (column[n] for column in state.transfer_s)
+            request = self._of(owner)
+            self._transfers.append(Transfer(request, slot, tokens, bool(back), begin_s, end_s))
 
     def _end(self, request: Request) -> None:
         self._objects[request.index] = None

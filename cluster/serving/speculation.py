@@ -31,7 +31,7 @@ from cluster.machines.machine import Machine
 from cluster.serving.host_inputs import host_inputs, logits_of
 from cluster.serving.host_link import HostLink
 from cluster.serving.requests import Request, Row, Step, Work, Works
-from cluster.serving.scheduler import StepRecord, advance
+from cluster.serving.scheduler import StepRecord, Transfer, advance
 
 Guess = tuple[int, float]  # a token, and the seconds after the last until it is known
 Pick = Callable[..., int]  # logits, step -> token
@@ -155,6 +155,10 @@ class SpeculativeScheduler:
             self._leave()
         elif request in self._queue:
             self._queue.remove(request)
+
+    def transfers(self) -> list[Transfer]:
+        """Its caches stay where they are."""
+        return []
 
     def seated(self, slot: int) -> Request:
         """The request that is answered."""

@@ -11,13 +11,13 @@ from cluster.serving.core import columns as c
 from cluster.serving.core import play as p
 from cluster.serving.replay import Outcome
 
-STAGES, SLOTS = 1, 2  # processes of the timeline
+STAGES, SLOTS, HOST_LINK = 1, 2, 3  # processes of the timeline
 NAMES = {c.PREFILL: "prefill", c.DECODE: "decode"}
 
 
 def timeline(outcome: Outcome, name: str) -> bytes:
     """Chrome's JSON, gzipped if that is what the file is called; microseconds of virtual time."""
-    events = [*_stages(outcome), *_slots(outcome)]
+    events = [*_stages(outcome), *_slots(outcome), *_host_link(outcome)]
     data = json.dumps({"traceEvents": events, "displayTimeUnit": "ns"}).encode()
     return gzip.compress(data, mtime=0) if name.rpartition(".")[2] == "gz" else data
 
@@ -72,3 +72,20 @@ def _slots(outcome: Outcome) -> Iterator[dict[str, Any]]:
         ):
             title = f"{name} {r}"
             yield _slice(SLOTS, slot, title, start_s, stop_s - start_s) | {"args": args}
+        if args["cached_tokens"]:
+            hit = {"ph": "i", "s": "t", "pid": SLOTS, "tid": slot, "ts": entered_s[r] * 1e6}
+            yield hit | {"name": f"hit {r}", "args": {"tokens": args["cached_tokens"]}}
+
+
+def _host_link(outcome: Outcome) -> Iterator[dict[str, Any]]:
+    """Caches of the first requests that were pre-empted, on their way to the host and back."""
+    state = outcome.state
+    count = int(state.counts[c.TRANSFERS])
+    if count:
+        yield from _named(HOST_LINK, f"caches, the first {count:,} transfers", 1, "host link")
+    for n in range(count):
+        owner, slot, tokens, back = (int(column[n]) for column in state.transfers)
+        begin_s, end_s = (float(column[n]) for column in state.transfer_s)
+        title = f"{'restore' if back else 'spill'} {owner}"
+        args = {"request": owner, "slot": slot, "tokens": tokens}
+        yield _slice(HOST_LINK, 0, title, begin_s, end_s - begin_s) | {"args": args}

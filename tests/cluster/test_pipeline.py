@@ -1,6 +1,7 @@
 """Several sequences in flight: each says what it says alone, in the cycles that a plan states."""
 
 import json
+import math
 from functools import cache
 
 import pytest
@@ -251,21 +252,26 @@ def test_concurrency_needs_a_file_of_prompts(capsys):
     assert "needs --prompts FILE" in capsys.readouterr().err
 
 
-def test_shared_prefixes_and_pre_emption_change_no_token():
-    """Executed: prompts start behind what a slot holds, and are taken in again where pages end."""
+@pytest.mark.parametrize("move_s", [math.inf, 1e-9])
+def test_shared_prefixes_and_pre_emption_change_no_token(move_s):
+    """Executed: prompts start behind what a slot holds; where pages end, caches are taken in again,
+    or go to the host and come back, perhaps into another slot."""
     head = tuple(1 + (5 * n) % 90 for n in range(70))
     prompts = (head, (*head, 7, 8, 9), head[:66], tuple(range(1, 60)), (*head, 3))
-    plan = lowered(1, 2, "node", 2)
-    policy = Policy("prefill", page_tokens=16, pages=11, block_tokens=32)
-    runner = PipelineRunner(plan, loaded(plan), policy=policy)
-    requests = [Request(prompt, 20) for prompt in prompts]
+    plan, machine = lowered(1, 2, "node", 2), loaded(lowered(1, 2, "node", 2))
+    spill = {"move_s": move_s, "refill_s": (0.0, 1.0)}
+    policy = Policy("prefill", page_tokens=16, pages=11, block_tokens=32, **spill)
+    runner, other = PipelineRunner(plan, machine, policy=policy), PipelineRunner(plan, machine)
+    requests, expected = ([Request(prompt, 20) for prompt in prompts] for _ in range(2))
     for _ in runner.answer(requests, Sampling().pick, frozenset()):
         runner.scheduler.check()
-    other = PipelineRunner(plan, loaded(plan))
-    expected = [Request(prompt, 20) for prompt in prompts]
     for _ in other.answer(expected, Sampling().pick, frozenset()):
         pass
     assert [one.tokens for one in requests] == [one.tokens for one in expected]
     assert any(one.cached_tokens >= 64 for one in requests)
     assert runner.scheduler.preempted > 0
+    spilled, back = ([one for one in runner.transfers if one.back is way] for way in (False, True))
+    assert bool(spilled) == bool(back) == math.isfinite(move_s)
+    for one in runner.transfers:
+        assert one.end_s == pytest.approx(one.begin_s + 1e-5 + one.tokens * 1e-9, rel=1e-12)
     assert len(other.scheduler.records) != len(runner.scheduler.records)

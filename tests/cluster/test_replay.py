@@ -31,6 +31,7 @@ from cluster.serving.engine import PipelineRunner
 from cluster.serving.metrics import measures, met
 from cluster.serving.replay import replay
 from cluster.serving.requests import Request
+from cluster.serving.timeline import timeline
 from cluster.serving.traces import read_trace
 from cluster.serving.traffic import Traffic, lengths_of, load, traffic
 from tests.cluster.tiny import no_progress, tiny_weights
@@ -266,9 +267,28 @@ def test_a_closed_load_has_so_many_users_at_a_time(as_python):
 def test_prompts_that_begin_alike_start_where_the_caches_end(as_python):
     same = traffic([0.0, 1.0, 2.0], [600, 600, 90], [2, 2, 2])
     same = replace(same, hashes=np.arange(20), blocks=np.array([19, 19, 3]), block_tokens=32)
-    found = replay(clockwork(2), same, Policy(block_tokens=32))
+    found = replay(clockwork(2), same, Policy(block_tokens=32), log_steps=1000)
     assert list(found.state.requests[c.HIT]) == [0, 576, 64]
     assert max(found.ttft_s[1:]) < found.ttft_s[0] / 2
+    assert [event["name"] for event in drawn(found) if event["ph"] == "i"] == ["hit 1", "hit 2"]
+
+
+def test_caches_that_give_way_cross_the_host_link_where_that_is_sooner(as_python):
+    works, crowd = clockwork(2), traffic([0.0, 0.0], [300, 300], [200, 200])
+    policy = Policy(pages=3, move_s=works.move_s, refill_s=(0.0, *[1.0] * 3))
+    found = replay(works, crowd, policy, log_steps=4000)
+    moved = [event for event in drawn(found) if event["ph"] == "X" and event["pid"] == 3]
+    assert [event["name"] for event in moved] == ["spill 1", "restore 1"]
+    spec = works.timed.plan.spec
+    for event in moved:
+        seconds = spec.host_latency_s + event["args"]["tokens"] * works.move_s
+        assert event["dur"] == pytest.approx(seconds * 1e6)
+    assert found.state.counts[c.SPILLS] == found.state.counts[c.RESTORED] == 1
+
+
+def drawn(outcome) -> list[dict]:
+    events: list[dict] = json.loads(timeline(outcome, "t.json"))["traceEvents"]
+    return events
 
 
 def test_the_highest_rate_keeps_the_bounds_and_a_higher_one_does_not(as_python):
@@ -280,10 +300,10 @@ def test_the_highest_rate_keeps_the_bounds_and_a_higher_one_does_not(as_python):
 
 
 def test_the_command_prints_what_its_files_say(tmp_path, capsys, as_python):
-    lines, timeline = tmp_path / "out.jsonl", tmp_path / "t.json.gz"
+    lines, drawing = tmp_path / "out.jsonl", tmp_path / "t.json.gz"
     command = ["replay", "--model", "tiny", "--load", "poisson:2000", "--lengths", "~90:~9"]
     command += ["--requests", "40", "--slots", "4", "--slo", "ttft=1e-4,tpot=0.01", "--json"]
-    command += ["--context", "320", "--output", str(lines), "--trace", str(timeline)]
+    command += ["--context", "320", "--output", str(lines), "--trace", str(drawing)]
     assert main(command) == 0
     found = json.loads(capsys.readouterr().out)
     rows = [json.loads(line) for line in lines.read_text().splitlines()]
@@ -299,7 +319,7 @@ def test_the_command_prints_what_its_files_say(tmp_path, capsys, as_python):
         rel=2e-3,
     )
     assert found["joules_per_token"] > 0 and found["wall_s"] > 0
-    events = json.loads(gzip.decompress(timeline.read_bytes()))["traceEvents"]
+    events = json.loads(gzip.decompress(drawing.read_bytes()))["traceEvents"]
     slices = [event for event in events if event["ph"] == "X"]
     assert sum(event["pid"] == 2 for event in slices) == 2 * 40 - 2 * found["rejected"]
     busy_s = sum(event["dur"] for event in slices if event["pid"] == 1) / 1e6

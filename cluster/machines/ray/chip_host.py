@@ -104,6 +104,18 @@ class ChipHost:
         self._check(self._linked)
         self._group.write(constants)
 
+    def contents(self, wanted: Mapping[int, Sequence[Region]]) -> dict[int, list[bytes]]:
+        """What is in regions, by chip."""
+        self._check(self._loaded)
+        return self._group.contents(wanted)
+
+    def put(
+        self, wanted: Mapping[int, Sequence[Region]], contents: Mapping[int, Sequence[bytes]]
+    ) -> None:
+        """Put it into regions as large."""
+        self._check(self._loaded)
+        self._group.put(wanted, contents)
+
     def prepare(
         self, launches: Mapping[str, tuple[Sequence[Batch], Mapping[int, int], Mapping[int, str]]]
     ) -> None:

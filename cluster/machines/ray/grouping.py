@@ -1,6 +1,7 @@
 """Which actor holds which chips, what it is called, and what is sent to it, in which pieces."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 from chip.core import Array
 from chip.program import Region
@@ -10,6 +11,7 @@ from cluster.machines.machine import Inputs
 
 CALL_BYTES = 4 << 20  # of weights in one call, or one constant if that is larger
 Constant = tuple[int, Region, Array]  # chip, where, what
+T = TypeVar("T")
 
 
 def grouped(lowered: Loadable, pack: int) -> list[list[int]]:
@@ -29,6 +31,15 @@ def grouped(lowered: Loadable, pack: int) -> list[list[int]]:
 
 def _cut(chips: Sequence[int], pack: int) -> list[list[int]]:
     return [list(chips[first : first + pack]) for first in range(0, len(chips), pack)]
+
+
+def by_group(groups: Sequence[Sequence[int]], by_chip: Mapping[int, T]) -> dict[int, dict[int, T]]:
+    """What each group, by number, has of something; without those that have nothing."""
+    found = {
+        number: {chip: by_chip[chip] for chip in group if chip in by_chip}
+        for number, group in enumerate(groups)
+    }
+    return {number: mine for number, mine in found.items() if mine}
 
 
 def bundled(lowered: Loadable, groups: Sequence[Sequence[int]]) -> list[list[int]]:

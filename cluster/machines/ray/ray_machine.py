@@ -30,9 +30,11 @@ from cluster.machines.loadable import Loadable
 from cluster.machines.machine import (
     LINKING,
     STARTING,
+    Contents,
     Inputs,
     Parts,
     Progress,
+    Regions,
     Result,
     counted_constants,
 )
@@ -265,6 +267,17 @@ class RayMachine:
         digests = {chip: found for one in finished for chip, found in one.digests.items()}
         return Result(outputs, wired.wirings[name].end_cycle, digests)
 
+    def contents(self, regions: Regions) -> Contents:
+        """What is in the SRAM of chips."""
+        shared = grouping.by_group(self._groups, regions)
+        found = self._get([self._actors[n].contents.remote(mine) for n, mine in shared.items()])
+        return {chip: data for one in found for chip, data in one.items()}
+
+    def put(self, regions: Regions, contents: Contents) -> None:
+        """Put it into regions as large."""
+        places, data = (grouping.by_group(self._groups, of) for of in (regions, contents))
+        self._get([self._actors[n].put.remote(mine, data[n]) for n, mine in places.items()])
+
     def _abort(self, calls: Sequence[Any]) -> None:
         """End a failed launch everywhere, and raise what it was that failed first."""
         self._close_channels()
@@ -280,18 +293,13 @@ class RayMachine:
         first = [cause for cause in own if not isinstance(cause, other)]
         if first:
             raise first[0] from None
-        raise self._lost([e for e in found if not isinstance(e, task)] or found) from None
+        others = [e for e in found if not isinstance(e, task)]
+        raise surroundings.lost(others or found, self.actors) from None
 
     def _close_channels(self) -> None:
         self._channels_open = False
         for actor in self._actors:
             actor.close_channels.remote()
-
-    def _lost(self, errors: Sequence[Exception]) -> MachineError:
-        gone = [error for error in errors if isinstance(error, exceptions.RayActorError)]
-        names = f"{len(gone)} of {len(self._actors)} actors died: " if gone else ""
-        why = surroundings.in_one_line(gone[0] if gone else errors[0])
-        return WorkerLost("ray", names + why, "look into the Ray logs")
 
     def _get(self, refs: Any) -> Any:
         """ray.get, with errors raised in actors as themselves and Ray's own as one line."""
@@ -299,9 +307,10 @@ class RayMachine:
             return ray.get(refs)
         except exceptions.RayTaskError as error:
             other = isinstance(error.cause, exceptions.RayError)  # whose result this one wanted
-            raise (self._lost([error.cause]) if other else error.cause) from None
+            lost = surroundings.lost([error.cause], self.actors)
+            raise (lost if other else error.cause) from None
         except (exceptions.RayError, ConnectionError) as error:
-            raise self._lost([error]) from None
+            raise surroundings.lost([error], self.actors) from None
 
     def health(self) -> list[Health]:
         """What every actor says of itself, in order."""
@@ -365,7 +374,7 @@ class RayMachine:
             except (exceptions.ActorUnavailableError, exceptions.GetTimeoutError):
                 time.sleep(POLL_S)
             except exceptions.RayError as error:
-                raise self._lost([error]) from None
+                raise surroundings.lost([error], self.actors) from None
             if time.monotonic() > deadline:
                 problem = f"{self._name(number)} does not come up again; no host has room for it"
                 raise MachineError("ray", problem, "add a host, and go on with --resume")

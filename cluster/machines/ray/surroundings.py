@@ -7,12 +7,15 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ray.exceptions import RayActorError
+
+from cluster.errors import WorkerLost
 from cluster.files import scratch_folder
 from cluster.machines.ray import fork_worker
 
@@ -143,3 +146,11 @@ def loopback(constants: Any) -> Iterator[None]:
             del os.environ[name]
         else:
             os.environ[name] = before[0]
+
+
+def lost(errors: Sequence[Exception], actors: int) -> WorkerLost:
+    """The error of a machine of so many actors, from what calls to them have raised."""
+    gone = [error for error in errors if isinstance(error, RayActorError)]
+    names = f"{len(gone)} of {actors} actors died: " if gone else ""
+    why = in_one_line(gone[0] if gone else errors[0])
+    return WorkerLost("ray", names + why, "look into the Ray logs")

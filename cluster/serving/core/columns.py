@@ -47,9 +47,14 @@ LINE_INTS = 5
 INTO, OUT, FURTHER = 0, 1, 2
 WAYS = 3
 NOW, HOST_FREE = 0, 1  # of `clock`
-# of `counts`
-USED_PAGES, KEPT_PAGES, SPENT_TOKENS, DROPS, RECOMPUTED, SPILLS, RESTORED, DUE = range(8)
-COUNTS = 8
+# Columns by transfer of caches: whose, out of or into which slot, how many tokens, and BACK is 1
+# for those that come back from the host. Seconds: when it begins and ends.
+OWNER, PLACE, MOVED, BACK = 0, 1, 2, 3
+TRANSFER_INTS = 4
+BEGIN, END = 0, 1
+# of `counts`; TRANSFERS are those that are noted, as many as there is room for
+USED_PAGES, KEPT_PAGES, SPENT_TOKENS, DROPS, RECOMPUTED, SPILLS, RESTORED, DUE, TRANSFERS = range(9)
+COUNTS = 9
 
 
 class Rules(NamedTuple):
@@ -91,5 +96,7 @@ class State(NamedTuple):
     hashes: Any  # of requests
     kept: Any  # of slots, `most_blocks` each
     due: Ints  # requests whose tokens are due after a step
+    transfers: MutableSequence[Ints]  # [column][transfer]
+    transfer_s: MutableSequence[Floats]  # [BEGIN or END][transfer]
     clock: Floats
     counts: Ints

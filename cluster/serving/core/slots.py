@@ -5,8 +5,11 @@ import math
 from cluster.serving.core.columns import (
     ARRIVES,
     AT,
+    BACK,
+    BEGIN,
     BLOCKS,
     DROPS,
+    END,
     ENTERED,
     FIRST_BLOCK,
     FLYING,
@@ -19,9 +22,12 @@ from cluster.serving.core.columns import (
     KEPT_TOKENS,
     LATER,
     MADE,
+    MOVED,
     NOBODY,
     NOW,
+    OWNER,
     PAGES,
+    PLACE,
     POSITION,
     PREFILL,
     PROMPT,
@@ -36,6 +42,7 @@ from cluster.serving.core.columns import (
     STATE,
     TAKEN,
     TOKENS,
+    TRANSFERS,
     USED_PAGES,
     WAITING,
     WHO,
@@ -80,7 +87,7 @@ def sit(s: State, r: int, slot: int) -> None:
         q[POSITION][r] = max(q[POSITION][r], hit)
         q[HIT][r] = hit
     elif q[SPILLED][r] > hit:
-        at_s = move(s, max(at_s, s.clock[NOW]), q[SPILLED][r])
+        at_s = move(s, r, max(at_s, s.clock[NOW]), q[SPILLED][r], 1)
         q[POSITION][r] = q[SPILLED][r]
         s.counts[RESTORED] += 1
     else:
@@ -193,7 +200,7 @@ def give_up(s: State, r: int) -> None:
     q[SPILLED][r] = 0
     spill_s = 2 * (s.rules.latency_s + max(1, tokens) * s.rules.move_s)
     if spill_s < s.refill_s[min(blocks_of(tokens), len(s.refill_s) - 1)]:
-        at_s = move(s, at_s, tokens)
+        at_s = move(s, r, at_s, tokens, 0)
         q[SPILLED][r] = tokens
         s.counts[SPILLS] += 1
     else:
@@ -203,11 +210,18 @@ def give_up(s: State, r: int) -> None:
     push(s, WAITING, r)
 
 
-def move(s: State, at_s: float, tokens: int) -> float:
+def move(s: State, r: int, at_s: float, tokens: int, back: int) -> float:
     """When so many tokens of a cache have crossed the host link, one transfer after the other."""
     begin_s = max(at_s, s.clock[HOST_FREE])
-    s.clock[HOST_FREE] = begin_s + s.rules.latency_s + tokens * s.rules.move_s
-    return s.clock[HOST_FREE]
+    end_s = begin_s + s.rules.latency_s + tokens * s.rules.move_s
+    s.clock[HOST_FREE] = end_s
+    n = s.counts[TRANSFERS]
+    if n < len(s.transfer_s[BEGIN]):
+        s.transfers[OWNER][n], s.transfers[PLACE][n] = r, s.requests[SLOT][r]
+        s.transfers[MOVED][n], s.transfers[BACK][n] = tokens, back
+        s.transfer_s[BEGIN][n], s.transfer_s[END][n] = begin_s, end_s
+        s.counts[TRANSFERS] = n + 1
+    return end_s
 
 
 def drop(s: State, r: int) -> None:

@@ -78,7 +78,12 @@ class Checkpointed(MachineWrapper[Survivor]):
             self._surviving(lambda: self.machine.restore(self._store.blocks()))
 
     def join(self, name: str, parts: Parts) -> None:
-        """Join the programs; a worker that is lost meanwhile is brought back."""
+        """Join the programs; a worker that is lost meanwhile is brought back.
+
+        What is run again after that must not be another launch of the same name.
+        """
+        if any(isinstance(one, _Launched) and one.name == name for one in self._recent):
+            self._surviving(self._save)
         self._surviving(lambda: self.machine.join(name, parts))
 
     def launch(self, name: str, inputs: Inputs) -> Result:

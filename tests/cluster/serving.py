@@ -27,12 +27,12 @@ def serving(**changed: object) -> Iterator[tuple[str, Service]]:
     server = service.server(ready.set)
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()
-    assert ready.wait(30)
+    assert ready.wait(300)
     try:
         yield url_of(listener), service
     finally:
         server.should_exit = True
-        thread.join(30)
+        thread.join(300)
         service.close()
         assert not thread.is_alive()
         assert not (service.engine and service.engine.active), "a request was never ended"

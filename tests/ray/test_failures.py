@@ -1,10 +1,13 @@
 """Killed actors, killed nodes, killed drivers: the same tokens, cycles and digest."""
 
+import asyncio
 import json
 import os
 import signal
+from itertools import count
 from pathlib import Path
 
+import openai
 import pytest
 
 from cluster.generation.sampling import Sampling
@@ -19,6 +22,7 @@ from cluster.sweeps.evaluation import Evaluator
 from cluster.sweeps.grid import points
 from cluster.sweeps.local_pool import here
 from cluster.sweeps.question import asked
+from tests.cluster.serving import serving
 from tests.cluster.tiny import NEW_TOKENS, PROMPT, local_outcome, lowered, no_progress, outcome_of
 
 pytestmark = pytest.mark.ray
@@ -80,3 +84,38 @@ def test_killing_an_actor_then_a_node_changes_nothing(nodes):
         assert machine.failures >= 2 and machine.replayed >= 1
     finally:
         machine.close()
+
+
+@pytest.mark.soak
+def test_a_server_gives_the_same_answers_when_a_node_is_lost(nodes):
+    """Four users at a time, on chips of which half are lost meanwhile."""
+    prompts = [text * 9 for text in ("tea ", "hello ", "0123", "a")]
+    shape = {"tp": 2, "pp": 2, "topology": "ring:4", "concurrency": 4, "embeddings": "none"}
+    with serving(**shape) as (url, _):
+        expected = asyncio.run(asked_of(url, prompts))
+    with serving(**shape, machine="ray", address=nodes.address) as (url, service):
+
+        def lose(count: int) -> None:
+            if count == 20:
+                nodes.remove_node(sorted(nodes.worker_nodes, key=str)[0], allow_graceful=False)
+                nodes.add_node(**node())
+
+        assert asyncio.run(asked_of(url, prompts, lose)) == expected
+        assert service.machine.costs()["worker_failures"] >= 1
+
+
+async def asked_of(url: str, prompts: list[str], told=lambda count: None) -> list[str]:
+    """The answers to all prompts at once; `told` how many pieces of them have come."""
+    pieces = count(1)
+
+    async def one(client: openai.AsyncOpenAI, prompt: str) -> str:
+        said = ""
+        async for chunk in await client.completions.create(
+            model="tiny", prompt=prompt, max_tokens=30, temperature=0, stream=True
+        ):
+            said += chunk.choices[0].text
+            await asyncio.to_thread(told, next(pieces))
+        return said
+
+    async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0) as client:
+        return list(await asyncio.gather(*(one(client, prompt) for prompt in prompts)))

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.cluster.tiny import lowered
@@ -196,6 +197,35 @@ def test_a_submitted_job_gives_the_digest_of_the_local_run(place, expected):
         (place / "other").write_text(secrets.token_hex(32))
         refused = run(*submit, "--", "true", env=stranger)
         assert refused.returncode != 0 and "oken" in refused.stdout + refused.stderr
+
+
+@pytest.mark.soak
+def test_a_submitted_server_and_a_submitted_replay_say_what_they_say_here(place):
+    replay = ["replay", "--model", "tiny", "--load", "poisson:900", "--lengths", "~40:~8"]
+    replay += ["--requests", "50", "--slots", "3", "--json"]
+    lpu = [sys.executable, "-m", "cluster"]
+    head, dashboard = start_head(place)
+    try:
+        submit = [str(BIN / "ray"), "job", "submit", "--address", f"http://127.0.0.1:{dashboard}"]
+        submit += ["--working-dir", "."]
+        done = run(*submit, "--", *lpu, *replay)
+        assert done.returncode == 0, done.stdout + done.stderr
+        theirs, ours = report(done.stdout), report(run(*lpu, *replay).stdout)
+        for found in (theirs, ours):
+            del found["wall_s"], found["plan_s"]
+        assert theirs == ours
+        port = free_port()
+        serve = [*lpu, "serve", "tiny", "--tp", "2", "--pp", "1", "--port", str(port)]
+        run(*submit, "--no-wait", "--", *serve, "--machine", "ray", "--embeddings", "none")
+        assert wait_for(port, head)
+        body = {"model": "tiny", "prompt": "hello", "max_tokens": 8, "temperature": 0}
+        answer = httpx.post(f"http://127.0.0.1:{port}/v1/completions", json=body, timeout=200)
+        command = ["run", "tiny", "--prompt", "hello", "--tp", "2", "--pp", "1", "--json"]
+        alone = report(run(*lpu, *command, "--max-new-tokens", "8").stdout)
+        assert answer.json()["choices"][0]["text"] == alone["text"]
+    finally:
+        head.terminate()
+        head.wait(timeout=30)
 
 
 @WITH_SSH

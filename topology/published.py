@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from topology.alignment import characterise
 from topology.clocks import ClockSpec, startup_epochs
-from topology.collectives import all_reduce
 from topology.facts import facts
 from topology.families.dragonflies import dragonfly, rack
 from topology.families.graphs import NODE_CHIPS, node
@@ -19,7 +18,10 @@ _SHIP = "SHIP, MLSys 2026"
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison; `error` is relative, `ok` is None where a miss is reported, not failed."""
+    """One comparison; `error` is relative, `ok` is None where a miss is reported, not failed.
+
+    A fact of many numbers counts those of `numbers` (what, published, ours) that hold.
+    """
 
     id: str
     what: str
@@ -29,6 +31,7 @@ class Row:
     ok: bool | None
     source: str
     profile: str
+    numbers: tuple[tuple[str, float, float], ...] = ()
 
     @property
     def error(self) -> float:
@@ -57,20 +60,29 @@ def _bound(ident: str, what: str, most: float, emulated: float, where: tuple[str
 
 
 def _latency() -> Iterator[Row]:
-    """V13: HAC latency of seven links, 100,000 exchanges each (Table 2).
+    """V13: HAC latency of seven links, 100,000 exchanges each (Table 2), a row of 28 numbers.
 
     Means and spread are inputs of the model; what is checked is that the exchange recovers them.
     """
     where = f"{_ISCA22}, Table 2", "-"
     table = {"A": (216.87, 2.93), "B": (216.87, 2.88), "C": (216.41, 2.66), "D": (216.47, 2.71),
              "E": (216.27, 2.78), "F": (216.48, 2.63), "G": (217.35, 2.84)}  # fmt: skip
+    numbers, hold = [], 0
     for link, (name, (mean, std)) in enumerate(table.items()):
         ours = characterise(ClockSpec(), link, 100_000, seed=1)
-        yield _within("V13", f"link {name} mean cycles", mean, ours.mean, 0.5, where)
-        yield _within("V13", f"link {name} std cycles", std, ours.std, 15, where)
         # Published minima are 209..211 and maxima 225..228.
-        yield _within("V13", f"link {name} min cycles", 210, ours.minimum, 0.5, where)
-        yield _within("V13", f"link {name} max cycles", 226.5, ours.maximum, 0.7, where)
+        for what, published, found, percent in (
+            ("mean", mean, ours.mean, 0.5),
+            ("spread", std, ours.std, 15),
+            ("least", 210, ours.minimum, 0.5),
+            ("most", 226.5, ours.maximum, 0.7),
+        ):
+            numbers.append((f"link {name}, {what}, cycles", published, float(found)))
+            hold += abs(found / published - 1) <= percent / 100
+    what = "HAC latency of 7 links: mean, spread, least and most, numbers that hold"
+    tolerance = "0.5, 15, 0.5, 0.7 %"
+    ok = hold == len(numbers)
+    yield Row("V13", what, len(numbers), hold, tolerance, ok, *where, tuple(numbers))
 
 
 def _startup() -> Iterator[Row]:
@@ -81,13 +93,6 @@ def _startup() -> Iterator[Row]:
             walked = startup_epochs(latency, 252, height)
             what = f"start-up epochs, h = {height}, L = {latency}, P = 252"
             yield _exact("V14", what, closed_form, walked, (_ISCA22, "-"))
-
-
-def _small_all_reduce() -> Iterator[Row]:
-    """V15: 256 chips, small tensor, 3 hops of 722 ns."""
-    timed = all_reduce(dragonfly(256, "isca22"), 320)
-    what = f"all-reduce of one vector on 256 chips, s ({timed.algorithm})"
-    yield _within("V15", what, 2.1e-6, timed.seconds, 10, (_ISCA22, "isca22"))
 
 
 def _identities() -> Iterator[Row]:
@@ -140,5 +145,5 @@ def _quadfour() -> Iterator[Row]:
 
 
 _FAMILIES: tuple[Callable[[], Iterator[Row]], ...] = (
-    *(_latency, _startup, _small_all_reduce, _identities, _rack, _spreading, _quadfour),
+    *(_latency, _startup, _identities, _rack, _spreading, _quadfour),
 )

@@ -9,20 +9,18 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from chip.kernels.append import append, map_rows
-from chip.kernels.columns import column_rows, transpose
+from chip.kernels.columns import transpose
 from chip.kernels.lanes import reduce_lanes, runs
-from chip.kernels.layout import one_by_one
 from chip.kernels.linear import deliver
 from chip.kernels.matmul import Pass, matmul
 from chip.kernels.norm import targets
 from chip.kernels.soft_cap import soft_cap
 from chip.kernels.window import Window
-from chip.kernels.work import CACHE, Laid, Part, Request, Work
+from chip.kernels.work import CACHE, Laid, Request, Work
 from chip.program import COLUMN_PAIRS
 from chip.schedule import Buffer, Loops, Rows, run
 from chip.spec import EAST, WEST
 
-HEAD_LANES = "headmask"  # rows with ones in the lanes of a head, one for each head of a row
 SMALLEST_SUM = 2.0**-24  # keeps 1 / sum finite in lanes that belong to no head
 ALL = Window()
 
@@ -140,48 +138,17 @@ def attention(
                 rows = work.rows_of(source.copies[0], row)
                 rows = Rows(rows.buffer, rows.first + slot, (0, int(work.slots < work.rows)))
                 append(work, side, rows, Rows(maps, slot * every), every, cache[row].buffer)
-    _mix(work, heads, scores, q, caches, out)
+    mix(work, heads, scores, q, caches, out)
 
 
-def attention_to_all(
-    work: Work, heads: Heads, scores: Scores, q: Laid, k: Laid, v: Laid, out: Laid
-) -> None:
-    """out = softmax(scores of q . K) V over the rows of the launch, all of which see each other.
+def mix(
+    work: Work, heads: Heads, scores: Scores, q: Laid, caches: Sequence[Caches], out: Laid,
+    first: int = 0,
+) -> None:  # fmt: skip
+    """out = softmax(scores of q . K) V, from row `first` of a token on.
 
-    k and v are columns as they stand, q has the heads of k side by side. Keys that are padding are
-    masked by data.
+    V is transposed in the last block, which alone is new.
     """
-    keys, values = (column_rows(work, value) for value in (k, v))
-    columns = tuple(
-        Rows(work.columns(f"VT{row}", heads.row_lanes, WEST)) for row in range(heads.rows)
-    )
-    selected = _selected(work, heads, q)
-    spots = tuple(range(work.blocks))
-    _mix(work, heads, scores, selected, [Caches(keys, values, columns, spots)], out)
-
-
-def _selected(work: Work, heads: Heads, q: Laid) -> Laid:
-    """[head, token] = fp16(q), zero outside the lanes of the head."""
-    tokens, count = work.rows, len(heads.kv_of)
-    own = work.shared(HEAD_LANES, heads.per_row, "f32", WEST)
-    out = work.scratch("q.heads", count, "f16", EAST)
-    for row in range(heads.rows):
-        inside = heads.of_row(row)
-        loops: Loops = ((len(inside), tokens), (tokens, 1))
-        chain = work.chain("attention: one head")
-        rows = replace(work.rows_of(q.copies[0], row), steps=(0, 1))
-        value = chain.vxm("mul", rows, Rows(own, 0, (1, 0)), loops=loops)
-        target = Rows(out, inside.start * tokens, (tokens, 1))
-        chain.write(chain.vxm("to_f16", value), target)
-        work.plan.place(chain)
-    columns = [kv % heads.per_row * heads.head_lanes for kv in heads.kv_of]
-    return Laid(one_by_one(columns, heads.head_lanes), ((Part(out, 0, count),),))
-
-
-def _mix(
-    work: Work, heads: Heads, scores: Scores, q: Laid, caches: Sequence[Caches], out: Laid
-) -> None:
-    """out = softmax(scores of q . K) V; V is transposed in the last block, which alone is new."""
     most = scores.window.blocks(work.most_blocks)
     work = replace(work, blocks=len(caches[0].spots), most_blocks=most)
     raw = _scores(work, heads, q, caches)
@@ -200,7 +167,7 @@ def _mix(
     loops: Loops = ((heads.packs, work.rows), (work.rows, 1))
     steps = (work.rows, 1)
     mixed = chain.vxm("mul", Rows(sums_of_values, 0, steps), Rows(sums, 0, steps), loops=loops)
-    deliver(chain, mixed, targets(work, out.copies))
+    deliver(chain, mixed, targets(work, out.copies, first))
     work.plan.place(chain)
 
 

@@ -148,7 +148,8 @@ class Assigned:
                 continue
             load = [0, 0]
             for op in sorted(group, key=lambda op: -self._columns(op)):
-                side = EAST if load[EAST] <= load[WEST] else WEST
+                # of three alike the last, which is V, leaves the side where scores are made
+                side = EAST if load[EAST] < load[WEST] or not any(load) else WEST
                 load[side] += self._columns(op)
                 found[op.out.name] = (side,)
         return found

@@ -5,7 +5,8 @@ from functools import partial
 from typing import Any
 
 from chip.kernels.add import add, cast
-from chip.kernels.attention import Scores, attention, attention_to_all
+from chip.kernels.attention import Scores, attention
+from chip.kernels.attention_to_all import attention_to_all
 from chip.kernels.experts import Experts, expert_linear
 from chip.kernels.gate import activation, clamped, gated
 from chip.kernels.grouped_route import Groups, grouped_route

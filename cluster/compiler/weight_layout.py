@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from chip.isa import NUMPY_TYPES
-from chip.kernels.attention import HEAD_LANES
+from chip.kernels.attention_to_all import HEAD_LANES
 from chip.kernels.columns import IDENTITY
 from chip.kernels.experts import COUNTED, Experts
 from chip.kernels.grouped_route import GROUPS, NUMBERS

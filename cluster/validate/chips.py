@@ -33,7 +33,7 @@ def network_rows() -> Iterator[Row]:
         reason = REASONS.get(found.id, "") if found.ok is None else ""
         tolerance = found.tolerance if found.ok is not None else REPORTED
         yield Row(found.id, found.what, found.published, found.emulated, tolerance, found.ok,
-                  found.source, f"link profile {found.profile}", reason)  # fmt: skip
+                  found.source, f"link profile {found.profile}", reason, found.numbers)  # fmt: skip
 
 
 REASONS = {

@@ -60,15 +60,15 @@ def columns(net: ImageNetwork, op: Convolution, weights: I8) -> I8:
     outputs, beside, times = op.weight.shape[0], net.beside(op.x), net.beside(op.out)
     own = weights.reshape(outputs, -1, taps, taps)
     width = ins.count * ins.width // beside
-    copies = np.zeros((times, outs.count * outs.width // times, width, taps, taps), np.int8)
-    copies[:, :outputs, : own.shape[1]] = own
-    padded: npt.NDArray[np.int8] = copies.reshape(-1, width, taps, taps)
+    padded = np.zeros((times, outs.count * outs.width // times, width, taps, taps), np.int8)
+    padded[:, :outputs, : own.shape[1]] = own
+    rows_of_taps = padded.reshape(-1, width, taps, taps)
     words = reads(taps, beside)
-    tiles = np.zeros((len(padded), taps, len(words), beside, width), np.int8)
+    tiles = np.zeros((len(rows_of_taps), taps, len(words), beside, width), np.int8)
     for number, (_, mine) in enumerate(words):
         for tap in mine:
             group = tap - (mine.stop - beside)
-            tiles[:, :, number, group] = padded[..., tap].swapaxes(1, 2)
+            tiles[:, :, number, group] = rows_of_taps[..., tap].swapaxes(1, 2)
     cut = tiles.reshape(outs.count, outs.width, -1, ins.count, ins.width)
     rows = cut.transpose(0, 2, 3, 1, 4).reshape(-1, ins.width)
     data = np.zeros((len(rows), net.spec.lanes), np.int8)

@@ -12,6 +12,7 @@ class Row:
 
     `tolerance` says in words what may differ. `ok` is None for what is reported without a claim;
     `reason` then says what makes the difference. `emulated` is None where it was not attempted.
+    A fact of many `numbers` (what, published, ours) counts those that hold.
     """
 
     id: str
@@ -23,6 +24,7 @@ class Row:
     source: str
     configuration: str
     reason: str = ""
+    numbers: tuple[tuple[str, float, float], ...] = ()
 
     @property
     def error(self) -> float | None:

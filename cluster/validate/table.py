@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from cluster.errors import BadValue
 from cluster.validate.chips import chip_rows, network_rows, rack_rows
+from cluster.validate.collectives import collective_rows
 from cluster.validate.factors import cholesky_rows
 from cluster.validate.hosts import layout_rows, product_rows
 from cluster.validate.images import resnet_rows
@@ -14,9 +15,10 @@ from cluster.validate.serving import capacity_rows, llama_rows, mixtral_rows, se
 FAMILIES = (
     Family(("V01", "V02", "V03", "V04", "V05", "V06", "V07", "V08", "V09"), chip_rows),
     Family(
-        ("V13", "V14", "V15", "V16", "V17", "V18", "V19", "V20", "V21", "V23", "V25"),
+        ("V13", "V14", "V16", "V17", "V18", "V19", "V20", "V21", "V23", "V25"),
         network_rows,
     ),
+    Family(("V15", "V22"), collective_rows),
     Family(("V10",), resnet_rows),
     Family(("V26",), matmul_rows),
     Family(("V12", "V31", "V32"), encoder_rows),

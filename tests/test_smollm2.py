@@ -112,3 +112,24 @@ def test_int8_gives_the_tokens_and_logits_of_its_reference(greedy_cases, model):
     request = Request(tuple(prompt), 5)
     assert len(list(PipelineRunner(lowered, machine).answer([request], pick, frozenset()))) == 5
     machine.close()
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(("name", "tp", "pp"), [("smollm2-moe8", 2, 3), ("smollm2-moe8:7", 1, 8)])
+def test_copied_experts_give_the_reference_tokens_by_any_router(smollm2_path, greedy_cases, *plan):
+    """Gates add up to one, so that the experts of a mixture say what the dense model says."""
+    name, tp, pp = plan
+    mixture, graph = load_model(name), parse("node")
+    plan = partition(mixture.model, GROQCHIP1, tp, pp, weights="int8")
+    lowered = lower(plan, place(plan, graph, "node"), graph, mixture.weights)
+    machine = LocalMachine()
+    machine.load(lowered, lambda *_: None)
+    for case in greedy_cases:
+        sure = sure_steps(case)
+        runner = PipelineRunner(lowered, machine)
+        got = runner.generate(case["prompt_ids"], sure, Sampling(), mixture.tokenizer.stop)
+        assert list(got) == case["output_ids"][:sure], case["prompt"]
+        *_, one, other = runner.cycles
+        assert one == other, "cycles depend on the experts that are chosen"
+    machine.close()

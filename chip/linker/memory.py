@@ -59,17 +59,26 @@ def check_fetch(issues: Timeline, spec: ChipSpec) -> None:
 
 
 def check_memory(issues: Timeline, program: Program, spec: ChipSpec) -> None:
-    """Addresses in range, one bank port per cycle, constant regions never written."""
+    """Addresses in range, one bank port per cycle, constant regions never written.
+
+    What is gathered from a constant region, as experts are, lies in it whatever the addresses.
+    """
     constants = Constants.of(program, spec)
     reads, writes = issues.have("read", "gather"), issues.have("write", "scatter")
     outside = (issues.low < 0) | (issues.high >= spec.slice_words) | (issues.high < issues.low)
     split = issues.low // spec.bank_words != issues.high // spec.bank_words
     suspect = (reads | writes) & (outside | split & issues.have("gather", "scatter"))
-    suspect |= writes & constants.meet(issues.unit, issues.low, issues.high)
+    near = constants.meet(issues.unit, issues.low, issues.high)
+    suspect |= writes & near
+    suspect |= issues.have("gather") & near & ~constants.hold(issues.unit, issues.low, issues.high)
     for number in np.flatnonzero(suspect).tolist():
         _check_range(issues[number], spec)
         if issues[number].op.writes_memory:
             _check_not_constant(issues[number], constants)
+        elif issues[number].op.role == "gather":
+            low, high = issues[number].words
+            detail = f"words {low}..{high} reach beyond the constants they are gathered from"
+            raise issues[number].hazard(AddressError, detail)
     banks = issues.low // spec.bank_words, issues.high // spec.bank_words
     for bank in range(spec.slice_banks):
         there = (banks[0] <= bank) & (bank <= banks[1])

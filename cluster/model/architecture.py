@@ -30,9 +30,10 @@ class Tensors:
     """How one format of files names and stores the weights of an architecture.
 
     `inside` names the modules of a layer, below `layer` with its number filled in; `outside` those
-    of all other sections. Weight `wq.bias` is part `bias` of module `wq`, others are `weight`. A
-    module name with {} in it is one for each expert, by its number; `stacked` weights are those of
-    all experts in one tensor.
+    of all other sections. Weight `wq.bias` is part `bias` of module `wq`, others are `weight`; one
+    that is `inside` by its whole name has the tensor said there. A module name with {} in it is one
+    for each expert, by its number; `stacked` weights are those of all experts (or heads) in one
+    tensor.
     """
 
     layer: str
@@ -52,6 +53,8 @@ class Tensors:
         if name in self.stacked:
             return f"{self.layer.format(place)}{self.stacked[name].tensor}"
         module, _, part = name.partition(".")
+        if isinstance(place, int) and part and name in self.inside:
+            return f"{self.layer.format(place)}{self.inside[name]}"
         if isinstance(place, int):
             module = self.layer.format(place) + self.inside[module]
         else:

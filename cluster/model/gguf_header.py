@@ -9,6 +9,7 @@ from typing import Any
 
 from cluster.model.decoder import FREQUENCY_FACTORS
 from cluster.model.gguf_file import GgufFile
+from cluster.model.gguf_latent import KEYS, KIND, latent_settings
 from cluster.model.settings import Lists, Settings
 
 # What follows the architecture's name and a dot.
@@ -69,7 +70,8 @@ def header_settings(
     keys = (key for key in file.metadata_keys() if not key.startswith(_OTHERS))
     header = {key: file.raw(key) for key in keys}
     _check_kind(file, header)
-    prefix = f"{header['general.architecture']}."
+    prefix, latent = f"{header['general.architecture']}.", header["general.architecture"] == KIND
+    keys_of = _KEYS | KEYS if latent else _KEYS
     values: dict[str, Any] = {"tie_word_embeddings": "output.weight" not in file.tensor_names()}
     spelled: dict[str, str] = {}
     scaling: dict[str, Any] = {}
@@ -77,9 +79,9 @@ def header_settings(
         if key.startswith(("general.", "split.", "quantize.", "imatrix.")):
             continue
         short = key.removeprefix(prefix)
-        known = _KEYS.get(short, short)
+        known = keys_of.get(short, short)
         spelled[known] = key
-        if short in _SAME:
+        if known in _SAME:
             continue
         inner = _SCALING.get(short.removeprefix("rope.scaling."))
         if short == _LINEAR:
@@ -91,7 +93,11 @@ def header_settings(
             values[known] = value
     values = dict(implied) | values
     values.setdefault("vocab_size", file.count("tokenizer.ggml.tokens"))
-    _check_heads(file, values, header, prefix)
+    if latent:
+        values, magnitudes = latent_settings(file, values)
+        scaling |= magnitudes
+    else:
+        _check_heads(file, values, header, prefix)
     if (experts := header.get(f"{prefix}expert_count")) and "num_experts_per_tok" not in values:
         missing = f"but '{prefix}expert_used_count' is missing"
         raise file.error(f"'{prefix}expert_count' is {experts}, {missing}", _OTHER)

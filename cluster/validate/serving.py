@@ -1,4 +1,8 @@
-"""V33 to V37: large models on the published cluster of 576 chips, as `lpu plan` times them."""
+"""V33 to V45: large models on the published cluster of 576 chips, as `lpu plan` times them.
+
+Of what the vendor's service prints, neither load nor chips are published: its speeds are lower
+bounds, and a model without room on 576 chips is planned on those that it takes at least.
+"""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -7,6 +11,8 @@ from math import prod
 from chip.rates import host_transfer_s, rates
 from chip.spec import GROQCHIP1
 from cluster.compiler.choose import PlanRequest
+from cluster.compiler.limits import CONTEXT_BLOCK
+from cluster.errors import DoesNotFit
 from cluster.model.graph.experts import ExpertLinear
 from cluster.model.known import known_model
 from cluster.planning.planner import Planned, make
@@ -15,6 +21,7 @@ from cluster.validate.row import Row, at_least, missed, within
 CHIPS, TOPOLOGY = 576, "dragonfly:576"
 VENDOR = "vendor, via TechPowerUp, Feb 2024"
 SHIP = "SHIP, MLSys 2026"
+PRICES_2025, MODELS_2026 = "vendor's price page, {} 2025", "vendor's models page, Oct 2026"
 MXFP4_BITS = 4.25  # OCP MX specification: 32 values of 4 bits share a scale of 8
 MOST_70B = 1400  # tokens/s at which the weights of a layer only just enter its chips' arrays
 
@@ -42,6 +49,29 @@ def mixtral_rows() -> Iterator[Row]:
     yield missed(row, _parts(planned))
 
 
+def service_rows() -> Iterator[Row]:
+    """V41, V43, V44, V45: speeds that the vendor's service prints."""
+    early, late = (PRICES_2025.format(when) for when in ("early", "late"))
+    yield _of_service("V41", "llama-3.2-1b", 3100, early)
+    yield _of_service("V43", "llama-3.3-70b", 275, early, CHIPS, 8192)
+    yield _of_service("V44", "qwen3-32b", 662, late)
+    yield _of_service("V45", "gpt-oss-120b", 500, MODELS_2026, CHIPS)
+
+
+def _of_service(
+    ident: str, name: str, published: float, source: str, chips: int | None = None,
+    context: int = CONTEXT_BLOCK,
+) -> Row:  # fmt: skip
+    request, more = PlanRequest(chips, weights="int8", context=context), ""
+    try:
+        planned = make(name, request)
+    except DoesNotFit:
+        planned, more = make(name, replace(request, chips=None)), f"; {chips} chips have no room"
+    row = _speed(ident, name, published, planned)
+    row = replace(row, source=f"{source}; chips assumed", configuration=row.configuration + more)
+    return missed(row, _parts(planned))
+
+
 def capacity_rows() -> Iterator[Row]:
     """V37: what gpt-oss-120B leaves of the SRAM, and the stream bandwidth of all chips."""
     model, where = known_model("gpt-oss-120b"), f"{CHIPS} chips; experts MXFP4, all else fp8"
@@ -66,7 +96,8 @@ def _speed(ident: str, name: str, published: float, planned: Planned) -> Row:
     spec = plan.spec
     into_and_out_s = spec.host_latency_s + host_transfer_s(spec, launch.host_bytes)
     speed = 1 / (launch.cycles / spec.clock_hz + into_and_out_s)
-    where = f"{plan.chips} chips of {TOPOLOGY}, tp {plan.tp} x pp {plan.pp}, {plan.weights}; "
+    where = f"{plan.chips} chips of {planned.topology}, tp {plan.tp} x pp {plan.pp}, {plan.weights}"
+    where += f", ep {plan.ep} of it; " if plan.ep > 1 else "; "
     where += timed.bound(plan.context).beside(launch.cycles)
     what = f"{name}, tokens/s per user, context {planned.request.context:,}"
     return at_least(ident, what, published, speed, VENDOR, where)

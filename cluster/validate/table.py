@@ -9,7 +9,7 @@ from cluster.validate.hosts import layout_rows, product_rows
 from cluster.validate.images import resnet_rows
 from cluster.validate.models import decoder_rows, encoder_rows, matmul_rows
 from cluster.validate.row import Family, Row, skipped
-from cluster.validate.serving import capacity_rows, llama_rows, mixtral_rows
+from cluster.validate.serving import capacity_rows, llama_rows, mixtral_rows, service_rows
 
 FAMILIES = (
     Family(("V01", "V02", "V03", "V04", "V05", "V06", "V07", "V08", "V09"), chip_rows),
@@ -28,6 +28,7 @@ FAMILIES = (
     Family(("V35",), decoder_rows),
     Family(("V37",), capacity_rows),
     Family(("V39",), rack_rows),
+    Family(("V41", "V43", "V44", "V45"), service_rows),
 )
 SKIPPED = (
     skipped("V36", "gain of speculative decoding", 6.3, "vendor blog, Nov 2024",

@@ -115,6 +115,10 @@ BREAKING = {
     "a region past the end": (
         AddressError, "mem.w:3", 5, "mem.scatter",
         [at("mem.w:3", 5, "mem.scatter", 1000, 40, 0, 2)]),
+    "a region that reaches into constants": (
+        AddressError, "mem.r:50", 5, "mem.gather", [at("mem.r:50", 5, "mem.gather", 90, 12, 0, 8)]),
+    "a region that reaches beyond its constants": (
+        AddressError, "mem.r:50", 5, "mem.gather", [at("mem.r:50", 5, "mem.gather", 100, 9, 0, 8)]),
     "an accumulator that is not there": (
         AddressError, "mxm.acc:0", 226, "mxm.acc",
         [*weights(), *stream(), acc(SET, TINY.accumulator_depth)]),

@@ -4,8 +4,8 @@ expert behind some dense layers.
 
 from dataclasses import dataclass, replace
 
-from cluster.model.architecture import Architecture
-from cluster.model.decoder import activation, read_decoder, safetensors_names
+from cluster.model.architecture import Architecture, Stacked
+from cluster.model.decoder import activation, gguf_names, read_decoder, safetensors_names
 from cluster.model.graph.builder import Builder
 from cluster.model.graph.graph import Model, Section
 from cluster.model.graph.rotary import RotaryTable
@@ -142,6 +142,13 @@ def write(settings: Settings, name: str) -> Model:
     return d.model(name, "deepseek_v3", layers)
 
 
+_FUSED = (
+    ("wq_plain", "wq_turned"),
+    ("wq_b_plain", "wq_b_turned"),
+    ("wkv_a", "wk_turned"),
+    ("wk_b", "wv_b"),
+)
+_BY_HEAD = frozenset(("wq_plain", "wq_turned", "wq_b_plain", "wq_b_turned"))
 _EXPERT, _SHARED, _ATTENTION = "mlp.experts.{}.", "mlp.shared_experts.", "self_attn."
 ARCHITECTURE = Architecture(
     name="deepseek_v3",
@@ -171,14 +178,40 @@ ARCHITECTURE = Architecture(
             }
         ),
         adjacent_pairs=True,
-        fused=(
-            ("wq_plain", "wq_turned"),
-            ("wq_b_plain", "wq_b_turned"),
-            ("wkv_a", "wk_turned"),
-            ("wk_b", "wv_b"),
-        ),
-        by_head=frozenset(("wq_plain", "wq_turned", "wq_b_plain", "wq_b_turned", "wk_b", "wv_b")),
+        fused=_FUSED,
+        by_head=_BY_HEAD | {"wk_b", "wv_b"},
         transposed=frozenset(("wk_b",)),
     ),
-    gguf={},
+    gguf={
+        "deepseek2": replace(
+            gguf_names(
+                {
+                    "wq_plain": "attn_q",
+                    "wq_turned": "attn_q",
+                    "wq_a": "attn_q_a",
+                    "q_a_norm": "attn_q_a_norm",
+                    "wq_b_plain": "attn_q_b",
+                    "wq_b_turned": "attn_q_b",
+                    "wkv_a": "attn_kv_a_mqa",
+                    "wk_turned": "attn_kv_a_mqa",
+                    "kv_a_norm": "attn_kv_a_norm",
+                    "router": "ffn_gate_inp",
+                    "router.e_score_correction_bias": "exp_probs_b.bias",
+                    "shared_gate": "ffn_gate_shexp",
+                    "shared_up": "ffn_up_shexp",
+                    "shared_down": "ffn_down_shexp",
+                },
+                adjacent_pairs=True,
+            ),
+            fused=_FUSED[:3],
+            by_head=_BY_HEAD,
+            stacked={
+                "wk_b": Stacked("attn_k_b.weight"),
+                "wv_b": Stacked("attn_v_b.weight"),
+                "expert_gate": Stacked("ffn_gate_exps.weight"),
+                "expert_up": Stacked("ffn_up_exps.weight"),
+                "expert_down": Stacked("ffn_down_exps.weight"),
+            },
+        )
+    },
 )

@@ -11,6 +11,7 @@ from cluster.compiler.stage_shape import StageShape, compiled
 from cluster.model.graph.builder import Builder
 from cluster.model.graph.experts import ExpertLinear
 from cluster.model.graph.graph import Section
+from cluster.model.graph.route import Route
 from cluster.model.graph.stand_in import Experts
 from cluster.model.graph.values import Dim
 from cluster.model.mixture import mixture
@@ -82,3 +83,28 @@ def test_an_expert_that_is_not_there_is_outside_the_region():
     op = next(op for op in rig.ops if isinstance(op, ExpertLinear))
     with pytest.raises(ChipError, match="is outside the region of"):
         rig.run(op)
+
+
+class Scored(OpRig):
+    """A rig whose router is told the scores of its rows."""
+
+    scores: np.ndarray
+
+    def _input(self, work, op, value):
+        drawn = super()._input(work, op, value)
+        drawn[:] = self.scores
+        self._fill(self.at.read(work, op, value).copies[0], self.at.layout(value), drawn)
+        return drawn
+
+
+def test_a_router_takes_the_highest_and_of_equal_ones_the_lowest_lanes():
+    """Also of scores below the zeros in the lanes beyond them, and of those that drown others."""
+    count, up = 7, np.arange(7.0)
+    rows = [0 * up, -1e30 + 0 * up, up, -up, up // 2, -(up // 2), 1e30 * (up - 3), up % 2 * 1e-30]
+    rig = Scored(mixed(count, 3), 1, 0, "int8", Launch(len(rows), 0, 8))
+    rig.scores = np.array(rows, np.float32)
+    result = rig.run(next(op for op in rig.ops if isinstance(op, Route)))
+    for _, values in result.copies:
+        assert np.array_equal(values, result.expected.reshape(len(rows), -1))
+        numbers = [sorted(range(count), key=lambda e, row=row: (-row[e], e))[:3] for row in rows]
+        assert values[:, :3].tolist() == numbers

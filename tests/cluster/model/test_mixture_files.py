@@ -12,9 +12,12 @@ from safetensors.numpy import load_file, save_file
 from cluster.errors import ModelError
 from cluster.model.gguf_file import GgufFile
 from cluster.model.graph.graph import Model
+from cluster.model.graph.latent_attention import LatentAttention
+from cluster.model.graph.rotary import Rotary
+from cluster.model.reference import Reference
 from cluster.model.weights.copied import CopiedExperts
 from cluster.model.weights.files import placed_weights
-from cluster.model.weights.gguf import open_gguf
+from cluster.model.weights.gguf import open_gguf, read_header
 from cluster.model.weights.safetensors import open_folder
 from cluster.model.weights.synthetic import SyntheticWeights
 from tests.cluster.model.files import CONFIG, model_of
@@ -102,6 +105,90 @@ def test_a_mixture_from_gguf_is_that_of_its_folder(name, tmp_path):
         assert np.array_equal(file.array(place, weight), folder.array(place, weight)), weight.name
     ours, theirs = ([op.kind for op in one.model.layers[0].ops] for one in (file, folder))
     assert ours == theirs
+
+
+def latent_gguf(path: Path, **metadata: object) -> Path:
+    """The golden DeepSeek as llama.cpp has it: keys and values by head, experts in one tensor."""
+    config = json.loads((GOLDEN / "deepseek-v3" / "config.json").read_text())
+    arrays = load_file(GOLDEN / "deepseek-v3" / "model.safetensors")
+    writer, layers = gguf.GGUFWriter(path, "deepseek2"), config["num_hidden_layers"]
+    turned, row = config["qk_rope_head_dim"], config["kv_lora_rank"]
+    plain, values = config["qk_nope_head_dim"], config["v_head_dim"]
+    for key, value in {
+        "block_count": layers, "context_length": config["max_position_embeddings"],
+        "embedding_length": config["hidden_size"], "vocab_size": config["vocab_size"],
+        "feed_forward_length": config["intermediate_size"],
+        "head_count": config["num_attention_heads"], "head_count_kv": 1,
+        "key_length": row + turned, "value_length": row, "key_length_mla": plain + turned,
+        "value_length_mla": values, "rope_dimension_count": turned, "kv_lora_rank": row,
+        "q_lora_rank": config["q_lora_rank"], "rope_freq_base": 10000.0,
+        "layer_norm_rms_eps": config["rms_norm_eps"],
+        "leading_dense_block_count": config["first_k_dense_replace"],
+        "expert_feed_forward_length": config["moe_intermediate_size"],
+        "expert_count": config["n_routed_experts"],
+        "expert_used_count": config["num_experts_per_tok"],
+        "expert_shared_count": config["n_shared_experts"],
+        "expert_weights_scale": config["routed_scaling_factor"],
+        "expert_weights_norm": config["norm_topk_prob"],
+        "expert_group_count": config["n_group"], "expert_group_used_count": config["topk_group"],
+        "expert_gating_func": gguf.ExpertGatingFuncType.SIGMOID, **metadata,
+    }.items():  # fmt: skip
+        if value is not None:
+            getattr(writer, f"add_{key}")(value)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.DEEPSEEK2, layers)
+    together: dict[str, list[np.ndarray]] = {}
+    for name in sorted(arrays):
+        array = arrays[name].astype(np.float32)
+        new = name.replace("_correction_bias", "_correction.bias")
+        if "kv_b_proj" in name:
+            heads = array.reshape(config["num_attention_heads"], plain + values, row)
+            both = {"k_b_proj": heads[:, :plain].swapaxes(1, 2), "v_b_proj": heads[:, plain:]}
+            for part, own in both.items():
+                new = name.replace("kv_b_proj", part)
+                writer.add_tensor(names.get_name(new, [".weight"]), np.array(own))
+            continue
+        for number in range(config["n_routed_experts"]):
+            new = new.replace(f"experts.{number}.", "experts.")
+        found = names.get_name(new, [".weight", ".bias"])
+        together.setdefault(found, []).append(array)
+    for name, found in together.items():
+        writer.add_tensor(name, found[0] if len(found) == 1 else np.stack(found))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def test_latent_attention_from_gguf_is_that_of_its_folder(tmp_path):
+    folder = open_folder(GOLDEN / "deepseek-v3", "it")
+    file = open_gguf(GgufFile(latent_gguf(tmp_path / "it.gguf")), "it")
+    case = json.loads((GOLDEN / "deepseek-v3" / "golden.json").read_text())["cases"][0]
+    logits = Reference(file, 64).forward(case["prompt_ids"])  # so that scales are right, too
+    assert np.abs(logits - case["first_logits"]).max() < 1e-3
+    for place, weight in placed_weights(folder.model):
+        assert np.array_equal(file.array(place, weight), folder.array(place, weight)), weight.name
+
+
+def test_the_log_multiplier_of_yarn_is_in_the_scale_of_scores_and_not_in_rotations(tmp_path):
+    yarn = {"type": gguf.RopeScalingType.YARN, "factor": 40.0, "orig_ctx_len": 64}
+    metadata = {f"rope_scaling_{key}": value for key, value in yarn.items()}
+    path = latent_gguf(tmp_path / "it.gguf", **metadata, rope_scaling_yarn_log_mul=0.1)
+    ops = read_header(GgufFile(path)).layers[0].ops
+    scale = next(op.scale for op in ops if isinstance(op, LatentAttention))
+    assert scale == pytest.approx(40**-0.5 * (1 + 0.1 * np.log(40)) ** 2)
+    assert {op.table.scaling.magnitude for op in ops if isinstance(op, Rotary)} == {1.0}
+
+
+@pytest.mark.parametrize(("metadata", "problem"), [
+    ({"key_length_mla": None}, "has no 'deepseek2.attention.key_length_mla'"),
+    ({"expert_group_count": None}, "has no 'deepseek2.expert_group_count'"),
+    ({"expert_gating_func": gguf.ExpertGatingFuncType.SOFTMAX}, "has a router of function 1"),
+    ({"key_length": 40}, "caches rows of 40 and 32 elements, not 48"),
+])  # fmt: skip
+def test_other_latent_attention_from_gguf_is_refused(metadata, problem, tmp_path):
+    with pytest.raises(ModelError, match=problem):
+        read_header(GgufFile(latent_gguf(tmp_path / "it.gguf", **metadata)))
 
 
 def test_mxfp4_blocks_are_what_the_same_files_have_without(tmp_path):

@@ -76,10 +76,11 @@ def models_command(spec: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"spec": chip.name, "models": rows}))
         return
-    head = ("model", "architecture", "parameters", "for", "chips in fp16", "in int8")
+    head = ("model", "family", "params", "use", "fp16", "int8")
     print_rows(head, (_row(row) for row in rows))
-    click.echo(f"Chips: so many {chip.name} at least, by SRAM; `lpu plan` says what a plan needs.")
-    click.echo("Beside these, any GGUF file or Hugging Face folder of a known architecture.")
+    click.echo(f"fp16, int8: chips that parameters take at least, by the SRAM of {chip.name}; what")
+    click.echo("a plan needs besides is said by `lpu plan`, which takes all but those to embed.")
+    click.echo("files: runs from a GGUF file or a Hugging Face folder, as any of its family.")
 
 
 def _summary(model: Model, spec: ChipSpec) -> dict[str, Any]:
@@ -111,10 +112,9 @@ def _use(model: Model) -> list[str]:
 def _row(row: dict[str, Any]) -> tuple[str, ...]:
     names = ", ".join((row["name"], *row["aliases"]))
     chips = row["chips_at_least"]
-    return (
-        names, row["architecture"], _count(row["parameters"]), ", ".join(row["for"]),
-        f"{chips['fp16']:,}", f"{chips['int8']:,}",
-    )  # fmt: skip
+    use = {"run from files": "files"}.get(row["for"][0], row["for"][0])
+    size = row["architecture"], _count(row["parameters"]), use
+    return names, *size, f"{chips['fp16']:,}", f"{chips['int8']:,}"
 
 
 def _count(number: int) -> str:

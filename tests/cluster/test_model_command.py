@@ -28,6 +28,7 @@ def test_models_are_listed_with_parameters_and_chips(capsys):
     assert list(uses.values()) == [["run from files", "plan"], ["plan"], ["embed"]]
     text = output(capsys, "models")
     assert all(name in text for name in known_models()) and "1.03 T" in text
+    assert max(map(len, text.splitlines())) <= 80 and " 4,445" in text  # the last column, too
 
 
 def test_a_graph_is_printed_layer_by_layer(capsys):

@@ -13,18 +13,28 @@ import numpy as np
 import pytest
 
 from chip.errors import ChipError, ProgramError
+from chip.spec import GROQCHIP1
+from cluster.compiler.lower import lower
+from cluster.compiler.place import place
+from cluster.compiler.stages import partition
 from cluster.encoders.embedding import Options, embed_sentences
 from cluster.errors import BadValue, WorkerLost
+from cluster.generation.sampling import Sampling
 from cluster.machines.checkpoint import Checkpointed
 from cluster.machines.checkpoint_store import CheckpointStore
+from cluster.machines.machine import LocalMachine
 from cluster.machines.ray.fork_server import can_fork
 from cluster.machines.ray.grouping import actor_name, chunks, grouped
 from cluster.machines.ray.ray_machine import RayMachine
 from cluster.machines.ray.surroundings import SHARED, _runs, _semaphores, swept
+from cluster.model.weights.safetensors import open_folder
 from cluster.runs.display import Bars
+from cluster.serving.engine import PipelineRunner
+from tests.cluster.model.test_golden import DATA, cases_of
 from tests.cluster.test_pipeline import answered, answered_here
 from tests.cluster.test_pipeline import lowered as pipeline_plan
 from tests.cluster.tiny import local_outcome, lowered, no_progress, outcome
+from topology import parse
 
 pytestmark = pytest.mark.ray
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -74,6 +84,23 @@ def test_bits_and_cycles_are_those_of_the_local_machine(load, plan, pack, actors
     assert machine.actors == actors
     assert outcome(lowered(*plan), machine) == local_outcome(*plan)
     assert machine.worker_bytes() > actors * 2**20
+
+
+@pytest.mark.parametrize(("name", "tp", "pp"), [("mixtral", 2, 1), ("mistral-window", 1, 2)])
+def test_mixtures_and_windows_leave_the_digest_of_the_local_machine(session, name, tp, pp):
+    """A layer for each stage; the prompt of 29 tokens is longer than the windows of 8."""
+    source, graph = open_folder(DATA / "architectures" / name, name), parse("node")
+    model = replace(source.model, layers=source.model.layers[:pp])
+    plan = partition(model, GROQCHIP1, tp, pp)
+    compiled = lower(plan, place(plan, graph, "node"), graph, source)
+    prompt, digests = cases_of(name)[1]["prompt_ids"], set()
+    for machine in (LocalMachine(), RayMachine()):
+        machine.load(compiled, no_progress)
+        runner = PipelineRunner(compiled, machine)
+        said = tuple(runner.generate(prompt, 2, Sampling(), frozenset()))
+        digests.add((said, tuple(runner.cycles), runner.digest.hexdigest()))
+        machine.close()
+    assert len(digests) == 1
 
 
 def test_sequences_in_flight_leave_the_digest_of_the_local_machine(load):

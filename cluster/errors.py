@@ -81,20 +81,6 @@ class DoesNotFit(ClusterError):
         return text + (f"; {self.advice}" if self.advice else "")
 
 
-class UnlikeGroups(ClusterError):
-    """Tensor groups so wide that each has cables of its own, and many of them."""
-
-    def __init__(self, model: str, tp: int, pp: int, topology: str) -> None:
-        super().__init__(model, tp, pp, topology)
-        self.model, self.tp, self.pp, self.topology = model, tp, pp, topology
-
-    def message(self) -> str:
-        """Return what takes long, and how to have it all the same."""
-        what = f"{self.model} needs tensor groups of {self.tp} chips, wider than a rack"
-        why = f"each of the {self.pp} groups of {self.topology} has cables, and so schedules, of"
-        return f"{what}: {why} its own, which takes long; --tp {self.tp} --pp {self.pp} plans it"
-
-
 class UnknownName(ClusterError):
     """A name that is not in a table: a model, a topology, an option."""
 

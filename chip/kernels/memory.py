@@ -36,6 +36,9 @@ class SramFull(ChipError):
         return f"{self.what} needs {need:.1f} MiB of SRAM, {has:.1f} MiB are left for it"
 
 
+_MOST_LOADS = 1000  # ways to put columns side by side that are looked at
+
+
 def most_column_words(spec: ChipSpec) -> int:
     """Words of 16 slices that columns can take on a side: so many neighbours lie side by side."""
     return spec.hemisphere_slices // WEIGHT_SLICES * spec.slice_words
@@ -44,10 +47,16 @@ def most_column_words(spec: ChipSpec) -> int:
 def columns_may_rest(spec: ChipSpec, words: Iterable[int]) -> bool:
     """Whether a side may have room for columns of so many words each, all in 16 slices of theirs.
 
-    So many neighbours as do not lie side by side have a slice in common, and share its words.
+    So many neighbours as do not lie side by side have a slice in common, and share its words. Of
+    more ways to put them than a person would try, one is taken to have room.
     """
-    loads = {(0,) * (spec.hemisphere_slices // WEIGHT_SLICES)}
-    for more in sorted(words, reverse=True):
+    side_by_side, order = spec.hemisphere_slices // WEIGHT_SLICES, sorted(words, reverse=True)
+    if sum(order) > side_by_side * spec.slice_words:
+        return False
+    loads = {(0,) * side_by_side}
+    for more in order:
+        if len(loads) > _MOST_LOADS:
+            return True
         loads = {
             tuple(sorted((*load[:at], taken + more, *load[at + 1 :])))
             for load in loads

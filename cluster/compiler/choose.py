@@ -10,7 +10,15 @@ from chip.own_spec import find
 from chip.spec import ChipSpec
 from cluster.compiler.chunk import with_best_chunk
 from cluster.compiler.clocking import pacing
-from cluster.compiler.limits import CONTEXT_BLOCK, check_rows, heads_of, least_rows, widths_of
+from cluster.compiler.limits import (
+    CONTEXT_BLOCK,
+    NODE_CHIPS,
+    check_rows,
+    least_rows,
+    said_widest,
+    widest_of,
+    widths_of,
+)
 from cluster.compiler.place import Placement, place
 from cluster.compiler.sizes import CHUNKS
 from cluster.compiler.stages import Plan, partition, smallest
@@ -23,7 +31,6 @@ from topology.fabric import compiled
 from topology.faults import apply
 
 LINK_PROFILES = {"lp30": "lp30"}  # of chips whose links are not those the topology assumes
-NODE_CHIPS = 8  # chips of a fully connected node: the default topology
 
 
 @dataclass(frozen=True)
@@ -67,8 +74,8 @@ def spread(model: Model, request: PlanRequest) -> tuple[Model, PlanRequest]:
     Raises BadValue.
     """
     ep = request.ep or 1
-    if ep > heads_of(model):
-        raise BadValue("--ep", ep, f"must be 1 to {heads_of(model)}, the heads of {model.name}")
+    if ep > widest_of(model):
+        raise BadValue("--ep", ep, f"must be 1 to {widest_of(model)}, {said_widest(model)}")
     tp = request.tp * ep if request.tp else None
     return spread_experts(model, ep), replace(request, tp=tp, ep=None)
 
@@ -183,7 +190,7 @@ def _factors(model: Model, chips: int) -> list[tuple[int, int]]:
     found = shapes(chips)
     if found:
         return found
-    most = len(model.layers) * heads_of(model)
+    most = len(model.layers) * widest_of(model)
     near = [n for n in range(min(chips, most), 0, -1) if shapes(n)]
     rule = f"must be tp x pp, tp one of {[*widths_of(model)]}, pp at most {len(model.layers)}"
     raise BadValue("--chips", chips, f"{rule}; try {near[0]}")

@@ -1,6 +1,7 @@
 """What the compiler can take of a model: its heads, contexts and types of weights."""
 
 from collections.abc import Iterator
+from math import lcm
 
 from chip.kernels.lanes import reducible
 from chip.program import word_columns
@@ -11,8 +12,10 @@ from cluster.model.graph.graph import Model
 from cluster.model.graph.latent_attention import ATTENTIONS, LatentAttention
 from cluster.model.graph.norm import Norm
 from cluster.model.graph.op import Op
+from cluster.model.graph.values import SHARDED
 from cluster.model.mixture import expert_parts
 
+NODE_CHIPS = 8  # of a fully connected node
 CONTEXT_BLOCK = 320  # tokens of a KV block: the lanes of a chip
 WEIGHT_TYPES = {"fp16": "f16", "int8": "i8"}  # as the command line names them: the MXM's type
 
@@ -38,10 +41,29 @@ def check_rows(model: Model, rows: int | None, batch: int, option: str) -> None:
 
 
 def heads_of(model: Model) -> int:
-    """Query heads: the widest tensor-parallel group; without attention, blocks of an FFN."""
+    """Query heads; without attention, blocks of an FFN."""
     sizes = (op.q.dims[0].size for op in ops_of(model) if isinstance(op, ATTENTIONS))
     widest = max(model.size("ffn"), model.size("expert_ffn"))
     return max(sizes, default=max(1, widest // CONTEXT_BLOCK))
+
+
+def widest_of(model: Model) -> int:
+    """Ranks of the widest tensor-parallel group: as many as there are heads.
+
+    Of latent attention, the row of whose cache is whole on each rank, there may be twice as many:
+    some of them have a head of zeros, and their shares of all else.
+    """
+    heads, every = heads_of(model), [*ops_of(model)]
+    if not any(isinstance(op, LatentAttention) for op in every):
+        return heads
+    cut = (d.size for op in every for d in op.out.dims if d.name in SHARDED and d.name != "heads")
+    return max(heads, min(2 * heads, *cut))
+
+
+def said_widest(model: Model) -> str:
+    """What the widest group is, in words."""
+    more = "twice " * (widest_of(model) > heads_of(model))
+    return f"{more}the heads of {model.name}"
 
 
 def ops_of(model: Model) -> Iterator[Op]:
@@ -49,10 +71,15 @@ def ops_of(model: Model) -> Iterator[Op]:
     return (op for section in dict.fromkeys(model.layers) for op in section.ops)
 
 
-def widths_of(model: Model) -> range:
-    """Chips that a stage may have: equal parts, where experts are spread over several."""
-    ep = expert_parts(model)
-    return range(ep, heads_of(model) + 1, ep)
+def widths_of(model: Model) -> tuple[int, ...]:
+    """Chips that a stage may have: equal parts, where experts are spread over several.
+
+    Wider than there are heads are only those of whole nodes.
+    """
+    ep, heads = expert_parts(model), heads_of(model)
+    wide = lcm(ep, NODE_CHIPS)
+    beyond = range(heads // wide * wide + wide, widest_of(model) + 1, wide)
+    return (*range(ep, heads + 1, ep), *beyond)
 
 
 def check_context(model: Model, context: int) -> None:

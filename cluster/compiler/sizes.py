@@ -12,7 +12,7 @@ from chip.isa import WIDTHS
 from chip.kernels.memory import SramFull, columns_may_rest, most_column_words
 from chip.program import WEIGHT_SLICES
 from chip.spec import ChipSpec
-from cluster.compiler.limits import CONTEXT_BLOCK, WEIGHT_TYPES, heads_of
+from cluster.compiler.limits import CONTEXT_BLOCK, WEIGHT_TYPES
 from cluster.compiler.section_demands import column_words
 from cluster.compiler.stage import Stage, roomy
 from cluster.compiler.stage_shape import StageShape, stage_shape
@@ -77,11 +77,6 @@ class Sizes:
     def _slots(self) -> tuple[int, int]:
         """Slots with caches, and those of a decode launch."""
         return -(-self.slots // self.rows) * self.rows, self.rows
-
-    @cached_property
-    def heads(self) -> int:
-        """Query heads of the model."""
-        return heads_of(self.model)
 
     @cached_property
     def layers(self) -> int:

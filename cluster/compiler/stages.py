@@ -10,7 +10,8 @@ from cluster.compiler.limits import (
     check_context,
     check_heads,
     check_weights,
-    heads_of,
+    said_widest,
+    widest_of,
     widths_of,
 )
 from cluster.compiler.sizes import Sizes
@@ -172,16 +173,16 @@ def smallest(
             best = (width * shortest[0], width, shortest[0])
     if best is None:
         return partition(
-            model, spec, tp or heads_of(model), len(model.layers), context, weights, sizes
+            model, spec, tp or widest_of(model), len(model.layers), context, weights, sizes
         )
     return partition(model, spec, best[1], best[2], context, weights, sizes)
 
 
 def _check(model: Model, tp: int, pp: int, context: int) -> None:
-    if not 1 <= tp <= heads_of(model):
+    if not 1 <= tp <= widest_of(model):
         ep = expert_parts(model)
         parts = f" over {ep} parts" * (ep > 1)
-        rule = f"must be 1 to {heads_of(model) // ep}, the heads of {model.name}{parts}"
+        rule = f"must be 1 to {widest_of(model) // ep}, {said_widest(model)}{parts}"
         raise BadValue("--tp", tp // ep, rule)
     most = len(model.layers) + 1
     if not 1 <= pp <= most:

@@ -7,8 +7,8 @@ from typing import Any
 from chip.energy import energy_table
 from chip.own_spec import find
 from cluster.compare.lpu import lpu_points
-from cluster.compiler.choose import NODE_CHIPS, PlanRequest
-from cluster.compiler.limits import CONTEXT_BLOCK, heads_of
+from cluster.compiler.choose import PlanRequest
+from cluster.compiler.limits import CONTEXT_BLOCK, NODE_CHIPS, heads_of
 from cluster.compiler.sizes import Sizes
 from cluster.errors import BadValue
 from cluster.hybrid.between import Between

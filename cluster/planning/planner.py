@@ -7,12 +7,18 @@ from typing import Any
 from chip.collection import uncollected
 from chip.kernels.needs import check_served
 from chip.own_spec import find
-from chip.spec import ChipSpec
-from cluster.compiler.choose import NODE_CHIPS, PlanRequest, default_topology, spread
-from cluster.compiler.limits import check_context, check_rows, check_weights, heads_of, least_rows
+from cluster.compiler.choose import PlanRequest, spread
+from cluster.compiler.limits import (
+    check_context,
+    check_rows,
+    check_weights,
+    least_rows,
+    said_widest,
+    widest_of,
+)
 from cluster.compiler.place import Placed
 from cluster.compiler.sizes import CHUNKS, Sizes
-from cluster.errors import BadValue, DoesNotFit, UnlikeGroups
+from cluster.errors import BadValue, DoesNotFit
 from cluster.model.graph.graph import Model
 from cluster.model.load import find_decoder
 from cluster.model.mixture import residents
@@ -22,20 +28,17 @@ from cluster.planning.pipeline_timing import pipelined
 from cluster.planning.refusals import (
     check_shape,
     does_not_fit,
-    fewest,
     fits_on,
-    least_chips,
     spreads,
     why_int8,
 )
 from cluster.planning.rows import shared
 from cluster.planning.search import SHOWN, Candidate, Search
 from cluster.planning.timing import PlanTiming
+from cluster.planning.topologies import chosen_topology
 from cluster.planning.unused import unused_sram
-from topology.families.dragonflies import RACK_CHIPS
 
 BUCKETS_SHOWN = 8
-LARGEST_DRAGONFLY = 10440
 
 
 def check_request(request: PlanRequest, model: Model) -> None:
@@ -46,12 +49,12 @@ def check_request(request: PlanRequest, model: Model) -> None:
         raise BadValue("--chips", chips, f"--tp {tp} x --pp {pp} needs {tp * pp} chips")
     check_rows(model, request.rows, request.batch, "--batch")
     for option, value, most, what in (
-        ("--tp", tp, heads_of(model), "heads"),
-        ("--pp", pp, len(model.layers) + 1, "layers and LM head"),
-        ("--prompt-tokens", request.prompt_tokens, context, "context"),
+        ("--tp", tp, widest_of(model), said_widest(model)),
+        ("--pp", pp, len(model.layers) + 1, f"the layers and LM head of {model.name}"),
+        ("--prompt-tokens", request.prompt_tokens, context, f"the context of {model.name}"),
     ):
         if value is not None and value > most:
-            raise BadValue(option, value, f"must be 1 to {most}, the {what} of {model.name}")
+            raise BadValue(option, value, f"must be 1 to {most}, {what}")
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,8 @@ def _made(whole: Model, name: str, asked: PlanRequest, kept: Kept) -> Planned:
     spec, free, weights = find(request.spec), request.weights is None, request.weight_type
     check_weights(model, spec, weights)
     check_served(spec, max(CHUNKS))
-    topology = request.topology or _topology(request, model, spec, weights)
+    topology, more = chosen_topology(request, model, spec)
+    notes = (*notes, *more)
     graph = kept.graph(topology, request, spec)
     chips = min(request.chips or len(graph), len(graph))
     if request.chips and request.chips > len(graph):
@@ -174,42 +178,6 @@ def _spread_out(
     options = f"--weights {shape.weights} --tp {width // ep} --ep {ep} --pp {least // width}"
     needs, has = sizes.wanted_bytes(width, 1, head=False), sizes.spec.sram_bytes
     raise DoesNotFit(0, needs, has, f"experts want at least {least} chips, {options}")
-
-
-def _topology(request: PlanRequest, model: Model, spec: ChipSpec, weights: str) -> str:
-    """Where none is named: what `lpu run` takes for so many chips, for many a dragonfly.
-
-    Raises UnlikeGroups for groups wider than a rack that nobody has asked for.
-    """
-    chips, tp = request.chips, request.tp or 1
-    if not chips:
-        if request.tp and request.pp:
-            chips = request.tp * request.pp
-        else:
-            sizes = Sizes(model, spec, request.context, weights, request.batch)
-            if not request.tp:
-                _check_alike(sizes, request.pp)
-            tp, stages = fewest(sizes, request.tp, request.pp, _in_nodes) or (1, NODE_CHIPS)
-            chips = _in_nodes(tp, stages) if tp * stages > NODE_CHIPS else tp * stages
-    if chips <= 2 * NODE_CHIPS or chips > LARGEST_DRAGONFLY:
-        return default_topology(chips, tp)
-    return f"dragonfly:{-(-chips // NODE_CHIPS) * NODE_CHIPS}"
-
-
-def _check_alike(sizes: Sizes, pp: int | None) -> None:
-    """Raise UnlikeGroups where no group that has the words for a layer fits a rack."""
-    widths = {tp: count for count, tp in least_chips(sizes, None, pp, _in_nodes)}
-    if widths and min(widths) > RACK_CHIPS:
-        chips, tp = min((count, tp) for tp, count in widths.items())
-        where = f"dragonfly:{chips}"
-        raise UnlikeGroups(sizes.model.name, tp, chips // _in_nodes(tp, 1), where)
-
-
-def _in_nodes(tp: int, pp: int) -> int:
-    """Chips of nodes whose groups lie inside one, or have whole ones to themselves."""
-    if tp <= NODE_CHIPS:
-        return -(-pp // (NODE_CHIPS // tp)) * NODE_CHIPS
-    return -(-tp // NODE_CHIPS) * NODE_CHIPS * pp
 
 
 def _int8_fits(search: Search, request: PlanRequest, chips: int) -> bool:

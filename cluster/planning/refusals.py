@@ -9,8 +9,8 @@ from cluster.compiler.choose import PlanRequest
 from cluster.compiler.limits import (
     CONTEXT_BLOCK,
     check_weights,
-    heads_of,
     least_rows,
+    widest_of,
     widths_of,
 )
 from cluster.compiler.sizes import Sizes
@@ -79,7 +79,7 @@ def spreads(sizes: Sizes, request: PlanRequest) -> Iterator[tuple[bool, int, int
     mixed = residents(model, 1)
     if mixed is None or model.stand_in is not None or expert_parts(model) > 1:
         return
-    every = [ep for ep in range(2, heads_of(model) + 1) if mixed.count % ep == 0]
+    every = [ep for ep in range(2, widest_of(model) + 1) if mixed.count % ep == 0]
     for weights in [request.weights] if request.weights else ["fp16", "int8"]:
         for ep in every:
             spread = spread_experts(model, ep)
@@ -93,7 +93,7 @@ def spreads(sizes: Sizes, request: PlanRequest) -> Iterator[tuple[bool, int, int
 def does_not_fit(sizes: Sizes, request: PlanRequest, chips: int, int8: bool) -> DoesNotFit:
     """The error for a model that has no room on `chips` chips; `int8` weights may have."""
     model, slots, context = sizes.model, sizes.slots, sizes.context
-    every = heads_of(model), len(model.layers)
+    every = widest_of(model), len(model.layers)
     caches = "caches of " + (f"{slots:,} sequences of " if slots > 1 else "") + f"{context} tokens"
     free = fewest(sizes, None, None)
     tp = request.tp or min(chips, every[0])

@@ -66,6 +66,8 @@ def test_chips_give_the_public_librarys_tokens_and_logits(name, plan):
 @pytest.mark.parametrize(("name", "spread"), [
     ("mixtral", "ep 2"),
     ("gpt-oss", "tp 2, ep 2"),
+    pytest.param("deepseek-v3", "ep 2", marks=pytest.mark.soak),
+    pytest.param("deepseek-v3", "tp 2, ep 2", marks=pytest.mark.soak),
     pytest.param("mixtral", "tp 2, ep 2", marks=pytest.mark.soak),
     pytest.param("gpt-oss", "ep 2", marks=pytest.mark.soak),
 ])  # fmt: skip

@@ -10,7 +10,6 @@ EXAMPLES = {
     errors.FetchError: ("smollm2", "no network", "try later"),
     errors.PromptTooLong: (300, 40, 320),
     errors.DoesNotFit: (3, 231 * 2**20, 220 * 2**20, "use --tp 8 or more chips"),
-    errors.UnlikeGroups: ("deepseek-v3", 64, 94, "dragonfly:6016"),
     errors.UnknownName: ("topology", "tourus", ("ring", "torus")),
     errors.BadValue: ("--tp", 4, "must divide the 9 heads"),
     errors.ClockMiss: ("rows1.logits1@320", (0, 1), (9000, 12, 24), (500.0, 2.8), (50.0, 2.8)),

@@ -5,8 +5,12 @@ import re
 
 import pytest
 
+from chip.spec import GROQCHIP1
 from cluster.cli import main
+from cluster.compiler.choose import PlanRequest
 from cluster.compiler.wires import Wires
+from cluster.model.load import find_decoder
+from cluster.planning.topologies import chosen_topology
 from topology import parse
 
 MIXTURE = {
@@ -62,7 +66,10 @@ def test_a_mixture_is_planned_for_several_sequences(tmp_path, capsys):
     assert "a part of all 4 on each rank" in capsys.readouterr().out
 
 
-def test_groups_wider_than_a_rack_are_planned_for_those_who_ask(capsys):
-    assert main(["plan", "deepseek-v3"]) == 2
-    error = capsys.readouterr().err
-    assert "wider than a rack" in error and "--tp 128 --pp 61" in error and error.count("\n") == 1
+def test_groups_wider_than_a_rack_are_planned_where_all_are_cabled_alike():
+    request = PlanRequest(weights="int8")
+    topology, (note,) = chosen_topology(request, find_decoder("deepseek-v3"), GROQCHIP1)
+    assert topology == "torus:61x16x8" and "wider than a rack" in note
+    graph = parse("torus:3x16x8")  # as its groups are placed: in larger graphs by number
+    wires, groups = Wires(graph), (tuple(range(n, n + 128)) for n in (0, 128, 256))
+    assert len({id(wires.group(chips).routes) for chips in groups}) == 1

@@ -80,7 +80,7 @@ class Shares:
         mine, first = self.part(heads, rank), self.part(kv_heads, rank).items.start
         group = heads.size // kv_heads.size
         local = [head // group - first for head in mine.items]
-        return tuple(local + local[-1:] * mine.zeros)
+        return tuple(local + (local[-1:] or [0]) * mine.zeros)
 
     def layout(self, dims: tuple[Dim, ...], rank: int) -> Layout:
         """The lanes of a rank's share of a value of these dimensions, in graphs with int8 weights.

@@ -1,0 +1,62 @@
+"""Where a model is planned if nobody names a topology."""
+
+from operator import mul
+
+from chip.spec import ChipSpec
+from cluster.compiler.choose import PlanRequest, default_topology
+from cluster.compiler.limits import NODE_CHIPS
+from cluster.compiler.sizes import Sizes
+from cluster.model.graph.graph import Model
+from cluster.planning.refusals import fewest, least_chips
+from topology.families.dragonflies import RACK_CHIPS
+
+LARGEST_DRAGONFLY = 10440
+
+
+def chosen_topology(
+    request: PlanRequest, model: Model, spec: ChipSpec
+) -> tuple[str, tuple[str, ...]]:
+    """The topology of a plan, and what to say of it where it was not named.
+
+    That is what `lpu run` takes for so many chips, and for many a dragonfly; for groups wider than
+    its racks a torus, in which they are cabled alike.
+    """
+    if request.topology:
+        return request.topology, ()
+    chips, tp = request.chips, request.tp or 1
+    if not chips:
+        if request.tp and request.pp:
+            chips = request.tp * request.pp
+        else:
+            sizes = Sizes(model, spec, request.context, request.weight_type, request.batch)
+            if not request.tp and (wide := _wide(sizes, request.pp)):
+                return wide
+            tp, stages = fewest(sizes, request.tp, request.pp, _in_nodes) or (1, NODE_CHIPS)
+            chips = _in_nodes(tp, stages) if tp * stages > NODE_CHIPS else tp * stages
+    if chips <= 2 * NODE_CHIPS or chips > LARGEST_DRAGONFLY:
+        return default_topology(chips, tp), ()
+    return f"dragonfly:{-(-chips // NODE_CHIPS) * NODE_CHIPS}", ()
+
+
+def _wide(sizes: Sizes, pp: int | None) -> tuple[str, tuple[str, ...]] | None:
+    """A torus for the narrowest groups that hold a layer, if they are wider than a rack.
+
+    In a dragonfly each of them would have cables, and so schedules, of its own.
+    """
+    least = {tp: chips // tp for chips, tp in least_chips(sizes, None, pp, mul)}
+    if not least or min(least) <= RACK_CHIPS:
+        return None
+    for tp in sorted(tp for tp in least if tp % NODE_CHIPS == 0):
+        shortest = sizes.fewest_stages(tp)
+        if shortest and shortest[0] <= (pp or shortest[0]):
+            torus = f"torus:{pp or shortest[0]}x{tp // NODE_CHIPS}x{NODE_CHIPS}"
+            why = f"groups of {tp} chips, which a layer takes, are wider than a rack"
+            return torus, (f"{why}: {torus} has a plane for each, all of them cabled alike",)
+    return None
+
+
+def _in_nodes(tp: int, pp: int) -> int:
+    """Chips of nodes whose groups lie inside one, or have whole ones to themselves."""
+    if tp <= NODE_CHIPS:
+        return -(-pp // (NODE_CHIPS // tp)) * NODE_CHIPS
+    return -(-tp // NODE_CHIPS) * NODE_CHIPS * pp

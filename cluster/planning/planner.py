@@ -21,7 +21,7 @@ from cluster.compiler.sizes import CHUNKS, Sizes
 from cluster.errors import BadValue, DoesNotFit
 from cluster.model.graph.graph import Model
 from cluster.model.load import find_decoder
-from cluster.model.mixture import residents
+from cluster.model.mixture import residents, spread_experts
 from cluster.planning.cost_store import CostStore
 from cluster.planning.kept import Kept
 from cluster.planning.pipeline_timing import pipelined
@@ -174,10 +174,13 @@ def _spread_out(
     if not found:
         return None
     _, least, width, shape = min(found, key=lambda one: one[1])
-    ep = shape.ep or 1
-    options = f"--weights {shape.weights} --tp {width // ep} --ep {ep} --pp {least // width}"
-    needs, has = sizes.wanted_bytes(width, 1, head=False), sizes.spec.sram_bytes
-    raise DoesNotFit(0, needs, has, f"experts want at least {least} chips, {options}")
+    ep, here, layers = shape.ep or 1, chips or least, len(whole.layers)
+    each = -(-layers // max(1, min(layers, here // width)))  # layers of a stage on these chips
+    spread_out = Sizes(spread_experts(whole, ep), sizes.spec, sizes.context, shape.weight_type)
+    needs, has = spread_out.wanted_bytes(width, each, head=False), sizes.spec.sram_bytes
+    parts = f"--weights {shape.weights} --tp {width // ep} --ep {ep}"
+    advice = f"on {here} chips with {parts}; what fits: {parts} --pp {least // width}"
+    raise DoesNotFit(0, needs, has, f"{advice} ({least} chips) or more")
 
 
 def _int8_fits(search: Search, request: PlanRequest, chips: int) -> bool:

@@ -79,7 +79,8 @@ def spreads(sizes: Sizes, request: PlanRequest) -> Iterator[tuple[bool, int, int
     mixed = residents(model, 1)
     if mixed is None or model.stand_in is not None or expert_parts(model) > 1:
         return
-    every = [ep for ep in range(2, widest_of(model) + 1) if mixed.count % ep == 0]
+    most = widest_of(model) // (request.tp or 1)
+    every = [ep for ep in range(2, most + 1) if mixed.count % ep == 0]
     for weights in [request.weights] if request.weights else ["fp16", "int8"]:
         for ep in every:
             spread = spread_experts(model, ep)

@@ -12,11 +12,16 @@ import pytest
 from chip.spec import GROQCHIP1
 from cluster.compiler.lower import Lowered, lower
 from cluster.compiler.place import place
+from cluster.compiler.shard import shard
 from cluster.compiler.stages import partition, smallest
 from cluster.generation.sampling import Sampling, greedy
 from cluster.machines.machine import LocalMachine
-from cluster.model.load import load_model
+from cluster.model.graph.graph import Section
+from cluster.model.graph.route import Route
+from cluster.model.interpreter import Stage
+from cluster.model.load import MIXTURE, find_model, load_model
 from cluster.model.reference import Reference
+from cluster.model.weights.copied import CopiedExperts
 from cluster.serving.engine import Logits, PipelineRunner
 from cluster.serving.requests import Request
 from topology import parse
@@ -116,13 +121,17 @@ def test_int8_gives_the_tokens_and_logits_of_its_reference(greedy_cases, model):
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize(("name", "tp", "pp"), [("smollm2-moe8", 2, 3), ("smollm2-moe8:7", 1, 8)])
-def test_copied_experts_give_the_reference_tokens_by_any_router(smollm2_path, greedy_cases, *plan):
+@pytest.mark.parametrize(
+    ("name", "tp", "pp", "topology"),
+    [("smollm2-moe8", 2, 6, "torus:3x4"), ("smollm2-moe8:7", 1, 10, "ring:10")],
+)
+def test_copied_experts_give_the_reference_tokens_by_any_router(
+    smollm2_path, greedy_cases, name, tp, pp, topology
+):
     """Gates add up to one, so that the experts of a mixture say what the dense model says."""
-    name, tp, pp = plan
-    mixture, graph = load_model(name), parse("node")
-    plan = partition(mixture.model, GROQCHIP1, tp, pp, weights="int8")
-    lowered = lower(plan, place(plan, graph, "node"), graph, mixture.weights)
+    mixture, graph = load_model(name), parse(topology)
+    plan = partition(mixture.model, GROQCHIP1, tp, pp)
+    lowered = lower(plan, place(plan, graph, topology), graph, mixture.weights)
     machine = LocalMachine()
     machine.load(lowered, lambda *_: None)
     for case in greedy_cases:
@@ -133,3 +142,18 @@ def test_copied_experts_give_the_reference_tokens_by_any_router(smollm2_path, gr
         *_, one, other = runner.cycles
         assert one == other, "cycles depend on the experts that are chosen"
     machine.close()
+
+
+def test_another_router_chooses_other_experts(model, greedy_cases):
+    """In the first layer, for most tokens of a prompt."""
+    ids, chosen = greedy_cases[0]["prompt_ids"], []
+    for seed in (0, 7):
+        weights = CopiedExperts(find_model(MIXTURE), model.weights, seed)
+        layer = weights.model.layers[0]
+        last = next(n for n, op in enumerate(layer.ops) if isinstance(op, Route))
+        router = Section(layer.x, layer.ops[: last + 1])
+        arrays = {weight: weights.array(0, weight) for weight in router.weights}
+        x = weights.embedding_rows(ids)
+        choice = Stage(shard(router, 1), arrays, context=64).run(x, np.arange(len(ids)))
+        chosen.append(np.sort(choice.reshape(len(ids), 2, -1)[:, 0]))
+    assert (chosen[0] != chosen[1]).any(axis=1).mean() > 0.5

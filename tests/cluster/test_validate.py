@@ -33,8 +33,8 @@ def test_a_row_holds_fails_is_reported_or_is_not_attempted():
 
 def test_every_id_of_the_table_is_computed_or_listed():
     ids = table.known_ids()
-    absent = {11, 22, 24, 27, 38}  # the table has no such rows
-    assert ids == tuple(f"V{n:02d}" for n in range(1, 40) if n not in absent)
+    absent = {11, 22, 24, 27, 38, 40, 42}  # the table has no such rows
+    assert ids == tuple(f"V{n:02d}" for n in range(1, 46) if n not in absent)
     with pytest.raises(BadValue, match="V77"):
         list(table.rows(["V77"]))
 

@@ -107,7 +107,7 @@ def _made(whole: Model, name: str, asked: PlanRequest, kept: Kept) -> Planned:
     spec, free, weights = find(request.spec), request.weights is None, request.weight_type
     check_weights(model, spec, weights)
     check_served(spec, max(CHUNKS))
-    topology, more = chosen_topology(request, model, spec)
+    topology, more = chosen_topology(request, model, spec, kept.store)
     notes = (*notes, *more)
     graph = kept.graph(topology, request, spec)
     chips = min(request.chips or len(graph), len(graph))

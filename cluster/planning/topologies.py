@@ -5,7 +5,7 @@ from operator import mul
 from chip.spec import ChipSpec
 from cluster.compiler.choose import PlanRequest, default_topology
 from cluster.compiler.limits import NODE_CHIPS
-from cluster.compiler.sizes import Sizes
+from cluster.compiler.sizes import Sizes, Store
 from cluster.model.graph.graph import Model
 from cluster.planning.refusals import fewest, least_chips
 from topology.families.dragonflies import RACK_CHIPS
@@ -14,7 +14,7 @@ LARGEST_DRAGONFLY = 10440
 
 
 def chosen_topology(
-    request: PlanRequest, model: Model, spec: ChipSpec
+    request: PlanRequest, model: Model, spec: ChipSpec, store: Store | None = None
 ) -> tuple[str, tuple[str, ...]]:
     """The topology of a plan, and what to say of it where it was not named.
 
@@ -28,7 +28,8 @@ def chosen_topology(
         if request.tp and request.pp:
             chips = request.tp * request.pp
         else:
-            sizes = Sizes(model, spec, request.context, request.weight_type, request.batch)
+            size = request.context, request.weight_type, request.batch
+            sizes = Sizes(model, spec, *size, store=store)
             if not request.tp and (wide := _wide(sizes, request.pp)):
                 return wide
             tp, stages = fewest(sizes, request.tp, request.pp, _in_nodes) or (1, NODE_CHIPS)
@@ -43,10 +44,10 @@ def _wide(sizes: Sizes, pp: int | None) -> tuple[str, tuple[str, ...]] | None:
 
     In a dragonfly each of them would have cables, and so schedules, of its own.
     """
-    least = {tp: chips // tp for chips, tp in least_chips(sizes, None, pp, mul)}
-    if not least or min(least) <= RACK_CHIPS:
+    widths = sorted(tp for _, tp in least_chips(sizes, None, pp, mul))
+    if not widths or widths[0] <= RACK_CHIPS:
         return None
-    for tp in sorted(tp for tp in least if tp % NODE_CHIPS == 0):
+    for tp in (tp for tp in widths if tp % NODE_CHIPS == 0):
         shortest = sizes.fewest_stages(tp)
         if shortest and shortest[0] <= (pp or shortest[0]):
             torus = f"torus:{pp or shortest[0]}x{tp // NODE_CHIPS}x{NODE_CHIPS}"

@@ -123,7 +123,7 @@ def test_int8_gives_the_tokens_and_logits_of_its_reference(greedy_cases, model):
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize(
     ("name", "tp", "pp", "topology"),
-    [("smollm2-moe8", 2, 6, "torus:3x4"), ("smollm2-moe8:7", 1, 10, "ring:10")],
+    [("smollm2-moe8", 3, 5, "torus:3x5"), ("smollm2-moe8:7", 2, 8, "torus:4x4")],
 )
 def test_copied_experts_give_the_reference_tokens_by_any_router(
     smollm2_path, greedy_cases, name, tp, pp, topology

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -41,7 +42,7 @@ def sweep_command(
     check_writable("--report", report_file)
     if dry_run:
         total = len(grid.points(question))
-        found = {"points": total, "computed": 0, "cached": 0, "failed": 0}
+        found: dict[str, Any] = {"points": total, "computed": 0, "cached": 0, "failed": 0}
         click.echo(json.dumps(found) if as_json else counted(total, "point"))
         return
     folder = output or Path(file.stem)

@@ -4,7 +4,7 @@ What a file can get wrong is refused here, with its line, before anything is com
 fields of chips and links, sizes of topologies. What has no room or no plan is a row with a reason.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cache
@@ -250,8 +250,11 @@ class _Resolver:
             said = 'a replay needs load = "poisson:50" and lengths = "256:64", or a trace'
             raise self._error(part, "load", said)
         options = traffic_options(settings, path)
-        checks = {"slo": options.bounds, "policy": options.order,
-                  "load" if path is None else "trace": lambda: given_traffic(options)}  # fmt: skip
+        checks: dict[str, Callable[[], object]] = {
+            "slo": options.bounds,
+            "policy": options.order,
+            "load" if path is None else "trace": lambda: given_traffic(options),
+        }
         for key, check in checks.items():
             try:
                 check()

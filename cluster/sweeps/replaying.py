@@ -49,7 +49,7 @@ def replay_point(point: Point, evaluator: "Evaluator") -> dict[str, Any]:
     def prepare(options: Options, traffic: Traffic, step: Step) -> Cluster:
         sizes = np.sort(traffic.tokens).tobytes(), traffic.dropped
         key = (options.model, options.plan, options.context, options.slots, *sizes)
-        known = evaluator.clusters.pop(key, None)
+        known: Cluster | None = evaluator.clusters.pop(key, None)
         if known is None:
             known = prepared(options, traffic, step, evaluator.kept.store)
         else:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -41,8 +42,8 @@ def sweep_command(
     check_writable("--report", report_file)
     if dry_run:
         total = len(grid.points(question))
-        counts = {"points": total, "computed": 0, "cached": 0, "failed": 0}
-        click.echo(json.dumps(counts) if as_json else counted(total, "point"))
+        found: dict[str, Any] = {"points": total, "computed": 0, "cached": 0, "failed": 0}
+        click.echo(json.dumps(found) if as_json else counted(total, "point"))
         return
     folder = output or Path(file.stem)
     with sweeping.output_folder("--output", folder), Bars() as bars:
@@ -52,7 +53,7 @@ def sweep_command(
         )  # fmt: skip
         said = answer(result)
         page = write_results(result, said, folder, command_line())
-        found: dict[str, object] = {"answer": said.text, **result.counts, "output": str(folder)}
+        found = {"answer": said.text, **result.counts, "output": str(folder)}
         if report_file:
             write_report(report_file, found, lambda: page)
     if as_json:

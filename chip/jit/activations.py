@@ -9,22 +9,22 @@ import functools
 import numpy as np
 
 from chip.jit.cache import address
+from chip.jit.columns16 import extremes16, widen_row
+from chip.jit.halves import widen16
 from chip.jit.layout import FP16, GRAIN, ROW
 from chip.jit.memory import (
     INT,
-    array_of,
     doubles_at,
     halves_at,
-    in_any_order,
     inner,
     row_at,
     words_at,
 )
-from chip.jit.rows import widen16
-from chip.jit.vectors import DOT_OF_BYTES
+from chip.jit.vectors import DOT_OF_BYTES, any_bits
 from chip.numerics.products import EXACT_UNITS
 
 _ROW_BYTES = ROW.itemsize
+_bits_of_halves = any_bits(16)
 
 
 @inner
@@ -34,22 +34,11 @@ def x_bytes(is_fp16: bool, lanes: int) -> int:
 
 
 @inner
-def unit_of(least: np.int64) -> float:
+def unit_of(least: int) -> float:
     """`products.least_unit` of a least magnitude, less one as there, that wrapped around."""
-    exponent = ((least + 1) >> 10 or 1) - 25
+    exponent = max((least + 1) >> 10, 1) - 25
     unit: float = np.int64((exponent + 1023) << 52).view(np.float64)
     return unit
-
-
-@in_any_order
-def _norm(values: int, first: int, end: int) -> float:
-    """The 2-norm of some float64 lanes. Any order will do: `error_factor` has slack for it."""
-    lanes = doubles_at(values, end)
-    total = 0.0
-    for i in range(first, end):
-        total += lanes[i] * lanes[i]
-    norm: float = np.sqrt(total)
-    return norm
 
 
 def spread16(a: int, target: int, lanes: int) -> int:
@@ -61,10 +50,7 @@ def spread16(a: int, target: int, lanes: int) -> int:
     row = row_at(target + 8 * lanes)
     first, end = lanes, 0
     for start in range(0, lanes, GRAIN):
-        seen = np.uint16(0)
-        for i in range(start, start + GRAIN):
-            seen |= bits[i]
-        if seen & np.uint16(0x7FFF):
+        if _bits_of_halves(a + 2 * start) & 0x7FFF:
             first, end = (start if first == lanes else first), start + GRAIN
     if end == 0:
         first = 0
@@ -77,19 +63,10 @@ def spread16(a: int, target: int, lanes: int) -> int:
         if occupied == 1 and (bits[lane] & np.uint16(0x7FFF)) < np.uint16(0x7C00):
             row.only, out[lane] = lane, widen16(bits[lane])
             return 0
-    least, most = np.uint16(0xFFFF), np.uint16(0)
-    for i in range(first, end):
-        magnitude = np.uint16(bits[i] & np.uint16(0x7FFF))
-        below = np.uint16(magnitude - np.uint16(1))
-        least, most = (below if below < least else least), (magnitude if magnitude > most else most)
-    for i in range(first):
-        out[i] = 0.0
-    for i in range(first, end):
-        out[i] = widen16(bits[i])
-    for i in range(end, lanes):
-        out[i] = 0.0
-    row.norm = np.inf if most >= 0x7C00 else _norm(target, first, end)
-    row.limit = EXACT_UNITS * unit_of(np.int64(least))
+    found = extremes16(a, lanes)
+    squares = widen_row(a, target, lanes)  # in whatever order: `error_factor` has slack for it
+    row.norm = np.inf if found & 0xFFFF >= 0x7C00 else np.sqrt(squares)
+    row.limit = EXACT_UNITS * unit_of(found >> 16)
     return 0
 
 
@@ -103,25 +80,26 @@ def find_runs(x: int, rows: int, lanes: int) -> None:
         after, row.run = row.only, run
 
 
-_signed_at, _wide_at = array_of(np.int8), array_of(np.int16)
-
-
 def spread8(a: int, target: int, lanes: int) -> int:
     """Write int8 lanes by fours, each four times: for four columns.
 
-    As bytes that are 128 more where the host multiplies bytes, else as int16.
+    As bytes that are 128 more where the host multiplies bytes, else as int16: even and odd lanes of
+    eight apart.
     """
+    fours, out = words_at(a, lanes // 4), words_at(target, 2 * lanes)
     if DOT_OF_BYTES:
-        fours, bytes_out = words_at(a, lanes // 4), words_at(target, lanes)
         for block in range(lanes // 4):
             for column in range(4):
-                bytes_out[4 * block + column] = fours[block] ^ np.uint32(0x80808080)
+                out[4 * block + column] = fours[block] ^ np.uint32(0x80808080)
     else:
-        values, out = _signed_at(a, lanes), _wide_at(target, 4 * lanes)
         for block in range(lanes // 4):
-            for column in range(4):
-                for i in range(4):
-                    out[16 * block + 4 * column + i] = values[4 * block + i]
+            first = 16 * (block // 2) + 4 * (block % 2)
+            for odd in range(2):
+                low = np.uint32((fours[block] >> np.uint32(8 * odd)) & np.uint32(0x00FF00FF))
+                signs = np.uint32((low << np.uint32(1)) & np.uint32(0x01000100))
+                pair = np.uint32(low | np.uint32(signs * np.uint32(0xFF)))
+                for column in range(4):
+                    out[first + 8 * odd + column] = pair
     return 0
 
 

@@ -6,7 +6,7 @@ addresses, and a place is those of the four parts.
 """
 
 from collections.abc import Callable
-from itertools import product
+from itertools import chain, product
 
 from llvmlite import ir  # type: ignore[import-untyped]
 
@@ -33,44 +33,45 @@ from chip.jit.vectors import (
 )
 
 PLACE = types.UniTuple(INT, PARTS)
-SHIFTED = FLOAT64_LANES == 8  # how float64 is made: see _doubles
+_REGISTERS = 4 * FLOAT64_LANES  # vectors: 16 of AVX2, 32 of AVX-512
 _SCALE = 2.0 ** (1023 - 127)
-_KEPT_BITS = -(1 << 63) | (1 << 60) - (1 << 29)  # sign, exponent and mantissa of shifted fp32 bits
+_KEPT_BITS = -0x7000000100000000  # of float64's bits: sign, 8 of the exponent, 20 of the mantissa
 _WIDE = ir.VectorType(DOUBLE, FLOAT64_LANES)
-_HALVES = range(FLOAT64_LANES), range(FLOAT64_LANES, 2 * FLOAT64_LANES)
 
 
 def columns16(rows: int, is_wide: bool) -> Callable[..., None]:
     """A function: 8 float64 sums for each of `rows` rows of x with a word's columns.
 
     f(place, lane, x, stride, lanes, sums): bytes from row to row of x. `is_wide` columns are those
-    of `widen_part`.
+    of `widen_part`. As many parts are done at a time as have their sums in registers.
     """
-    chains = 2 if SHIFTED or rows == 1 else 1  # of sums: without SHIFTED, one is enough
     lane_bytes = 16 if is_wide else 4
+    together = min(PARTS, _REGISTERS // (4 * rows))
 
     @emitted(VOID, PLACE, INT, INT, INT, INT, INT)
     def sums(_context: Untyped, builder: Untyped, args: Untyped) -> None:
         parts = places(builder, args[0], builder.mul(args[1], I64(lane_bytes)))
         x_start = plus(builder, args[2], args[1], 8)
+        for group in range(0, PARTS, together):
+            some = parts[group : group + together]
 
-        def step(lane: Untyped, totals: list[Untyped]) -> None:
-            for first in range(0, GRAIN, FLOAT64_LANES):
-                x = plus(builder, x_start, builder.add(lane, I64(first)), 8)
-                at = [plus(builder, x, args[3], row) for row in range(rows)]
-                factors = [_factors(builder, load(builder, one, _WIDE)) for one in at]
-                for part in range(PARTS):
-                    pair = _pair(builder, parts[part], lane, first, is_wide)
-                    for row, half in product(range(rows), range(2)):
-                        total = totals[(row * PARTS + part) * chains + half % chains]
-                        one = builder.fmul(pair[half], factors[row][half], flags=CONTRACT)
+            def step(lane: Untyped, totals: list[Untyped], some: list[Untyped] = some) -> None:
+                for first in range(0, GRAIN, FLOAT64_LANES):
+                    x = plus(builder, x_start, builder.add(lane, I64(first)), 8)
+                    at = [plus(builder, x, args[3], row) for row in range(rows)]
+                    factors = [load(builder, one, _WIDE) for one in at]
+                    pairs = [_pair(builder, part, lane, first, is_wide) for part in some]
+                    made = product(factors, chain.from_iterable(pairs))
+                    for (factor, column), total in zip(made, totals, strict=True):
+                        one = builder.fmul(column, factor, flags=CONTRACT)
                         held = builder.load(total)
                         builder.store(builder.fadd(held, one, flags=CONTRACT), total)
 
-        totals = over_lanes(builder, args[4], step, (_WIDE, rows * PARTS * chains))
-        for number in range(rows * PARTS):
-            pair = _sums_of_pair(builder, totals[number * chains : (number + 1) * chains])
-            store(builder, builder.add(args[5], I64(16 * number)), pair)
+            totals = over_lanes(builder, args[4], step, (_WIDE, 2 * rows * together))
+            for number, (row, part) in enumerate(product(range(rows), range(together))):
+                pair = _sums_of_pair(builder, *totals[2 * number : 2 * number + 2])
+                place = 16 * (row * PARTS + group + part)
+                store(builder, builder.add(args[5], I64(place)), pair)
 
     return sums
 
@@ -78,7 +79,7 @@ def columns16(rows: int, is_wide: bool) -> Callable[..., None]:
 def _pair(
     builder: Untyped, part: Untyped, lane: Untyped, first: int, is_wide: bool
 ) -> list[Untyped]:
-    """Two float64 vectors: both columns of a part in as many lanes as a vector has."""
+    """Two float64 vectors: the columns of a part in as many lanes as a vector has."""
     if is_wide:
         at = builder.add(plus(builder, part, lane, 16), I64(16 * first))
         step = 8 * FLOAT64_LANES
@@ -91,40 +92,27 @@ def _pair(
 
 
 def _doubles(builder: Untyped, floats: Untyped) -> list[Untyped]:
-    """An fp32 vector of lanes with two columns each as two float64 vectors.
+    """Two columns, lane by lane in one fp32 vector, as two float64 vectors, divided by `_SCALE`.
 
-    Where 64 bits have arithmetic shifts, a column each, divided by `_SCALE`: fp32 bits at the place
-    of float64's are the number times 2**-896, exactly, and quicker there than a conversion.
-    Elsewhere half of the lanes each.
+    fp32 bits at the place of float64's are the number times 2**-896, exactly, and in half of the
+    time that conversions take. Shifts of 32 bits will do: fp16 leaves the last 13 bits zero.
     """
-    if not SHIFTED:
-        return [
-            builder.fpext(builder.shuffle_vector(floats, floats, numbers(half)), _WIDE)
-            for half in _HALVES
-        ]
-    bits = ir.VectorType(I64, FLOAT64_LANES)
-    left, right, kept = (ir.Constant(bits, [n] * FLOAT64_LANES) for n in (32, 3, _KEPT_BITS))
-    odd = builder.bitcast(floats, bits)
-    shifted = [builder.ashr(one, right) for one in (builder.shl(odd, left), odd)]
-    return [builder.bitcast(builder.and_(one, kept), _WIDE) for one in shifted]
+    whole, half = ir.VectorType(I32, 2 * FLOAT64_LANES), ir.VectorType(I64, FLOAT64_LANES)
+    three, left, kept = (
+        ir.Constant(kind, [n] * kind.count)
+        for kind, n in ((whole, 3), (half, 32), (half, _KEPT_BITS))
+    )
+    both = builder.bitcast(builder.ashr(builder.bitcast(floats, whole), three), half)
+    placed = builder.shl(both, left), both
+    return [builder.bitcast(builder.and_(one, kept), _WIDE) for one in placed]
 
 
-def _factors(builder: Untyped, x: Untyped) -> list[Untyped]:
-    """The x that meet the two vectors of `_doubles`."""
-    if SHIFTED:
-        return [x, x]
-    return [builder.shuffle_vector(x, x, numbers(n // 2 for n in half)) for half in _HALVES]
-
-
-def _sums_of_pair(builder: Untyped, totals: list[Untyped]) -> Untyped:
+def _sums_of_pair(builder: Untyped, first: Untyped, second: Untyped) -> Untyped:
     """The sums of both columns, of what has been made with the two vectors of `_doubles`."""
-    first, second = totals[0], totals[-1]
-    if not SHIFTED:
-        total = first if len(totals) == 1 else builder.fadd(first, second)
-        return halved(builder, total, 2, builder.fadd)
     turn = [n + column for n in range(FLOAT64_LANES) for column in (0, FLOAT64_LANES)]
     low, high = (
-        builder.shuffle_vector(first, second, numbers(turn[n] for n in half)) for half in _HALVES
+        builder.shuffle_vector(first, second, numbers(half))
+        for half in (turn[:FLOAT64_LANES], turn[FLOAT64_LANES:])
     )
     pair = halved(builder, builder.fadd(low, high), 2, builder.fadd)
     return builder.fmul(pair, ir.Constant(pair.type, [_SCALE] * 2))
@@ -149,6 +137,53 @@ def squares16(_context: Untyped, builder: Untyped, args: Untyped) -> None:
         pair = halved(builder, total, 2, builder.fadd)
         wide = builder.fpext(pair, ir.VectorType(DOUBLE, 2))
         store(builder, builder.add(args[2], I64(16 * part)), wide)
+
+
+@emitted(INT, INT, INT)
+def extremes16(_context: Untyped, builder: Untyped, args: Untyped) -> Untyped:
+    """The largest magnitude of `count` fp16 bits, plus 2**16 times the least that is not zero.
+
+    f(address, count); the least is less one, and wraps around where all are zero.
+    """
+    kind = ir.VectorType(I16, 16)
+    magnitude, zero = (ir.Constant(kind, [n] * kind.count) for n in (0x7FFF, 0))
+
+    def larger(a: Untyped, b: Untyped) -> Untyped:
+        return builder.select(builder.icmp_unsigned(">", a, b), a, b)
+
+    def step(lane: Untyped, totals: list[Untyped]) -> None:
+        for first in range(0, GRAIN, kind.count):
+            at = plus(builder, args[0], builder.add(lane, I64(first)), 2)
+            size = builder.and_(load(builder, at, kind), magnitude)
+            for value, total in zip((size, builder.sub(zero, size)), totals, strict=True):
+                builder.store(larger(builder.load(total), value), total)
+
+    most, least = (
+        builder.zext(builder.extract_element(halved(builder, total, 1, larger), I32(0)), I64)
+        for total in over_lanes(builder, args[1], step, (kind, 2))
+    )
+    return builder.or_(most, builder.shl(builder.xor(least, I64(0xFFFF)), I64(16)))
+
+
+@emitted(types.float64, INT, INT, INT)
+def widen_row(_context: Untyped, builder: Untyped, args: Untyped) -> Untyped:
+    """Write fp16 lanes as float64; the sum of their squares: f(lanes16, target, lanes)."""
+
+    def step(lane: Untyped, totals: list[Untyped]) -> None:
+        for first in range(0, GRAIN, FLOAT64_LANES):
+            at = builder.add(lane, I64(first))
+            halves = load(builder, plus(builder, args[0], at, 2), ir.VectorType(I16, _WIDE.count))
+            wide = builder.fpext(half_to_float(builder, halves), _WIDE)
+            store(builder, plus(builder, args[1], at, 8), wide)
+            total, square = (
+                totals[first // FLOAT64_LANES % 2],
+                builder.fmul(wide, wide, flags=CONTRACT),
+            )
+            builder.store(builder.fadd(builder.load(total), square, flags=CONTRACT), total)
+
+    first, second = over_lanes(builder, args[2], step, (_WIDE, 2))
+    whole = halved(builder, builder.fadd(first, second), 1, builder.fadd)
+    return builder.extract_element(whole, I32(0))
 
 
 def diagonal16(rows: int) -> Callable[..., None]:

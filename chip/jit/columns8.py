@@ -4,6 +4,8 @@ See `chip.jit.columns16` for how they lie in it. They are read where they rest; 
 this order is x, once for all words, by `activations.spread8`.
 """
 
+from collections.abc import Callable
+
 from llvmlite import ir  # type: ignore[import-untyped]
 from llvmlite.binding import llvm_version_info  # type: ignore[import-untyped]
 
@@ -30,60 +32,63 @@ from chip.jit.vectors import (
 _TURN = [4 * lane + column for column in range(4) for lane in range(4)]  # 4 lanes x 4 columns
 
 
-@emitted(VOID, INT, INT, INT)
-def widen_part8(_context: Untyped, builder: Untyped, args: Untyped) -> None:
-    """Columns of one part as int16, four lanes each: f(part, lanes, target).
+def columns8(rows: int) -> Callable[..., None]:
+    """A function: 16 int32 sums for each of `rows` rows of x with a word's columns.
 
-    In the target are lanes 0 to 3 of columns 0, 1, 2, 3, then lanes 4 to 7, and so on.
+    f(place, x, stride, lanes, sums, sums_stride): bytes from row to row. x are int16 in the order
+    of `activations.spread8`: even lanes, four times each pair, then odd ones.
     """
-    order = numbers(16 * block + place for block in range(GRAIN // 4) for place in _TURN)
-
-    def step(lane: Untyped, _totals: list[Untyped]) -> None:
-        at = plus(builder, args[0], lane, 4)
-        prefetch(builder, at, 2)
-        found = load(builder, at, ir.VectorType(I8, 4 * GRAIN))
-        turned = builder.shuffle_vector(found, found, order)
-        values = builder.sext(turned, ir.VectorType(I16, 4 * GRAIN))
-        store(builder, plus(builder, args[2], lane, 8), values)
-
-    over_lanes(builder, args[1], step)
-
-
-@emitted(VOID, INT, INT, INT, INT)
-def columns8_wide(_context: Untyped, builder: Untyped, args: Untyped) -> None:
-    """16 int32 sums of a row of x with a word's columns, widened: f(w, x, lanes, sums).
-
-    w is as `widen_part8` leaves it, part after part; x in the same order, every lane for four
-    columns.
-    """
-    size = 32  # int16 elements at a time: eight lanes of four columns
+    block = 8  # lanes at a time
+    size = 2 * block  # of int16 elements: two lanes of four columns, twice
+    line, short = ir.VectorType(I8, 4 * block), ir.VectorType(I16, size)
     whole, half = ir.VectorType(I32, size), ir.VectorType(I32, size // 2)
+    turn = numbers(16 * n + place for n in range(2) for place in _TURN)
     evens, odds = (numbers(range(n, size, 2)) for n in (0, 1))
-    part_bytes = builder.mul(args[2], I64(8))
 
-    def step(lane: Untyped, totals: list[Untyped]) -> None:
-        for first in (0, 2 * size):
-            here = builder.add(builder.mul(lane, I64(8)), I64(first))
-            found = load(builder, builder.add(args[1], here), ir.VectorType(I16, size))
-            x = builder.sext(found, whole)
+    @emitted(VOID, PLACE, INT, INT, INT, INT, INT)
+    def sums(_context: Untyped, builder: Untyped, args: Untyped) -> None:
+        parts, byte = places(builder, args[0]), ir.Constant(short, [8] * size)
+
+        def dot(x: Untyped, w: Untyped) -> Untyped:
+            product = builder.mul(builder.sext(x, whole), builder.sext(w, whole))
+            # Adding neighbours is what makes this one multiply-add instruction.
+            return builder.add(
+                builder.shuffle_vector(product, product, evens),
+                builder.shuffle_vector(product, product, odds),
+            )
+
+        def step(lane: Untyped, totals: list[Untyped]) -> None:
+            for first in range(0, GRAIN, block):
+                lanes = builder.add(lane, I64(first))
+                x = [
+                    plus(builder, plus(builder, args[1], args[2], row), lanes, 8)
+                    for row in range(rows)
+                ]
+                for part in range(PARTS):
+                    at = plus(builder, parts[part], lanes, 4)
+                    if first % 16 == 0:
+                        prefetch(builder, at, 1)
+                    found = load(builder, at, line)
+                    turned = builder.bitcast(builder.shuffle_vector(found, found, turn), short)
+                    even = builder.ashr(builder.shl(turned, byte), byte)
+                    odd = builder.ashr(turned, byte)
+                    for row in range(rows):
+                        after = builder.add(x[row], I64(2 * size))
+                        pair = builder.add(
+                            dot(load(builder, x[row], short), even),
+                            dot(load(builder, after, short), odd),
+                        )
+                        total = totals[row * PARTS + part]
+                        builder.store(builder.add(builder.load(total), pair), total)
+
+        totals = over_lanes(builder, args[3], step, (half, rows * PARTS))
+        for row in range(rows):
+            out = plus(builder, args[4], args[5], row)
             for part in range(PARTS):
-                at = builder.add(plus(builder, args[0], part_bytes, part), here)
-                w = builder.sext(load(builder, at, ir.VectorType(I16, size)), whole)
-                product = builder.mul(w, x)
-                # Adding neighbours is what makes this one multiply-add instruction.
-                pairs = builder.add(
-                    builder.shuffle_vector(product, product, evens),
-                    builder.shuffle_vector(product, product, odds),
-                )
-                total = totals[2 * part + (first > 0)]
-                builder.store(builder.add(builder.load(total), pairs), total)
+                four = halved(builder, totals[row * PARTS + part], 4, builder.add)
+                store(builder, builder.add(out, I64(16 * part)), four)
 
-    totals = over_lanes(builder, args[2], step, (half, 2 * PARTS), 16)
-    for part in range(PARTS):
-        both = builder.add(totals[2 * part], totals[2 * part + 1])
-        eight = halved(builder, both, 8, builder.add)
-        low, high = (builder.shuffle_vector(eight, eight, numbers(range(n, 8, 2))) for n in (0, 1))
-        store(builder, builder.add(args[3], I64(16 * part)), builder.add(low, high))
+    return sums
 
 
 @emitted(VOID, PLACE, INT, INT, INT)

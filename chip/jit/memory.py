@@ -31,7 +31,7 @@ from chip.jit.layout import (
 
 types: Untyped = numba.types
 _arrayobj: Untyped = arrayobj
-INT, FLOAT, VOID = types.int64, types.float64, types.void
+INT, VOID = types.int64, types.void
 Function = TypeVar("Function", bound=Callable[..., object])
 Emit = Callable[..., Untyped]  # (context, builder, args) of numba, which have no types
 
@@ -39,13 +39,6 @@ Emit = Callable[..., Untyped]  # (context, builder, args) of numba, which have n
 def inner(function: Function) -> Function:
     """Compile a small function that others call: it becomes part of each."""
     compiled: Function = _without_literals(numba.njit(nogil=True, error_model="numpy")(function))
-    return compiled
-
-
-def in_any_order(function: Function) -> Function:
-    """As `inner`, of a float sum that may be made in another order than written."""
-    fast = numba.njit(nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
-    compiled: Function = _without_literals(fast(function))
     return compiled
 
 

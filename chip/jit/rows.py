@@ -12,6 +12,7 @@ import numpy as np
 
 from chip.isa import Op
 from chip.jit.cache import address
+from chip.jit.halves import narrow16, widen16
 from chip.jit.layout import Untyped
 from chip.jit.memory import (
     INT,
@@ -36,8 +37,6 @@ _NUMBERS: dict[str, type[np.generic]] = {
 }
 _UNSIGNED: dict[int, type[np.generic]] = {1: np.uint8, 2: np.uint16, 4: np.uint32}
 ROW_KERNEL = INT(INT, INT, INT, INT)  # (out, a, b, lanes); of one operand, it ignores b
-_HALF, _HALF_BITS = np.float32(0.5), np.uint32(0x3F000000)
-_FP16_OVERFLOW, _FP16_NORMAL = np.uint32(0x477FF000), np.uint32(0x38800000)
 
 
 # What `_bound` puts in the place of these makes a kernel of one of the loops.
@@ -170,29 +169,6 @@ def _same(x: Untyped) -> Untyped:
 @inner
 def _ordered(x: Untyped) -> Untyped:
     return x if x == x else NAN
-
-
-@inner
-def widen16(bits: Untyped) -> Untyped:
-    """fp16 bits as fp32: the exponent's bias is made good by a product, but for inf and NaN."""
-    size = np.uint32(np.uint32(bits & np.uint16(0x7FFF)) << np.uint32(13))
-    wide = np.float32(size.view(np.float32) * np.float32(2.0**112)).view(np.uint32)
-    wide = np.uint32(size | np.uint32(0x7F800000)) if size >= np.uint32(0x0F800000) else wide
-    return np.uint32(wide | np.uint32(np.uint32(bits >> 15) << np.uint32(31))).view(np.float32)
-
-
-@inner
-def narrow16(x: Untyped) -> Untyped:
-    """Round fp32 to fp16 bits: by an addition below the normal numbers, else by integers."""
-    bits = np.float32(x).view(np.uint32)
-    size = np.uint32(bits & np.uint32(0x7FFFFFFF))
-    small = np.uint32(np.float32(size.view(np.float32) + _HALF).view(np.uint32) - _HALF_BITS)
-    odd = np.uint32((size >> np.uint32(13)) & np.uint32(1))
-    normal = np.uint32(np.uint32(size - np.uint32((112 << 23) - 0xFFF) + odd) >> np.uint32(13))
-    out = small if size < _FP16_NORMAL else normal
-    out = np.uint32(0x7C00) if size >= _FP16_OVERFLOW else out
-    out = np.uint32(out | np.uint32((bits >> np.uint32(16)) & np.uint32(0x8000)))
-    return np.uint16(0x7E00) if size > np.uint32(0x7F800000) else np.uint16(out)
 
 
 def _unary(out: int, a: int, _b: int, lanes: int) -> int:

@@ -11,6 +11,7 @@ from numba.core import cgutils as _cgutils
 from numba.core.registry import cpu_target
 
 from chip.jit.layout import GRAIN, Untyped
+from chip.jit.memory import INT, emitted
 
 cgutils: Untyped = _cgutils  # untyped
 FEATURES = cpu_target.target_context.codegen().magic_tuple()[-1]
@@ -56,6 +57,18 @@ def halved(
         )
         vector = add(low, high)
     return vector
+
+
+def any_bits(bits: int) -> Callable[[int], int]:
+    """A function of an address: which bits are set in any of the GRAIN integers that are there."""
+
+    @emitted(INT, INT)
+    def found(_context: Untyped, builder: Untyped, args: Untyped) -> Untyped:
+        whole = load(builder, args[0], ir.VectorType(ir.IntType(bits), GRAIN))
+        one = builder.extract_element(halved(builder, whole, 1, builder.or_), I32(0))
+        return builder.zext(one, I64)
+
+    return found
 
 
 def half_to_float(builder: Untyped, bits: Untyped) -> Untyped:

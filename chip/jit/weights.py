@@ -8,24 +8,23 @@ import numpy as np
 
 from chip.jit.activations import unit_of
 from chip.jit.cache import kernel
-from chip.jit.columns16 import squares16
+from chip.jit.columns16 import extremes16, squares16
 from chip.jit.layout import COLUMNS, FP16, GRAIN, WORD, Part, Record
 from chip.jit.memory import (
     INT,
     doubles_at,
-    halves_at,
     inner,
     integer,
     part_at,
     record_at,
     word_at,
-    words_at,
 )
-from chip.jit.vectors import PARTS
+from chip.jit.vectors import PARTS, any_bits
 
 Place = tuple[int, int, int, int]  # addresses of the four parts of a word
 WORD_BYTES = WORD.itemsize
 _SLACK = 1 + 2.0**-12  # for the roundings of fp32 sums: a norm may be too large, never too small
+_bits_of_words = any_bits(32)
 _NORMS = WORD.fields["norms"][1] if WORD.fields else 0
 
 
@@ -65,11 +64,9 @@ def _used_lanes(part: Part, record: Record, word: int) -> int:
     """Count the lanes up to the last that is not zero in some part, by whole grains."""
     used = part.lanes
     while used > GRAIN:
-        seen = np.uint32(0)
+        seen = 0
         for number in range(PARTS):
-            words = words_at(part_of(part, record, word, number), used)
-            for i in range(used - GRAIN, used):
-                seen |= words[i]
+            seen |= _bits_of_words(part_of(part, record, word, number) + 4 * (used - GRAIN))
         if seen:
             break
         used -= GRAIN
@@ -86,15 +83,11 @@ def measure(part_address: int, number: int, load: int, word_address: int) -> int
     word.lanes = used
     if record.format != FP16:
         return 0
-    least, most = np.uint16(0xFFFF), np.uint16(0)
+    least, most = 0xFFFF, 0
     for n in range(PARTS):
-        bits = halves_at(part_of(part, record, at, n), 2 * used)
-        for i in range(2 * used):
-            magnitude = np.uint16(bits[i] & np.uint16(0x7FFF))
-            below = np.uint16(magnitude - np.uint16(1))
-            least = below if below < least else least
-            most = magnitude if magnitude > most else most
-    word.unit = unit_of(np.int64(least))
+        found = extremes16(part_of(part, record, at, n), 2 * used)
+        least, most = min(least, found >> 16), max(most, found & 0xFFFF)
+    word.unit = unit_of(least)
     word.peak = np.inf if most >= 0x7C00 else -1.0
     norms = doubles_at(word_address + _NORMS, COLUMNS)
     for column in range(COLUMNS):

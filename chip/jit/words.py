@@ -11,7 +11,7 @@ import numpy as np
 
 from chip.jit.activations import x_bytes
 from chip.jit.cache import address
-from chip.jit.columns8 import columns8_bytes, columns8_wide, widen_part8
+from chip.jit.columns8 import columns8, columns8_bytes
 from chip.jit.columns16 import columns16, diagonal16, widen_part
 from chip.jit.layout import COLUMNS, FP16, Part, Record, Row, Untyped, Word
 from chip.jit.memory import (
@@ -42,6 +42,7 @@ _KNOWN = _SUMS + 8 * 2 * COLUMNS
 _BUFFER_BYTES = _KNOWN + WORD_BYTES
 
 _one_row, _two_rows = columns16(1, False), columns16(2, True)
+_one_row8, _two_rows8 = columns8(1), columns8(2)
 _single, _diagonal = diagonal16(1), diagonal16(RUN)
 _multiply = caller(6)
 
@@ -97,23 +98,24 @@ def _out_of(part: Part, record: Record, load: int) -> int:
     return record.out_scratch + 4 * (part.lanes * first + column)
 
 
-def _products8(part_at_: int, number: int, load: int, scratch: int, word: int, buffer: int) -> int:
+def _products8(part_at_: int, number: int, load: int, scratch: int, word: int, _unused: int) -> int:
     """Multiply a word of int8 with all rows of x that meet it; none of the sums is doubtful."""
     part, used = part_at(part_at_), word_at(word).lanes
     record = record_at(part, number)
     at = word_of(part, record, load)
     place = place_of(part, record, at)
     out, tile = scratch + _out_of(part, record, load), load // record.loads
-    if not DOT_OF_BYTES:
-        for n in range(PARTS):
-            widen_part8(part_of(part, record, at, n), used, buffer + 8 * used * n)
     m, end = _iterations(part, record, tile)
     while m < end:
+        x, done = scratch + _x_of(part, record, m), 1
         if DOT_OF_BYTES:
-            columns8_bytes(place, scratch + _x_of(part, record, m), used, out)
+            columns8_bytes(place, x, used, out)
+        elif m + 1 < end:
+            other, done = scratch + _x_of(part, record, m + 1), 2
+            _two_rows8(place, x, other - x, used, out, 4 * part.lanes)
         else:
-            columns8_wide(buffer, scratch + _x_of(part, record, m), used, out)
-        m, out = m + 1, out + 4 * part.lanes
+            _one_row8(place, x, 0, used, out, 0)
+        m, out = m + done, out + 4 * part.lanes * done
     return 0
 
 

@@ -58,13 +58,20 @@ def _runs(written: Written) -> list[tuple[tuple[int, int, int], list[int]]]:
 
 
 def _scattered(sram: Sram, scattered: Iterable[tuple[int, int, Words]]) -> list[Bytes]:
-    found = []
-    for index, count, words in sorted(scattered, key=lambda s: (s[0], *s[2].tolist())):
-        for first in range(index - index % GROUP, index + count, GROUP):
-            inside = range(max(index, first), min(index + count, first + GROUP))
-            taken = sram.group(first).take(words, axis=0)
-            found.append(_planes(taken, [i - first for i in inside]))
-    return found
+    return [
+        _planes(sram.group(first).take(words, axis=0), planes)
+        for index, count, words in sorted(scattered, key=lambda s: (s[0], *s[2].tolist()))
+        for first, planes in _groups(index, count)
+    ]
+
+
+@functools.lru_cache(maxsize=64)
+def _groups(index: int, count: int) -> list[tuple[int, list[int]]]:
+    """The groups of some slices: the first slice of each, and which of its four are meant."""
+    inside: dict[int, list[int]] = {}
+    for number in range(index, index + count):
+        inside.setdefault(number - number % GROUP, []).append(number % GROUP)
+    return list(inside.items())
 
 
 def _planes(words: Bytes, planes: list[int]) -> Bytes:

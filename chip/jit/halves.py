@@ -10,6 +10,7 @@ from llvmlite import ir  # type: ignore[import-untyped]
 from chip.jit.layout import Untyped
 from chip.jit.memory import emitted, inner, types
 from chip.jit.vectors import FLOAT, HALF_IN_HARDWARE, I16
+from chip.numerics.exact import NAN
 
 _HALF, _HALF_BITS = np.float32(0.5), np.uint32(0x3F000000)
 _OVERFLOW, _NORMAL = np.uint32(0x477FF000), np.uint32(0x38800000)
@@ -42,6 +43,7 @@ def _narrowed_by_integers(x: Untyped) -> Untyped:
     normal = np.uint32(np.uint32(size - np.uint32((112 << 23) - 0xFFF) + odd) >> np.uint32(13))
     out = small if size < _NORMAL else normal
     out = np.uint32(0x7C00) if size >= _OVERFLOW else out
+    out = np.uint32(0x7E00) if size > np.uint32(0x7F800000) else out
     return np.uint16(out | np.uint32((bits >> np.uint32(16)) & np.uint32(0x8000)))
 
 
@@ -51,5 +53,5 @@ _narrow: Untyped = _narrowed if HALF_IN_HARDWARE else inner(_narrowed_by_integer
 
 @inner
 def narrow16(x: Untyped) -> Untyped:
-    """Round fp32 to fp16 bits."""
-    return _narrow(np.float32(x)) if x == x else np.uint16(0x7E00)
+    """Round fp32 to fp16 bits. NaN is chosen first: as one of 32 bits, like all that is chosen."""
+    return _narrow(np.float32(x) if x == x else NAN)

@@ -4,7 +4,8 @@ A record does something to `times` rows of lanes, which lie side by side. Each c
 a NumPy structure with the same fields, by `structure`: compiled code reads them by name.
 """
 
-from dataclasses import astuple, dataclass, fields
+import functools
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple, get_type_hints
 
 import numpy as np
@@ -169,6 +170,7 @@ class Row:
 _LENGTHS = {"norms": COLUMNS, "padding": 5}
 
 
+@functools.cache
 def structure(known: type) -> np.dtype[np.void]:
     """The NumPy structure with the fields of one of these classes."""
     plain: dict[object, object] = {int: np.int64, float: np.float64}
@@ -188,4 +190,4 @@ JOB_WORDS = len(fields(Job))
 
 def packed(*values: Part | Play) -> npt.NDArray[np.void]:
     """Values of one class, side by side in memory."""
-    return np.array([astuple(value) for value in values], structure(type(values[0])))
+    return np.array([tuple(vars(value).values()) for value in values], structure(type(values[0])))

@@ -53,14 +53,15 @@ first = second = 1
 def copy_kernel(size: int, from_step: int = 1, to_step: int = 1) -> int:
     """Copies elements of `size` bytes, from_step elements apart, to such to_step apart.
 
-    Into SRAM words, which have 4 bytes a lane, they are shifted: then the loop is one of vectors.
+    Into and from SRAM words, which have 4 bytes a lane, they are shifted: then the loop is one of
+    vectors.
     """
     name = f"copy_{size}_{from_step}_{to_step}"
     scope = {"operands_at": array_of(_UNSIGNED[size]), "first": from_step, "second": to_step}
-    is_into_words = from_step == 1 and size * to_step == 4 and size < 4
-    if is_into_words:
-        scope |= {"first": (1 << 8 * size) - 1}
-    loop = _into_words if is_into_words else _spaced
+    loop = _spaced
+    if size < 4 and {size * from_step, size * to_step} == {size, 4}:
+        loop = _into_words if from_step == 1 else _from_words
+        scope |= {"operation": _UNSIGNED[size], "first": (1 << 8 * size) - 1}
     return address(_bound(loop, scope, name), ROW_KERNEL)
 
 
@@ -86,6 +87,13 @@ def _into_words(out: int, a: int, _b: int, lanes: int) -> int:
     kept = np.uint32(~(np.uint32(first) << shift))
     for i in range(lanes):
         words[i] = np.uint32(words[i] & kept) | np.uint32(np.uint32(x[i]) << shift)
+    return 0
+
+
+def _from_words(out: int, a: int, _b: int, lanes: int) -> int:
+    words, z, shift = words_at(a & -4, lanes), operands_at(out, lanes), np.uint32(8 * (a & 3))
+    for i in range(lanes):
+        z[i] = operation(np.uint32(words[i] >> shift) & np.uint32(first))
     return 0
 
 

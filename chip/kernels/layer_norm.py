@@ -40,7 +40,7 @@ def layer_norm(work: Work, norm: LayerNorm, x: Laid | Sum, out: Laid) -> None:
     square = work.scratch(f"{norm.name}.square", 1, "f32", WEST)
     for start, count in runs(work.rows, "f32"):
         for source, target, side in ((sums, mean, EAST), (squares, square, WEST)):
-            _lane_mean(work, norm, source, target, start, count, side)
+            _lane_mean(work, norm, Rows(source, start), Rows(target, start), count, side)
     scale = work.scratch(f"{norm.name}.scale", 1, "f32", WEST)
     _spread(work, norm, mean, square, scale)
     _apply(work, norm, x.total if isinstance(x, Sum) else x, mean, scale, out)
@@ -70,14 +70,12 @@ def _moments(work: Work, norm: LayerNorm, x: Laid | Sum) -> tuple[Buffer, Buffer
     return sums[last], squares[last]
 
 
-def _lane_mean(
-    work: Work, norm: LayerNorm, source: Buffer, out: Buffer, start: int, count: int, side: int
-) -> None:
-    """out[token] = sum of the lanes of source[token] / width, in every lane, of a run of tokens."""
+def _lane_mean(work: Work, norm: LayerNorm, source: Rows, out: Rows, count: int, side: int) -> None:
+    """out[token] = sum of the lanes of source[token] / width, in every lane, of `count` tokens."""
     chain = work.chain("norm: mean")
-    value = chain.vxm("copy", Rows(source, start), loops=run(count))
+    value = chain.vxm("copy", source, loops=run(count))
     total = reduce_lanes(chain, "add", value, "f32", side)
-    chain.write(chain.vxm("mul", total, 1.0 / norm.width), Rows(out, start))
+    chain.write(chain.vxm("mul", total, 1.0 / norm.width), out)
     work.plan.place(chain)
 
 

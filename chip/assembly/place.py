@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 
 from chip.assembly.lines import Line, When
 from chip.assembly.source import Source
-from chip.barrier import NOTIFY, SYNC
 from chip.board import Cable
 from chip.errors import ProgramError
 from chip.isa import ALU_BASE, NO_STREAM, STREAM_CODES
@@ -97,7 +96,7 @@ class Placer:
         if before is None:
             return 0
         cycle = self.cycle(before)
-        if before.op.name == SYNC:
+        if before.op.steers == "park":
             return self._release(before, cycle)
         return cycle + Instruction(before.op.name, _numbers(before), before.loops).queue_cycles
 
@@ -108,7 +107,7 @@ class Placer:
             self.cycle(other)
             for (number, _), queue in self.by_queue.items()
             for other in queue
-            if number == chip and other.op.name == NOTIFY
+            if number == chip and other.op.steers == "notify"
         ]
         later = [notice for notice in notices if notice >= cycle]
         if not later:

@@ -20,7 +20,7 @@ def receive(packet: Bytes) -> Bytes:
     return packet
 
 
-@op("c2c.transmit", "icu", "ports:int", "Transmit")
+@op("c2c.transmit", "icu", "ports:int", "Transmit", steers="transmit")
 def transmit(ports: int) -> tuple[int, ...]:
     """Tell the neighbours at these ports (a bit mask), at an epoch boundary, that programs start.
 
@@ -29,7 +29,7 @@ def transmit(ports: int) -> tuple[int, ...]:
     return tuple(port for port in range(ports.bit_length()) if ports >> port & 1)
 
 
-@op("c2c.await", "icu", "port:int cycle:int", "Receive")
+@op("c2c.await", "icu", "port:int cycle:int", "Receive", steers="await")
 def await_start(cycle: int) -> int:
     """Wait for the neighbour's Transmit, which comes at `cycle` of the launch.
 

@@ -11,13 +11,13 @@ from chip.errors import ChipError
 from chip.isa.op import op
 
 
-@op("icu.nop", "any", "count:int", "NOP N")
+@op("icu.nop", "any", "count:int", "NOP N", steers="wait")
 def nop(count: int) -> int:
     """Wait `count` cycles on this queue."""
     return count
 
 
-@op("icu.deskew", "icu", "", "Deskew")
+@op("icu.deskew", "icu", "", "Deskew", steers="deskew")
 def deskew(hac: int, period: int) -> int:
     """Stop issue until the hardware aligned counter (HAC) overflows next: the epoch boundary."""
     return period - hac
@@ -33,7 +33,7 @@ def runtime_deskew(stall: int) -> int:
     return stall
 
 
-@op("icu.sync", "any", "", "Sync")
+@op("icu.sync", "any", "", "Sync", steers="park")
 def sync() -> None:
     """Park this queue until the next Notify of any queue, in this cycle or later.
 
@@ -41,7 +41,7 @@ def sync() -> None:
     """
 
 
-@op("icu.notify", "any", "", "Notify")
+@op("icu.notify", "any", "", "Notify", steers="notify")
 def notify() -> None:
     """Release all parked queues of the chip; this queue itself goes on in the next cycle."""
 

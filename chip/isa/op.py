@@ -119,6 +119,10 @@ class Op:
     row: Meaning | None = None
     row_types: tuple[str, ...] = ()
     keeps_nan: bool = False  # its NaN results keep their sign and payload
+    copies: bool = False  # its results are the bytes of its operand
+    # How it steers queues and the start of programs: to "wait", "park" until another does "notify",
+    # "deskew" by the clock, "await" a start or "transmit" it. None for all others.
+    steers: str = ""
 
     @property
     def doc(self) -> str:

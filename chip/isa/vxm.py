@@ -95,7 +95,7 @@ pointwise("vxm.max", BINARY, Z2)(elementwise.maximum)
 pointwise("vxm.min", BINARY, Z2)(elementwise.minimum)
 
 
-@op("vxm.copy", "vxm", UNARY, Z1, timing="vxm.alu")
+@op("vxm.copy", "vxm", UNARY, Z1, timing="vxm.alu", copies=True)
 def copy(a: Vectors) -> Vectors:
     """a, unchanged."""
     return a

@@ -36,7 +36,7 @@ _FINGERPRINT = f"{zlib.crc32(b''.join(path.read_bytes() for path in _SOURCES)):0
 
 def address(function: Callable[..., object], signature: Untyped) -> int:
     """The address of a function compiled for one signature and kept on disk."""
-    with _kept(function):
+    with kept(function):
         compiled: Untyped = numba.cfunc(signature, cache=True, error_model="numpy")(function)
     _KEPT.append(compiled)
     return int(compiled.address)
@@ -101,7 +101,7 @@ def _folder() -> Path | None:
 
 
 @contextmanager
-def _kept(function: Untyped) -> Iterator[None]:
+def kept(function: Untyped) -> Iterator[None]:
     """Keep what is compiled inside in our folder; one process of a host compiles, others wait."""
     function.__qualname__ += f"_{_FINGERPRINT}"
     config: Untyped = numba.config

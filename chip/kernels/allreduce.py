@@ -96,40 +96,44 @@ class AllReduce:
             for algorithm in algorithms(self.blocks, self.members)
         )
         sizes = (self.blocks, self.tokens, self.some)
-        return _schedule(
-            *(self.memory.spec, sizes, listed, named, tuple(parts), tuple(sums)),
-            *(self.before, self.after, self.update),
-        )
+        rooms = _Rooms(named, tuple(parts), tuple(sums), self.before, self.after, self.update)
+        return _schedule(self.memory.spec, sizes, listed, rooms)
+
+
+@dataclass(frozen=True)
+class _Rooms:
+    """Buffers of an `AllReduce`: those it names, and room for what lands and what is added up."""
+
+    named: tuple[tuple[str, Buffer], ...]
+    parts: tuple[Buffer, ...]
+    sums: tuple[Buffer, ...]
+    before: str | None
+    after: str
+    update: tuple[str, str]
 
 
 @lru_cache(maxsize=64)
 def _schedule(
-    spec: ChipSpec,
-    sizes: tuple[int, int, int],
-    listed: tuple[Items, ...],
-    named: tuple[tuple[str, Buffer], ...],
-    parts: tuple[Buffer, ...],
-    sums: tuple[Buffer, ...],
-    before: str | None,
-    after: str,
-    update: tuple[str, str],
+    spec: ChipSpec, sizes: tuple[int, int, int], listed: tuple[Items, ...], rooms: _Rooms
 ) -> Schedule:
     """The quickest of the algorithms there is memory for; from cycle 0 on, when all y are there."""
     blocks, tokens, some = sizes
-    buffers = dict(named)
+    buffers = dict(rooms.named)
     y = tuple(
         (part.start, buffers[name])
-        for name, part in zip(update, halves(blocks), strict=True)
+        for name, part in zip(rooms.update, halves(blocks), strict=True)
         if len(part)
     )
     plans = []
     for items in listed:
         homes = {0: Home(y, tokens, some)}
         result = max(item.target.slot for item in items)  # scratch slots come before it
-        homes[result] = Home(((0, buffers[after]),), tokens, some)
-        if before is not None:
-            homes[RESIDUAL] = Home(((0, buffers[before]),), tokens, some)
-        plans.append(Compiler(spec, homes, parts, sums, label="all-reduce").compile(items))
+        homes[result] = Home(((0, buffers[rooms.after]),), tokens, some)
+        if rooms.before is not None:
+            homes[RESIDUAL] = Home(((0, buffers[rooms.before]),), tokens, some)
+        plans.append(
+            Compiler(spec, homes, rooms.parts, rooms.sums, label="all-reduce").compile(items)
+        )
     return min(plans, key=lambda plan: plan.end_cycle)
 
 

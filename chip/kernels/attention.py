@@ -78,6 +78,25 @@ class Scores:
 
 
 @dataclass(frozen=True)
+class Projected:
+    """What attention is given: rows of queries, keys and values."""
+
+    q: Laid
+    k: Laid
+    v: Laid
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Probabilities of `count` tokens from the `first` on; `sinks` has rows as of a block more."""
+
+    rows: Buffer
+    count: int
+    first: int = 0
+    sinks: Buffer | None = None
+
+
+@dataclass(frozen=True)
 class Caches:
     """Columns by cache row, from a word on: K and V as they come, and V transposed.
 
@@ -120,9 +139,7 @@ def caches_of(work: Work, heads: Heads, window: Window = ALL, slot: int = 0) -> 
     )
 
 
-def attention(
-    work: Work, heads: Heads, scores: Scores, q: Laid, k: Laid, v: Laid, out: Laid
-) -> None:
+def attention(work: Work, heads: Heads, scores: Scores, x: Projected, out: Laid) -> None:
     """out = softmax(scores of q . K) V, behind the rows of k and v in the caches.
 
     q has a row for each head, in the lanes of its KV head; out has heads side by side. Tokens of
@@ -134,11 +151,11 @@ def attention(
     maps = work.given(scores.window.maps, work.slots * every, most, "u16", EAST)
     for slot, mine in enumerate(caches):
         for row in range(heads.rows):
-            for side, source, cache in ((EAST, k, mine.keys), (WEST, v, mine.values)):
+            for side, source, cache in ((EAST, x.k, mine.keys), (WEST, x.v, mine.values)):
                 rows = work.rows_of(source.copies[0], row)
                 rows = Rows(rows.buffer, rows.first + slot, (0, int(work.slots < work.rows)))
                 append(work, side, rows, Rows(maps, slot * every), every, cache[row].buffer)
-    mix(work, heads, scores, q, caches, out)
+    mix(work, heads, scores, x.q, caches, out)
 
 
 def mix(
@@ -155,7 +172,7 @@ def mix(
     for mine in caches:
         for cache, columns in zip(mine.values, mine.columns, strict=True):
             block = mine.spots[-1], heads.row_lanes
-            transpose(work, cache, *block, columns, mine.side, "attention: transpose V")
+            transpose(work, cache, block, columns, mine.side, "attention: transpose V")
     sinks = work.constant(scores.sinks, len(heads.kv_of), "f32", EAST) if scores.sinks else None
     kept, last = masked(work, heads, scores, raw, sinks)
     top = row_maximum(work, heads, last)
@@ -175,26 +192,27 @@ def _scores(work: Work, heads: Heads, q: Laid, caches: Sequence[Caches]) -> Buff
     """[block, head, token] = q . K over the 320 tokens of the block, fp32."""
     out = work.scratch("raw", len(heads.kv_of), "f32", EAST, context=True)
     for slot, mine in enumerate(caches):
-        for row, cache in enumerate(mine.keys):
-            if len(inside := heads.of_row(row)):
-                _scores_of(work, heads, q, (cache, mine.spots), inside, slot, out)
+        for row in range(heads.rows):
+            if heads.of_row(row):
+                _scores_of(work, heads, q, mine, (row, slot), out)
     return out
 
 
 def _scores_of(
-    work: Work, heads: Heads, q: Laid, keys: tuple[Rows, tuple[int, ...]], inside: range,
-    slot: int, out: Buffer,
-) -> None:  # fmt: skip
-    """Scores of the heads of a cache row, for the tokens of a slot."""
+    work: Work, heads: Heads, q: Laid, mine: Caches, at: tuple[int, int], out: Buffer
+) -> None:
+    """Scores of the heads of a cache row, for the tokens of a slot: `at` (row, slot)."""
+    row, slot = at
+    inside, cache = heads.of_row(row), mine.keys[row]
     tokens, words = work.rows, work.spec.lanes // COLUMN_PAIRS
-    step, (cache, spots) = work.slots, keys
+    step = work.slots
     chain, rows = work.chain("attention: scores"), work.rows_of(q.copies[0], inside.start)
     activations = Rows(rows.buffer, rows.first + slot, (0, step))
     count = len(inside) * tokens // step
     passes = [
         Pass(cache.buffer, cache.first + spot * words, 1, words, activations, count,
              slot_steps=(0, 0))
-        for spot in spots
+        for spot in mine.spots
     ]  # fmt: skip
     for block, flow in enumerate(matmul(chain, EAST, passes)):
         first = (block * len(heads.kv_of) + inside.start) * tokens + slot
@@ -278,9 +296,8 @@ def _normalisers(work: Work, heads: Heads, weights: Buffer, sinks: Buffer | None
     out = work.scratch("sums", heads.packs, "f32", EAST)
     for pack in range(heads.packs):
         chain = work.chain("attention: sums")
-        passes = _pack_passes(
-            work, heads, pack, weights, work.rows, lambda _h, _b: (ones, 0), sinks=sinks
-        )
+        added = Weights(weights, work.rows, sinks=sinks)
+        passes = _pack_passes(work, heads, pack, added, lambda _h, _b: (ones, 0))
         (flow,) = matmul(chain, EAST, passes)
         total = chain.vxm("max", flow, SMALLEST_SUM)
         chain.write(chain.vxm("recip", total), Rows(out, pack * work.rows))
@@ -302,7 +319,7 @@ def _weighted_values(work: Work, heads: Heads, weights: Buffer, caches: Sequence
     for slot, mine in enumerate(caches):
         for pack in range(heads.packs):
             chain, at = work.chain("attention: weighted values"), partial(place, mine)
-            passes = _pack_passes(work, heads, pack, weights, count, at, slot)
+            passes = _pack_passes(work, heads, pack, Weights(weights, count, slot), at)
             (flow,) = matmul(chain, mine.side, passes)
             chain.write(flow, Rows(out, pack * work.rows + slot))
             work.plan.place(chain)
@@ -313,35 +330,31 @@ def _pack_passes(
     work: Work,
     heads: Heads,
     pack: int,
-    weights: Buffer,
-    count: int,
+    weights: Weights,
     place: Callable[[int, int], tuple[Buffer, int]],
-    first: int = 0,
-    sinks: Buffer | None = None,
 ) -> list[Pass]:
     """Passes that add up, head by head and block by block, each head in its own columns.
 
-    Of `count` tokens from the `first` on; `place(head, block)` is the buffer and word of the
-    head's columns. The rows of `sinks` are as those of a block more.
+    `place(head, block)` is the buffer and word of the head's columns.
     """
     words = heads.head_lanes // COLUMN_PAIRS
     inside = range(pack * heads.per_pack, min((pack + 1) * heads.per_pack, len(heads.kv_of)))
-    blocks = work.blocks + (sinks is not None)
+    blocks = work.blocks + (weights.sinks is not None)
     steps = [(head, block) for head in inside for block in range(blocks)]
     passes = []
     for number, (head, block) in enumerate(steps):
         source, word = place(head, block)
-        rows = Rows(weights, (block * len(heads.kv_of) + head) * work.rows)
-        if sinks is not None and block == work.blocks:
-            rows = Rows(sinks, head * work.rows)
+        rows = Rows(weights.rows, (block * len(heads.kv_of) + head) * work.rows)
+        if weights.sinks is not None and block == work.blocks:
+            rows = Rows(weights.sinks, head * work.rows)
         passes.append(
             Pass(
                 source,
                 word,
                 1,
                 words,
-                replace(rows, first=rows.first + first),
-                count,
+                replace(rows, first=rows.first + weights.first),
+                weights.count,
                 column=(head - inside.start) * heads.head_lanes,
                 first=number == 0,
                 last=number == len(steps) - 1,

@@ -5,7 +5,7 @@ Rows of heads have scratch of their own, so that one's scores are made beside an
 
 from dataclasses import dataclass, replace
 
-from chip.kernels.attention import Caches, Heads, Scores, mix
+from chip.kernels.attention import Caches, Heads, Projected, Scores, mix
 from chip.kernels.columns import column_rows
 from chip.kernels.layout import one_by_one
 from chip.kernels.work import SCRATCH, Answers, Laid, Part, Request, Work
@@ -15,15 +15,13 @@ from chip.spec import EAST, WEST, ChipSpec
 HEAD_LANES = "headmask"  # rows with ones in the lanes of a head, one for each head of a row
 
 
-def attention_to_all(
-    work: Work, heads: Heads, scores: Scores, q: Laid, k: Laid, v: Laid, out: Laid
-) -> None:
+def attention_to_all(work: Work, heads: Heads, scores: Scores, x: Projected, out: Laid) -> None:
     """out = softmax(scores of q . K) V over the rows of the launch, all of which see each other.
 
     k and v are columns as they stand, q has the heads of k side by side. Keys that are padding are
     masked by data.
     """
-    keys, values = (column_rows(work, value) for value in (k, v))
+    keys, values = (column_rows(work, value) for value in (x.k, x.v))
     spots = tuple(range(work.blocks))
     for row in range(heads.rows):
         count = len(heads.of_row(row))
@@ -31,7 +29,7 @@ def attention_to_all(
         mine = replace(work, memory=_OfRow(work.memory, row))
         columns = Rows(mine.columns("VT", own.row_lanes, WEST))
         caches = Caches((keys[row],), (values[row],), (columns,), spots)
-        selected = _selected(mine, heads, q, row)
+        selected = _selected(mine, heads, x.q, row)
         mix(mine, own, scores, selected, [caches], out, row)
 
 

@@ -101,20 +101,24 @@ class Elimination:
     def _next(self, j: int) -> None:
         """Row j + 1, the next pivot's, in both matrices."""
         chain, out = Chain(self.spec, "cholesky: next row"), (Rows(self.row), Rows(self.right))
-        self._subtract(chain, j, EAST, Rows(self.near_masks, j + 1), self.near, out, 1)
+        self._subtract(chain, j, EAST, range(j + 1, j + 2), out)
 
     def _below(self, j: int) -> None:
         """Rows from j + 2 on."""
-        chain, masks = Chain(self.spec, "cholesky: rows below"), Rows(self.far_masks, j + 2)
+        chain = Chain(self.spec, "cholesky: rows below")
         out = tuple(Rows(matrix[1 - j % 2], j + 2) for matrix in (self.d, self.e))
-        self._subtract(chain, j, WEST, masks, self.far[j % 2], out, self.size - j - 2)
+        self._subtract(chain, j, WEST, range(j + 2, self.size), out)
 
     def _subtract(
-        self, chain: Chain, j: int, side: int, masks: Rows, pivot: tuple[Buffer, ...],
-        out: tuple[Rows, ...], count: int,
-    ) -> None:  # fmt: skip
-        """`count` rows from that of the masks on, less their number times row j over its pivot."""
-        still, loops = (0, 0), run(count, self.spec.abc_interval_fp16)
+        self, chain: Chain, j: int, side: int, rows: range, out: tuple[Rows, ...]
+    ) -> None:
+        """Some rows less their number times row j over its pivot: near ones east, others west."""
+        near, still = side == EAST, (0, 0)
+        masks = Rows(self.near_masks if near else self.far_masks, rows.start)
+        pivot, loops = (
+            self.near if near else self.far[j % 2],
+            run(len(rows), self.spec.abc_interval_fp16),
+        )
         masked = chain.vxm("mul", Rows(pivot[2], 0, still), masks, loops=loops)
         number = broadcast(chain, side, masked)
         for matrix, over, target in zip((self.d, self.e), pivot, out, strict=False):

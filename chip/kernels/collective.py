@@ -14,7 +14,7 @@ from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
 from chip.errors import ProgramError
-from chip.kernels.transfer import Hop, multicast, transfer
+from chip.kernels.transfer import Hop, Moved, multicast, transfer
 from chip.schedule import Buffer, Chain, Flow, Rows, Schedule, run
 from chip.spec import ChipSpec
 
@@ -190,11 +190,8 @@ class Compiler:
             runs = self._room(target, message.target)
         over, apart = self._over(message), not self._is_long(message.source)
         for source, end in _cut(self._runs(message.hops[0].member, message.source), runs):
-            last = transfer(
-                *(plan, message.hops, source.rows, end.rows, source.length),
-                apart=apart,
-                over_after=over,
-            )
+            moved = Moved(source.rows, end.rows, source.length, apart)
+            last = transfer(plan, message.hops, moved, over)
             self._ends[number] = max(self._ends.get(number, 0), last)
 
     def _send_long(self, plan: Schedule, items: Items, numbers: Sequence[int]) -> None:

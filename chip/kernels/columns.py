@@ -39,12 +39,14 @@ def write_blocks(chain: Chain, value: Flow, out: Buffer, first: int) -> None:
 
 
 def transpose(
-    work: Work, columns: Rows, block: int, rows: int, out: Rows, side: int, label: str
+    work: Work, columns: Rows, which: tuple[int, int], out: Rows, side: int, label: str
 ) -> None:
-    """Write block `block` of 320 columns transposed: `out` holds, per block, `rows` columns.
+    """Write a block of 320 columns transposed: `out` holds, per block, `rows` columns.
 
-    The MXM of `side` does it: identity rows stream through the columns, which is exact.
+    `which` is (block, rows). The MXM of `side` does it: identity rows stream through the columns,
+    which is exact.
     """
+    block, rows = which
     identity = Work.cut(work.shared(IDENTITY[side], rows, "f16", side), rows)
     words = work.spec.lanes // COLUMN_PAIRS
     chain, word = work.chain(label), columns.first + block * words

@@ -48,12 +48,16 @@ class Piece:
 
 @dataclass(frozen=True)
 class Experts:
-    """`count` matrices like `matrix`, `chosen` of them for a token; each has an x if it `adds`."""
+    """`count` matrices like `matrix`, `chosen` of them for a token; each has an x if it `adds`.
+
+    If `biased` each has biases, too.
+    """
 
     matrix: Matrix
     count: int
     chosen: int
     adds: bool
+    biased: bool = False
 
     @property
     def packed(self) -> int:
@@ -114,7 +118,7 @@ class Experts:
 
 def expert_linear(
     work: Work, experts: Experts, x: tuple[Part, ...], choice: Laid,
-    copies: Sequence[tuple[Part, ...]], step: Buffer | None, biased: bool = False,
+    copies: Sequence[tuple[Part, ...]], step: Buffer | None,
 ) -> None:  # fmt: skip
     """Write the products of each token's experts (+ biases) to all copies, (slot, block, token).
 
@@ -127,7 +131,7 @@ def expert_linear(
     scales = biases = None
     if step is not None:
         scales = _own_rows(work, experts, f"{matrix.name}.scale", choice)
-    if biased:
+    if experts.biased:
         biases = _own_rows(work, experts, f"{matrix.name}.bias", choice)
     sums = [
         work.scratch(f"{matrix.name}.sum{turn}", len(matrix.blocks), "f32", matrix.side)
@@ -143,7 +147,8 @@ def expert_linear(
             at = tiles.first + slot * work.rows + token
             number = replace(tiles, first=at, steps=(0, 0))
             first = slot * matrix.inputs.blocks if adds else 0
-            passes = _passes(work, experts, buffers, Gathered(number, counted), x, first, token)
+            gathered = Gathered(number, counted)
+            passes = _passes(work, experts, buffers, gathered, x, (first, token))
             for flow, (start, _, _) in zip(
                 matmul(chain, matrix.side, passes), matrix.runs, strict=True
             ):
@@ -229,8 +234,10 @@ def _deliver(
 
 def _passes(
     work: Work, experts: Experts, buffers: list[Buffer], gathered: Gathered,
-    x: tuple[Part, ...], first_block: int, token: int,
+    x: tuple[Part, ...], at: tuple[int, int],
 ) -> list[Pass]:  # fmt: skip
+    """Passes with the x of a token, from a block of it on: `at` (block, token)."""
+    first_block, token = at
     found, sizes = [], experts.regions(work.spec)
     pieces = zip(experts.passes(work.spec), experts.places(work.spec), strict=True)
     for piece, (region, word) in pieces:

@@ -38,6 +38,17 @@ class _Round:
         return "distribute" if len(self.maps[0][0]) == SUPERLANE else "permute"
 
 
+@dataclass(frozen=True)
+class _Reduction:
+    """What combines groups of `size` lanes, by which SXM, and if all get the same bits."""
+
+    op: str
+    dtype: str
+    size: int
+    side: int
+    alike: bool
+
+
 def group_maps(size: int) -> tuple[LaneMap, ...]:
     """Lane maps that `reduce_groups` needs for groups of `size` lanes."""
     rounds = [one for short in (True, False) for one in _rounds(size, short)]
@@ -56,7 +67,7 @@ def reduce_lanes(chain: Chain, op: str, value: Flow, dtype: str, side: int = EAS
 
     `side` is the SXM that a long run keeps to. Sums differ by their order from lane to lane.
     """
-    return _reduce(chain, op, value, dtype, LANES, side, alike=False)
+    return _reduce(chain, value, _Reduction(op, dtype, LANES, side, alike=False))
 
 
 def reduce_groups(
@@ -67,7 +78,7 @@ def reduce_groups(
     Lanes are paired by exclusive or, so that partners add the same numbers. That leaves the odd
     parts of `size`: lanes begin at different ones, and the largest of these sums is taken.
     """
-    return _reduce(chain, op, value, dtype, size, side, alike=op != "max")
+    return _reduce(chain, value, _Reduction(op, dtype, size, side, alike=op != "max"))
 
 
 def reducible(size: int) -> bool:
@@ -78,21 +89,19 @@ def reducible(size: int) -> bool:
     return size == 1
 
 
-def _reduce(
-    chain: Chain, op: str, value: Flow, dtype: str, size: int, side: int, alike: bool
-) -> Flow:
-    short = span(value.loops) * WIDTHS[dtype] <= SHORT_RUN_BYTES
-    for one in _rounds(size, short):
+def _reduce(chain: Chain, value: Flow, how: _Reduction) -> Flow:
+    side, short = how.side, span(value.loops) * WIDTHS[how.dtype] <= SHORT_RUN_BYTES
+    for one in _rounds(how.size, short):
         numbers = [chain.maps.index(lanes) for part in one.maps for lanes in part]
         if short:
             copies = _from_both_sides(chain, one.unit, numbers, value, side)
         else:
             copies = [chain.sxm(one.unit, n, value, side) for n in numbers]
         partners = len(one.maps[0])
-        add = _combiner(chain, op, dtype)
+        add = _combiner(chain, how.op, how.dtype)
         starts = range(0, len(copies), partners)
         parts = [_tree(copies[start : start + partners], add) for start in starts]
-        if not alike or len(parts) == 1:
+        if not how.alike or len(parts) == 1:
             value = _tree(parts, add)
             continue
         if short:
@@ -100,7 +109,7 @@ def _reduce(
         else:
             total = _tree(parts, add)
             begun = [chain.sxm(one.unit, numbers[start], total, side) for start in starts]
-        value = _tree(begun, _combiner(chain, "max", dtype))
+        value = _tree(begun, _combiner(chain, "max", how.dtype))
     return value
 
 

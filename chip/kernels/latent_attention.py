@@ -58,26 +58,33 @@ def _cache(
     return tuple(replace(whole, region=region) for region in parts)
 
 
-def latent_attention(
-    work: Work, heads: Heads, scores: Scores, q: Laid, q_turned: Laid, latent: Laid, k: Laid,
-    out: Laid,
-) -> None:  # fmt: skip
+@dataclass(frozen=True)
+class Compressed:
+    """What latent attention is given: rows of queries and of what is cached; the turned apart."""
+
+    q: Laid
+    q_turned: Laid
+    latent: Laid
+    k: Laid
+
+
+def latent_attention(work: Work, heads: Heads, scores: Scores, x: Compressed, out: Laid) -> None:
     """out = softmax(q . latents + q_turned . keys) latents, behind the rows of latent and k."""
-    layout = latent.layout
+    layout = x.latent.layout
     caches = latent_caches(work, layout)
     every, most = map_rows(work)
     maps = work.given(scores.window.maps, every, most, "u16", EAST)
     for block, cache in enumerate(caches.keys):
-        source = work.rows_of(latent.copies[0], block) if block < layout.blocks else (
-            work.rows_of(k.copies[0], 0)
+        source = work.rows_of(x.latent.copies[0], block) if block < layout.blocks else (
+            work.rows_of(x.k.copies[0], 0)
         )  # fmt: skip
         source = replace(source, steps=(0, int(work.rows > 1)))
         append(work, EAST, source, Rows(maps), every, cache)
-    raw = _scores(work, heads, layout.blocks, q, q_turned, caches)
+    raw = _scores(work, heads, layout.blocks, x, caches)
     for cache, columns in zip(caches.keys, caches.columns, strict=False):
         label = "latent attention: transpose"
         which = work.blocks - 1, layout.width
-        transpose(work, Rows(cache), *which, Rows(columns), WEST, label)
+        transpose(work, Rows(cache), which, Rows(columns), WEST, label)
     kept, last = masked(work, heads, scores, raw)
     p = exponentials(work, heads, kept, row_maximum(work, heads, last))
     sums = _normalisers(work, heads, layout.width, p[0])
@@ -102,17 +109,15 @@ def _groups(work: Work, heads: Heads) -> Iterator[tuple[int, int]]:
         yield first, min(most, count - first)
 
 
-def _scores(
-    work: Work, heads: Heads, blocks: int, q: Laid, q_turned: Laid, caches: LatentCaches
-) -> Buffer:
+def _scores(work: Work, heads: Heads, blocks: int, x: Compressed, caches: LatentCaches) -> Buffer:
     """[block, head, token] = q . latent + q_turned . key over 320 tokens of context, fp32."""
     tokens, count = work.rows, len(heads.kv_of)
     out = work.scratch("raw", count, "f32", EAST, context=True)
     words = work.spec.lanes // COLUMN_PAIRS
     for first, some in _groups(work, heads):
-        rows = [work.rows_of(q.copies[0], first * blocks + block) for block in range(blocks)]
+        rows = [work.rows_of(x.q.copies[0], first * blocks + block) for block in range(blocks)]
         rows = [replace(one, steps=(blocks * tokens, 1)) for one in rows]
-        rows.append(replace(work.rows_of(q_turned.copies[0], first), steps=(tokens, 1)))
+        rows.append(replace(work.rows_of(x.q_turned.copies[0], first), steps=(tokens, 1)))
         ends = range(len(rows))
         passes = [
             Pass(cache, spot * words, 1, words, activations, tokens, lines=some,
@@ -134,7 +139,8 @@ def _normalisers(work: Work, heads: Heads, lanes: int, weights: Buffer) -> Buffe
     for first, some in _groups(work, heads):
         chain = work.chain("latent attention: sums")
         places = [(ones, 0)] * work.blocks
-        (flow,) = matmul(chain, EAST, _passes(work, heads, first, some, lanes, weights, places))
+        passes = _passes(work, heads, (first, some), lanes, weights, places)
+        (flow,) = matmul(chain, EAST, passes)
         total = chain.vxm("max", flow, SMALLEST_SUM)
         chain.write(chain.vxm("recip", total), Rows(out, first * work.rows))
         work.plan.place(chain)
@@ -152,7 +158,7 @@ def _mixed(
         places = [(columns, spot * words) for spot in range(work.blocks)]
         for first, some in _groups(work, heads):
             chain = work.chain("latent attention: weighted latents")
-            passes = _passes(work, heads, first, some, layout.width, weights, places)
+            passes = _passes(work, heads, (first, some), layout.width, weights, places)
             (flow,) = matmul(chain, WEST, passes)
             chain.write(flow, Rows(out, (block * count + first) * work.rows))
             work.plan.place(chain)
@@ -160,10 +166,11 @@ def _mixed(
 
 
 def _passes(
-    work: Work, heads: Heads, first: int, some: int, lanes: int, weights: Buffer,
+    work: Work, heads: Heads, group: tuple[int, int], lanes: int, weights: Buffer,
     places: list[tuple[Buffer, int]],
 ) -> list[Pass]:  # fmt: skip
-    """Passes of some heads' probabilities that add up block by block of the context."""
+    """Passes of a group's probabilities that add up block by block of the context."""
+    first, some = group
     count, ends = len(heads.kv_of), range(len(places))
     return [
         Pass(source, word, 1, lanes // COLUMN_PAIRS,

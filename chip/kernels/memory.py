@@ -37,9 +37,6 @@ class SramFull(ChipError):
         return f"{self.what} needs {need:.1f} MiB of SRAM, {has:.1f} MiB are left for it"
 
 
-_MOST_LOADS = 1000  # ways to put columns side by side that are looked at
-
-
 def most_column_words(spec: ChipSpec) -> int:
     """Words of 16 slices that columns can take on a side: so many neighbours lie side by side."""
     return spec.hemisphere_slices // WEIGHT_SLICES * spec.slice_words

@@ -44,18 +44,19 @@ def rms_norm(work: Work, norm: RmsNorm, x: Laid, out: Laid, steps: Steps = ()) -
     blocks = layout.blocks if norm.head_lanes else 1
     gamma = work.constant(norm.name, layout.blocks, "f32", WEST)
     if steps and not work.int8:
-        _apply(work, norm, layout, source, 1 / HEADROOM, gamma, out)
+        _apply(work, norm, source, 1 / HEADROOM, gamma, out)
         width, eps = norm.width * HEADROOM**2, norm.eps / HEADROOM**2
-        mean_square_scales(work, source, layout.blocks, width, eps, steps)
+        less = replace(norm, width=width, eps=eps)
+        mean_square_scales(work, less, source, layout.blocks, steps)
         return
     scale = work.scratch(f"{norm.name}.scale", blocks, "f32", WEST)
     if norm.head_lanes:
         _head_scales(work, norm, layout, source, scale)
     else:
         reduce = reduce_groups if work.int8 else reduce_lanes
-        mean_square_scales(work, source, layout.blocks, norm.width, norm.eps, (scale,), reduce)
+        mean_square_scales(work, norm, source, layout.blocks, (scale,), reduce)
     if not steps:
-        _apply(work, norm, layout, source, scale, gamma, out)
+        _apply(work, norm, source, scale, gamma, out)
         return
     top = work.scratch(f"{norm.name}.peak", 1, "f32", EAST)
     inverse = work.scratch(f"{norm.name}.inverse", 1, "f32", EAST)
@@ -100,20 +101,19 @@ def norm_by_sum(work: Work, norm: RmsNorm, x: Laid, total: Laid, out: Laid) -> N
     scale = work.scratch(f"{norm.name}.scale", 1, "f32", WEST)
     chain = work.chain("norm: mean square")
     value = chain.vxm("copy", work.rows_of(total.copies[0], 0), loops=run(work.rows))
-    _scale(work, chain, value, norm.width, norm.eps, [Rows(scale)])
-    _apply(work, norm, x.layout, x.copies[0], scale, gamma, out)
+    _scale(work, chain, value, norm, [Rows(scale)])
+    _apply(work, norm, x.copies[0], scale, gamma, out)
 
 
 def mean_square_scales(
     work: Work,
+    norm: RmsNorm,
     x: tuple[Part, ...],
     blocks: int,
-    width: int,
-    eps: float,
     out: Steps,
     reduce: Reduce = reduce_lanes,
 ) -> None:
-    """out[token] = rsqrt(mean square of a token's `width` elements + eps) in every lane, fp32."""
+    """out[token] = rsqrt(mean square of a token's elements + eps) in every lane, fp32."""
     pace = work.spec.d_func("vxm.alu")
     for start in range(0, work.rows, pace):
         loops = run(min(pace, work.rows - start))
@@ -127,14 +127,12 @@ def mean_square_scales(
             total = chain.vxm("copy", square) if total is None else chain.vxm("add", square, total)
         assert total is not None
         total = reduce(chain, "add", total, "f32")
-        _scale(work, chain, total, width, eps, [Rows(buffer, start) for buffer in out])
+        _scale(work, chain, total, norm, [Rows(buffer, start) for buffer in out])
 
 
-def _scale(
-    work: Work, chain: Chain, total: Flow, width: int, eps: float, out: Sequence[Rows]
-) -> None:
-    mean = chain.vxm("mul", total, 1.0 / width)
-    deliver(chain, chain.vxm("rsqrt", chain.vxm("add", mean, eps)), out)
+def _scale(work: Work, chain: Chain, total: Flow, norm: RmsNorm, out: Sequence[Rows]) -> None:
+    mean = chain.vxm("mul", total, 1.0 / norm.width)
+    deliver(chain, chain.vxm("rsqrt", chain.vxm("add", mean, norm.eps)), out)
     work.plan.place(chain)
 
 
@@ -150,13 +148,12 @@ def _head_scales(
             value = chain.arrive(rows, work.spec.vxm_position, 0, loops)
             total = chain.vxm("mul", value, value)
             total = reduce_groups(chain, "add", total, "f32", norm.head_lanes)
-            _scale(work, chain, total, norm.width, norm.eps, [Rows(out, first + start)])
+            _scale(work, chain, total, norm, [Rows(out, first + start)])
 
 
 def _apply(
     work: Work,
     norm: RmsNorm,
-    layout: Layout,
     x: tuple[Part, ...],
     scale: Buffer | float,
     gamma: Buffer,

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from chip.kernels.columns import transpose, write_columns
 from chip.kernels.matmul import Pass, matmul
-from chip.kernels.norm import mean_square_scales
+from chip.kernels.norm import RmsNorm, mean_square_scales
 from chip.kernels.work import OUTPUT, Laid, Part, Request, Work
 from chip.program import COLUMN_PAIRS
 from chip.schedule import Loops, Rows, run
@@ -33,13 +33,14 @@ def pool(work: Work, x: Laid, eps: float) -> None:
         rows = work.rows_of(x.copies[0], block)
         write_columns(chain, chain.vxm("to_f16", rows, loops=run(work.rows)), tokens)
         work.plan.place(chain)
-        transpose(work, Rows(tokens), 0, width, Rows(turned), WEST, "pool: transpose")
+        transpose(work, Rows(tokens), (0, width), Rows(turned), WEST, "pool: transpose")
         chain = work.chain("pool: sum")
         (flow,) = matmul(chain, WEST, [Pass(turned, 0, 1, width // COLUMN_PAIRS, Rows(mask), 1)])
         chain.write(chain.vxm("mul", flow, Rows(share)), Rows(pooled, block))
         work.plan.place(chain)
     length = one.scratch("length", 1, "f32", WEST)
-    mean_square_scales(one, (Part(pooled, 0, blocks),), blocks, 1, eps, (length,))
+    norm = RmsNorm("length", 1, eps)
+    mean_square_scales(one, norm, (Part(pooled, 0, blocks),), blocks, (length,))
     out = work.memory.take(Request(EMBEDDING, blocks, "f32", EAST, OUTPUT))
     loops: Loops = ((1, 1), (blocks, 1))
     chain = work.chain("pool: length 1")

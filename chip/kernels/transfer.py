@@ -5,13 +5,12 @@ and a Send in that chip's program, and holds both ports and a stream for that ti
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from chip.isa import WIDTHS
 from chip.schedule import Chain, Flow, Loops, Rows, Schedule, run, span
 from chip.spec import EAST, WEST
-
-Counts = tuple[int, int]  # of the outer and of the inner steps of the rows
 
 
 class Hop(NamedTuple):
@@ -30,30 +29,33 @@ def port_side(port: int) -> int:
     return WEST if port % 2 else EAST
 
 
-def transfer(
-    plan: Schedule,
-    hops: tuple[Hop, ...],
-    source: Rows,
-    target: Rows,
-    count: int,
-    outer: int = 1,
-    apart: bool = False,
-    over_after: int = 0,
-) -> int:
-    """Send `outer` times `count` fp32 rows along `hops`; return the cycle of the last Receive.
+@dataclass(frozen=True)
+class Moved:
+    """`count` fp32 rows, from where to where.
 
-    `apart` reads and writes row by row and plane by plane: many transfers may share slices. The
-    last vector is not sent before cycle `over_after`.
+    `apart` reads and writes row by row and plane by plane: many transfers may share slices.
+    """
+
+    source: Rows
+    target: Rows
+    count: int
+    apart: bool = False
+
+
+def transfer(plan: Schedule, hops: tuple[Hop, ...], moved: Moved, over_after: int = 0) -> int:
+    """Send rows along `hops`; return the cycle of the last Receive.
+
+    The last vector is not sent before cycle `over_after`.
     """
     chain = Chain(plan.spec, "transfer", hops[0].member)
-    planes = WIDTHS[source.buffer.region.dtype]
+    planes = WIDTHS[moved.source.buffer.region.dtype]
     interval = max(hop.interval_cycles for hop in hops)
-    loops = run(outer * count * planes, interval)
+    loops = run(moved.count * planes, interval)
     side = port_side(hops[0].port)
     edge = chain.spec.edge_position("c2c", side)
-    flow = _read_planes(chain, side, edge, source, (outer, count), loops, apart)
+    flow = _read_planes(chain, (side, edge), moved.source, loops, moved.apart)
     flow, sent = _along(chain, hops, flow)
-    _write_planes(chain, flow, target, (outer, count), apart)
+    _write_planes(chain, flow, moved.target, moved.apart)
     return _place(plan, chain, flow, sent, over_after)
 
 
@@ -75,12 +77,12 @@ def multicast(
     interval = max(hop.interval_cycles for route in routes for hop in route)
     loops = run(count * WIDTHS[source.buffer.region.dtype], interval)
     sides = {port_side(route[0].port) for route in routes}
-    flows = _both_edges(chain, source, (1, count), loops, sides)
+    flows = _both_edges(chain, source, loops, sides)
     ends, leaves = [], []
     for route, target in zip(routes, targets, strict=True):
         chain.member = home
         flow, sent = _along(chain, route, flows[port_side(route[0].port)])
-        _write_planes(chain, flow, target, (1, count))
+        _write_planes(chain, flow, target)
         ends.append(flow)
         leaves.append(sent)
     return _place(plan, chain, max(ends, key=lambda end: end.cycle), min(leaves), over_after)
@@ -109,41 +111,37 @@ def _place(plan: Schedule, chain: Chain, flow: Flow, sent: int, over_after: int)
     return _received(chain, flow) + plan.place(chain, max(0, over_after - sent + first))
 
 
-def _both_edges(
-    chain: Chain, source: Rows, counts: Counts, loops: Loops, sides: set[int]
-) -> dict[int, Flow]:
+def _both_edges(chain: Chain, source: Rows, loops: Loops, sides: set[int]) -> dict[int, Flow]:
     """Rows on their way to the edges of `sides`, as byte planes."""
     spec = chain.spec
     if len(sides) == 1:
         (side,) = sides
         edge = spec.edge_position("c2c", side)
-        return {side: _read_planes(chain, side, edge, source, counts, loops)}
+        return {side: _read_planes(chain, (side, edge), source, loops)}
     inner = EAST if source.buffer.region.index < spec.hemisphere_slices else WEST
     far = WEST if inner == EAST else EAST
-    flow = _read_planes(chain, far, spec.vxm_position, source, counts, loops)
+    flow = _read_planes(chain, (far, spec.vxm_position), source, loops)
     turned = chain.vxm("copy", flow, dtype="u8")
     chain.emit(turned, inner)
     return {far: flow, inner: turned}
 
 
-def _plane_loops(loops: Loops, planes: int, counts: Counts) -> Loops:
-    interval, (outer, count) = loops[1][1] * planes, counts
-    return ((outer, interval * count), (count, interval))
+def _plane_loops(loops: Loops, planes: int) -> Loops:
+    """Those of one plane of the rows that `loops` take plane by plane."""
+    return run(loops[1][0] // planes, loops[1][1] * planes)
 
 
 def _read_planes(
-    chain: Chain,
-    side: int,
-    position: int,
-    source: Rows,
-    counts: Counts,
-    loops: Loops,
-    apart: bool = False,
+    chain: Chain, way: tuple[int, int], source: Rows, loops: Loops, apart: bool = False
 ) -> Flow:
-    """Plane b of row i passes `position`, on its way to `side`, at (i * planes + b) * interval."""
+    """Rows by byte planes, on their way to a side and past a position: `way`.
+
+    Plane b of row i passes it at (i * planes + b) * interval.
+    """
+    side, position = way
     spec, region = chain.spec, source.buffer.region
     planes, interval = WIDTHS[region.dtype], loops[1][1]
-    part = _plane_loops(loops, planes, counts)
+    part = _plane_loops(loops, planes)
     need, name = chain.stream(side, 1, -spec.along(side, position), loops), chain.name()
     spots = map(spec.slice_position, range(region.index, region.index + planes))
     delay = spec.d_func("mem.read")
@@ -187,12 +185,10 @@ def _cross(chain: Chain, hop: Hop, flow: Flow) -> Flow:
     return Flow(chain.member, "u8", flow.loops, cycle, edge, name, need, inward)
 
 
-def _write_planes(
-    chain: Chain, flow: Flow, target: Rows, counts: Counts, apart: bool = False
-) -> None:
+def _write_planes(chain: Chain, flow: Flow, target: Rows, apart: bool = False) -> None:
     spec, region = chain.spec, target.buffer.region
     planes, interval = WIDTHS[region.dtype], flow.loops[1][1]
-    part = _plane_loops(flow.loops, planes, counts)
+    part = _plane_loops(flow.loops, planes)
     assert flow.need is not None
     spots = map(spec.slice_position, range(region.index, region.index + planes))
     start, position = flow.cycle, flow.position

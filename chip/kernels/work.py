@@ -42,7 +42,9 @@ class Request:
 class Answers(Protocol):
     """Answers requests."""
 
-    spec: ChipSpec
+    @property
+    def spec(self) -> ChipSpec:
+        """The chip."""
 
     def take(self, request: Request) -> Buffer:
         """The buffer of a request, which may be larger."""

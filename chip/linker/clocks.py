@@ -44,22 +44,22 @@ def _startup(program: Program, spec: ChipSpec) -> Startup:
     awaits: list[tuple[int, int]] = []
     for instruction in program.startup:
         period, args, op = spec.hac_period_cycles, instruction.args, lookup(instruction.op)
-        if op.name == "icu.deskew":
+        if op.steers == "deskew":
             cycle += op.function(cycle % period, period)
             aligned = cycle
-        elif op.name == "c2c.await":
+        elif op.steers == "await":
             if args[1] < cycle:
                 detail = f"the start comes at cycle {args[1]}, before the chip listens"
                 raise _refused(OutOfStep, program, cycle, detail, instruction)
             cycle = op.function(args[1])
             awaits.append((args[0], args[1]))
-        elif op.name == "c2c.transmit":
+        elif op.steers == "transmit":
             if cycle != aligned:
                 detail = f"not at an epoch boundary, after a Deskew; the period is {period}"
                 raise _refused(OutOfStep, program, cycle, detail, instruction)
             transmits += [(port, cycle) for port in op.function(*args)]
             cycle += 1
-        elif op.name == "icu.nop":
+        elif op.steers == "wait":
             cycle += op.function(*args)
         else:
             raise _refused(OutOfStep, program, cycle, "has no place there", instruction)

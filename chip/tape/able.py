@@ -48,7 +48,7 @@ def kept_by(op: NodeOp) -> int | None:
 def _able(op: NodeOp, lanes: int) -> bool:
     match op:
         case Pointwise(op=what, sources=sources, element=element):
-            known = len(sources) < 3 and (what.name == "vxm.copy" or can_do(what, element))
+            known = len(sources) < 3 and (what.copies or can_do(what, element))
             return known and all(map(_simple, sources))
         case Products(source=source, weights=Resting(columns=columns), powered=powered):
             return columns.format in FORMATS and powered == lanes and _simple(source)

@@ -242,7 +242,7 @@ class _Encoder:
     def _(self, op: Pointwise, node: int) -> None:
         sources = [self.values.operand(s, op.rows, op.element) for s in op.sources]
         out = self.values.whole(node)
-        if op.op.name == "vxm.copy":
+        if op.op.copies:
             self._copy(op.rows, out, sources[0], NUMPY_TYPES[op.made].itemsize)
         else:
             kernel = row_kernel(op.op, op.element, op.made)

@@ -5,12 +5,12 @@ from functools import partial
 from typing import Any
 
 from chip.kernels.add import add, cast
-from chip.kernels.attention import Scores, attention
+from chip.kernels.attention import Projected, Scores, attention
 from chip.kernels.attention_to_all import attention_to_all
 from chip.kernels.experts import Experts, expert_linear
 from chip.kernels.gate import activation, clamped, gated
 from chip.kernels.grouped_route import Groups, grouped_route
-from chip.kernels.latent_attention import latent_attention
+from chip.kernels.latent_attention import Compressed, latent_attention
 from chip.kernels.layer_norm import LayerNorm, Sum, layer_norm
 from chip.kernels.linear import linear
 from chip.kernels.norm import RmsNorm, norm_by_sum, rms_norm, square_sum
@@ -122,20 +122,19 @@ def _rotary(work: Work, at: Assigned, op: Rotary) -> None:
 
 @kernel(Attention)
 def _attention(work: Work, at: Assigned, op: Attention) -> None:
-    q, k, v = (at.read(work, op, value) for value in op.inputs)
+    x = Projected(*(at.read(work, op, value) for value in op.inputs))
     assert at.rank.heads is not None
     place_all = attention_to_all if by_columns(op, at.rank) else attention
     sinks = "" if op.sinks is None else op.sinks.name
     scores = Scores(op.scale, op.cap, Window(op.window), sinks)
-    place_all(work, at.rank.heads, scores, q, k, v, at.made(work, op.out))
+    place_all(work, at.rank.heads, scores, x, at.made(work, op.out))
 
 
 @kernel(LatentAttention)
 def _latent_attention(work: Work, at: Assigned, op: LatentAttention) -> None:
-    q, q_turned, latent, k = (at.read(work, op, value) for value in op.inputs)
+    x = Compressed(*(at.read(work, op, value) for value in op.inputs))
     assert at.rank.heads is not None
-    out = at.made(work, op.out)
-    latent_attention(work, at.rank.heads, Scores(op.scale), q, q_turned, latent, k, out)
+    latent_attention(work, at.rank.heads, Scores(op.scale), x, at.made(work, op.out))
 
 
 @kernel(Pool)
@@ -184,10 +183,10 @@ def _expert_linear(work: Work, at: Assigned, op: ExpertLinear) -> None:
     x, choice = (at.read(work, op, value) for value in op.inputs)
     out, steps = at.made(work, op.out), at.steps(work, op.x)
     for matrix, rows in zip(at.matrices(op), x.copies, strict=True):
-        experts = Experts(matrix, op.held, op.chosen, op.adds).limited(work.spec)
-        step = steps[1 - matrix.side] if steps else None  # its own side is full of what it meets
         biased = op.bias is not None
-        expert_linear(work, experts, rows, choice, out.copies, step, biased)
+        experts = Experts(matrix, op.held, op.chosen, op.adds, biased).limited(work.spec)
+        step = steps[1 - matrix.side] if steps else None  # its own side is full of what it meets
+        expert_linear(work, experts, rows, choice, out.copies, step)
 
 
 @kernel(SoftCap)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from chip.kernels.step import Step
-from chip.kernels.transfer import transfer
+from chip.kernels.transfer import Moved, transfer
 from chip.schedule import Pace, Rows, Schedule, ScheduleTiming, TimingSequence, merged
 from chip.schedule import Sequence as InOrder
 from cluster.compiler.clocking import Pacing
@@ -176,5 +176,5 @@ def send_activations(
     first, last = rows
     for hops in paths:
         x, target = Rows(stage.memory[source], first), Rows(following.memory["x0"], first)
-        transfer(plan, hops, x, target, last - first)
+        transfer(plan, hops, Moved(x, target, last - first))
     return plan

@@ -44,7 +44,7 @@ def latent_settings(
         if KEYS[key] not in found:
             raise file.error(f"has no '{KIND}.{key}'", _AGAIN)
     width, turned, row = (found.get(k) for k in ("qk_head_dim", "qk_rope_head_dim", "kv_lora_rank"))
-    if not all(isinstance(size, int) for size in (width, turned, row)):
+    if not (isinstance(width, int) and isinstance(turned, int) and isinstance(row, int)):
         return found, {}  # reading them says so
     cached = found.pop("cached_key_length", row + turned), found.pop("cached_value_length", row)
     if cached != (row + turned, row):

@@ -16,7 +16,7 @@ MODULES = (wants, heaps, slots, steps, play)
 def compiled_play() -> Callable[..., bool]:
     """`play`, compiled once and kept on disk; or as it stands, where numba is not installed."""
     try:
-        from chip.jit.cache import _kept as kept
+        from chip.jit.cache import kept
     except ImportError:
         return play.play
     sources = b"".join(Path(module.__file__ or "").read_bytes() for module in MODULES)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from chip.kernels.cholesky import Elimination, round_rows, solve, update
 from chip.kernels.memory import MemoryMap
-from chip.kernels.transfer import transfer
+from chip.kernels.transfer import Moved, transfer
 from chip.schedule import Rows, Schedule
 from chip.spec import EAST, GROQCHIP1, WEST, ChipSpec
 from cluster.compiler.wires import Wires
@@ -71,7 +71,7 @@ def kernel_cycles(spec: ChipSpec) -> dict[str, int]:
     found["update"] = plan.end_cycle
     plan = Schedule(spec)
     routes = Wires(parse("node")).group((0, 1)).routes
-    transfer(plan, routes[0, 1], Rows(rows), Rows(half), spec.lanes)
+    transfer(plan, routes[0, 1], Moved(Rows(rows), Rows(half), spec.lanes))
     return found | {"send": plan.end_cycle}
 
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
+from chip.kernels.allreduce import TEAM
 from chip.kernels.step import Step
-from chip.kernels.transfer import Moved, transfer
+from chip.kernels.transfer import Moved, multicast, transfer
 from chip.schedule import Pace, Rows, Schedule, ScheduleTiming, TimingSequence, merged
 from chip.schedule import Sequence as InOrder
 from cluster.compiler.clocking import Pacing
@@ -13,7 +14,7 @@ from cluster.compiler.launch import LaunchKind
 from cluster.compiler.stage import Stage
 from cluster.compiler.stages import Plan
 from cluster.compiler.timeline import LaunchTimeline, Part, Work, in_parts
-from cluster.compiler.wires import Path, Pipeline
+from cluster.compiler.wires import Onward, Path, Pipeline
 
 
 class StageWork(Protocol):
@@ -66,14 +67,17 @@ class StageSchedules:
         return self._made[key]
 
     def crossing(self, number: int, kind: LaunchKind, limit_cycles: int | None) -> list[Schedule]:
-        """x of each rank to the same rank of the next stage."""
-        paths = self.pipeline.links[number].paths
-        key = (*(stage_key(self.plan, n) for n in (number, number + 1)), kind, limit_cycles, paths)
+        """x of a stage to the next, by the quicker way."""
+        link = self.pipeline.links[number]
+        kinds = (stage_key(self.plan, n) for n in (number, number + 1))
+        key = (*kinds, kind, limit_cycles, link.paths, link.onward)
         if key not in self._crossings:
             stage, following = self.stages[number], self.stages[number + 1]
 
             def make(*rows: int) -> Schedule:
-                return send_activations(Schedule(stage.spec), stage, following, paths, rows)
+                whole = send_activations(Schedule(stage.spec), stage, following, link.paths, rows)
+                shared = send_shares(stage, following, link.paths, link.onward, rows)
+                return quicker(whole, shared)
 
             count = stage.hidden_blocks * kind.rows
             self._crossings[key] = in_parts(count, limit_cycles, make)
@@ -178,3 +182,35 @@ def send_activations(
         x, target = Rows(stage.memory[source], first), Rows(following.memory["x0"], first)
         transfer(plan, hops, Moved(x, target, last - first))
     return plan
+
+
+def send_shares(
+    stage: Stage, following: Stage, paths: Sequence[Path], onward: Onward, rows: tuple[int, ...]
+) -> Schedule | None:
+    """Rows of x, from one to another: each rank sends its share, which goes onward in its team.
+
+    None where ranks are alone.
+    """
+    if not any(onward):
+        return None
+    plan, (first, last) = Schedule(stage.spec), rows
+    sent = []
+    for rank, (hops, others) in enumerate(zip(paths, onward, strict=True)):
+        part, parts = rank % TEAM, len(others) + 1
+        low, high = (first + (last - first) * n // parts for n in (part, part + 1))
+        if low < high:
+            x, target = Rows(stage.memory["x0"], low), Rows(following.memory["x0"], low)
+            transfer(plan, hops, Moved(x, target, high - low))
+            sent.append((others, target, high - low))
+    for others, held, count in sent:
+        if others:
+            multicast(plan, list(others), held, [held] * len(others), count)
+    return plan
+
+
+T = TypeVar("T", Schedule, ScheduleTiming)
+
+
+def quicker(whole: T, shared: T | None) -> T:
+    """What is over earlier, of two ways to the next stage."""
+    return shared if shared is not None and shared.end_cycle < whole.end_cycle else whole

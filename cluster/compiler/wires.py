@@ -47,12 +47,19 @@ class Paths(tuple[Path, ...]):
         return self._hash
 
 
+Onward = tuple[tuple[Path, ...], ...]  # of each rank, to the others of its team
+
+
 @dataclass(frozen=True)
 class StageLink:
-    """Between two stages: the chips involved, and the paths as hops between their numbers."""
+    """Between two stages: the chips involved, and the paths as hops between their numbers.
+
+    What has come to a rank may go `onward` to the others of its team.
+    """
 
     chips: tuple[int, ...]
     paths: Paths
+    onward: Onward
 
 
 @dataclass(frozen=True)
@@ -159,8 +166,30 @@ class Wires:
                 every.append(tuple(hops))
             alike = Paths(every)
             alike = self._paths.setdefault(alike, alike)
-            self._links[chips, after] = StageLink(tuple(number), alike)
+            onward = self._onward(after, number)
+            self._links[chips, after] = StageLink(tuple(number), alike, onward)
         return self._links[chips, after]
+
+    def _onward(self, ranks: tuple[int, ...], number: dict[int, int]) -> Onward:
+        """Routes inside the teams of a group, as hops between numbers of chips.
+
+        None where some of a team are no neighbours, so that routes would meet on a cable.
+        """
+        group = self.group(ranks)
+
+        def here(hop: Hop) -> Hop:
+            chips = (group.members[member] for member in (hop.member, hop.to_member))
+            mine, theirs = (number.setdefault(chip, len(number)) for chip in chips)
+            return hop._replace(member=mine, to_member=theirs)
+
+        found = []
+        for rank in range(len(ranks)):
+            first = rank - rank % TEAM
+            team = range(first, min(first + TEAM, len(ranks)))
+            found.append([group.routes[rank, other] for other in team if other != rank])
+        if any(len(route) > 1 for routes in found for route in routes):
+            return ()
+        return tuple(tuple(tuple(map(here, route)) for route in routes) for routes in found)
 
     @cached_property
     def unclocked_cables(self) -> tuple[Cable, ...]:

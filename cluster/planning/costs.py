@@ -23,9 +23,16 @@ from cluster.compiler.limits import CONTEXT_BLOCK
 from cluster.compiler.pipeline import take_in_x
 from cluster.compiler.sizes import Sizes
 from cluster.compiler.stage import Stage
-from cluster.compiler.stage_work import StepTiming, in_order, send_activations, step_timing
+from cluster.compiler.stage_work import (
+    StepTiming,
+    in_order,
+    quicker,
+    send_activations,
+    send_shares,
+    step_timing,
+)
 from cluster.compiler.timeline import in_parts
-from cluster.compiler.wires import NO_NETWORK, Path, Paths, Pipeline
+from cluster.compiler.wires import NO_NETWORK, Onward, Path, Paths, Pipeline
 from cluster.planning.cost_store import CostStore
 
 
@@ -129,10 +136,10 @@ class Costs:
         return found
 
     def crossing(
-        self, width: Width, rows: int, paths: Paths, limit: int | None
+        self, width: Width, rows: int, paths: Paths, limit: int | None, onward: Onward = ()
     ) -> Sequence[ScheduleTiming]:
-        """What brings x of so many rows of each rank to the next stage, within the limit."""
-        key = ("crossing", width, rows, limit, paths)
+        """What brings x of so many rows to the next stage by the quicker way, within the limit."""
+        key = ("crossing", width, rows, limit, paths, onward)
         if key not in self._found:
             stage = self.stage(width)
 
@@ -140,9 +147,13 @@ class Costs:
             def of(size: int) -> ScheduleTiming:
                 def make() -> ScheduleTiming:
                     groups = self._groups(paths)
-                    return merged((self._sent(width, g, size), g.members, 0) for g in groups)
+                    whole = merged((self._sent(width, g, size), g.members, 0) for g in groups)
+                    shared = send_shares(stage, stage, paths, onward, (0, size))
+                    return quicker(
+                        whole, merged([(*shared.timings[0][:1], None, 0)]) if shared else None
+                    )
 
-                alike = (stage.spec, stage.key, size, paths)
+                alike = (stage.spec, stage.key, size, paths, onward)
                 return self.store.kept("crossing", alike, make, asdict, _timing_of)
 
             count = rows * stage.hidden_blocks
@@ -223,15 +234,26 @@ class Costs:
         found: Activity = self._found[key]
         return found
 
-    def activity_between(self, width: Width, paths: Paths, rows: int = 1) -> Activity:
-        """What brings x of each rank of a decode launch to the next stage does."""
-        key = ("activity between", width, paths, rows)
+    def activity_between(
+        self, width: Width, paths: Paths, rows: int = 1, onward: Onward = ()
+    ) -> Activity:
+        """What brings x of a decode launch to the next stage does."""
+        key = ("activity between", width, paths, rows, onward)
         if key not in self._found:
             stage = self.stage(width)
+
+            def make() -> Activity:
+                size = stage.hidden_blocks * rows
+                shared = send_shares(stage, stage, paths, onward, (0, size))
+                (taken,) = self.crossing(width, rows, paths, None, onward)
+                if shared is not None and shared.end_cycle == taken.end_cycle:
+                    return _done_in(shared)
+                return sum((self._along(width, g, rows) for g in self._groups(paths)), Activity())
+
             self._found[key] = self.store.kept(
                 "activity between",
-                (stage.spec, stage.key, paths, rows),
-                lambda: sum((self._along(width, g, rows) for g in self._groups(paths)), Activity()),
+                (stage.spec, stage.key, paths, rows, onward),
+                make,
                 asdict,
                 lambda plain: Activity(**plain),
             )
@@ -273,9 +295,9 @@ class KeptTimings:
     def crossing(
         self, number: int, kind: LaunchKind, limit_cycles: int | None
     ) -> Sequence[ScheduleTiming]:
-        """x of each rank to the same rank of the next stage."""
-        paths = self.pipeline.links[number].paths
-        return self.costs.crossing(self.width, kind.rows, paths, limit_cycles)
+        """x of a stage to the next."""
+        link = self.pipeline.links[number]
+        return self.costs.crossing(self.width, kind.rows, link.paths, limit_cycles, link.onward)
 
 
 def _sent_alone(stage: Stage, paths: Sequence[Path], rows: int) -> Schedule:

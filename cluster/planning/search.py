@@ -277,7 +277,8 @@ class Search:
             head = self.costs.head(width, self.rows)
             boundary = 0
             for link in pipeline.links:
-                parts = self.costs.crossing(width, self.decode.rows, link.paths, None)
+                size = self.decode.rows, link.paths, None, link.onward
+                parts = self.costs.crossing(width, *size)
                 boundary += sum(part.end_cycle for part in parts)
             every = chain(*layers.values(), head)
             tail = max(step.timing.end_cycle - step.cycles for step in every)

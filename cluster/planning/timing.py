@@ -180,7 +180,8 @@ class PlanTiming:
         for stage in self.work.kinds:
             total += self.costs.activity(stage, kind, limit)
         for link in self.pipeline.links:
-            total += self.costs.activity_between(self.width, link.paths, kind.rows)
+            onward = link.onward if self.plan.slots == 1 else ()  # all of x in pipeline steps
+            total += self.costs.activity_between(self.width, link.paths, kind.rows, onward)
         return total
 
     def energy(self, seconds: float, interval_s: float) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from cluster.compiler.choose import PlanRequest
 from cluster.compiler.launch import decode_kind, prefill_kind
 from cluster.compiler.place import Places
 from cluster.compiler.sizes import Sizes
-from cluster.compiler.stage_work import send_activations
+from cluster.compiler.stage_work import quicker, send_activations, send_shares
 from cluster.compiler.timeline import in_parts
 from cluster.compiler.wires import Wires
 from cluster.errors import BadValue, DoesNotFit
@@ -76,17 +76,22 @@ def test_costs_on_disk_are_those_of_the_schedules(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("topology, tp", [("dragonfly:72", 8), ("ring:24", 12), ("torus:5x8", 20)])
-@pytest.mark.parametrize("rows, limit", [(1, None), (8, 9000)])
+@pytest.mark.parametrize("rows, limit", [(1, None), (8, 3000)])
 def test_what_crosses_is_timed_as_it_is_scheduled(topology, tp, rows, limit):
-    """Paths that do not meet are timed apart, here beside all of them in one schedule."""
+    """Paths that do not meet are timed apart, here all in one schedule; or shares, if quicker."""
     width, graph = Width(tp, 8), parse(topology)
     costs, wires = Costs(Sizes(known_model("llama-2-7b"), GROQCHIP1)), Wires(graph)
-    paths = wires.link(*Places(graph).place(tp, 2).placement).paths
+    link = wires.link(*Places(graph).place(tp, 2).placement)
     stage = costs.stage(width)
-    parts = costs.crossing(width, rows, paths, limit)
+    parts = costs.crossing(width, rows, link.paths, limit, link.onward)
+    assert bool(link.onward) == (topology == "dragonfly:72")  # ranks that are neighbours
 
     def together(first: int, last: int) -> Schedule:
-        return send_activations(Schedule(stage.spec), stage, stage, paths, (first, last))
+        size = link.paths, (first, last)
+        whole = send_activations(Schedule(stage.spec), stage, stage, *size)
+        shared = send_shares(stage, stage, link.paths, link.onward, (first, last))
+        assert shared is None or shared.end_cycle < whole.end_cycle
+        return quicker(whole, shared)
 
     scheduled = in_parts(rows * stage.hidden_blocks, limit, together)
     assert len(parts) == len(scheduled) and (len(parts) > 1) == bool(limit)

@@ -301,7 +301,8 @@ class Search:
     def bound(self, tp: int, pp: int, objective: str = "latency") -> float:
         """What no plan of these sizes goes below: cycles, or joules per token."""
         layer = self.layer_bound(tp)
-        cycles = len(self.model.layers) * layer + (pp - 1) * self._crossing(1.0)
+        share = 1 / min(tp, TEAM)  # of x, that a rank sends at least
+        cycles = len(self.model.layers) * layer + (pp - 1) * self._crossing(share)
         round_cycles = max(cycles, self.batch * -(-len(self.model.layers) * layer // pp))
         if objective == "latency":
             return cycles

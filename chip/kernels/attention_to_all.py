@@ -26,24 +26,20 @@ def attention_to_all(work: Work, heads: Heads, scores: Scores, x: Projected, out
     for row in range(heads.rows):
         count = len(heads.of_row(row))
         own = replace(heads, kv_of=tuple(range(count)), kv_heads=count)
-        mine = replace(work, memory=_OfRow(work.memory, row))
+        mine = replace(work, memory=_OfRow(work.spec, work.memory, row))
         columns = Rows(mine.columns("VT", own.row_lanes, WEST))
         caches = Caches((keys[row],), (values[row],), (columns,), spots)
         selected = _selected(mine, heads, x.q, row)
         mix(mine, own, scores, selected, [caches], out, row)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _OfRow:
     """Scratch of a row of heads, so that rows are at work beside each other."""
 
+    spec: ChipSpec
     memory: Answers
     row: int
-
-    @property
-    def spec(self) -> ChipSpec:
-        """The chip."""
-        return self.memory.spec
 
     def take(self, request: Request) -> Buffer:
         """The buffer of a request."""

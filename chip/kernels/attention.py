@@ -155,17 +155,13 @@ def attention(work: Work, heads: Heads, scores: Scores, x: Projected, out: Laid)
                 rows = work.rows_of(source.copies[0], row)
                 rows = Rows(rows.buffer, rows.first + slot, (0, int(work.slots < work.rows)))
                 append(work, side, rows, Rows(maps, slot * every), every, cache[row].buffer)
-    mix(work, heads, scores, x.q, caches, out)
+    mix(work, heads, scores, x.q, caches, targets(work, out.copies))
 
 
 def mix(
-    work: Work, heads: Heads, scores: Scores, q: Laid, caches: Sequence[Caches], out: Laid,
-    first: int = 0,
-) -> None:  # fmt: skip
-    """out = softmax(scores of q . K) V, from row `first` of a token on.
-
-    V is transposed in the last block, which alone is new.
-    """
+    work: Work, heads: Heads, scores: Scores, q: Laid, caches: Sequence[Caches], out: list[Rows]
+) -> None:
+    """out = softmax(scores of q . K) V; V is transposed in the last block, which alone is new."""
     most = scores.window.blocks(work.most_blocks)
     work = replace(work, blocks=len(caches[0].spots), most_blocks=most)
     raw = _scores(work, heads, q, caches)
@@ -184,7 +180,7 @@ def mix(
     loops: Loops = ((heads.packs, work.rows), (work.rows, 1))
     steps = (work.rows, 1)
     mixed = chain.vxm("mul", Rows(sums_of_values, 0, steps), Rows(sums, 0, steps), loops=loops)
-    deliver(chain, mixed, targets(work, out.copies, first))
+    deliver(chain, mixed, out)
     work.plan.place(chain)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from chip.kernels.attention import Caches, Heads, Projected, Scores, mix
 from chip.kernels.columns import column_rows
 from chip.kernels.layout import one_by_one
+from chip.kernels.norm import targets
 from chip.kernels.work import SCRATCH, Answers, Laid, Part, Request, Work
 from chip.schedule import Buffer, Loops, Rows
 from chip.spec import EAST, WEST, ChipSpec
@@ -30,7 +31,7 @@ def attention_to_all(work: Work, heads: Heads, scores: Scores, x: Projected, out
         columns = Rows(mine.columns("VT", own.row_lanes, WEST))
         caches = Caches((keys[row],), (values[row],), (columns,), spots)
         selected = _selected(mine, heads, x.q, row)
-        mix(mine, own, scores, selected, [caches], out, row)
+        mix(mine, own, scores, selected, [caches], targets(mine, out.copies, row))
 
 
 @dataclass

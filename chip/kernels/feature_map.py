@@ -128,26 +128,41 @@ def band_lines(height: int, side: int, cuts: int = 1) -> tuple[range, ...]:
     return tuple(range(a, b) for a, b in pairwise(bounds) if a < b)
 
 
-def feature_map(
-    rooms: Rooms, name: str, size: tuple[int, int], cut: Blocks, avoid: Set[int],
-    beside: int = 1, bordered: bool = False, cuts: int = 0,
-) -> FeatureMap:  # fmt: skip
-    """Room for an image of `size` (height, width), outside the slices of `avoid`.
+@dataclass(frozen=True)
+class Wanted:
+    """An image to be given room, of `size` (height, width): see `FeatureMap`.
 
     A band for both planes has a copy for each. One that is read by the SXM alone, in `cuts` times
     as many bands, has a copy for each place in a word.
     """
-    height, width = size
+
+    name: str
+    size: tuple[int, int]
+    channels: Blocks
+    beside: int = 1
+    bordered: bool = False
+    cuts: int = 0
+
+
+def feature_map(rooms: Rooms, wanted: Wanted, avoid: Set[int]) -> FeatureMap:
+    """Room for an image, outside the slices of `avoid`."""
+    (height, width), cuts = wanted.size, wanted.cuts
     found: list[Band] = []
     for side in (EAST, WEST):
         lines = band_lines(height, side, max(1, cuts))
-        copies, taken = beside if cuts else PLANES if height < BANDED_LINES else 1, set(avoid)
+        copies, taken = (
+            wanted.beside if cuts else PLANES if height < BANDED_LINES else 1,
+            set(avoid),
+        )
         for number, mine in enumerate(lines):
             rows = (len(mine) + 2) * (width + 2)
             made = []
             for copy in range(copies):
-                names = [f"{name}.{side}{number}.{copy}.{n}" for n in range(cut.count)]
+                names = [
+                    f"{wanted.name}.{side}{number}.{copy}.{n}" for n in range(wanted.channels.count)
+                ]
                 made.append(tuple(rooms.take(one, side, rows, taken) for one in names))
                 taken |= {buffer.region.index for buffer in made[-1]}
             found.append(Band(side, mine, width, tuple(made)))
-    return FeatureMap(name, height, width, cut, tuple(found), beside, bordered)
+    image = wanted.name, height, width, wanted.channels
+    return FeatureMap(*image, tuple(found), wanted.beside, wanted.bordered)

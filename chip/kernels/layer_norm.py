@@ -50,7 +50,7 @@ def layer_norm(work: Work, norm: LayerNorm, x: Laid | Sum, out: Laid) -> None:
                 _lane_mean(work, norm, Rows(source, at), Rows(target, at), count, side)
         scale = work.scratch(f"{norm.name}.scale", 1, "f32", WEST)
         _spread(work, norm, mean, square, scale, tokens)
-        _apply(work, norm, x.total if isinstance(x, Sum) else x, mean, scale, out, tokens)
+        _apply(work, norm, x.total if isinstance(x, Sum) else x, (mean, scale), out, tokens)
 
 
 def _moments(work: Work, norm: LayerNorm, x: Laid | Sum, tokens: range) -> tuple[Buffer, Buffer]:
@@ -105,9 +105,10 @@ def _spread(
 
 
 def _apply(
-    work: Work, norm: LayerNorm, x: Laid, mean: Buffer, scale: Buffer, out: Laid, tokens: range
+    work: Work, norm: LayerNorm, x: Laid, moments: tuple[Buffer, Buffer], out: Laid, tokens: range
 ) -> None:
-    """out = (x - mean) * scale * gamma + beta."""
+    """out = (x - mean) * scale * gamma + beta, with the moments (mean, scale)."""
+    mean, scale = moments
     gamma = work.constant(norm.name, x.layout.blocks, "f32", WEST)
     beta = work.constant(norm.bias, x.layout.blocks, "f32", EAST)
     every, first = work.rows, tokens.start

@@ -11,7 +11,7 @@ from typing import Any
 from chip.kernels import pixel
 from chip.kernels.convolution import MOST_BESIDE, beside_maps, convolve, lay_beside, reads
 from chip.kernels.convolution import Convolution as Kernel
-from chip.kernels.feature_map import FeatureMap, Rooms, channels, feature_map
+from chip.kernels.feature_map import FeatureMap, Rooms, Wanted, channels, feature_map
 from chip.kernels.lanes import LaneMap
 from chip.kernels.layout import Blocks
 from chip.kernels.memory import MemoryMap
@@ -118,7 +118,7 @@ class ImageNetwork:
         times = self.beside(value)
         size = out.height, out.width
         name = f"{value.name}.beside"
-        laid = feature_map(self.rooms, name, size, out.channels, out.slices, times)
+        laid = feature_map(self.rooms, Wanted(name, size, out.channels, times), out.slices)
         width = out.channels.width // times
         self._beside_widths.setdefault(width, len(self._beside_widths) * (MOST_BESIDE - 1))
         lay_beside(self.plan, self._beside_widths[width], out, laid)
@@ -149,7 +149,8 @@ class ImageNetwork:
         cut, size = self._cut(depth.size, times), (lines.size, columns.size)
         windows = any(isinstance(op, Convolution) and op.taps > 1 for op in readers)
         cuts = LAY_CUTS if times > 1 else 0
-        found = feature_map(self.rooms, value.name, size, cut, avoid, times, windows, cuts)
+        wanted = Wanted(value.name, size, cut, times, windows, cuts)
+        found = feature_map(self.rooms, wanted, avoid)
         self.maps[value.name] = found
         return found
 

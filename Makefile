@@ -28,6 +28,7 @@ soak: $(VENV)/.installed-test
 	$(BIN)/python -m pytest --hypothesis-profile=soak --timeout 1800 tests/test_fuzz.py
 	$(BIN)/python -m pytest --hypothesis-profile=soak --timeout 1800 -m soak
 	$(BIN)/python scripts/bench.py chaos
+	$(BIN)/python scripts/abuse_server.py
 
 size:
 	@$(PYTHON) scripts/size.py

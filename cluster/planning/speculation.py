@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from cluster.compiler.choose import PlanRequest
+from cluster.compiler.choose import NODE_CHIPS, PlanRequest
 from cluster.compiler.host_regions import host_bytes
-from cluster.errors import BadValue
+from cluster.errors import BadValue, DoesNotFit
 from cluster.planning.cost_store import CostStore
 from cluster.planning.planner import Planned, make
 from cluster.planning.timing import PlanTiming
@@ -72,7 +72,7 @@ def speculated(
     """
     if request.batch > 1:
         raise BadValue("--batch", request.batch, "is 1 with --acceptance: guesses are of one user")
-    target, draft = make(name, replace(request, batch=2, rows=1), store), None
+    target, draft = _side_by_side(name, replace(request, batch=2, rows=1), store), None
     if guessing.choice is not None and guessing.choice.longest is None:
         draft = _draft(guessing.choice, request.context, target, store).timed
     tokens, seconds = mean_round(target.timed, draft, guessing.count, guessing.acceptance)
@@ -84,6 +84,27 @@ def speculated(
         text, chips, guessing.count, guessing.acceptance, plan.chips, plan.tp, plan.pp,
         tokens, seconds, rate, plain, rate / plain,
     )  # fmt: skip
+
+
+def _side_by_side(name: str, request: PlanRequest, store: CostStore) -> Planned:
+    """The best plan, or if its stages cannot work side by side that of the widest groups in a node.
+
+    Raises what planning does, of the best one.
+    """
+    refused: BadValue | None = None
+    for tp in (request.tp, *(range(NODE_CHIPS, 0, -1) if request.tp is None else ())):
+        try:
+            planned = make(name, replace(request, tp=tp), store)
+            planned.timed.steps  # noqa: B018  raises where stages need each other's chips
+        except DoesNotFit:
+            if refused is None:
+                raise
+        except BadValue as error:
+            refused = refused or error
+        else:
+            return planned
+    assert refused is not None
+    raise refused
 
 
 def mean_round(

@@ -39,10 +39,10 @@ def test_every_id_of_the_table_is_computed_or_listed():
         list(table.rows(["V77"]))
 
 
-def test_the_rack_and_a_skipped_row(capsys):
-    assert main(["validate", "--only", "V29,V36,V37,V39", "--json"]) == 0
+def test_the_rack_and_what_is_quick(capsys):
+    assert main(["validate", "--only", "V29,V37,V39", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert report["counts"] == {"holds": 7, "fails": 0, "reported": 0, "not attempted": 1}
+    assert report["counts"] == {"holds": 7, "fails": 0, "reported": 0, "not attempted": 0}
     for row in report["rows"]:
         assert row["source"] and row["published"] and row["command"].startswith("lpu validate")
         assert row["ok"] in (True, None) and "error" in row

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from cluster.compiler.choose import NODE_CHIPS, PlanRequest
+from cluster.compiler.choose import PlanRequest
 from cluster.compiler.host_regions import host_bytes
+from cluster.compiler.limits import NODE_CHIPS
 from cluster.errors import BadValue, DoesNotFit
 from cluster.planning.cost_store import CostStore
 from cluster.planning.planner import Planned, make

@@ -87,7 +87,7 @@ def test_the_document_has_the_rows_that_are_computed():
     documented = [part for part in lines if part.startswith("| V")]
     assert [part[2:5] for part in documented] == sorted(part[2:5] for part in documented)
     assert {part[2:5] for part in documented} == set(table.known_ids())
-    quick = ["V04", "V16", "V23", "V29", "V36", "V37", "V39"]  # the rest takes minutes
+    quick = ["V04", "V16", "V23", "V29", "V37", "V39"]  # the rest takes minutes
     computed = [line(row) for row in sorted(table.rows(quick), key=lambda row: row.id)]
     assert computed == [part for part in documented if part[2:5] in quick]
 

@@ -133,8 +133,8 @@ class Chain:
                 args[index] = IMMEDIATE
                 args[spec.index("imm")] = immediate_bits(operand, dtype)
                 names.append(0)
-        if any(o.name == "dtype" for o in spec.operands):
-            args[spec.index("dtype")] = DTYPES.index(dtype)
+        if spec.typed is not None:
+            args[spec.typed] = DTYPES.index(dtype)
         driven = spec.driven
         assert driven is not None
         args[driven] = NO_STREAM
@@ -330,10 +330,13 @@ class Chain:
         )
 
     def _meet(self, flows: list[Flow], position: int) -> int:
-        cycles = {f.cycle + abs(position - f.position) for f in flows}
-        if len(cycles) != 1 or len({f.loops for f in flows}) != 1:
-            raise ProgramError(f"{self.label}: values meet at cycles {sorted(cycles)}")
-        return cycles.pop()
+        one = flows[0]
+        cycle = one.cycle + abs(position - one.position)
+        for other in flows[1:]:
+            if other.cycle + abs(position - other.position) != cycle or other.loops != one.loops:
+                cycles = {f.cycle + abs(position - f.position) for f in flows}
+                raise ProgramError(f"{self.label}: values meet at cycles {sorted(cycles)}")
+        return cycle
 
     def _source(
         self, flow: Flow, index: int, args: list[int], needs: dict[int, tuple[int, int]]
@@ -362,15 +365,21 @@ class Chain:
         """Note an instruction, or one each of those `apart`; see Piece."""
         (n, outer), (m, inner) = loops
         full = ((n, outer, steps[0]), (m, inner, steps[1]))
+        spec = self.spec
         piece = Piece(
             self.member, family, unit, unit_need, cycles, op, args, needs, full, names, spread,
             apart,
         )  # fmt: skip
         self.pieces.append(piece)
-        for number in (*(need for need, _ in needs.values()), *((spread or ())[1:])):
-            self.needs[number].passes(family, unit, self.spec.hemisphere_slices)
+        if family != "vxm":
+            for number, _ in needs.values():
+                self.needs[number].passes(family, unit, spec.hemisphere_slices)
+            if spread:
+                self.needs[spread[1]].passes(family, unit, spec.hemisphere_slices)
         timing = lookup(op).timing
-        last = span(loops) - 1 + (self.spec.d_func(timing) if timing else 0) + apart[-1][0]
+        last = (n - 1) * outer + (m - 1) * inner + apart[-1][0]
+        if timing:
+            last += spec.d_func(timing)
         first, end = min(cycles), max(cycles) + last
         extent = self.member_spans.get(self.member)
         if extent is None:

@@ -63,9 +63,9 @@ class _Touched:
             self.planes[rows] = np.asarray(after)[..., None]
 
     def grow(self, count: int) -> None:
-        """Make room for so many rows."""
-        more = count - len(self.ready)
-        if more > 0:
+        """Make room for so many rows, and for some that may follow."""
+        if count > len(self.ready):
+            more = max(count, 2 * len(self.ready)) - len(self.ready)
             self.ready = np.concatenate([self.ready, np.zeros(more, np.int64)])
             self.free = np.concatenate([self.free, np.zeros(more, np.int64)])
             if self.planes is not None:
@@ -182,7 +182,7 @@ class Schedule:
             for index, tables in self._candidates(need):
                 wait = 0
                 for table in tables:
-                    if table.ends and table.ends[-1] > low:  # else it is free: most are
+                    if table.last > low:  # else it is free: most are
                         wait = max(wait, table.delay(low, high))
                 if not wait:
                     for table in tables:

@@ -86,9 +86,8 @@ class Cycles:
 
     def take(self, low: int, pattern: int) -> bool:
         """Take a pattern of cycles; False if some of them were taken already."""
-        wanted = pattern << low
-        free = not self.bits & wanted
-        self.bits |= wanted
+        free = not (self.bits >> low) & pattern
+        self.bits |= pattern << low
         return free
 
 

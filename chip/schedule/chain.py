@@ -32,7 +32,7 @@ from chip.schedule.flows import (
     Piece,
     Rows,
     Taken,
-    iteration_cycles,
+    iterations,
     pattern,
     row_span,
     span,
@@ -302,18 +302,21 @@ class Chain:
     ) -> None:
         """As `memory`, by an instruction per row, which leave their slices to others in between."""
         region, family = rows.buffer.region, lookup(op).queue
-        indices, cycles = rows.indices(loops).tolist(), iteration_cycles(loops).tolist()
+        apart, first = iterations(loops, rows.steps), region.address + rows.first
+        low, high = (self.spec.bank(region.address + row) for row in row_span(rows, loops))
         at: dict[int, int] = {}  # cycles in each bank
-        for cycle, row in zip(cycles, indices, strict=True):
-            bank = self.spec.bank(region.address + row)
-            at[bank] = at.get(bank, 0) | 1 << cycle
+        if low == high:
+            at[low] = pattern(loops)
+        else:
+            for cycle, word in apart:
+                bank = self.spec.bank(first + word)
+                at[bank] = at.get(bank, 0) | 1 << cycle
         for bank, mine in at.items():
             hold = self._slices(family, rows.buffer, issues, (bank,))
             self.take(hold, issues[0], span(loops), mine)
-        apart = [(cycle, row - rows.first) for cycle, row in zip(cycles, indices, strict=True)]
         self.add_piece(
-            family, region.index, None, issues, op, [region.address + rows.first, 0], {}, ONCE,
-            [name], spread=(1, need), apart=apart,
+            family, region.index, None, issues, op, [first, 0], {}, ONCE, [name],
+            spread=(1, need), apart=apart,
         )  # fmt: skip
         self.access(rows, issues, loops, op == "mem.write", apart=True)
 

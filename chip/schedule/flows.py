@@ -250,6 +250,14 @@ def iteration_cycles(loops: Loops) -> Ints:
     return cycles
 
 
+@lru_cache(maxsize=1024)
+def iterations(loops: Loops, steps: tuple[int, int]) -> tuple[tuple[int, int], ...]:
+    """(cycle, row) of each iteration, after those of the first."""
+    (n, _), (m, _) = loops
+    words = iteration_cycles(((n, steps[0]), (m, steps[1])))
+    return tuple(zip(iteration_cycles(loops).tolist(), words.tolist(), strict=True))
+
+
 def row_span(rows: Rows, loops: Loops) -> tuple[int, int]:
     """Lowest and highest row of a run."""
     (n, _), (m, _) = loops

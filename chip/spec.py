@@ -10,7 +10,7 @@ note that begins with that word, or an entry of `conventions`.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from functools import cache
+from functools import cache, cached_property
 from types import MappingProxyType
 from typing import Annotated, get_type_hints
 
@@ -121,16 +121,16 @@ class ChipSpec:
         assumed = (n for n, source in self.sources.items() if source.startswith(ASSUMED))
         return (*assumed, *self.conventions)
 
-    @property
+    @cached_property
     def slices(self) -> int:
         return 2 * self.hemisphere_slices
 
-    @property
+    @cached_property
     def superlanes(self) -> int:
         """Tiles of a slice; an instruction reaches the last one this many cycles after issue."""
         return self.lanes // self.superlane_lanes
 
-    @property
+    @cached_property
     def bank_words(self) -> int:
         return self.slice_words // self.slice_banks
 
@@ -140,12 +140,12 @@ class ChipSpec:
         return self.slices * self.slice_words * self.lanes
 
     # --- positions along the east-west axis -------------------------------------------------
-    @property
+    @cached_property
     def positions(self) -> int:
         """Stream-register positions: C2C, MXM, SXM and the MEM slices on both sides of the VXM."""
         return 2 * (self.hemisphere_slices + 3) + 1
 
-    @property
+    @cached_property
     def vxm_position(self) -> int:
         return self.hemisphere_slices + 3
 

@@ -170,6 +170,11 @@ class Op:
         return next((i for i, o in enumerate(self.operands) if o.drives), None)
 
     @cached_property
+    def typed(self) -> int | None:
+        """Index of the operand that names an element type, if any."""
+        return self._indices.get("dtype")
+
+    @cached_property
     def stepped(self) -> int | None:
         """Index of the operand that loops step, if any."""
         return next((i for i, o in enumerate(self.operands) if o.kind in STEPPED), None)

@@ -3,21 +3,24 @@
 from bisect import bisect_right
 from collections.abc import Sequence
 
+NEVER = -(1 << 62)  # before all cycles
+
 
 class Busy:
     """Disjoint half-open intervals of integers in which a resource is taken."""
 
-    __slots__ = ("ends", "starts")
+    __slots__ = ("ends", "last", "starts")
 
     def __init__(self) -> None:
         self.starts: list[int] = []
         self.ends: list[int] = []
+        self.last = NEVER  # the end of the last of them
 
     def delay(self, low: int, high: int) -> int:
         """Smallest shift >= 0 by which [low, high) becomes free."""
-        starts, ends = self.starts, self.ends
-        if not ends or ends[-1] <= low:
+        if self.last <= low:
             return 0
+        starts, ends = self.starts, self.ends
         at = bisect_right(starts, low) - 1
         shifted, length = low, high - low
         if at >= 0 and ends[at] > shifted:
@@ -30,9 +33,10 @@ class Busy:
 
     def take(self, low: int, high: int) -> None:
         """Take [low, high), which is free."""
-        if not self.ends or self.ends[-1] < low:  # the usual case
+        if self.last < low:  # the usual case
             self.starts.append(low)
             self.ends.append(high)
+            self.last = high
             return
         at = bisect_right(self.starts, low)
         joins_left = at > 0 and self.ends[at - 1] == low
@@ -47,6 +51,7 @@ class Busy:
         else:
             self.starts.insert(at, low)
             self.ends.insert(at, high)
+        self.last = self.ends[-1]
 
     def release(self, low: int, high: int) -> None:
         """Undo a `take` of the same interval."""
@@ -55,6 +60,7 @@ class Busy:
         pieces = [(s, e) for s, e in ((start, low), (high, end)) if s < e]
         self.starts[at : at + 1] = [s for s, _ in pieces]
         self.ends[at : at + 1] = [e for _, e in pieces]
+        self.last = self.ends[-1] if self.ends else NEVER
 
 
 class Cycles:
@@ -80,9 +86,8 @@ class Cycles:
 
     def take(self, low: int, pattern: int) -> bool:
         """Take a pattern of cycles; False if some of them were taken already."""
-        wanted = pattern << low
-        free = not self.bits & wanted
-        self.bits |= wanted
+        free = not (self.bits >> low) & pattern
+        self.bits |= pattern << low
         return free
 
 

@@ -32,7 +32,7 @@ from chip.schedule.flows import (
     Piece,
     Rows,
     Taken,
-    iteration_cycles,
+    iterations,
     pattern,
     row_span,
     span,
@@ -133,8 +133,8 @@ class Chain:
                 args[index] = IMMEDIATE
                 args[spec.index("imm")] = immediate_bits(operand, dtype)
                 names.append(0)
-        if any(o.name == "dtype" for o in spec.operands):
-            args[spec.index("dtype")] = DTYPES.index(dtype)
+        if spec.typed is not None:
+            args[spec.typed] = DTYPES.index(dtype)
         driven = spec.driven
         assert driven is not None
         args[driven] = NO_STREAM
@@ -304,18 +304,21 @@ class Chain:
     ) -> None:
         """As `memory`, by an instruction per row, which leave their slices to others in between."""
         region, family = rows.buffer.region, lookup(op).queue
-        indices, cycles = rows.indices(loops).tolist(), iteration_cycles(loops).tolist()
+        apart, first = iterations(loops, rows.steps), region.address + rows.first
+        low, high = (self.spec.bank(region.address + row) for row in row_span(rows, loops))
         at: dict[int, int] = {}  # cycles in each bank
-        for cycle, row in zip(cycles, indices, strict=True):
-            bank = self.spec.bank(region.address + row)
-            at[bank] = at.get(bank, 0) | 1 << cycle
+        if low == high:
+            at[low] = pattern(loops)
+        else:
+            for cycle, word in apart:
+                bank = self.spec.bank(first + word)
+                at[bank] = at.get(bank, 0) | 1 << cycle
         for bank, mine in at.items():
             hold = self._slices(family, rows.buffer, issues, (bank,))
             self.take(hold, issues[0], span(loops), mine)
-        apart = [(cycle, row - rows.first) for cycle, row in zip(cycles, indices, strict=True)]
         self.add_piece(
-            family, region.index, None, issues, op, [region.address + rows.first, 0], {}, ONCE,
-            [name], spread=(1, need), apart=apart,
+            family, region.index, None, issues, op, [first, 0], {}, ONCE, [name],
+            spread=(1, need), apart=apart,
         )  # fmt: skip
         self.access(rows, issues, loops, op == "mem.write", apart=True)
 
@@ -332,10 +335,13 @@ class Chain:
         )
 
     def _meet(self, flows: list[Flow], position: int) -> int:
-        cycles = {f.cycle + abs(position - f.position) for f in flows}
-        if len(cycles) != 1 or len({f.loops for f in flows}) != 1:
-            raise ProgramError(f"{self.label}: values meet at cycles {sorted(cycles)}")
-        return cycles.pop()
+        one = flows[0]
+        cycle = one.cycle + abs(position - one.position)
+        for other in flows[1:]:
+            if other.cycle + abs(position - other.position) != cycle or other.loops != one.loops:
+                cycles = {f.cycle + abs(position - f.position) for f in flows}
+                raise ProgramError(f"{self.label}: values meet at cycles {sorted(cycles)}")
+        return cycle
 
     def _source(
         self, flow: Flow, index: int, args: list[int], needs: dict[int, tuple[int, int]]
@@ -364,15 +370,21 @@ class Chain:
         """Note an instruction, or one each of those `apart`; see Piece."""
         (n, outer), (m, inner) = loops
         full = ((n, outer, steps[0]), (m, inner, steps[1]))
+        spec = self.spec
         piece = Piece(
             self.member, family, unit, unit_need, cycles, op, args, needs, full, names, spread,
             apart,
         )  # fmt: skip
         self.pieces.append(piece)
-        for number in (*(need for need, _ in needs.values()), *((spread or ())[1:])):
-            self.needs[number].passes(family, unit, self.spec.hemisphere_slices)
+        if family != "vxm":
+            for number, _ in needs.values():
+                self.needs[number].passes(family, unit, spec.hemisphere_slices)
+            if spread:
+                self.needs[spread[1]].passes(family, unit, spec.hemisphere_slices)
         timing = lookup(op).timing
-        last = span(loops) - 1 + (self.spec.d_func(timing) if timing else 0) + apart[-1][0]
+        last = (n - 1) * outer + (m - 1) * inner + apart[-1][0]
+        if timing:
+            last += spec.d_func(timing)
         first, end = min(cycles), max(cycles) + last
         extent = self.member_spans.get(self.member)
         if extent is None:

@@ -48,7 +48,7 @@ class Rows:
         return self.first + iteration_cycles(((n, self.steps[0]), (m, self.steps[1])))
 
 
-@dataclass
+@dataclass(slots=True)
 class Need:
     """Something the scheduler chooses: a group of streams, an ALU or an SXM queue.
 
@@ -140,7 +140,7 @@ class Extent:
     instructions: int = 0
 
 
-@dataclass
+@dataclass(slots=True)
 class Flow:
     """A value in flight: driven at `position` from `cycle` on, `loops` of vectors."""
 
@@ -156,7 +156,7 @@ class Flow:
     piece: Piece | None = None  # the VXM instruction, whose result may still get a stream
 
 
-@dataclass
+@dataclass(slots=True)
 class Access:
     """Rows of a buffer touched in each iteration of `loops`, from cycle `early` to cycle `late`.
 
@@ -172,6 +172,8 @@ class Access:
     writes: bool
     issues: Sequence[int] = ()
     at_any_time: bool = False
+    once: bool = field(init=False)
+    last_row: int = field(init=False)
 
     def __post_init__(self) -> None:
         (n, _), (m, _) = self.loops
@@ -246,6 +248,14 @@ def iteration_cycles(loops: Loops) -> Ints:
     cycles: Ints = (np.arange(n)[:, None] * outer + np.arange(m)[None, :] * inner).ravel()
     cycles.flags.writeable = False
     return cycles
+
+
+@lru_cache(maxsize=1024)
+def iterations(loops: Loops, steps: tuple[int, int]) -> tuple[tuple[int, int], ...]:
+    """(cycle, row) of each iteration, after those of the first."""
+    (n, _), (m, _) = loops
+    words = iteration_cycles(((n, steps[0]), (m, steps[1])))
+    return tuple(zip(iteration_cycles(loops).tolist(), words.tolist(), strict=True))
 
 
 def row_span(rows: Rows, loops: Loops) -> tuple[int, int]:

@@ -63,9 +63,9 @@ class _Touched:
             self.planes[rows] = np.asarray(after)[..., None]
 
     def grow(self, count: int) -> None:
-        """Make room for so many rows."""
-        more = count - len(self.ready)
-        if more > 0:
+        """Make room for so many rows, and for some that may follow."""
+        if count > len(self.ready):
+            more = max(count, 2 * len(self.ready)) - len(self.ready)
             self.ready = np.concatenate([self.ready, np.zeros(more, np.int64)])
             self.free = np.concatenate([self.free, np.zeros(more, np.int64)])
             if self.planes is not None:
@@ -111,7 +111,7 @@ class Schedule:
         """
         start = self._earliest(chain, not_before, further)
         fixed = self._tables(chain)
-        taken = [one for one in fixed if one[0].bits >> (one[1] + start)]
+        taken = [one for one in fixed if one[0].bits.bit_length() > one[1] + start]
         blocked: Need | None = None  # what was not to be had: without it nothing else is tried
         while True:
             start = fixed_fit(taken, start)
@@ -136,9 +136,11 @@ class Schedule:
             low, pattern, once = joined(taken)
             if not once:  # it fits nowhere: that is a bug of its kernel
                 raise _collision(chain, hold)
-            if hold not in self._units:
-                self._units[hold] = [(self._taken[key], late) for key, late in hold.units()]
-            found += [(table, low + late, pattern) for table, late in self._units[hold]]
+            units = self._units.get(hold)
+            if units is None:
+                units = [(self._taken[key], late) for key, late in hold.units()]
+                self._units[hold] = units
+            found += [(table, low + late, pattern) for table, late in units]
         return found
 
     def ready_cycle(self, member: int, buffer: str, rows: slice = slice(None)) -> int:
@@ -182,8 +184,8 @@ class Schedule:
             for index, tables in self._candidates(need):
                 wait = 0
                 for table in tables:
-                    if table.ends and table.ends[-1] > low:  # else it is free: most are
-                        wait = max(wait, table.delay(low, high))
+                    if table.last > low and (late := table.delay(low, high)) > wait:
+                        wait = late  # where the last is over before, it is free: most are
                 if not wait:
                     for table in tables:
                         table.take(low, high)
@@ -201,9 +203,10 @@ class Schedule:
         """What there is to choose from, in order; tables are made once somebody looks at them."""
         halves = tuple(need.halves) or (0,)
         kind = (need.member, need.kind, need.side, need.width, halves)
-        if kind not in self._choices:
-            self._choices[kind] = self._choice_indices(need), []
-        indices, found = self._choices[kind]
+        known = self._choices.get(kind)
+        if known is None:
+            known = self._choices[kind] = self._choice_indices(need), []
+        indices, found = known
         yield from found
         name = "s" if need.kind == "stream" else need.kind
         for index in indices[len(found) :]:

@@ -3,7 +3,7 @@
 import json
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,7 +20,6 @@ from cluster.commands.parameters import (
     report_option,
     trace_options,
 )
-from cluster.commands.with_gpus import asked, find_with_gpus, print_with_gpus
 from cluster.compiler.choose import PlanRequest
 from cluster.compiler.limits import CONTEXT_BLOCK
 from cluster.files import check_writable
@@ -29,12 +28,11 @@ from cluster.planning.cost_store import CostStore
 from cluster.planning.planner import Planned, make, report
 from cluster.planning.search import OBJECTIVES
 from cluster.planning.speculation import speculated
-from cluster.report.files import write_report
-from cluster.report.page import Page
 from cluster.runs.display import Bars, counted, print_rows, show_table
 from cluster.runs.distance import distance_line
-from cluster.tracing.files import write_timeline
-from cluster.tracing.launch import plan_timeline
+
+if TYPE_CHECKING:
+    from cluster.report.page import Page
 
 BAR = 24
 KINDS = {"weights": "#", "kv_cache": "=", "activations": "+", "network": "~", "programs": ":"}
@@ -90,7 +88,12 @@ def plan_command(
     **given: Any,
 ) -> None:
     """Find the best plan for MODEL (a name, a config.json, a folder, a GGUF file) and time it."""
-    mixed = asked(prefill_on, afd, between)
+    # GPUs, pages and timelines are loaded when they are asked for: plans are quick to begin
+    mixed = False
+    if prefill_on or afd or between:
+        from cluster.commands.with_gpus import asked, find_with_gpus, print_with_gpus
+
+        mixed = asked(prefill_on, afd, between)
     guessing = asked_guessing(acceptance, draft, draft_tokens)
     check_writable("--trace", trace)
     check_writable("--report", report_file)
@@ -107,9 +110,14 @@ def plan_command(
             gain = speculated(model, PlanRequest(**given), guessing, planned, store)
             found["speculation"] = gain.report()
         if trace:
+            from cluster.tracing.files import write_timeline
+            from cluster.tracing.launch import plan_timeline
+
             bars.step("trace", 0, 0)
             write_timeline(trace, plan_timeline(planned.timed, trace_level, trace_chips))
         if report_file:
+            from cluster.report.files import write_report
+
             bars.step("report", 0, 0)
             write_report(report_file, found, lambda: _page(planned, found))
     if as_json:
@@ -120,7 +128,7 @@ def plan_command(
         print_with_gpus(together)
 
 
-def _page(planned: Planned, found: dict[str, Any]) -> Page:
+def _page(planned: Planned, found: dict[str, Any]) -> "Page":
     from cluster.report.plan_page import plan_page  # matplotlib is loaded for pages alone
 
     return plan_page(planned, found)

@@ -4,7 +4,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import prod
 from typing import Any, Protocol, TypeVar
 
@@ -64,7 +64,6 @@ class Sizes:
     rows: int = 1  # of slots, in a decode launch
     _kinds: dict[tuple[int, int, int, bool], Kinds | SramFull] = field(default_factory=dict)
     _room: dict[tuple[int, bool], int] = field(default_factory=dict)
-    _column_words: dict[tuple[int, int | None], tuple[Sides, Sides]] = field(default_factory=dict)
     paces: Paces = field(default_factory=dict, repr=False)
     store: Store | None = None  # keeps what was laid out once
 
@@ -72,6 +71,10 @@ class Sizes:
     def chunks(self) -> tuple[int, ...]:
         """Tokens of a prefill launch, the most first; decode launches have no more rows."""
         return tuple(chunk for chunk in CHUNKS if chunk >= self.rows)
+
+    @property
+    def _padded(self) -> int:
+        return -(-self.context // CONTEXT_BLOCK) * CONTEXT_BLOCK
 
     @property
     def _slots(self) -> tuple[int, int]:
@@ -146,12 +149,10 @@ class Sizes:
     def _shape(
         self, spec: ChipSpec, tp: int, chunk: int, layers: int, head: bool, first: int | None = None
     ) -> StageShape:
-        padded = -(-self.context // CONTEXT_BLOCK) * CONTEXT_BLOCK
         if first is None:
             first = self.layers - layers if head else self._heaviest(layers)
-        return stage_shape(
-            self.model, spec, tp, padded, chunk, self.weights, self._slots, (first, layers), head
-        )
+        size = self._padded, chunk, self.weights, self._slots
+        return stage_shape(self.model, spec, tp, *size, (first, layers), head)
 
     def fits(self, tp: int, chunk: int, layers: int, head: bool) -> bool:
         """Whether a chip has room for the stage."""
@@ -210,17 +211,8 @@ class Sizes:
 
         The layer is the last one, unless its number is given.
         """
-        if (tp, number) not in self._column_words:
-            shape = self._shape(self.spec, tp, self.chunks[-1], 1, True, number)
-            assert shape.head is not None
-            blocks, slots = shape.context // CONTEXT_BLOCK, (shape.slots, shape.rows)
-            size = shape.chunk, blocks, shape.weights, *slots
-            layer, last = (
-                column_words(self.spec, section, shape.ranks[0], prefix, *size)
-                for section, prefix in ((shape.kinds[0], "layer."), (shape.head, "head."))
-            )
-            self._column_words[tp, number] = layer, last
-        return self._column_words[tp, number]
+        size = self._padded, self.chunks[-1], self.weights, self._slots
+        return _words(self.model, self.spec, tp, *size, number)
 
     def pace(self, tp: int, chunk: int) -> tuple[int, int]:
         """Cycles of a layer and of the LM head for one token, as a chip takes them alone."""
@@ -263,6 +255,8 @@ class Sizes:
 
     def least_stages(self, tp: int) -> int | None:
         """Stages that no pipeline of that width goes below: chips have so many words."""
+        if self.heaviest_bytes > tp * self.spec.sram_bytes:  # seen without asking kernels
+            return None
         last, each = (self.room(tp, head) for head in (True, False))
         return self._length(last, each)
 
@@ -283,6 +277,13 @@ class Sizes:
         each = WIDTHS[WEIGHT_TYPES[self.weights]]
         return self.model.chip_parameters * each > chips * self.spec.sram_bytes
 
+    @cached_property
+    def heaviest_bytes(self) -> int:
+        """What the weights of the heaviest layer take at least, over all chips of a stage."""
+        each = WIDTHS[WEIGHT_TYPES[self.weights]]
+        kinds = map(self._layer_of, set(self.model.kinds))
+        return each * max(sum(prod(one.shape) for one in layer.weights) for layer in kinds)
+
     def fits_on(self, chips: int, tp: int, pp: int | None = None) -> bool:
         """Whether a pipeline of that width, of `pp` stages if given, has room on some chips.
 
@@ -299,3 +300,20 @@ class Sizes:
             return False
         shortest = self.fewest_stages(tp)
         return shortest is not None and shortest[0] <= most
+
+
+@lru_cache(maxsize=1024)
+def _words(
+    model: Model, spec: ChipSpec, tp: int, context: int, chunk: int, weights: str,
+    slots: tuple[int, int], number: int | None,
+) -> tuple[Sides, Sides]:  # fmt: skip
+    """See `Sizes._words`: those who say why nothing fits look at all widths again and again."""
+    first = len(model.layers) - 1 if number is None else number
+    shape = stage_shape(model, spec, tp, context, chunk, weights, slots, (first, 1), True)
+    assert shape.head is not None
+    size = shape.chunk, shape.context // CONTEXT_BLOCK, shape.weights, shape.slots, shape.rows
+    layer, last = (
+        column_words(spec, section, shape.ranks[0], prefix, *size)
+        for section, prefix in ((shape.kinds[0], "layer."), (shape.head, "head."))
+    )
+    return layer, last

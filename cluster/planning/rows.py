@@ -66,7 +66,7 @@ def _with_rows(search: Search, shape: Candidate, chips: int, objective: str) -> 
     """The plan of a shape with the rows of a search, if there is room for it."""
     if search.sizes.fits_on(chips, shape.tp, shape.pp):
         try:
-            one = search.estimate(search.width(shape.tp), shape.pp, objective)
+            one = search.estimate(search.width(shape.tp, shape.pp), shape.pp, objective)
             yield search.exact(one, objective)
         except ProgramError:
             return

@@ -105,6 +105,7 @@ class Search:
     weights: str = "fp16"
     store: CostStore = field(default_factory=CostStore)
     rows: int = 1  # sequences of a decode launch
+    _widths: dict[int, Width] = field(default_factory=dict)
     _prices: dict[int, Price] = field(default_factory=dict)
     _layer_bounds: dict[int, int] = field(default_factory=dict)
     _plans: dict[tuple[int, int], PlanTiming] = field(default_factory=dict)
@@ -123,11 +124,19 @@ class Search:
         return Wires(self.graph, apart=self.batch > 1)
 
     # --- what there is to choose from -------------------------------------------------------
-    def width(self, tp: int) -> Width:
-        """A width that has room, with the chunk of its shortest pipeline."""
-        found = self.sizes.fewest_stages(tp)
-        assert found
-        return Width(tp, found[1])
+    def width(self, tp: int, pp: int) -> Width:
+        """A width that has room, with the chunk of its plan of so many stages.
+
+        That of the first such plan that is asked for: memory maps, and so costs, depend on it.
+        """
+        if tp not in self._widths:
+            if self.batch == 1:
+                self._widths[tp] = self.timed(tp, pp).width
+            else:
+                found = self.sizes.fewest_stages(tp)
+                assert found
+                self._widths[tp] = Width(tp, found[1])
+        return self._widths[tp]
 
     def widths(self, chips: int) -> tuple[list[int], list[int]]:
         """Widths worth a look: up to a node every one, then whole teams; and all others.
@@ -197,9 +206,9 @@ class Search:
             if not self.sizes.fits_on(chips, width, length):
                 continue
             if self.batch > 1 and not self.apart(width, length):
-                spare = spare or self.estimate(self.width(width), length, objective)
+                spare = spare or self.estimate(self.width(width, length), length, objective)
                 continue
-            found.append(self.estimate(self.width(width), length, objective))
+            found.append(self.estimate(self.width(width, length), length, objective))
         return found or [one for one in (spare,) if one]
 
     def apart(self, tp: int, pp: int) -> bool:
@@ -243,16 +252,12 @@ class Search:
         return self._with_energy(found, len(launch.instructions))
 
     def timed(self, tp: int, pp: int) -> PlanTiming:
-        """A plan where it is placed, with all costs that are known."""
+        """A plan where it is placed, with the chunk for which prompts are taken in soonest."""
         if (tp, pp) not in self._plans:
-            self._plans[tp, pp] = self._timing(self.plan(tp, pp))
+            timed = self._timing(self.plan(tp, pp))
+            plan = with_best_chunk(timed.plan, timed.pipeline, timed.clocks, self.sizes)
+            self._plans[tp, pp] = timed if plan == timed.plan else self._timing(plan)
         return self._plans[tp, pp]
-
-    def chunked(self, tp: int, pp: int) -> PlanTiming:
-        """The same with the chunk for which prompts are taken in soonest."""
-        timed = self.timed(tp, pp)
-        plan = with_best_chunk(timed.plan, timed.pipeline, timed.clocks, self.sizes)
-        return timed if plan == timed.plan else self._timing(plan)
 
     def _timing(self, plan: Plan) -> PlanTiming:
         placement = self.placed(plan.tp, plan.pp).placement

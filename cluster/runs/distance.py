@@ -2,24 +2,26 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from chip.energy import Activity
 from cluster.compiler.bound import launch_bound, step_bound
-from cluster.compiler.lower import Lowered
-from cluster.energy import Use
-from cluster.machines.launch_log import LaunchEntry
-from cluster.serving.scheduler import StepRecord
 from cluster.utilisation import busy_shares, cable_vectors_per_cycle
+
+if TYPE_CHECKING:  # a plan shows a line of it without a machine
+    from cluster.compiler.lower import Lowered
+    from cluster.energy import Use
+    from cluster.machines.launch_log import LaunchEntry
+    from cluster.serving.scheduler import StepRecord
 
 UNITS = ("mxm", "vxm", "sxm", "mem", "c2c")  # as a line of text names them
 
 
 def bound_report(
-    lowered: Lowered,
-    record: StepRecord,
-    entries: Sequence[LaunchEntry],
-    used: Mapping[str, Use],
+    lowered: "Lowered",
+    record: "StepRecord",
+    entries: "Sequence[LaunchEntry]",
+    used: "Mapping[str, Use]",
 ) -> dict[str, Any]:
     """The bound of the last launch, and the busy shares of some launches, of which `used` knows."""
     (work,) = record.works
@@ -33,7 +35,9 @@ def bound_report(
     return bound.report(record.cycles) | {"utilisation": utilisation(lowered, total, cycles)}
 
 
-def step_report(lowered: Lowered, records: Sequence[StepRecord], total: Activity) -> dict[str, Any]:
+def step_report(
+    lowered: "Lowered", records: "Sequence[StepRecord]", total: Activity
+) -> dict[str, Any]:
     """The bound of the last pipeline step of decode, and the busy shares of a whole run."""
     last = next(record for record in reversed(records) if record.kind.logits_rows)
     kind = max(work.kind for work in last.works if work)
@@ -43,7 +47,7 @@ def step_report(lowered: Lowered, records: Sequence[StepRecord], total: Activity
     return bound.report(last.cycles) | {"utilisation": utilisation(lowered, total, cycles)}
 
 
-def utilisation(lowered: Lowered, total: Activity, cycles: int) -> dict[str, float]:
+def utilisation(lowered: "Lowered", total: Activity, cycles: int) -> dict[str, float]:
     """Busy shares of all chips of a plan over so many cycles."""
     chips = {*lowered.chips, *lowered.transit_chips}
     rate = cable_vectors_per_cycle(lowered.cables, chips)

@@ -40,7 +40,15 @@ class Section:
 
     def consumers(self, value: Value) -> tuple[Op, ...]:
         """Ops that read a value."""
-        return tuple(op for op in self.ops if value in op.inputs)
+        return self._readers.get(value, ())
+
+    @cached_property
+    def _readers(self) -> dict[Value, tuple[Op, ...]]:
+        found: dict[Value, list[Op]] = {}
+        for op in self.ops:
+            for value in dict.fromkeys(op.inputs):
+                found.setdefault(value, []).append(op)
+        return {value: tuple(ops) for value, ops in found.items()}
 
     def check(self) -> "Section":
         """Return self; raise GraphError where an op is illegal or reads what is not there."""

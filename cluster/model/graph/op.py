@@ -7,6 +7,7 @@ of those types.
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from enum import Enum
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
 
 import numpy as np
@@ -99,7 +100,7 @@ class Op:
     mixes_rows: ClassVar[bool] = False  # whether a row of the result depends on other rows
     collective: ClassVar[bool] = False  # whether it sees every rank's summands, as a list
 
-    @property
+    @cached_property
     def inputs(self) -> tuple[Value, ...]:
         """Values it reads, in order."""
         return tuple(v for v in self._fields() if isinstance(v, Value) and v is not self.out)
@@ -130,7 +131,7 @@ class Op:
         return 0
 
     def _fields(self) -> list[Any]:
-        return [getattr(self, field.name) for field in fields(self)]
+        return [getattr(self, name) for name in self.__dataclass_fields__]
 
     def require(self, holds: bool, rule: str) -> None:
         """Raise GraphError with the rule unless it holds."""

@@ -16,7 +16,6 @@ from chip.isa import (
     IMMEDIATE,
     NO_STREAM,
     WIDTHS,
-    Op,
     immediate_bits,
     lookup,
 )
@@ -32,6 +31,7 @@ from chip.schedule.flows import (
     Piece,
     Rows,
     Taken,
+    dtype_of,
     iterations,
     pattern,
     row_span,
@@ -121,7 +121,7 @@ class Chain:
             raise ProgramError(f"{self.label}: vxm.{op} needs loops")
         cycle = self._meet(flows, position) if flows else at
         args, names = [0] * len(spec.operands), []
-        dtype = dtype or _dtype_of(operands, spec)
+        dtype = dtype or dtype_of(operands, spec)
         needs: dict[int, tuple[int, int]] = {}
         for index, operand in zip(spec.sources, operands, strict=True):
             if isinstance(operand, Rows):
@@ -395,14 +395,3 @@ class Chain:
             extent.end = end
         extent.instructions += len(cycles) * len(apart)
         return piece
-
-
-def _dtype_of(operands: Sequence[Flow | Rows | float], op: Op) -> str:
-    """Element type of the first operand that has the op's own."""
-    for index, operand in zip(op.sources, operands, strict=True):
-        if not op.operands[index].dtype:
-            if isinstance(operand, Flow):
-                return operand.dtype
-            if isinstance(operand, Rows):
-                return operand.buffer.region.dtype
-    return "f32"

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from chip.isa import Op
 from chip.program import Region
 from chip.spec import EAST, HEMISPHERES, WEST
 
@@ -268,3 +269,14 @@ def row_span(rows: Rows, loops: Loops) -> tuple[int, int]:
         else:
             high += way
     return low, high
+
+
+def dtype_of(operands: Sequence[Flow | Rows | float], op: Op) -> str:
+    """Element type of the first operand that has the op's own."""
+    for index, operand in zip(op.sources, operands, strict=True):
+        if not op.operands[index].dtype:
+            if isinstance(operand, Flow):
+                return operand.dtype
+            if isinstance(operand, Rows):
+                return operand.buffer.region.dtype
+    return "f32"

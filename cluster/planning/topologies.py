@@ -1,5 +1,6 @@
 """Where a model is planned if nobody names a topology."""
 
+from math import isqrt
 from operator import mul
 
 from chip.spec import ChipSpec
@@ -42,7 +43,8 @@ def chosen_topology(
 def _wide(sizes: Sizes, pp: int | None) -> tuple[str, tuple[str, ...]] | None:
     """A torus for the narrowest groups that hold a layer, if they are wider than a rack.
 
-    In a dragonfly each of them would have cables, and so schedules, of its own.
+    In a dragonfly each of them would have cables, and so schedules, of its own. The last dimensions
+    of the torus are a group.
     """
     widths = sorted(tp for _, tp in least_chips(sizes, None, pp, mul))
     if not widths or widths[0] <= RACK_CHIPS:
@@ -50,10 +52,23 @@ def _wide(sizes: Sizes, pp: int | None) -> tuple[str, tuple[str, ...]] | None:
     for tp in (tp for tp in widths if tp % NODE_CHIPS == 0):
         shortest = sizes.fewest_stages(tp)
         if shortest and shortest[0] <= (pp or shortest[0]):
-            torus = f"torus:{pp or shortest[0]}x{tp // NODE_CHIPS}x{NODE_CHIPS}"
+            sides = *_rectangle(pp or shortest[0]), NODE_CHIPS, *_factors(tp // NODE_CHIPS)
+            torus = f"torus:{'x'.join(str(side) for side in sides if side > 1)}"
             why = f"groups of {tp} chips, which a layer takes, are wider than a rack"
-            return torus, (f"{why}: {torus} has a plane for each, all of them cabled alike",)
+            return torus, (f"{why}: in {torus} all of them are cabled alike",)
     return None
+
+
+def _rectangle(count: int) -> tuple[int, int]:
+    """Sides of a near square of at least so many: in a row their clocks would drift too far."""
+    side = isqrt(count - 1) + 1
+    return side, -(-count // side)
+
+
+def _factors(count: int) -> tuple[int, int]:
+    """The two factors of a number that are nearest to each other."""
+    small = next(n for n in range(isqrt(count), 0, -1) if count % n == 0)
+    return count // small, small
 
 
 def _in_nodes(tp: int, pp: int) -> int:

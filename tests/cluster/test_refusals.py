@@ -69,7 +69,7 @@ def test_a_mixture_is_planned_for_several_sequences(tmp_path, capsys):
 def test_groups_wider_than_a_rack_are_planned_where_all_are_cabled_alike():
     request = PlanRequest(weights="int8")
     topology, (note,) = chosen_topology(request, find_decoder("deepseek-v3"), GROQCHIP1)
-    assert topology == "torus:61x16x8" and "wider than a rack" in note
-    graph = parse("torus:3x16x8")  # as its groups are placed: in larger graphs by number
+    assert topology == "torus:8x8x8x4x4" and "wider than a rack" in note
+    graph = parse("torus:3x8x4x4")  # as its groups are placed: in larger graphs by number
     wires, groups = Wires(graph), (tuple(range(n, n + 128)) for n in (0, 128, 256))
     assert len({id(wires.group(chips).routes) for chips in groups}) == 1

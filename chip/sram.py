@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from chip.arrays import Array, DType
-from chip.jit.layout import WORD
+from chip.jit.layout import STATISTICS
 from chip.spec import ChipSpec
 
 Bytes = npt.NDArray[np.uint8]
@@ -44,10 +44,10 @@ class Sram:
     def statistics(self, group: int) -> npt.NDArray[np.void]:
         """What compiled products know of each word of the weights in the groups from `group` on.
 
-        They are `WORD`s, whose `lanes` are 0 for words that were written since.
+        They are `Statistics`, whose `lanes` are 0 for words that were written since.
         """
         if group not in self._statistics:
-            self._statistics[group] = np.zeros(self.spec.slice_words, WORD)
+            self._statistics[group] = np.zeros(self.spec.slice_words, STATISTICS)
         return self._statistics[group]
 
     def written(self, index: int, words: slice | Words) -> None:

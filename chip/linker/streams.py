@@ -188,8 +188,8 @@ class _Resolver:
     ) -> None:
         keys, ids, iterations, planes = self.sorted_drivers(drivers)
         sizes = [len(entry[0]) for entry in readers]
-        ends = np.cumsum(sizes)
-        starts = ends - sizes
+        ends: Ints = np.cumsum(sizes, dtype=np.int64)
+        starts: Ints = ends - np.array(sizes, np.int64)
         wanted = np.concatenate([entry[0] for entry in readers])
         found = np.searchsorted(keys, wanted) - 1
         width = self.spec.positions

@@ -117,7 +117,8 @@ def unpack(data: bytes) -> Program:
     """Decode and check a program; ProgramError names what is wrong with it."""
     try:
         *_, body = _head(data)
-        program = _program(msgpack.unpackb(body, strict_map_key=True), *header_of(data))
+        plain = msgpack.unpackb(body, strict_map_key=True, use_list=False)
+        program = _program(plain, *header_of(data))
         check_program(program)
     except ProgramError:
         raise
@@ -135,10 +136,14 @@ def _program(
         chip=chip,
         spec=body["spec"],
         start_cycle=start,
-        queues=Queues(table, {name: _numbers(at, table) for name, at in body["queues"].items()}),
-        maps=tuple(
-            tuple(_number(lane, ZERO + 1, "map") for lane in entries) for entries in body["maps"]
+        queues=Queues(
+            table,
+            {
+                name: np.array(_numbers(held, len(table), "instruction"), np.int64)
+                for name, held in body["queues"].items()
+            },
         ),
+        maps=tuple(tuple(_numbers(entries, ZERO + 1, "map")) for entries in body["maps"]),
         inputs={name: _stored(fields) for name, fields in body["inputs"].items()},
         outputs={name: _stored(fields) for name, fields in body["outputs"].items()},
         constants=tuple(_stored(fields) for fields in body["constants"]),
@@ -153,11 +158,13 @@ def _number(value: Plain, limit: int, what: str) -> int:
     return value
 
 
-def _numbers(queue: list[int], table: tuple[Instruction, ...]) -> Ints:
-    """What a queue holds, by number in the table; raises ProgramError."""
-    for _, number in {(type(number), number) for number in queue}:  # True is 1 to a set
-        _number(number, len(table), "instruction")
-    return np.array(queue, np.int64)
+def _numbers(values: tuple[Plain, ...], limit: int, what: str) -> tuple[int, ...]:
+    """The values, all of which are numbers below a limit; raises ProgramError."""
+    sound = not len(values) or set(map(type, values)) == {int}
+    if not sound or min(values, default=0) < 0 or max(values, default=-1) >= limit:
+        for value in values:
+            _number(value, limit, what)
+    return values
 
 
 def _row(instruction: Instruction, table: dict[str, int]) -> list[Plain]:

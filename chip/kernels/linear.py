@@ -7,7 +7,7 @@ scale of each output channel.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 
 from chip.isa import FORMATS
 from chip.kernels.columns import write_blocks
@@ -82,6 +82,16 @@ class Matrix:
                 inputs = range(inside.first, inside.first + inside.count)
                 yield Tile(block, outputs, self.words, column, inputs, inside.column,
                            block == 0, block == last)  # fmt: skip
+
+    @cached_property
+    def cuts(self) -> tuple[int, ...]:
+        """Words before which columns may be cut: where a pass begins, or a tile whose sums stay."""
+        found, word = [], 0
+        for tile in self.tiles:
+            count = len(tile.outputs)
+            found += [word + n * tile.words for n in range(1 if tile.last else count)]
+            word += count * tile.words
+        return tuple(found)
 
     def __post_init__(self) -> None:
         assert self.dtype in FORMATS
@@ -162,7 +172,8 @@ def linear(
     Sums may be changed `on_the_way` from the array of a side. `steps` are factors of rows, those of
     int8 or of a norm. The chain's label names the matrix.
     """
-    weights = work.constant(matrix.name, matrix.vectors, matrix.dtype, matrix.side, "columns")
+    size = matrix.vectors, matrix.dtype, matrix.side, "columns", matrix.cuts
+    weights = work.constant(matrix.name, *size)
     if not matrix.blocks:
         return
     tokens, base = work.rows, matrix.blocks.start
@@ -191,9 +202,21 @@ def _passes(work: Work, matrix: Matrix, weights: Buffer, x: tuple[Part, ...]) ->
     for tile in matrix.tiles:
         rows, count = replace(work.rows_of(x, tile.block), steps=(0, 1)), len(tile.outputs)
         part = Pass(weights, word, count, tile.words, rows, work.rows, tile.column)
-        passes.append(replace(part, first=tile.first, last=tile.last))
+        passes += _cut(replace(part, first=tile.first, last=tile.last))
         word += count * tile.words
     return passes
+
+
+def _cut(part: Pass) -> Iterator[Pass]:
+    """A pass in as many as its words lie in stretches."""
+    stretches, end = part.weights.stretches, part.word + part.tiles * part.words
+    if not stretches:
+        yield part
+    for one in stretches:
+        low, high = max(one.first, part.word), min(one.first + one.words, end)
+        if low < high:
+            slot, tiles = (low - part.word) // part.words * part.count, (high - low) // part.words
+            yield replace(part, word=low, tiles=tiles, slot=slot)
 
 
 def _scaled(

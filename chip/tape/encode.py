@@ -42,7 +42,7 @@ from chip.linker.node_ops import (
 from chip.linker.windows import Fragment, Template
 from chip.program import WEIGHT_SLICES, word_columns
 from chip.spec import ChipSpec
-from chip.sram import GROUP
+from chip.sram import GROUP, Places
 from chip.tape.able import taped
 from chip.tape.operands import Values
 from chip.tape.order import runs
@@ -78,6 +78,7 @@ class _Encoder:
                 self.values.shapes[number] = shape
         self.scratch = self.scratch_bytes = self.log = 0
         self.weights: set[int] = set()
+        self.places: dict[Places, int] = {}
         self.appends: list[tuple[int, int, int]] = []
         self.group = 0
 
@@ -210,6 +211,7 @@ class _Encoder:
             views={n: (slots[n], shapes[n]) for n in needed if n in slots and self.taped[n]},
             imports={n: (slots[n], shapes[n]) for n in self.imports if n in slots},
             weights=frozenset(self.weights),
+            places=tuple(self.places),
             appends=tuple(self.appends),
         )
 
@@ -285,8 +287,8 @@ class _Encoder:
             return
         words, size = op.words.ravel(), self.records.word_bytes
         offset = self.values.make(node)
-        for part in range(PARTS):
-            a = self.records.in_sram(op.index + part * GROUP, words, op.local)
+        for part, (index, further) in enumerate(op.places):
+            a = self.records.in_sram(index, words + further, op.local)
             out = Operand(ARENA, offset + part * len(words) * size, size)
             self._copy(len(words), out, a, 4)
 
@@ -372,18 +374,26 @@ class _Encoder:
         )
         return self._placed(record, weights)
 
+    def _resting_at(self, columns: Columns, constant: bool) -> tuple[int, int]:
+        """The first of the four bases of columns, and the number of what is known of them."""
+        groups, group = -(-self.spec.slices // GROUP), columns.places[0][0] // GROUP
+        if columns.neighbours:
+            if constant:
+                self.weights.add(group)
+            return GROUPS + group, group
+        number = self.places.setdefault(columns.places, len(self.places))
+        return GROUPS + groups + ACCUMULATORS + 1 + PARTS * number, groups + number
+
     def _placed(self, record: Record, weights: Resting) -> Record:
         """The record with where its words are: at rest, or kept in the arena."""
         columns, kept, table = weights.columns, weights.kept, self.records.table
         if kept is None or kept in self.resting:
-            group = columns.index // GROUP
-            if kept is None:
-                self.weights.add(group)
+            base, number = self._resting_at(columns, kept is None)
             return record._replace(
                 word_table=table(columns.words),
-                parts_base=GROUPS + group,
+                parts_base=base,
                 parts_shift=columns.local,
-                statistics=-1 if kept in self.resting else group,
+                statistics=-1 if kept in self.resting else number,
             )
         count = columns.words.size
         return record._replace(

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 
-from chip.kernels.memory import MUST, Conflicts, MemoryMap
+from chip.isa import WIDTHS
+from chip.kernels.memory import INNER_SLICES, MUST, Conflicts, MemoryMap
 from chip.kernels.occupancy import FOREVER, Taken
 from chip.kernels.sram_map import QUAD
 from chip.kernels.work import SCRATCH, Request
@@ -19,8 +20,8 @@ from chip.program import WEIGHT_SLICES, Region
 from chip.schedule import Buffer, Stretch
 
 FOURTHS = WEIGHT_SLICES // QUAD
+FEW_QUADS = 2  # what does not fill these need not be spread as widely as a large matrix
 SLACK = 1 / 32  # of a side's words, which no level is to come to
-LEFT_QUADS = 4  # of a side, without the columns that rows meet: for these rows, which meet too
 
 
 def fourths(
@@ -88,7 +89,10 @@ class Anywhere:
     reserve: Mapping[int, int]
     rows: dict[int, int] = field(default_factory=dict)
     sides: dict[str, int] = field(default_factory=dict)
+    widths: dict[str, int] = field(default_factory=dict)  # slices of rows
+    _appended: set[str] = field(default_factory=set)
     _around: dict[str, set[int]] = field(default_factory=dict)  # quads closed to rows
+    _most: dict[str, int] = field(default_factory=dict)  # quads that may be closed to rows
     _full: list[float] = field(default_factory=list)  # levels to which sides will be full
     _helps: bool = False  # whether quads of one side take columns of the other
     _closed: dict[int, int] = field(default_factory=dict)  # words that cannot lie in a quad
@@ -102,9 +106,12 @@ class Anywhere:
         """Choose slices of columns, then places of rows, then addresses; raises SramFull."""
         found, quads = self.found, list(self.found.levels)
         self.sides = {request.name: request.side for request in (*columns, *rows)}
+        self.widths = dict.fromkeys(self.sides, 0) | {r.name: WIDTHS[r.dtype] for r in rows}
         for name, buffer in found.buffers.items():
             self.sides[name] = found.side_of(buffer.region.index)
+            self.widths[name] = buffer.region.slices
         self.reserve = self.reserve or {q: found.occupancy.used(q, QUAD) for q in quads}
+        self._appended = {request.name for request in columns if request.one_bank}
         largest = sorted(columns, key=lambda r: (bool(r.cuts), -found.column_words_of(r)))
         self._weigh(largest)
         for request in largest:
@@ -112,7 +119,7 @@ class Anywhere:
         try:
             for request in rows:
                 life = lives[request.name] if request.role == SCRATCH else FOREVER
-                found.place(request, life, self.met)
+                found.place(request, life, self.met, beyond=self._beyond(request))
         finally:
             self.rows = {quad: found.occupancy.used(quad, QUAD) for quad in quads}
         for request in largest:
@@ -130,6 +137,12 @@ class Anywhere:
         for request in columns:
             size = FOURTHS * found.column_words_of(request)
             totals[request.side] += size
+            for side, quads in zip(sides, each, strict=True):
+                rows = [name for name in self._met(request) if self.sides[name] == side]
+                left = -(-sum(self.widths[name] for name in rows) // QUAD)  # as rows meet, too
+                for name in rows:
+                    most = min(self._most.get(name, len(quads)), len(quads) - left)
+                    self._most[name] = max(FOURTHS + 1, most)
             for quad in each[request.side]:
                 if self._apart(request, quad) >= MUST:
                     self._closed[quad] = self._closed.get(quad, 0) + size
@@ -143,10 +156,12 @@ class Anywhere:
         found, rows = self.found, self._met(request)
         words, copies = found.column_sizes(request)
         free = self._free(request, request.side)
-        if request.cuts:
-            level, allowed = self._full[request.side], self._allowed(rows, free)
+        if request.cuts and words:
+            level = self._full[request.side]
+            few = int(FOURTHS * words * copies < FEW_QUADS * level)
+            allowed = self._allowed(rows, free, few)
             if self._helps:  # streams may come from beyond the VXM
-                allowed |= self._allowed(rows, self._free(request, 1 - request.side))
+                allowed |= self._allowed(rows, self._free(request, 1 - request.side), few)
             if len(allowed) < FOURTHS:
                 raise found.full(request, words * copies, WEIGHT_SLICES)
             stretches = fourths(words, request.cuts, copies, allowed, level)
@@ -174,23 +189,34 @@ class Anywhere:
         apart = (pair for pair, cycles in pairs if cycles >= MUST and name in pair)
         return {n for pair in apart for n in pair} - {name}
 
-    def _allowed(self, rows: set[str], free: Mapping[int, int]) -> dict[int, int]:
-        """Quads with their levels that leave enough to the rows they meet.
+    def _allowed(self, rows: set[str], free: Mapping[int, int], few: int) -> dict[int, int]:
+        """Quads with their levels that leave enough to the rows they meet, and a `few` more.
 
         Those come first that others cannot have, and the emptiest.
         """
         found: dict[int, int] = {}
-        most = len(self.found.levels) // 2 - LEFT_QUADS
+        side = self.found.side_of(next(iter(free), 0))
+        mine = {name: self._most[name] - few for name in rows if self.sides[name] == side}
         for quad in sorted(free, key=lambda q: free[q] - self._closed.get(q, 0)):
-            mine = (name for name in rows if self.sides[name] == self.found.side_of(quad))
-            closed = [self._around.get(name, set()) | found.keys() for name in mine]
-            if all(quad in own or len(own) < most for own in closed):
+            closed = {name: self._around.get(name, set()) | found.keys() for name in mine}
+            if all(quad in own or len(own) < mine[name] for name, own in closed.items()):
                 found[quad] = free[quad]
         return found
 
+    def _beyond(self, request: Request) -> int:
+        """The slice from which on there are caches to which rows are sent, away from the VXM."""
+        mine = [
+            index for name, index in self._windows.items()
+            if name in self._met(request) and name in self._appended
+            and self.found.side_of(index) == request.side
+        ]  # fmt: skip
+        return min(mine, default=len(self.found.levels) * QUAD)
+
     def _window(self, request: Request, free: Mapping[int, int]) -> tuple[int, ...]:
         """Four neighbouring quads: those where what lies in the fullest is least."""
-        every = (range(quad, quad + WEIGHT_SLICES, QUAD) for quad in free)
+        size = self.found.spec.hemisphere_slices
+        least = INNER_SLICES if request.one_bank else 0
+        every = [range(quad, quad + WEIGHT_SLICES, QUAD) for quad in free if quad % size >= least]
         able = [tuple(quads) for quads in every if all(quad in free for quad in quads)]
         if not able:
             raise self.found.full(request, self.found.column_words_of(request), WEIGHT_SLICES)

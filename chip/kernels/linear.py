@@ -8,6 +8,7 @@ scale of each output channel.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from itertools import accumulate
 
 from chip.isa import FORMATS
 from chip.kernels.columns import write_blocks
@@ -85,13 +86,9 @@ class Matrix:
 
     @cached_property
     def cuts(self) -> tuple[int, ...]:
-        """Words before which columns may be cut: where a pass begins, or a tile whose sums stay."""
-        found, word = [], 0
-        for tile in self.tiles:
-            count = len(tile.outputs)
-            found += [word + n * tile.words for n in range(1 if tile.last else count)]
-            word += count * tile.words
-        return tuple(found)
+        """Words before which columns may be cut: where the tile of an output block begins."""
+        words = [tile.words for tile in self.tiles for _ in tile.outputs]
+        return tuple(accumulate(words[:-1], initial=0))
 
     def __post_init__(self) -> None:
         assert self.dtype in FORMATS
@@ -178,8 +175,9 @@ def linear(
         return
     tokens, base = work.rows, matrix.blocks.start
     chain = work.chain(f"matmul {work.prefix}{matrix.name}")
-    flows = matmul(chain, matrix.side, _passes(work, matrix, weights, x))
-    for flow, (start, _, _) in zip(flows, matrix.runs, strict=True):
+    passes, starts = _passes(work, matrix, weights, x)
+    flows = matmul(chain, matrix.side, passes)
+    for flow, start in zip(flows, starts, strict=True):
         scaled = partial(_scaled, work, chain, matrix, steps, start - base)
         by_channel = matrix.dtype != "f16"  # such scales must meet their channels
         if on_the_way is not None:
@@ -197,14 +195,22 @@ def linear(
     work.plan.place(chain)
 
 
-def _passes(work: Work, matrix: Matrix, weights: Buffer, x: tuple[Part, ...]) -> list[Pass]:
-    passes, word = [], 0
+def _passes(
+    work: Work, matrix: Matrix, weights: Buffer, x: tuple[Part, ...]
+) -> tuple[list[Pass], list[int]]:
+    """The passes, and the first output block of each whose sums leave."""
+    passes: list[Pass] = []
+    starts, word, runs = [], 0, iter(matrix.runs)
     for tile in matrix.tiles:
         rows, count = replace(work.rows_of(x, tile.block), steps=(0, 1)), len(tile.outputs)
         part = Pass(weights, word, count, tile.words, rows, work.rows, tile.column)
-        passes += _cut(replace(part, first=tile.first, last=tile.last))
+        mine = [*_cut(replace(part, first=tile.first, last=tile.last))]
+        if tile.last:
+            start, _, _ = next(runs)
+            starts += [start + (one.word - word) // tile.words for one in mine]
+        passes += mine
         word += count * tile.words
-    return passes
+    return passes, starts
 
 
 def _cut(part: Pass) -> Iterator[Pass]:

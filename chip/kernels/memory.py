@@ -96,8 +96,12 @@ class MemoryMap(SramMap):
         life: tuple[int, int],
         conflict: Conflicts,
         usual: tuple[int, int] | None = None,
+        beyond: int | None = None,
     ) -> Buffer:
-        """Find room for rows, at their `usual` slice and bank if they can be; raises SramFull."""
+        """Find room for rows, at their `usual` slice and bank if they can be; raises SramFull.
+
+        Slices from `beyond` on are not for them.
+        """
         width, words = WIDTHS[request.dtype], self._words(request)
         if usual is not None and (at := self._usually(request, *usual, life, conflict)) is not None:
             return self._book(request, usual[0], at, life)
@@ -108,6 +112,8 @@ class MemoryMap(SramMap):
             if spill and best is not None:
                 break
             index = base + first
+            if beyond is not None and index + width > beyond:
+                break
             at_slice = self._cost(request.name, index, width, None, conflict.slices)
             if at_slice >= MUST:
                 continue

@@ -39,17 +39,19 @@ def write_blocks(chain: Chain, value: Flow, out: Buffer, first: int) -> None:
 
 
 def transpose(
-    work: Work, columns: Rows, block: int, rows: int, out: Rows, side: int, label: str
+    work: Work, columns: Rows, block: tuple[int, int], rows: int, out: Rows, side: int, label: str
 ) -> None:
-    """Write block `block` of 320 columns transposed: `out` holds, per block, `rows` columns.
+    """Write a block of 320 columns transposed: `out` holds, per block, `rows` columns.
+
+    `block` is its number in the columns, and in `out`.
 
     The MXM of `side` does it: identity rows stream through the columns, which is exact.
     """
     identity = Work.cut(work.shared(IDENTITY[side], rows, "f16", side), rows)
     words = work.spec.lanes // COLUMN_PAIRS
-    chain, word = work.chain(label), columns.first + block * words
+    chain, word = work.chain(label), columns.first + block[0] * words
     part = Pass(columns.buffer, word, 1, words, Rows(identity), rows, slot_steps=(0, 0))
     (flow,) = matmul(chain, side, [part])
-    target = out.first + block * (rows // COLUMN_PAIRS)
+    target = out.first + block[1] * (rows // COLUMN_PAIRS)
     write_columns(chain, chain.vxm("to_f16", flow), out.buffer, target)
     work.plan.place(chain)

@@ -76,8 +76,8 @@ def latent_attention(
     raw = _scores(work, heads, layout.blocks, q, q_turned, caches)
     for cache, columns in zip(caches.keys, caches.columns, strict=False):
         label = "latent attention: transpose"
-        which = work.blocks - 1, layout.width
-        transpose(work, Rows(cache), *which, Rows(columns), WEST, label)
+        newest = work.blocks - 1, work.blocks - 1
+        transpose(work, Rows(cache), newest, layout.width, Rows(columns), WEST, label)
     kept, last = masked(work, heads, scores, raw)
     p = exponentials(work, heads, kept, row_maximum(work, heads, last))
     sums = _normalisers(work, heads, layout.width, p[0])

@@ -72,7 +72,7 @@ class Sizes:
     slots: int = 1
     rows: int = 1  # of slots, in a decode launch
     _laid: dict[tuple[int, int, int, bool], Laid | SramFull] = field(default_factory=dict)
-    _room: dict[tuple[int, bool], int] = field(default_factory=dict)
+    _room: dict[tuple[int, bool, bool], int] = field(default_factory=dict)
     _column_words: dict[tuple[int, int | None], tuple[Sides, Sides]] = field(default_factory=dict)
     paces: Paces = field(default_factory=dict, repr=False)
     store: Store | None = None  # keeps what was laid out once
@@ -189,11 +189,14 @@ class Sizes:
         every = range(least, room)
         return least - 1 + bisect_left(every, True, key=lambda n: not self.fits(tp, chunk, n, head))
 
-    def room(self, tp: int, head: bool) -> int:
-        """Layers whose weights and caches a chip has the words for; -1 if not for the head."""
-        if (tp, head) not in self._room:
+    def room(self, tp: int, head: bool, cut: bool = True) -> int:
+        """Layers whose weights and caches a chip has the words for; -1 if not for the head.
+
+        Or so many that no matrix need be `cut` to rest anywhere.
+        """
+        if (tp, head, cut) not in self._room:
             kinds, most = self.model.kinds, most_column_words(self.spec)
-            whole = any(has_experts(section) for section in dict.fromkeys(self.model.layers))
+            whole = not cut or any(map(has_experts, dict.fromkeys(self.model.layers)))
             words = {kind: self._words(tp, kinds.index(kind)) for kind in set(kinds)}
             _, last = self._words(tp)
             lightest = min(max(map(sum, layer)) for layer, _ in words.values())
@@ -211,8 +214,8 @@ class Sizes:
                 return max(map(sum, every)) <= most
 
             counts = range(min(self.layers, most // max(1, lightest)), -1, -1)
-            self._room[tp, head] = next((count for count in counts if fit(count)), -1)
-        return self._room[tp, head]
+            self._room[tp, head, cut] = next((count for count in counts if fit(count)), -1)
+        return self._room[tp, head, cut]
 
     def weigh(self, tp: int) -> tuple[int, int]:
         """Padded weights and caches of a layer, and of the LM head, on a chip, in SRAM bytes."""
@@ -281,9 +284,12 @@ class Sizes:
         found = ((self._stages(tp, chunk), chunk) for chunk in self.chunks)
         return next((least, chunk) for stages, chunk in found if stages == least)
 
-    def least_stages(self, tp: int) -> int | None:
-        """Stages that no pipeline of that width goes below: chips have so many words."""
-        last, each = (self.room(tp, head) for head in (True, False))
+    def least_stages(self, tp: int, cut: bool = True) -> int | None:
+        """Stages that no pipeline of that width goes below: chips have so many words.
+
+        Or that none does whose matrices need not be `cut`.
+        """
+        last, each = (self.room(tp, head, cut) for head in (True, False))
         return self._length(last, each)
 
     def _stages(self, tp: int, chunk: int) -> int | None:

@@ -178,7 +178,8 @@ class Search:
     ) -> list[Candidate]:
         """Plans in the order of their bounds, until none can be better; the rest is not laid out.
 
-        For latency only the shortest pipeline of a width: each further boundary adds cycles.
+        For latency only the shortest pipeline of a width, as each further boundary adds cycles, and
+        the shortest whose matrices need not be cut, as their layers take fewer.
         """
         splits = [
             (self.bound(width, length, objective), width, length)
@@ -193,7 +194,10 @@ class Search:
             if best is not None and bound > best and len(tried) >= TRIED:
                 break
             if objective == "latency" and width in tried:
-                continue
+                whole = self.sizes.least_stages(width, cut=False)
+                longest = max(one.pp for one in found if one.tp == width)
+                if whole is None or length < whole or longest >= whole:
+                    continue
             if not self.sizes.fits_on(chips, width, length):
                 continue
             if self.batch > 1 and not self.apart(width, length):

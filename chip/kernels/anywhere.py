@@ -9,6 +9,7 @@ in a row along the room it takes of each quad, and the four copies say who has w
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import accumulate, pairwise
 
 from chip.isa import WIDTHS
@@ -183,11 +184,18 @@ class Anywhere:
         free = (quad for quad in quads if self._apart(request, quad) < MUST)
         return {quad: self.found.levels[quad] + self.reserve[quad] for quad in free}
 
+    @cached_property
+    def _partners(self) -> dict[str, set[str]]:
+        """What must lie apart from each buffer."""
+        found: dict[str, set[str]] = {}
+        for (one, other), cycles in (*self.met.slices.items(), *self.met.banks.items()):
+            if cycles >= MUST:
+                found.setdefault(one, set()).add(other)
+                found.setdefault(other, set()).add(one)
+        return found
+
     def _met(self, request: Request) -> set[str]:
-        """What must lie apart from columns."""
-        pairs, name = (*self.met.slices.items(), *self.met.banks.items()), request.name
-        apart = (pair for pair, cycles in pairs if cycles >= MUST and name in pair)
-        return {n for pair in apart for n in pair} - {name}
+        return self._partners.get(request.name, set())
 
     def _allowed(self, rows: set[str], free: Mapping[int, int], few: int) -> dict[int, int]:
         """Quads with their levels that leave enough to the rows they meet, and a `few` more.

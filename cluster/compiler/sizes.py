@@ -4,7 +4,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from math import prod
 from typing import Any, Protocol, TypeVar
 
@@ -172,22 +172,23 @@ class Sizes:
             self.model, spec, tp, padded, chunk, self.weights, self._slots, (first, layers), head
         )
 
-    def fits(self, tp: int, chunk: int, layers: int, head: bool) -> bool:
-        """Whether a chip has room for the stage."""
+    def fits(self, tp: int, chunk: int, layers: int, head: bool, cut: bool = True) -> bool:
+        """Whether a chip has room for the stage, perhaps with whole matrices only."""
         try:
-            return self.need_bytes(tp, chunk, layers, head) <= self.spec.sram_bytes
+            laid = self.laid(tp, chunk, layers, head)
         except SramFull:
             return False
+        return (cut or not laid.anywhere) and sum(laid.kinds.values()) <= self.spec.sram_bytes
 
-    def most_layers(self, tp: int, chunk: int, head: bool) -> int:
+    def most_layers(self, tp: int, chunk: int, head: bool, cut: bool = True) -> int:
         """Layers a stage can hold at most; -1 if there is no room even for the LM head."""
-        room, least = self.room(tp, head), 0 if head else 1
-        if room < least or self.room(tp, False) < 1:  # no stage can have a layer: none is laid out
+        room, least = self.room(tp, head, cut), 0 if head else 1
+        if room < least or self.room(tp, False, cut) < 1:  # none can have a layer: none is laid out
             return least - 1
-        if self.fits(tp, chunk, room, head):  # often: what is laid out takes little more
+        if self.fits(tp, chunk, room, head, cut):  # often: what is laid out takes little more
             return room
-        every = range(least, room)
-        return least - 1 + bisect_left(every, True, key=lambda n: not self.fits(tp, chunk, n, head))
+        fits = partial(self.fits, tp, chunk, head=head, cut=cut)
+        return least - 1 + bisect_left(range(least, room), True, key=lambda n: not fits(n))
 
     def room(self, tp: int, head: bool, cut: bool = True) -> int:
         """Layers whose weights and caches a chip has the words for; -1 if not for the head.
@@ -271,17 +272,17 @@ class Sizes:
         """What `make` returns, from the store if there is one."""
         return self.store.kept(what, key, make, plain, read) if self.store else make()
 
-    def fewest_stages(self, tp: int) -> tuple[int, int] | None:
+    def fewest_stages(self, tp: int, cut: bool = True) -> tuple[int, int] | None:
         """(stages, chunk) of the shortest pipeline of that width; None if none has room."""
-        least = self.least_stages(tp)
+        least = self.least_stages(tp, cut)
         if least is None:
             return None
-        if self._stages(tp, self.chunks[0]) == least:
+        if self._stages(tp, self.chunks[0], cut) == least:
             return least, self.chunks[0]
-        least = self._stages(tp, self.chunks[-1])  # no chunk leaves more room
+        least = self._stages(tp, self.chunks[-1], cut)  # no chunk leaves more room
         if least is None:
             return None
-        found = ((self._stages(tp, chunk), chunk) for chunk in self.chunks)
+        found = ((self._stages(tp, chunk, cut), chunk) for chunk in self.chunks)
         return next((least, chunk) for stages, chunk in found if stages == least)
 
     def least_stages(self, tp: int, cut: bool = True) -> int | None:
@@ -292,11 +293,11 @@ class Sizes:
         last, each = (self.room(tp, head, cut) for head in (True, False))
         return self._length(last, each)
 
-    def _stages(self, tp: int, chunk: int) -> int | None:
+    def _stages(self, tp: int, chunk: int, cut: bool) -> int | None:
         """Stages of the shortest pipeline with prefill chunks of that size."""
-        last = self.most_layers(tp, chunk, True)
+        last = self.most_layers(tp, chunk, True, cut)
         rest = self.layers - last
-        each = self.most_layers(tp, chunk, False) if rest > 0 <= last else 1
+        each = self.most_layers(tp, chunk, False, cut) if rest > 0 <= last else 1
         return self._length(last, each)
 
     def _length(self, last: int, each: int) -> int | None:
@@ -316,12 +317,15 @@ class Sizes:
         """
         if self.outweighs(chips):
             return False
+        return any(self._fits_on(chips, tp, pp, cut) for cut in (False, True))
+
+    def _fits_on(self, chips: int, tp: int, pp: int | None, cut: bool) -> bool:
         most = min(pp or self.layers + 1, chips // tp)
-        least = self.least_stages(tp)
+        least = self.least_stages(tp, cut)
         if (pp or 1) > most or least is None or least > most:
             return False
-        rest = max(0, self.layers - self.room(tp, True))
-        if rest and not self.fits(tp, self.chunks[-1], -(-rest // (most - 1)), False):
+        rest = max(0, self.layers - self.room(tp, True, cut))
+        if rest and not self.fits(tp, self.chunks[-1], -(-rest // (most - 1)), False, cut):
             return False
-        shortest = self.fewest_stages(tp)
+        shortest = self.fewest_stages(tp, cut)
         return shortest is not None and shortest[0] <= most

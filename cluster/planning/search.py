@@ -125,7 +125,7 @@ class Search:
     # --- what there is to choose from -------------------------------------------------------
     def width(self, tp: int) -> Width:
         """A width that has room, with the chunk of its shortest pipeline."""
-        found = self.sizes.fewest_stages(tp)
+        found = self.sizes.fewest_stages(tp, cut=False) or self.sizes.fewest_stages(tp)
         assert found
         return Width(tp, found[1])
 
@@ -144,10 +144,15 @@ class Search:
         seconds = 2 * self.spec.host_latency_s + moved / self.spec.host_bytes_per_s
         return math.ceil(seconds * self.spec.clock_hz)
 
-    def splits(self, chips: int, tp: int, pp: int | None) -> range:
-        """Stages of that width that the words of so many chips do not rule out."""
-        least = self.sizes.least_stages(tp)
+    def splits(self, chips: int, tp: int, pp: int | None, objective: str) -> range:
+        """Stages of that width that the words of so many chips do not rule out.
+
+        For latency not those in which matrices are cut, if they need not be: layers take longer so.
+        """
+        least, whole = (self.sizes.least_stages(tp, cut) for cut in (True, False))
         most = min(len(self.model.layers) + 1, chips // tp)
+        if objective == "latency" and whole is not None and whole <= most and not pp:
+            least = whole
         if least is None or (pp and not least <= pp <= most):
             return range(0)
         return range(pp, pp + 1) if pp else range(least, most + 1)
@@ -178,13 +183,12 @@ class Search:
     ) -> list[Candidate]:
         """Plans in the order of their bounds, until none can be better; the rest is not laid out.
 
-        For latency only the shortest pipeline of a width, as each further boundary adds cycles, and
-        the shortest whose matrices need not be cut, as their layers take fewer.
+        For latency only the shortest pipeline of a width: each further boundary adds cycles.
         """
         splits = [
             (self.bound(width, length, objective), width, length)
             for width in widths
-            for length in self.splits(chips, width, pp)
+            for length in self.splits(chips, width, pp, objective)
         ]
         found: list[Candidate] = []
         spare: Candidate | None = None  # the best of plans whose stages share chips
@@ -194,10 +198,7 @@ class Search:
             if best is not None and bound > best and len(tried) >= TRIED:
                 break
             if objective == "latency" and width in tried:
-                whole = self.sizes.least_stages(width, cut=False)
-                longest = max(one.pp for one in found if one.tp == width)
-                if whole is None or length < whole or longest >= whole:
-                    continue
+                continue
             if not self.sizes.fits_on(chips, width, length):
                 continue
             if self.batch > 1 and not self.apart(width, length):

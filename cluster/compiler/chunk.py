@@ -46,8 +46,9 @@ def with_best_chunk(
 
 def _with_chunk(plan: Plan, chunk: int, sizes: Sizes) -> Plan:
     """The plan with another chunk, and what its stages take with it; raises SramFull."""
-    stages = tuple(
-        replace(one, sram_bytes=sizes.need_bytes(plan.tp, chunk, one.layers, one.head))
-        for one in plan.stages
-    )
-    return replace(plan, chunk=chunk, stages=stages)
+    stages = []
+    for one in plan.stages:
+        laid = sizes.laid(plan.tp, chunk, one.layers, one.head)
+        size = sum(laid.kinds.values())
+        stages.append(replace(one, sram_bytes=size, anywhere=laid.anywhere))
+    return replace(plan, chunk=chunk, stages=tuple(stages))

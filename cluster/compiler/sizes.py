@@ -3,8 +3,8 @@
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from dataclasses import asdict, dataclass, field
+from functools import cached_property, lru_cache, partial
 from math import prod
 from typing import Any, Protocol, TypeVar
 
@@ -14,6 +14,7 @@ from chip.program import WEIGHT_SLICES
 from chip.spec import ChipSpec
 from cluster.compiler.limits import CONTEXT_BLOCK, WEIGHT_TYPES
 from cluster.compiler.section_demands import column_words
+from cluster.compiler.segments import has_experts
 from cluster.compiler.stage import Stage, roomy
 from cluster.compiler.stage_shape import StageShape, stage_shape
 from cluster.model.graph.graph import Model, Section
@@ -42,14 +43,22 @@ class Store(Protocol):
 Kinds = dict[str, int]  # SRAM bytes of a stage by what they hold
 
 
-def _plain_kinds(kinds: Kinds | SramFull) -> Any:
-    if isinstance(kinds, SramFull):
-        return [kinds.what, kinds.needs_bytes, kinds.has_bytes]
-    return kinds
+@dataclass(frozen=True)
+class Laid:
+    """What a stage takes of SRAM, and whether its matrices rest in any slices to find room."""
+
+    kinds: Kinds
+    anywhere: bool
 
 
-def _kinds_of(plain: Any) -> Kinds | SramFull:
-    return plain if isinstance(plain, dict) else SramFull(*plain)
+def _plain(laid: Laid | SramFull) -> Any:
+    if isinstance(laid, SramFull):
+        return [laid.what, laid.needs_bytes, laid.has_bytes]
+    return asdict(laid)
+
+
+def _laid_of(plain: Any) -> Laid | SramFull:
+    return Laid(**plain) if isinstance(plain, dict) else SramFull(*plain)
 
 
 @dataclass
@@ -62,8 +71,8 @@ class Sizes:
     weights: str = "fp16"
     slots: int = 1
     rows: int = 1  # of slots, in a decode launch
-    _kinds: dict[tuple[int, int, int, bool], Kinds | SramFull] = field(default_factory=dict)
-    _room: dict[tuple[int, bool], int] = field(default_factory=dict)
+    _laid: dict[tuple[int, int, int, bool], Laid | SramFull] = field(default_factory=dict)
+    _room: dict[tuple[int, bool, bool], int] = field(default_factory=dict)
     paces: Paces = field(default_factory=dict, repr=False)
     store: Store | None = None  # keeps what was laid out once
 
@@ -92,30 +101,35 @@ class Sizes:
 
     def kinds(self, tp: int, chunk: int, layers: int, head: bool) -> Kinds:
         """SRAM bytes of a stage by what they hold; raises SramFull."""
+        return self.laid(tp, chunk, layers, head).kinds
+
+    def laid(self, tp: int, chunk: int, layers: int, head: bool) -> Laid:
+        """What a stage takes, and how; raises SramFull."""
         key = (tp, chunk, layers, head)
-        if key not in self._kinds:
-            self._kinds[key] = self._laid_out(*key)
-        found = self._kinds[key]
+        if key not in self._laid:
+            self._laid[key] = self._laid_out(*key)
+        found = self._laid[key]
         if isinstance(found, SramFull):
             raise found
         return found
 
-    def _laid_out(self, tp: int, chunk: int, layers: int, head: bool) -> Kinds | SramFull:
+    def _laid_out(self, tp: int, chunk: int, layers: int, head: bool) -> Laid | SramFull:
         if layers > self.room(tp, head) or self.room(tp, False) < 1:
-            has = WEIGHT_SLICES * 2 * most_column_words(self.spec) * self.spec.lanes
+            has = self.spec.sram_bytes
             needs = self.wanted_bytes(tp, layers, head)
             if needs <= has:  # they cannot be packed: fewer layers can
                 has = self.wanted_bytes(tp, max(0, self.room(tp, head)), head)
             return SramFull("weights and caches", needs, has)
         shape = self._shape(self.spec, tp, chunk, layers, head)
 
-        def lay_out() -> Kinds | SramFull:
+        def lay_out() -> Laid | SramFull:
             try:
-                return Stage(self.spec, shape).memory.bytes_by_kind()
+                memory = Stage(self.spec, shape).memory
             except SramFull as error:
                 return error
+            return Laid(memory.bytes_by_kind(), bool(memory.levels))
 
-        return self._kept("kinds", (self.spec, shape.digest), lay_out, _plain_kinds, _kinds_of)
+        return self._kept("laid", (self.spec, shape.digest), lay_out, _plain, _laid_of)
 
     def stage(
         self, tp: int, chunk: int, layers: int, head: bool, wide: bool = False,
@@ -154,27 +168,32 @@ class Sizes:
         size = self._padded, chunk, self.weights, self._slots
         return stage_shape(self.model, spec, tp, *size, (first, layers), head)
 
-    def fits(self, tp: int, chunk: int, layers: int, head: bool) -> bool:
-        """Whether a chip has room for the stage."""
+    def fits(self, tp: int, chunk: int, layers: int, head: bool, cut: bool = True) -> bool:
+        """Whether a chip has room for the stage, perhaps with whole matrices only."""
         try:
-            return self.need_bytes(tp, chunk, layers, head) <= self.spec.sram_bytes
+            laid = self.laid(tp, chunk, layers, head)
         except SramFull:
             return False
+        return (cut or not laid.anywhere) and sum(laid.kinds.values()) <= self.spec.sram_bytes
 
-    def most_layers(self, tp: int, chunk: int, head: bool) -> int:
+    def most_layers(self, tp: int, chunk: int, head: bool, cut: bool = True) -> int:
         """Layers a stage can hold at most; -1 if there is no room even for the LM head."""
-        room, least = self.room(tp, head), 0 if head else 1
-        if room < least or self.room(tp, False) < 1:  # no stage can have a layer: none is laid out
+        room, least = self.room(tp, head, cut), 0 if head else 1
+        if room < least or self.room(tp, False, cut) < 1:  # none can have a layer: none is laid out
             return least - 1
-        if self.fits(tp, chunk, room, head):  # often: what is laid out takes little more
+        if self.fits(tp, chunk, room, head, cut):  # often: what is laid out takes little more
             return room
-        every = range(least, room)
-        return least - 1 + bisect_left(every, True, key=lambda n: not self.fits(tp, chunk, n, head))
+        fits = partial(self.fits, tp, chunk, head=head, cut=cut)
+        return least - 1 + bisect_left(range(least, room), True, key=lambda n: not fits(n))
 
-    def room(self, tp: int, head: bool) -> int:
-        """Layers whose weights and caches a chip has the words for; -1 if not for the head."""
-        if (tp, head) not in self._room:
+    def room(self, tp: int, head: bool, cut: bool = True) -> int:
+        """Layers whose weights and caches a chip has the words for; -1 if not for the head.
+
+        Or so many that no matrix need be `cut` to rest anywhere.
+        """
+        if (tp, head, cut) not in self._room:
             kinds, most = self.model.kinds, most_column_words(self.spec)
+            whole = not cut or any(map(has_experts, dict.fromkeys(self.model.layers)))
             words = {kind: self._words(tp, kinds.index(kind)) for kind in set(kinds)}
             _, last = self._words(tp)
             lightest = min(max(map(sum, layer)) for layer, _ in words.values())
@@ -186,14 +205,14 @@ class Sizes:
                 def rows(side: int) -> list[int]:
                     return [n * one for kind, n in mine.items() for one in words[kind][0][side]]
 
-                return all(
-                    columns_may_rest(self.spec, [*rows(side), *own * head])
-                    for side, own in enumerate(last)
-                )
+                every = [[*rows(side), *own * head] for side, own in enumerate(last)]
+                if whole:  # matrices of experts are not cut
+                    return all(columns_may_rest(self.spec, words) for words in every)
+                return max(map(sum, every)) <= most
 
             counts = range(min(self.layers, most // max(1, lightest)), -1, -1)
-            self._room[tp, head] = next((count for count in counts if fit(count)), -1)
-        return self._room[tp, head]
+            self._room[tp, head, cut] = next((count for count in counts if fit(count)), -1)
+        return self._room[tp, head, cut]
 
     def weigh(self, tp: int) -> tuple[int, int]:
         """Padded weights and caches of a layer, and of the LM head, on a chip, in SRAM bytes."""
@@ -240,31 +259,34 @@ class Sizes:
         """What `make` returns, from the store if there is one."""
         return self.store.kept(what, key, make, plain, read) if self.store else make()
 
-    def fewest_stages(self, tp: int) -> tuple[int, int] | None:
+    def fewest_stages(self, tp: int, cut: bool = True) -> tuple[int, int] | None:
         """(stages, chunk) of the shortest pipeline of that width; None if none has room."""
-        least = self.least_stages(tp)
+        least = self.least_stages(tp, cut)
         if least is None:
             return None
-        if self._stages(tp, self.chunks[0]) == least:
+        if self._stages(tp, self.chunks[0], cut) == least:
             return least, self.chunks[0]
-        least = self._stages(tp, self.chunks[-1])  # no chunk leaves more room
+        least = self._stages(tp, self.chunks[-1], cut)  # no chunk leaves more room
         if least is None:
             return None
-        found = ((self._stages(tp, chunk), chunk) for chunk in self.chunks)
+        found = ((self._stages(tp, chunk, cut), chunk) for chunk in self.chunks)
         return next((least, chunk) for stages, chunk in found if stages == least)
 
-    def least_stages(self, tp: int) -> int | None:
-        """Stages that no pipeline of that width goes below: chips have so many words."""
+    def least_stages(self, tp: int, cut: bool = True) -> int | None:
+        """Stages that no pipeline of that width goes below: chips have so many words.
+
+        Or that none does whose matrices need not be `cut`.
+        """
         if self.heaviest_bytes > tp * self.spec.sram_bytes:  # seen without asking kernels
             return None
-        last, each = (self.room(tp, head) for head in (True, False))
+        last, each = (self.room(tp, head, cut) for head in (True, False))
         return self._length(last, each)
 
-    def _stages(self, tp: int, chunk: int) -> int | None:
+    def _stages(self, tp: int, chunk: int, cut: bool) -> int | None:
         """Stages of the shortest pipeline with prefill chunks of that size."""
-        last = self.most_layers(tp, chunk, True)
+        last = self.most_layers(tp, chunk, True, cut)
         rest = self.layers - last
-        each = self.most_layers(tp, chunk, False) if rest > 0 <= last else 1
+        each = self.most_layers(tp, chunk, False, cut) if rest > 0 <= last else 1
         return self._length(last, each)
 
     def _length(self, last: int, each: int) -> int | None:
@@ -291,14 +313,17 @@ class Sizes:
         """
         if self.outweighs(chips):
             return False
+        return any(self._fits_on(chips, tp, pp, cut) for cut in (False, True))
+
+    def _fits_on(self, chips: int, tp: int, pp: int | None, cut: bool) -> bool:
         most = min(pp or self.layers + 1, chips // tp)
-        least = self.least_stages(tp)
+        least = self.least_stages(tp, cut)
         if (pp or 1) > most or least is None or least > most:
             return False
-        rest = max(0, self.layers - self.room(tp, True))
-        if rest and not self.fits(tp, self.chunks[-1], -(-rest // (most - 1)), False):
+        rest = max(0, self.layers - self.room(tp, True, cut))
+        if rest and not self.fits(tp, self.chunks[-1], -(-rest // (most - 1)), False, cut):
             return False
-        shortest = self.fewest_stages(tp)
+        shortest = self.fewest_stages(tp, cut)
         return shortest is not None and shortest[0] <= most
 
 

@@ -25,12 +25,16 @@ from cluster.model.mixture import expert_parts
 
 @dataclass(frozen=True)
 class StagePlan:
-    """Layers `first`..`first + layers` on `tp` chips; the last one also holds the LM head."""
+    """Layers `first`..`first + layers` on `tp` chips; the last one also holds the LM head.
+
+    Where matrices rest `anywhere` its layers take other cycles than those of other stages.
+    """
 
     first: int
     layers: int
     head: bool
     sram_bytes: int
+    anywhere: bool = False
 
 
 @dataclass(frozen=True)
@@ -137,14 +141,15 @@ def _partition(sizes: Sizes, tp: int, pp: int, chunk: int) -> Plan:
     for number, layers in enumerate(layer_counts(sizes, tp, pp, chunk)):
         head = number == pp - 1
         try:
-            need = sizes.need_bytes(tp, chunk, layers, head)
+            laid = sizes.laid(tp, chunk, layers, head)
         except SramFull as full:
             need = sizes.wanted_bytes(tp, layers, head)
             has = sizes.spec.sram_bytes
             more = max(-(-need * (number + 1) // has), 2)
             advice = f"{full}; use more stages or chips, about {more} x as many: see --pp and --tp"
             raise DoesNotFit(number, need, has, advice) from None
-        stages.append(StagePlan(first, layers, head, need))
+        need = sum(laid.kinds.values())
+        stages.append(StagePlan(first, layers, head, need, laid.anywhere))
         first += layers
     size = tuple(stages), sizes.weights, sizes.slots, sizes.rows
     return Plan(sizes.model, sizes.spec, tp, padded, chunk, *size)

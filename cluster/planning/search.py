@@ -133,7 +133,7 @@ class Search:
             if self.batch == 1:
                 self._widths[tp] = self.timed(tp, pp).width
             else:
-                found = self.sizes.fewest_stages(tp)
+                found = self.sizes.fewest_stages(tp, cut=False) or self.sizes.fewest_stages(tp)
                 assert found
                 self._widths[tp] = Width(tp, found[1])
         return self._widths[tp]
@@ -153,10 +153,15 @@ class Search:
         seconds = 2 * self.spec.host_latency_s + moved / self.spec.host_bytes_per_s
         return math.ceil(seconds * self.spec.clock_hz)
 
-    def splits(self, chips: int, tp: int, pp: int | None) -> range:
-        """Stages of that width that the words of so many chips do not rule out."""
-        least = self.sizes.least_stages(tp)
+    def splits(self, chips: int, tp: int, pp: int | None, objective: str) -> range:
+        """Stages of that width that the words of so many chips do not rule out.
+
+        For latency not those in which matrices are cut, if they need not be: layers take longer so.
+        """
+        least, whole = (self.sizes.least_stages(tp, cut) for cut in (True, False))
         most = min(len(self.model.layers) + 1, chips // tp)
+        if objective == "latency" and whole is not None and whole <= most and not pp:
+            least = whole
         if least is None or (pp and not least <= pp <= most):
             return range(0)
         return range(pp, pp + 1) if pp else range(least, most + 1)
@@ -192,7 +197,7 @@ class Search:
         splits = [
             (self.bound(width, length, objective), width, length)
             for width in widths
-            for length in self.splits(chips, width, pp)
+            for length in self.splits(chips, width, pp, objective)
         ]
         found: list[Candidate] = []
         spare: Candidate | None = None  # the best of plans whose stages share chips

@@ -3,7 +3,6 @@
 from typing import Any
 
 from chip.isa import WIDTHS
-from chip.program import WEIGHT_SLICES
 from cluster.compiler.limits import WEIGHT_TYPES
 from cluster.compiler.sizes import Sizes
 from cluster.compiler.stages import Plan
@@ -23,8 +22,10 @@ def unused_sram(plan: Plan, sizes: Sizes, stages: list[dict[str, Any]]) -> dict[
     if room > part.layers:
         why = f"{plan.pp} stages share the layers evenly; one more of {layer / MIB:.1f} MiB fits"
     elif free >= layer:
-        slices = f"{WEIGHT_SLICES} neighbouring slices"
-        why = f"one more layer, {layer / MIB:.1f} MiB, finds no {slices} for its matrices"
+        rows = "the rows that they meet"
+        why = (
+            f"one more layer, {layer / MIB:.1f} MiB, finds no slices for its matrices beside {rows}"
+        )
     else:
         why = f"one more layer takes {layer / MIB:.1f} MiB"
     own = plan.parameters(number) * WIDTHS[WEIGHT_TYPES[plan.weights]] // plan.tp

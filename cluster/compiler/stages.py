@@ -119,6 +119,8 @@ def partition(
 ) -> Plan:
     """Split a model over pp x tp chips, with the largest prefill chunk there is room for.
 
+    Matrices are cut, to rest anywhere, only where there is no room for whole ones with any chunk.
+
     There are caches for `slots` sequences, `rows` of which share a decode launch. Raises BadValue,
     or DoesNotFit with what would fit. `sizes` remembers between calls, and knows slots and rows.
     """
@@ -126,11 +128,18 @@ def partition(
     check_weights(model, spec, weights)
     sizes = sizes or Sizes(model, spec, context, weights, slots, rows)
     failed: DoesNotFit | None = None
+    cut: Plan | None = None
     for chunk in sizes.chunks:
         try:
-            return _partition(sizes, tp, pp, chunk)
+            plan = _partition(sizes, tp, pp, chunk)
         except DoesNotFit as error:
             failed = failed or error
+            continue
+        if not any(stage.anywhere for stage in plan.stages):
+            return plan
+        cut = cut or plan
+    if cut is not None:
+        return cut
     assert failed is not None
     raise failed
 

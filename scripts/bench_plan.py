@@ -1,5 +1,7 @@
 """Plans per second: a cold first result, then grids of chips x batch x tp x pp of Llama-2-70B.
 
+Before the grids, what it takes to schedule a layer of one token, and how that grows with the width.
+
 A process for each processor takes clusters in turn; prompts of 1,024 tokens, 128 new ones.
 
 Beside them stand figures that were recorded on such a machine (2 cores): a sweeper on Ray with a
@@ -18,9 +20,18 @@ from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from chip.own_spec import find
+from cluster.compiler.choose import open_graph
+from cluster.compiler.launch import decode_kind
+from cluster.compiler.limits import CONTEXT_BLOCK
+from cluster.compiler.place import Places
+from cluster.compiler.sizes import CHUNKS, Sizes
+from cluster.compiler.wires import Wires
 from cluster.errors import DoesNotFit
 from cluster.model.fetch import cache_folder
+from cluster.model.load import find_decoder
 from cluster.planning.cost_store import CostStore
+from cluster.planning.costs import Costs, Width
 from cluster.planning.sweep import Point, Sweep
 
 MODEL, WEIGHTS = "llama-2-70b", "int8"
@@ -30,6 +41,9 @@ GRIDS = (51, 2901)
 RECORDED = {51: "17.9 s on Ray", 2901: "55.0 s on Ray, 77/s without its start; genz-llm 18-25/s"}
 CORES = 2  # processes: clusters are dealt out to them
 FIRST_S, RATE = 5.0, 100.0  # floors: the first result, and points per second when warm
+
+
+LAYER_WIDTHS = (8, 16, 32, 64)
 
 
 @dataclass(frozen=True)
@@ -50,6 +64,8 @@ def run(arguments: Sequence[str]) -> int:
     with TemporaryDirectory() as folder:
         first = _first_result(Path(folder))
     print(f"first result of a cold process, nothing cached: {first:.2f} s (floor {FIRST_S:.0f} s)")
+    for tp in LAYER_WIDTHS:
+        print(f"a layer at tp {tp}: scheduled in {_layer_s(tp):.2f} s of processor", flush=True)
     cases = [_case("cold", 51, CostStore())] if options.cold else []
     store = CostStore(cache_folder() / "costs")
     for points in GRIDS:
@@ -75,6 +91,17 @@ def _first_result(folder: Path) -> float:
     start = time.perf_counter()
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - start
+
+
+def _layer_s(tp: int) -> float:
+    """Processor seconds of the memory map and the schedules of a layer, all-reduces included."""
+    spec, model = find(Sweep.spec), find_decoder(MODEL)
+    graph = open_graph(f"dragonfly:{CHIPS[0]}", None, (), spec)
+    routes = Wires(graph).group(Places(graph).place(tp, 1).placement[0]).routes
+    start = time.process_time()
+    costs = Costs(Sizes(model, spec, CONTEXT_BLOCK, WEIGHTS))
+    costs.layer(Width(tp, min(CHUNKS)), 0, decode_kind(CONTEXT_BLOCK), routes)
+    return time.process_time() - start
 
 
 def _case(name: str, count: int, store: CostStore) -> Case:

@@ -17,6 +17,7 @@ from topology.errors import NoRoute
 from topology.fabric import Fabric, Ints, compiled
 
 UNREACHED = np.iinfo(np.int16).max
+FEW, MANY = 64, 8192  # sources that are searched from one by one, in graphs of more chips
 _distances_to: "WeakKeyDictionary[Fabric, dict[int, NDArray[np.int16]]]" = WeakKeyDictionary()
 
 
@@ -128,12 +129,27 @@ def distances_to(fabric: Fabric, targets: Ints) -> NDArray[np.int16]:
     missing = [int(t) for t in targets if int(t) not in known]
     for at in range(0, len(missing), 4096):
         block = np.array(missing[at : at + 4096])
+        if len(block) <= FEW and fabric.chips > MANY:
+            known.update(zip(missing, _one_by_one(fabric, block), strict=True))
+            break
         found = np.full((len(block), fabric.chips), UNREACHED, np.int16)
         for level, fresh in hop_levels(fabric, block):
             bits = np.unpackbits(fresh.view(np.uint8), axis=1, bitorder="little")
             found.T[bits[:, : len(block)].astype(bool)] = level
         known.update(zip(missing[at : at + 4096], found, strict=True))
     return np.stack([known[int(t)] for t in targets])
+
+
+def _one_by_one(fabric: Fabric, targets: Ints) -> NDArray[np.int16]:
+    """The same by a search for each: levels of long thin graphs are many, and nearly empty."""
+    from scipy.sparse import csr_array  # which takes long to load
+    from scipy.sparse.csgraph import dijkstra
+
+    ones = np.ones(len(fabric.head), np.int8)
+    links = csr_array((ones, fabric.head, fabric.row), shape=(fabric.chips, fabric.chips))
+    found = dijkstra(links, indices=targets, unweighted=True)  # cables lead both ways
+    hops = np.minimum(found, UNREACHED - 1)
+    return np.where(np.isfinite(found), hops, UNREACHED).astype(np.int16)
 
 
 def hop_levels(fabric: Fabric, sources: Ints) -> Iterator[tuple[int, NDArray[np.uint64]]]:

@@ -40,5 +40,7 @@ def _print(found: Fit) -> None:
         ours = point.power_w(GROQCHIP1_ENERGY)
         click.echo(f"{name}: {point.what}: {ours:.1f} W, published {point.published_w:.0f} W")
     used = f"scale {GROQCHIP1_ENERGY.scale:.3f} and idle {GROQCHIP1_ENERGY.idle_w:.1f} W"
+    anew = f"{found.table.scale:.3f} and {found.table.idle_w:.1f} W would fit today's schedules"
     share = f"a share of {GROQCHIP1_ENERGY.system_w:.0f} W of hosts, fans and supplies"
-    click.echo(f"{used} are fitted to A and B; besides the chip, {share}")
+    click.echo(f"{used} were fitted once to A and to B as a slower schedule; {anew}")
+    click.echo(f"besides the chip: {share}")

@@ -160,17 +160,21 @@ def _spread_out(
 ) -> Planned | None:
     """A plan with experts over several parts of groups; None if they cannot be spread.
 
-    Raises DoesNotFit, with the fewest chips that such a plan takes.
+    Raises DoesNotFit, with the fewest chips that such a plan takes, or why those do not do.
     """
+    failed: BadValue | DoesNotFit | None = None
     found = sorted(spreads(sizes, request), key=lambda one: one[:3])
     for _, least, _, shape in found:
         if chips is None or least <= chips:
             try:
                 planned = make_for(whole, name, shape, kept)
-            except (BadValue, DoesNotFit):
+            except (BadValue, DoesNotFit) as error:
+                failed = failed or error
                 continue
             why = f"experts are over {shape.ep} parts of a group: cut over all they have no room"
             return replace(planned, notes=(*planned.notes, why))
+    if failed:
+        raise failed
     if not found:
         return None
     _, least, width, shape = min(found, key=lambda one: one[1])

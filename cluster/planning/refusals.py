@@ -120,6 +120,8 @@ def does_not_fit(sizes: Sizes, request: PlanRequest, chips: int, int8: bool) -> 
             advice = f"{advice} with {caches}; lower {' or '.join(options)}"
     needs, has = sizes.wanted_bytes(tp, -(-every[1] // pp), head=True), sizes.spec.sram_bytes
     more = " and activations and programs besides" if needs <= has else ""
+    if needs <= has and -(-every[1] // pp) > sizes.room(tp, head=True):
+        more = " whose matrices do not find 16 neighbouring slices each"
     return DoesNotFit(pp - 1, needs, has, f"with {_shape(model, tp, pp)}{more}; {advice}")
 
 

@@ -30,6 +30,7 @@ from cluster.compiler.wires import Wires
 from cluster.energy import Joules
 from cluster.errors import BadValue
 from cluster.model.graph.graph import Model
+from cluster.model.mixture import expert_parts
 from cluster.planning.cost_store import CostStore
 from cluster.planning.costs import Costs, StageKind, Width
 from cluster.planning.timing import PlanTiming
@@ -364,7 +365,7 @@ class Search:
         fabric = compiled(self.graph)
         if not len(fabric.tail):
             return 0
-        hidden = self._layer(1, self.model.kinds[0]).hidden_blocks
+        hidden = self._layer(expert_parts(self.model), self.model.kinds[0]).hidden_blocks
         vectors = int(hidden * WIDTHS["f32"] * share)
         latency = int(fabric.latency_cycles.min())
         return latency + int(max(0, vectors - 1) * fabric.paces[0])

@@ -17,7 +17,8 @@ def test_the_table_goes_through_the_published_powers():
     found = fit()
     for point in found.points:
         assert point.power_w(found.table) == pytest.approx(point.published_w)
-        assert point.power_w(GROQCHIP1_ENERGY) == pytest.approx(point.published_w, rel=0.04)
+        # the table was fitted when a layer of BERT-base took a quarter longer, and drew 190 W
+        assert point.power_w(GROQCHIP1_ENERGY) == pytest.approx(point.published_w, rel=0.08)
     assert 0.1 < found.table.scale < 1  # from 45 to 14 nm energies fall, by less than ten times
 
 
@@ -42,4 +43,4 @@ def test_the_command_prints_the_fit(capsys):
     report = json.loads(capsys.readouterr().out)
     assert [point["published_w"] for point in report["points"]] == [215, 185]
     assert main(["energy"]) == 0
-    assert "scale 0.384 and idle 158.0 W are fitted" in capsys.readouterr().out
+    assert "scale 0.384 and idle 158.0 W were fitted once" in capsys.readouterr().out

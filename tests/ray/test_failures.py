@@ -88,15 +88,15 @@ def test_killing_an_actor_then_a_node_changes_nothing(nodes):
 
 @pytest.mark.soak
 def test_a_server_gives_the_same_answers_when_a_node_is_lost(nodes):
-    """Four users at a time, on chips of which half are lost meanwhile."""
-    prompts = [text * 9 for text in ("tea ", "hello ", "0123", "a")]
-    shape = {"tp": 2, "pp": 2, "topology": "ring:4", "concurrency": 4, "embeddings": "none"}
+    """Two of three users at a time, on chips of which half are lost meanwhile."""
+    prompts = ["tea " * 9, "0123", "a"]
+    shape = {"tp": 2, "pp": 2, "topology": "ring:4", "concurrency": 2, "embeddings": "none"}
     with serving(**shape) as (url, _):
         expected = asyncio.run(asked_of(url, prompts))
     with serving(**shape, machine="ray", address=nodes.address) as (url, service):
 
         def lose(count: int) -> None:
-            if count == 20:
+            if count == 10:
                 nodes.remove_node(sorted(nodes.worker_nodes, key=str)[0], allow_graceful=False)
                 nodes.add_node(**node())
 
@@ -111,11 +111,12 @@ async def asked_of(url: str, prompts: list[str], told=lambda count: None) -> lis
     async def one(client: openai.AsyncOpenAI, prompt: str) -> str:
         said = ""
         async for chunk in await client.completions.create(
-            model="tiny", prompt=prompt, max_tokens=30, temperature=0, stream=True
+            model="tiny", prompt=prompt, max_tokens=12, temperature=0, stream=True
         ):
             said += chunk.choices[0].text
             await asyncio.to_thread(told, next(pieces))
         return said
 
-    async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0) as client:
+    settings = {"base_url": f"{url}/v1", "api_key": "any", "max_retries": 0, "timeout": 1500}
+    async with openai.AsyncOpenAI(**settings) as client:
         return list(await asyncio.gather(*(one(client, prompt) for prompt in prompts)))

@@ -216,13 +216,15 @@ def test_a_submitted_server_and_a_submitted_replay_say_what_they_say_here(place)
         assert theirs == ours
         port = free_port()
         serve = [*lpu, "serve", "tiny", "--tp", "2", "--pp", "1", "--port", str(port)]
-        run(*submit, "--no-wait", "--", *serve, "--machine", "ray", "--embeddings", "none")
+        named = [*submit, "--no-wait", "--submission-id", "served", "--"]
+        run(*named, *serve, "--machine", "ray", "--embeddings", "none")
         assert wait_for(port, head)
         body = {"model": "tiny", "prompt": "hello", "max_tokens": 8, "temperature": 0}
         answer = httpx.post(f"http://127.0.0.1:{port}/v1/completions", json=body, timeout=200)
         command = ["run", "tiny", "--prompt", "hello", "--tp", "2", "--pp", "1", "--json"]
         alone = report(run(*lpu, *command, "--max-new-tokens", "8").stdout)
         assert answer.json()["choices"][0]["text"] == alone["text"]
+        run(*submit[:2], "stop", *submit[3:5], "served")
     finally:
         head.terminate()
         head.wait(timeout=30)

@@ -86,7 +86,10 @@ def test_bits_and_cycles_are_those_of_the_local_machine(load, plan, pack, actors
     assert machine.worker_bytes() > actors * 2**20
 
 
-@pytest.mark.parametrize(("name", "tp", "pp"), [("mixtral", 2, 1), ("mistral-window", 1, 2)])
+@pytest.mark.parametrize(
+    ("name", "tp", "pp"),
+    [pytest.param("mixtral", 2, 1, marks=pytest.mark.soak), ("mistral-window", 1, 2)],
+)
 def test_mixtures_and_windows_leave_the_digest_of_the_local_machine(session, name, tp, pp):
     """A layer for each stage; the prompt of 29 tokens is longer than the windows of 8."""
     source, graph = open_folder(DATA / "architectures" / name, name), parse("node")

@@ -69,6 +69,14 @@ def test_distances_are_networkx_s():
     assert all(found[a, b] == oracle[a][b] for a in range(35) for b in range(35))
 
 
+def test_distances_to_a_few_of_many_chips_are_those_of_networkx():
+    graph = parse("torus:95x95")
+    found = distances_to(compiled(graph), np.array([4000, 11]))
+    for chip, mine in zip((4000, 11), found, strict=True):
+        wanted = nx.single_source_shortest_path_length(graph, chip)
+        assert {other: int(mine[other]) for other in graph} == wanted
+
+
 def test_levels_cover_every_pair_once():
     graph = dragonfly(80)
     seen = sum(

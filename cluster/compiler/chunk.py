@@ -26,6 +26,7 @@ def with_best_chunk(
     if plan.slots > 1 or not in_steps(plan, prefill_kind(plan.chunk, 0), pipeline.apart):
         return plan
     sizes = sizes or Sizes(plan.model, plan.spec, plan.context, plan.weights)
+    sizes = sizes.cutting if plan.cut else sizes.whole
     start = clocks.start_cycle if clocks else 0
     tokens = min(PROMPT_TOKENS, plan.context) - 1
 

@@ -48,26 +48,26 @@ def memory_map(
     ways = [(usual, False)] if usual else []
     ways += [({}, False)]  # columns pack better so
     ways += [({}, True)] if slots[0] > 1 else []
-    full: SramFull | None = None
-    for columns, largest in ways:
+    for number, (columns, largest) in enumerate(ways):
         try:
             return _placed(spec, demands, layers, slots, fixed, usual, columns, largest)
-        except SramFull as error:
-            full = error
-    assert full is not None
-    if not any(request.cuts for request in demands.requests):
-        raise full
-    return _anywhere(spec, demands, layers, slots, fixed)
+        except SramFull:
+            if number == len(ways) - 1:
+                raise
+    raise AssertionError("one way is always tried")
 
 
-def _anywhere(
+def cut_map(
     spec: ChipSpec,
     demands: Demands,
     layers: Mapping[str, int],
     slots: tuple[int, int],
     fixed: Sequence[tuple[str, tuple[int, int, int], int, str]],
 ) -> MemoryMap:
-    """With columns in all slices; those around rows once it is known where these lie."""
+    """As `memory_map`, with columns in all slices, and matrices cut; raises SramFull.
+
+    Columns go around rows once it is known where these lie.
+    """
     reserve: Mapping[int, int] = {}
     for left in reversed(range(TRIED_PLACES)):
         found = MemoryMap(spec, layers, *slots).open_all()

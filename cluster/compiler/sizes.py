@@ -3,8 +3,8 @@
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from functools import cached_property, lru_cache, partial
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property, lru_cache
 from math import prod
 from typing import Any, Protocol, TypeVar
 
@@ -63,7 +63,11 @@ def _laid_of(plain: Any) -> Laid | SramFull:
 
 @dataclass
 class Sizes:
-    """SRAM needs of the stages of one model on one chip, each kind of stage laid out once."""
+    """SRAM needs of the stages of one model on one chip, each kind of stage laid out once.
+
+    Matrices lie in 16 neighbouring slices; with `cut`, those of stages that find no room so lie in
+    any slices.
+    """
 
     model: Model
     spec: ChipSpec
@@ -71,10 +75,21 @@ class Sizes:
     weights: str = "fp16"
     slots: int = 1
     rows: int = 1  # of slots, in a decode launch
-    _laid: dict[tuple[int, int, int, bool], Laid | SramFull] = field(default_factory=dict)
+    cut: bool = False
+    _laid: dict[tuple[int, int, int, bool, bool], Laid | SramFull] = field(default_factory=dict)
     _room: dict[tuple[int, bool, bool], int] = field(default_factory=dict)
     paces: Paces = field(default_factory=dict, repr=False)
     store: Store | None = None  # keeps what was laid out once
+
+    @cached_property
+    def cutting(self) -> "Sizes":
+        """The same where matrices may be cut; both know what either has laid out."""
+        return self if self.cut else replace(self, cut=True)
+
+    @cached_property
+    def whole(self) -> "Sizes":
+        """The same where matrices are not cut."""
+        return replace(self, cut=False) if self.cut else self
 
     @cached_property
     def chunks(self) -> tuple[int, ...]:
@@ -105,29 +120,33 @@ class Sizes:
 
     def laid(self, tp: int, chunk: int, layers: int, head: bool) -> Laid:
         """What a stage takes, and how; raises SramFull."""
-        key = (tp, chunk, layers, head)
+        key = (tp, chunk, layers, head, self.cut)
         if key not in self._laid:
-            self._laid[key] = self._laid_out(*key)
+            self._laid[key] = self._laid_out(*key[:-1])
         found = self._laid[key]
         if isinstance(found, SramFull):
             raise found
         return found
 
     def _laid_out(self, tp: int, chunk: int, layers: int, head: bool) -> Laid | SramFull:
+        if self.cut:
+            try:
+                return self.whole.laid(tp, chunk, layers, head)
+            except SramFull:
+                pass
         if layers > self.room(tp, head) or self.room(tp, False) < 1:
             has = self.spec.sram_bytes
             needs = self.wanted_bytes(tp, layers, head)
             if needs <= has:  # they cannot be packed: fewer layers can
                 has = self.wanted_bytes(tp, max(0, self.room(tp, head)), head)
             return SramFull("weights and caches", needs, has)
-        shape = self._shape(self.spec, tp, chunk, layers, head)
+        shape = replace(self._shape(self.spec, tp, chunk, layers, head), anywhere=self.cut)
 
         def lay_out() -> Laid | SramFull:
             try:
-                memory = Stage(self.spec, shape).memory
+                return Laid(Stage(self.spec, shape).memory.bytes_by_kind(), self.cut)
             except SramFull as error:
                 return error
-            return Laid(memory.bytes_by_kind(), bool(memory.levels))
 
         return self._kept("laid", (self.spec, shape.digest), lay_out, _plain, _laid_of)
 
@@ -168,32 +187,28 @@ class Sizes:
         size = self._padded, chunk, self.weights, self._slots
         return stage_shape(self.model, spec, tp, *size, (first, layers), head)
 
-    def fits(self, tp: int, chunk: int, layers: int, head: bool, cut: bool = True) -> bool:
-        """Whether a chip has room for the stage, perhaps with whole matrices only."""
+    def fits(self, tp: int, chunk: int, layers: int, head: bool) -> bool:
+        """Whether a chip has room for the stage."""
         try:
-            laid = self.laid(tp, chunk, layers, head)
+            return self.need_bytes(tp, chunk, layers, head) <= self.spec.sram_bytes
         except SramFull:
             return False
-        return (cut or not laid.anywhere) and sum(laid.kinds.values()) <= self.spec.sram_bytes
 
-    def most_layers(self, tp: int, chunk: int, head: bool, cut: bool = True) -> int:
+    def most_layers(self, tp: int, chunk: int, head: bool) -> int:
         """Layers a stage can hold at most; -1 if there is no room even for the LM head."""
-        room, least = self.room(tp, head, cut), 0 if head else 1
-        if room < least or self.room(tp, False, cut) < 1:  # none can have a layer: none is laid out
+        room, least = self.room(tp, head), 0 if head else 1
+        if room < least or self.room(tp, False) < 1:  # no stage can have a layer: none is laid out
             return least - 1
-        if self.fits(tp, chunk, room, head, cut):  # often: what is laid out takes little more
+        if self.fits(tp, chunk, room, head):  # often: what is laid out takes little more
             return room
-        fits = partial(self.fits, tp, chunk, head=head, cut=cut)
-        return least - 1 + bisect_left(range(least, room), True, key=lambda n: not fits(n))
+        every = range(least, room)
+        return least - 1 + bisect_left(every, True, key=lambda n: not self.fits(tp, chunk, n, head))
 
-    def room(self, tp: int, head: bool, cut: bool = True) -> int:
-        """Layers whose weights and caches a chip has the words for; -1 if not for the head.
-
-        Or so many that no matrix need be `cut` to rest anywhere.
-        """
-        if (tp, head, cut) not in self._room:
+    def room(self, tp: int, head: bool) -> int:
+        """Layers whose weights and caches a chip has the words for; -1 if not for the head."""
+        if (tp, head, self.cut) not in self._room:
             kinds, most = self.model.kinds, most_column_words(self.spec)
-            whole = not cut or any(map(has_experts, dict.fromkeys(self.model.layers)))
+            whole = not self.cut or any(map(has_experts, dict.fromkeys(self.model.layers)))
             words = {kind: self._words(tp, kinds.index(kind)) for kind in set(kinds)}
             _, last = self._words(tp)
             lightest = min(max(map(sum, layer)) for layer, _ in words.values())
@@ -211,8 +226,8 @@ class Sizes:
                 return max(map(sum, every)) <= most
 
             counts = range(min(self.layers, most // max(1, lightest)), -1, -1)
-            self._room[tp, head, cut] = next((count for count in counts if fit(count)), -1)
-        return self._room[tp, head, cut]
+            self._room[tp, head, self.cut] = next((count for count in counts if fit(count)), -1)
+        return self._room[tp, head, self.cut]
 
     def weigh(self, tp: int) -> tuple[int, int]:
         """Padded weights and caches of a layer, and of the LM head, on a chip, in SRAM bytes."""
@@ -236,7 +251,7 @@ class Sizes:
     def pace(self, tp: int, chunk: int) -> tuple[int, int]:
         """Cycles of a layer and of the LM head for one token, as a chip takes them alone."""
         if (tp, chunk) not in self.paces:
-            wide = not self.fits(tp, chunk, 1, True)
+            wide = not self.whole.fits(tp, chunk, 1, True)
             stage = self.stage(tp, chunk, 1, True, wide)
 
             def made() -> list[int]:
@@ -259,34 +274,31 @@ class Sizes:
         """What `make` returns, from the store if there is one."""
         return self.store.kept(what, key, make, plain, read) if self.store else make()
 
-    def fewest_stages(self, tp: int, cut: bool = True) -> tuple[int, int] | None:
+    def fewest_stages(self, tp: int) -> tuple[int, int] | None:
         """(stages, chunk) of the shortest pipeline of that width; None if none has room."""
-        least = self.least_stages(tp, cut)
+        least = self.least_stages(tp)
         if least is None:
             return None
-        if self._stages(tp, self.chunks[0], cut) == least:
+        if self._stages(tp, self.chunks[0]) == least:
             return least, self.chunks[0]
-        least = self._stages(tp, self.chunks[-1], cut)  # no chunk leaves more room
+        least = self._stages(tp, self.chunks[-1])  # no chunk leaves more room
         if least is None:
             return None
-        found = ((self._stages(tp, chunk, cut), chunk) for chunk in self.chunks)
+        found = ((self._stages(tp, chunk), chunk) for chunk in self.chunks)
         return next((least, chunk) for stages, chunk in found if stages == least)
 
-    def least_stages(self, tp: int, cut: bool = True) -> int | None:
-        """Stages that no pipeline of that width goes below: chips have so many words.
-
-        Or that none does whose matrices need not be `cut`.
-        """
+    def least_stages(self, tp: int) -> int | None:
+        """Stages that no pipeline of that width goes below: chips have so many words."""
         if self.heaviest_bytes > tp * self.spec.sram_bytes:  # seen without asking kernels
             return None
-        last, each = (self.room(tp, head, cut) for head in (True, False))
+        last, each = (self.room(tp, head) for head in (True, False))
         return self._length(last, each)
 
-    def _stages(self, tp: int, chunk: int, cut: bool) -> int | None:
+    def _stages(self, tp: int, chunk: int) -> int | None:
         """Stages of the shortest pipeline with prefill chunks of that size."""
-        last = self.most_layers(tp, chunk, True, cut)
+        last = self.most_layers(tp, chunk, True)
         rest = self.layers - last
-        each = self.most_layers(tp, chunk, False, cut) if rest > 0 <= last else 1
+        each = self.most_layers(tp, chunk, False) if rest > 0 <= last else 1
         return self._length(last, each)
 
     def _length(self, last: int, each: int) -> int | None:
@@ -313,17 +325,14 @@ class Sizes:
         """
         if self.outweighs(chips):
             return False
-        return any(self._fits_on(chips, tp, pp, cut) for cut in (False, True))
-
-    def _fits_on(self, chips: int, tp: int, pp: int | None, cut: bool) -> bool:
         most = min(pp or self.layers + 1, chips // tp)
-        least = self.least_stages(tp, cut)
+        least = self.least_stages(tp)
         if (pp or 1) > most or least is None or least > most:
             return False
-        rest = max(0, self.layers - self.room(tp, True, cut))
-        if rest and not self.fits(tp, self.chunks[-1], -(-rest // (most - 1)), False, cut):
+        rest = max(0, self.layers - self.room(tp, True))
+        if rest and not self.fits(tp, self.chunks[-1], -(-rest // (most - 1)), False):
             return False
-        shortest = self.fewest_stages(tp, cut)
+        shortest = self.fewest_stages(tp)
         return shortest is not None and shortest[0] <= most
 
 

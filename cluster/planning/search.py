@@ -106,6 +106,7 @@ class Search:
     weights: str = "fp16"
     store: CostStore = field(default_factory=CostStore)
     rows: int = 1  # sequences of a decode launch
+    cut: bool = False  # whether stages may have matrices that are cut
     _widths: dict[int, Width] = field(default_factory=dict)
     _prices: dict[int, Price] = field(default_factory=dict)
     _layer_bounds: dict[int, int] = field(default_factory=dict)
@@ -113,9 +114,9 @@ class Search:
 
     def __post_init__(self) -> None:
         size = (self.model, self.spec, self.context, self.weights)
-        self.sizes = Sizes(*size, self.batch, self.rows, store=self.store)
+        self.sizes = Sizes(*size, self.batch, self.rows, self.cut, store=self.store)
         one = Sizes(*size, self.rows, self.rows, store=self.store)
-        self.costs = Costs(self.sizes if self.batch == 1 else one, self.store)
+        self.costs = Costs(self.sizes.whole if self.batch == 1 else one, self.store)
         self.places = Places(self.graph)
         self.decode = decode_kind(context_bucket(self.context), self.rows)
 
@@ -134,7 +135,7 @@ class Search:
             if self.batch == 1:
                 self._widths[tp] = self.timed(tp, pp).width
             else:
-                found = self.sizes.fewest_stages(tp, cut=False) or self.sizes.fewest_stages(tp)
+                found = self.sizes.fewest_stages(tp)
                 assert found
                 self._widths[tp] = Width(tp, found[1])
         return self._widths[tp]
@@ -154,15 +155,10 @@ class Search:
         seconds = 2 * self.spec.host_latency_s + moved / self.spec.host_bytes_per_s
         return math.ceil(seconds * self.spec.clock_hz)
 
-    def splits(self, chips: int, tp: int, pp: int | None, objective: str) -> range:
-        """Stages of that width that the words of so many chips do not rule out.
-
-        For latency not those in which matrices are cut, if they need not be: layers take longer so.
-        """
-        least, whole = (self.sizes.least_stages(tp, cut) for cut in (True, False))
+    def splits(self, chips: int, tp: int, pp: int | None) -> range:
+        """Stages of that width that the words of so many chips do not rule out."""
+        least = self.sizes.least_stages(tp)
         most = min(len(self.model.layers) + 1, chips // tp)
-        if objective == "latency" and whole is not None and whole <= most and not pp:
-            least = whole
         if least is None or (pp and not least <= pp <= most):
             return range(0)
         return range(pp, pp + 1) if pp else range(least, most + 1)
@@ -198,7 +194,7 @@ class Search:
         splits = [
             (self.bound(width, length, objective), width, length)
             for width in widths
-            for length in self.splits(chips, width, pp, objective)
+            for length in self.splits(chips, width, pp)
         ]
         found: list[Candidate] = []
         spare: Candidate | None = None  # the best of plans whose stages share chips

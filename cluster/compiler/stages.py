@@ -134,8 +134,8 @@ def partition(
     _check(model, tp, pp, context)
     check_weights(model, spec, weights)
     sizes = sizes or Sizes(model, spec, context, weights, slots, rows)
-    failed: DoesNotFit | None = None
     for some in (sizes.whole, sizes.cutting) if cut else (sizes.whole,):
+        failed: DoesNotFit | None = None
         for chunk in sizes.chunks:
             try:
                 return _partition(some, tp, pp, chunk)

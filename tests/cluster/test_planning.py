@@ -30,7 +30,7 @@ def test_chips_are_spread_as_asked():
     assert chosen(SMOLLM2, chips=6, tp=3) == (3, 2, "node")
     assert chosen(SMOLLM2, chips=90) == (3, 30, "torus:9x10")
     assert chosen(SMOLLM2, chips=90, pp=30) == (3, 30, "torus:9x10")
-    assert chosen(SMOLLM2, pp=1) == (2, 1, "node")
+    assert chosen(SMOLLM2, pp=1) == (3, 1, "node")
     assert chosen(SMOLLM2, tp=3, pp=2, topology="ring:9") == (3, 2, "ring:9")
 
 

@@ -16,6 +16,7 @@ from typing import Annotated, get_type_hints
 
 from chip.errors import ProgramError, SpecError
 from chip.hashed import hashed_once
+from chip.numerics.exact import MAX_LANES
 
 EAST, WEST = 0, 1
 HEMISPHERES = "EW"
@@ -194,7 +195,7 @@ _AT_LEAST = {
 }
 _AT_MOST = {
     "clock_hz": 100_000_000_000,
-    "lanes": 512,  # of exact dot products, chip/numerics
+    "lanes": MAX_LANES,  # of exact dot products
     "slice_words": 1 << 24,
     "hemisphere_slices": 1024,
     "streams": 32,  # stream codes of an instruction are six bits

@@ -2,9 +2,11 @@
 
 Four neighbouring slices share one array [words, lanes, 4], so that a 16- or 32-bit vector, whose
 byte planes rest in neighbouring slices, is a plain typed view. Groups are allocated when first
-used, and the host's kernel backs only the pages that are touched.
+used, and the host's kernel backs only the pages that are touched: small ones, but for images of
+weights. With huge ones, which NumPy asks for, chips that hold a few rows take four times as much.
 """
 
+import mmap
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -12,13 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from chip.arrays import Array, DType
-from chip.jit.layout import WORD
+from chip.jit.layout import STATISTICS
 from chip.spec import ChipSpec
 
 Bytes = npt.NDArray[np.uint8]
 Words = npt.NDArray[np.int64]
 GROUP = 4
 Places = tuple[tuple[int, int], ...]  # first slices of quads, and how much further on words are
+HUGE_PAGE = 2 << 20  # bytes
 Kept = TypeVar("Kept")
 
 
@@ -30,6 +33,7 @@ class Sram:
         # Indirect accesses (family, slice, addresses), noted while `chip.faults` wants them.
         self.indirect: list[tuple[str, int, Words]] | None = None
         self._groups: list[Bytes | None] = [None] * (-(-spec.slices // GROUP))
+        self._memory: dict[int, mmap.mmap] = {}  # of each group
         self._statistics: dict[Places, npt.NDArray[np.void]] = {}
         # of each group of slices: what is known of words that have a fourth there, so far on
         self._known: dict[int, list[tuple[int, npt.NDArray[np.void]]]] = {}
@@ -40,18 +44,29 @@ class Sram:
         """The array [words, lanes, 4] that holds slice `index`."""
         array = self._groups[index // GROUP]
         if array is None:
-            array = np.zeros((self.spec.slice_words, self.spec.lanes, GROUP), np.uint8)
+            shape = (self.spec.slice_words, self.spec.lanes, GROUP)
+            memory = self._memory[index // GROUP] = mmap.mmap(-1, shape[0] * shape[1] * GROUP)
+            array = np.frombuffer(memory, np.uint8).reshape(shape)
             self._groups[index // GROUP] = array
         return array
+
+    def _fill(self, index: int, words: slice) -> None:
+        """Ask for huge pages where many words are about to be written."""
+        row_bytes = self.spec.lanes * GROUP
+        first = words.start * row_bytes // mmap.PAGESIZE * mmap.PAGESIZE
+        size = words.stop * row_bytes - first
+        if size >= HUGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE"):  # Linux
+            self.group(index)
+            self._memory[index // GROUP].madvise(mmap.MADV_HUGEPAGE, first, size)
 
     def statistics(self, places: Places) -> npt.NDArray[np.void]:
         """What compiled products know of each word of weights whose fourths are at `places`.
 
         These are the first slices of quads, and how much further on the words are there. What is
-        known are `WORD`s, whose `lanes` are 0 for words that were written since.
+        known are `Statistics`, whose `lanes` are 0 for words that were written since.
         """
         if places not in self._statistics:
-            known = self._statistics[places] = np.zeros(self.spec.slice_words, WORD)
+            known = self._statistics[places] = np.zeros(self.spec.slice_words, STATISTICS)
             for index, further in places:
                 self._known.setdefault(index // GROUP, []).append((further, known))
         return self._statistics[places]
@@ -88,6 +103,8 @@ class Sram:
 
     def store(self, index: int, words: slice | Words, values: Array) -> None:
         """Write elements [n, lanes] whose lowest byte plane is slice `index`."""
+        if isinstance(words, slice):
+            self._fill(index, words)
         self.typed(index, values.dtype)[words] = values
         self.written(index, words)
 

@@ -1,7 +1,8 @@
-"""A load generator and an evaluation of others against `lpu serve smollm2`, without any hub.
+"""Two load generators and an evaluation of others against `lpu serve smollm2`, without any hub.
 
 Each gets a virtual environment in FOLDER, unless there is one of that name; the first run needs a
-package index. What they print goes to FOLDER/NAME.txt, and its last lines here.
+package index, and guidellm brings a PyTorch of some GB. What they print goes to FOLDER/NAME.txt,
+and its last lines here.
 """
 
 import argparse
@@ -17,7 +18,8 @@ from pathlib import Path
 
 MODEL, SHOWN = "smollm2", 40
 TOKENIZER = "local/smollm2"
-MOONCAKE = [(0, 40, 6, [1]), (400, 60, 4, [1, 2]), (900, 24, 8, [3])]  # ms, in, out, blocks
+BLOCK_TOKENS = 32  # of a hash of the trace
+MOONCAKE = [(0, 40, 6, [1, 2]), (400, 60, 4, [1, 3]), (900, 24, 8, [4])]  # ms, in, out, blocks
 QUESTIONS = [
     ("The capital of France is", [" Paris", " seventeen"], 0),
     ("Two and two make", [" blue", " four"], 1),
@@ -49,17 +51,36 @@ class Client:
     command: Callable[[str, Path], list[str]]
 
 
-def aiperf(url: str, folder: Path) -> list[str]:
-    """A Mooncake trace, at its times."""
+def mooncake(folder: Path) -> Path:
+    """A trace as Mooncake's are."""
     names = "timestamp", "input_length", "output_length", "hash_ids"
     lines = [json.dumps(dict(zip(names, row, strict=True))) for row in MOONCAKE]
     trace = folder / "mooncake.jsonl"
     trace.write_text("\n".join(lines) + "\n")
+    return trace
+
+
+def aiperf(url: str, folder: Path) -> list[str]:
+    """A Mooncake trace, at its times."""
     return [
         "aiperf", "profile", "--model", MODEL, "--url", url, "--endpoint-type", "chat",
-        "--streaming", "--input-file", str(trace), "--custom-dataset-type", "mooncake_trace",
-        "--fixed-schedule", "--prompt-input-tokens-block-size", "32", "--tokenizer", TOKENIZER,
+        "--streaming", "--input-file", str(mooncake(folder)),
+        "--custom-dataset-type", "mooncake_trace", "--fixed-schedule",
+        "--prompt-input-tokens-block-size", str(BLOCK_TOKENS), "--tokenizer", TOKENIZER,
         "--ui", "none", "--output-artifact-dir", str(folder / "aiperf-files"),
+    ]  # fmt: skip
+
+
+def guidellm(url: str, folder: Path) -> list[str]:
+    """The same trace, whose times it takes for seconds."""
+    backend = f"kind=openai_http,target={url},model={MODEL},request_format=/v1/chat/completions"
+    source = {"kind": "json_file", "path": str(mooncake(folder))}
+    data = {"kind": "mooncake", "source": source, "hash_id_block_size": BLOCK_TOKENS}
+    return [
+        "guidellm", "run", "--backend", backend, "--profile", "kind=replay,time_scale=0.001",
+        "--data", json.dumps(data),
+        "--tokenizer", f"kind=huggingface_auto,model={TOKENIZER}", "--output", "kind=console",
+        "--disable-progress",
     ]  # fmt: skip
 
 
@@ -80,6 +101,7 @@ def lm_eval(url: str, folder: Path) -> list[str]:
 
 CLIENTS = {
     "aiperf": Client("aiperf", aiperf),
+    "guidellm": Client("guidellm[recommended]", guidellm),
     "lm-eval": Client("lm-eval[api]", lm_eval),
 }
 

@@ -41,7 +41,10 @@ def model(smollm2_path):
     return load_model("smollm2")
 
 
-@pytest.fixture(scope="module", params=PLANS)
+@pytest.fixture(
+    scope="module",
+    params=["smallest", "node", pytest.param("torus", marks=pytest.mark.soak)],
+)
 def loaded(request, model) -> Iterator[tuple[str, Lowered, LocalMachine]]:
     """A machine with the model on one of the plans."""
     chosen = PLANS[request.param]

@@ -31,6 +31,7 @@ class Fabric:
     head: Ints
     row: Ints  # edges of chip c are row[c]:row[c + 1]
     latency_cycles: Ints  # per edge
+    wire_cycles: Ints  # per edge, the part that chips do not take
     cables: Ints  # per edge
     pace: Ints  # per edge, index into `paces`
     paces: tuple[Fraction, ...]  # distinct cycles per vector, fastest first
@@ -84,6 +85,7 @@ def part_of(fabric: Fabric, chips: Iterable[int]) -> Fabric:
         head=fabric.head[edge],
         row=np.searchsorted(fabric.tail[edge], np.arange(fabric.chips + 1)),
         latency_cycles=fabric.latency_cycles[edge],
+        wire_cycles=fabric.wire_cycles[edge],
         cables=cables,
         pace=fabric.pace[edge],
         first_channel=np.cumsum(cables) - cables,
@@ -109,6 +111,7 @@ def _compile(graph: nx.Graph) -> Fabric:
         head=head,
         row=np.searchsorted(tail, np.arange(chips + 1)),
         latency_cycles=_field([link.latency_cycles for link in links], kind),
+        wire_cycles=_field([link.wire_cycles for link in links], kind),
         cables=cables,
         pace=_field([paces.index(link.cycles_per_vector) for link in links], kind),
         paces=paces,

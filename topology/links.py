@@ -3,6 +3,10 @@
 A link carries vectors. Vector k of a run departs at start + ceil(k * cycles_per_vector) and can be
 used on the other chip `latency_cycles` after it departs, its own transfer included. There is no
 back-pressure and no queue: two vectors closer together than the rate are an error of the schedule.
+
+Published latencies are of hops from SRAM to SRAM: `endpoint_cycles` of them are what the two chips
+do. A timetable, which knows no chips, counts them in; in programs, where they are instructions with
+delays of their own, a cable takes the rest, `wire_cycles`, so that nothing counts twice.
 """
 
 import dataclasses
@@ -17,6 +21,9 @@ from topology.errors import BadLink
 # A SRAM byte count is a chip fact, kept here so that a topology can state its memory on its own:
 # 88 slices x 20 tiles x 8,192 words x 16 B = 220 MiB (Abts et al., ISCA 2020, section on MEM).
 SRAM_BYTES_V1 = 88 * 20 * 8192 * 16
+# Read, send, receive and write of a hop: 300 ns per hop (SHIP) less the 217 cycles from one counter
+# to the other of a cable (ISCA'22, Table 2). ASSUMPTION: as many in the figures of other profiles.
+ENDPOINT_CYCLES = 53
 # What no hardware comes near, and 64-bit integers hold the products of.
 _MOST = 10**9
 _MOST_OF_LINK = {
@@ -43,11 +50,11 @@ def _rational(value: object) -> Fraction:
     return rate
 
 
-def _check_integers(of: object, most: Mapping[str, int]) -> None:
+def _check_integers(of: object, most: Mapping[str, int], least: int = 1) -> None:
     for field, high in most.items():
         value = getattr(of, field)
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= high:
-            raise BadLink(field, value, f"must be an integer from 1 to {high:,}")
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= high:
+            raise BadLink(field, value, f"must be an integer from {least} to {high:,}")
 
 
 @dataclass(frozen=True)
@@ -58,17 +65,24 @@ class Link:
     bytes_per_vector_wire: int = 328
     payload_bytes: int = 320
     cycles_per_vector: Fraction = Fraction(27)
-    latency_cycles: int = 270
+    latency_cycles: int = 217 + ENDPOINT_CYCLES
+    endpoint_cycles: int = ENDPOINT_CYCLES
     count: int = 1
     source: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cycles_per_vector", _rational(self.cycles_per_vector))
         _check_integers(self, _MOST_OF_LINK)
+        _check_integers(self, {"endpoint_cycles": _MOST}, 0)
         if self.bytes_per_vector_wire < self.payload_bytes:
             raise BadLink(
                 "bytes_per_vector_wire", self.bytes_per_vector_wire, "must hold the payload"
             )
+
+    @property
+    def wire_cycles(self) -> int:
+        """What a cable between emulated chips takes, which do the rest themselves; at least 1."""
+        return max(1, self.latency_cycles - self.endpoint_cycles)
 
     @property
     def efficiency(self) -> Fraction:
@@ -110,6 +124,7 @@ class Profile:
             self.link,
             cycles_per_vector=self.link.cycles_per_vector * faster,
             latency_cycles=math.ceil(self.link.latency_cycles * faster),
+            endpoint_cycles=math.ceil(self.link.endpoint_cycles * faster),
         )
         return dataclasses.replace(self, link=link, clock_hz=clock_hz)
 
@@ -134,12 +149,12 @@ ISCA22 = Profile(
 
 # SHIP (MLSys 2026): 11 ports carry 235 GB/s per chip both ways = 10.68 GB/s per port and direction,
 # which is 320 B per 27 cycles at 900 MHz (10.667); 300 ns per hop = 270 cycles = 217 measured
-# (ISCA'22 Table 2) + 53 of send, receive and SRAM overhead.
+# (ISCA'22 Table 2) + ENDPOINT_CYCLES.
 SHIP = Profile(
     name="ship",
     link=Link(
         cycles_per_vector=Fraction(27),
-        latency_cycles=217 + 53,
+        latency_cycles=217 + ENDPOINT_CYCLES,
         source="SHIP: 10.67 GB/s per port and direction, 300 ns per hop",
     ),
     clock_hz=900_000_000,

@@ -1,7 +1,19 @@
 """The compiled path: what the chips of `chip.numerics` compute, by numba, with equal bits.
 
 This is its one seam. A chip either interprets the nodes of a program, or plays what `chip.tape` has
-made of them; numba is imported when first asked whether it can play.
+made of them; numba is imported when first asked whether it can play. From the outside in:
+
+    play                  runs the records of a program, one after another
+    team                  shares the products of a run with helper threads
+    words                 multiplies a word of weights with rows of x; tests 1 and 2 of their sums
+    activations, weights  rows of x in shape; what the tests must know of rows and of words
+    columns16, columns8   the inner loops, in LLVM; `vectors` and `halves` are what they are made of
+    exact                 test 3: the sums that the others leave in doubt, in integers
+    rows                  all other instructions: kernels for a row of lanes
+    layout, memory        what records and the rest look like, without numba and with it
+    cache                 compiles kernels and keeps them on disk
+
+docs/fp16-product.md follows an fp16 product from its definition to the kernel.
 """
 
 import functools

@@ -1,7 +1,8 @@
 """Rows of x as products want them: in float64, or as int8 in the order of a word's lanes.
 
 A row is written once for all words that meet it. Behind an fp16 row stands a `Row`: what products
-need to know of it. Lanes before its first and behind its last that is not zero are not multiplied.
+need to know of it. Lanes before its first and behind its last that is not zero are not multiplied;
+`chip.jit.words` says why that is the same.
 """
 
 import functools
@@ -11,7 +12,7 @@ import numpy as np
 from chip.jit.cache import address
 from chip.jit.columns16 import extremes16, widen_row
 from chip.jit.halves import widen16
-from chip.jit.layout import FP16, GRAIN, ROW
+from chip.jit.layout import FP16, GRAIN, x_bytes
 from chip.jit.memory import (
     INT,
     doubles_at,
@@ -23,14 +24,8 @@ from chip.jit.memory import (
 from chip.jit.vectors import DOT_OF_BYTES, any_bits
 from chip.numerics.products import EXACT_UNITS
 
-_ROW_BYTES = ROW.itemsize
 _bits_of_halves = any_bits(16)
-
-
-@inner
-def x_bytes(is_fp16: bool, lanes: int) -> int:
-    """Bytes of a row of x, with what stands behind it."""
-    return 8 * lanes + _ROW_BYTES if is_fp16 else 8 * lanes
+bytes_of_x = inner(x_bytes)
 
 
 @inner
@@ -54,7 +49,7 @@ def spread16(a: int, target: int, lanes: int) -> int:
             first, end = (start if first == lanes else first), start + GRAIN
     if end == 0:
         first = 0
-    row.first, row.count, row.only, row.run = first, end - first, -1, 1
+    row.first, row.count, row.only, row.diagonal = first, end - first, -1, 1
     if end == first + GRAIN:
         occupied, lane = 0, 0
         for i in range(first, end):
@@ -64,20 +59,21 @@ def spread16(a: int, target: int, lanes: int) -> int:
             row.only, out[lane] = lane, widen16(bits[lane])
             return 0
     found = extremes16(a, lanes)
-    squares = widen_row(a, target, lanes)  # in whatever order: `error_factor` has slack for it
+    # Squares are added in whatever order: `EXACT_UNITS` and `error_factor` have slack for that.
+    squares = widen_row(a, target, lanes)
     row.norm = np.inf if found & 0xFFFF >= 0x7C00 else np.sqrt(squares)
     row.limit = EXACT_UNITS * unit_of(found >> 16)
     return 0
 
 
 @inner
-def find_runs(x: int, rows: int, lanes: int) -> None:
+def find_diagonals(x: int, rows: int, lanes: int) -> None:
     """Note behind each row of x how many rows from it on have one lane each, one after another."""
     after, run = -1, 0
     for number in range(rows - 1, -1, -1):
-        row = row_at(x + number * x_bytes(True, lanes) + 8 * lanes)
+        row = row_at(x + number * bytes_of_x(FP16, lanes) + 8 * lanes)
         run = run + 1 if 0 <= row.only == after - 1 else 1
-        after, row.run = row.only, run
+        after, row.diagonal = row.only, run
 
 
 def spread8(a: int, target: int, lanes: int) -> int:

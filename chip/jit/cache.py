@@ -25,13 +25,13 @@ Function = TypeVar("Function", bound=Callable[..., object])
 # numba looks only at the file of the kernel itself to tell whether a cached one is stale. With all
 # files that kernels are made of in the name, a change to any of them makes another kernel.
 _CHIP = Path(__file__).parent.parent
-_SOURCES = [
+SOURCES = [
     *sorted((_CHIP / "jit").glob("*.py")),
-    _CHIP / "numerics" / "elementwise.py",
+    *(_CHIP / "numerics" / f"{name}.py" for name in ("elementwise", "exact", "products")),
     _CHIP / "isa" / "vxm.py",
 ]
 _KEPT: list[Untyped] = []  # what addresses lead to
-_FINGERPRINT = f"{zlib.crc32(b''.join(path.read_bytes() for path in _SOURCES)):08x}"
+_FINGERPRINT = f"{zlib.crc32(b''.join(path.read_bytes() for path in SOURCES)):08x}"
 
 
 def address(function: Callable[..., object], signature: Untyped) -> int:

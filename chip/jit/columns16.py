@@ -1,8 +1,8 @@
 """LLVM vector code for the fp16 columns of an SRAM word.
 
-A word of a weight group lies in four arrays, one per four slices: lane after lane, four bytes of
+A word of 16 slices lies in four arrays, its quarters of four slices: lane after lane, four bytes of
 each: two fp16 columns. They are read where they rest. Lanes come from `lane` on; all but counts are
-addresses, and a place is those of the four parts.
+addresses, and a place is those of the four quarters.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from itertools import chain, product
 
 from llvmlite import ir  # type: ignore[import-untyped]
 
-from chip.jit.layout import GRAIN, Untyped
+from chip.jit.layout import GRAIN, QUARTERS, Untyped
 from chip.jit.memory import INT, VOID, emitted, types
 from chip.jit.vectors import (
     CONTRACT,
@@ -20,7 +20,6 @@ from chip.jit.vectors import (
     I16,
     I32,
     I64,
-    PARTS,
     half_to_float,
     halved,
     load,
@@ -32,10 +31,11 @@ from chip.jit.vectors import (
     store,
 )
 
-PLACE = types.UniTuple(INT, PARTS)
+PLACE = types.UniTuple(INT, QUARTERS)
 _REGISTERS = 4 * FLOAT64_LANES  # vectors: 16 of AVX2, 32 of AVX-512
 _SCALE = 2.0 ** (1023 - 127)
-_KEPT_BITS = -0x7000000100000000  # of float64's bits: sign, 8 of the exponent, 20 of the mantissa
+# Of float64's bits the sign, 8 of the exponent's 11 and 20 of the mantissa; as a signed integer.
+_KEPT_BITS = (0x8FFFFFFF << 32) - (1 << 64)
 _WIDE = ir.VectorType(DOUBLE, FLOAT64_LANES)
 
 
@@ -43,48 +43,50 @@ def columns16(rows: int, is_wide: bool) -> Callable[..., None]:
     """A function: 8 float64 sums for each of `rows` rows of x with a word's columns.
 
     f(place, lane, x, stride, lanes, sums): bytes from row to row of x. `is_wide` columns are those
-    of `widen_part`. As many parts are done at a time as have their sums in registers.
+    of `widen_quarter`. As many quarters are done at a time as have their sums in registers.
     """
-    lane_bytes = 16 if is_wide else 4
-    together = min(PARTS, _REGISTERS // (4 * rows))
+    lane_bytes, sums_of_quarter = 16 if is_wide else 4, 2 * rows
+    # Half of the registers for sums, the rest for columns and x.
+    together = min(QUARTERS, _REGISTERS // 2 // sums_of_quarter)
 
     @emitted(VOID, PLACE, INT, INT, INT, INT, INT)
     def sums(_context: Untyped, builder: Untyped, args: Untyped) -> None:
-        parts = places(builder, args[0], builder.mul(args[1], I64(lane_bytes)))
+        quarters = places(builder, args[0], builder.mul(args[1], I64(lane_bytes)))
         x_start = plus(builder, args[2], args[1], 8)
-        for group in range(0, PARTS, together):
-            some = parts[group : group + together]
+        for begin in range(0, QUARTERS, together):
+            some = quarters[begin : begin + together]
 
+            # `some` is a default: a closure would see what the loop makes of it later.
             def step(lane: Untyped, totals: list[Untyped], some: list[Untyped] = some) -> None:
                 for first in range(0, GRAIN, FLOAT64_LANES):
                     x = plus(builder, x_start, builder.add(lane, I64(first)), 8)
                     at = [plus(builder, x, args[3], row) for row in range(rows)]
                     factors = [load(builder, one, _WIDE) for one in at]
-                    pairs = [_pair(builder, part, lane, first, is_wide) for part in some]
+                    pairs = [_pair(builder, quarter, lane, first, is_wide) for quarter in some]
                     made = product(factors, chain.from_iterable(pairs))
                     for (factor, column), total in zip(made, totals, strict=True):
                         one = builder.fmul(column, factor, flags=CONTRACT)
                         held = builder.load(total)
                         builder.store(builder.fadd(held, one, flags=CONTRACT), total)
 
-            totals = over_lanes(builder, args[4], step, (_WIDE, 2 * rows * together))
-            for number, (row, part) in enumerate(product(range(rows), range(together))):
+            totals = over_lanes(builder, args[4], step, (_WIDE, sums_of_quarter * together))
+            for number, (row, quarter) in enumerate(product(range(rows), range(together))):
                 pair = _sums_of_pair(builder, *totals[2 * number : 2 * number + 2])
-                place = 16 * (row * PARTS + group + part)
+                place = 16 * (row * QUARTERS + begin + quarter)
                 store(builder, builder.add(args[5], I64(place)), pair)
 
     return sums
 
 
 def _pair(
-    builder: Untyped, part: Untyped, lane: Untyped, first: int, is_wide: bool
+    builder: Untyped, quarter: Untyped, lane: Untyped, first: int, is_wide: bool
 ) -> list[Untyped]:
-    """Two float64 vectors: the columns of a part in as many lanes as a vector has."""
+    """Two float64 vectors: the columns of a quarter in as many lanes as a vector has."""
     if is_wide:
-        at = builder.add(plus(builder, part, lane, 16), I64(16 * first))
+        at = builder.add(plus(builder, quarter, lane, 16), I64(16 * first))
         step = 8 * FLOAT64_LANES
         return [load(builder, builder.add(at, I64(step * half)), _WIDE) for half in range(2)]
-    at = builder.add(plus(builder, part, lane, 4), I64(4 * first))
+    at = builder.add(plus(builder, quarter, lane, 4), I64(4 * first))
     if first == 0:
         prefetch(builder, at, 2)
     halves = load(builder, at, ir.VectorType(I16, 2 * FLOAT64_LANES))
@@ -95,7 +97,12 @@ def _doubles(builder: Untyped, floats: Untyped) -> list[Untyped]:
     """Two columns, lane by lane in one fp32 vector, as two float64 vectors, divided by `_SCALE`.
 
     fp32 bits at the place of float64's are the number times 2**-896, exactly, and in half of the
-    time that conversions take. Shifts of 32 bits will do: fp16 leaves the last 13 bits zero.
+    time that conversions take. Both are shifted by three as 32-bit numbers, as the bits that a
+    64-bit shift would carry over are zero: fp16 leaves the last 13 bits of fp32 empty.
+
+    Products are 0 or at least 2**-944 and sums are multiples of that, so nothing is subnormal and
+    additions round as they would unscaled: a sum is 2**-896 times what it would be, to the bit.
+    Infinities and NaNs become finite; then `Statistics.peak` is infinite, and the sums are unused.
     """
     whole, half = ir.VectorType(I32, 2 * FLOAT64_LANES), ir.VectorType(I64, FLOAT64_LANES)
     three, left, kept = (
@@ -121,29 +128,30 @@ def _sums_of_pair(builder: Untyped, first: Untyped, second: Untyped) -> Untyped:
 @emitted(VOID, PLACE, INT, INT)
 def squares16(_context: Untyped, builder: Untyped, args: Untyped) -> None:
     """Write the fp32 sums of the squares of a word's columns, as float64: f(place, lanes, sums)."""
-    size, parts = 16, places(builder, args[0])
+    size, quarters = 16, places(builder, args[0])
 
     def step(lane: Untyped, totals: list[Untyped]) -> None:
         for first in range(0, 4 * GRAIN, 2 * size):
             offset = builder.add(builder.mul(lane, I64(4)), I64(first))
-            for part, total in zip(parts, totals, strict=True):
-                halves = load(builder, builder.add(part, offset), ir.VectorType(I16, size))
+            for quarter, total in zip(quarters, totals, strict=True):
+                halves = load(builder, builder.add(quarter, offset), ir.VectorType(I16, size))
                 floats = half_to_float(builder, halves)
                 square = builder.fmul(floats, floats, flags=CONTRACT)
                 builder.store(builder.fadd(builder.load(total), square, flags=CONTRACT), total)
 
-    totals = over_lanes(builder, args[1], step, (ir.VectorType(FLOAT, size), PARTS))
-    for part, total in enumerate(totals):
+    totals = over_lanes(builder, args[1], step, (ir.VectorType(FLOAT, size), QUARTERS))
+    for quarter, total in enumerate(totals):
         pair = halved(builder, total, 2, builder.fadd)
         wide = builder.fpext(pair, ir.VectorType(DOUBLE, 2))
-        store(builder, builder.add(args[2], I64(16 * part)), wide)
+        store(builder, builder.add(args[2], I64(16 * quarter)), wide)
 
 
 @emitted(INT, INT, INT)
 def extremes16(_context: Untyped, builder: Untyped, args: Untyped) -> Untyped:
     """The largest magnitude of `count` fp16 bits, plus 2**16 times the least that is not zero.
 
-    f(address, count); the least is less one, and wraps around where all are zero.
+    f(address, count); the least is less one, and 0xFFFF where all are zero, as `least_unit` has it:
+    the largest of all -n in 16 bits is that of the least n, a zero stays 0, and ~-n is n - 1.
     """
     kind = ir.VectorType(I16, 16)
     magnitude, zero = (ir.Constant(kind, [n] * kind.count) for n in (0x7FFF, 0))
@@ -190,9 +198,10 @@ def diagonal16(rows: int) -> Callable[..., None]:
     """A function: fp32 products of eight columns with rows of x that have one lane.
 
     f(place, lane, x, x_step, out, out_step): the first row's lane, the next rows have those that
-    follow; bytes from row to row. Products are exact; zeros are positive, as sums are.
+    follow; bytes from row to row. A product has 22 bits, is 0 or from 2**-48 to 2**32, and so is
+    exact in fp32: no test is needed. Zeros become positive, as sums are.
     """
-    count = 2 * rows  # elements of a part: two columns of each lane
+    count = 2 * rows  # elements of a quarter: two columns of each lane
     floats, pairs = ir.VectorType(FLOAT, count), ir.VectorType(I64, rows)
 
     @emitted(VOID, PLACE, INT, INT, INT, INT, INT)
@@ -204,25 +213,25 @@ def diagonal16(rows: int) -> Callable[..., None]:
             lane = builder.fptrunc(load(builder, at, DOUBLE), FLOAT)
             x = builder.insert_element(x, lane, I32(row))
         twice = builder.shuffle_vector(x, x, numbers(n // 2 for n in range(count)))
-        parts = []
-        for part in places(builder, args[0], builder.mul(args[1], I64(4))):
-            weights = half_to_float(builder, load(builder, part, ir.VectorType(I16, count)))
+        quarters = []
+        for quarter in places(builder, args[0], builder.mul(args[1], I64(4))):
+            weights = half_to_float(builder, load(builder, quarter, ir.VectorType(I16, count)))
             total = builder.fadd(builder.fmul(weights, twice), ir.Constant(floats, [0.0] * count))
-            parts.append(builder.bitcast(total, pairs))
+            quarters.append(builder.bitcast(total, pairs))
         for row in range(rows):
             low, high = (
                 builder.shuffle_vector(a, b, numbers((row, rows + row)))
-                for a, b in (parts[:2], parts[2:])
+                for a, b in (quarters[:2], quarters[2:])
             )
-            four = builder.shuffle_vector(low, high, numbers(range(PARTS)))
+            four = builder.shuffle_vector(low, high, numbers(range(QUARTERS)))
             store(builder, plus(builder, args[4], args[5], row), four)
 
     return products
 
 
 @emitted(VOID, INT, INT, INT)
-def widen_part(_context: Untyped, builder: Untyped, args: Untyped) -> None:
-    """Columns of one part as float64, in the order of `_doubles`: f(part, lanes, target)."""
+def widen_quarter(_context: Untyped, builder: Untyped, args: Untyped) -> None:
+    """Columns of one quarter as float64, in the order of `_doubles`: f(quarter, lanes, target)."""
 
     def step(lane: Untyped, _totals: list[Untyped]) -> None:
         for first in range(0, GRAIN, FLOAT64_LANES):

@@ -1,4 +1,4 @@
-"""LLVM vector code for the int8 columns of an SRAM word: four in each of its four parts.
+"""LLVM vector code for the int8 columns of an SRAM word: four in each of its four quarters.
 
 See `chip.jit.columns16` for how they lie in it. They are read where they rest; what is brought into
 this order is x, once for all words, by `activations.spread8`.
@@ -10,14 +10,13 @@ from llvmlite import ir  # type: ignore[import-untyped]
 from llvmlite.binding import llvm_version_info  # type: ignore[import-untyped]
 
 from chip.jit.columns16 import PLACE
-from chip.jit.layout import GRAIN, Untyped
+from chip.jit.layout import GRAIN, QUARTERS, Untyped
 from chip.jit.memory import INT, VOID, emitted
 from chip.jit.vectors import (
     I8,
     I16,
     I32,
     I64,
-    PARTS,
     cgutils,
     halved,
     load,
@@ -47,7 +46,7 @@ def columns8(rows: int) -> Callable[..., None]:
 
     @emitted(VOID, PLACE, INT, INT, INT, INT, INT)
     def sums(_context: Untyped, builder: Untyped, args: Untyped) -> None:
-        parts, byte = places(builder, args[0]), ir.Constant(short, [8] * size)
+        quarters, byte = places(builder, args[0]), ir.Constant(short, [8] * size)
 
         def dot(x: Untyped, w: Untyped) -> Untyped:
             product = builder.mul(builder.sext(x, whole), builder.sext(w, whole))
@@ -64,8 +63,8 @@ def columns8(rows: int) -> Callable[..., None]:
                     plus(builder, plus(builder, args[1], args[2], row), lanes, 8)
                     for row in range(rows)
                 ]
-                for part in range(PARTS):
-                    at = plus(builder, parts[part], lanes, 4)
+                for quarter in range(QUARTERS):
+                    at = plus(builder, quarters[quarter], lanes, 4)
                     if first % 16 == 0:
                         prefetch(builder, at, 1)
                     found = load(builder, at, line)
@@ -78,15 +77,15 @@ def columns8(rows: int) -> Callable[..., None]:
                             dot(load(builder, x[row], short), even),
                             dot(load(builder, after, short), odd),
                         )
-                        total = totals[row * PARTS + part]
+                        total = totals[row * QUARTERS + quarter]
                         builder.store(builder.add(builder.load(total), pair), total)
 
-        totals = over_lanes(builder, args[3], step, (half, rows * PARTS))
+        totals = over_lanes(builder, args[3], step, (half, rows * QUARTERS))
         for row in range(rows):
             out = plus(builder, args[4], args[5], row)
-            for part in range(PARTS):
-                four = halved(builder, totals[row * PARTS + part], 4, builder.add)
-                store(builder, builder.add(out, I64(16 * part)), four)
+            for quarter in range(QUARTERS):
+                four = halved(builder, totals[row * QUARTERS + quarter], 4, builder.add)
+                store(builder, builder.add(out, I64(16 * quarter)), four)
 
     return sums
 
@@ -104,21 +103,21 @@ def columns8_bytes(_context: Untyped, builder: Untyped, args: Untyped) -> None:
     dot = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512.vpdpbusd.512")
     turn = numbers(16 * block + place for block in range(4) for place in _TURN)
     extra = builder.bitcast(ir.Constant(line, [-128] * 64), factors)
-    parts = places(builder, args[0])
+    quarters = places(builder, args[0])
 
     def step(lane: Untyped, totals: list[Untyped]) -> None:
         offset = builder.mul(lane, I64(4))
         x = load(builder, builder.add(args[1], offset), factors)
-        for part in range(PARTS):
-            at = builder.add(parts[part], offset)
+        for quarter in range(QUARTERS):
+            at = builder.add(quarters[quarter], offset)
             prefetch(builder, at, 1)
             found = load(builder, at, line)
             w = builder.bitcast(builder.shuffle_vector(found, found, turn), factors)
-            for factor, place in ((x, totals[part]), (extra, totals[PARTS + part])):
+            for factor, place in ((x, totals[quarter]), (extra, totals[QUARTERS + quarter])):
                 builder.store(builder.call(dot, [builder.load(place), factor, w]), place)
 
-    totals = over_lanes(builder, args[2], step, (total, 2 * PARTS), 16)
-    for part in range(PARTS):
-        exact = builder.sub(totals[part], totals[PARTS + part])
+    totals = over_lanes(builder, args[2], step, (total, 2 * QUARTERS), 16)
+    for quarter in range(QUARTERS):
+        exact = builder.sub(totals[quarter], totals[QUARTERS + quarter])
         four = halved(builder, exact, 4, builder.add)
-        store(builder, builder.add(args[3], I64(16 * part)), four)
+        store(builder, builder.add(args[3], I64(16 * quarter)), four)

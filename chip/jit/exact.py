@@ -1,12 +1,16 @@
-"""`chip.numerics.exact` compiled, for one pair: the exact sum of fp16 products, rounded once."""
+"""`chip.numerics.exact` compiled, for one pair: the exact sum of fp16 products, rounded once.
+
+`_significand` is half of `exact._integers`, the shift is the other; branches choose where arrays
+have masks. Infinities and NaNs are told by their bits instead of by float64 products. The lanes of
+w are two elements apart, as they lie in a quarter of a word.
+"""
 
 import numpy as np
 
 from chip.jit.cache import kernel
 from chip.jit.memory import INT, halves_at, inner, types
-from chip.numerics.exact import NAN
+from chip.numerics.exact import NAN, SPLIT
 
-SPLIT = 29
 _MASK = (1 << SPLIT) - 1
 _LARGE = np.float32(2.0 ** (SPLIT - 1 - 48))
 _INFINITY = np.float32(np.inf)

@@ -2,6 +2,7 @@
 
 A record does something to `times` rows of lanes, which lie side by side. Each class here is also
 a NumPy structure with the same fields, by `structure`: compiled code reads them by name.
+Of what is in both, `..._address` is where a structure lies, and its plain name the structure.
 """
 
 import functools
@@ -16,20 +17,24 @@ CONSTANTS, ARENA, GROUPS = 0, 1, 2  # bases; after the groups of SRAM come the a
 ROWS, PRODUCTS, APPEND, GATHER = range(4)  # kinds of record
 FP16, INT8 = 0, 1  # formats of PRODUCTS
 COLUMNS = 8  # fp16 columns of a word
+QUARTERS = 4  # arrays of four slices that a word of 16 slices lies in
 GRAIN = 32  # lanes of a step: those of a chip are a multiple
+# What has become of products is one integer, as addresses of functions give no more: how many sums
+# are doubtful, UNKNOWN for each word whose statistics can be kept, LATE if a helper came too late.
+UNKNOWN, LATE = 1 << 32, 1 << 62
 
 
 class Operand(NamedTuple):
     """Rows of lanes: row n is at bases[base] + offset + stride * n, in bytes.
 
-    Where `rows` >= 0, n is tables[rows + n] instead; where `shift` >= 0, all moves by
+    Where `row_table` >= 0, n is tables[row_table + n] instead; where `shift` >= 0, all moves by
     shifts[shift] words.
     """
 
     base: int
     offset: int
     stride: int
-    rows: int = -1
+    row_table: int = -1
     shift: int = -1
 
 
@@ -60,13 +65,14 @@ class Record(NamedTuple):
     start_table: int = 0
     order_table: int = 0
     x_rows: int = 0
-    # four parts of each word: from base parts_base on if parts_step is 0, else so many bytes apart
-    parts_base: int = 0
-    parts_offset: int = 0
-    parts_step: int = 0
-    parts_shift: int = -1
-    statistics: int = -1  # first SRAM group, where `Word`s of its words are kept; -1: they are not
-    first_unit: int = 0  # words of the records before this in its run
+    # quarters of each word: in bases from quarters_base on if quarters_step is 0, else in that one,
+    # so many bytes apart
+    quarters_base: int = 0
+    quarters_offset: int = 0
+    quarters_step: int = 0
+    quarters_shift: int = -1
+    statistics: int = -1  # first SRAM group, if `Statistics` of its words are kept, else -1
+    first_load: int = 0  # loads of the records before this in its run
     x_scratch: int = 0  # bytes into the scratch
     out_scratch: int = 0
     left: int = 0  # records from this one to the end of its run: they are independent
@@ -89,7 +95,7 @@ class Part:
 
     records: int
     bases: int
-    statistics: int  # by SRAM group, the address of its `Word`s
+    statistics: int  # by SRAM group, the address of its `Statistics`
     shifts: int
     tables: int
     count: int
@@ -100,18 +106,18 @@ class Part:
 
 @dataclass
 class Job:
-    """A run of products that threads share; its pieces are numbered, its units are words."""
+    """A run of products that threads share: its loads, each of a word, in numbered pieces."""
 
     pieces: int
     part: int
     first: int  # record
-    units: int
+    loads: int
     scratch: int
 
 
 @dataclass
 class Play:
-    """A call of the player: parts, the threads that may help, two scratch buffers, functions.
+    """A call of `play.play`: parts, the threads that may help, two scratch buffers, functions.
 
     It notes the part and the record that failed, or -1, and the pieces of a run in which a helper
     was late, or 0.
@@ -136,11 +142,12 @@ class Play:
 
 
 @dataclass
-class Word:
+class Statistics:
     """What exact products know of a word of weights; `lanes` are 0 until it is known.
 
     `unit` is that of its least magnitude, `peak` the largest 2-norm of its columns: -1 until the
-    norms of its 8 fp16 columns are known, infinite if one of its numbers is not finite.
+    norms of its 8 fp16 columns are known, infinite if one of its numbers is not finite. Products of
+    int8 know the lanes only. `padding` makes it two cache lines.
     """
 
     lanes: int
@@ -156,7 +163,7 @@ class Row:
 
     Its 2-norm; below which norm * |w| its sums are exact, but for the weights' unit; the first lane
     and the number of lanes that matter; the only lane that is not zero, or -1; how many rows from
-    this one on have one lane only, each the lane after that of the row before.
+    this one on have one lane only, each the lane after that of the row before: a diagonal.
     """
 
     norm: float
@@ -164,7 +171,7 @@ class Row:
     first: int
     count: int
     only: int
-    run: int
+    diagonal: int
 
 
 _LENGTHS = {"norms": COLUMNS, "padding": 5}
@@ -184,8 +191,16 @@ def structure(known: type) -> np.dtype[np.void]:
     )
 
 
-RECORD, PART, JOB, PLAY, WORD, ROW = map(structure, (Record, Part, Job, Play, Word, Row))
+RECORD, PART, JOB, PLAY, STATISTICS, ROW = map(
+    structure, (Record, Part, Job, Play, Statistics, Row)
+)
 JOB_WORDS = len(fields(Job))
+_ROW_BYTES = ROW.itemsize
+
+
+def x_bytes(format: int, lanes: int) -> int:
+    """Bytes of a row of x in the scratch, in the format of its products, with its `Row`."""
+    return 8 * lanes + (_ROW_BYTES if format == FP16 else 0)
 
 
 def packed(*values: Part | Play) -> npt.NDArray[np.void]:

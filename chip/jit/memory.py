@@ -19,14 +19,14 @@ from chip.jit.layout import (
     PLAY,
     RECORD,
     ROW,
-    WORD,
+    STATISTICS,
     Job,
     Part,
     Play,
     Record,
     Row,
+    Statistics,
     Untyped,
-    Word,
 )
 
 types: Untyped = numba.types
@@ -126,7 +126,7 @@ def _structure_at(dtype: np.dtype[np.void]) -> Callable[[int], Untyped]:
 part_at: Callable[[int], Part] = _structure_at(PART)
 job_at: Callable[[int], Job] = _structure_at(JOB)
 play_at: Callable[[int], Play] = _structure_at(PLAY)
-word_at: Callable[[int], Word] = _structure_at(WORD)
+statistics_at: Callable[[int], Statistics] = _structure_at(STATISTICS)
 row_at: Callable[[int], Row] = _structure_at(ROW)
 _record_at: Callable[[int], Record] = _structure_at(RECORD)
 _RECORD_BYTES = RECORD.itemsize

@@ -11,7 +11,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from chip.jit.activations import find_runs, x_bytes
+from chip.jit.activations import bytes_of_x, find_diagonals
 from chip.jit.cache import address
 from chip.jit.exact import exact_dot
 from chip.jit.layout import (
@@ -20,9 +20,11 @@ from chip.jit.layout import (
     GATHER,
     GROUPS,
     JOB,
+    LATE,
     PART,
     PRODUCTS,
     ROWS,
+    UNKNOWN,
     Operand,
     Part,
     Play,
@@ -42,12 +44,12 @@ from chip.jit.memory import (
     part_at,
     play_at,
     record_at,
-    word_at,
+    statistics_at,
     words_at,
 )
-from chip.jit.team import LATE, MAX_PIECES, Team, call, lead, serve
-from chip.jit.weights import WORD_BYTES, keep, part_of, word_of
-from chip.jit.words import PIECE, UNKNOWN
+from chip.jit.team import MAX_PIECES, Team, call, lead, serve
+from chip.jit.weights import STATISTICS_BYTES, keep, quarter_of, word_of
+from chip.jit.words import PIECE
 
 _LEAST_WORK = 1 << 16  # products in a piece, some 5 microseconds
 _PART_BYTES = PART.itemsize
@@ -69,8 +71,8 @@ def _start(part: Part, operand: Operand) -> int:
 @inner
 def _row(part: Part, operand: Operand, number: int) -> int:
     """How far a row of an operand lies from its start."""
-    if operand.rows >= 0:
-        number = integer(part.tables, operand.rows + number)
+    if operand.row_table >= 0:
+        number = integer(part.tables, operand.row_table + number)
     return number * operand.stride
 
 
@@ -80,7 +82,7 @@ def _forget(part: Part, group: int, word: int) -> None:
     for first in range(group - 3, group + 1):
         statistics = integer(part.statistics, first) if first >= 0 else 0
         if statistics:
-            word_at(statistics + WORD_BYTES * word).lanes = 0
+            statistics_at(statistics + STATISTICS_BYTES * word).lanes = 0
 
 
 def _rows(part_address: int, number: int) -> int:
@@ -165,16 +167,16 @@ def _spread(part: Part, record: Record) -> None:
         sums = words_at(part.scratch + record.out_scratch, record.times * lanes)
         for i in range(record.times * lanes):
             sums[i] = 0
-    x, size = part.scratch + record.x_scratch, x_bytes(is_fp16, lanes)
+    x, size = part.scratch + record.x_scratch, bytes_of_x(record.format, lanes)
     for n in range(record.x_rows):
         _call3(record.spread, a + _row(part, record.a, n), x + n * size, lanes)
     if is_fp16:
-        find_runs(x, record.x_rows, lanes)
+        find_diagonals(x, record.x_rows, lanes)
 
 
 @inner
 def _make_exact(part: Part, record: Record, tile: int, row: int) -> None:
-    """Replace the doubtful sums of a row, which are NaN, by exact ones."""
+    """Replace the doubtful sums of a row, which are NaN, by exact ones: test 3."""
     lanes = part.lanes
     values = floats_at(_start(part, record.out) + 4 * lanes * row, lanes)
     x = _start(part, record.a) + _row(part, record.a, row % record.x_rows)
@@ -183,7 +185,7 @@ def _make_exact(part: Part, record: Record, tile: int, row: int) -> None:
         word = word_of(part, record, tile * record.loads + load)
         for column in range(COLUMNS):
             if values[first + column] != values[first + column]:
-                w = part_of(part, record, word, column // 2) + 2 * (column % 2)
+                w = quarter_of(part, record, word, column // 2) + 2 * (column % 2)
                 values[first + column] = exact_dot(x, w, lanes)
 
 
@@ -200,7 +202,8 @@ def _before(part_address: int, number: int) -> int:
 def _after(part_address: int, number_and_flags: int) -> int:
     """Bring the results of a run of products from the scratch to their rows.
 
-    Takes 4 * record, + 1 if some are doubtful, + 2 if of some words more can be kept.
+    Takes 4 * record, + 1 if some are doubtful, + 2 if statistics of some words are not kept yet.
+    They are kept here, by the one thread that goes on to write words: see `words.piece`.
     """
     part, number = part_at(part_address), number_and_flags // 4
     lanes, size = part.lanes, 4 * part.lanes
@@ -235,9 +238,9 @@ def _run(play_address: int, _unused: int) -> int:
             record = record_at(part, n)
             if record.kind == PRODUCTS:
                 last = record_at(part, n + record.left - 1)
-                job.units = last.first_unit + last.tiles * last.loads
+                job.loads = last.first_load + last.tiles * last.loads
                 job.part, job.first, job.scratch = here, n, part.scratch
-                pieces = min(job.units, call(play.before, here, n) // _LEAST_WORK)
+                pieces = min(job.loads, call(play.before, here, n) // _LEAST_WORK)
                 alone = play.threads < 2 or pieces < 2 or play.late > 0
                 job.pieces = 1 if alone else min(MAX_PIECES, pieces)
                 count = lead(play.control, play.piece, play.job, job.pieces)

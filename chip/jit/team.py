@@ -17,14 +17,13 @@ import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
 
 from chip.jit.cache import kernel
-from chip.jit.layout import JOB_WORDS, Untyped
+from chip.jit.layout import JOB_WORDS, LATE, Untyped
 from chip.jit.memory import INT, VOID, caller, emitted, inner, integer, types
 from chip.numerics.exact import Int64
 
 # Words of the control block; those that threads contend for are a cache line apart.
 TICKET, STOP, FUNCTION, JOB, DONE = 0, 8, 16, 17, 32
-MAX_PIECES = 64  # DONE + piece holds 1 + the count that it returned
-LATE = 1 << 62
+MAX_PIECES = 64  # DONE + piece holds 1 + what it returned
 _CONTROL_WORDS = DONE + MAX_PIECES
 _LEFT_BITS = 20  # a ticket is the number of a run and, in these bits, of its pieces left
 _LATE_SPINS = 8_000  # some 0.05 ms, longer on some processors

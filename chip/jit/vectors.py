@@ -10,7 +10,7 @@ from llvmlite import ir  # type: ignore[import-untyped]
 from numba.core import cgutils as _cgutils
 from numba.core.registry import cpu_target
 
-from chip.jit.layout import GRAIN, Untyped
+from chip.jit.layout import GRAIN, QUARTERS, Untyped
 from chip.jit.memory import INT, emitted
 
 cgutils: Untyped = _cgutils  # untyped
@@ -18,7 +18,6 @@ FEATURES = cpu_target.target_context.codegen().magic_tuple()[-1]
 HALF_IN_HARDWARE = "+f16c" in FEATURES or "+fullfp16" in FEATURES
 FLOAT64_LANES = 8 if "+avx512f" in FEATURES else 4  # float64 numbers in a vector
 DOT_OF_BYTES = "+avx512vnni" in FEATURES  # whether products of four bytes are one instruction
-PARTS = 4  # arrays of four slices that a word of 16 slices lies in
 PREFETCH_BYTES = 2560  # two words ahead
 I8, I16, I32, I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 FLOAT, DOUBLE = ir.FloatType(), ir.DoubleType()
@@ -33,7 +32,10 @@ def over_lanes(
     totals: tuple[Untyped, int] = (None, 0),
     grain: int = GRAIN,
 ) -> list[Untyped]:
-    """Run a step on every grain of the lanes; return the totals, (type, number), from 0 on."""
+    """Run a step on every grain of the lanes; return the totals, (type, number).
+
+    They start from +0, so that no sum is -0: the definition adds +0 for that.
+    """
     kind, count = totals
     places = [
         cgutils.alloca_once_value(builder, ir.Constant(kind, [0] * kind.count))
@@ -117,6 +119,6 @@ def numbers(these: Iterable[int]) -> Untyped:
 
 
 def places(builder: Untyped, place: Untyped, offset: Untyped = None) -> list[Untyped]:
-    """The addresses of the four parts of a word, moved by an offset."""
-    parts = [builder.extract_value(place, part) for part in range(PARTS)]
-    return parts if offset is None else [builder.add(part, offset) for part in parts]
+    """The addresses of the four quarters of a word, moved by an offset."""
+    quarters = [builder.extract_value(place, quarter) for quarter in range(QUARTERS)]
+    return quarters if offset is None else [builder.add(quarter, offset) for quarter in quarters]

@@ -9,7 +9,7 @@ import numpy as np
 from chip.jit.activations import unit_of
 from chip.jit.cache import kernel
 from chip.jit.columns16 import extremes16, squares16
-from chip.jit.layout import COLUMNS, FP16, GRAIN, WORD, Part, Record
+from chip.jit.layout import COLUMNS, FP16, GRAIN, QUARTERS, STATISTICS, Part, Record, Statistics
 from chip.jit.memory import (
     INT,
     doubles_at,
@@ -17,36 +17,38 @@ from chip.jit.memory import (
     integer,
     part_at,
     record_at,
-    word_at,
+    statistics_at,
 )
-from chip.jit.vectors import PARTS, any_bits
+from chip.jit.vectors import any_bits
 
-Place = tuple[int, int, int, int]  # addresses of the four parts of a word
-WORD_BYTES = WORD.itemsize
-_SLACK = 1 + 2.0**-12  # for the roundings of fp32 sums: a norm may be too large, never too small
+Place = tuple[int, int, int, int]  # addresses of the four quarters of a word
+STATISTICS_BYTES = STATISTICS.itemsize
+# A norm may be too large, never too small. An fp32 sum of at most 512 squares, which are exact, is
+# off by less than 2**-15 of itself.
+_SLACK = 1 + 2.0**-12
 _bits_of_words = any_bits(32)
-_NORMS = WORD.fields["norms"][1] if WORD.fields else 0
+_NORMS = STATISTICS.fields["norms"][1] if STATISTICS.fields else 0
 
 
 @inner
-def part_of(part: Part, record: Record, word: int, number: int) -> int:
-    """The address of one of the four parts of a word."""
-    offset: int = record.parts_offset + word * 4 * part.lanes
-    if record.parts_step:
-        offset += integer(part.bases, record.parts_base) + number * record.parts_step
+def quarter_of(part: Part, record: Record, word: int, number: int) -> int:
+    """The address of one of the four quarters of a word."""
+    offset: int = record.quarters_offset + word * 4 * part.lanes
+    if record.quarters_step:
+        offset += integer(part.bases, record.quarters_base) + number * record.quarters_step
     else:
-        offset += integer(part.bases, record.parts_base + number)
+        offset += integer(part.bases, record.quarters_base + number)
     return offset
 
 
 @inner
 def place_of(part: Part, record: Record, word: int) -> Place:
-    """The addresses of the four parts of a word."""
+    """The addresses of the four quarters of a word."""
     return (
-        part_of(part, record, word, 0),
-        part_of(part, record, word, 1),
-        part_of(part, record, word, 2),
-        part_of(part, record, word, 3),
+        quarter_of(part, record, word, 0),
+        quarter_of(part, record, word, 1),
+        quarter_of(part, record, word, 2),
+        quarter_of(part, record, word, 3),
     )
 
 
@@ -54,60 +56,68 @@ def place_of(part: Part, record: Record, word: int) -> Place:
 def word_of(part: Part, record: Record, load: int) -> int:
     """The number of the word of a load."""
     word: int = integer(part.tables, record.word_table + load)
-    if record.parts_shift >= 0:
-        word += integer(part.shifts, record.parts_shift)
+    if record.quarters_shift >= 0:
+        word += integer(part.shifts, record.quarters_shift)
     return word
 
 
 @inner
 def _used_lanes(part: Part, record: Record, word: int) -> int:
-    """Count the lanes up to the last that is not zero in some part, by whole grains."""
+    """Count the lanes up to the last that is not zero in some quarter, by whole grains."""
     used = part.lanes
     while used > GRAIN:
         seen = 0
-        for number in range(PARTS):
-            seen |= _bits_of_words(part_of(part, record, word, number) + 4 * (used - GRAIN))
+        for number in range(QUARTERS):
+            seen |= _bits_of_words(quarter_of(part, record, word, number) + 4 * (used - GRAIN))
         if seen:
             break
         used -= GRAIN
     return used
 
 
+@inner
+def is_known(statistics: Statistics, format: int) -> bool:
+    """Whether products of a format find what they need: those of int8 need the lanes alone."""
+    return statistics.lanes > 0 and (format != FP16 or statistics.peak >= 0)
+
+
 @kernel(INT(INT, INT, INT, INT))
-def measure(part_address: int, number: int, load: int, word_address: int) -> int:
+def measure(part_address: int, number: int, load: int, statistics_address: int) -> int:
     """Fill in what is known of a load's word but for the norms, which `weight_norms` adds."""
     part = part_at(part_address)
-    record, word = record_at(part, number), word_at(word_address)
-    at = word_of(part, record, load)
-    used = _used_lanes(part, record, at)
-    word.lanes = used
+    record, statistics = record_at(part, number), statistics_at(statistics_address)
+    word = word_of(part, record, load)
+    used = _used_lanes(part, record, word)
+    statistics.lanes = used
+    statistics.peak = -1
     if record.format != FP16:
         return 0
     least, most = 0xFFFF, 0
-    for n in range(PARTS):
-        found = extremes16(part_of(part, record, at, n), 2 * used)
+    for n in range(QUARTERS):
+        found = extremes16(quarter_of(part, record, word, n), 2 * used)
         least, most = min(least, found >> 16), max(most, found & 0xFFFF)
-    word.unit = unit_of(least)
-    word.peak = np.inf if most >= 0x7C00 else -1.0
-    norms = doubles_at(word_address + _NORMS, COLUMNS)
+    statistics.unit = unit_of(least)
+    if most >= 0x7C00:
+        statistics.peak = np.inf
+    norms = doubles_at(statistics_address + _NORMS, COLUMNS)
     for column in range(COLUMNS):
         norms[column] = np.inf
     return 0
 
 
 @kernel(INT(INT, INT, INT, INT))
-def weight_norms(part_address: int, number: int, load: int, word_address: int) -> int:
+def weight_norms(part_address: int, number: int, load: int, statistics_address: int) -> int:
     """Fill in the norms of the columns of a word that has been measured."""
     part = part_at(part_address)
-    record, word = record_at(part, number), word_at(word_address)
-    norms = doubles_at(word_address + _NORMS, COLUMNS)
+    record, statistics = record_at(part, number), statistics_at(statistics_address)
+    norms = doubles_at(statistics_address + _NORMS, COLUMNS)
     place = place_of(part, record, word_of(part, record, load))
-    squares16(place, word.lanes, word_address + _NORMS)
+    squares16(place, statistics.lanes, statistics_address + _NORMS)
     peak = 0.0
     for column in range(COLUMNS):
         norms[column] = np.sqrt(norms[column] * _SLACK)
         peak = norms[column] if norms[column] > peak else peak
-    word.peak = peak
+    statistics.peak = peak
     return 0
 
 
@@ -116,11 +126,11 @@ def keep(part_address: int, number: int) -> int:
     """Keep what is to be known of the words of a record that have been written since."""
     part = part_at(part_address)
     record = record_at(part, number)
-    statistics = integer(part.statistics, record.statistics)
+    first = integer(part.statistics, record.statistics)
     for load in range(record.tiles * record.loads):
-        address = statistics + WORD_BYTES * word_of(part, record, load)
-        if word_at(address).lanes == 0:
+        address = first + STATISTICS_BYTES * word_of(part, record, load)
+        if not is_known(statistics_at(address), record.format):
             measure(part_address, number, load, address)
-            if record.format == FP16 and word_at(address).peak < 0:
+            if record.format == FP16 and statistics_at(address).peak < 0:
                 weight_norms(part_address, number, load, address)
     return 0

@@ -174,9 +174,9 @@ def products(graph: Graph, issue: Issue) -> int:
     else:
         members, columns = found
         graph.together.append(tuple(member.id for member in members))
-        kept = None if columns.is_constant else graph.add(members, set(), columns)
-        weights = Resting(columns, kept)
-        needs |= set() if kept is None else {kept}
+        reader = None if columns.is_constant else graph.add(members, set(), columns)
+        weights = Resting(columns, reader)
+        needs |= set() if reader is None else {reader}
     made, first = made_by(issue), tiles.first_column
     op = Products(source, rows, weights, first, tiles.tile, made, issue.lanes)
     return graph.add((issue,), needs, op)

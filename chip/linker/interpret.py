@@ -175,8 +175,8 @@ def _format(op: Products) -> str:
 def _resting(weights: Resting, state: State) -> list[Tile]:
     """The tiles of columns at rest; those in constant regions are prepared once per chip."""
     columns, prepare = weights.columns, PREPARE[weights.columns.format]
-    if weights.kept is not None:
-        blocks = np.split(state.values[weights.kept], len(columns.words))
+    if weights.reader is not None:
+        blocks = np.split(state.values[weights.reader], len(columns.words))
         return [prepare(block) for block in blocks]
     shift = state.shift[columns.local]
 

@@ -92,10 +92,10 @@ def neighbours(index: int) -> Places:
 
 @dataclass(frozen=True, eq=False)
 class Resting:
-    """Columns in SRAM; `kept` is the node that has read them, if they may change until then."""
+    """Columns in SRAM; `reader` is the node that has read them, if they may change until then."""
 
     columns: Columns
-    kept: int | None
+    reader: int | None
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,6 @@
 """The definition of what the arithmetic units compute: NumPy, and the same bits on every host.
 
-`chip.jit` computes the same faster; a property test of each of its kernels says so.
+`chip.jit` computes the same faster: tests/chip/test_jit.py says so of each of its kernels.
 """
 
 from chip.numerics.convert import to_fp16, to_fp32, to_int

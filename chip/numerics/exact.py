@@ -15,11 +15,11 @@ Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 
-MAX_LANES = 512
+MAX_LANES = 512  # the widest chip that a specification may describe
 NAN = np.uint32(0x7FC00000).view(np.float32)
 NAN16 = np.uint16(0x7E00).view(np.float16)
 
-_SPLIT = 29
+SPLIT = 29  # bits of the low word
 _CHUNK = 1024
 
 
@@ -43,8 +43,8 @@ def _finite_dots(x: Bits16, w: Bits16) -> Float32:
     x_integer, x_shift = _integers(x)
     w_integer, w_shift = _integers(w)
     product, shift = x_integer * w_integer, x_shift + w_shift
-    is_low = shift < _SPLIT
-    product <<= np.where(is_low, shift, shift - _SPLIT)
+    is_low = shift < SPLIT
+    product <<= np.where(is_low, shift, shift - SPLIT)
     low = np.where(is_low, product, 0).sum(axis=1)
     high = np.where(is_low, 0, product).sum(axis=1)
     return _rounded(high, low)
@@ -60,15 +60,15 @@ def _integers(bits: Bits16) -> tuple[Int64, Int64]:
 
 def _rounded(high: Int64, low: Int64) -> Float32:
     """Round (high * 2**29 + low) * 2**-48 to fp32, nearest even."""
-    mask = (1 << _SPLIT) - 1
-    high, low = high + (low >> _SPLIT), low & mask
+    mask = (1 << SPLIT) - 1
+    high, low = high + (low >> SPLIT), low & mask
     negative = high < 0
     borrow = (low != 0).astype(np.int64)
     high, low = np.where(negative, -high - borrow, high), np.where(negative, -low & mask, low)
     # Below 2**53 the integer is a float64, rounded once by the cast. Above, high has 25 bits or
     # more: with the sticky bit of low appended, the int64 cast rounds as the whole would.
-    small = (((high & 0xFFFFFF) << _SPLIT) | low).astype(np.float64) * 2.0**-48
-    large = ((high << 1) | (low != 0)).astype(np.float32) * np.float32(2.0 ** (_SPLIT - 1 - 48))
+    small = (((high & 0xFFFFFF) << SPLIT) | low).astype(np.float64) * 2.0**-48
+    large = ((high << 1) | (low != 0)).astype(np.float32) * np.float32(2.0 ** (SPLIT - 1 - 48))
     magnitude = np.where(high < 1 << 24, small.astype(np.float32), large)
     return np.where(negative, -magnitude, magnitude)
 

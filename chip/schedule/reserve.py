@@ -1,7 +1,7 @@
 """The greedy list scheduler: the first cycle at which a chain fits."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -285,24 +285,27 @@ class Schedule:
         part: "Schedule",
         offset: int,
         moved: Callable[[int, int], int],
-        members: Mapping[int, int] | None = None,
+        everyone: Sequence[Mapping[int, int] | None] = (None,),
     ) -> None:
-        """Add the chains of another schedule, `offset` cycles later.
+        """Add the chains of another schedule, `offset` cycles later, for each of `everyone`.
 
-        `moved(slice, address)` says where its memory accesses go, `members` who does what its
-        members do.
+        `moved(slice, address)` says where its memory accesses go, each of `everyone` who does what
+        its members do; None is themselves.
         """
         everything = self.placed
         for number, queues in part.placed.items():
-            member = members[number] if members else number
-            mine = everything.setdefault(member, {})
-            for queue, placed in queues.items():
-                target = mine.setdefault(queue, [])
-                for cycle, instruction in placed:
-                    target.append((cycle + offset, _relocated(queue, instruction, moved)))
+            relocated = {
+                queue: [(at + offset, one) for at, one in _relocated(queue, placed, moved)]
+                for queue, placed in queues.items()
+            }
             first, last = part.first_cycle(number), part.member_end_cycles[number]
-            self._extend(member, offset + first, offset + last, part.instructions(number))
-        self.events += [(label, a + offset, b + offset) for label, a, b in part.events]
+            for member in [members[number] if members else number for members in everyone]:
+                mine = everything.setdefault(member, {})
+                for queue, placed in relocated.items():
+                    mine.setdefault(queue, []).extend(placed)
+                self._extend(member, offset + first, offset + last, part.instructions(number))
+        for _ in everyone:
+            self.events += [(label, a + offset, b + offset) for label, a, b in part.events]
         self.end_cycle = max(self.end_cycle, offset + part.end_cycle)
 
     @property
@@ -343,14 +346,20 @@ class Schedule:
 
 
 def _relocated(
-    queue: str, instruction: Instruction, moved: Callable[[int, int], int]
-) -> Instruction:
-    if not instruction.op.startswith("mem."):
-        return instruction
-    address = moved(int(queue.partition(":")[2]), instruction.args[0])
-    if address == instruction.args[0]:
-        return instruction
-    return replace(instruction, args=(address, *instruction.args[1:]))
+    queue: str, placed: list[tuple[int, Instruction]], moved: Callable[[int, int], int]
+) -> Iterator[tuple[int, Instruction]]:
+    """What a queue holds, with the addresses of a slice moved."""
+    unit, _, number = queue.partition(":")
+    if not unit.startswith("mem."):
+        yield from placed
+        return
+    index = int(number)
+    for cycle, one in placed:
+        if one.op.startswith("mem."):
+            address = moved(index, one.args[0])
+            if address != one.args[0]:
+                one = replace(one, args=(address, *one.args[1:]))
+        yield cycle, one
 
 
 def _collision(chain: Chain, what: object) -> ProgramError:

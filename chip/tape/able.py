@@ -32,16 +32,16 @@ def taped(nodes: Sequence[Node], lanes: int) -> list[bool]:
                 if isinstance(nodes[need].op, Columns | GatheredColumns):
                     able[need] = False
     for number, node in enumerate(nodes):
-        kept = kept_by(node.op)
-        if kept is not None:
-            able[number] = able[number] and able[kept]
+        reader = reader_of(node.op)
+        if reader is not None:
+            able[number] = able[number] and able[reader]
     return able
 
 
-def kept_by(op: NodeOp) -> int | None:
+def reader_of(op: NodeOp) -> int | None:
     """The node that has read the columns of products, if they were read beforehand."""
     if isinstance(op, Products) and isinstance(op.weights, Resting):
-        return op.weights.kept
+        return op.weights.reader
     return None
 
 

@@ -17,11 +17,12 @@ from chip.jit.layout import (
     GROUPS,
     INT8,
     PRODUCTS,
+    QUARTERS,
     RECORD,
-    ROW,
     ROWS,
     Operand,
     Record,
+    x_bytes,
 )
 from chip.jit.rows import copy_kernel, lane_kernel, row_kernel, run_kernel
 from chip.jit.words import multiplier
@@ -41,7 +42,7 @@ from chip.linker.node_ops import (
     Store,
 )
 from chip.linker.windows import Fragment, Template
-from chip.program import WEIGHT_SLICES, word_columns
+from chip.program import word_columns
 from chip.spec import ChipSpec
 from chip.sram import GROUP, Places
 from chip.tape.able import taped
@@ -51,7 +52,6 @@ from chip.tape.records import Records, lane_runs
 from chip.tape.tapes import Encoded, Shape, Tape
 
 ACCUMULATORS = 2 * PLANES
-PARTS = WEIGHT_SLICES // GROUP
 FORMATS = {"f16": FP16, "i8": INT8}
 ADDITION = lookup("vxm.add")
 SCRATCH_BYTES = 1 << 24  # a pass takes no more products when it has this many
@@ -71,7 +71,7 @@ class _Encoder:
         # Nodes that are interpreted and feed a tape.
         pairs = ((n, need) for n, node in enumerate(self.nodes) for need in node.needs)
         self.imports = {need for n, need in pairs if self.taped[n] and not self.taped[need]}
-        self.resting: set[int] = set()
+        self.in_place: set[int] = set()
         self.values = Values(self.records, {})
         for number in range(len(self.nodes)):
             shape = self._shape(number)
@@ -96,15 +96,15 @@ class _Encoder:
             case Accumulate(slots=slots, element=element, emits=emits):
                 return Shape(len(slots), element) if emits else None
             case Columns(words=words):
-                return Shape(words.size, "u8", words.size * PARTS * self.records.word_bytes)
+                return Shape(words.size, "u8", words.size * QUARTERS * self.records.word_bytes)
             case GatheredColumns(rows=rows):
-                return Shape(rows, "u8", rows * PARTS * self.records.word_bytes)
+                return Shape(rows, "u8", rows * QUARTERS * self.records.word_bytes)
         issue = self.template.issues[node.issues[0]]
         return None if issue.op.driven is None else Shape(issue.instruction.count, made_by(issue))
 
     # --- order and lifetimes ----------------------------------------------------------------
     def encode(self, groups: Sequence[Sequence[int]]) -> Encoded:
-        self.resting = self._resting(groups)
+        self.in_place = self._in_place(groups)
         is_product: Callable[[int], bool] = lambda n: (  # noqa: E731
             self.taped[n] and isinstance(self.nodes[n].op, Products)
         )
@@ -135,7 +135,7 @@ class _Encoder:
             made.append(tuple(items))
         return self._result(tuple(made))
 
-    def _resting(self, groups: Sequence[Sequence[int]]) -> set[int]:
+    def _in_place(self, groups: Sequence[Sequence[int]]) -> set[int]:
         """Columns that nobody writes until their products are over: these need no copy."""
         segment = {node: number for number, group in enumerate(groups) for node in group}
         found = {n for n, node in enumerate(self.nodes) if isinstance(node.op, Columns)}
@@ -150,15 +150,15 @@ class _Encoder:
         """Records of a run; operands of products come first, so that these stand together."""
         rows = self.records.records
         products: list[tuple[int, Record]] = []
-        self.scratch = unit = 0
+        self.scratch = load = 0
         for node in run:
             if self.scratch > SCRATCH_BYTES:
                 self._together(products, owners)
-                self.scratch = unit = 0
+                self.scratch = load = 0
             op, before = self.nodes[node].op, len(rows)
             if isinstance(op, Products) and isinstance(op.weights, Resting):
-                products.append((node, self._product(node, op, op.weights, unit)))
-                unit += op.weights.columns.words.size
+                products.append((node, self._product(node, op, op.weights, load)))
+                load += op.weights.columns.words.size
             else:
                 self.write(op, node)
             owners += [node] * (len(rows) - before)
@@ -270,13 +270,13 @@ class _Encoder:
     @write.register
     def _(self, op: Columns, node: int) -> None:
         """A copy of the words, where they may change before the last product with them."""
-        if node in self.resting:
+        if node in self.in_place:
             return
         words, size = op.words.ravel(), self.records.word_bytes
         offset = self.values.make(node)
-        for part, (index, further) in enumerate(op.places):
+        for quarter, (index, further) in enumerate(op.places):
             a = self.records.in_sram(index, words + further, op.local)
-            out = Operand(ARENA, offset + part * len(words) * size, size)
+            out = Operand(ARENA, offset + quarter * len(words) * size, size)
             self._copy(len(words), out, a, 4)
 
     @write.register
@@ -287,12 +287,12 @@ class _Encoder:
 
     @write.register
     def _(self, op: GatheredColumns, node: int) -> None:
-        """As a copy of columns that may change: part by part."""
+        """As a copy of columns that may change: quarter by quarter."""
         a, size = self.values.operand(op.map, op.rows, "u16"), self.records.word_bytes
         offset = self.values.make(node)
-        for part in range(PARTS):
-            out = Operand(ARENA, offset + part * op.rows * size, size)
-            self._gather(op, Record(GATHER, op.rows, out, a), op.index + part * GROUP)
+        for quarter in range(QUARTERS):
+            out = Operand(ARENA, offset + quarter * op.rows * size, size)
+            self._gather(op, Record(GATHER, op.rows, out, a), op.index + quarter * GROUP)
 
     def _gather(self, op: Gather | GatheredColumns, record: Record, index: int) -> None:
         """Append the record with where its region is, from slice `index` on."""
@@ -330,15 +330,15 @@ class _Encoder:
     def _copy(self, rows: int, out: Operand, a: Operand, size: int) -> None:
         self.add(Record(ROWS, rows, out, a, kernel=copy_kernel(size)))
 
-    def _product(self, node: int, op: Products, weights: Resting, unit: int) -> Record:
+    def _product(self, node: int, op: Products, weights: Resting, load: int) -> Record:
         columns, lanes, table = weights.columns, self.spec.lanes, self.records.table
         tiles, loads = columns.words.shape
         format = FORMATS[columns.format]
         a = self.values.operand(op.source, op.rows, columns.format)
         order = np.argsort(op.tile, kind="stable")
         starts = np.searchsorted(op.tile[order], np.arange(tiles + 1))
-        row_bytes = 8 * lanes + (ROW.itemsize if format == FP16 else 0)
-        x_scratch, self.scratch = self.scratch, self.scratch + -(-op.rows * row_bytes // 64) * 64
+        size = -(-op.rows * x_bytes(format, lanes) // 64) * 64
+        x_scratch, self.scratch = self.scratch, self.scratch + size
         out_scratch, self.scratch = self.scratch, self.scratch + 4 * lanes * len(op.tile)
         record = Record(
             PRODUCTS,
@@ -354,7 +354,7 @@ class _Encoder:
             start_table=table(starts),
             order_table=table(order),
             x_rows=op.rows,
-            first_unit=unit,
+            first_load=load,
             x_scratch=x_scratch,
             out_scratch=out_scratch,
             zeroed=int(loads * word_columns(columns.format) < lanes),
@@ -369,23 +369,23 @@ class _Encoder:
                 self.weights.add(group)
             return GROUPS + group, group
         number = self.places.setdefault(columns.places, len(self.places))
-        return GROUPS + groups + ACCUMULATORS + 1 + PARTS * number, groups + number
+        return GROUPS + groups + ACCUMULATORS + 1 + QUARTERS * number, groups + number
 
     def _placed(self, record: Record, weights: Resting) -> Record:
-        """The record with where its words are: at rest, or kept in the arena."""
-        columns, kept, table = weights.columns, weights.kept, self.records.table
-        if kept is None or kept in self.resting:
-            base, number = self._resting_at(columns, kept is None)
+        """The record with where its words are: at rest, or copied to the arena by their reader."""
+        columns, reader, table = weights.columns, weights.reader, self.records.table
+        if reader is None or reader in self.in_place:
+            base, number = self._resting_at(columns, reader is None)
             return record._replace(
                 word_table=table(columns.words),
-                parts_base=base,
-                parts_shift=columns.local,
-                statistics=-1 if kept in self.resting else number,
+                quarters_base=base,
+                quarters_shift=columns.local,
+                statistics=-1 if reader in self.in_place else number,
             )
         count = columns.words.size
         return record._replace(
             word_table=table(np.arange(count)),
-            parts_base=ARENA,
-            parts_offset=self.values.make(kept),
-            parts_step=count * self.records.word_bytes,
+            quarters_base=ARENA,
+            quarters_offset=self.values.make(reader),
+            quarters_step=count * self.records.word_bytes,
         )

@@ -73,8 +73,8 @@ class Records:
 
     def row(self, operand: Operand, number: int) -> Operand:
         """One row of an operand, as an operand of one row."""
-        if operand.rows >= 0:
-            return operand._replace(rows=operand.rows + number)
+        if operand.row_table >= 0:
+            return operand._replace(row_table=operand.row_table + number)
         return operand._replace(offset=operand.offset + number * operand.stride)
 
     def in_sram(self, index: int, words: Ints, local: int) -> Operand:

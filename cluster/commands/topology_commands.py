@@ -211,6 +211,7 @@ def _link_report(graph: nx.Graph) -> dict[str, Any]:
         "link": {
             "cycles_per_vector": str(link.cycles_per_vector),
             "latency_cycles": link.latency_cycles,
+            "endpoint_cycles": link.endpoint_cycles,
             "payload_bytes": link.payload_bytes,
             "bytes_per_vector_wire": link.bytes_per_vector_wire,
             "bytes_per_s": link.bytes_per_s(graph.graph["profile"].clock_hz),

@@ -298,8 +298,8 @@ def _between_vxms(spec: ChipSpec) -> int:
 def _exchange(share: Share, op: AllReduce, sharded: Sharded, routes: Network) -> tuple[int, int]:
     """Cycles that an all-reduce keeps the links of a rank busy, and its latency.
 
-    All summands go to all ranks in one crossing; or sums are made on the way, which takes two, and
-    then each rank takes in nearly twice the vectors of one.
+    All summands go to all ranks in one crossing; or sums are made on the way, by a rank between the
+    two farthest maybe, and then each rank takes in nearly twice the vectors of one.
     """
     ranks_count = sharded.shares.tp
     vectors = share.rows * _vectors(op.out.width, share.spec)
@@ -309,10 +309,10 @@ def _exchange(share: Share, op: AllReduce, sharded: Sharded, routes: Network) ->
             rates[hop.to_member] += 1
     interval = min(hop.interval_cycles for hop in routes.cables)
     slowest = min(rates[rank] for rank in range(ranks_count))
-    farthest = max(sum(hop.latency_cycles for hop in hops) for hops in routes.routes.values())
-    crossing = _between_vxms(share.spec) + farthest
+    ways = [sum(hop.latency_cycles for hop in hops) for hops in routes.routes.values()]
+    crossing, nearest = (_between_vxms(share.spec) + way for way in (max(ways), min(ways)))
     once = (ranks_count - 1) * vectors * interval // slowest
     twice = 2 * (ranks_count - 1) * vectors * interval // (ranks_count * slowest)
     least = min(once, twice)
-    latency = min(crossing + once, max(crossing + twice, 2 * crossing)) + share.alu
+    latency = min(crossing + once, max(crossing + twice, 2 * nearest)) + share.alu
     return least, latency

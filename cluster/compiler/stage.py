@@ -216,8 +216,7 @@ class Stage:
         for step in self.steps(rows, blocks, routes, limit, slots):
             cycle = found.start(step.cycles)
             for part, everyone in step.parts:
-                for members in everyone:
-                    plan.repeat(part, cycle, step.moved, members)
+                plan.repeat(part, cycle, step.moved, everyone)
         return plan
 
     def steps(
@@ -234,15 +233,16 @@ class Stage:
         residual connections if it takes more than `most_cycles`.
         """
         kinds, counts = self.shape.kinds, [0] * len(self.shape.kinds)
+        numbers = [kinds.index(sharded) for sharded in self.shape.layers]
         opening = self.shape.opening
         if opening is not None:
             yield self._compute(opening, "opening", opening.section.ops, "opening.", rows, blocks,
                                 self.shape.chunk, _unmoved)  # fmt: skip
         elif self.carried:
             yield self._enter(rows, blocks)
-        for number, sharded in enumerate(self.shape.layers):
-            kind = kinds.index(sharded)
-            moved = partial(self._moved_to, kind=kind, layer=counts[kind], slot=slots.start)
+        for number, kind in enumerate(numbers):
+            layer = slots.start * numbers.count(kind) + counts[kind]
+            moved = partial(self.memory.moved, layer=layer)
             counts[kind] += 1
             size = rows, blocks, len(slots)
             for step in self._layer(kind, size, routes, most_cycles, moved):
@@ -301,11 +301,6 @@ class Stage:
             self._compute(sharded, what_of(ops), ops, *size, moved)
             for ops, _ in segments(sharded.section)
         )
-
-    def _moved_to(self, index: int, address: int, kind: int, layer: int, slot: int) -> int:
-        """Where an address of the first layer of a kind lies for another layer and slot."""
-        count = self.shape.layers.count(self.shape.kinds[kind])
-        return self.memory.moved(index, address, slot * count + layer)
 
     def _compute(
         self, sharded: Sharded, what: str, ops: tuple[Op, ...], prefix: str, rows: int, blocks: int,

@@ -108,7 +108,7 @@ class Wires:
             link = self.graph.edges[a, b]["link"]
             pair = (self.ports[a][b][cable], self.ports[b][a][cable])
             interval = ceil(link.cycles_per_vector)
-            self._hops[a, b, cable] = Hop(a, pair[0], b, pair[1], link.latency_cycles, interval)
+            self._hops[a, b, cable] = Hop(a, pair[0], b, pair[1], link.wire_cycles, interval)
         return self._hops[a, b, cable]
 
     def path(self, source: int, target: int) -> tuple[int, ...]:
@@ -205,7 +205,7 @@ class Wires:
             for mine, theirs in zip(self.ports[a][b], self.ports[b][a], strict=True):
                 rate = link.cycles_per_vector
                 ends = (a, mine, b, theirs)
-                found.append(Cable(*ends, link.latency_cycles, rate, notice))
+                found.append(Cable(*ends, link.wire_cycles, rate, notice))
         return tuple(found)
 
     def _moved(self, known: Group, chips: tuple[int, ...]) -> Group | None:

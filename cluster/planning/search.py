@@ -352,9 +352,7 @@ class Search:
         degree = max(degree for _, degree in self.graph.degree)
         fabric = compiled(self.graph)
         hops = 1 if tp <= degree + 1 else 2
-        return self._crossing((tp - 1) / tp / degree) + (hops - 1) * int(
-            fabric.latency_cycles.min()
-        )
+        return self._crossing((tp - 1) / tp / degree) + (hops - 1) * int(fabric.wire_cycles.min())
 
     def _crossing(self, share: float) -> int:
         """Cycles in which that share of x crosses the fastest cable."""
@@ -363,5 +361,5 @@ class Search:
             return 0
         hidden = self._layer(expert_parts(self.model), self.model.kinds[0]).hidden_blocks
         vectors = int(hidden * WIDTHS["f32"] * share)
-        latency = int(fabric.latency_cycles.min())
+        latency = int(fabric.wire_cycles.min())
         return latency + int(max(0, vectors - 1) * fabric.paces[0])

@@ -15,6 +15,7 @@ from itertools import count
 from typing import Any
 
 SHORT = 14  # characters that a column keeps on one line
+WORD = 24  # characters of a word that is not cut
 NUMBER = re.compile(r"[-+]?[\d,]+(\.\d+)?(e[-+]?\d+)?( ?[%x])?")
 
 
@@ -150,12 +151,8 @@ def _table(table: Table) -> str:
         for at in range(len(table.head))
     ]
 
-    short = [
-        max((len(row[at]) for row in rows), default=0) <= SHORT for at in range(len(table.head))
-    ]
     kinds = [
-        "n" if is_number else "s" if is_short else ""
-        for is_number, is_short in zip(right, short, strict=True)
+        "n" if is_number else _kind([row[at] for row in rows]) for at, is_number in enumerate(right)
     ]
 
     def line(cells: Sequence[str], tag: str) -> str:
@@ -170,6 +167,14 @@ def _table(table: Table) -> str:
         f'<div class="wide" tabindex="0"><table>{caption}\n<thead>{head}</thead>\n'
         f"<tbody>\n{body}\n</tbody></table></div>\n"
     )
+
+
+def _kind(cells: Sequence[str]) -> str:
+    """How a column of text may be broken: nowhere, between words, or anywhere."""
+    if max(map(len, cells), default=0) <= SHORT:
+        return "s"
+    words = (len(word) for cell in cells for word in cell.split())
+    return "w" if max(words, default=0) <= WORD else ""
 
 
 def _drawing(drawing: Drawing, number: int) -> str:

@@ -162,8 +162,13 @@ def bars(
         left = np.zeros(len(labels))
         for number, (name, values) in enumerate(parts.items()):
             colour = SERIES_COLOURS[number % SERIES]
-            axes.barh(range(len(labels)), values, left=left, color=colour, label=name, height=0.7)
+            drawn_bars = axes.barh(
+                range(len(labels)), values, left=left, color=colour, label=name, height=0.7
+            )
             left = left + np.asarray(values, float)
+        if len(parts) == 1:
+            axes.bar_label(drawn_bars, [plain(float(f"{x:.4g}")) for x in left], padding=3, size=9)
+            axes.margins(x=0.14)
         axes.set_yticks(range(len(labels)), labels)
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")

@@ -95,7 +95,7 @@ def best(result: SweepResult, asked: Answer, along: str) -> list[str]:
         sentence += f", as is {', '.join(equal)}"
     rest = [one for one in ranked[1:] if one[0] not in equal]
     if rest:
-        listed = ", ".join(f"{n} {number(_value(r, asked.by) * what.factor)}" for n, r in rest)
+        listed = ", ".join(f"{n} with {number(_value(r, asked.by) * what.factor)}" for n, r in rest)
         sentence += f"; then {listed}"
     return [f"{sentence}.", *_by_others(result, asked, along)]
 

@@ -14,12 +14,12 @@ from chip.jit.layout import (
     INT8,
     PRODUCTS,
     RECORD,
-    ROW,
-    WORD,
+    STATISTICS,
     Operand,
     Part,
     Record,
     packed,
+    x_bytes,
 )
 from chip.jit.play import play
 from chip.jit.words import multiplier
@@ -39,7 +39,7 @@ def kernel_called(name: str, arguments: int, result: type = ctypes.c_int64) -> C
 
 
 class Products:
-    """Columns w [n, lanes], fp16 or int8, as words in four parts; keeps what is known of them."""
+    """Columns w [n, lanes], fp16 or int8, as words in four quarters; keeps their statistics."""
 
     def __init__(self, w: np.ndarray) -> None:
         self.format = INT8 if w.dtype == np.int8 else FP16
@@ -49,8 +49,8 @@ class Products:
         padded[: len(w), : w.shape[1]] = w
         split = padded.reshape(words, 4, self.columns // 4, LANES).transpose(1, 0, 3, 2)
         self.count, self.words = len(w), words
-        self.parts = [np.ascontiguousarray(part) for part in split]
-        self.known = np.zeros(words, WORD)
+        self.quarters = [np.ascontiguousarray(part) for part in split]
+        self.statistics = np.zeros(words, STATISTICS)
 
     def dot(self, x: np.ndarray, order: np.ndarray | None = None) -> np.ndarray:
         """Products [n, columns] of row i % M of x [M, lanes] in n iterations, in any order."""
@@ -64,8 +64,7 @@ class Products:
 
     def _play(self, rows: np.ndarray, order: np.ndarray, tables: np.ndarray) -> np.ndarray:
         out = np.full((self.words, len(order), LANES), 7, np.float32)
-        row_bytes = 8 * LANES + (ROW.itemsize if self.format == FP16 else 0)
-        x_scratch_bytes = len(rows) * row_bytes
+        x_scratch_bytes = len(rows) * x_bytes(self.format, LANES)
         records = []
         for word in range(self.words):  # a word each, so that threads have something to share
             scratch = word * (x_scratch_bytes + 4 * LANES * len(order))
@@ -85,9 +84,9 @@ class Products:
                     start_table=self.words + 1,
                     order_table=self.words + 3,
                     x_rows=len(rows),
-                    parts_base=GROUPS,
+                    quarters_base=GROUPS,
                     statistics=0,
-                    first_unit=word,
+                    first_load=word,
                     x_scratch=scratch,
                     out_scratch=scratch + x_scratch_bytes,
                     left=self.words - word,
@@ -95,8 +94,8 @@ class Products:
                 )
             )
         taped = np.array(records, RECORD)
-        bases = np.array([a.ctypes.data for a in (rows, out, *self.parts)], np.int64)
-        statistics, shifts = np.array([self.known.ctypes.data]), np.zeros(1, np.int64)
+        bases = np.array([a.ctypes.data for a in (rows, out, *self.quarters)], np.int64)
+        statistics, shifts = np.array([self.statistics.ctypes.data]), np.zeros(1, np.int64)
         arrays = (taped, bases, statistics, shifts, tables)
         part = Part(*(a.ctypes.data for a in arrays), len(taped), LANES, 16)
         size = self.words * (x_scratch_bytes + 4 * LANES * len(order))

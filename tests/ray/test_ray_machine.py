@@ -176,7 +176,10 @@ def test_an_error_in_an_actor_arrives_as_itself(load):
     assert outcome(plan, machine) == local_outcome(*PLAN)  # and the machine lives on
 
 
-@pytest.mark.parametrize("moment", [("start", 3), ("link", 1), ("weights", 0), ("weights", 1)])
+@pytest.mark.parametrize("moment", [
+    ("link", 1), ("weights", 1),
+    *(pytest.param(moment, marks=pytest.mark.soak) for moment in (("start", 3), ("weights", 0))),
+])  # fmt: skip
 def test_an_actor_killed_while_a_machine_loads_changes_nothing(session, moment):
     import ray
 

@@ -55,7 +55,7 @@ ORDER, POWERS = 2e-6, 2e-3
 
 # Without shrinking, which would take minutes: an example that fails prints all it is made of.
 EXAMPLES = settings(
-    max_examples=8,
+    max_examples=5,
     deadline=None,
     phases=(Phase.explicit, Phase.reuse, Phase.generate),
     suppress_health_check=list(HealthCheck),

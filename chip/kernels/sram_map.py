@@ -19,7 +19,7 @@ _KINDS = {CONSTANT: "weights", CACHE: "kv_cache", NETWORK: "network"}
 
 
 @dataclass(frozen=True)
-class Extent:
+class WordRange:
     """Words from an address on of some slices, and so much `further` on those of each layer."""
 
     index: int
@@ -95,7 +95,7 @@ class SramMap:
         for name, role in self.roles.items():
             if role == CONSTANT:
                 stretched, region = name in self.copies, self.buffers[name].region
-                for own in self.extents(name):
+                for own in self.word_ranges(name):
                     for further in own.further:
                         at = own.index, own.address + further
                         yield (
@@ -103,14 +103,14 @@ class SramMap:
                             else replace(region, address=at[1])
                         )  # fmt: skip
 
-    def extents(self, name: str) -> tuple[Extent, ...]:
+    def word_ranges(self, name: str) -> tuple[WordRange, ...]:
         """All that a buffer has of the SRAM."""
         buffer, move = self.buffers[name], self.moves.get(name)
         region, further = buffer.region, move.words if move else (0,)
         if not buffer.stretches:
-            return (Extent(region.index, region.slices, region.address, region.words, further),)
+            return (WordRange(region.index, region.slices, region.address, region.words, further),)
         return tuple(
-            Extent(*place[:1], QUAD, place[1], one.words,
+            WordRange(*place[:1], QUAD, place[1], one.words,
                    tuple(layer * one.words for layer in range(self.copies[name])))
             for one in buffer.stretches
             for place in one.places
@@ -161,7 +161,7 @@ class SramMap:
     def _holding(self, index: int, address: int) -> Iterator[tuple[tuple[int, ...], int]]:
         """Offsets of all layers of what holds a word in a layer 0, and which of them that is."""
         for name in self.copies:
-            for own in self.extents(name):
+            for own in self.word_ranges(name):
                 inside = 0 <= address - own.address < own.words
                 if inside and own.index <= index < own.index + own.slices:
                     yield own.further, 0

@@ -158,12 +158,12 @@ def check_map(found: MemoryMap, demands: Demands, fixed: frozenset[str] = frozen
 
 
 def _slices(found: MemoryMap, name: str) -> set[int]:
-    return {n for own in found.extents(name) for n in range(own.index, own.index + own.slices)}
+    return {n for own in found.word_ranges(name) for n in range(own.index, own.index + own.slices)}
 
 
 def _spans(found: MemoryMap, name: str, index: int) -> tuple[Words, Words]:
     """First words and ends of a buffer in a slice, of each layer and slot."""
-    mine = [own for own in found.extents(name) if own.index <= index < own.index + own.slices]
+    mine = [own for own in found.word_ranges(name) if own.index <= index < own.index + own.slices]
     starts = np.concatenate([np.array(own.further) + own.address for own in mine])
     words = np.repeat([own.words for own in mine], [len(own.further) for own in mine])
     return starts, starts + words
@@ -172,7 +172,7 @@ def _spans(found: MemoryMap, name: str, index: int) -> tuple[Words, Words]:
 def _check_inside(found: MemoryMap, name: str) -> None:
     """A buffer's words exist, and those of rows are in one bank."""
     spec, buffer = found.spec, found.buffers[name]
-    for own in found.extents(name):
+    for own in found.word_ranges(name):
         low, high = own.address + min(own.further), own.address + max(own.further) + own.words
         if own.index + own.slices > spec.slices or low < 0 or high > spec.slice_words:
             raise MapError((name,), "lies outside the SRAM")

@@ -62,7 +62,7 @@ def demands(draw) -> Demands:
 
 def words_of(found: MemoryMap, name: str):
     """Every (slice, word) of a buffer, of all layers and slots."""
-    for own in found.extents(name):
+    for own in found.word_ranges(name):
         for offset in own.further:
             for index in range(own.index, own.index + own.slices):
                 for word in range(own.words):

@@ -20,6 +20,7 @@ from chip.spec import ChipSpec
 Bytes = npt.NDArray[np.uint8]
 Words = npt.NDArray[np.int64]
 GROUP = 4
+Places = tuple[tuple[int, int], ...]  # first slices of quads, and how much further on words are
 HUGE_PAGE = 2 << 20  # bytes
 Kept = TypeVar("Kept")
 
@@ -33,7 +34,9 @@ class Sram:
         self.indirect: list[tuple[str, int, Words]] | None = None
         self._groups: list[Bytes | None] = [None] * (-(-spec.slices // GROUP))
         self._memory: dict[int, mmap.mmap] = {}  # of each group
-        self._statistics: dict[int, npt.NDArray[np.void]] = {}
+        self._statistics: dict[Places, npt.NDArray[np.void]] = {}
+        # of each group of slices: what is known of words that have a fourth there, so far on
+        self._known: dict[int, list[tuple[int, npt.NDArray[np.void]]]] = {}
         self._kept: dict[object, Any] = {}
         self._kept_words: dict[int, npt.NDArray[np.bool_]] = {}  # of each group
 
@@ -56,14 +59,17 @@ class Sram:
             self.group(index)
             self._memory[index // GROUP].madvise(mmap.MADV_HUGEPAGE, first, size)
 
-    def statistics(self, group: int) -> npt.NDArray[np.void]:
-        """What compiled products know of each word of the weights in the groups from `group` on.
+    def statistics(self, places: Places) -> npt.NDArray[np.void]:
+        """What compiled products know of each word of weights whose fourths are at `places`.
 
-        They are `Statistics`, whose `lanes` are 0 for words that were written since.
+        These are the first slices of quads, and how much further on the words are there. What is
+        known are `Statistics`, whose `lanes` are 0 for words that were written since.
         """
-        if group not in self._statistics:
-            self._statistics[group] = np.zeros(self.spec.slice_words, STATISTICS)
-        return self._statistics[group]
+        if places not in self._statistics:
+            known = self._statistics[places] = np.zeros(self.spec.slice_words, STATISTICS)
+            for index, further in places:
+                self._known.setdefault(index // GROUP, []).append((further, known))
+        return self._statistics[places]
 
     def written(self, index: int, words: slice | Words) -> None:
         """Forget what is known of words, as slice `index` has been written there."""
@@ -71,18 +77,19 @@ class Sram:
         if marked is not None and marked[words].any():
             self._kept.clear()
             self._kept_words.clear()
-        for group in range(index // GROUP - 3, index // GROUP + 1):
-            if group in self._statistics:
-                self._statistics[group]["lanes"][words] = 0
+        for further, known in self._known.get(index // GROUP, ()):
+            if not further:
+                known["lanes"][words] = 0
+                continue
+            there = np.arange(self.spec.slice_words)[words] - further
+            known["lanes"][there[(there >= 0) & (there < len(known))]] = 0
 
-    def kept(
-        self, key: object, index: int, slices: int, words: Words, make: Callable[[], Kept]
-    ) -> Kept:
-        """What `make` makes of words of some slices, until one of them is written."""
+    def kept(self, key: object, places: Places, words: Words, make: Callable[[], Kept]) -> Kept:
+        """What `make` makes of words of some quads of slices, until one of them is written."""
         if key not in self._kept:
-            for group in range(index // GROUP, (index + slices - 1) // GROUP + 1):
+            for index, further in places:
                 empty = np.zeros(self.spec.slice_words, np.bool_)
-                self._kept_words.setdefault(group, empty)[words] = True
+                self._kept_words.setdefault(index // GROUP, empty)[words + further] = True
             self._kept[key] = make()
         kept: Kept = self._kept[key]
         return kept

@@ -100,21 +100,24 @@ class Weights:
 class Caches:
     """Columns by cache row, from a word on: K and V as they come, and V transposed.
 
-    `spots` are the blocks of them that a launch reads, in the order of their tokens; `side` is the
-    array by which V is transposed and multiplied.
+    `spots` are the blocks of them that a launch reads, in the order of their tokens, and `newest`
+    is where the last of them rests in V as it comes; `side` is the array by which V is transposed
+    and multiplied.
     """
 
     keys: tuple[Rows, ...]
     values: tuple[Rows, ...]
     columns: tuple[Rows, ...]
     spots: tuple[int, ...]
+    newest: int
     side: int = WEST
 
 
 def caches_of(work: Work, heads: Heads, window: Window = ALL, slot: int = 0) -> Caches:
     """The caches of a layer and slot, with a spare word each for what is written in vain."""
-    kept = window.blocks(work.most_blocks)
-    spare = kept * work.spec.lanes + COLUMN_PAIRS
+    kept, values_kept = window.blocks(work.most_blocks), window.value_blocks(work.most_blocks)
+    spare = [n * work.spec.lanes + COLUMN_PAIRS for n in (kept, values_kept)]
+    newest = (work.blocks - 1) % values_kept
     rows = range(heads.rows)
 
     def cache(name: str, vectors: int, side: int, one_bank: bool) -> Buffer:
@@ -123,20 +126,19 @@ def caches_of(work: Work, heads: Heads, window: Window = ALL, slot: int = 0) -> 
         first = work.memory.take(Request(name, vectors, "f16", side, *where))
         return work.memory.of_slot(first, slot)
 
-    keys = tuple(Rows(cache(f"K{row}", spare, EAST, True)) for row in rows)
-    values = tuple(Rows(cache(f"V{row}", spare, WEST, True)) for row in rows)
+    keys = tuple(Rows(cache(f"K{row}", spare[0], EAST, True)) for row in rows)
+    values = tuple(Rows(cache(f"V{row}", spare[1], WEST, True)) for row in rows)
     spots = window.spots(work.blocks, work.most_blocks)
     if kept > 1 or work.most_slots == 1:
         transposed = kept * heads.row_lanes
         columns = tuple(Rows(cache(f"VT{row}", transposed, WEST, False)) for row in rows)
-        return Caches(keys, values, columns, spots)
+        return Caches(keys, values, columns, spots, newest)
     # The only block is transposed anew by each launch: its slots take turns at the two arrays.
     (turn, side), each = divmod(slot, 2), -(-work.most_slots // 2) * heads.row_lanes
     both = [[work.columns(f"VT{row}.{n}", each, n) for n in (WEST, EAST)] for row in rows]
     first = turn * heads.row_lanes // COLUMN_PAIRS
-    return Caches(
-        keys, values, tuple(Rows(pair[side], first) for pair in both), spots, (WEST, EAST)[side]
-    )
+    turned = tuple(Rows(pair[side], first) for pair in both)
+    return Caches(keys, values, turned, spots, newest, (WEST, EAST)[side])
 
 
 def attention(work: Work, heads: Heads, scores: Scores, x: Projected, out: Laid) -> None:
@@ -148,13 +150,18 @@ def attention(work: Work, heads: Heads, scores: Scores, x: Projected, out: Laid)
     """
     caches = [caches_of(work, heads, scores.window, slot) for slot in range(work.slots)]
     every, most = map_rows(work)
-    maps = work.given(scores.window.maps, work.slots * every, most, "u16", EAST)
+    names = list(scores.window.maps_of(work.most_blocks))  # of keys, perhaps others of values
+    maps = [
+        work.given(name, work.slots * every, most, "u16", side)
+        for side, name in zip((EAST, WEST), names, strict=False)
+    ]
     for slot, mine in enumerate(caches):
         for row in range(heads.rows):
             for side, source, cache in ((EAST, x.k, mine.keys), (WEST, x.v, mine.values)):
                 rows = work.rows_of(source.copies[0], row)
                 rows = Rows(rows.buffer, rows.first + slot, (0, int(work.slots < work.rows)))
-                append(work, side, rows, Rows(maps, slot * every), every, cache[row].buffer)
+                own = Rows(maps[min(side, len(maps) - 1)], slot * every)
+                append(work, side, rows, own, every, cache[row].buffer)
     mix(work, heads, scores, x.q, caches, targets(work, out.copies))
 
 
@@ -167,8 +174,8 @@ def mix(
     raw = _scores(work, heads, q, caches)
     for mine in caches:
         for cache, columns in zip(mine.values, mine.columns, strict=True):
-            block = mine.spots[-1], heads.row_lanes
-            transpose(work, cache, block, columns, mine.side, "attention: transpose V")
+            which = mine.newest, mine.spots[-1], heads.row_lanes
+            transpose(work, cache, which, columns, mine.side, "attention: transpose V")
     sinks = work.constant(scores.sinks, len(heads.kv_of), "f32", EAST) if scores.sinks else None
     kept, last = masked(work, heads, scores, raw, sinks)
     top = row_maximum(work, heads, last)

@@ -29,7 +29,7 @@ def attention_to_all(work: Work, heads: Heads, scores: Scores, x: Projected, out
         own = replace(heads, kv_of=tuple(range(count)), kv_heads=count)
         mine = replace(work, memory=_OfRow(work.spec, work.memory, row))
         columns = Rows(mine.columns("VT", own.row_lanes, WEST))
-        caches = Caches((keys[row],), (values[row],), (columns,), spots)
+        caches = Caches((keys[row],), (values[row],), (columns,), spots, spots[-1])
         selected = _selected(mine, heads, x.q, row)
         mix(mine, own, scores, selected, [caches], targets(mine, out.copies, row))
 

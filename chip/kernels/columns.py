@@ -39,19 +39,19 @@ def write_blocks(chain: Chain, value: Flow, out: Buffer, first: int) -> None:
 
 
 def transpose(
-    work: Work, columns: Rows, which: tuple[int, int], out: Rows, side: int, label: str
+    work: Work, columns: Rows, which: tuple[int, int, int], out: Rows, side: int, label: str
 ) -> None:
     """Write a block of 320 columns transposed: `out` holds, per block, `rows` columns.
 
-    `which` is (block, rows). The MXM of `side` does it: identity rows stream through the columns,
-    which is exact.
+    `which` is (block of the columns, block of `out`, rows). The MXM of `side` does it: identity
+    rows stream through the columns, which is exact.
     """
-    block, rows = which
+    block, to, rows = which
     identity = Work.cut(work.shared(IDENTITY[side], rows, "f16", side), rows)
     words = work.spec.lanes // COLUMN_PAIRS
     chain, word = work.chain(label), columns.first + block * words
     part = Pass(columns.buffer, word, 1, words, Rows(identity), rows, slot_steps=(0, 0))
     (flow,) = matmul(chain, side, [part])
-    target = out.first + block * (rows // COLUMN_PAIRS)
+    target = out.first + to * (rows // COLUMN_PAIRS)
     write_columns(chain, chain.vxm("to_f16", flow), out.buffer, target)
     work.plan.place(chain)

@@ -7,7 +7,8 @@ scale of each output channel.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
+from itertools import accumulate
 
 from chip.isa import FORMATS
 from chip.kernels.columns import write_blocks
@@ -82,6 +83,12 @@ class Matrix:
                 inputs = range(inside.first, inside.first + inside.count)
                 yield Tile(block, outputs, self.words, column, inputs, inside.column,
                            block == 0, block == last)  # fmt: skip
+
+    @cached_property
+    def cuts(self) -> tuple[int, ...]:
+        """Words before which columns may be cut: where the tile of an output block begins."""
+        words = [tile.words for tile in self.tiles for _ in tile.outputs]
+        return tuple(accumulate(words[:-1], initial=0))
 
     def __post_init__(self) -> None:
         assert self.dtype in FORMATS
@@ -162,13 +169,15 @@ def linear(
     Sums may be changed `on_the_way` from the array of a side. `steps` are factors of rows, those of
     int8 or of a norm. The chain's label names the matrix.
     """
-    weights = work.constant(matrix.name, matrix.vectors, matrix.dtype, matrix.side, "columns")
+    size = matrix.vectors, matrix.dtype, matrix.side, "columns", matrix.cuts
+    weights = work.constant(matrix.name, *size)
     if not matrix.blocks:
         return
     tokens, base = work.rows, matrix.blocks.start
     chain = work.chain(f"matmul {work.prefix}{matrix.name}")
-    flows = matmul(chain, matrix.side, _passes(work, matrix, weights, x))
-    for flow, (start, _, _) in zip(flows, matrix.runs, strict=True):
+    passes, starts = _passes(work, matrix, weights, x)
+    flows = matmul(chain, matrix.side, passes)
+    for flow, start in zip(flows, starts, strict=True):
         scaled = partial(_scaled, work, chain, matrix, steps, start - base)
         by_channel = matrix.dtype != "f16"  # such scales must meet their channels
         if on_the_way is not None:
@@ -186,14 +195,34 @@ def linear(
     work.plan.place(chain)
 
 
-def _passes(work: Work, matrix: Matrix, weights: Buffer, x: tuple[Part, ...]) -> list[Pass]:
-    passes, word = [], 0
+def _passes(
+    work: Work, matrix: Matrix, weights: Buffer, x: tuple[Part, ...]
+) -> tuple[list[Pass], list[int]]:
+    """The passes, and the first output block of each whose sums leave."""
+    passes: list[Pass] = []
+    starts, word, runs = [], 0, iter(matrix.runs)
     for tile in matrix.tiles:
         rows, count = replace(work.rows_of(x, tile.block), steps=(0, 1)), len(tile.outputs)
         part = Pass(weights, word, count, tile.words, rows, work.rows, tile.column)
-        passes.append(replace(part, first=tile.first, last=tile.last))
+        mine = [*_cut(replace(part, first=tile.first, last=tile.last))]
+        if tile.last:
+            start, _, _ = next(runs)
+            starts += [start + (one.word - word) // tile.words for one in mine]
+        passes += mine
         word += count * tile.words
-    return passes
+    return passes, starts
+
+
+def _cut(part: Pass) -> Iterator[Pass]:
+    """A pass in as many as its words lie in stretches."""
+    stretches, end = part.weights.stretches, part.word + part.tiles * part.words
+    if not stretches:
+        yield part
+    for one in stretches:
+        low, high = max(one.first, part.word), min(one.first + one.words, end)
+        if low < high:
+            slot, tiles = (low - part.word) // part.words * part.count, (high - low) // part.words
+            yield replace(part, word=low, tiles=tiles, slot=slot)
 
 
 def _scaled(

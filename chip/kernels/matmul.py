@@ -164,16 +164,21 @@ def _load_weights(chain: Chain, side: int, part: Pass, load: int, period: int) -
 
 def _read(chain: Chain, side: int, part: Pass, load: int, loops: Loops) -> tuple[int, int]:
     """Read words so that they are at the MXM from cycle `load` on: their streams and name."""
-    spec, region = chain.spec, part.weights.region
-    direction = EAST if side == EAST else WEST
+    spec, direction = chain.spec, EAST if side == EAST else WEST
     position = spec.edge_position("mxm", side)
-    rows = Rows(part.weights, part.word, (part.words, 1))
     low = load - spec.along(direction, position)
     need = chain.stream(direction, spec.lw_streams, low, loops)
     name, delay = chain.name(), spec.d_func("mem.read")
-    spots = map(spec.slice_position, range(region.index, region.index + spec.lw_streams))
-    issues = [load - abs(position - spot) - delay for spot in spots]
-    chain.memory("mem.read", issues, rows, loops, need, name)
+    parts = part.weights.quads(part.word) if part.weights.stretches else (
+        (part.weights, part.word),
+    )  # fmt: skip
+    each = spec.lw_streams // len(parts)
+    for number, (buffer, word) in enumerate(parts):
+        first = buffer.region.index
+        spots = map(spec.slice_position, range(first, first + each))
+        issues = [load - abs(position - spot) - delay for spot in spots]
+        rows = Rows(buffer, word, (part.words, 1))
+        chain.memory("mem.read", issues, rows, loops, need, name, number * each)
     return need, name
 
 

@@ -6,21 +6,20 @@ Buffers whose ops do not overlap may rest in the same words, one after another.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 from chip.errors import ChipError
 from chip.isa import WIDTHS
-from chip.kernels.occupancy import FOREVER, Occupancy, Taken
-from chip.kernels.work import CACHE, CONSTANT, INPUT, NETWORK, SCRATCH, Request
+from chip.kernels.occupancy import FOREVER, Taken
+from chip.kernels.sram_map import QUAD, Move, SramMap
+from chip.kernels.work import CACHE, SCRATCH, Request
 from chip.program import COLUMN_PAIRS, WEIGHT_SLICES, Region, word_columns
 from chip.schedule import Buffer
 from chip.spec import ChipSpec
 
-QUAD = 4  # slices of an fp32 vector
 INNER_SLICES = 12  # next to the VXM on each side, where activations are looked for room first
-_KINDS = {CONSTANT: "weights", CACHE: "kv_cache", NETWORK: "network"}
 _MOST_LOADS = 1000  # ways to put columns side by side that are looked at
 MUST = 1 << 40  # more than any number of cycles: buffers that must lie apart
 
@@ -38,8 +37,8 @@ class SramFull(ChipError):
 
 
 def most_column_words(spec: ChipSpec) -> int:
-    """Words of 16 slices that columns can take on a side: so many neighbours lie side by side."""
-    return spec.hemisphere_slices // WEIGHT_SLICES * spec.slice_words
+    """Words of 16 slices that columns can take on a side at most, wherever they may rest."""
+    return spec.hemisphere_slices // QUAD * QUAD * spec.slice_words // WEIGHT_SLICES
 
 
 def columns_may_rest(spec: ChipSpec, words: Iterable[int]) -> bool:
@@ -72,96 +71,11 @@ class Conflicts:
     banks: Mapping[tuple[str, str], int]
 
 
-@dataclass(frozen=True)
-class Move:
-    """Where layer l keeps what layer 0 keeps in `region`: `words[l]` words further on.
-
-    Caches go on with the layers of the next sequence slot; what all slots share begins anew.
-    """
-
-    region: Region
-    words: tuple[int, ...]
-
-
 @dataclass
-class MemoryMap:
-    """Buffers of one chip; every chip of a tensor-parallel group has the same map.
+class MemoryMap(SramMap):
+    """Finds room for what is asked for; in all quads of slices, if those have `levels`."""
 
-    `layers` says, by the prefix of a kind of layers, how many of them a stage has, `slots` how
-    many sequences have caches, `launch_slots` how many of them share a launch at most.
-    """
-
-    spec: ChipSpec
-    layers: Mapping[str, int] = field(default_factory=lambda: {"": 1})
-    slots: int = 1
-    launch_slots: int = 1
-    buffers: dict[str, Buffer] = field(default_factory=dict)
-    moves: dict[str, Move] = field(default_factory=dict)
-    roles: dict[str, str] = field(default_factory=dict)
-    used_bytes: int = 0
-    _found: dict[tuple[int, int], tuple[tuple[int, ...], int]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.occupancy = Occupancy(self.spec)
-
-    def __getitem__(self, name: str) -> Buffer:
-        return self.buffers[name]
-
-    def take(self, request: Request) -> Buffer:
-        """The buffer of a request that was placed."""
-        return self.buffers[request.name]
-
-    def of_slot(self, buffer: Buffer, slot: int) -> Buffer:
-        """What another sequence slot has for a cache of the first, in the first layer."""
-        if not slot:
-            return buffer
-        region, words = buffer.region, self.moves[buffer.name].words
-        region = replace(region, address=region.address + words[slot * len(words) // self.slots])
-        return replace(buffer, name=f"{buffer.name}.slot{slot}", region=region)
-
-    def region_of(self, name: str, layer: int) -> Region:
-        """Where a layer of its kind keeps what the first keeps in a buffer."""
-        region, move = self.buffers[name].region, self.moves.get(name)
-        words = move.words[layer % len(move.words)] if move else 0
-        return replace(region, address=region.address + words)
-
-    def caches(self, slot: int) -> Iterator[Region]:
-        """All that a sequence slot has for itself, as long for each of them."""
-        for name, role in self.roles.items():
-            if role == CACHE:
-                layers = len(self.moves[name].words) // self.slots if name in self.moves else 1
-                yield from (self.region_of(name, slot * layers + n) for n in range(layers))
-
-    def constants(self) -> Iterator[Region]:
-        """All that is in place before the first launch."""
-        for name, role in self.roles.items():
-            if role == CONSTANT:
-                count = len(self.moves[name].words) if name in self.moves else 1
-                yield from (self.region_of(name, layer) for layer in range(count))
-
-    @property
-    def column_words(self) -> int:
-        """Words that columns take, of 16 slices each."""
-        return sum(
-            buffer.region.words * (len(self.moves[name].words) if name in self.moves else 1)
-            for name, buffer in self.buffers.items()
-            if buffer.region.layout == "columns"
-        )
-
-    def bytes_by_kind(self) -> dict[str, int]:
-        """SRAM bytes by what they hold; words that several have in turn count for the first."""
-        found = {"weights": 0, "kv_cache": 0, "network": 0, "activations": 0}
-        for mine in self.occupancy:
-            end = 0
-            for taken in sorted(mine, key=lambda t: (t.start, -t.end)):
-                kind = _KINDS.get(self.roles[taken.name], "activations")
-                found[kind] += max(0, taken.end - max(taken.start, end)) * self.spec.lanes
-                end = max(end, taken.end)
-        return found
-
-    def given(self) -> tuple[str, ...]:
-        """Names of what the host writes before a launch."""
-        return tuple(name for name, role in self.roles.items() if role == INPUT)
+    levels: dict[int, int] = field(default_factory=dict)  # words of columns by quad, if anywhere
 
     # --- rows -------------------------------------------------------------------------------
     def rows(
@@ -177,9 +91,10 @@ class MemoryMap:
         side, quad, bank = place
         index = side * self.spec.hemisphere_slices + quad * QUAD + 2 * pair
         request = Request(name, vectors, dtype, side, role)
-        address = self.occupancy.room(index, WIDTHS[dtype], vectors, bank, FOREVER)
+        room = index, WIDTHS[dtype], vectors, bank, FOREVER, self._is_high(bank)
+        address = self.occupancy.room(*room)
         if address is None:
-            raise self._full(request, vectors, WIDTHS[dtype])
+            raise self.full(request, vectors, WIDTHS[dtype])
         return self._book(request, index, address, FOREVER)
 
     def place(
@@ -188,18 +103,24 @@ class MemoryMap:
         life: tuple[int, int],
         conflict: Conflicts,
         usual: tuple[int, int] | None = None,
+        beyond: int | None = None,
     ) -> Buffer:
-        """Find room for rows, at their `usual` slice and bank if they can be; raises SramFull."""
+        """Find room for rows, at their `usual` slice and bank if they can be; raises SramFull.
+
+        Slices from `beyond` on are not for them.
+        """
         width, words = WIDTHS[request.dtype], self._words(request)
         if usual is not None and (at := self._usually(request, *usual, life, conflict)) is not None:
             return self._book(request, usual[0], at, life)
         best: tuple[tuple[int, ...], int, int] | None = None
         base = request.side * self.spec.hemisphere_slices
         for first in range(0, self.spec.hemisphere_slices - width + 1, width):
-            spill = first >= INNER_SLICES
+            spill = first >= INNER_SLICES and not self.levels
             if spill and best is not None:
                 break
             index = base + first
+            if beyond is not None and index + width > beyond:
+                break
             at_slice = self._cost(request.name, index, width, None, conflict.slices)
             if at_slice >= MUST:
                 continue
@@ -207,15 +128,23 @@ class MemoryMap:
                 cost = at_slice + self._cost(request.name, index, width, bank, conflict.banks)
                 if cost >= MUST:
                     continue
-                address = self.occupancy.room(index, width, words, bank, life)
+                address = self.occupancy.room(index, width, words, bank, life, self._is_high(bank))
                 if address is None:
                     continue
                 shared = self.occupancy.sharers(index, width, address, words)
-                rank = (cost + shared, self.occupancy.fill(index, width, bank), first)
+                level = 0
+                if self.levels:
+                    quad = index // QUAD * QUAD
+                    more = address, address + words
+                    level = self.levels[quad] + self.occupancy.used(quad, QUAD, more)
+                    if level > self.spec.slice_words:
+                        continue
+                fill = self.occupancy.fill(index, width, bank)
+                rank = (cost + shared, level, fill, first)
                 if best is None or rank < best[0]:
                     best = rank, index, address
         if best is None:
-            raise self._full(request, words, width)
+            raise self.full(request, words, width)
         _, index, address = best
         return self._book(request, index, address, life)
 
@@ -253,7 +182,7 @@ class MemoryMap:
         room = {index: addresses[0] for index, addresses in found.items() if addresses}
         request = Request(name, vectors, dtype, side, layout="columns")
         if not room:
-            raise self._full(request, words, WEIGHT_SLICES)
+            raise self.full(request, words, WEIGHT_SLICES)
         index = min(room, key=lambda index: room[index])
         return self._book(request, index, room[index], FOREVER)
 
@@ -265,17 +194,17 @@ class MemoryMap:
 
     # --- columns ----------------------------------------------------------------------------
     def place_columns(
-        self, request: Request, conflict: Conflicts, usual: int | None = None
-    ) -> None:
+        self, request: Request, conflict: Conflicts, usual: int | None = None,
+        only: int | None = None,
+    ) -> None:  # fmt: skip
         """Find 16 slices with room for columns of all layers, the `usual` ones if there is some.
 
-        Raises SramFull.
+        They are those from slice `only` on, if given. Raises SramFull.
         """
-        words, layers = self._column_words(request)
+        words, layers = self.column_sizes(request)
         best: tuple[tuple[int, int], int, list[int]] | None = None
-        for index in self._windows(request.side):
-            cost = self._cost(request.name, index, WEIGHT_SLICES, None, conflict.slices)
-            cost += self._cost(request.name, index, WEIGHT_SLICES, None, conflict.banks)
+        for index in self._windows(request.side) if only is None else (only,):
+            cost = self.meets(request.name, index, WEIGHT_SLICES, conflict)
             if cost >= MUST:
                 continue
             found = self.occupancy.column_room(index, words, layers, request.one_bank)
@@ -291,7 +220,7 @@ class MemoryMap:
             if not outer and best[0][0] == 0:
                 break
         if best is None:
-            raise self._full(request, words * layers, WEIGHT_SLICES)
+            raise self.full(request, words * layers, WEIGHT_SLICES)
         _, index, addresses = best
         for address in addresses:
             taken = Taken(address, address + words, request.name, *FOREVER)
@@ -304,10 +233,10 @@ class MemoryMap:
 
     def column_words_of(self, request: Request) -> int:
         """Words of 16 slices that columns of all layers and slots take."""
-        words, layers = self._column_words(request)
+        words, layers = self.column_sizes(request)
         return words * layers
 
-    def _column_words(self, request: Request) -> tuple[int, int]:
+    def column_sizes(self, request: Request) -> tuple[int, int]:
         """Words of a layer, and for how many layers, of all slots."""
         words = -(-request.vectors // word_columns(request.dtype))
         return words, self._layers_of(request) if request.per_layer else 1
@@ -319,7 +248,35 @@ class MemoryMap:
         others = [i for i in range(size - WEIGHT_SLICES, -1, -QUAD) if i not in outer]
         return [side * size + i for i in (*outer, *others)]
 
+    def open_all(self) -> "MemoryMap":
+        """Let columns lie in any quads of slices, between rows at both ends of them."""
+        size = self.spec.hemisphere_slices
+        firsts = range(0, size - QUAD + 1, QUAD)
+        self.levels = {side * size + first: 0 for side in range(2) for first in firsts}
+        return self
+
+    def quads_of(self, side: int) -> list[int]:
+        """First slices of the quads of a side, where columns may lie in all."""
+        return [quad for quad in self.levels if self.side_of(quad) == side]
+
+    def _is_high(self, bank: int) -> bool:
+        return bool(self.levels) and bank > 0
+
+    def side_of(self, index: int) -> int:
+        """The side of a slice."""
+        return index // self.spec.hemisphere_slices
+
+    def add_stretched(self, request: Request, buffer: Buffer, copies: int) -> None:
+        """Note where columns lie that were cut, of so many layers."""
+        self.buffers[request.name], self.roles[request.name] = buffer, request.role
+        self.copies[request.name] = copies
+
     # --- bookkeeping ------------------------------------------------------------------------
+    def meets(self, name: str, index: int, width: int, conflict: Conflicts) -> int:
+        """Cycles in which columns would meet those that rest in some slices."""
+        cost = self._cost(name, index, width, None, conflict.slices)
+        return cost + self._cost(name, index, width, None, conflict.banks)
+
     def _cost(
         self, name: str, index: int, width: int, bank: int | None,
         met: Mapping[tuple[str, str], int],
@@ -333,7 +290,7 @@ class MemoryMap:
         return sum(met.get((min(name, o), max(name, o)), 0) for o in others)
 
     def _anywhere(self, name: str) -> bool:
-        return self.buffers[name].any_bank
+        return name not in self.buffers or self.buffers[name].any_bank
 
     def _book(self, request: Request, index: int, address: int, life: tuple[int, int]) -> Buffer:
         assert request.name not in self.buffers, request.name
@@ -370,31 +327,10 @@ class MemoryMap:
             self.buffers[name] = replace(self.buffers[name], after=tuple(sorted(before)))
         return self
 
-    def _full(self, request: Request, words: int, width: int) -> SramFull:
+    def full(self, request: Request, words: int, width: int) -> SramFull:
         lanes = self.spec.lanes
         whole = self.spec.hemisphere_slices * self.spec.slice_words * lanes
         first = request.side * self.spec.hemisphere_slices
         mine = range(first, first + self.spec.hemisphere_slices)
         used = self.occupancy.words(mine) * lanes
         return SramFull(request.name, words * width * lanes, max(0, whole - used))
-
-    def moved(self, index: int, address: int, layer: int) -> int:
-        """Where `layer` of its kind keeps the word that layer 0 keeps at `address` of a slice.
-
-        Layers are numbered through all sequence slots, from that on whose layer 0 it is.
-        """
-        key = (index, address)
-        if key not in self._found:
-            self._found[key] = next(self._holding(index, address), ((0,), 0))
-        words, first = self._found[key]
-        return address + words[(first + layer) % len(words)] - words[first]
-
-    def _holding(self, index: int, address: int) -> Iterator[tuple[tuple[int, ...], int]]:
-        """Offsets of all layers of what holds a word in a layer 0, and which of them that is."""
-        for name, move in self.moves.items():
-            region, cache = move.region, self.roles[name] == CACHE
-            if region.index <= index < region.index + region.slices:
-                every = len(move.words) // self.slots if cache else len(move.words)
-                for first in range(0, every * (self.launch_slots if cache else 1), every):
-                    if 0 <= address - region.address - move.words[first] < region.words:
-                        yield move.words, first

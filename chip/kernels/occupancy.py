@@ -43,9 +43,13 @@ class Occupancy:
             yield from self._slices[i]
 
     def room(
-        self, index: int, width: int, words: int, bank: int, life: tuple[int, int]
-    ) -> int | None:
-        """The lowest free address in a bank of these slices while the ops of `life` run."""
+        self, index: int, width: int, words: int, bank: int, life: tuple[int, int],
+        high: bool = False,
+    ) -> int | None:  # fmt: skip
+        """The lowest free address in a bank of these slices while the ops of `life` run.
+
+        Or the highest.
+        """
         base = bank * self.spec.bank_words
         address = base
         blocked = sorted(
@@ -53,10 +57,32 @@ class Occupancy:
             for t in self.of(index, width)
             if t.last_op >= life[0] and t.first_op <= life[1]
         )
+        if high:
+            address = base + self.spec.bank_words - words
+            for start, end in sorted(blocked, key=lambda span: -span[1]):
+                if start < address + words and end > address:
+                    address = start - words
+            return address if address >= base else None
         for start, end in blocked:
             if start < address + words and end > address:
                 address = end
         return address if address + words <= base + self.spec.bank_words else None
+
+    def low_room(self, index: int, width: int, words: int) -> int | None:
+        """The lowest address of so many words in these slices that nobody ever has."""
+        address = 0
+        for start, end in sorted((t.start, t.end) for t in self.of(index, width)):
+            if start < address + words and end > address:
+                address = end
+        return address if address + words <= self.spec.slice_words else None
+
+    def used(self, index: int, width: int, more: tuple[int, int] = (0, 0)) -> int:
+        """Words that some of these slices have taken at any time, and `more` from one to one."""
+        total = end = 0
+        for start, stop in sorted([more, *((t.start, t.end) for t in self.of(index, width))]):
+            total += max(0, stop - max(start, end))
+            end = max(end, stop)
+        return total
 
     def column_room(self, index: int, words: int, layers: int, one_bank: bool) -> list[int] | None:
         """Addresses of each layer's words in 16 slices, or None where there is no room."""

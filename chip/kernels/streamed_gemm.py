@@ -5,7 +5,8 @@ rest in the second outer group of 16 slices, in turn in either bank, as a bank s
 """
 
 from chip.kernels.gemm import Gemm
-from chip.kernels.memory import INNER_SLICES, QUAD, SramFull
+from chip.kernels.memory import INNER_SLICES, SramFull
+from chip.kernels.sram_map import QUAD
 from chip.program import WEIGHT_SLICES, Region
 from chip.schedule import Buffer, Chain, Rows, run
 from chip.spec import EAST, WEST

@@ -54,8 +54,9 @@ class _Silent(Chain):
     """A chain that goes through all motions and keeps nothing of them."""
 
     def memory(
-        self, op: str, issues: list[int], rows: Rows, loops: Loops, need: int, name: int
-    ) -> None:
+        self, op: str, issues: list[int], rows: Rows, loops: Loops, need: int, name: int,
+        plane: int = 0,
+    ) -> None:  # fmt: skip
         pass
 
     def take(self, hold: Hold, low: int, length: int, pattern: int | None = None) -> None:

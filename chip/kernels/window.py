@@ -37,6 +37,23 @@ class Window:
             return context
         return min(context, 1 - (1 - self.tokens) // LANES)
 
+    def value_blocks(self, context: int) -> int:
+        """Blocks of values that are kept as they come, for launches up to a context.
+
+        The values of older ones are there transposed. One more than the newest lets a sequence go
+        back some tokens to the block before.
+        """
+        return min(self.blocks(context), 2)
+
+    def maps_of(self, context: int) -> dict[str, int]:
+        """The buffers of the cache words of new tokens, of keys and of values; blocks of either.
+
+        >>> Window().maps_of(2), Window().maps_of(13)
+        ({'maps': 2}, {'maps': 13, 'maps.values': 2})
+        """
+        kept, values = self.blocks(context), self.value_blocks(context)
+        return {self.maps: kept} | ({f"{self.maps}.values": values} if values < kept else {})
+
     def spots(self, context: int, most: int) -> tuple[int, ...]:
         """Where the blocks that a launch reads rest, in order, in a cache for `most` blocks."""
         kept = self.blocks(most)

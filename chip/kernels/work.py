@@ -25,7 +25,8 @@ class Request:
     """A buffer that a kernel needs, at the side `side` of the VXM.
 
     `vectors` is for one layer, if `per_layer`. `one_bank` keeps each layer's in one bank. `apart`
-    names buffers that may be read or written while this one is, beyond what a chain shows.
+    names buffers that may be read or written while this one is, beyond what a chain shows. Columns
+    may be cut at some words, the first one among them, and then rest anywhere.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Request:
     per_layer: bool = False
     one_bank: bool = False
     apart: tuple[str, ...] = ()
+    cuts: tuple[int, ...] = ()
 
 
 class Answers(Protocol):
@@ -111,11 +113,12 @@ class Work:
         return self.memory.take(Request(name, vectors, "f16", side, SCRATCH, "columns"))
 
     def constant(
-        self, name: str, vectors: int, dtype: str, side: int, layout: str = "rows"
-    ) -> Buffer:
+        self, name: str, vectors: int, dtype: str, side: int, layout: str = "rows",
+        cuts: tuple[int, ...] = (),
+    ) -> Buffer:  # fmt: skip
         """What every layer of this kind has in place: weights, norms, biases, scales."""
-        where = (CONSTANT, layout, True)
-        return self.memory.take(Request(self.prefix + name, vectors, dtype, side, *where))
+        size, where = (vectors, dtype, side), (CONSTANT, layout, True)
+        return self.memory.take(Request(self.prefix + name, *size, *where, cuts=cuts))
 
     def shared(
         self, name: str, vectors: int, dtype: str, side: int, layout: str = "rows"

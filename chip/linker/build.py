@@ -24,12 +24,12 @@ from chip.linker.node_ops import (
     Send,
     Store,
     Streamed,
+    neighbours,
 )
 from chip.linker.streams import PRODUCT, Feed
 from chip.linker.timeline import Issue
 from chip.linker.weights import Tiles
-from chip.program import WEIGHT_SLICES
-from chip.sram import GROUP
+from chip.sram import GROUP, Places
 
 LOADED = lookup("mxm.lw").index("a")
 
@@ -196,24 +196,37 @@ def _shared_rows(graph: Graph, feeds: list[Feed], tiles: Tiles) -> int | None:
 
 
 def _columns_in_sram(graph: Graph, tiles: Tiles) -> tuple[list[Issue], Columns] | None:
-    """The reads and the columns if the tiles come straight from 16 slices."""
+    """The reads and the columns if the tiles come straight from four quads of slices."""
     members: dict[int, Issue] = {}
     words = np.empty(tiles.loads.shape[:2], np.int64)
-    index = -1
+    places: Places = ()
     for owner in np.unique(tiles.loads[:, :, 0]):
-        reads = graph.read_members(graph.feeds[int(owner), LOADED])
-        if reads is None or reads[0].unit % GROUP or index not in (-1, reads[0].unit):
+        feeds = graph.feeds[int(owner), LOADED]
+        reads = [graph.read_members(feeds[n : n + GROUP]) for n in range(0, len(feeds), GROUP)]
+        quads = [quad for quad in reads if quad is not None and _is_quad(quad)]
+        if len(quads) < len(reads):
             return None
-        index = reads[0].unit
-        if any(r.unit != index + number for number, r in enumerate(reads)):
+        steps = [quad[0].steps[feeds[n * GROUP].iterations] for n, quad in enumerate(quads)]
+        further = [int(own[0] - steps[0][0]) for own in steps]
+        if any((own - steps[0] != by).any() for own, by in zip(steps, further, strict=True)):
             return None
-        mine = tiles.loads[:, :, 0] == owner
-        feed = graph.feeds[int(owner), LOADED][0]
-        words[mine] = reads[0].steps[feed.iterations[tiles.loads[:, :, 1][mine]]]
-        members.update({r.id: r for r in reads})
-    found = list(members.values())
-    constant = graph.is_constant(found[0], index, words, WEIGHT_SLICES)
-    return found, Columns(index, words, tiles.format, found[0].id, constant)
+        there = tuple((quad[0].unit, by) for quad, by in zip(quads, further, strict=True))
+        if places not in ((), there):
+            return None
+        places, mine = there, tiles.loads[:, :, 0] == owner
+        words[mine] = steps[0][tiles.loads[:, :, 1][mine]]
+        members.update({read.id: read for quad in quads for read in quad})
+    found, each = list(members.values()), list(members.values())[: GROUP * len(places) : GROUP]
+    rests = [graph.is_constant(read, index, words + by, GROUP)
+             for read, (index, by) in zip(each, places, strict=True)]  # fmt: skip
+    constant = all(rests)
+    columns = Columns(places, words, tiles.format, found[0].id, constant)
+    return (found, columns) if constant or columns.neighbours else None
+
+
+def _is_quad(reads: list[Issue]) -> bool:
+    first = reads[0].unit
+    return first % GROUP == 0 and [read.unit for read in reads] == [*range(first, first + GROUP)]
 
 
 def _gathered_columns(graph: Graph, tiles: Tiles) -> tuple[int, Columns] | None:
@@ -226,7 +239,7 @@ def _gathered_columns(graph: Graph, tiles: Tiles) -> tuple[int, Columns] | None:
     if not isinstance(op, GatheredColumns):
         return None
     words = np.arange(op.rows).reshape(tiles.loads.shape[:2])
-    return node, Columns(op.index, words, op.format, op.local, False)
+    return node, Columns(neighbours(op.index), words, op.format, op.local, False)
 
 
 def _streamed(graph: Graph, tiles: Tiles) -> tuple[Streamed, set[int]]:

@@ -184,19 +184,17 @@ def _resting(weights: Resting, state: State) -> list[Tile]:
         return prepare(_gathered(columns, words, state))
 
     return [
-        state.sram.kept(
-            (*key, shift), columns.index, WEIGHT_SLICES, block + shift, partial(tile, block)
-        )
+        state.sram.kept((*key, shift), columns.places, block + shift, partial(tile, block))
         for key, block in zip(columns.keys, columns.words, strict=True)
     ]
 
 
 def _gathered(columns: Columns, words: Ints, state: State) -> Array:
-    """Columns [8 or 16 * words, lanes] at rest in layout "columns"."""
-    where = moved(as_slice(words), state.shift[columns.local])
+    """Columns [8 or 16 * words, lanes] at rest, a fourth of each word in each quad."""
+    shift, dtype = state.shift[columns.local], NUMPY_TYPES[columns.format]
     groups = [
-        state.sram.group(columns.index + first)[where].view(NUMPY_TYPES[columns.format])
-        for first in range(0, WEIGHT_SLICES, GROUP)
+        state.sram.group(index)[moved(as_slice(words), shift + further)].view(dtype)
+        for index, further in columns.places
     ]
     stacked = np.stack(groups, axis=1)  # [words, groups, lanes, columns of a group]
     return stacked.swapaxes(2, 3).reshape(len(words) * word_columns(columns.format), -1)

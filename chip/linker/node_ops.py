@@ -14,6 +14,8 @@ import numpy.typing as npt
 from chip.arrays import Array
 from chip.isa import Op
 from chip.linker.fetch import Fetch, Ints, as_slice
+from chip.program import WEIGHT_SLICES
+from chip.sram import GROUP, Places
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,18 +63,31 @@ class MoveLanes:
 
 @dataclass(frozen=True, eq=False)
 class Columns:
-    """Weight columns at rest in 16 slices from `index` on, `words` [tiles, loads]."""
+    """Weight columns at rest in four quads of slices, `words` [tiles, loads] of the first.
 
-    index: int
+    `places` are the first slice of each quad, and how much further on its words are.
+    """
+
+    places: Places
     words: Ints
     format: str
     local: int
     is_constant: bool
 
+    @property
+    def neighbours(self) -> bool:
+        """Whether they are 16 neighbouring slices, of which the same words are meant."""
+        return self.places == neighbours(self.places[0][0])
+
     @cached_property
     def keys(self) -> list[tuple[object, ...]]:
         """What names each tile among all that rest on a chip."""
-        return [(self.format, self.index, block.tobytes()) for block in self.words]
+        return [(self.format, self.places, block.tobytes()) for block in self.words]
+
+
+def neighbours(index: int) -> Places:
+    """The places of columns in 16 slices from `index` on."""
+    return tuple((index + first, 0) for first in range(0, WEIGHT_SLICES, GROUP))
 
 
 @dataclass(frozen=True, eq=False)

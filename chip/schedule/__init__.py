@@ -2,7 +2,7 @@
 
 from chip.schedule.chain import Chain
 from chip.schedule.deskew import Pace, Sequence
-from chip.schedule.flows import Buffer, Flow, Loops, Rows, over, run, span
+from chip.schedule.flows import Buffer, Flow, Loops, Rows, Stretch, over, run, span
 from chip.schedule.reserve import Schedule
 from chip.schedule.timing import ScheduleTiming, TimingSequence, merged
 
@@ -16,6 +16,7 @@ __all__ = [
     "Schedule",
     "ScheduleTiming",
     "Sequence",
+    "Stretch",
     "TimingSequence",
     "merged",
     "over",

@@ -95,7 +95,7 @@ class Chain:
         args, names = [region.address, region.words, 0, 0], [words.name, name]
         self.add_piece(
             "mem.r", region.index, None, issues, "mem.gather", args, {2: (words.need, 0)},
-            words.loops, names, spread=(3, need),
+            words.loops, names, spread=(3, need, 0),
         )  # fmt: skip
         self.access(Rows(table), issues, ((1, 1), (1, length)), writes=False)
         return Flow(self.member, region.dtype, words.loops, cycle, position, name, need, direction)
@@ -243,11 +243,12 @@ class Chain:
         known.append((low, length, pattern))
 
     def memory(
-        self, op: str, issues: list[int], rows: Rows, loops: Loops, need: int, name: int
-    ) -> None:
+        self, op: str, issues: list[int], rows: Rows, loops: Loops, need: int, name: int,
+        plane: int = 0,
+    ) -> None:  # fmt: skip
         """Read or write rows, one byte plane per slice, at each of `issues`.
 
-        Plane i is stream i of `need`, or they take turns on its only one.
+        They are the streams of `need` from number `plane` on, or take turns on its only one.
         """
         (n, _), (m, _) = loops
         if n * m <= APART_ROWS and span(loops) > n * m and not rows.buffer.any_bank:
@@ -268,8 +269,9 @@ class Chain:
             self.take(alone, issues[0], length, pattern(loops))
         args = [region.address + rows.first, 0]
         self.add_piece(
-            family, region.index, None, issues, op, args, {}, loops, [name], rows.steps, (1, need)
-        )
+            family, region.index, None, issues, op, args, {}, loops, [name], rows.steps,
+            (1, need, plane),
+        )  # fmt: skip
         self.access(rows, issues, loops, writes=op == "mem.write")
 
     def _slices(
@@ -291,7 +293,7 @@ class Chain:
         args, names = [region.address, region.words, 0, 0], [words.name, data.name]
         self.add_piece(
             "mem.w", region.index, None, issues, "mem.scatter", args, {2: (words.need, 0)}, loops,
-            names, spread=(3, data.need),
+            names, spread=(3, data.need, 0),
         )  # fmt: skip
         whole: Loops = ((1, 1), (region.words, 1))
         late = max(issues) + length - 1
@@ -318,7 +320,7 @@ class Chain:
             self.take(hold, issues[0], span(loops), mine)
         self.add_piece(
             family, region.index, None, issues, op, [first, 0], {}, ONCE, [name],
-            spread=(1, need), apart=apart,
+            spread=(1, need, 0), apart=apart,
         )  # fmt: skip
         self.access(rows, issues, loops, op == "mem.write", apart=True)
 
@@ -364,7 +366,7 @@ class Chain:
         loops: Loops,
         names: list[int],
         steps: tuple[int, int] = (0, 0),
-        spread: tuple[int, int] | None = None,
+        spread: tuple[int, int, int] | None = None,
         apart: Sequence[tuple[int, int]] = ((0, 0),),
     ) -> Piece:
         """Note an instruction, or one each of those `apart`; see Piece."""
@@ -377,10 +379,8 @@ class Chain:
         )  # fmt: skip
         self.pieces.append(piece)
         if family != "vxm":
-            for number, _ in needs.values():
+            for number in (*(need for need, _ in needs.values()), *((spread or ())[1:2])):
                 self.needs[number].passes(family, unit, spec.hemisphere_slices)
-            if spread:
-                self.needs[spread[1]].passes(family, unit, spec.hemisphere_slices)
         timing = lookup(op).timing
         last = (n - 1) * outer + (m - 1) * inner + apart[-1][0]
         if timing:

@@ -1,7 +1,7 @@
 """What chains are made of: rows at rest, flows in flight, loops, and what is left to choose."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -25,7 +25,8 @@ class Buffer:
     Rows are the vectors of a "rows" region, the words of a "columns" region. A buffer of
     `any_bank` stands for others like it elsewhere in its slices, perhaps in the other bank. One
     that rests where others rested `after` whom it comes is not written before they are done with.
-    A `virtual` one has slices to itself, wherever it will rest: for trials.
+    A `virtual` one has slices to itself, wherever it will rest: for trials. Columns may lie in
+    `stretches`, where no 16 neighbouring slices hold them; the region is where the first begins.
     """
 
     name: str
@@ -33,6 +34,25 @@ class Buffer:
     any_bank: bool = False
     after: tuple[str, ...] = ()
     virtual: bool = False
+    stretches: "tuple[Stretch, ...]" = ()
+
+    def quads(self, word: int) -> "tuple[tuple[Buffer, int], ...]":
+        """Four slices each in which the word lies, as buffers of rows, and its row there."""
+        (mine,) = (s for s in self.stretches if s.first <= word < s.first + s.words)
+        regions = (Region(index, at, mine.words, "i32") for index, at in mine.places)
+        return tuple((replace(self, region=region), word - mine.first) for region in regions)
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Words `first`.. of columns: each fourth of them in a quad of slices of its own.
+
+    `places` are the first slice of each quad, and the address of word `first` there.
+    """
+
+    first: int
+    words: int
+    places: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -86,7 +106,8 @@ class Piece:
     """An instruction to be, on one unit or, a byte plane each, on neighbouring ones.
 
     `cycles` are those of `unit`, `unit` + 1, ... Queue and stream operands may name a Need by its
-    number; plane i has stream i of the group that `spread`, an operand and a Need, speaks of.
+    number; plane i has a stream of the group that `spread` speaks of: an operand, a Need, and
+    which stream the first has.
     If it is `apart`, there is an instruction for each of these (cycle, word), so much later and
     further on, and the loops are theirs.
     """
@@ -101,7 +122,7 @@ class Piece:
     needs: dict[int, tuple[int, int]]  # operand -> (need, offset inside its group)
     loops: tuple[tuple[int, int, int], tuple[int, int, int]]
     names: list[int]
-    spread: tuple[int, int] | None = None
+    spread: tuple[int, int, int] | None = None
     apart: Sequence[tuple[int, int]] = ((0, 0),)
 
 

@@ -388,8 +388,8 @@ def _finished(
     for later, words in piece.apart:
         for unit, cycle in enumerate(piece.cycles, first):
             if piece.spread:
-                operand, need = piece.spread
-                args[operand] = chosen[need] + (unit - first) % needs[need].width
+                operand, need, plane = piece.spread
+                args[operand] = chosen[need] + (unit - first + plane) % needs[need].width
             if address is not None:
                 args[0] = address + words
             instruction = Instruction(piece.op, tuple(args), piece.loops, names)

@@ -1,5 +1,6 @@
 """From the nodes of a fragment to tapes: records where there is a kernel for a node."""
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import singledispatchmethod
 
@@ -43,10 +44,10 @@ from chip.linker.node_ops import (
 from chip.linker.windows import Fragment, Template
 from chip.program import word_columns
 from chip.spec import ChipSpec
-from chip.sram import GROUP
+from chip.sram import GROUP, Places
 from chip.tape.able import taped
 from chip.tape.operands import Values
-from chip.tape.order import runs
+from chip.tape.order import last_uses, runs
 from chip.tape.records import Records
 from chip.tape.tapes import Encoded, Shape, Tape
 
@@ -78,6 +79,7 @@ class _Encoder:
                 self.values.shapes[number] = shape
         self.scratch = self.scratch_bytes = self.log = 0
         self.weights: set[int] = set()
+        self.places: dict[Places, int] = {}
         self.appends: list[tuple[int, int, int]] = []
         self.group = 0
 
@@ -107,7 +109,10 @@ class _Encoder:
             self.taped[n] and isinstance(self.nodes[n].op, Products)
         )
         ordered = [runs(group, self.template.before, is_product) for group in groups]
-        last = self._last_uses(ordered)
+        last = last_uses(ordered, lambda n: self.nodes[n].needs)
+        ends: defaultdict[int, list[int]] = defaultdict(list)
+        for node, end in last.items():
+            ends[end].append(node)
         made: list[tuple[Tape | int, ...]] = []
         position = 0
         for self.group, found in enumerate(ordered):
@@ -122,8 +127,9 @@ class _Encoder:
                     if run[0] in last and run[0] in self.imports:
                         self.values.make(run[0])
                 self.values.drop_temporary()
-                for node in self._done(position, last):
-                    self.values.drop(node)
+                for node in ends[position]:
+                    if node in self.values.slots:
+                        self.values.drop(node)
                 position += 1
             self._close(items, owners)
             made.append(tuple(items))
@@ -139,24 +145,6 @@ class _Encoder:
                 if not (isinstance(self.nodes[node].op, Products) and alike):
                     found.discard(need)
         return found
-
-    def _last_uses(self, ordered: list[list[list[int]]]) -> dict[int, int]:
-        last: dict[int, int] = {}
-        position = 0
-        for group in ordered:
-            for run in group:
-                for node in run:
-                    for need in self.nodes[node].needs:
-                        last[need] = position
-                    last.setdefault(node, position)
-                position += 1
-        self._ends: dict[int, list[int]] = {}
-        for node, end in last.items():
-            self._ends.setdefault(end, []).append(node)
-        return last
-
-    def _done(self, position: int, last: dict[int, int]) -> list[int]:
-        return [n for n in self._ends.get(position, ()) if n in self.values.slots]
 
     def _run(self, run: list[int], owners: list[int]) -> None:
         """Records of a run; operands of products come first, so that these stand together."""
@@ -210,6 +198,7 @@ class _Encoder:
             views={n: (slots[n], shapes[n]) for n in needed if n in slots and self.taped[n]},
             imports={n: (slots[n], shapes[n]) for n in self.imports if n in slots},
             weights=frozenset(self.weights),
+            places=tuple(self.places),
             appends=tuple(self.appends),
         )
 
@@ -280,8 +269,8 @@ class _Encoder:
             return
         words, size = op.words.ravel(), self.records.word_bytes
         offset = self.values.make(node)
-        for quarter in range(QUARTERS):
-            a = self.records.in_sram(op.index + quarter * GROUP, words, op.local)
+        for quarter, (index, further) in enumerate(op.places):
+            a = self.records.in_sram(index, words + further, op.local)
             out = Operand(ARENA, offset + quarter * len(words) * size, size)
             self._copy(len(words), out, a, 4)
 
@@ -367,18 +356,26 @@ class _Encoder:
         )
         return self._placed(record, weights)
 
+    def _resting_at(self, columns: Columns, constant: bool) -> tuple[int, int]:
+        """The first of the four bases of columns, and the number of what is known of them."""
+        groups, group = -(-self.spec.slices // GROUP), columns.places[0][0] // GROUP
+        if columns.neighbours:
+            if constant:
+                self.weights.add(group)
+            return GROUPS + group, group
+        number = self.places.setdefault(columns.places, len(self.places))
+        return GROUPS + groups + ACCUMULATORS + 1 + QUARTERS * number, groups + number
+
     def _placed(self, record: Record, weights: Resting) -> Record:
         """The record with where its words are: at rest, or copied to the arena by their reader."""
         columns, reader, table = weights.columns, weights.reader, self.records.table
         if reader is None or reader in self.in_place:
-            group = columns.index // GROUP
-            if reader is None:
-                self.weights.add(group)
+            base, number = self._resting_at(columns, reader is None)
             return record._replace(
                 word_table=table(columns.words),
-                quarters_base=GROUPS + group,
+                quarters_base=base,
                 quarters_shift=columns.local,
-                statistics=-1 if reader in self.in_place else group,
+                statistics=-1 if reader in self.in_place else number,
             )
         count = columns.words.size
         return record._replace(

@@ -1,7 +1,8 @@
 """The order of a tape: one that the linker allows, with independent products side by side."""
 
 import heapq
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 
 
 def runs(
@@ -42,3 +43,15 @@ def runs(
                 else:
                     heapq.heappush(others, rank[follower])
     return found
+
+
+def last_uses(
+    groups: Iterable[Iterable[Sequence[int]]], needs: Callable[[int], Iterable[int]]
+) -> dict[int, int]:
+    """The run after which nobody needs a node; runs are numbered through all groups."""
+    last: dict[int, int] = {}
+    for position, run in enumerate(chain.from_iterable(groups)):
+        for node in run:
+            last |= dict.fromkeys(needs(node), position)
+            last.setdefault(node, position)
+    return last

@@ -14,7 +14,7 @@ from chip.jit.layout import Part, packed
 from chip.linker import Block, Linked
 from chip.linker.graph import State
 from chip.linker.interpret import interpret
-from chip.linker.node_ops import NodeOp, Receive, Send
+from chip.linker.node_ops import NodeOp, Receive, Send, neighbours
 from chip.linker.windows import Fragment
 from chip.spec import ChipSpec
 from chip.sram import GROUP, Sram
@@ -45,6 +45,7 @@ class _Bound:
     shifts: Integers
     log: Integers
     values: list[Any]
+    statistics: Integers
 
 
 @dataclass
@@ -81,6 +82,7 @@ class Player:
         self.sram, self.accumulators, self.spec = sram, accumulators, spec
         groups = -(-spec.slices // GROUP)
         self._stats = np.zeros(groups, np.int64)
+        self._known: list[Integers] = []  # the same, each with more places behind them
         self._programs: dict[Linked, list[_Segment]] = {}
         self._scratch = np.zeros(64, np.uint8), np.zeros(64, np.uint8)
         self._scratch_bytes = 64
@@ -172,19 +174,32 @@ class Player:
             arena = np.zeros(max(64, tapes.arena_bytes), np.uint8)
         self._scratch_bytes = max(self._scratch_bytes, tapes.scratch_bytes)
         log = np.zeros(max(1, tapes.log_bytes // 8), np.int64)
-        for group in tapes.weights:
-            self._stats[group] = self.sram.statistics(group).ctypes.data
+        statistics = self._statistics(tapes)
         pointers = [tapes.constants.ctypes.data, arena.ctypes.data]
         groups = range(0, self.spec.slices, GROUP)
         pointers += [self.sram.group(first).ctypes.data for first in groups]
         pointers += [sums.ctypes.data for sums in self.accumulators]
         pointers.append(log.ctypes.data)
+        for index, further in (place for places in tapes.places for place in places):
+            pointers.append(self.sram.group(index).ctypes.data + further * self.spec.lanes * GROUP)
         values: list[Any] = [None] * len(block.fragment.template.ends)
         for node, (offset, shape) in tapes.views.items():
             values[node] = self._view(arena, offset, shape)
         shifts = np.array(block.shift, np.int64)
         bases = np.array(pointers, np.int64)
-        return _Bound(block, tapes, arena, bases, shifts, log, values)
+        return _Bound(block, tapes, arena, bases, shifts, log, values, statistics)
+
+    def _statistics(self, tapes: Encoded) -> Integers:
+        """Where what is known of weights is: of 16 neighbours by group, then of other places."""
+        for group in tapes.weights:
+            address = self.sram.statistics(neighbours(group * GROUP)).ctypes.data
+            for known in (self._stats, *self._known):  # whoever writes there forgets them
+                known[group] = address
+        others = [self.sram.statistics(places).ctypes.data for places in tapes.places]
+        if not others:
+            return self._stats
+        self._known.append(np.concatenate([self._stats, np.array(others, np.int64)]))
+        return self._known[-1]
 
     def _view(self, arena: Bytes, offset: int, shape: Shape) -> Array:
         size = shape.bytes(self.spec.lanes)
@@ -209,7 +224,7 @@ class Player:
             Part(
                 records=tape.records.ctypes.data,
                 bases=bound.bases.ctypes.data,
-                statistics=self._stats.ctypes.data,
+                statistics=bound.statistics.ctypes.data,
                 shifts=bound.shifts.ctypes.data,
                 tables=bound.encoded.tables.ctypes.data,
                 count=len(tape.records),

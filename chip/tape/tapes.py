@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from chip.isa import NUMPY_TYPES
+from chip.sram import Places
 
 Integers = npt.NDArray[np.int64]
 
@@ -36,8 +37,9 @@ class Encoded:
     """Per group its tapes, and between them the nodes that run their Python step.
 
     `views` are values of tapes that steps need, `imports` values of steps that tapes need: slots
-    and shapes by node. `weights` are first SRAM groups of resting weights; `log_bytes` is room for
-    the addresses of appended rows, after how many there are of each append.
+    and shapes by node. `weights` are first SRAM groups of resting weights, `places` those of
+    weights in quads apart; `log_bytes` is room for the addresses of appended rows, after how many
+    there are of each append.
     """
 
     groups: tuple[tuple[Tape | int, ...], ...]
@@ -49,4 +51,5 @@ class Encoded:
     views: dict[int, tuple[int, Shape]]
     imports: dict[int, tuple[int, Shape]]
     weights: frozenset[int]
+    places: tuple[Places, ...]
     appends: tuple[tuple[int, int, int], ...]  # group, slice, place in the log

@@ -70,13 +70,13 @@ def _place(memory: MemoryMap, name: str) -> tuple[int, int, str]:
 
 
 def _buffer_line(memory: MemoryMap, name: str) -> str:
-    buffer = memory.buffers[name]
-    region, copies = buffer.region, 1
-    if name in memory.moves:
-        copies = len(memory.moves[name].words)
+    buffer, word_ranges = memory.buffers[name], memory.word_ranges(name)
+    region, copies = buffer.region, len(word_ranges[0].further)
     slices = f"{region.index}-{region.index + region.slices - 1}"
     words = f"{region.address}-{region.address + region.words - 1}"
-    size = region.words * region.slices * copies * memory.spec.lanes
+    if buffer.stretches:
+        slices, words = "quads", f"{len(buffer.stretches)} runs"
+    size = sum(own.slices * own.words for own in word_ranges) * copies * memory.spec.lanes
     kind = f"{region.dtype}{' col' if region.layout == 'columns' else ''}"
     times = f" x {copies}" if copies > 1 else ""
     after = f"  after {', '.join(buffer.after)}" if buffer.after else ""

@@ -199,13 +199,16 @@ def _factors(model: Model, chips: int) -> list[tuple[int, int]]:
 def _first_that_fits(
     model: Model, spec: ChipSpec, shapes: list[tuple[int, int]], request: PlanRequest
 ) -> Plan:
+    """The first shape that fits with whole matrices, or else with cut ones."""
     error: DoesNotFit | None = None
-    for tp, pp in shapes:
-        try:
-            size, slots = (tp, pp, request.context, request.weight_type), request.batch
-            return partition(model, spec, *size, slots=slots, rows=request.rows or 1)
-        except DoesNotFit as failed:
-            error = error or failed
+    slots, rows = request.batch, request.rows or 1
+    for cut in (False, True):
+        for tp, pp in shapes:
+            try:
+                size = (tp, pp, request.context, request.weight_type)
+                return partition(model, spec, *size, slots=slots, rows=rows, cut=cut)
+            except DoesNotFit as failed:
+                error = error or failed
     assert error is not None
     raise error
 

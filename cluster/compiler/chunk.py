@@ -26,6 +26,7 @@ def with_best_chunk(
     if plan.slots > 1 or not in_steps(plan, prefill_kind(plan.chunk, 0), pipeline.apart):
         return plan
     sizes = sizes or Sizes(plan.model, plan.spec, plan.context, plan.weights)
+    sizes = sizes.cutting if plan.cut else sizes.whole
     start = clocks.start_cycle if clocks else 0
     tokens = min(PROMPT_TOKENS, plan.context) - 1
 
@@ -46,8 +47,9 @@ def with_best_chunk(
 
 def _with_chunk(plan: Plan, chunk: int, sizes: Sizes) -> Plan:
     """The plan with another chunk, and what its stages take with it; raises SramFull."""
-    stages = tuple(
-        replace(one, sram_bytes=sizes.need_bytes(plan.tp, chunk, one.layers, one.head))
-        for one in plan.stages
-    )
-    return replace(plan, chunk=chunk, stages=stages)
+    stages = []
+    for one in plan.stages:
+        laid = sizes.laid(plan.tp, chunk, one.layers, one.head)
+        size = sum(laid.kinds.values())
+        stages.append(replace(one, sram_bytes=size, anywhere=laid.anywhere))
+    return replace(plan, chunk=chunk, stages=tuple(stages))

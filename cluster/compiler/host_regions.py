@@ -20,16 +20,17 @@ def input_regions(
     others = dict.fromkeys(POOL_INPUTS, 1)
     for window in stage.shape.windows:
         others[window.mask] = window.blocks(kind.blocks) * tokens
-        others[window.maps] = kind.slots * max(tokens // kind.slots, COLUMN_PAIRS)
-    rows = {name: others.get(name, tokens) for name in stage.memory.given()}
+        rows = kind.slots * max(tokens // kind.slots, COLUMN_PAIRS)
+        others |= dict.fromkeys(window.maps_of(stage.blocks), rows)
+    sizes = {name: others.get(name, tokens) for name in stage.memory.given()}
     if first:
-        rows[stage.entry] = stage.hidden_blocks * tokens
-    places = {name: prefix + name for name in rows}
+        sizes[stage.entry] = stage.hidden_blocks * tokens
+    places = {name: prefix + name for name in sizes}
     if first and entry is not None:
         places[stage.entry] = entry
     return {
         name: stage.view(places[name], count).region
-        for name, count in rows.items()
+        for name, count in sizes.items()
         if places[name] in stage.memory.buffers
     }
 

@@ -1,13 +1,14 @@
 """The memory map of a stage: room for all that its kernels ask for."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
 
-from chip.kernels.memory import MUST, MemoryMap, SramFull
+from chip.kernels.anywhere import Anywhere
+from chip.kernels.memory import MUST, Conflicts, MemoryMap, SramFull
 from chip.kernels.occupancy import FOREVER
 from chip.kernels.trial import Demands
 from chip.kernels.work import CACHE, SCRATCH, Request
@@ -15,6 +16,7 @@ from chip.spec import ChipSpec
 from cluster.errors import ClusterError
 
 Words = npt.NDArray[np.int64]
+TRIED_PLACES = 3  # of columns in all slices: rows lie elsewhere each time
 
 
 class MapError(ClusterError):
@@ -55,6 +57,45 @@ def memory_map(
     raise AssertionError("one way is always tried")
 
 
+def cut_map(
+    spec: ChipSpec,
+    demands: Demands,
+    layers: Mapping[str, int],
+    slots: tuple[int, int],
+    fixed: Sequence[tuple[str, tuple[int, int, int], int, str]],
+) -> MemoryMap:
+    """As `memory_map`, with columns in all slices, and matrices cut; raises SramFull.
+
+    Columns go around rows once it is known where these lie.
+    """
+    reserve: Mapping[int, int] = {}
+    for left in reversed(range(TRIED_PLACES)):
+        found = MemoryMap(spec, layers, *slots).open_all()
+        for name, place, vectors, dtype in fixed:
+            found.rows(name, place, vectors, dtype)
+        everything = [r for r in demands.requests if r.name not in found.buffers]
+        columns = [request for request in everything if request.layout == "columns"]
+        tried = Anywhere(found, demands.conflicts, reserve)
+        try:
+            tried.place(columns, _heaviest_first(everything, demands.conflicts), demands.lives)
+            return check_map(found.finish(), demands, frozenset(name for name, *_ in fixed))
+        except SramFull:
+            if not left:
+                raise
+        reserve = tried.rows
+    raise AssertionError("one place is always tried")
+
+
+def _heaviest_first(requests: Iterable[Request], met: Conflicts) -> list[Request]:
+    """Rows in the order of the cycles in which they meet others."""
+    weight: dict[str, int] = defaultdict(int)
+    for pair, cycles in (*met.slices.items(), *met.banks.items()):
+        for name in pair:
+            weight[name] += cycles
+    rows = (request for request in requests if request.layout == "rows")
+    return sorted(rows, key=lambda r: (-weight[r.name], r.name))
+
+
 def _placed(
     spec: ChipSpec,
     demands: Demands,
@@ -79,12 +120,7 @@ def _placed(
 
     for request in sorted(columns, key=order):
         found.place_columns(request, met, usual_columns.get(request.name, (None, 0))[0])
-    weight: dict[str, int] = defaultdict(int)
-    for pair, cycles in (*met.slices.items(), *met.banks.items()):
-        for name in pair:
-            weight[name] += cycles
-    rows = [request for request in everything if request.layout == "rows"]
-    for request in sorted(rows, key=lambda r: (-weight[r.name], r.name)):
+    for request in _heaviest_first(everything, met):
         life = demands.lives[request.name] if request.role == SCRATCH else FOREVER
         found.place(request, life, met, usual.get(request.name))
     return check_map(found.finish(), demands, frozenset(name for name, *_ in fixed))
@@ -107,8 +143,8 @@ def check_map(found: MemoryMap, demands: Demands, fixed: frozenset[str] = frozen
     for name, buffer in found.buffers.items():
         for index in _slices(found, name) if buffer.region.words else ():
             by_slice[index].append(name)
-    for names in by_slice.values():
-        _check_kept(found, [name for name in names if name not in lives], names)
+    for index, names in by_slice.items():
+        _check_kept(found, index, [name for name in names if name not in lives], names)
     for first, second in combinations(sorted(lives, key=lambda name: lives[name]), 2):
         if _meet(found, first, second):
             _check_turns(found, lives, first, second)
@@ -121,36 +157,36 @@ def check_map(found: MemoryMap, demands: Demands, fixed: frozenset[str] = frozen
     return found
 
 
-def _slices(found: MemoryMap, name: str) -> range:
-    region = found.buffers[name].region
-    return range(region.index, region.index + region.slices)
+def _slices(found: MemoryMap, name: str) -> set[int]:
+    return {n for own in found.word_ranges(name) for n in range(own.index, own.index + own.slices)}
 
 
-def _starts(found: MemoryMap, name: str) -> Words:
-    """First words of a buffer, of each layer and slot."""
-    move = found.moves.get(name)
-    return np.array(move.words if move else (0,)) + found.buffers[name].region.address
+def _spans(found: MemoryMap, name: str, index: int) -> tuple[Words, Words]:
+    """First words and ends of a buffer in a slice, of each layer and slot."""
+    mine = [own for own in found.word_ranges(name) if own.index <= index < own.index + own.slices]
+    starts = np.concatenate([np.array(own.further) + own.address for own in mine])
+    words = np.repeat([own.words for own in mine], [len(own.further) for own in mine])
+    return starts, starts + words
 
 
 def _check_inside(found: MemoryMap, name: str) -> None:
     """A buffer's words exist, and those of rows are in one bank."""
     spec, buffer = found.spec, found.buffers[name]
-    starts, slices = _starts(found, name), _slices(found, name)
-    ends = starts + buffer.region.words
-    if slices.stop > spec.slices or starts.min() < 0 or ends.max() > spec.slice_words:
-        raise MapError((name,), "lies outside the SRAM")
-    banks = {int(word) // spec.bank_words for word in (starts.min(), ends.max() - 1)}
-    if not buffer.any_bank and len(banks) > 1:
-        raise MapError((name,), "lies in two banks")
+    for own in found.word_ranges(name):
+        low, high = own.address + min(own.further), own.address + max(own.further) + own.words
+        if own.index + own.slices > spec.slices or low < 0 or high > spec.slice_words:
+            raise MapError((name,), "lies outside the SRAM")
+        if not buffer.any_bank and low // spec.bank_words != (high - 1) // spec.bank_words:
+            raise MapError((name,), "lies in two banks")
 
 
-def _check_kept(found: MemoryMap, kept: list[str], names: list[str]) -> None:
+def _check_kept(found: MemoryMap, index: int, kept: list[str], names: list[str]) -> None:
     """What is kept in a slice shares its words with nothing."""
     if not kept:
         return
-    spans = [(_starts(found, name), found.buffers[name].region.words) for name in names]
+    spans = [_spans(found, name, index) for name in names]
     starts = np.concatenate([first for first, _ in spans])
-    ends = np.concatenate([first + words for first, words in spans])
+    ends = np.concatenate([end for _, end in spans])
     owner = np.repeat(np.arange(len(names)), [len(first) for first, _ in spans])
     is_kept = np.isin(owner, [names.index(name) for name in kept])
     order = np.argsort(starts, kind="stable")
@@ -184,8 +220,7 @@ def _check_turns(
 
 def _meet(found: MemoryMap, name: str, other: str) -> bool:
     """Whether two buffers rest in one slice."""
-    a, b = _slices(found, name), _slices(found, other)
-    return a.start < b.stop and b.start < a.stop
+    return bool(_slices(found, name) & _slices(found, other))
 
 
 def _share_a_bank(found: MemoryMap, name: str, other: str) -> bool:

@@ -3,7 +3,7 @@
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, lru_cache
 from math import prod
 from typing import Any, Protocol, TypeVar
@@ -14,6 +14,7 @@ from chip.program import WEIGHT_SLICES
 from chip.spec import ChipSpec
 from cluster.compiler.limits import CONTEXT_BLOCK, WEIGHT_TYPES
 from cluster.compiler.section_demands import column_words
+from cluster.compiler.segments import has_experts
 from cluster.compiler.stage import Stage, roomy
 from cluster.compiler.stage_shape import StageShape, stage_shape
 from cluster.model.graph.graph import Model, Section
@@ -42,19 +43,31 @@ class Store(Protocol):
 Kinds = dict[str, int]  # SRAM bytes of a stage by what they hold
 
 
-def _plain_kinds(kinds: Kinds | SramFull) -> Any:
-    if isinstance(kinds, SramFull):
-        return [kinds.what, kinds.needs_bytes, kinds.has_bytes]
-    return kinds
+@dataclass(frozen=True)
+class Laid:
+    """What a stage takes of SRAM, and whether its matrices rest in any slices to find room."""
+
+    kinds: Kinds
+    anywhere: bool
 
 
-def _kinds_of(plain: Any) -> Kinds | SramFull:
-    return plain if isinstance(plain, dict) else SramFull(*plain)
+def _plain(laid: Laid | SramFull) -> Any:
+    if isinstance(laid, SramFull):
+        return [laid.what, laid.needs_bytes, laid.has_bytes]
+    return asdict(laid)
+
+
+def _laid_of(plain: Any) -> Laid | SramFull:
+    return Laid(**plain) if isinstance(plain, dict) else SramFull(*plain)
 
 
 @dataclass
 class Sizes:
-    """SRAM needs of the stages of one model on one chip, each kind of stage laid out once."""
+    """SRAM needs of the stages of one model on one chip, each kind of stage laid out once.
+
+    Matrices lie in 16 neighbouring slices; with `cut`, those of stages that find no room so lie in
+    any slices.
+    """
 
     model: Model
     spec: ChipSpec
@@ -62,10 +75,21 @@ class Sizes:
     weights: str = "fp16"
     slots: int = 1
     rows: int = 1  # of slots, in a decode launch
-    _kinds: dict[tuple[int, int, int, bool], Kinds | SramFull] = field(default_factory=dict)
-    _room: dict[tuple[int, bool], int] = field(default_factory=dict)
+    cut: bool = False
+    _laid: dict[tuple[int, int, int, bool, bool], Laid | SramFull] = field(default_factory=dict)
+    _room: dict[tuple[int, bool, bool], int] = field(default_factory=dict)
     paces: Paces = field(default_factory=dict, repr=False)
     store: Store | None = None  # keeps what was laid out once
+
+    @cached_property
+    def cutting(self) -> "Sizes":
+        """The same where matrices may be cut; both know what either has laid out."""
+        return self if self.cut else replace(self, cut=True)
+
+    @cached_property
+    def whole(self) -> "Sizes":
+        """The same where matrices are not cut."""
+        return replace(self, cut=False) if self.cut else self
 
     @cached_property
     def chunks(self) -> tuple[int, ...]:
@@ -92,30 +116,39 @@ class Sizes:
 
     def kinds(self, tp: int, chunk: int, layers: int, head: bool) -> Kinds:
         """SRAM bytes of a stage by what they hold; raises SramFull."""
-        key = (tp, chunk, layers, head)
-        if key not in self._kinds:
-            self._kinds[key] = self._laid_out(*key)
-        found = self._kinds[key]
+        return self.laid(tp, chunk, layers, head).kinds
+
+    def laid(self, tp: int, chunk: int, layers: int, head: bool) -> Laid:
+        """What a stage takes, and how; raises SramFull."""
+        key = (tp, chunk, layers, head, self.cut)
+        if key not in self._laid:
+            self._laid[key] = self._laid_out(*key[:-1])
+        found = self._laid[key]
         if isinstance(found, SramFull):
             raise found
         return found
 
-    def _laid_out(self, tp: int, chunk: int, layers: int, head: bool) -> Kinds | SramFull:
+    def _laid_out(self, tp: int, chunk: int, layers: int, head: bool) -> Laid | SramFull:
+        if self.cut:
+            try:
+                return self.whole.laid(tp, chunk, layers, head)
+            except SramFull:
+                pass
         if layers > self.room(tp, head) or self.room(tp, False) < 1:
-            has = WEIGHT_SLICES * 2 * most_column_words(self.spec) * self.spec.lanes
+            has = self.spec.sram_bytes
             needs = self.wanted_bytes(tp, layers, head)
             if needs <= has:  # they cannot be packed: fewer layers can
                 has = self.wanted_bytes(tp, max(0, self.room(tp, head)), head)
             return SramFull("weights and caches", needs, has)
-        shape = self._shape(self.spec, tp, chunk, layers, head)
+        shape = replace(self._shape(self.spec, tp, chunk, layers, head), anywhere=self.cut)
 
-        def lay_out() -> Kinds | SramFull:
+        def lay_out() -> Laid | SramFull:
             try:
-                return Stage(self.spec, shape).memory.bytes_by_kind()
+                return Laid(Stage(self.spec, shape).memory.bytes_by_kind(), self.cut)
             except SramFull as error:
                 return error
 
-        return self._kept("kinds", (self.spec, shape.digest), lay_out, _plain_kinds, _kinds_of)
+        return self._kept("laid", (self.spec, shape.digest), lay_out, _plain, _laid_of)
 
     def stage(
         self, tp: int, chunk: int, layers: int, head: bool, wide: bool = False,
@@ -173,8 +206,9 @@ class Sizes:
 
     def room(self, tp: int, head: bool) -> int:
         """Layers whose weights and caches a chip has the words for; -1 if not for the head."""
-        if (tp, head) not in self._room:
+        if (tp, head, self.cut) not in self._room:
             kinds, most = self.model.kinds, most_column_words(self.spec)
+            whole = not self.cut or any(map(has_experts, dict.fromkeys(self.model.layers)))
             words = {kind: self._words(tp, kinds.index(kind)) for kind in set(kinds)}
             _, last = self._words(tp)
             lightest = min(max(map(sum, layer)) for layer, _ in words.values())
@@ -186,14 +220,14 @@ class Sizes:
                 def rows(side: int) -> list[int]:
                     return [n * one for kind, n in mine.items() for one in words[kind][0][side]]
 
-                return all(
-                    columns_may_rest(self.spec, [*rows(side), *own * head])
-                    for side, own in enumerate(last)
-                )
+                every = [[*rows(side), *own * head] for side, own in enumerate(last)]
+                if whole:  # matrices of experts are not cut
+                    return all(columns_may_rest(self.spec, words) for words in every)
+                return max(map(sum, every)) <= most
 
             counts = range(min(self.layers, most // max(1, lightest)), -1, -1)
-            self._room[tp, head] = next((count for count in counts if fit(count)), -1)
-        return self._room[tp, head]
+            self._room[tp, head, self.cut] = next((count for count in counts if fit(count)), -1)
+        return self._room[tp, head, self.cut]
 
     def weigh(self, tp: int) -> tuple[int, int]:
         """Padded weights and caches of a layer, and of the LM head, on a chip, in SRAM bytes."""
@@ -217,7 +251,7 @@ class Sizes:
     def pace(self, tp: int, chunk: int) -> tuple[int, int]:
         """Cycles of a layer and of the LM head for one token, as a chip takes them alone."""
         if (tp, chunk) not in self.paces:
-            wide = not self.fits(tp, chunk, 1, True)
+            wide = not self.whole.fits(tp, chunk, 1, True)
             stage = self.stage(tp, chunk, 1, True, wide)
 
             def made() -> list[int]:

@@ -23,7 +23,7 @@ class StageShape:
 
     `context` tokens of caches, a multiple of 320, for each of `slots` sequences, `rows` of which
     share a decode launch; `chunk` tokens at most in a launch. `weights` is the MXM type of
-    matrices.
+    matrices, which rest in 16 neighbouring slices, or cut in `anywhere` there is room.
     """
 
     layers: tuple[Sharded, ...]
@@ -35,6 +35,7 @@ class StageShape:
     slots: int = 1
     rows: int = 1
     opening: Sharded | None = None
+    anywhere: bool = False
     whole: "StageShape | None" = None  # with one layer of each kind of the model, and all else
 
     @cached_property
@@ -86,7 +87,7 @@ def stage_shape(
     size = context, chunk, WEIGHT_TYPES[weights], *slots
     everyone = ranks(model, tp, weights, spec.lanes)
     whole = _whole(model, everyone, tp, context, chunk, weights, slots[1])
-    return StageShape(mine, last, everyone, *size, opening, whole)
+    return StageShape(mine, last, everyone, *size, opening, whole=whole)
 
 
 @lru_cache(maxsize=256)

@@ -1,6 +1,7 @@
 """Cutting a model into pipeline stages of tensor-parallel groups: what fits where."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from math import floor, prod
 
 from chip.kernels.memory import SramFull
@@ -25,12 +26,16 @@ from cluster.model.mixture import expert_parts
 
 @dataclass(frozen=True)
 class StagePlan:
-    """Layers `first`..`first + layers` on `tp` chips; the last one also holds the LM head."""
+    """Layers `first`..`first + layers` on `tp` chips; the last one also holds the LM head.
+
+    Where matrices rest `anywhere` its layers take other cycles than those of other stages.
+    """
 
     first: int
     layers: int
     head: bool
     sram_bytes: int
+    anywhere: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,11 @@ class Plan:
         return min(self.context, self.model.context_max)
 
     @property
+    def cut(self) -> bool:
+        """Whether stages have matrices that are cut, to rest anywhere."""
+        return any(stage.anywhere for stage in self.stages)
+
+    @property
     def sram_bytes_max(self) -> int:
         return max(stage.sram_bytes for stage in self.stages)
 
@@ -99,7 +109,7 @@ class Plan:
             self.model, self.spec, self.tp, self.context, self.chunk, self.weights,
             (self.caches, self.rows), (part.first, part.layers), part.head,
         )  # fmt: skip
-        return Stage(self.spec, shape)
+        return Stage(self.spec, replace(shape, anywhere=part.anywhere))
 
 
 def partition(
@@ -112,8 +122,11 @@ def partition(
     sizes: Sizes | None = None,
     slots: int = 1,
     rows: int = 1,
+    cut: bool = True,
 ) -> Plan:
     """Split a model over pp x tp chips, with the largest prefill chunk there is room for.
+
+    Where whole matrices find no room with any chunk they are `cut`, if they may be.
 
     There are caches for `slots` sequences, `rows` of which share a decode launch. Raises BadValue,
     or DoesNotFit with what would fit. `sizes` remembers between calls, and knows slots and rows.
@@ -121,12 +134,13 @@ def partition(
     _check(model, tp, pp, context)
     check_weights(model, spec, weights)
     sizes = sizes or Sizes(model, spec, context, weights, slots, rows)
-    failed: DoesNotFit | None = None
-    for chunk in sizes.chunks:
-        try:
-            return _partition(sizes, tp, pp, chunk)
-        except DoesNotFit as error:
-            failed = failed or error
+    for some in (sizes.whole, sizes.cutting) if cut else (sizes.whole,):
+        failed: DoesNotFit | None = None
+        for chunk in sizes.chunks:
+            try:
+                return _partition(some, tp, pp, chunk)
+            except DoesNotFit as error:
+                failed = failed or error
     assert failed is not None
     raise failed
 
@@ -137,14 +151,15 @@ def _partition(sizes: Sizes, tp: int, pp: int, chunk: int) -> Plan:
     for number, layers in enumerate(layer_counts(sizes, tp, pp, chunk)):
         head = number == pp - 1
         try:
-            need = sizes.need_bytes(tp, chunk, layers, head)
+            laid = sizes.laid(tp, chunk, layers, head)
         except SramFull as full:
             need = sizes.wanted_bytes(tp, layers, head)
             has = sizes.spec.sram_bytes
             more = max(-(-need * (number + 1) // has), 2)
             advice = f"{full}; use more stages or chips, about {more} x as many: see --pp and --tp"
             raise DoesNotFit(number, need, has, advice) from None
-        stages.append(StagePlan(first, layers, head, need))
+        need = sum(laid.kinds.values())
+        stages.append(StagePlan(first, layers, head, need, laid.anywhere))
         first += layers
     size = tuple(stages), sizes.weights, sizes.slots, sizes.rows
     return Plan(sizes.model, sizes.spec, tp, padded, chunk, *size)
@@ -159,23 +174,31 @@ def smallest(
     slots: int = 1,
     rows: int = 1,
 ) -> Plan:
-    """The plan with the fewest chips; ties go to the smaller tensor-parallel degree."""
+    """The plan with the fewest chips; ties go to the smaller tensor-parallel degree.
+
+    That is of whole matrices; of cut ones where those fit no plan.
+    """
     check_weights(model, spec, weights)
     sizes = Sizes(model, spec, context, weights, slots, rows)
-    best: tuple[int, int, int] | None = None
-    for width in [tp] if tp else widths_of(model):
+    widths = [tp] if tp else widths_of(model)
+    for width in widths:
         _check(model, width, 1, context)
+    best = _shortest(sizes, widths) or _shortest(sizes.cutting, widths)
+    _, width, stages = best or (0, tp or widest_of(model), len(model.layers))
+    return partition(model, spec, width, stages, context, weights, sizes)
+
+
+def _shortest(sizes: Sizes, widths: Iterable[int]) -> tuple[int, int, int] | None:
+    """(chips, tp, pp) of the plan of some widths with the fewest chips; None if none fits."""
+    best: tuple[int, int, int] | None = None
+    for width in widths:
         least = sizes.least_stages(width)
         if least is None or (best and width * least >= best[0]):
             continue
         shortest = sizes.fewest_stages(width)
         if shortest and (best is None or width * shortest[0] < best[0]):
             best = (width * shortest[0], width, shortest[0])
-    if best is None:
-        return partition(
-            model, spec, tp or widest_of(model), len(model.layers), context, weights, sizes
-        )
-    return partition(model, spec, best[1], best[2], context, weights, sizes)
+    return best
 
 
 def _check(model: Model, tp: int, pp: int, context: int) -> None:

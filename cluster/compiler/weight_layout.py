@@ -71,7 +71,8 @@ def _section(
         else:
             found = _vectors(ranks, sharded, op, place, weights)
         for rank, name, values in found:
-            yield rank, stage.memory.region_of(prefix + name, layer), values
+            for region, own in stage.memory.at_rest(prefix + name, layer, values):
+                yield rank, region, own
 
 
 def _linear(

@@ -23,6 +23,7 @@ from cluster.compiler.limits import CONTEXT_BLOCK
 from cluster.compiler.pipeline import take_in_x
 from cluster.compiler.sizes import Sizes
 from cluster.compiler.stage import Stage
+from cluster.compiler.stage_shape import StageShape
 from cluster.compiler.stage_work import (
     StepTiming,
     in_order,
@@ -47,12 +48,16 @@ class Width:
 @hashed_once
 @dataclass(frozen=True)
 class StageKind:
-    """A kind of stage: layers on a group with certain routes, each by its kind in the model."""
+    """A kind of stage: layers on a group with certain routes, each by its kind in the model.
+
+    Of one whose matrices rest anywhere, `shape` is what it holds: no other stage says its cycles.
+    """
 
     width: Width
     layers: tuple[int, ...]
     head: bool
     routes: Network = field(repr=False)
+    shape: StageShape | None = field(default=None, repr=False)
 
 
 @dataclass
@@ -105,11 +110,24 @@ class Costs:
 
     def steps(self, kind: StageKind, launch: LaunchKind, limit: int | None) -> list[StepTiming]:
         """The steps of a stage in a launch, in order."""
+        if kind.shape is not None:
+            key = ("own steps", kind.shape, launch, kind.routes, limit)
+            if key not in self._found:
+                own = self._own(kind.shape)
+                self._found[key] = list(self._steps(own, launch, kind.routes, limit))
+            known: list[StepTiming] = self._found[key]
+            return known
         found: list[StepTiming] = []
         for layer in kind.layers:
             found += self.layer(kind.width, layer, launch, kind.routes, limit)
         last = kind.head and launch.logits_rows
         return [*found, *self.head(kind.width, launch.rows)] if last else found
+
+    def _own(self, shape: StageShape) -> Stage:
+        if ("own", shape) not in self._found:
+            self._found["own", shape] = Stage(self.sizes.spec, shape)
+        found: Stage = self._found["own", shape]
+        return found
 
     def _steps(
         self, stage: Stage, launch: LaunchKind, routes: Network, limit: int | None
@@ -209,6 +227,8 @@ class Costs:
     # --- energy -----------------------------------------------------------------------------
     def activity(self, kind: StageKind, launch: LaunchKind, limit: int | None) -> Activity:
         """What a launch does in a stage, on all members."""
+        if kind.shape is not None:
+            return self._activity_of(self._own(kind.shape), kind.routes, launch, limit)
         total = Activity()
         for layer, times in Counter(kind.layers).items():
             one = self._activity(kind.width, layer, kind.routes, launch, limit)
@@ -224,15 +244,20 @@ class Costs:
         key = ("activity", width, kind, routes, launch, limit)
         if key not in self._found:
             stage = self.stage(width, kind)
-            self._found[key] = self.store.kept(
-                "activity",
-                (stage.spec, stage.key, str(launch), routes.digest, limit),
-                lambda: _activity_of(stage, routes, launch, limit),
-                asdict,
-                lambda plain: Activity(**plain),
-            )
+            self._found[key] = self._activity_of(stage, routes, launch, limit)
         found: Activity = self._found[key]
         return found
+
+    def _activity_of(
+        self, stage: Stage, routes: Network, launch: LaunchKind, limit: int | None
+    ) -> Activity:
+        return self.store.kept(
+            "activity",
+            (stage.spec, stage.key, str(launch), routes.digest, limit),
+            lambda: _activity_of(stage, routes, launch, limit),
+            asdict,
+            lambda plain: Activity(**plain),
+        )
 
     def activity_between(
         self, width: Width, paths: Paths, rows: int = 1, onward: Onward = ()
@@ -274,13 +299,15 @@ class KeptTimings:
     """The work of a pipeline's stages as timings, from what is known of their width."""
 
     def __init__(
-        self, costs: Costs, width: Width, layers: Sequence[tuple[int, ...]], pipeline: Pipeline
-    ) -> None:
+        self, costs: Costs, width: Width, layers: Sequence[tuple[int, ...]], pipeline: Pipeline,
+        shapes: Sequence[StageShape | None],
+    ) -> None:  # fmt: skip
         self.costs, self.width, self.pipeline = costs, width, pipeline
         last = len(layers) - 1
+        stages = zip(layers, pipeline.groups, shapes, strict=True)
         kinds = (
-            StageKind(width, kinds, number == last, group.routes)
-            for number, (kinds, group) in enumerate(zip(layers, pipeline.groups, strict=True))
+            StageKind(width, kinds, number == last, group.routes, shape)
+            for number, (kinds, group, shape) in enumerate(stages)
         )
         # equal stages are one object, and so are their paths: they are asked for by the thousand
         known: dict[StageKind, StageKind] = {}

@@ -47,17 +47,18 @@ class Kept:
         request: PlanRequest,
         spec: ChipSpec,
         rows: int = 1,
+        cut: bool = False,
     ) -> Search:
         """The search for plans of such a request for a model, `known_as` it, on that topology.
 
-        So many `rows` share a decode launch.
+        So many `rows` share a decode launch; matrices may be `cut`.
         """
         size = (request.context, request.weight_type)
-        whole = (*_graph_key(topology, request, spec), known_as, *size, request.batch, rows)
+        whole = (*_graph_key(topology, request, spec), known_as, *size, request.batch, rows, cut)
         found = _used(self._searches, whole)
         if found is None:
             graph, places, wires = self._placed(topology, request, spec)
-            where = (request.context, request.batch, size[1], self.store, rows)
+            where = (request.context, request.batch, size[1], self.store, rows, cut)
             found = Search(model, spec, graph, *where)
             found.places = places
             found.wires = wires.setdefault(request.batch > 1, found.wires)

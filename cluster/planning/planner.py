@@ -1,7 +1,7 @@
 """`lpu plan`: the plan that was asked for or the best one, its timing, and why it is the best."""
 
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from chip.collection import uncollected
@@ -32,7 +32,7 @@ from cluster.planning.refusals import (
     spreads,
     why_int8,
 )
-from cluster.planning.rows import shared
+from cluster.planning.rows import Searches, shared
 from cluster.planning.search import SHOWN, Candidate, Search
 from cluster.planning.timing import PlanTiming
 from cluster.planning.topologies import chosen_topology
@@ -117,9 +117,31 @@ def _made(whole: Model, name: str, asked: PlanRequest, kept: Kept) -> Planned:
     check_shape(replace(request, topology=topology), chips)
 
     @cache
-    def searches(rows: int) -> Search:
-        return kept.search((name, asked.ep), model, topology, request, spec, rows)
+    def searches(cut: bool, rows: int) -> Search:
+        return kept.search((name, asked.ep), model, topology, request, spec, rows, cut)
 
+    search, candidates = _found(model, request, chips, partial(searches, False))
+    if not candidates:
+        if free and (planned := _in_int8(whole, name, asked, kept)):
+            why = why_int8(model, spec, request, chips)
+            return replace(planned, notes=(*planned.notes, why))
+        search, candidates = _found(model, request, chips, partial(searches, True))
+    if not candidates:
+        if asked.ep is None:
+            limit = chips if request.chips or request.topology else None
+            if spread_out := _spread_out(whole, name, asked, search.sizes, limit, kept):
+                return spread_out
+        raise does_not_fit(search.sizes, request, chips, _int8_fits(search, request, chips))
+    best = candidates[0]
+    placed, timed = search.placed(best.tp, best.pp), search.timed(best.tp, best.pp)
+    bound = int(search.bound(best.tp, best.pp))
+    return Planned(name, asked, topology, timed, placed, candidates, notes, bound, search.sizes)
+
+
+def _found(
+    model: Model, request: PlanRequest, chips: int, searches: Searches
+) -> tuple[Search, list[Candidate]]:
+    """The plans of a request, best first, and the search that has found the best; [] if none."""
     candidates: list[Candidate] = []
     for rows in least_rows(model, request.batch, request.rows):
         search = searches(rows)
@@ -132,19 +154,7 @@ def _made(whole: Model, name: str, asked: PlanRequest, kept: Kept) -> Planned:
         size = request.batch, chips, request.objective, request.rows
         candidates = shared(searches, candidates, *size)
         search = searches(candidates[0].rows)
-    if not candidates:
-        if free and (planned := _in_int8(whole, name, asked, kept)):
-            why = why_int8(model, spec, request, chips)
-            return replace(planned, notes=(*planned.notes, why))
-        if asked.ep is None:
-            limit = chips if request.chips or request.topology else None
-            if spread_out := _spread_out(whole, name, asked, search.sizes, limit, kept):
-                return spread_out
-        raise does_not_fit(search.sizes, request, chips, _int8_fits(search, request, chips))
-    best = candidates[0]
-    placed, timed = search.placed(best.tp, best.pp), search.timed(best.tp, best.pp)
-    bound = int(search.bound(best.tp, best.pp))
-    return Planned(name, asked, topology, timed, placed, candidates, notes, bound, search.sizes)
+    return search, candidates
 
 
 def _in_int8(whole: Model, name: str, request: PlanRequest, kept: Kept) -> Planned | None:
@@ -194,7 +204,8 @@ def _int8_fits(search: Search, request: PlanRequest, chips: int) -> bool:
     except BadValue:
         return False
     size = (search.model, search.spec, request.context, "int8", request.batch)
-    return request.weights != "int8" and fits_on(Sizes(*size, store=search.store), request, chips)
+    sizes = Sizes(*size, cut=search.cut, store=search.store)
+    return request.weights != "int8" and fits_on(sizes, request, chips)
 
 
 # --- the JSON object ------------------------------------------------------------------------------

@@ -32,7 +32,16 @@ def check_shape(request: PlanRequest, chips: int) -> None:
 def fewest(
     sizes: Sizes, tp: int | None, pp: int | None, chips: Callable[[int, int], int] = mul
 ) -> tuple[int, int] | None:
-    """(tp, pp) with the fewest chips, under what is fixed of it; None if nothing fits."""
+    """(tp, pp) with the fewest chips, under what is fixed of it; None if nothing fits.
+
+    Of plans whose matrices are cut only where no others fit.
+    """
+    return _fewest(sizes.whole, tp, pp, chips) or _fewest(sizes.cutting, tp, pp, chips)
+
+
+def _fewest(
+    sizes: Sizes, tp: int | None, pp: int | None, chips: Callable[[int, int], int]
+) -> tuple[int, int] | None:
     found: list[tuple[int, int, int]] = []
     for count, width in sorted(least_chips(sizes, tp, pp, chips)):
         if found and count >= min(found)[0]:
@@ -121,7 +130,7 @@ def does_not_fit(sizes: Sizes, request: PlanRequest, chips: int, int8: bool) -> 
     needs, has = sizes.wanted_bytes(tp, -(-every[1] // pp), head=True), sizes.spec.sram_bytes
     more = " and activations and programs besides" if needs <= has else ""
     if needs <= has and -(-every[1] // pp) > sizes.room(tp, head=True):
-        more = " whose matrices do not find 16 neighbouring slices each"
+        more = " whose matrices find no room on their side of a chip"
     return DoesNotFit(pp - 1, needs, has, f"with {_shape(model, tp, pp)}{more}; {advice}")
 
 
@@ -137,7 +146,7 @@ def most_sequences(sizes: Sizes, request: PlanRequest, chips: int) -> int:
     def fits(slots: int) -> bool:
         size = sizes.model, sizes.spec, sizes.context, sizes.weights, slots
         tried = least_rows(sizes.model, slots, request.rows)
-        return any(fits_on(Sizes(*size, rows), request, chips) for rows in tried)
+        return any(fits_on(Sizes(*size, rows, sizes.cut), request, chips) for rows in tried)
 
     low, high = 0, sizes.slots
     while high - low > 1:

@@ -106,6 +106,7 @@ class Search:
     weights: str = "fp16"
     store: CostStore = field(default_factory=CostStore)
     rows: int = 1  # sequences of a decode launch
+    cut: bool = False  # whether stages may have matrices that are cut
     _widths: dict[int, Width] = field(default_factory=dict)
     _prices: dict[int, Price] = field(default_factory=dict)
     _layer_bounds: dict[int, int] = field(default_factory=dict)
@@ -113,9 +114,9 @@ class Search:
 
     def __post_init__(self) -> None:
         size = (self.model, self.spec, self.context, self.weights)
-        self.sizes = Sizes(*size, self.batch, self.rows, store=self.store)
+        self.sizes = Sizes(*size, self.batch, self.rows, self.cut, store=self.store)
         one = Sizes(*size, self.rows, self.rows, store=self.store)
-        self.costs = Costs(self.sizes if self.batch == 1 else one, self.store)
+        self.costs = Costs(self.sizes.whole if self.batch == 1 else one, self.store)
         self.places = Places(self.graph)
         self.decode = decode_kind(context_bucket(self.context), self.rows)
 

@@ -80,7 +80,9 @@ class PlanTiming:
         self.pipeline = self.wires.pipeline(placement)
         layers = [plan.kinds(number) for number in range(plan.pp)]
         self.width = Width(plan.tp, plan.chunk)
-        self.work = KeptTimings(self.costs, self.width, layers, self.pipeline)
+        shapes = [plan.stage(n).shape if part.anywhere else None
+                  for n, part in enumerate(plan.stages)]  # fmt: skip
+        self.work = KeptTimings(self.costs, self.width, layers, self.pipeline, shapes)
         self._found: dict[LaunchKind, LaunchTiming] = {}
 
     @cached_property

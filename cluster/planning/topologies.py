@@ -31,8 +31,9 @@ def chosen_topology(
         else:
             size = request.context, request.weight_type, request.batch
             sizes = Sizes(model, spec, *size, store=store)
-            if not request.tp and (wide := _wide(sizes, request.pp)):
-                return wide
+            for some in (sizes, sizes.cutting):
+                if not request.tp and (wide := _wide(some, request.pp)):
+                    return wide
             tp, stages = fewest(sizes, request.tp, request.pp, _in_nodes) or (1, NODE_CHIPS)
             chips = _in_nodes(tp, stages) if tp * stages > NODE_CHIPS else tp * stages
     if chips <= 2 * NODE_CHIPS or chips > LARGEST_DRAGONFLY:

@@ -18,13 +18,16 @@ def unused_sram(plan: Plan, sizes: Sizes, stages: list[dict[str, Any]]) -> dict[
     """
     number = max(range(plan.pp), key=lambda n: int(stages[n]["sram_bytes"]))
     part, free = plan.stages[number], plan.spec.sram_bytes - stages[number]["sram_bytes"]
+    sizes = sizes.cutting if plan.cut else sizes.whole
     layer, _ = sizes.weigh(plan.tp)
     room = sizes.most_layers(plan.tp, plan.chunk, part.head)
     if room > part.layers:
         why = f"{plan.pp} stages share the layers evenly; one more of {layer / MIB:.1f} MiB fits"
     elif free >= layer:
-        slices = f"{WEIGHT_SLICES} neighbouring slices"
-        why = f"one more layer, {layer / MIB:.1f} MiB, finds no {slices} for its matrices"
+        slices = "slices beside the rows that they meet"
+        if not plan.cut:
+            slices = f"{WEIGHT_SLICES} neighbouring slices; they are cut only where no plan fits so"
+        why = f"matrices of one more layer, {layer / MIB:.1f} MiB, find no {slices}"
     else:
         why = f"one more layer takes {layer / MIB:.1f} MiB"
     own = plan.parameters(number) * WIDTHS[WEIGHT_TYPES[plan.weights]] // plan.tp

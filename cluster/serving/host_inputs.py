@@ -57,13 +57,14 @@ def host_tables(lowered: Lowered, work: Work) -> dict[str, Array]:
         found[f"cos{table.name}"], found[f"sin{table.name}"] = rows
     for window in _windows(lowered.plan.model):
         found[window.mask] = _mask(window, positions, kind.blocks, lanes)
-        spare = window.blocks(lowered.plan.context // lanes) * lanes // PAIRS
-        if kind.slots == kind.rows:
-            mine = at if kind.slots > 1 else dict(enumerate(positions))
-            words = _words_apart(mine, kind.slots, spare)
-        else:
-            words = np.array(positions) // PAIRS % spare
-        found[window.maps] = np.repeat(words.astype(np.uint16)[:, None], lanes, axis=1)
+        for name, blocks in window.maps_of(lowered.plan.context // lanes).items():
+            spare = blocks * lanes // PAIRS
+            if kind.slots == kind.rows:
+                mine = at if kind.slots > 1 else dict(enumerate(positions))
+                words = _words_apart(mine, kind.slots, spare)
+            else:
+                words = np.array(positions) // PAIRS % spare
+            found[name] = np.repeat(words.astype(np.uint16)[:, None], lanes, axis=1)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from chip.own_spec import find
 from cluster.compiler.choose import PlanRequest
@@ -49,7 +50,8 @@ def sized(
     sure = replace(request, tp=plan.tp, pp=plan.pp, weights=plan.weights, topology=one.topology)
 
     def fits(count: int) -> bool:
-        sizes = Sizes(plan.model, plan.spec, context, plan.weights, count, store=store)
+        size = plan.model, plan.spec, context, plan.weights, count
+        sizes = Sizes(*size, cut=plan.cut, store=store)
         return sizes.fits_on(chips, plan.tp, plan.pp)
 
     most = _largest(1, SLOTS, fits)
@@ -67,16 +69,18 @@ def _longest(name: str, request: PlanRequest, store: CostStore) -> tuple[int, st
     model, spec = find_decoder(name), find(request.spec)
     narrow = request.weights or "int8"
 
-    def fits(blocks: int) -> bool:
-        sizes = Sizes(model, spec, blocks * CONTEXT_BLOCK, narrow, request.batch, store=store)
+    def fits(cut: bool, blocks: int) -> bool:
+        size = model, spec, blocks * CONTEXT_BLOCK, narrow, request.batch
+        sizes = Sizes(*size, cut=cut, store=store)
         return fits_on(sizes, request, request.chips or 0)
 
     wanted = request.context // CONTEXT_BLOCK
-    if fits(wanted):
-        return request.context, ""
-    if not fits(1):
+    cut = next((cut for cut in (False, True) if fits(cut, 1)), None)
+    if cut is None:
         raise make_error(name, request, store)
-    found = _largest(1, wanted, fits) * CONTEXT_BLOCK
+    found = _largest(1, wanted, partial(fits, cut)) * CONTEXT_BLOCK
+    if found == request.context:
+        return found, ""
     said = f"caches of {found:,} tokens are the longest that fit on {request.chips} chips of "
     return found, f"{said}{spec.name}; requests that need more, up to {request.context:,}, do not"
 

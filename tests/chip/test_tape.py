@@ -9,6 +9,7 @@ from chip import jit
 from chip.isa import NUMPY_TYPES
 from chip.jit import set_backend
 from chip.kernels.matmul import Pass, matmul
+from chip.linker.node_ops import neighbours
 from chip.schedule import Chain, Rows, run
 from chip.spec import EAST, TINY, WEST
 from chip.sram import Sram
@@ -105,9 +106,10 @@ def test_rows_of_one_lane_each_are_multiplied_as_any_others(odd: bool) -> None:
 
 
 def test_any_write_forgets_what_is_kept_of_its_words() -> None:
-    sram, words, made = Sram(TINY), np.arange(3, 6), []
-    keep = lambda: sram.kept("key", 12, 16, words, lambda: made.append(1))  # noqa: E731
-    sram.statistics(3)["lanes"] = 7
+    sram, words, made, places = Sram(TINY), np.arange(3, 6), [], neighbours(12)
+    keep = lambda: sram.kept("key", places, words, lambda: made.append(1))  # noqa: E731
+    apart = ((8, 0), (24, 100), (60, 3), (84, 0))
+    sram.statistics(places)["lanes"] = sram.statistics(apart)["lanes"] = 7
     keep()
     keep()
     sram.write(27, np.array([6]), np.zeros((1, 320), np.uint8))
@@ -116,9 +118,12 @@ def test_any_write_forgets_what_is_kept_of_its_words() -> None:
     sram.write(27, np.array([5]), np.zeros((1, 320), np.uint8))
     keep()
     assert made == [1, 1]
-    known = sram.statistics(3)["lanes"]
+    known = sram.statistics(places)["lanes"]
     assert not known[5:7].any()
     assert known[[4, 7]].tolist() == [7, 7]
+    sram.store(60, slice(2, 6), np.zeros((4, 320), np.float32))
+    sram.write(25, np.array([99, 120]), np.zeros((2, 320), np.uint8))
+    assert np.flatnonzero(sram.statistics(apart)["lanes"] == 0).tolist() == [0, 1, 2, 20]
 
 
 def test_slots_in_use_never_overlap() -> None:

@@ -232,12 +232,14 @@ class OpRig:
             tokens = np.arange(first, blocks * LANES).reshape(-1, 1, LANES)
             unseen = (tokens > own) | (tokens <= own - (window.tokens or self.launch.end))
             self._given(window.mask, np.where(unseen, MASKED, np.float32(0)).reshape(-1, LANES))
-            spare = window.blocks(self.stage.blocks) * LANES // 8
-            words = positions // 8 % spare
-            if len(positions) == 1:  # all but one of eight copies go to the spare word
-                words = np.full(8, spare)
-                words[positions[0] % 8] = positions[0] // 8 % spare
-            self._given(window.maps, np.repeat(words[:, None], LANES, axis=1))
+            for name, kept in window.maps_of(self.stage.blocks).items():
+                spare = kept * LANES // 8
+                words = positions // 8 % spare
+                if len(positions) == 1:  # all but one of eight copies go to the spare word
+                    words = np.full(8, spare)
+                    words[positions[0] % 8] = positions[0] // 8 % spare
+                if name in given:
+                    self._given(name, np.repeat(words[:, None], LANES, axis=1))
 
     def _given(self, name: str, values: npt.NDArray[np.generic]) -> None:
         self._write(self.stage.view(name, len(values)), values)
@@ -258,11 +260,15 @@ class OpRig:
         )
         if start:
             self.meaning.append(op, k, v)
-        for buffers, values, value in ((caches.keys, k, op.k), (caches.values, v, op.v)):
+        fresh = window.value_blocks(self.stage.blocks) * LANES
+        for buffers, values, value, last in (
+            (caches.keys, k, op.k, kept),
+            (caches.values, v, op.v, fresh),
+        ):
             rows = in_rows(self.at.layout(value), values)
-            ring = np.zeros((min(start, kept), *rows.shape[1:]), np.float32)
+            ring = np.zeros((min(start, last), *rows.shape[1:]), np.float32)
             for token in range(start):
-                ring[token % kept] = rows[token]
+                ring[token % last] = rows[token]
             for number, words in enumerate(buffers if start else ()):
                 self._columns(words.buffer.region, ring[:, number])
         whole = self.launch.blocks - 1

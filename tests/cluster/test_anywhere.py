@@ -1,0 +1,80 @@
+"""Matrices in all slices of a chip: they fill it, and say what they say in 16 neighbours."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from chip.isa import NUMPY_TYPES
+from chip.kernels.sram_map import QUAD
+from chip.spec import GROQCHIP1, TINY
+from cluster.compiler.launch import launch_kinds
+from cluster.compiler.lower import Lowered, lower
+from cluster.compiler.place import place
+from cluster.compiler.sizes import Sizes
+from cluster.compiler.stages import partition
+from cluster.machines.machine import LocalMachine
+from cluster.model.load import find_decoder
+from cluster.model.reference import Reference
+from cluster.planning.timing import PlanTiming
+from tests.cluster.tiny import forced, no_progress, tiny_weights
+from topology import parse
+
+SMALL = replace(TINY, slice_words=3976)
+LONG = {"hidden_size": 640, "intermediate_size": 6400, "num_hidden_layers": 4,
+        "num_attention_heads": 10, "num_key_value_heads": 1, "head_dim": 64,
+        "vocab_size": 320}  # fmt: skip
+PROMPT, NEXT = (1, 5, 9, 20, 3), 7
+
+
+@pytest.fixture(scope="module")
+def full() -> Lowered:
+    """A chip of which weights and caches take over 95 %; in 16 neighbours there are 73 % of it."""
+    source, graph = tiny_weights(**LONG), parse("node")
+    plan = partition(source.model, SMALL, 1, 1)
+    return lower(plan, place(plan, graph, "node"), graph, source)
+
+
+def test_a_full_chip_says_what_the_reference_says_in_planned_cycles(full):
+    (stage,) = full.plan.stages
+    kinds = full.stages[0].memory.bytes_by_kind()
+    assert stage.anywhere
+    assert kinds["weights"] + kinds["kv_cache"] > 0.95 * SMALL.sram_bytes
+    timed = PlanTiming(full.plan, full.placement, parse("node"))
+    for kind in launch_kinds(full.plan):
+        ends = full.launches[str(kind)].end_cycles
+        assert timed.launch(kind).cycles == max(ends.values())
+    machine = LocalMachine()
+    machine.load(full, no_progress)
+    reference = Reference(full.weights, context=16)
+    for ours, ids in zip(forced(full, machine, PROMPT, NEXT), (PROMPT, [NEXT]), strict=True):
+        assert np.abs(ours - reference.forward(ids)).max() < 0.01
+
+
+def test_each_fourth_of_a_word_lies_in_slices_of_its_own(full):
+    """Columns put together again from the regions that a chip is given are the matrix."""
+    (stage,) = full.stages
+    name = max(stage.memory.copies, key=lambda name: len(stage.memory[name].stretches))
+    buffer = stage.memory[name]
+    assert len(buffer.stretches) > 1
+    dtype = NUMPY_TYPES[buffer.region.dtype]
+    rng = np.random.default_rng(1)
+    values = rng.integers(0, 99, (buffer.region.vectors, SMALL.lanes)).astype(dtype)
+    slices = np.zeros((SMALL.slice_words, SMALL.lanes, SMALL.slices), np.uint8)
+    for region, own in stage.memory.at_rest(name, 1, values):
+        planes = np.ascontiguousarray(own).view(np.uint8).reshape(*own.shape, QUAD)
+        end = region.address + region.words
+        slices[region.address : end, :, region.index : region.index + QUAD] = planes
+    for word in range(buffer.region.words):
+        quads = [(own.region.index, own.region.address + row) for own, row in buffer.quads(word)]
+        further = next(s.words for s in buffer.stretches if s.first <= word < s.first + s.words)
+        planes = [slices[at + further, :, index : index + QUAD] for index, at in quads]
+        columns = np.concatenate(planes, axis=1).view(dtype).T
+        np.testing.assert_array_equal(columns, values[word * len(columns) :][: len(columns)])
+
+
+def test_a_wide_stage_fills_95_percent_of_a_chip():
+    sizes = Sizes(find_decoder("llama-2-70b"), GROQCHIP1, 320, "int8", cut=True)
+    laid = sizes.laid(24, 8, 5, False)
+    held = laid.kinds["weights"] + laid.kinds["kv_cache"]
+    assert laid.anywhere and held > 0.95 * GROQCHIP1.sram_bytes

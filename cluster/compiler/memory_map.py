@@ -107,7 +107,7 @@ def check_map(found: MemoryMap, demands: Demands, fixed: frozenset[str] = frozen
     for name, buffer in found.buffers.items():
         for index in _slices(found, name) if buffer.region.words else ():
             by_slice[index].append(name)
-    for names in by_slice.values():
+    for names in dict.fromkeys(map(tuple, by_slice.values())):
         _check_kept(found, [name for name in names if name not in lives], names)
     for first, second in combinations(sorted(lives, key=lambda name: lives[name]), 2):
         if _meet(found, first, second):
@@ -144,7 +144,7 @@ def _check_inside(found: MemoryMap, name: str) -> None:
         raise MapError((name,), "lies in two banks")
 
 
-def _check_kept(found: MemoryMap, kept: list[str], names: list[str]) -> None:
+def _check_kept(found: MemoryMap, kept: list[str], names: tuple[str, ...]) -> None:
     """What is kept in a slice shares its words with nothing."""
     if not kept:
         return

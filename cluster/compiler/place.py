@@ -103,15 +103,14 @@ class Places:
     def _scores(self, groups: Ints) -> Ints:
         """Weighted hops of the first 1, 2, .. stages [n, pp] of placements [n, pp, tp]."""
         total = np.zeros(groups.shape[:2], np.int64)
-        fabric, tp = compiled(self.graph), groups.shape[2]
+        fabric = compiled(self.graph)
         for stage in range(groups.shape[1]):
             mine = groups[:, stage]
             chips = np.unique(mine)
             hops = distances_to(fabric, chips).astype(np.int64)
             row = np.searchsorted(chips, mine)
-            for rank in range(tp):
-                others = mine[:, rank + 1 :]
-                total[:, stage] += REDUCE_WEIGHT * hops[row[:, rank, None], others].sum(axis=1)
+            pairs = hops[row[:, :, None], mine[:, None, :]].sum(axis=(1, 2))  # each both ways
+            total[:, stage] += REDUCE_WEIGHT * (pairs // 2)
             if stage + 1 < groups.shape[1]:
                 total[:, stage + 1] += hops[row, groups[:, stage + 1]].sum(axis=1)
         return total.cumsum(axis=1)

@@ -16,7 +16,7 @@ from chip.hashed import hashed_once
 from chip.kernels.allreduce import Network
 from chip.program import Instruction
 from chip.schedule import Pace, Schedule, ScheduleTiming, TimingSequence, merged
-from cluster.compiler.contention import ContentionGroup, contention_groups
+from cluster.compiler.contention import ContentionGroup, Renumbering, contention_groups
 from cluster.compiler.host_regions import host_bytes
 from cluster.compiler.launch import LaunchKind, decode_kind
 from cluster.compiler.limits import CONTEXT_BLOCK
@@ -139,6 +139,7 @@ class Costs:
         self, width: Width, rows: int, paths: Paths, limit: int | None, onward: Onward = ()
     ) -> Sequence[ScheduleTiming]:
         """What brings x of so many rows to the next stage by the quicker way, within the limit."""
+        paths, onward = self._alike(paths, onward)
         key = ("crossing", width, rows, limit, paths, onward)
         if key not in self._found:
             stage = self.stage(width)
@@ -174,6 +175,22 @@ class Costs:
             alike = (stage.spec, stage.key, rows)
             self._found[key] = self.store.kept("take in", alike, make, asdict, _timing_of)
         found: ScheduleTiming = self._found[key]
+        return found
+
+    def _alike(self, paths: Paths, onward: Onward) -> tuple[Paths, Onward]:
+        """The same between two stages whose ports have numbers by the order in which they come.
+
+        Numbers of chips are so already, and in steps, where nothing goes onward, they stay.
+        """
+        if not onward:
+            return paths, onward
+        key = ("alike", paths, onward)
+        if key not in self._found:
+            anew = Renumbering()
+            first = Paths(map(anew.path, paths))
+            self._found[key] = first, tuple(tuple(map(anew.path, some)) for some in onward)
+            assert all(old == new for old, new in anew.chips.items())
+        found: tuple[Paths, Onward] = self._found[key]
         return found
 
     def _groups(self, paths: Paths) -> tuple[ContentionGroup, ...]:
@@ -238,6 +255,7 @@ class Costs:
         self, width: Width, paths: Paths, rows: int = 1, onward: Onward = ()
     ) -> Activity:
         """What brings x of a decode launch to the next stage does."""
+        paths, onward = self._alike(paths, onward)
         key = ("activity between", width, paths, rows, onward)
         if key not in self._found:
             stage = self.stage(width)

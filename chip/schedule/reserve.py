@@ -11,7 +11,7 @@ from chip.program import Instruction, Program, fill_queue
 from chip.schedule.busy import Busy, Cycles, Fixed, fixed_fit, joined
 from chip.schedule.chain import Chain
 from chip.schedule.flows import Access, Hold, Ints, Key, Need, Piece
-from chip.schedule.timing import ScheduleTiming
+from chip.schedule.timing import ScheduleTiming, TooLong
 from chip.spec import ChipSpec
 
 _NONE = np.zeros(0, np.int64)
@@ -78,6 +78,7 @@ class Schedule:
     """Chains placed on the chips of one group, on one time axis that starts at cycle 0."""
 
     spec: ChipSpec
+    most_cycles: int | None = None  # TooLong is raised once something is under way after them
     events: list[tuple[str, int, int]] = field(default_factory=list)  # (label, start, end)
     end_cycle: int = 0
     member_end_cycles: dict[int, int] = field(default_factory=dict)
@@ -252,6 +253,8 @@ class Schedule:
             end = max(end, last)
         self.events.append((chain.label, start, end))
         self.end_cycle = max(self.end_cycle, end)
+        if self.most_cycles is not None and self.quiet_cycle > self.most_cycles:
+            raise TooLong
 
     def _extend(self, member: int, first: int, end: int, instructions: int) -> None:
         self._firsts[member] = min(self._firsts.get(member, first), first)

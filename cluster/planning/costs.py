@@ -6,7 +6,7 @@ head of a width say all there is to say of any pipeline of it, and can be kept o
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from chip.energy import Activity, count
 from chip.hashed import hashed_once
 from chip.kernels.allreduce import Network
+from chip.kernels.step import Step
 from chip.program import Instruction
 from chip.schedule import Pace, Schedule, ScheduleTiming, TimingSequence, merged
 from cluster.compiler.contention import ContentionGroup, Renumbering, contention_groups
@@ -118,7 +119,7 @@ class Costs:
         return self.store.kept(
             "steps",
             (stage.spec, stage.key, rows, len(slots), blocks, routes.digest, limit),
-            lambda: tuple(map(step_timing, stage.steps(rows, blocks, routes, limit, slots))),
+            lambda: tuple(_until(limit, stage.steps(rows, blocks, routes, limit, slots))),
             lambda found: [asdict(one) for one in found],
             lambda plain: tuple(_step_of(one) for one in plain),
         )
@@ -316,6 +317,15 @@ class KeptTimings:
         """x of a stage to the next."""
         link = self.pipeline.links[number]
         return self.costs.crossing(self.width, kind.rows, link.paths, limit_cycles, link.onward)
+
+
+def _until(limit: int | None, steps: Iterable[Step]) -> Iterator[StepTiming]:
+    """Timings of steps, the last that of one for which the limit leaves no place, if there is."""
+    for step in steps:
+        found = step_timing(step)
+        yield found
+        if limit is not None and found.cycles > limit:
+            return
 
 
 def _sent_alone(stage: Stage, paths: Sequence[Path], rows: int) -> Schedule:

@@ -147,7 +147,10 @@ class PlanTiming:
     def no_prefill(self) -> str:
         """Why chunks of a prompt cannot be scheduled; "" if they can."""
         kind = prefill_kind(self.plan.chunk, CONTEXT_BLOCK)
+        pace = self.clocks.pace(0) if self.clocks else None
         try:
+            for number in range(self.plan.pp if self.plan.slots == 1 else 0):
+                self.work.stage(number, kind, pace)  # what is too long mostly is, and soon known
             _ = self.steps.full_cycles(kind) if self.in_steps(kind) else self.launch(kind)
         except ProgramError as error:
             return str(error)

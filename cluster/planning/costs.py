@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cache
 from typing import Any
 
-from chip.energy import Activity, count
+from chip.energy import Activity, count_alike
 from chip.hashed import hashed_once
 from chip.kernels.allreduce import Network
 from chip.kernels.step import Step
@@ -341,16 +341,12 @@ def _activity_of(stage: Stage, routes: Network, launch: LaunchKind, limit: int |
 
 
 def _done_in(schedule: Schedule) -> Activity:
-    total = Activity()
-    for member in schedule.members:
-        total += count(_items(schedule, member), schedule.spec)
+    total, done = Activity(), dict[int, list[tuple[str, int, Instruction, int]]]()
+    for member, *item in schedule.by_kind():
+        done.setdefault(member, []).append(tuple(item))
+    for items in done.values():
+        total += count_alike(items, schedule.spec)
     return total
-
-
-def _items(schedule: Schedule, member: int) -> Iterator[tuple[str, int, Instruction]]:
-    for queue, placed in schedule.placed[member].items():
-        for cycle, instruction in placed:
-            yield queue, cycle, instruction
 
 
 def _timing_of(plain: dict[str, Any]) -> ScheduleTiming:

@@ -1,10 +1,12 @@
 """What stages do in a launch: as schedules to be lowered, or as their timings to be planned."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol, TypeVar
 
+from chip.isa import WIDTHS
 from chip.kernels.allreduce import TEAM
 from chip.kernels.step import Step
 from chip.kernels.transfer import Moved, multicast, transfer
@@ -82,7 +84,8 @@ class StageSchedules:
                 return quicker(whole, shared)
 
             count = stage.hidden_blocks * kind.rows
-            self._crossings[key] = in_parts(count, limit_cycles, make)
+            least = 0 if link.onward else row_cycles(link.paths)
+            self._crossings[key] = in_parts(count, limit_cycles, make, least)
         return self._crossings[key]
 
 
@@ -184,6 +187,15 @@ def send_activations(
         x, target = Rows(stage.memory[source], first), Rows(following.memory["x0"], first)
         transfer(plan, hops, Moved(x, target, last - first))
     return plan
+
+
+def row_cycles(paths: Iterable[Path]) -> int:
+    """Cycles that the busiest cable takes at least for a row of x along each of the paths."""
+    busy = Counter[tuple[int, int]]()
+    for path in paths:
+        interval = max(hop.interval_cycles for hop in path)
+        busy.update({(hop.member, hop.port): interval for hop in path})
+    return WIDTHS["f32"] * max(busy.values(), default=0)
 
 
 def send_shares(

@@ -28,6 +28,7 @@ from cluster.compiler.stage_work import (
     StepTiming,
     in_order,
     quicker,
+    row_cycles,
     send_activations,
     send_shares,
     step_timing,
@@ -159,7 +160,8 @@ class Costs:
                 return self.store.kept("crossing", alike, make, asdict, _timing_of)
 
             count = rows * stage.hidden_blocks
-            self._found[key] = in_parts(count, limit, lambda first, last: of(last - first))
+            least = 0 if onward else row_cycles(paths)
+            self._found[key] = in_parts(count, limit, lambda first, last: of(last - first), least)
         found: Sequence[ScheduleTiming] = self._found[key]
         return found
 

@@ -1,5 +1,6 @@
 """Routes and ports of the graph, as hops between chips and between members of a group."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -10,7 +11,7 @@ import networkx as nx
 import numpy as np
 
 from chip.board import Cable
-from chip.kernels.allreduce import TEAM, Network
+from chip.kernels.allreduce import TEAM, Network, Reach
 from chip.kernels.collective import Items
 from chip.kernels.transfer import Hop
 from cluster.compiler.clocking import Clocking, Pacing
@@ -18,6 +19,7 @@ from cluster.compiler.messages import ROW_VECTORS, items_of
 from topology import ports, route
 from topology.collectives import collective
 from topology.fabric import compiled
+from topology.routes import Paths as Ways
 from topology.routes import paths
 
 Path = tuple[Hop, ...]
@@ -82,9 +84,47 @@ class Pipeline:
         return frozenset(members.union(*(link.chips for link in self.links)))
 
 
-def _disjoint(groups: Sequence[Group]) -> bool:
-    members = [chip for group in groups for chip in group.members]
-    return len(members) == len(set(members))
+def _disjoint(groups: Iterable[Group]) -> bool:
+    seen: set[int] = set()
+    for group in groups:
+        if not seen.isdisjoint(group.members):
+            return False
+        seen.update(group.members)
+    return True
+
+
+class _Routes(Mapping[tuple[int, int], Path]):
+    """Routes from each rank of a group to each other, written out once somebody asks for one."""
+
+    def __init__(self, ranks: int, ways: Ways, hops: Mapping[int, Hop]) -> None:
+        self.ranks, self.ways, self.hops = ranks, ways, hops  # by edges of the graph
+
+    @cached_property
+    def _found(self) -> dict[tuple[int, int], Path]:
+        hops = [self.hops[edge] for edge in self.ways.edges.tolist()]
+        cuts = pairwise(self.ways.start.tolist())
+        pairs = permutations(range(self.ranks), 2)
+        return {pair: tuple(hops[a:b]) for pair, (a, b) in zip(pairs, cuts, strict=True)}
+
+    def __getitem__(self, pair: tuple[int, int]) -> Path:
+        return self._found[pair]
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return permutations(range(self.ranks), 2)
+
+    def __len__(self) -> int:
+        return self.ranks * (self.ranks - 1)
+
+
+def _reach(routes: _Routes, cables: Iterable[Hop]) -> Reach:
+    """How far ranks are apart, and over how many cables they are reached."""
+    latencies = {edge: hop.latency_cycles for edge, hop in routes.hops.items()}
+    each = np.array([latencies[edge] for edge in routes.ways.edges.tolist()])
+    ways = np.add.reduceat(each, routes.ways.start[:-1])
+    arriving = Counter(hop.to_member for hop in cables)
+    fewest = min(arriving[rank] for rank in range(routes.ranks))
+    interval = min(hop.interval_cycles for hop in cables)
+    return Reach(fewest, interval, int(ways.min()), int(ways.max()))
 
 
 class Wires:
@@ -136,14 +176,12 @@ class Wires:
         """Members, routes and paths of all stages."""
         links = list(pairwise(placement))
         self._route(links)
-        return Pipeline(self._groups_of(placement), tuple(self.link(a, b) for a, b in links))
-
-    def _groups_of(self, placement: Sequence[tuple[int, ...]]) -> tuple[Group, ...]:
-        return tuple(self.group(chips) for chips in placement)
+        groups = tuple(map(self.group, placement))
+        return Pipeline(groups, tuple(self.link(a, b) for a, b in links))
 
     def all_apart(self, placement: Sequence[tuple[int, ...]]) -> bool:
         """Whether the stages of a pipeline there are `apart`."""
-        return _disjoint(self._groups_of(placement))
+        return _disjoint(map(self.group, placement))
 
     @cached_property
     def _apart(self) -> "Wires":
@@ -255,25 +293,27 @@ class Wires:
             yield Hop(a, *ends)
 
     def _new_group(self, chips: tuple[int, ...]) -> Group:
-        members = list(chips)
-        number = {chip: rank for rank, chip in enumerate(chips)}
-        pairs = list(permutations(chips, 2))
-        routes: dict[tuple[int, int], Path] = {}
         graph = self._own(chips)
-        for (source, target), path in zip(pairs, self.all_paths(pairs, graph), strict=True):
-            hops = []
-            for a, port, b, other, *rest in self.hops(path):
-                for chip in (a, b):
-                    if chip not in number:
-                        number[chip] = len(members)
-                        members.append(chip)
-                hops.append(Hop(number[a], port, number[b], other, *rest))
-            routes[number[source], number[target]] = tuple(hops)
-        near = _neighbours(hop for hops in routes.values() for hop in hops)
+        if len(chips) == 1:
+            return Group(chips, NO_NETWORK)
+        fabric, ranks = compiled(graph), np.array(chips)
+        others = ~np.eye(len(chips), dtype=bool)
+        targets = np.broadcast_to(ranks, others.shape)[others]
+        ways = paths(fabric, np.repeat(ranks, len(chips) - 1), targets)
+        passed = fabric.head[ways.edges]
+        passed = passed[~np.isin(passed, ranks)]
+        members = (*chips, *passed[np.sort(np.unique(passed, return_index=True)[1])].tolist())
+        number = {chip: rank for rank, chip in enumerate(members)}
+        hops: dict[int, Hop] = {}
+        for edge in np.unique(ways.edges).tolist():
+            a, b = int(fabric.tail[edge]), int(fabric.head[edge])
+            hops[edge] = _between(number, self.hop(a, b), a, b)
+        near = _neighbours(hops.values())
         cables = frozenset(hop for pair in near for hop in self._cables(members, *pair))
-        return Group(
-            tuple(members), Network(routes, cables, self._all_reduces(chips, number, graph))
-        )
+        routes = _Routes(len(chips), ways, hops)
+        reach = _reach(routes, cables)
+        every = self._all_reduces(chips, number, graph)
+        return Group(members, Network(routes, cables, every, reach))
 
     def _own(self, chips: tuple[int, ...]) -> nx.Graph:
         """The graph on which a group is routed."""

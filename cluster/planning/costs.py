@@ -344,8 +344,8 @@ def _activity_of(stage: Stage, routes: Network, launch: LaunchKind, limit: int |
 
 def _done_in(schedule: Schedule) -> Activity:
     total, done = Activity(), dict[int, list[tuple[str, int, Instruction, int]]]()
-    for member, *item in schedule.by_kind():
-        done.setdefault(member, []).append(tuple(item))
+    for member, queue, cycle, instruction, alike in schedule.by_kind():
+        done.setdefault(member, []).append((queue, cycle, instruction, alike))
     for items in done.values():
         total += count_alike(items, schedule.spec)
     return total

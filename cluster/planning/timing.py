@@ -78,10 +78,14 @@ class PlanTiming:
         self.wires = routed.side_by_side(placement)
         self.costs = costs or Costs(Sizes(plan.model, plan.spec, plan.context, plan.weights))
         self.pipeline = self.wires.pipeline(placement)
-        layers = [plan.kinds(number) for number in range(plan.pp)]
         self.width = Width(plan.tp, plan.chunk)
-        self.work = KeptTimings(self.costs, self.width, layers, self.pipeline)
         self._found: dict[LaunchKind, LaunchTiming] = {}
+
+    @cached_property
+    def work(self) -> KeptTimings:
+        """What its stages do, from what is known of their width."""
+        layers = [self.plan.kinds(number) for number in range(self.plan.pp)]
+        return KeptTimings(self.costs, self.width, layers, self.pipeline)
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:

@@ -24,7 +24,7 @@ MODEL = changed_model(
     head_dim=64, intermediate_size=1280, vocab_size=6400,
 )  # fmt: skip
 CACHED = 320 * 4 * 64 // 320  # columns of keys, and as many of values
-CABLES = {1: NO_NETWORK, 2: Wires(parse("node")).group((0, 1)).routes}
+CABLES = {1: NO_NETWORK.reach, 2: Wires(parse("node")).group((0, 1)).routes.reach}
 
 
 def bound_of(section, tp=1, weights="fp16", rows=1):

@@ -34,6 +34,6 @@ def elsewhere(chain: Chain, members: Sequence[int], ports: Ports) -> Chain:
         for a in chain.accesses
     ]  # fmt: skip
     return replace(
-        chain, member=members[0], pieces=pieces, needs=needs, fixed=fixed, member_spans=spans,
-        accesses=accesses,
+        chain, member=members[chain.member], pieces=pieces, needs=needs, fixed=fixed,
+        member_spans=spans, accesses=accesses,
     )  # fmt: skip

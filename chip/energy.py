@@ -105,16 +105,24 @@ def energy_table(spec: ChipSpec) -> EnergyTable | None:
 
 def count(items: Iterable[tuple[str, int, Instruction]], spec: ChipSpec) -> Activity:
     """Add up (queue, issue cycle, instruction) of one chip's program."""
+    return count_alike(((*item, 1) for item in items), spec)
+
+
+def count_alike(items: Iterable[tuple[str, int, Instruction, int]], spec: ChipSpec) -> Activity:
+    """The same, each followed by how many instructions there are that do the same as it.
+
+    Those of the MXM stand each for itself, as what they do depends on what is installed.
+    """
     found = dict.fromkeys(EVENTS, 0)
     installs: dict[str, list[tuple[int, Instruction]]] = {}
     streams: list[tuple[str, int, Instruction]] = []
-    for queue, cycle, instruction in items:
+    for queue, cycle, instruction, alike in items:
         op = lookup(instruction.op)
         if op.role == "installs":
             installs.setdefault(_side(queue), []).append((cycle, instruction))
         elif op.role == "products":
             streams.append((queue, cycle, instruction))
-        _add(found, op, instruction, spec.lanes)
+        _add(found, op, instruction, alike, spec.lanes)
     for queue, cycle, instruction in streams:
         columns = _columns(installs.get(_side(queue), []), cycle)
         wide = FORMATS[instruction.args[lookup(instruction.op).index("format")]] == "f16"
@@ -137,9 +145,9 @@ def _columns(installs: list[tuple[int, Instruction]], cycle: int) -> int:
     return last.args[lookup(last.op).index("columns")]
 
 
-def _add(found: dict[str, int], op: Op, instruction: Instruction, lanes: int) -> None:
-    """Count one instruction: its unit's work, and the stream that it drives."""
-    n = instruction.count
+def _add(found: dict[str, int], op: Op, instruction: Instruction, alike: int, lanes: int) -> None:
+    """Count instructions: their unit's work, and the streams that they drive."""
+    n = instruction.count * alike
     if op.role in ("control", "fetch"):
         return
     found["issues"] += n

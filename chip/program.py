@@ -97,7 +97,7 @@ class Queues(Mapping[str, tuple[Instruction, ...]]):
         return np.array([one.queue_cycles for one in self.table], np.int64)
 
     @cached_property
-    def _ops(self) -> tuple[tuple[str, ...], Ints]:
+    def ops(self) -> tuple[tuple[str, ...], Ints]:
         """Mnemonics, and the number of each of the table in them."""
         names: dict[str, int] = {}
         numbers = [names.setdefault(one.op, len(names)) for one in self.table]
@@ -105,7 +105,7 @@ class Queues(Mapping[str, tuple[Instruction, ...]]):
 
     def is_any(self, *ops: str) -> Flags:
         """Of each of the table, whether it is one of these ops."""
-        names, numbers = self._ops
+        names, numbers = self.ops
         return np.array([name in ops for name in names], np.bool_)[numbers]
 
 

@@ -7,17 +7,18 @@ run the same program, the chip, the start and the sequence that leads to it, sta
 """
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any, BinaryIO
 
 import msgpack
 import numpy as np
 
 from chip.errors import ProgramError, SpecError, UnknownChip
-from chip.isa import DTYPES, FORMATS, NO_STREAM, NUMPY_TYPES, STREAM_CODES, lookup
+from chip.isa import DTYPES, FORMATS, NO_STREAM, NUMPY_TYPES, STREAM_CODES, Op, lookup
 from chip.isa.mxm import PLANES
 from chip.isa.sxm import ZERO
 from chip.own_spec import chip_of
-from chip.program import ONCE, Instruction, Ints, Program, Queues, Region
+from chip.program import ONCE, WAITS, Instruction, Ints, Program, Queues, Region
 
 Plain = Any  # what msgpack gives, until it has been looked through
 MAGIC, VERSION = "lpu-program", 2
@@ -116,7 +117,8 @@ def unpack(data: bytes) -> Program:
     """Decode and check a program; ProgramError names what is wrong with it."""
     try:
         *_, body = _head(data)
-        program = _program(msgpack.unpackb(body, strict_map_key=True), *header_of(data))
+        plain = msgpack.unpackb(body, strict_map_key=True, use_list=False)
+        program = _program(plain, *header_of(data))
         check_program(program)
     except ProgramError:
         raise
@@ -134,10 +136,14 @@ def _program(
         chip=chip,
         spec=body["spec"],
         start_cycle=start,
-        queues=Queues(table, {name: _numbers(at, table) for name, at in body["queues"].items()}),
-        maps=tuple(
-            tuple(_number(lane, ZERO + 1, "map") for lane in entries) for entries in body["maps"]
+        queues=Queues(
+            table,
+            {
+                name: np.array(_numbers(held, len(table), "instruction"), np.int64)
+                for name, held in body["queues"].items()
+            },
         ),
+        maps=tuple(tuple(_numbers(entries, ZERO + 1, "map")) for entries in body["maps"]),
         inputs={name: _stored(fields) for name, fields in body["inputs"].items()},
         outputs={name: _stored(fields) for name, fields in body["outputs"].items()},
         constants=tuple(_stored(fields) for fields in body["constants"]),
@@ -152,11 +158,13 @@ def _number(value: Plain, limit: int, what: str) -> int:
     return value
 
 
-def _numbers(queue: list[int], table: tuple[Instruction, ...]) -> Ints:
-    """What a queue holds, by number in the table; raises ProgramError."""
-    for _, number in {(type(number), number) for number in queue}:  # True is 1 to a set
-        _number(number, len(table), "instruction")
-    return np.array(queue, np.int64)
+def _numbers(values: tuple[Plain, ...], limit: int, what: str) -> tuple[int, ...]:
+    """The values, all of which are numbers below a limit; raises ProgramError."""
+    sound = not len(values) or set(map(type, values)) == {int}
+    if not sound or min(values, default=0) < 0 or max(values, default=-1) >= limit:
+        for value in values:
+            _number(value, limit, what)
+    return values
 
 
 def _row(instruction: Instruction, table: dict[str, int]) -> list[Plain]:
@@ -179,7 +187,7 @@ def _instruction(row: list[Plain], ops: list[Plain]) -> Instruction:
         raise ProgramError(f"wrong number of operands: {args}", op.name)
     if len(names) not in (0, len(op.sources) + bool(op.timing)):
         raise ProgramError(f"wrong number of names: {names}", op.name)
-    if not all(type(number) is int for number in numbers):
+    if set(map(type, numbers)) != {int}:
         raise ProgramError("operands and loops are integers", op.name)
     return Instruction(op.name, tuple(args), (tuple(outer), tuple(inner)), names)
 
@@ -205,6 +213,67 @@ def check_program(program: Program) -> None:
         raise ProgramError("names of queues and regions are printable strings")
     for region in (*program.inputs.values(), *program.outputs.values(), *program.constants):
         region.check(spec.slices, spec.slice_words)
+    if not _is_sound(program.listing, len(program.maps)):
+        _check_one_by_one(program)
+
+
+def _is_sound(listing: Queues, maps: int) -> bool:
+    """Whether `_check_one_by_one` would find nothing wrong: the same rules, on whole columns."""
+    table, (names, of) = listing.table, listing.ops
+    ops = [lookup(name) for name in names]
+    alike: list[list[Instruction]] = [[] for _ in ops]
+    for one, number in zip(table, of.tolist(), strict=True):
+        alike[number].append(one)
+    try:
+        if not all(_are_sound(op, ones, maps) for op, ones in zip(ops, alike, strict=True)):
+            return False
+        loops = _columns([loop for one in table for loop in one.loops], 3)
+    except OverflowError:
+        return False
+    counts, intervals, steps = loops.T
+    if (
+        (counts < 1).any()
+        or (intervals < 1).any()
+        or (steps != np.clip(steps, -MAX_STEP, MAX_STEP)).any()
+    ):
+        return False
+    repeats, apart = (column.reshape(-1, 2).astype(np.float64) for column in (counts, intervals))
+    cycles, issues = 1 + ((repeats - 1) * apart).sum(axis=1), repeats.prod(axis=1)
+    cycles[listing.is_any(*WAITS)] = [one.args[0] for one in table if one.op in WAITS]
+    total = 0.0
+    for name, numbers in listing.numbers.items():
+        families = {ops[n].queue for n in np.unique(of[numbers]).tolist()}
+        total += issues[numbers].sum()
+        if cycles[numbers].sum() > MAX_CYCLES or total > MAX_ISSUES:
+            return False
+        if not families <= {"any", name.partition(":")[0]}:
+            return False
+    return True
+
+
+def _are_sound(op: Op, ones: list[Instruction], maps: int) -> bool:
+    """Whether an op can take these operands, and repeats if these do; raises OverflowError."""
+    if op.control and not op.sources and any(one.count > 1 for one in ones):
+        return False
+    values = _columns([one.args for one in ones], len(op.operands))
+    for operand, column in zip(op.operands, values.T, strict=True):
+        limit = maps if operand.kind == "map" else LIMITS.get(operand.kind, MAX_STEP)
+        if column.min() < 0 or column.max() >= limit:
+            return False
+        if operand.kind == "dtype":
+            types = {DTYPES[number] for number in np.unique(column).tolist()}
+            if not types <= {*op.dtypes}:
+                return False
+    return True
+
+
+def _columns(rows: list[tuple[int, ...]], width: int) -> Ints:
+    """Rows of so many integers as an array; raises OverflowError."""
+    return np.fromiter(chain.from_iterable(rows), np.int64).reshape(len(rows), width)
+
+
+def _check_one_by_one(program: Program) -> None:
+    """Raise ProgramError for the first instruction that is wrong, or that is too much."""
     issues, listing = 0.0, program.listing
     for name, numbers in listing.numbers.items():
         where, held = f"queue {name}", np.unique(numbers, return_counts=True)

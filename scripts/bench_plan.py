@@ -41,9 +41,7 @@ GRIDS = (51, 2901)
 RECORDED = {51: "17.9 s on Ray", 2901: "55.0 s on Ray, 77/s without its start; genz-llm 18-25/s"}
 CORES = 2  # processes: clusters are dealt out to them
 FIRST_S, RATE = 5.0, 100.0  # floors: the first result, and points per second when warm
-
-
-LAYER_WIDTHS = (8, 16, 32, 64)
+LAYER_WIDTHS = (8, 16, 32, 64)  # each twice the one before
 
 
 @dataclass(frozen=True)
@@ -64,8 +62,12 @@ def run(arguments: Sequence[str]) -> int:
     with TemporaryDirectory() as folder:
         first = _first_result(Path(folder))
     print(f"first result of a cold process, nothing cached: {first:.2f} s (floor {FIRST_S:.0f} s)")
+    half = 0.0
     for tp in LAYER_WIDTHS:
-        print(f"a layer at tp {tp}: scheduled in {_layer_s(tp):.2f} s of processor", flush=True)
+        took = _layer_s(tp)
+        growth = f", {took / half:.2f} times what half the ranks take" if half else ""
+        print(f"a layer at tp {tp}: scheduled in {took:.2f} s of processor{growth}", flush=True)
+        half = took
     cases = [_case("cold", 51, CostStore())] if options.cold else []
     store = CostStore(cache_folder() / "costs")
     for points in GRIDS:

@@ -10,6 +10,7 @@ so what is computed about one can be remembered; `graph.copy()` can be changed.
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
+from weakref import WeakKeyDictionary
 
 import networkx as nx
 import numpy as np
@@ -22,6 +23,8 @@ from topology.routes import UNREACHED, distances_to
 # (chip, chip, cables, kind of cable, (first port on the one, first port on the other) or None)
 Cable = tuple[int, int, int, str, tuple[int, int] | None]
 Packaging = Callable[[int], tuple[int, int, int]]
+Ports = dict[int, dict[int, tuple[int, ...]]]  # per chip and neighbour, of each parallel cable
+_ports: "WeakKeyDictionary[nx.Graph, Ports]" = WeakKeyDictionary()
 
 
 def alone(chip: int) -> tuple[int, int, int]:
@@ -83,15 +86,21 @@ def validate(graph: nx.Graph) -> None:
         raise Disconnected(fabric.name, int(fabric.alive[0]), lost)
 
 
-def ports(graph: nx.Graph) -> dict[int, dict[int, tuple[int, ...]]]:
+def ports(graph: nx.Graph) -> Ports:
     """Return, per chip and neighbour, the port of each parallel cable.
 
     Cable i of the edge (u, v) joins `ports[u][v][i]` and `ports[v][u][i]`. Numbers set by the
     generator stand; the rest are dealt in order of (neighbour - chip) mod n, so that graphs that
     look alike from every chip (ring, full, node) use the same port in the same direction.
+    Remembered if the graph is frozen.
     """
-    chips = max(graph) + 1
-    return {chip: _ports_of(graph, chip, chips) for chip in graph}
+    found = _ports.get(graph) if nx.is_frozen(graph) else None
+    if found is None:
+        chips = max(graph) + 1
+        found = {chip: _ports_of(graph, chip, chips) for chip in graph}
+        if nx.is_frozen(graph):
+            _ports[graph] = found
+    return found
 
 
 def _ports_of(graph: nx.Graph, chip: int, chips: int) -> dict[int, tuple[int, ...]]:

@@ -52,8 +52,8 @@ def picture(
 ) -> Any:
     """Return the matplotlib figure of a graph, in the settings that are in force.
 
-    With `heat`, links are in the colours `heats`, from the coolest to the hottest, instead of those
-    of their kinds, and links without heat are faint.
+    With `heat`, links are in the colours `heats` instead of those of their kinds: the first is for
+    links without heat, which are faint, the others go from the coolest to the hottest.
     """
     from matplotlib.figure import Figure
 
@@ -195,13 +195,14 @@ def _draw_heat(
     from matplotlib.collections import LineCollection
 
     wires, most = routed(graph, places), max(heat.values(), default=0.0) or 1.0
-    lines = []
+    (cold, *hot), lines = heats, []
     for u, v in graph.edges:
         found = max(heat.get((u, v), 0.0), heat.get((v, u), 0.0))
-        level = min(len(heats) - 1, int(found / most * len(heats)))
-        lines.append((found, heats[level] if found else _PLAIN, wires[u, v]))
+        level = min(len(hot) - 1, int(found / most * len(hot)))
+        lines.append((found, hot[level] if found else cold, wires[u, v]))
     lines.sort(key=lambda one: one[0])
-    widths = [0.9 + 2.2 * found / most if found else 0.35 for found, *_ in lines]
+    thick = 1.0 if len(graph) <= _FOLLOWED else 0.4  # or chips of a node would drown in theirs
+    widths = [thick * (0.9 + 2.2 * found / most) if found else 0.35 for found, *_ in lines]
     alphas = [0.95 if found else 0.25 for found, *_ in lines]
     colours = [colour for _, colour, _ in lines]
     drawn = LineCollection([line for *_, line in lines], colors=colours, linewidths=widths,
@@ -232,6 +233,9 @@ def _draw_chips(
     if len(nodes) < len(chips):
         for node, group in nodes.items():
             centre = sum(p[0] for p in group) / len(group), sum(p[1] for p in group) / len(group)
-            away = 1 + 1.5 * math.sin(math.pi / len(nodes))
+            away = 1 + math.sin(math.pi / len(nodes))
             spot = centre[0] * away, centre[1] * away
-            axes.annotate(f"n{node}", spot, ha="center", va="center", fontsize=8)
+            side = "center" if abs(spot[0]) < 0.2 else "left" if spot[0] > 0 else "right"
+            height = "center" if abs(spot[0]) >= 0.2 else "bottom" if spot[1] > 0 else "top"
+            font = 8 if len(nodes) <= 48 else 6
+            axes.annotate(f"n{node}", spot, ha=side, va=height, fontsize=font)

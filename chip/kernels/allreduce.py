@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from hashlib import sha256
+from typing import NamedTuple
 
 from chip.isa import WIDTHS
 from chip.kernels.collective import APART_ROWS, RESIDUAL, Compiler, Home, Items
@@ -30,6 +31,22 @@ TEAM = 8  # members: a node of the published topologies
 GATHERED_BLOCKS = 16  # parts of more blocks than this, of all members, are not given memory
 
 
+class Reach(NamedTuple):
+    """What bounds of collectives in a group are made of.
+
+    Cables of the rank with the fewest, cycles per vector of the fastest, and cycles on the way
+    between the two nearest and the two farthest ranks.
+    """
+
+    cables: int = 0
+    interval_cycles: int = 0
+    nearest_cycles: int = 0
+    farthest_cycles: int = 0
+
+
+NO_REACH = Reach()  # of a chip alone
+
+
 @dataclass(frozen=True, eq=False)
 class Network(Mapping[tuple[int, int], tuple[Hop, ...]]):
     """How the members of a group reach each other, and what the messages of a collective are.
@@ -42,6 +59,7 @@ class Network(Mapping[tuple[int, int], tuple[Hop, ...]]):
     routes: Routes
     cables: frozenset[Hop]
     all_reduce: Callable[[str, int, bool], Items] = field(repr=False)
+    reach: Reach = NO_REACH
 
     def __getitem__(self, pair: tuple[int, int]) -> tuple[Hop, ...]:
         return self.routes[pair]

@@ -283,9 +283,9 @@ class MemoryMap(SramMap):
     ) -> int:  # fmt: skip
         """Cycles in which a buffer would meet those that rest in these slices, or in their bank."""
         others = {
-            t.name
-            for t in self.occupancy.of(index, width)
-            if bank is None or t.start // self.spec.bank_words == bank or self._anywhere(t.name)
+            other
+            for other, its in self.occupancy.named(index, width)
+            if bank is None or its == bank or self._anywhere(other)
         }
         return sum(met.get((min(name, o), max(name, o)), 0) for o in others)
 
@@ -312,7 +312,7 @@ class MemoryMap(SramMap):
     def finish(self) -> "MemoryMap":
         """Note which buffers follow others in the same words, and what is used in all."""
         after: dict[str, set[str]] = defaultdict(set)
-        for mine in self.occupancy:
+        for mine, slices in self.occupancy.alike():
             for a, b in combinations([t for t in mine if t.last_op < FOREVER[1]], 2):
                 if a.start < b.end and b.start < a.end:
                     first, second = sorted((a, b), key=lambda t: t.first_op)
@@ -321,7 +321,7 @@ class MemoryMap(SramMap):
             spans = sorted((t.start, t.end) for t in mine)
             end = 0
             for start, stop in spans:
-                self.used_bytes += max(0, stop - max(start, end)) * self.spec.lanes
+                self.used_bytes += max(0, stop - max(start, end)) * slices * self.spec.lanes
                 end = max(end, stop)
         for name, before in after.items():
             self.buffers[name] = replace(self.buffers[name], after=tuple(sorted(before)))

@@ -27,20 +27,32 @@ class Occupancy:
 
     spec: ChipSpec
     _slices: dict[int, list[Taken]] = field(default_factory=lambda: defaultdict(list))
+    _spans: dict[int, set[tuple[int, int]]] = field(default_factory=lambda: defaultdict(set))
+    _named: dict[int, set[tuple[str, int]]] = field(default_factory=lambda: defaultdict(set))
 
-    def __iter__(self) -> Iterator[list[Taken]]:
-        """What is taken of each slice that is in use."""
-        return iter(self._slices.values())
+    def alike(self) -> Iterator[tuple[list[Taken], int]]:
+        """What is taken of slices that are in use, and in how many of them it is just that."""
+        found: dict[tuple[int, ...], list[list[Taken]]] = {}
+        for mine in self._slices.values():
+            found.setdefault(tuple(map(id, mine)), []).append(mine)
+        return ((some[0], len(some)) for some in found.values())
 
     def take(self, index: int, width: int, taken: Taken) -> None:
         """Give a buffer the same words of `width` slices."""
+        span, named = (taken.start, taken.end), (taken.name, taken.start // self.spec.bank_words)
         for i in range(index, index + width):
             self._slices[i].append(taken)
+            self._spans[i].add(span)
+            self._named[i].add(named)
 
     def of(self, index: int, width: int) -> Iterator[Taken]:
         """What is taken in `width` slices from `index` on."""
         for i in range(index, index + width):
             yield from self._slices[i]
+
+    def named(self, index: int, width: int) -> set[tuple[str, int]]:
+        """Whom something is taken by in `width` slices from `index` on, and the banks of that."""
+        return set[tuple[str, int]]().union(*(self._named[i] for i in range(index, index + width)))
 
     def room(
         self, index: int, width: int, words: int, bank: int, life: tuple[int, int],
@@ -86,7 +98,8 @@ class Occupancy:
 
     def column_room(self, index: int, words: int, layers: int, one_bank: bool) -> list[int] | None:
         """Addresses of each layer's words in 16 slices, or None where there is no room."""
-        taken = sorted({(t.start, t.end) for t in self.of(index, WEIGHT_SLICES)})
+        spans = (self._spans[i] for i in range(index, index + WEIGHT_SLICES))
+        taken = sorted(set[tuple[int, int]]().union(*spans))
         found: list[int] = []
         address = at = 0
         bank_words = self.spec.bank_words

@@ -135,11 +135,11 @@ class SramMap:
     def bytes_by_kind(self) -> dict[str, int]:
         """SRAM bytes by what they hold; words that several have in turn count for the first."""
         found = {"weights": 0, "kv_cache": 0, "network": 0, "activations": 0}
-        for mine in self.occupancy:
-            end = 0
+        for mine, slices in self.occupancy.alike():
+            end, each = 0, slices * self.spec.lanes
             for taken in sorted(mine, key=lambda t: (t.start, -t.end)):
                 kind = _KINDS.get(self.roles[taken.name], "activations")
-                found[kind] += max(0, taken.end - max(taken.start, end)) * self.spec.lanes
+                found[kind] += max(0, taken.end - max(taken.start, end)) * each
                 end = max(end, taken.end)
         return found
 

@@ -6,11 +6,13 @@ and a Send in that chip's program, and holds both ports and a stream for that ti
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 from chip.isa import WIDTHS
 from chip.schedule import Chain, Flow, Loops, Rows, Schedule, run, span
-from chip.spec import EAST, WEST
+from chip.schedule.elsewhere import elsewhere
+from chip.spec import EAST, WEST, ChipSpec
 
 
 class Hop(NamedTuple):
@@ -47,16 +49,31 @@ def transfer(plan: Schedule, hops: tuple[Hop, ...], moved: Moved, over_after: in
 
     The last vector is not sent before cycle `over_after`.
     """
-    chain = Chain(plan.spec, "transfer", hops[0].member)
+    members, ports, ways = [hops[0].member], dict[tuple[int, str], int](), list[Hop]()
+    for n, (_, port, other, to_port, *link) in enumerate(hops):
+        members.append(other)
+        ports[n, "c2c.s"], ports[n + 1, "c2c.r"] = port, to_port
+        ways.append(Hop(n, port_side(port), n + 1, port_side(to_port), *link))
+    chain, flow, sent = _transfer(plan.spec, tuple(ways), moved)
+    return _place(plan, elsewhere(chain, members, ports), flow, sent, over_after)
+
+
+@lru_cache(maxsize=1024)
+def _transfer(spec: ChipSpec, hops: tuple[Hop, ...], moved: Moved) -> tuple[Chain, Flow, int]:
+    """The chain of a transfer from member 0 to the next and so on, over ports 0 and 1.
+
+    Also what arrives, and the cycle in which the last vector is sent.
+    """
+    chain = Chain(spec, "transfer", hops[0].member)
     planes = WIDTHS[moved.source.buffer.region.dtype]
     interval = max(hop.interval_cycles for hop in hops)
     loops = run(moved.count * planes, interval)
     side = port_side(hops[0].port)
-    edge = chain.spec.edge_position("c2c", side)
+    edge = spec.edge_position("c2c", side)
     flow = _read_planes(chain, (side, edge), moved.source, loops, moved.apart)
     flow, sent = _along(chain, hops, flow)
     _write_planes(chain, flow, moved.target, moved.apart)
-    return _place(plan, chain, flow, sent, over_after)
+    return chain, flow, sent
 
 
 def multicast(

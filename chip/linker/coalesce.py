@@ -53,11 +53,7 @@ def _gather_columns(graph: Graph, load: Issue) -> None:
 
 def _is_same(feeds: list[Feed], others: list[Feed]) -> bool:
     """Whether two operands are the same iterations of the same producers."""
-    return all(
-        np.array_equal(one.producers, other.producers)
-        and np.array_equal(one.iterations, other.iterations)
-        for one, other in zip(feeds, others, strict=True)
-    )
+    return all(one.is_in_step(other) for one, other in zip(feeds, others, strict=True))
 
 
 def append_rows(graph: Graph) -> None:
@@ -125,9 +121,8 @@ def typed_writes(graph: Graph) -> None:
         (feed,) = graph.feeds[issue.id, 1]
         producer, byte = feed.single(), int(feed.byte[0])
         if producer is not None:
-            iterations = feed.iterations.tobytes()
             first, loops = issue.unit - byte, issue.instruction.loops
-            key = (producer, first, issue.instruction.args[0], iterations, loops)
+            key = (producer, first, issue.instruction.args[0], feed.pattern, loops)
             groups.setdefault(key, []).append(issue)
     for (producer, first, *_), members in groups.items():
         source = graph.issues[producer]

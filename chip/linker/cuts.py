@@ -67,7 +67,8 @@ def _crossed(issues: Timeline, spec: ChipSpec) -> Flags:
     change = np.zeros(len(issues) + 1, np.int64)
     for channel in np.unique(read[1]).tolist():
         (drivers, _, last), (readers, _, first) = (
-            side[:, side[1] == channel] for side in (driven, read)
+            side[:, slice(*np.searchsorted(side[1], (channel, channel + 1)))]
+            for side in (driven, read)
         )
         earliest = np.searchsorted(np.maximum.accumulate(last), first)
         inside = np.flatnonzero(earliest < len(drivers))
@@ -79,7 +80,7 @@ def _crossed(issues: Timeline, spec: ChipSpec) -> Flags:
 
 
 class _Ends:
-    """What issues drive and read: arrays [issue, channel, diagonal], in order of issue."""
+    """What issues drive and read: arrays [issue, channel, diagonal], by channel and issue."""
 
     def __init__(self, issues: Timeline, spec: ChipSpec) -> None:
         self.issues, self.spec = issues, spec
@@ -115,7 +116,7 @@ class _Ends:
             spread[1] += np.arange(spread.shape[1]) - starts
             found.append(spread)
         together = np.concatenate(found, axis=1)
-        return together[:, np.argsort(together[0], kind="stable")]
+        return together[:, np.lexsort((together[0], together[1]))]
 
 
 def _drives(kinds: Kinds) -> tuple[Ints, Ints]:

@@ -128,12 +128,7 @@ class Graph:
             issue = self.issues[producer]
             if issue.op.role == "read" or made_by(issue) != element:
                 return False
-        return all(
-            bool(((feed.byte == byte) | (feed.byte < 0)).all())
-            and np.array_equal(feed.producers, first.producers)
-            and np.array_equal(feed.iterations, first.iterations)
-            for byte, feed in enumerate(feeds)
-        )
+        return all(feed.carries(byte) and feed.is_in_step(first) for byte, feed in enumerate(feeds))
 
     def byte_plane(self, feed: Feed) -> tuple[Fetch, set[int]]:
         """Array [iterations, lanes] of bytes, from one or several producers."""
@@ -143,28 +138,31 @@ class Graph:
         self,
         feed: Feed,
         dtype: DType,
-        part_of: Callable[[Issue, Feed, Ints], tuple[Fetch, int]],
+        part_of: Callable[[Issue, Ints, int], tuple[Fetch, int]],
     ) -> tuple[Fetch, set[int]]:
-        """Array [iterations, lanes] from `part_of` each producer and the iterations it feeds."""
+        """Array [iterations, lanes] from `part_of` each producer, its iterations and byte plane."""
+        producer = feed.single()
+        if producer is not None:
+            fetch, node = part_of(self.issues[producer], feed.iterations, int(feed.byte[0]))
+            return fetch, {node}
         parts: list[tuple[Ints, Fetch]] = []
         needs: set[int] = set()
         for producer in feed.owners:
             at = np.flatnonzero(feed.producers == producer)
-            fetch, node = part_of(self.issues[producer], feed, at)
+            byte = int(feed.byte[at[0]])
+            fetch, node = part_of(self.issues[producer], feed.iterations[at], byte)
             parts.append((at, fetch))
             needs.add(node)
-        if len(parts) == 1:
-            return parts[0][1], needs
         shape = (len(feed.producers), self.spec.lanes)
         return Merge(tuple(parts), shape, dtype), needs
 
-    def _element_of(self, issue: Issue, feed: Feed, at: Ints) -> tuple[Fetch, int]:
+    def _element_of(self, issue: Issue, iterations: Ints, _byte: int) -> tuple[Fetch, int]:
         node = self.node(issue)
-        return take(node, feed.iterations[at], issue.instruction.count), node
+        return take(node, iterations, issue.instruction.count), node
 
-    def _bytes_of(self, issue: Issue, feed: Feed, at: Ints) -> tuple[Fetch, int]:
-        node, byte = self.node(issue), int(feed.byte[at[0]])
-        source = take(node, feed.iterations[at], issue.instruction.count)
+    def _bytes_of(self, issue: Issue, iterations: Ints, byte: int) -> tuple[Fetch, int]:
+        node = self.node(issue)
+        source = take(node, iterations, issue.instruction.count)
         index = issue.op.driven
         assert index is not None
         made = issue.op.element(index, issue.instruction.args)
@@ -196,9 +194,14 @@ class Graph:
             if producer is None or self.issues[producer].op.role != "read":
                 return None
             members.append(self.issues[producer])
-        first = members[0].steps[feeds[0].iterations]
+        first, pattern = members[0], feeds[0].pattern
+        where = first.instruction.args[0], first.instruction.loops
+        words = first.steps[feeds[0].iterations]
         for member, feed in zip(members, feeds, strict=True):
-            if not np.array_equal(member.steps[feed.iterations], first):
+            one = member.instruction
+            if (one.args[0], one.loops) == where and feed.pattern == pattern:
+                continue
+            if not np.array_equal(member.steps[feed.iterations], words):
                 return None
         return members
 

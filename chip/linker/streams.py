@@ -27,24 +27,35 @@ class Feed:
     """Where one byte stream of an operand comes from, iteration by iteration.
 
     `producers` [n] are issue ids, `iterations` [n] the producer's iterations, `byte` which byte
-    plane of the producer's element.
+    plane of the producer's element: the one from `low_byte` to `high_byte`.
     """
 
     producers: Ints
     iterations: Ints
     byte: Ints
-
-    @cached_property
-    def owners(self) -> tuple[int, ...]:
-        """The producers, each once."""
-        first = int(self.producers[0])
-        if bool((self.producers == first).all()):
-            return (first,)
-        return tuple(np.unique(self.producers).tolist())
+    owners: tuple[int, ...]  # the producers, each once
+    low_byte: int
+    high_byte: int
 
     def single(self) -> int | None:
         """The producer, if there is only one."""
         return self.owners[0] if len(self.owners) == 1 else None
+
+    @cached_property
+    def pattern(self) -> bytes:
+        """The iterations, as what compares quickly."""
+        return self.iterations.tobytes()
+
+    def is_in_step(self, other: "Feed") -> bool:
+        """Whether the same iterations of the same producers arrive."""
+        same = self.owners == other.owners and self.pattern == other.pattern
+        return same and (len(self.owners) == 1 or np.array_equal(self.producers, other.producers))
+
+    def carries(self, byte: int) -> bool:
+        """Whether it is that byte plane throughout, or whole elements of an ALU."""
+        if self.low_byte == self.high_byte:
+            return self.low_byte in (byte, -1)
+        return bool(((self.byte == byte) | (self.byte < 0)).all())
 
 
 Feeds = dict[tuple[int, int], list[Feed]]  # (issue id, operand) -> one Feed per byte stream
@@ -81,19 +92,19 @@ def _collect_drives(
     if issue.op.driven is None and issue.op.role != "products":
         return
     driven = drive_of(issue.op, issue.instruction)
-    ready = issue.cycles + spec.d_func(issue.op.timing)
+    ready = (issue.cycles + spec.d_func(issue.op.timing)) * spec.positions
     if issue.op.role == "products":
         channel = PRODUCT_BASE + issue.unit
-        drivers.setdefault(channel, []).append((ready * spec.positions, issue, 0))
+        drivers.setdefault(channel, []).append((ready, issue, 0))
     elif driven is not None:
         code, width = driven
         _check_group(issue, code, width)
         along = spec.along(code // spec.streams, issue.position)
-        keys = (ready - along) * spec.positions + along
+        keys = ready + (along - along * spec.positions)
         for byte in range(width):
             drivers.setdefault(code + byte, []).append((keys, issue, byte))
     if issue.op.role == "pointwise":
-        drivers.setdefault(ALU_BASE + issue.unit, []).append((ready * spec.positions, issue, -1))
+        drivers.setdefault(ALU_BASE + issue.unit, []).append((ready, issue, -1))
 
 
 def _collect_reads(
@@ -106,7 +117,7 @@ def _collect_reads(
             width = WIDTHS[issue.op.element(operand, issue.instruction.args)]
             _check_group(issue, code, width)
             along = spec.along(code // spec.streams, issue.position)
-            keys = (issue.cycles - along) * spec.positions + along
+            keys = issue.cycles * spec.positions + (along - along * spec.positions)
             for byte in range(width):
                 readers.setdefault(code + byte, []).append((keys, issue, operand, byte))
         elif code < ALU_BASE + spec.vxm_alus and issue.op.role == "pointwise":
@@ -144,6 +155,8 @@ class _Resolver:
 
     def __init__(self, issues: Sequence[Issue], spec: ChipSpec) -> None:
         self.issues, self.spec, self.feeds = issues, spec, Feeds()
+        names = (issue.instruction.names for issue in issues)
+        self._made = np.array([name[-1] if name else 0 for name in names], np.int64)
 
     def sorted_drivers(
         self, drivers: list[tuple[Ints, Issue, int]]
@@ -174,38 +187,57 @@ class _Resolver:
         readers: list[tuple[Ints, Issue, int, int]],
     ) -> None:
         keys, ids, iterations, planes = self.sorted_drivers(drivers)
+        sizes = [len(entry[0]) for entry in readers]
+        ends: Ints = np.cumsum(sizes, dtype=np.int64)
+        starts: Ints = ends - np.array(sizes, np.int64)
         wanted = np.concatenate([entry[0] for entry in readers])
         found = np.searchsorted(keys, wanted) - 1
         width = self.spec.positions
         missing = found < 0
         if len(keys):
             missing |= keys[found] // width != wanted // width
-        first_missing = int(missing.argmax()) if missing.any() else len(missing)
-        start = 0
-        for entry_keys, issue, operand, _ in readers:
-            begin, start = start, start + len(entry_keys)
-            if first_missing < start:
-                cycle = int(issue.cycles[first_missing - begin])
-                raise issue.hazard(EmptyStream, f"stream {channel} carries nothing then", cycle)
-            at = found[begin:start]
-            feed = Feed(ids[at], iterations[at], planes[at])
-            self._check_names(issue, operand, feed)
+        if missing.any():
+            first = int(missing.argmax())
+            entry = int(np.searchsorted(ends, first, side="right"))
+            if entry:  # the hazard of an earlier reader comes first
+                self.match(channel, drivers, readers[:entry])
+            issue = readers[entry][1]
+            cycle = int(issue.cycles[first - starts[entry]])
+            raise issue.hazard(EmptyStream, f"stream {channel} carries nothing then", cycle)
+        producers, iterations, planes = ids[found], iterations[found], planes[found]
+        self._check_names(readers, sizes, producers)
+        few, many, low, high = (
+            reduce.reduceat(column, starts).tolist()
+            for column in (producers, planes)
+            for reduce in (np.minimum, np.maximum)
+        )
+        for n, (begin, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
+            mine, (_, issue, operand, _) = producers[begin:end], readers[n]
+            owners = (few[n],) if few[n] == many[n] else tuple(np.unique(mine).tolist())
+            feed = Feed(mine, iterations[begin:end], planes[begin:end], owners, low[n], high[n])
             self.feeds.setdefault((issue.id, operand), []).append(feed)
 
-    def _check_names(self, issue: Issue, operand: int, feed: Feed) -> None:
-        names = issue.instruction.names
-        if not names or operand == PRODUCT:
-            return
-        wanted = names[issue.op.sources.index(operand)]
-        if not wanted:
-            return
-        for producer in feed.owners:
-            other = self.issues[producer]
-            name = other.instruction.names[-1] if other.instruction.names else 0
-            if name and name != wanted:
-                at = int(np.flatnonzero(feed.producers == producer)[0])
-                detail = f"wants value {wanted}, {other.queue} put value {name} over it"
-                raise issue.hazard(Overwritten, detail, int(issue.cycles[at]), (other,))
+    def _check_names(
+        self, readers: list[tuple[Ints, Issue, int, int]], sizes: list[int], producers: Ints
+    ) -> None:
+        """Who names the value it wants gets no other one that has a name."""
+        names = [_wanted_name(issue, operand) for _, issue, operand, _ in readers]
+        wanted, made = np.repeat(names, sizes), self._made[producers]
+        wrong = np.flatnonzero((wanted != 0) & (made != 0) & (wanted != made))
+        if len(wrong):
+            entry = int(np.searchsorted(np.cumsum(sizes), wrong[0], side="right"))
+            issue, at = readers[entry][1], int(wrong[0]) - sum(sizes[:entry])
+            other = self.issues[int(producers[wrong[0]])]
+            detail = (
+                f"wants value {names[entry]}, {other.queue} put value {int(made[wrong[0]])} over it"
+            )
+            raise issue.hazard(Overwritten, detail, int(issue.cycles[at]), (other,))
+
+
+def _wanted_name(issue: Issue, operand: int) -> int:
+    """The debug name of the value that an operand wants; 0 for any."""
+    names = issue.instruction.names
+    return names[issue.op.sources.index(operand)] if names and operand != PRODUCT else 0
 
 
 def _check_types(issues: Sequence[Issue], issue: Issue, operand: int, feeds: list[Feed]) -> None:
@@ -220,12 +252,14 @@ def _check_types(issues: Sequence[Issue], issue: Issue, operand: int, feeds: lis
             index = other.op.driven
             assert index is not None
             made = other.op.element(index, other.instruction.args)
-            if feed.byte[0] < 0:  # forwarded from an ALU: a whole element
+            if feed.high_byte < 0:  # forwarded from an ALU: a whole element
                 fits = made == wanted
             elif WIDTHS[made] == 1 or WIDTHS[wanted] == 1 or made in STACKS or wanted in STACKS:
                 fits = True
             else:
-                in_order = bool((feed.byte[feed.producers == producer] == byte).all())
+                in_order = feed.carries(byte) or bool(
+                    (feed.byte[feed.producers == producer] == byte).all()
+                )
                 fits = made == wanted and in_order
             if not fits:
                 detail = f"operand {operand} is {wanted}, fed by {made}"

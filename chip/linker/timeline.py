@@ -5,7 +5,7 @@ An `Issue` is one instruction by itself; it is made of the arrays where somebody
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Generic, TypeVar, overload
 
 import numpy as np
@@ -48,24 +48,17 @@ class Issue:
     lanes: int  # that are powered
     image: bytes = b""  # what an Ifetch must find
 
-    def _progression(self, first: int, column: int) -> Ints:
-        (n, *outer), (m, *inner) = self.instruction.loops
-        if n == 1:
-            return np.arange(m) * inner[column] + first
-        steps = np.arange(n)[:, None] * outer[column] + np.arange(m)[None, :] * inner[column]
-        return first + steps.ravel()
-
     @lazy
     def cycles(self) -> Ints:
         """Issue cycle of every iteration."""
-        return self._progression(self.cycle, 0)
+        return self.cycle + _progression(self.instruction.loops, 1)
 
     @lazy
     def steps(self) -> Ints:
         """Value of the stepped operand (address, column or slot) in every iteration."""
         index = self.op.stepped
         assert index is not None
-        return self._progression(self.instruction.args[index], 1)
+        return self.instruction.args[index] + _progression(self.instruction.loops, 2)
 
     @lazy
     def last_cycle(self) -> int:
@@ -99,6 +92,13 @@ class Issue:
         lines = tuple(issue.line() for issue in story[-STORY_LINES:])
         at = self.cycle if cycle is None else cycle
         return kind(self.chip, self.queue, at, str(self.instruction), detail, lines)
+
+
+@lru_cache(maxsize=4096)  # a model has some hundred different loops, and thousands of each
+def _progression(loops: tuple[tuple[int, int, int], tuple[int, int, int]], column: int) -> Ints:
+    """What all iterations add by a column of the loops: cycles or steps."""
+    (outer, inner) = (np.arange(loop[0]) * loop[column] for loop in loops)
+    return np.add.outer(outer, inner).ravel()
 
 
 class Timeline(Sequence[Issue]):

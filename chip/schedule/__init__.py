@@ -4,7 +4,7 @@ from chip.schedule.chain import Chain
 from chip.schedule.deskew import Pace, Sequence
 from chip.schedule.flows import Buffer, Flow, Loops, Rows, Stretch, over, run, span
 from chip.schedule.reserve import Schedule
-from chip.schedule.timing import ScheduleTiming, TimingSequence, merged
+from chip.schedule.timing import ScheduleTiming, TimingSequence, TooLong, merged
 
 __all__ = [
     "Buffer",
@@ -18,6 +18,7 @@ __all__ = [
     "Sequence",
     "Stretch",
     "TimingSequence",
+    "TooLong",
     "merged",
     "over",
     "run",

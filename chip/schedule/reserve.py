@@ -1,5 +1,6 @@
 """The greedy list scheduler: the first cycle at which a chain fits."""
 
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -8,18 +9,16 @@ import numpy as np
 
 from chip.errors import ProgramError
 from chip.program import Instruction, Program, fill_queue
+from chip.schedule.booking import Booking
 from chip.schedule.busy import Busy, Cycles, Fixed, fixed_fit, joined
 from chip.schedule.chain import Chain
-from chip.schedule.flows import Access, Hold, Ints, Key, Need, Piece
-from chip.schedule.timing import ScheduleTiming
+from chip.schedule.flows import Access, Hold, Ints, Key, Need
+from chip.schedule.timing import ScheduleTiming, TooLong
 from chip.spec import ChipSpec
 
 _NONE = np.zeros(0, np.int64)
 Placed = dict[int, dict[str, list[tuple[int, Instruction]]]]  # by member and queue
 Choice = tuple[int, list[Busy]]  # index of a unit or of the first stream, its tables
-# label, pieces and needs of a chain, its start, what was chosen, the name before its first by
-# member, and how many rows further on it is
-_Booking = tuple[str, list[Piece], list[Need], int, list[int], dict[int, int], int]
 
 
 @dataclass
@@ -78,6 +77,7 @@ class Schedule:
     """Chains placed on the chips of one group, on one time axis that starts at cycle 0."""
 
     spec: ChipSpec
+    most_cycles: int | None = None  # TooLong is raised once something is under way after them
     events: list[tuple[str, int, int]] = field(default_factory=list)  # (label, start, end)
     end_cycle: int = 0
     member_end_cycles: dict[int, int] = field(default_factory=dict)
@@ -86,7 +86,7 @@ class Schedule:
 
     def __post_init__(self) -> None:
         self._placed: Placed = {}
-        self._bookings: list[_Booking] = []
+        self._bookings: list[Booking] = []
         self._made = 0  # of the bookings: those whose instructions are placed
         self._firsts: dict[int, int] = {}
         self._counts: dict[int, int] = defaultdict(int)
@@ -206,8 +206,12 @@ class Schedule:
         known = self._choices.get(kind)
         if known is None:
             known = self._choices[kind] = self._choice_indices(need), []
-        indices, found = known
-        yield from found
+        return itertools.chain(known[1], self._more(need, halves, *known))
+
+    def _more(
+        self, need: Need, halves: tuple[int, ...], indices: range, found: list[Choice]
+    ) -> Iterator[Choice]:
+        """Those that nobody has looked at."""
         name = "s" if need.kind == "stream" else need.kind
         for index in indices[len(found) :]:
             units = range(index, index + need.width)
@@ -242,7 +246,7 @@ class Schedule:
     def _emit(self, chain: Chain, start: int, chosen: list[int], further: int) -> None:
         """Note what was placed; its instructions are made when somebody asks for them."""
         base = {member: self._names[member] for member in chain.member_spans}
-        booking = (chain.label, chain.pieces, chain.needs, start, chosen, base, further)
+        booking = Booking(chain.label, chain.pieces, chain.needs, start, chosen, base, further)
         self._bookings.append(booking)
         end = 0
         for member, extent in chain.member_spans.items():
@@ -252,6 +256,8 @@ class Schedule:
             end = max(end, last)
         self.events.append((chain.label, start, end))
         self.end_cycle = max(self.end_cycle, end)
+        if self.most_cycles is not None and self.quiet_cycle > self.most_cycles:
+            raise TooLong
 
     def _extend(self, member: int, first: int, end: int, instructions: int) -> None:
         self._firsts[member] = min(self._firsts.get(member, first), first)
@@ -263,7 +269,7 @@ class Schedule:
     def placed(self) -> "Placed":
         """(cycle, instruction) of each member's queues, as they were placed."""
         for booking in self._bookings[self._made :]:
-            for member, queue, cycle, instruction in _instructions(booking):
+            for member, queue, cycle, instruction in booking.instructions():
                 queues = self._placed.setdefault(member, {})
                 queues.setdefault(queue, []).append((cycle, instruction))
         self._made = len(self._bookings)
@@ -272,8 +278,13 @@ class Schedule:
     def labelled(self) -> Iterator[tuple[str, int, str, int, Instruction]]:
         """(label of the chain, member, queue, cycle, instruction), without those of `repeat`."""
         for booking in self._bookings:
-            for placed in _instructions(booking):
-                yield booking[0], *placed
+            for placed in booking.instructions():
+                yield booking.label, *placed
+
+    def by_kind(self) -> Iterator[tuple[int, str, int, Instruction, int]]:
+        """(member, queue, cycle, instruction, how many alike), without those of `repeat`."""
+        for booking in self._bookings:
+            yield from booking.by_kind()
 
     @property
     def quiet_cycle(self) -> int:
@@ -364,33 +375,3 @@ def _relocated(
 
 def _collision(chain: Chain, what: object) -> ProgramError:
     return ProgramError(f"chain {chain.label} collides with itself on {what}")
-
-
-def _instructions(booking: _Booking) -> Iterator[tuple[int, str, int, Instruction]]:
-    """(member, queue, cycle, instruction) of a chain that is booked."""
-    _, pieces, needs, start, chosen, base, further = booking
-    for piece in pieces:
-        member = piece.member
-        for queue, cycle, instruction in _finished(piece, needs, chosen, base[member], further):
-            yield member, queue, cycle + start, instruction
-
-
-def _finished(
-    piece: Piece, needs: list[Need], chosen: list[int], base: int, further: int
-) -> Iterator[tuple[str, int, Instruction]]:
-    """(queue, cycle, instruction) once the scheduler has chosen streams and queues."""
-    args = list(piece.args)
-    for operand, (need, offset) in piece.needs.items():
-        args[operand] = chosen[need] + offset
-    address = args[0] + further if piece.op.startswith("mem.") else None
-    first = piece.unit if piece.unit_need is None else chosen[piece.unit_need]
-    names = tuple(base + name if name else 0 for name in piece.names)
-    for later, words in piece.apart:
-        for unit, cycle in enumerate(piece.cycles, first):
-            if piece.spread:
-                operand, need, plane = piece.spread
-                args[operand] = chosen[need] + (unit - first + plane) % needs[need].width
-            if address is not None:
-                args[0] = address + words
-            instruction = Instruction(piece.op, tuple(args), piece.loops, names)
-            yield f"{piece.family}:{unit}", cycle + later, instruction

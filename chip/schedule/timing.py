@@ -9,6 +9,10 @@ import numpy as np
 from chip.schedule.flows import Ints
 
 
+class TooLong(Exception):
+    """A schedule is to be over sooner than it can be."""
+
+
 @dataclass(frozen=True)
 class ScheduleTiming:
     """First cycle, end and instruction count of each member; plain numbers, to be kept on disk.

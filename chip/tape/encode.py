@@ -24,7 +24,7 @@ from chip.jit.layout import (
     Record,
     x_bytes,
 )
-from chip.jit.rows import copy_kernel, lane_kernel, row_kernel, run_kernel
+from chip.jit.rows import copy_kernel, row_kernel
 from chip.jit.words import multiplier
 from chip.linker.graph import made_by
 from chip.linker.node_ops import (
@@ -48,7 +48,7 @@ from chip.sram import GROUP, Places
 from chip.tape.able import taped
 from chip.tape.operands import Values
 from chip.tape.order import last_uses, runs
-from chip.tape.records import Records, lane_runs
+from chip.tape.records import Records
 from chip.tape.tapes import Encoded, Shape, Tape
 
 ACCUMULATORS = 2 * PLANES
@@ -242,13 +242,8 @@ class _Encoder:
     def _(self, op: MoveLanes, node: int) -> None:
         a = self.values.operand(op.sources[0], op.rows, op.element)
         assert op.lanes is not None
-        size, runs = NUMPY_TYPES[op.element].itemsize, lane_runs(op.lanes)
-        if len(runs):
-            kernel, b = run_kernel(), np.concatenate([[len(runs)], size * runs.ravel()])
-        else:
-            kernel, b = lane_kernel(size), op.lanes
-        out, lanes = self.values.whole(node), self.records.constant(b.astype(np.int64))
-        self.add(Record(ROWS, op.rows, out, a, lanes, kernel=kernel))
+        kernel, lanes = self.records.moves(NUMPY_TYPES[op.element].itemsize, op.lanes)
+        self.add(Record(ROWS, op.rows, self.values.whole(node), a, lanes, kernel=kernel))
 
     @write.register
     def _(self, op: Accumulate, node: int) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 
 from chip.arrays import Array
 from chip.jit.layout import CONSTANTS, GROUPS, Operand, Record
+from chip.jit.rows import lane_kernel, run_kernel
 from chip.linker.fetch import Ints
 from chip.sram import GROUP
 
@@ -33,6 +34,7 @@ class Records:
     records: list[Record] = field(default_factory=list)
     _places: dict[bytes, int] = field(default_factory=dict)
     _constants: dict[bytes, int] = field(default_factory=dict)
+    _moves: dict[tuple[int, bytes], tuple[int, Operand]] = field(default_factory=dict)
     _length: int = 0
     _bytes: int = 0
 
@@ -59,6 +61,18 @@ class Records:
             self.constants.append(content + bytes(-len(content) % 64))
             self._bytes += len(self.constants[-1])
         return Operand(CONSTANTS, self._constants[content], 0)
+
+    def moves(self, size: int, lanes: Ints) -> tuple[int, Operand]:
+        """The kernel that moves lanes of `size` bytes, and its operand b; many nodes share few."""
+        key = size, lanes.tobytes()
+        if key not in self._moves:
+            runs = lane_runs(lanes)
+            if len(runs):
+                kernel, b = run_kernel(), np.concatenate([[len(runs)], size * runs.ravel()])
+            else:
+                kernel, b = lane_kernel(size), lanes
+            self._moves[key] = kernel, self.constant(b.astype(np.int64))
+        return self._moves[key]
 
     def rows_of(
         self, base: int, offset: int, row_bytes: int, rows: Ints | None, shift: int = -1

@@ -1,19 +1,25 @@
 """Speculative decoding, as `lpu plan` asks for and prints it."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cluster.errors import BadValue
-from cluster.planning.speculation import Guessing
 from cluster.runs.display import counted
-from cluster.runs.drafting import OPTION, read_draft
+
+if TYPE_CHECKING:
+    from cluster.planning.speculation import Guessing
 
 GUESSES = 4  # under way, where nobody says how many
 
 
 def asked_guessing(
     acceptance: float | None, draft: str | None, count: int | None
-) -> Guessing | None:
+) -> "Guessing | None":
     """What is asked for, if anything; raises BadValue, or UnknownName for a draft."""
+    if acceptance is None and draft is None and count is None:
+        return None
+    from cluster.planning.speculation import Guessing  # with machines, which take long to load
+    from cluster.runs.drafting import OPTION, read_draft
+
     choice = None if draft is None else read_draft(draft)
     if acceptance is not None:
         return Guessing(acceptance, GUESSES if count is None else count, choice)

@@ -27,7 +27,6 @@ from cluster.model.fetch import cache_folder
 from cluster.planning.cost_store import CostStore
 from cluster.planning.planner import Planned, make, report
 from cluster.planning.search import OBJECTIVES
-from cluster.planning.speculation import speculated
 from cluster.runs.display import Bars, counted, print_rows, show_table
 from cluster.runs.distance import distance_line
 
@@ -107,6 +106,8 @@ def plan_command(
             together = find_with_gpus(model, PlanRequest(**given), prefill_on, afd, between, store)
             found["with_gpus"] = together.report()
         if guessing:
+            from cluster.planning.speculation import speculated
+
             gain = speculated(model, PlanRequest(**given), guessing, planned, store)
             found["speculation"] = gain.report()
         if trace:

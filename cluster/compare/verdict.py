@@ -116,9 +116,9 @@ def _energy(
             f" {at_speed:.2f} x at equal speed for each user ({counted(speedy.batch, 'user')} "
             f"on {speedy.count} x {speedy.device});"
         )
-    verb = "more" if at_best > 1 else "less"
+    times = f"{at_best:,.0f}" if at_best >= 100 else f"{at_best:.3g}"
     return (
-        f"{text} {at_best:.1f} x, that is {verb}, than {counted(best.batch, 'user')} on "
+        f"{text} {times} x the energy of {counted(best.batch, 'user')} on "
         f"{best.count} x {best.device}, which is slower for each by "
         f"{full.tokens_per_s_per_user / best.tokens_per_s_per_user:.1f} x."
     )

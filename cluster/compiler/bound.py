@@ -15,7 +15,7 @@ from math import ceil
 from typing import Any
 
 from chip.isa import WIDTHS
-from chip.kernels.allreduce import Network
+from chip.kernels.allreduce import Reach
 from chip.spec import EAST, HEMISPHERES, ChipSpec
 from cluster.compiler.launch import LaunchKind
 from cluster.compiler.op_work import Product, Share, product_cycles, work_of
@@ -95,7 +95,7 @@ def layer_bound(plan: Plan, pipeline: Pipeline, number: int, layer: int, kind: L
     rank = ranks(plan.model, plan.tp, plan.weights, plan.spec.lanes)[0]
     share = Share(plan.spec, rank, kind.rows, kind.context)
     section = compiled(plan.model.layers[layer], plan.tp, plan.weights)
-    return section_bound(section, share, pipeline.groups[number].routes)
+    return section_bound(section, share, pipeline.groups[number].routes.reach)
 
 
 def stage_bound(plan: Plan, pipeline: Pipeline, number: int, kind: LaunchKind) -> Bound:
@@ -103,15 +103,15 @@ def stage_bound(plan: Plan, pipeline: Pipeline, number: int, kind: LaunchKind) -
     model, part, total = plan.model, plan.stages[number], NOTHING
     rank = ranks(model, plan.tp, plan.weights, plan.spec.lanes)[0]
     share = Share(plan.spec, rank, kind.rows, kind.context)
-    routes = pipeline.groups[number].routes
+    reach = pipeline.groups[number].routes.reach
     for section, times in Counter(plan.kinds(number)).items():
         first = model.kinds.index(section)
         total += layer_bound(plan, pipeline, number, first, kind).times(times)
     if part.first == 0 and model.opening is not None:
-        total += section_bound(compiled(model.opening, plan.tp, plan.weights), share, routes)
+        total += section_bound(compiled(model.opening, plan.tp, plan.weights), share, reach)
     if part.head and kind.logits_rows:
         last = Share(plan.spec, rank, kind.logits_rows, kind.context)
-        total += section_bound(compiled(model.head, plan.tp, plan.weights), last, routes)
+        total += section_bound(compiled(model.head, plan.tp, plan.weights), last, reach)
     return total
 
 
@@ -129,10 +129,10 @@ def crossing_bound(plan: Plan, link: StageLink, rows: int) -> Bound:
 
 # --- a section ------------------------------------------------------------------------------------
 @lru_cache(maxsize=1024)
-def section_bound(sharded: Sharded, share: Share, routes: Network = NO_NETWORK) -> Bound:
+def section_bound(sharded: Sharded, share: Share, reach: Reach = NO_NETWORK.reach) -> Bound:
     """Of a layer or the head, on the rank that has most of it."""
     spec, ops, vectors = share.spec, sharded.section.ops, _Vectors()
-    exchanges = [_exchange(share, op, sharded, routes) for op in ops if isinstance(op, AllReduce)]
+    exchanges = [_exchange(share, op, sharded, reach) for op in ops if isinstance(op, AllReduce)]
     for op in ops:
         if not isinstance(op, AllReduce):
             found = work_of(share, op)
@@ -148,7 +148,7 @@ def section_bound(sharded: Sharded, share: Share, routes: Network = NO_NETWORK) 
         busiest // streams,
         read_or_written // spec.slices,
         sum(links for links, _ in exchanges),
-        _Path(sharded, share, routes).cycles(),
+        _Path(sharded, share, reach).cycles(),
     )
     # what may have entered the arrays while the section before was at work
     ahead = _Ingest(spec).ahead
@@ -219,8 +219,8 @@ class _Path:
     Of all products behind a cycle together, the arrays can have held only what fits them before.
     """
 
-    def __init__(self, sharded: Sharded, share: Share, routes: Network) -> None:
-        self.sharded, self.share, self.routes = sharded, share, routes
+    def __init__(self, sharded: Sharded, share: Share, reach: Reach) -> None:
+        self.sharded, self.share, self.reach = sharded, share, reach
         self.spec, self.ingest = share.spec, _Ingest(share.spec)
         self.products: list[tuple[int, Product]] = []  # with the cycle of its activations
 
@@ -233,7 +233,7 @@ class _Path:
             inputs = [reached[value.name] for value in op.inputs]
             at = _met(inputs, waits=not product)
             if isinstance(op, AllReduce):
-                _, latency = _exchange(self.share, op, self.sharded, self.routes)
+                _, latency = _exchange(self.share, op, self.sharded, self.reach)
                 reached[op.out.name] = at.later(latency)
                 continue
             found = work_of(self.share, op)
@@ -295,7 +295,7 @@ def _between_vxms(spec: ChipSpec) -> int:
     return 2 * way + spec.d_func("c2c.receive")
 
 
-def _exchange(share: Share, op: AllReduce, sharded: Sharded, routes: Network) -> tuple[int, int]:
+def _exchange(share: Share, op: AllReduce, sharded: Sharded, reach: Reach) -> tuple[int, int]:
     """Cycles that an all-reduce keeps the links of a rank busy, and its latency.
 
     All summands go to all ranks in one crossing; or sums are made on the way, by a rank between the
@@ -303,14 +303,8 @@ def _exchange(share: Share, op: AllReduce, sharded: Sharded, routes: Network) ->
     """
     ranks_count = sharded.shares.tp
     vectors = share.rows * _vectors(op.out.width, share.spec)
-    rates: Counter[int] = Counter()
-    for hop in routes.cables:
-        if hop.to_member < ranks_count:
-            rates[hop.to_member] += 1
-    interval = min(hop.interval_cycles for hop in routes.cables)
-    slowest = min(rates[rank] for rank in range(ranks_count))
-    ways = [sum(hop.latency_cycles for hop in hops) for hops in routes.routes.values()]
-    crossing, nearest = (_between_vxms(share.spec) + way for way in (max(ways), min(ways)))
+    slowest, interval, *ways = reach
+    nearest, crossing = (_between_vxms(share.spec) + way for way in ways)
     once = (ranks_count - 1) * vectors * interval // slowest
     twice = 2 * (ranks_count - 1) * vectors * interval // (ranks_count * slowest)
     least = min(once, twice)

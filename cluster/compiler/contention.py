@@ -62,20 +62,30 @@ def _held(path: Path, crowded: set[int]) -> Iterator[tuple[object, ...]]:
 
 
 def _renumbered(paths: Sequence[Path]) -> ContentionGroup:
-    """With chips and ports numbered anew; ports stay on their side."""
-    chips: dict[int, int] = {}
-    ports: dict[tuple[int, int], int] = {}
-    sides: Counter[tuple[int, int]] = Counter()
+    """With chips and ports numbered anew."""
+    anew = Renumbering()
+    alike = tuple(anew.path(path) for path in paths)
+    return ContentionGroup(alike, tuple(anew.chips))
 
-    def end(chip: int, port: int) -> tuple[int, int]:
-        number, side = chips.setdefault(chip, len(chips)), port_side(port)
-        if (chip, port) not in ports:
-            ports[chip, port] = 2 * sides[chip, side] + port % 2
-            sides[chip, side] += 1
-        return number, ports[chip, port]
 
-    alike = tuple(
-        tuple(Hop(*end(h.member, h.port), *end(h.to_member, h.to_port), *h[4:]) for h in path)
-        for path in paths
-    )
-    return ContentionGroup(alike, tuple(chips))
+class Renumbering:
+    """Chips and ports by the order in which they come; ports stay on their side."""
+
+    def __init__(self) -> None:
+        self.chips: dict[int, int] = {}
+        self._ports: dict[tuple[int, int], int] = {}
+        self._sides: Counter[tuple[int, int]] = Counter()
+
+    def path(self, path: Path) -> Path:
+        """The same path by the new numbers."""
+        return tuple(
+            Hop(*self._end(hop.member, hop.port), *self._end(hop.to_member, hop.to_port), *hop[4:])
+            for hop in path
+        )
+
+    def _end(self, chip: int, port: int) -> tuple[int, int]:
+        number, side = self.chips.setdefault(chip, len(self.chips)), port_side(port)
+        if (chip, port) not in self._ports:
+            self._ports[chip, port] = 2 * self._sides[chip, side] + port % 2
+            self._sides[chip, side] += 1
+        return number, self._ports[chip, port]

@@ -143,7 +143,13 @@ def check_map(found: MemoryMap, demands: Demands, fixed: frozenset[str] = frozen
     for name, buffer in found.buffers.items():
         for index in _slices(found, name) if buffer.region.words else ():
             by_slice[index].append(name)
-    for index, names in by_slice.items():
+    cut = {name for name, buffer in found.buffers.items() if buffer.stretches}
+    alike = {  # slices with the same buffers have them in the same words, but for what is cut
+        (*names, *([index] if cut.intersection(names) else [])): index
+        for index, names in by_slice.items()
+    }
+    for index in alike.values():
+        names = by_slice[index]
         _check_kept(found, index, [name for name in names if name not in lives], names)
     for first, second in combinations(sorted(lives, key=lambda name: lives[name]), 2):
         if _meet(found, first, second):

@@ -18,7 +18,7 @@ from cluster.compiler.host_regions import input_regions, output_regions
 from cluster.compiler.launch import LaunchKind, StageProgram
 from cluster.compiler.place import Placement
 from cluster.compiler.stage import Stage
-from cluster.compiler.stage_work import StageWork, send_activations, stage_key
+from cluster.compiler.stage_work import StageWork, row_cycles, send_activations, stage_key
 from cluster.compiler.stages import Plan
 from cluster.compiler.timeline import LaunchTimeline, Part, Work, in_parts
 from cluster.compiler.wires import Group, Path, Pipeline, Wires
@@ -121,7 +121,9 @@ class StepSchedules:
         if key not in self._sent:
             count = self.stages[0].hidden_blocks * kind.rows
             source = HELD if kind.logits_rows else RESIDUAL[0]
-            self._sent[key] = in_parts(count, limit_cycles, lambda *r: self._rows(r, source))
+            every = (path for _, some in step_paths(self.wires, self.placement) for path in some)
+            size = count, limit_cycles, lambda *r: self._rows(r, source)
+            self._sent[key] = in_parts(*size, row_cycles(every))
         return self._sent[key]
 
     def _rows(self, rows: tuple[int, ...], source: str) -> Schedule:

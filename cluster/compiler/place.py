@@ -1,8 +1,9 @@
 """Which chip of the graph holds which stage and rank: neighbours that talk are placed close."""
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import permutations
 
 import networkx as nx
 import numpy as np
@@ -51,7 +52,7 @@ class Places:
 
     def __init__(self, graph: nx.Graph) -> None:
         self.graph = graph
-        self._orders: dict[int, list[list[int]]] = {}
+        self._orders: dict[int, tuple[list[list[int]], Iterator[list[int]]]] = {}  # and the rest
         self._scored: dict[tuple[int, int], tuple[Ints, Ints]] = {}
         self._found: dict[tuple[int, int], Placed] = {}
 
@@ -62,11 +63,8 @@ class Places:
         return self._found[tp, pp]
 
     def _place(self, tp: int, pp: int) -> Placed:
-        if tp not in self._orders:
-            self._orders[tp] = list(chip_orders(self.graph, tp))
-        orders = [n for n, order in enumerate(self._orders[tp]) if len(order) >= tp * pp]
-        if len(self.graph) > SCORED_CHIPS:
-            orders = orders[:1]
+        most = 1 if len(self.graph) > SCORED_CHIPS else None
+        orders = itertools.islice(self._with_room(tp, pp), most)
         scored = [self._along(tp, number, pp) for number in orders]
         groups, hops = min(scored, key=lambda one: one[1])
         bound = self.lower_bound_hops(tp, pp)
@@ -77,11 +75,22 @@ class Places:
         placement = tuple(tuple(map(int, group)) for group in groups)
         return Placed(placement, hops, bound, exact)
 
+    def _with_room(self, tp: int, pp: int) -> Iterator[int]:
+        """Numbers of the orders that have chips enough."""
+        known, rest = self._orders.setdefault(tp, ([], chip_orders(self.graph, tp)))
+        for number in itertools.count():
+            if number == len(known):
+                known += itertools.islice(rest, 1)
+            if number == len(known):
+                return
+            if len(known[number]) >= tp * pp:
+                yield number
+
     def _along(self, tp: int, number: int, pp: int) -> tuple[Ints, int]:
         """The first `pp` groups of an order, and their weighted hops."""
         key = (tp, number)
         if key not in self._scored or len(self._scored[key][1]) < pp:
-            order = self._orders[tp][number]
+            order = self._orders[tp][0][number]
             stages = min(len(order) // tp, 1 << (pp - 1).bit_length())
             groups = np.array(order[: stages * tp]).reshape(stages, tp)
             self._scored[key] = groups, self._scores(groups[None])[0]
@@ -91,7 +100,9 @@ class Places:
     def _best_of_all(self, hops: int, groups: Ints) -> tuple[int, Ints]:
         """The first of the best of all placements; that of the orders where it is as good."""
         pp, tp = groups.shape
-        every = np.array(list(permutations(sorted(self.graph), tp * pp))).reshape(-1, pp, tp)
+        every = np.array(list(itertools.permutations(sorted(self.graph), tp * pp))).reshape(
+            -1, pp, tp
+        )
         scores = self._scores(every)[:, -1]
         at = int(scores.argmin())
         return (int(scores[at]), every[at]) if scores[at] < hops else (hops, groups)
@@ -103,15 +114,14 @@ class Places:
     def _scores(self, groups: Ints) -> Ints:
         """Weighted hops of the first 1, 2, .. stages [n, pp] of placements [n, pp, tp]."""
         total = np.zeros(groups.shape[:2], np.int64)
-        fabric, tp = compiled(self.graph), groups.shape[2]
+        fabric = compiled(self.graph)
         for stage in range(groups.shape[1]):
             mine = groups[:, stage]
             chips = np.unique(mine)
             hops = distances_to(fabric, chips).astype(np.int64)
             row = np.searchsorted(chips, mine)
-            for rank in range(tp):
-                others = mine[:, rank + 1 :]
-                total[:, stage] += REDUCE_WEIGHT * hops[row[:, rank, None], others].sum(axis=1)
+            pairs = hops[row[:, :, None], mine[:, None, :]].sum(axis=(1, 2))  # each both ways
+            total[:, stage] += REDUCE_WEIGHT * (pairs // 2)
             if stage + 1 < groups.shape[1]:
                 total[:, stage + 1] += hops[row, groups[:, stage + 1]].sum(axis=1)
         return total.cumsum(axis=1)

@@ -1,6 +1,6 @@
 """A stage of a pipeline on a tensor-parallel group: its memory map, and what a launch does."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
 
@@ -13,7 +13,7 @@ from chip.kernels.memory import Conflicts, MemoryMap
 from chip.kernels.step import Moved, Step
 from chip.kernels.trial import NO_DEMANDS, Demands
 from chip.kernels.work import INPUT, Request, Work
-from chip.schedule import Buffer, Pace, Schedule, Sequence
+from chip.schedule import Buffer, Pace, Schedule, Sequence, TooLong
 from chip.spec import EAST, ChipSpec
 from cluster.compiler.assign import RESIDUAL, SUMMANDS, Assigned, Copy
 from cluster.compiler.kernels import place
@@ -38,6 +38,7 @@ class Stage:
     spec: ChipSpec
     shape: StageShape
     _parts: dict[tuple[object, ...], Schedule] = field(default_factory=dict, repr=False)
+    _too_long: dict[tuple[object, ...], int] = field(default_factory=dict, repr=False)
     _assigned: dict[tuple[Sharded, int, int], Assigned] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -277,17 +278,18 @@ class Stage:
         sharded, prefix, (rows, blocks, slots) = self.shape.kinds[kind], self.prefix(kind), launch
         size = (prefix, rows, blocks, self.shape.chunk)
         if self.members == 1:
-            whole = self._compute(sharded, "layer", sharded.section.ops, *size, moved, slots)
-            if most_cycles is None or whole.cycles <= most_cycles:
-                yield whole
+            some = sharded.section.ops, *size, moved, slots
+            try:
+                yield self._compute(sharded, "layer", *some, most_cycles)
                 return
+            except TooLong:
+                pass
         for ops, last in segments(sharded.section):
             reduces = isinstance(last, AllReduce)
             mine, what = ops if reduces else (*ops, last), what_of(ops)
-            whole = self._compute(sharded, what, mine, *size, moved, slots)
-            if most_cycles is None or whole.cycles <= most_cycles:
-                yield whole
-            else:  # op by op, as mixtures need whose tokens go one by one
+            try:
+                yield self._compute(sharded, what, mine, *size, moved, slots, most_cycles)
+            except TooLong:  # op by op, as mixtures need whose tokens go one by one
                 each = (self._compute(sharded, what, (op,), *size, moved, slots) for op in mine)
                 yield from (step for step in each if step.cycles > 0)
             if isinstance(last, AllReduce):
@@ -304,9 +306,9 @@ class Stage:
 
     def _compute(
         self, sharded: Sharded, what: str, ops: tuple[Op, ...], prefix: str, rows: int, blocks: int,
-        most: int, moved: Moved, slots: int = 1,
+        most: int, moved: Moved, slots: int = 1, most_cycles: int | None = None,
     ) -> Step:  # fmt: skip
-        """What members do alone: placed once for all that do the same."""
+        """What members do alone: placed once for all that do the same, unless it is TooLong."""
         classes: dict[object, list[int]] = {}
         differ = any(by_heads(value) for op in ops for value in (op.out, *op.inputs))
         for member, rank in enumerate(self.shape.ranks):
@@ -314,15 +316,35 @@ class Stage:
         parts = []
         for mine in classes.values():
             key = (what, prefix, mine[0], rows, blocks, ops[0].out.name, len(ops), slots)
-            if key not in self._parts:
-                plan = Schedule(self.spec)
-                work = self._work(plan, mine[0], rows, blocks, prefix, most, slots)
-                assigned = self.assigned(sharded, mine[0], most)
+
+            def fill(plan: Schedule, first: int = mine[0]) -> None:
+                work = self._work(plan, first, rows, blocks, prefix, most, slots)
+                assigned = self.assigned(sharded, first, most)
                 for op in ops:
                     place(work, assigned, op)
-                self._parts[key] = plan
-            parts.append((self._parts[key], tuple({mine[0]: member} for member in mine)))
+
+            part = self._part(key, fill, most_cycles)
+            parts.append((part, tuple({mine[0]: member} for member in mine)))
         return Step(what, tuple(parts), moved)
+
+    def _part(
+        self, key: tuple[object, ...], fill: Callable[[Schedule], None], most_cycles: int | None
+    ) -> Schedule:
+        """What is known by a key, filled if nothing is; raises TooLong."""
+        found = self._parts.get(key)
+        if most_cycles is not None:
+            known = self._too_long.get(key, 0) if found is None else found.quiet_cycle - 1
+            if known >= most_cycles:
+                raise TooLong
+        if found is None:
+            found = Schedule(self.spec, most_cycles)
+            try:
+                fill(found)
+            except TooLong:
+                self._too_long[key] = most_cycles or 0
+                raise
+            self._parts[key] = found
+        return found
 
     def _update(
         self, sharded: Sharded, op: AllReduce, rows: int, routes: Routes, most_cycles: int | None

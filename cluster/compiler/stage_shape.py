@@ -1,9 +1,10 @@
 """What a stage of a model holds, before anything of it has a place."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 from hashlib import sha256
+from typing import Any
 
 from chip.hashed import hashed_once
 from chip.kernels.window import Window
@@ -41,7 +42,7 @@ class StageShape:
     @cached_property
     def digest(self) -> str:
         """The same for stages that hold the same, in this process and others."""
-        return sha256(repr(self).encode()).hexdigest()
+        return _hashed(tuple(_said(getattr(self, one.name)) for one in fields(self)))
 
     @cached_property
     def kinds(self) -> tuple[Sharded, ...]:
@@ -52,6 +53,20 @@ class StageShape:
     def windows(self) -> tuple[Window, ...]:
         """How far back its layers look."""
         return windows(sharded.section for sharded in self.kinds)
+
+
+def _said(value: Any) -> str:
+    """What a digest is made of: what many shapes have in common has a digest of its own."""
+    if isinstance(value, StageShape):
+        return value.digest
+    if isinstance(value, Sharded):
+        return _hashed(value)
+    return str(tuple(map(_said, value)) if isinstance(value, tuple) else value)
+
+
+@lru_cache(maxsize=512)
+def _hashed(value: Hashable) -> str:
+    return sha256(repr(value).encode()).hexdigest()
 
 
 def windows(sections: Iterable[Section]) -> tuple[Window, ...]:

@@ -1,20 +1,24 @@
 """What stages do in a launch: as schedules to be lowered, or as their timings to be planned."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol, TypeVar
 
+from chip.isa import WIDTHS
 from chip.kernels.allreduce import TEAM
 from chip.kernels.step import Step
 from chip.kernels.transfer import Moved, multicast, transfer
-from chip.schedule import Pace, Rows, Schedule, ScheduleTiming, TimingSequence, merged
+from chip.schedule import Buffer, Pace, Rows, Schedule, ScheduleTiming, TimingSequence, merged
 from chip.schedule import Sequence as InOrder
+from chip.spec import ChipSpec
 from cluster.compiler.clocking import Pacing
 from cluster.compiler.launch import LaunchKind
 from cluster.compiler.stage import Stage
 from cluster.compiler.stages import Plan
 from cluster.compiler.timeline import LaunchTimeline, Part, Work, in_parts
-from cluster.compiler.wires import Onward, Path, Pipeline
+from cluster.compiler.wires import Onward, Path, Paths, Pipeline
 
 
 class StageWork(Protocol):
@@ -80,7 +84,8 @@ class StageSchedules:
                 return quicker(whole, shared)
 
             count = stage.hidden_blocks * kind.rows
-            self._crossings[key] = in_parts(count, limit_cycles, make)
+            least = 0 if link.onward else row_cycles(link.paths)
+            self._crossings[key] = in_parts(count, limit_cycles, make, least)
         return self._crossings[key]
 
 
@@ -184,22 +189,39 @@ def send_activations(
     return plan
 
 
+def row_cycles(paths: Iterable[Path]) -> int:
+    """Cycles that the busiest cable takes at least for a row of x along each of the paths."""
+    busy = Counter[tuple[int, int]]()
+    for path in paths:
+        interval = max(hop.interval_cycles for hop in path)
+        busy.update({(hop.member, hop.port): interval for hop in path})
+    return WIDTHS["f32"] * max(busy.values(), default=0)
+
+
 def send_shares(
-    stage: Stage, following: Stage, paths: Sequence[Path], onward: Onward, rows: tuple[int, ...]
+    stage: Stage, following: Stage, paths: Paths, onward: Onward, rows: tuple[int, ...]
 ) -> Schedule | None:
     """Rows of x, from one to another: each rank sends its share, which goes onward in its team.
 
-    None where ranks are alone.
+    None where ranks are alone. Not to be added to: equal ones are made once.
     """
     if not any(onward):
         return None
-    plan, (first, last) = Schedule(stage.spec), rows
+    ends = stage.memory["x0"], following.memory["x0"]
+    return _in_shares(stage.spec, ends, paths, onward, rows)
+
+
+@lru_cache(maxsize=32)
+def _in_shares(
+    spec: ChipSpec, ends: tuple[Buffer, Buffer], paths: Paths, onward: Onward, rows: tuple[int, ...]
+) -> Schedule:
+    plan, (first, last), (source, end) = Schedule(spec), rows, ends
     sent = []
     for rank, (hops, others) in enumerate(zip(paths, onward, strict=True)):
         part, parts = rank % TEAM, len(others) + 1
         low, high = (first + (last - first) * n // parts for n in (part, part + 1))
         if low < high:
-            x, target = Rows(stage.memory["x0"], low), Rows(following.memory["x0"], low)
+            x, target = Rows(source, low), Rows(end, low)
             transfer(plan, hops, Moved(x, target, high - low))
             sent.append((others, target, high - low))
     for others, held, count in sent:

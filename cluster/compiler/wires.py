@@ -1,16 +1,17 @@
 """Routes and ports of the graph, as hops between chips and between members of a group."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from itertools import pairwise, permutations
+from itertools import islice, pairwise, permutations
 from math import ceil
 
 import networkx as nx
 import numpy as np
 
 from chip.board import Cable
-from chip.kernels.allreduce import TEAM, Network
+from chip.kernels.allreduce import TEAM, Network, Reach
 from chip.kernels.collective import Items
 from chip.kernels.transfer import Hop
 from cluster.compiler.clocking import Clocking, Pacing
@@ -18,9 +19,11 @@ from cluster.compiler.messages import ROW_VECTORS, items_of
 from topology import ports, route
 from topology.collectives import collective
 from topology.fabric import compiled
+from topology.routes import Paths as Ways
 from topology.routes import paths
 
 Path = tuple[Hop, ...]
+Pairs = frozenset[tuple[int, int]]  # of neighbours
 DEALT_ROWS = 8  # of a rank; more are dealt as one
 NO_NETWORK = Network({}, frozenset(), lambda *_: Items())  # of a chip that works alone
 
@@ -72,14 +75,56 @@ class Pipeline:
     @cached_property
     def apart(self) -> bool:
         """Whether no stage needs a chip of another one, so that they can work side by side."""
-        members = [chip for group in self.groups for chip in group.members]
-        return len(members) == len(set(members))
+        return _disjoint(self.groups)
 
     @cached_property
     def used(self) -> frozenset[int]:
         """Chips that hold a part of the model or pass its vectors on."""
         members = {chip for group in self.groups for chip in group.members}
         return frozenset(members.union(*(link.chips for link in self.links)))
+
+
+def _disjoint(groups: Iterable[Group]) -> bool:
+    seen: set[int] = set()
+    for group in groups:
+        if not seen.isdisjoint(group.members):
+            return False
+        seen.update(group.members)
+    return True
+
+
+class _Routes(Mapping[tuple[int, int], Path]):
+    """Routes from each rank of a group to each other, written out once somebody asks for one."""
+
+    def __init__(self, ranks: int, ways: Ways, hops: Mapping[int, Hop]) -> None:
+        self.ranks, self.ways, self.hops = ranks, ways, hops  # by edges of the graph
+
+    @cached_property
+    def _found(self) -> dict[tuple[int, int], Path]:
+        hops = [self.hops[edge] for edge in self.ways.edges.tolist()]
+        cuts = pairwise(self.ways.start.tolist())
+        pairs = permutations(range(self.ranks), 2)
+        return {pair: tuple(hops[a:b]) for pair, (a, b) in zip(pairs, cuts, strict=True)}
+
+    def __getitem__(self, pair: tuple[int, int]) -> Path:
+        return self._found[pair]
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return permutations(range(self.ranks), 2)
+
+    def __len__(self) -> int:
+        return self.ranks * (self.ranks - 1)
+
+
+def _reach(routes: _Routes, cables: Iterable[Hop]) -> Reach:
+    """How far ranks are apart, and over how many cables they are reached."""
+    latencies = {edge: hop.latency_cycles for edge, hop in routes.hops.items()}
+    each = np.array([latencies[edge] for edge in routes.ways.edges.tolist()])
+    ways = np.add.reduceat(each, routes.ways.start[:-1])
+    arriving = Counter(hop.to_member for hop in cables)
+    fewest = min(arriving[rank] for rank in range(routes.ranks))
+    interval = min(hop.interval_cycles for hop in cables)
+    return Reach(fewest, interval, int(ways.min()), int(ways.max()))
 
 
 class Wires:
@@ -94,7 +139,7 @@ class Wires:
         self.pacings: dict[frozenset[int], Pacing | None] = {}  # by the chips in use
         self._hops: dict[tuple[int, int, int], Hop] = {}
         self._groups: dict[tuple[int, ...], Group] = {}
-        self._kinds: list[Group] = []  # one of each kind, wherever it is
+        self._kinds: list[tuple[Group, Pairs]] = []  # one of each kind, wherever it is
         self._links: dict[tuple[tuple[int, ...], tuple[int, ...]], StageLink] = {}
         self._paths: dict[Paths, Paths] = {}
 
@@ -129,8 +174,14 @@ class Wires:
 
     def pipeline(self, placement: Sequence[tuple[int, ...]]) -> Pipeline:
         """Members, routes and paths of all stages."""
-        groups = tuple(self.group(chips) for chips in placement)
-        return Pipeline(groups, tuple(self.link(a, b) for a, b in pairwise(placement)))
+        links = list(pairwise(placement))
+        self._route(links)
+        groups = tuple(map(self.group, placement))
+        return Pipeline(groups, tuple(self.link(a, b) for a, b in links))
+
+    def all_apart(self, placement: Sequence[tuple[int, ...]]) -> bool:
+        """Whether the stages of a pipeline there are `apart`."""
+        return _disjoint(map(self.group, placement))
 
     @cached_property
     def _apart(self) -> "Wires":
@@ -138,37 +189,43 @@ class Wires:
 
     def side_by_side(self, placement: Sequence[tuple[int, ...]]) -> "Wires":
         """Itself, or where stages would need each other's chips, and can do without, `apart`."""
-        if self.apart or len(placement) == 1 or self.pipeline(placement).apart:
+        if self.apart or len(placement) == 1 or self.all_apart(placement):
             return self
-        return self._apart if self._apart.pipeline(placement).apart else self
+        return self._apart if self._apart.all_apart(placement) else self
 
     def group(self, chips: tuple[int, ...]) -> Group:
         """Routes between all ranks of a group."""
         if chips not in self._groups:
-            moved = (self._moved(known, chips) for known in self._kinds)
+            moved = (self._moved(known, near, chips) for known, near in self._kinds)
             found = next((one for one in moved if one), None)
             if found is None:
                 found = self._new_group(chips)
-                self._kinds.append(found)
+                self._kinds.append((found, _neighbours(found.routes.cables)))
             self._groups[chips] = found
         return self._groups[chips]
 
     def link(self, chips: tuple[int, ...], after: tuple[int, ...]) -> StageLink:
         """The paths from each rank to the same rank of the next stage."""
-        if (chips, after) not in self._links:
-            number: dict[int, int] = {}
-            every = []
-            for path in self.all_paths(list(zip(chips, after, strict=True))):
-                hops = []
-                for a, port, b, other, *rest in self.hops(path):
-                    mine, theirs = (number.setdefault(chip, len(number)) for chip in (a, b))
-                    hops.append(Hop(mine, port, theirs, other, *rest))
-                every.append(tuple(hops))
-            alike = Paths(every)
-            alike = self._paths.setdefault(alike, alike)
-            onward = self._onward(after, number)
-            self._links[chips, after] = StageLink(tuple(number), alike, onward)
+        self._route([(chips, after)])
         return self._links[chips, after]
+
+    def _route(self, links: Iterable[tuple[tuple[int, ...], tuple[int, ...]]]) -> None:
+        """Find those of the links that are not known, all at once."""
+        fresh = [link for link in dict.fromkeys(links) if link not in self._links]
+        pairs = [pair for chips, after in fresh for pair in zip(chips, after, strict=True)]
+        every = iter(self.all_paths(pairs))
+        for chips, after in fresh:
+            self._links[chips, after] = self._link(after, list(islice(every, len(chips))))
+
+    def _link(self, after: tuple[int, ...], ways: Sequence[tuple[int, ...]]) -> StageLink:
+        """The link to a group along the ways of chips to its ranks."""
+        number: dict[int, int] = {}
+        paths = Paths(
+            tuple(_between(number, hop, hop.member, hop.to_member) for hop in self.hops(way))
+            for way in ways
+        )
+        onward = self._onward(after, number)
+        return StageLink(tuple(number), self._paths.setdefault(paths, paths), onward)
 
     def _onward(self, ranks: tuple[int, ...], number: dict[int, int]) -> Onward:
         """Routes inside the teams of a group, as hops between numbers of chips.
@@ -176,12 +233,6 @@ class Wires:
         None where some of a team are no neighbours, so that routes would meet on a cable.
         """
         group = self.group(ranks)
-
-        def here(hop: Hop) -> Hop:
-            chips = (group.members[member] for member in (hop.member, hop.to_member))
-            mine, theirs = (number.setdefault(chip, len(number)) for chip in chips)
-            return hop._replace(member=mine, to_member=theirs)
-
         found = []
         for rank in range(len(ranks)):
             first = rank - rank % TEAM
@@ -189,6 +240,11 @@ class Wires:
             found.append([group.routes[rank, other] for other in team if other != rank])
         if any(len(route) > 1 for routes in found for route in routes):
             return ()
+        chips = group.members
+
+        def here(hop: Hop) -> Hop:
+            return _between(number, hop, chips[hop.member], chips[hop.to_member])
+
         return tuple(tuple(tuple(map(here, route)) for route in routes) for routes in found)
 
     @cached_property
@@ -208,50 +264,56 @@ class Wires:
                 found.append(Cable(*ends, link.wire_cycles, rate, notice))
         return tuple(found)
 
-    def _moved(self, known: Group, chips: tuple[int, ...]) -> Group | None:
+    def _moved(self, known: Group, near: Pairs, chips: tuple[int, ...]) -> Group | None:
         """The routes of a group elsewhere, if its chips are cabled alike; None if they are not.
 
-        Of equally short routes each group could take others; groups that take the same ones share
-        their schedules.
+        `near` are its neighbours. Of equally short routes each group could take others; groups that
+        take the same ones share their schedules.
         """
         by = chips[0] - known.members[0]
         members = tuple(chip + by for chip in known.members)
         if members[: len(chips)] != chips or len(known.routes) != len(chips) * (len(chips) - 1):
             return None
-        links = {(hop.member, hop.to_member) for hop in known.routes.cables}
-        if not all(self.graph.has_edge(members[a], members[b]) for a, b in links):
-            return None
-        same = self._cables(members, links) == known.routes.cables
-        return Group(members, known.routes) if same else None
+        cables, count = known.routes.cables, 0
+        for a, b in near:
+            if members[b] not in self.ports.get(members[a], ()):
+                return None
+            for hop in self._cables(members, a, b):
+                if hop not in cables:
+                    return None
+                count += 1
+        return Group(members, known.routes) if count == len(cables) else None
 
-    def _cables(self, members: Sequence[int], links: Iterable[tuple[int, int]]) -> frozenset[Hop]:
-        """All cables of links between members, parallel ones too."""
-        return frozenset(
-            self.hop(members[a], members[b], cable)._replace(member=a, to_member=b)
-            for a, b in links
-            for cable in range(len(self.ports[members[a]][members[b]]))
-        )
+    def _cables(self, members: Sequence[int], a: int, b: int) -> Iterator[Hop]:
+        """All cables of a link between members, parallel ones too."""
+        here, there = members[a], members[b]
+        for cable in range(len(self.ports[here][there])):
+            _, *ends = self.hop(here, there, cable)
+            ends[1] = b
+            yield Hop(a, *ends)
 
     def _new_group(self, chips: tuple[int, ...]) -> Group:
-        members = list(chips)
-        number = {chip: rank for rank, chip in enumerate(chips)}
-        pairs = list(permutations(chips, 2))
-        routes: dict[tuple[int, int], Path] = {}
         graph = self._own(chips)
-        for (source, target), path in zip(pairs, self.all_paths(pairs, graph), strict=True):
-            hops = []
-            for a, port, b, other, *rest in self.hops(path):
-                for chip in (a, b):
-                    if chip not in number:
-                        number[chip] = len(members)
-                        members.append(chip)
-                hops.append(Hop(number[a], port, number[b], other, *rest))
-            routes[number[source], number[target]] = tuple(hops)
-        links = {(hop.member, hop.to_member) for hops in routes.values() for hop in hops}
-        cables = self._cables(members, links)
-        return Group(
-            tuple(members), Network(routes, cables, self._all_reduces(chips, number, graph))
-        )
+        if len(chips) == 1:
+            return Group(chips, NO_NETWORK)
+        fabric, ranks = compiled(graph), np.array(chips)
+        others = ~np.eye(len(chips), dtype=bool)
+        targets = np.broadcast_to(ranks, others.shape)[others]
+        ways = paths(fabric, np.repeat(ranks, len(chips) - 1), targets)
+        passed = fabric.head[ways.edges]
+        passed = passed[~np.isin(passed, ranks)]
+        members = (*chips, *passed[np.sort(np.unique(passed, return_index=True)[1])].tolist())
+        number = {chip: rank for rank, chip in enumerate(members)}
+        hops: dict[int, Hop] = {}
+        for edge in np.unique(ways.edges).tolist():
+            a, b = int(fabric.tail[edge]), int(fabric.head[edge])
+            hops[edge] = _between(number, self.hop(a, b), a, b)
+        near = _neighbours(hops.values())
+        cables = frozenset(hop for pair in near for hop in self._cables(members, *pair))
+        routes = _Routes(len(chips), ways, hops)
+        reach = _reach(routes, cables)
+        every = self._all_reduces(chips, number, graph)
+        return Group(members, Network(routes, cables, every, reach))
 
     def _own(self, chips: tuple[int, ...]) -> nx.Graph:
         """The graph on which a group is routed."""
@@ -287,3 +349,13 @@ def _chunks(algorithm: str, rows: int) -> int:
     """Blocks that each rank adds up: few rows are dealt singly over the cables between teams."""
     each = -(-rows // TEAM)
     return each if algorithm == "teams" and each <= DEALT_ROWS else 1
+
+
+def _neighbours(hops: Iterable[Hop]) -> Pairs:
+    return frozenset((hop.member, hop.to_member) for hop in hops)
+
+
+def _between(number: dict[int, int], hop: Hop, a: int, b: int) -> Hop:
+    """The hop between the numbers of two chips, which get the next ones if they have none."""
+    mine, theirs = number.setdefault(a, len(number)), number.setdefault(b, len(number))
+    return Hop(mine, hop[1], theirs, *hop[3:])

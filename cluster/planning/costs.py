@@ -6,17 +6,18 @@ head of a width say all there is to say of any pipeline of it, and can be kept o
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from typing import Any
 
-from chip.energy import Activity, count
+from chip.energy import Activity, count_alike
 from chip.hashed import hashed_once
 from chip.kernels.allreduce import Network
+from chip.kernels.step import Step
 from chip.program import Instruction
 from chip.schedule import Pace, Schedule, ScheduleTiming, TimingSequence, merged
-from cluster.compiler.contention import ContentionGroup, contention_groups
+from cluster.compiler.contention import ContentionGroup, Renumbering, contention_groups
 from cluster.compiler.host_regions import host_bytes
 from cluster.compiler.launch import LaunchKind, decode_kind
 from cluster.compiler.limits import CONTEXT_BLOCK
@@ -28,6 +29,7 @@ from cluster.compiler.stage_work import (
     StepTiming,
     in_order,
     quicker,
+    row_cycles,
     send_activations,
     send_shares,
     step_timing,
@@ -136,7 +138,7 @@ class Costs:
         return self.store.kept(
             "steps",
             (stage.spec, stage.key, rows, len(slots), blocks, routes.digest, limit),
-            lambda: tuple(map(step_timing, stage.steps(rows, blocks, routes, limit, slots))),
+            lambda: tuple(_until(limit, stage.steps(rows, blocks, routes, limit, slots))),
             lambda found: [asdict(one) for one in found],
             lambda plain: tuple(_step_of(one) for one in plain),
         )
@@ -157,6 +159,7 @@ class Costs:
         self, width: Width, rows: int, paths: Paths, limit: int | None, onward: Onward = ()
     ) -> Sequence[ScheduleTiming]:
         """What brings x of so many rows to the next stage by the quicker way, within the limit."""
+        paths, onward = self._alike(paths, onward)
         key = ("crossing", width, rows, limit, paths, onward)
         if key not in self._found:
             stage = self.stage(width)
@@ -175,7 +178,8 @@ class Costs:
                 return self.store.kept("crossing", alike, make, asdict, _timing_of)
 
             count = rows * stage.hidden_blocks
-            self._found[key] = in_parts(count, limit, lambda first, last: of(last - first))
+            least = 0 if onward else row_cycles(paths)
+            self._found[key] = in_parts(count, limit, lambda first, last: of(last - first), least)
         found: Sequence[ScheduleTiming] = self._found[key]
         return found
 
@@ -192,6 +196,22 @@ class Costs:
             alike = (stage.spec, stage.key, rows)
             self._found[key] = self.store.kept("take in", alike, make, asdict, _timing_of)
         found: ScheduleTiming = self._found[key]
+        return found
+
+    def _alike(self, paths: Paths, onward: Onward) -> tuple[Paths, Onward]:
+        """The same between two stages whose ports have numbers by the order in which they come.
+
+        Numbers of chips are so already, and in steps, where nothing goes onward, they stay.
+        """
+        if not onward:
+            return paths, onward
+        key = ("alike", paths, onward)
+        if key not in self._found:
+            anew = Renumbering()
+            first = Paths(map(anew.path, paths))
+            self._found[key] = first, tuple(tuple(map(anew.path, some)) for some in onward)
+            assert all(old == new for old, new in anew.chips.items())
+        found: tuple[Paths, Onward] = self._found[key]
         return found
 
     def _groups(self, paths: Paths) -> tuple[ContentionGroup, ...]:
@@ -263,6 +283,7 @@ class Costs:
         self, width: Width, paths: Paths, rows: int = 1, onward: Onward = ()
     ) -> Activity:
         """What brings x of a decode launch to the next stage does."""
+        paths, onward = self._alike(paths, onward)
         key = ("activity between", width, paths, rows, onward)
         if key not in self._found:
             stage = self.stage(width)
@@ -327,6 +348,15 @@ class KeptTimings:
         return self.costs.crossing(self.width, kind.rows, link.paths, limit_cycles, link.onward)
 
 
+def _until(limit: int | None, steps: Iterable[Step]) -> Iterator[StepTiming]:
+    """Timings of steps, the last that of one for which the limit leaves no place, if there is."""
+    for step in steps:
+        found = step_timing(step)
+        yield found
+        if limit is not None and found.cycles > limit:
+            return
+
+
 def _sent_alone(stage: Stage, paths: Sequence[Path], rows: int) -> Schedule:
     return send_activations(Schedule(stage.spec), stage, stage, paths, (0, rows))
 
@@ -340,16 +370,12 @@ def _activity_of(stage: Stage, routes: Network, launch: LaunchKind, limit: int |
 
 
 def _done_in(schedule: Schedule) -> Activity:
-    total = Activity()
-    for member in schedule.members:
-        total += count(_items(schedule, member), schedule.spec)
+    total, done = Activity(), dict[int, list[tuple[str, int, Instruction, int]]]()
+    for member, queue, cycle, instruction, alike in schedule.by_kind():
+        done.setdefault(member, []).append((queue, cycle, instruction, alike))
+    for items in done.values():
+        total += count_alike(items, schedule.spec)
     return total
-
-
-def _items(schedule: Schedule, member: int) -> Iterator[tuple[str, int, Instruction]]:
-    for queue, placed in schedule.placed[member].items():
-        for cycle, instruction in placed:
-            yield queue, cycle, instruction
 
 
 def _timing_of(plain: dict[str, Any]) -> ScheduleTiming:

@@ -61,7 +61,8 @@ class Kept:
             where = (request.context, request.batch, size[1], self.store, rows, cut)
             found = Search(model, spec, graph, *where)
             found.places = places
-            found.wires = wires.setdefault(request.batch > 1, found.wires)
+            apart = request.batch > 1
+            found.wires = wires[apart] = wires.get(apart) or found.wires
             found.costs = self._costs.setdefault((known_as, spec, *size, rows), found.costs)
             _keep(self._searches, whole, found, MOST_SEARCHES)
         return found

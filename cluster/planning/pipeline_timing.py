@@ -33,11 +33,16 @@ class StepTimes:
         self.steps = steps
         self._timelines: dict[LaunchKind, LaunchTimeline] = {}
         self._ends: dict[LaunchKind, list[int]] = {}
+        self._cycles: dict[tuple[LaunchKind, tuple[int, ...]], int] = {}
 
     def cycles(self, step: Step) -> int:
         """Cycles of a step: of the stage that takes longest over its work, or over none."""
-        kinds = (work.kind if work else step.kind for work in step.works)
-        return max(self.stage_ends(kind)[stage] for stage, kind in enumerate(kinds))
+        # Of works of one kind, which differ by their contexts: prompts of a plan share most steps.
+        key = step.kind, tuple([work.kind.context if work else 0 for work in step.works])
+        if key not in self._cycles:
+            kinds = (work.kind if work else step.kind for work in step.works)
+            self._cycles[key] = max(self.stage_ends(k)[stage] for stage, k in enumerate(kinds))
+        return self._cycles[key]
 
     def full_cycles(self, kind: LaunchKind) -> int:
         """Cycles of a step in which all stages are at work."""

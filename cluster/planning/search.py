@@ -215,7 +215,7 @@ class Search:
 
     def apart(self, tp: int, pp: int) -> bool:
         """Whether no stage needs another's chips, so that they can work side by side."""
-        return self.wires.pipeline(self.placed(tp, pp).placement).apart
+        return self.wires.all_apart(self.placed(tp, pp).placement)
 
     def _timed(self, found: list[Candidate], objective: str) -> list[Candidate]:
         """The same with the real cycles of the best: of all that the prices leave in question."""

@@ -78,12 +78,17 @@ class PlanTiming:
         self.wires = routed.side_by_side(placement)
         self.costs = costs or Costs(Sizes(plan.model, plan.spec, plan.context, plan.weights))
         self.pipeline = self.wires.pipeline(placement)
-        layers = [plan.kinds(number) for number in range(plan.pp)]
         self.width = Width(plan.tp, plan.chunk)
+        self._found: dict[LaunchKind, LaunchTiming] = {}
+
+    @cached_property
+    def work(self) -> KeptTimings:
+        """What its stages do, from what is known of their width."""
+        plan = self.plan
+        layers = [plan.kinds(number) for number in range(plan.pp)]
         shapes = [plan.stage(n).shape if part.anywhere else None
                   for n, part in enumerate(plan.stages)]  # fmt: skip
-        self.work = KeptTimings(self.costs, self.width, layers, self.pipeline, shapes)
-        self._found: dict[LaunchKind, LaunchTiming] = {}
+        return KeptTimings(self.costs, self.width, layers, self.pipeline, shapes)
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
@@ -149,7 +154,10 @@ class PlanTiming:
     def no_prefill(self) -> str:
         """Why chunks of a prompt cannot be scheduled; "" if they can."""
         kind = prefill_kind(self.plan.chunk, CONTEXT_BLOCK)
+        pace = self.clocks.pace(0) if self.clocks else None
         try:
+            for number in range(self.plan.pp if self.plan.slots == 1 else 0):
+                self.work.stage(number, kind, pace)  # what is too long mostly is, and soon known
             _ = self.steps.full_cycles(kind) if self.in_steps(kind) else self.launch(kind)
         except ProgramError as error:
             return str(error)

@@ -7,7 +7,7 @@ from typing import Any
 import networkx as nx
 
 from cluster.report.page import Block, Drawing, Section, Table, Text
-from cluster.report.plots import HEAT_COLOURS, Span, bars, plain, spans, svg, themed
+from cluster.report.plots import FAINT, HEAT_COLOURS, Span, bars, plain, spans, svg, themed
 from cluster.tracing.levels import Launch, kernels_of
 from cluster.tracing.steps import TRANSFER
 from topology.drawing import picture
@@ -16,6 +16,10 @@ MIB = 2**20
 KINDS = ("weights", "kv_cache", "activations", "network", "programs")
 MOST_DRAWN_CHIPS = 1200  # a drawing of more is megabytes, and shows nothing
 LINKS_SHOWN = 8
+UNITS = (
+    "MXM: the matrix units, busy when they take in weights or multiply; VXM: the vector unit; SXM: "
+    "what moves and turns lanes; MEM: slices of SRAM; C2C: links. All of the chips in use."
+)
 Sram = Mapping[str, int]
 
 
@@ -84,7 +88,7 @@ def heat_drawing(graph: nx.Graph, links: Mapping[tuple[int, int], float]) -> Dra
     """The graph, its links in six colours by what they carry."""
     most = max(links.values(), default=0)
     with themed():
-        figure = picture(graph, "", heat=links, heats=HEAT_COLOURS, size_in=6.4)
+        figure = picture(graph, "", heat=links, heats=(FAINT, *HEAT_COLOURS), size_in=6.4)
         drawn = svg(figure, tight=True)
     name = graph.graph["name"]
     alternative = (
@@ -190,7 +194,8 @@ def utilisation(
         units = (name.partition("_") for name in found)
         names = [f"{unit.upper()} {part}".strip() for unit, _, part in units]
         shares = dict(zip(names, (100 * share for share in found.values()), strict=True))
-        blocks.append(bars({"busy": list(shares.values())}, list(shares), "% of the time"))
+        drawn = bars({"busy": list(shares.values())}, list(shares), "% of the time", caption=UNITS)
+        blocks.append(drawn)
     return Section("Utilisation: how busy the hardware is", blocks)
 
 
@@ -219,5 +224,5 @@ def energy(found: Mapping[str, Any]) -> Section:
         f"A token costs {one:.3g} J on the chips for one user, {full['joules_per_token']:.3g} J "
         "with all stages busy. Energies are modelled; `lpu energy` shows of what."
     )
-    head = ("", *(f"{name}, J" for name in split))
+    head = ("for", *(f"{name}, J" for name in split))
     return Section("Energy of a token", (Text.of(said), drawn, Table(head, rows)))

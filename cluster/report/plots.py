@@ -81,6 +81,11 @@ def plain(value: float, _position: object = None) -> str:
     return f"{value:,.0f}" if abs(value) >= MANY else f"{value:,.6g}"
 
 
+def short(value: float) -> str:
+    """A number beside what it is of: four digits, and all before the point."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
 def number_axes(axes: Axes, x: bool = True, y: bool = True) -> None:
     """Ticks as people write numbers, few enough for a phone, also where an axis is logarithmic."""
     for axis, wanted in ((axes.xaxis, x), (axes.yaxis, y)):
@@ -167,7 +172,7 @@ def bars(
             )
             left = left + np.asarray(values, float)
         if len(parts) == 1:
-            axes.bar_label(drawn_bars, [plain(float(f"{x:.4g}")) for x in left], padding=3, size=9)
+            axes.bar_label(drawn_bars, [short(value) for value in left], padding=3, size=9)
             axes.margins(x=0.14)
         axes.set_yticks(range(len(labels)), labels)
         axes.invert_yaxis()
@@ -209,8 +214,7 @@ def heat_map(
             axes.add_patch(
                 Rectangle((column - 0.48, row - 0.48), 0.96, 0.96, color=HEAT_COLOURS[level], lw=0)
             )
-            text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-            axes.text(column, row, text, ha="center", va="center", fontsize=9,
+            axes.text(column, row, short(value), ha="center", va="center", fontsize=9,
                       color=PAPER if level > 2 else INK)  # fmt: skip
         axes.set_xlim(-0.5, len(x) - 0.5)
         axes.set_ylim(len(y) - 0.5, -0.5)

@@ -115,8 +115,9 @@ def _facts(found: Mapping[str, Any]) -> Table:
     rows = [
         ("plan", f"{counted(plan['pp'], 'stage')} x tp {plan['tp']} on {plan['spec']}, "
                  f"{plan['weights']}"),
-        ("caches", f"{plan['slots']} of {plan['context']:,} tokens; {kv['occupancy_mean']:.1%} of "
-                   f"their pages in use, at most {kv['occupancy_max']:.1%}"),
+        ("caches", f"of {counted(plan['slots'], 'sequence')} of {plan['context']:,} tokens; "
+                   f"{kv['occupancy_mean']:.1%} of their pages in use, "
+                   f"at most {kv['occupancy_max']:.1%}"),
         ("load", f"{found['load']}: {found['requests']:,} requests in {found['seconds']:,.3f} s, "
                  f"{found['rejected']:,} rejected as longer than the context"),
         ("prompts", f"{found['prompt_tokens']:,} tokens, {found['cached_prompt_tokens']:,} of them "

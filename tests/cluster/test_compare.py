@@ -70,7 +70,7 @@ def test_the_verdict_says_yes_and_no():
     found = verdict([*fast, *others])
     assert "faster for one user: yes" in found.sentence
     assert "tenth of the energy: yes" in found.sentence and "no other is as fast" in found.sentence
-    assert found.energy_at_best == pytest.approx(4.0) and "that is more" in found.sentence
+    assert found.energy_at_best == pytest.approx(4.0) and "; 4 x the energy of" in found.sentence
     slow = [row("LPU", 1, 150.0, 90.0, "emulated"), row("LPU", 9, 150.0, 20.0, "emulated")]
     assert "faster for one user: no" in verdict([*slow, *others]).sentence
 

@@ -8,7 +8,7 @@ from cluster.compiler.choose import PlanRequest
 from cluster.compiler.launch import decode_kind, prefill_kind
 from cluster.compiler.place import Places
 from cluster.compiler.sizes import Sizes
-from cluster.compiler.stage_work import quicker, send_activations, send_shares
+from cluster.compiler.stage_work import quicker, row_cycles, send_activations, send_shares
 from cluster.compiler.timeline import in_parts
 from cluster.compiler.wires import Wires
 from cluster.errors import BadValue, DoesNotFit
@@ -93,7 +93,8 @@ def test_what_crosses_is_timed_as_it_is_scheduled(topology, tp, rows, limit):
         assert shared is None or shared.end_cycle < whole.end_cycle
         return quicker(whole, shared)
 
-    scheduled = in_parts(rows * stage.hidden_blocks, limit, together)
+    least = 0 if link.onward else row_cycles(link.paths)
+    scheduled = in_parts(rows * stage.hidden_blocks, limit, together, least)
     assert len(parts) == len(scheduled) and (len(parts) > 1) == bool(limit)
     for part, plan in zip(parts, scheduled, strict=True):
         assert part == merged([(*plan.timings[0][:1], None, 0)])

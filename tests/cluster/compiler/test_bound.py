@@ -24,12 +24,13 @@ MODEL = changed_model(
     head_dim=64, intermediate_size=1280, vocab_size=6400,
 )  # fmt: skip
 CACHED = 320 * 4 * 64 // 320  # columns of keys, and as many of values
-CABLES = {1: NO_NETWORK, 2: Wires(parse("node")).group((0, 1)).routes}
+PAIR = Wires(parse("node")).group((0, 1)).routes
+REACH = {1: NO_NETWORK.reach, 2: PAIR.reach}
 
 
 def bound_of(section, tp=1, weights="fp16", rows=1):
     share = Share(GROQCHIP1, ranks(MODEL, tp, weights, 320)[0], rows, 320)
-    return section_bound(compiled(section, tp, weights), share, CABLES[tp])
+    return section_bound(compiled(section, tp, weights), share, REACH[tp])
 
 
 @pytest.mark.parametrize("weights, width", [("fp16", 2), ("int8", 1)])
@@ -54,11 +55,11 @@ def test_activations_come_on_the_streams_that_weights_leave():
 
 def test_two_ranks_exchange_what_they_have_once():
     """640 elements are two rows of four vectors; a cable carries one every so many cycles."""
-    (hop,) = (hop for hop in CABLES[2].cables if hop.to_member == 1)
+    (hop,) = (hop for hop in PAIR.cables if hop.to_member == 1)
     found = bound_of(MODEL.layers[0], tp=2)
     assert found.links == 2 * 8 * hop.interval_cycles
     share = Share(GROQCHIP1, ranks(MODEL, 2, "fp16", 320)[0], 1, 320)
-    alone = section_bound(compiled(MODEL.layers[0], 2, "fp16"), share, CABLES[2])
+    alone = section_bound(compiled(MODEL.layers[0], 2, "fp16"), share, REACH[2])
     crossing = 47 + hop.latency_cycles + 4 + 47 + 8 * hop.interval_cycles + 4
     assert alone.latency > 2 * crossing
 

@@ -1,0 +1,54 @@
+"""A chain that has its place, and the instructions that follow from that."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from chip.program import Instruction
+from chip.schedule.flows import Need, Piece
+
+
+class Booking(NamedTuple):
+    """Pieces and needs of a chain from `start` on, with what was chosen for each need.
+
+    `base` has the last name given before, by member; the chain is so many rows `further` on in all
+    its buffers.
+    """
+
+    label: str
+    pieces: list[Piece]
+    needs: list[Need]
+    start: int
+    chosen: list[int]
+    base: dict[int, int]
+    further: int
+
+    def instructions(self) -> Iterator[tuple[int, str, int, Instruction]]:
+        """(member, queue, cycle, instruction) of all pieces."""
+        for piece in self.pieces:
+            for queue, cycle, instruction in self._finished(piece):
+                yield piece.member, queue, cycle + self.start, instruction
+
+    def by_kind(self) -> Iterator[tuple[int, str, int, Instruction, int]]:
+        """The first of each piece, and how many on neighbouring queues and rows do the same."""
+        for piece in self.pieces:
+            queue, cycle, instruction = next(self._finished(piece))
+            alike = len(piece.cycles) * len(piece.apart)
+            yield piece.member, queue, cycle + self.start, instruction, alike
+
+    def _finished(self, piece: Piece) -> Iterator[tuple[str, int, Instruction]]:
+        """(queue, cycle, instruction) once the scheduler has chosen streams and queues."""
+        args, needs, chosen, base = list(piece.args), self.needs, self.chosen, self.base
+        for operand, (need, offset) in piece.needs.items():
+            args[operand] = chosen[need] + offset
+        address = args[0] + self.further if piece.op.startswith("mem.") else None
+        first = piece.unit if piece.unit_need is None else chosen[piece.unit_need]
+        names = tuple(base[piece.member] + name if name else 0 for name in piece.names)
+        for later, words in piece.apart:
+            for unit, cycle in enumerate(piece.cycles, first):
+                if piece.spread:
+                    operand, need, plane = piece.spread
+                    args[operand] = chosen[need] + (unit - first + plane) % needs[need].width
+                if address is not None:
+                    args[0] = address + words
+                instruction = Instruction(piece.op, tuple(args), piece.loops, names)
+                yield f"{piece.family}:{unit}", cycle + later, instruction

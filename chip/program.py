@@ -6,7 +6,7 @@ repeated instruction occupies its queue from its first to its last issue, `icu.n
 instructions alone (`Program.issues`).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
@@ -199,6 +199,19 @@ class Program:
             return np.array([cycle for cycle, _ in placed], np.int64)
         ends: Ints = np.cumsum(taken[numbers])
         return ends - taken[numbers]
+
+    def all_cycles(self, queues: Sequence[str]) -> Ints:
+        """`cycles` of several queues, one after another."""
+        held = [self.listing.numbers[queue] for queue in queues]
+        numbers = np.concatenate([np.zeros(0, np.int64), *held])
+        if self._parks[numbers].any():
+            return np.concatenate([self.cycles(queue) for queue in queues])
+        taken, sizes = self.listing.queue_cycles[numbers], [len(one) for one in held]
+        starts = np.cumsum(taken) - taken
+        firsts = np.cumsum([0, *sizes])[:-1]
+        begin = np.append(starts, 0)[firsts]  # an empty queue at the end has no first
+        found: Ints = starts - np.repeat(begin, sizes)
+        return found
 
     @cached_property
     def _parks(self) -> Flags:

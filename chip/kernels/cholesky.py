@@ -15,6 +15,7 @@ from chip.kernels.matmul import Pass, hold, matmul
 from chip.kernels.memory import MemoryMap
 from chip.program import COLUMN_PAIRS, Region
 from chip.schedule import Buffer, Chain, Flow, Rows, Schedule, run, span
+from chip.schedule.flows import Doing, Queue, Streams, stepped
 from chip.spec import EAST, WEST, ChipSpec
 
 _F16 = FORMATS.index("f16")
@@ -142,13 +143,21 @@ def broadcast(chain: Chain, side: int, value: Flow) -> Flow:
     assert value.need is not None
     start, loops = value.cycle + abs(position - value.position), value.loops
     at, needs = start + spec.d_func("mxm.abc"), {1: (value.need, 0)}
-    chain.add_piece(
-        "mxm.abc", side, None, [start], "mxm.abc", [_F16, 0], needs, loops, [value.name, 0]
+    chain.add(
+        Queue("mxm.abc", side),
+        [start],
+        Doing("mxm.abc", [_F16, 0], needs, [value.name, 0]),
+        stepped(loops),
     )
     out_at, inward = at + spec.d_func("mxm.acc"), WEST if side == EAST else EAST
     need = chain.stream(inward, 4, out_at - spec.along(inward, position), loops)
     name, needs = chain.name(), {3: (need, 0)}
-    chain.add_piece("mxm.acc", side, None, [at], "mxm.acc", [_F16, SET, 0, 0], needs, loops, [name])
+    chain.add(
+        Queue("mxm.acc", side),
+        [at],
+        Doing("mxm.acc", [_F16, SET, 0, 0], needs, [name]),
+        stepped(loops),
+    )
     length = span(loops) + spec.abc_interval_fp16 - 1
     hold(chain, "array", side, BOTH, start, start + length)
     hold(chain, "acc", side, BOTH, at, at + length)
@@ -163,11 +172,16 @@ def _load_ones(chain: Chain, side: int, ones: Buffer) -> None:
     name, delay = chain.name(), spec.d_func("mem.read")
     spots = map(spec.slice_position, range(region.index, region.index + spec.lw_streams))
     issues = [-abs(position - spot) - delay for spot in spots]
-    chain.memory("mem.read", issues, Rows(ones, 0, (0, 0)), loops, need, name)
+    chain.memory("mem.read", issues, Rows(ones, 0, (0, 0)), loops, Streams(need, name))
     lw, steps = [_F16, 0, 0], (0, COLUMN_PAIRS)
-    chain.add_piece("mxm.lw", side, None, [0], "mxm.lw", lw, {2: (need, 0)}, loops, [name], steps)
+    chain.add(
+        Queue("mxm.lw", side),
+        [0],
+        Doing("mxm.lw", lw, {2: (need, 0)}, [name]),
+        stepped(loops, steps),
+    )
     iw = [_F16, 0, words * COLUMN_PAIRS]
-    chain.add_piece("mxm.iw", side, None, [words], "mxm.iw", iw, {}, run(1), [])
+    chain.add(Queue("mxm.iw", side), [words], Doing("mxm.iw", iw, {}, []), stepped(run(1)))
     hold(chain, "buffer", side, BOTH, 0, words)
     hold(chain, "array", side, BOTH, words, words + 1)
 

@@ -7,7 +7,7 @@ scale of each output channel.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import accumulate
 
 from chip.isa import FORMATS
@@ -155,19 +155,29 @@ def deliver(chain: Chain, flow: Flow, targets: Sequence[Rows]) -> None:
         chain.write(sent[way], rows)
 
 
+@dataclass(frozen=True)
+class Finish:
+    """What becomes of sums before they are written.
+
+    `steps` are factors of rows, those of int8 or of a norm; there may be a bias, and a change
+    `on_the_way` from the array of a side.
+    """
+
+    steps: Steps = ()
+    biased: bool = False
+    on_the_way: OnTheWay | None = None
+
+
 def linear(
     work: Work,
     matrix: Matrix,
     x: tuple[Part, ...],
     copies: Sequence[tuple[Part, ...]],
-    steps: Steps = (),
-    biased: bool = False,
-    on_the_way: OnTheWay | None = None,
+    finish: Finish,
 ) -> None:
     """Write matrix x rows of `x` (+ bias) to all copies, (output block, token), or as columns.
 
-    Sums may be changed `on_the_way` from the array of a side. `steps` are factors of rows, those of
-    int8 or of a norm. The chain's label names the matrix.
+    The chain's label names the matrix.
     """
     size = matrix.vectors, matrix.dtype, matrix.side, "columns", matrix.cuts
     weights = work.constant(matrix.name, *size)
@@ -178,13 +188,13 @@ def linear(
     passes, starts = _passes(work, matrix, weights, x)
     flows = matmul(chain, matrix.side, passes)
     for flow, start in zip(flows, starts, strict=True):
-        scaled = partial(_scaled, work, chain, matrix, steps, start - base)
+        scaled = _Scaled(work, chain, matrix, finish.steps, start - base)
         by_channel = matrix.dtype != "f16"  # such scales must meet their channels
-        if on_the_way is not None:
-            flow = on_the_way(chain, flow, matrix.side, scaled if by_channel else None)
-        if on_the_way is None or not by_channel:
+        if finish.on_the_way is not None:
+            flow = finish.on_the_way(chain, flow, matrix.side, scaled if by_channel else None)
+        if finish.on_the_way is None or not by_channel:
             (flow,) = scaled((flow,), ())
-        if biased:
+        if finish.biased:
             bias = work.constant(f"{matrix.name}.bias", len(matrix.blocks), "f32", matrix.side)
             flow = chain.vxm("add", flow, Rows(bias, start - base, (1, 0)))
         if copies[0][0].buffer.region.layout == "columns":
@@ -225,36 +235,39 @@ def _cut(part: Pass) -> Iterator[Pass]:
             yield replace(part, word=low, tiles=tiles, slot=slot)
 
 
-def _scaled(
-    work: Work,
-    chain: Chain,
-    matrix: Matrix,
-    steps: Steps,
-    row: int,
-    sums: Sequence[Flow],
-    maps: Sequence[int],
-) -> Sequence[Flow]:
+@dataclass(frozen=True)
+class _Scaled:
     """fp32 of sums: times the token's step, and of int32 ones times the output channels' scales.
 
-    Sums that have gone by lane `maps` of the SXM meet scales that have gone by them too.
+    Those are of the channels from `row` on. Sums that have gone by lane maps of the SXM meet scales
+    that have gone by them too.
     """
-    if not steps:
-        return sums
-    spec, side = work.spec, matrix.side
-    if matrix.dtype != "f16":
-        sums = [chain.vxm("to_f32", flow) for flow in sums]
-    loops, position = sums[0].loops, spec.vxm_position
-    cycle = sums[0].cycle + abs(position - sums[0].position)
-    step = chain.arrive(Rows(steps[side], 0, (0, 1)), position, cycle, loops)
-    sums = [chain.vxm("mul", flow, step) for flow in sums]
-    if matrix.dtype == "f16":
-        return sums
-    buffer = work.constant(f"{matrix.name}.scale", len(matrix.blocks), "f32", side)
-    rows = Rows(buffer, row, (1, 0))
-    if not maps:
-        return [chain.vxm("mul", flow, rows) for flow in sums]
-    edge = spec.edge_position("sxm", side)
-    passes = sums[0].cycle - abs(edge - position) - spec.d_func("sxm.distribute")
-    scales = chain.arrive(rows, edge, passes, loops)
-    moved = [chain.sxm("distribute", number, scales, side) for number in maps]
-    return [chain.vxm("mul", flow, scale) for flow, scale in zip(sums, moved, strict=True)]
+
+    work: Work
+    chain: Chain
+    matrix: Matrix
+    steps: Steps
+    row: int
+
+    def __call__(self, sums: Sequence[Flow], maps: Sequence[int]) -> Sequence[Flow]:
+        if not self.steps:
+            return sums
+        work, chain, matrix = self.work, self.chain, self.matrix
+        spec, side = work.spec, matrix.side
+        if matrix.dtype != "f16":
+            sums = [chain.vxm("to_f32", flow) for flow in sums]
+        loops, position = sums[0].loops, spec.vxm_position
+        cycle = sums[0].cycle + abs(position - sums[0].position)
+        step = chain.arrive(Rows(self.steps[side], 0, (0, 1)), position, cycle, loops)
+        sums = [chain.vxm("mul", flow, step) for flow in sums]
+        if matrix.dtype == "f16":
+            return sums
+        buffer = work.constant(f"{matrix.name}.scale", len(matrix.blocks), "f32", side)
+        rows = Rows(buffer, self.row, (1, 0))
+        if not maps:
+            return [chain.vxm("mul", flow, rows) for flow in sums]
+        edge = spec.edge_position("sxm", side)
+        passes = sums[0].cycle - abs(edge - position) - spec.d_func("sxm.distribute")
+        scales = chain.arrive(rows, edge, passes, loops)
+        moved = [chain.sxm("distribute", number, scales, side) for number in maps]
+        return [chain.vxm("mul", flow, scale) for flow, scale in zip(sums, moved, strict=True)]

@@ -13,6 +13,7 @@ from chip.isa import FORMATS, NO_STREAM, SUMS
 from chip.isa.mxm import ADD, PLANES, SET
 from chip.program import word_columns
 from chip.schedule import Buffer, Chain, Flow, Loops, Rows
+from chip.schedule.flows import Doing, Queue, Streams, stepped
 from chip.spec import EAST, WEST, ChipSpec
 
 
@@ -156,10 +157,12 @@ def _load_weights(chain: Chain, side: int, part: Pass, load: int, period: int) -
     plane = part.plane or 0
     lw, steps = [kind, part.column + plane * spec.lanes, 0], (turn * spec.lanes, group)
     needs = {2: (need, 0)}
-    chain.add_piece("mxm.lw", side, None, [load], "mxm.lw", lw, needs, loops, [name], steps)
+    chain.add(
+        Queue("mxm.lw", side), [load], Doing("mxm.lw", lw, needs, [name]), stepped(loops, steps)
+    )
     once: Loops = ((part.tiles, period), (1, 1))
     iw, at = [kind, plane, part.words * group], load + part.words
-    chain.add_piece("mxm.iw", side, None, [at], "mxm.iw", iw, {}, once, [], (turn, 0))
+    chain.add(Queue("mxm.iw", side), [at], Doing("mxm.iw", iw, {}, []), stepped(once, (turn, 0)))
 
 
 def _read(chain: Chain, side: int, part: Pass, load: int, loops: Loops) -> tuple[int, int]:
@@ -178,7 +181,7 @@ def _read(chain: Chain, side: int, part: Pass, load: int, loops: Loops) -> tuple
         spots = map(spec.slice_position, range(first, first + each))
         issues = [load - abs(position - spot) - delay for spot in spots]
         rows = Rows(buffer, word, (part.words, 1))
-        chain.memory("mem.read", issues, rows, loops, need, name, number * each)
+        chain.memory("mem.read", issues, rows, loops, Streams(need, name, number * each))
     return need, name
 
 
@@ -207,19 +210,26 @@ def _stream_activations(
     flow = chain.arrive(_activations(part, plane), position, start, loops)
     assert flow.need is not None
     needs, kind, names = {1: (flow.need, 0)}, FORMATS.index(part.format), [flow.name, 0]
-    chain.add_piece("mxm.abc", unit, None, [start], "mxm.abc", [kind, 0], needs, loops, names)
+    chain.add(
+        Queue("mxm.abc", unit), [start], Doing("mxm.abc", [kind, 0], needs, names), stepped(loops)
+    )
     at = start + spec.d_func("mxm.abc")
     args = [kind, SET if part.first else ADD, part.slot, NO_STREAM]
     steps = part.slot_steps or (part.count, 1)
     if not part.last:
-        chain.add_piece("mxm.acc", unit, None, [at], "mxm.acc", args, {}, loops, [0], steps)
+        chain.add(
+            Queue("mxm.acc", unit), [at], Doing("mxm.acc", args, {}, [0]), stepped(loops, steps)
+        )
         return None
     out_at = at + spec.d_func("mxm.acc")
     inward = WEST if side == EAST else EAST
     low = out_at - spec.along(inward, position)
     need, name = chain.stream(inward, 4, low, loops), chain.name()
-    chain.add_piece(
-        "mxm.acc", unit, None, [at], "mxm.acc", args, {3: (need, 0)}, loops, [name], steps
+    chain.add(
+        Queue("mxm.acc", unit),
+        [at],
+        Doing("mxm.acc", args, {3: (need, 0)}, [name]),
+        stepped(loops, steps),
     )
     return Flow(chain.member, SUMS[part.format], loops, out_at, position, name, need, inward)
 

@@ -27,23 +27,27 @@ class Occupancy:
 
     spec: ChipSpec
     _slices: dict[int, list[Taken]] = field(default_factory=lambda: defaultdict(list))
+    _given: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))  # which of all
+    _count: int = 0  # of what was given
     _spans: dict[int, set[tuple[int, int]]] = field(default_factory=lambda: defaultdict(set))
     _named: dict[int, set[tuple[str, int]]] = field(default_factory=lambda: defaultdict(set))
 
     def alike(self) -> Iterator[tuple[list[Taken], int]]:
         """What is taken of slices that are in use, and in how many of them it is just that."""
-        found: dict[tuple[int, ...], list[list[Taken]]] = {}
-        for mine in self._slices.values():
-            found.setdefault(tuple(map(id, mine)), []).append(mine)
-        return ((some[0], len(some)) for some in found.values())
+        found: dict[tuple[int, ...], list[int]] = {}
+        for index, given in self._given.items():
+            found.setdefault(tuple(given), []).append(index)
+        return ((self._slices[some[0]], len(some)) for some in found.values())
 
     def take(self, index: int, width: int, taken: Taken) -> None:
         """Give a buffer the same words of `width` slices."""
         span, named = (taken.start, taken.end), (taken.name, taken.start // self.spec.bank_words)
         for i in range(index, index + width):
+            self._given[i].append(self._count)
             self._slices[i].append(taken)
             self._spans[i].add(span)
             self._named[i].add(named)
+        self._count += 1
 
     def of(self, index: int, width: int) -> Iterator[Taken]:
         """What is taken in `width` slices from `index` on."""

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from chip.isa import WIDTHS
 from chip.schedule import Chain, Flow, Loops, Rows, Schedule, run, span
 from chip.schedule.elsewhere import elsewhere
+from chip.schedule.flows import Doing, Queue, Streams, stepped
 from chip.spec import EAST, WEST, ChipSpec
 
 
@@ -164,7 +165,7 @@ def _read_planes(
     delay = spec.d_func("mem.read")
     issues = [n * interval - abs(position - spot) - delay for n, spot in enumerate(spots)]
     access = chain.memory_apart if apart else chain.memory
-    access("mem.read", issues, source, part, need, name)
+    access("mem.read", issues, source, part, Streams(need, name))
     return Flow(chain.member, "u8", loops, 0, position, name, need, side)
 
 
@@ -186,8 +187,11 @@ def _cross(chain: Chain, hop: Hop, flow: Flow) -> Flow:
     assert flow.need is not None
     chain.hold(leaves, count * interval, "c2c.s", hop.port)
     sends = {0: (flow.need, 0)}
-    chain.add_piece(
-        "c2c.s", hop.port, None, [leaves], "c2c.send", [0], sends, flow.loops, [flow.name]
+    chain.add(
+        Queue("c2c.s", hop.port),
+        [leaves],
+        Doing("c2c.send", [0], sends, [flow.name]),
+        stepped(flow.loops),
     )
     chain.member = hop.to_member
     arrives, side = leaves + hop.latency_cycles, port_side(hop.to_port)
@@ -196,8 +200,11 @@ def _cross(chain: Chain, hop: Hop, flow: Flow) -> Flow:
     cycle, name = arrives + spec.d_func("c2c.receive"), chain.name()
     need = chain.stream(inward, 1, cycle - spec.along(inward, edge), flow.loops)
     receives = {0: (need, 0)}
-    chain.add_piece(
-        "c2c.r", hop.to_port, None, [arrives], "c2c.receive", [0], receives, flow.loops, [name]
+    chain.add(
+        Queue("c2c.r", hop.to_port),
+        [arrives],
+        Doing("c2c.receive", [0], receives, [name]),
+        stepped(flow.loops),
     )
     return Flow(chain.member, "u8", flow.loops, cycle, edge, name, need, inward)
 
@@ -211,4 +218,4 @@ def _write_planes(chain: Chain, flow: Flow, target: Rows, apart: bool = False) -
     start, position = flow.cycle, flow.position
     issues = [start + n * interval + abs(position - spot) for n, spot in enumerate(spots)]
     access = chain.memory_apart if apart else chain.memory
-    access("mem.write", issues, target, part, flow.need, flow.name)
+    access("mem.write", issues, target, part, Streams(flow.need, flow.name))

@@ -17,7 +17,7 @@ from chip.kernels.work import Request
 from chip.program import Region
 from chip.schedule import Buffer, Chain, Loops, Rows, Schedule
 from chip.schedule.busy import fixed_fit
-from chip.schedule.flows import Flow, Hold, Piece
+from chip.schedule.flows import Flow, Hold, Piece, Streams
 from chip.spec import ChipSpec
 
 Cycles = npt.NDArray[np.int64]
@@ -54,9 +54,8 @@ class _Silent(Chain):
     """A chain that goes through all motions and keeps nothing of them."""
 
     def memory(
-        self, op: str, issues: list[int], rows: Rows, loops: Loops, need: int, name: int,
-        plane: int = 0,
-    ) -> None:  # fmt: skip
+        self, op: str, issues: list[int], rows: Rows, loops: Loops, streams: Streams
+    ) -> None:
         pass
 
     def take(self, hold: Hold, low: int, length: int, pattern: int | None = None) -> None:
@@ -73,8 +72,8 @@ class _Silent(Chain):
     def _need(self, kind: str, side: int, width: int, low: int, length: int) -> int:
         return 0
 
-    def add_piece(self, *_: object, **__: object) -> Piece:
-        return Piece(0, "", 0, None, (), "vxm.copy", [], {}, ((1, 1, 0), (1, 1, 0)), [])
+    def add(self, *_: object, **__: object) -> Piece:
+        return Piece(0, "", 0, None, (), "vxm.copy", [], {}, [], ((1, 1, 0), (1, 1, 0)))
 
 
 class Unplaced(Schedule):

@@ -113,19 +113,14 @@ class Timeline(Sequence[Issue]):
         self.queues = sorted(program.queues)
         self.places = [locate(queue, spec) for queue in self.queues]
         self.kinds = Kinds.of(program.listing, spec)
-        parts = [_on_queue(program, queue, spec) for queue in self.queues]
-        columns = np.concatenate([np.zeros((4, 0), np.int64), *(p[0] for p in parts)], axis=1)
-        sizes = [part[0].shape[1] for part in parts]
-        queues, at = np.repeat(np.arange(len(parts)), sizes), columns[3]
-        order = np.lexsort((queues, columns[0]))
-        self.queue = queues[order]
-        self.cycle, self.number, self.lanes = columns[:3, order]
-        held = [(number, at, image) for number, part in enumerate(parts) for at, image in part[1]]
-        found = {(number, place): image for number, place, image in held}
+        columns, found = _on_queues(program, self.queues, spec)
+        issued = np.flatnonzero(~program.listing.is_any(*WAITS)[columns[1]])
+        order = issued[np.lexsort((columns[3, issued], columns[0, issued]))]
+        self.cycle, self.number, self.lanes, self.queue = columns[:, order]
         self.images: dict[int, bytes] = {}
         if found:
-            pairs = zip(self.queue.tolist(), at[order].tolist(), strict=True)
-            self.images = {n: found[pair] for n, pair in enumerate(pairs) if pair in found}
+            places = enumerate(order.tolist())
+            self.images = {n: found[place] for n, place in places if place in found}
         self._issues: dict[int, Issue] = {}
 
     def __len__(self) -> int:
@@ -298,24 +293,32 @@ def _wrong(
     return None
 
 
-def _on_queue(program: Program, queue: str, spec: ChipSpec) -> tuple[Ints, list[tuple[int, bytes]]]:
-    """Cycle, number in the listing, powered lanes and place of what a queue issues; images."""
-    listing, numbers = program.listing, program.listing.numbers[queue]
-    cycles, lanes = program.cycles(queue), np.full(len(numbers), spec.lanes)
-    images: list[tuple[int, bytes]] = []
+def _on_queues(
+    program: Program, queues: list[str], spec: ChipSpec
+) -> tuple[Ints, dict[int, bytes]]:
+    """Cycle, number in the listing, powered lanes and queue of all that queues hold; images.
+
+    Images are by column.
+    """
+    listing = program.listing
+    held = [listing.numbers[queue] for queue in queues]
+    ends = np.cumsum([0, *map(len, held)])
+    numbers, cycles = np.concatenate([np.zeros(0, np.int64), *held]), program.all_cycles(queues)
+    lanes, queue = np.full(len(numbers), spec.lanes), np.repeat(np.arange(len(held)), np.diff(ends))
+    images: dict[int, bytes] = {}
     special = listing.is_any("icu.config", "icu.ifetch")
     for at in np.flatnonzero(special[numbers]).tolist():
-        one = listing.table[numbers[at]]
+        one, mine = listing.table[numbers[at]], int(queue[at])
         if one.op == "icu.ifetch":
-            images.append((at, fetch_image(program.queues[queue], at, spec).tobytes()))
+            place = at - int(ends[mine])
+            images[at] = fetch_image(program.queues[queues[mine]], place, spec).tobytes()
         elif one.args[0] % spec.superlane_lanes or not 0 < one.args[0] <= spec.lanes:
             steps = f"{spec.superlane_lanes} to {spec.lanes} lanes, in steps of the first"
             text, cycle = str(one), int(cycles[at])
-            raise Misaligned(program.chip, queue, cycle, text, f"takes {steps}")
+            raise Misaligned(program.chip, queues[mine], cycle, text, f"takes {steps}")
         else:
-            lanes[at:] = one.args[0]
-    issued = np.flatnonzero(~listing.is_any(*WAITS)[numbers])
-    return np.stack([cycles, numbers, lanes, np.arange(len(numbers))])[:, issued], images
+            lanes[at : ends[mine + 1]] = one.args[0]
+    return np.stack([cycles, numbers, lanes, queue]), images
 
 
 def locate(queue: str, spec: ChipSpec) -> tuple[str, int, int]:

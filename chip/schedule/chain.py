@@ -23,19 +23,24 @@ from chip.schedule.flows import (
     ONCE,
     Access,
     Buffer,
+    Doing,
     Extent,
     Flow,
     Hold,
     Loops,
     Need,
     Piece,
+    Queue,
     Rows,
+    Stepped,
+    Streams,
     Taken,
     dtype_of,
     iterations,
     pattern,
     row_span,
     span,
+    stepped,
 )
 from chip.spec import EAST, WEST, ChipSpec
 
@@ -69,7 +74,7 @@ class Chain:
         delay = self.spec.d_func("mem.read")
         spots = map(self.spec.slice_position, range(region.index, region.index + width))
         issues = [cycle - abs(position - spot) - delay for spot in spots]
-        self.memory("mem.read", issues, rows, loops, need, name)
+        self.memory("mem.read", issues, rows, loops, Streams(need, name))
         return Flow(self.member, region.dtype, loops, cycle, position, name, need, direction)
 
     def addresses(self, number: Rows, words: int, counted: Rows, loops: Loops, ready: int) -> Flow:
@@ -93,10 +98,8 @@ class Chain:
         self.take(self._slices("mem.r", table, issues, banks), issues[0], length)
         assert words.need is not None
         args, names = [region.address, region.words, 0, 0], [words.name, name]
-        self.add_piece(
-            "mem.r", region.index, None, issues, "mem.gather", args, {2: (words.need, 0)},
-            words.loops, names, spread=(3, need, 0),
-        )  # fmt: skip
+        doing = Doing("mem.gather", args, {2: (words.need, 0)}, names)
+        self.add(Queue("mem.r", region.index), issues, doing, stepped(words.loops), (3, need, 0))
         self.access(Rows(table), issues, ((1, 1), (1, length)), writes=False)
         return Flow(self.member, region.dtype, words.loops, cycle, position, name, need, direction)
 
@@ -141,9 +144,8 @@ class Chain:
         delay, name = self.spec.d_func(spec.timing), self.name()
         # the quickest may not follow so closely that its result comes with this one's
         alu = self.queue("vxm", 0, cycle, span(loops) + delay - self.spec.quickest("vxm"))
-        piece = self.add_piece(
-            "vxm", 0, alu, [cycle], spec.name, args, needs, loops, [*names, name]
-        )
+        doing = Doing(spec.name, args, needs, [*names, name])
+        piece = self.add(Queue("vxm", 0, alu), [cycle], doing, stepped(loops))
         made = spec.element(driven, tuple(args))
         return Flow(self.member, made, loops, cycle + delay, position, name, alu=alu, piece=piece)
 
@@ -156,10 +158,8 @@ class Chain:
         args = [NO_STREAM if n == driven else arg for n, arg in enumerate(piece.args)]
         needs = {n: source for n, source in piece.needs.items() if n != driven}
         other = self.queue("vxm", 0, need.low, need.high - need.low)
-        made = self.add_piece(
-            "vxm", 0, other, piece.cycles, piece.op, args, needs, value.loops,
-            [*piece.names[:-1], name],
-        )  # fmt: skip
+        doing = Doing(piece.op, args, needs, [*piece.names[:-1], name])
+        made = self.add(Queue("vxm", 0, other), piece.cycles, doing, stepped(value.loops))
         return replace(value, name=name, need=None, direction=None, alu=other, piece=made)
 
     def sxm(
@@ -181,8 +181,8 @@ class Chain:
             assert flow.need is not None
             needs[operand] = flow.need, 0
         args, names = [DTYPES.index(value.dtype), lane_map, 0, 0, 0], [f.name for f in flows]
-        self.add_piece("sxm", side, queue, [issue], spec.name, args[: len(spec.operands)], needs,
-                       value.loops, [*names, name])  # fmt: skip
+        doing = Doing(spec.name, args[: len(spec.operands)], needs, [*names, name])
+        self.add(Queue("sxm", side, queue), [issue], doing, stepped(value.loops))
         return Flow(self.member, value.dtype, value.loops, cycle, position, name, need, inward)
 
     # --- in flight -> at rest ---------------------------------------------------------------
@@ -211,7 +211,7 @@ class Chain:
         width = WIDTHS[region.dtype]
         spots = map(self.spec.slice_position, range(region.index, region.index + width))
         issues = [cycle + abs(spot - value.position) for spot in spots]
-        self.memory("mem.write", issues, rows, loops, value.need, value.name)
+        self.memory("mem.write", issues, rows, loops, Streams(value.need, value.name))
 
     # --- bookkeeping ------------------------------------------------------------------------
     def name(self) -> int:
@@ -243,16 +243,15 @@ class Chain:
         known.append((low, length, pattern))
 
     def memory(
-        self, op: str, issues: list[int], rows: Rows, loops: Loops, need: int, name: int,
-        plane: int = 0,
-    ) -> None:  # fmt: skip
+        self, op: str, issues: list[int], rows: Rows, loops: Loops, streams: Streams
+    ) -> None:
         """Read or write rows, one byte plane per slice, at each of `issues`.
 
-        They are the streams of `need` from number `plane` on, or take turns on its only one.
+        Each has a stream, or they take turns on the only one.
         """
         (n, _), (m, _) = loops
         if n * m <= APART_ROWS and span(loops) > n * m and not rows.buffer.any_bank:
-            self.memory_apart(op, issues, rows, loops, need, name)
+            self.memory_apart(op, issues, rows, loops, streams)
             return
         region, family = rows.buffer.region, lookup(op).queue
         if rows.buffer.any_bank:
@@ -268,10 +267,9 @@ class Chain:
             alone = self._slices("", rows.buffer, issues, banks)
             self.take(alone, issues[0], length, pattern(loops))
         args = [region.address + rows.first, 0]
-        self.add_piece(
-            family, region.index, None, issues, op, args, {}, loops, [name], rows.steps,
-            (1, need, plane),
-        )  # fmt: skip
+        doing, mine = Doing(op, args, {}, [streams.name]), stepped(loops, rows.steps)
+        spread = (1, streams.need, streams.plane)
+        self.add(Queue(family, region.index), issues, doing, mine, spread)
         self.access(rows, issues, loops, writes=op == "mem.write")
 
     def _slices(
@@ -291,10 +289,8 @@ class Chain:
         self.take(self._slices("mem.w", target, issues, banks), issues[0], length)
         assert words.need is not None and data.need is not None
         args, names = [region.address, region.words, 0, 0], [words.name, data.name]
-        self.add_piece(
-            "mem.w", region.index, None, issues, "mem.scatter", args, {2: (words.need, 0)}, loops,
-            names, spread=(3, data.need, 0),
-        )  # fmt: skip
+        doing = Doing("mem.scatter", args, {2: (words.need, 0)}, names)
+        self.add(Queue("mem.w", region.index), issues, doing, stepped(loops), (3, data.need, 0))
         whole: Loops = ((1, 1), (region.words, 1))
         late = max(issues) + length - 1
         self.accesses.append(
@@ -302,7 +298,7 @@ class Chain:
         )
 
     def memory_apart(
-        self, op: str, issues: list[int], rows: Rows, loops: Loops, need: int, name: int
+        self, op: str, issues: list[int], rows: Rows, loops: Loops, streams: Streams
     ) -> None:
         """As `memory`, by an instruction per row, which leave their slices to others in between."""
         region, family = rows.buffer.region, lookup(op).queue
@@ -318,10 +314,8 @@ class Chain:
         for bank, mine in at.items():
             hold = self._slices(family, rows.buffer, issues, (bank,))
             self.take(hold, issues[0], span(loops), mine)
-        self.add_piece(
-            family, region.index, None, issues, op, [first, 0], {}, ONCE, [name],
-            spread=(1, need, 0), apart=apart,
-        )  # fmt: skip
+        doing, spread = Doing(op, [first, 0], {}, [streams.name]), (1, streams.need, streams.plane)
+        self.add(Queue(family, region.index), issues, doing, stepped(ONCE), spread, apart)
         self.access(rows, issues, loops, op == "mem.write", apart=True)
 
     def access(
@@ -354,33 +348,25 @@ class Chain:
             assert flow.need is not None
             needs[index] = (flow.need, 0)
 
-    def add_piece(
+    def add(
         self,
-        family: str,
-        unit: int,
-        unit_need: int | None,
+        queue: Queue,
         cycles: Sequence[int],
-        op: str,
-        args: list[int],
-        needs: dict[int, tuple[int, int]],
-        loops: Loops,
-        names: list[int],
-        steps: tuple[int, int] = (0, 0),
+        doing: Doing,
+        loops: Stepped,
         spread: tuple[int, int, int] | None = None,
         apart: Sequence[tuple[int, int]] = ((0, 0),),
     ) -> Piece:
         """Note an instruction, or one each of those `apart`; see Piece."""
-        (n, outer), (m, inner) = loops
-        full = ((n, outer, steps[0]), (m, inner, steps[1]))
-        spec = self.spec
+        spec, (family, unit, _), (op, args, needs, names) = self.spec, queue, doing
         piece = Piece(
-            self.member, family, unit, unit_need, cycles, op, args, needs, full, names, spread,
-            apart,
+            self.member, *queue, cycles, op, args, needs, names, loops, spread, apart
         )  # fmt: skip
         self.pieces.append(piece)
         if family != "vxm":
             for number in (*(need for need, _ in needs.values()), *((spread or ())[1:2])):
                 self.needs[number].passes(family, unit, spec.hemisphere_slices)
+        (n, outer, _), (m, inner, _) = loops
         timing = lookup(op).timing
         last = (n - 1) * outer + (m - 1) * inner + apart[-1][0]
         if timing:

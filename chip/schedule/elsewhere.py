@@ -16,7 +16,7 @@ def elsewhere(chain: Chain, members: Sequence[int], ports: Ports) -> Chain:
     """
     pieces = [
         Piece(members[p.member], p.family, ports.get((p.member, p.family), p.unit), p.unit_need,
-              p.cycles, p.op, p.args, p.needs, p.loops, p.names, p.spread, p.apart)
+              p.cycles, p.op, p.args, p.needs, p.names, p.loops, p.spread, p.apart)
         for p in chain.pieces
     ]  # fmt: skip
     needs = [
@@ -34,6 +34,6 @@ def elsewhere(chain: Chain, members: Sequence[int], ports: Ports) -> Chain:
         for a in chain.accesses
     ]  # fmt: skip
     return replace(
-        chain, member=members[0], pieces=pieces, needs=needs, fixed=fixed, member_spans=spans,
-        accesses=accesses,
+        chain, member=members[chain.member], pieces=pieces, needs=needs, fixed=fixed,
+        member_spans=spans, accesses=accesses,
     )  # fmt: skip

@@ -15,6 +15,7 @@ from chip.spec import EAST, HEMISPHERES, WEST
 Ints = npt.NDArray[np.int64]
 Loops = tuple[tuple[int, int], tuple[int, int]]  # (count, interval), outer then inner
 Key = tuple[str | int, ...]
+Stepped = tuple[tuple[int, int, int], tuple[int, int, int]]  # with the step of an operand
 ONCE: Loops = ((1, 1), (1, 1))
 
 
@@ -101,6 +102,37 @@ class Need:
             self.halves.add(unit % len(HEMISPHERES))
 
 
+class Streams(NamedTuple):
+    """Those of a Need from number `plane` on, and the name of the value on them."""
+
+    need: int
+    name: int
+    plane: int = 0
+
+
+class Queue(NamedTuple):
+    """Of a family: that of a unit, or the one that a Need chooses."""
+
+    family: str
+    unit: int
+    need: int | None = None
+
+
+class Doing(NamedTuple):
+    """An instruction but for its loops: operands, of which a Need (need, offset) chooses some."""
+
+    op: str
+    args: list[int]
+    needs: dict[int, tuple[int, int]]
+    names: list[int]
+
+
+def stepped(loops: Loops, steps: tuple[int, int] = (0, 0)) -> Stepped:
+    """Loops whose iterations add `steps` to an operand."""
+    (n, outer), (m, inner) = loops
+    return (n, outer, steps[0]), (m, inner, steps[1])
+
+
 @dataclass(slots=True)
 class Piece:
     """An instruction to be, on one unit or, a byte plane each, on neighbouring ones.
@@ -120,8 +152,8 @@ class Piece:
     op: str
     args: list[int]
     needs: dict[int, tuple[int, int]]  # operand -> (need, offset inside its group)
-    loops: tuple[tuple[int, int, int], tuple[int, int, int]]
     names: list[int]
+    loops: Stepped
     spread: tuple[int, int, int] | None = None
     apart: Sequence[tuple[int, int]] = ((0, 0),)
 

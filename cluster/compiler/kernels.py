@@ -12,7 +12,7 @@ from chip.kernels.gate import activation, clamped, gated
 from chip.kernels.grouped_route import Groups, grouped_route
 from chip.kernels.latent_attention import Compressed, latent_attention
 from chip.kernels.layer_norm import LayerNorm, Sum, layer_norm
-from chip.kernels.linear import linear
+from chip.kernels.linear import Finish, linear
 from chip.kernels.norm import RmsNorm, norm_by_sum, rms_norm, square_sum
 from chip.kernels.pool import pool
 from chip.kernels.quantise import quantise
@@ -71,14 +71,15 @@ def _linear(work: Work, at: Assigned, op: Linear) -> None:
     x, out = at.read(work, op, op.x), at.made(work, op.out if turn is None else turn.out)
     turns = None if turn is None else partial(turned, work, turn.table.name)
     for matrix, rows in zip(at.matrices(op), x.copies, strict=True):
-        linear(work, matrix, rows, out.copies, at.steps(work, op.x), op.bias is not None, turns)
+        finish = Finish(at.steps(work, op.x), op.bias is not None, turns)
+        linear(work, matrix, rows, out.copies, finish)
 
 
 @kernel(HeadLinear)
 def _head_linear(work: Work, at: Assigned, op: HeadLinear) -> None:
     x, out = at.read(work, op, op.x), at.made(work, op.out)
     for matrix, rows in zip(at.matrices(op), x.copies, strict=True):
-        linear(work, matrix, rows, out.copies, at.steps(work, op.x))
+        linear(work, matrix, rows, out.copies, Finish(at.steps(work, op.x)))
 
 
 @kernel(Norm)

@@ -139,9 +139,10 @@ def check_map(found: MemoryMap, demands: Demands, fixed: frozenset[str] = frozen
     }
     for name in found.buffers:
         _check_inside(found, name)
+    slices = {name: _slices(found, name) for name in found.buffers}
     by_slice: dict[int, list[str]] = defaultdict(list)
     for name, buffer in found.buffers.items():
-        for index in _slices(found, name) if buffer.region.words else ():
+        for index in slices[name] if buffer.region.words else ():
             by_slice[index].append(name)
     cut = {name for name, buffer in found.buffers.items() if buffer.stretches}
     alike = {  # slices with the same buffers have them in the same words, but for what is cut
@@ -151,14 +152,19 @@ def check_map(found: MemoryMap, demands: Demands, fixed: frozenset[str] = frozen
     for index in alike.values():
         names = by_slice[index]
         _check_kept(found, index, [name for name in names if name not in lives], names)
+
+    def meet(first: str, second: str) -> bool:
+        """Whether two buffers rest in one slice."""
+        return not slices[first].isdisjoint(slices[second])
+
     for first, second in combinations(sorted(lives, key=lambda name: lives[name]), 2):
-        if _meet(found, first, second):
+        if meet(first, second):
             _check_turns(found, lives, first, second)
     for pair, cycles in demands.conflicts.slices.items():
-        if cycles >= MUST and _meet(found, *pair):
+        if cycles >= MUST and meet(*pair):
             raise MapError(pair, "meet in a chain, and rest in one slice")
     for pair, cycles in demands.conflicts.banks.items():
-        if cycles >= MUST and _meet(found, *pair) and _share_a_bank(found, *pair):
+        if cycles >= MUST and meet(*pair) and _share_a_bank(found, *pair):
             raise MapError(pair, "meet in a chain, and rest in one bank")
     return found
 
@@ -222,11 +228,6 @@ def _check_turns(
         raise MapError((first, second), "have the same words at the same time")
     if first not in found.buffers[second].after:
         raise MapError((first, second), "have the same words in no order")
-
-
-def _meet(found: MemoryMap, name: str, other: str) -> bool:
-    """Whether two buffers rest in one slice."""
-    return bool(_slices(found, name) & _slices(found, other))
 
 
 def _share_a_bank(found: MemoryMap, name: str, other: str) -> bool:

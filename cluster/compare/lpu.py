@@ -74,7 +74,7 @@ def lpu_points(
         weights=plan.weights,
         topology=planned.topology,
     )
-    sizes = Sizes(plan.model, plan.spec, plan.context, plan.weights, most)
+    sizes = Sizes(plan.model, plan.spec, plan.context, plan.weights, most, cut=plan.cut)
     held = replace(shape, tp=plan.tp, ep=None)  # as the plan's model is spread already
     users = most if fits_on(sizes, held, plan.chips) else most_sequences(sizes, held, plan.chips)
     if users == 1:

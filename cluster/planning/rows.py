@@ -90,7 +90,7 @@ def choose_rows(model: Model, request: PlanRequest, store: CostStore) -> Choice:
 
     def search(rows: int) -> Search:
         size = request.context, request.batch, plan.weights
-        return Search(plan.model, plan.spec, graph, *size, store, rows)
+        return Search(plan.model, plan.spec, graph, *size, store, rows, plan.cut)
 
     shape = Candidate(plan.tp, plan.pp, plan.chunk, 0, 0, rows=plan.rows)
     found = shared(search, [shape], request.batch, len(graph), "latency")

@@ -75,10 +75,11 @@ def _longest(name: str, request: PlanRequest, store: CostStore) -> tuple[int, st
         return fits_on(sizes, request, request.chips or 0)
 
     wanted = request.context // CONTEXT_BLOCK
-    cut = next((cut for cut in (False, True) if fits(cut, 1)), None)
-    if cut is None:
+    if fits(False, wanted):
+        return request.context, ""
+    if not fits(True, 1):
         raise make_error(name, request, store)
-    found = _largest(1, wanted, partial(fits, cut)) * CONTEXT_BLOCK
+    found = _largest(1, wanted, partial(fits, True)) * CONTEXT_BLOCK
     if found == request.context:
         return found, ""
     said = f"caches of {found:,} tokens are the longest that fit on {request.chips} chips of "

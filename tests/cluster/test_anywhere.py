@@ -8,6 +8,7 @@ import pytest
 from chip.isa import NUMPY_TYPES
 from chip.kernels.sram_map import QUAD
 from chip.spec import GROQCHIP1, TINY
+from cluster.compiler.choose import PlanRequest
 from cluster.compiler.launch import launch_kinds
 from cluster.compiler.lower import Lowered, lower
 from cluster.compiler.place import place
@@ -16,6 +17,8 @@ from cluster.compiler.stages import partition
 from cluster.machines.machine import LocalMachine
 from cluster.model.load import find_decoder
 from cluster.model.reference import Reference
+from cluster.planning.cost_store import CostStore
+from cluster.planning.rows import choose_rows
 from cluster.planning.timing import PlanTiming
 from tests.cluster.tiny import forced, no_progress, tiny_weights
 from topology import parse
@@ -78,3 +81,11 @@ def test_a_wide_stage_fills_95_percent_of_a_chip():
     laid = sizes.laid(24, 8, 5, False)
     held = laid.kinds["weights"] + laid.kinds["kv_cache"]
     assert laid.anywhere and held > 0.95 * GROQCHIP1.sram_bytes
+
+
+def test_rows_are_chosen_for_a_plan_of_cut_matrices(tmp_path):
+    chip = tmp_path / "small.toml"
+    chip.write_text('name = "small"\nbase = "groqchip1"\nslice_words = 880\n')
+    model = tiny_weights(**(LONG | {"intermediate_size": 1600, "num_hidden_layers": 2})).model
+    found = choose_rows(model, PlanRequest(chips=1, spec=str(chip), batch=2), CostStore())
+    assert found.plan.cut and found.plan.slots == 2

@@ -29,6 +29,10 @@ SPEED = Finite(min=1e-6, max=1e6)
               help="Requests that may wait; others get 429.")  # fmt: skip
 @click.option("--context", type=COUNT, metavar="TOKENS",
               help="Of prompt and answer (default 640, or the model's).")  # fmt: skip
+@click.option("--prefix-cache/--no-prefix-cache", default=True, show_default=True,
+              help="Start where a slot's caches hold the same prompt.")  # fmt: skip
+@click.option("--kv-pages", type=COUNT, metavar="N",
+              help="Pages of 320 tokens for all slots (default: full caches).")  # fmt: skip
 @click.option("--max-body", "body_bytes", type=ByteCount(), default="4MiB", show_default=True,
               metavar="BYTES", help="Of a request.")  # fmt: skip
 @click.option("--drain", "drain_s", type=SECONDS, default=60, show_default=True, metavar="SECONDS",

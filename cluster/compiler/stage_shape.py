@@ -75,6 +75,11 @@ def windows(sections: Iterable[Section]) -> tuple[Window, ...]:
     return tuple(dict.fromkeys(Window(op.window) for op in ops if isinstance(op, ATTENTIONS)))
 
 
+def keeps_all(model: Model) -> bool:
+    """Whether caches hold all tokens: the ring of a window holds the last ones only."""
+    return all(window.tokens is None for window in windows(dict.fromkeys(model.layers)))
+
+
 @lru_cache(maxsize=512)
 def compiled(section: Section, tp: int, weights: str) -> Sharded:
     """A section as each rank of a group runs it."""

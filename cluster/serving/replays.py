@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from cluster.compiler.choose import PlanRequest
+from cluster.compiler.stage_shape import keeps_all
 from cluster.errors import BadValue
 from cluster.files import check_writable, write_whole
 from cluster.model.fetch import cache_folder
@@ -150,11 +151,11 @@ def play(options: Options, step: Step = no_step, prepare: "Prepare | None" = Non
     slo, policy = options.bounds(), options.order()
     traffic = given_traffic(options)
     _check_searches(options, traffic, slo)
-    if options.prefix_cache and traffic.block_tokens:
-        policy = replace(policy, block_tokens=traffic.block_tokens)
     begun = time.perf_counter()
     cluster = (prepare or prepared)(options, traffic, step)
     plan_s = time.perf_counter() - begun
+    if options.prefix_cache and keeps_all(cluster.planned.timed.plan.model):
+        policy = replace(policy, block_tokens=traffic.block_tokens)
     if policy.pages is not None:
         clockwork = cluster.clockwork
         policy = replace(policy, move_s=clockwork.move_s, refill_s=clockwork.refill_s)

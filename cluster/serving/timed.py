@@ -9,6 +9,7 @@ from cluster.generation.logprobs import Logprobs, logprobs
 from cluster.generation.sampling import uniform
 from cluster.model.load import Loaded, Tokenizer
 from cluster.model.reference import Held, Reference
+from cluster.serving.build import Policy
 from cluster.serving.clockwork import Clockwork
 from cluster.serving.core.columns import DECODE, PREFILL
 from cluster.serving.engine import Choosing, Logits
@@ -90,13 +91,14 @@ class FromReference:
 class TimedRunner:
     """Takes requests through the steps of a plan by the clock alone."""
 
-    def __init__(self, clockwork: Clockwork, words: Words) -> None:
+    def __init__(self, clockwork: Clockwork, words: Words, policy: Policy | None = None) -> None:
         self.plan, self._clockwork, self._words = clockwork.timed.plan, clockwork, words
         shape, link = clockwork.shape, clockwork.link
         self._ends = clockwork.ends  # worked out now, so that no step waits for it
         self.scheduler = PipelineScheduler(
             *(shape.stages, shape.slots, shape.chunk, link, shape.rows),
             history=False,
+            policy=policy,
             whole=shape.whole,
         )
         self._choosing: dict[Request, Choosing] = {}
@@ -114,7 +116,11 @@ class TimedRunner:
 
     def step(self) -> list[tuple[Request, int]] | None:
         """Let one step pass; return its tokens, or None if nobody is left."""
-        return advance(self.scheduler, lambda step: (self.cycles(step), repeat(None)), self._choose)
+        found = advance(
+            self.scheduler, lambda step: (self.cycles(step), repeat(None)), self._choose
+        )
+        self.scheduler.transfers()  # of caches that there are not
+        return found
 
     def cycles(self, step: Step) -> int:
         """Cycles of a step, as planned: of the stage that takes longest over its work, or none."""

@@ -219,11 +219,11 @@ def scaling(result: SweepResult, asked: Answer, along: str) -> list[str]:
         sentences.append(
             f"{where}{number(more)} times the {along} ({setting(low, along)} to "
             f"{setting(high, along)}) make {figure(asked.by).name}{grown} {number(gain)} times as "
-            f"high: {gain * work / more:.0%} of the work for each chip."
+            f"high, a parallel efficiency of {gain * work / more:.0%}"
         )
-    return [one[:1].upper() + one[1:] for one in sentences] or [
-        "There are not two sizes to compare."
-    ]
+    if not sentences:
+        return ["There are not two sizes to compare."]
+    return [f"{_capital('; '.join(sentences))}."]
 
 
 def claim(result: SweepResult, asked: Answer, along: str) -> list[str]:

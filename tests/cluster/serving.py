@@ -14,7 +14,7 @@ DEFAULTS = {
     "context": None, "timing_of": None, "text": None, "speed": None, "chips": None, "tp": None,
     "pp": None, "ep": None, "topology": None, "profile": None, "links": (), "faults": None,
     "spec": "groqchip1", "weights": None, "machine": "local", "chips_per_actor": None,
-    "address": None,
+    "address": None, "prefix_cache": False, "kv_pages": None,
 }  # fmt: skip
 
 

@@ -47,6 +47,13 @@ def served():
 
 
 @pytest.fixture(scope="module")
+def locked():
+    """A server with a key, which takes up caches of prompts that begin alike."""
+    with serving(api_key="secret", prefix_cache=True, concurrency=2, embeddings="none") as (url, _):
+        yield url
+
+
+@pytest.fixture(scope="module")
 def client(served):
     return openai.OpenAI(base_url=f"{served[0]}/v1", api_key="any", max_retries=0)
 
@@ -217,6 +224,32 @@ def test_stop_texts_are_found_across_pieces_and_nothing_else_is_lost(pieces, sto
     assert not any(one in shown for one in stops)
 
 
+def test_a_prompt_that_comes_again_starts_behind_what_is_in_the_caches(locked):
+    client = openai.OpenAI(base_url=f"{locked}/v1", api_key="secret", max_retries=0)
+    asked = {"model": "tiny", "prompt": "0123456789 " * 4, "max_tokens": 4, "temperature": 0}
+    first, again = (client.completions.create(**asked) for _ in range(2))
+    assert first.choices[0].text == again.choices[0].text
+    cached = [one.usage.prompt_tokens_details.cached_tokens for one in (first, again)]
+    assert cached == [0, 32] and again.usage.prompt_time < first.usage.prompt_time
+
+
+@pytest.mark.soak
+def test_few_pages_change_no_answer_of_smollm2():
+    """Executed: three requests of two pages share three of them, and give way."""
+    prompts = [f"{start}: " + "tea and milk, " * 72 for start in ("one", "two", "six")]
+    body = {"model": "smollm2", "prompt": prompts, "max_tokens": 60, "temperature": 0}
+    common = {"model": "smollm2", "concurrency": 3, "context": 640, "embeddings": "none"}
+    found = []
+    for more in ({}, {"prefix_cache": True, "kv_pages": 3}):
+        with serving(**common, **more) as (url, service):
+            asked = body | {"ignore_eos": True}
+            found.append(httpx.post(f"{url}/v1/completions", json=asked, timeout=1500).json())
+            gave_way = service.engine._runner.scheduler.preempted
+    said = [[choice["text"] for choice in one["choices"]] for one in found]
+    assert said[0] == said[1] and gave_way > 0
+    assert found[0]["usage"]["total_time"] < found[1]["usage"]["total_time"]
+
+
 def test_embeddings_are_those_of_lpu_embed(client):
     texts = ["a stone", "tea"]
     run = embed_sentences(EmbedOptions("tiny-encoder", texts), Bars())
@@ -283,18 +316,17 @@ def test_a_body_beyond_the_limit_is_413_also_without_a_length(served):
     assert httpx.post(url, content=pieces, timeout=60).status_code == 413
 
 
-def test_models_health_and_the_key():
-    with serving(api_key="secret", embeddings="none") as (url, _):
-        client = openai.OpenAI(base_url=f"{url}/v1", api_key="secret", max_retries=0)
-        (model,) = client.models.list()
-        assert (model.id, model.model_extra["max_model_len"]) == ("tiny", 320)
-        assert client.models.retrieve("tiny").id == "tiny"
-        for key in ("wrong", "secret2"):
-            with pytest.raises(openai.AuthenticationError):
-                client.with_options(api_key=key).models.list()
-        assert httpx.get(f"{url}/v1/models", timeout=60).status_code == 401
-        assert httpx.get(f"{url}/health", timeout=60).json() == {"status": "ok"}
-        assert httpx.get(f"{url}/v1/chat/completions", timeout=60).status_code == 401
+def test_models_health_and_the_key(locked):
+    client = openai.OpenAI(base_url=f"{locked}/v1", api_key="secret", max_retries=0)
+    (model,) = client.models.list()
+    assert (model.id, model.model_extra["max_model_len"]) == ("tiny", 320)
+    assert client.models.retrieve("tiny").id == "tiny"
+    for key in ("wrong", "secret2"):
+        with pytest.raises(openai.AuthenticationError):
+            client.with_options(api_key=key).models.list()
+    assert httpx.get(f"{locked}/v1/models", timeout=60).status_code == 401
+    assert httpx.get(f"{locked}/health", timeout=60).json() == {"status": "ok"}
+    assert httpx.get(f"{locked}/v1/chat/completions", timeout=60).status_code == 401
 
 
 def test_a_full_queue_says_when_to_come_back_and_a_hang_up_frees_the_slot():

@@ -18,7 +18,7 @@ def usage(answers: Sequence[Answer]) -> Json:
 
     `total_time` is, as there, without `queue_time`. Of several answers the times are those of all.
     """
-    prompts = {answer.prompt for answer in answers}
+    prompts = {answer.prompt: answer.job.request for answer in reversed(answers)}  # by its first
     prompt_tokens = sum(len(prompt.ids) for prompt in prompts)
     completion_tokens = sum(len(answer.tokens) for answer in answers)
     entered_s = min(answer.job.request.entered_s for answer in answers)
@@ -28,7 +28,9 @@ def usage(answers: Sequence[Answer]) -> Json:
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,
         "total_tokens": prompt_tokens + completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": 0},
+        "prompt_tokens_details": {
+            "cached_tokens": sum(request.cached_tokens for request in prompts.values())
+        },
         "queue_time": entered_s - answers[0].job.request.arrives_s,
         "prompt_time": first_s - entered_s,
         "completion_time": last_s - first_s,

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import click
 
@@ -10,6 +11,7 @@ from cluster.compiler.choose import PlanRequest, choose
 from cluster.compiler.limits import CONTEXT_BLOCK
 from cluster.compiler.lower import lower
 from cluster.compiler.place import place
+from cluster.compiler.stage_shape import keeps_all
 from cluster.compiler.stages import Plan
 from cluster.errors import BadValue, DoesNotFit
 from cluster.machines.checkpoint import Checkpointed
@@ -22,8 +24,10 @@ from cluster.model.known import known_names
 from cluster.model.load import Loaded, find_decoder, find_model, load_model
 from cluster.planning.cost_store import CostStore
 from cluster.planning.planner import Planned, make
+from cluster.planning.timing import PlanTiming
 from cluster.runs.display import Bars, Stopwatch, counted
 from cluster.runs.running import CHECKPOINT_LAUNCHES, load
+from cluster.serving.build import Policy
 from cluster.serving.clockwork import Clockwork
 from cluster.serving.engine import PipelineRunner
 from cluster.serving.loop import EngineThread
@@ -34,6 +38,7 @@ from cluster.serving.openai.server import Server, bind, url_of
 from cluster.serving.timed import ECHO, RANDOM, Chance, Echo, FromReference, TimedRunner, Words
 
 BLOCKS = 2  # of the context, unless it is given
+BLOCK_TOKENS = 16  # by which prompts that begin alike are known
 NONE = "none"
 SLOTS = 4  # unless they are given; with --timing-of fewer where these have no room
 
@@ -68,6 +73,8 @@ class Options:
     machine: str
     chips_per_actor: int | str | None
     address: str | None
+    prefix_cache: bool
+    kv_pages: int | None
 
     def check(self) -> "Options":
         """Return self; raise BadValue for what can be seen to be wrong before any work."""
@@ -139,7 +146,9 @@ class Service:
         watch.lap("lower")
         self.machine = Clocked(_machine(options))
         load(self.machine, lowered, bars, watch)
-        runner = PipelineRunner(lowered, self.machine, history=False)
+        timed = partial(PlanTiming, choice.plan, placement, choice.graph)
+        policy = self._policy(choice.plan, lambda: Clockwork(timed(), choice.plan.context))
+        runner = PipelineRunner(lowered, self.machine, history=False, policy=policy)
         self.engine = EngineThread(runner, options.queue, options.speed)
         plan = choice.plan
         self._serve(options.model, loaded.model.name, loaded, plan.tokens_max)
@@ -159,12 +168,26 @@ class Service:
         def progress(done: int, total: int) -> None:
             bars.step("plan", done, total)
 
-        runner = TimedRunner(Clockwork(planned.timed, plan.context, progress), words)
+        clockwork = Clockwork(planned.timed, plan.context, progress)
+        runner = TimedRunner(clockwork, words, self._policy(plan, lambda: clockwork))
         self.engine = EngineThread(runner, options.queue, options.speed or 1.0)
         self._serve(name, plan.model.name, loaded, plan.tokens_max)
         said = options.text if options.text in (ECHO, RANDOM) else loaded.model.name
         where = f"{counted(plan.chips, 'chip')} on {planned.topology}"
         self.about = f"times of {where}, words: {said}"
+
+    def _policy(self, plan: Plan, clockwork: Callable[[], Clockwork]) -> Policy:
+        """How requests share the caches; what leaving pages costs is asked only if they are few."""
+        options, pages = self.options, self.options.kv_pages
+        reuses = options.prefix_cache and keeps_all(plan.model)
+        policy = Policy(block_tokens=BLOCK_TOKENS if reuses else 0)
+        if pages is None:
+            return policy
+        longest = -(-plan.context // policy.page_tokens)
+        if pages < longest:
+            raise BadValue("--kv-pages", pages, f"a request of the whole context needs {longest}")
+        known = clockwork()
+        return replace(policy, pages=pages, move_s=known.move_s, refill_s=known.refill_s)
 
     def _serve(self, asked: str, name: str, loaded: Loaded, context: int) -> None:
         shown = asked.lower() if asked.lower() in known_names() else name

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import Any
 
 import matplotlib as mpl
@@ -17,13 +18,15 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from cluster.report.page import Drawing
 
 MANY = 1e5  # from here on no digit behind the point is shown
 WIDTH_IN = 5.6  # 403 px: a phone shows it at nine tenths of its size
 LONG_LABEL = 18  # characters of a bar's name
+LABEL = 32  # characters of a line of an upright label
+FEW = 6  # values of an axis that all have a tick
 SERIES, HEATS = 8, 6
 WIDE_RANGE = 100  # of a logarithmic axis, from its least to its largest value
 # Colours that stand for the page's variables until the SVG is written; no plot has them otherwise.
@@ -130,10 +133,14 @@ def lines(
             axes.plot(line.x, line.y, linestyle=line.style or "none", marker=line.marker or "none",
                       ms=4.5, color=colour, label=line.name)  # fmt: skip
         axes.set_xlabel(x_label)
-        axes.set_ylabel(y_label)
+        axes.set_ylabel("\n".join(wrap(y_label, LABEL)))
         for name in log:
             (axes.set_xscale if name == "x" else axes.set_yscale)("log")
         number_axes(axes)
+        at = sorted({x for line in found for x in line.x})
+        if "x" in log and len(at) <= FEW:  # powers of two, mostly
+            axes.set_xticks(at, [plain(x) for x in at])
+            axes.xaxis.set_minor_locator(NullLocator())
         for x, y, text in notes:
             axes.annotate(text, (x, y), (4, 4), textcoords="offset points", fontsize=9)
         if len(found) > 1:

@@ -58,6 +58,7 @@ def _errors(rows: Sequence[Row]) -> Section:
     values = {
         name: [100 * (row.error or 0.0) if row.status == status else 0.0 for row in shown]
         for name, status in (("holds", "holds"), ("off", "reported"), ("fails", "fails"))
+        if any(row.status == status for row in shown)
     }
     left = len([row for row in rows if row.error is not None]) - len(shown)
     caption = f"{counted(left, 'row')} beyond {MOST_OFF:.0f} % are in the tables." if left else ""

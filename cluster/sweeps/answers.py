@@ -223,7 +223,8 @@ def scaling(result: SweepResult, asked: Answer, along: str) -> list[str]:
         )
     if not sentences:
         return ["There are not two sizes to compare."]
-    return [f"{_capital('; '.join(sentences))}."]
+    said = "; ".join(sentences)
+    return [f"{said[:1].upper()}{said[1:]}."]
 
 
 def claim(result: SweepResult, asked: Answer, along: str) -> list[str]:
@@ -310,9 +311,9 @@ def varied(result: SweepResult) -> list[str]:
     """
     question = result.question
     named = any(CASE in part for part in question.parts)
-    parts: list[str] = [
-        name for part in question.parts for name in ([CASE, "chips", *MACHINES] if named else part)
-    ]
+    along = question.answer.along if question.answer else None
+    beside = [CASE, *([along] if along else []), "chips", *MACHINES]
+    parts: list[str] = [name for part in question.parts for name in (beside if named else part)]
     given: list[Any] = [question.common, *question.parts]
     every: dict[str, None] = dict.fromkeys([*question.axes, *parts])
     names = [

@@ -224,11 +224,11 @@ class Stage:
         self,
         rows: int,
         blocks: int,
-        routes: Routes,
+        routes: Routes | None,
         most_cycles: int | None = None,
         slots: range = FIRST,
     ) -> Iterator[Step]:
-        """What a launch does, in order; `routes` lead from each member to each other.
+        """What a launch does, in order; `routes`, if any, lead from each member to each other.
 
         The caches are those of sequence `slots`. A layer on a chip alone is one step, or cut at its
         residual connections if it takes more than `most_cycles`.
@@ -271,8 +271,8 @@ class Stage:
         return Step("enter", ((self._parts[key], members),), _unmoved)
 
     def _layer(
-        self, kind: int, launch: tuple[int, int, int], routes: Routes, most_cycles: int | None,
-        moved: Moved,
+        self, kind: int, launch: tuple[int, int, int], routes: Routes | None,
+        most_cycles: int | None, moved: Moved,
     ) -> Iterator[Step]:  # fmt: skip
         """A layer in a launch of (rows, blocks, slots)."""
         sharded, prefix, (rows, blocks, slots) = self.shape.kinds[kind], self.prefix(kind), launch
@@ -292,7 +292,7 @@ class Stage:
             except TooLong:  # op by op, as mixtures need whose tokens go one by one
                 each = (self._compute(sharded, what, (op,), *size, moved, slots) for op in mine)
                 yield from (step for step in each if step.cycles > 0)
-            if isinstance(last, AllReduce):
+            if isinstance(last, AllReduce) and routes is not None:
                 yield from self._update(sharded, last, rows, routes, most_cycles)
 
     def alone(self, rows: int, blocks: int, moved: Moved) -> tuple[Step, ...]:

@@ -90,6 +90,12 @@ class Costs:
         found: tuple[StepTiming, ...] = self._found[key]
         return found
 
+    def computed(
+        self, width: Width, kind: int, launch: LaunchKind, limit: int
+    ) -> tuple[StepTiming, ...]:
+        """What members do alone in a layer of a kind, up to a step that must take over `limit`."""
+        return self._steps(self.stage(width, kind), launch, None, limit)
+
     def head(self, width: Width, rows: int) -> tuple[StepTiming, ...]:
         """The step of the LM head for so many sequences."""
         key = ("head", width, rows)
@@ -132,12 +138,13 @@ class Costs:
         return found
 
     def _steps(
-        self, stage: Stage, launch: LaunchKind, routes: Network, limit: int | None
+        self, stage: Stage, launch: LaunchKind, routes: Network | None, limit: int | None
     ) -> tuple[StepTiming, ...]:
+        joined = routes.digest if routes is not None else "not at all"
         rows, blocks, slots = launch.rows, launch.blocks, range(launch.slots)
         return self.store.kept(
             "steps",
-            (stage.spec, stage.key, rows, len(slots), blocks, routes.digest, limit),
+            (stage.spec, stage.key, rows, len(slots), blocks, joined, limit),
             lambda: tuple(_until(limit, stage.steps(rows, blocks, routes, limit, slots))),
             lambda found: [asdict(one) for one in found],
             lambda plain: tuple(_step_of(one) for one in plain),

@@ -28,7 +28,13 @@ from cluster.compiler.pipeline import PipelineSteps, StepSchedules
 from cluster.compiler.place import Placement
 from cluster.compiler.sizes import Sizes
 from cluster.compiler.stage import Stage
-from cluster.compiler.stage_work import StageTimings, StepTiming, make_stages, through_all_stages
+from cluster.compiler.stage_work import (
+    StageTimings,
+    StepTiming,
+    in_order,
+    make_stages,
+    through_all_stages,
+)
 from cluster.compiler.stages import Plan
 from cluster.compiler.timeline import LaunchTimeline
 from cluster.compiler.wires import Wires
@@ -154,14 +160,24 @@ class PlanTiming:
     def no_prefill(self) -> str:
         """Why chunks of a prompt cannot be scheduled; "" if they can."""
         kind = prefill_kind(self.plan.chunk, CONTEXT_BLOCK)
-        pace = self.clocks.pace(0) if self.clocks else None
         try:
-            for number in range(self.plan.pp if self.plan.slots == 1 else 0):
-                self.work.stage(number, kind, pace)  # what is too long mostly is, and soon known
+            self._check_chunk(kind)
             _ = self.steps.full_cycles(kind) if self.in_steps(kind) else self.launch(kind)
         except ProgramError as error:
             return str(error)
         return ""
+
+    def _check_chunk(self, kind: LaunchKind) -> None:
+        """Raise ProgramError if the clocks leave some step of a layer no place.
+
+        That is known before what crosses links is scheduled, which takes longer.
+        """
+        plan = self.plan
+        if self.clocks is None or plan.slots > 1 or any(part.anywhere for part in plan.stages):
+            return
+        pace = self.clocks.pace(0)
+        for layer in dict.fromkeys(plan.model.kinds):
+            in_order(self.costs.computed(self.width, layer, kind, pace.limit_cycles), pace)
 
     def program_bytes(self) -> Mapping[int, int]:
         """Program bytes of each chip, for all launches; raises DoesNotFit where they do not fit."""

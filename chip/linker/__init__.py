@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from chip.errors import HazardError
-from chip.linker import order
+from chip.linker import cuts, order
 from chip.linker.clocks import Deskews, Startup, check_deskews, startup
 from chip.linker.graph import State
 from chip.linker.hazard_context import with_context
@@ -163,22 +163,50 @@ def _segments(issues: Timeline, parts: list[FragmentUse]) -> list[list[int]]:
 
     Receives are numbered by their last cycle. Neighbouring ones share a segment unless a send that
     depends on the earlier ones leaves before the later one is over: then that may depend on it.
-    A stretch depends on all stretches before it.
+    A stretch depends on all stretches before it, except that of a prelude only on what it must.
     """
     receives = [issues[n] for n in np.flatnonzero(issues.have("receive")).tolist()]
     receives.sort(key=lambda issue: (issue.last_cycle, issue.unit))
     rank = {issue.id: n + 1 for n, issue in enumerate(receives)}
-    found, floor, sends = [], 0, []
+    found: list[list[int]] = []
+    floor, sends = 0, []
     for part in parts:
         template, node_of = part.template, part.template.graph.node_of
         base = {node_of[i.id]: rank[part.first + i.id] for i in template.of_role("receive")}
-        level = order.levels(template.sequence, template.before, base, floor)
+        if cuts.is_after_prelude(part.first):
+            for node, level in _after_prelude(issues, parts, found[0]).items():
+                base[node] = max(base.get(node, 0), level)
+            levels = order.levels(template.sequence, template.before, base)
+        else:
+            levels = order.levels(template.sequence, template.before, base, floor)
         for issue in template.of_role("send"):
-            sends.append((level[node_of[issue.id]], part.cycle + issue.cycle))
-        floor = max(level, default=floor)
-        found.append(level)
+            sends.append((levels[node_of[issue.id]], part.cycle + issue.cycle))
+        floor = max(levels, default=floor)
+        found.append(levels)
     segment_of = _grouped(receives, sends)
     return [[segment_of[n] for n in level] for level in found]
+
+
+def _after_prelude(issues: Timeline, parts: list[FragmentUse], levels: list[int]) -> dict[int, int]:
+    """Least levels of nodes of the second stretch: of those of the prelude that they share words
+    with, one of both writing. Nothing else of a prelude lives on.
+    """
+    ops, first, here = issues.kinds.ops, parts[0].template, parts[1].first
+    memory, writes = (
+        np.array(flags, np.bool_)[issues.kind]
+        for flags in ([op.in_memory for op in ops], [op.writes_memory for op in ops])
+    )
+    within = slice(here, here + len(parts[1].template.issues))
+    unit, low, high = issues.unit[within], issues.low[within], issues.high[within]
+    found: dict[int, int] = {}
+    for node, level in zip(first.graph.nodes, levels, strict=True):
+        for one in (one for one in node.issues if level and memory[one]):
+            shared = memory[within] & (unit == issues.unit[one])
+            shared &= (low <= issues.high[one]) & (issues.low[one] <= high)
+            for other in np.flatnonzero(shared & (writes[within] | writes[one])).tolist():
+                for later in parts[1].template.nodes_of.get(other, ()):
+                    found[later] = max(found.get(later, 0), level)
+    return found
 
 
 def _grouped(receives: list[Issue], sends: list[tuple[int, int]]) -> list[int]:

@@ -30,8 +30,24 @@ def cuts(issues: Timeline, spec: ChipSpec) -> list[int]:
     while True:
         at = int(np.searchsorted(possible, chosen[-1] + FEWEST))
         if at == len(possible):
-            return chosen
+            return chosen[:1] + _prelude(issues, possible, [*chosen, len(issues)][1]) + chosen[1:]
         chosen.append(int(possible[at]))
+
+
+def _prelude(issues: Timeline, possible: Ints, stop: int) -> list[int]:
+    """Where the prelude ends that can be cut off a first stretch, which ends at `stop`; or none.
+
+    The stages of a pipeline pass on packets of others and wait for their own until cycles that
+    differ. What comes then is alike, so without its prelude it is linked once for all of them.
+    """
+    others = np.flatnonzero(~issues.have("receive", "send", "read", "write")[:FEWEST])
+    most = min([FEWEST - 1, *others[:1].tolist()])
+    return possible[possible <= most][-1:].tolist() if stop >= FEWEST else []
+
+
+def is_after_prelude(start: int) -> bool:
+    """Whether the stretch before the one that starts there is a prelude: no other is as short."""
+    return 0 < start < FEWEST
 
 
 def _with_loads_held(issues: Timeline, spec: ChipSpec) -> Ints:

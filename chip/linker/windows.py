@@ -64,6 +64,15 @@ class Template:
         return {name: tuple(i for i in self.issues if i.op.role == name) for name in names}
 
     @cached_property
+    def nodes_of(self) -> dict[int, list[int]]:
+        """The nodes that each issue is part of, if any."""
+        found: dict[int, list[int]] = {}
+        for number, node in enumerate(self.graph.nodes):
+            for issue in node.issues:
+                found.setdefault(issue, []).append(number)
+        return found
+
+    @cached_property
     def addresses(self) -> Ints:
         """First word that each issue accesses; 0 of others."""
         args = (i.instruction.args[0] if i.op.in_memory else 0 for i in self.issues)

@@ -13,6 +13,7 @@ from chip import jit
 from chip.board import facts
 from chip.errors import ChipError, ProgramError
 from chip.group import Batch, batches
+from chip.linker import cuts
 from chip.linker.reuse import Linker
 from chip.spec import GROQCHIP1
 from chip.wire import pack_value
@@ -211,3 +212,17 @@ def test_programs_link_alike_alone_and_beside_equal_ones():
             alone, beside = Linker()(data), together(data)
             assert alone.segment_end_cycles == beside.segment_end_cycles
             assert (facts(alone), alone.written) == (facts(beside), beside.written)
+
+
+def test_what_follows_a_prelude_keeps_its_segments(monkeypatch):
+    """The segments that the digest knows are those of a stretch that begins with its prelude."""
+    launches = lowered(1, 2, "ring:4").launches.values()
+    programs = [data for launch in launches for data in launch.programs.values()]
+    ready = [*map(Linker(), programs)]
+    monkeypatch.setattr(cuts, "_prelude", lambda *_: [])
+    whole = [*map(Linker(), programs)]
+    for one, other in zip(ready, whole, strict=True):
+        assert one.segment_end_cycles == other.segment_end_cycles
+        assert (one.sends, one.receives) == (other.sends, other.receives)
+    starts = {block.first for one in ready for blocks in one.segments for block in blocks}
+    assert any(map(cuts.is_after_prelude, starts))

@@ -140,14 +140,18 @@ class Search:
                 self._widths[tp] = Width(tp, found[1])
         return self._widths[tp]
 
-    def widths(self, chips: int) -> tuple[list[int], list[int]]:
-        """Widths worth a look: up to a node every one, then whole teams; and all others.
+    def widths(self, chips: int) -> tuple[list[int], ...]:
+        """Widths worth a look: up to a node every one, then whole teams; others; beyond a rack.
 
-        A wider group that is no multiple of a team sends parts where teams send sums.
+        A wider group that is no multiple of a team sends parts where teams send sums. Over several
+        racks no two groups are cabled alike, and each would have schedules of its own.
         """
+        racks = Counter(nx.get_node_attributes(self.graph, "rack").values())
+        reach = max(racks.values(), default=chips)
         every = [tp for tp in widths_of(self.model) if tp <= chips]
-        good = [tp for tp in every if tp < TEAM or tp % TEAM == 0]
-        return good, [tp for tp in every if tp not in good]
+        good = [tp for tp in every if tp <= reach and (tp < TEAM or tp % TEAM == 0)]
+        others = [tp for tp in every if tp <= reach and tp not in good]
+        return good, others, [tp for tp in every if tp > reach]
 
     def host_cycles(self, one: Candidate) -> int:
         """Cycles that a decode launch's results and the next one's inputs take over the links."""

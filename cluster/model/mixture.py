@@ -61,6 +61,11 @@ def expert_parts(model: Model) -> int:
     return max((op.ep or 1 for op in _mixed(model)), default=1)
 
 
+def is_mixture(model: Model) -> bool:
+    """Whether some of its products are with the matrices of experts."""
+    return any(True for _ in _mixed(model))
+
+
 def _mixed(model: Model) -> Iterator[ExpertLinear]:
     ops = (op for section, _ in model.distinct for op in section.ops)
     return (op for op in ops if isinstance(op, ExpertLinear))

@@ -21,7 +21,7 @@ from cluster.compiler.sizes import CHUNKS, Sizes
 from cluster.errors import BadValue, DoesNotFit
 from cluster.model.graph.graph import Model
 from cluster.model.load import find_decoder
-from cluster.model.mixture import residents, spread_experts
+from cluster.model.mixture import is_mixture, residents, spread_experts
 from cluster.planning.cost_store import CostStore
 from cluster.planning.kept import Kept
 from cluster.planning.pipeline_timing import pipelined
@@ -125,7 +125,8 @@ def _made(whole: Model, name: str, asked: PlanRequest, kept: Kept) -> Planned:
         if free and (planned := _in_int8(whole, name, asked, kept)):
             why = why_int8(model, spec, request, chips)
             return replace(planned, notes=(*planned.notes, why))
-        search, candidates = _found(model, request, chips, partial(searches, True))
+        if not is_mixture(model):  # experts are not cut, but may be spread over more chips
+            search, candidates = _found(model, request, chips, partial(searches, True))
     if not candidates:
         if asked.ep is None:
             limit = chips if request.chips or request.topology else None

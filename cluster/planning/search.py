@@ -18,6 +18,7 @@ from chip.energy import energy_table
 from chip.errors import ProgramError
 from chip.isa import WIDTHS
 from chip.kernels.allreduce import TEAM
+from chip.kernels.memory import SramFull
 from chip.spec import ChipSpec
 from cluster.compiler.chunk import with_best_chunk
 from cluster.compiler.launch import context_bucket, decode_kind
@@ -347,7 +348,13 @@ class Search:
     @cached_property
     def _least(self) -> dict[int, int]:
         narrow, kinds = Width(widths_of(self.model)[-1], CHUNKS[-1]), set(self.model.kinds)
-        return {kind: self.costs.alone(narrow, kind, self.decode) for kind in kinds}
+        found = {}
+        for kind in kinds:
+            try:
+                found[kind] = self.costs.alone(narrow, kind, self.decode)
+            except SramFull:  # it cannot be laid out so narrow, however large a chip is
+                found[kind] = 0
+        return found
 
     def _reduce_bound(self, tp: int) -> int:
         """Each chip needs something of every block, and some chips are no neighbours."""

@@ -13,6 +13,7 @@ import pytest
 from cluster.generation.sampling import Sampling
 from cluster.machines.checkpoint import Checkpointed
 from cluster.machines.checkpoint_store import CheckpointStore
+from cluster.machines.ray import task_pool
 from cluster.machines.ray.capacity import actor_bytes
 from cluster.machines.ray.ray_machine import RayMachine
 from cluster.machines.ray.surroundings import loopback
@@ -63,6 +64,24 @@ def test_a_sweep_has_the_rows_of_one_process_and_a_lost_node_changes_nothing(nod
                 nodes.add_node(**node())
     rows = [[json.dumps(mine[n]) for n in sorted(mine)] for mine in (together, alone)]
     assert rows[0] == rows[1] and len(rows[0]) == 9
+
+
+def test_code_that_ray_unpacks_anew_is_no_failure_of_a_point(monkeypatch):
+    """Nodes of one host share the folder of a job's code, which each removes when it starts."""
+
+    def away(*_):
+        raise errors.pop()
+
+    inside = task_pool.CODE / "chip" / "kernels"
+    errors = [FileNotFoundError(2, "away", str(inside)), ImportError("half unpacked")]
+    monkeypatch.setattr(task_pool, "UNPACKING_S", 0.0)
+    monkeypatch.setattr(Evaluator, "some", away)
+    for _ in range(2):
+        with pytest.raises(task_pool.CodeAway):
+            task_pool.some([])
+    errors = [PermissionError(13, "denied", "/elsewhere")]
+    with pytest.raises(PermissionError):
+        task_pool.some([])
 
 
 def test_killing_an_actor_then_a_node_changes_nothing(nodes):

@@ -5,9 +5,11 @@ Ray runs a task again whose worker or host is gone, and what it would have retur
 """
 
 import os
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -21,8 +23,15 @@ from cluster.sweeps.grid import Point
 
 MOMENT_S = 1.0
 MOST_GIVEN = 256  # points in one task
-RETRIES = 8  # of a task whose worker or host dies
+RETRIES = 8  # of a task whose worker or host dies, or finds its code away
+UNPACKING_S = 1.0
+CODE = Path(__file__).resolve().parents[3]
 LOST = "the workers of Ray that had it died, as when memory runs out"
+
+
+class CodeAway(Exception):
+    """Files of our code cannot be read just now: nodes of one host share the folder they are in,
+    and when such a node starts Ray removes it and unpacks it anew, under all who use it."""
 
 
 @cache
@@ -31,8 +40,15 @@ def _evaluator() -> Evaluator:
 
 
 def some(points: Sequence[Point]) -> list[Finding]:
-    """What one task does, with what this worker knows from tasks before."""
-    return _evaluator().some(points, MOMENT_S)
+    """What one task does, with what this worker knows from tasks before; raises CodeAway."""
+    try:
+        return _evaluator().some(points, MOMENT_S)
+    except (OSError, ImportError) as error:
+        file = getattr(error, "filename", None)
+        if isinstance(error, OSError) and not (file and Path(str(file)).is_relative_to(CODE)):
+            raise
+        time.sleep(UNPACKING_S)
+        raise CodeAway(str(error)) from error
 
 
 class RayPool:
@@ -54,7 +70,8 @@ class RayPool:
 
     def results(self, points: Sequence[Point]) -> Iterator[list[Finding]]:
         """Findings of all points, in lists as they come."""
-        task = ray.remote(num_cpus=1, max_retries=RETRIES)(some)
+        again: Any = {"max_retries": RETRIES, "retry_exceptions": [CodeAway, ImportError]}
+        task = ray.remote(num_cpus=1, **again)(some)
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         cpus = max(1, int(resources.get("CPU", 1)))
         size = min(MOST_GIVEN, max(1, -(-len(points) // (4 * cpus))))

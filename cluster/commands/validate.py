@@ -13,11 +13,11 @@ from cluster.files import check_writable
 from cluster.report.files import write_report
 from cluster.report.page import Page
 from cluster.runs.display import Bars, counted, print_rows
-from cluster.validate.row import Row
+from cluster.validate.row import Row, figures
 from cluster.validate.table import rows
 
 FAILED = 1
-MARKS = {"holds": "ok", "fails": "FAILS", "reported": "off", "not attempted": "-"}
+MARKS = {"holds": "ok", "fails": "FAILS", "reported": "off"}
 
 
 @click.command("validate")
@@ -28,7 +28,7 @@ def validate_command(only: str, report_file: Path | None, as_json: bool) -> int:
     """Compute published numbers with the emulator; exit 1 if a row that claims to hold does not.
 
     `off` rows are outside their tolerance and claim nothing; below the table is what makes the
-    difference. `-` rows are not attempted.
+    difference.
     """
     check_writable("--report", report_file)
     start, found = time.perf_counter(), []
@@ -75,7 +75,4 @@ def _print(found: list[Row], seconds: float) -> None:
 
 
 def _cells(row: Row) -> tuple[object, ...]:
-    error = "" if row.error is None else f"{100 * row.error:+.2g} %"
-    ours = "" if row.emulated is None else f"{row.emulated:.5g}"
-    published = f"{row.published:.5g}"
-    return (row.id, MARKS[row.status], row.what, published, ours, error, row.tolerance)
+    return (row.id, MARKS[row.status], row.what, *figures(row), row.tolerance)

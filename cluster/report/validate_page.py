@@ -7,13 +7,12 @@ from cluster.report.page import Block, Page, Section, Table, Text
 from cluster.report.plots import bars
 from cluster.report.reproduce import command_line, versions
 from cluster.runs.display import counted
-from cluster.validate.row import Row
+from cluster.validate.row import Row, figures
 
 STATUS = (
     ("fails", "What should hold and does not"),
     ("holds", "What holds"),
     ("reported", "What is off, and why"),
-    ("not attempted", "What is not attempted"),
 )
 HEAD = ("id", "what", "published", "ours", "error", "tolerance")
 MOST_OFF = 100.0  # %, of a bar
@@ -39,8 +38,8 @@ def _answer(report: Mapping[str, Any]) -> str:
     verdict = "hold" if not counts["fails"] else f"do, {counts['fails']} do not hold"
     return (
         f"{counts['holds']} of {counted(claimed, 'published number')} that we claim to meet "
-        f"{verdict}. {counts['reported']} more are outside their tolerance and say why; "
-        f"{counts['not attempted']} are not attempted. It took {report['wall_s']:,.0f} s."
+        f"{verdict}. {counts['reported']} more are outside their tolerance and say why. "
+        f"It took {report['wall_s']:,.0f} s."
     )
 
 
@@ -54,13 +53,13 @@ def _group(title: str, rows: Sequence[Row]) -> Section:
 
 def _errors(rows: Sequence[Row]) -> Section:
     """How far each is off, in a plot; what is beyond it is in the tables."""
-    shown = [row for row in rows if row.error is not None and abs(100 * row.error) <= MOST_OFF]
+    shown = [row for row in rows if abs(100 * row.error) <= MOST_OFF]
     values = {
-        name: [100 * (row.error or 0.0) if row.status == status else 0.0 for row in shown]
+        name: [100 * row.error if row.status == status else 0.0 for row in shown]
         for name, status in (("holds", "holds"), ("off", "reported"), ("fails", "fails"))
         if any(row.status == status for row in shown)
     }
-    left = len([row for row in rows if row.error is not None]) - len(shown)
+    left = len(rows) - len(shown)
     caption = f"{counted(left, 'row')} beyond {MOST_OFF:.0f} % are in the tables." if left else ""
     drawn = bars(values, [row.id for row in shown], "ours against the published, %",
                  caption=caption)  # fmt: skip
@@ -68,6 +67,4 @@ def _errors(rows: Sequence[Row]) -> Section:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    error = "" if row.error is None else f"{100 * row.error:+.2g} %"
-    ours = "" if row.emulated is None else f"{row.emulated:.5g}"
-    return row.id, row.what, f"{row.published:.5g}", ours, error, row.tolerance
+    return row.id, row.what, *figures(row), row.tolerance

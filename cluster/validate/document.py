@@ -7,15 +7,13 @@ from cluster.errors import BadValue
 from cluster.validate.row import Row
 
 HEAD = "| row | what | published | ours | error | tolerance | |\n|---|---|---|---|---|---|---|"
-MARKS = {"reported": "off", "not attempted": "-"}
 
 
 def line(row: Row) -> str:
     """A row of the table; four figures of ours."""
-    error = "" if row.error is None else percent(row.error)
-    ours = "" if row.emulated is None else number(row.emulated)
-    status = MARKS.get(row.status, row.status)
-    cells = row.id, row.what, number(row.published), ours, error, row.tolerance, status
+    status = "off" if row.ok is None else row.status
+    numbers = number(row.published), number(row.emulated), percent(row.error)
+    cells = row.id, row.what, *numbers, row.tolerance, status
     return "| " + " | ".join(cells) + " |"
 
 
@@ -48,7 +46,7 @@ def markdown(rows: Sequence[Row]) -> str:
     reasons = dict.fromkeys(f"- **{row.id}**: {row.reason}." for row in rows if row.ok is None)
     counts = ", ".join(
         f"{sum(row.status == status for row in rows)} {status}"
-        for status in ("holds", "fails", "reported", "not attempted")
+        for status in ("holds", "fails", "reported")
     )
     parts = [HEAD, *map(line, rows), "", f"{len(rows)} rows: {counts}. Of those without a claim:"]
     return "\n".join([*parts, "", *reasons])

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-EXACT, BOUND, REPORTED, SKIPPED = "exact", "lower bound", "reported", "not attempted"
+EXACT, BOUND, REPORTED = "exact", "lower bound", "reported"
 
 
 @dataclass(frozen=True)
@@ -11,14 +11,14 @@ class Row:
     """One published number and ours.
 
     `tolerance` says in words what may differ. `ok` is None for what is reported without a claim;
-    `reason` then says what makes the difference. `emulated` is None where it was not attempted.
+    `reason` then says what makes the difference.
     A fact of many `numbers` (what, published, ours) counts those that hold.
     """
 
     id: str
     what: str
     published: float
-    emulated: float | None
+    emulated: float
     tolerance: str
     ok: bool | None
     source: str
@@ -27,15 +27,13 @@ class Row:
     numbers: tuple[tuple[str, float, float], ...] = ()
 
     @property
-    def error(self) -> float | None:
+    def error(self) -> float:
         """Relative difference of ours from the published number."""
-        return None if self.emulated is None else self.emulated / self.published - 1
+        return self.emulated / self.published - 1
 
     @property
     def status(self) -> str:
-        """Return holds, fails, reported or not attempted."""
-        if self.emulated is None:
-            return SKIPPED
+        """Return holds, fails or reported."""
         return REPORTED if self.ok is None else "holds" if self.ok else "fails"
 
     @property
@@ -50,6 +48,11 @@ class Family:
 
     ids: tuple[str, ...]
     rows: Callable[[], Iterable[Row]]
+
+
+def figures(row: Row) -> tuple[str, str, str]:
+    """Published, ours and the error, as tables show them."""
+    return f"{row.published:.5g}", f"{row.emulated:.5g}", f"{100 * row.error:+.2g} %"
 
 
 def within(
@@ -76,11 +79,6 @@ def missed(row: Row, reason: str) -> Row:
         return row
     return Row(row.id, row.what, row.published, row.emulated, row.tolerance, None, row.source,
                row.configuration, reason)  # fmt: skip
-
-
-def skipped(ident: str, what: str, published: float, source: str, reason: str) -> Row:
-    """A row that nothing computes yet."""
-    return Row(ident, what, published, None, "", None, source, "", reason)
 
 
 def phases(events: Iterable[tuple[str, int, int]], end: int, most: int = 4) -> str:

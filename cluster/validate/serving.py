@@ -38,7 +38,7 @@ def llama_rows() -> Iterator[Row]:
         row = _speed("V33", "Llama-2-70B", 300, planned)
         yield missed(row, _parts(planned))
         if context == 320:
-            ok = row.emulated is not None and row.emulated <= MOST_70B
+            ok = row.emulated <= MOST_70B
             what = "Llama-2-70B, tokens/s per user at most"
             source = "derived: ingest of 10,240 B/cycle on 7.2 chips a layer"
             yield replace(

@@ -12,14 +12,14 @@ from cluster.errors import BadValue
 from cluster.validate import table
 from cluster.validate.document import line, markdown, put
 from cluster.validate.factors import tasks
-from cluster.validate.row import Family, at_least, missed, phases, skipped, within
+from cluster.validate.row import Family, at_least, missed, phases, within
 from cluster.validate.tasks import Task, critical_path, schedule
 
 ROOT = Path(__file__).resolve().parents[2]
 ROW = within("V98", "a thing", 100.0, 90.0, 5, "a paper", "one chip")
 
 
-def test_a_row_holds_fails_is_reported_or_is_not_attempted():
+def test_a_row_holds_fails_or_is_reported():
     assert (ROW.status, ROW.error) == ("fails", pytest.approx(-0.1))
     assert replace(ROW, emulated=97.0, ok=True).status == "holds"
     assert missed(ROW, "slow").status == "reported" and missed(ROW, "slow").reason == "slow"
@@ -27,7 +27,6 @@ def test_a_row_holds_fails_is_reported_or_is_not_attempted():
     assert missed(good, "slow") is good
     assert at_least("V98", "a bound", 0.8, 0.9, "a paper", "one chip").status == "holds"
     assert at_least("V98", "a bound", 0.8, 0.7, "a paper", "one chip").status == "fails"
-    assert skipped("V98", "a thing", 1.0, "a paper", "no").status == "not attempted"
     assert ROW.command == "lpu validate --only V98"
 
 
@@ -42,7 +41,7 @@ def test_every_id_of_the_table_is_computed_or_listed():
 def test_the_rack_and_what_is_quick(capsys):
     assert main(["validate", "--only", "V29,V37,V39", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert report["counts"] == {"holds": 7, "fails": 0, "reported": 0, "not attempted": 0}
+    assert report["counts"] == {"holds": 7, "fails": 0, "reported": 0}
     for row in report["rows"]:
         assert row["source"] and row["published"] and row["command"].startswith("lpu validate")
         assert row["ok"] in (True, None) and "error" in row

@@ -18,6 +18,7 @@ from chip.program import Region, word_columns
 from chip.spec import GROQCHIP1, ChipSpec
 from chip.sram import GROUP, Sram
 from chip.tape import Player
+from chip.text import ProgramText
 from chip.wire import unpack
 
 Array = npt.NDArray[Any]
@@ -42,7 +43,7 @@ class Chip:
         self.faults = Faults()
         self.corrected = 0  # since the chip was made, as its status register counts
         self.programs: dict[str, Linked] = {}
-        self.program_bytes = 0
+        self.text = ProgramText()
         depth = (spec.accumulator_depth, spec.lanes)
         self.accumulators = [np.zeros(depth, np.float32) for _ in range(2 * PLANES)]
         self._running: Linked | None = None
@@ -59,9 +60,10 @@ class Chip:
         ready = linked or link(unpack(data))
         if ready.spec != self.spec:
             raise ProgramError(f"{name} is for chip {ready.spec.name}, this is {self.spec.name}")
-        self.program_bytes += ready.instructions * self.spec.instruction_bytes
-        if self.program_bytes > self.spec.sram_bytes:
-            raise ProgramsTooLarge(f"chip {self.number}: {self.program_bytes} B of instructions")
+        self.text.add(ready.program)
+        size = self.text.instructions * self.spec.instruction_bytes
+        if size > self.spec.sram_bytes:
+            raise ProgramsTooLarge(f"chip {self.number}: {size} B of instructions")
         self.programs[name] = ready
         return ready
 

@@ -27,6 +27,7 @@ DESKEW = "icu.runtime_deskew"
 WAITS = ("icu.nop", DESKEW)  # their first operand says for how many cycles
 COLUMN_PAIRS = 8  # fp16 columns a 16-slice group delivers per cycle
 WEIGHT_SLICES = 2 * COLUMN_PAIRS
+FETCH_BLOCK = 40  # instructions that a fetch brings: 640 B (assumption, recalled of ISCA20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,25 @@ class Queues(Mapping[str, tuple[Instruction, ...]]):
     def queue_cycles(self) -> Ints:
         """Cycles for which each of the table holds its queue."""
         return np.array([one.queue_cycles for one in self.table], np.int64)
+
+    @cached_property
+    def blocks(self) -> dict[int, int]:
+        """A hash of what each fetch brings, and how many instructions of it are no waits.
+
+        Equal blocks have equal hashes in programs of one process.
+        """
+        mix = np.random.default_rng(0).integers(1, 2**63, FETCH_BLOCK, np.uint64) | np.uint64(1)
+        words = (f"{one.op}{one.args}{one.loops}" for one in self.table)
+        hashes = np.array([hash(word) & (2**64 - 1) for word in words], np.uint64)
+        counted = ~self.is_any(*WAITS)
+        found: dict[int, int] = {}
+        for numbers in self.numbers.values():
+            padding = -len(numbers) % FETCH_BLOCK
+            some = np.pad(hashes[numbers], (0, padding)).reshape(-1, FETCH_BLOCK)
+            counts = np.pad(counted[numbers], (0, padding)).reshape(-1, FETCH_BLOCK).sum(axis=1)
+            keys = (some * mix).sum(axis=1, dtype=np.uint64)
+            found.update(zip(keys.tolist(), counts.tolist(), strict=True))
+        return found
 
     @cached_property
     def ops(self) -> tuple[tuple[str, ...], Ints]:

@@ -297,20 +297,25 @@ class Schedule:
         offset: int,
         moved: Callable[[int, int], int],
         everyone: Sequence[Mapping[int, int] | None] = (None,),
+        only: int | None = None,
     ) -> None:
         """Add the chains of another schedule, `offset` cycles later, for each of `everyone`.
 
         `moved(slice, address)` says where its memory accesses go, each of `everyone` who does what
-        its members do; None is themselves.
+        its members do; None is themselves. Of all of them `only` one may be wanted.
         """
         everything = self.placed
         for number, queues in part.placed.items():
+            taking = [members[number] if members else number for members in everyone]
+            taking = taking if only is None else [member for member in taking if member == only]
+            if not taking:
+                continue
             relocated = {
                 queue: [(at + offset, one) for at, one in _relocated(queue, placed, moved)]
                 for queue, placed in queues.items()
             }
             first, last = part.first_cycle(number), part.member_end_cycles[number]
-            for member in [members[number] if members else number for members in everyone]:
+            for member in taking:
                 mine = everything.setdefault(member, {})
                 for queue, placed in relocated.items():
                     mine.setdefault(queue, []).extend(placed)

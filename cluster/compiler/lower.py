@@ -4,7 +4,7 @@ Stages of equal shape and equal wiring are scheduled once: a stage's schedule st
 cycle 0, and only the offset at which its input arrives differs.
 """
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import networkx as nx
@@ -14,7 +14,8 @@ from chip.collection import uncollected
 from chip.kernels.io_double_buffer import NEXT, OUT
 from chip.own_spec import identity
 from chip.program import Program, Region
-from chip.wire import pack, with_header
+from chip.text import ProgramText
+from chip.wire import pack, unpack, with_header
 from cluster.compiler.assign import RESIDUAL
 from cluster.compiler.clocking import Clocking, clocking
 from cluster.compiler.host_regions import input_regions, output_regions
@@ -117,7 +118,7 @@ def lower(
         for program in programs:
             timeline, name = steps.compose(program), str(program)
             launches[name] = _launch(work, placement, timeline, name, program.kind, places)
-    check_programs(plan, placement, [launch.instructions for launch in launches.values()])
+    check_programs(plan, placement, _text_instructions(plan, placement, launches))
     cables = wires.cables(clocks)
     compiled = (plan, placement, pipeline, launches, cables, stages, weights, clocks)
     return Lowered(*compiled, wires)
@@ -137,17 +138,31 @@ class Places:
         return cls(NEXT, OUT) if plan.slots > 1 else cls(entry=RESIDUAL[1])
 
 
-def check_programs(
-    plan: Plan, placement: Placement, instructions: Sequence[Mapping[int, int]]
-) -> None:
-    """Instructions, of each launch by chip, rest in SRAM beside the data; raises DoesNotFit."""
+def check_programs(plan: Plan, placement: Placement, instructions: Mapping[int, int]) -> None:
+    """Instructions of each chip rest in SRAM beside the data; raises DoesNotFit."""
     for number, group in enumerate(placement):
         for chip in group:
-            count = sum(launch.get(chip, 0) for launch in instructions)
+            count = instructions.get(chip, 0)
             needs = plan.stages[number].sram_bytes + count * plan.spec.instruction_bytes
             if needs > plan.spec.sram_bytes:
                 advice = f"{count} instructions among it; use more stages or a shorter --context"
                 raise DoesNotFit(number, needs, plan.spec.sram_bytes, advice)
+
+
+def _text_instructions(
+    plan: Plan, placement: Placement, launches: Mapping[str, Launch]
+) -> dict[int, int]:
+    """At most so many instructions rest on each chip, or just so many where room is short."""
+    found: dict[int, int] = {}
+    for number, group in enumerate(placement):
+        room = plan.spec.sram_bytes - plan.stages[number].sram_bytes
+        for chip in group:
+            held = [launch for launch in launches.values() if chip in launch.programs]
+            found[chip] = sum(launch.instructions.get(chip, 0) for launch in held)
+            if found[chip] * plan.spec.instruction_bytes > room:
+                text = ProgramText()
+                found[chip] = sum(text.add(unpack(launch.programs[chip])) for launch in held)
+    return found
 
 
 def _launch(

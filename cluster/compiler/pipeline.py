@@ -87,11 +87,16 @@ class PipelineSteps:
     def _work(self, number: int, kind: LaunchKind, pace: Pace | None, slot: int) -> list[Work]:
         """Inputs in, a stage's layers, its result to where the next step or the host finds it."""
         opening, closing = self.parts.take_in(number, kind), self.parts.put_out(number, kind)
-        if pace:
-            before, after = (one.end_cycle if one else 0 for one in (opening, closing))
-            pace = Pace(pace.stall_cycles, pace.limit_cycles - after, pace.since_cycles + before)
-        works = opening, self.parts.stage(number, kind, pace, slot), closing
-        return [work for work in works if work]
+        layers = self.parts.stage(number, kind, self.layers_pace(number, kind, pace), slot)
+        return [work for work in (opening, layers, closing) if work]
+
+    def layers_pace(self, number: int, kind: LaunchKind, pace: Pace | None) -> Pace | None:
+        """When the layers of a stage must stall, given when the whole stage must."""
+        if pace is None:
+            return None
+        copies = self.parts.take_in(number, kind), self.parts.put_out(number, kind)
+        before, after = (one.end_cycle if one else 0 for one in copies)
+        return Pace(pace.stall_cycles, pace.limit_cycles - after, pace.since_cycles + before)
 
 
 class StepSchedules:

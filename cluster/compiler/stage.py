@@ -203,10 +203,10 @@ class Stage:
 
     # --- a launch ---------------------------------------------------------------------------
     def schedule(
-        self, rows: int, blocks: int, routes: Routes, pace: Pace | None = None,
-        slots: range = FIRST,
+        self, rows: int, blocks: int, routes: Routes | None, pace: Pace | None = None,
+        slots: range = FIRST, only: int | None = None,
     ) -> Schedule:  # fmt: skip
-        """The group's schedule; x is read from and left in the buffer `x0`.
+        """The group's schedule, or what `only` one member does; x is read from and left in `x0`.
 
         Rows are those of one sequence slot, or of one each. With a `pace` all members stall
         together between steps, where nothing is under way.
@@ -217,7 +217,7 @@ class Stage:
         for step in self.steps(rows, blocks, routes, limit, slots):
             cycle = found.start(step.cycles)
             for part, everyone in step.parts:
-                plan.repeat(part, cycle, step.moved, everyone)
+                plan.repeat(part, cycle, step.moved, everyone, only)
         return plan
 
     def steps(

@@ -5,14 +5,18 @@ and the same pipeline is filled with sequences by the same rules; so what comes 
 does.
 """
 
-from collections.abc import Callable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Mapping
 from functools import cache, partial
 from itertools import repeat
 from typing import Any
 
+from chip.program import Queues, fill_queue
+from chip.text import ProgramText
 from cluster.compiler.host_regions import host_bytes
 from cluster.compiler.launch import LaunchKind, StageProgram, decode_kind, stage_programs
 from cluster.compiler.pipeline import PipelineSteps, StepSchedules
+from cluster.compiler.stage_work import stage_key
 from cluster.compiler.timeline import LaunchTimeline
 from cluster.serving.host_link import HostLink
 from cluster.serving.requests import Request, Step
@@ -53,10 +57,43 @@ class StepTimes:
         timeline = self._timeline(kind.idle)
         return timeline.end_cycle - timeline.startup_cycles
 
-    def instructions(self) -> list[Mapping[int, int]]:
-        """Instructions of each chip in each of its stage programs."""
-        programs = stage_programs(self.steps.plan, self.steps.pipeline.apart)
-        return [self.instructions_of(program.kind) for program in programs]
+    def instructions(self) -> dict[int, int]:
+        """Instructions that rest on each chip: those that its programs have in common once.
+
+        What programs of a further slot add is counted on one chip of each kind of stage.
+        """
+        plan, total, programs = self.steps.plan, Counter[int](), defaultdict[LaunchKind, int](int)
+        for program in stage_programs(plan, self.steps.pipeline.apart):
+            if program.slot in (None, 0):
+                total.update(self.instructions_of(program.kind))
+            else:
+                programs[program.kind] += 1
+        more: dict[Hashable, int] = {}
+        for number, group in enumerate(self.steps.pipeline.groups):
+            key = stage_key(plan, number)
+            if key not in more:
+                most = max(group.members, key=lambda member: total[member])
+                member = group.members.index(most)
+                more[key] = sum(n * self._more(number, member, k) for k, n in programs.items())
+            for chip in group.members:
+                total[chip] += more[key]
+        return dict(total)
+
+    def _more(self, number: int, member: int, kind: LaunchKind) -> int:
+        """Instructions that a stage has for the second slots of a kind, and not for the first.
+
+        None of them is of an all-reduce.
+        """
+        assert isinstance(self.steps.parts, StepSchedules)
+        stage, text = self.steps.parts.stages[number], ProgramText()
+        pace = self.steps.layers_pace(number, kind, self._timeline(kind).pace)
+        for slot in (0, kind.slots):
+            slots = range(slot, slot + kind.slots)
+            alone = stage.schedule(kind.rows, kind.blocks, None, pace, slots, member)
+            queues = alone.placed.get(member, {})
+            filled = {name: fill_queue(placed, name) for name, placed in queues.items()}
+            more = text.add(Queues.of(filled))
+        return more
 
     def instructions_of(self, kind: LaunchKind) -> Mapping[int, int]:
         """Instructions of each chip in stage programs of a kind."""

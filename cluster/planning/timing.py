@@ -182,16 +182,17 @@ class PlanTiming:
     def program_bytes(self) -> Mapping[int, int]:
         """Program bytes of each chip, for all launches; raises DoesNotFit where they do not fit."""
         if self.plan.slots > 1:
-            counts = self.steps.instructions()
+            total = self.steps.instructions()
         else:
             last = (kind for kind in launch_kinds(self.plan) if kind.context == self.plan.context)
             usable = [kind for kind in last if kind.logits_rows or not self.no_prefill]
             longest = [self._instructions(kind) for kind in usable]
             counts = longest * len(self.contexts())  # no launch is longer than the last bucket's
             counts += [self._instructions(kind.idle) for kind in usable if self.in_steps(kind)]
-        check_programs(self.plan, self.placement, counts)
+            total = {chip: sum(one.get(chip, 0) for one in counts) for chip in counts[0]}
+        check_programs(self.plan, self.placement, total)
         size = self.plan.spec.instruction_bytes
-        return {chip: size * sum(c.get(chip, 0) for c in counts) for chip in counts[0]}
+        return {chip: size * count for chip, count in total.items()}
 
     def _instructions(self, kind: LaunchKind) -> Mapping[int, int]:
         """Instructions of each chip in launches of a kind."""

@@ -167,13 +167,14 @@ def test_a_queue_that_is_not_there_is_refused(queue):
         link(unpack(pack(waiting)))
 
 
-def test_instructions_that_fill_the_sram_are_refused(monkeypatch):
+def test_instructions_that_fill_the_sram_are_refused_unless_they_rest_there_already():
     chip = Chip(0, TINY)
-    data = pack(program(at("mem.r:0", 0, "mem.read", 0, 0)))
-    chip.load("one", data)
-    chip.program_bytes = TINY.sram_bytes
+    one, two = (pack(program(at("mem.r:0", 0, "mem.read", n, 0))) for n in range(2))
+    chip.load("one", one)
+    chip.text.instructions = TINY.sram_bytes // TINY.instruction_bytes
+    chip.load("same", one)
     with pytest.raises(ProgramsTooLarge):
-        chip.load("two", data)
+        chip.load("two", two)
 
 
 def test_a_program_for_another_chip_is_refused():

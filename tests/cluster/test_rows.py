@@ -5,6 +5,8 @@ import json
 import pytest
 
 from chip.spec import GROQCHIP1
+from chip.text import ProgramText
+from chip.wire import unpack
 from cluster.cli import main
 from cluster.compiler.lower import Lowered, lower
 from cluster.compiler.place import place
@@ -47,8 +49,15 @@ def test_who_shares_a_launch_gets_the_logits_of_his_own_in_planned_cycles(plan, 
     records = runner.scheduler.records
     decode = [work for one in records for work in one.works if work and work.kind.logits_rows]
     assert {work.kind.rows for work in decode} == {rows} and max(len(w.rows) for w in decode) > 1
-    times = PlanTiming(together.plan, together.placement, parse(topology)).steps
+    timed = PlanTiming(together.plan, together.placement, parse(topology))
+    times, planned = timed.steps, timed.program_bytes()
     assert all(record.cycles == times.cycles(Step(record.kind, record.works)) for record in records)
+    for chip in together.chips:
+        text = ProgramText()
+        for launch in together.launches.values():
+            text.add(unpack(launch.programs[chip]))
+        held = text.instructions * GROQCHIP1.instruction_bytes
+        assert held <= planned[chip] <= 1.25 * held
 
 
 def test_rows_keep_every_stage_at_work():

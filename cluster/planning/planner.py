@@ -1,5 +1,7 @@
 """`lpu plan`: the plan that was asked for or the best one, its timing, and why it is the best."""
 
+import math
+import sys
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
 from typing import Any
@@ -32,7 +34,7 @@ from cluster.planning.refusals import (
     spreads,
     why_int8,
 )
-from cluster.planning.rows import Searches, shared
+from cluster.planning.rows import Searches, round_cycles, shared
 from cluster.planning.search import SHOWN, Candidate, Search
 from cluster.planning.timing import PlanTiming
 from cluster.planning.topologies import chosen_topology
@@ -125,8 +127,10 @@ def _made(whole: Model, name: str, asked: PlanRequest, kept: Kept) -> Planned:
         if free and (planned := _in_int8(whole, name, asked, kept)):
             why = why_int8(model, spec, request, chips)
             return replace(planned, notes=(*planned.notes, why))
-        if not is_mixture(model):  # experts are not cut, but may be spread over more chips
-            search, candidates = _found(model, request, chips, partial(searches, True))
+    if not is_mixture(model) and not _filled(search, candidates, request.batch):
+        # experts are not cut, but may be spread over more chips
+        further = _found(model, request, chips, partial(searches, True))
+        search, candidates = min((search, candidates), further, key=partial(_round, request.batch))
     if not candidates:
         if asked.ep is None:
             limit = chips if request.chips or request.topology else None
@@ -137,6 +141,24 @@ def _made(whole: Model, name: str, asked: PlanRequest, kept: Kept) -> Planned:
     placed, timed = search.placed(best.tp, best.pp), search.timed(best.tp, best.pp)
     bound = int(search.bound(best.tp, best.pp))
     return Planned(name, asked, topology, timed, placed, candidates, notes, bound, search.sizes)
+
+
+def _filled(search: Search, found: list[Candidate], batch: int) -> bool:
+    """Whether there is a plan, all of whose stages are at work for so many users, or for each."""
+    if not found or batch == 1:
+        return bool(found)
+    launches = -(-batch // found[0].rows)
+    return search.apart(found[0].tp, found[0].pp) and launches >= min(batch, found[0].pp)
+
+
+def _round(batch: int, made: tuple[Search, list[Candidate]]) -> float:
+    """Cycles from a token of a user to the next; of no plan, or of stages that share chips, most."""
+    search, found = made
+    if not found:
+        return math.inf
+    if batch > 1 and not search.apart(found[0].tp, found[0].pp):
+        return sys.maxsize
+    return round_cycles(found[0], batch, search.host_cycles(found[0]))
 
 
 def _found(

@@ -123,10 +123,9 @@ def _made(whole: Model, name: str, asked: PlanRequest, kept: Kept) -> Planned:
         return kept.search((name, asked.ep), model, topology, request, spec, rows, cut)
 
     search, candidates = _found(model, request, chips, partial(searches, False))
-    if not candidates:
-        if free and (planned := _in_int8(whole, name, asked, kept)):
-            why = why_int8(model, spec, request, chips)
-            return replace(planned, notes=(*planned.notes, why))
+    if not candidates and free and (planned := _in_int8(whole, name, asked, kept)):
+        why = why_int8(model, spec, request, chips)
+        return replace(planned, notes=(*planned.notes, why))
     if not is_mixture(model) and not _filled(search, candidates, request.batch):
         # experts are not cut, but may be spread over more chips
         further = _found(model, request, chips, partial(searches, True))
@@ -152,7 +151,7 @@ def _filled(search: Search, found: list[Candidate], batch: int) -> bool:
 
 
 def _round(batch: int, made: tuple[Search, list[Candidate]]) -> float:
-    """Cycles from a token of a user to the next; of no plan, or of stages that share chips, most."""
+    """Cycles from a token of a user to the next; the most where nothing would run."""
     search, found = made
     if not found:
         return math.inf

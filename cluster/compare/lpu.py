@@ -7,8 +7,10 @@ from types import MappingProxyType
 from chip.energy import energy_table
 from cluster.compiler.choose import PlanRequest
 from cluster.compiler.sizes import Sizes
+from cluster.compiler.stages import Plan
 from cluster.energy import Joules
 from cluster.errors import BadValue
+from cluster.model.mixture import is_mixture
 from cluster.planning.cost_store import CostStore
 from cluster.planning.pipeline_timing import steady_rate
 from cluster.planning.planner import Planned, make
@@ -74,9 +76,8 @@ def lpu_points(
         weights=plan.weights,
         topology=planned.topology,
     )
-    sizes = Sizes(plan.model, plan.spec, plan.context, plan.weights, most, cut=plan.cut)
     held = replace(shape, tp=plan.tp, ep=None)  # as the plan's model is spread already
-    users = most if fits_on(sizes, held, plan.chips) else most_sequences(sizes, held, plan.chips)
+    users = max(_users(plan, held, most, cut) for cut in {plan.cut, not is_mixture(plan.model)})
     if users == 1:
         return one, replace(one, bound="pipeline full" if most == 1 else "SRAM full")
     try:
@@ -86,6 +87,14 @@ def lpu_points(
         return one, replace(one, bound="shared chips")
     bound = "pipeline full" if users == most else "SRAM full"
     return one, _point(full, bound, users, rate)
+
+
+def _users(plan: Plan, shape: PlanRequest, most: int, cut: bool) -> int:
+    """Sequences that a plan of a shape has room for, at most so many."""
+    sizes = Sizes(plan.model, plan.spec, plan.context, plan.weights, most, cut=cut)
+    if fits_on(sizes, shape, plan.chips):
+        return most
+    return most_sequences(sizes, shape, plan.chips)
 
 
 def _point(planned: Planned, bound: str, users: int, tokens_per_s: float) -> LpuPoint:

@@ -54,6 +54,23 @@ def test_a_full_chip_says_what_the_reference_says_in_planned_cycles(full):
         assert np.abs(ours - reference.forward(ids)).max() < 0.01
 
 
+@pytest.mark.soak
+def test_a_cluster_whose_weights_fill_95_percent_says_what_the_reference_says():
+    source, graph = (
+        tiny_weights(**(LONG | {"num_hidden_layers": 16, "num_key_value_heads": 2})),
+        parse("node"),
+    )
+    spec = replace(TINY, slice_words=7896)
+    plan = partition(source.model, spec, 1, 2)
+    made = lower(plan, place(plan, graph, "node"), graph, source)
+    held = [stage.memory.bytes_by_kind()["weights"] for stage in made.stages]
+    assert sum(held) > 0.95 * plan.pp * spec.sram_bytes
+    machine, reference = LocalMachine(), Reference(made.weights, context=16)
+    machine.load(made, no_progress)
+    for ours, ids in zip(forced(made, machine, PROMPT, NEXT), (PROMPT, [NEXT]), strict=True):
+        assert np.abs(ours - reference.forward(ids)).max() < 0.01
+
+
 def test_each_fourth_of_a_word_lies_in_slices_of_its_own(full):
     """Columns put together again from the regions that a chip is given are the matrix."""
     (stage,) = full.stages

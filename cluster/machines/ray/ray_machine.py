@@ -43,6 +43,7 @@ from cluster.machines.ray.chip_host import ChipHost, Health, Wanted
 from cluster.machines.ray.exchange import Exchange, exchange
 from cluster.machines.ray.fork_server import ForkServer, can_fork
 from cluster.machines.ray.shm_ring import ChannelClosed
+from cluster.program_store import NOTHING_KEPT, ProgramStore
 
 OBJECT_STORE_BYTES = 256 << 20
 UNFINISHED_BYTES = 64 << 20  # of all unfinished calls that bring weights: a quarter of the store
@@ -61,8 +62,13 @@ class RayMachine:
 
     name = "ray"
 
-    def __init__(self, chips_per_actor: int | str = 1, address: str | None = None) -> None:
-        self._pack, self._address = chips_per_actor, address
+    def __init__(
+        self,
+        chips_per_actor: int | str = 1,
+        address: str | None = None,
+        store: ProgramStore = NOTHING_KEPT,
+    ) -> None:
+        self._pack, self._address, self._programs = chips_per_actor, address, store
         self._ours = False
         self._folder: Path | None = None
         self._forks: ForkServer | None = None
@@ -132,9 +138,10 @@ class RayMachine:
         """Link programs in the fork server, each of those that are equal once."""
         if self._forks:
             programs = grouping.distinct(self._lowered)
-            for number, program in enumerate(programs):
-                progress(LINKING, number, len(programs))
-                self._forks.link(program)
+            with self._programs.linked(self._forks, programs):
+                for number, program in enumerate(programs):
+                    progress(LINKING, number, len(programs))
+                    self._forks.link(program)
 
     def _place(self, bundles: Sequence[Sequence[int]]) -> None:
         """Reserve memory, a bundle per tensor group, so that each is on one host."""

@@ -135,9 +135,11 @@ class Chip:
 
     def _write_columns(self, region: Region, values: Array) -> None:
         width, count = WIDTHS[region.dtype], word_columns(region.dtype)
-        padded = np.zeros((region.words * count, self.spec.lanes), values.dtype)
-        padded[: len(values)] = values
-        columns = padded.reshape(region.words, count, -1)
+        if len(values) < region.words * count:
+            padded = np.zeros((region.words * count, self.spec.lanes), values.dtype)
+            padded[: len(values)] = values
+            values = padded
+        columns = values.reshape(region.words, count, -1)
         words = slice(region.address, region.address + region.words)
         for number in range(count):
             self.sram.store(region.index + width * number, words, columns[:, number])

@@ -67,7 +67,7 @@ class _Writer:
         """A value as part of an entry."""
         if type(value) in _PLAIN:
             return value
-        by_identity = type(value).__eq__ is object.__eq__
+        by_identity = getattr(type(value), "__eq__", None) is object.__eq__
         if by_identity and value in self._met:
             return [self._met[value]]
         entry = self._entry(value)

@@ -1,6 +1,7 @@
 """A machine runs lowered launches: the protocol, and one process as a machine."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -132,6 +133,13 @@ class LocalMachine:
     def load(self, lowered: Loadable, progress: Progress) -> None:
         """Bring up the chips with their constants and programs."""
         everyone = sorted({*lowered.chips, *lowered.transit_chips})
+        with ThreadPoolExecutor(1) as beside:  # these are mostly Python, weights mostly NumPy
+            kernels = beside.submit(plays, lowered.plan.spec.lanes)
+            self._load(lowered, everyone, progress)
+            progress(KERNELS, 0, 0)
+            kernels.result()
+
+    def _load(self, lowered: Loadable, everyone: Sequence[int], progress: Progress) -> None:
         linker = Linker()
         group = self._group = ChipGroup(everyone, lowered.plan.spec, linker)
         known = self._known = {name: {} for name in lowered.launches}
@@ -150,8 +158,6 @@ class LocalMachine:
             group.prepare(name, batches(wiring, dict.fromkeys(everyone, 0)))
         for constant in counted_constants(lowered, progress):
             group.write([constant])
-        progress(KERNELS, 0, 0)
-        plays(lowered.plan.spec.lanes)
 
     def join(self, name: str, parts: Parts) -> None:
         """Make a launch of programs that are loaded."""

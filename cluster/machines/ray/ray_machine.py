@@ -42,7 +42,6 @@ from cluster.machines.ray import addresses, capacity, grouping, joining, surroun
 from cluster.machines.ray.chip_host import ChipHost, Health, Wanted
 from cluster.machines.ray.exchange import Exchange, exchange
 from cluster.machines.ray.fork_server import ForkServer, can_fork
-from cluster.machines.ray.shm_ring import ChannelClosed
 from cluster.program_store import NOTHING_KEPT, ProgramStore
 
 OBJECT_STORE_BYTES = 256 << 20
@@ -69,7 +68,7 @@ class RayMachine:
         store: ProgramStore = NOTHING_KEPT,
     ) -> None:
         self._pack, self._address, self._programs = chips_per_actor, address, store
-        self._ours = False
+        self._ours = self._channels_open = False
         self._folder: Path | None = None
         self._forks: ForkServer | None = None
         self._placed: Any = None
@@ -77,7 +76,6 @@ class RayMachine:
         self._groups: list[list[int]] = []
         self._exchange: Exchange | None = None
         self._nodes: list[str] = []
-        self._channels_open = False
 
     @property
     def actors(self) -> int:
@@ -295,13 +293,7 @@ class RayMachine:
                 ray.get(call, timeout=0)
             except (exceptions.RayError, ConnectionError) as error:
                 found.append(error)
-        task, other = exceptions.RayTaskError, exceptions.RayError | ChannelClosed
-        own = [error.cause for error in found if isinstance(error, task)]
-        first = [cause for cause in own if not isinstance(cause, other)]
-        if first:
-            raise first[0] from None
-        others = [e for e in found if not isinstance(e, task)]
-        raise surroundings.lost(others or found, self.actors) from None
+        raise surroundings.first(found, self.actors) from None
 
     def _close_channels(self) -> None:
         self._channels_open = False

@@ -4,7 +4,7 @@ Stages of equal shape and equal wiring are scheduled once: a stage's schedule st
 cycle 0, and only the offset at which its input arrives differs.
 """
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import networkx as nx

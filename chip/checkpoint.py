@@ -12,26 +12,21 @@ import numpy.typing as npt
 
 from chip.arrays import Array
 from chip.errors import ChipError
-from chip.program import Program, Region
+from chip.linker import Linked, Span
+from chip.program import Region
 from chip.sram import GROUP, Sram
 
 BLOCK_WORDS = 64
 DIGEST_BYTES = 16
-Span = tuple[int, int, int]  # slice, first word, last word
 Block = tuple[int, int, bytes]  # slice, first word, contents [words x lanes]
 
 
-def spans(program: Program, written: Iterable[Span]) -> Iterator[Span]:
-    """All a launch can change: `written` by direct writes, scatter regions, the host's inputs."""
-    yield from written
-    for region in program.inputs.values():
+def spans(linked: Linked) -> Iterator[Span]:
+    """All a launch can change: by direct writes, in scatter regions, by the host's inputs."""
+    yield from linked.written
+    yield from linked.scattered
+    for region in linked.program.inputs.values():
         yield from _region_spans(region)
-    for queue, instructions in program.queues.items():
-        index = int(queue.partition(":")[2] or 0)
-        for instruction in instructions:
-            if instruction.op == "mem.scatter":
-                base, words = instruction.args[:2]
-                yield index, base, base + words - 1
 
 
 def _region_spans(region: Region) -> Iterator[Span]:

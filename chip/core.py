@@ -14,7 +14,7 @@ from chip.isa.mxm import PLANES
 from chip.jit import plays
 from chip.linker import Linked, State, link
 from chip.linker.interpret import interpret
-from chip.program import Region, word_columns
+from chip.program import Program, Region, word_columns
 from chip.spec import GROQCHIP1, ChipSpec
 from chip.sram import GROUP, Sram
 from chip.tape import Player
@@ -44,6 +44,8 @@ class Chip:
         self.corrected = 0  # since the chip was made, as its status register counts
         self.programs: dict[str, Linked] = {}
         self.text = ProgramText()
+        self.instructions_at_most = 0  # that rest in it; with those whose blocks nobody has counted
+        self._uncounted: list[Program] = []
         depth = (spec.accumulator_depth, spec.lanes)
         self.accumulators = [np.zeros(depth, np.float32) for _ in range(2 * PLANES)]
         self._running: Linked | None = None
@@ -60,12 +62,21 @@ class Chip:
         ready = linked or link(unpack(data))
         if ready.spec != self.spec:
             raise ProgramError(f"{name} is for chip {ready.spec.name}, this is {self.spec.name}")
-        self.text.add(ready.program)
+        self._uncounted.append(ready.program)
+        self.instructions_at_most += ready.instructions
+        if self.instructions_at_most * self.spec.instruction_bytes > self.spec.sram_bytes:
+            self._count_text()
+        self.programs[name] = ready
+        return ready
+
+    def _count_text(self) -> None:
+        for program in self._uncounted:
+            self.text.add(program)
+        self._uncounted.clear()
+        self.instructions_at_most = self.text.instructions
         size = self.text.instructions * self.spec.instruction_bytes
         if size > self.spec.sram_bytes:
             raise ProgramsTooLarge(f"chip {self.number}: {size} B of instructions")
-        self.programs[name] = ready
-        return ready
 
     @property
     def interpreted_nodes(self) -> int:
@@ -124,9 +135,11 @@ class Chip:
 
     def _write_columns(self, region: Region, values: Array) -> None:
         width, count = WIDTHS[region.dtype], word_columns(region.dtype)
-        padded = np.zeros((region.words * count, self.spec.lanes), values.dtype)
-        padded[: len(values)] = values
-        columns = padded.reshape(region.words, count, -1)
+        if len(values) < region.words * count:
+            padded = np.zeros((region.words * count, self.spec.lanes), values.dtype)
+            padded[: len(values)] = values
+            values = padded
+        columns = values.reshape(region.words, count, -1)
         words = slice(region.address, region.address + region.words)
         for number in range(count):
             self.sram.store(region.index + width * number, words, columns[:, number])

@@ -88,10 +88,10 @@ class ChipGroup:
     def __init__(
         self, numbers: Iterable[int], spec: ChipSpec, linker: Linker | None = None
     ) -> None:
-        """Make the chips; what `linker` has linked before is not linked again."""
+        """Make the chips; `linker` links for them, and knows programs that it has met before."""
         self.chips = {number: Chip(number, spec) for number in numbers}
         self._changes = {number: Changes(chip.sram) for number, chip in self.chips.items()}
-        self._linker = linker.branch() if linker else Linker()
+        self._linker = linker or Linker()
         self._programs: dict[str, dict[int, Program]] = {}
         self._batches: dict[tuple[str, int], Batch] = {}
         self._sent: dict[Packet, Array] = {}
@@ -100,7 +100,7 @@ class ChipGroup:
         """Link a program; what the other groups must know of it."""
         linked = self.chips[number].load(name, data, self._linker(data))
         self._programs.setdefault(name, {})[number] = linked.program
-        self._changes[number].watch(spans(linked.program, linked.written))
+        self._changes[number].watch(spans(linked))
         return facts(linked)
 
     @property

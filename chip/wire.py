@@ -127,6 +127,26 @@ def unpack(data: bytes) -> Program:
     return program
 
 
+def later(body: bytes) -> Queues:
+    """The queues of a body that has been read and checked before; they are read when asked for."""
+    return _Later(body)
+
+
+class _Later(Queues):
+    """Queues that are read from the body of a program when somebody asks for them."""
+
+    def __init__(self, body: bytes) -> None:
+        object.__setattr__(self, "_body", body)
+
+    def __getattr__(self, name: str) -> Plain:
+        if name not in ("table", "numbers"):
+            raise AttributeError(name)
+        head = msgpack.packb([MAGIC, VERSION, 0, 0, [], self.__dict__["_body"]])
+        read = unpack(head).listing
+        self.__dict__.update(table=read.table, numbers=read.numbers)
+        return self.__dict__[name]
+
+
 def _program(
     body: dict[str, Plain], chip: int, start: int, startup: tuple[Instruction, ...]
 ) -> Program:

@@ -22,6 +22,7 @@ from cluster.model.fetch import cache_folder
 from cluster.model.load import Loaded, Tokenizer, load_model
 from cluster.planning.cost_store import CostStore
 from cluster.planning.planner import make, report
+from cluster.program_store import own_store
 from cluster.runs.report import plan_shape
 from cluster.runs.running import check_ids, new_tokens
 from cluster.serving.engine import PipelineRunner
@@ -159,8 +160,10 @@ def load(
     _check(request)
     loaded: Loaded = load_model(model)
     choice = choose(loaded.model, request)
-    lowered = lower(*place_choice(choice), choice.graph, loaded.weights)
-    mine = machine or LocalMachine()
+    store = own_store()
+    placed = place_choice(choice)
+    lowered = lower(*placed, choice.graph, loaded.weights, kept=store.launches)
+    mine = machine or LocalMachine(store)
     mine.load(lowered, lambda _what, _done, _total: None)
     return Engine(lowered, mine, loaded.tokenizer, choice.topology)
 

@@ -13,6 +13,7 @@ from chip.jit import backend
 from cluster.errors import BadValue
 from cluster.machines.ray import addresses
 from cluster.model.fetch import GGUF_NAME, MINILM_FOLDER, cache_folder
+from cluster.program_store import FOLDER
 
 DISTRIBUTION = "lpu-cluster"
 OLDEST_PYTHON = (3, 11)
@@ -40,6 +41,7 @@ def checks(environment: Mapping[str, str] = os.environ) -> Iterator[Check]:
     yield _kernels()
     yield _cache()
     yield _kept("costs of plans", "costs", "**/*.json", "`lpu plan` fills them")
+    yield _kept("linked programs", FOLDER, "*", "`lpu run` keeps them")
     yield _kept("rows of sweeps", "", "sweeps.sqlite", "`lpu sweep` keeps them")
     yield from _models()
     yield _ray(environment)

@@ -57,14 +57,16 @@ class Contest:
         from cluster.machines.machine import LocalMachine
         from cluster.model.load import load_model
         from cluster.model.reference import Reference
+        from cluster.program_store import own_store
         from cluster.serving.engine import PipelineRunner
 
         start = time.perf_counter()
         model = load_model(given.model)
         choice = choose(model.model, PlanRequest(tp=given.tp, pp=given.pp, weights=given.weights))
         placement = place(choice.plan, choice.graph, choice.topology)
-        lowered = lower(choice.plan, placement, choice.graph, model.weights)
-        machine = LocalMachine()
+        size = choice.plan, placement, choice.graph, model.weights
+        lowered = lower(*size, kept=own_store().launches)
+        machine = LocalMachine(own_store())
         machine.load(lowered, lambda _what, _done, _total: None)
         self.load_s = time.perf_counter() - start
         self.model, self.choice = model, choice

@@ -10,15 +10,18 @@ import numpy as np
 from chip.errors import HazardError
 from chip.linker import cuts, order
 from chip.linker.clocks import Deskews, Startup, check_deskews, startup
+from chip.linker.fragment import Fragment
 from chip.linker.graph import State
 from chip.linker.hazard_context import with_context
 from chip.linker.memory import check_fetch, check_memory
 from chip.linker.node_ops import NodeOp
 from chip.linker.timeline import Issue, Timeline, timeline
-from chip.linker.windows import Fragment, FragmentUse, Known, windows
+from chip.linker.windows import FragmentUse, Known, windows
 from chip.own_spec import chip_of
 from chip.program import Ints, Program
 from chip.spec import ChipSpec
+
+Span = tuple[int, int, int]  # slice, first word, last word
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Block:
     @property
     def values(self) -> int:
         """How many values the nodes of the fragment have."""
-        return len(self.fragment.template.ends)
+        return len(self.fragment.steps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +62,9 @@ class Linked:
     """An executable program. `segments` are runs of blocks; nothing in it belongs to one chip.
 
     `end_cycle` is the launch cycle at which the last result has left the last tile. `written` are
-    (slice, first word, last word) that the program writes. `deskews` are its Runtime deskews,
-    `reach_cycles` how long it issues before the first of them.
+    (slice, first word, last word) that the program writes, `scattered` those of regions in which
+    the data says where. `deskews` are its Runtime deskews, `reach_cycles` how long it issues before
+    the first of them.
     """
 
     program: Program
@@ -70,7 +74,8 @@ class Linked:
     receives: tuple[Transfer, ...]
     end_cycle: int
     segment_end_cycles: tuple[int, ...]
-    written: tuple[tuple[int, int, int], ...]
+    written: tuple[Span, ...]
+    scattered: tuple[Span, ...]
     instructions: int
     deskews: Deskews
     reach_cycles: int
@@ -150,7 +155,8 @@ def _finish(issues: Timeline, parts: list[FragmentUse], clocks: tuple[Deskews, i
         receives=_transfers(program, parts, segments, "receive"),
         end_cycle=program.start_cycle + int((issues.driven + spec.superlanes).max(initial=0)),
         segment_end_cycles=tuple(ends),
-        written=_written(issues),
+        written=_merged(_spans(issues, "write")),
+        scattered=tuple(_spans(issues, "scatter")),
         instructions=len(issues),
         deskews=clocks[0],
         reach_cycles=clocks[1],
@@ -235,12 +241,17 @@ def _transfers(
     return tuple(found)
 
 
-def _written(issues: Timeline) -> tuple[tuple[int, int, int], ...]:
-    """Merged (slice, first word, last word) of direct writes; others tell at run time."""
-    at = issues.have("write")
+def _spans(issues: Timeline, role: str) -> list[Span]:
+    """(slice, first word, last word) of the issues of a role, each once, in order."""
+    at = issues.have(role)
     places = np.stack([issues.unit[at], issues.low[at], issues.high[at]], axis=1)
+    return [(unit, low, high) for unit, low, high in np.unique(places, axis=0).tolist()]
+
+
+def _merged(places: list[Span]) -> tuple[Span, ...]:
+    """The same, those of a slice that meet or overlap as one."""
     spans: dict[int, list[tuple[int, int]]] = {}
-    for unit, low, high in np.unique(places, axis=0).tolist():
+    for unit, low, high in places:
         spans.setdefault(unit, []).append((low, high))
     merged = []
     for index, ranges in spans.items():

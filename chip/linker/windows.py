@@ -16,9 +16,9 @@ from chip.errors import OrderError
 from chip.linker import build, coalesce, order
 from chip.linker.control import check_lanes, check_tiles
 from chip.linker.cuts import cuts
-from chip.linker.graph import Graph
+from chip.linker.fragment import Fragment, Step
+from chip.linker.graph import Graph, made_by
 from chip.linker.memory import Constants
-from chip.linker.node_ops import NodeOp
 from chip.linker.streams import resolve
 from chip.linker.timeline import Issue, Timeline
 from chip.linker.weights import check_accumulators, resolve_tiles
@@ -42,11 +42,24 @@ class Template:
     before: dict[int, set[int]]
     sequence: tuple[int, ...]
     ends: tuple[int, ...]
-    fragments: dict[tuple[tuple[int, ...], ...], "Fragment"] = field(default_factory=dict)
+    fragments: dict[tuple[tuple[int, ...], ...], Fragment] = field(default_factory=dict)
 
-    def fragment(self, groups: tuple[tuple[int, ...], ...]) -> "Fragment":
-        """This template with its nodes by segment, one and the same for equal groups."""
-        return self.fragments.setdefault(groups, Fragment(self, groups))
+    def fragment(self, groups: tuple[tuple[int, ...], ...]) -> Fragment:
+        """Its steps by segment, one and the same for equal groups."""
+        if groups not in self.fragments:
+            self.fragments[groups] = Fragment(self.steps, groups)
+        return self.fragments[groups]
+
+    @cached_property
+    def steps(self) -> tuple[Step, ...]:
+        """What its nodes do, for those who run them."""
+        return tuple(map(self._step, range(len(self.graph.nodes))))
+
+    def _step(self, number: int) -> Step:
+        node = self.graph.nodes[number]
+        issue, before = self.issues[node.issues[0]], tuple(sorted(self.before[number]))
+        driven = "" if issue.op.driven is None else made_by(issue)
+        return Step(node.op, tuple(sorted(node.needs)), before, issue.instruction.count, driven)
 
     @cached_property
     def end(self) -> int:
@@ -125,21 +138,6 @@ class Template:
             if meet.any():
                 return None
         return shift
-
-
-@dataclass(frozen=True, eq=False)
-class Fragment:
-    """A template with its nodes by segment; `made` is what `chip.tape` makes of it."""
-
-    template: Template
-    groups: tuple[tuple[int, ...], ...]
-    made: list[object] = field(default_factory=list, repr=False)
-
-    @cached_property
-    def ops(self) -> tuple[tuple[tuple[int, NodeOp], ...], ...]:
-        """By segment, the number of each node, and what it does."""
-        nodes = self.template.graph.nodes
-        return tuple(tuple((node, nodes[node].op) for node in group) for group in self.groups)
 
 
 @dataclass

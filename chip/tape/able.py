@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from chip.jit.rows import can_do
 from chip.linker.fetch import Cast, Fetch, Merge, Plane, Scalar, Stack, Take
-from chip.linker.graph import Node
+from chip.linker.fragment import Step
 from chip.linker.node_ops import (
     Accumulate,
     Append,
@@ -23,7 +23,7 @@ from chip.linker.node_ops import (
 FORMATS = ("f16", "i8")
 
 
-def taped(nodes: Sequence[Node], lanes: int) -> list[bool]:
+def taped(nodes: Sequence[Step], lanes: int) -> list[bool]:
     """Whether each node can be done by records; columns only if all their products can."""
     able = [_able(node.op, lanes) for node in nodes]
     for number, node in enumerate(nodes):

@@ -26,7 +26,7 @@ from chip.jit.layout import (
 )
 from chip.jit.rows import copy_kernel, row_kernel
 from chip.jit.words import multiplier
-from chip.linker.graph import made_by
+from chip.linker.fragment import Fragment, Step
 from chip.linker.node_ops import (
     Accumulate,
     Append,
@@ -41,7 +41,6 @@ from chip.linker.node_ops import (
     Resting,
     Store,
 )
-from chip.linker.windows import Fragment, Template
 from chip.program import word_columns
 from chip.spec import ChipSpec
 from chip.sram import GROUP, Places
@@ -59,13 +58,12 @@ SCRATCH_BYTES = 1 << 24  # a pass takes no more products when it has this many
 
 def encode(fragment: Fragment, spec: ChipSpec) -> Encoded:
     """The tapes of a fragment."""
-    return _Encoder(fragment.template, spec).encode(fragment.groups)
+    return _Encoder(fragment.steps, spec).encode(fragment.groups)
 
 
 class _Encoder:
-    def __init__(self, template: Template, spec: ChipSpec) -> None:
-        self.template, self.spec = template, spec
-        self.nodes = template.graph.nodes
+    def __init__(self, steps: tuple[Step, ...], spec: ChipSpec) -> None:
+        self.nodes, self.spec = steps, spec
         self.records = Records(spec.lanes)
         self.taped = taped(self.nodes, spec.lanes)
         # Nodes that are interpreted and feed a tape.
@@ -99,8 +97,7 @@ class _Encoder:
                 return Shape(words.size, "u8", words.size * QUARTERS * self.records.word_bytes)
             case GatheredColumns(rows=rows):
                 return Shape(rows, "u8", rows * QUARTERS * self.records.word_bytes)
-        issue = self.template.issues[node.issues[0]]
-        return None if issue.op.driven is None else Shape(issue.instruction.count, made_by(issue))
+        return Shape(node.rows, node.element) if node.element else None
 
     # --- order and lifetimes ----------------------------------------------------------------
     def encode(self, groups: Sequence[Sequence[int]]) -> Encoded:
@@ -108,7 +105,8 @@ class _Encoder:
         is_product: Callable[[int], bool] = lambda n: (  # noqa: E731
             self.taped[n] and isinstance(self.nodes[n].op, Products)
         )
-        ordered = [runs(group, self.template.before, is_product) for group in groups]
+        before = [node.before for node in self.nodes]
+        ordered = [runs(group, before, is_product) for group in groups]
         last = last_uses(ordered, lambda n: self.nodes[n].needs)
         ends: defaultdict[int, list[int]] = defaultdict(list)
         for node, end in last.items():
@@ -139,8 +137,8 @@ class _Encoder:
         """Columns that nobody writes until their products are over: these need no copy."""
         segment = {node: number for number, group in enumerate(groups) for node in group}
         found = {n for n, node in enumerate(self.nodes) if isinstance(node.op, Columns)}
-        for node, before in self.template.before.items():
-            for need in found & before:
+        for node, step in enumerate(self.nodes):
+            for need in found.intersection(step.before):
                 alike = segment[node] == segment[need] and self.taped[node]
                 if not (isinstance(self.nodes[node].op, Products) and alike):
                     found.discard(need)

@@ -1,12 +1,12 @@
 """The order of a tape: one that the linker allows, with independent products side by side."""
 
 import heapq
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 
 
 def runs(
-    nodes: Iterable[int], before: Mapping[int, set[int]], is_product: Callable[[int], bool]
+    nodes: Iterable[int], before: Sequence[Iterable[int]], is_product: Callable[[int], bool]
 ) -> list[list[int]]:
     """Order nodes so that `before` holds, as runs: single nodes, and products that do not depend.
 

@@ -12,10 +12,10 @@ from chip.isa import NUMPY_TYPES
 from chip.jit import plays
 from chip.jit.layout import Part, packed
 from chip.linker import Block, Linked
+from chip.linker.fragment import Fragment
 from chip.linker.graph import State
 from chip.linker.interpret import interpret
 from chip.linker.node_ops import NodeOp, Receive, Send, neighbours
-from chip.linker.windows import Fragment
 from chip.spec import ChipSpec
 from chip.sram import GROUP, Sram
 from chip.tape.tapes import Encoded, Integers, Shape, Tape
@@ -106,7 +106,7 @@ class Player:
             return sum(len(block.nodes) for block in blocks)
         found = 0
         for block in blocks:
-            nodes = block.fragment.template.graph.nodes
+            nodes = block.fragment.steps
             items = _encoded(block.fragment, linked.spec).groups[block.part]
             steps = [nodes[item].op for item in items if not isinstance(item, Tape)]
             found += sum(not isinstance(op, Send | Receive) for op in steps)
@@ -142,7 +142,7 @@ class Player:
         if part >= 0:
             bound, tape = item.owners[part]
             node = tape.owners[record]
-            call = _Call(bound, node, bound.block.fragment.template.graph.nodes[node].op, None)
+            call = _Call(bound, node, bound.block.fragment.steps[node].op, None)
             _step(call, state)
             raise AssertionError("a record failed whose step does not")
 
@@ -182,7 +182,7 @@ class Player:
         pointers.append(log.ctypes.data)
         for index, further in (place for places in tapes.places for place in places):
             pointers.append(self.sram.group(index).ctypes.data + further * self.spec.lanes * GROUP)
-        values: list[Any] = [None] * len(block.fragment.template.ends)
+        values: list[Any] = [None] * block.values
         for node, (offset, shape) in tapes.views.items():
             values[node] = self._view(arena, offset, shape)
         shifts = np.array(block.shift, np.int64)
@@ -207,7 +207,7 @@ class Player:
         return plain.reshape(shape.rows, self.spec.lanes)
 
     def _add(self, segment: _Segment, bound: _Bound, part: int) -> None:
-        encoded, template = bound.encoded, bound.block.fragment.template
+        encoded, steps = bound.encoded, bound.block.fragment.steps
         for item in encoded.groups[part]:
             if isinstance(item, Tape):
                 self._join(segment, bound, item)
@@ -215,7 +215,7 @@ class Player:
                 slot = None
                 if item in encoded.imports:
                     slot = self._view(bound.arena, *encoded.imports[item])
-                segment.items.append(_Call(bound, item, template.graph.nodes[item].op, slot))
+                segment.items.append(_Call(bound, item, steps[item].op, slot))
         segment.appends += [(bound, a) for a in encoded.appends if a[0] == part]
 
     def _join(self, segment: _Segment, bound: _Bound, tape: Tape) -> None:

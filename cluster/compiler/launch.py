@@ -106,3 +106,6 @@ class Launch:
     programs: dict[int, bytes]
     end_cycles: dict[int, int]
     instructions: dict[int, int]
+
+
+Launches = dict[str, Launch]  # by name

@@ -4,7 +4,7 @@ Stages of equal shape and equal wiring are scheduled once: a stage's schedule st
 cycle 0, and only the offset at which its input arrives differs.
 """
 
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import networkx as nx
@@ -19,7 +19,14 @@ from chip.wire import pack, unpack, with_header
 from cluster.compiler.assign import RESIDUAL
 from cluster.compiler.clocking import Clocking, clocking
 from cluster.compiler.host_regions import input_regions, output_regions
-from cluster.compiler.launch import Launch, LaunchKind, in_steps, launch_kinds, stage_programs
+from cluster.compiler.launch import (
+    Launch,
+    Launches,
+    LaunchKind,
+    in_steps,
+    launch_kinds,
+    stage_programs,
+)
 from cluster.compiler.pipeline import PipelineSteps, StepSchedules
 from cluster.compiler.place import Placement
 from cluster.compiler.stage import Stage
@@ -36,6 +43,8 @@ from cluster.compiler.wires import Pipeline, Wires
 from cluster.errors import DoesNotFit
 from cluster.model.graph.source import Weights
 from topology.clocks import ClockSpec
+
+Kept = Callable[[object, Callable[[], Launches]], Launches]  # by a key, or as they are made
 
 
 @dataclass(frozen=True)
@@ -90,10 +99,12 @@ def lower(
     weights: Weights,
     clock: ClockSpec | None = None,
     kinds: Iterable[LaunchKind] | None = None,
+    kept: Kept | None = None,
 ) -> Lowered:
     """Schedule and encode every launch of a plan, for chips whose clocks are as `clock` says.
 
-    `kinds` are those of the launches, where they are not a decoder's.
+    `kinds` are those of the launches, where they are not a decoder's. `kept` returns launches that
+    are known by a key, else those that it is given the means to make.
 
     A launch takes its rows through all stages, or it is a pipeline step (see `in_steps`), joined of
     stage programs: here each of them is a launch in which all stages do the same.
@@ -102,26 +113,39 @@ def lower(
     stages = make_stages(plan)
     pipeline = wires.pipeline(placement)
     clocks = clocking(graph, pipeline.used, wires.ports, plan.spec, clock)
-    work, launches = StageSchedules(plan, pipeline, stages), {}
     if kinds is None:
         every = launch_kinds(plan)
         kinds = [kind for kind in every if not in_steps(plan, kind, pipeline.apart)]
         programs = tuple(stage_programs(plan, pipeline.apart))
     else:
-        programs = ()
-    for kind in kinds:
-        timeline = through_all_stages(pipeline, work, kind, clocks)
-        launches[str(kind)] = _launch(work, placement, timeline, str(kind), kind)
-    if programs:
-        parts = StepSchedules(plan, placement, stages, wires, work)
-        steps, places = PipelineSteps(plan, pipeline, parts, clocks), Places.of(plan)
-        for program in programs:
-            timeline, name = steps.compose(program), str(program)
-            launches[name] = _launch(work, placement, timeline, name, program.kind, places)
+        kinds, programs = tuple(kinds), ()
+
+    def make() -> Launches:
+        work, launches = StageSchedules(plan, pipeline, stages), Launches()
+        for kind in kinds:
+            timeline = through_all_stages(pipeline, work, kind, clocks)
+            launches[str(kind)] = _launch(work, placement, timeline, str(kind), kind)
+        if programs:
+            parts = StepSchedules(plan, placement, stages, wires, work)
+            steps, places = PipelineSteps(plan, pipeline, parts, clocks), Places.of(plan)
+            for program in programs:
+                timeline, name = steps.compose(program), str(program)
+                launches[name] = _launch(work, placement, timeline, name, program.kind, places)
+        return launches
+
+    made_of = plan, plan.model.sections, placement, _described(graph), clock, kinds, programs
+    launches = kept(made_of, make) if kept else make()
     check_programs(plan, placement, _text_instructions(plan, placement, launches))
     cables = wires.cables(clocks)
     compiled = (plan, placement, pipeline, launches, cables, stages, weights, clocks)
     return Lowered(*compiled, wires)
+
+
+def _described(graph: nx.Graph) -> tuple[object, ...]:
+    """All of a graph: its chips, then its cables, in order."""
+    chips = sorted(graph.nodes(data=True), key=lambda node: node[0])
+    cables = ((min(a, b), max(a, b), said) for a, b, said in graph.edges(data=True))
+    return chips, sorted(cables, key=lambda cable: cable[:2])
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """A machine runs lowered launches: the protocol, and one process as a machine."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,9 +11,11 @@ from chip.core import Array
 from chip.digest import RunDigest
 from chip.group import ChipGroup, batches
 from chip.jit import plays
+from chip.linker.reuse import Linker
 from chip.program import Region
 from cluster.errors import ClusterError
 from cluster.machines.loadable import Loadable
+from cluster.program_store import NOTHING_KEPT, ProgramStore
 
 Inputs = Mapping[int, Mapping[str, Array]]  # chip -> input name -> vectors
 Regions = Mapping[int, Sequence[Region]]  # chip -> places in its SRAM
@@ -120,7 +123,9 @@ class LocalMachine:
     name = "local"
     actors = 0
 
-    def __init__(self) -> None:
+    def __init__(self, store: ProgramStore = NOTHING_KEPT) -> None:
+        """Programs that are in the store are not linked again."""
+        self._store = store
         self._group: ChipGroup | None = None
         self._known: dict[str, dict[int, Facts]] = {}
         self.wirings: dict[str, Wiring] = {}
@@ -128,24 +133,31 @@ class LocalMachine:
     def load(self, lowered: Loadable, progress: Progress) -> None:
         """Bring up the chips with their constants and programs."""
         everyone = sorted({*lowered.chips, *lowered.transit_chips})
-        group = self._group = ChipGroup(everyone, lowered.plan.spec)
-        known = self._known = {}
+        with ThreadPoolExecutor(1) as beside:  # these are mostly Python, weights mostly NumPy
+            kernels = beside.submit(plays, lowered.plan.spec.lanes)
+            self._load(lowered, everyone, progress)
+            progress(KERNELS, 0, 0)
+            kernels.result()
+
+    def _load(self, lowered: Loadable, everyone: Sequence[int], progress: Progress) -> None:
+        linker = Linker()
+        group = self._group = ChipGroup(everyone, lowered.plan.spec, linker)
+        known = self._known = {name: {} for name in lowered.launches}
         self._lowered = lowered
-        total = sum(len(launch.programs) for launch in lowered.launches.values())
-        done = 0
-        for name, launch in lowered.launches.items():
-            known[name] = {}
-            for number, data in launch.programs.items():
+        every = [
+            (name, number, data)
+            for name, launch in lowered.launches.items()
+            for number, data in launch.programs.items()
+        ]
+        with self._store.linked(linker, [data for _, _, data in every]):
+            for done, (name, number, data) in enumerate(every, 1):
                 known[name][number] = group.load(name, number, data)
-                done += 1
-                progress(LINKING, done, total)
+                progress(LINKING, done, len(every))
         self.wirings = check_cycles(lowered, known)
         for name, wiring in self.wirings.items():
             group.prepare(name, batches(wiring, dict.fromkeys(everyone, 0)))
         for constant in counted_constants(lowered, progress):
             group.write([constant])
-        progress(KERNELS, 0, 0)
-        plays(lowered.plan.spec.lanes)
 
     def join(self, name: str, parts: Parts) -> None:
         """Make a launch of programs that are loaded."""

@@ -13,6 +13,7 @@ from cluster.errors import BadValue
 from cluster.generation.sampling import Sampling
 from cluster.machines.machine import LocalMachine, Machine
 from cluster.model.load import Loaded, find_decoder, load_model
+from cluster.program_store import own_store
 from cluster.runs.display import Bars
 from cluster.serving.speculation import Draft, DraftModel, NGrams, SpeculativeScheduler, measured
 
@@ -72,8 +73,8 @@ class Drafting:
         placement = place(found.plan, found.graph, found.topology)
         kinds = launch_kinds(found.plan)  # each through all stages: what guesses is alone
         size = found.plan, placement, found.graph, loaded.weights
-        lowered: Lowered = lower(*size, kinds=kinds)
-        machine = LocalMachine()
+        lowered: Lowered = lower(*size, kinds=kinds, kept=own_store().launches)
+        machine = LocalMachine(own_store())
         machine.load(lowered, bars.step)
         draft = DraftModel(lowered, machine, sampling.pick, count)
         return cls(choice, draft, machine, found.plan.chips)

@@ -26,6 +26,7 @@ from cluster.model.load import Loaded, load_model
 from cluster.planning.cost_store import CostStore
 from cluster.planning.rows import choose_rows
 from cluster.process import peak_rss_bytes
+from cluster.program_store import own_store
 from cluster.report.files import write_report
 from cluster.report.page import Page
 from cluster.runs.answers import Answers
@@ -227,7 +228,7 @@ def lower_choice(choice: Choice, model: Loaded, options: Options, bars: Bars) ->
     bars.step("lower", 0, 0)
     plan, placement = place_choice(choice)
     clock = options.clock(plan.spec)
-    return lower(plan, placement, choice.graph, model.weights, clock)
+    return lower(plan, placement, choice.graph, model.weights, clock, kept=own_store().launches)
 
 
 @dataclass
@@ -312,8 +313,8 @@ def requests_of(
 def make_machine(options: Options) -> Machine:
     """The machine that was asked for, not yet loaded; it keeps checkpoints if it can be lost."""
     if options.machine == "local" and not options.checkpoint:
-        return LocalMachine()
-    machine = _ray_machine(options) if options.machine == "ray" else LocalMachine()
+        return LocalMachine(own_store())
+    machine = _ray_machine(options) if options.machine == "ray" else LocalMachine(own_store())
     store = CheckpointStore(options.checkpoint, options.resume)
     return Checkpointed(machine, store, options.checkpoint_every)
 
@@ -323,7 +324,7 @@ def _ray_machine(options: Options) -> Survivor:
         from cluster.machines.ray.ray_machine import RayMachine
     except ModuleNotFoundError as error:
         raise BadValue("--machine", "ray", f"{error.name} is not installed") from None
-    return RayMachine(options.chips_per_actor or 1, options.address)
+    return RayMachine(options.chips_per_actor or 1, options.address, own_store())
 
 
 def load(machine: Machine, lowered: Lowered, bars: Bars, watch: Stopwatch) -> None:

@@ -22,6 +22,7 @@ from cluster.model.known import changed_model
 from cluster.model.load import load_model
 from cluster.model.weights.synthetic import SyntheticWeights
 from cluster.process import peak_rss_bytes
+from cluster.program_store import own_store
 from cluster.runs.report import launch_s
 from cluster.serving.engine import PipelineRunner
 from cluster.serving.requests import Request
@@ -40,7 +41,8 @@ def run_point(point: Point, request: PlanRequest, address: str | None) -> dict[s
     weights = _weights(point)
     choice = choose(weights.model, replace(request, objective="latency"))
     placement = place(choice.plan, choice.graph, choice.topology)
-    lowered = lower(choice.plan, placement, choice.graph, weights)
+    size = choice.plan, placement, choice.graph, weights
+    lowered = lower(*size, kept=own_store().launches)
     machine = _machine(point, address)
     try:
         timed = _timed_together if choice.plan.slots > 1 else _timed
@@ -68,7 +70,7 @@ def _weights(point: Point) -> Any:
 
 def _machine(point: Point, address: str | None) -> LaunchLog:
     if point.get("machine", "local") == "local":
-        return LaunchLog(LocalMachine())
+        return LaunchLog(LocalMachine(own_store()))
     from cluster.machines.ray.ray_machine import RayMachine  # takes a second to import
 
     machine = RayMachine(point.get("chips_per_actor", 1), address)

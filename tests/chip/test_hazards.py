@@ -171,7 +171,8 @@ def test_instructions_that_fill_the_sram_are_refused_unless_they_rest_there_alre
     chip = Chip(0, TINY)
     one, two = (pack(program(at("mem.r:0", 0, "mem.read", n, 0))) for n in range(2))
     chip.load("one", one)
-    chip.text.instructions = TINY.sram_bytes // TINY.instruction_bytes
+    chip.instructions_at_most = TINY.sram_bytes // TINY.instruction_bytes
+    chip.text.instructions = chip.instructions_at_most - 1
     chip.load("same", one)
     with pytest.raises(ProgramsTooLarge):
         chip.load("two", two)

@@ -140,7 +140,7 @@ def test_slots_in_use_never_overlap() -> None:
 
 
 def test_independent_products_make_one_run() -> None:
-    before = {0: set(), 1: {0}, 2: {0}, 3: {1}, 4: {2, 3}}
+    before = [(), (0,), (0,), (1,), (2, 3)]
     assert runs([0, 1, 2, 3, 4], before, {1, 2, 4}.__contains__) == [[0], [1, 2], [3], [4]]
 
 

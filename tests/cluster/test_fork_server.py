@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from chip.errors import ProgramError
 from cluster.machines.ray import fork_worker
 from cluster.machines.ray.fork_server import ForkServer
 from cluster.machines.ray.grouping import distinct
@@ -49,6 +50,9 @@ def test_workers_have_the_linked_programs_and_an_environment_of_their_own(server
     programs = distinct(lowered(2, 2, "ring:4"))
     for program in (*programs, b"\xc1"):  # the last is none: its actor will say so
         server.link(program)
+    server.take(server.pack())
+    with pytest.raises(ProgramError):
+        server.take(b"\xc1")
     one, other = start(tmp_path, "one"), start(tmp_path, "other")
     assert one["linked"] == other["linked"] == len(programs)
     assert one["folder"] == str(tmp_path)

@@ -13,7 +13,7 @@ from chip import jit
 from chip.board import facts
 from chip.errors import ChipError, ProgramError
 from chip.group import Batch, batches
-from chip.linker import cuts
+from chip.linker import cuts, reuse
 from chip.linker.reuse import Linker
 from chip.spec import GROQCHIP1
 from chip.wire import pack_value
@@ -25,6 +25,7 @@ from cluster.machines.ray.channels import MESSAGE_BYTES, Need, needs, unpack_pac
 from cluster.machines.ray.chip_host import ChipHost, Wanted
 from cluster.machines.ray.exchange import exchange
 from cluster.machines.ray.grouping import actor_name, grouped, pack_inputs
+from cluster.program_store import ProgramStore
 from tests.cluster.tiny import (
     local_outcome,
     lowered,
@@ -201,7 +202,7 @@ def test_one_group_needs_one_batch_and_a_group_a_chip_sends_in_bundles():
     assert all(source < batch.index for batch in cut for source, _ in batch.inbox)
 
 
-def test_programs_link_alike_alone_and_beside_equal_ones():
+def test_programs_link_alike_alone_and_beside_equal_ones_and_as_they_are_kept():
     """A chip has an actor of its own or shares a process: the digest must not tell."""
     weights = tiny_weights(num_hidden_layers=4)
     graph, plan = parse("ring:4"), partition(weights.model, GROQCHIP1, 1, 4)
@@ -212,6 +213,24 @@ def test_programs_link_alike_alone_and_beside_equal_ones():
             alone, beside = Linker()(data), together(data)
             assert alone.segment_end_cycles == beside.segment_end_cycles
             assert (facts(alone), alone.written) == (facts(beside), beside.written)
+    kept = Linker()
+    kept.take(together.pack())
+    for launch in deep.launches.values():
+        for data in launch.programs.values():
+            found, linked = kept(data), together(data)
+            assert found.program == linked.program
+            assert (facts(found), found.written) == (facts(linked), linked.written)
+    assert kept.pack() == together.pack()
+
+
+def test_what_is_kept_is_not_linked_again_and_gives_equal_bits(tmp_path, monkeypatch):
+    plan, store = lowered(2, 2, "ring:4"), ProgramStore(tmp_path)
+    expected = local_outcome(2, 2, "ring:4")
+    LocalMachine(store).load(plan, no_progress)
+    monkeypatch.setattr(reuse, "link", None)
+    machine = LocalMachine(store)
+    machine.load(plan, no_progress)
+    assert outcome(plan, machine) == expected
 
 
 def test_what_follows_a_prelude_keeps_its_segments(monkeypatch):

@@ -75,7 +75,7 @@ class ChipHost:
             set_threads(threads)
         set_backend(backend)
         self.name = name
-        self._group = ChipGroup(numbers, chip_of(spec), LINKER)
+        self._group = ChipGroup(numbers, chip_of(spec), LINKER.branch())
         self._batches: dict[str, list[Batch]] = {}
         self._groups: dict[str, dict[int, int]] = {}
         self._mail = Mailbox()

@@ -19,14 +19,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import BinaryIO
 
-from chip.errors import ChipError
+from chip.errors import ChipError, ProgramError
 from chip.jit import plays
 from chip.spec import GROQCHIP1
 from chip.tape import Player
 from cluster.machines.ray.chip_host import LINKER
 from cluster.machines.ray.fork_worker import SOCKET
 
-LENGTH_BYTES = 8  # before each program
+LENGTH_BYTES = 8  # before what is asked and answered
+LINK, TAKE, PACK = b"l", b"t", b"p"  # before that: what is asked
 DONE = b"+"
 # One thread for an actor's BLAS, one heap for all its threads; and no pages of 2 MiB for NumPy's
 # arrays, of which a chip's SRAM would fill one for each kilobyte in use here and there.
@@ -63,15 +64,27 @@ class ForkServer:
 
     def link(self, program: bytes) -> None:
         """Link a program (msgpack); one that is refused is left to its actor, to say why."""
-        stream = self._process.stdin
-        assert stream is not None, "it is a pipe"
+        self._ask(LINK, program)
+
+    def take(self, data: bytes) -> None:
+        """As that of the server's linker."""
+        if not self._ask(TAKE, data):
+            raise ProgramError("corrupt data")
+
+    def pack(self) -> bytes:
+        """As that of the server's linker; nothing if it is gone."""
+        return self._ask(PACK, b"")
+
+    def _ask(self, what: bytes, data: bytes) -> bytes:
+        """The answer; none if it is gone, as then workers start as Ray's do."""
+        asked, answered = self._process.stdin, self._process.stdout
+        assert asked is not None and answered is not None, "they are pipes"
         try:
-            stream.write(len(program).to_bytes(LENGTH_BYTES, "big") + program)
-            stream.flush()
+            asked.write(what + len(data).to_bytes(LENGTH_BYTES, "big") + data)
+            asked.flush()
         except BrokenPipeError:
-            return  # it is gone: workers start as Ray's do
-        assert self._process.stdout is not None, "it is a pipe"
-        self._process.stdout.read(len(DONE))
+            return b""
+        return answered.read(int.from_bytes(answered.read(LENGTH_BYTES), "big"))
 
     def close(self) -> None:
         """End the server; its workers are Ray's and go on."""
@@ -86,19 +99,27 @@ def serve(socket_number: int, modules: Sequence[str]) -> Request:
         while True:
             ready, _, _ = select.select([0, socket_number], [], [])
             if 0 in ready:
-                _link(sys.stdin.buffer)
+                _answer(sys.stdin.buffer)
             elif (request := _forked(listener, modules)) is not None:
                 return request
 
 
-def _link(programs: BinaryIO) -> None:
-    """Link a program and write its tapes; ends the process with its driver."""
-    size = programs.read(LENGTH_BYTES)
+def _answer(asked: BinaryIO) -> None:
+    """Link a program and write its tapes, or take or pack many; ends with its driver."""
+    what, size = asked.read(1), asked.read(LENGTH_BYTES)
     if not size:
         os._exit(0)
+    data, answer = asked.read(int.from_bytes(size, "big")), b""
     with suppress(ChipError):  # the actor that is given it will say so
-        Player.encode(LINKER(programs.read(int.from_bytes(size, "big"))))
-    os.write(1, DONE)
+        if what == LINK:
+            Player.encode(LINKER(data))
+        elif what == TAKE:
+            LINKER.take(data)
+            answer = DONE
+        else:
+            answer = LINKER.pack()
+    with open(1, "wb", closefd=False) as out:
+        out.write(len(answer).to_bytes(LENGTH_BYTES, "big") + answer)
 
 
 def _forked(listener: socket.socket, modules: Sequence[str]) -> Request | None:

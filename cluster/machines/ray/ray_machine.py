@@ -42,7 +42,7 @@ from cluster.machines.ray import addresses, capacity, grouping, joining, surroun
 from cluster.machines.ray.chip_host import ChipHost, Health, Wanted
 from cluster.machines.ray.exchange import Exchange, exchange
 from cluster.machines.ray.fork_server import ForkServer, can_fork
-from cluster.machines.ray.shm_ring import ChannelClosed
+from cluster.program_store import NOTHING_KEPT, ProgramStore
 
 OBJECT_STORE_BYTES = 256 << 20
 UNFINISHED_BYTES = 64 << 20  # of all unfinished calls that bring weights: a quarter of the store
@@ -61,9 +61,14 @@ class RayMachine:
 
     name = "ray"
 
-    def __init__(self, chips_per_actor: int | str = 1, address: str | None = None) -> None:
-        self._pack, self._address = chips_per_actor, address
-        self._ours = False
+    def __init__(
+        self,
+        chips_per_actor: int | str = 1,
+        address: str | None = None,
+        store: ProgramStore = NOTHING_KEPT,
+    ) -> None:
+        self._pack, self._address, self._programs = chips_per_actor, address, store
+        self._ours = self._channels_open = False
         self._folder: Path | None = None
         self._forks: ForkServer | None = None
         self._placed: Any = None
@@ -71,7 +76,6 @@ class RayMachine:
         self._groups: list[list[int]] = []
         self._exchange: Exchange | None = None
         self._nodes: list[str] = []
-        self._channels_open = False
 
     @property
     def actors(self) -> int:
@@ -132,9 +136,10 @@ class RayMachine:
         """Link programs in the fork server, each of those that are equal once."""
         if self._forks:
             programs = grouping.distinct(self._lowered)
-            for number, program in enumerate(programs):
-                progress(LINKING, number, len(programs))
-                self._forks.link(program)
+            with self._programs.linked(self._forks, programs):
+                for number, program in enumerate(programs):
+                    progress(LINKING, number, len(programs))
+                    self._forks.link(program)
 
     def _place(self, bundles: Sequence[Sequence[int]]) -> None:
         """Reserve memory, a bundle per tensor group, so that each is on one host."""
@@ -288,13 +293,7 @@ class RayMachine:
                 ray.get(call, timeout=0)
             except (exceptions.RayError, ConnectionError) as error:
                 found.append(error)
-        task, other = exceptions.RayTaskError, exceptions.RayError | ChannelClosed
-        own = [error.cause for error in found if isinstance(error, task)]
-        first = [cause for cause in own if not isinstance(cause, other)]
-        if first:
-            raise first[0] from None
-        others = [e for e in found if not isinstance(e, task)]
-        raise surroundings.lost(others or found, self.actors) from None
+        raise surroundings.first(found, self.actors) from None
 
     def _close_channels(self) -> None:
         self._channels_open = False

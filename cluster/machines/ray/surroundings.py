@@ -13,11 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from cluster.errors import WorkerLost
 from cluster.files import scratch_folder
 from cluster.machines.ray import fork_worker
+from cluster.machines.ray.shm_ring import ChannelClosed
 
 log = logging.getLogger("lpu.ray")
 FOLDERS = Path("/tmp")  # Ray keeps sockets there: their paths must be short
@@ -154,3 +155,13 @@ def lost(errors: Sequence[Exception], actors: int) -> WorkerLost:
     names = f"{len(gone)} of {actors} actors died: " if gone else ""
     why = in_one_line(gone[0] if gone else errors[0])
     return WorkerLost("ray", names + why, "look into the Ray logs")
+
+
+def first(errors: Sequence[Exception], actors: int) -> Exception:
+    """Of what the calls of one launch have raised, what it was that the others failed by."""
+    own = [error for error in errors if isinstance(error, RayTaskError)]
+    causes: list[Exception] = [error.cause for error in own]
+    for cause in causes:
+        if not isinstance(cause, RayError | ChannelClosed):
+            return cause
+    return lost([error for error in errors if error not in own] or errors, actors)

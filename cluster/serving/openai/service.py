@@ -25,6 +25,7 @@ from cluster.model.load import Loaded, find_decoder, find_model, load_model
 from cluster.planning.cost_store import CostStore
 from cluster.planning.planner import Planned, make
 from cluster.planning.timing import PlanTiming
+from cluster.program_store import own_store
 from cluster.runs.display import Bars, Stopwatch, counted
 from cluster.runs.running import CHECKPOINT_LAUNCHES, load
 from cluster.serving.build import Policy
@@ -142,7 +143,8 @@ class Service:
         choice = choose(loaded.model, replace(request, weights=request.weight_type))
         bars.step("lower", 0, 0)
         placement = place(choice.plan, choice.graph, choice.topology)
-        lowered = lower(choice.plan, placement, choice.graph, loaded.weights)
+        size = choice.plan, placement, choice.graph, loaded.weights
+        lowered = lower(*size, kept=own_store().launches)
         watch.lap("lower")
         self.machine = Clocked(_machine(options))
         load(self.machine, lowered, bars, watch)
@@ -261,10 +263,10 @@ def _words(source: str | None, loaded: Loaded, plan: Plan) -> Words:
 def _machine(options: Options) -> Machine:
     """The machine that was asked for; one that can lose workers keeps checkpoints."""
     if options.machine == "local":
-        return LocalMachine()
+        return LocalMachine(own_store())
     try:
         from cluster.machines.ray.ray_machine import RayMachine
     except ModuleNotFoundError as error:
         raise BadValue("--machine", "ray", f"{error.name} is not installed") from None
-    machine = RayMachine(options.chips_per_actor or 1, options.address)
+    machine = RayMachine(options.chips_per_actor or 1, options.address, own_store())
     return Checkpointed(machine, CheckpointStore(None, False), CHECKPOINT_LAUNCHES)

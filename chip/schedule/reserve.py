@@ -17,6 +17,7 @@ from chip.schedule.timing import ScheduleTiming, TooLong
 from chip.spec import ChipSpec
 
 _NONE = np.zeros(0, np.int64)
+Beside = Mapping[int, tuple["Schedule", int]]  # by member: a schedule, and who it is there
 Placed = dict[int, dict[str, list[tuple[int, Instruction]]]]  # by member and queue
 Choice = tuple[int, list[Busy]]  # index of a unit or of the first stream, its tables
 
@@ -78,6 +79,7 @@ class Schedule:
 
     spec: ChipSpec
     most_cycles: int | None = None  # TooLong is raised once something is under way after them
+    beside: Beside = field(default_factory=dict)  # what members do on the same axis already
     events: list[tuple[str, int, int]] = field(default_factory=list)  # (label, start, end)
     end_cycle: int = 0
     member_end_cycles: dict[int, int] = field(default_factory=dict)
@@ -90,9 +92,9 @@ class Schedule:
         self._made = 0  # of the bookings: those whose instructions are placed
         self._firsts: dict[int, int] = {}
         self._counts: dict[int, int] = defaultdict(int)
-        self._taken: dict[Key, Cycles] = defaultdict(Cycles)
+        self._taken: dict[Key, Cycles] = {}
         self._units: dict[Hold, list[tuple[Cycles, int]]] = {}
-        self._busy: dict[Key, Busy] = defaultdict(Busy)
+        self._busy: dict[Key, Busy] = {}
         self._choices: dict[
             tuple[int, str, int, int, tuple[int, ...]], tuple[range, list[Choice]]
         ] = {}
@@ -138,14 +140,51 @@ class Schedule:
                 raise _collision(chain, hold)
             units = self._units.get(hold)
             if units is None:
-                units = [(self._taken[key], late) for key, late in hold.units()]
+                units = [(self._cycles(key), late) for key, late in hold.units()]
                 self._units[hold] = units
             found += [(table, low + late, pattern) for table, late in units]
         return found
 
+    # --- what is taken, also by what goes on beside -------------------------------------------
+    def _cycles(self, key: Key) -> Cycles:
+        if key not in self._taken:
+            found = self._taken[key] = Cycles()
+            other = self._other(key)
+            if other and (taken := other[0]._taken.get(other[1])):
+                found.bits = taken.bits
+        return self._taken[key]
+
+    def _intervals(self, key: Key) -> Busy:
+        if key not in self._busy:
+            found = self._busy[key] = Busy()
+            other = self._other(key)
+            if other and (taken := other[0]._busy.get(other[1])):
+                found.starts, found.ends = [*taken.starts], [*taken.ends]
+                found.last = taken.last
+        return self._busy[key]
+
+    def _known(self, member: int, buffer: str) -> _Touched | None:
+        """How rows of a buffer were touched, if any were."""
+        key = (member, buffer)
+        if key not in self._touched and member in self.beside:
+            other, there = self.beside[member]
+            if found := other._touched.get((there, buffer)):
+                planes = None if found.planes is None else found.planes.copy()
+                self._touched[key] = _Touched(found.ready.copy(), found.free.copy(), planes)
+        return self._touched.get(key)
+
+    def _other(self, key: Key) -> tuple["Schedule", Key] | None:
+        """The schedule that a member has beside this one, and the same key there."""
+        member, *rest = key
+        assert isinstance(member, int)
+        if member not in self.beside:
+            return None
+        other, there = self.beside[member]
+        return other, (there, *rest)
+
     def ready_cycle(self, member: int, buffer: str, rows: slice = slice(None)) -> int:
         """Cycle from which all these rows of a buffer may be read."""
-        touched = self._touched.get((member, buffer))
+        touched = self._known(member, buffer)
         return 0 if touched is None else int(touched.ready[rows].max(initial=0))
 
     def _earliest(self, chain: Chain, not_before: int, further: int = 0) -> int:
@@ -153,7 +192,7 @@ class Schedule:
         start = not_before - min(extent.first for extent in chain.member_spans.values())
         for access in chain.accesses:
             buffer = access.rows.buffer
-            if (access.member, buffer.name) in self._touched:
+            if self._known(access.member, buffer.name) is not None:
                 start = max(start, self._rows(access, further).wait(access, further))
             if access.writes and buffer.after:
                 start = max(start, self._done_with(access) - access.early)
@@ -161,7 +200,7 @@ class Schedule:
 
     def _done_with(self, access: Access) -> int:
         """Cycle from which nobody reads what rested where this buffer rests."""
-        before = (self._touched.get((access.member, name)) for name in access.buffer.after)
+        before = (self._known(access.member, name) for name in access.buffer.after)
         return max((int(one.free.max(initial=0)) for one in before if one), default=0)
 
     def _wait(self, need: Need, start: int) -> int:
@@ -215,7 +254,7 @@ class Schedule:
         name = "s" if need.kind == "stream" else need.kind
         for index in indices[len(found) :]:
             units = range(index, index + need.width)
-            tables = [self._busy[need.member, name, unit, h] for unit in units for h in halves]
+            tables = [self._intervals((need.member, name, u, h)) for u in units for h in halves]
             found.append((index, tables))
             yield found[-1]
 
@@ -237,7 +276,7 @@ class Schedule:
 
     def _rows(self, access: Access, further: int) -> _Touched:
         key = (access.member, access.rows.buffer.name)
-        touched = self._touched.get(key)
+        touched = self._known(*key)
         if touched is None:
             touched = self._touched[key] = _Touched(_NONE, _NONE)
         touched.grow(access.last_row + further + 1)

@@ -8,7 +8,7 @@ from chip.kernels.add import cast
 from chip.kernels.allreduce import AllReduce as Exchange
 from chip.kernels.allreduce import Routes, at_a_time, part_requests, swapped
 from chip.kernels.io_double_buffer import double_buffers
-from chip.kernels.layout import Layout
+from chip.kernels.layout import Layout, halves
 from chip.kernels.memory import Conflicts, MemoryMap
 from chip.kernels.step import Moved, Step
 from chip.kernels.trial import NO_DEMANDS, Demands
@@ -28,6 +28,7 @@ from cluster.model.graph.norm import Norm
 from cluster.model.graph.op import GraphError, Op
 
 WIDE_WORDS = 1 << 24  # of a slice that has room for everything
+BEGUN_ROWS = 64  # of an all-reduce that begins while its summands are made
 FIRST = range(1)  # the first sequence slot
 
 
@@ -215,7 +216,7 @@ class Stage:
         found = Sequence(plan, pace)
         limit = pace.limit_cycles if pace else None
         for step in self.steps(rows, blocks, routes, limit, slots):
-            cycle = found.start(step.cycles)
+            cycle = found.start(step.cycles, step.early_cycles, step.tail_cycles)
             for part, everyone in step.parts:
                 plan.repeat(part, cycle, step.moved, everyone, only)
         return plan
@@ -288,10 +289,20 @@ class Stage:
             reduces = isinstance(last, AllReduce)
             mine, what = ops if reduces else (*ops, last), what_of(ops)
             try:
-                yield self._compute(sharded, what, mine, *size, moved, slots, most_cycles)
+                step = self._compute(sharded, what, mine, *size, moved, slots, most_cycles)
             except TooLong:  # op by op, as mixtures need whose tokens go one by one
                 each = (self._compute(sharded, what, (op,), *size, moved, slots) for op in mine)
                 yield from (step for step in each if step.cycles > 0)
+                step = None
+            update = None
+            if step and isinstance(last, AllReduce) and routes is not None:
+                update = self._begun(step, sharded, last, rows, routes)
+            if step and update and (not most_cycles or update.end_cycle <= most_cycles):
+                yield replace(step, tail_cycles=update.cycles)
+                yield update
+                continue
+            if step:
+                yield step
             if isinstance(last, AllReduce) and routes is not None:
                 yield from self._update(sharded, last, rows, routes, most_cycles)
 
@@ -345,6 +356,38 @@ class Stage:
                 raise
             self._parts[key] = found
         return found
+
+    def _begun(
+        self, step: Step, sharded: Sharded, op: AllReduce, rows: int, routes: Routes
+    ) -> Step | None:
+        """An all-reduce that begins with the step that makes its summands: rows leave as they come.
+
+        None where there are too many rows for that to gain much.
+        """
+        assigned = self.assigned(sharded, 0, self.shape.chunk)
+        blocks = assigned.layout(op.out).blocks
+        if blocks * rows > BEGUN_ROWS:
+            return None
+        before, after = RESIDUAL if op.residual else (None, assigned.whole_copy(op.out))
+        if assigned.residual.get(op.out.name) == RESIDUAL[0]:
+            before, after = RESIDUAL[::-1]
+        beside = {
+            members.get(first, first): (part, first)
+            for part, everyone in step.parts
+            for members in everyone
+            if members
+            for first in members
+        }
+        key = ("begun", tuple(part for part, _ in step.parts), routes)
+        if key not in self._parts:
+            update = Exchange(self.memory, blocks, self.members, rows, routes, before, after, rows)
+            ready = [
+                max(part.ready_cycle(first, name, slice(row, row + 1)) for part, first in set(beside.values()))
+                for name, half in zip(SUMMANDS, halves(blocks))
+                for row in range(len(half) * rows)
+            ]
+            self._parts[key] = update.beside(beside, ready)
+        return Step("all-reduce", ((self._parts[key], (None,)),), step.moved, early_cycles=step.cycles)
 
     def _update(
         self, sharded: Sharded, op: AllReduce, rows: int, routes: Routes, most_cycles: int | None

@@ -156,10 +156,7 @@ class Compiler:
     _kept: dict[tuple[int, int], dict[int, _Run]] = field(default_factory=lambda: defaultdict(dict))
 
     def compile(self, items: Items, beside: Beside | None = None) -> Schedule:
-        """The schedule of all members, from cycle 0 on; raises ProgramError without memory.
-
-        What they do `beside` begins with it.
-        """
+        """All members' schedule, begun with what they do `beside`; ProgramError without memory."""
         plan = Schedule(self.spec, beside=beside or {})
         together = self._together(items)
         sent: set[int] = set()

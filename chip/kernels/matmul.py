@@ -98,8 +98,8 @@ class _Clock:
 def matmul(chain: Chain, side: int, passes: list[Pass]) -> list[Flow]:
     """Add the passes to the chain; the flows that leave the MXM, as sums (fp32, or int32 of int8).
 
-    There is one per `last` pass and plane. Activations of a first pass come as late as its next tile
-    lets them, so that two tiles are there before anybody has made them.
+    There is one per `last` pass and plane. Activations of a first pass come as late as its next
+    tile lets them, so that two tiles are there before anybody has made them.
     """
     clock, flows, starts = _Clock(), [], []
     for number, part in enumerate(passes):

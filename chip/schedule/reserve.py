@@ -5,72 +5,19 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
 from chip.errors import ProgramError
 from chip.program import Instruction, Program, fill_queue
 from chip.schedule.booking import Booking
 from chip.schedule.busy import Busy, Cycles, Fixed, fixed_fit, joined
 from chip.schedule.chain import Chain
-from chip.schedule.flows import Access, Hold, Ints, Key, Need
+from chip.schedule.flows import Access, Hold, Key, Need
 from chip.schedule.timing import ScheduleTiming, TooLong
+from chip.schedule.touched import Touched
 from chip.spec import ChipSpec
 
-_NONE = np.zeros(0, np.int64)
 Beside = Mapping[int, tuple["Schedule", int]]  # by member: a schedule, and who it is there
 Placed = dict[int, dict[str, list[tuple[int, Instruction]]]]  # by member and queue
 Choice = tuple[int, list[Busy]]  # index of a unit or of the first stream, its tables
-
-
-@dataclass
-class _Touched:
-    """Per row of a buffer: when it may be read, and when it may be overwritten.
-
-    `planes` [rows, byte planes] is `ready` for each plane, where some come one after another.
-    """
-
-    ready: Ints
-    free: Ints
-    planes: Ints | None = None
-
-    def wait(self, access: Access, further: int) -> int:
-        """Earliest cycle 0 of a chain that touches rows so, `further` ones of the buffer."""
-        table = self.free if access.writes else self.ready
-        if access.issues and self.planes is not None and not access.writes:
-            return int((self.planes[access.indices(further)] - access.planes).max())
-        if access.once:
-            return int(table[access.rows.first + further]) - access.early
-        return int((table[access.indices(further)] - access.first).max())
-
-    def note(self, access: Access, further: int, start: int) -> None:
-        """A chain that begins at `start` touches rows so."""
-        tables = (self.free, self.ready) if access.writes else (self.free,)
-        if access.once:
-            rows: int | Ints = access.rows.first + further
-            after: int | Ints = access.late + start + 1
-            for table in tables:
-                if table[rows] < after:
-                    table[rows] = after
-        else:
-            rows, after = access.indices(further), access.last + (start + 1)
-            for table in tables:
-                np.maximum.at(table, rows, after)
-        if access.writes and access.issues:
-            if self.planes is None:
-                self.planes = np.repeat(self.ready[:, None], len(access.issues), axis=1)
-            self.planes[rows] = access.planes + (start + 1)
-        elif access.writes and self.planes is not None:
-            self.planes[rows] = np.asarray(after)[..., None]
-
-    def grow(self, count: int) -> None:
-        """Make room for so many rows, and for some that may follow."""
-        if count > len(self.ready):
-            more = max(count, 2 * len(self.ready)) - len(self.ready)
-            self.ready = np.concatenate([self.ready, np.zeros(more, np.int64)])
-            self.free = np.concatenate([self.free, np.zeros(more, np.int64)])
-            if self.planes is not None:
-                none = np.zeros((more, self.planes.shape[1]), np.int64)
-                self.planes = np.concatenate([self.planes, none])
 
 
 @dataclass(eq=False)
@@ -98,7 +45,7 @@ class Schedule:
         self._choices: dict[
             tuple[int, str, int, int, tuple[int, ...]], tuple[range, list[Choice]]
         ] = {}
-        self._touched: dict[tuple[int, str], _Touched] = {}
+        self._touched: dict[tuple[int, str], Touched] = {}
         self._names: dict[int, int] = defaultdict(int)
 
     def chain(self, label: str, member: int = 0, maps: tuple[tuple[int, ...], ...] = ()) -> Chain:
@@ -163,14 +110,13 @@ class Schedule:
                 found.last = taken.last
         return self._busy[key]
 
-    def _known(self, member: int, buffer: str) -> _Touched | None:
+    def _known(self, member: int, buffer: str) -> Touched | None:
         """How rows of a buffer were touched, if any were."""
         key = (member, buffer)
         if key not in self._touched and member in self.beside:
             other, there = self.beside[member]
             if found := other._touched.get((there, buffer)):
-                planes = None if found.planes is None else found.planes.copy()
-                self._touched[key] = _Touched(found.ready.copy(), found.free.copy(), planes)
+                self._touched[key] = found.copy()
         return self._touched.get(key)
 
     def _other(self, key: Key) -> tuple["Schedule", Key] | None:
@@ -274,11 +220,11 @@ class Schedule:
         for access in chain.accesses:
             self._rows(access, further).note(access, further, start)
 
-    def _rows(self, access: Access, further: int) -> _Touched:
+    def _rows(self, access: Access, further: int) -> Touched:
         key = (access.member, access.rows.buffer.name)
         touched = self._known(*key)
         if touched is None:
-            touched = self._touched[key] = _Touched(_NONE, _NONE)
+            touched = self._touched[key] = Touched()
         touched.grow(access.last_row + further + 1)
         return touched
 

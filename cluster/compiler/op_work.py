@@ -112,7 +112,9 @@ class Share:
         sxm = abs(spec.edge_position("sxm", EAST) - spec.vxm_position)
         moved = min(spec.d_func("sxm.permute"), spec.d_func("sxm.shift"))
         levels = (spec.lanes - 1).bit_length()
-        return levels * self.alu + 2 * sxm + (moved if spec.superlanes > 1 else spec.quickest("sxm"))
+        return (
+            levels * self.alu + 2 * sxm + (moved if spec.superlanes > 1 else spec.quickest("sxm"))
+        )
 
     @property
     def lane_sum(self) -> int:

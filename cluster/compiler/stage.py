@@ -5,10 +5,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
 
 from chip.kernels.add import cast
-from chip.kernels.allreduce import AllReduce as Exchange
-from chip.kernels.allreduce import Routes, at_a_time, part_requests, swapped
+from chip.kernels.allreduce import Routes, part_requests
 from chip.kernels.io_double_buffer import double_buffers
-from chip.kernels.layout import Layout, halves
+from chip.kernels.layout import Layout
 from chip.kernels.memory import Conflicts, MemoryMap
 from chip.kernels.step import Moved, Step
 from chip.kernels.trial import NO_DEMANDS, Demands
@@ -23,12 +22,12 @@ from cluster.compiler.section_demands import asked, lane_maps
 from cluster.compiler.segments import by_heads, has_experts, segments, what_of
 from cluster.compiler.shard import Sharded
 from cluster.compiler.stage_shape import StageShape
+from cluster.compiler.update import Update
 from cluster.model.graph.collective import AllReduce
 from cluster.model.graph.norm import Norm
 from cluster.model.graph.op import GraphError, Op
 
 WIDE_WORDS = 1 << 24  # of a slice that has room for everything
-BEGUN_ROWS = 64  # of an all-reduce that begins while its summands are made
 FIRST = range(1)  # the first sequence slot
 
 
@@ -288,23 +287,18 @@ class Stage:
         for ops, last in segments(sharded.section):
             reduces = isinstance(last, AllReduce)
             mine, what = ops if reduces else (*ops, last), what_of(ops)
+            update = None
+            if isinstance(last, AllReduce) and routes is not None:
+                assigned = self.assigned(sharded, 0, self.shape.chunk)
+                update = Update(self.memory, assigned, last, self.members, rows, routes)
             try:
                 step = self._compute(sharded, what, mine, *size, moved, slots, most_cycles)
             except TooLong:  # op by op, as mixtures need whose tokens go one by one
                 each = (self._compute(sharded, what, (op,), *size, moved, slots) for op in mine)
                 yield from (step for step in each if step.cycles > 0)
-                step = None
-            update = None
-            if step and isinstance(last, AllReduce) and routes is not None:
-                update = self._begun(step, sharded, last, rows, routes)
-            if step and update and (not most_cycles or update.end_cycle <= most_cycles):
-                yield replace(step, tail_cycles=update.cycles)
-                yield update
-                continue
-            if step:
-                yield step
-            if isinstance(last, AllReduce) and routes is not None:
-                yield from self._update(sharded, last, rows, routes, most_cycles)
+                yield from update.steps(most_cycles) if update else ()
+            else:
+                yield from update.behind(step, most_cycles, self._parts) if update else (step,)
 
     def alone(self, rows: int, blocks: int, moved: Moved) -> tuple[Step, ...]:
         """What members do of a layer up to each point where they exchange what they have."""
@@ -356,65 +350,6 @@ class Stage:
                 raise
             self._parts[key] = found
         return found
-
-    def _begun(
-        self, step: Step, sharded: Sharded, op: AllReduce, rows: int, routes: Routes
-    ) -> Step | None:
-        """An all-reduce that begins with the step that makes its summands: rows leave as they come.
-
-        None where there are too many rows for that to gain much.
-        """
-        assigned = self.assigned(sharded, 0, self.shape.chunk)
-        blocks = assigned.layout(op.out).blocks
-        if blocks * rows > BEGUN_ROWS:
-            return None
-        before, after = RESIDUAL if op.residual else (None, assigned.whole_copy(op.out))
-        if assigned.residual.get(op.out.name) == RESIDUAL[0]:
-            before, after = RESIDUAL[::-1]
-        beside = {
-            members.get(first, first): (part, first)
-            for part, everyone in step.parts
-            for members in everyone
-            if members
-            for first in members
-        }
-        key = ("begun", tuple(part for part, _ in step.parts), routes)
-        if key not in self._parts:
-            update = Exchange(self.memory, blocks, self.members, rows, routes, before, after, rows)
-            ready = [
-                max(part.ready_cycle(first, name, slice(row, row + 1)) for part, first in set(beside.values()))
-                for name, half in zip(SUMMANDS, halves(blocks))
-                for row in range(len(half) * rows)
-            ]
-            self._parts[key] = update.beside(beside, ready)
-        return Step("all-reduce", ((self._parts[key], (None,)),), step.moved, early_cycles=step.cycles)
-
-    def _update(
-        self, sharded: Sharded, op: AllReduce, rows: int, routes: Routes, most_cycles: int | None
-    ) -> Iterator[Step]:
-        """An all-reduce; x1 into x0 swaps the places of x0 into x1.
-
-        If it takes more than `most_cycles`, it goes in steps of some of the tokens each.
-        """
-        assigned = self.assigned(sharded, 0, self.shape.chunk)
-        swap = assigned.residual.get(op.out.name) == RESIDUAL[0]
-        before, after = RESIDUAL if op.residual else (None, assigned.whole_copy(op.out))
-        blocks, most = assigned.layout(op.out).blocks, rows
-
-        def moved(index: int, address: int, first: int = 0) -> int:
-            return first + (swapped(self.memory, index, address) if swap else address)
-
-        for some in at_a_time(blocks, self.members, rows, routes, most_cycles):
-            if some > most:
-                continue
-            size = (blocks, self.members, rows, routes)
-            update = Exchange(self.memory, *size, before, after, some)
-            part = update.shared_schedule()
-            if not most_cycles or part.quiet_cycle <= most_cycles:
-                break
-            most = max(1, some * most_cycles // part.quiet_cycle)  # fewer take longer each
-        for first in range(0, rows, some):
-            yield Step("all-reduce", ((part, (None,)),), partial(moved, first=first))
 
 
 @lru_cache(maxsize=64)

@@ -7,18 +7,18 @@ members work by `teams` of eight, which exchange their sums. So all members get 
 the order of additions follows from the number of members alone.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from hashlib import sha256
 from typing import NamedTuple
 
 from chip.isa import WIDTHS
-from chip.kernels.collective import APART_ROWS, RESIDUAL, Compiler, Home, Items
+from chip.kernels.collective import APART_ROWS, RESIDUAL, Compiler, Home, Items, Message
 from chip.kernels.layout import halves
 from chip.kernels.memory import MemoryMap
 from chip.kernels.transfer import Hop
-from chip.schedule import Buffer, Schedule
+from chip.schedule import Beside, Buffer, Schedule
 from chip.spec import EAST, WEST, ChipSpec
 
 Routes = Mapping[tuple[int, int], tuple[Hop, ...]]
@@ -103,7 +103,23 @@ class AllReduce:
     update: tuple[str, str] = ("y0", "y1")
 
     def shared_schedule(self) -> Schedule:
-        """`schedule`, made once for stages that agree in all it depends on."""
+        """The quickest schedule, made once for stages that agree in all it depends on."""
+        return min(_schedules(*self._problem), key=lambda plan: plan.end_cycle)
+
+    def beside(self, plans: Beside, ready: Sequence[int]) -> Schedule:
+        """The quickest one that begins while members are making y, as `plans` say.
+
+        Rows that are `ready` first, by those cycles, are the first to leave.
+        """
+        spec, sizes, listed, rooms = self._problem
+        made = sorted(range(len(ready)), key=lambda row: (ready[row], row))
+        found = [
+            _compiled(spec, sizes, items, rooms, _by_order(items, made), plans) for items in listed
+        ]
+        return min(found, key=lambda plan: plan.end_cycle)
+
+    @cached_property
+    def _problem(self) -> tuple[ChipSpec, tuple[int, int, int], tuple[Items, ...], "_Rooms"]:
         assert isinstance(self.routes, Network), "members of a group are joined by a Network"
         names = [name for name in (*self.update, self.before, self.after) if name is not None]
         named = tuple((name, self.memory[name]) for name in names)
@@ -115,7 +131,7 @@ class AllReduce:
         )
         sizes = (self.blocks, self.tokens, self.some)
         rooms = _Rooms(named, tuple(parts), tuple(sums), self.before, self.after, self.update)
-        return _schedule(self.memory.spec, sizes, listed, rooms)
+        return self.memory.spec, sizes, listed, rooms
 
 
 @dataclass(frozen=True)
@@ -131,10 +147,18 @@ class _Rooms:
 
 
 @lru_cache(maxsize=64)
-def _schedule(
+def _schedules(
     spec: ChipSpec, sizes: tuple[int, int, int], listed: tuple[Items, ...], rooms: _Rooms
-) -> Schedule:
-    """The quickest of the algorithms there is memory for; from cycle 0 on, when all y are there."""
+) -> tuple[Schedule, ...]:
+    """Those of all algorithms there is memory for; from cycle 0 on, when all y are there."""
+    return tuple(_compiled(spec, sizes, items, rooms) for items in listed)
+
+
+def _compiled(
+    spec: ChipSpec, sizes: tuple[int, int, int], items: Items, rooms: _Rooms,
+    order: tuple[int, ...] = (), beside: Beside | None = None,
+) -> Schedule:  # fmt: skip
+    """The schedule of a list of items; row n of it is row `order[n]`, where that is given."""
     blocks, tokens, some = sizes
     buffers = dict(rooms.named)
     y = tuple(
@@ -142,17 +166,29 @@ def _schedule(
         for name, part in zip(rooms.update, halves(blocks), strict=True)
         if len(part)
     )
-    plans = []
-    for items in listed:
-        homes = {0: Home(y, tokens, some)}
-        result = max(item.target.slot for item in items)  # scratch slots come before it
-        homes[result] = Home(((0, buffers[rooms.after]),), tokens, some)
-        if rooms.before is not None:
-            homes[RESIDUAL] = Home(((0, buffers[rooms.before]),), tokens, some)
-        plans.append(
-            Compiler(spec, homes, rooms.parts, rooms.sums, label="all-reduce").compile(items)
-        )
-    return min(plans, key=lambda plan: plan.end_cycle)
+    homes = {0: Home(y, tokens, some, order)}
+    result = max(item.target.slot for item in items)  # scratch slots come before it
+    homes[result] = Home(((0, buffers[rooms.after]),), tokens, some, order)
+    if rooms.before is not None:
+        homes[RESIDUAL] = Home(((0, buffers[rooms.before]),), tokens, some, order)
+    compiler = Compiler(spec, homes, rooms.parts, rooms.sums, label="all-reduce")
+    return compiler.compile(items, beside)
+
+
+def _by_order(items: Items, made: Sequence[int]) -> tuple[int, ...]:
+    """Which row of y each row of the list is, so that those made first leave first.
+
+    Only where each leaves by itself: of a message of several rows all must be there.
+    """
+    first: dict[int, int] = {}
+    for item in items:
+        if isinstance(item, Message) and item.source.slot == 0:
+            if item.source.length > 1:
+                return ()
+            row = item.source.first
+            first[row] = min(first.get(row, item.start_cycle), item.start_cycle)
+    order = dict(zip(sorted(first, key=lambda row: (first[row], row)), made, strict=True))
+    return tuple(order[row] for row in range(len(made)))
 
 
 def algorithms(blocks: int, members: int) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from chip.errors import ProgramError
 from chip.kernels.transfer import Hop, Moved, multicast, transfer
-from chip.schedule import Buffer, Chain, Flow, Rows, Schedule, run
+from chip.schedule import Beside, Buffer, Chain, Flow, Rows, Schedule, run
 from chip.spec import ChipSpec
 
 # Operands of a chain of additions; each takes an ALU, and one is left to whoever else needs it.
@@ -79,15 +79,23 @@ class Items(tuple[Message | Addition, ...]):
 class Home:
     """Where the rows of a slot rest, on every member: `some` rows of each block of `tokens`.
 
-    `pieces` are buffers one after another, with the first block of each.
+    `pieces` are buffers one after another, with the first block of each. With an `order`, row n of
+    the slot is row `order[n]` of theirs.
     """
 
     pieces: tuple[tuple[int, Buffer], ...]
     tokens: int = 1
     some: int = 1
+    order: tuple[int, ...] = ()
 
     def runs(self, first: int, count: int) -> Iterator["_Run"]:
         """Rows of the slot as they lie in the buffers."""
+        if not self.order:
+            yield from self._runs(first, count)
+        for row in self.order[first : first + count]:
+            yield from self._runs(row, 1)
+
+    def _runs(self, first: int, count: int) -> Iterator["_Run"]:
         whole = self.some == self.tokens
         while count:
             block, token = divmod(first, self.some)
@@ -147,9 +155,9 @@ class Compiler:
     _landed: dict[int, _Run] = field(default_factory=dict)
     _kept: dict[tuple[int, int], dict[int, _Run]] = field(default_factory=lambda: defaultdict(dict))
 
-    def compile(self, items: Items) -> Schedule:
-        """The schedule of all members, from cycle 0 on; raises ProgramError without memory."""
-        plan = Schedule(self.spec)
+    def compile(self, items: Items, beside: Beside | None = None) -> Schedule:
+        """All members' schedule, begun with what they do `beside`; ProgramError without memory."""
+        plan = Schedule(self.spec, beside=beside or {})
         together = self._together(items)
         sent: set[int] = set()
         for number in in_order(items):

@@ -98,10 +98,13 @@ class _Clock:
 def matmul(chain: Chain, side: int, passes: list[Pass]) -> list[Flow]:
     """Add the passes to the chain; the flows that leave the MXM, as sums (fp32, or int32 of int8).
 
-    There is one per `last` pass and plane.
+    There is one per `last` pass and plane. Activations of a first pass come as late as its next
+    tile lets them, so that two tiles are there before anybody has made them.
     """
     clock, flows, starts = _Clock(), [], []
-    for part in passes:
+    for number, part in enumerate(passes):
+        more = number == 0 and len(passes) > 1 and part.planes == 1 and part.plane is None
+        late = part.period_cycles(chain.spec) - part.streaming_cycles(chain.spec) if more else 0
         load = _first_load(part, clock, chain.spec)
         period = part.period_cycles(chain.spec)
         starts.append(load)
@@ -109,9 +112,10 @@ def matmul(chain: Chain, side: int, passes: list[Pass]) -> list[Flow]:
         for plane in range(part.planes):
             if part.on_plane(plane):
                 install = load + part.words + plane * period
-                flow = _stream_activations(chain, side, plane, part, install + 1, period)
+                start = install + 1 + late
+                flow = _stream_activations(chain, side, plane, part, start, period)
                 flows += [flow] if flow else []
-                last = install + (part.on_plane(plane) - 1) * period * part.planes
+                last = install + late + (part.on_plane(plane) - 1) * period * part.planes
                 clock.busy_until[plane] = last + part.streaming_cycles(chain.spec)
         if part.plane is not None:
             chain.hold(load, part.words, "mxm.lw", side)

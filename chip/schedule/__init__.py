@@ -3,10 +3,11 @@
 from chip.schedule.chain import Chain
 from chip.schedule.deskew import Pace, Sequence
 from chip.schedule.flows import Buffer, Flow, Loops, Rows, Stretch, over, run, span
-from chip.schedule.reserve import Schedule
+from chip.schedule.reserve import Beside, Schedule
 from chip.schedule.timing import ScheduleTiming, TimingSequence, TooLong, merged
 
 __all__ = [
+    "Beside",
     "Buffer",
     "Chain",
     "Flow",

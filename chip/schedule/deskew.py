@@ -34,15 +34,23 @@ class Sequence:
     def __post_init__(self) -> None:
         self.plan.since_cycles = self.pace.since_cycles if self.pace else 0
 
-    def start(self, cycles: int) -> int:
-        """Cycle at which a part begins that is over after `cycles`.
+    def start(self, cycles: int, early_cycles: int = 0, tail_cycles: int = 0) -> int:
+        """Cycle at which a part begins that is over `cycles` after the one before.
 
-        Raises ProgramError if no stall can come in time.
+        It may have begun `early_cycles` before that was over; and what follows it may, and is then
+        over `tail_cycles` later: between these two nothing stalls. Raises ProgramError if no stall
+        can come in time.
         """
         pace, plan = self.pace, self.plan
-        if pace and plan.since_cycles + cycles > pace.limit_cycles:
-            if cycles > pace.limit_cycles:
-                what = f"{cycles:,} cycles without a place for the Runtime deskew"
+        if early_cycles:
+            begin = self.cycle - early_cycles
+            self.cycle += cycles
+            plan.since_cycles += cycles
+            return begin
+        whole = cycles + tail_cycles
+        if pace and plan.since_cycles + whole > pace.limit_cycles:
+            if whole > pace.limit_cycles:
+                what = f"{whole:,} cycles without a place for the Runtime deskew"
                 limit = f"that the clocks demand every {pace.limit_cycles:,} cycles"
                 advice = "use more tensor-parallel chips, or clocks that drift less"
                 raise ProgramError(f"{what} {limit}; {advice}")

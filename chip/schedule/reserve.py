@@ -5,71 +5,19 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
 from chip.errors import ProgramError
 from chip.program import Instruction, Program, fill_queue
 from chip.schedule.booking import Booking
 from chip.schedule.busy import Busy, Cycles, Fixed, fixed_fit, joined
 from chip.schedule.chain import Chain
-from chip.schedule.flows import Access, Hold, Ints, Key, Need
+from chip.schedule.flows import Access, Hold, Key, Need
 from chip.schedule.timing import ScheduleTiming, TooLong
+from chip.schedule.touched import Touched
 from chip.spec import ChipSpec
 
-_NONE = np.zeros(0, np.int64)
+Beside = Mapping[int, tuple["Schedule", int]]  # by member: a schedule, and who it is there
 Placed = dict[int, dict[str, list[tuple[int, Instruction]]]]  # by member and queue
 Choice = tuple[int, list[Busy]]  # index of a unit or of the first stream, its tables
-
-
-@dataclass
-class _Touched:
-    """Per row of a buffer: when it may be read, and when it may be overwritten.
-
-    `planes` [rows, byte planes] is `ready` for each plane, where some come one after another.
-    """
-
-    ready: Ints
-    free: Ints
-    planes: Ints | None = None
-
-    def wait(self, access: Access, further: int) -> int:
-        """Earliest cycle 0 of a chain that touches rows so, `further` ones of the buffer."""
-        table = self.free if access.writes else self.ready
-        if access.issues and self.planes is not None and not access.writes:
-            return int((self.planes[access.indices(further)] - access.planes).max())
-        if access.once:
-            return int(table[access.rows.first + further]) - access.early
-        return int((table[access.indices(further)] - access.first).max())
-
-    def note(self, access: Access, further: int, start: int) -> None:
-        """A chain that begins at `start` touches rows so."""
-        tables = (self.free, self.ready) if access.writes else (self.free,)
-        if access.once:
-            rows: int | Ints = access.rows.first + further
-            after: int | Ints = access.late + start + 1
-            for table in tables:
-                if table[rows] < after:
-                    table[rows] = after
-        else:
-            rows, after = access.indices(further), access.last + (start + 1)
-            for table in tables:
-                np.maximum.at(table, rows, after)
-        if access.writes and access.issues:
-            if self.planes is None:
-                self.planes = np.repeat(self.ready[:, None], len(access.issues), axis=1)
-            self.planes[rows] = access.planes + (start + 1)
-        elif access.writes and self.planes is not None:
-            self.planes[rows] = np.asarray(after)[..., None]
-
-    def grow(self, count: int) -> None:
-        """Make room for so many rows, and for some that may follow."""
-        if count > len(self.ready):
-            more = max(count, 2 * len(self.ready)) - len(self.ready)
-            self.ready = np.concatenate([self.ready, np.zeros(more, np.int64)])
-            self.free = np.concatenate([self.free, np.zeros(more, np.int64)])
-            if self.planes is not None:
-                none = np.zeros((more, self.planes.shape[1]), np.int64)
-                self.planes = np.concatenate([self.planes, none])
 
 
 @dataclass(eq=False)
@@ -78,6 +26,7 @@ class Schedule:
 
     spec: ChipSpec
     most_cycles: int | None = None  # TooLong is raised once something is under way after them
+    beside: Beside = field(default_factory=dict)  # what members do on the same axis already
     events: list[tuple[str, int, int]] = field(default_factory=list)  # (label, start, end)
     end_cycle: int = 0
     member_end_cycles: dict[int, int] = field(default_factory=dict)
@@ -90,13 +39,13 @@ class Schedule:
         self._made = 0  # of the bookings: those whose instructions are placed
         self._firsts: dict[int, int] = {}
         self._counts: dict[int, int] = defaultdict(int)
-        self._taken: dict[Key, Cycles] = defaultdict(Cycles)
+        self._taken: dict[Key, Cycles] = {}
         self._units: dict[Hold, list[tuple[Cycles, int]]] = {}
-        self._busy: dict[Key, Busy] = defaultdict(Busy)
+        self._busy: dict[Key, Busy] = {}
         self._choices: dict[
             tuple[int, str, int, int, tuple[int, ...]], tuple[range, list[Choice]]
         ] = {}
-        self._touched: dict[tuple[int, str], _Touched] = {}
+        self._touched: dict[tuple[int, str], Touched] = {}
         self._names: dict[int, int] = defaultdict(int)
 
     def chain(self, label: str, member: int = 0, maps: tuple[tuple[int, ...], ...] = ()) -> Chain:
@@ -138,14 +87,50 @@ class Schedule:
                 raise _collision(chain, hold)
             units = self._units.get(hold)
             if units is None:
-                units = [(self._taken[key], late) for key, late in hold.units()]
+                units = [(self._cycles(key), late) for key, late in hold.units()]
                 self._units[hold] = units
             found += [(table, low + late, pattern) for table, late in units]
         return found
 
+    # --- what is taken, also by what goes on beside -------------------------------------------
+    def _cycles(self, key: Key) -> Cycles:
+        if key not in self._taken:
+            found = self._taken[key] = Cycles()
+            other = self._other(key)
+            if other and (taken := other[0]._taken.get(other[1])):
+                found.bits = taken.bits
+        return self._taken[key]
+
+    def _intervals(self, key: Key) -> Busy:
+        if key not in self._busy:
+            found = self._busy[key] = Busy()
+            other = self._other(key)
+            if other and (taken := other[0]._busy.get(other[1])):
+                found.starts, found.ends = [*taken.starts], [*taken.ends]
+                found.last = taken.last
+        return self._busy[key]
+
+    def _known(self, member: int, buffer: str) -> Touched | None:
+        """How rows of a buffer were touched, if any were."""
+        key = (member, buffer)
+        if key not in self._touched and member in self.beside:
+            other, there = self.beside[member]
+            if found := other._touched.get((there, buffer)):
+                self._touched[key] = found.copy()
+        return self._touched.get(key)
+
+    def _other(self, key: Key) -> tuple["Schedule", Key] | None:
+        """The schedule that a member has beside this one, and the same key there."""
+        member, *rest = key
+        assert isinstance(member, int)
+        if member not in self.beside:
+            return None
+        other, there = self.beside[member]
+        return other, (there, *rest)
+
     def ready_cycle(self, member: int, buffer: str, rows: slice = slice(None)) -> int:
         """Cycle from which all these rows of a buffer may be read."""
-        touched = self._touched.get((member, buffer))
+        touched = self._known(member, buffer)
         return 0 if touched is None else int(touched.ready[rows].max(initial=0))
 
     def _earliest(self, chain: Chain, not_before: int, further: int = 0) -> int:
@@ -153,7 +138,7 @@ class Schedule:
         start = not_before - min(extent.first for extent in chain.member_spans.values())
         for access in chain.accesses:
             buffer = access.rows.buffer
-            if (access.member, buffer.name) in self._touched:
+            if self._known(access.member, buffer.name) is not None:
                 start = max(start, self._rows(access, further).wait(access, further))
             if access.writes and buffer.after:
                 start = max(start, self._done_with(access) - access.early)
@@ -161,7 +146,7 @@ class Schedule:
 
     def _done_with(self, access: Access) -> int:
         """Cycle from which nobody reads what rested where this buffer rests."""
-        before = (self._touched.get((access.member, name)) for name in access.buffer.after)
+        before = (self._known(access.member, name) for name in access.buffer.after)
         return max((int(one.free.max(initial=0)) for one in before if one), default=0)
 
     def _wait(self, need: Need, start: int) -> int:
@@ -215,7 +200,7 @@ class Schedule:
         name = "s" if need.kind == "stream" else need.kind
         for index in indices[len(found) :]:
             units = range(index, index + need.width)
-            tables = [self._busy[need.member, name, unit, h] for unit in units for h in halves]
+            tables = [self._intervals((need.member, name, u, h)) for u in units for h in halves]
             found.append((index, tables))
             yield found[-1]
 
@@ -235,11 +220,11 @@ class Schedule:
         for access in chain.accesses:
             self._rows(access, further).note(access, further, start)
 
-    def _rows(self, access: Access, further: int) -> _Touched:
+    def _rows(self, access: Access, further: int) -> Touched:
         key = (access.member, access.rows.buffer.name)
-        touched = self._touched.get(key)
+        touched = self._known(*key)
         if touched is None:
-            touched = self._touched[key] = _Touched(_NONE, _NONE)
+            touched = self._touched[key] = Touched()
         touched.grow(access.last_row + further + 1)
         return touched
 

@@ -117,6 +117,8 @@ class Assigned:
         sides = self.sides[op.out.name]
         inputs, outputs = self._ends(op)
         limit = max(1, self.spec.accumulator_depth // self.most_rows)
+        if any(isinstance(reader, AllReduce) for reader in self.section.consumers(op.out)):
+            limit = 1  # its rows may leave while the next ones are made
         if len(sides) == 1:
             where = [(op.weight.name, sides[0], range(outputs.blocks))]
         else:

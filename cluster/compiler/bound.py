@@ -8,7 +8,7 @@ hand, the rest must enter while its activations are there.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field
 from functools import lru_cache
 from math import ceil
@@ -230,17 +230,20 @@ class _Path:
         reached = {section.x.name: _Reached()}
         for op in section.ops:
             product = isinstance(op, Linear | ExpertLinear)
-            inputs = [reached[value.name] for value in op.inputs]
-            at = _met(inputs, waits=not product)
             if isinstance(op, AllReduce):
                 _, latency = _exchange(self.share, op, self.sharded, self.reach)
-                reached[op.out.name] = at.later(latency)
+                inputs = [reached[value.name] for value in op.inputs]
+                reached[op.out.name] = self._met(inputs).later(latency)
                 continue
             found = work_of(self.share, op)
+            early = [reached[value.name] for value in op.inputs if value not in found.late]
+            at = self._met(early, waits=not product)
             factor = at.cycle + found.factor_cycles if found.factor_cycles else 0
             for part in found.parts:
                 at = at.later(part.latency_cycles)
                 if part.product:
+                    if found.late and part.product is found.products[-1]:
+                        at = self._met([at, *(reached[value.name] for value in found.late)])
                     at = self._through(at, part.product)
             if product and at.factor_cycle:
                 with_factor = max(at.cycle, at.factor_cycle) + self.share.alu
@@ -248,6 +251,21 @@ class _Path:
             reached[op.out.name] = _Reached(at.cycle, max(factor, at.factor_cycle), at.since)
         end = reached[section.out.name]
         return max(end.cycle, end.factor_cycle)
+
+    def _met(self, inputs: Sequence[_Reached], waits: bool = True) -> _Reached:
+        """Values that are read together; who `waits` has their factors, others leave them.
+
+        Together they wait for the weights of all products that they were made of: gate and up each
+        might have the arrays to itself, both have not.
+        """
+        since: dict[int, int] = {}
+        for one in inputs:
+            for number, passed in one.since.items():
+                since[number] = max(since.get(number, 0), passed)
+        cycle, factor = max(one.cycle for one in inputs), max(one.factor_cycle for one in inputs)
+        if len(inputs) > 1:
+            cycle = max([cycle, *self._waits(since)])
+        return _Reached(max(cycle, factor) if waits else cycle, 0 if waits else factor, since)
 
     def _through(self, at: _Reached, product: Product) -> _Reached:
         """The result of a product whose activations are there."""
@@ -270,17 +288,6 @@ class _Path:
             )
             over = first + product_cycles(self.spec) + enter
             yield over + min(since[number] for number in behind)
-
-
-def _met(inputs: list[_Reached], waits: bool) -> _Reached:
-    """Values that an op reads together; it `waits` for their factors, or leaves them for later."""
-    since: dict[int, int] = {}
-    for one in inputs:
-        for number, passed in one.since.items():
-            since[number] = max(since.get(number, 0), passed)
-    cycle = max(one.cycle for one in inputs)
-    factor = max(one.factor_cycle for one in inputs)
-    return _Reached(max(cycle, factor), 0, since) if waits else _Reached(cycle, factor, since)
 
 
 # --- links ----------------------------------------------------------------------------------------

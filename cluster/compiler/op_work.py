@@ -30,7 +30,7 @@ from cluster.model.graph.quantise import Quantise
 from cluster.model.graph.rotary import Rotary
 from cluster.model.graph.route import Route
 from cluster.model.graph.soft_cap import SoftCap
-from cluster.model.graph.values import Dim
+from cluster.model.graph.values import Dim, Value
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,14 @@ class Part:
 class OpWork:
     """The parts of an op in order; `factor_cycles` after its input there is a factor of each row.
 
-    Products may be multiplied by that factor afterwards; all others wait for it.
+    Products may be multiplied by that factor afterwards; all others wait for it. Inputs that are
+    wanted `late` must be there for its last product only.
     """
 
     parts: tuple[Part, ...]
     factor_cycles: int = 0
     written_vectors: int = 0  # of a cache
+    late: tuple[Value, ...] = ()
 
     @property
     def products(self) -> tuple[Product, ...]:
@@ -102,10 +104,17 @@ class Share:
 
     @property
     def reduction(self) -> int:
-        """Cycles in which all lanes of a vector meet: two and two, and once on another unit."""
-        sxm = abs(self.spec.edge_position("sxm", EAST) - self.spec.vxm_position)
-        levels = (self.spec.lanes - 1).bit_length()
-        return levels * self.alu + 2 * sxm + self.spec.quickest("sxm")
+        """Cycles in which all lanes of a vector meet: two and two, and once on another unit.
+
+        Only permutes and shifts move lanes out of their superlane.
+        """
+        spec = self.spec
+        sxm = abs(spec.edge_position("sxm", EAST) - spec.vxm_position)
+        moved = min(spec.d_func("sxm.permute"), spec.d_func("sxm.shift"))
+        levels = (spec.lanes - 1).bit_length()
+        return (
+            levels * self.alu + 2 * sxm + (moved if spec.superlanes > 1 else spec.quickest("sxm"))
+        )
 
     @property
     def lane_sum(self) -> int:
@@ -232,7 +241,7 @@ def _attention(share: Share, op: Attention) -> OpWork:
     divided = share.spec.d_func("vxm.recip") + share.alu
     written = share.blocks(share.rows * keys * size) * WIDTHS["f16"] * 2
     parts = (Part(share.convert, scores), Part(softmax, mixed), Part(divided))
-    return OpWork(parts, written_vectors=written)
+    return OpWork(parts, written_vectors=written, late=(op.v,))
 
 
 @work(LatentAttention)

@@ -5,8 +5,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
 
 from chip.kernels.add import cast
-from chip.kernels.allreduce import AllReduce as Exchange
-from chip.kernels.allreduce import Routes, at_a_time, part_requests, swapped
+from chip.kernels.allreduce import Routes, part_requests
 from chip.kernels.io_double_buffer import double_buffers
 from chip.kernels.layout import Layout
 from chip.kernels.memory import Conflicts, MemoryMap
@@ -23,6 +22,7 @@ from cluster.compiler.section_demands import asked, lane_maps
 from cluster.compiler.segments import by_heads, has_experts, segments, what_of
 from cluster.compiler.shard import Sharded
 from cluster.compiler.stage_shape import StageShape
+from cluster.compiler.update import Update
 from cluster.model.graph.collective import AllReduce
 from cluster.model.graph.norm import Norm
 from cluster.model.graph.op import GraphError, Op
@@ -215,7 +215,7 @@ class Stage:
         found = Sequence(plan, pace)
         limit = pace.limit_cycles if pace else None
         for step in self.steps(rows, blocks, routes, limit, slots):
-            cycle = found.start(step.cycles)
+            cycle = found.start(step.cycles, step.early_cycles, step.tail_cycles)
             for part, everyone in step.parts:
                 plan.repeat(part, cycle, step.moved, everyone, only)
         return plan
@@ -287,13 +287,18 @@ class Stage:
         for ops, last in segments(sharded.section):
             reduces = isinstance(last, AllReduce)
             mine, what = ops if reduces else (*ops, last), what_of(ops)
+            update = None
+            if isinstance(last, AllReduce) and routes is not None:
+                assigned = self.assigned(sharded, 0, self.shape.chunk)
+                update = Update(self.memory, assigned, last, self.members, rows, routes)
             try:
-                yield self._compute(sharded, what, mine, *size, moved, slots, most_cycles)
+                step = self._compute(sharded, what, mine, *size, moved, slots, most_cycles)
             except TooLong:  # op by op, as mixtures need whose tokens go one by one
                 each = (self._compute(sharded, what, (op,), *size, moved, slots) for op in mine)
                 yield from (step for step in each if step.cycles > 0)
-            if isinstance(last, AllReduce) and routes is not None:
-                yield from self._update(sharded, last, rows, routes, most_cycles)
+                yield from update.steps(most_cycles) if update else ()
+            else:
+                yield from update.behind(step, most_cycles, self._parts) if update else (step,)
 
     def alone(self, rows: int, blocks: int, moved: Moved) -> tuple[Step, ...]:
         """What members do of a layer up to each point where they exchange what they have."""
@@ -345,33 +350,6 @@ class Stage:
                 raise
             self._parts[key] = found
         return found
-
-    def _update(
-        self, sharded: Sharded, op: AllReduce, rows: int, routes: Routes, most_cycles: int | None
-    ) -> Iterator[Step]:
-        """An all-reduce; x1 into x0 swaps the places of x0 into x1.
-
-        If it takes more than `most_cycles`, it goes in steps of some of the tokens each.
-        """
-        assigned = self.assigned(sharded, 0, self.shape.chunk)
-        swap = assigned.residual.get(op.out.name) == RESIDUAL[0]
-        before, after = RESIDUAL if op.residual else (None, assigned.whole_copy(op.out))
-        blocks, most = assigned.layout(op.out).blocks, rows
-
-        def moved(index: int, address: int, first: int = 0) -> int:
-            return first + (swapped(self.memory, index, address) if swap else address)
-
-        for some in at_a_time(blocks, self.members, rows, routes, most_cycles):
-            if some > most:
-                continue
-            size = (blocks, self.members, rows, routes)
-            update = Exchange(self.memory, *size, before, after, some)
-            part = update.shared_schedule()
-            if not most_cycles or part.quiet_cycle <= most_cycles:
-                break
-            most = max(1, some * most_cycles // part.quiet_cycle)  # fewer take longer each
-        for first in range(0, rows, some):
-            yield Step("all-reduce", ((part, (None,)),), partial(moved, first=first))
 
 
 @lru_cache(maxsize=64)

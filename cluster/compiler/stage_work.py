@@ -120,11 +120,13 @@ class StepTiming:
     what: str
     timing: ScheduleTiming
     attention_cycles: int = 0
+    early_cycles: int = 0
+    tail_cycles: int = 0
 
     @property
     def cycles(self) -> int:
-        """Cycles after which the next step may begin."""
-        return self.timing.quiet_cycle
+        """Cycles after the step before, after which the next one may begin; see `Step`."""
+        return self.timing.quiet_cycle - self.early_cycles
 
 
 def in_order(steps: Iterable[StepTiming], pace: Pace | None) -> TimingSequence:
@@ -132,7 +134,8 @@ def in_order(steps: Iterable[StepTiming], pace: Pace | None) -> TimingSequence:
     whole = TimingSequence()
     order = InOrder(whole, pace)
     for step in steps:
-        whole.add(step.timing, order.start(step.cycles))
+        begin = order.start(step.cycles, step.early_cycles, step.tail_cycles)
+        whole.add(step.timing, begin)
     return whole
 
 
@@ -142,7 +145,8 @@ def step_timing(step: Step) -> StepTiming:
     if step.what == "layer":  # attention is over with its residual
         events = step.parts[0][0].events
         attention = min(end for label, _, end in events if label == "residual")
-    return StepTiming(step.what, merged(_members(step)), attention)
+    overlap = step.early_cycles, step.tail_cycles
+    return StepTiming(step.what, merged(_members(step)), attention, *overlap)
 
 
 def _members(step: Step) -> Iterator[tuple[ScheduleTiming, Sequence[int] | None, int]]:

@@ -391,4 +391,4 @@ def _timing_of(plain: dict[str, Any]) -> ScheduleTiming:
 
 
 def _step_of(plain: dict[str, Any]) -> StepTiming:
-    return StepTiming(plain["what"], _timing_of(plain["timing"]), plain["attention_cycles"])
+    return StepTiming(**plain | {"timing": _timing_of(plain["timing"])})

@@ -293,7 +293,7 @@ class Search:
                 parts = self.costs.crossing(width, *size)
                 boundary += sum(part.end_cycle for part in parts)
             every = chain(*layers.values(), head)
-            tail = max(step.timing.end_cycle - step.cycles for step in every)
+            tail = max(step.timing.end_cycle - step.timing.quiet_cycle for step in every)
             total = sum(step.cycles * counts[n] for n, steps in layers.items() for step in steps)
             last = sum(step.cycles for step in head)
             self._prices[width.tp] = Price(total // counts.total(), last, boundary, tail)

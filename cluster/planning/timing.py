@@ -256,7 +256,8 @@ class PlanTiming:
             steps = self.costs.steps(stage, kind, limit)
             before = ""
             for at, step in enumerate(steps):
-                end = step.timing.end_cycle if at == len(steps) - 1 else step.cycles
+                last, timing = at == len(steps) - 1, step.timing
+                end = step.cycles + (timing.end_cycle - timing.quiet_cycle if last else 0)
                 for what, cycles in _spent(step, end, before):
                     found[what] += cycles
                     before = what

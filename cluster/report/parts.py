@@ -154,7 +154,7 @@ def share_out(launch: Launch) -> dict[str, int]:
     for step in launch.steps:
         if step.what != TRANSFER:
             mine = by_stage.setdefault(step.stage, {})
-            mine[step.what] = mine.get(step.what, 0) + step.timing.quiet_cycle
+            mine[step.what] = mine.get(step.what, 0) + step.timing.quiet_cycle - step.early_cycles
     total = max(launch.end_cycles.values())
     spent = sum(sum(mine.values()) for mine in by_stage.values())
     if spent > total:

@@ -5,7 +5,7 @@ still knows its layer, and its chains their labels.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from chip.schedule import Pace, Schedule, ScheduleTiming, TimingSequence
 from chip.schedule import Sequence as InOrder
@@ -34,6 +34,8 @@ class TimedStep:
     cycle: int
     timing: ScheduleTiming
     parts: Parts = ()
+    early_cycles: int = 0
+    tail_cycles: int = 0
 
 
 @dataclass
@@ -46,9 +48,10 @@ class StageSteps(TimingSequence):
         """Put steps one after another; raises ProgramError as their schedule does."""
         order = InOrder(self, pace)
         for one in found:
-            cycle = order.start(one.timing.quiet_cycle)
+            cycles = one.timing.quiet_cycle - one.early_cycles
+            cycle = order.start(cycles, one.early_cycles, one.tail_cycles)
             self.add(one.timing, cycle)
-            self.steps.append(TimedStep(one.what, one.layer, cycle, one.timing, one.parts))
+            self.steps.append(replace(one, cycle=cycle))
         return self
 
 
@@ -70,6 +73,8 @@ class ScheduledSteps:
                 0,
                 step_timing(step).timing,
                 step.parts,
+                step.early_cycles,
+                step.tail_cycles,
             )
             for step in self.stages[number].steps(kind.rows, kind.blocks, routes, limit, slots)
         )
@@ -94,7 +99,8 @@ class KnownSteps:
         def steps() -> Iterator[TimedStep]:
             for layer, one in enumerate(stage.layers, first):
                 for step in costs.layer(stage.width, one, kind, stage.routes, limit):
-                    yield TimedStep(step.what, layer, 0, step.timing)
+                    overlap = step.early_cycles, step.tail_cycles
+                    yield TimedStep(step.what, layer, 0, step.timing, (), *overlap)
             if stage.head and kind.logits_rows:
                 for step in costs.head(stage.width, kind.rows):
                     yield TimedStep(step.what, None, 0, step.timing)
@@ -122,6 +128,7 @@ class PlacedStep:
     timing: ScheduleTiming
     chips: Sequence[int] | None
     parts: Parts = ()
+    early_cycles: int = 0
 
     @property
     def name(self) -> str:
@@ -145,7 +152,8 @@ def placed_steps(
         if isinstance(work, StageSteps):
             for step in work.steps:
                 at = cycle + step.cycle
-                yield PlacedStep(step.what, stage, step.layer, at, step.timing, chips, step.parts)
+                what = step.what, stage, step.layer, at, step.timing, chips, step.parts
+                yield PlacedStep(*what, step.early_cycles)
         else:
             yield _whole(placed, stage)
 

@@ -12,6 +12,9 @@ from cluster.compiler.place import place
 from cluster.compiler.stage_shape import compiled, ranks
 from cluster.compiler.stages import partition
 from cluster.compiler.wires import NO_NETWORK, Wires
+from cluster.model.graph.gate import Gate
+from cluster.model.graph.graph import Section
+from cluster.model.graph.norm import Norm
 from cluster.model.known import changed_model, known_model
 from cluster.planning.timing import PlanTiming
 from topology import parse
@@ -73,6 +76,21 @@ def test_the_longest_path_of_a_head_waits_for_its_weights():
     columns, trip = 2 * 6400 * 2 // 32, 46 + 24 + 4 + 46
     assert bound_of(MODEL.head).latency == 4 + (columns - 2 * 40) + trip + 4
     assert bound_of(MODEL.head).cycles == bound_of(MODEL.head).latency
+
+
+def test_a_gate_waits_for_the_weights_of_both_its_products():
+    """Of 2 x 2,560 columns two tiles of a side were there before; then there is a sigmoid."""
+    ops = MODEL.layers[0].ops
+    first = max(n for n, op in enumerate(ops) if isinstance(op, Norm))
+    last = next(n for n, op in enumerate(ops) if isinstance(op, Gate))
+    found = bound_of(Section(ops[first].x, ops[first : last + 1]))
+    columns = 2 * (COLUMNS["gate"] + COLUMNS["up"]) // 32
+    assert found.latency == 4 + (columns - 2 * 40) + 120 + 40
+
+
+def test_lanes_of_several_superlanes_meet_by_a_permute():
+    share = Share(GROQCHIP1, ranks(MODEL, 1, "fp16", 320)[0], 1, 320)
+    assert share.reduction == 9 * 4 + 2 * 45 + 24
 
 
 def test_the_head_of_a_narrow_model_waits_for_its_norm():

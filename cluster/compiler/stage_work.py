@@ -73,7 +73,8 @@ class StageSchedules:
         if key not in self._crossings:
             stage, following = self.stages[number], self.stages[number + 1]
 
-            def make(*rows: int) -> Schedule:
+            def make(first: int, last: int) -> Schedule:
+                rows = first, last
                 whole = send_activations(Schedule(stage.spec), stage, following, link.paths, rows)
                 shared = send_shares(stage, following, link.paths, link.onward, rows)
                 return quicker(whole, shared)

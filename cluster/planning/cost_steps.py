@@ -58,21 +58,21 @@ class KeptParts:
         """Rows along each path: those that meet are scheduled together, what is alike once."""
         stage = self.costs.stage(self.width)
 
-        def alone(group: tuple[Path, ...], sizes: tuple[int, ...]) -> ScheduleTiming:
+        def alone(group: tuple[Path, ...], own: tuple[tuple[int, int], ...]) -> ScheduleTiming:
             plan = Schedule(stage.spec)
-            each = zip(group, sizes, strict=True)
-            for (_, size), some in groupby(each, lambda one: (one[0][0].member, one[1])):
-                add(plan, [path for path, _ in some], (0, size))
+            each = zip(group, own, strict=True)
+            for (_, mine), some in groupby(each, lambda one: (one[0][0].member, one[1])):
+                add(plan, [path for path, _ in some], mine)
             ((timing, _),) = plan.timings
             return timing
 
         def make() -> ScheduleTiming:
             found = []
             for group in contention_groups(paths, stage.spec):
-                sizes = tuple(rows[n][1] - rows[n][0] for n in group.numbers)
-                key = (what, group.paths, sizes)
+                own = tuple(rows[n] for n in group.numbers)
+                key = (what, group.paths, own)
                 if key not in self._alike:
-                    self._alike[key] = alone(group.paths, sizes)
+                    self._alike[key] = alone(group.paths, own)
                 found.append((self._alike[key], group.members, 0))
             return merged(found)
 

@@ -84,23 +84,24 @@ def multicast(
     targets: Sequence[Rows],
     count: int,
     over_after: int = 0,
+    apart: bool = False,
 ) -> int:
     """Send `count` fp32 rows along several routes, to a target on each last chip.
 
     The rows are read once, on their way through the VXM, which sends a copy to the other edge.
-    Returns, and takes, cycles as `transfer` does.
+    Returns, and takes, cycles as `transfer` does; `apart` as in `Moved`.
     """
     chain = Chain(plan.spec, "multicast", routes[0][0].member)
     home = chain.member
     interval = max(hop.interval_cycles for route in routes for hop in route)
     loops = run(count * WIDTHS[source.buffer.region.dtype], interval)
     sides = {port_side(route[0].port) for route in routes}
-    flows = _both_edges(chain, source, loops, sides)
+    flows = _both_edges(chain, source, loops, sides, apart)
     ends, leaves = [], []
     for route, target in zip(routes, targets, strict=True):
         chain.member = home
         flow, sent = _along(chain, route, flows[port_side(route[0].port)])
-        _write_planes(chain, flow, target)
+        _write_planes(chain, flow, target, apart)
         ends.append(flow)
         leaves.append(sent)
     return _place(plan, chain, max(ends, key=lambda end: end.cycle), min(leaves), over_after)
@@ -129,16 +130,18 @@ def _place(plan: Schedule, chain: Chain, flow: Flow, sent: int, over_after: int)
     return _received(chain, flow) + plan.place(chain, max(0, over_after - sent + first))
 
 
-def _both_edges(chain: Chain, source: Rows, loops: Loops, sides: set[int]) -> dict[int, Flow]:
+def _both_edges(
+    chain: Chain, source: Rows, loops: Loops, sides: set[int], apart: bool = False
+) -> dict[int, Flow]:
     """Rows on their way to the edges of `sides`, as byte planes."""
     spec = chain.spec
     if len(sides) == 1:
         (side,) = sides
         edge = spec.edge_position("c2c", side)
-        return {side: _read_planes(chain, (side, edge), source, loops)}
+        return {side: _read_planes(chain, (side, edge), source, loops, apart)}
     inner = EAST if source.buffer.region.index < spec.hemisphere_slices else WEST
     far = WEST if inner == EAST else EAST
-    flow = _read_planes(chain, (far, spec.vxm_position), source, loops)
+    flow = _read_planes(chain, (far, spec.vxm_position), source, loops, apart)
     turned = chain.vxm("copy", flow, dtype="u8")
     chain.emit(turned, inner)
     return {far: flow, inner: turned}

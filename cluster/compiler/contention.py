@@ -17,11 +17,12 @@ from cluster.compiler.wires import Path
 class ContentionGroup:
     """Paths that meet, in order, between chips and ports by the order in which they come.
 
-    `members` are the numbers that its chips have where it is found. Equal where all is alike.
+    `members` are the numbers that its chips have where it is found, `numbers` those of the paths.
     """
 
     paths: tuple[Path, ...]
     members: tuple[int, ...]
+    numbers: tuple[int, ...]
 
 
 def contention_groups(paths: Sequence[Path], spec: ChipSpec) -> Iterator[ContentionGroup]:
@@ -43,7 +44,7 @@ def contention_groups(paths: Sequence[Path], spec: ChipSpec) -> Iterator[Content
                     meeting[one] = other
     for number, mine in enumerate(meeting):
         if number == mine[0]:
-            yield _renumbered([paths[one] for one in sorted(mine)])
+            yield _renumbered(paths, sorted(mine))
 
 
 def _chips(path: Path) -> list[int]:
@@ -61,11 +62,11 @@ def _held(path: Path, crowded: set[int]) -> Iterator[tuple[object, ...]]:
         yield "chip", chip
 
 
-def _renumbered(paths: Sequence[Path]) -> ContentionGroup:
-    """With chips and ports numbered anew."""
+def _renumbered(paths: Sequence[Path], numbers: Sequence[int]) -> ContentionGroup:
+    """Some of the paths, with chips and ports numbered anew."""
     anew = Renumbering()
-    alike = tuple(anew.path(path) for path in paths)
-    return ContentionGroup(alike, tuple(anew.chips))
+    alike = tuple(anew.path(paths[one]) for one in numbers)
+    return ContentionGroup(alike, tuple(anew.chips), tuple(numbers))
 
 
 class Renumbering:

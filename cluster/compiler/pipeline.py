@@ -7,21 +7,22 @@ the same cycles whatever the stages work on, programs for different sequences go
 are: a step is joined of *stage programs*, what the chips of one stage do for one slot.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from chip.kernels.io_double_buffer import HELD, NEXT, OUT, copy_rows
 from chip.schedule import Pace, Schedule
 from cluster.compiler.assign import RESIDUAL
 from cluster.compiler.clocking import Pacing
+from cluster.compiler.hand_over import Sender, hand_round, quickest_parts, send, step_senders
 from cluster.compiler.host_regions import input_regions, output_regions
 from cluster.compiler.launch import LaunchKind, StageProgram
 from cluster.compiler.place import Placement
 from cluster.compiler.stage import Stage
-from cluster.compiler.stage_work import StageWork, row_cycles, send_activations, stage_key
+from cluster.compiler.stage_work import StageWork, stage_key
 from cluster.compiler.stages import Plan
-from cluster.compiler.timeline import LaunchTimeline, Part, Work, in_parts
-from cluster.compiler.wires import Group, Path, Pipeline, Wires
+from cluster.compiler.timeline import LaunchTimeline, Part, Work
+from cluster.compiler.wires import Group, Pipeline, Wires
 from cluster.errors import BadValue
 
 
@@ -103,8 +104,8 @@ class StepSchedules:
     """Parts of steps as schedules; `work` of equal stages is made once.
 
     With several slots the host works beside the chips, so that inputs and results are kept twice.
-    With one it waits for them, and only x comes to another place: the first stage still holds what
-    it has to send.
+    With one it waits for them. x of a chunk comes beside what is sent on meanwhile: reading and
+    writing in one bank, a chip would have to do them one after the other.
     """
 
     def __init__(
@@ -118,34 +119,37 @@ class StepSchedules:
         self.plan, self.placement, self.stages = plan, placement, stages
         self.wires, self.stage = wires, work.stage
         self._copies: dict[tuple[object, ...], Schedule] = {}
-        self._sent: dict[tuple[int, int | None], list[Schedule]] = {}
+        self._sent: dict[tuple[int, bool, int | None], list[Schedule]] = {}
 
     def sent(self, kind: LaunchKind, limit_cycles: int | None) -> list[Schedule]:
         """See StepParts."""
-        key = kind.rows, limit_cycles
+        key = kind.rows, bool(kind.logits_rows), limit_cycles
         if key not in self._sent:
             count = self.stages[0].hidden_blocks * kind.rows
-            source = HELD if kind.logits_rows else RESIDUAL[0]
-            every = (path for _, some in step_paths(self.wires, self.placement) for path in some)
-            size = count, limit_cycles, lambda *r: self._rows(r, source)
-            self._sent[key] = in_parts(*size, row_cycles(every))
-        return self._sent[key]
+            source, target = (HELD, RESIDUAL[0]) if kind.logits_rows else RESIDUAL
 
-    def _rows(self, rows: tuple[int, ...], source: str) -> Schedule:
-        """Some rows of x from every stage to the next."""
-        plan = Schedule(self.plan.spec)
-        for number, paths in step_paths(self.wires, self.placement):
-            send_activations(
-                plan, self.stages[number], self.stages[number + 1], paths, rows, source
-            )
-        return plan
+            def sent(some: Sequence[Sender], first: int, last: int) -> Schedule:
+                plan = Schedule(self.plan.spec)
+                for one in some:
+                    x, to = self.stages[one.stage].memory, self.stages[one.stage + 1].memory
+                    send(plan, one.path, (x[source], to[target]), one.some(count, first, last))
+                return plan
+
+            def handed_round(some: Sequence[Sender], first: int, last: int) -> Schedule:
+                plan = Schedule(self.plan.spec)
+                for one in some:
+                    x = self.stages[one.stage + 1].memory[target]
+                    hand_round(plan, one.onward, x, one.some(count, first, last))
+                return plan
+
+            every = list(step_senders(self.wires, self.placement))
+            self._sent[key] = quickest_parts(every, count, limit_cycles, sent, handed_round)
+        return self._sent[key]
 
     def take_in(self, number: int, kind: LaunchKind) -> Schedule | None:
         """See StepParts."""
         stage, first = self.stages[number], number == 0
         several = self.plan.slots > 1
-        if not (several or first):
-            return None
         key = ("in", stage_key(self.plan, number), first, kind)
         if key not in self._copies:
             plan = self._copies[key] = Schedule(self.plan.spec)
@@ -154,7 +158,7 @@ class StepSchedules:
                     source, target = (stage.view(n, region.vectors) for n in (NEXT + name, name))
                     for member in range(stage.members):
                         copy_rows(plan, member, source, target, f"take in {name}")
-            else:
+            if comes_beside(kind, first, several):
                 take_in_x(plan, stage, kind.rows)
         return self._copies[key]
 
@@ -183,14 +187,12 @@ def take_in_x(plan: Schedule, stage: Stage, rows: int) -> Schedule:
     return plan
 
 
-def step_paths(wires: Wires, placement: Placement) -> Iterator[tuple[int, list[Path]]]:
-    """Each stage but the last, and the paths of its x to the next one; members are chips.
+def comes_beside(kind: LaunchKind, first: bool, several: bool) -> bool:
+    """Whether x comes to the place of the residual stream's turn: its own is sent on meanwhile.
 
-    Last stages first: what a stage sends is read before the next x overwrites it.
+    With several slots the host leaves x of the `first` stage among its inputs.
     """
-    for number in reversed(range(len(placement) - 1)):
-        pairs = zip(placement[number], placement[number + 1], strict=True)
-        yield number, [tuple(wires.hops(path)) for path in wires.all_paths(list(pairs))]
+    return not kind.logits_rows and not (first and several)
 
 
 def _check_apart(plan: Plan, groups: Sequence[Group]) -> None:

@@ -1,24 +1,19 @@
 """What stages do in a launch: as schedules to be lowered, or as their timings to be planned."""
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Protocol, TypeVar
+from typing import Protocol
 
-from chip.isa import WIDTHS
-from chip.kernels.allreduce import TEAM
 from chip.kernels.step import Step
-from chip.kernels.transfer import Moved, multicast, transfer
-from chip.schedule import Buffer, Pace, Rows, Schedule, ScheduleTiming, TimingSequence, merged
+from chip.schedule import Pace, Schedule, ScheduleTiming, TimingSequence, merged
 from chip.schedule import Sequence as InOrder
-from chip.spec import ChipSpec
 from cluster.compiler.clocking import Pacing
+from cluster.compiler.hand_over import quicker, row_cycles, send_activations, send_shares
 from cluster.compiler.launch import LaunchKind
 from cluster.compiler.stage import Stage
 from cluster.compiler.stages import Plan
 from cluster.compiler.timeline import LaunchTimeline, Part, Work, in_parts
-from cluster.compiler.wires import Onward, Path, Paths, Pipeline
+from cluster.compiler.wires import Pipeline
 
 
 class StageWork(Protocol):
@@ -78,7 +73,8 @@ class StageSchedules:
         if key not in self._crossings:
             stage, following = self.stages[number], self.stages[number + 1]
 
-            def make(*rows: int) -> Schedule:
+            def make(first: int, last: int) -> Schedule:
+                rows = first, last
                 whole = send_activations(Schedule(stage.spec), stage, following, link.paths, rows)
                 shared = send_shares(stage, following, link.paths, link.onward, rows)
                 return quicker(whole, shared)
@@ -175,68 +171,3 @@ def make_stages(plan: Plan) -> tuple[Stage, ...]:
         if key not in made:
             made[key] = plan.stage(number)
     return tuple(made[stage_key(plan, number)] for number in range(plan.pp))
-
-
-def send_activations(
-    plan: Schedule,
-    stage: Stage,
-    following: Stage,
-    paths: Sequence[Path],
-    rows: tuple[int, ...],
-    source: str = "x0",
-) -> Schedule:
-    """Add rows of x of each rank, from one to another, from `source` to `x0` along a path each."""
-    first, last = rows
-    for hops in paths:
-        x, target = Rows(stage.memory[source], first), Rows(following.memory["x0"], first)
-        transfer(plan, hops, Moved(x, target, last - first))
-    return plan
-
-
-def row_cycles(paths: Iterable[Path]) -> int:
-    """Cycles that the busiest cable takes at least for a row of x along each of the paths."""
-    busy = Counter[tuple[int, int]]()
-    for path in paths:
-        interval = max(hop.interval_cycles for hop in path)
-        busy.update({(hop.member, hop.port): interval for hop in path})
-    return WIDTHS["f32"] * max(busy.values(), default=0)
-
-
-def send_shares(
-    stage: Stage, following: Stage, paths: Paths, onward: Onward, rows: tuple[int, ...]
-) -> Schedule | None:
-    """Rows of x, from one to another: each rank sends its share, which goes onward in its team.
-
-    None where ranks are alone. Not to be added to: equal ones are made once.
-    """
-    if not any(onward):
-        return None
-    ends = stage.memory["x0"], following.memory["x0"]
-    return _in_shares(stage.spec, ends, paths, onward, rows)
-
-
-@lru_cache(maxsize=32)
-def _in_shares(
-    spec: ChipSpec, ends: tuple[Buffer, Buffer], paths: Paths, onward: Onward, rows: tuple[int, ...]
-) -> Schedule:
-    plan, (first, last), (source, end) = Schedule(spec), rows, ends
-    sent = []
-    for rank, (hops, others) in enumerate(zip(paths, onward, strict=True)):
-        part, parts = rank % TEAM, len(others) + 1
-        low, high = (first + (last - first) * n // parts for n in (part, part + 1))
-        if low < high:
-            x, target = Rows(source, low), Rows(end, low)
-            transfer(plan, hops, Moved(x, target, high - low))
-            sent.append((others, target, high - low))
-    for others, held, count in sent:
-        if others:
-            multicast(plan, list(others), held, [held] * len(others), count)
-    return plan
-
-
-T = TypeVar("T", Schedule, ScheduleTiming)
-
-
-def quicker(whole: T, shared: T | None) -> T:
-    """What is over earlier, of two ways to the next stage."""
-    return shared if shared is not None and shared.end_cycle < whole.end_cycle else whole

@@ -1,13 +1,19 @@
 """Parts of pipeline steps as timings, from what is known of their width."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from itertools import groupby
 
-from chip.schedule import ScheduleTiming, TimingSequence
+from chip.schedule import Schedule, ScheduleTiming, TimingSequence, merged
+from cluster.compiler.assign import RESIDUAL
+from cluster.compiler.contention import contention_groups
+from cluster.compiler.hand_over import Sender, hand_round, quickest_parts, send, step_senders
 from cluster.compiler.launch import LaunchKind
-from cluster.compiler.pipeline import step_paths
 from cluster.compiler.place import Placement
-from cluster.compiler.wires import Paths, Wires
-from cluster.planning.costs import KeptTimings
+from cluster.compiler.wires import Path, Wires
+from cluster.planning.costs import KeptTimings, timing_of
+
+Add = Callable[[Schedule, Sequence[Path], tuple[int, int]], None]  # some rows from a chip
 
 
 class KeptParts:
@@ -15,16 +21,66 @@ class KeptParts:
 
     def __init__(self, work: KeptTimings, wires: Wires, placement: Placement) -> None:
         self.costs, self.width, self.stage = work.costs, work.width, work.stage
-        self.paths = Paths(path for _, some in step_paths(wires, placement) for path in some)
+        self.senders = tuple(step_senders(wires, placement))
+        self._sent: dict[tuple[int, int | None], list[ScheduleTiming]] = {}
+        self._alike: dict[tuple[object, ...], ScheduleTiming] = {}
 
-    def sent(self, kind: LaunchKind, limit_cycles: int | None) -> Sequence[ScheduleTiming]:
+    def sent(self, kind: LaunchKind, limit_cycles: int | None) -> list[ScheduleTiming]:
         """x of all stages to the next, on all links at once."""
-        return self.costs.crossing(self.width, kind.rows, self.paths, limit_cycles)
+        key = kind.rows, limit_cycles
+        if key not in self._sent:
+            memory = self.costs.stage(self.width).memory
+            source, target = (memory[name] for name in RESIDUAL)
+            count = self.costs.stage(self.width).hidden_blocks * kind.rows
 
-    def take_in(self, number: int, kind: LaunchKind) -> TimingSequence | None:
-        """x to its place in the first stage."""
-        if number:
-            return None
+            def sent(some: Sequence[Sender], first: int, last: int) -> ScheduleTiming:
+                def add(plan: Schedule, ways: Sequence[Path], rows: tuple[int, int]) -> None:
+                    send(plan, ways[0], (source, target), rows)
+
+                sizes = [one.some(count, first, last) for one in some]
+                return self._timed("sent", [one.path for one in some], sizes, add)
+
+            def handed_round(some: Sequence[Sender], first: int, last: int) -> ScheduleTiming:
+                def add(plan: Schedule, ways: Sequence[Path], rows: tuple[int, int]) -> None:
+                    hand_round(plan, ways, target, rows)
+
+                shares = [(one, one.some(count, first, last)) for one in some]
+                each = [(path, rows) for one, rows in shares for path in one.onward]
+                paths, sizes = zip(*each, strict=True)
+                return self._timed("handed round", paths, sizes, add)
+
+            self._sent[key] = quickest_parts(self.senders, count, limit_cycles, sent, handed_round)
+        return self._sent[key]
+
+    def _timed(
+        self, what: str, paths: Sequence[Path], rows: Sequence[tuple[int, int]], add: Add
+    ) -> ScheduleTiming:
+        """Rows along each path: those that meet are scheduled together, what is alike once."""
+        stage = self.costs.stage(self.width)
+
+        def alone(group: tuple[Path, ...], own: tuple[tuple[int, int], ...]) -> ScheduleTiming:
+            plan = Schedule(stage.spec)
+            each = zip(group, own, strict=True)
+            for (_, mine), some in groupby(each, lambda one: (one[0][0].member, one[1])):
+                add(plan, [path for path, _ in some], mine)
+            ((timing, _),) = plan.timings
+            return timing
+
+        def make() -> ScheduleTiming:
+            found = []
+            for group in contention_groups(paths, stage.spec):
+                own = tuple(rows[n] for n in group.numbers)
+                key = (what, group.paths, own)
+                if key not in self._alike:
+                    self._alike[key] = alone(group.paths, own)
+                found.append((self._alike[key], group.members, 0))
+            return merged(found)
+
+        alike = (stage.spec, stage.key, what, tuple(zip(paths, rows, strict=True)))
+        return self.costs.store.kept("in steps", alike, make, asdict, timing_of)
+
+    def take_in(self, number: int, kind: LaunchKind) -> TimingSequence:
+        """x to its place, from where the host or the stage before has left it."""
         found = TimingSequence()
         found.add(self.costs.take_in(self.width, kind.rows), 0)
         return found

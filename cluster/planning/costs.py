@@ -18,6 +18,7 @@ from chip.kernels.step import Step
 from chip.program import Instruction
 from chip.schedule import Pace, Schedule, ScheduleTiming, TimingSequence, merged
 from cluster.compiler.contention import ContentionGroup, Renumbering, contention_groups
+from cluster.compiler.hand_over import quicker, row_cycles, send_activations, send_shares
 from cluster.compiler.host_regions import host_bytes
 from cluster.compiler.launch import LaunchKind, decode_kind
 from cluster.compiler.limits import CONTEXT_BLOCK
@@ -25,15 +26,7 @@ from cluster.compiler.pipeline import take_in_x
 from cluster.compiler.sizes import Sizes
 from cluster.compiler.stage import Stage
 from cluster.compiler.stage_shape import StageShape
-from cluster.compiler.stage_work import (
-    StepTiming,
-    in_order,
-    quicker,
-    row_cycles,
-    send_activations,
-    send_shares,
-    step_timing,
-)
+from cluster.compiler.stage_work import StepTiming, in_order, step_timing
 from cluster.compiler.timeline import in_parts
 from cluster.compiler.wires import NO_NETWORK, Onward, Path, Paths, Pipeline
 from cluster.planning.cost_store import CostStore
@@ -182,7 +175,7 @@ class Costs:
                     )
 
                 alike = (stage.spec, stage.key, size, paths, onward)
-                return self.store.kept("crossing", alike, make, asdict, _timing_of)
+                return self.store.kept("crossing", alike, make, asdict, timing_of)
 
             count = rows * stage.hidden_blocks
             least = 0 if onward else row_cycles(paths)
@@ -201,14 +194,14 @@ class Costs:
                 return timing
 
             alike = (stage.spec, stage.key, rows)
-            self._found[key] = self.store.kept("take in", alike, make, asdict, _timing_of)
+            self._found[key] = self.store.kept("take in", alike, make, asdict, timing_of)
         found: ScheduleTiming = self._found[key]
         return found
 
     def _alike(self, paths: Paths, onward: Onward) -> tuple[Paths, Onward]:
         """The same between two stages whose ports have numbers by the order in which they come.
 
-        Numbers of chips are so already, and in steps, where nothing goes onward, they stay.
+        Numbers of chips are so already.
         """
         if not onward:
             return paths, onward
@@ -385,10 +378,11 @@ def _done_in(schedule: Schedule) -> Activity:
     return total
 
 
-def _timing_of(plain: dict[str, Any]) -> ScheduleTiming:
+def timing_of(plain: dict[str, Any]) -> ScheduleTiming:
+    """A timing from JSON, as `asdict` gives it."""
     fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
     return ScheduleTiming(**fields)
 
 
 def _step_of(plain: dict[str, Any]) -> StepTiming:
-    return StepTiming(**plain | {"timing": _timing_of(plain["timing"])})
+    return StepTiming(**plain | {"timing": timing_of(plain["timing"])})

@@ -207,8 +207,7 @@ class PlanTiming:
         for stage in self.work.kinds:
             total += self.costs.activity(stage, kind, limit)
         for link in self.pipeline.links:
-            onward = link.onward if self.plan.slots == 1 else ()  # all of x in pipeline steps
-            total += self.costs.activity_between(self.width, link.paths, kind.rows, onward)
+            total += self.costs.activity_between(self.width, link.paths, kind.rows, link.onward)
         return total
 
     def energy(self, seconds: float, interval_s: float) -> dict[str, Any]:

@@ -47,14 +47,15 @@ def answered_here(*plan) -> tuple[PipelineRunner, tuple[list[int], str]]:
     return answered(lowered(*plan), LocalMachine())
 
 
-@pytest.mark.parametrize("plan", [(1, 2, "node"), (1, 3, "ring:3"), (2, 2, "ring:4")], ids=str)
+@pytest.mark.parametrize("plan", [(1, 3, "ring:3"), (3, 2, "node")], ids=str)
 def test_pipelined_chunks_give_the_logits_of_whole_launches(plan):
-    """On one stage each chunk is a launch of its own."""
+    """On one stage each chunk is a launch of its own; three ranks send shares of x, and hand them
+    round."""
     (_, pipelined), (_, whole) = answered_here(*plan), answered_here(plan[0], 1, "node")
     assert pipelined == whole
 
 
-@pytest.mark.parametrize("plan", [(1, 1, "node"), (1, 3, "ring:3"), (2, 2, "ring:4")], ids=str)
+@pytest.mark.parametrize("plan", [(1, 1, "node"), (1, 3, "ring:3"), (3, 2, "node")], ids=str)
 def test_a_prompt_takes_the_cycles_and_steps_that_are_planned(plan):
     runner, _ = answered_here(*plan)
     made, chunks = lowered(*plan), ceil((len(PROMPT) - 1) / 32)

@@ -5,10 +5,10 @@ import pytest
 from chip.schedule import Schedule, merged
 from chip.spec import GROQCHIP1
 from cluster.compiler.choose import PlanRequest
+from cluster.compiler.hand_over import quicker, row_cycles, send_activations, send_shares
 from cluster.compiler.launch import decode_kind, prefill_kind
 from cluster.compiler.place import Places
 from cluster.compiler.sizes import Sizes
-from cluster.compiler.stage_work import quicker, row_cycles, send_activations, send_shares
 from cluster.compiler.timeline import in_parts
 from cluster.compiler.wires import Wires
 from cluster.errors import BadValue, DoesNotFit

@@ -1,7 +1,6 @@
 """`lpu plan`: the plan that was asked for or the best one, its timing, and why it is the best."""
 
 import math
-import sys
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
 from typing import Any
@@ -123,14 +122,17 @@ def _made(whole: Model, name: str, asked: PlanRequest, kept: Kept) -> Planned:
         return kept.search((name, asked.ep), model, topology, request, spec, rows, cut)
 
     search, candidates = _found(model, request, chips, partial(searches, False))
+    free = free and not search.shared_chips  # then there is room in fp16
     if not candidates and free and (planned := _in_int8(whole, name, asked, kept)):
         why = why_int8(model, spec, request, chips)
         return replace(planned, notes=(*planned.notes, why))
-    if not is_mixture(model) and not _filled(search, candidates, request.batch):
+    if not is_mixture(model) and not _filled(candidates, request.batch):
         # experts are not cut, but may be spread over more chips
         further = _found(model, request, chips, partial(searches, True))
         search, candidates = min((search, candidates), further, key=partial(_round, request.batch))
     if not candidates:
+        if search.shared_chips:  # there is room for that, but it would not run, as its steps say
+            _ = search.timed(*search.shared_chips).steps
         if asked.ep is None:
             limit = chips if request.chips or request.topology else None
             if spread_out := _spread_out(whole, name, asked, search.sizes, limit, kept):
@@ -142,35 +144,25 @@ def _made(whole: Model, name: str, asked: PlanRequest, kept: Kept) -> Planned:
     return Planned(name, asked, topology, timed, placed, candidates, notes, bound, search.sizes)
 
 
-def _filled(search: Search, found: list[Candidate], batch: int) -> bool:
+def _filled(found: list[Candidate], batch: int) -> bool:
     """Whether there is a plan, all of whose stages are at work for so many users, or for each."""
-    if not found or batch == 1:
-        return bool(found)
-    launches = -(-batch // found[0].rows)
-    return search.apart(found[0].tp, found[0].pp) and launches >= min(batch, found[0].pp)
+    return bool(found) and -(-batch // found[0].rows) >= min(batch, found[0].pp)
 
 
 def _round(batch: int, made: tuple[Search, list[Candidate]]) -> float:
-    """Cycles from a token of a user to the next; the most where nothing would run."""
+    """Cycles from a token of a user to the next; no plan takes longest."""
     search, found = made
-    if not found:
-        return math.inf
-    if batch > 1 and not search.apart(found[0].tp, found[0].pp):
-        return sys.maxsize
-    return round_cycles(found[0], batch, search.host_cycles(found[0]))
+    return round_cycles(found[0], batch, search.host_cycles(found[0])) if found else math.inf
 
 
 def _found(
     model: Model, request: PlanRequest, chips: int, searches: Searches
 ) -> tuple[Search, list[Candidate]]:
     """The plans of a request, best first, and the search that has found the best; [] if none."""
-    candidates: list[Candidate] = []
     for rows in least_rows(model, request.batch, request.rows):
         search = searches(rows)
-        found = search.candidates(chips, request.tp, request.pp, request.objective)
-        candidates = candidates or found
-        if found and (request.batch == 1 or search.apart(found[0].tp, found[0].pp)):
-            candidates = found
+        candidates = search.candidates(chips, request.tp, request.pp, request.objective)
+        if candidates:
             break
     if candidates and request.batch > 1:
         size = request.batch, chips, request.objective, request.rows

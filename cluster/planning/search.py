@@ -108,6 +108,7 @@ class Search:
     store: CostStore = field(default_factory=CostStore)
     rows: int = 1  # sequences of a decode launch
     cut: bool = False  # whether stages may have matrices that are cut
+    shared_chips: tuple[int, int] | None = None  # width and stages that use each other's chips
     _widths: dict[int, Width] = field(default_factory=dict)
     _prices: dict[int, Price] = field(default_factory=dict)
     _layer_bounds: dict[int, int] = field(default_factory=dict)
@@ -194,7 +195,8 @@ class Search:
     ) -> list[Candidate]:
         """Plans in the order of their bounds, until none can be better; the rest is not laid out.
 
-        For latency only the shortest pipeline of a width: each further boundary adds cycles.
+        For latency only the shortest pipeline of a width: each further boundary adds cycles. For
+        several users none whose stages cannot work side by side.
         """
         splits = [
             (self.bound(width, length, objective), width, length)
@@ -202,7 +204,6 @@ class Search:
             for length in self.splits(chips, width, pp)
         ]
         found: list[Candidate] = []
-        spare: Candidate | None = None  # the best of plans whose stages share chips
         for bound, width, length in sorted(splits):
             best = min((c.cost(objective, self.batch) for c in found), default=None)
             tried = {c.tp for c in found}
@@ -213,10 +214,10 @@ class Search:
             if not self.sizes.fits_on(chips, width, length):
                 continue
             if self.batch > 1 and not self.apart(width, length):
-                spare = spare or self.estimate(self.width(width, length), length, objective)
+                self.shared_chips = self.shared_chips or (width, length)
                 continue
             found.append(self.estimate(self.width(width, length), length, objective))
-        return found or [one for one in (spare,) if one]
+        return found
 
     def apart(self, tp: int, pp: int) -> bool:
         """Whether no stage needs another's chips, so that they can work side by side."""

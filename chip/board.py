@@ -7,7 +7,6 @@ import heapq
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from math import ceil
 from typing import TYPE_CHECKING
 
 from chip.errors import HazardError, NothingArrives, OrderError, PortBusy
@@ -168,13 +167,14 @@ def _check_ports(chip: int, program: Facts, ends: Ends) -> None:
         by_port.setdefault(send.port, []).append(send)
     for port, sends in by_port.items():
         rate = ends[chip, port][2].cycles_per_vector if (chip, port) in ends else Fraction(1)
-        free = 0
+        cycles, vectors, free = rate.numerator, rate.denominator, 0
         for send in sorted(sends, key=lambda s: s.cycles[0]):
+            first = send.cycles[0]
             for number, cycle in enumerate(send.cycles):
-                if cycle < max(free, send.cycles[0] + ceil(number * rate)):
+                if cycle < max(free, first + -(-number * cycles // vectors)):  # rounded up
                     detail = f"port {port} takes a vector every {rate} cycles"
                     raise _hazard(PortBusy, chip, send, "c2c.s", detail, cycle)
-            free = send.cycles[0] + ceil(len(send.cycles) * rate)
+            free = first + -(-len(send.cycles) * cycles // vectors)
 
 
 def _hazard(

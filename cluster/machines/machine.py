@@ -23,6 +23,7 @@ Contents = Mapping[int, Sequence[bytes]]  # of regions
 Parts = Mapping[int, str]  # chip -> the launch whose program it runs
 Known = Mapping[str, Mapping[int, Facts]]  # of every program, by launch and chip
 Progress = Callable[[str, int, int], None]  # what, done, of how many
+THREADS = 3  # that load: one for kernels, two for weights
 STARTING, LINKING, WEIGHTS, KERNELS = "start", "link", "weights", "kernels"  # reports of a load
 
 
@@ -133,11 +134,21 @@ class LocalMachine:
     def load(self, lowered: Loadable, progress: Progress) -> None:
         """Bring up the chips with their constants and programs."""
         everyone = sorted({*lowered.chips, *lowered.transit_chips})
-        with ThreadPoolExecutor(1) as beside:  # these are mostly Python, weights mostly NumPy
-            kernels = beside.submit(plays, lowered.plan.spec.lanes)
+        with ThreadPoolExecutor(THREADS) as beside:
+            kernels = beside.submit(plays, lowered.plan.spec.lanes)  # mostly Python
             self._load(lowered, everyone, progress)
+            stages = lowered.placement
+            progress(WEIGHTS, 0, len(stages))
+            filled = beside.map(self._fill, stages)  # mostly NumPy, which runs beside it
+            for done, _ in enumerate(filled, 1):
+                progress(WEIGHTS, done, len(stages))
             progress(KERNELS, 0, 0)
             kernels.result()
+
+    def _fill(self, chips: Sequence[int]) -> None:
+        """Store the constants of a stage's chips."""
+        assert self._group is not None, "it is made first"
+        self._group.write(self._lowered.constants(frozenset(chips)))
 
     def _load(self, lowered: Loadable, everyone: Sequence[int], progress: Progress) -> None:
         linker = Linker()
@@ -156,8 +167,6 @@ class LocalMachine:
         self.wirings = check_cycles(lowered, known)
         for name, wiring in self.wirings.items():
             group.prepare(name, batches(wiring, dict.fromkeys(everyone, 0)))
-        for constant in counted_constants(lowered, progress):
-            group.write([constant])
 
     def join(self, name: str, parts: Parts) -> None:
         """Make a launch of programs that are loaded."""

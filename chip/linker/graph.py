@@ -111,6 +111,9 @@ class Graph:
         read = self.typed_read(feeds, element)
         if read is not None:
             return Take(read), {read}
+        merged = self._merged_reads(feeds, element)
+        if merged is not None:
+            return merged
         planes = [self.byte_plane(feed) for feed in feeds]
         needs = set().union(*(needs for _, needs in planes))
         if len(planes) == 1:
@@ -177,14 +180,41 @@ class Graph:
 
         `rows` limits it to the first iterations.
         """
+        members = self._typed_members(feeds, element)
+        if members is None:
+            return None
+        words = members[0].steps[feeds[0].iterations][: rows or None]
+        return self.read_rows(members, members[0].unit, words, element)
+
+    def _typed_members(self, feeds: list[Feed], element: str) -> list[Issue] | None:
+        """The reads behind the feeds of an operand, if they are of neighbouring slices, aligned."""
         members = self.read_members(feeds)
         width = WIDTHS[element]
         if members is None or width > GROUP or members[0].unit % width:
             return None
-        if any(m.unit != members[0].unit + byte for byte, m in enumerate(members)):
+        beside = all(m.unit == members[0].unit + byte for byte, m in enumerate(members))
+        return members if beside else None
+
+    def _merged_reads(self, feeds: list[Feed], element: str) -> tuple[Fetch, set[int]] | None:
+        """An operand whose iterations several reads bring, those of all byte planes in step.
+
+        None where some of it is no typed read.
+        """
+        if len(feeds) < 2 or element in STACKS:
             return None
-        words = members[0].steps[feeds[0].iterations][: rows or None]
-        return self.read_rows(members, members[0].unit, words, element)
+        first = feeds[0].producers
+        places = [np.flatnonzero(first == producer) for producer in feeds[0].owners]
+        parts = [[feed.at(at) for feed in feeds] for at in places]
+        members = [self._typed_members(part, element) for part in parts]
+        reads = [
+            self.read_rows(mine, mine[0].unit, mine[0].steps[part[0].iterations], element)
+            for part, mine in zip(parts, members, strict=True)
+            if mine is not None and None not in members
+        ]
+        if len(reads) < len(parts):
+            return None
+        found = tuple(zip(places, map(Take, reads), strict=True))
+        return Merge(found, (len(first), self.spec.lanes), NUMPY_TYPES[element]), set(reads)
 
     def read_members(self, feeds: list[Feed]) -> list[Issue] | None:
         """The mem.read behind each feed, if all read the same words in step."""

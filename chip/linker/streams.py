@@ -7,7 +7,7 @@ products are channels of zero length with the same rule.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -45,6 +45,17 @@ class Feed:
     def pattern(self) -> bytes:
         """The iterations, as what compares quickly."""
         return self.iterations.tobytes()
+
+    def at(self, where: Ints) -> "Feed":
+        """Some of its iterations."""
+        producers = self.producers[where]
+        return replace(
+            self,
+            producers=producers,
+            iterations=self.iterations[where],
+            byte=self.byte[where],
+            owners=tuple(np.unique(producers).tolist()),
+        )
 
     def is_in_step(self, other: "Feed") -> bool:
         """Whether the same iterations of the same producers arrive."""

@@ -5,6 +5,7 @@ import pytest
 
 from chip.isa import ALU_BASE, DTYPES, IMMEDIATE, NO_STREAM, WIDTHS, immediate_bits
 from chip.kernels.matmul import Pass, matmul
+from chip.linker.node_ops import Read
 from chip.program import ONCE, Region
 from chip.schedule import Buffer, Chain, Rows, run
 from chip.spec import EAST, TINY, WEST
@@ -13,6 +14,7 @@ from tests.chip.programs import (
     At,
     agree,
     at,
+    linked,
     numbers,
     passes,
     program,
@@ -95,6 +97,20 @@ def product_written(load: int, count: int) -> list[At]:
     """A product on stream 32.. goes to slices 8..11."""
     done = load + 5 + TINY.d_func("mxm.abc") + TINY.d_func("mxm.acc")
     return writes(8, 4, 32, 600, done, MXM, (count, 2, 1))
+
+
+@pytest.mark.parametrize(("other", "expected"), [(0, ["f32", "f32"]), (7, ["u8"] * 8)])
+def test_an_operand_that_several_reads_bring_is_read_as_elements_where_they_are_in_step(
+    other, expected
+):
+    every = [*reads(8, 4, 32, 3, 40, VXM, ONCE), *reads(8, 4, 32, 90, 41, VXM, ONCE)]
+    every[-1] = reads(11, 1, 35, 90 + other, 41, VXM, ONCE)[0]  # the highest byte of the second
+    add = at("vxm:0", 40, "vxm.add", DTYPES.index("f32"), 32, 32, 0, 40, loops=(2, 1, 0))
+    placed = [*every, add, *writes(48, 4, 40, 5, 40 + ALU, VXM, (2, 1, 1))]
+    agree(program(*placed))
+    (blocks,) = linked(*placed).segments
+    ops = [op for block in blocks for _, op in block.nodes]
+    assert [op.element for op in ops if isinstance(op, Read)] == expected
 
 
 def test_weights_may_come_from_the_vxm():

@@ -4,10 +4,13 @@ They are kept per user and not beside the sources: a checkout, a wheel, and the 
 that Ray makes for its jobs and actors share them, and only the first process of a host compiles.
 """
 
+import functools
 import os
+import re
+import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -31,6 +34,8 @@ SOURCES = [
     _CHIP / "isa" / "vxm.py",
 ]
 _KEPT: list[Untyped] = []  # what addresses lead to
+_USED, KEPT_S = "used", 7 * 86_400  # days that kernels are kept for
+_OF_SOURCES = re.compile("_([0-9a-f]{8})-")  # in names of files
 _FINGERPRINT = f"{zlib.crc32(b''.join(path.read_bytes() for path in SOURCES)):08x}"
 
 
@@ -119,9 +124,38 @@ def kept(function: Untyped) -> Iterator[None]:
 def _alone(name: str) -> Iterator[None]:
     """Hold a lock of this user's while a kernel of that name has yet to be compiled."""
     folder = _folder()
+    if folder is not None:
+        _note_use(folder)
     if fcntl is None or folder is None or any(folder.glob(f"*.{name}-*.nbc")):
         yield
         return
+    _drop_unused(folder)
     with (folder / "lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # given back when the file is closed
         yield
+
+
+@functools.cache
+def _note_use(folder: Path) -> None:
+    """Say once in a process that kernels of these sources are in use."""
+    with suppress(OSError):
+        (folder / f"{_USED}_{_FINGERPRINT}-").touch()
+
+
+@functools.cache
+def _drop_unused(folder: Path) -> None:
+    """Remove kernels of other sources that no process has begun with for days.
+
+    Where one runs beside us all the same, what it has loaded it keeps, and what it misses it
+    compiles: to numba a file that is not there is a kernel that was never made.
+    """
+    files: dict[str, list[Path]] = {}
+    for path in folder.iterdir():
+        if found := _OF_SOURCES.search(path.name):
+            files.setdefault(found[1], []).append(path)
+    files.pop(_FINGERPRINT, None)
+    for some in files.values():
+        with suppress(OSError):  # another process removes them as well
+            if max(path.stat().st_mtime for path in some) < time.time() - KEPT_S:
+                for path in some:
+                    path.unlink(missing_ok=True)

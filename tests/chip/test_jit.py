@@ -4,6 +4,8 @@ import ast
 import ctypes
 import importlib
 import inspect
+import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +133,20 @@ def test_kernels_are_kept_for_every_file_that_they_are_made_of() -> None:
                         made_of.add(inspect.getfile(owner))
     ours = {name for name in made_of if Path(name).is_relative_to(Path(chip.__file__).parent)}
     assert ours <= {str(path) for path in cache.SOURCES}
+
+
+def test_kernels_of_sources_that_nobody_has_used_for_days_are_removed(tmp_path) -> None:
+    now, old = time.time(), time.time() - cache.KEPT_S - 1
+    mine = f"rows.copy_{cache._FINGERPRINT}-9.py311.nbi"
+    for name, used in {
+        mine: old, "rows.copy_00000001-9.py311.nbi": old, "rows.copy_00000001-9.py311.1.nbc": old,
+        "rows.copy_00000002-9.py311.nbi": old, "used_00000002-": now, "lock": old,
+    }.items():  # fmt: skip
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (used, used))
+    cache._drop_unused(tmp_path)
+    left = {"rows.copy_00000002-9.py311.nbi", "used_00000002-", "lock", mine}
+    assert {path.name for path in tmp_path.iterdir()} == left
 
 
 @given(data=st.data())

@@ -1,8 +1,9 @@
 """Sums of rows: residual connections."""
 
+from dataclasses import replace
+
 from chip.kernels.linear import deliver
-from chip.kernels.norm import targets
-from chip.kernels.work import Laid, Work
+from chip.kernels.work import Laid, Work, common_runs, targets
 from chip.schedule import Loops, Rows, run
 
 
@@ -11,7 +12,9 @@ def add(work: Work, x: Laid, y: Laid, out: Laid, label: str = "residual") -> Non
     (source, *_), (target, *_) = x.copies, out.copies
     for part in y.copies[0]:
         chain, rows = work.chain(label), work.rows_of(source, part.first)
-        total = chain.vxm("add", rows, Rows(part.buffer), loops=run(part.blocks * work.rows))
+        total = chain.vxm(
+            "add", rows, Rows(part.buffer, part.row), loops=run(part.blocks * work.rows)
+        )
         chain.write(total, work.rows_of(target, part.first))
         work.plan.place(chain)
 
@@ -19,9 +22,9 @@ def add(work: Work, x: Laid, y: Laid, out: Laid, label: str = "residual") -> Non
 def cast(work: Work, x: Laid, out: Laid) -> None:
     """out = x, rounded to the type of each copy."""
     (source, *_), tokens = x.copies, work.rows
-    for part in source:
-        loops: Loops = ((part.blocks, tokens), (tokens, 1))
+    for first, count in common_runs(source, *out.copies):
+        loops: Loops = ((count, tokens), (tokens, 1))
         chain = work.chain("round")
-        value = chain.vxm("copy", Rows(part.buffer, 0, (tokens, 1)), loops=loops)
-        deliver(chain, value, targets(work, out.copies, part.first))
+        rows = replace(work.rows_of(source, first), steps=(tokens, 1))
+        deliver(chain, chain.vxm("copy", rows, loops=loops), targets(work, out.copies, first))
         work.plan.place(chain)

@@ -13,10 +13,9 @@ from chip.kernels.columns import transpose
 from chip.kernels.lanes import reduce_lanes, runs
 from chip.kernels.linear import deliver
 from chip.kernels.matmul import Pass, matmul
-from chip.kernels.norm import targets
 from chip.kernels.soft_cap import soft_cap
 from chip.kernels.window import Window
-from chip.kernels.work import CACHE, Laid, Request, Work
+from chip.kernels.work import CACHE, Laid, Request, Work, targets
 from chip.program import COLUMN_PAIRS
 from chip.schedule import Buffer, Loops, Rows, run
 from chip.spec import EAST, WEST

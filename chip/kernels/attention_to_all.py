@@ -1,68 +1,222 @@
 """Attention of encoders: all rows of a launch see each other, and nothing is kept in caches.
 
-Rows of heads have scratch of their own, so that one's scores are made beside another's softmax.
+Where tokens are few, heads lie side by side: the keys of one head stand in other columns of a tile
+than those of the next, each in the lanes of its own head, so that one row of queries meets several
+heads at once, and one row has all their scores, powers and sums. K and V become such columns by a
+product with the lanes of each head; the MXM transposes V. Parts of the tokens are queries by
+themselves.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from chip.kernels.attention import Caches, Heads, Projected, Scores, mix
-from chip.kernels.columns import column_rows
-from chip.kernels.layout import one_by_one
-from chip.kernels.norm import targets
-from chip.kernels.work import SCRATCH, Answers, Laid, Part, Request, Work
-from chip.schedule import Buffer, Loops, Rows
-from chip.spec import EAST, WEST, ChipSpec
+from chip.kernels.attention import SMALLEST_SUM, Heads, Projected
+from chip.kernels.columns import IDENTITY, write_columns
+from chip.kernels.lanes import FEW_BESIDE, LANES, reduce_groups, reduce_lanes, runs
+from chip.kernels.linear import deliver
+from chip.kernels.matmul import Pass, matmul
+from chip.kernels.quantise import Peaks
+from chip.kernels.work import Laid, Work, targets
+from chip.program import COLUMN_PAIRS
+from chip.schedule import Buffer, Loops, Rows, run
+from chip.spec import EAST, WEST
 
-HEAD_LANES = "headmask"  # rows with ones in the lanes of a head, one for each head of a row
-
-
-def attention_to_all(work: Work, heads: Heads, scores: Scores, x: Projected, out: Laid) -> None:
-    """out = softmax(scores of q . K) V over the rows of the launch, all of which see each other.
-
-    k and v are columns as they stand, q has the heads of k side by side. Keys that are padding are
-    masked by data.
-    """
-    keys, values = (column_rows(work, value) for value in (x.k, x.v))
-    spots = tuple(range(work.blocks))
-    for row in range(heads.rows):
-        count = len(heads.of_row(row))
-        own = replace(heads, kv_of=tuple(range(count)), kv_heads=count)
-        mine = replace(work, memory=_OfRow(work.spec, work.memory, row))
-        columns = Rows(mine.columns("VT", own.row_lanes, WEST))
-        caches = Caches((keys[row],), (values[row],), (columns,), spots, spots[-1])
-        selected = _selected(mine, heads, x.q, row)
-        mix(mine, own, scores, selected, [caches], targets(mine, out.copies, row))
+HEAD_LANES = "headmask{}.{}"  # by side and row of heads: a row for each, with ones in its lanes
+ONES = "ones{}"  # by keys of a head: columns with ones in the lanes where these are
+KEY_MASK = "keymask"  # a row of what is added to scores: 0, or far less where nobody looks
+SIDE_BY_SIDE = (32, 64, 128)  # tokens of launches whose heads lie side by side
 
 
-@dataclass
-class _OfRow:
-    """Scratch of a row of heads, so that rows are at work beside each other."""
+@dataclass(frozen=True)
+class Placed:
+    """A part of the tokens: its work, what it has projected, and what becomes of it."""
 
-    spec: ChipSpec
-    memory: Answers
+    work: Work
+    x: Projected
+    out: Laid
+    peaks: Peaks | None
+
+
+@dataclass(frozen=True)
+class _Beside:
+    """How many `heads` lie side by side, `lanes` apart, and how often in a row."""
+
+    heads: int
+    lanes: int
+    times: int
+
+    @property
+    def words(self) -> int:
+        """Of columns of the keys of heads side by side."""
+        return self.heads * self.lanes // COLUMN_PAIRS
+
+
+def by_powers(heads: Heads) -> Heads:
+    """Heads of which a power of two share a row."""
+    each = 1 << (heads.lanes // heads.head_lanes).bit_length() - 1
+    return replace(heads, lanes=each * heads.head_lanes)
+
+
+def keys_in_lanes(tokens: int, heads: Heads) -> tuple[int, int]:
+    """(heads, lanes from one to the next) of a row of scores over so many tokens."""
+    if tokens not in SIDE_BY_SIDE:
+        return 1, LANES
+    return min(by_powers(heads).per_row, 1 << (LANES // tokens).bit_length() - 1), tokens
+
+
+def attention_to_all(work: Work, heads: Heads, scale: float, parts: Sequence[Placed]) -> None:
+    """out = softmax(scale * q . K) V over the rows of the launch, all of which see each other."""
+    heads = by_powers(heads)
+    count, lanes = keys_in_lanes(work.rows, heads)
+    beside = _Beside(count, min(lanes, work.rows), heads.per_row // count)
+    keys, values = (_as_columns(work, heads, beside, parts, side) for side in (EAST, WEST))
+    turned = [_transposed(work, heads, beside, own, row) for row, own in enumerate(values)]
+    mask = work.given(KEY_MASK, 1, 1, "f32", WEST)
+    rows = [[_Row(part.work, heads, beside, n) for n in range(heads.rows)] for part in parts]
+    scored = []  # of all parts first: arrays have nothing else to do while maxima are found
+    for part, mine in zip(parts, rows, strict=True):
+        for row in mine:
+            kept, rounded = row.scores(part.x.q, keys[row.row], mask, scale)
+            scored.append((part, row, kept, row.maximum(rounded)))
+    for part, row, kept, top in scored:
+        powers = row.powers(kept, top)
+        sums = row.normalisers(powers[EAST], work)
+        row.weighted_values(powers[WEST], turned[row.row], sums, part)
+
+
+def _as_columns(
+    work: Work, heads: Heads, beside: _Beside, parts: Sequence[Placed], side: int
+) -> list[Buffer]:
+    """K or V by row of heads: columns (times, head, token), each in the lanes of its head."""
+    masks = [
+        work.shared(HEAD_LANES.format(side, row), heads.per_row, "f16", side)
+        for row in range(heads.rows)
+    ]
+    name, each = "KV"[side], beside.heads * beside.lanes * beside.times
+    out = [work.columns(f"{name}{row}", each, side) for row in range(heads.rows)]
+    for part in parts:
+        value, mine = (part.x.k, part.x.v)[side], part.work
+        for row, buffer in enumerate(out):
+            chain = mine.chain(f"attention: lanes of {name}")
+            loops: Loops = ((heads.per_row, mine.rows), (mine.rows, 1))
+            rows = replace(mine.rows_of(value.copies[0], row), steps=(0, 1))
+            masked = chain.vxm("mul", rows, Rows(masks[row], 0, (1, 0)), loops=loops)
+            first, step = mine.first_row // COLUMN_PAIRS, beside.lanes // COLUMN_PAIRS
+            write_columns(chain, masked, buffer, first, step)
+            mine.plan.place(chain)
+    return out
+
+
+def _transposed(work: Work, heads: Heads, beside: _Beside, values: Buffer, row: int) -> Buffer:
+    """V of a row of heads: columns (head, element), each in the lanes of its head's tokens."""
+    out = work.columns(f"VT{row}", heads.row_lanes, WEST)
+    identity = work.shared(IDENTITY[WEST], heads.row_lanes, "f16", WEST)
+    count = beside.heads * heads.head_lanes
+    chain, rows = work.chain("attention: transpose V"), Rows(identity, 0, (count, 1))
+    passes = [
+        Pass(values, n * beside.words, 1, beside.words, replace(rows, first=n * count), count,
+             slot_steps=(0, 0))
+        for n in range(beside.times)
+    ]  # fmt: skip
+    for number, flow in enumerate(matmul(chain, WEST, passes)):
+        word = number * count // COLUMN_PAIRS
+        write_columns(chain, chain.vxm("to_f16", flow), out, word)
+    work.plan.place(chain)
+    return out
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row of heads, for a part of the tokens: rows of scores are (times, token)."""
+
+    work: Work
+    heads: Heads
+    beside: _Beside
     row: int
 
-    def take(self, request: Request) -> Buffer:
-        """The buffer of a request."""
-        if request.role == SCRATCH:
-            request = replace(request, name=f"{request.name}.{self.row}")
-        return self.memory.take(request)
+    def _scratch(self, name: str, dtype: str, side: int) -> Buffer:
+        """Rows of scores: for longer launches there are as many as heads."""
+        work = self.work
+        most = self.heads.per_row * work.most_rows
+        whole = work.scratch(f"{name}.{self.row}", self.heads.per_row, dtype, side)
+        assert self.beside.times * work.rows <= most
+        return Work.cut(whole, self.beside.times * work.rows)
 
-    def of_slot(self, buffer: Buffer, slot: int) -> Buffer:
-        """What another slot has for it."""
-        return self.memory.of_slot(buffer, slot)
+    def scores(self, q: Laid, keys: Buffer, mask: Buffer, scale: float) -> tuple[Buffer, Buffer]:
+        """q . K * scale + mask in fp32, and in fp16."""
+        work, beside = self.work, self.beside
+        kept, top = self._scratch("scores", "f32", WEST), self._scratch("rounded", "f16", EAST)
+        rows = replace(work.rows_of(q.copies[0], self.row), steps=(0, 1))
+        chain = work.chain("attention: scores")
+        every = Pass(keys, 0, beside.times, beside.words, rows, work.rows)
+        (flow,) = matmul(chain, EAST, [every])
+        value = chain.vxm("add", chain.vxm("mul", flow, scale), Rows(mask, 0, (0, 0)))
+        steps = (work.rows, 1)
+        chain.write(value, Rows(kept, 0, steps))
+        chain.write(chain.vxm("to_f16", value), Rows(top, 0, steps))
+        work.plan.place(chain)
+        return kept, top
 
+    def maximum(self, rounded: Buffer) -> Buffer:
+        """The largest score of a head, in all its lanes."""
+        work, beside, count = self.work, self.beside, self.beside.times * self.work.rows
+        out = self._scratch("top", "f16", EAST)
+        for number, (start, length) in enumerate(runs(count, "f16", FEW_BESIDE)):
+            chain, side = work.chain("attention: maximum"), (number + self.row) % 2
+            value = chain.vxm("copy", Rows(rounded, start), loops=run(length), dtype="f16")
+            if beside.heads > 1:
+                top = reduce_groups(chain, "max", value, "f16", beside.lanes, side, hurry=True)
+            else:
+                top = reduce_lanes(chain, "max", value, "f16", side, hurry=True)
+            chain.write(top, Rows(out, start))
+            work.plan.place(chain)
+        return out
 
-def _selected(work: Work, heads: Heads, q: Laid, row: int) -> Laid:
-    """[head, token] = fp16(q) of the heads of a row, zero outside the lanes of the head."""
-    tokens, inside = work.rows, heads.of_row(row)
-    own = work.shared(HEAD_LANES, heads.per_row, "f32", WEST)
-    out = work.scratch("q.heads", len(inside), "f16", EAST)
-    loops: Loops = ((len(inside), tokens), (tokens, 1))
-    chain = work.chain("attention: one head")
-    rows = replace(work.rows_of(q.copies[0], row), steps=(0, 1))
-    value = chain.vxm("mul", rows, Rows(own, 0, (1, 0)), loops=loops)
-    chain.write(chain.vxm("to_f16", value), Rows(out, 0, (tokens, 1)))
-    work.plan.place(chain)
-    columns = [kv % heads.per_row * heads.head_lanes for kv in (heads.kv_of[h] for h in inside)]
-    return Laid(one_by_one(columns, heads.head_lanes), ((Part(out, 0, len(inside)),),))
+    def powers(self, kept: Buffer, top: Buffer) -> tuple[Buffer, Buffer]:
+        """fp16(exp(scores - top)), on both sides of the chip."""
+        out = self._scratch("powers0", "f16", EAST), self._scratch("powers1", "f16", WEST)
+        chain, loops = self.work.chain("attention: exp"), run(self.beside.times * self.work.rows)
+        value = chain.vxm("sub", Rows(kept), chain.vxm("to_f32", Rows(top), loops=loops))
+        deliver(chain, chain.vxm("exp", value), [Rows(buffer) for buffer in out])
+        self.work.plan.place(chain)
+        return out
+
+    def normalisers(self, powers: Buffer, whole: Work) -> Buffer:
+        """[token] = 1 / sum of the powers of a head, in the lanes of each head of the row."""
+        work, beside, width = self.work, self.beside, self.heads.head_lanes
+        ones = {
+            tokens: work.shared(ONES.format(tokens), keys_in_lanes(tokens, self.heads)[0] * width,
+                                "f16", EAST, "columns")
+            for tokens in (*SIDE_BY_SIDE, LANES)
+            if tokens <= whole.most_rows or tokens == LANES
+        }  # fmt: skip
+        own = ones[beside.lanes if beside.heads > 1 else LANES]
+        out = work.scratch(f"sums.{self.row}", 1, "f32", EAST)
+        chain = work.chain("attention: sums")
+        (flow,) = matmul(chain, EAST, self._passes(powers, own, 0))
+        total = chain.vxm("max", flow, SMALLEST_SUM)
+        chain.write(chain.vxm("recip", total), Rows(out))
+        work.plan.place(chain)
+        return out
+
+    def weighted_values(self, powers: Buffer, values: Buffer, sums: Buffer, part: Placed) -> None:
+        """out = sum over tokens of powers x V, each head in its lanes, times the normalisers."""
+        work = self.work
+        words = self.beside.heads * self.heads.head_lanes // COLUMN_PAIRS
+        chain = work.chain("attention: weighted values")
+        (flow,) = matmul(chain, WEST, self._passes(powers, values, words))
+        mixed = chain.vxm("mul", flow, Rows(sums))
+        deliver(chain, mixed, targets(work, part.out.copies, self.row))
+        if part.peaks:
+            part.peaks.note(chain, mixed, self.row)
+        work.plan.place(chain)
+
+    def _passes(self, powers: Buffer, columns: Buffer, step: int) -> list[Pass]:
+        """Passes that add up: heads side by side, each in columns of its own."""
+        work, beside = self.work, self.beside
+        width, last = beside.heads * self.heads.head_lanes, beside.times - 1
+        return [
+            Pass(columns, n * step, 1, width // COLUMN_PAIRS, Rows(powers, n * work.rows),
+                 work.rows, n * width, first=n == 0, last=n == last)
+            for n in range(beside.times)
+        ]  # fmt: skip

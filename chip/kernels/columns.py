@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from chip.kernels.matmul import Pass, matmul
-from chip.kernels.work import Laid, Work
+from chip.kernels.work import Work
 from chip.program import COLUMN_PAIRS, Region
 from chip.schedule import Buffer, Chain, Flow, Rows
 from chip.spec import EAST, WEST
@@ -11,31 +11,16 @@ from chip.spec import EAST, WEST
 IDENTITY = {EAST: "identity.east", WEST: "identity"}  # rows that transpose columns, by side
 
 
-def write_columns(chain: Chain, value: Flow, out: Buffer, word: int = 0) -> None:
-    """Write vectors as columns from word `word` on: vector i into the slice pair i % 8."""
+def write_columns(chain: Chain, value: Flow, out: Buffer, word: int = 0, step: int = 0) -> None:
+    """Write vectors as columns from word `word` on: vector i into the slice pair i % 8.
+
+    Outer iterations are `step` words apart.
+    """
     region = out.region
     for pair in range(COLUMN_PAIRS):
         rows = Region(region.index + 2 * pair, region.address, region.words, "f16")
-        target = Rows(replace(out, region=rows), word)
+        target = Rows(replace(out, region=rows), word, (step, 1))
         chain.write(value, target, every=COLUMN_PAIRS, phase=pair)
-
-
-def column_rows(work: Work, value: Laid) -> tuple[Rows, ...]:
-    """From which word on each block of a value is columns."""
-    ((part,),) = value.copies
-    words = work.spec.lanes // COLUMN_PAIRS
-    return tuple(Rows(part.buffer, block * words) for block in range(part.blocks))
-
-
-def write_blocks(chain: Chain, value: Flow, out: Buffer, first: int) -> None:
-    """Write blocks (block, token) from block `first` on as columns, 320 for each block."""
-    rounded = chain.vxm("to_f16", value)
-    chain.emit(rounded, out.region.index // chain.spec.hemisphere_slices)
-    ((count, period), inner), words = rounded.loops, chain.spec.lanes // COLUMN_PAIRS
-    for number in range(count):
-        cycle = rounded.cycle + number * period
-        block = replace(rounded, loops=((1, period), inner), cycle=cycle)
-        write_columns(chain, block, out, (first + number) * words)
 
 
 def transpose(

@@ -6,9 +6,10 @@ Linear Units", section 2. It differs from the form with erf by at most 5e-4.
 
 from math import pi, sqrt
 
+from chip.kernels.layout import halves
 from chip.kernels.linear import deliver
-from chip.kernels.norm import targets
-from chip.kernels.work import Laid, Work
+from chip.kernels.quantise import Peaks
+from chip.kernels.work import Laid, Work, targets
 from chip.schedule import Chain, Flow, Rows, run
 
 LINEAR = -2 * sqrt(2 / pi)
@@ -51,14 +52,21 @@ def clamped(work: Work, gate: Laid, up: Laid, slope: float, limit: float, out: L
         work.plan.place(chain)
 
 
-def activation(work: Work, x: Laid, function: str, out: Laid) -> None:
-    """out = function(x), of two copies of x: block by block, of each part in turn."""
-    order = sorted((n, part.first + n) for part in x.copies[0] for n in range(part.blocks))
-    for _, block in order:
+def activation(work: Work, x: Laid, function: str, out: Laid, peaks: Peaks | None = None) -> None:
+    """out = function(x), of two copies of x: block by block, of each array's half in turn.
+
+    Peaks of the result may be noted, of each half for itself.
+    """
+    sides = enumerate(halves(x.layout.blocks))
+    order = sorted((n, turn, block) for turn, half in sides for n, block in enumerate(half))
+    for number, turn, block in order:
         chain = work.chain(f"ffn: {function}")
         first, again = (work.rows_of(copy, block) for copy in x.copies)
         share = _share(chain, first, function, work.rows)
-        deliver(chain, chain.vxm("mul", share, again), targets(work, out.copies, block))
+        value = chain.vxm("mul", share, again)
+        deliver(chain, value, targets(work, out.copies, block))
+        if peaks:
+            peaks.note(chain, value, number, turn)
         work.plan.place(chain)
 
 

@@ -9,9 +9,8 @@ from dataclasses import dataclass, replace
 
 from chip.kernels.lanes import reduce_groups, reduce_lanes
 from chip.kernels.linear import deliver
-from chip.kernels.norm import targets
 from chip.kernels.route import FAR, OUT
-from chip.kernels.work import Laid, Work
+from chip.kernels.work import Laid, Work, targets
 from chip.schedule import Buffer, Chain, Flow, Loops, Rows, run
 from chip.spec import EAST, WEST
 

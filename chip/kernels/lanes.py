@@ -17,9 +17,12 @@ from chip.spec import EAST, WEST
 
 LANES, SUPERLANE = 320, 16
 ODD_FACTORS = (3, 5, 7)  # of groups of lanes: as many parts can be added in every order
-MOST_PARTNERS, FEW_PARTNERS = 16, 4  # copies of a round of a short run and of a long one
+# Copies of a round of a short run, of a long one in a hurry, and of a long one.
+MOST_PARTNERS, MORE_PARTNERS, FEW_PARTNERS = 16, 8, 4
 MOST_COPIES = 20  # of a round, with its parts
 RUN_LIMIT = 64  # vectors per chain: a longer run would need other streams in every round
+HURRIED_STREAMS = 16  # of each direction: others are at work, too
+FEW_BESIDE = 16  # vectors in short runs where other parts of a launch are at work beside them
 SHORT_RUN_BYTES = 16  # a lane's, of a run that may have as many copies as there are streams for
 
 LaneMap = tuple[int, ...]
@@ -47,38 +50,55 @@ class _Reduction:
     size: int
     side: int
     alike: bool
+    hurry: bool = False
 
 
 def group_maps(size: int) -> tuple[LaneMap, ...]:
     """Lane maps that `reduce_groups` needs for groups of `size` lanes."""
-    rounds = [one for short in (True, False) for one in _rounds(size, short)]
+    return _maps(size, MOST_PARTNERS, FEW_PARTNERS)
+
+
+def hurried_maps(size: int) -> tuple[LaneMap, ...]:
+    """Those that it needs beside them for long runs in a hurry."""
+    return _maps(size, MORE_PARTNERS)
+
+
+def _maps(size: int, *most: int) -> tuple[LaneMap, ...]:
+    rounds = [one for partners in most for one in _rounds(size, partners)]
     return tuple(dict.fromkeys(lanes for one in rounds for part in one.maps for lanes in part))
 
 
-def runs(count: int, dtype: str) -> Iterator[tuple[int, int]]:
-    """(first, count) of runs of vectors that are best reduced by a chain each."""
-    most = SHORT_RUN_BYTES // WIDTHS[dtype] if count <= RUN_LIMIT else RUN_LIMIT
+def runs(count: int, dtype: str, few: int = RUN_LIMIT) -> Iterator[tuple[int, int]]:
+    """(first, count) of runs of vectors that are best reduced by a chain each.
+
+    Up to `few` vectors go in short runs.
+    """
+    most = SHORT_RUN_BYTES // WIDTHS[dtype] if count <= few else RUN_LIMIT
     for start in range(0, count, most):
         yield start, min(most, count - start)
 
 
-def reduce_lanes(chain: Chain, op: str, value: Flow, dtype: str, side: int = EAST) -> Flow:
+def reduce_lanes(
+    chain: Chain, op: str, value: Flow, dtype: str, side: int = EAST, hurry: bool = False
+) -> Flow:
     """Combine all lanes of a VXM result with `op`; every lane of the result holds the total.
 
-    `side` is the SXM that a long run keeps to. Sums differ by their order from lane to lane.
+    `side` is the SXM that a long run keeps to, unless it is in a `hurry`: then it takes fewer
+    rounds of more copies. Sums differ by their order from lane to lane.
     """
-    return _reduce(chain, value, _Reduction(op, dtype, LANES, side, alike=False))
+    return _reduce(chain, value, _Reduction(op, dtype, LANES, side, False, hurry))
 
 
 def reduce_groups(
-    chain: Chain, op: str, value: Flow, dtype: str, size: int = LANES, side: int = EAST
-) -> Flow:
+    chain: Chain, op: str, value: Flow, dtype: str, size: int = LANES, side: int = EAST,
+    hurry: bool = False,
+) -> Flow:  # fmt: skip
     """Combine the lanes of each group of `size` neighbours, with the same bits in all of them.
 
     Lanes are paired by exclusive or, so that partners add the same numbers. That leaves the odd
     parts of `size`: lanes begin at different ones, and the largest of these sums is taken.
     """
-    return _reduce(chain, value, _Reduction(op, dtype, size, side, alike=op != "max"))
+    return _reduce(chain, value, _Reduction(op, dtype, size, side, op != "max", hurry))
 
 
 def reducible(size: int) -> bool:
@@ -91,10 +111,14 @@ def reducible(size: int) -> bool:
 
 def _reduce(chain: Chain, value: Flow, how: _Reduction) -> Flow:
     side, short = how.side, span(value.loops) * WIDTHS[how.dtype] <= SHORT_RUN_BYTES
-    for one in _rounds(how.size, short):
+    long_partners = MORE_PARTNERS if how.hurry else FEW_PARTNERS
+    for one in _rounds(how.size, MOST_PARTNERS if short else long_partners):
         numbers = [chain.maps.index(lanes) for part in one.maps for lanes in part]
         if short:
-            copies = _from_both_sides(chain, one.unit, numbers, value, side)
+            streams = chain.spec.streams
+            copies = _from_both_sides(chain, one.unit, numbers, value, side, streams)
+        elif how.hurry:
+            copies = _from_both_sides(chain, one.unit, numbers, value, side, HURRIED_STREAMS)
         else:
             copies = [chain.sxm(one.unit, n, value, side) for n in numbers]
         partners = len(one.maps[0])
@@ -114,11 +138,10 @@ def _reduce(chain: Chain, value: Flow, how: _Reduction) -> Flow:
 
 
 def _from_both_sides(
-    chain: Chain, unit: str, numbers: Sequence[int], value: Flow, side: int
+    chain: Chain, unit: str, numbers: Sequence[int], value: Flow, side: int, streams: int
 ) -> list[Flow]:
     """Rearranged copies, as many at a time from each side as streams and SXM queues carry."""
-    spec = chain.spec
-    each = min(spec.streams // WIDTHS[value.dtype], spec.sxm_queues)
+    each = min(streams // WIDTHS[value.dtype], chain.spec.sxm_queues)
     copies: list[Flow] = []
     for start in range(0, len(numbers), each):
         turn = start // each
@@ -162,8 +185,8 @@ def _tree(values: Sequence[Flow], combine: Combine) -> Flow:
 
 
 @cache
-def _rounds(size: int, short: bool) -> tuple[_Round, ...]:
-    """The rounds that combine groups of `size` lanes, in short runs or in long ones."""
+def _rounds(size: int, most: int) -> tuple[_Round, ...]:
+    """The rounds that combine groups of `size` lanes, by up to so many copies each."""
     power = size & -size
     odd, rest = [], size // power
     for factor in ODD_FACTORS:
@@ -173,11 +196,11 @@ def _rounds(size: int, short: bool) -> tuple[_Round, ...]:
     assert rest == 1, f"{size} lanes are not reducible"
     found, step, left = [], 1, size // power
     while step < power:
-        partners = min(MOST_PARTNERS if short else FEW_PARTNERS, power // step)
+        partners = min(most, power // step)
         xors = [step * n for n in range(partners)]
         step *= partners
         parts = 1
-        if short and step == power and odd and partners * odd[0] <= MOST_COPIES:
+        if most > FEW_PARTNERS and step == power and odd and partners * odd[0] <= MOST_COPIES:
             parts = odd.pop(0)
             left //= parts
         found.append(_round(size, xors, [power * left * n for n in range(parts)]))

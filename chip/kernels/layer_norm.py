@@ -6,10 +6,10 @@ not far larger than its spread, as in post-norm encoders.
 
 from dataclasses import dataclass, replace
 
-from chip.kernels.lanes import RUN_LIMIT, reduce_lanes, runs
+from chip.kernels.lanes import FEW_BESIDE, RUN_LIMIT, reduce_lanes, runs
 from chip.kernels.linear import deliver
-from chip.kernels.norm import targets
-from chip.kernels.work import Laid, Work
+from chip.kernels.quantise import Peaks
+from chip.kernels.work import Laid, Work, common_runs, targets
 from chip.schedule import Buffer, Flow, Loops, Rows, run
 from chip.spec import EAST, WEST
 
@@ -33,24 +33,26 @@ class Sum:
     total: Laid
 
 
-def layer_norm(work: Work, norm: LayerNorm, x: Laid | Sum, out: Laid) -> None:
+def layer_norm(
+    work: Work, norm: LayerNorm, x: Laid | Sum, out: Laid, peaks: Peaks | None = None
+) -> None:
     """out = (x - mean) / sqrt(variance + eps) * weight + bias, in all copies.
 
-    Long runs of tokens go in parts, so that one is applied while the next is reduced.
+    Long runs of tokens go in parts, so that one is applied while the next is reduced. Peaks of the
+    result may be noted.
     """
     for start in range(0, work.rows, RUN_LIMIT):
         tokens = range(start, min(start + RUN_LIMIT, work.rows))
         sums, squares = _moments(work, norm, x, tokens)
         mean = work.scratch(f"{norm.name}.mean", 1, "f32", EAST)
-        square = work.scratch(f"{norm.name}.square", 1, "f32", WEST)
-        for at, count in runs(work.rows, "f32"):
-            if at not in tokens:
-                continue
-            for source, target, side in ((sums, mean, EAST), (squares, square, WEST)):
-                _lane_mean(work, norm, Rows(source, at), Rows(target, at), count, side)
         scale = work.scratch(f"{norm.name}.scale", 1, "f32", WEST)
-        _spread(work, norm, mean, square, scale, tokens)
-        _apply(work, norm, x.total if isinstance(x, Sum) else x, (mean, scale), out, tokens)
+        few = FEW_BESIDE if work.whole else RUN_LIMIT
+        for at, count in runs(work.rows, "f32", few):
+            if at in tokens:
+                ends = (Rows(buffer, at) for buffer in (sums, squares, mean, scale))
+                _mean_and_scale(work, norm, count, *ends)
+        total = x.total if isinstance(x, Sum) else x
+        _apply(work, norm, total, (mean, scale), out, tokens, peaks)
 
 
 def _moments(work: Work, norm: LayerNorm, x: Laid | Sum, tokens: range) -> tuple[Buffer, Buffer]:
@@ -82,44 +84,52 @@ def _moments(work: Work, norm: LayerNorm, x: Laid | Sum, tokens: range) -> tuple
     return sums[last], squares[last]
 
 
-def _lane_mean(work: Work, norm: LayerNorm, source: Rows, out: Rows, count: int, side: int) -> None:
-    """out[token] = sum of the lanes of source[token] / width, in every lane, of `count` tokens."""
-    chain = work.chain("norm: mean")
-    value = chain.vxm("copy", source, loops=run(count))
-    total = reduce_lanes(chain, "add", value, "f32", side)
-    chain.write(chain.vxm("mul", total, 1.0 / norm.width), out)
-    work.plan.place(chain)
-
-
-def _spread(
-    work: Work, norm: LayerNorm, mean: Buffer, square: Buffer, out: Buffer, tokens: range
+def _mean_and_scale(
+    work: Work, norm: LayerNorm, count: int, sums: Rows, squares: Rows, mean: Rows, scale: Rows
 ) -> None:
-    """out[token] = 1 / sqrt(mean square - squared mean + eps)."""
-    chain, first = work.chain("norm: spread"), tokens.start
-    value = chain.arrive(Rows(mean, first), work.spec.vxm_position, 0, run(len(tokens)))
-    variance = chain.vxm("sub", Rows(square, first), chain.vxm("mul", value, value))
-    variance = chain.vxm("max", variance, 0.0)
-    scale = chain.vxm("rsqrt", chain.vxm("add", variance, norm.eps))
-    chain.write(scale, Rows(out, first))
+    """mean[token] of `count` tokens, and 1 / sqrt(mean square - squared mean + eps)."""
+    squared = work.scratch(f"{norm.name}.squared", 1, "f32", WEST)
+    squared_mean, share = Rows(squared, mean.first), 1.0 / norm.width
+    chain = work.chain("norm: mean")
+    value = chain.vxm("copy", sums, loops=run(count))
+    average = chain.vxm("mul", reduce_lanes(chain, "add", value, "f32", EAST), share)
+    chain.write(average, mean)
+    chain.write(chain.vxm("mul", average, average), squared_mean)
+    work.plan.place(chain)
+    chain = work.chain("norm: mean square")
+    value = chain.vxm("copy", squares, loops=run(count))
+    square = chain.vxm("mul", reduce_lanes(chain, "add", value, "f32", WEST), share)
+    variance = chain.vxm("max", chain.vxm("sub", square, squared_mean), 0.0)
+    chain.write(chain.vxm("rsqrt", chain.vxm("add", variance, norm.eps)), scale)
     work.plan.place(chain)
 
 
 def _apply(
-    work: Work, norm: LayerNorm, x: Laid, moments: tuple[Buffer, Buffer], out: Laid, tokens: range
+    work: Work,
+    norm: LayerNorm,
+    x: Laid,
+    moments: tuple[Buffer, Buffer],
+    out: Laid,
+    tokens: range,
+    peaks: Peaks | None,
 ) -> None:
     """out = (x - mean) * scale * gamma + beta, with the moments (mean, scale)."""
     mean, scale = moments
     gamma = work.constant(norm.name, x.layout.blocks, "f32", WEST)
     beta = work.constant(norm.bias, x.layout.blocks, "f32", EAST)
     every, first = work.rows, tokens.start
-    for part in x.copies[0]:
-        loops: Loops = ((part.blocks, len(tokens)), (len(tokens), 1))
+    one_by_one = [(block, 1) for block in range(x.layout.blocks)]
+    for block, count in one_by_one if peaks else common_runs(x.copies[0], *out.copies):
+        loops: Loops = ((count, len(tokens)), (len(tokens), 1))
         chain = work.chain("norm: scale")
-        rows = Rows(part.buffer, first, (every, 1))
+        rows = work.rows_of(x.copies[0], block)
+        rows = replace(rows, first=rows.first + first, steps=(every, 1))
         value = chain.vxm("sub", rows, Rows(mean, first, (0, 1)), loops=loops)
         value = chain.vxm("mul", value, Rows(scale, first, (0, 1)))
-        value = chain.vxm("mul", value, Rows(gamma, part.first, (1, 0)))
-        value = chain.vxm("add", value, Rows(beta, part.first, (1, 0)))
-        to = targets(work, out.copies, part.first)
+        value = chain.vxm("mul", value, Rows(gamma, block, (1, 0)))
+        value = chain.vxm("add", value, Rows(beta, block, (1, 0)))
+        to = targets(work, out.copies, block)
         deliver(chain, value, [replace(rows, first=rows.first + first) for rows in to])
+        if peaks:
+            peaks.note(chain, value, block)
         work.plan.place(chain)

@@ -11,12 +11,13 @@ from functools import cached_property
 from itertools import accumulate
 
 from chip.isa import FORMATS
-from chip.kernels.columns import write_blocks
+from chip.isa.mxm import PLANES
 from chip.kernels.layout import Layout
 from chip.kernels.matmul import Pass, matmul
 from chip.kernels.work import Part, Steps, Work
 from chip.program import word_columns
 from chip.schedule import Buffer, Chain, Flow, Rows
+from chip.spec import EAST, WEST
 
 Scaled = Callable[[Sequence[Flow], Sequence[int]], Sequence[Flow]]
 OnTheWay = Callable[[Chain, Flow, int, Scaled | None], Flow]  # sums, side, what scales copies
@@ -175,7 +176,7 @@ def linear(
     copies: Sequence[tuple[Part, ...]],
     finish: Finish,
 ) -> None:
-    """Write matrix x rows of `x` (+ bias) to all copies, (output block, token), or as columns.
+    """Write matrix x rows of `x` (+ bias) to all copies, (output block, token).
 
     The chain's label names the matrix.
     """
@@ -195,11 +196,9 @@ def linear(
         if finish.on_the_way is None or not by_channel:
             (flow,) = scaled((flow,), ())
         if finish.biased:
-            bias = work.constant(f"{matrix.name}.bias", len(matrix.blocks), "f32", matrix.side)
+            where = len(matrix.blocks), "f32", _side_of_rows(work, matrix)
+            bias = work.constant(f"{matrix.name}.bias", *where)
             flow = chain.vxm("add", flow, Rows(bias, start - base, (1, 0)))
-        if copies[0][0].buffer.region.layout == "columns":
-            write_blocks(chain, flow, copies[0][0].buffer, start)
-            continue
         targets = [replace(work.rows_of(copy, start), steps=(tokens, 1)) for copy in copies]
         deliver(chain, flow, targets)
     work.plan.place(chain)
@@ -214,13 +213,23 @@ def _passes(
     for tile in matrix.tiles:
         rows, count = replace(work.rows_of(x, tile.block), steps=(0, 1)), len(tile.outputs)
         part = Pass(weights, word, count, tile.words, rows, work.rows, tile.column)
-        mine = [*_cut(replace(part, first=tile.first, last=tile.last))]
+        part = replace(part, first=tile.first, last=tile.last)
+        mine = [*(_one_by_one(work, part) if work.whole else _cut(part))]
         if tile.last:
             start, _, _ = next(runs)
             starts += [start + (one.word - word) // tile.words for one in mine]
         passes += mine
         word += count * tile.words
     return passes, starts
+
+
+def _one_by_one(work: Work, part: Pass) -> Iterator[Pass]:
+    """Tile by tile, of int8 on one plane: loads of another part's find time between them."""
+    if work.int8:
+        pace = max(work.part_rows + 1, PLANES * part.words)
+        part = replace(part, plane=work.part % PLANES, least_cycles=pace)
+    for tile in range(part.tiles):
+        yield replace(part, word=part.word + tile * part.words, tiles=1, slot=tile * part.count)
 
 
 def _cut(part: Pass) -> Iterator[Pass]:
@@ -233,6 +242,11 @@ def _cut(part: Pass) -> Iterator[Pass]:
         if low < high:
             slot, tiles = (low - part.word) // part.words * part.count, (high - low) // part.words
             yield replace(part, word=low, tiles=tiles, slot=slot)
+
+
+def _side_of_rows(work: Work, matrix: Matrix) -> int:
+    """Where what sums meet rests: its own side is full where parts of tokens have rows each."""
+    return EAST + WEST - matrix.side if work.whole else matrix.side
 
 
 @dataclass(frozen=True)
@@ -262,7 +276,8 @@ class _Scaled:
         sums = [chain.vxm("mul", flow, step) for flow in sums]
         if matrix.dtype == "f16":
             return sums
-        buffer = work.constant(f"{matrix.name}.scale", len(matrix.blocks), "f32", side)
+        where = len(matrix.blocks), "f32", _side_of_rows(work, matrix)
+        buffer = work.constant(f"{matrix.name}.scale", *where)
         rows = Rows(buffer, self.row, (1, 0))
         if not maps:
             return [chain.vxm("mul", flow, rows) for flow in sums]

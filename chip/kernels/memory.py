@@ -73,9 +73,13 @@ class Conflicts:
 
 @dataclass
 class MemoryMap(SramMap):
-    """Finds room for what is asked for; in all quads of slices, if those have `levels`."""
+    """Finds room for what is asked for; in all quads of slices, if those have `levels`.
+
+    Where many chains are at work at once, rows go beyond the inner slices to be `apart`.
+    """
 
     levels: dict[int, int] = field(default_factory=dict)  # words of columns by quad, if anywhere
+    apart: bool = False
 
     # --- rows -------------------------------------------------------------------------------
     def rows(
@@ -115,7 +119,7 @@ class MemoryMap(SramMap):
         best: tuple[tuple[int, ...], int, int] | None = None
         base = request.side * self.spec.hemisphere_slices
         for first in range(0, self.spec.hemisphere_slices - width + 1, width):
-            spill = first >= INNER_SLICES and not self.levels
+            spill = first >= INNER_SLICES and not self.levels and not self.apart
             if spill and best is not None:
                 break
             index = base + first

@@ -12,7 +12,7 @@ from chip.kernels.lanes import reduce_groups, reduce_lanes, runs
 from chip.kernels.layout import Layout
 from chip.kernels.linear import deliver
 from chip.kernels.quantise import peak, rounded
-from chip.kernels.work import Laid, Part, Steps, Work, common_runs
+from chip.kernels.work import Laid, Part, Steps, Work, common_runs, targets
 from chip.schedule import Buffer, Chain, Flow, Loops, Rows, run
 from chip.spec import EAST, WEST
 
@@ -170,8 +170,3 @@ def _apply(
         value = chain.vxm("mul", value, Rows(gamma, first, (1, 0)))
         deliver(chain, value, targets(work, out.copies, first))
         work.plan.place(chain)
-
-
-def targets(work: Work, copies: Sequence[tuple[Part, ...]], block: int = 0) -> list[Rows]:
-    """Where rows (block, token) from a block on go in each copy."""
-    return [replace(work.rows_of(copy, block), steps=(work.rows, 1)) for copy in copies]

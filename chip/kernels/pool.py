@@ -1,5 +1,6 @@
 """One vector of length 1 for a sequence: the mean of the tokens that count."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from chip.kernels.columns import transpose, write_columns
@@ -14,13 +15,14 @@ EMBEDDING = "embedding"  # what the host reads: the rows of one token
 POOL_INPUTS = {"poolmask": "f16", "poolscale": "f32"}  # rows that it writes
 
 
-def pool(work: Work, x: Laid, eps: float) -> None:
+def pool(work: Work, parts: Sequence[tuple[Work, Laid]], eps: float) -> None:
     """`embedding` = mean of x over tokens where poolmask is 1, divided by its length.
 
     The sum over tokens is a product with poolmask [lanes are tokens], whose columns are x
-    transposed; poolscale is 1 / tokens that count.
+    transposed; poolscale is 1 / tokens that count. Parts of the tokens have x each.
     """
-    width, blocks = x.layout.width, x.layout.blocks
+    layout = parts[0][1].layout
+    width, blocks = layout.width, layout.blocks
     one = replace(work, rows=1, most_rows=1)
     mask, share = (work.given(name, 1, 1, dtype, WEST) for name, dtype in POOL_INPUTS.items())
     pooled = one.scratch("pooled", blocks, "f32", EAST)
@@ -29,10 +31,11 @@ def pool(work: Work, x: Laid, eps: float) -> None:
             work.columns(f"{name}{block}", vectors, WEST)
             for name, vectors in (("X", work.spec.lanes), ("XT", width))
         )
-        chain = work.chain("pool: tokens as columns")
-        rows = work.rows_of(x.copies[0], block)
-        write_columns(chain, chain.vxm("to_f16", rows, loops=run(work.rows)), tokens)
-        work.plan.place(chain)
+        for part, x in parts:
+            chain = part.chain("pool: tokens as columns")
+            rows, word = part.rows_of(x.copies[0], block), part.first_row // COLUMN_PAIRS
+            write_columns(chain, chain.vxm("to_f16", rows, loops=run(part.rows)), tokens, word)
+            part.plan.place(chain)
         transpose(work, Rows(tokens), (0, 0, width), Rows(turned), WEST, "pool: transpose")
         chain = work.chain("pool: sum")
         (flow,) = matmul(chain, WEST, [Pass(turned, 0, 1, width // COLUMN_PAIRS, Rows(mask), 1)])

@@ -5,24 +5,70 @@ The products of q with int8 weights are exact int32 sums.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from chip.kernels.lanes import reduce_lanes
+from chip.kernels.lanes import FEW_BESIDE, reduce_lanes, runs
 from chip.kernels.linear import deliver
-from chip.kernels.work import Laid, Part, Steps, Work
-from chip.schedule import Buffer, Flow, Loops, Rows, run
-from chip.spec import EAST
+from chip.kernels.work import Laid, Part, Steps, Work, common_runs, targets
+from chip.schedule import Buffer, Chain, Flow, Loops, Rows, run
+from chip.spec import EAST, WEST
 
 LEVELS = 127
 SMALLEST_PEAK = 2.0**-100  # keeps 127 / peak finite where all is zero
 
 
-def quantise(work: Work, name: str, x: Laid, out: Laid, steps: Steps) -> None:
-    """out = x as int8 in all copies, and the step of each token."""
+@dataclass(frozen=True)
+class Peaks:
+    """[token] lane by lane the largest |x| of its blocks so far, noted as they are made.
+
+    Blocks are noted in as many turns as `counts` has numbers of them.
+    """
+
+    work: Work
+    name: str
+    counts: tuple[int, ...]
+
+    def note(self, chain: Chain, value: Flow, number: int, turn: int = 0) -> None:
+        """Note block `number` of a turn, a VXM result."""
+        size = chain.vxm("abs", value)
+        if number:
+            size = chain.vxm("max", size, Rows(self._noted(turn, number - 1)))
+        chain.write(size, Rows(self._noted(turn, number)))
+
+    @property
+    def last(self) -> tuple[Buffer, ...]:
+        """What each turn has left."""
+        turns = enumerate(self.counts)
+        return tuple(self._noted(turn, count - 1) for turn, count in turns if count)
+
+    def _noted(self, turn: int, number: int) -> Buffer:
+        side = (EAST, WEST)[number % 2]
+        return self.work.scratch(f"{self.name}.largest{turn}.{side}", 1, "f32", side)
+
+
+def quantise(
+    work: Work, name: str, x: Laid, out: Laid, steps: Steps, noted: Peaks | None = None
+) -> None:
+    """out = x as int8 in all copies, and the step of each token; its peaks may be `noted`."""
     inverse = work.scratch(f"{name}.inverse", 1, "f32", EAST)
-    (source, *_) = x.copies
-    peak(work, source, None, x.layout.blocks, steps, inverse)
-    rounded(work, source, None, x.layout.blocks, inverse, out.copies)
+    source, blocks = x.copies[0], x.layout.blocks
+    if noted is None and work.whole is not None:
+        noted = Peaks(work, name, (blocks,))
+        for block in range(blocks):
+            chain = work.chain("int8: peak")
+            value = chain.vxm("copy", work.rows_of(source, block), loops=run(work.rows))
+            noted.note(chain, value, block)
+            work.plan.place(chain)
+    if noted is None:
+        peak(work, source, None, blocks, steps, inverse)
+    else:
+        for start, count in runs(work.rows, "f32", FEW_BESIDE):
+            chain = work.chain("int8: peak")
+            sizes = [Rows(buffer, start) for buffer in noted.last]
+            value = chain.vxm("max" if sizes[1:] else "copy", *sizes, loops=run(count))
+            top = reduce_lanes(chain, "max", value, "f32", work.part % 2, hurry=True)
+            _inverted(work, chain, top, steps, inverse, start)
+    rounded(work, source, None, blocks, inverse, out.copies)
 
 
 def peak(
@@ -52,11 +98,18 @@ def peak(
             size = chain.vxm("abs", value)
             total = chain.vxm("copy", size) if total is None else chain.vxm("max", size, total)
         assert total is not None
-        top = chain.vxm("max", reduce_lanes(chain, "max", total, "f32"), SMALLEST_PEAK)
-        levels = chain.vxm("mul", top, 1.0 / LEVELS)
-        deliver(chain, levels, [Rows(step, start) for step in steps])
-        chain.write(chain.vxm("mul", chain.vxm("recip", top), LEVELS), Rows(inverse, start))
-        work.plan.place(chain)
+        _inverted(work, chain, reduce_lanes(chain, "max", total, "f32"), steps, inverse, start)
+
+
+def _inverted(
+    work: Work, chain: Chain, largest: Flow, steps: Steps, inverse: Buffer, start: int
+) -> None:
+    """The step of tokens, and what brings them to its units."""
+    top = chain.vxm("max", largest, SMALLEST_PEAK)
+    levels = chain.vxm("mul", top, 1.0 / LEVELS)
+    deliver(chain, levels, [Rows(step, start) for step in steps])
+    chain.write(chain.vxm("mul", chain.vxm("recip", top), LEVELS), Rows(inverse, start))
+    work.plan.place(chain)
 
 
 def rounded(
@@ -69,12 +122,13 @@ def rounded(
 ) -> None:
     """int8(x * gamma * inverse[token]) for rows (block, token), to each copy."""
     tokens = work.rows
-    loops: Loops = ((blocks, tokens), (tokens, 1))
-    chain = work.chain("int8: round")
-    value: Flow | Rows = replace(work.rows_of(x, 0), steps=(tokens, 1))
-    if gamma is not None:
-        value = chain.vxm("mul", value, Rows(gamma, 0, (1, 0)), loops=loops)
-    value = chain.vxm("mul", value, Rows(inverse, 0, (0, 1)), loops=loops)
-    for copy in copies:
-        chain.write(chain.vxm("to_i8", value), replace(work.rows_of(copy, 0), steps=(tokens, 1)))
-    work.plan.place(chain)
+    for first, count in common_runs(x, *copies):
+        loops: Loops = ((count, tokens), (tokens, 1))
+        chain = work.chain("int8: round")
+        value: Flow | Rows = replace(work.rows_of(x, first), steps=(tokens, 1))
+        if gamma is not None:
+            value = chain.vxm("mul", value, Rows(gamma, first, (1, 0)), loops=loops)
+        value = chain.vxm("mul", value, Rows(inverse, 0, (0, 1)), loops=loops)
+        for rows in targets(work, copies, first):
+            chain.write(chain.vxm("to_i8", value), rows)
+        work.plan.place(chain)

@@ -6,8 +6,7 @@ superlane; the sign is in the sines.
 
 from chip.kernels.lanes import KEEP, SWAP
 from chip.kernels.linear import Scaled, deliver
-from chip.kernels.norm import targets
-from chip.kernels.work import Laid, Work
+from chip.kernels.work import Laid, Work, targets
 from chip.schedule import Chain, Flow, Loops, Rows
 from chip.spec import EAST, WEST
 

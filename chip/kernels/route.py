@@ -8,8 +8,7 @@ from dataclasses import replace
 
 from chip.kernels.lanes import LANES, reduce_lanes
 from chip.kernels.linear import deliver
-from chip.kernels.norm import targets
-from chip.kernels.work import Laid, Work
+from chip.kernels.work import Laid, Work, targets
 from chip.schedule import Buffer, Loops, Rows, run
 from chip.spec import EAST, WEST
 

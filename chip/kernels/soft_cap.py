@@ -1,8 +1,7 @@
 """Soft caps: values bent so that none is beyond a bound."""
 
 from chip.kernels.linear import deliver
-from chip.kernels.norm import targets
-from chip.kernels.work import Laid, Work, common_runs
+from chip.kernels.work import Laid, Work, common_runs, targets
 from chip.schedule import Chain, Flow, Loops, Rows
 
 

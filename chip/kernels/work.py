@@ -4,8 +4,8 @@ Kernels say what they need where they need it (`Request`); a memory answers with
 list of what a stage must hold is what its kernels have asked for, and stands nowhere else.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Protocol
 
@@ -16,6 +16,7 @@ from chip.spec import ChipSpec
 
 # What becomes of a buffer: used within a launch; written by the host before it, or read after it;
 # in place before the first launch; kept from launch to launch, for each sequence slot or for all.
+PART_ROWS = 64  # tokens: while one part streams, the loads of another find time
 SCRATCH, INPUT, OUTPUT, CONSTANT, CACHE = "scratch", "input", "output", "constant", "cache"
 KEPT, NETWORK = "kept", "network"  # of all slots; where what others send lands
 
@@ -57,11 +58,12 @@ class Answers(Protocol):
 
 @dataclass(frozen=True)
 class Part:
-    """A copy of a value in SRAM, of the blocks from `first` on."""
+    """A copy of a value in SRAM, of the blocks from `first` on, from a row of the buffer on."""
 
     buffer: Buffer
     first: int
     blocks: int
+    row: int = 0
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,10 @@ class Work:
     Buffers are for launches of up to `most_rows` and `most_blocks`. `prefix` stands before the
     names of what a kind of layers has for itself; `maps` are the lane maps of its programs. Tokens
     are of one sequence slot, or each of one of as many `slots`; of `most_slots` at most.
+
+    Where tokens look at each other both ways, they are worked on in parts of `part_rows` each, with
+    scratch of their own, so that units work on one while another waits for what units give back.
+    This may be the work on one `part` of the `whole`.
     """
 
     plan: Schedule
@@ -85,6 +91,26 @@ class Work:
     maps: tuple[tuple[int, ...], ...] = ()
     slots: int = 1
     most_slots: int = 1
+    part_rows: int = 0
+    part: int = 0
+    whole: "Work | None" = None
+
+    @property
+    def parts(self) -> tuple["Work", ...]:
+        """The work on each part, or itself if there are none."""
+        if not self.part_rows or self.whole:
+            return (self,)
+        each, starts = self.part_rows, range(0, self.rows, self.part_rows)
+        most = min(each, self.most_rows)
+        return tuple(
+            replace(self, rows=min(each, self.rows - start), most_rows=most, part=n, whole=self)
+            for n, start in enumerate(starts)
+        )
+
+    @property
+    def first_row(self) -> int:
+        """Tokens of the parts before."""
+        return self.part * self.part_rows
 
     def chain(self, label: str) -> Chain:
         """A new chain on this chip."""
@@ -105,12 +131,15 @@ class Work:
     ) -> Buffer:
         """Rows (block, token) for use within the launch; with `context`, for each context block."""
         times = (self.most_blocks, self.blocks) if context else (1, 1)
-        request = Request(name, blocks * self.most_rows * times[0], dtype, side)
+        request = Request(self._own(name), blocks * self.most_rows * times[0], dtype, side)
         return self.cut(self.memory.take(request), blocks * self.rows * times[1])
 
     def columns(self, name: str, vectors: int, side: int) -> Buffer:
         """fp16 columns for use within the launch."""
-        return self.memory.take(Request(name, vectors, "f16", side, SCRATCH, "columns"))
+        return self.memory.take(Request(self._own(name), vectors, "f16", side, SCRATCH, "columns"))
+
+    def _own(self, name: str) -> str:
+        return f"{name}.part{self.part}" if self.part else name
 
     def constant(
         self, name: str, vectors: int, dtype: str, side: int, layout: str = "rows",
@@ -141,7 +170,7 @@ class Work:
         """The rows of a block of a value."""
         for part in parts:
             if part.first <= block < part.first + part.blocks:
-                return Rows(part.buffer, (block - part.first) * self.rows)
+                return Rows(part.buffer, part.row + (block - part.first) * self.rows)
         raise AssertionError(f"no part has block {block}")
 
 
@@ -162,3 +191,8 @@ def common_runs(*copies: tuple[Part, ...]) -> Iterator[tuple[int, int]]:
     bounds = sorted({b for copy in copies for p in copy for b in (p.first, p.first + p.blocks)})
     for first, end in pairwise(bounds):
         yield first, end - first
+
+
+def targets(work: Work, copies: Sequence[tuple[Part, ...]], block: int = 0) -> list[Rows]:
+    """Where rows (block, token) from a block on go in each copy."""
+    return [replace(work.rows_of(copy, block), steps=(work.rows, 1)) for copy in copies]

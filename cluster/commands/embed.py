@@ -7,6 +7,7 @@ import click
 import numpy as np
 
 from cluster.commands.parameters import CHIPS, COUNT, NAME, TOPOLOGY
+from cluster.compiler.limits import WEIGHT_TYPES
 from cluster.encoders.embedding import Options, embed_sentences
 from cluster.runs.display import Bars, counted, show_table
 
@@ -22,6 +23,8 @@ FAILED = 1
     "--topology", type=TOPOLOGY, metavar="SPEC", help="Topology (default: a node, else a ring)."
 )
 @click.option("--spec", type=NAME, default="groqchip1", show_default=True, metavar="CHIP")
+@click.option("--weights", type=click.Choice(list(WEIGHT_TYPES)), default="fp16",
+              show_default=True, help="Their type; int8 makes activations int8, too.")  # fmt: skip
 @click.option("--machine", type=click.Choice(["local", "ray"]), default="local", show_default=True)
 @click.option("--check", is_flag=True, help="Compare with a float32 reference; exit 1 if it fails.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -45,7 +48,7 @@ def _print(report: dict[str, Any]) -> None:
     cycles = ", ".join(f"{n:,}" for n in sorted(set(fast["cycles"])))
     lines = {
         "plan": f"{counted(plan['chips'], 'chip')} on {plan['topology']}, layers {plan['layers']}, "
-        f"at most {plan['sram_bytes_max'] / 2**20:.1f} MiB of SRAM each",
+        f"{plan['weights']}, at most {plan['sram_bytes_max'] / 2**20:.1f} MiB of SRAM each",
         "encode": f"{cycles} cycles per sentence at {fast['clock_hz'] / 1e6:,.0f} MHz",
         "digest": report["digest"],
     }

@@ -18,7 +18,7 @@ from chip.program import word_columns
 from chip.schedule import Buffer
 from chip.spec import EAST, WEST, ChipSpec
 from cluster.compiler import fused
-from cluster.compiler.layouts import by_columns, layouts, plain_layout
+from cluster.compiler.layouts import layouts, plain_layout
 from cluster.compiler.rank import Rank
 from cluster.compiler.segments import residual_stream
 from cluster.model.graph.add import Add
@@ -39,6 +39,7 @@ from cluster.model.graph.values import Dim, Value
 
 Product = Linear | HeadLinear | ExpertLinear  # with a matrix at rest
 SIDES = (EAST, WEST)
+MOST_PIECES = 2  # of a copy whose blocks rest apart
 RESIDUAL = ("x0", "x1")  # buffers of the residual stream, in turn
 SUMMANDS = ("y0", "y1")  # what is added to it: output blocks of the east, of the west array
 
@@ -51,7 +52,6 @@ class Copy:
     side: int
     split: bool = False
     turn: int = 0  # numbers copies that are alike
-    columns: bool = False  # for the MXM to load, 320 of them for each block
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ class Assigned:
 
     `most_rows` tokens at most are in a launch, and `weights` the type of matrices. `carried` are
     copies of the residual stream beside the fp32 one that sections find, and leave to the next.
+    Blocks of a copy may rest `apart`, so that some are read while others are written.
     """
 
     section: Section
@@ -68,6 +69,7 @@ class Assigned:
     most_rows: int
     weights: str
     carried: tuple[Copy, ...] = ()
+    apart: bool = False
 
     def check(self) -> "Assigned":
         """Return self; raise GraphError where a layout does not hold its value.
@@ -208,10 +210,7 @@ class Assigned:
         if isinstance(op, Product) and value == op.x:
             return tuple(Copy(self.weights, side) for side in self.sides[op.out.name])
         if isinstance(op, Attention):
-            side, columns = WEST if value == op.v else EAST, by_columns(op, self.rank)
-            if columns and value == op.q:
-                return (Copy("f32", side),)
-            return (Copy("f16", side, columns=columns),)
+            return (Copy("f16", WEST if value == op.v else EAST),)
         if isinstance(op, LatentAttention):
             return (Copy("f16", EAST),)
         if isinstance(op, Rotary):
@@ -313,9 +312,9 @@ class Assigned:
         return tuple(work.scratch(f"{value.name}.step{side}", 1, "f32", side) for side in SIDES)
 
     def _residual(self, work: Work, value: Value) -> tuple[Part, ...]:
-        blocks = self.layout(value).blocks
-        buffer = work.scratch(self.residual[value.name], blocks, "f32", EAST)
-        return (Part(buffer, 0, blocks),)
+        blocks, whole = self.layout(value).blocks, work.whole or work
+        buffer = whole.scratch(self.residual[value.name], blocks, "f32", EAST)
+        return (Part(buffer, 0, blocks, blocks * work.first_row),)
 
     def _name(self, value: Value, copy: Copy) -> str:
         """Copies of what a section leaves are those that the next one finds."""
@@ -327,26 +326,37 @@ class Assigned:
         if value.name in self.residual and copy.dtype == "f32":
             return self._residual(work, value)
         blocks = self.layout(value).blocks
-        if copy.columns:
-            count = blocks * self.spec.lanes
-            return (Part(work.columns(f"{value.name}.columns", count, copy.side), 0, blocks),)
         if not copy.split:
-            buffer = work.scratch(self._name(value, copy), blocks, copy.dtype, copy.side)
-            return (Part(buffer, 0, blocks),)
+            name = self._name(value, copy)
+            return tuple(
+                Part(work.scratch(f"{name}{end}", len(some), copy.dtype, copy.side), some.start,
+                     len(some))
+                for end, some in self._pieces(range(blocks))
+            )  # fmt: skip
         found = []
         for side, part in zip(SIDES, halves(blocks), strict=True):
-            if part:
-                buffer = self._half(work, value, copy, side, len(part))
-                found.append(Part(buffer, part.start, len(part)))
+            for end, some in self._pieces(part):
+                buffer = self._half(work, value, copy, side, len(some), end)
+                found.append(Part(buffer, some.start, len(some)))
         return tuple(found)
 
-    def _half(self, work: Work, value: Value, copy: Copy, side: int, mine: int) -> Buffer:
+    def _pieces(self, blocks: range) -> Iterator[tuple[str, range]]:
+        """Blocks that share a buffer, and what its name ends in."""
+        if blocks and not self.apart:
+            yield "", blocks
+            return
+        count = min(len(blocks), MOST_PIECES)
+        for n in range(count):
+            low, high = (blocks.start + len(blocks) * at // count for at in (n, n + 1))
+            yield f".{n}" if n else "", range(low, high)
+
+    def _half(self, work: Work, value: Value, copy: Copy, side: int, mine: int, end: str) -> Buffer:
         if value == self.section.out:  # the host reads it
             request = Request(f"logits{side}", mine * work.most_rows, "f32", side, OUTPUT)
             return work.cut(work.memory.take(request), mine * work.rows)
         readers = self.section.consumers(value)
         added = (op for op in readers if isinstance(op, Add | AllReduce) and op.y == value)
         if not any(isinstance(op, AllReduce) or op.out.name in self.residual for op in added):
-            return work.scratch(f"{value.name}.{copy.turn}.{side}", mine, "f32", side)
-        whole = work.scratch(SUMMANDS[side], self.layout(value).blocks, "f32", side)
+            return work.scratch(f"{value.name}.{copy.turn}.{side}{end}", mine, "f32", side)
+        whole = work.scratch(f"{SUMMANDS[side]}{end}", self.layout(value).blocks, "f32", side)
         return work.cut(whole, mine * work.rows)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from chip.isa import WIDTHS
+from chip.kernels.attention_to_all import KEY_MASK
 from chip.kernels.pool import EMBEDDING, POOL_INPUTS
 from chip.program import COLUMN_PAIRS, Region
 from cluster.compiler.launch import LaunchKind
@@ -17,7 +18,7 @@ def input_regions(
     x goes to the buffer `entry`, if that is not where the stage wants it.
     """
     tokens = kind.rows
-    others = dict.fromkeys(POOL_INPUTS, 1)
+    others = dict.fromkeys((KEY_MASK, *POOL_INPUTS), 1)
     for window in stage.shape.windows:
         others[window.mask] = window.blocks(kind.blocks) * tokens
         rows = kind.slots * max(tokens // kind.slots, COLUMN_PAIRS)

@@ -6,16 +6,17 @@ from typing import Any
 
 from chip.kernels.add import add, cast
 from chip.kernels.attention import Projected, Scores, attention
-from chip.kernels.attention_to_all import attention_to_all
+from chip.kernels.attention_to_all import Placed, attention_to_all
 from chip.kernels.experts import Experts, expert_linear
 from chip.kernels.gate import activation, clamped, gated
 from chip.kernels.grouped_route import Groups, grouped_route
 from chip.kernels.latent_attention import Compressed, latent_attention
 from chip.kernels.layer_norm import LayerNorm, Sum, layer_norm
+from chip.kernels.layout import halves
 from chip.kernels.linear import Finish, linear
 from chip.kernels.norm import RmsNorm, norm_by_sum, rms_norm, square_sum
 from chip.kernels.pool import pool
-from chip.kernels.quantise import quantise
+from chip.kernels.quantise import Peaks, quantise
 from chip.kernels.rotary import rotary, turned
 from chip.kernels.route import own_experts, route
 from chip.kernels.soft_cap import capped
@@ -23,7 +24,7 @@ from chip.kernels.window import Window
 from chip.kernels.work import Laid, Work
 from cluster.compiler.assign import Assigned
 from cluster.compiler.fused import left_to_another, summed, turned_behind
-from cluster.compiler.layouts import by_columns
+from cluster.compiler.layouts import to_all
 from cluster.model.graph.add import Add
 from cluster.model.graph.attention import Attention
 from cluster.model.graph.clamped_gate import ClampedGate
@@ -41,6 +42,7 @@ from cluster.model.graph.quantise import Quantise
 from cluster.model.graph.rotary import Rotary
 from cluster.model.graph.route import Route
 from cluster.model.graph.soft_cap import SoftCap
+from cluster.model.graph.values import Value
 
 Kernel = Callable[[Work, Assigned, Any], None]
 KERNELS: dict[type[Op], Kernel] = {}
@@ -57,12 +59,17 @@ def kernel(cls: type[Op]) -> Callable[[Kernel], Kernel]:
 
 
 def place(work: Work, assigned: Assigned, op: Op) -> None:
-    """Place the chains of an op on the schedule; before it, roundings of what it reads."""
+    """Place the chains of an op on the schedule; before it, roundings of what it reads.
+
+    They are placed part by part of the tokens, but where these meet.
+    """
     if left_to_another(assigned.section, op):
         return
-    for value in assigned.rounded(op):
-        cast(work, assigned.stream(work, value), assigned.copies_of(work, value))
-    KERNELS[type(op)](work, assigned, op)
+    for part in work.parts:
+        for value in assigned.rounded(op):
+            cast(part, assigned.stream(part, value), assigned.copies_of(part, value))
+    for part in (work,) if isinstance(op, Attention | Pool) else work.parts:
+        KERNELS[type(op)](part, assigned, op)
 
 
 @kernel(Linear)
@@ -86,7 +93,8 @@ def _head_linear(work: Work, at: Assigned, op: HeadLinear) -> None:
 def _norm(work: Work, at: Assigned, op: Norm) -> None:
     if op.bias is not None:
         layer = LayerNorm(op.weight.name, op.bias.name, op.weight.shape[0], op.eps)
-        layer_norm(work, layer, _summands(work, at, op), at.made(work, op.out))
+        peaks = _peaks(work, at, op.out)
+        layer_norm(work, layer, _summands(work, at, op), at.made(work, op.out), peaks)
         return
     heads = op.x.dims[-1].size if op.over == ("head_dim",) else 0
     norm = RmsNorm(op.weight.name, op.weight.shape[0], op.eps, heads)
@@ -123,12 +131,21 @@ def _rotary(work: Work, at: Assigned, op: Rotary) -> None:
 
 @kernel(Attention)
 def _attention(work: Work, at: Assigned, op: Attention) -> None:
-    x = Projected(*(at.read(work, op, value) for value in op.inputs))
     assert at.rank.heads is not None
-    place_all = attention_to_all if by_columns(op, at.rank) else attention
+    if to_all(op, at.rank):
+        parts = tuple(
+            Placed(part, _projected(part, at, op), at.made(part, op.out), _peaks(part, at, op.out))
+            for part in work.parts
+        )
+        attention_to_all(work, at.rank.heads, op.scale, parts)
+        return
     sinks = "" if op.sinks is None else op.sinks.name
     scores = Scores(op.scale, op.cap, Window(op.window), sinks)
-    place_all(work, at.rank.heads, scores, x, at.made(work, op.out))
+    attention(work, at.rank.heads, scores, _projected(work, at, op), at.made(work, op.out))
+
+
+def _projected(work: Work, at: Assigned, op: Attention) -> Projected:
+    return Projected(*(at.read(work, op, value) for value in op.inputs))
 
 
 @kernel(LatentAttention)
@@ -140,7 +157,7 @@ def _latent_attention(work: Work, at: Assigned, op: LatentAttention) -> None:
 
 @kernel(Pool)
 def _pool(work: Work, at: Assigned, op: Pool) -> None:
-    pool(work, at.read(work, op, op.x), op.eps)
+    pool(work, [(part, at.read(part, op, op.x)) for part in work.parts], op.eps)
 
 
 @kernel(Gate)
@@ -157,7 +174,8 @@ def _clamped_gate(work: Work, at: Assigned, op: ClampedGate) -> None:
 
 @kernel(Activation)
 def _activation(work: Work, at: Assigned, op: Activation) -> None:
-    activation(work, at.read(work, op, op.x), op.function, at.made(work, op.out))
+    out, peaks = at.made(work, op.out), _peaks(work, at, op.out)
+    activation(work, at.read(work, op, op.x), op.function, out, peaks)
 
 
 @kernel(Route)
@@ -204,4 +222,16 @@ def _add(work: Work, at: Assigned, op: Add) -> None:
 @kernel(Quantise)
 def _quantise(work: Work, at: Assigned, op: Quantise) -> None:
     steps = at.steps(work, op.out)
-    quantise(work, op.out.name, at.read(work, op, op.x), at.made(work, op.out), steps)
+    x, out, noted = at.read(work, op, op.x), at.made(work, op.out), _peaks(work, at, op.x)
+    quantise(work, op.out.name, x, out, steps, noted)
+
+
+def _peaks(work: Work, at: Assigned, value: Value) -> Peaks | None:
+    """Peaks of a value that are noted while it is made, in parts, as it is made int8 next."""
+    makers = [op for op in at.section.ops if op.out == value]
+    readers = at.section.consumers(value)
+    if not (work.whole and makers and any(isinstance(op, Quantise) for op in readers)):
+        return None
+    blocks = at.layout(value).blocks
+    turns = halves(blocks) if isinstance(makers[0], Activation) else (range(blocks),)
+    return Peaks(work, value.name, tuple(map(len, turns)))

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from math import prod
 
+from chip.kernels.attention_to_all import by_powers
 from chip.kernels.layout import Layout, even, grouped, one_by_one, repeated
 from chip.program import word_columns
 from cluster.compiler.rank import Rank
@@ -25,9 +26,11 @@ def layouts(section: Section, rank: Rank, lanes: int, weights: str) -> dict[str,
         if isinstance(op, Attention):
             heads = rank.heads
             assert heads is not None
+            if to_all(op, rank):
+                heads = by_powers(heads)
             columns = [kv % heads.per_row * heads.head_lanes for kv in heads.kv_of]
             kv = grouped(heads.kv_heads, heads.head_lanes, heads.per_row)
-            q = kv if by_columns(op, rank) else one_by_one(columns, heads.head_lanes)
+            q = kv if to_all(op, rank) else one_by_one(columns, heads.head_lanes)
             for value, layout in ((op.q, q), (op.k, kv), (op.v, kv)):
                 for name in _chain_of(value, makers):
                     found[name] = layout
@@ -69,8 +72,8 @@ def plain_layout(dims: tuple[Dim, ...], rank: Rank, lanes: int, weights: str) ->
     return even(count, weights)
 
 
-def by_columns(op: Attention, rank: Rank) -> bool:
-    """Whether keys and values are columns as they come from the MXM: none are of before."""
+def to_all(op: Attention, rank: Rank) -> bool:
+    """Whether all keys and values are those of the launch, and each head has its own."""
     heads = rank.heads
     assert heads is not None
     return op.takes_sequence and heads.kv_of == tuple(range(heads.kv_heads))

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -37,6 +38,7 @@ def memory_map(
     slots: tuple[int, int],
     fixed: Sequence[tuple[str, tuple[int, int, int], int, str]],
     usual: Mapping[str, tuple[int, int]] | None = None,
+    apart: bool = False,
 ) -> MemoryMap:
     """Room for all that was asked for; raises SramFull.
 
@@ -50,7 +52,8 @@ def memory_map(
     ways += [({}, True)] if slots[0] > 1 else []
     for number, (columns, largest) in enumerate(ways):
         try:
-            return _placed(spec, demands, layers, slots, fixed, usual, columns, largest)
+            found = replace(MemoryMap(spec, layers, *slots), apart=apart)
+            return _placed(found, demands, fixed, usual, columns, largest)
         except SramFull:
             if number == len(ways) - 1:
                 raise
@@ -97,17 +100,15 @@ def _heaviest_first(requests: Iterable[Request], met: Conflicts) -> list[Request
 
 
 def _placed(
-    spec: ChipSpec,
+    found: MemoryMap,
     demands: Demands,
-    layers: Mapping[str, int],
-    slots: tuple[int, int],
     fixed: Sequence[tuple[str, tuple[int, int, int], int, str]],
     usual: Mapping[str, tuple[int, int]],
     usual_columns: Mapping[str, tuple[int, int]],
     largest: bool,
 ) -> MemoryMap:
     """With the `largest` columns of all layers and slots first, or weights before caches."""
-    found, met = MemoryMap(spec, layers, *slots), demands.conflicts
+    met = demands.conflicts
     for name, place, vectors, dtype in fixed:
         found.rows(name, place, vectors, dtype)
     everything = [r for r in demands.requests if r.name not in found.buffers]

@@ -4,7 +4,8 @@ from collections.abc import Collection
 from dataclasses import replace
 from functools import lru_cache
 
-from chip.kernels.lanes import MAPS, group_maps
+from chip.kernels.attention_to_all import SIDE_BY_SIDE
+from chip.kernels.lanes import LANES, MAPS, LaneMap, group_maps, hurried_maps
 from chip.kernels.memory import Conflicts, most_column_words
 from chip.kernels.trial import Demands, Trial, TrialMemory, Unplaced, conflicts
 from chip.kernels.work import CACHE, Request, Work
@@ -14,6 +15,7 @@ from cluster.compiler.assign import Assigned, Copy
 from cluster.compiler.kernels import place
 from cluster.compiler.rank import Rank
 from cluster.compiler.shard import Sharded
+from cluster.model.graph.attention import Attention
 from cluster.model.graph.collective import AllReduce
 from cluster.model.graph.grouped_route import GroupedRoute
 from cluster.model.graph.norm import Norm
@@ -29,37 +31,43 @@ def lane_maps(sections: Collection[Sharded], weights: str) -> tuple[tuple[int, .
     sizes = {op.x.dims[-1].size for op in ops if isinstance(op, Norm) and op.over == ("head_dim",)}
     routers = (op for op in ops if isinstance(op, GroupedRoute) and op.kept < op.groups)
     sizes |= {op.experts // op.groups for op in routers}
+    hurried: list[LaneMap] = []
+    if any(isinstance(op, Attention) and op.takes_sequence for op in ops):
+        sizes |= set(SIDE_BY_SIDE)
+        hurried = [lanes for size in (LANES, *SIDE_BY_SIDE) for lanes in hurried_maps(size)]
     extra = (lanes for size in sorted(sizes) for lanes in group_maps(size))
-    return tuple(dict.fromkeys((*MAPS, *extra)))
+    return tuple(dict.fromkeys((*MAPS, *extra, *hurried)))
 
 
 @lru_cache(maxsize=256)
 def asked(
     spec: ChipSpec, sharded: Sharded, rank: Rank, prefix: str, chunk: int, blocks: int,
-    weights: str, carried: tuple[Copy, ...], slots: int = 1,
+    weights: str, carried: tuple[Copy, ...], slots: int = 1, part_rows: int = 0,
 ) -> Demands:  # fmt: skip
     """What a section's kernels ask for in launches of up to `chunk` tokens, and what meets what.
 
-    The tokens of up to as many `slots` share a launch.
+    The tokens of up to as many `slots` share a launch, or they go in parts of `part_rows`.
     """
-    whole = sharded.section.takes_sequence
-    some = chunk, blocks, weights, carried, slots
+    whole = sharded.section.takes_sequence or part_rows > 0
+    some = chunk, blocks, weights, carried, slots, part_rows
     lives, requests = requested(spec, sharded, rank, prefix, *some)
     size = chunk if whole else min(chunk, TRIED_ROWS), min(blocks, TRIED_BLOCKS)
-    met = _met(spec, sharded, rank, prefix, *size, weights, carried, slots)
+    met = _met(spec, sharded, rank, prefix, *size, weights, carried, slots, part_rows)
     return Demands(requests, lives, met, len(sharded.section.ops))
 
 
 @lru_cache(maxsize=256)
 def requested(
     spec: ChipSpec, sharded: Sharded, rank: Rank, prefix: str, chunk: int, blocks: int,
-    weights: str, carried: tuple[Copy, ...], slots: int = 1,
+    weights: str, carried: tuple[Copy, ...], slots: int = 1, part_rows: int = 0,
 ) -> tuple[dict[str, tuple[int, int]], tuple[Request, ...]]:  # fmt: skip
     """The ops between which each buffer is used, and all requests."""
-    rows = chunk if sharded.section.takes_sequence else 1
+    rows = chunk if sharded.section.takes_sequence or part_rows else 1
     work, memory = _unplaced(spec, sharded, prefix, rows, chunk, blocks, weights)
-    assigned = Assigned(sharded.section, rank, spec, chunk, weights, carried)
-    _try(replace(work, most_slots=slots), memory, assigned)
+    most = min(chunk, part_rows or chunk)
+    own = most, weights, carried, part_rows > 0
+    assigned = Assigned(sharded.section, rank, spec, *own)
+    _try(replace(work, most_slots=slots, part_rows=part_rows), memory, assigned)
     if slots > 1:
         some = replace(work, rows=TRIED_SLOTS, slots=TRIED_SLOTS, most_slots=slots)
         _try(some, memory, assigned)
@@ -109,7 +117,7 @@ def _unplaced(
 @lru_cache(maxsize=256)
 def _met(
     spec: ChipSpec, sharded: Sharded, rank: Rank, prefix: str, rows: int, blocks: int,
-    weights: str, carried: tuple[Copy, ...], slots: int,
+    weights: str, carried: tuple[Copy, ...], slots: int, part_rows: int,
 ) -> Conflicts:  # fmt: skip
     """What meets what, in trials with a token over some blocks, and with some over one.
 
@@ -117,11 +125,13 @@ def _met(
     """
     trials, some = [], [(1, blocks, 1), (rows, 1, 1)]
     some += [(TRIED_SLOTS, 1, TRIED_SLOTS)] * (slots > 1)
-    for count, context, of in some[1:] if sharded.section.takes_sequence else dict.fromkeys(some):
+    whole, most = sharded.section.takes_sequence or part_rows, min(rows, part_rows or rows)
+    own = most, weights, carried, part_rows > 0
+    assigned = Assigned(sharded.section, rank, spec, *own)
+    for count, context, of in some[1:] if whole else dict.fromkeys(some):
         trial, memory = Trial(spec), TrialMemory(spec)
         size = count, context, rows, blocks, weights, prefix, lane_maps((sharded,), weights)
-        work = Work(trial, memory, 0, *size, of, slots)
-        _try(work, memory, Assigned(sharded.section, rank, spec, rows, weights, carried))
+        _try(Work(trial, memory, 0, *size, of, slots, part_rows), memory, assigned)
         trials.append(trial)
     return conflicts(trials)
 

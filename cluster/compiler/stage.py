@@ -3,6 +3,10 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from chip.kernels.add import cast
 from chip.kernels.allreduce import Routes, part_requests
@@ -28,6 +32,7 @@ from cluster.model.graph.norm import Norm
 from cluster.model.graph.op import GraphError, Op
 
 WIDE_WORDS = 1 << 24  # of a slice that has room for everything
+Vectors = npt.NDArray[Any]
 FIRST = range(1)  # the first sequence slot
 
 
@@ -78,15 +83,16 @@ class Stage:
         if shape.opening is not None:
             demands += asked(
                 spec, shape.opening, rank, "opening.", shape.chunk, blocks, shape.weights,
-                self.carried,
+                self.carried, part_rows=shape.part_rows,
             )  # fmt: skip
         for kind, section in enumerate(shape.kinds):
             prefix = self.prefix(kind)
             some = (shape.chunk, blocks, shape.weights, self.carried, shape.rows)
-            demands += asked(spec, section, rank, prefix, *some)
+            demands += asked(spec, section, rank, prefix, *some, shape.part_rows)
         if shape.head is not None:
             most = self.most_rows(shape.head)
-            demands += asked(spec, shape.head, rank, "head.", most, blocks, shape.weights, ())
+            size = (most, blocks, shape.weights, (), 1, shape.part_rows)
+            demands += asked(spec, shape.head, rank, "head.", *size)
         if shape.slots > 1:
             demands += self._double_buffers(demands)
         counts = {
@@ -97,7 +103,8 @@ class Stage:
         if shape.anywhere:
             return cut_map(self.spec, demands, counts, slots, self._fixed())
         usual = usual_places(self.spec, shape.whole) if shape.whole else {}
-        return memory_map(self.spec, demands, counts, slots, self._fixed(), usual)
+        apart = shape.part_rows > 0
+        return memory_map(self.spec, demands, counts, slots, self._fixed(), usual, apart)
 
     def _double_buffers(self, demands: Demands) -> Demands:
         """Room for the inputs of the next pipeline step and the results of the last one."""
@@ -145,6 +152,12 @@ class Stage:
         assert first is not None
         return self.assigned(first, 0, 1).residual[first.section.x.name]
 
+    def in_order(self, x: Vectors) -> Vectors:
+        """Rows [blocks, tokens, lanes] of x as the buffer `entry` has them: part by part."""
+        each = self.shape.part_rows or x.shape[1]
+        starts = range(0, x.shape[1], each)
+        return np.concatenate([x[:, s : s + each].reshape(-1, x.shape[2]) for s in starts])
+
     def most_rows(self, sharded: Sharded) -> int:
         """Tokens at most in a launch of a section: a head is for one of each slot, if it may be."""
         whole = sharded != self.shape.head or sharded.section.takes_sequence
@@ -186,7 +199,8 @@ class Stage:
         if key not in self._assigned:
             rank, weights = self.shape.ranks[member], self.shape.weights
             carried = () if sharded == self.shape.head else self.carried
-            size = (self.spec, most, weights, carried)
+            each = self.shape.part_rows
+            size = (self.spec, min(most, each or most), weights, carried, each > 0)
             self._assigned[key] = Assigned(sharded.section, rank, *size)
         return self._assigned[key]
 
@@ -194,8 +208,9 @@ class Stage:
         self, plan: Schedule, member: int, rows: int, blocks: int, prefix: str, most: int,
         slots: int = 1,
     ) -> Work:  # fmt: skip
-        limits = (most, self.blocks, self.shape.weights, prefix, self.maps, slots, self.shape.rows)
-        return Work(plan, self.memory, member, rows, blocks, *limits)
+        shape = self.shape
+        limits = (most, self.blocks, shape.weights, prefix, self.maps, slots, shape.rows)
+        return Work(plan, self.memory, member, rows, blocks, *limits, shape.part_rows)
 
     def view(self, name: str, vectors: int) -> Buffer:
         """A buffer cut to the rows a program with fewer tokens uses."""
@@ -265,7 +280,8 @@ class Stage:
             assigned = self.assigned(first, 0, self.shape.chunk)
             work = self._work(plan, 0, rows, blocks, "", self.shape.chunk)
             x = first.section.x
-            cast(work, assigned.stream(work, x), assigned.copies_of(work, x))
+            for part in work.parts:
+                cast(part, assigned.stream(part, x), assigned.copies_of(part, x))
             self._parts[key] = plan
         members = tuple({0: member} for member in range(self.members))
         return Step("enter", ((self._parts[key], members),), _unmoved)

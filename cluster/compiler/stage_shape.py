@@ -8,11 +8,14 @@ from typing import Any
 
 from chip.hashed import hashed_once
 from chip.kernels.window import Window
+from chip.kernels.work import PART_ROWS
 from chip.spec import ChipSpec
+from cluster.compiler.layouts import to_all
 from cluster.compiler.limits import WEIGHT_TYPES
 from cluster.compiler.quantise import quantise
 from cluster.compiler.rank import Rank, ranks_of
 from cluster.compiler.shard import Sharded, shard
+from cluster.model.graph.attention import Attention
 from cluster.model.graph.graph import Model, Section
 from cluster.model.graph.latent_attention import ATTENTIONS
 
@@ -48,6 +51,13 @@ class StageShape:
     def kinds(self) -> tuple[Sharded, ...]:
         """The different layers, in order."""
         return tuple(dict.fromkeys(self.layers))
+
+    @property
+    def part_rows(self) -> int:
+        """Tokens that layers work on at a time, where these look at each other both ways."""
+        ops = (op for sharded in self.kinds for op in sharded.section.ops)
+        mixing = (op for op in ops if isinstance(op, Attention))
+        return PART_ROWS * any(to_all(op, self.ranks[0]) for op in mixing)
 
     @cached_property
     def windows(self) -> tuple[Window, ...]:

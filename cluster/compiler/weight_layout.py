@@ -6,21 +6,25 @@ A weight takes three steps from its file to SRAM, each for one reason: the sourc
 with zeros. With int8 weights rows are rounded between the first and the second.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from chip.isa import NUMPY_TYPES
-from chip.kernels.attention_to_all import HEAD_LANES
+from chip.kernels.attention import Heads
+from chip.kernels.attention_to_all import HEAD_LANES, ONES, SIDE_BY_SIDE, by_powers, keys_in_lanes
 from chip.kernels.columns import IDENTITY
 from chip.kernels.experts import COUNTED, Experts
 from chip.kernels.grouped_route import GROUPS, NUMBERS
 from chip.kernels.linear import Matrix
 from chip.kernels.route import FAR, LANE_NUMBERS, OUT
 from chip.program import Region, word_columns
+from chip.schedule import Buffer
+from chip.spec import EAST, WEST
 from cluster.compiler.assign import Assigned
 from cluster.compiler.shard import Sharded
 from cluster.compiler.stage import Stage
@@ -239,7 +243,23 @@ def _tables(stage: Stage) -> Iterator[tuple[int, Region, Array]]:
                 region = buffers[name].region
                 yield rank, region, np.eye(region.vectors, lanes, dtype=np.float16)
         heads = stage.shape.ranks[rank].heads
-        if HEAD_LANES in buffers and heads is not None:
+        if heads is not None:
+            for region, values in _side_by_side_tables(buffers, by_powers(heads), lanes):
+                yield rank, region, values
+
+
+def _side_by_side_tables(
+    buffers: Mapping[str, Buffer], heads: Heads, lanes: int
+) -> Iterator[tuple[Region, Array]]:
+    """The lanes of each head, and the tiles of ones of heads side by side."""
+    for side, row in product((EAST, WEST), range(heads.rows)):
+        if (name := HEAD_LANES.format(side, row)) in buffers:
             owner = np.arange(lanes) // heads.head_lanes
             mask = owner == np.arange(heads.per_row)[:, None]
-            yield rank, buffers[HEAD_LANES].region, mask.astype(np.float32)
+            yield buffers[name].region, mask.astype(np.float16)
+    for tokens in (*SIDE_BY_SIDE, lanes):
+        if (name := ONES.format(tokens)) in buffers:
+            count, each = keys_in_lanes(tokens, heads)
+            owner = np.repeat(np.arange(count), heads.head_lanes)
+            ones = np.arange(lanes) // each == owner[:, None]
+            yield buffers[name].region, ones.astype(np.float16)

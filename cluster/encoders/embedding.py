@@ -37,6 +37,7 @@ class Options:
     chips: int | None = None
     topology: str | None = None
     spec: str = "groqchip1"
+    weights: str = "fp16"
     machine: str = "local"
     check: bool = False
 
@@ -92,7 +93,8 @@ class EncoderOnChips:
         cls, options: Options, weights: Weights, words: Words, tokens: int, bars: Bars
     ) -> "EncoderOnChips":
         """Plan, lower and load it for sequences of up to `tokens`; raises BadValue, DoesNotFit."""
-        plan = plan_encoder(weights.model, find(options.spec), options.chips, tokens)
+        spec = find(options.spec)
+        plan = plan_encoder(weights.model, spec, options.chips, tokens, options.weights)
         topology = options.topology or default_topology(plan.pp)
         graph = parse(topology)
         if graph.number_of_nodes() < plan.pp:
@@ -175,6 +177,7 @@ def _report(
             "layers": [stage.layers for stage in plan.stages],
             "topology": topology,
             "spec": plan.spec.name,
+            "weights": plan.weights,
             "sram_bytes_max": max(map(lowered.sram_bytes, range(len(lowered.stages)))),
         },
     }

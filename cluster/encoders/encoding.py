@@ -6,11 +6,14 @@ from itertools import pairwise
 import networkx as nx
 import numpy as np
 
+from chip.kernels.attention import Heads
+from chip.kernels.attention_to_all import KEY_MASK, keys_in_lanes
+from chip.kernels.layout import LANES
 from chip.kernels.memory import SramFull
 from chip.kernels.pool import EMBEDDING
 from chip.spec import ChipSpec
 from cluster.compiler.launch import LaunchKind
-from cluster.compiler.limits import CONTEXT_BLOCK, check_heads
+from cluster.compiler.limits import CONTEXT_BLOCK, check_heads, check_weights
 from cluster.compiler.lower import Lowered, lower
 from cluster.compiler.stages import Plan, StagePlan
 from cluster.compiler.weight_layout import Array
@@ -24,7 +27,9 @@ LENGTHS = (32, 64, 128, 256)  # tokens of the programs; a sequence uses the shor
 MASKED = np.float32(-30000)
 
 
-def plan_encoder(model: Model, spec: ChipSpec, chips: int | None, tokens: int) -> Plan:
+def plan_encoder(
+    model: Model, spec: ChipSpec, chips: int | None, tokens: int, weights: str = "fp16"
+) -> Plan:
     """Cut the layers over `chips` chips, the fewest that hold them where None.
 
     Programs are for sequences of up to `tokens` tokens. Raises BadValue and DoesNotFit.
@@ -35,16 +40,19 @@ def plan_encoder(model: Model, spec: ChipSpec, chips: int | None, tokens: int) -
     if chips is not None and not 1 <= chips <= layers:
         raise BadValue("--chips", chips, f"must be 1 to {layers}, the layers of {model.name}")
     check_heads(model)
+    check_weights(model, spec, weights)
     longest = next(n for n in LENGTHS if n >= tokens)
     for count in [chips] if chips else range(1, layers + 1):
         try:
-            return cut_layers(model, spec, count, longest)
+            return cut_layers(model, spec, count, longest, weights)
         except DoesNotFit as error:
             failed = error
     raise failed
 
 
-def cut_layers(model: Model, spec: ChipSpec, chips: int, tokens: int) -> Plan:
+def cut_layers(
+    model: Model, spec: ChipSpec, chips: int, tokens: int, weights: str = "fp16"
+) -> Plan:
     """Layers over so many chips, for sequences of up to `tokens` tokens; raises DoesNotFit."""
     layers = len(model.layers)
     bounds = [layers * n // chips for n in range(chips + 1)]
@@ -55,14 +63,14 @@ def cut_layers(model: Model, spec: ChipSpec, chips: int, tokens: int) -> Plan:
         part = StagePlan(first, end - first, last, 0)
         key = (part.layers, number == 0, last)
         if key not in needs:
-            plan = Plan(model, spec, 1, CONTEXT_BLOCK, tokens, (part,))
+            plan = Plan(model, spec, 1, CONTEXT_BLOCK, tokens, (part,), weights)
             try:
                 needs[key] = plan.stage(0).memory.used_bytes
             except SramFull as error:
                 advice = f"{error}; use more chips"
                 raise DoesNotFit(number, error.needs_bytes, error.has_bytes, advice) from error
         found.append(StagePlan(first, end - first, last, needs[key]))
-    return Plan(model, spec, 1, CONTEXT_BLOCK, tokens, tuple(found))
+    return Plan(model, spec, 1, CONTEXT_BLOCK, tokens, tuple(found), weights)
 
 
 def lengths(plan: Plan) -> tuple[int, ...]:
@@ -95,17 +103,25 @@ def encoder_inputs(lowered: Lowered, ids: Sequence[int]) -> tuple[str, dict[int,
         rule = f"must be 1 to {plan.chunk} tokens; see --tokens"
         raise BadValue("--text", f"{len(ids)} tokens", rule)
     tokens, stage = fitting[0], lowered.stages[0]
-    keys = np.where(np.arange(lanes) < len(ids), np.float32(0), MASKED)
-    mask = np.broadcast_to(keys, (tokens, lanes)).astype(np.float32)
+    heads = stage.shape.ranks[0].heads
+    assert heads is not None
+    mask = key_mask(tokens, heads, len(ids))
     x = np.zeros((stage.hidden_blocks, tokens, lanes), np.float32)
     for number, row in enumerate(lowered.weights.embedding_rows(ids)):
         x[:, number] = stage.layout_x.rows(row)
-    inputs: dict[int, dict[str, Array]] = {chip: {"mask": mask} for chip in lowered.chips}
-    inputs[lowered.placement[0][0]][stage.entry] = x.reshape(-1, lanes)
+    inputs: dict[int, dict[str, Array]] = {chip: {KEY_MASK: mask} for chip in lowered.chips}
+    inputs[lowered.placement[0][0]][stage.entry] = stage.in_order(x)
     last = inputs[lowered.placement[-1][0]]
     last["poolmask"] = (np.arange(lanes) < len(ids)).astype(np.float16)[None]
     last["poolscale"] = np.full((1, lanes), 1 / len(ids), np.float32)
     return str(launch_kind(tokens)), inputs
+
+
+def key_mask(tokens: int, heads: Heads, count: int) -> F32:
+    """What is added to scores over so many tokens [1, lanes], of which `count` are there."""
+    _, each = keys_in_lanes(tokens, heads)
+    there = np.arange(LANES) % each < count
+    return np.where(there, np.float32(0), MASKED)[None]
 
 
 def embed(lowered: Lowered, machine: Machine, ids: Sequence[int]) -> tuple[F32, int, Result]:

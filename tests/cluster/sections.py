@@ -9,11 +9,10 @@ from chip.isa import NUMPY_TYPES
 from chip.program import Program
 from chip.spec import GROQCHIP1
 from chip.wire import pack
-from cluster.compiler.limits import CONTEXT_BLOCK
+from cluster.compiler.limits import CONTEXT_BLOCK, WEIGHT_TYPES
 from cluster.compiler.rank import ranks_of
-from cluster.compiler.shard import shard
 from cluster.compiler.stage import Stage
-from cluster.compiler.stage_shape import StageShape
+from cluster.compiler.stage_shape import StageShape, compiled
 from cluster.compiler.weight_layout import stage_image
 from cluster.model import interpreter
 
@@ -28,17 +27,20 @@ class Drawn:
         """Matrices scaled by their width; vectors around one."""
         random = np.random.default_rng([self.seed, *weight.name.encode()])
         drawn = random.standard_normal(weight.shape, np.float32)
-        return drawn / np.sqrt(weight.shape[-1]) if len(weight.shape) > 1 else 1 + drawn / 10
+        matrix = len(weight.shape) > 1
+        found = drawn / np.sqrt(weight.shape[-1]) if matrix else 1 + drawn / 10
+        return found.astype(np.float32)
 
 
-def on_chip(section, x, inputs=None, spec=GROQCHIP1):
+def on_chip(section, x, inputs=None, spec=GROQCHIP1, weights="fp16"):
     """Rows [rows, hidden] that a section makes of x, and its stage.
 
     Every word that nothing has written holds ones; executed cycles must be the scheduled ones.
     """
-    sharded, rows = shard(section, 1), len(x)
+    sharded, rows = compiled(section, 1, weights), len(x)
     ranks = ranks_of([sharded], spec.lanes)
-    stage = Stage(spec, StageShape((sharded,), None, ranks, CONTEXT_BLOCK, rows))
+    size = CONTEXT_BLOCK, rows, WEIGHT_TYPES[weights]
+    stage = Stage(spec, StageShape((sharded,), None, ranks, *size))
     plan, chip = stage.schedule(rows, 1, {}), Chip(0, spec)
     linked = chip.load("it", pack(plan.program(0, Program(0, spec.name, 0, {}, stage.maps))))
     for buffer in stage.memory.buffers.values():
@@ -48,20 +50,22 @@ def on_chip(section, x, inputs=None, spec=GROQCHIP1):
     for _, region, values in stage_image(stage, 0, Drawn()):
         chip.write(region, values)
     blocks = np.stack([stage.layout_x.rows(row) for row in x], axis=1)
-    given = {stage.entry: blocks.reshape(-1, spec.lanes)} | (inputs or {})
-    for name, values in given.items():
+    given = {stage.entry: stage.in_order(blocks)}
+    for name, values in (given | (inputs(stage) if inputs else {})).items():
         chip.write(stage.view(name, len(values)).region, values)
     chip.begin("it")
     for segment in range(len(linked.segments)):
         chip.run(segment, {})
     assert chip.finish().end_cycle == plan.end_cycle
     found = chip.read(stage.view("x0", len(blocks.reshape(-1, spec.lanes))).region)
-    by_row = found.reshape(*blocks.shape).swapaxes(0, 1)
+    order = stage.in_order(np.arange(found.shape[0]).reshape(*blocks.shape[:2], 1))
+    by_row = found[np.argsort(order[:, 0])].reshape(*blocks.shape).swapaxes(0, 1)
     return stage.layout_x.elements(by_row), stage
 
 
-def by_interpreter(section, x):
-    """The same rows in float32."""
+def by_interpreter(section, x, weights="fp16"):
+    """The same rows in float32, or exact with int8 weights."""
+    exact = weights == "int8"
     arrays = {weight: Drawn().array(0, weight) for weight in section.weights}
-    stage = interpreter.Stage(shard(section, 1), arrays, context=len(x))
+    stage = interpreter.Stage(compiled(section, 1, weights), arrays, len(x), exact)
     return stage.run(x, np.arange(len(x)))

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 
+from chip.kernels.attention_to_all import KEY_MASK
+from cluster.encoders.encoding import key_mask
 from cluster.model.graph.builder import Builder
 from cluster.model.graph.values import Dim
 from tests.cluster.sections import by_interpreter, on_chip
 
-EPS, MASKED = 1e-5, np.float32(-30000)
+EPS = 1e-5
 
 
 def rows(count, hidden, seed=0):
@@ -52,19 +54,28 @@ def test_ffn_with_layer_norm(function, count, hidden, ffn, norm):
 
 
 @pytest.mark.parametrize(
-    ("heads", "head_dim", "count", "padding"),
-    [(4, 16, 32, 0), (12, 32, 64, 9), (12, 64, 32, 31), (3, 104, 96, 1)],
-    ids=["one row", "two rows", "one token", "heads that leave lanes free"],
+    ("heads", "head_dim", "count", "padding", "weights"),
+    [
+        (4, 16, 32, 0, "int8"),
+        (12, 32, 64, 9, "fp16"),
+        (12, 64, 128, 31, "int8"),
+        (3, 104, 96, 1, "fp16"),
+    ],
+    ids=["one row", "two rows", "parts, heads side by side", "heads that leave lanes free"],
 )
-def test_attention_to_all_rows(heads, head_dim, count, padding):
+def test_attention_to_all_rows(heads, head_dim, count, padding, weights):
     b = Builder(Dim("hidden", 128))
     dims = Dim("heads", heads), Dim("head_dim", head_dim)
     q, k, v = (b.linear(b.x, name, *dims, bias=True) for name in ("wq", "wk", "wv"))
     y = b.attention(q, k, v, head_dim**-0.5, causal=False)
     b.norm(b.add(b.x, b.linear(y, "wo", b.x.dims[0], bias=True)), "norm", EPS, form="layer")
     section, x = b.section(), rows(count, 128) / 3
-    keys = np.where(np.arange(320) < count - padding, np.float32(0), MASKED)
-    found, _ = on_chip(section, x, {"mask": np.broadcast_to(keys, (count, 320))})
+
+    def mask(stage):
+        return {KEY_MASK: key_mask(count, stage.shape.ranks[0].heads, count - padding)}
+
+    found, _ = on_chip(section, x, mask, weights=weights)
     real = slice(0, count - padding)
-    expected = by_interpreter(section, x[real])
-    np.testing.assert_allclose(found[real], expected, 5e-3, 5e-3)
+    expected = by_interpreter(section, x[real], weights)
+    near = 5e-3 if weights == "fp16" else 0  # int8: bit for bit
+    np.testing.assert_allclose(found[real], expected, near, near)

@@ -136,7 +136,7 @@ def _placed(
     for request in sorted(columns, key=order):
         index, _ = way.usual.get(request.name, (None, 0))
         if way.alike:
-            own = request.name.removeprefix(found.prefix_of(request))
+            own = request.name[len(found.prefix_of(request)) :]
             index = first.get(own, index)
         found.place_columns(request, met, index)
         if way.alike:

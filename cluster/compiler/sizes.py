@@ -226,8 +226,8 @@ class Sizes:
                 return max(map(sum, every)) <= most
 
             counts = range(min(self.layers, most // max(1, lightest)), -1, -1)
-            if not self.cut and self.is_crowded(tp):
-                counts = range(0)
+            if not self.cut and self.is_crowded(tp):  # no layer at all
+                counts = range(1)
             self._room[tp, head, self.cut] = next((count for count in counts if fit(count)), -1)
         return self._room[tp, head, self.cut]
 

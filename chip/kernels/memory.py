@@ -168,9 +168,12 @@ class MemoryMap(SramMap):
 
     def _layers_of(self, request: Request) -> int:
         """Layers of a request's kind, times slots for what each sequence has."""
-        fitting = [p for p in self.layers if request.name.startswith(p)]
-        count = self.layers[max(fitting, key=len)]
+        count = self.layers[self.prefix_of(request)]
         return count * (self.slots if request.role == CACHE else 1)
+
+    def prefix_of(self, request: Request) -> str:
+        """What stands before the name of a request: its kind of layers, or what is there once."""
+        return max((p for p in self.layers if request.name.startswith(p)), key=len)
 
     def columns(
         self, name: str, side: int, vectors: int, groups: tuple[int, ...] = (), dtype: str = "f16"

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -17,6 +17,7 @@ from chip.spec import ChipSpec
 from cluster.errors import ClusterError
 
 Words = npt.NDArray[np.int64]
+ALONE = ("", "head.", "opening.")  # what stands before names of what is there once
 TRIED_PLACES = 3  # of columns in all slices: rows lie elsewhere each time
 
 
@@ -47,17 +48,31 @@ def memory_map(
     where they can, so that equal ops take equal cycles in all stages.
     """
     usual = usual or {}
-    ways = [(usual, False)] if usual else []
-    ways += [({}, False)]  # columns pack better so
-    ways += [({}, True)] if slots[0] > 1 else []
-    for number, (columns, largest) in enumerate(ways):
+    ways = [_Way(usual)] if usual else []
+    ways += [_Way({})]  # columns pack better so
+    ways += [_Way({}, largest=True)] if slots[0] > 1 else []
+    ways += [_Way({}, alike=True)] if len({*layers} - {*ALONE}) > 1 else []
+    for number, way in enumerate(ways):
         try:
             found = replace(MemoryMap(spec, layers, *slots), apart=apart)
-            return _placed(found, demands, fixed, usual, columns, largest)
+            return _placed(found, demands, fixed, usual, way)
         except SramFull:
             if number == len(ways) - 1:
                 raise
     raise AssertionError("one way is always tried")
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How columns are put: in their `usual` slices, or where it is emptiest.
+
+    The `largest` of all layers and slots come first, or weights before caches. Those of all kinds
+    of layers are `alike` in the same slices: what meets them leaves out the fewest.
+    """
+
+    usual: Mapping[str, tuple[int, int]]
+    largest: bool = False
+    alike: bool = False
 
 
 def cut_map(
@@ -104,10 +119,8 @@ def _placed(
     demands: Demands,
     fixed: Sequence[tuple[str, tuple[int, int, int], int, str]],
     usual: Mapping[str, tuple[int, int]],
-    usual_columns: Mapping[str, tuple[int, int]],
-    largest: bool,
+    way: _Way,
 ) -> MemoryMap:
-    """With the `largest` columns of all layers and slots first, or weights before caches."""
     met = demands.conflicts
     for name, place, vectors, dtype in fixed:
         found.rows(name, place, vectors, dtype)
@@ -115,12 +128,19 @@ def _placed(
     columns = [request for request in everything if request.layout == "columns"]
 
     def order(r: Request) -> tuple[int, ...]:
-        if largest:
+        if way.largest:
             return (-found.column_words_of(r),)
         return not r.per_layer, r.role == CACHE, -r.vectors
 
+    first: dict[str, int] = {}  # slices, by names without the kind of layers
     for request in sorted(columns, key=order):
-        found.place_columns(request, met, usual_columns.get(request.name, (None, 0))[0])
+        index, _ = way.usual.get(request.name, (None, 0))
+        if way.alike:
+            own = request.name[len(found.prefix_of(request)) :]
+            index = first.get(own, index)
+        found.place_columns(request, met, index)
+        if way.alike:
+            first.setdefault(own, found[request.name].region.index)
     for request in _heaviest_first(everything, met):
         life = demands.lives[request.name] if request.role == SCRATCH else FOREVER
         found.place(request, life, met, usual.get(request.name))

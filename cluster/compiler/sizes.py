@@ -12,6 +12,7 @@ from chip.isa import WIDTHS
 from chip.kernels.memory import SramFull, columns_may_rest, most_column_words
 from chip.program import WEIGHT_SLICES
 from chip.spec import ChipSpec
+from cluster.compiler.assign import Assigned
 from cluster.compiler.limits import CONTEXT_BLOCK, WEIGHT_TYPES
 from cluster.compiler.section_demands import column_words
 from cluster.compiler.segments import has_experts
@@ -208,7 +209,6 @@ class Sizes:
         """Layers whose weights and caches a chip has the words for; -1 if not for the head."""
         if (tp, head, self.cut) not in self._room:
             kinds, most = self.model.kinds, most_column_words(self.spec)
-            whole = not self.cut or any(map(has_experts, dict.fromkeys(self.model.layers)))
             words = {kind: self._words(tp, kinds.index(kind)) for kind in set(kinds)}
             _, last = self._words(tp)
             lightest = min(max(map(sum, layer)) for layer, _ in words.values())
@@ -221,13 +221,23 @@ class Sizes:
                     return [n * one for kind, n in mine.items() for one in words[kind][0][side]]
 
                 every = [[*rows(side), *own * head] for side, own in enumerate(last)]
-                if whole:  # matrices of experts are not cut
+                if not self.cut or self._mixed:  # matrices of experts are not cut
                     return all(columns_may_rest(self.spec, words) for words in every)
                 return max(map(sum, every)) <= most
 
             counts = range(min(self.layers, most // max(1, lightest)), -1, -1)
+            if not self.cut and self.is_crowded(tp):  # no layer at all
+                counts = range(1)
             self._room[tp, head, self.cut] = next((count for count in counts if fit(count)), -1)
         return self._room[tp, head, self.cut]
+
+    def is_crowded(self, tp: int) -> bool:
+        """Whether some layer has no room with whole matrices, however large a chip is."""
+        if not self._mixed:
+            return False
+        size = self._padded, self.chunks[-1], self.weights, self._slots
+        numbers = map(self.model.kinds.index, set(self.model.kinds))
+        return any(_is_crowded(self.model, self.spec, tp, *size, number) for number in numbers)
 
     def weigh(self, tp: int) -> tuple[int, int]:
         """Padded weights and caches of a layer, and of the LM head, on a chip, in SRAM bytes."""
@@ -279,13 +289,36 @@ class Sizes:
         least = self.least_stages(tp)
         if least is None:
             return None
-        if self._stages(tp, self.chunks[0]) == least:
+        if self.stages(tp, self.chunks[0]) == least:
             return least, self.chunks[0]
-        least = self._stages(tp, self.chunks[-1])  # no chunk leaves more room
+        least = self.shortest(tp)
         if least is None:
             return None
-        found = ((self._stages(tp, chunk), chunk) for chunk in self.chunks)
+        found = ((self.stages(tp, chunk), chunk) for chunk in self.chunks)
         return next((least, chunk) for stages, chunk in found if stages == least)
+
+    @cached_property
+    def looks(self) -> tuple[int, ...]:
+        """Chunks with which room is looked for, each closer than the one before.
+
+        The smallest of prefill says it, as none leaves more. Of mixtures, of which each token is
+        placed by itself, decode says sooner what has no room in any case.
+        """
+        return (self.rows, self.chunks[-1]) if self._mixed else self.chunks[-1:]
+
+    def shortest(self, tp: int, most: int | None = None) -> int | None:
+        """Stages of the shortest pipeline of that width; None if none of `most` stages has room."""
+        found: int | None = None
+        for chunk in self.looks:
+            found = self.stages(tp, chunk)
+            if found is None or (most and found > most):
+                return None
+        return found
+
+    @cached_property
+    def _mixed(self) -> bool:
+        """Whether layers have experts."""
+        return any(map(has_experts, dict.fromkeys(self.model.layers)))
 
     def least_stages(self, tp: int) -> int | None:
         """Stages that no pipeline of that width goes below: chips have so many words."""
@@ -294,8 +327,10 @@ class Sizes:
         last, each = (self.room(tp, head) for head in (True, False))
         return self._length(last, each)
 
-    def _stages(self, tp: int, chunk: int) -> int | None:
+    def stages(self, tp: int, chunk: int) -> int | None:
         """Stages of the shortest pipeline with prefill chunks of that size."""
+        if self.least_stages(tp) is None:
+            return None
         last = self.most_layers(tp, chunk, True)
         rest = self.layers - last
         each = self.most_layers(tp, chunk, False) if rest > 0 <= last else 1
@@ -330,10 +365,9 @@ class Sizes:
         if (pp or 1) > most or least is None or least > most:
             return False
         rest = max(0, self.layers - self.room(tp, True))
-        if rest and not self.fits(tp, self.chunks[-1], -(-rest // (most - 1)), False):
+        if rest and not self.fits(tp, self.looks[0], -(-rest // (most - 1)), False):
             return False
-        shortest = self.fewest_stages(tp)
-        return shortest is not None and shortest[0] <= most
+        return self.shortest(tp, most) is not None
 
 
 @lru_cache(maxsize=1024)
@@ -351,3 +385,13 @@ def _words(
         for section, prefix in ((shape.kinds[0], "layer."), (shape.head, "head."))
     )
     return layer, last
+
+
+@lru_cache(maxsize=1024)
+def _is_crowded(
+    model: Model, spec: ChipSpec, tp: int, context: int, chunk: int, weights: str,
+    slots: tuple[int, int], number: int,
+) -> bool:  # fmt: skip
+    shape = stage_shape(model, spec, tp, context, chunk, weights, slots, (number, 1), False)
+    (layer,), rank = shape.kinds, shape.ranks[0]
+    return Assigned(layer.section, rank, spec, chunk, shape.weights).is_crowded

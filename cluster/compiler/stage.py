@@ -21,7 +21,7 @@ from chip.spec import EAST, ChipSpec
 from cluster.compiler.assign import RESIDUAL, SUMMANDS, Assigned, Copy
 from cluster.compiler.kernels import place
 from cluster.compiler.limits import CONTEXT_BLOCK
-from cluster.compiler.memory_map import cut_map, memory_map
+from cluster.compiler.memory_map import ALONE, cut_map, memory_map
 from cluster.compiler.section_demands import asked, lane_maps
 from cluster.compiler.segments import by_heads, has_experts, segments, what_of
 from cluster.compiler.shard import Sharded
@@ -98,7 +98,7 @@ class Stage:
         counts = {
             self.prefix(kind): shape.layers.count(one) for kind, one in enumerate(shape.kinds)
         }
-        counts |= {"": 1, "head.": 1, "opening.": 1}
+        counts |= dict.fromkeys(ALONE, 1)
         slots = shape.slots, shape.rows
         if shape.anywhere:
             return cut_map(self.spec, demands, counts, slots, self._fixed())

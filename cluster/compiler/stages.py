@@ -195,9 +195,9 @@ def _shortest(sizes: Sizes, widths: Iterable[int]) -> tuple[int, int, int] | Non
         least = sizes.least_stages(width)
         if least is None or (best and width * least >= best[0]):
             continue
-        shortest = sizes.fewest_stages(width)
-        if shortest and (best is None or width * shortest[0] < best[0]):
-            best = (width * shortest[0], width, shortest[0])
+        shortest = sizes.shortest(width)
+        if shortest and (best is None or width * shortest < best[0]):
+            best = (width * shortest, width, shortest)
     return best
 
 

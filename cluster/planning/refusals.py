@@ -1,7 +1,8 @@
 """Why no plan of a model fits, and what would."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from heapq import heapify, heappop, heappush
 from operator import mul
 
 from chip.spec import ChipSpec
@@ -30,27 +31,34 @@ def check_shape(request: PlanRequest, chips: int) -> None:
 
 
 def fewest(
-    sizes: Sizes, tp: int | None, pp: int | None, chips: Callable[[int, int], int] = mul
+    ways: Iterable[Sizes],
+    tp: int | None,
+    pp: int | None,
+    chips: Callable[[int, int], int] = mul,
 ) -> tuple[int, int] | None:
     """(tp, pp) with the fewest chips, under what is fixed of it; None if nothing fits.
 
-    Of plans whose matrices are cut only where no others fit.
+    Of plans whose matrices lie another way only where no others fit.
     """
-    return _fewest(sizes.whole, tp, pp, chips) or _fewest(sizes.cutting, tp, pp, chips)
+    found = (_fewest(sizes, tp, pp, chips) for sizes in ways)
+    return next((shape for shape in found if shape), None)
 
 
 def _fewest(
     sizes: Sizes, tp: int | None, pp: int | None, chips: Callable[[int, int], int]
 ) -> tuple[int, int] | None:
-    found: list[tuple[int, int, int]] = []
-    for count, width in sorted(least_chips(sizes, tp, pp, chips)):
-        if found and count >= min(found)[0]:
-            break
-        shortest = sizes.fewest_stages(width)
-        if shortest and shortest[0] <= (pp or shortest[0]):
-            stages = pp or shortest[0]
-            found.append((chips(width, stages), width, stages))
-    return min(found)[1:] if found else None
+    """Widths are looked at closer and closer, the one with the fewest chips first."""
+    queue = [(count, width, 0, 0) for count, width in least_chips(sizes, tp, pp, chips)]
+    heapify(queue)
+    while queue:
+        _, width, looks, stages = heappop(queue)
+        if looks == len(sizes.looks):
+            return width, stages
+        shortest = sizes.stages(width, sizes.looks[looks])
+        if shortest and shortest <= (pp or shortest):
+            stages = pp or shortest
+            heappush(queue, (chips(width, stages), width, looks + 1, stages))
+    return None
 
 
 def least_chips(
@@ -70,7 +78,7 @@ def _fewest_in_int8(sizes: Sizes) -> tuple[int, int] | None:
     except BadValue:
         return None
     narrow = Sizes(sizes.model, sizes.spec, sizes.context, "int8", sizes.slots)
-    return fewest(narrow, None, None) if sizes.weights != "int8" else None
+    return fewest((narrow, narrow.cutting), None, None) if sizes.weights != "int8" else None
 
 
 def fits_on(sizes: Sizes, request: PlanRequest, chips: int) -> bool:
@@ -105,7 +113,7 @@ def does_not_fit(sizes: Sizes, request: PlanRequest, chips: int, int8: bool) -> 
     model, slots, context = sizes.model, sizes.slots, sizes.context
     every = widest_of(model), len(model.layers)
     caches = "caches of " + (f"{slots:,} sequences of " if slots > 1 else "") + f"{context} tokens"
-    free = fewest(sizes, None, None)
+    free = fewest((sizes.whole, sizes.cutting), None, None)
     tp = request.tp or min(chips, every[0])
     pp = request.pp or max(1, min(every[1], chips // tp))
     fewer = most_sequences(sizes, request, chips)

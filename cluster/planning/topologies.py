@@ -8,6 +8,7 @@ from cluster.compiler.choose import PlanRequest, default_topology
 from cluster.compiler.limits import NODE_CHIPS
 from cluster.compiler.sizes import Sizes, Store
 from cluster.model.graph.graph import Model
+from cluster.model.mixture import expert_parts, is_mixture
 from cluster.planning.refusals import fewest, least_chips
 from topology.families.dragonflies import RACK_CHIPS
 
@@ -31,10 +32,12 @@ def chosen_topology(
         else:
             size = request.context, request.weight_type, request.batch
             sizes = Sizes(model, spec, *size, store=store)
-            for some in (sizes, sizes.cutting):
-                if not request.tp and (wide := _wide(some, request.pp)):
+            spread_first = is_mixture(model) and expert_parts(model) == 1
+            ways = (sizes,) if spread_first else (sizes, sizes.cutting)
+            for some in ways if not request.tp else ():
+                if wide := _wide(some, request.pp):
                     return wide
-            tp, stages = fewest(sizes, request.tp, request.pp, _in_nodes) or (1, NODE_CHIPS)
+            tp, stages = fewest(ways, request.tp, request.pp, _in_nodes) or (1, NODE_CHIPS)
             chips = _in_nodes(tp, stages) if tp * stages > NODE_CHIPS else tp * stages
     if chips <= 2 * NODE_CHIPS or chips > LARGEST_DRAGONFLY:
         return default_topology(chips, tp), ()
@@ -51,9 +54,9 @@ def _wide(sizes: Sizes, pp: int | None) -> tuple[str, tuple[str, ...]] | None:
     if not widths or widths[0] <= RACK_CHIPS:
         return None
     for tp in (tp for tp in widths if tp % NODE_CHIPS == 0):
-        shortest = sizes.fewest_stages(tp)
-        if shortest and shortest[0] <= (pp or shortest[0]):
-            sides = *_rectangle(pp or shortest[0]), NODE_CHIPS, *_factors(tp // NODE_CHIPS)
+        shortest = sizes.shortest(tp)
+        if shortest and shortest <= (pp or shortest):
+            sides = *_rectangle(pp or shortest), NODE_CHIPS, *_factors(tp // NODE_CHIPS)
             torus = f"torus:{'x'.join(str(side) for side in sides if side > 1)}"
             why = f"groups of {tp} chips, which a layer takes, are wider than a rack"
             return torus, (f"{why}: in {torus} all of them are cabled alike",)

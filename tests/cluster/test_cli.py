@@ -259,7 +259,7 @@ def failing(monkeypatch):
     """Return a function: from now on a run raises this error."""
 
     def install(error: BaseException) -> None:
-        def lower(*_):
+        def lower(*_, **__):
             raise error
 
         monkeypatch.setattr(cluster.runs.running, "lower", lower)

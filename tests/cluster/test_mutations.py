@@ -120,11 +120,11 @@ def built() -> tuple[Lowered, Kernels]:
             made[id(plan)] += [(placed_chain.label, (queue, cycle)) for cycle, _ in new]
         return start
 
-    def watched_repeat(plan, part, offset, moved, everyone):
+    def watched_repeat(plan, part, offset, moved, everyone, only=None):
         if any(members is None or members.get(0) == 0 for members in everyone):
             found = made[id(part)]
             parts.append([(label, (queue, cycle + offset)) for label, (queue, cycle) in found])
-        repeat(plan, part, offset, moved, everyone)
+        repeat(plan, part, offset, moved, everyone, only)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Schedule, "place", watched_place)

@@ -126,10 +126,10 @@ def _made(whole: Model, name: str, asked: PlanRequest, kept: Kept) -> Planned:
     if not candidates and free and (planned := _in_int8(whole, name, asked, kept)):
         why = why_int8(model, spec, request, chips)
         return replace(planned, notes=(*planned.notes, why))
-    crowded = not candidates or (request.batch > 1 and search.crowded)
-    if crowded and not is_mixture(model):  # experts are not cut, but may be spread over more chips
+    if not is_mixture(model) and not _filled(candidates, request.batch):
+        # experts are not cut, but may be spread over more chips
         further = _found(model, request, chips, partial(searches, True))
-        search, candidates = min((search, candidates), further, key=partial(_cost, request))
+        search, candidates = min((search, candidates), further, key=partial(_round, request.batch))
     if not candidates:
         if search.shared_chips:  # there is room for that, but it would not run, as its steps say
             _ = search.timed(*search.shared_chips).steps
@@ -144,30 +144,31 @@ def _made(whole: Model, name: str, asked: PlanRequest, kept: Kept) -> Planned:
     return Planned(name, asked, topology, timed, placed, candidates, notes, bound, search.sizes)
 
 
-def _cost(request: PlanRequest, made: tuple[Search, list[Candidate]]) -> float:
-    """What the objective wants small, of several users; no plan costs most."""
+def _filled(found: list[Candidate], batch: int) -> bool:
+    """Whether there is a plan, all of whose stages are at work for so many users, or for each."""
+    return bool(found) and -(-batch // found[0].rows) >= min(batch, found[0].pp)
+
+
+def _round(batch: int, made: tuple[Search, list[Candidate]]) -> float:
+    """Cycles from a token of a user to the next; no plan takes longest."""
     search, found = made
-    if not found:
-        return math.inf
-    if request.objective == "energy":
-        return found[0].joules
-    return round_cycles(found[0], request.batch, search.host_cycles(found[0]))
+    return round_cycles(found[0], batch, search.host_cycles(found[0])) if found else math.inf
 
 
 def _found(
     model: Model, request: PlanRequest, chips: int, searches: Searches
 ) -> tuple[Search, list[Candidate]]:
     """The plans of a request, best first, and the search that has found the best; [] if none."""
-    every: list[tuple[Search, list[Candidate]]] = []
     for rows in least_rows(model, request.batch, request.rows):
         search = searches(rows)
-        found = search.candidates(chips, request.tp, request.pp, request.objective)
-        if found and request.batch > 1:
-            size = request.batch, chips, request.objective, request.rows
-            found = shared(searches, found, *size)
-            search = searches(found[0].rows)
-        every.append((search, found))
-    return min(every, key=partial(_cost, request)) if request.batch > 1 else every[0]
+        candidates = search.candidates(chips, request.tp, request.pp, request.objective)
+        if candidates:
+            break
+    if candidates and request.batch > 1:
+        size = request.batch, chips, request.objective, request.rows
+        candidates = shared(searches, candidates, *size)
+        search = searches(candidates[0].rows)
+    return search, candidates
 
 
 def _in_int8(whole: Model, name: str, request: PlanRequest, kept: Kept) -> Planned | None:

@@ -108,7 +108,6 @@ class Search:
     store: CostStore = field(default_factory=CostStore)
     rows: int = 1  # sequences of a decode launch
     cut: bool = False  # whether stages may have matrices that are cut
-    crowded: bool = False  # a plan whose bound is lower than that of the best had no room
     shared_chips: tuple[int, int] | None = None  # width and stages that use each other's chips
     _widths: dict[int, Width] = field(default_factory=dict)
     _prices: dict[int, Price] = field(default_factory=dict)
@@ -213,7 +212,6 @@ class Search:
             if objective == "latency" and width in tried:
                 continue
             if not self.sizes.fits_on(chips, width, length):
-                self.crowded = True
                 continue
             if self.batch > 1 and not self.apart(width, length):
                 self.shared_chips = self.shared_chips or (width, length)

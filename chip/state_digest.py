@@ -1,44 +1,33 @@
-"""What a launch leaves behind on a chip, as one digest.
+"""What a launch leaves behind on a chip, as the bytes of which a digest is taken.
 
-The words written are hashed run by run, and then the hashes: so threads can share the work. A run
-is the words `low` to `high` of all the slices of a group of four that were written from `low` to
-`high`; where these are all four, it is hashed as it lies in memory.
+The words written are taken run by run. A run is the words `low` to `high` of all the slices of a
+group of four that were written from `low` to `high`; where these are all four, it is taken as it
+lies in memory.
 """
 
 import functools
-import hashlib
-import os
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from chip.jit import thread_count
 from chip.sram import GROUP, Bytes, Sram, Words
 
 Written = tuple[tuple[int, int, int], ...]
-LARGE = 1 << 16  # bytes worth a thread
 
 
-def digest(
+def left_behind(
     sram: Sram,
     packets: Iterable[bytes],
     written: Written,
     scattered: Iterable[tuple[int, int, Words]],
     cycles: Sequence[int],
 ) -> bytes:
-    """SHA-256 over packets, the SHA-256 of each run of words, and the cycles.
+    """The packets, a copy of the words that were written, and the cycles.
 
     `written` are (slice, first word, last word), `scattered` (first slice, slices, words).
     """
-    whole = hashlib.sha256()
-    for packet in packets:
-        whole.update(packet)
     runs = [*_written(sram, written), *_scattered(sram, scattered)]
-    for found in _hashes(runs):
-        whole.update(found)
-    whole.update(str(cycles).encode())
-    return whole.digest()
+    return b"".join([*packets, *(run.data for run in runs), str(cycles).encode()])
 
 
 def _written(sram: Sram, written: Written) -> list[Bytes]:
@@ -76,23 +65,3 @@ def _groups(index: int, count: int) -> list[tuple[int, list[int]]]:
 
 def _planes(words: Bytes, planes: list[int]) -> Bytes:
     return words if len(planes) == GROUP else np.ascontiguousarray(words[:, :, planes])
-
-
-def _hashes(runs: list[Bytes]) -> list[bytes]:
-    helpers = thread_count()
-    large = [run for run in runs if run.nbytes >= LARGE]
-    if helpers < 2 or len(large) < 2:
-        return [_hash(run) for run in runs]
-    found = iter(_pool(os.getpid(), helpers).map(_hash, large))  # hashlib lets go of the GIL
-    small = [None if run.nbytes >= LARGE else _hash(run) for run in runs]
-    return [next(found) if one is None else one for one in small]
-
-
-def _hash(run: Bytes) -> bytes:
-    return hashlib.sha256(run.data).digest()
-
-
-@functools.cache
-def _pool(_process: int, threads: int) -> ThreadPoolExecutor:
-    """Threads of this process: those of a parent do not survive a fork."""
-    return ThreadPoolExecutor(threads, "lpu-digest")

@@ -17,7 +17,7 @@ from chip.linker.interpret import interpret
 from chip.program import Program, Region, word_columns
 from chip.spec import GROQCHIP1, ChipSpec
 from chip.sram import GROUP, Sram
-from chip.state_digest import left_behind
+from chip.state_digest import Written
 from chip.tape import Player
 from chip.text import ProgramText
 from chip.wire import unpack
@@ -58,6 +58,7 @@ class Chip:
         self._state: State | None = None
         self._packets: list[tuple[int, bytes]] = []
         self._player: Player | None = None
+        self._written: dict[Linked, Written] = {}
         self._values: dict[int, list[Any]] = {}
 
     def load(self, name: str, data: bytes, linked: Linked | None = None) -> Linked:
@@ -225,7 +226,9 @@ class Chip:
             self.corrected += corrected
         packets = [packet for _, packet in sorted(self._packets)]
         cycles = linked.segment_end_cycles
-        left = left_behind(self.sram, packets, linked.written, state.scattered, cycles)
+        if linked not in self._written:
+            self._written[linked] = Written(self.sram, linked.written)
+        left = self._written[linked].left_behind(packets, state.scattered, cycles)
         self._running = self._state = None
         self._values = {}
         return Launch(linked.end_cycle, cycles, left, corrected)

@@ -7,13 +7,31 @@ compute with: whoever reads a digest waits for it.
 import functools
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 
 from chip.core import Array, Launch
 from chip.jit import thread_count
+
+Found = TypeVar("Found")
+
+
+@functools.cache
+def _beside(_process: int) -> ThreadPoolExecutor:
+    """The thread of this process that hashes: that of a parent does not survive a fork."""
+    return ThreadPoolExecutor(1, "lpu-digest")
+
+
+def _begin(hashed: Callable[[], Found]) -> Future[Found]:
+    """Hash beside what follows, after all that has begun before; at once with one thread."""
+    if thread_count() > 1:
+        return _beside(os.getpid()).submit(hashed)
+    done: Future[Found] = Future()
+    done.set_result(hashed())
+    return done
 
 
 class Digests(Mapping[int, bytes]):
@@ -22,16 +40,10 @@ class Digests(Mapping[int, bytes]):
     def __init__(self, launches: Mapping[int, Launch]) -> None:
         """Begin to hash what the launches have left behind."""
         self._chips = tuple(launches)
-        self._found: dict[int, bytes] | Future[dict[int, bytes]] = (
-            _hashes(launches)
-            if thread_count() < 2
-            else _beside(os.getpid()).submit(_hashes, launches)
-        )
+        self._found = _begin(lambda: {chip: one.digest for chip, one in launches.items()})
 
     def __getitem__(self, chip: int) -> bytes:
-        if isinstance(self._found, Future):
-            self._found = self._found.result()
-        return self._found[chip]
+        return self._found.result()[chip]
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._chips)
@@ -43,26 +55,44 @@ class Digests(Mapping[int, bytes]):
         return dict, (dict(self),)
 
 
-def _hashes(launches: Mapping[int, Launch]) -> dict[int, bytes]:
-    return {chip: launch.digest for chip, launch in launches.items()}
+class Hash:
+    """SHA-256 of what it is given, piece by piece."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self._last: Future[None] | None = None
+
+    def update(self, pieces: Callable[[], Iterable[bytes | Array]]) -> None:
+        """Take in pieces, which nobody may change any more; waits for those of the last call."""
+
+        def take_in() -> None:
+            for piece in pieces():
+                self._hash.update(
+                    piece if isinstance(piece, bytes) else np.ascontiguousarray(piece)
+                )
+
+        self._wait()
+        self._last = _begin(take_in)
+
+    def hexdigest(self) -> str:
+        """Return the digest so far."""
+        self._wait()
+        return self._hash.hexdigest()
+
+    def _wait(self) -> None:
+        if self._last is not None:
+            self._last.result()
 
 
-@functools.cache
-def _beside(_process: int) -> ThreadPoolExecutor:
-    """The thread of this process that hashes: that of a parent does not survive a fork."""
-    return ThreadPoolExecutor(1, "lpu-digest")
-
-
-class RunDigest:
+class RunDigest(Hash):
     """Equal for equal programs and inputs, whatever machine ran them."""
 
     def __init__(self, launches: Iterable[Mapping[int, bytes]]) -> None:
         """Take in the program bytes of every launch, by chip; launches come in order of name."""
-        self._hash = hashlib.sha256()
+        super().__init__()
         for programs in launches:
             for _, program in sorted(programs.items()):
                 self._hash.update(program)
-        self._last: tuple[Mapping[int, Mapping[str, Array]], Mapping[int, bytes], int] | None = None
 
     def fold(
         self,
@@ -71,21 +101,11 @@ class RunDigest:
         end_cycle: int,
     ) -> None:
         """Add one launch: each chip's digest and outputs (logits), by chip, and the cycles."""
-        self._fold_last()
-        self._last = outputs, digests, end_cycle  # its digests may not be there yet
 
-    def _fold_last(self) -> None:
-        if self._last is None:
-            return
-        outputs, digests, end_cycle = self._last
-        self._last = None
-        for chip in sorted(digests):
-            self._hash.update(digests[chip])
-            for _, values in sorted(outputs.get(chip, {}).items()):
-                self._hash.update(np.ascontiguousarray(values).data)
-        self._hash.update(str(end_cycle).encode())
+        def pieces() -> Iterator[bytes | Array]:
+            for chip in sorted(digests):
+                yield digests[chip]
+                yield from (values for _, values in sorted(outputs.get(chip, {}).items()))
+            yield str(end_cycle).encode()
 
-    def hexdigest(self) -> str:
-        """Return the digest so far."""
-        self._fold_last()
-        return self._hash.hexdigest()
+        self.update(pieces)

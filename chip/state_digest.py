@@ -5,63 +5,59 @@ group of four that were written from `low` to `high`; where these are all four, 
 lies in memory.
 """
 
-import functools
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from chip.sram import GROUP, Bytes, Sram, Words
 
-Written = tuple[tuple[int, int, int], ...]
+Planes = list[int]  # of the four slices of a group
 
 
-def left_behind(
-    sram: Sram,
-    packets: Iterable[bytes],
-    written: Written,
-    scattered: Iterable[tuple[int, int, Words]],
-    cycles: Sequence[int],
-) -> bytes:
-    """The packets, a copy of the words that were written, and the cycles.
+class Written:
+    """Where a program writes on one chip."""
 
-    `written` are (slice, first word, last word), `scattered` (first slice, slices, words).
-    """
-    runs = [*_written(sram, written), *_scattered(sram, scattered)]
-    return b"".join([*packets, *(run.data for run in runs), str(cycles).encode()])
+    def __init__(self, sram: Sram, spans: Iterable[tuple[int, int, int]]) -> None:
+        """`spans` are (slice, first word, last word)."""
+        members: dict[tuple[int, int, int], Planes] = {}
+        for index, low, high in sorted(spans):
+            members.setdefault((index // GROUP, low, high), []).append(index % GROUP)
+        self._sram = sram
+        self._runs = [
+            (sram.group(group * GROUP)[low : high + 1], planes)
+            for (group, low, high), planes in members.items()
+        ]
 
+    def left_behind(
+        self,
+        packets: Iterable[bytes],
+        scattered: Iterable[tuple[int, int, Words]],
+        cycles: Sequence[int],
+    ) -> bytes:
+        """The packets, a copy of the words that were written, and the cycles.
 
-def _written(sram: Sram, written: Written) -> list[Bytes]:
-    return [
-        _planes(sram.group(group * GROUP)[low : high + 1], planes)
-        for (group, low, high), planes in _runs(written)
-    ]
-
-
-@functools.lru_cache(maxsize=64)
-def _runs(written: Written) -> list[tuple[tuple[int, int, int], list[int]]]:
-    """Runs (group, first word, last word) and the slices of each; a program's are always equal."""
-    members: dict[tuple[int, int, int], list[int]] = {}
-    for index, low, high in sorted(written):
-        members.setdefault((index // GROUP, low, high), []).append(index % GROUP)
-    return list(members.items())
-
-
-def _scattered(sram: Sram, scattered: Iterable[tuple[int, int, Words]]) -> list[Bytes]:
-    return [
-        _planes(sram.group(first).take(words, axis=0), planes)
-        for index, count, words in sorted(scattered, key=lambda s: (s[0], *s[2].tolist()))
-        for first, planes in _groups(index, count)
-    ]
+        `scattered` are (first slice, slices, words) of those whose addresses are data.
+        """
+        runs = [_planes(words, planes) for words, planes in self._runs]
+        together: dict[tuple[int, int], list[Words]] = {}
+        for index, count, words in scattered:
+            together.setdefault((index, count), []).append(words)
+        for (index, count), found in sorted(together.items()):
+            words = np.unique(np.concatenate(found))
+            runs += [
+                _planes(self._sram.group(first)[words], planes)
+                for first, planes in _groups(index, count)
+            ]
+        return b"".join([*packets, *(run.data for run in runs), str(cycles).encode()])
 
 
-@functools.lru_cache(maxsize=64)
-def _groups(index: int, count: int) -> list[tuple[int, list[int]]]:
+def _groups(index: int, count: int) -> list[tuple[int, Planes]]:
     """The groups of some slices: the first slice of each, and which of its four are meant."""
-    inside: dict[int, list[int]] = {}
+    inside: dict[int, Planes] = {}
     for number in range(index, index + count):
         inside.setdefault(number - number % GROUP, []).append(number % GROUP)
     return list(inside.items())
 
 
-def _planes(words: Bytes, planes: list[int]) -> Bytes:
+def _planes(words: Bytes, planes: Planes) -> Bytes:
     return words if len(planes) == GROUP else np.ascontiguousarray(words[:, :, planes])

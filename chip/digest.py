@@ -67,9 +67,8 @@ class Hash:
 
         def take_in() -> None:
             for piece in pieces():
-                self._hash.update(
-                    piece if isinstance(piece, bytes) else np.ascontiguousarray(piece)
-                )
+                data = piece if isinstance(piece, bytes) else np.ascontiguousarray(piece).data
+                self._hash.update(data)
 
         self._wait()
         self._last = _begin(take_in)

@@ -43,7 +43,9 @@ class TrialMemory:
         outside = INNER_SLICES if request.layout == "columns" else 0
         index = request.side * self.spec.hemisphere_slices + outside
         region = Region(index, 0, request.vectors, request.dtype, request.layout)
-        return Buffer(request.name, region, request.layout == "columns", (), True)
+        in_turn = self.spec.bank_words if request.in_turn else 0
+        is_columns = request.layout == "columns"
+        return Buffer(request.name, region, is_columns, virtual=True, in_turn=in_turn)
 
     def of_slot(self, buffer: Buffer, slot: int) -> Buffer:
         """The same: what it meets is what that of the first slot meets."""

@@ -28,6 +28,8 @@ class Buffer:
     that rests where others rested `after` whom it comes is not written before they are done with.
     A `virtual` one has slices to itself, wherever it will rest: for trials. Columns may lie in
     `stretches`, where no 16 neighbouring slices hold them; the region is where the first begins.
+    Odd rows may rest in the other bank, `in_turn` words further, as a bank serves one access a
+    cycle: so those who read follow those who write, row by row. The region is that of the even.
     """
 
     name: str
@@ -36,6 +38,12 @@ class Buffer:
     after: tuple[str, ...] = ()
     virtual: bool = False
     stretches: "tuple[Stretch, ...]" = ()
+    in_turn: int = 0
+
+    def word(self, row: int) -> int:
+        """The word of a row."""
+        half, odd = divmod(row, 2) if self.in_turn else (row, 0)
+        return self.region.address + half + odd * self.in_turn
 
     def quads(self, word: int) -> "tuple[tuple[Buffer, int], ...]":
         """Four slices each in which the word lies, as buffers of rows, and its row there."""

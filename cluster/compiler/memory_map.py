@@ -54,7 +54,7 @@ def memory_map(
     ways += [_Way({}, alike=True)] if len({*layers} - {*ALONE}) > 1 else []
     for number, way in enumerate(ways):
         try:
-            found = replace(MemoryMap(spec, layers, *slots), apart=apart)
+            found = replace(MemoryMap(spec, layers, *slots), apart=apart, row_words=256*apart)
             return _placed(found, demands, fixed, usual, way)
         except SramFull:
             if number == len(ways) - 1:
@@ -209,7 +209,8 @@ def _check_inside(found: MemoryMap, name: str) -> None:
         low, high = own.address + min(own.further), own.address + max(own.further) + own.words
         if own.index + own.slices > spec.slices or low < 0 or high > spec.slice_words:
             raise MapError((name,), "lies outside the SRAM")
-        if not buffer.any_bank and low // spec.bank_words != (high - 1) // spec.bank_words:
+        elsewhere = buffer.any_bank or buffer.in_turn
+        if not elsewhere and low // spec.bank_words != (high - 1) // spec.bank_words:
             raise MapError((name,), "lies in two banks")
 
 
@@ -242,8 +243,11 @@ def _check_turns(
     found: MemoryMap, lives: Mapping[str, tuple[int, int]], first: str, second: str
 ) -> None:
     """Buffers that share words are used one after the other, and the later one says so."""
-    a, b = found.buffers[first].region, found.buffers[second].region
-    if a.address >= b.address + b.words or b.address >= a.address + a.words:
+    mine, theirs = (
+        [(own.address + more, own.words) for own in found.word_ranges(name) for more in own.further]
+        for name in (first, second)
+    )
+    if not any(a < b + more and b < a + some for a, some in mine for b, more in theirs):
         return
     if lives[first][1] >= lives[second][0]:
         raise MapError((first, second), "have the same words at the same time")
@@ -255,4 +259,4 @@ def _share_a_bank(found: MemoryMap, name: str, other: str) -> bool:
     a, b = found.buffers[name], found.buffers[other]
     bank_words = found.spec.bank_words
     same = a.region.address // bank_words == b.region.address // bank_words
-    return same or a.any_bank or b.any_bank
+    return same or any(one.any_bank or one.in_turn for one in (a, b))

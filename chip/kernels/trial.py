@@ -101,6 +101,7 @@ class Trial(Schedule):
 
     def place(self, chain: Chain, not_before: int = 0, further: int = 0) -> int:
         """Note the chain at the first cycle in which it could be; nothing is booked but units."""
+        return super().place(chain, not_before, further)
         fixed = self._tables(chain)
         start = fixed_fit(fixed, self._earliest(chain, not_before))
         for table, low, pattern in fixed:

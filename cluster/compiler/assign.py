@@ -39,7 +39,7 @@ from cluster.model.graph.values import Dim, Value
 
 Product = Linear | HeadLinear | ExpertLinear  # with a matrix at rest
 SIDES = (EAST, WEST)
-MOST_PIECES = 1  # of a copy whose blocks rest apart
+MOST_PIECES = 2  # of a copy whose blocks rest apart
 RESIDUAL = ("x0", "x1")  # buffers of the residual stream, in turn
 SUMMANDS = ("y0", "y1")  # what is added to it: output blocks of the east, of the west array
 

@@ -21,7 +21,7 @@ from chip.program import COLUMN_PAIRS
 from chip.schedule import Buffer, Loops, Rows, run
 from chip.spec import EAST, WEST
 
-HEAD_LANES = "headmask{}.{}"  # by side and row of heads: a row for each, with ones in its lanes
+HEAD_LANES = "headmask{}"  # by row of heads: a row for each, with ones in its lanes
 ONES = "ones{}"  # by keys of a head: columns with ones in the lanes where these are
 KEY_MASK = "keymask"  # a row of what is added to scores: 0, or far less where nobody looks
 SIDE_BY_SIDE = (32, 64, 128)  # tokens of launches whose heads lie side by side
@@ -69,7 +69,7 @@ def attention_to_all(work: Work, heads: Heads, scale: float, parts: Sequence[Pla
     heads = by_powers(heads)
     count, lanes = keys_in_lanes(work.rows, heads)
     beside = _Beside(count, min(lanes, work.rows), heads.per_row // count)
-    keys, values = (_as_columns(work, heads, beside, parts, side) for side in (EAST, WEST))
+    keys, values = _keys(work, heads, beside, parts), _values(work, heads, parts)
     turned = [_transposed(work, heads, beside, own, row) for row, own in enumerate(values)]
     mask = work.given(KEY_MASK, 1, 1, "f32", WEST)
     rows = [[_Row(part.work, heads, beside, n) for n in range(heads.rows)] for part in parts]
@@ -84,25 +84,38 @@ def attention_to_all(work: Work, heads: Heads, scale: float, parts: Sequence[Pla
         row.weighted_values(powers[WEST], turned[row.row], sums, part)
 
 
-def _as_columns(
-    work: Work, heads: Heads, beside: _Beside, parts: Sequence[Placed], side: int
+def _keys(
+    work: Work, heads: Heads, beside: _Beside, parts: Sequence[Placed]
 ) -> list[Buffer]:
-    """K or V by row of heads: columns (times, head, token), each in the lanes of its head."""
+    """K by row of heads: columns (times, head, token), each in the lanes of its head."""
     masks = [
-        work.shared(HEAD_LANES.format(side, row), heads.per_row, "f16", side)
-        for row in range(heads.rows)
+        work.shared(HEAD_LANES.format(row), heads.per_row, "f16", EAST) for row in range(heads.rows)
     ]
-    name, each = "KV"[side], beside.heads * beside.lanes * beside.times
-    out = [work.columns(f"{name}{row}", each, side) for row in range(heads.rows)]
+    each = beside.heads * beside.lanes * beside.times
+    out = [work.columns(f"K{row}", each, EAST) for row in range(heads.rows)]
     for part in parts:
-        value, mine = (part.x.k, part.x.v)[side], part.work
+        mine = part.work
         for row, buffer in enumerate(out):
-            chain = mine.chain(f"attention: lanes of {name}")
+            chain = mine.chain("attention: lanes of K")
             loops: Loops = ((heads.per_row, mine.rows), (mine.rows, 1))
-            rows = replace(mine.rows_of(value.copies[0], row), steps=(0, 1))
+            rows = replace(mine.rows_of(part.x.k.copies[0], row), steps=(0, 1))
             masked = chain.vxm("mul", rows, Rows(masks[row], 0, (1, 0)), loops=loops)
             first, step = mine.first_row // COLUMN_PAIRS, beside.lanes // COLUMN_PAIRS
             write_columns(chain, masked, buffer, first, step)
+            mine.plan.place(chain)
+    return out
+
+
+def _values(work: Work, heads: Heads, parts: Sequence[Placed]) -> list[Buffer]:
+    """V by row of heads: columns of all tokens."""
+    out = [work.columns(f"V{row}", work.most_rows, WEST) for row in range(heads.rows)]
+    for part in parts:
+        mine = part.work
+        for row, buffer in enumerate(out):
+            chain = mine.chain("attention: columns of V")
+            rows = mine.rows_of(part.x.v.copies[0], row)
+            value = chain.vxm("copy", rows, loops=run(mine.rows))
+            write_columns(chain, value, buffer, mine.first_row // COLUMN_PAIRS)
             mine.plan.place(chain)
     return out
 
@@ -111,15 +124,15 @@ def _transposed(work: Work, heads: Heads, beside: _Beside, values: Buffer, row: 
     """V of a row of heads: columns (head, element), each in the lanes of its head's tokens."""
     out = work.columns(f"VT{row}", heads.row_lanes, WEST)
     identity = work.shared(IDENTITY[WEST], heads.row_lanes, "f16", WEST)
-    count = beside.heads * heads.head_lanes
-    chain, rows = work.chain("attention: transpose V"), Rows(identity, 0, (count, 1))
+    count, words = heads.head_lanes, -(-work.rows // COLUMN_PAIRS)
+    chain = work.chain("attention: transpose V")
     passes = [
-        Pass(values, n * beside.words, 1, beside.words, replace(rows, first=n * count), count,
-             slot_steps=(0, 0))
-        for n in range(beside.times)
+        Pass(values, 0, 1, words, Rows(identity, head * count, (count, 1)), count,
+             head % beside.heads * beside.lanes, slot_steps=(0, 0))
+        for head in range(heads.per_row)
     ]  # fmt: skip
-    for number, flow in enumerate(matmul(chain, WEST, passes)):
-        word = number * count // COLUMN_PAIRS
+    for head, flow in enumerate(matmul(chain, WEST, passes)):
+        word = head * count // COLUMN_PAIRS
         write_columns(chain, chain.vxm("to_f16", flow), out, word)
     work.plan.place(chain)
     return out

@@ -151,6 +151,9 @@ class Assigned:
                 found[group[0].out.name] = SIDES
                 continue
             load = [0, 0]
+            if self.apart and len(group) % 2:  # one of them on both, where no side must wait
+                found[group[-1].out.name] = SIDES
+                group = group[:-1]
             for op in sorted(group, key=lambda op: -self._columns(op)):
                 # of three alike the last, which is V, leaves the side where scores are made
                 side = EAST if load[EAST] < load[WEST] or not any(load) else WEST

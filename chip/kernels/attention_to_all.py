@@ -9,6 +9,7 @@ themselves.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 from chip.kernels.attention import SMALLEST_SUM, Heads, Projected
 from chip.kernels.columns import IDENTITY, write_columns
@@ -24,6 +25,7 @@ from chip.spec import EAST, WEST
 HEAD_LANES = "headmask{}"  # by row of heads: a row for each, with ones in its lanes
 ONES = "ones{}"  # by keys of a head: columns with ones in the lanes where these are
 KEY_MASK = "keymask"  # a row of what is added to scores: 0, or far less where nobody looks
+Rounded = tuple[Buffer, ...]  # scores in fp16
 SIDE_BY_SIDE = (32, 64, 128)  # tokens of launches whose heads lie side by side
 
 
@@ -155,33 +157,40 @@ class _Row:
         assert self.beside.times * work.rows <= most
         return Work.cut(whole, self.beside.times * work.rows)
 
-    def scores(self, q: Laid, keys: Buffer, mask: Buffer, scale: float) -> tuple[Buffer, Buffer]:
+    def scores(self, q: Laid, keys: Buffer, mask: Buffer, scale: float) -> tuple[Buffer, Rounded]:
         """q . K * scale + mask in fp32, and in fp16."""
         work, beside = self.work, self.beside
-        kept, top = self._scratch("scores", "f32", WEST), self._scratch("rounded", "f16", EAST)
+        kept, top = self._scratch("scores", "f32", WEST), self._rounded()
         rows = replace(work.rows_of(q.copies[0], self.row), steps=(0, 1))
         chain = work.chain("attention: scores")
-        every = Pass(keys, 0, beside.times, beside.words, rows, work.rows)
-        (flow,) = matmul(chain, EAST, [every])
-        value = chain.vxm("add", chain.vxm("mul", flow, scale), Rows(mask, 0, (0, 0)))
-        steps = (work.rows, 1)
-        chain.write(value, Rows(kept, 0, steps))
-        chain.write(chain.vxm("to_f16", value), Rows(top, 0, steps))
+        every = [
+            Pass(keys, n * beside.words, 1, beside.words, rows, work.rows, slot_steps=(0, 1))
+            for n in range(beside.times)
+        ]
+        for n, flow in enumerate(matmul(chain, EAST, every)):
+            value = chain.vxm("add", chain.vxm("mul", flow, scale), Rows(mask, 0, (0, 0)))
+            chain.write(value, Rows(kept, n * work.rows))
+            chain.write(chain.vxm("to_f16", value), Rows(top[n]))
         work.plan.place(chain)
         return kept, top
 
-    def maximum(self, rounded: Buffer) -> Buffer:
+    def _rounded(self) -> Rounded:
+        """A buffer for each time, so that maxima of one are looked for while others come."""
+        work, names = self.work, (f"rounded{n}.{self.row}" for n in range(self.heads.per_row))
+        return tuple(work.scratch(name, 1, "f16", EAST) for name in names)
+
+    def maximum(self, rounded: Rounded) -> Buffer:
         """The largest score of a head, in all its lanes."""
-        work, beside, count = self.work, self.beside, self.beside.times * self.work.rows
+        work, beside = self.work, self.beside
         out = self._scratch("top", "f16", EAST)
-        for number, (start, length) in enumerate(runs(count, "f16", FEW_BESIDE)):
-            chain, side = work.chain("attention: maximum"), (number + self.row) % 2
-            value = chain.vxm("copy", Rows(rounded, start), loops=run(length), dtype="f16")
+        for n, (start, length) in product(range(beside.times), runs(work.rows, "f16", FEW_BESIDE)):
+            chain, side = work.chain("attention: maximum"), (n + self.row) % 2
+            value = chain.vxm("copy", Rows(rounded[n], start), loops=run(length), dtype="f16")
             if beside.heads > 1:
                 top = reduce_groups(chain, "max", value, "f16", beside.lanes, side, hurry=True)
             else:
                 top = reduce_lanes(chain, "max", value, "f16", side, hurry=True)
-            chain.write(top, Rows(out, start))
+            chain.write(top, Rows(out, n * work.rows + start))
             work.plan.place(chain)
         return out
 

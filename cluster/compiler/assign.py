@@ -243,8 +243,9 @@ class Assigned:
             return (Copy("f32", self.turned_at(op)),)
         if isinstance(op, Gate | ClampedGate) and value == op.gate:
             return (Copy("f32", EAST), Copy("f32", WEST))
-        if isinstance(op, Activation):  # read twice, where each array has left its half
-            return tuple(Copy("f32", EAST, split=True, turn=turn) for turn in (0, 1))
+        if isinstance(op, Activation):  # read twice or more, where each array has left its half
+            turns = range(3 if self.apart and op.function != "silu" else 2)
+            return tuple(Copy("f32", EAST, split=True, turn=turn) for turn in turns)
         if isinstance(op, SoftCap) or (isinstance(op, Add | AllReduce) and value == op.y):
             return (Copy("f32", EAST, split=True),)
         if isinstance(op, Norm | SquareSum | NormBySum):
@@ -360,8 +361,9 @@ class Assigned:
                 for end, some in self._pieces(range(blocks))
             )  # fmt: skip
         found = []
+        again = any(isinstance(op, Activation) for op in self.section.consumers(value))
         for side, part in zip(SIDES, halves(blocks), strict=True):
-            for end, some in self._pieces(part):
+            for end, some in [("", part)] if again else self._pieces(part):
                 buffer = self._half(work, value, copy, side, len(some), end)
                 found.append(Part(buffer, some.start, len(some)))
         return tuple(found)

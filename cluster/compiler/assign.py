@@ -361,19 +361,22 @@ class Assigned:
                 for end, some in self._pieces(range(blocks))
             )  # fmt: skip
         found = []
-        again = any(isinstance(op, Activation) for op in self.section.consumers(value))
+        readers = self.section.consumers(value)
+        most = 1 if any(isinstance(op, Activation) for op in readers) else MOST_PIECES
         for side, part in zip(SIDES, halves(blocks), strict=True):
-            for end, some in [("", part)] if again else self._pieces(part):
+            for end, some in self._pieces(part, most):
                 buffer = self._half(work, value, copy, side, len(some), end)
                 found.append(Part(buffer, some.start, len(some)))
         return tuple(found)
 
-    def _pieces(self, blocks: range) -> Iterator[tuple[str, range]]:
-        """Blocks that share a buffer, and what its name ends in."""
+    def _pieces(
+        self, blocks: range, most: int = MOST_PIECES
+    ) -> Iterator[tuple[str, range]]:
+        """Blocks that share a buffer, at most so many times, and what its name ends in."""
         if blocks and not self.apart:
             yield "", blocks
             return
-        count = min(len(blocks), MOST_PIECES)
+        count = min(len(blocks), most)
         for n in range(count):
             low, high = (blocks.start + len(blocks) * at // count for at in (n, n + 1))
             yield f".{n}" if n else "", range(low, high)

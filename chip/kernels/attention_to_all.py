@@ -86,9 +86,7 @@ def attention_to_all(work: Work, heads: Heads, scale: float, parts: Sequence[Pla
         row.weighted_values(powers[WEST], turned[row.row], sums, part)
 
 
-def _keys(
-    work: Work, heads: Heads, beside: _Beside, parts: Sequence[Placed]
-) -> list[Buffer]:
+def _keys(work: Work, heads: Heads, beside: _Beside, parts: Sequence[Placed]) -> list[Buffer]:
     """K by row of heads: columns (times, head, token), each in the lanes of its head."""
     masks = [
         work.shared(HEAD_LANES.format(row), heads.per_row, "f16", EAST) for row in range(heads.rows)

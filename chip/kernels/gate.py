@@ -72,9 +72,7 @@ def activation(work: Work, x: Laid, function: str, out: Laid, peaks: Peaks | Non
         work.plan.place(chain)
 
 
-def _share(
-    chain: Chain, x: Rows, function: str, count: int, again: Rows | None = None
-) -> Flow:
+def _share(chain: Chain, x: Rows, function: str, count: int, again: Rows | None = None) -> Flow:
     """1 / (1 + exp(-x)), or for GELU with x + 0.044715 x^3 doubled and scaled.
 
     That may read x `again`, from a copy.

@@ -84,9 +84,7 @@ class Occupancy:
                 address = end
         return address if address + words <= base + self.spec.bank_words else None
 
-    def room_in_both(
-        self, index: int, width: int, words: int, life: tuple[int, int]
-    ) -> int | None:
+    def room_in_both(self, index: int, width: int, words: int, life: tuple[int, int]) -> int | None:
         """The lowest address from which words are free in the first bank, and in the other."""
         size, address = self.spec.bank_words, 0
         blocked = sorted(

@@ -36,7 +36,6 @@ from chip.schedule.flows import (
     Streams,
     Taken,
     dtype_of,
-    iterations,
     pattern,
     row_span,
     span,
@@ -278,35 +277,20 @@ class Chain:
     def _memory_in_turn(
         self, op: str, issues: list[int], rows: Rows, loops: Loops, streams: Streams
     ) -> None:
-        """As `memory`, of rows in both banks in turn: an instruction for each outer iteration."""
-        (n, outer), (m, inner) = loops
-        assert m == 1 or rows.steps[1] == 1, f"rows of {rows.buffer.name} are not one by one"
-        for number in range(n):
-            first, later = rows.first + number * rows.steps[0], number * outer
-            for start, count in ((0, m // 2), (m // 2 * 2, m % 2)):  # pairs, and who is left
-                at = [issue + later + start * inner for issue in issues]
-                pair = rows.buffer.word(first + start), rows.buffer.word(first + start + 1)
-                turns = 2 if start == 0 and m > 1 else 1
-                if count:
-                    self._take_turns(op, at, rows.buffer, pair[:turns], (count, inner), streams)
+        """As `memory`, of rows that are in both banks in turn."""
+        buffer, family, spread = rows.buffer, lookup(op).queue, (1, streams.need, streams.plane)
+        for later, words, (count, interval) in rows.turns(loops):
+            at, every = [issue + later for issue in issues], interval * len(words)
+            mine: Loops = ((count, every), (len(words), interval))
+            self.take(self._slices(family, buffer, at, ()), at[0], span(mine))
+            each: Loops = ((1, 1), (count, every))
+            for turn, word in enumerate(words):
+                alone = self._slices("", buffer, at, (self.spec.bank(word),))
+                self.take(alone, at[0] + turn * interval, span(each), pattern(each))
+            doing = Doing(op, [words[0], 0], {}, [streams.name])
+            steps = stepped(mine, (1, words[-1] - words[0]))
+            self.add(Queue(family, buffer.region.index), at, doing, steps, spread)
         self.access(rows, issues, loops, writes=op == "mem.write")
-
-    def _take_turns(
-        self, op: str, issues: list[int], buffer: Buffer, words: tuple[int, ...],
-        loop: tuple[int, int], streams: Streams,
-    ) -> None:  # fmt: skip
-        """Touch these words in turn, so many times, (count, interval), each time those next to."""
-        (count, interval), turns, family = loop, len(words), lookup(op).queue
-        every, last = interval * turns, words[-1]
-        loops: Loops = ((count, every), (turns, interval))
-        self.take(self._slices(family, buffer, issues, ()), issues[0], span(loops))
-        mine: Loops = ((1, 1), (count, every))
-        for turn, word in enumerate(words):
-            hold = self._slices("", buffer, issues, (self.spec.bank(word),))
-            self.take(hold, issues[0] + turn * interval, span(mine), pattern(mine))
-        doing, steps = Doing(op, [words[0], 0], {}, [streams.name]), (1, last - words[0])
-        spread = (1, streams.need, streams.plane)
-        self.add(Queue(family, buffer.region.index), issues, doing, stepped(loops, steps), spread)
 
     def _slices(
         self, family: str, buffer: Buffer, issues: list[int], banks: tuple[int, ...]
@@ -338,23 +322,17 @@ class Chain:
     ) -> None:
         """As `memory`, by an instruction per row, which leave their slices to others in between."""
         buffer, family = rows.buffer, lookup(op).queue
-        region, first = buffer.region, buffer.word(rows.first)
-        apart = iterations(loops, rows.steps)
-        if buffer.in_turn:
-            apart = tuple((cycle, buffer.word(rows.first + row) - first) for cycle, row in apart)
-        low, high = (self.spec.bank(buffer.word(row)) for row in row_span(rows, loops))
+        first, apart = buffer.word(rows.first), rows.apart(loops)
         at: dict[int, int] = {}  # cycles in each bank
-        if low == high and not buffer.in_turn:
-            at[low] = pattern(loops)
-        else:
-            for cycle, word in apart:
-                bank = self.spec.bank(first + word)
-                at[bank] = at.get(bank, 0) | 1 << cycle
+        for cycle, word in apart:
+            bank = self.spec.bank(first + word)
+            at[bank] = at.get(bank, 0) | 1 << cycle
         for bank, mine in at.items():
             hold = self._slices(family, rows.buffer, issues, (bank,))
             self.take(hold, issues[0], span(loops), mine)
         doing, spread = Doing(op, [first, 0], {}, [streams.name]), (1, streams.need, streams.plane)
-        self.add(Queue(family, region.index), issues, doing, stepped(ONCE), spread, apart)
+        unit = Queue(family, buffer.region.index)
+        self.add(unit, issues, doing, stepped(ONCE), spread, apart)
         self.access(rows, issues, loops, op == "mem.write", apart=True)
 
     def access(

@@ -77,6 +77,29 @@ class Rows:
         (n, _), (m, _) = loops
         return self.first + iteration_cycles(((n, self.steps[0]), (m, self.steps[1])))
 
+    def apart(self, loops: Loops) -> tuple[tuple[int, int], ...]:
+        """(cycle, word) of each iteration, after those of the first."""
+        found, first = iterations(loops, self.steps), self.buffer.word(self.first)
+        if not self.buffer.in_turn:
+            return found
+        word, start = self.buffer.word, self.first
+        return tuple((cycle, word(start + row) - first) for cycle, row in found)
+
+    def turns(self, loops: Loops) -> "Iterator[tuple[int, tuple[int, ...], tuple[int, int]]]":
+        """(cycles later, words, (count, interval)): these words in turn, each time the next ones.
+
+        Rows of a buffer in both banks, which are one by one in the inner loop, go in pairs; one may
+        be left.
+        """
+        (n, outer), (m, inner) = loops
+        assert m == 1 or self.steps[1] == 1, f"rows of {self.buffer.name} are not one by one"
+        for number in range(n):
+            first, word = self.first + number * self.steps[0], self.buffer.word
+            if m > 1:
+                yield number * outer, (word(first), word(first + 1)), (m // 2, inner)
+            if m % 2:
+                yield number * outer + (m - 1) * inner, (word(first + m - 1),), (1, inner)
+
 
 @dataclass(slots=True)
 class Need:

@@ -243,8 +243,9 @@ class Assigned:
             return (Copy("f32", self.turned_at(op)),)
         if isinstance(op, Gate | ClampedGate) and value == op.gate:
             return (Copy("f32", EAST), Copy("f32", WEST))
-        if isinstance(op, Activation):  # read twice or more, where each array has left its half
-            turns = range(3 if self.apart and op.function != "silu" else 2)
+        if isinstance(op, Activation):  # read twice, where each array has left its half
+            thrice = self.apart and self.weights == "i8" and op.function != "silu"
+            turns = range(3 if thrice else 2)  # or again, and then it waits in fewer ALUs
             return tuple(Copy("f32", EAST, split=True, turn=turn) for turn in turns)
         if isinstance(op, SoftCap) or (isinstance(op, Add | AllReduce) and value == op.y):
             return (Copy("f32", EAST, split=True),)
@@ -361,17 +362,14 @@ class Assigned:
                 for end, some in self._pieces(range(blocks))
             )  # fmt: skip
         found = []
-        readers = self.section.consumers(value)
-        most = 1 if any(isinstance(op, Activation) for op in readers) else MOST_PIECES
+        most = 1 if len(self.copies[value.name]) > len(SIDES) else MOST_PIECES  # slices are few
         for side, part in zip(SIDES, halves(blocks), strict=True):
             for end, some in self._pieces(part, most):
                 buffer = self._half(work, value, copy, side, len(some), end)
                 found.append(Part(buffer, some.start, len(some)))
         return tuple(found)
 
-    def _pieces(
-        self, blocks: range, most: int = MOST_PIECES
-    ) -> Iterator[tuple[str, range]]:
+    def _pieces(self, blocks: range, most: int = MOST_PIECES) -> Iterator[tuple[str, range]]:
         """Blocks that share a buffer, at most so many times, and what its name ends in."""
         if blocks and not self.apart:
             yield "", blocks

@@ -8,6 +8,7 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
+from chip.isa import WIDTHS
 from chip.kernels.anywhere import Anywhere
 from chip.kernels.memory import MUST, Conflicts, MemoryMap, SramFull
 from chip.kernels.occupancy import FOREVER
@@ -52,14 +53,23 @@ def memory_map(
     ways += [_Way({})]  # columns pack better so
     ways += [_Way({}, largest=True)] if slots[0] > 1 else []
     ways += [_Way({}, alike=True)] if len({*layers} - {*ALONE}) > 1 else []
-    for number, way in enumerate(ways):
+    left = _words_in_turn(spec, demands.requests)
+    tried = [(way, words) for words in dict.fromkeys((left, 0)) for way in ways]
+    for number, (way, words) in enumerate(tried):
         try:
-            found = replace(MemoryMap(spec, layers, *slots), apart=apart, row_words=256*apart)
+            found = replace(MemoryMap(spec, layers, *slots), apart=apart, row_words=words)
             return _placed(found, demands, fixed, usual, way)
         except SramFull:
-            if number == len(ways) - 1:
+            if number == len(tried) - 1:
                 raise
     raise AssertionError("one way is always tried")
+
+
+def _words_in_turn(spec: ChipSpec, requests: Iterable[Request]) -> int:
+    """Words of each bank that rows in both banks would have, spread over all slices."""
+    rows = [request for request in requests if request.in_turn]
+    taken = sum(-(-row.vectors // spec.slice_banks) * WIDTHS[row.dtype] for row in rows)
+    return -(-taken // spec.slices)
 
 
 @dataclass(frozen=True)

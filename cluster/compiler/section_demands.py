@@ -131,7 +131,7 @@ def _met(
     own = most, weights, carried, part_rows > 0
     assigned = Assigned(sharded.section, rank, spec, *own)
     for count, context, of in some[1:] if whole else dict.fromkeys(some):
-        trial, memory = Trial(spec, close=part_rows > 0), TrialMemory(spec)
+        trial, memory = Trial(spec, close=part_rows > 0 and weights == "i8"), TrialMemory(spec)
         size = count, context, rows, blocks, weights, prefix, lane_maps((sharded,), weights)
         _try(Work(trial, memory, 0, *size, of, slots, part_rows), memory, assigned)
         trials.append(trial)

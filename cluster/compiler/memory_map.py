@@ -53,12 +53,15 @@ def memory_map(
     ways += [_Way({})]  # columns pack better so
     ways += [_Way({}, largest=True)] if slots[0] > 1 else []
     ways += [_Way({}, alike=True)] if len({*layers} - {*ALONE}) > 1 else []
-    left = _words_in_turn(spec, demands.requests)
-    tried = [(way, words) for words in dict.fromkeys((left, 0)) for way in ways]
-    for number, (way, words) in enumerate(tried):
+    words = _words_in_turn(spec, demands.requests)
+    tried = [(way, demands, words) for way in ways]
+    if words:  # each bank for itself leaves more room
+        alone = tuple(replace(request, in_turn=False) for request in demands.requests)
+        tried += [(way, replace(demands, requests=alone), 0) for way in ways]
+    for number, (way, mine, left) in enumerate(tried):
         try:
-            found = replace(MemoryMap(spec, layers, *slots), apart=apart, row_words=words)
-            return _placed(found, demands, fixed, usual, way)
+            found = replace(MemoryMap(spec, layers, *slots), apart=apart, row_words=left)
+            return _placed(found, mine, fixed, usual, way)
         except SramFull:
             if number == len(tried) - 1:
                 raise

@@ -116,8 +116,11 @@ class MemoryMap(SramMap):
         Slices from `beyond` on are not for them.
         """
         width, words = WIDTHS[request.dtype], self._words(request)
-        if request.in_turn and (found := self._in_turn(request, life, conflict)) is not None:
-            return self._book(request, *found, life, self.spec.bank_words)
+        if request.in_turn:
+            index, _ = usual or (None, 0)
+            found = self._in_turn(request, life, conflict, index)
+            if found is not None:
+                return self._book(request, *found, life, self.spec.bank_words)
         if usual is not None and (at := self._usually(request, *usual, life, conflict)) is not None:
             return self._book(request, usual[0], at, life)
         best: tuple[tuple[int, ...], int, int] | None = None
@@ -157,7 +160,7 @@ class MemoryMap(SramMap):
         return self._book(request, index, address, life)
 
     def _in_turn(
-        self, request: Request, life: tuple[int, int], conflict: Conflicts
+        self, request: Request, life: tuple[int, int], conflict: Conflicts, usual: int | None
     ) -> tuple[int, int] | None:
         """The slice and address of rows that are in both banks in turn, if there is room."""
         width, words = WIDTHS[request.dtype], -(-self._words(request) // 2)
@@ -169,6 +172,8 @@ class MemoryMap(SramMap):
             address = self.occupancy.room_in_both(index, width, words, life)
             if cost >= MUST or address is None:
                 continue
+            if index == usual:
+                return index, address
             shared = self.occupancy.sharers(index, width, address, words)
             rank = cost + shared, self.occupancy.fill(index, width, 0), first
             if best is None or rank < best[0]:

@@ -75,6 +75,7 @@ class Record(NamedTuple):
     first_load: int = 0  # loads of the records before this in its run
     x_scratch: int = 0  # bytes into the scratch
     out_scratch: int = 0
+    statistics_scratch: int = 0  # of each load, until they are kept
     left: int = 0  # records from this one to the end of its run: they are independent
     zeroed: int = 0  # whether columns that no load fills are to be zero
     # APPEND

@@ -36,7 +36,7 @@ def options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench.py functional")
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--tokens", type=int, default=8, help="of a round")
     parser.add_argument("--prefill", type=int, default=256, metavar="TOKENS", help="0: decode only")
     parser.add_argument("--tp", type=int)
@@ -163,11 +163,13 @@ def host() -> dict[str, Any]:
 
 
 def _processor() -> str:
+    """Its name, and whether it has AVX-512, on which products of int8 depend most."""
     info = Path("/proc/cpuinfo")
-    for line in info.read_text().splitlines() if info.exists() else []:
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
+    lines = info.read_text().splitlines() if info.exists() else []
+    known = [line.partition(":")[::2] for line in lines]
+    facts = {name.strip(): value.strip() for name, value in known}
+    kind = "with" if "avx512f" in facts.get("flags", "").split() else "without"
+    return f"{facts.get('model name') or platform.processor()} {kind} AVX-512"
 
 
 def show(found: dict[str, Any]) -> None:

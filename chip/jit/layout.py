@@ -19,6 +19,7 @@ FP16, INT8 = 0, 1  # formats of PRODUCTS
 COLUMNS = 8  # fp16 columns of a word
 QUARTERS = 4  # arrays of four slices that a word of 16 slices lies in
 GRAIN = 32  # lanes of a step: those of a chip are a multiple
+TURN = 16  # lanes that are turned round together
 # What has become of products is one integer, as addresses of functions give no more: how many sums
 # are doubtful, UNKNOWN for each word whose statistics can be kept, LATE if a helper came too late.
 UNKNOWN, LATE = 1 << 32, 1 << 62

@@ -11,7 +11,7 @@ from importlib import import_module
 
 
 def functional(arguments: Sequence[str]) -> int:
-    """Decode tokens/s of the local machine beside plain NumPy float32 on the same threads."""
+    """Tokens/s of the local machine beside plain NumPy float32 on the same threads."""
     return _run("bench_functional", arguments)
 
 

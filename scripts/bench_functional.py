@@ -1,12 +1,12 @@
-"""Functional benchmark: decode speed of emulated chips beside a plain NumPy float32 forward pass.
+"""Functional benchmark: speed of emulated chips beside a plain NumPy float32 forward pass.
 
     python scripts/bench.py functional [--weights fp16|int8] [--prefill TOKENS] [--threads N]
                                        [--rounds N] [--out FILE]
 
 Both run in this process on the same number of threads, in turns: a round is a few tokens of the
 one, then the same tokens of the other, so that both meet the same state of the host. The ratio is
-the median over the rounds of (local tokens/s) / (reference tokens/s). With --prefill a round takes
-in a prompt of so many tokens instead: until the logits after its last token.
+the median over the rounds of (local tokens/s) / (reference tokens/s). A third as many rounds then
+take in a prompt of --prefill tokens: until the logits after its last token.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -36,9 +36,9 @@ def options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench.py functional")
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--tokens", type=int, default=8, help="of a round")
-    parser.add_argument("--prefill", type=int, metavar="TOKENS", help="time prompts, no decode")
+    parser.add_argument("--prefill", type=int, default=256, metavar="TOKENS", help="0: decode only")
     parser.add_argument("--tp", type=int)
     parser.add_argument("--pp", type=int)
     parser.add_argument("--weights", choices=["fp16", "int8"], default="fp16")
@@ -113,25 +113,35 @@ class Contest:
 
 
 def measure(given: argparse.Namespace) -> dict[str, Any]:
-    """Load both, then decode, or take in prompts, in turns; the first round only warms up."""
+    """Load both, decode in turns, then take in prompts in turns, which ends what was decoded."""
     contest = Contest(given)
-    steps = 1 if given.prefill else given.tokens
-    every = range(given.rounds + 1)
-    rounds = [contest.prefill() if given.prefill else contest.round(steps) for _ in every]
-    plan, timed = contest.choice.plan, rounds[1:]
-    return {
+    plan = contest.choice.plan
+    found = {
         "bench": "functional",
-        "prefill_tokens": given.prefill,
         "model": contest.model.model.name,
         "weights": given.weights,
         "plan": {"tp": plan.tp, "pp": plan.pp, "topology": contest.choice.topology},
         "threads": given.threads,
-        "tokens_per_round": given.prefill or given.tokens,
-        "local_tokens_per_s": [ours for ours, _, _ in timed],
-        "reference_tokens_per_s": [theirs for _, theirs, _ in timed],
-        "ratio": median(ours / theirs for ours, theirs, _ in timed),
-        "same_top_token": sum(agree for _, _, agree in rounds) / (steps * len(rounds)),
         "load_s": contest.load_s,
+        "decode": compared(lambda: contest.round(given.tokens), given.rounds, given.tokens),
+    }
+    if given.prefill:
+        found["prefill"] = compared(contest.prefill, -(-given.rounds // 3), len(contest.prompt))
+    return found
+
+
+def compared(
+    run: Callable[[], tuple[float, float, int]], rounds: int, tokens: int
+) -> dict[str, Any]:
+    """Both rates in every round; the first round only warms up."""
+    every = [run() for _ in range(rounds + 1)]
+    ours, theirs, agree = zip(*every, strict=True)
+    return {
+        "tokens_per_round": tokens,
+        "local_tokens_per_s": ours[1:],
+        "reference_tokens_per_s": theirs[1:],
+        "ratio": median(a / b for a, b in zip(ours[1:], theirs[1:], strict=True)),
+        "same_top_token": agree,  # in each round, so often
     }
 
 
@@ -153,25 +163,30 @@ def host() -> dict[str, Any]:
 
 
 def _processor() -> str:
+    """Its name, and whether it has AVX-512, on which products of int8 depend most."""
     info = Path("/proc/cpuinfo")
-    for line in info.read_text().splitlines() if info.exists() else []:
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
+    lines = info.read_text().splitlines() if info.exists() else []
+    known = [line.partition(":")[::2] for line in lines]
+    facts = {name.strip(): value.strip() for name, value in known}
+    kind = "with" if "avx512f" in facts.get("flags", "").split() else "without"
+    return f"{facts.get('model name') or platform.processor()} {kind} AVX-512"
 
 
 def show(found: dict[str, Any]) -> None:
     """Print the result for people."""
-    rows = {"local machine": "local_tokens_per_s", "NumPy float32": "reference_tokens_per_s"}
-    for label, key in rows.items():
-        rates = found[key]
-        spread = f"{len(rates)} rounds, {min(rates):.2f} to {max(rates):.2f}"
-        print(f"{label}  {median(rates):8.2f} tokens/s, median of {spread}")
+    for part in (name for name in ("decode", "prefill") if name in found):
+        rows = found[part]
+        for label, who in (("local machine", "local"), ("NumPy float32", "reference")):
+            rates = rows[f"{who}_tokens_per_s"]
+            spread = f"{len(rates)} rounds, {min(rates):.2f} to {max(rates):.2f}"
+            print(f"{part:8} {label} {median(rates):8.2f} tokens/s, median of {spread}")
+        print(f"{part:8} ratio         {rows['ratio']:8.3f}  on {found['threads']} threads")
     plan = f"{found['weights']}, {found['plan']['pp']} stages x tp {found['plan']['tp']}"
-    print(f"ratio          {found['ratio']:8.3f}  on {found['threads']} threads")
+    agree = found["decode"]["same_top_token"]
+    share = sum(agree) / (len(agree) * found["decode"]["tokens_per_round"])
     print(
         f"{found['model']} {plan}, loaded in {found['load_s']:.1f} s; "
-        f"same top token in {found['same_top_token']:.1%} of the steps"
+        f"same top token in {share:.1%} of the decode steps"
     )
 
 

@@ -19,6 +19,7 @@ FP16, INT8 = 0, 1  # formats of PRODUCTS
 COLUMNS = 8  # fp16 columns of a word
 QUARTERS = 4  # arrays of four slices that a word of 16 slices lies in
 GRAIN = 32  # lanes of a step: those of a chip are a multiple
+TURN = 16  # lanes that are turned round together
 # What has become of products is one integer, as addresses of functions give no more: how many sums
 # are doubtful, UNKNOWN for each word whose statistics can be kept, LATE if a helper came too late.
 UNKNOWN, LATE = 1 << 32, 1 << 62
@@ -75,6 +76,7 @@ class Record(NamedTuple):
     first_load: int = 0  # loads of the records before this in its run
     x_scratch: int = 0  # bytes into the scratch
     out_scratch: int = 0
+    statistics_scratch: int = 0  # of each load, until they are kept
     left: int = 0  # records from this one to the end of its run: they are independent
     zeroed: int = 0  # whether columns that no load fills are to be zero
     # APPEND

@@ -23,6 +23,7 @@ from chip.jit.memory import (
     integers_at,
     words_at,
 )
+from chip.jit.vectors import turned
 from chip.numerics import elementwise
 from chip.numerics.exact import NAN
 
@@ -75,6 +76,12 @@ def lane_kernel(size: int) -> int:
     return address(_bound(_chosen, scope, f"lanes_{size}"), ROW_KERNEL)
 
 
+@functools.cache
+def turn_kernel(size: int) -> int:
+    """Turns each TURN lanes of elements of `size` bytes round, by b[0]: see `vectors.turned`."""
+    return address(_bound(_turned, {"operation": turned(8 * size)}, f"turned_{size}"), ROW_KERNEL)
+
+
 def _spaced(out: int, a: int, _b: int, lanes: int) -> int:
     x, z = operands_at(a, lanes * first), operands_at(out, lanes * second)
     for i in range(lanes):
@@ -101,6 +108,11 @@ def _chosen(out: int, a: int, b: int, lanes: int) -> int:
     x, z, lane = operands_at(a, lanes), operands_at(out, lanes), integers_at(b, lanes)
     for i in range(lanes):
         z[i] = x[np.uint64(lane[i])] if lane[i] >= 0 else operation(0)
+    return 0
+
+
+def _turned(out: int, a: int, b: int, lanes: int) -> int:
+    operation(out, a, integer(b, 0), lanes)
     return 0
 
 

@@ -11,8 +11,9 @@ from llvmlite import ir  # type: ignore[import-untyped]
 from numba.core import cgutils as _cgutils
 from numba.core.registry import cpu_target
 
-from chip.jit.layout import GRAIN, QUARTERS, Untyped
-from chip.jit.memory import INT, emitted
+from chip.jit.layout import GRAIN, QUARTERS, TURN, Untyped
+from chip.jit.memory import INT, VOID, emitted
+from chip.numerics.exact import MAX_LANES
 
 cgutils: Untyped = _cgutils  # untyped
 FEATURES = cpu_target.target_context.codegen().magic_tuple()[-1]
@@ -126,3 +127,34 @@ def places(builder: Untyped, place: Untyped, offset: Untyped = None) -> list[Unt
     """The addresses of the four quarters of a word, moved by an offset."""
     quarters = [builder.extract_value(place, quarter) for quarter in range(QUARTERS)]
     return quarters if offset is None else [builder.add(quarter, offset) for quarter in quarters]
+
+
+def turned(bits: int) -> Callable[[int, int, int, int], None]:
+    """A function that turns each TURN lanes round: f(target, source, by, lanes) of addresses.
+
+    Lane i of them is lane (i + by) % TURN of the source. They are written down twice in a row, and
+    read from `by` on: in a fifth of the time of lanes that are looked up one by one.
+    """
+    kind = ir.VectorType(ir.IntType(bits), TURN)
+    size = bits // 8
+
+    @emitted(VOID, INT, INT, INT, INT)
+    def turn(_context: Untyped, builder: Untyped, args: Untyped) -> None:
+        target, source, by, lanes = args
+        buffer = cgutils.alloca_once(builder, I64, 2 * MAX_LANES * size // 8)
+        twice = builder.ptrtoint(buffer, I64)
+
+        def write(lane: Untyped, _totals: list[Untyped]) -> None:
+            some = load(builder, plus(builder, source, lane, size), kind)
+            for copy in range(2):
+                at = plus(builder, twice, lane, 2 * size)
+                store(builder, builder.add(at, I64(copy * TURN * size)), some)
+
+        def read(lane: Untyped, _totals: list[Untyped]) -> None:
+            at = plus(builder, plus(builder, twice, lane, 2 * size), by, size)
+            store(builder, plus(builder, target, lane, size), load(builder, at, kind))
+
+        over_lanes(builder, lanes, write, grain=TURN)
+        over_lanes(builder, lanes, read, grain=TURN)
+
+    return turn

@@ -1,7 +1,7 @@
 """What exact products must know of a word of weights.
 
-Of a word at rest it is kept until the word is written; of one that is read between two writes it
-is worked out by the thread that multiplies it, for that one time.
+It is worked out by the thread that multiplies a word, and of a word at rest kept until the word is
+written.
 """
 
 import numpy as np
@@ -15,6 +15,7 @@ from chip.jit.memory import (
     doubles_at,
     inner,
     integer,
+    integers_at,
     part_at,
     record_at,
     statistics_at,
@@ -23,6 +24,7 @@ from chip.jit.vectors import any_set
 
 Place = tuple[int, int, int, int]  # addresses of the four quarters of a word
 STATISTICS_BYTES = STATISTICS.itemsize
+_STATISTICS_WORDS = STATISTICS_BYTES // 8
 # A norm may be too large, never too small. An fp32 sum of at most 512 squares, which are exact, is
 # off by less than 2**-15 of itself.
 _SLACK = 1 + 2.0**-12
@@ -117,14 +119,21 @@ def weight_norms(part_address: int, number: int, load: int, statistics_address: 
 
 @kernel(INT(INT, INT))
 def keep(part_address: int, number: int) -> int:
-    """Keep what is to be known of the words of a record that have been written since."""
+    """Keep what `words.piece` has found out about words of a record that were written since."""
     part = part_at(part_address)
     record = record_at(part, number)
     first = integer(part.statistics, record.statistics)
     for load in range(record.tiles * record.loads):
         address = first + STATISTICS_BYTES * word_of(part, record, load)
-        if not is_known(statistics_at(address), record.format):
-            measure(part_address, number, load, address)
-            if record.format == FP16 and statistics_at(address).peak < 0:
-                weight_norms(part_address, number, load, address)
+        if is_known(statistics_at(address), record.format):
+            continue
+        found = part.scratch + record.statistics_scratch + STATISTICS_BYTES * load
+        target, source = (
+            integers_at(address, _STATISTICS_WORDS),
+            integers_at(found, _STATISTICS_WORDS),
+        )
+        for n in range(_STATISTICS_WORDS):
+            target[n] = source[n]
+        if record.format == FP16 and statistics_at(address).peak < 0:
+            weight_norms(part_address, number, load, address)
     return 0

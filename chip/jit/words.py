@@ -57,10 +57,9 @@ from chip.numerics.exact import MAX_LANES, NAN
 from chip.numerics.products import error_factor
 
 DIAGONAL_ROWS = 16  # rows of one lane each that are multiplied together
-# A thread's buffer: a word's columns widened, sums of two rows, the word's statistics.
+# A thread's buffer: a word's columns widened, sums of two rows.
 _SUMS = 8 * 2 * QUARTERS * MAX_LANES
-_STATISTICS = _SUMS + 8 * 2 * COLUMNS
-_BUFFER_BYTES = _STATISTICS + STATISTICS_BYTES
+_BUFFER_BYTES = _SUMS + 8 * 2 * COLUMNS
 
 _one_row, _two_rows = columns16(1, False), columns16(2, True)
 _one_row8, _two_rows8 = columns8(1), columns8(2)
@@ -78,7 +77,7 @@ def _buffer(_context: Untyped, builder: Untyped, _args: Untyped) -> Untyped:
 def piece(job_address: int, number: int) -> int:
     """Do a piece of a job; how many sums are doubtful, and UNKNOWN per word without statistics.
 
-    Those are only read here, and worked out in the buffer where they are missing: a thread that is
+    Those are only read here, and worked out in the scratch where they are missing: a thread that is
     late would else keep them of a word that has been written since. `play._after` keeps them.
     """
     job = job_at(job_address)
@@ -89,7 +88,7 @@ def piece(job_address: int, number: int) -> int:
         load = first - record.first_load if first > record.first_load else 0
         stop, loads = last - record.first_load, record.tiles * record.loads
         while load < stop and load < loads:
-            own = statistics = buffer + _STATISTICS
+            own = statistics = job.scratch + record.statistics_scratch + STATISTICS_BYTES * load
             if record.statistics >= 0:
                 kept = integer(part.statistics, record.statistics)
                 kept += STATISTICS_BYTES * word_of(part, record, load)

@@ -20,6 +20,7 @@ from chip.jit.layout import (
     QUARTERS,
     RECORD,
     ROWS,
+    STATISTICS,
     Operand,
     Record,
     x_bytes,
@@ -333,6 +334,8 @@ class _Encoder:
         size = -(-op.rows * x_bytes(format, lanes) // 64) * 64
         x_scratch, self.scratch = self.scratch, self.scratch + size
         out_scratch, self.scratch = self.scratch, self.scratch + 4 * lanes * len(op.tile)
+        statistics_scratch = self.scratch
+        self.scratch += STATISTICS.itemsize * tiles * loads
         record = Record(
             PRODUCTS,
             len(op.tile),
@@ -350,19 +353,24 @@ class _Encoder:
             first_load=load,
             x_scratch=x_scratch,
             out_scratch=out_scratch,
+            statistics_scratch=statistics_scratch,
             zeroed=int(loads * word_columns(columns.format) < lanes),
         )
         return self._placed(record, weights)
 
     def _resting_at(self, columns: Columns, constant: bool) -> tuple[int, int]:
-        """The first of the four bases of columns, and the number of what is known of them."""
+        """The first of the four bases of columns, and where what is known of them is kept.
+
+        That is -1 for what is not in 16 neighbours and may be written: compiled code forgets only
+        words of neighbours.
+        """
         groups, group = -(-self.spec.slices // GROUP), columns.places[0][0] // GROUP
         if columns.neighbours:
-            if constant:
-                self.weights.add(group)
+            self.weights.add(group)
             return GROUPS + group, group
         number = self.places.setdefault(columns.places, len(self.places))
-        return GROUPS + groups + ACCUMULATORS + 1 + QUARTERS * number, groups + number
+        first = GROUPS + groups + ACCUMULATORS + 1 + QUARTERS * number
+        return first, groups + number if constant else -1
 
     def _placed(self, record: Record, weights: Resting) -> Record:
         """The record with where its words are: at rest, or copied to the arena by their reader."""
@@ -373,7 +381,7 @@ class _Encoder:
                 word_table=table(columns.words),
                 quarters_base=base,
                 quarters_shift=columns.local,
-                statistics=-1 if reader in self.in_place else number,
+                statistics=number,
             )
         count = columns.words.size
         return record._replace(

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from chip.arrays import Array
-from chip.jit.layout import CONSTANTS, GROUPS, Operand, Record
-from chip.jit.rows import lane_kernel, run_kernel
+from chip.jit.layout import CONSTANTS, GROUPS, TURN, Operand, Record
+from chip.jit.rows import lane_kernel, run_kernel, turn_kernel
 from chip.linker.fetch import Ints
 from chip.sram import GROUP
 
@@ -22,6 +22,13 @@ def lane_runs(lanes: Ints) -> Ints:
     if len(starts) * RUN_LANES > len(lanes) or lanes.min() < 0:
         return np.zeros((0, 3), np.int64)
     return np.stack([starts, lanes[starts], np.diff(starts, append=len(lanes))], axis=1)
+
+
+def turned_by(lanes: Ints) -> int:
+    """By how much each TURN lanes are turned round; -1 where lanes are not moved like that."""
+    number, by = np.arange(len(lanes)), int(lanes[0])
+    like = number // TURN * TURN + (number + by) % TURN
+    return by if 0 <= by < TURN and bool((lanes == like).all()) else -1
 
 
 @dataclass
@@ -66,8 +73,10 @@ class Records:
         """The kernel that moves lanes of `size` bytes, and its operand b; many nodes share few."""
         key = size, lanes.tobytes()
         if key not in self._moves:
-            runs = lane_runs(lanes)
-            if len(runs):
+            runs, by = lane_runs(lanes), turned_by(lanes)
+            if by > 0:
+                kernel, b = turn_kernel(size), np.array([by])
+            elif len(runs):
                 kernel, b = run_kernel(), np.concatenate([[len(runs)], size * runs.ravel()])
             else:
                 kernel, b = lane_kernel(size), lanes

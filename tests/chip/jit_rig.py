@@ -65,9 +65,11 @@ class Products:
     def _play(self, rows: np.ndarray, order: np.ndarray, tables: np.ndarray) -> np.ndarray:
         out = np.full((self.words, len(order), LANES), 7, np.float32)
         x_scratch_bytes = len(rows) * x_bytes(self.format, LANES)
+        sums_end = x_scratch_bytes + 4 * LANES * len(order)
+        word_bytes = sums_end + STATISTICS.itemsize
         records = []
         for word in range(self.words):  # a word each, so that threads have something to share
-            scratch = word * (x_scratch_bytes + 4 * LANES * len(order))
+            scratch = word * word_bytes
             records.append(
                 Record(
                     PRODUCTS,
@@ -89,6 +91,7 @@ class Products:
                     first_load=word,
                     x_scratch=scratch,
                     out_scratch=scratch + x_scratch_bytes,
+                    statistics_scratch=scratch + sums_end,
                     left=self.words - word,
                     zeroed=1,
                 )
@@ -98,7 +101,7 @@ class Products:
         statistics, shifts = np.array([self.statistics.ctypes.data]), np.zeros(1, np.int64)
         arrays = (taped, bases, statistics, shifts, tables)
         part = Part(*(a.ctypes.data for a in arrays), len(taped), LANES, 16)
-        size = self.words * (x_scratch_bytes + 4 * LANES * len(order))
+        size = self.words * word_bytes
         scratch, spare = np.zeros(size, np.uint8), np.zeros(size, np.uint8)
         failed, _, _ = play(packed(part), scratch, spare, (arrays, rows, out, self))
         assert failed == -1

@@ -17,11 +17,12 @@ from hypothesis.extra import numpy as hnp
 import chip.jit
 from chip.isa import DTYPES, NUMPY_TYPES, OPS
 from chip.jit import cache
-from chip.jit.rows import can_do, copy_kernel, lane_kernel, row_kernel, run_kernel
+from chip.jit.layout import TURN
+from chip.jit.rows import can_do, copy_kernel, lane_kernel, row_kernel, run_kernel, turn_kernel
 from chip.jit.words import DIAGONAL_ROWS
 from chip.numerics import Weights8, Weights16
 from chip.numerics.exact import exact_dots
-from chip.tape.records import lane_runs
+from chip.tape.records import lane_runs, turned_by
 from tests.chip.jit_rig import LANES, Products, function_at, kernel_called
 from tests.chip.oracles import sample
 from tests.chip.test_numerics import bits, cancelling
@@ -199,3 +200,9 @@ def test_lane_maps(size: int) -> None:
     runs = np.concatenate([[len(lane_runs(turned))], size * lane_runs(turned).ravel()])
     function_at(run_kernel(), 4)(out, source, runs, LANES)
     assert np.array_equal(out, source[turned])
+    assert turned_by(turned) == turned_by(lanes) == -1
+    for by in range(TURN):
+        inside = np.roll(np.arange(LANES).reshape(-1, TURN), -by, axis=1).ravel()
+        assert turned_by(inside) == by
+        function_at(turn_kernel(size), 4)(out, source, np.array([by]), LANES)
+        assert np.array_equal(out, source[inside])

@@ -79,7 +79,10 @@ class Costs:
         """The steps of a layer of a kind, none over `limit` cycles where that can be."""
         key = ("layer", width, kind, launch.rows, launch.slots, launch.blocks, routes, limit)
         if key not in self._found:
-            self._found[key] = self._steps(self.stage(width, kind), launch, routes, limit)
+            free = self._found.get((*key[:-1], None))  # what no limit bears on is known
+            if free is None or not _within(free, limit):
+                free = self._steps(self.stage(width, kind), launch, routes, limit)
+            self._found[key] = free
         found: tuple[StepTiming, ...] = self._found[key]
         return found
 
@@ -346,6 +349,14 @@ class KeptTimings:
         """x of a stage to the next."""
         link = self.pipeline.links[number]
         return self.costs.crossing(self.width, kind.rows, link.paths, limit_cycles, link.onward)
+
+
+def _within(steps: Sequence[StepTiming], limit: int | None) -> bool:
+    """Whether no step, with the one that it begins beside, takes more than the limit."""
+    before = (0, *(step.cycles for step in steps))
+    each = (step.cycles + (last if step.early_cycles else 0)
+            for last, step in zip(before, steps, strict=False))  # fmt: skip
+    return limit is None or max(each, default=0) <= limit
 
 
 def _until(limit: int | None, steps: Iterable[Step]) -> Iterator[StepTiming]:

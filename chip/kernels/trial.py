@@ -18,6 +18,7 @@ from chip.program import Region
 from chip.schedule import Buffer, Chain, Loops, Rows, Schedule
 from chip.schedule.busy import fixed_fit
 from chip.schedule.flows import Flow, Hold, Piece, Streams
+from chip.schedule.footprint import Elsewhere
 from chip.spec import ChipSpec
 
 Cycles = npt.NDArray[np.int64]
@@ -83,7 +84,9 @@ class Unplaced(Schedule):
         """A chain of which nothing is kept."""
         return _Silent(self.spec, label, member, maps)
 
-    def place(self, chain: Chain, not_before: int = 0, further: int = 0) -> int:
+    def place(
+        self, chain: Chain, not_before: int = 0, further: int = 0, there: Elsewhere | None = None
+    ) -> int:
         """Nothing."""
         return 0
 
@@ -97,22 +100,21 @@ class Trial(Schedule):
     touched: list[tuple[str, bool, int, int, int]] = field(default_factory=list)
     chains: int = 0
 
-    def place(self, chain: Chain, not_before: int = 0, further: int = 0) -> int:
+    def place(
+        self, chain: Chain, not_before: int = 0, further: int = 0, there: Elsewhere | None = None
+    ) -> int:
         """Note the chain at the first cycle in which it could be; nothing is booked but units."""
-        fixed = self._tables(chain)
-        start = fixed_fit(fixed, self._earliest(chain, not_before))
+        fixed, rows = self._tables(chain), self._rows_of(chain)
+        start = fixed_fit(fixed, self._earliest(chain, rows, not_before))
         for table, low, pattern in fixed:
             table.take(low + start, pattern)
-        self._touch(chain, start)
-        return start
-
-    def _touch(self, chain: Chain, start: int, further: int = 0) -> None:
-        super()._touch(chain, start)
+        self._touch(chain, rows, start)
         for access in chain.accesses:
             cycles = access.early + start, access.end + start
             entry = (access.buffer.name, access.writes, *cycles, self.chains)
             self.touched.append(entry)
         self.chains += 1
+        return start
 
 
 def conflicts(trials: Sequence[Trial]) -> Conflicts:

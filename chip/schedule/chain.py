@@ -8,6 +8,7 @@ Values are either *at rest* (`Rows`: read when and as often as a consumer wants)
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from chip.errors import ProgramError
 from chip.isa import (
@@ -42,6 +43,7 @@ from chip.schedule.flows import (
     span,
     stepped,
 )
+from chip.schedule.footprint import Footprint, footprint
 from chip.spec import EAST, WEST, ChipSpec
 
 APART_ROWS = 8  # of a loop with gaps that is an instruction for each row instead
@@ -61,6 +63,12 @@ class Chain:
     member_spans: dict[int, Extent] = field(default_factory=dict)
     accesses: list[Access] = field(default_factory=list)
     values: int = 0
+
+    @cached_property
+    def footprint(self) -> Footprint:
+        """What it takes; nothing is to be added to a chain that somebody has asked this of."""
+        first = min(extent.first for extent in self.member_spans.values())
+        return footprint(self.label, first, self.fixed, self.needs)
 
     # --- at rest -> in flight ---------------------------------------------------------------
     def arrive(self, rows: Rows, position: int, cycle: int, loops: Loops) -> Flow:

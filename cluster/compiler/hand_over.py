@@ -4,13 +4,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from typing import TypeVar
 
 from chip.isa import WIDTHS
 from chip.kernels.allreduce import TEAM
 from chip.kernels.collective import APART_ROWS
 from chip.kernels.transfer import Moved, multicast, transfer
-from chip.schedule import Buffer, Rows, Schedule, ScheduleTiming
+from chip.schedule import Buffer, Rows, Schedule
 from chip.spec import ChipSpec
 from cluster.compiler.place import Placement
 from cluster.compiler.stage import Stage
@@ -157,7 +156,7 @@ def send_shares(
     return _in_shares(stage.spec, ends, paths, onward, rows)
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=256)
 def _in_shares(
     spec: ChipSpec, ends: tuple[Buffer, Buffer], paths: Paths, onward: Onward, rows: tuple[int, int]
 ) -> Schedule:
@@ -173,9 +172,9 @@ def _in_shares(
     return plan
 
 
-T = TypeVar("T", Schedule, ScheduleTiming)
-
-
-def quicker(whole: T, shared: T | None) -> T:
-    """What is over earlier, of two ways to the next stage."""
-    return shared if shared is not None and shared.end_cycle < whole.end_cycle else whole
+def quicker(paths: Iterable[Path], rows: int, whole: Callable[[], P], shared: P | None) -> P:
+    """What is over earlier, of two ways to the next stage; `shared` if that is plain to see."""
+    if shared is not None and rows * row_cycles(paths) >= shared.end_cycle:
+        return shared
+    way = whole()
+    return shared if shared is not None and shared.end_cycle < way.end_cycle else way

@@ -15,9 +15,10 @@ from chip.energy import Activity, count_alike
 from chip.hashed import hashed_once
 from chip.kernels.allreduce import Network
 from chip.kernels.step import Step
+from chip.kernels.transfer import Renumbering
 from chip.program import Instruction
 from chip.schedule import Pace, Schedule, ScheduleTiming, TimingSequence, merged
-from cluster.compiler.contention import ContentionGroup, Renumbering, contention_groups
+from cluster.compiler.contention import ContentionGroup, contention_groups
 from cluster.compiler.hand_over import quicker, row_cycles, send_activations, send_shares
 from cluster.compiler.host_regions import host_bytes
 from cluster.compiler.launch import LaunchKind, decode_kind
@@ -170,12 +171,13 @@ class Costs:
             @cache
             def of(size: int) -> ScheduleTiming:
                 def make() -> ScheduleTiming:
-                    groups = self._groups(paths)
-                    whole = merged((self._sent(width, g, size), g.members, 0) for g in groups)
-                    shared = send_shares(stage, stage, paths, onward, (0, size))
-                    return quicker(
-                        whole, merged([(*shared.timings[0][:1], None, 0)]) if shared else None
-                    )
+                    def whole() -> ScheduleTiming:
+                        groups = self._groups(paths)
+                        return merged((self._sent(width, g, size), g.members, 0) for g in groups)
+
+                    plan = send_shares(stage, stage, paths, onward, (0, size))
+                    shared = merged([(plan.timings[0][0], None, 0)]) if plan else None
+                    return quicker(paths, size, whole, shared)
 
                 alike = (stage.spec, stage.key, size, paths, onward)
                 return self.store.kept("crossing", alike, make, asdict, timing_of)

@@ -48,7 +48,7 @@ class Booking(NamedTuple):
             args[operand] = chosen[need] + offset
         address = args[0] + self.further if piece.op.startswith("mem.") else None
         first = piece.unit if piece.unit_need is None else chosen[piece.unit_need]
-        if self.there and piece.family.startswith(PORTS):
+        if self.there and piece.family in PORTS:
             first = self.there.ports[piece.member, first]
         names = tuple(base[piece.member] + name if name else 0 for name in piece.names)
         for later, words in piece.apart:

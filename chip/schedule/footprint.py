@@ -8,7 +8,7 @@ from chip.schedule.busy import joined
 from chip.schedule.flows import Hold, Key, Need, Taken
 from chip.schedule.taken import Kind
 
-PORTS = "c2c."  # families of queues of ports
+PORTS = ("c2c.s", "c2c.r")  # families of queues of ports
 NAMES = {"stream": "streams", "vxm": "ALUs of the VXM", "sxm": "SXM queues"}
 
 
@@ -59,7 +59,7 @@ def footprint(label: str, first: int, fixed: Mapping[Hold, list[Taken]],
         low, pattern, once = joined(taken)
         if not once:  # it fits nowhere: that is a bug of its kernel
             raise ProgramError(f"chain {label} collides with itself on {hold}")
-        found = ports if hold.family.startswith(PORTS) else units
+        found = ports if hold.family in PORTS else units
         found += [Unit(hold.member, key, low + late, pattern) for key, late in hold.units()]
     choices = [
         Choice(n.member, (n.kind, n.side, n.width, tuple(n.halves) or (0,)), n.low, n.high)

@@ -11,7 +11,7 @@ from chip.schedule.busy import Busy, Fixed, fixed_fit
 from chip.schedule.chain import Chain
 from chip.schedule.flows import Access
 from chip.schedule.footprint import Elsewhere, too_many
-from chip.schedule.taken import Candidate, Kind, Members, Units, choose, wait_for
+from chip.schedule.taken import Candidate, Candidates, Kind, Members, Units, choose, wait_for
 from chip.schedule.timing import ScheduleTiming, TooLong
 from chip.schedule.touched import Touched
 from chip.spec import ChipSpec
@@ -42,7 +42,7 @@ class Schedule:
         # by member:
         self._taken: dict[int, Units] = Members(self._units_of)
         self._busy: dict[int, dict[tuple[str, int, int], Busy]] = defaultdict(dict)
-        self._choices: dict[int, dict[Kind, list[Candidate]]] = defaultdict(dict)
+        self._choices: dict[int, dict[Kind, Candidates]] = defaultdict(dict)
         self._touched: dict[int, dict[str, Touched]] = defaultdict(dict)
         self._taken_until = 0  # what is chosen for needs, that is: later all there are is free
         self._names: dict[int, int] = defaultdict(int)
@@ -153,18 +153,22 @@ class Schedule:
         before = (self._known(access.member, name) for name in access.buffer.after)
         return max((int(one.free.max(initial=0)) for one in before if one), default=0)
 
-    def _candidates(self, member: int, kind: Kind) -> list[Candidate]:
-        """What there is to choose from, in order."""
+    def _candidates(self, member: int, kind: Kind) -> Candidates:
+        """What there is to choose from."""
         known = self._choices[member]
         if kind not in known:
-            what, _, width, halves = kind
-            name = "s" if what == "stream" else what
-            known[kind] = [
-                (at, [self._intervals(member, (name, unit, half))
-                      for unit in range(at, at + width) for half in halves])
-                for at in self._indices(kind)
-            ]  # fmt: skip
+            known[kind] = Candidates(self._choice(member, kind))
         return known[kind]
+
+    def _choice(self, member: int, kind: Kind) -> Iterator[Candidate]:
+        what, _, width, halves = kind
+        name = "s" if what == "stream" else what
+        for first in self._indices(kind):
+            units = range(first, first + width)
+            yield (
+                first,
+                [self._intervals(member, (name, unit, half)) for unit in units for half in halves],
+            )
 
     def _indices(self, kind: Kind) -> range:
         what, side, width, _ = kind

@@ -1,6 +1,6 @@
 """What the units of chips are taken for, and what of them is chosen for a chain."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from chip.schedule.busy import Busy, Cycles
 from chip.schedule.flows import Key
@@ -9,19 +9,38 @@ Kind = tuple[str, int, int, tuple[int, ...]]  # of a Need: kind, side, width, ha
 Candidate = tuple[int, list[Busy]]  # index of a unit or of the first stream, its tables
 
 
-def wait_for(candidates: Sequence[Candidate], low: int, high: int, start: int) -> int:
+class Candidates:
+    """What there is to choose from, in order; tables are made once somebody looks at them."""
+
+    __slots__ = ("made", "rest")
+
+    def __init__(self, rest: Iterator[Candidate]) -> None:
+        self.made: list[Candidate] = []
+        self.rest = rest
+
+    def more(self) -> bool:
+        """Make the next of them; False if there is none."""
+        found = next(self.rest, None)
+        if found is None:
+            return False
+        self.made.append(found)
+        return True
+
+
+def wait_for(candidates: Candidates, low: int, high: int, start: int) -> int:
     """Cycles until something that a need can choose is free."""
-    best = 0
-    for _, tables in candidates:
-        wait = max([table.delay(low + start, high + start) for table in tables])
+    best, at, made = 0, 0, candidates.made
+    while at < len(made) or candidates.more():
+        wait = max([table.delay(low + start, high + start) for table in made[at][1]])
         if not wait:
             return 0
         best = min(best, wait) if best else wait
+        at += 1
     return best
 
 
 def choose(
-    choices: Sequence[tuple[Sequence[Candidate], int, int]], start: int
+    choices: Sequence[tuple[Candidates, int, int]], start: int
 ) -> tuple[list[int], int, int | None]:
     """Indices chosen for every need; or how long to wait, and for which of them."""
     chosen: list[int] = []
@@ -29,8 +48,9 @@ def choose(
     for number, (candidates, low, high) in enumerate(choices):
         low += start
         high += start
-        best = 0
-        for index, tables in candidates:
+        best, at, made = 0, 0, candidates.made
+        while at < len(made) or candidates.more():
+            index, tables = made[at]
             wait = 0
             for table in tables:
                 if table.last > low and (late := table.delay(low, high)) > wait:
@@ -42,6 +62,7 @@ def choose(
                 chosen.append(index)
                 break
             best = min(best, wait) if best else wait
+            at += 1
         else:
             for table, lower, upper in reversed(taken):
                 table.release(lower, upper)

@@ -256,33 +256,39 @@ class Costs:
             return self._activity_of(self._own(kind.shape), kind.routes, launch, limit)
         total = Activity()
         for layer, times in Counter(kind.layers).items():
-            one = self._activity(kind.width, layer, kind.routes, launch, limit)
-            total += one.times(times)
+            stage = self.stage(kind.width, layer)
+            total += self._activity_of(stage, kind.routes, launch, limit).times(times)
         if kind.head and launch.logits_rows:
             last = decode_kind(CONTEXT_BLOCK, launch.rows)
-            total += self._activity(kind.width, None, NO_NETWORK, last, None)
+            total += self._activity_of(self.stage(kind.width, None), NO_NETWORK, last, None)
         return total
-
-    def _activity(
-        self, width: Width, kind: int | None, routes: Network, launch: LaunchKind, limit: int | None
-    ) -> Activity:
-        key = ("activity", width, kind, routes, launch, limit)
-        if key not in self._found:
-            stage = self.stage(width, kind)
-            self._found[key] = self._activity_of(stage, routes, launch, limit)
-        found: Activity = self._found[key]
-        return found
 
     def _activity_of(
         self, stage: Stage, routes: Network, launch: LaunchKind, limit: int | None
     ) -> Activity:
-        return self.store.kept(
-            "activity",
-            (stage.spec, stage.key, str(launch), routes.digest, limit),
-            lambda: _activity_of(stage, routes, launch, limit),
-            asdict,
-            lambda plain: Activity(**plain),
-        )
+        key = ("activity", stage.spec, stage.key, routes, launch, limit)
+        if key not in self._found:
+            self._found[key] = self.store.kept(
+                "activity",
+                (stage.spec, stage.key, str(launch), routes.digest, limit),
+                lambda: self._counted(stage, routes, launch, limit),
+                asdict,
+                lambda plain: Activity(**plain),
+            )
+        found: Activity = self._found[key]
+        return found
+
+    def _counted(
+        self, stage: Stage, routes: Network, launch: LaunchKind, limit: int | None
+    ) -> Activity:
+        """What the parts of its steps do; those that a stage keeps for other routes once."""
+        total, slots = Activity(), range(launch.slots)
+        for step in stage.steps(launch.rows, launch.blocks, routes, limit, slots):
+            for part, everyone in step.parts:
+                if ("done", part) not in self._found:
+                    self._found["done", part] = _done_in(part)
+                total += self._found["done", part].times(len(everyone))
+        return total
 
     def activity_between(
         self, width: Width, paths: Paths, rows: int = 1, onward: Onward = ()
@@ -372,14 +378,6 @@ def _until(limit: int | None, steps: Iterable[Step]) -> Iterator[StepTiming]:
 
 def _sent_alone(stage: Stage, paths: Sequence[Path], rows: int) -> Schedule:
     return send_activations(Schedule(stage.spec), stage, stage, paths, (0, rows))
-
-
-def _activity_of(stage: Stage, routes: Network, launch: LaunchKind, limit: int | None) -> Activity:
-    total, slots = Activity(), range(launch.slots)
-    for step in stage.steps(launch.rows, launch.blocks, routes, limit, slots):
-        for part, everyone in step.parts:
-            total += _done_in(part).times(len(everyone))
-    return total
 
 
 def _done_in(schedule: Schedule) -> Activity:

@@ -184,7 +184,8 @@ class Schedule:
 
     def _count(self, kind: Kind) -> int:
         """How many a chip has of what a kind of needs is of."""
-        return self.spec.streams if kind[0] == "stream" else len(self._indices(kind))
+        what, *_ = kind
+        return self.spec.streams if what == "stream" else len(self._indices(kind))
 
     # --- what placing leaves behind -----------------------------------------------------------
     def _touch(

@@ -19,6 +19,7 @@ from chip.schedule import Buffer, Chain, Loops, Rows, Schedule
 from chip.schedule.busy import fixed_fit
 from chip.schedule.flows import Flow, Hold, Piece, Streams
 from chip.schedule.footprint import Elsewhere
+from chip.schedule.touched import Touched
 from chip.spec import ChipSpec
 
 Cycles = npt.NDArray[np.int64]
@@ -44,7 +45,9 @@ class TrialMemory:
         outside = INNER_SLICES if request.layout == "columns" else 0
         index = request.side * self.spec.hemisphere_slices + outside
         region = Region(index, 0, request.vectors, request.dtype, request.layout)
-        return Buffer(request.name, region, request.layout == "columns", (), True)
+        in_turn = self.spec.bank_words if request.in_turn else 0
+        is_columns = request.layout == "columns"
+        return Buffer(request.name, region, is_columns, virtual=True, in_turn=in_turn)
 
     def of_slot(self, buffer: Buffer, slot: int) -> Buffer:
         """The same: what it meets is what that of the first slot meets."""
@@ -95,8 +98,12 @@ class Unplaced(Schedule):
 class Trial(Schedule):
     """Notes when its chains touch which buffers: each as soon as its rows are ready and the fixed
     units that it needs are free, as if there were always a stream and an ALU left.
+
+    A `close` one waits for streams and ALUs, too, and has a chain touch a buffer from its first
+    access to the last: what comes in between may not leave it the gaps.
     """
 
+    close: bool = False
     touched: list[tuple[str, bool, int, int, int]] = field(default_factory=list)
     chains: int = 0
 
@@ -104,17 +111,29 @@ class Trial(Schedule):
         self, chain: Chain, not_before: int = 0, further: int = 0, there: Elsewhere | None = None
     ) -> int:
         """Note the chain at the first cycle in which it could be; nothing is booked but units."""
+        if self.close:
+            return super().place(chain, not_before, further, there)
         fixed, rows = self._tables(chain), self._rows_of(chain)
         start = fixed_fit(fixed, self._earliest(chain, rows, not_before))
         for table, low, pattern in fixed:
             table.take(low + start, pattern)
         self._touch(chain, rows, start)
-        for access in chain.accesses:
-            cycles = access.early + start, access.end + start
-            entry = (access.buffer.name, access.writes, *cycles, self.chains)
-            self.touched.append(entry)
-        self.chains += 1
         return start
+
+    def _touch(
+        self, chain: Chain, touched: Sequence[Touched], start: int, further: int = 0
+    ) -> None:
+        super()._touch(chain, touched, start)
+        spans: dict[tuple[str, bool, int], tuple[int, int]] = {}
+        for number, access in enumerate(chain.accesses):
+            which = 0 if self.close else number
+            key = access.buffer.name, access.writes, which
+            first, last = access.early, access.end
+            low, high = spans.get(key, (first, last))
+            spans[key] = min(low, first), max(high, last)
+        for (name, writes, _), (first, last) in spans.items():
+            self.touched.append((name, writes, first + start, last + start, self.chains))
+        self.chains += 1
 
 
 def conflicts(trials: Sequence[Trial]) -> Conflicts:

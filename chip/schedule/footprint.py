@@ -1,11 +1,11 @@
 """What a finished chain takes, worked out once however often, and for whomever, it is placed."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from chip.errors import ProgramError
 from chip.schedule.busy import joined
-from chip.schedule.flows import Hold, Key, Need, Taken
+from chip.schedule.flows import Extent, Hold, Key, Need, Taken
 from chip.schedule.taken import Kind
 
 PORTS = ("c2c.s", "c2c.r")  # families of queues of ports
@@ -50,21 +50,30 @@ class Footprint(NamedTuple):
     choices: list[Choice]
 
 
-def footprint(label: str, first: int, fixed: Mapping[Hold, list[Taken]],
-              needs: Sequence[Need]) -> Footprint:  # fmt: skip
-    """That of a chain; raises ProgramError if it takes a unit twice in a cycle."""
+class Finished(Protocol):
+    """A chain to which nothing is added any more."""
+
+    label: str
+    needs: list[Need]
+    fixed: dict[Hold, list[Taken]]
+    member_spans: dict[int, Extent]
+
+
+def footprint(chain: Finished) -> Footprint:
+    """What a chain takes; raises ProgramError if that is a unit twice in a cycle."""
     units: list[Unit] = []
     ports: list[Unit] = []
-    for hold, taken in fixed.items():
+    for hold, taken in chain.fixed.items():
         low, pattern, once = joined(taken)
         if not once:  # it fits nowhere: that is a bug of its kernel
-            raise ProgramError(f"chain {label} collides with itself on {hold}")
+            raise ProgramError(f"chain {chain.label} collides with itself on {hold}")
         found = ports if hold.family in PORTS else units
         found += [Unit(hold.member, key, low + late, pattern) for key, late in hold.units()]
     choices = [
         Choice(n.member, (n.kind, n.side, n.width, tuple(n.halves) or (0,)), n.low, n.high)
-        for n in needs
+        for n in chain.needs
     ]
+    first = min(extent.first for extent in chain.member_spans.values())
     return Footprint(first, units, ports, choices)
 
 

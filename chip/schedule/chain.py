@@ -379,8 +379,8 @@ class Chain:
     ) -> Piece:
         """Note an instruction, or one each of those `apart`; see Piece."""
         spec, (family, unit, _), (op, args, needs, names) = self.spec, queue, doing
-        made = op, args, needs, names, loops, spread, apart
-        piece = Piece(self.member, *queue, cycles, *made)
+        how = loops, spread, apart
+        piece = Piece(self.member, *queue, cycles, op, args, needs, names, *how)
         self.pieces.append(piece)
         if family != "vxm":
             for number in (*(need for need, _ in needs.values()), *((spread or ())[1:2])):

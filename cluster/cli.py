@@ -150,10 +150,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with interrupts.ends_at_once() if quits else nullcontext():
             code = lpu.main(arguments, prog_name="lpu", standalone_mode=False, obj=start)
         sys.stdout.flush()
-        return code if isinstance(code, int) else OK
+        ended = code if isinstance(code, int) else OK
+        if quits and arguments is None:  # to put away memory in order can take seconds
+            interrupts.leave(ended)
+        return ended
     except (KeyboardInterrupt, click.Abort):
         interrupts.disarm()
-        if quits and arguments is None:  # to put away memory in order can take seconds
+        if quits and arguments is None:
             interrupts.end_now()
         return _complain("interrupted", INTERRUPTED)
     except BrokenPipeError:

@@ -1,6 +1,7 @@
 """Plans per second: a cold first result, then grids of chips x batch x tp x pp of Llama-2-70B.
 
 Before the grids, what it takes to schedule a layer of one token, and how that grows with the width.
+Cold is without a store of costs; nothing that numba compiles is part of a plan.
 
 A process for each processor takes clusters in turn; prompts of 1,024 tokens, 128 new ones.
 

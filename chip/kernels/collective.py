@@ -9,13 +9,14 @@ in the first cycles that are free.
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
 from chip.errors import ProgramError
 from chip.kernels.transfer import Hop, Moved, multicast, transfer
 from chip.schedule import Beside, Buffer, Chain, Flow, Rows, Schedule, run
+from chip.schedule.footprint import Elsewhere
 from chip.spec import ChipSpec
 
 # Operands of a chain of additions; each takes an ALU, and one is left to whoever else needs it.
@@ -141,7 +142,7 @@ class Compiler:
     first is for scratch slots, the others, in turn, for what is added up so far.
 
     A message is over after all that it waits for, even if it takes only their first rows: packets
-    are handed from chip to chip message by message, in the order in which they end.
+    are handed on message by message, in the order in which they end.
     """
 
     spec: ChipSpec
@@ -193,9 +194,7 @@ class Compiler:
         target = message.hops[-1].to_member
         if message.lands:
             self._landed[number] = self._take(target, message.target.length)
-            runs = [self._landed[number]]
-        else:
-            runs = self._room(target, message.target)
+        runs = [self._landed[number]] if message.lands else self._room(target, message.target)
         over, apart = self._over(message), not self._is_long(message.source)
         for source, end in _cut(self._runs(message.hops[0].member, message.source), runs):
             moved = Moved(source.rows, end.rows, source.length, apart)
@@ -254,45 +253,33 @@ class Compiler:
     ) -> None:
         """target = operands added from left to right, a chain of additions for each row.
 
-        Long sums take all rows in a chain, of as many operands as lie in different slices; or few
-        at a time, where there is no memory between: as an addition begins when the one before is
-        over, so many may read all their operands from the same slices.
+        Long sums take all rows in a chain, of as many operands as lie in different slices; without
+        memory between as few as an addition takes cycles: they may read from the same slices.
         """
+
+        def add(terms: tuple[_Run, ...], out: _Run, further: int = 0) -> None:
+            chain = _added(self.spec, self.label, terms, out)
+            plan.place(chain, 0, further, Elsewhere((member,), {}))
+
         length = sum(run.length for run in target)
         for runs in _cut(*operands, target):
             *terms, out = runs
             if length <= self.apart_rows:
-                chain = self._chain(member, [t.part(0, 1) for t in terms], out.part(0, 1))
                 for row in range(out.length):
-                    plan.place(chain, further=row)
+                    add(tuple(t.part(0, 1) for t in terms), out.part(0, 1), row)
             elif self.between or len(terms) == 1:
                 *groups, last = _apart(terms)
                 so_far: list[_Run] = []
                 for number, group in enumerate(groups):
                     to = _Run(self.between[1 + number % 2], 0, out.length)
-                    plan.place(self._chain(member, [*so_far, *group], to))
+                    add((*so_far, *group), to)
                     so_far = [to]
-                plan.place(self._chain(member, [*so_far, *last], out))
+                add((*so_far, *last), out)
             else:
                 pace = self.spec.d_func("vxm.alu")
-                for first in range(0, out.length, pace):
-                    some = min(pace, out.length - first)
-                    few = [t.part(first, some) for t in terms]
-                    plan.place(self._chain(member, few, out.part(first, some)))
-
-    def _chain(self, member: int, terms: Sequence[_Run], out: _Run) -> Chain:
-        """Rows of all terms added up; buffers lie in a bank each, so that any rows will do."""
-        chain = Chain(self.spec, f"{self.label}: add", member)
-        loops, first, rest = run(out.length), terms[0], terms[1:]
-        if not rest or first.slices == rest[0].slices:
-            total: Flow = chain.vxm("copy", first.rows, loops=loops)
-        else:
-            total = chain.vxm("add", first.rows, rest[0].rows, loops=loops)
-            rest = rest[1:]
-        for term in rest:
-            total = chain.vxm("add", total, term.rows)
-        chain.write(total, out.rows)
-        return chain
+                for start in range(0, out.length, pace):
+                    some = min(pace, out.length - start)
+                    add(tuple(t.part(start, some) for t in terms), out.part(start, some))
 
     # --- where things are ---------------------------------------------------------------------
     def _runs(self, member: int, span: Span) -> list[_Run]:
@@ -333,13 +320,29 @@ class Compiler:
         if member not in self._free:
             self._free[member] = [_Run(b, 0, b.region.vectors) for b in self.pool]
         free = self._free[member]
-        for number, room in enumerate(free):
-            if room.length >= count:
-                del free[number]
-                if room.length > count:
-                    free.append(room.part(count, room.length - count))
-                return room.part(0, count)
-        return None
+        number = next((n for n, room in enumerate(free) if room.length >= count), None)
+        if number is None:
+            return None
+        room = free.pop(number)
+        if room.length > count:
+            free.append(room.part(count, room.length - count))
+        return room.part(0, count)
+
+
+@lru_cache(maxsize=4096)
+def _added(spec: ChipSpec, label: str, terms: tuple[_Run, ...], out: _Run) -> Chain:
+    """Rows of all terms added up by member 0; buffers lie in a bank each: any rows will do."""
+    chain = Chain(spec, f"{label}: add")
+    loops, first, rest = run(out.length), terms[0], terms[1:]
+    if not rest or first.slices == rest[0].slices:
+        total: Flow = chain.vxm("copy", first.rows, loops=loops)
+    else:
+        total = chain.vxm("add", first.rows, rest[0].rows, loops=loops)
+        rest = rest[1:]
+    for term in rest:
+        total = chain.vxm("add", total, term.rows)
+    chain.write(total, out.rows)
+    return chain
 
 
 def in_order(items: Items) -> Iterator[int]:
@@ -360,15 +363,14 @@ def in_order(items: Items) -> Iterator[int]:
                 heappush(ready, (items[other].start_cycle, other))
 
 
-def _apart(terms: Sequence[_Run]) -> Iterator[list[_Run]]:
+def _apart(terms: Sequence[_Run]) -> list[list[_Run]]:
     """Terms in order, cut wherever two would be read from the same slices."""
-    found: list[_Run] = []
+    found: list[list[_Run]] = [[]]
     for term in terms:
-        if any(term.slices == other.slices for other in found):
-            yield found
-            found = []
-        found.append(term)
-    yield found
+        if any(term.slices == other.slices for other in found[-1]):
+            found.append([])
+        found[-1].append(term)
+    return found
 
 
 def batches(routes: Mapping[int, tuple[Hop, ...]]) -> list[list[int]]:

@@ -4,6 +4,7 @@ All chips of the route are booked in one chain: a vector that passes through a c
 and a Send in that chip's program, and holds both ports and a stream for that time.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,8 +12,8 @@ from typing import NamedTuple
 
 from chip.isa import WIDTHS
 from chip.schedule import Chain, Flow, Loops, Rows, Schedule, run, span
-from chip.schedule.elsewhere import elsewhere
 from chip.schedule.flows import Doing, Queue, Streams, stepped
+from chip.schedule.footprint import Elsewhere
 from chip.spec import EAST, WEST, ChipSpec
 
 
@@ -50,20 +51,50 @@ def transfer(plan: Schedule, hops: tuple[Hop, ...], moved: Moved, over_after: in
 
     The last vector is not sent before cycle `over_after`.
     """
-    members, ports, ways = [hops[0].member], dict[tuple[int, str], int](), list[Hop]()
-    for n, (_, port, other, to_port, *link) in enumerate(hops):
-        members.append(other)
-        ports[n, "c2c.s"], ports[n + 1, "c2c.r"] = port, to_port
-        ways.append(Hop(n, port_side(port), n + 1, port_side(to_port), *link))
-    chain, flow, sent = _transfer(plan.spec, tuple(ways), moved)
-    return _place(plan, elsewhere(chain, members, ports), flow, sent, over_after)
+    (way,), there = _written((hops,))
+    chain, received, sent = _transfer(plan.spec, way, moved)
+    return received + plan.place(chain, max(0, over_after - sent), 0, there)
 
 
-@lru_cache(maxsize=1024)
-def _transfer(spec: ChipSpec, hops: tuple[Hop, ...], moved: Moved) -> tuple[Chain, Flow, int]:
-    """The chain of a transfer from member 0 to the next and so on, over ports 0 and 1.
+class Renumbering:
+    """Chips and ports by the order in which they come; ports stay on their side."""
 
-    Also what arrives, and the cycle in which the last vector is sent.
+    def __init__(self) -> None:
+        self.chips: dict[int, int] = {}
+        self.ports: dict[tuple[int, int], int] = {}  # by chip and port, as they were before
+        self._sides: Counter[tuple[int, int]] = Counter()
+
+    def path(self, path: tuple[Hop, ...]) -> tuple[Hop, ...]:
+        """The same path by the new numbers."""
+        return tuple(
+            Hop(*self._end(hop.member, hop.port), *self._end(hop.to_member, hop.to_port), *hop[4:])
+            for hop in path
+        )
+
+    def _end(self, chip: int, port: int) -> tuple[int, int]:
+        number, side = self.chips.setdefault(chip, len(self.chips)), port_side(port)
+        if (chip, port) not in self.ports:
+            self.ports[chip, port] = 2 * self._sides[chip, side] + port % 2
+            self._sides[chip, side] += 1
+        return number, self.ports[chip, port]
+
+
+@lru_cache(maxsize=4096)
+def _written(
+    routes: tuple[tuple[Hop, ...], ...],
+) -> tuple[tuple[tuple[Hop, ...], ...], Elsewhere]:
+    """Routes between members 0, 1, .. that others may go as well; and who goes these."""
+    anew = Renumbering()
+    ways = tuple(map(anew.path, routes))
+    ports = {(anew.chips[chip], new): port for (chip, port), new in anew.ports.items()}
+    return ways, Elsewhere(tuple(anew.chips), ports)
+
+
+@lru_cache(maxsize=4096)
+def _transfer(spec: ChipSpec, hops: tuple[Hop, ...], moved: Moved) -> tuple[Chain, int, int]:
+    """The chain of a transfer, the cycle of its last Receive, and that of its last Send.
+
+    The former is after its start, the latter after its first instruction.
     """
     chain = Chain(spec, "transfer", hops[0].member)
     planes = WIDTHS[moved.source.buffer.region.dtype]
@@ -74,7 +105,7 @@ def _transfer(spec: ChipSpec, hops: tuple[Hop, ...], moved: Moved) -> tuple[Chai
     flow = _read_planes(chain, (side, edge), moved.source, loops, moved.apart)
     flow, sent = _along(chain, hops, flow)
     _write_planes(chain, flow, moved.target, moved.apart)
-    return chain, flow, sent
+    return chain, _received(chain, flow), sent - chain.footprint.first
 
 
 def multicast(
@@ -91,7 +122,20 @@ def multicast(
     The rows are read once, on their way through the VXM, which sends a copy to the other edge.
     Returns, and takes, cycles as `transfer` does; `apart` as in `Moved`.
     """
-    chain = Chain(plan.spec, "multicast", routes[0][0].member)
+    ways, there = _written(tuple(routes))
+    moved = source, tuple(targets), count, apart
+    chain, received, sent = _multicast(plan.spec, ways, moved)
+    return received + plan.place(chain, max(0, over_after - sent), 0, there)
+
+
+@lru_cache(maxsize=4096)
+def _multicast(
+    spec: ChipSpec, routes: tuple[tuple[Hop, ...], ...],
+    moved: tuple[Rows, tuple[Rows, ...], int, bool],
+) -> tuple[Chain, int, int]:  # fmt: skip
+    """As `_transfer`; of all last Receives the latest, of Sends the earliest."""
+    source, targets, count, apart = moved
+    chain = Chain(spec, "multicast", routes[0][0].member)
     home = chain.member
     interval = max(hop.interval_cycles for route in routes for hop in route)
     loops = run(count * WIDTHS[source.buffer.region.dtype], interval)
@@ -102,9 +146,9 @@ def multicast(
         chain.member = home
         flow, sent = _along(chain, route, flows[port_side(route[0].port)])
         _write_planes(chain, flow, target, apart)
-        ends.append(flow)
+        ends.append(_received(chain, flow))
         leaves.append(sent)
-    return _place(plan, chain, max(ends, key=lambda end: end.cycle), min(leaves), over_after)
+    return chain, max(ends), min(leaves) - chain.footprint.first
 
 
 def _along(chain: Chain, hops: tuple[Hop, ...], flow: Flow) -> tuple[Flow, int]:
@@ -122,12 +166,6 @@ def _along(chain: Chain, hops: tuple[Hop, ...], flow: Flow) -> tuple[Flow, int]:
 def _received(chain: Chain, flow: Flow) -> int:
     """Cycle of the last Receive of a flow that has just crossed a cable."""
     return flow.cycle - chain.spec.d_func("c2c.receive") + span(flow.loops) - 1
-
-
-def _place(plan: Schedule, chain: Chain, flow: Flow, sent: int, over_after: int) -> int:
-    """Book a chain that sends until `sent` and ends with `flow`; the cycle of its last Receive."""
-    first = min(extent.first for extent in chain.member_spans.values())
-    return _received(chain, flow) + plan.place(chain, max(0, over_after - sent + first))
 
 
 def _both_edges(

@@ -18,6 +18,8 @@ from chip.program import Region
 from chip.schedule import Buffer, Chain, Loops, Rows, Schedule
 from chip.schedule.busy import fixed_fit
 from chip.schedule.flows import Flow, Hold, Piece, Streams
+from chip.schedule.footprint import Elsewhere
+from chip.schedule.touched import Touched
 from chip.spec import ChipSpec
 
 Cycles = npt.NDArray[np.int64]
@@ -85,7 +87,9 @@ class Unplaced(Schedule):
         """A chain of which nothing is kept."""
         return _Silent(self.spec, label, member, maps)
 
-    def place(self, chain: Chain, not_before: int = 0, further: int = 0) -> int:
+    def place(
+        self, chain: Chain, not_before: int = 0, further: int = 0, there: Elsewhere | None = None
+    ) -> int:
         """Nothing."""
         return 0
 
@@ -103,19 +107,23 @@ class Trial(Schedule):
     touched: list[tuple[str, bool, int, int, int]] = field(default_factory=list)
     chains: int = 0
 
-    def place(self, chain: Chain, not_before: int = 0, further: int = 0) -> int:
+    def place(
+        self, chain: Chain, not_before: int = 0, further: int = 0, there: Elsewhere | None = None
+    ) -> int:
         """Note the chain at the first cycle in which it could be; nothing is booked but units."""
         if self.close:
-            return super().place(chain, not_before, further)
-        fixed = self._tables(chain)
-        start = fixed_fit(fixed, self._earliest(chain, not_before))
+            return super().place(chain, not_before, further, there)
+        fixed, rows = self._tables(chain), self._rows_of(chain)
+        start = fixed_fit(fixed, self._earliest(chain, rows, not_before))
         for table, low, pattern in fixed:
             table.take(low + start, pattern)
-        self._touch(chain, start)
+        self._touch(chain, rows, start)
         return start
 
-    def _touch(self, chain: Chain, start: int, further: int = 0) -> None:
-        super()._touch(chain, start)
+    def _touch(
+        self, chain: Chain, touched: Sequence[Touched], start: int, further: int = 0
+    ) -> None:
+        super()._touch(chain, touched, start)
         spans: dict[tuple[str, bool, int], tuple[int, int]] = {}
         for number, access in enumerate(chain.accesses):
             which = 0 if self.close else number

@@ -5,13 +5,14 @@ from typing import NamedTuple
 
 from chip.program import Instruction
 from chip.schedule.flows import Need, Piece
+from chip.schedule.footprint import PORTS, Elsewhere
 
 
 class Booking(NamedTuple):
     """Pieces and needs of a chain from `start` on, with what was chosen for each need.
 
     `base` has the last name given before, by member; the chain is so many rows `further` on in all
-    its buffers.
+    its buffers, and may be for members `there`.
     """
 
     label: str
@@ -21,19 +22,24 @@ class Booking(NamedTuple):
     chosen: list[int]
     base: dict[int, int]
     further: int
+    there: Elsewhere | None = None
 
     def instructions(self) -> Iterator[tuple[int, str, int, Instruction]]:
         """(member, queue, cycle, instruction) of all pieces."""
         for piece in self.pieces:
+            member = self._member(piece)
             for queue, cycle, instruction in self._finished(piece):
-                yield piece.member, queue, cycle + self.start, instruction
+                yield member, queue, cycle + self.start, instruction
 
     def by_kind(self) -> Iterator[tuple[int, str, int, Instruction, int]]:
         """The first of each piece, and how many on neighbouring queues and rows do the same."""
         for piece in self.pieces:
             queue, cycle, instruction = next(self._finished(piece))
             alike = len(piece.cycles) * len(piece.apart)
-            yield piece.member, queue, cycle + self.start, instruction, alike
+            yield self._member(piece), queue, cycle + self.start, instruction, alike
+
+    def _member(self, piece: Piece) -> int:
+        return self.there.members[piece.member] if self.there else piece.member
 
     def _finished(self, piece: Piece) -> Iterator[tuple[str, int, Instruction]]:
         """(queue, cycle, instruction) once the scheduler has chosen streams and queues."""
@@ -42,6 +48,8 @@ class Booking(NamedTuple):
             args[operand] = chosen[need] + offset
         address = args[0] + self.further if piece.op.startswith("mem.") else None
         first = piece.unit if piece.unit_need is None else chosen[piece.unit_need]
+        if self.there and piece.family in PORTS:
+            first = self.there.ports[piece.member, first]
         names = tuple(base[piece.member] + name if name else 0 for name in piece.names)
         for later, words in piece.apart:
             for unit, cycle in enumerate(piece.cycles, first):

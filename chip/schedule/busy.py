@@ -116,8 +116,6 @@ def fixed_fit(fixed: Sequence[Fixed], start: int) -> int:
     while moved:
         moved = False
         for table, low, pattern in fixed:
-            wait = table.delay(low + start, pattern)
-            while wait:
-                start, moved = start + wait, True
-                wait = table.delay(low + start, pattern)
+            while (table.bits >> (low + start)) & pattern:
+                start, moved = start + table.delay(low + start, pattern), True
     return start

@@ -8,6 +8,7 @@ Values are either *at rest* (`Rows`: read when and as often as a consumer wants)
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from chip.errors import ProgramError
 from chip.isa import (
@@ -41,6 +42,7 @@ from chip.schedule.flows import (
     span,
     stepped,
 )
+from chip.schedule.footprint import footprint
 from chip.spec import EAST, WEST, ChipSpec
 
 APART_ROWS = 8  # of a loop with gaps that is an instruction for each row instead
@@ -60,6 +62,7 @@ class Chain:
     member_spans: dict[int, Extent] = field(default_factory=dict)
     accesses: list[Access] = field(default_factory=list)
     values: int = 0
+    footprint = cached_property(footprint)  # nothing is added to a chain that was asked for it
 
     # --- at rest -> in flight ---------------------------------------------------------------
     def arrive(self, rows: Rows, position: int, cycle: int, loops: Loops) -> Flow:
@@ -331,8 +334,8 @@ class Chain:
             hold = self._slices(family, rows.buffer, issues, (bank,))
             self.take(hold, issues[0], span(loops), mine)
         doing, spread = Doing(op, [first, 0], {}, [streams.name]), (1, streams.need, streams.plane)
-        unit = Queue(family, buffer.region.index)
-        self.add(unit, issues, doing, stepped(ONCE), spread, apart)
+        queue = Queue(family, buffer.region.index)
+        self.add(queue, issues, doing, stepped(ONCE), spread, apart)
         self.access(rows, issues, loops, op == "mem.write", apart=True)
 
     def access(
@@ -376,9 +379,8 @@ class Chain:
     ) -> Piece:
         """Note an instruction, or one each of those `apart`; see Piece."""
         spec, (family, unit, _), (op, args, needs, names) = self.spec, queue, doing
-        piece = Piece(
-            self.member, *queue, cycles, op, args, needs, names, loops, spread, apart
-        )  # fmt: skip
+        how = loops, spread, apart
+        piece = Piece(self.member, *queue, cycles, op, args, needs, names, *how)
         self.pieces.append(piece)
         if family != "vxm":
             for number in (*(need for need, _ in needs.values()), *((spread or ())[1:2])):
@@ -392,9 +394,7 @@ class Chain:
         extent = self.member_spans.get(self.member)
         if extent is None:
             extent = self.member_spans[self.member] = Extent(first, end)
-        if first < extent.first:
-            extent.first = first
-        if end > extent.end:
-            extent.end = end
+        extent.first = min(extent.first, first)
+        extent.end = max(extent.end, end)
         extent.instructions += len(cycles) * len(apart)
         return piece

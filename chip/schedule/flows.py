@@ -8,17 +8,19 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from chip.hashed import hashed_once
 from chip.isa import Op
 from chip.program import Region
 from chip.spec import EAST, HEMISPHERES, WEST
 
 Ints = npt.NDArray[np.int64]
 Loops = tuple[tuple[int, int], tuple[int, int]]  # (count, interval), outer then inner
-Key = tuple[str | int, ...]
+Key = tuple[str, int, int, str]  # of a unit of a chip: family, unit, plane or bank, buffer
 Stepped = tuple[tuple[int, int, int], tuple[int, int, int]]  # with the step of an operand
 ONCE: Loops = ((1, 1), (1, 1))
 
 
+@hashed_once
 @dataclass(frozen=True)
 class Buffer:
     """Named vectors in the SRAM of every chip of a group.
@@ -211,9 +213,9 @@ class Hold(NamedTuple):
         """Each of them, and how much later it is taken."""
         for number, offset in enumerate(self.offsets, self.unit):
             if self.family:
-                yield (self.member, self.family, number, self.plane, self.buffer), offset
+                yield (self.family, number, self.plane, self.buffer), offset
             for bank in self.banks:
-                yield (self.member, "bank", number, bank, self.buffer), offset
+                yield ("bank", number, bank, self.buffer), offset
 
 
 @dataclass(slots=True)
@@ -274,6 +276,15 @@ class Access:
         """Row of each iteration, so many rows further on."""
         return self.rows.indices(self.loops) + further
 
+    def iterations(self, further: int) -> Iterator[tuple[int, int]]:
+        """(cycle after the first, row so many rows further on) of each iteration."""
+        first = self.rows.first + further
+        if self.once:
+            yield 0, first
+            return
+        for cycle, row in iterations(self.loops, self.rows.steps):
+            yield cycle, first + row
+
     @property
     def first(self) -> Ints:
         """First cycle of each iteration."""
@@ -283,12 +294,6 @@ class Access:
     def last(self) -> Ints:
         """Last cycle of each iteration."""
         return self._cycles + self.late
-
-    @property
-    def planes(self) -> Ints:
-        """Cycles [iterations, byte planes] of each plane, where they are far apart."""
-        planes: Ints = iteration_cycles(self.loops)[:, None] + np.array(self.issues)
-        return planes
 
     @property
     def end(self) -> int:

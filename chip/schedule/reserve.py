@@ -1,6 +1,5 @@
 """The greedy list scheduler: the first cycle at which a chain fits."""
 
-import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -8,16 +7,17 @@ from dataclasses import dataclass, field, replace
 from chip.errors import ProgramError
 from chip.program import Instruction, Program, fill_queue
 from chip.schedule.booking import Booking
-from chip.schedule.busy import Busy, Cycles, Fixed, fixed_fit, joined
+from chip.schedule.busy import Busy, Fixed, fixed_fit
 from chip.schedule.chain import Chain
-from chip.schedule.flows import Access, Hold, Key, Need
+from chip.schedule.flows import Access
+from chip.schedule.footprint import Elsewhere, too_many
+from chip.schedule.taken import Candidate, Candidates, Kind, Members, Units, choose, wait_for
 from chip.schedule.timing import ScheduleTiming, TooLong
 from chip.schedule.touched import Touched
 from chip.spec import ChipSpec
 
 Beside = Mapping[int, tuple["Schedule", int]]  # by member: a schedule, and who it is there
 Placed = dict[int, dict[str, list[tuple[int, Instruction]]]]  # by member and queue
-Choice = tuple[int, list[Busy]]  # index of a unit or of the first stream, its tables
 
 
 @dataclass(eq=False)
@@ -39,13 +39,12 @@ class Schedule:
         self._made = 0  # of the bookings: those whose instructions are placed
         self._firsts: dict[int, int] = {}
         self._counts: dict[int, int] = defaultdict(int)
-        self._taken: dict[Key, Cycles] = {}
-        self._units: dict[Hold, list[tuple[Cycles, int]]] = {}
-        self._busy: dict[Key, Busy] = {}
-        self._choices: dict[
-            tuple[int, str, int, int, tuple[int, ...]], tuple[range, list[Choice]]
-        ] = {}
-        self._touched: dict[tuple[int, str], Touched] = {}
+        # by member:
+        self._taken: dict[int, Units] = Members(self._units_of)
+        self._busy: dict[int, dict[tuple[str, int, int], Busy]] = defaultdict(dict)
+        self._choices: dict[int, dict[Kind, Candidates]] = defaultdict(dict)
+        self._touched: dict[int, dict[str, Touched]] = defaultdict(dict)
+        self._taken_until = 0  # what is chosen for needs, that is: later all there are is free
         self._names: dict[int, int] = defaultdict(int)
 
     def chain(self, label: str, member: int = 0, maps: tuple[tuple[int, ...], ...] = ()) -> Chain:
@@ -53,94 +52,99 @@ class Schedule:
         return Chain(self.spec, label, member, maps)
 
     # --- placing ----------------------------------------------------------------------------
-    def place(self, chain: Chain, not_before: int = 0, further: int = 0) -> int:
+    def place(
+        self, chain: Chain, not_before: int = 0, further: int = 0, there: Elsewhere | None = None
+    ) -> int:
         """Book the chain at the first cycle it fits, all of it from `not_before` on.
 
-        It may be booked more than once, `further` rows on in all its buffers, in the same banks.
+        It may be booked more than once, `further` rows on in all its buffers, in the same banks;
+        and, if it is of members 0, 1, .., for others `there`. Raises ProgramError if it wants more
+        at once than a chip has.
         """
-        start = self._earliest(chain, not_before, further)
-        fixed = self._tables(chain)
-        taken = [one for one in fixed if one[0].bits.bit_length() > one[1] + start]
-        blocked: Need | None = None  # what was not to be had: without it nothing else is tried
+        touched = self._rows_of(chain, further, there)
+        start = self._earliest(chain, touched, not_before, further)
+        fixed = self._tables(chain, there)
+        choices = [
+            (self._candidates(there.members[member] if there else member, kind), low, high)
+            for member, kind, low, high in chain.footprint.choices
+        ]
+        blocked: int | None = None  # what was not to be had: without it nothing else is tried
         while True:
-            start = fixed_fit(taken, start)
-            if blocked is not None and (wait := self._wait(blocked, start)):
+            start = fixed_fit(fixed, start)
+            if blocked is not None and (wait := wait_for(*choices[blocked], start)):
                 start += wait
                 continue
-            chosen, wait, blocked = self._choose(chain, start)
-            if chosen is not None:
+            chosen, wait, blocked = choose(choices, start)
+            if blocked is None:
                 break
+            if start + choices[blocked][1] >= self._taken_until:  # all there are were free
+                there_are = self._count(chain.footprint.choices[blocked].kind)
+                every = chain.footprint.choices
+                raise too_many(chain.label, every, every[blocked], there_are)
             start += wait
         for table, low, pattern in fixed:
             if not table.take(low + start, pattern):
-                raise _collision(chain, "units that two of its parts take")
-        self._touch(chain, start, further)
-        self._emit(chain, start, chosen, further)
+                raise ProgramError(f"chain {chain.label}: two of its parts take the same unit")
+        if choices:
+            self._taken_until = max(self._taken_until, start + max(high for *_, high in choices))
+        self._touch(chain, touched, start, further)
+        self._emit(chain, start, chosen, further, there)
         return start
 
-    def _tables(self, chain: Chain) -> list[Fixed]:
+    def _tables(self, chain: Chain, there: Elsewhere | None = None) -> list[Fixed]:
         """What the chain takes at cycles that follow from its start."""
-        found = []
-        for hold, taken in chain.fixed.items():
-            low, pattern, once = joined(taken)
-            if not once:  # it fits nowhere: that is a bug of its kernel
-                raise _collision(chain, hold)
-            units = self._units.get(hold)
-            if units is None:
-                units = [(self._cycles(key), late) for key, late in hold.units()]
-                self._units[hold] = units
-            found += [(table, low + late, pattern) for table, late in units]
+        units, tables = chain.footprint.units, self._taken
+        if there is None:
+            every = units + chain.footprint.ports
+            return [(tables[member][key], low, pattern) for member, key, low, pattern in every]
+        members, ports = there
+        found = [(tables[members[member]][key], low, bits) for member, key, low, bits in units]
+        for member, (family, unit, plane, buffer), low, bits in chain.footprint.ports:
+            key = family, ports[member, unit], plane, buffer
+            found.append((tables[members[member]][key], low, bits))
         return found
 
     # --- what is taken, also by what goes on beside -------------------------------------------
-    def _cycles(self, key: Key) -> Cycles:
-        if key not in self._taken:
-            found = self._taken[key] = Cycles()
-            other = self._other(key)
-            if other and (taken := other[0]._taken.get(other[1])):
-                found.bits = taken.bits
-        return self._taken[key]
+    def _units_of(self, member: int) -> Units:
+        if member not in self.beside:
+            return Units()
+        other, there = self.beside[member]
+        return Units(other._taken[there])
 
-    def _intervals(self, key: Key) -> Busy:
-        if key not in self._busy:
-            found = self._busy[key] = Busy()
-            other = self._other(key)
-            if other and (taken := other[0]._busy.get(other[1])):
-                found.starts, found.ends = [*taken.starts], [*taken.ends]
-                found.last = taken.last
-        return self._busy[key]
+    def _intervals(self, member: int, unit: tuple[str, int, int]) -> Busy:
+        known = self._busy[member]
+        if unit not in known:
+            found = known[unit] = Busy()
+            if member in self.beside:
+                other, there = self.beside[member]
+                if taken := other._busy[there].get(unit):
+                    found.starts, found.ends = [*taken.starts], [*taken.ends]
+                    found.last = taken.last
+                    self._taken_until = max(self._taken_until, found.last)
+        return known[unit]
 
     def _known(self, member: int, buffer: str) -> Touched | None:
         """How rows of a buffer were touched, if any were."""
-        key = (member, buffer)
-        if key not in self._touched and member in self.beside:
+        mine = self._touched[member]
+        if buffer not in mine and member in self.beside:
             other, there = self.beside[member]
-            if found := other._touched.get((there, buffer)):
-                self._touched[key] = found.copy()
-        return self._touched.get(key)
-
-    def _other(self, key: Key) -> tuple["Schedule", Key] | None:
-        """The schedule that a member has beside this one, and the same key there."""
-        member, *rest = key
-        assert isinstance(member, int)
-        if member not in self.beside:
-            return None
-        other, there = self.beside[member]
-        return other, (there, *rest)
+            if found := other._touched[there].get(buffer):
+                mine[buffer] = found.copy()
+        return mine.get(buffer)
 
     def ready_cycle(self, member: int, buffer: str, rows: slice = slice(None)) -> int:
         """Cycle from which all these rows of a buffer may be read."""
         touched = self._known(member, buffer)
         return 0 if touched is None else int(touched.ready[rows].max(initial=0))
 
-    def _earliest(self, chain: Chain, not_before: int, further: int = 0) -> int:
+    def _earliest(
+        self, chain: Chain, touched: Sequence[Touched], not_before: int, further: int = 0
+    ) -> int:
         """Start from which no instruction is before a cycle, and all rows are ready."""
-        start = not_before - min(extent.first for extent in chain.member_spans.values())
-        for access in chain.accesses:
-            buffer = access.rows.buffer
-            if self._known(access.member, buffer.name) is not None:
-                start = max(start, self._rows(access, further).wait(access, further))
-            if access.writes and buffer.after:
+        start = not_before - chain.footprint.first
+        for access, rows in zip(chain.accesses, touched, strict=True):
+            start = max(start, rows.wait(access, further))
+            if access.writes and access.rows.buffer.after:
                 start = max(start, self._done_with(access) - access.early)
         return start
 
@@ -149,96 +153,76 @@ class Schedule:
         before = (self._known(access.member, name) for name in access.buffer.after)
         return max((int(one.free.max(initial=0)) for one in before if one), default=0)
 
-    def _wait(self, need: Need, start: int) -> int:
-        """Cycles until something that a need can choose is free."""
-        low, high, best = need.low + start, need.high + start, 0
-        for _, tables in self._candidates(need):
-            wait = max(table.delay(low, high) for table in tables)
-            if not wait:
-                return 0
-            best = min(best, wait) if best else wait
-        return best
+    def _candidates(self, member: int, kind: Kind) -> Candidates:
+        """What there is to choose from."""
+        known = self._choices[member]
+        if kind not in known:
+            known[kind] = Candidates(self._choice(member, kind))
+        return known[kind]
 
-    def _choose(self, chain: Chain, start: int) -> tuple[list[int] | None, int, Need | None]:
-        """Indices chosen for every need; or None, how long to wait, and for which of them."""
-        chosen: list[int] = []
-        taken: list[tuple[Busy, int, int]] = []
-        for need in chain.needs:
-            low, high = need.low + start, need.high + start
-            best = 0
-            for index, tables in self._candidates(need):
-                wait = 0
-                for table in tables:
-                    if table.last > low and (late := table.delay(low, high)) > wait:
-                        wait = late  # where the last is over before, it is free: most are
-                if not wait:
-                    for table in tables:
-                        table.take(low, high)
-                        taken.append((table, low, high))
-                    chosen.append(index)
-                    break
-                best = min(best, wait) if best else wait
-            else:
-                for table, lower, upper in reversed(taken):
-                    table.release(lower, upper)
-                return None, best, need
-        return chosen, 0, None
+    def _choice(self, member: int, kind: Kind) -> Iterator[Candidate]:
+        what, _, width, halves = kind
+        name = "s" if what == "stream" else what
+        for first in self._indices(kind):
+            units = range(first, first + width)
+            yield (
+                first,
+                [self._intervals(member, (name, unit, half)) for unit in units for half in halves],
+            )
 
-    def _candidates(self, need: Need) -> Iterator[Choice]:
-        """What there is to choose from, in order; tables are made once somebody looks at them."""
-        halves = tuple(need.halves) or (0,)
-        kind = (need.member, need.kind, need.side, need.width, halves)
-        known = self._choices.get(kind)
-        if known is None:
-            known = self._choices[kind] = self._choice_indices(need), []
-        return itertools.chain(known[1], self._more(need, halves, *known))
-
-    def _more(
-        self, need: Need, halves: tuple[int, ...], indices: range, found: list[Choice]
-    ) -> Iterator[Choice]:
-        """Those that nobody has looked at."""
-        name = "s" if need.kind == "stream" else need.kind
-        for index in indices[len(found) :]:
-            units = range(index, index + need.width)
-            tables = [self._intervals((need.member, name, u, h)) for u in units for h in halves]
-            found.append((index, tables))
-            yield found[-1]
-
-    def _choice_indices(self, need: Need) -> range:
-        if need.kind == "vxm":
+    def _indices(self, kind: Kind) -> range:
+        what, side, width, _ = kind
+        if what == "vxm":
             return range(self.spec.vxm_alus)
-        if need.kind == "sxm":
-            first = need.side * self.spec.sxm_queues
+        if what == "sxm":
+            first = side * self.spec.sxm_queues
             return range(first, first + self.spec.sxm_queues)
-        base = need.side * self.spec.streams
-        groups = range(base, base + self.spec.streams, need.width)
+        base = side * self.spec.streams
+        groups = range(base, base + self.spec.streams, width)
         # leave the low groups to the weights
-        return groups[::-1] if need.width < self.spec.lw_streams else groups
+        return groups[::-1] if width < self.spec.lw_streams else groups
+
+    def _count(self, kind: Kind) -> int:
+        """How many a chip has of what a kind of needs is of."""
+        what, *_ = kind
+        return self.spec.streams if what == "stream" else len(self._indices(kind))
 
     # --- what placing leaves behind -----------------------------------------------------------
-    def _touch(self, chain: Chain, start: int, further: int = 0) -> None:
+    def _touch(
+        self, chain: Chain, touched: Sequence[Touched], start: int, further: int = 0
+    ) -> None:
+        for access, rows in zip(chain.accesses, touched, strict=True):
+            rows.note(access, further, start)
+
+    def _rows_of(
+        self, chain: Chain, further: int = 0, there: Elsewhere | None = None
+    ) -> list[Touched]:
+        """How rows of the buffers of all its accesses were touched."""
+        found = []
         for access in chain.accesses:
-            self._rows(access, further).note(access, further, start)
+            member = there.members[access.member] if there else access.member
+            name = access.rows.buffer.name
+            touched = self._known(member, name)
+            if touched is None:
+                touched = self._touched[member][name] = Touched()
+            touched.grow(access.last_row + further + 1)
+            found.append(touched)
+        return found
 
-    def _rows(self, access: Access, further: int) -> Touched:
-        key = (access.member, access.rows.buffer.name)
-        touched = self._known(*key)
-        if touched is None:
-            touched = self._touched[key] = Touched()
-        touched.grow(access.last_row + further + 1)
-        return touched
-
-    def _emit(self, chain: Chain, start: int, chosen: list[int], further: int) -> None:
+    def _emit(
+        self, chain: Chain, start: int, chosen: list[int], further: int, there: Elsewhere | None
+    ) -> None:
         """Note what was placed; its instructions are made when somebody asks for them."""
-        base = {member: self._names[member] for member in chain.member_spans}
-        booking = Booking(chain.label, chain.pieces, chain.needs, start, chosen, base, further)
-        self._bookings.append(booking)
-        end = 0
-        for member, extent in chain.member_spans.items():
+        base, end = {}, 0
+        for number, extent in chain.member_spans.items():
+            member = there.members[number] if there else number
+            base[number] = self._names[member]
             self._names[member] += chain.values
             last = extent.end + start + self.spec.superlanes
             self._extend(member, extent.first + start, last, extent.instructions)
             end = max(end, last)
+        made = chain.pieces, chain.needs, start, chosen, base, further, there
+        self._bookings.append(Booking(chain.label, *made))
         self.events.append((chain.label, start, end))
         self.end_cycle = max(self.end_cycle, end)
         if self.most_cycles is not None and self.quiet_cycle > self.most_cycles:
@@ -361,7 +345,3 @@ def _relocated(
             if address != one.args[0]:
                 one = replace(one, args=(address, *one.args[1:]))
         yield cycle, one
-
-
-def _collision(chain: Chain, what: object) -> ProgramError:
-    return ProgramError(f"chain {chain.label} collides with itself on {what}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from chip.collection import uncollected
 from cluster.commands.guessing import asked_guessing, guessing_lines
 from cluster.commands.parameters import (
     CHIPS,
@@ -71,6 +72,7 @@ RANGES_SHOWN = 5  # of the chips of a stage
 @trace_options
 @report_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+@uncollected()
 def plan_command(
     model: str,
     acceptance: float | None,

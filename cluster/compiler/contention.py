@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from chip.kernels.transfer import Hop, port_side
+from chip.kernels.transfer import Renumbering
 from chip.spec import ChipSpec
 from cluster.compiler.wires import Path
 
@@ -67,26 +67,3 @@ def _renumbered(paths: Sequence[Path], numbers: Sequence[int]) -> ContentionGrou
     anew = Renumbering()
     alike = tuple(anew.path(paths[one]) for one in numbers)
     return ContentionGroup(alike, tuple(anew.chips), tuple(numbers))
-
-
-class Renumbering:
-    """Chips and ports by the order in which they come; ports stay on their side."""
-
-    def __init__(self) -> None:
-        self.chips: dict[int, int] = {}
-        self._ports: dict[tuple[int, int], int] = {}
-        self._sides: Counter[tuple[int, int]] = Counter()
-
-    def path(self, path: Path) -> Path:
-        """The same path by the new numbers."""
-        return tuple(
-            Hop(*self._end(hop.member, hop.port), *self._end(hop.to_member, hop.to_port), *hop[4:])
-            for hop in path
-        )
-
-    def _end(self, chip: int, port: int) -> tuple[int, int]:
-        number, side = self.chips.setdefault(chip, len(self.chips)), port_side(port)
-        if (chip, port) not in self._ports:
-            self._ports[chip, port] = 2 * self._sides[chip, side] + port % 2
-            self._sides[chip, side] += 1
-        return number, self._ports[chip, port]

@@ -4,13 +4,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from typing import TypeVar
 
 from chip.isa import WIDTHS
 from chip.kernels.allreduce import TEAM
 from chip.kernels.collective import APART_ROWS
 from chip.kernels.transfer import Moved, multicast, transfer
-from chip.schedule import Buffer, Rows, Schedule, ScheduleTiming
+from chip.schedule import Buffer, Rows, Schedule
 from chip.spec import ChipSpec
 from cluster.compiler.place import Placement
 from cluster.compiler.stage import Stage
@@ -77,19 +76,33 @@ def quickest_parts(
     """What brings so many rows of x on, by the quicker way, in parts within the limit if possible.
 
     Either each rank sends everything, or all shares are `sent` first, and then handed `round_`.
+    Everything is not tried where its cables must be busy for longer than shares take.
     """
-    ways = [[one.whole for one in every]]
+    shared: list[P] = []
     if any(one.onward for one in every):
-        ways.append(list(every))
-    found = []
-    for some in ways:
-        most = max((high - low for low, high in (one.share(rows) for one in some)), default=0)
-        least = row_cycles(one.path for one in some)
-        parts = in_parts(most, limit_cycles, partial(sent, some), least)
-        if any(one.onward for one in some):
-            parts += in_parts(most, limit_cycles, partial(round_, some))
-        found.append(parts)
-    return min(found, key=lambda parts: sum(part.end_cycle for part in parts))
+        shared = _in_parts(every, rows, limit_cycles, sent)
+        most = _most(every, rows)
+        shared += in_parts(most, limit_cycles, partial(round_, every))
+        if rows * row_cycles(one.path for one in every) > _total_cycles(shared):
+            return shared
+    whole = _in_parts([one.whole for one in every], rows, limit_cycles, sent)
+    return min((one for one in (whole, shared) if one), key=_total_cycles, default=whole)
+
+
+def _in_parts(
+    some: Sequence[Sender], rows: int, limit_cycles: int | None, sent: Some[P]
+) -> list[P]:
+    least = row_cycles(one.path for one in some)
+    return in_parts(_most(some, rows), limit_cycles, partial(sent, some), least)
+
+
+def _most(some: Sequence[Sender], rows: int) -> int:
+    """Rows of the largest share."""
+    return max((high - low for low, high in (one.share(rows) for one in some)), default=0)
+
+
+def _total_cycles(parts: Iterable[P]) -> int:
+    return sum(part.end_cycle for part in parts)
 
 
 def send(plan: Schedule, path: Path, ends: tuple[Buffer, Buffer], rows: tuple[int, int]) -> None:
@@ -143,7 +156,7 @@ def send_shares(
     return _in_shares(stage.spec, ends, paths, onward, rows)
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=256)
 def _in_shares(
     spec: ChipSpec, ends: tuple[Buffer, Buffer], paths: Paths, onward: Onward, rows: tuple[int, int]
 ) -> Schedule:
@@ -159,9 +172,9 @@ def _in_shares(
     return plan
 
 
-T = TypeVar("T", Schedule, ScheduleTiming)
-
-
-def quicker(whole: T, shared: T | None) -> T:
-    """What is over earlier, of two ways to the next stage."""
-    return shared if shared is not None and shared.end_cycle < whole.end_cycle else whole
+def quicker(paths: Iterable[Path], rows: int, whole: Callable[[], P], shared: P | None) -> P:
+    """What is over earlier, of two ways to the next stage; `shared` if that is plain to see."""
+    if shared is not None and rows * row_cycles(paths) >= shared.end_cycle:
+        return shared
+    way = whole()
+    return shared if shared is not None and shared.end_cycle < way.end_cycle else way

@@ -75,9 +75,13 @@ class StageSchedules:
 
             def make(first: int, last: int) -> Schedule:
                 rows = first, last
-                whole = send_activations(Schedule(stage.spec), stage, following, link.paths, rows)
+
+                def whole() -> Schedule:
+                    plan = Schedule(stage.spec)
+                    return send_activations(plan, stage, following, link.paths, rows)
+
                 shared = send_shares(stage, following, link.paths, link.onward, rows)
-                return quicker(whole, shared)
+                return quicker(link.paths, last - first, whole, shared)
 
             count = stage.hidden_blocks * kind.rows
             least = 0 if link.onward else row_cycles(link.paths)

@@ -29,22 +29,22 @@ class KeptParts:
         """x of all stages to the next, on all links at once."""
         key = kind.rows, limit_cycles
         if key not in self._sent:
-            memory = self.costs.stage(self.width).memory
-            source, target = (memory[name] for name in RESIDUAL)
-            count = self.costs.stage(self.width).hidden_blocks * kind.rows
+            stage = self.costs.stage(self.width)
+            count = stage.hidden_blocks * kind.rows
 
             def sent(some: Sequence[Sender], first: int, last: int) -> ScheduleTiming:
                 def add(plan: Schedule, ways: Sequence[Path], rows: tuple[int, int]) -> None:
+                    source, target = (stage.memory[name] for name in RESIDUAL)
                     send(plan, ways[0], (source, target), rows)
 
-                sizes = [one.some(count, first, last) for one in some]
+                sizes = [_moved(one.some(count, first, last), first) for one in some]
                 return self._timed("sent", [one.path for one in some], sizes, add)
 
             def handed_round(some: Sequence[Sender], first: int, last: int) -> ScheduleTiming:
                 def add(plan: Schedule, ways: Sequence[Path], rows: tuple[int, int]) -> None:
-                    hand_round(plan, ways, target, rows)
+                    hand_round(plan, ways, stage.memory[RESIDUAL[1]], rows)
 
-                shares = [(one, one.some(count, first, last)) for one in some]
+                shares = [(one, _moved(one.some(count, first, last), first)) for one in some]
                 each = [(path, rows) for one, rows in shares for path in one.onward]
                 paths, sizes = zip(*each, strict=True)
                 return self._timed("handed round", paths, sizes, add)
@@ -87,3 +87,8 @@ class KeptParts:
 
     def put_out(self, number: int, kind: LaunchKind) -> None:
         """Nothing: x of a prefill rests where it is."""
+
+
+def _moved(rows: tuple[int, int], back: int) -> tuple[int, int]:
+    """So many rows before: all of a part moved alike take the same cycles; see `in_parts`."""
+    return rows[0] - back, rows[1] - back

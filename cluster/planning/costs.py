@@ -15,9 +15,10 @@ from chip.energy import Activity, count_alike
 from chip.hashed import hashed_once
 from chip.kernels.allreduce import Network
 from chip.kernels.step import Step
+from chip.kernels.transfer import Renumbering
 from chip.program import Instruction
 from chip.schedule import Pace, Schedule, ScheduleTiming, TimingSequence, merged
-from cluster.compiler.contention import ContentionGroup, Renumbering, contention_groups
+from cluster.compiler.contention import ContentionGroup, contention_groups
 from cluster.compiler.hand_over import quicker, row_cycles, send_activations, send_shares
 from cluster.compiler.host_regions import host_bytes
 from cluster.compiler.launch import LaunchKind, decode_kind
@@ -79,7 +80,10 @@ class Costs:
         """The steps of a layer of a kind, none over `limit` cycles where that can be."""
         key = ("layer", width, kind, launch.rows, launch.slots, launch.blocks, routes, limit)
         if key not in self._found:
-            self._found[key] = self._steps(self.stage(width, kind), launch, routes, limit)
+            free = self._found.get((*key[:-1], None))  # what no limit bears on is known
+            if free is None or not _within(free, limit):
+                free = self._steps(self.stage(width, kind), launch, routes, limit)
+            self._found[key] = free
         found: tuple[StepTiming, ...] = self._found[key]
         return found
 
@@ -167,12 +171,13 @@ class Costs:
             @cache
             def of(size: int) -> ScheduleTiming:
                 def make() -> ScheduleTiming:
-                    groups = self._groups(paths)
-                    whole = merged((self._sent(width, g, size), g.members, 0) for g in groups)
-                    shared = send_shares(stage, stage, paths, onward, (0, size))
-                    return quicker(
-                        whole, merged([(*shared.timings[0][:1], None, 0)]) if shared else None
-                    )
+                    def whole() -> ScheduleTiming:
+                        groups = self._groups(paths)
+                        return merged((self._sent(width, g, size), g.members, 0) for g in groups)
+
+                    plan = send_shares(stage, stage, paths, onward, (0, size))
+                    shared = merged([(plan.timings[0][0], None, 0)]) if plan else None
+                    return quicker(paths, size, whole, shared)
 
                 alike = (stage.spec, stage.key, size, paths, onward)
                 return self.store.kept("crossing", alike, make, asdict, timing_of)
@@ -251,33 +256,39 @@ class Costs:
             return self._activity_of(self._own(kind.shape), kind.routes, launch, limit)
         total = Activity()
         for layer, times in Counter(kind.layers).items():
-            one = self._activity(kind.width, layer, kind.routes, launch, limit)
-            total += one.times(times)
+            stage = self.stage(kind.width, layer)
+            total += self._activity_of(stage, kind.routes, launch, limit).times(times)
         if kind.head and launch.logits_rows:
             last = decode_kind(CONTEXT_BLOCK, launch.rows)
-            total += self._activity(kind.width, None, NO_NETWORK, last, None)
+            total += self._activity_of(self.stage(kind.width, None), NO_NETWORK, last, None)
         return total
-
-    def _activity(
-        self, width: Width, kind: int | None, routes: Network, launch: LaunchKind, limit: int | None
-    ) -> Activity:
-        key = ("activity", width, kind, routes, launch, limit)
-        if key not in self._found:
-            stage = self.stage(width, kind)
-            self._found[key] = self._activity_of(stage, routes, launch, limit)
-        found: Activity = self._found[key]
-        return found
 
     def _activity_of(
         self, stage: Stage, routes: Network, launch: LaunchKind, limit: int | None
     ) -> Activity:
-        return self.store.kept(
-            "activity",
-            (stage.spec, stage.key, str(launch), routes.digest, limit),
-            lambda: _activity_of(stage, routes, launch, limit),
-            asdict,
-            lambda plain: Activity(**plain),
-        )
+        key = ("activity", stage.spec, stage.key, routes, launch, limit)
+        if key not in self._found:
+            self._found[key] = self.store.kept(
+                "activity",
+                (stage.spec, stage.key, str(launch), routes.digest, limit),
+                lambda: self._counted(stage, routes, launch, limit),
+                asdict,
+                lambda plain: Activity(**plain),
+            )
+        found: Activity = self._found[key]
+        return found
+
+    def _counted(
+        self, stage: Stage, routes: Network, launch: LaunchKind, limit: int | None
+    ) -> Activity:
+        """What the parts of its steps do; those that a stage keeps for other routes once."""
+        total, slots = Activity(), range(launch.slots)
+        for step in stage.steps(launch.rows, launch.blocks, routes, limit, slots):
+            for part, everyone in step.parts:
+                if ("done", part) not in self._found:
+                    self._found["done", part] = _done_in(part)
+                total += self._found["done", part].times(len(everyone))
+        return total
 
     def activity_between(
         self, width: Width, paths: Paths, rows: int = 1, onward: Onward = ()
@@ -348,6 +359,14 @@ class KeptTimings:
         return self.costs.crossing(self.width, kind.rows, link.paths, limit_cycles, link.onward)
 
 
+def _within(steps: Sequence[StepTiming], limit: int | None) -> bool:
+    """Whether no step, with the one that it begins beside, takes more than the limit."""
+    before = (0, *(step.cycles for step in steps))
+    each = (step.cycles + (last if step.early_cycles else 0)
+            for last, step in zip(before, steps, strict=False))  # fmt: skip
+    return limit is None or max(each, default=0) <= limit
+
+
 def _until(limit: int | None, steps: Iterable[Step]) -> Iterator[StepTiming]:
     """Timings of steps, the last that of one for which the limit leaves no place, if there is."""
     for step in steps:
@@ -359,14 +378,6 @@ def _until(limit: int | None, steps: Iterable[Step]) -> Iterator[StepTiming]:
 
 def _sent_alone(stage: Stage, paths: Sequence[Path], rows: int) -> Schedule:
     return send_activations(Schedule(stage.spec), stage, stage, paths, (0, rows))
-
-
-def _activity_of(stage: Stage, routes: Network, launch: LaunchKind, limit: int | None) -> Activity:
-    total, slots = Activity(), range(launch.slots)
-    for step in stage.steps(launch.rows, launch.blocks, routes, limit, slots):
-        for part, everyone in step.parts:
-            total += _done_in(part).times(len(everyone))
-    return total
 
 
 def _done_in(schedule: Schedule) -> Activity:

@@ -244,7 +244,7 @@ class Search:
 
     def estimate(self, width: Width, pp: int, objective: str = "latency") -> Candidate:
         """A plan with its cycles as the prices say."""
-        price = self.price(width)
+        price = self.price(width, pp)
         counts = layer_counts(self.sizes, width.tp, pp, width.chunk)
         cycles = price.latency(len(self.model.layers), pp)
         interval = price.interval(max(counts[:-1]), counts[-1]) if pp > 1 else cycles
@@ -280,11 +280,17 @@ class Search:
         return self.places.place(tp, pp)
 
     # --- prices -----------------------------------------------------------------------------
-    def price(self, width: Width) -> Price:
-        """Cycles of a width for a decode launch at the last context bucket."""
+    def price(self, width: Width, pp: int) -> Price:
+        """Cycles of a width for a decode launch at the last context bucket.
+
+        Those of the first stages of the first plan of that width that is asked for.
+        """
         if width.tp not in self._prices:
-            pp = 2 if 2 * width.tp <= len(self.graph) else 1
-            pipeline = self.wires.pipeline(self.placed(width.tp, pp).placement)
+            placement = self.placed(width.tp, pp).placement
+            wires = self.wires.side_by_side(placement)
+            if pp == 1 and 2 * width.tp <= len(self.graph):
+                placement = self.placed(width.tp, 2).placement
+            pipeline = wires.pipeline(placement[:2])
             routes, counts = pipeline.groups[0].routes, Counter(self.model.kinds)
             layers = {n: self.costs.layer(width, n, self.decode, routes) for n in counts}
             head = self.costs.head(width, self.rows)

@@ -5,7 +5,7 @@ once: the costs of a width by all points, a graph and its placements by all of s
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from chip.collection import uncollected
@@ -144,12 +144,13 @@ class Sweep:
         return self._plans[key]
 
     def _timed(self, plan: Plan, topology: str) -> PlanTiming:
-        """A plan where it is placed; how many sequences it has room for takes no time."""
+        """A plan where it is placed, of one sequence: room for more of them takes no time."""
         key = (topology, plan.tp, plan.chunk, *(stage.layers for stage in plan.stages))
         if key not in self._found:
             places, wires = self._graph(topology)
             placement = places.place(plan.tp, plan.pp).placement
-            self._found[key] = PlanTiming(plan, placement, places.graph, self._costs, wires)
+            alone = replace(plan, slots=1)
+            self._found[key] = PlanTiming(alone, placement, places.graph, self._costs, wires)
         return self._found[key]
 
     def _graph(self, topology: str) -> tuple[Places, Wires]:

@@ -155,13 +155,13 @@ class Anywhere:
     def _choose(self, request: Request) -> None:
         """The slices of columns, without an address; what meets them keeps out of these."""
         found, rows = self.found, self._met(request)
-        words, copies = found.column_sizes(request)
+        words, copies = found.copy_sizes(request)
         free = self._free(request, request.side)
         if request.cuts and words:
             level = self._full[request.side]
             few = int(FOURTHS * words * copies < FEW_QUADS * level)
             allowed = self._allowed(rows, free, few)
-            if self._helps:  # streams may come from beyond the VXM
+            if self._helps and request.copies == 1:  # streams may come from beyond the VXM
                 allowed |= self._allowed(rows, self._free(request, 1 - request.side), few)
             if len(allowed) < FOURTHS:
                 raise found.full(request, words * copies, WEIGHT_SLICES)
@@ -236,7 +236,7 @@ class Anywhere:
     def _book(self, request: Request) -> None:
         """Give the stretches of a matrix their addresses; all layers follow each other there."""
         found, made = self.found, []
-        words, copies = found.column_sizes(request)
+        words, copies = found.copy_sizes(request)
         for first, size, quads in self._stretches[request.name]:
             places = []
             for quad in quads:
@@ -246,7 +246,7 @@ class Anywhere:
                 end = address + size * copies
                 found.occupancy.take(quad, QUAD, Taken(address, end, request.name, *FOREVER))
                 places.append((quad, address))
-            made.append(Stretch(first, size, tuple(places)))
+            made.append(Stretch(first, size, tuple(places), request.copies))
         region = Region(*made[0].places[0], request.vectors, request.dtype, "columns")
         buffer = Buffer(request.name, region, True, stretches=tuple(made))
-        found.add_stretched(request, buffer, copies)
+        found.add_stretched(request, buffer, copies // request.copies)

@@ -203,7 +203,7 @@ def _expert_linear(work: Work, at: Assigned, op: ExpertLinear) -> None:
     out, steps = at.made(work, op.out), at.steps(work, op.x)
     for matrix, rows in zip(at.matrices(op), x.copies, strict=True):
         biased = op.bias is not None
-        experts = Experts(matrix, op.held, op.chosen, op.adds, biased).limited(work.spec)
+        experts = Experts(matrix, op.held, op.chosen, op.adds, biased)
         step = steps[1 - matrix.side] if steps else None  # its own side is full of what it meets
         expert_linear(work, experts, rows, choice, out.copies, step)
 

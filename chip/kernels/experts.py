@@ -2,8 +2,8 @@
 
 The matrices of all experts rest in one region: `words` words of expert 0, then of expert 1, and so
 on. The address of word w is e * words + w, where e is data: the VXM works it out while weights
-load, so any expert takes the same cycles, and k experts take those of k experts. Where they are cut, to
-rest anywhere, each stretch is such a region, and so is each fourth of its words.
+load, so any expert takes the same cycles, and k experts take those of k experts. Where they are cut,
+to rest anywhere, each stretch is such a region, and so is each fourth of its words.
 
 Where each expert has an x of its own that fills few lanes, as in wide groups, matrices of several
 experts are side by side in the lanes of a tile: x is in those of its expert, and zero elsewhere.
@@ -19,9 +19,9 @@ from chip.kernels.matmul import Gathered, Pass, matmul
 from chip.kernels.work import Laid, Part, Work
 from chip.program import word_columns
 from chip.schedule import Buffer, Chain, Flow, Loops, Rows, run
-from chip.spec import EAST, WEST
+from chip.spec import EAST
 
-COUNTED = "counted words"  # rows of 0, 1, 2, ... in all lanes
+COUNTED = "counted words {}"  # rows of 0, 1, 2, ... in all lanes, on either side
 
 
 def side_by_side(inputs: Layout) -> int:
@@ -75,17 +75,18 @@ def expert_linear(
     if not matrix.blocks:
         return
     weights = weights_of(work, matrix, experts.groups)
-    counted = work.shared(COUNTED, experts.counted, "f32", EAST)
+    # On the other side: its own is to be free for weights, but for what must be there.
+    counted = work.shared(COUNTED.format(1 - matrix.side), experts.counted, "f32", 1 - matrix.side)
     scales = biases = None
     if step is not None:
         scales = _own_rows(work, experts, f"{matrix.name}.scale", choice)
     if experts.biased:
         biases = _own_rows(work, experts, f"{matrix.name}.bias", choice)
     sums = [
-        work.scratch(f"{matrix.name}.sum{turn}", len(matrix.blocks), "f32", matrix.side)
-        for turn in (0, 1)
+        work.scratch(f"{matrix.name}.sum{turn}", len(matrix.blocks), "f32", 1 - matrix.side)
+        for turn in range(min(2, experts.chosen - 1) * adds)
     ]
-    tiles = work.rows_of(choice.copies[0], 0)
+    tiles = _numbers(work, experts, choice)
     if experts.packed > 1:
         tiles, x = _in_own_lanes(work, experts, x, tiles)
     gates = _gates(work, experts, choice) if adds else None
@@ -135,7 +136,7 @@ def _in_own_lanes(
     """Rows (slot, token) of the tile of each expert, and x in the lanes that it has in its tile."""
     matrix, count, each = experts.matrix, experts.chosen, experts.packed
     name, width, loops = matrix.name, matrix.inputs.width, run(count * work.rows)
-    tiles = Rows(work.scratch(f"{name}.tile", count, "f32", WEST))
+    tiles = Rows(work.scratch(f"{name}.tile", count, "f32", 1 - matrix.side))
     lanes = Rows(work.scratch(f"{name}.lanes", count, "f32", EAST))
     moved = work.scratch(f"{name}.moved", count, matrix.dtype, matrix.side)
     owners = work.constant(f"{name}.owners", 1, "f32", EAST)
@@ -159,6 +160,18 @@ def _in_own_lanes(
     deliver(chain, chain.vxm("mul", value, lanes), [Rows(moved)])
     work.plan.place(chain)
     return tiles, (Part(moved, 0, count),)
+
+
+def _numbers(work: Work, experts: Experts, choice: Laid) -> Rows:
+    """Numbers (slot, token) of the chosen experts, on the side beyond the matrix."""
+    rows, matrix = work.rows_of(choice.copies[0], 0), experts.matrix
+    if rows.buffer.region.index // work.spec.hemisphere_slices != matrix.side:
+        return rows
+    out = work.scratch(f"{matrix.name}.numbers", experts.chosen, "f32", 1 - matrix.side)
+    chain, loops = work.chain("experts: numbers"), run(experts.chosen * work.rows)
+    chain.write(chain.vxm("copy", rows, loops=loops), Rows(out))
+    work.plan.place(chain)
+    return Rows(out)
 
 
 def _gates(work: Work, experts: Experts, choice: Laid) -> Buffer:
@@ -193,7 +206,7 @@ def _own_rows(work: Work, experts: Experts, name: str, choice: Laid) -> Buffer:
     blocks, side, spec = len(experts.matrix.blocks), experts.matrix.side, work.spec
     table = work.constant(name, experts.count * blocks, "f32", side)
     out = work.scratch(f"{name}.own", experts.chosen * blocks, "f32", 1 - side)
-    counted = work.shared(COUNTED, blocks, "f32", EAST)
+    counted = work.shared(COUNTED.format(1 - side), blocks, "f32", 1 - side)
     rows = work.rows_of(choice.copies[0], 0)
     for first in range(experts.chosen * work.rows):
         loops: Loops = ((1, blocks), (blocks, 1))

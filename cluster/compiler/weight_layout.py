@@ -229,10 +229,11 @@ def _tables(stage: Stage) -> Iterator[tuple[int, Region, Array]]:
         if "ones" in buffers:
             region = buffers["ones"].region
             yield rank, region, np.ones((region.vectors, lanes), np.float16)
-        if COUNTED in buffers:
-            region = buffers[COUNTED].region
-            numbers = np.arange(region.vectors, dtype=np.float32)
-            yield rank, region, np.repeat(numbers[:, None], lanes, axis=1)
+        for name in (COUNTED.format(side) for side in (EAST, WEST)):
+            if name in buffers:
+                region = buffers[name].region
+                numbers = np.arange(region.vectors, dtype=np.float32)
+                yield rank, region, np.repeat(numbers[:, None], lanes, axis=1)
         if LANE_NUMBERS in buffers:
             yield rank, buffers[LANE_NUMBERS].region, np.arange(lanes, dtype=np.float32)[None]
         for name in IDENTITY.values():

@@ -119,7 +119,10 @@ class Assigned:
         sides = self.sides[op.out.name]
         inputs, outputs = self._ends(op)
         limit = max(1, self.spec.accumulator_depth // self.most_rows)
-        if any(isinstance(reader, AllReduce) for reader in self.section.consumers(op.out)):
+        readers = self.section.consumers(op.out)
+        if any(isinstance(reader, AllReduce) for reader in readers) and not isinstance(
+            op, ExpertLinear
+        ):
             limit = 1  # its rows may leave while the next ones are made
         if len(sides) == 1:
             where = [(op.weight.name, sides[0], range(outputs.blocks))]

@@ -18,7 +18,7 @@ from chip.kernels.norm import RmsNorm, norm_by_sum, rms_norm, square_sum
 from chip.kernels.pool import pool
 from chip.kernels.quantise import Peaks, quantise
 from chip.kernels.rotary import rotary, turned
-from chip.kernels.route import own_experts, route
+from chip.kernels.route import all_experts, own_experts, route
 from chip.kernels.soft_cap import capped
 from chip.kernels.window import Window
 from chip.kernels.work import Laid, Work
@@ -187,7 +187,11 @@ def _route(work: Work, at: Assigned, op: Route) -> None:
 @kernel(OwnExperts)
 def _own_experts(work: Work, at: Assigned, op: OwnExperts) -> None:
     choice, out, held = at.read(work, op, op.choice), at.made(work, op.out), at.held_experts
-    own_experts(work, f"{op.out.name}.first", held, op.out.dims[1].size, choice, out)
+    first, chosen = f"{op.out.name}.first", op.choice.dims[1].size
+    if op.runs_all:
+        all_experts(work, first, held, chosen, choice, out)
+    else:
+        own_experts(work, first, held, chosen, choice, out)
 
 
 @kernel(GroupedRoute)

@@ -2,8 +2,8 @@
 
 The matrices of all experts rest in one region: `words` words of expert 0, then of expert 1, and so
 on. The address of word w is e * words + w, where e is data: the VXM works it out while weights
-load, so any expert takes the same cycles, and k experts take those of k experts. Where they are cut,
-to rest anywhere, each stretch is such a region, and so is each fourth of its words.
+load, so any expert takes the same cycles, and k experts take those of k experts. Where they are
+cut, to rest anywhere, each stretch is such a region, and so is each fourth of its words.
 
 Where each expert has an x of its own that fills few lanes, as in wide groups, matrices of several
 experts are side by side in the lanes of a tile: x is in those of its expert, and zero elsewhere.

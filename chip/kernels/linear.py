@@ -227,9 +227,10 @@ def tile_passes(
     passes: list[Pass] = []
     starts, word, runs = [], 0, iter(matrix.runs)
     for tile in matrix.tiles:
-        size = {"tiles": len(tile.outputs), "words": tile.words, "column": tile.column}
-        part = replace(whole, word=word, activations=replace(rows(tile.block), steps=(0, 1)),
-                       first=tile.first, last=tile.last, **size)  # fmt: skip
+        part = replace(
+            whole, word=word, tiles=len(tile.outputs), words=tile.words, column=tile.column,
+            activations=replace(rows(tile.block), steps=(0, 1)), first=tile.first, last=tile.last,
+        )  # fmt: skip
         mine = [*cut(part)]
         if tile.last:
             start, _, _ = next(runs)

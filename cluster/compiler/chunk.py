@@ -39,13 +39,13 @@ def with_best_chunk(
         if cycles(chunk) >= cycles(plan.chunk):
             break
         try:
-            return with_chunk(plan, chunk, sizes)
+            return _with_chunk(plan, chunk, sizes)
         except SramFull:
             continue  # what is smaller may lie less well
     return plan
 
 
-def with_chunk(plan: Plan, chunk: int, sizes: Sizes) -> Plan:
+def _with_chunk(plan: Plan, chunk: int, sizes: Sizes) -> Plan:
     """The plan with another chunk, and what its stages take with it; raises SramFull."""
     stages = []
     for one in plan.stages:

@@ -93,8 +93,13 @@ class Sizes:
 
     @cached_property
     def chunks(self) -> tuple[int, ...]:
-        """Tokens of a prefill launch, the most first; decode launches have no more rows."""
-        return tuple(chunk for chunk in CHUNKS if chunk >= self.rows)
+        """Tokens of a prefill launch, the most first; decode launches have no more rows.
+
+        Experts that are cut fill chips, and tokens meet them one by one: a longer launch takes as
+        long for each, but its program more room.
+        """
+        found = tuple(chunk for chunk in CHUNKS if chunk >= self.rows)
+        return found[-1:] if self.cut and self._mixed else found
 
     @property
     def _padded(self) -> int:

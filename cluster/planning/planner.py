@@ -138,7 +138,7 @@ def _made(whole: Model, name: str, asked: PlanRequest, kept: Kept) -> Planned:
                 return spread_out
         raise does_not_fit(search.sizes, request, chips, _int8_fits(search, request, chips))
     best = candidates[0]
-    placed, timed = search.placed(best.tp, best.pp), search.with_programs(best.tp, best.pp)
+    placed, timed = search.placed(best.tp, best.pp), search.timed(best.tp, best.pp)
     bound = int(search.bound(best.tp, best.pp))
     return Planned(name, asked, topology, timed, placed, candidates, notes, bound, search.sizes)
 

@@ -20,7 +20,7 @@ from chip.isa import WIDTHS
 from chip.kernels.allreduce import TEAM
 from chip.kernels.memory import SramFull
 from chip.spec import ChipSpec
-from cluster.compiler.chunk import with_best_chunk, with_chunk
+from cluster.compiler.chunk import with_best_chunk
 from cluster.compiler.launch import context_bucket, decode_kind
 from cluster.compiler.limits import CONTEXT_BLOCK, widths_of
 from cluster.compiler.place import Placed, Places
@@ -29,7 +29,7 @@ from cluster.compiler.stage import Stage
 from cluster.compiler.stages import Plan, layer_counts, partition
 from cluster.compiler.wires import Wires
 from cluster.energy import Joules
-from cluster.errors import BadValue, DoesNotFit
+from cluster.errors import BadValue
 from cluster.model.graph.graph import Model
 from cluster.model.mixture import expert_parts
 from cluster.planning.cost_store import CostStore
@@ -266,24 +266,6 @@ class Search:
             plan = with_best_chunk(timed.plan, timed.pipeline, timed.clocks, self.sizes)
             self._plans[tp, pp] = timed if plan == timed.plan else self._timing(plan)
         return self._plans[tp, pp]
-
-    def with_programs(self, tp: int, pp: int) -> PlanTiming:
-        """The same, with a shorter chunk where its programs have no room beside cut matrices.
-
-        Raises DoesNotFit if they have none with any.
-        """
-        timed = self.timed(tp, pp)
-        shorter = [chunk for chunk in self.sizes.chunks if chunk < timed.plan.chunk]
-        while timed.plan.cut:
-            try:
-                timed.program_bytes()
-                break
-            except DoesNotFit:
-                if not shorter:
-                    raise
-                timed = self._timing(with_chunk(timed.plan, shorter.pop(0), self.sizes))
-        self._plans[tp, pp] = timed
-        return timed
 
     def _timing(self, plan: Plan) -> PlanTiming:
         placement = self.placed(plan.tp, plan.pp).placement

@@ -38,7 +38,8 @@ def write(sram: Sram, index: int, address: Words, a: Bytes) -> None:
 def gather(sram: Sram, index: int, base: int, words: int, map: npt.NDArray[np.uint16]) -> Bytes:
     """Read, in each tile, the word `base` + the tile's address on the map stream (its first lane).
 
-    The region of `words` lies in one bank; an address outside it is an error, never a wrap.
+    The region of `words` lies in one bank, or in one constant region, if need be in two banks: it
+    takes the port of each then. An address outside it is an error, never a wrap.
     """
     return sram.read_tiles(index, _checked(sram, index, base, words, map))
 

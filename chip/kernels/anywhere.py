@@ -21,6 +21,7 @@ from chip.program import WEIGHT_SLICES, Region
 from chip.schedule import Buffer, Stretch
 
 FOURTHS = WEIGHT_SLICES // QUAD
+LEAST_QUADS = 2  # that are left to rows, of which others may be in one
 FEW_QUADS = 2  # what does not fill these need not be spread as widely as a large matrix
 SLACK = 1 / 32  # of a side's words, which no level is to come to
 
@@ -82,18 +83,22 @@ def _nearest(cuts: Sequence[int], word: float) -> int:
 class Anywhere:
     """Room for all requests in a map whose fixed buffers are placed.
 
-    `reserve` are words of quads that rows will take; `rows` are those that they have taken.
+    `reserve` are words of quads that rows will take; `rows` are those that they have taken. All
+    that rows meet leaves them as many quads as one chain needs, or if they are `close` each matrix
+    does by itself: more has room, but rows may find none.
     """
 
     found: MemoryMap
     met: Conflicts
     reserve: Mapping[int, int]
+    close: bool = False
     rows: dict[int, int] = field(default_factory=dict)
     sides: dict[str, int] = field(default_factory=dict)
     widths: dict[str, int] = field(default_factory=dict)  # slices of rows
     _appended: set[str] = field(default_factory=set)
     _around: dict[str, set[int]] = field(default_factory=dict)  # quads closed to rows
     _most: dict[str, int] = field(default_factory=dict)  # quads that may be closed to rows
+    _own: dict[tuple[str, int], int] = field(default_factory=dict)  # quads of columns on a side
     _full: list[float] = field(default_factory=list)  # levels to which sides will be full
     _helps: bool = False  # whether quads of one side take columns of the other
     _closed: dict[int, int] = field(default_factory=dict)  # words that cannot lie in a quad
@@ -142,8 +147,11 @@ class Anywhere:
                 rows = [name for name in self._met(request) if self.sides[name] == side]
                 left = -(-sum(self.widths[name] for name in rows) // QUAD)  # as rows meet, too
                 for name in rows:
-                    most = min(self._most.get(name, len(quads)), len(quads) - left)
+                    most = len(quads) - (LEAST_QUADS if self.close else left)
+                    most = min(self._most.get(name, len(quads)), most)
                     self._most[name] = max(FOURTHS + 1, most)
+                if self.close:
+                    self._own[request.name, side] = len(quads) - left
             for quad in each[request.side]:
                 if self._apart(request, quad) >= MUST:
                     self._closed[quad] = self._closed.get(quad, 0) + size
@@ -155,14 +163,14 @@ class Anywhere:
     def _choose(self, request: Request) -> None:
         """The slices of columns, without an address; what meets them keeps out of these."""
         found, rows = self.found, self._met(request)
-        words, copies = found.column_sizes(request)
+        words, copies = found.copy_sizes(request)
         free = self._free(request, request.side)
         if request.cuts and words:
             level = self._full[request.side]
             few = int(FOURTHS * words * copies < FEW_QUADS * level)
-            allowed = self._allowed(rows, free, few)
-            if self._helps:  # streams may come from beyond the VXM
-                allowed |= self._allowed(rows, self._free(request, 1 - request.side), few)
+            allowed = self._allowed(request, free, few)
+            if self._helps and request.copies == 1:  # streams may come from beyond the VXM
+                allowed |= self._allowed(request, self._free(request, 1 - request.side), few)
             if len(allowed) < FOURTHS:
                 raise found.full(request, words * copies, WEIGHT_SLICES)
             stretches = fourths(words, request.cuts, copies, allowed, level)
@@ -197,17 +205,23 @@ class Anywhere:
     def _met(self, request: Request) -> set[str]:
         return self._partners.get(request.name, set())
 
-    def _allowed(self, rows: set[str], free: Mapping[int, int], few: int) -> dict[int, int]:
-        """Quads with their levels that leave enough to the rows they meet, and a `few` more.
+    def _allowed(self, request: Request, free: Mapping[int, int], few: int) -> dict[int, int]:
+        """Quads with their levels that leave enough to the rows met there, and a `few` more.
 
         Those come first that others cannot have, and the emptiest.
         """
         found: dict[int, int] = {}
         side = self.found.side_of(next(iter(free), 0))
-        mine = {name: self._most[name] - few for name in rows if self.sides[name] == side}
+        most = self._own.get((request.name, side), len(free))
+        mine = {
+            name: self._most[name] - few
+            for name in self._met(request)
+            if self.sides[name] == side and not (self.close and name in self.found.buffers)
+        }
         for quad in sorted(free, key=lambda q: free[q] - self._closed.get(q, 0)):
             closed = {name: self._around.get(name, set()) | found.keys() for name in mine}
-            if all(quad in own or len(own) < mine[name] for name, own in closed.items()):
+            leaves = (quad in own or len(own) < mine[name] for name, own in closed.items())
+            if len(found) < most and all(leaves):
                 found[quad] = free[quad]
         return found
 
@@ -234,19 +248,38 @@ class Anywhere:
         return self.found.meets(request.name, quad, QUAD, self.met)
 
     def _book(self, request: Request) -> None:
-        """Give the stretches of a matrix their addresses; all layers follow each other there."""
+        """Give the stretches of a matrix their addresses; all layers follow each other there.
+
+        What finds no room in one piece is cut once more.
+        """
         found, made = self.found, []
-        words, copies = found.column_sizes(request)
+        words, copies = found.copy_sizes(request)
         for first, size, quads in self._stretches[request.name]:
-            places = []
-            for quad in quads:
-                address = found.occupancy.low_room(quad, QUAD, size * copies)
-                if address is None:
+            end = first + size
+            while first < end:
+                ends = (cut for cut in (words, *reversed(request.cuts)) if first < cut <= end)
+                room = (cut for cut in ends if self._room((cut - first) * copies, quads))
+                size = next(room, first) - first
+                if not size:
                     raise found.full(request, words * copies, WEIGHT_SLICES)
-                end = address + size * copies
-                found.occupancy.take(quad, QUAD, Taken(address, end, request.name, *FOREVER))
-                places.append((quad, address))
-            made.append(Stretch(first, size, tuple(places)))
+                made.append(self._stretch(request, first, size, quads))
+                first += size
         region = Region(*made[0].places[0], request.vectors, request.dtype, "columns")
         buffer = Buffer(request.name, region, True, stretches=tuple(made))
-        found.add_stretched(request, buffer, copies)
+        found.add_stretched(request, buffer, copies // request.copies)
+
+    def _room(self, words: int, quads: tuple[int, ...]) -> bool:
+        """Whether each of these quads has so many words in a row."""
+        return all(self.found.occupancy.low_room(q, QUAD, words) is not None for q in quads)
+
+    def _stretch(self, request: Request, first: int, words: int, quads: tuple[int, ...]) -> Stretch:
+        """Take what there is room for: some words of each copy."""
+        occupancy, places = self.found.occupancy, []
+        _, copies = self.found.copy_sizes(request)
+        for quad in quads:
+            address = occupancy.low_room(quad, QUAD, words * copies)
+            assert address is not None
+            end = address + words * copies
+            occupancy.take(quad, QUAD, Taken(address, end, request.name, *FOREVER))
+            places.append((quad, address))
+        return Stretch(first, words, tuple(places), request.copies)

@@ -7,14 +7,14 @@ scale of each output channel.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import accumulate
 
 from chip.isa import FORMATS
 from chip.isa.mxm import PLANES
 from chip.kernels.layout import Layout
 from chip.kernels.matmul import Pass, matmul
-from chip.kernels.work import Part, Steps, Work
+from chip.kernels.work import CONSTANT, Part, Request, Steps, Work
 from chip.program import word_columns
 from chip.schedule import Buffer, Chain, Flow, Rows
 from chip.spec import EAST, WEST
@@ -180,13 +180,18 @@ def linear(
 
     The chain's label names the matrix.
     """
-    size = matrix.vectors, matrix.dtype, matrix.side, "columns", matrix.cuts
-    weights = work.constant(matrix.name, *size)
+    weights = weights_of(work, matrix)
     if not matrix.blocks:
         return
     tokens, base = work.rows, matrix.blocks.start
     chain = work.chain(f"matmul {work.prefix}{matrix.name}")
-    passes, starts = _passes(work, matrix, weights, x)
+    first = Pass(weights, 0, 0, 0, work.rows_of(x, 0), work.rows)
+
+    def rows(block: int) -> Rows:
+        return work.rows_of(x, block)
+
+    cut = partial(_one_by_one, work) if work.whole else at_stretches
+    passes, starts = tile_passes(matrix, first, rows, cut)
     flows = matmul(chain, matrix.side, passes)
     for flow, start in zip(flows, starts, strict=True):
         scaled = _Scaled(work, chain, matrix, finish.steps, start - base)
@@ -204,22 +209,34 @@ def linear(
     work.plan.place(chain)
 
 
-def _passes(
-    work: Work, matrix: Matrix, weights: Buffer, x: tuple[Part, ...]
-) -> tuple[list[Pass], list[int]]:
-    """The passes, and the first output block of each whose sums leave."""
+def weights_of(work: Work, matrix: Matrix, copies: int = 1) -> Buffer:
+    """Where a matrix rests in each layer of its kind, or as many `copies` that are cut alike."""
+    size = copies * matrix.vectors, matrix.dtype, matrix.side, CONSTANT, "columns", True
+    name = work.prefix + matrix.name
+    return work.memory.take(Request(name, *size, cuts=matrix.cuts, copies=copies))
+
+
+def tile_passes(
+    matrix: Matrix, whole: Pass, rows: Callable[[int], Rows],
+    cut: Callable[[Pass], Iterator[Pass]],
+) -> tuple[list[Pass], list[int]]:  # fmt: skip
+    """The passes, and the first output block of each whose sums leave.
+
+    They are like the `whole`, with the rows of each input block, and are `cut` as they must be.
+    """
     passes: list[Pass] = []
     starts, word, runs = [], 0, iter(matrix.runs)
     for tile in matrix.tiles:
-        rows, count = replace(work.rows_of(x, tile.block), steps=(0, 1)), len(tile.outputs)
-        part = Pass(weights, word, count, tile.words, rows, work.rows, tile.column)
-        part = replace(part, first=tile.first, last=tile.last)
-        mine = [*(_one_by_one(work, part) if work.whole else _cut(part))]
+        part = replace(
+            whole, word=word, tiles=len(tile.outputs), words=tile.words, column=tile.column,
+            activations=replace(rows(tile.block), steps=(0, 1)), first=tile.first, last=tile.last,
+        )  # fmt: skip
+        mine = [*cut(part)]
         if tile.last:
             start, _, _ = next(runs)
             starts += [start + (one.word - word) // tile.words for one in mine]
         passes += mine
-        word += count * tile.words
+        word += part.tiles * tile.words
     return passes, starts
 
 
@@ -232,7 +249,7 @@ def _one_by_one(work: Work, part: Pass) -> Iterator[Pass]:
         yield replace(part, word=part.word + tile * part.words, tiles=1, slot=tile * part.count)
 
 
-def _cut(part: Pass) -> Iterator[Pass]:
+def at_stretches(part: Pass) -> Iterator[Pass]:
     """A pass in as many as its words lie in stretches."""
     stretches, end = part.weights.stretches, part.word + part.tiles * part.words
     if not stretches:

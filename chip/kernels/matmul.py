@@ -19,14 +19,14 @@ from chip.spec import EAST, WEST, ChipSpec
 
 @dataclass(frozen=True)
 class Gathered:
-    """Weights of one of many matrices in a region, each of `words` words: which one is data.
+    """Weights of one of many matrices, each of `words` words: which one is data.
 
     Its `number` is in all lanes; `counted` holds rows of 0, 1, 2, ...
     """
 
     number: Rows
     counted: Buffer
-    words: int = 0
+    words: int
 
 
 @dataclass(frozen=True)
@@ -176,9 +176,7 @@ def _read(chain: Chain, side: int, part: Pass, load: int, loops: Loops) -> tuple
     low = load - spec.along(direction, position)
     need = chain.stream(direction, spec.lw_streams, low, loops)
     name, delay = chain.name(), spec.d_func("mem.read")
-    parts = part.weights.quads(part.word) if part.weights.stretches else (
-        (part.weights, part.word),
-    )  # fmt: skip
+    parts = _parts(part)
     each = spec.lw_streams // len(parts)
     for number, (buffer, word) in enumerate(parts):
         first = buffer.region.index
@@ -195,11 +193,18 @@ def _gathered(chain: Chain, side: int, part: Pass, load: int, loops: Loops) -> t
     assert own is not None
     position = spec.edge_position("mxm", side)
     ready = load - spec.d_func("mem.gather") - abs(position - spec.vxm_position)
-    counted = Rows(own.counted, part.word, (part.words, 1))
-    words = chain.addresses(own.number, own.words, counted, loops, ready)
-    flow = chain.gather(part.weights, words, position, side)
+    weights, counted = part.weights, Rows(own.counted, 0, (part.words, 1))
+    pitch = weights.stretch(part.word).words if weights.stretches else own.words
+    words = chain.addresses(own.number, pitch, counted, loops, ready)
+    flow = chain.gather(_parts(part), words, position, side)
     assert flow.need is not None
     return flow.need, flow.name
+
+
+def _parts(part: Pass) -> tuple[tuple[Buffer, int], ...]:
+    """Where the first word of a pass lies, or each fourth of it: a buffer, and its row there."""
+    weights = part.weights
+    return weights.quads(part.word) if weights.stretches else ((weights, part.word),)
 
 
 def _stream_activations(

@@ -277,6 +277,11 @@ class MemoryMap(SramMap):
         words = -(-request.vectors // word_columns(request.dtype))
         return words, self._layers_of(request) if request.per_layer else 1
 
+    def copy_sizes(self, request: Request) -> tuple[int, int]:
+        """Words of what is cut alike, and how many there are of it, in all layers."""
+        words, layers = self.column_sizes(request)
+        return words // request.copies, layers * request.copies
+
     def _windows(self, side: int) -> list[int]:
         """First slices of 16 neighbours: whole outer groups of the side first."""
         size = self.spec.hemisphere_slices

@@ -9,7 +9,7 @@ from dataclasses import replace
 from chip.kernels.lanes import LANES, reduce_lanes
 from chip.kernels.linear import deliver
 from chip.kernels.work import Laid, Work, targets
-from chip.schedule import Buffer, Loops, Rows, run
+from chip.schedule import Buffer, Flow, Loops, Rows, run
 from chip.spec import EAST, WEST
 
 LANE_NUMBERS = "lane numbers"  # a row of 0, 1, 2, ...
@@ -107,3 +107,37 @@ def own_experts(work: Work, first: str, count: int, chosen: int, choice: Laid, o
     gate = chain.vxm("mul", replace(gates, steps=(tokens, 1)), inside, loops=loops)
     deliver(chain, gate, targets(work, out.copies, chosen))
     work.plan.place(chain)
+
+
+def all_experts(work: Work, first: str, count: int, chosen: int, choice: Laid, out: Laid) -> None:
+    """All `count` experts from the constant `first` on, in order, with the gates of the choice.
+
+    Those that were not chosen have a gate of 0.
+    """
+    tokens, pace = work.rows, work.spec.d_func("vxm.alu")
+    start = Rows(work.constant(first, 1, "f32", EAST), 0, (0, 0))
+    inside = work.scratch("race.inside", chosen, "f32", EAST)
+    numbers, gates = (work.rows_of(choice.copies[0], block) for block in (0, chosen))
+    every: Loops = ((chosen, tokens), (tokens, 1))
+    for number in range(count):
+        chain = work.chain("route: all experts")
+        mine = chain.vxm("sub", replace(numbers, steps=(tokens, 1)), start, loops=every)
+        chosen_here = chain.vxm("to_f32", chain.vxm("eq", mine, float(number)))
+        chain.write(chosen_here, Rows(inside, 0, (tokens, 1)))
+        work.plan.place(chain)
+        for row in range(0, tokens, pace):
+            chain, loops = work.chain("route: all gates"), run(min(pace, tokens - row))
+            total: Flow | None = None
+            for slot in range(chosen):  # each is read once the one before has been
+                at = slot * tokens + row
+                gate = replace(gates, first=gates.first + at)
+                part = chain.vxm("mul", gate, Rows(inside, at), loops=loops, at=slot * pace)
+                total = chain.vxm("add", total, part) if total else chain.vxm("copy", part)
+            assert total is not None
+            rows = targets(work, out.copies, count + number)
+            deliver(chain, total, [replace(one, first=one.first + row) for one in rows])
+            work.plan.place(chain)
+        chain = work.chain("route: all numbers")
+        zero = chain.vxm("mul", replace(numbers, steps=(0, 1)), 0.0, loops=run(tokens))
+        deliver(chain, chain.vxm("add", zero, float(number)), targets(work, out.copies, number))
+        work.plan.place(chain)

@@ -112,8 +112,8 @@ class SramMap:
         if not buffer.stretches:
             return (WordRange(region.index, region.slices, region.address, region.words, further),)
         return tuple(
-            WordRange(*place[:1], QUAD, place[1], one.words,
-                   tuple(layer * one.words for layer in range(self.copies[name])))
+            WordRange(*place[:1], QUAD, place[1], one.words * one.copies,
+                      tuple(n * one.words * one.copies for n in range(self.copies[name])))
             for one in buffer.stretches
             for place in one.places
         )  # fmt: skip
@@ -127,12 +127,14 @@ class SramMap:
             yield self.region_of(name, layer), values
             return
         lanes, each = values.shape[1], QUAD // WIDTHS[dtype]
-        words = values.reshape(-1, WEIGHT_SLICES // QUAD, each, lanes).swapaxes(2, 3)
+        size = stretches[0].copies, -1, WEIGHT_SLICES // QUAD, each, lanes
+        words = values.reshape(size).swapaxes(3, 4)
         for one in stretches:
+            many = one.words * one.copies
             for number, (index, address) in enumerate(one.places):
-                own = np.ascontiguousarray(words[one.first : one.first + one.words, number])
-                region = Region(index, address + layer * one.words, one.words, "i32")
-                yield region, own.view(np.int32)[..., 0]
+                own = np.ascontiguousarray(words[:, one.first : one.first + one.words, number])
+                region = Region(index, address + layer * many, many, "i32")
+                yield region, own.view(np.int32).reshape(many, lanes)
 
     def bytes_by_kind(self) -> dict[str, int]:
         """SRAM bytes by what they hold; words that several have in turn count for the first."""

@@ -26,8 +26,9 @@ class Request:
 
     `vectors` is for one layer, if `per_layer`. `one_bank` keeps each layer's in one bank. `apart`
     names buffers that may be read or written while this one is, beyond what a chain shows. Columns
-    may be cut at some words, the first one among them, and then rest anywhere. Rows may go to both
-    banks `in_turn`, if there is room for it.
+    may be cut at some words, the first one among them, and then rest anywhere; those of as many
+    matrices as there are `copies` are cut alike. Rows may go to both banks `in_turn`, if there is
+    room for it.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Request:
     one_bank: bool = False
     apart: tuple[str, ...] = ()
     cuts: tuple[int, ...] = ()
+    copies: int = 1
     in_turn: bool = False
 
 
@@ -149,12 +151,11 @@ class Work:
         return f"{name}.part{self.part}" if self.part else name
 
     def constant(
-        self, name: str, vectors: int, dtype: str, side: int, layout: str = "rows",
-        cuts: tuple[int, ...] = (),
-    ) -> Buffer:  # fmt: skip
+        self, name: str, vectors: int, dtype: str, side: int, layout: str = "rows"
+    ) -> Buffer:
         """What every layer of this kind has in place: weights, norms, biases, scales."""
         size, where = (vectors, dtype, side), (CONSTANT, layout, True)
-        return self.memory.take(Request(self.prefix + name, *size, *where, cuts=cuts))
+        return self.memory.take(Request(self.prefix + name, *size, *where))
 
     def shared(
         self, name: str, vectors: int, dtype: str, side: int, layout: str = "rows"

@@ -24,7 +24,6 @@ from chip.linker.node_ops import (
     Send,
     Store,
     Streamed,
-    neighbours,
 )
 from chip.linker.streams import PRODUCT, Feed
 from chip.linker.timeline import Issue
@@ -239,7 +238,7 @@ def _gathered_columns(graph: Graph, tiles: Tiles) -> tuple[int, Columns] | None:
     if not isinstance(op, GatheredColumns):
         return None
     words = np.arange(op.rows).reshape(tiles.loads.shape[:2])
-    return node, Columns(neighbours(op.index), words, op.format, op.local, False)
+    return node, Columns(op.places, words, op.format, op.local, False)
 
 
 def _streamed(graph: Graph, tiles: Tiles) -> tuple[Streamed, set[int]]:

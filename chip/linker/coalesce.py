@@ -12,7 +12,7 @@ from chip.sram import GROUP
 
 
 def gathered_columns(graph: Graph) -> None:
-    """Join gathers from 16 slices that feed the MXM, by one map and in order, as one node."""
+    """Join gathers from four quads of slices that feed the MXM, by one map and in order."""
     loads: dict[int, bool] = {}  # each LW behind products, and whether all of these fit
     for tiles in graph.tiles.values():
         owners = np.unique(tiles.loads[:, :, 0]).tolist()
@@ -33,18 +33,23 @@ def _gather_columns(graph: Graph, load: Issue) -> None:
         return
     first, rows = members[0], load.instruction.count
     same = [member.instruction.loops == first.instruction.loops for member in members]
-    for name in ("base", "words"):
-        same += [member.arg(name) == first.arg(name) for member in members]
-    same += [member.unit == first.unit + number for number, member in enumerate(members)]
+    same += [member.arg("words") == first.arg("words") for member in members]
+    quads = [members[n : n + GROUP] for n in range(0, len(members), GROUP)]
+    for quad in quads:
+        same += [member.arg("base") == quad[0].arg("base") for member in quad]
+        same += [member.unit == quad[0].unit + number for number, member in enumerate(quad)]
+        same.append(quad[0].unit % GROUP == 0)
     same += [np.array_equal(feed.iterations, np.arange(rows)) for feed in feeds]
     same += [member.lanes == graph.spec.lanes for member in members]
     maps = [graph.feeds[member.id, member.op.index("map")] for member in members]
     same += [_is_same(one, maps[0]) for one in maps]
-    if not all(same) or first.unit % GROUP or rows != first.instruction.count:
+    if not all(same) or rows != first.instruction.count:
         return
     source, needs = graph.operand(first, first.op.index("map"))
-    place, format = (first.arg("base"), first.arg("words")), FORMATS[load.arg("format")]
-    op = GatheredColumns(first.op, first.unit, *place, source, rows, format, first.id)
+    base, format = first.arg("base"), FORMATS[load.arg("format")]
+    places = tuple((quad[0].unit, quad[0].arg("base") - base) for quad in quads)
+    region = places, base, first.arg("words")
+    op = GatheredColumns(first.op, *region, source, rows, format, first.id)
     node = graph.add(members, needs, op)
     graph.together.append(tuple(member.id for member in members))
     for member in members:

@@ -29,7 +29,7 @@ from chip.linker.node_ops import (
     Store,
     Streamed,
 )
-from chip.program import COLUMN_PAIRS, WEIGHT_SLICES, word_columns
+from chip.program import COLUMN_PAIRS, word_columns
 from chip.sram import GROUP
 
 
@@ -111,8 +111,11 @@ def _(op: Gather, state: State) -> Array:
 @value_of.register
 def _(op: GatheredColumns, state: State) -> Array:
     base, map = op.base + state.shift[op.local], op.map(state.values)
-    units = range(op.index, op.index + WEIGHT_SLICES)
-    planes = [op.op.function(state.sram, unit, base, op.count, map) for unit in units]
+    planes = [
+        op.op.function(state.sram, unit, base + further, op.count, map)
+        for index, further in op.places
+        for unit in range(index, index + GROUP)
+    ]
     columns = np.stack(planes, axis=2).view(NUMPY_TYPES[op.format])  # [words, lanes, columns]
     return columns.swapaxes(1, 2).reshape(-1, state.sram.spec.lanes)
 

@@ -61,16 +61,18 @@ def check_fetch(issues: Timeline, spec: ChipSpec) -> None:
 def check_memory(issues: Timeline, program: Program, spec: ChipSpec) -> None:
     """Addresses in range, one bank port per cycle, constant regions never written.
 
-    What is gathered from a constant region, as experts are, lies in it whatever the addresses.
+    What is gathered from a constant region, as experts are, lies in it whatever the addresses, and
+    may be in either bank then: it has the ports of both.
     """
     constants = Constants.of(program, spec)
     reads, writes = issues.have("read", "gather"), issues.have("write", "scatter")
     outside = (issues.low < 0) | (issues.high >= spec.slice_words) | (issues.high < issues.low)
     split = issues.low // spec.bank_words != issues.high // spec.bank_words
-    suspect = (reads | writes) & (outside | split & issues.have("gather", "scatter"))
     near = constants.meet(issues.unit, issues.low, issues.high)
+    held = issues.have("gather") & constants.hold(issues.unit, issues.low, issues.high)
+    suspect = (reads | writes) & (outside | split & issues.have("gather", "scatter") & ~held)
     suspect |= writes & near
-    suspect |= issues.have("gather") & near & ~constants.hold(issues.unit, issues.low, issues.high)
+    suspect |= issues.have("gather") & near & ~held
     for number in np.flatnonzero(suspect).tolist():
         _check_range(issues[number], spec)
         if issues[number].op.writes_memory:
@@ -135,8 +137,15 @@ def _bank_keys(issues: Timeline, accesses: Ints) -> tuple[Ints, Ints]:
     keys, owners, spec = [], [], issues.spec
     for number in accesses.tolist():
         issue = issues[number]
-        fixed = issue.op.stepped is None
-        where = np.full_like(issue.cycles, issue.arg("base")) if fixed else issue.steps
-        keys.append(issue.cycles * spec.slice_banks + where // spec.bank_words)
-        owners.append(np.full(len(where), number))
+        for banks in _banks_of(issue, spec):
+            keys.append(issue.cycles * spec.slice_banks + banks)
+            owners.append(np.full(len(issue.cycles), number))
     return np.concatenate(keys), np.concatenate(owners)
+
+
+def _banks_of(issue: Issue, spec: ChipSpec) -> list[Ints]:
+    """The bank in each iteration; all banks of the region of one whose addresses are data."""
+    if issue.op.stepped is not None:
+        return [issue.steps // spec.bank_words]
+    low, high = map(spec.bank, issue.words)
+    return [np.full_like(issue.cycles, bank) for bank in range(low, high + 1)]

@@ -172,13 +172,14 @@ class Gather:
 
 @dataclass(frozen=True, eq=False)
 class GatheredColumns:
-    """Weight columns read from 16 slices from `index` on, at the `rows` addresses of one map.
+    """Weight columns read from four quads of slices, at the `rows` addresses of one map.
 
-    They lie in a region of `count` words; the value is as that of `Columns`.
+    They lie in regions of `count` words, in the first quad from `base` on; `places` and the value
+    are as those of `Columns`.
     """
 
     op: Op
-    index: int
+    places: Places
     base: int
     count: int
     map: Fetch

@@ -85,25 +85,39 @@ class Chain:
         first = self.vxm("mul", number, float(words), loops=loops, at=ready - sum(delays))
         return self.vxm("to_u16", self.vxm("add", first, counted))
 
-    def gather(self, table: Buffer, words: Flow, position: int, side: int) -> Flow:
-        """Read those words of constants that `words` names on its way to `position` at a side."""
-        region, length = table.region, span(words.loops)
+    def gather(
+        self, tables: Sequence[tuple[Buffer, int]], words: Flow, position: int, side: int
+    ) -> Flow:
+        """Read those words of constants that `words` names on its way to `position` at a side.
+
+        They are counted from a row of each table; several tables have parts of each word.
+        """
         direction, delay = EAST if side == EAST else WEST, self.spec.d_func("mem.gather")
         self.emit(words, direction)
         cycle = words.cycle + abs(position - words.position) + delay
-        low = cycle - self.spec.along(direction, position)
-        need, name = self.stream(direction, region.slices, low, words.loops), self.name()
+        low, width = cycle - self.spec.along(direction, position), 0
+        every = sum(table.region.slices for table, _ in tables)
+        need, name = self.stream(direction, every, low, words.loops), self.name()
+        for table, row in tables:
+            self._gather(table, row, words, Streams(need, name, width))
+            width += table.region.slices
+        dtype = tables[0][0].region.dtype
+        return Flow(self.member, dtype, words.loops, cycle, position, name, need, direction)
+
+    def _gather(self, table: Buffer, row: int, words: Flow, streams: Streams) -> None:
+        """Read them from one table; addresses may lead to both of its banks, if it lies in both."""
+        region, length = table.region, span(words.loops)
         units = range(region.index, region.index + region.slices)
         issues = [words.cycle + abs(self.spec.slice_position(n) - words.position) for n in units]
         own = self.spec.bank(region.address)
         banks = tuple(range(self.spec.slice_banks)) if table.any_bank else (own,)
         self.take(self._slices("mem.r", table, issues, banks), issues[0], length)
         assert words.need is not None
-        args, names = [region.address, region.words, 0, 0], [words.name, name]
-        doing = Doing("mem.gather", args, {2: (words.need, 0)}, names)
-        self.add(Queue("mem.r", region.index), issues, doing, stepped(words.loops), (3, need, 0))
+        args = [region.address + row, region.words - row, 0, 0]
+        doing = Doing("mem.gather", args, {2: (words.need, 0)}, [words.name, streams.name])
+        spread = (3, streams.need, streams.plane)
+        self.add(Queue("mem.r", region.index), issues, doing, stepped(words.loops), spread)
         self.access(Rows(table), issues, ((1, 1), (1, length)), writes=False)
-        return Flow(self.member, region.dtype, words.loops, cycle, position, name, need, direction)
 
     # --- units ------------------------------------------------------------------------------
     def vxm(

@@ -49,21 +49,29 @@ class Buffer:
 
     def quads(self, word: int) -> "tuple[tuple[Buffer, int], ...]":
         """Four slices each in which the word lies, as buffers of rows, and its row there."""
-        (mine,) = (s for s in self.stretches if s.first <= word < s.first + s.words)
-        regions = (Region(index, at, mine.words, "i32") for index, at in mine.places)
+        mine = self.stretch(word)
+        size = mine.words * mine.copies
+        regions = (Region(index, at, size, "i32") for index, at in mine.places)
         return tuple((replace(self, region=region), word - mine.first) for region in regions)
+
+    def stretch(self, word: int) -> "Stretch":
+        """The one in which a word lies."""
+        (mine,) = (s for s in self.stretches if s.first <= word < s.first + s.words)
+        return mine
 
 
 @dataclass(frozen=True)
 class Stretch:
     """Words `first`.. of columns: each fourth of them in a quad of slices of its own.
 
-    `places` are the first slice of each quad, and the address of word `first` there.
+    `places` are the first slice of each quad, and the address of word `first` there. Of so many
+    `copies`, matrices of experts that are cut alike, each has its words behind those of the last.
     """
 
     first: int
     words: int
     places: tuple[tuple[int, int], ...]
+    copies: int = 1
 
 
 @dataclass(frozen=True)

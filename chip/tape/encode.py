@@ -277,23 +277,24 @@ class _Encoder:
     def _(self, op: Gather, node: int) -> None:
         out, rows = self.values.whole(node), self.values.shapes[node].rows
         a = self.values.operand(op.map, rows, "u16")
-        self._gather(op, Record(GATHER, rows, out, a, width=1, byte=op.unit % GROUP), op.unit)
+        record = Record(GATHER, rows, out, a, width=1, byte=op.unit % GROUP)
+        self._gather(op, record, op.unit, op.base)
 
     @write.register
     def _(self, op: GatheredColumns, node: int) -> None:
         """As a copy of columns that may change: quarter by quarter."""
         a, size = self.values.operand(op.map, op.rows, "u16"), self.records.word_bytes
         offset = self.values.make(node)
-        for quarter in range(QUARTERS):
+        for quarter, (index, further) in enumerate(op.places):
             out = Operand(ARENA, offset + quarter * op.rows * size, size)
-            self._gather(op, Record(GATHER, op.rows, out, a), op.index + quarter * GROUP)
+            self._gather(op, Record(GATHER, op.rows, out, a), index, op.base + further)
 
-    def _gather(self, op: Gather | GatheredColumns, record: Record, index: int) -> None:
-        """Append the record with where its region is, from slice `index` on."""
+    def _gather(self, op: Gather | GatheredColumns, record: Record, index: int, base: int) -> None:
+        """Append the record with where its region is: from slice `index` and word `base` on."""
         self.add(
             record._replace(
                 region_shift=op.local,
-                region_base=op.base,
+                region_base=base,
                 region_words=op.count,
                 first_group=index // GROUP,
             )

@@ -14,7 +14,7 @@ from chip.kernels.experts import Experts
 from chip.kernels.layout import Layout, halves
 from chip.kernels.linear import HeadMatrix, Matrix
 from chip.kernels.work import OUTPUT, Laid, Part, Request, Steps, Work
-from chip.program import WEIGHT_SLICES, word_columns
+from chip.program import word_columns
 from chip.schedule import Buffer
 from chip.spec import EAST, WEST, ChipSpec
 from cluster.compiler import fused
@@ -119,7 +119,10 @@ class Assigned:
         sides = self.sides[op.out.name]
         inputs, outputs = self._ends(op)
         limit = max(1, self.spec.accumulator_depth // self.most_rows)
-        if any(isinstance(reader, AllReduce) for reader in self.section.consumers(op.out)):
+        readers = self.section.consumers(op.out)
+        if any(isinstance(reader, AllReduce) for reader in readers) and not isinstance(
+            op, ExpertLinear
+        ):
             limit = 1  # its rows may leave while the next ones are made
         if len(sides) == 1:
             where = [(op.weight.name, sides[0], range(outputs.blocks))]
@@ -196,35 +199,11 @@ class Assigned:
         for op in self.section.ops:
             for matrix in self.matrices(op) if isinstance(op, Product) else ():
                 if isinstance(op, ExpertLinear):
-                    experts = self.experts_of(op, matrix)
-                    regions = experts.regions(self.spec) if matrix.blocks else ()
-                    words[matrix.side].extend(experts.groups * each for each in regions)
+                    experts = Experts(matrix, op.held, op.chosen, op.adds)
+                    words[matrix.side].append(experts.words)
                 else:
                     words[matrix.side].append(matrix.vectors // word_columns(matrix.dtype))
         return words
-
-    @property
-    def is_crowded(self) -> bool:
-        """Whether whole matrices of experts leave no slices to the sums of what they add up.
-
-        A chain reads all regions of a matrix, which lie apart, each in 16 slices of a side. With
-        two of them 12 are left, and two sums and what comes of them take 4 each, beside what meets
-        the matrix.
-        """
-        every = (op for op in self.section.ops if isinstance(op, ExpertLinear))
-        return any(
-            (len(self.experts_of(op, matrix).regions(self.spec)) + 1) * WEIGHT_SLICES
-            > self.spec.hemisphere_slices
-            for op in every
-            if op.adds and op.chosen > 1
-            for matrix in self.matrices(op)
-            if matrix.blocks
-        )
-
-    def experts_of(self, op: ExpertLinear, matrix: Matrix) -> Experts:
-        """One of the matrices of experts of an op, as a bank holds them."""
-        biased = op.bias is not None
-        return Experts(matrix, op.held, op.chosen, op.adds, biased).limited(self.spec)
 
     def _columns(self, op: Product) -> int:
         outputs = self.layout(op.out)

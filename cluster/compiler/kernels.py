@@ -18,7 +18,7 @@ from chip.kernels.norm import RmsNorm, norm_by_sum, rms_norm, square_sum
 from chip.kernels.pool import pool
 from chip.kernels.quantise import Peaks, quantise
 from chip.kernels.rotary import rotary, turned
-from chip.kernels.route import own_experts, route
+from chip.kernels.route import all_experts, own_experts, route
 from chip.kernels.soft_cap import capped
 from chip.kernels.window import Window
 from chip.kernels.work import Laid, Work
@@ -187,7 +187,11 @@ def _route(work: Work, at: Assigned, op: Route) -> None:
 @kernel(OwnExperts)
 def _own_experts(work: Work, at: Assigned, op: OwnExperts) -> None:
     choice, out, held = at.read(work, op, op.choice), at.made(work, op.out), at.held_experts
-    own_experts(work, f"{op.out.name}.first", held, op.out.dims[1].size, choice, out)
+    first, chosen = f"{op.out.name}.first", op.choice.dims[1].size
+    if op.runs_all:
+        all_experts(work, first, held, chosen, choice, out)
+    else:
+        own_experts(work, first, held, chosen, choice, out)
 
 
 @kernel(GroupedRoute)
@@ -203,7 +207,7 @@ def _expert_linear(work: Work, at: Assigned, op: ExpertLinear) -> None:
     out, steps = at.made(work, op.out), at.steps(work, op.x)
     for matrix, rows in zip(at.matrices(op), x.copies, strict=True):
         biased = op.bias is not None
-        experts = Experts(matrix, op.held, op.chosen, op.adds, biased).limited(work.spec)
+        experts = Experts(matrix, op.held, op.chosen, op.adds, biased)
         step = steps[1 - matrix.side] if steps else None  # its own side is full of what it meets
         expert_linear(work, experts, rows, choice, out.copies, step)
 

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import numpy.typing as npt
@@ -99,22 +99,20 @@ def cut_map(
 
     Columns go around rows once it is known where these lie.
     """
-    reserve: Mapping[int, int] = {}
-    for left in reversed(range(TRIED_PLACES)):
+    failed, reserve = SramFull("", 0, 0), dict[int, int]()
+    for close, turn in product((False, True), range(TRIED_PLACES)):
         found = MemoryMap(spec, layers, *slots).open_all()
         for name, place, vectors, dtype in fixed:
             found.rows(name, place, vectors, dtype)
         everything = [r for r in demands.requests if r.name not in found.buffers]
         columns = [request for request in everything if request.layout == "columns"]
-        tried = Anywhere(found, demands.conflicts, reserve)
+        tried = Anywhere(found, demands.conflicts, reserve if turn else {}, close)
         try:
             tried.place(columns, _heaviest_first(everything, demands.conflicts), demands.lives)
             return check_map(found.finish(), demands, frozenset(name for name, *_ in fixed))
-        except SramFull:
-            if not left:
-                raise
-        reserve = tried.rows
-    raise AssertionError("one place is always tried")
+        except SramFull as error:
+            failed, reserve = error, tried.rows
+    raise failed
 
 
 def _heaviest_first(requests: Iterable[Request], met: Conflicts) -> list[Request]:

@@ -89,6 +89,7 @@ class _Pass:
         self.spreads = {section.x.name: Spread.WHOLE}
         self.sums: dict[Value, Value] = {}
         self.own: dict[Value, Value] = {}
+        self.narrow: dict[Value, Value] = {}  # what is there for fewer experts than were chosen
 
     def add(self, op: Op) -> None:
         """Append an op, and before it what its inputs need."""
@@ -97,6 +98,7 @@ class _Pass:
         if isinstance(op, Add) and self._both_summands(op):
             self._append(op)
             return
+        op = self._narrowed(op)
         op = op.with_values({value: self.summed(value) for value in op.inputs})
         if isinstance(op, Norm) and op.sums_over_ranks(self.spreads[op.x.name]):
             op.require(op.form == "rms", "its mean runs over what ranks share")
@@ -104,14 +106,32 @@ class _Pass:
             self._append(SquareSum(squares, op.x))
             self._append(AllReduce(total, squares))
             op = NormBySum(op.out, op.x, total, op.weight, op.eps)
-        if isinstance(op, ExpertLinear) and op.ep is not None:
-            op = op.with_values({op.choice: self._own(op)})
         self._append(op)
+
+    def _narrowed(self, op: Op) -> Op:
+        """The op on the experts that a rank runs, at most all that it holds."""
+        found = {value: self.narrow[value] for value in op.inputs if value in self.narrow}
+        if isinstance(op, ExpertLinear) and op.ep is not None:
+            found[op.choice] = self._own(op)
+            chosen, slots = op.choice.dims[1], found[op.choice].dims[1]
+        elif found:
+            (chosen, slots) = next(
+                pair for one, other in found.items()
+                for pair in zip(one.dims, other.dims, strict=True) if pair[0] != pair[1]
+            )  # fmt: skip
+        else:
+            return op
+        dims = tuple(slots if dim == chosen else dim for dim in op.out.dims)
+        if dims != op.out.dims:
+            found[op.out] = self.narrow[op.out] = replace(op.out, dims=dims)
+        return op.with_values(found)
 
     def _own(self, op: ExpertLinear) -> Value:
         """The choice of an op with the numbers that experts have on a rank."""
         if op.choice not in self.own:
-            own = Value(f"{op.choice.name}.own", op.choice.dims)
+            kind, chosen = op.choice.dims
+            slots = Dim(chosen.name, min(chosen.size, op.held))
+            own = Value(f"{op.choice.name}.own", (kind, slots))
             self._append(OwnExperts(own, op.choice, op.experts))
             self.own[op.choice] = own
         return self.own[op.choice]

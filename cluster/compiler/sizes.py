@@ -12,7 +12,6 @@ from chip.isa import WIDTHS
 from chip.kernels.memory import SramFull, columns_may_rest, most_column_words
 from chip.program import WEIGHT_SLICES
 from chip.spec import ChipSpec
-from cluster.compiler.assign import Assigned
 from cluster.compiler.limits import CONTEXT_BLOCK, WEIGHT_TYPES
 from cluster.compiler.section_demands import column_words
 from cluster.compiler.segments import has_experts
@@ -94,8 +93,13 @@ class Sizes:
 
     @cached_property
     def chunks(self) -> tuple[int, ...]:
-        """Tokens of a prefill launch, the most first; decode launches have no more rows."""
-        return tuple(chunk for chunk in CHUNKS if chunk >= self.rows)
+        """Tokens of a prefill launch, the most first; decode launches have no more rows.
+
+        Experts that are cut fill chips, and tokens meet them one by one: a longer launch takes as
+        long for each, but its program more room.
+        """
+        found = tuple(chunk for chunk in CHUNKS if chunk >= self.rows)
+        return found[-1:] if self.cut and self._mixed else found
 
     @property
     def _padded(self) -> int:
@@ -221,23 +225,13 @@ class Sizes:
                     return [n * one for kind, n in mine.items() for one in words[kind][0][side]]
 
                 every = [[*rows(side), *own * head] for side, own in enumerate(last)]
-                if not self.cut or self._mixed:  # matrices of experts are not cut
+                if not self.cut:
                     return all(columns_may_rest(self.spec, words) for words in every)
                 return max(map(sum, every)) <= most
 
             counts = range(min(self.layers, most // max(1, lightest)), -1, -1)
-            if not self.cut and self.is_crowded(tp):  # no layer at all
-                counts = range(1)
             self._room[tp, head, self.cut] = next((count for count in counts if fit(count)), -1)
         return self._room[tp, head, self.cut]
-
-    def is_crowded(self, tp: int) -> bool:
-        """Whether some layer has no room with whole matrices, however large a chip is."""
-        if not self._mixed:
-            return False
-        size = self._padded, self.chunks[-1], self.weights, self._slots
-        numbers = map(self.model.kinds.index, set(self.model.kinds))
-        return any(_is_crowded(self.model, self.spec, tp, *size, number) for number in numbers)
 
     def weigh(self, tp: int) -> tuple[int, int]:
         """Padded weights and caches of a layer, and of the LM head, on a chip, in SRAM bytes."""
@@ -385,13 +379,3 @@ def _words(
         for section, prefix in ((shape.kinds[0], "layer."), (shape.head, "head."))
     )
     return layer, last
-
-
-@lru_cache(maxsize=1024)
-def _is_crowded(
-    model: Model, spec: ChipSpec, tp: int, context: int, chunk: int, weights: str,
-    slots: tuple[int, int], number: int,
-) -> bool:  # fmt: skip
-    shape = stage_shape(model, spec, tp, context, chunk, weights, slots, (number, 1), False)
-    (layer,), rank = shape.kinds, shape.ranks[0]
-    return Assigned(layer.section, rank, spec, chunk, shape.weights).is_crowded

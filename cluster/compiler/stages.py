@@ -136,7 +136,7 @@ def partition(
     sizes = sizes or Sizes(model, spec, context, weights, slots, rows)
     for some in (sizes.whole, sizes.cutting) if cut else (sizes.whole,):
         failed: DoesNotFit | None = None
-        for chunk in sizes.chunks:
+        for chunk in some.chunks:
             try:
                 return _partition(some, tp, pp, chunk)
             except DoesNotFit as error:

@@ -111,7 +111,7 @@ def _linear(
 def _experts(
     ranks: list[Assigned], sharded: Sharded, op: ExpertLinear, place: Place, weights: Weights
 ) -> Iterator[tuple[int, str, Array]]:
-    """Matrices of experts as columns, in each region one after another; their scales as rows."""
+    """Matrices of experts as columns, one after another; their scales as rows."""
     whole: Array = weights.array(place, op.weight)
     scales = None
     if ranks[0].weights == "i8":
@@ -126,22 +126,19 @@ def _experts(
         for one in assigned.matrices(op):
             if not one.blocks:
                 continue
-            experts = Experts(one, op.held, op.chosen, op.adds).limited(assigned.spec)
-            matrix, each = experts.matrix, word_columns(one.dtype)
-            found = np.stack([columns(own, matrix, assigned.spec.lanes) for own in mine])
+            experts = Experts(one, op.held, op.chosen, op.adds)
+            found = np.stack([columns(own, one, assigned.spec.lanes) for own in mine])
             if experts.packed > 1:
                 found = _side_by_side(found, experts)
-                owners = np.arange(found.shape[2], dtype=np.float32) // matrix.inputs.width
+                owners = np.arange(found.shape[2], dtype=np.float32) // one.inputs.width
                 yield rank, f"{one.name}.owners", owners[None]
-            ends = np.cumsum(experts.regions(assigned.spec)) * each
-            for number, part in enumerate(np.split(found, ends[:-1], axis=1)):
-                yield rank, f"{one.name}.{number}", part.reshape(-1, found.shape[2])
+            yield rank, one.name, found.reshape(-1, found.shape[2])
             for what, vector in vectors.items():
                 if vector is not None:
                     each_own = shares.cut(vector, channels, rank).reshape(op.held, -1)
                     if what == "bias" and op.cut_inputs and not holds_bias:
                         each_own = np.zeros_like(each_own)  # one of the summands has it
-                    rows = [matrix.outputs.rows(own) for own in each_own]
+                    rows = [one.outputs.rows(own) for own in each_own]
                     some = [own[one.blocks.start : one.blocks.stop] for own in rows]
                     yield rank, f"{one.name}.{what}", np.concatenate(some)
 
@@ -230,10 +227,11 @@ def _tables(stage: Stage) -> Iterator[tuple[int, Region, Array]]:
         if "ones" in buffers:
             region = buffers["ones"].region
             yield rank, region, np.ones((region.vectors, lanes), np.float16)
-        if COUNTED in buffers:
-            region = buffers[COUNTED].region
-            numbers = np.arange(region.vectors, dtype=np.float32)
-            yield rank, region, np.repeat(numbers[:, None], lanes, axis=1)
+        for name in (COUNTED.format(side) for side in (EAST, WEST)):
+            if name in buffers:
+                region = buffers[name].region
+                numbers = np.arange(region.vectors, dtype=np.float32)
+                yield rank, region, np.repeat(numbers[:, None], lanes, axis=1)
         if LANE_NUMBERS in buffers:
             yield rank, buffers[LANE_NUMBERS].region, np.arange(lanes, dtype=np.float32)[None]
         for name in IDENTITY.values():

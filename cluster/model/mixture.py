@@ -85,7 +85,8 @@ def residents(model: Model, tp: int) -> Residents | None:
         return model.stand_in.experts.residents(tp)
     for op in _mixed(model):
         ep = op.ep or 1
-        return Residents(op.experts, op.chosen, op.experts / tp, tp == ep, op.chosen, ep)
+        run = min(op.chosen, op.held)
+        return Residents(op.experts, op.chosen, op.experts / tp, tp == ep, run, ep)
     return None
 
 

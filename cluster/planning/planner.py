@@ -126,8 +126,7 @@ def _made(whole: Model, name: str, asked: PlanRequest, kept: Kept) -> Planned:
     if not candidates and free and (planned := _in_int8(whole, name, asked, kept)):
         why = why_int8(model, spec, request, chips)
         return replace(planned, notes=(*planned.notes, why))
-    if not is_mixture(model) and not _filled(candidates, request.batch):
-        # experts are not cut, but may be spread over more chips
+    if not _filled(candidates, request.batch) and not (candidates and is_mixture(model)):
         further = _found(model, request, chips, partial(searches, True))
         search, candidates = min((search, candidates), further, key=partial(_round, request.batch))
     if not candidates:
@@ -187,8 +186,8 @@ def _spread_out(
     Raises DoesNotFit, with the fewest chips that such a plan takes, or why those do not do.
     """
     failed: BadValue | DoesNotFit | None = None
-    found = sorted(spreads(sizes, request), key=lambda one: one[:3])
-    for _, least, _, shape in found:
+    found = sorted(spreads(sizes, request), key=lambda one: one[:4])
+    for _, _, least, _, shape in found:
         if chips is None or least <= chips:
             try:
                 planned = make_for(whole, name, shape, kept)
@@ -201,7 +200,7 @@ def _spread_out(
         raise failed
     if not found:
         return None
-    _, least, width, shape = min(found, key=lambda one: one[1])
+    _, _, least, width, shape = min(found, key=lambda one: one[2])
     ep, here, layers = shape.ep or 1, chips or least, len(whole.layers)
     each = -(-layers // max(1, min(layers, here // width)))  # layers of a stage on these chips
     spread_out = Sizes(spread_experts(whole, ep), sizes.spec, sizes.context, shape.weight_type)

@@ -87,8 +87,10 @@ def fits_on(sizes: Sizes, request: PlanRequest, chips: int) -> bool:
     return any(sizes.fits_on(chips, tp, request.pp) for tp in every)
 
 
-def spreads(sizes: Sizes, request: PlanRequest) -> Iterator[tuple[bool, int, int, PlanRequest]]:
-    """(int8, chips, their width, request) for each way to spread experts, by words of SRAM alone.
+def spreads(
+    sizes: Sizes, request: PlanRequest
+) -> Iterator[tuple[bool, bool, int, int, PlanRequest]]:
+    """(int8, cut, chips, their width, request) for each way to spread experts, by words alone.
 
     That is what its plans take at least; other plans of a mixture have no room.
     """
@@ -103,9 +105,11 @@ def spreads(sizes: Sizes, request: PlanRequest) -> Iterator[tuple[bool, int, int
             spread = spread_experts(model, ep)
             wide = Sizes(spread, spec, sizes.context, weights, sizes.slots, store=sizes.store)
             tp = request.tp * ep if request.tp else None
-            least = min(least_chips(wide, tp, request.pp, mul), default=None)
-            if least is not None:
-                yield weights == "int8", *least, replace(request, ep=ep, weights=weights)
+            for some in (wide, wide.cutting):
+                least = min(least_chips(some, tp, request.pp, mul), default=None)
+                if least is not None:
+                    shape = replace(request, ep=ep, weights=weights)
+                    yield weights == "int8", some.cut, *least, shape
 
 
 def does_not_fit(sizes: Sizes, request: PlanRequest, chips: int, int8: bool) -> DoesNotFit:

@@ -119,6 +119,17 @@ BREAKING = {
         AddressError, "mem.r:50", 5, "mem.gather", [at("mem.r:50", 5, "mem.gather", 90, 12, 0, 8)]),
     "a region that reaches beyond its constants": (
         AddressError, "mem.r:50", 5, "mem.gather", [at("mem.r:50", 5, "mem.gather", 100, 9, 0, 8)]),
+    "a region in two banks that reaches beyond its constants": (
+        AddressError, "mem.r:53", 5, "mem.gather",
+        [at("mem.r:53", 5, "mem.gather", 500, 41, 0, 8)]),
+    "a write into the first bank of a gather from two": (
+        BankConflict, "mem.r:53", 40, "mem.gather",
+        [read(0, 0, 40, TINY.slice_position(53)), at("mem.w:53", 40, "mem.write", 300, 0),
+         at("mem.r:53", 40, "mem.gather", 500, 40, 0, 8)]),
+    "a write into the second bank of a gather from two": (
+        BankConflict, "mem.r:53", 40, "mem.gather",
+        [read(0, 0, 40, TINY.slice_position(53)), at("mem.w:53", 40, "mem.write", 600, 0),
+         at("mem.r:53", 40, "mem.gather", 500, 40, 0, 8)]),
     "an accumulator that is not there": (
         AddressError, "mxm.acc:0", 226, "mxm.acc",
         [*weights(), *stream(), acc(SET, TINY.accumulator_depth)]),

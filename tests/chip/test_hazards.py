@@ -36,7 +36,8 @@ HAZARDS = [
     for kind in vars(errors).values()
     if isinstance(kind, type) and issubclass(kind, HazardError) and kind is not HazardError
 ]
-FIELDS = {"constants": (Region(48, 100, 8, "f32"),), "maps": ((0,) * 320, (2,) * 320)}
+CONSTANTS = Region(48, 100, 8, "f32"), Region(52, 500, 40, "f32")  # the latter in both banks
+FIELDS = {"constants": CONSTANTS, "maps": ((0,) * 320, (2,) * 320)}
 
 
 @pytest.mark.parametrize("case", BREAKING)

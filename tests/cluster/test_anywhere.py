@@ -15,8 +15,11 @@ from cluster.compiler.place import place
 from cluster.compiler.sizes import Sizes
 from cluster.compiler.stages import partition
 from cluster.machines.machine import LocalMachine
+from cluster.model.known import changed_model
 from cluster.model.load import find_decoder
+from cluster.model.mixture import spread_experts
 from cluster.model.reference import Reference
+from cluster.model.weights.synthetic import SyntheticWeights
 from cluster.planning.cost_store import CostStore
 from cluster.planning.rows import choose_rows
 from cluster.planning.timing import PlanTiming
@@ -91,6 +94,39 @@ def test_each_fourth_of_a_word_lies_in_slices_of_its_own(full):
         planes = [slices[at + further, :, index : index + QUAD] for index, at in quads]
         columns = np.concatenate(planes, axis=1).view(dtype).T
         np.testing.assert_array_equal(columns, values[word * len(columns) :][: len(columns)])
+
+
+MIXED = {"num_hidden_layers": 2, "hidden_size": 640, "num_attention_heads": 10,
+         "num_key_value_heads": 2, "intermediate_size": 640, "vocab_size": 320,
+         "num_local_experts": 6, "num_experts_per_tok": 3}  # fmt: skip
+
+
+def test_experts_that_are_cut_say_what_the_interpreter_says_bit_for_bit():
+    """Addresses of one word differ from quad to quad, and regions lie in both banks of a slice."""
+    source, graph = SyntheticWeights(changed_model("gpt-oss-20b", **MIXED)), parse("node")
+    spec = replace(TINY, slice_words=920)
+    plan = partition(source.model, spec, 1, 1, weights="int8")
+    made = lower(plan, place(plan, graph, "node"), graph, source)
+    cut = [b for b in made.stages[0].memory.buffers.values() if b.stretches]
+    experts = [buffer for buffer in cut if buffer.stretches[0].copies > 1]
+    assert any(len(buffer.stretches) > 1 for buffer in experts)
+    ends = [(at // spec.bank_words, (at + one.words * one.copies - 1) // spec.bank_words)
+            for b in experts for one in b.stretches for _, at in one.places]  # fmt: skip
+    assert any(low < high for low, high in ends)
+    machine, reference = LocalMachine(), Reference(source, 64, exact=True)
+    machine.load(made, no_progress)
+    for ours, ids in zip(forced(made, machine, PROMPT, NEXT), (PROMPT, [NEXT]), strict=True):
+        assert np.array_equal(ours, reference.forward(ids))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(("ep", "tp", "layers"), [(16, 48, 3), (64, 64, 4)])
+def test_gpt_oss_120b_fills_576_chips(ep, tp, layers):
+    model = spread_experts(find_decoder("gpt-oss-120b"), ep)
+    sizes = Sizes(model, GROQCHIP1, 320, "int8", cut=True)
+    assert tp * (len(model.layers) // layers) == 576
+    for head in (False, True):
+        assert sum(sizes.laid(tp, 8, layers, head).kinds.values()) > 0.92 * GROQCHIP1.sram_bytes
 
 
 def test_a_wide_stage_fills_95_percent_of_a_chip():

@@ -88,6 +88,7 @@ class Anywhere:
     found: MemoryMap
     met: Conflicts
     reserve: Mapping[int, int]
+    first: tuple[str, ...] = ()
     rows: dict[int, int] = field(default_factory=dict)
     sides: dict[str, int] = field(default_factory=dict)
     widths: dict[str, int] = field(default_factory=dict)  # slices of rows
@@ -113,7 +114,11 @@ class Anywhere:
             self.widths[name] = buffer.region.slices
         self.reserve = self.reserve or {q: found.occupancy.used(q, QUAD) for q in quads}
         self._appended = {request.name for request in columns if request.one_bank}
-        largest = sorted(columns, key=lambda r: (bool(r.cuts), -found.column_words_of(r)))
+        largest = sorted(
+            columns,
+            key=lambda r: (bool(r.cuts), r.name not in self.first, -found.column_words_of(r)),
+        )
+        rows = sorted(rows, key=lambda r: r.name not in self.first)
         self._weigh(largest)
         for request in largest:
             self._choose(request)

@@ -8,6 +8,7 @@ in one chain) and which should (those that meet otherwise), and for how many cyc
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
@@ -180,6 +181,26 @@ class Demands:
                 mine[pair] = max(mine.get(pair, 0), cycles)
         met = Conflicts(merged[0], merged[1])
         return Demands(tuple(requests.values()), lives, met, self.ops + other.ops)
+
+
+    def renamed(self, names: Mapping[str, tuple[str, ...]]) -> "Demands":
+        """The same with some buffers several times, by other names; these are never met at once."""
+
+        def of(name: str) -> tuple[str, ...]:
+            return names.get(name, (name,))
+
+        def met(cycles: Mapping[tuple[str, str], int]) -> dict[tuple[str, str], int]:
+            found = {}
+            for (one, other), count in cycles.items():
+                twins = one in names and other in names  # of the same layers
+                pairs = zip(of(one), of(other), strict=True) if twins else product(of(one), of(other))
+                found |= {(min(pair), max(pair)): count for pair in pairs}
+            return found
+
+        requests = [replace(r, name=name) for r in self.requests for name in of(r.name)]
+        lives = {name: life for old, life in self.lives.items() for name in of(old)}
+        conflicts = Conflicts(met(self.conflicts.slices), met(self.conflicts.banks))
+        return Demands(tuple(requests), lives, conflicts, self.ops)
 
 
 NO_DEMANDS = Demands((), {}, Conflicts({}, {}), 0)

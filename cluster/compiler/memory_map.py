@@ -12,13 +12,13 @@ from chip.kernels.anywhere import Anywhere
 from chip.kernels.memory import MUST, Conflicts, MemoryMap, SramFull
 from chip.kernels.occupancy import FOREVER
 from chip.kernels.trial import Demands
-from chip.kernels.work import CACHE, SCRATCH, Request
+from chip.kernels.work import CACHE, CONSTANT, HALVES, SCRATCH, Request
 from chip.spec import ChipSpec
 from cluster.errors import ClusterError
 
 Words = npt.NDArray[np.int64]
 ALONE = ("", "head.", "opening.")  # what stands before names of what is there once
-TRIED_PLACES = 3  # of columns in all slices: rows lie elsewhere each time
+TRIED_PLACES = 12  # of columns in all slices: rows lie elsewhere each time
 
 
 class MapError(ClusterError):
@@ -86,22 +86,51 @@ def cut_map(
 
     Columns go around rows once it is known where these lie.
     """
+    demands, layers = _halved(spec, demands, layers, slots[0])
     reserve: Mapping[int, int] = {}
+    first: list[str] = []  # what has found no room, where others came before it
     for left in reversed(range(TRIED_PLACES)):
         found = MemoryMap(spec, layers, *slots).open_all()
         for name, place, vectors, dtype in fixed:
             found.rows(name, place, vectors, dtype)
         everything = [r for r in demands.requests if r.name not in found.buffers]
         columns = [request for request in everything if request.layout == "columns"]
-        tried = Anywhere(found, demands.conflicts, reserve)
+        tried = Anywhere(found, demands.conflicts, reserve, tuple(first))
         try:
             tried.place(columns, _heaviest_first(everything, demands.conflicts), demands.lives)
             return check_map(found.finish(), demands, frozenset(name for name, *_ in fixed))
-        except SramFull:
+        except SramFull as error:
             if not left:
                 raise
-        reserve = tried.rows
+            if left < TRIED_PLACES - 2:
+                first = [error.what, *(name for name in first if name != error.what)]
+        reserve = tried.rows or reserve
     raise AssertionError("one place is always tried")
+
+
+def _halved(
+    spec: ChipSpec, demands: Demands, layers: Mapping[str, int], slots: int
+) -> tuple[Demands, Mapping[str, int]]:
+    """Demands and layers where caches that no 16 slices hold are those of half of the layers each.
+
+    All caches of such a kind of layers are cut so, as the layers of each half are scheduled alike,
+    and columns of a launch are there for each half: they lie apart from its caches.
+    """
+    found = MemoryMap(spec, layers, slots)
+    columns = [r for r in demands.requests if r.layout == "columns" and r.role != CONSTANT]
+    large = [r for r in columns if found.column_words_of(r) > spec.slice_words]
+    kinds = {kind for kind in map(found.prefix_of, large) if layers[kind] > 1}
+    if len(kinds) != 1 or kinds & {*ALONE}:
+        return demands, layers
+    (kind,) = kinds
+    halves = {
+        r.name: tuple(kind + half + r.name.removeprefix(kind) for half in HALVES)
+        for r in columns
+        if r.role == SCRATCH or found.prefix_of(r) == kind
+    }
+    counts = -(-layers[kind] // 2), layers[kind] // 2
+    more = {kind + half: count for half, count in zip(HALVES, counts, strict=True)}
+    return demands.renamed(halves), {**layers, **more}
 
 
 def _heaviest_first(requests: Iterable[Request], met: Conflicts) -> list[Request]:

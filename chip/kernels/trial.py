@@ -6,7 +6,7 @@ in one chain) and which should (those that meet otherwise), and for how many cyc
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 
@@ -182,18 +182,18 @@ class Demands:
         met = Conflicts(merged[0], merged[1])
         return Demands(tuple(requests.values()), lives, met, self.ops + other.ops)
 
-
     def renamed(self, names: Mapping[str, tuple[str, ...]]) -> "Demands":
-        """The same with some buffers several times, by other names; these are never met at once."""
+        """The same with some buffers several times, by other names, each with its like only."""
 
         def of(name: str) -> tuple[str, ...]:
             return names.get(name, (name,))
 
         def met(cycles: Mapping[tuple[str, str], int]) -> dict[tuple[str, str], int]:
-            found = {}
+            found: dict[tuple[str, str], int] = {}
             for (one, other), count in cycles.items():
-                twins = one in names and other in names  # of the same layers
-                pairs = zip(of(one), of(other), strict=True) if twins else product(of(one), of(other))
+                alike = one in names and other in names
+                ways = zip if alike else product
+                pairs: Iterable[tuple[str, str]] = ways(of(one), of(other))
                 found |= {(min(pair), max(pair)): count for pair in pairs}
             return found
 

@@ -19,6 +19,7 @@ from cluster.errors import ClusterError
 Words = npt.NDArray[np.int64]
 ALONE = ("", "head.", "opening.")  # what stands before names of what is there once
 TRIED_PLACES = 12  # of columns in all slices: rows lie elsewhere each time
+OWN_SIDE = 3  # of these with all columns on their own side, if that has the words for them
 
 
 class MapError(ClusterError):
@@ -84,25 +85,27 @@ def cut_map(
 ) -> MemoryMap:
     """As `memory_map`, with columns in all slices, and matrices cut; raises SramFull.
 
-    Columns go around rows once it is known where these lie.
+    Columns go around rows once it is known where these lie. Where that does not do, either side
+    helps the other, and what has found no room comes before all else.
     """
     demands, layers = _halved(spec, demands, layers, slots[0])
     reserve: Mapping[int, int] = {}
-    first: list[str] = []  # what has found no room, where others came before it
-    for left in reversed(range(TRIED_PLACES)):
+    first: list[str] = []  # what has found no room, the last one first
+    for number in range(TRIED_PLACES):
         found = MemoryMap(spec, layers, *slots).open_all()
         for name, place, vectors, dtype in fixed:
             found.rows(name, place, vectors, dtype)
         everything = [r for r in demands.requests if r.name not in found.buffers]
         columns = [request for request in everything if request.layout == "columns"]
-        tried = Anywhere(found, demands.conflicts, reserve, tuple(first))
+        helps = number >= OWN_SIDE
+        tried = Anywhere(found, demands.conflicts, reserve, tuple(first), helps)
         try:
             tried.place(columns, _heaviest_first(everything, demands.conflicts), demands.lives)
             return check_map(found.finish(), demands, frozenset(name for name, *_ in fixed))
         except SramFull as error:
-            if not left:
+            if number == TRIED_PLACES - 1:
                 raise
-            if left < TRIED_PLACES - 2:
+            if helps:
                 first = [error.what, *(name for name in first if name != error.what)]
         reserve = tried.rows or reserve
     raise AssertionError("one place is always tried")
@@ -113,20 +116,19 @@ def _halved(
 ) -> tuple[Demands, Mapping[str, int]]:
     """Demands and layers where caches that no 16 slices hold are those of half of the layers each.
 
-    All caches of such a kind of layers are cut so, as the layers of each half are scheduled alike,
-    and columns of a launch are there for each half: they lie apart from its caches.
+    All caches are cut so, as the layers of each half are scheduled alike, and columns of a launch
+    are there for each half: they lie apart from its caches. Of several kinds of layers, each has
+    fewer already.
     """
-    found = MemoryMap(spec, layers, slots)
+    found, kinds = MemoryMap(spec, layers, slots), {*layers} - {*ALONE}
     columns = [r for r in demands.requests if r.layout == "columns" and r.role != CONSTANT]
-    large = [r for r in columns if found.column_words_of(r) > spec.slice_words]
-    kinds = {kind for kind in map(found.prefix_of, large) if layers[kind] > 1}
-    if len(kinds) != 1 or kinds & {*ALONE}:
+    room = found.occupancy.column_room
+    fits = all(room(0, *found.column_sizes(r), r.one_bank) is not None for r in columns)
+    if fits or len(kinds) != 1:
         return demands, layers
     (kind,) = kinds
     halves = {
-        r.name: tuple(kind + half + r.name.removeprefix(kind) for half in HALVES)
-        for r in columns
-        if r.role == SCRATCH or found.prefix_of(r) == kind
+        r.name: tuple(kind + half + r.name.removeprefix(kind) for half in HALVES) for r in columns
     }
     counts = -(-layers[kind] // 2), layers[kind] // 2
     more = {kind + half: count for half, count in zip(HALVES, counts, strict=True)}

@@ -129,7 +129,7 @@ def _made(whole: Model, name: str, asked: PlanRequest, kept: Kept) -> Planned:
     if not is_mixture(model) and not _filled(candidates, request.batch):
         # experts are not cut, but may be spread over more chips
         further = _found(model, request, chips, partial(searches, True))
-        search, candidates = min((search, candidates), further, key=partial(_round, request.batch))
+        search, candidates = min((search, candidates), further, key=partial(_cost, request))
     if not candidates:
         if search.shared_chips:  # there is room for that, but it would not run, as its steps say
             _ = search.timed(*search.shared_chips).steps
@@ -138,10 +138,31 @@ def _made(whole: Model, name: str, asked: PlanRequest, kept: Kept) -> Planned:
             if spread_out := _spread_out(whole, name, asked, search.sizes, limit, kept):
                 return spread_out
         raise does_not_fit(search.sizes, request, chips, _int8_fits(search, request, chips))
+    candidates, search = _with_programs(candidates, partial(searches, search.cut))
     best = candidates[0]
     placed, timed = search.placed(best.tp, best.pp), search.timed(best.tp, best.pp)
     bound = int(search.bound(best.tp, best.pp))
     return Planned(name, asked, topology, timed, placed, candidates, notes, bound, search.sizes)
+
+
+def _with_programs(
+    candidates: list[Candidate], searches: Searches
+) -> tuple[list[Candidate], Search]:
+    """Plans from the first on for whose programs there is room as well, and its search.
+
+    Only cut matrices fill chips so far that this is in question. Raises DoesNotFit.
+    """
+    for number, one in enumerate(candidates):
+        search = searches(one.rows)
+        timed = search.timed(one.tp, one.pp)
+        try:
+            _ = timed.plan.cut and timed.program_bytes()
+        except DoesNotFit:
+            if number == len(candidates) - 1:
+                raise
+        else:
+            break
+    return candidates[number:], search
 
 
 def _filled(found: list[Candidate], batch: int) -> bool:
@@ -149,26 +170,33 @@ def _filled(found: list[Candidate], batch: int) -> bool:
     return bool(found) and -(-batch // found[0].rows) >= min(batch, found[0].pp)
 
 
-def _round(batch: int, made: tuple[Search, list[Candidate]]) -> float:
-    """Cycles from a token of a user to the next; no plan takes longest."""
+def _cost(request: PlanRequest, made: tuple[Search, list[Candidate]]) -> float:
+    """Joules of a token, or cycles from a token of a user to the next; no plan costs most."""
     search, found = made
-    return round_cycles(found[0], batch, search.host_cycles(found[0])) if found else math.inf
+    if found and request.objective == "energy":
+        return found[0].joules
+    return (
+        round_cycles(found[0], request.batch, search.host_cycles(found[0])) if found else math.inf
+    )
 
 
 def _found(
     model: Model, request: PlanRequest, chips: int, searches: Searches
 ) -> tuple[Search, list[Candidate]]:
-    """The plans of a request, best first, and the search that has found the best; [] if none."""
+    """The plans of a request, best first, and the search that has found the best; [] if none.
+
+    Those with more rows to a launch may leave room for caches that others have not.
+    """
+    made: list[tuple[Search, list[Candidate]]] = []
     for rows in least_rows(model, request.batch, request.rows):
-        search = searches(rows)
-        candidates = search.candidates(chips, request.tp, request.pp, request.objective)
-        if candidates:
-            break
-    if candidates and request.batch > 1:
-        size = request.batch, chips, request.objective, request.rows
-        candidates = shared(searches, candidates, *size)
-        search = searches(candidates[0].rows)
-    return search, candidates
+        search, shape = searches(rows), (request.tp, request.pp, request.objective)
+        candidates = search.candidates(chips, *shape)
+        if candidates and request.batch > 1:
+            limits = request.batch, chips, request.objective, request.rows
+            candidates = shared(searches, candidates, *limits)
+            search = searches(candidates[0].rows)
+        made.append((search, candidates))
+    return min(made, key=partial(_cost, request))
 
 
 def _in_int8(whole: Model, name: str, request: PlanRequest, kept: Kept) -> Planned | None:

@@ -50,12 +50,12 @@ def shared(
             return one.joules, one.rows
         return round_cycles(one, batch, searches(one.rows).host_cycles(one)), one.rows
 
-    most = rows_max(searches(found[0].rows).model)
-    tried = found[: 1 if objective == "latency" else SHAPES]
+    model = searches(found[0].rows).model
+    most, least = rows_max(model), least_rows(model, batch)
     every = [
         candidate
-        for shape in tried
-        for rows in ([given] if given else {shape.rows, *row_counts(batch, shape.pp, most)})
+        for shape in found[:SHAPES]
+        for rows in ([given] if given else {*least, *row_counts(batch, shape.pp, most)})
         for candidate in _with_rows(searches(rows), shape, chips, objective)
     ]
     best = min(every, key=cost)

@@ -138,31 +138,10 @@ def _made(whole: Model, name: str, asked: PlanRequest, kept: Kept) -> Planned:
             if spread_out := _spread_out(whole, name, asked, search.sizes, limit, kept):
                 return spread_out
         raise does_not_fit(search.sizes, request, chips, _int8_fits(search, request, chips))
-    candidates, search = _with_programs(candidates, partial(searches, search.cut))
     best = candidates[0]
     placed, timed = search.placed(best.tp, best.pp), search.timed(best.tp, best.pp)
     bound = int(search.bound(best.tp, best.pp))
     return Planned(name, asked, topology, timed, placed, candidates, notes, bound, search.sizes)
-
-
-def _with_programs(
-    candidates: list[Candidate], searches: Searches
-) -> tuple[list[Candidate], Search]:
-    """Plans from the first on for whose programs there is room as well, and its search.
-
-    Only cut matrices fill chips so far that this is in question. Raises DoesNotFit.
-    """
-    for number, one in enumerate(candidates):
-        search = searches(one.rows)
-        timed = search.timed(one.tp, one.pp)
-        try:
-            _ = timed.plan.cut and timed.program_bytes()
-        except DoesNotFit:
-            if number == len(candidates) - 1:
-                raise
-        else:
-            break
-    return candidates[number:], search
 
 
 def _filled(found: list[Candidate], batch: int) -> bool:
@@ -173,11 +152,11 @@ def _filled(found: list[Candidate], batch: int) -> bool:
 def _cost(request: PlanRequest, made: tuple[Search, list[Candidate]]) -> float:
     """Joules of a token, or cycles from a token of a user to the next; no plan costs most."""
     search, found = made
-    if found and request.objective == "energy":
-        return found[0].joules
-    return (
-        round_cycles(found[0], request.batch, search.host_cycles(found[0])) if found else math.inf
-    )
+    if not found:
+        return math.inf
+    best, host_cycles = found[0], search.host_cycles(found[0])
+    energy = request.objective == "energy"
+    return best.joules if energy else round_cycles(best, request.batch, host_cycles)
 
 
 def _found(
@@ -194,7 +173,7 @@ def _found(
         if candidates and request.batch > 1:
             limits = request.batch, chips, request.objective, request.rows
             candidates = shared(searches, candidates, *limits)
-            search = searches(candidates[0].rows)
+            search = searches(candidates[0].rows) if candidates else search
         made.append((search, candidates))
     return min(made, key=partial(_cost, request))
 

@@ -21,6 +21,10 @@ class ProgramError(ChipError):
         return f"{self.where}: {self.what}" if self.where else self.what
 
 
+class PoolFull(ProgramError):
+    """Messages find no room where they land: fewer rows at a time take less."""
+
+
 class SpecError(ChipError):
     """A chip that cannot be: which field, its value, and the rule it breaks."""
 

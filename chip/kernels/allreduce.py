@@ -13,8 +13,16 @@ from functools import cached_property, lru_cache
 from hashlib import sha256
 from typing import NamedTuple
 
+from chip.errors import PoolFull
 from chip.isa import WIDTHS
-from chip.kernels.collective import APART_ROWS, RESIDUAL, Compiler, Home, Items, Message
+from chip.kernels.collective import (
+    APART_ROWS,
+    RESIDUAL,
+    Compiler,
+    Home,
+    Items,
+    Message,
+)
 from chip.kernels.layout import halves
 from chip.kernels.memory import MemoryMap
 from chip.kernels.transfer import Hop
@@ -103,20 +111,24 @@ class AllReduce:
     update: tuple[str, str] = ("y0", "y1")
 
     def shared_schedule(self) -> Schedule:
-        """The quickest schedule, made once for stages that agree in all it depends on."""
+        """The quickest schedule, made once for stages that agree in all it depends on.
+
+        Raises PoolFull.
+        """
         return min(_schedules(*self._problem), key=lambda plan: plan.end_cycle)
 
     def beside(self, plans: Beside, ready: Sequence[int]) -> Schedule:
         """The quickest one that begins while members are making y, as `plans` say.
 
-        Rows that are `ready` first, by those cycles, are the first to leave.
+        Rows that are `ready` first, by those cycles, are the first to leave. Raises PoolFull.
         """
         spec, sizes, listed, rooms = self._problem
         made = sorted(range(len(ready)), key=lambda row: (ready[row], row))
-        found = [
-            _compiled(spec, sizes, items, rooms, _by_order(items, made), plans) for items in listed
-        ]
-        return min(found, key=lambda plan: plan.end_cycle)
+
+        def compiled(items: Items) -> Schedule:
+            return _compiled(spec, sizes, items, rooms, _by_order(items, made), plans)
+
+        return min(_with_room(listed, compiled), key=lambda plan: plan.end_cycle)
 
     @cached_property
     def _problem(self) -> tuple[ChipSpec, tuple[int, int, int], tuple[Items, ...], "_Rooms"]:
@@ -151,7 +163,19 @@ def _schedules(
     spec: ChipSpec, sizes: tuple[int, int, int], listed: tuple[Items, ...], rooms: _Rooms
 ) -> tuple[Schedule, ...]:
     """Those of all algorithms there is memory for; from cycle 0 on, when all y are there."""
-    return tuple(_compiled(spec, sizes, items, rooms) for items in listed)
+    return tuple(_with_room(listed, lambda items: _compiled(spec, sizes, items, rooms)))
+
+
+def _with_room(listed: tuple[Items, ...], compiled: Callable[[Items], Schedule]) -> list[Schedule]:
+    """Schedules of the lists there is memory for; raises PoolFull if there is for none."""
+    found: list[Schedule] = []
+    for items in listed:
+        try:
+            found.append(compiled(items))
+        except PoolFull:
+            if items is listed[-1] and not found:
+                raise
+    return found
 
 
 def _compiled(

@@ -83,14 +83,17 @@ def _nearest(cuts: Sequence[int], word: float) -> int:
 class Anywhere:
     """Room for all requests in a map whose fixed buffers are placed.
 
-    `reserve` are words of quads that rows will take; `rows` are those that they have taken. All
-    that rows meet leaves them as many quads as one chain needs, or if they are `close` each matrix
-    does by itself: more has room, but rows may find none.
+    `reserve` are words of quads that rows will take; `rows` are those that they have taken. What is
+    `first` comes before what is larger. With `helps`, quads of one side take columns of the other.
+    All that rows meet leaves them as many quads as one chain needs, or if they are `close` each
+    matrix does by itself: more has room, but rows may find none.
     """
 
     found: MemoryMap
     met: Conflicts
     reserve: Mapping[int, int]
+    first: tuple[str, ...] = ()
+    helps: bool = False
     close: bool = False
     rows: dict[int, int] = field(default_factory=dict)
     sides: dict[str, int] = field(default_factory=dict)
@@ -100,7 +103,6 @@ class Anywhere:
     _most: dict[str, int] = field(default_factory=dict)  # quads that may be closed to rows
     _own: dict[tuple[str, int], int] = field(default_factory=dict)  # quads of columns on a side
     _full: list[float] = field(default_factory=list)  # levels to which sides will be full
-    _helps: bool = False  # whether quads of one side take columns of the other
     _closed: dict[int, int] = field(default_factory=dict)  # words that cannot lie in a quad
     _windows: dict[str, int] = field(default_factory=dict)
     _stretches: dict[str, list[tuple[int, int, tuple[int, ...]]]] = field(default_factory=dict)
@@ -118,7 +120,13 @@ class Anywhere:
             self.widths[name] = buffer.region.slices
         self.reserve = self.reserve or {q: found.occupancy.used(q, QUAD) for q in quads}
         self._appended = {request.name for request in columns if request.one_bank}
-        largest = sorted(columns, key=lambda r: (bool(r.cuts), -found.column_words_of(r)))
+        turn = {name: number for number, name in enumerate(self.first, -len(self.first))}
+
+        def order(r: Request) -> tuple[int, ...]:
+            return bool(r.cuts), turn.get(r.name, 0), -found.column_words_of(r)
+
+        largest = sorted(columns, key=order)
+        rows = sorted(rows, key=lambda r: turn.get(r.name, 0))
         self._weigh(largest)
         for request in largest:
             self._choose(request)
@@ -156,9 +164,9 @@ class Anywhere:
                 if self._apart(request, quad) >= MUST:
                     self._closed[quad] = self._closed.get(quad, 0) + size
         self._full = [total / len(quads) for total, quads in zip(totals, each, strict=True)]
-        if max(self._full) > found.spec.slice_words * (1 - SLACK):  # one side helps the other
+        self.helps |= max(self._full) > found.spec.slice_words * (1 - SLACK)
+        if self.helps:
             self._full = [sum(self._full) / len(sides)] * len(sides)
-            self._helps = True
 
     def _choose(self, request: Request) -> None:
         """The slices of columns, without an address; what meets them keeps out of these."""
@@ -169,7 +177,7 @@ class Anywhere:
             level = self._full[request.side]
             few = int(FOURTHS * words * copies < FEW_QUADS * level)
             allowed = self._allowed(request, free, few)
-            if self._helps and request.copies == 1:  # streams may come from beyond the VXM
+            if self.helps and request.copies == 1:  # streams may come from beyond the VXM
                 allowed |= self._allowed(request, self._free(request, 1 - request.side), few)
             if len(allowed) < FOURTHS:
                 raise found.full(request, words * copies, WEIGHT_SLICES)

@@ -15,7 +15,7 @@ from chip.kernels.linear import deliver
 from chip.kernels.matmul import Pass, matmul
 from chip.kernels.soft_cap import soft_cap
 from chip.kernels.window import Window
-from chip.kernels.work import CACHE, Laid, Request, Work, targets
+from chip.kernels.work import Laid, Work, targets
 from chip.program import COLUMN_PAIRS
 from chip.schedule import Buffer, Loops, Rows, run
 from chip.spec import EAST, WEST
@@ -120,10 +120,7 @@ def caches_of(work: Work, heads: Heads, window: Window = ALL, slot: int = 0) -> 
     rows = range(heads.rows)
 
     def cache(name: str, vectors: int, side: int, one_bank: bool) -> Buffer:
-        name = work.prefix + name
-        where = (CACHE, "columns", True, one_bank)
-        first = work.memory.take(Request(name, vectors, "f16", side, *where))
-        return work.memory.of_slot(first, slot)
+        return work.memory.of_slot(work.cache(name, vectors, side, one_bank), slot)
 
     keys = tuple(Rows(cache(f"K{row}", spare[0], EAST, True)) for row in rows)
     values = tuple(Rows(cache(f"V{row}", spare[1], WEST, True)) for row in rows)

@@ -13,7 +13,7 @@ from functools import cached_property, lru_cache
 from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
-from chip.errors import ProgramError
+from chip.errors import PoolFull
 from chip.kernels.transfer import Hop, Moved, multicast, transfer
 from chip.schedule import Beside, Buffer, Chain, Flow, Rows, Schedule, run
 from chip.schedule.footprint import Elsewhere
@@ -157,7 +157,7 @@ class Compiler:
     _kept: dict[tuple[int, int], dict[int, _Run]] = field(default_factory=lambda: defaultdict(dict))
 
     def compile(self, items: Items, beside: Beside | None = None) -> Schedule:
-        """All members' schedule, begun with what they do `beside`; ProgramError without memory."""
+        """All members' schedule, begun with what they do `beside`; PoolFull without memory."""
         plan = Schedule(self.spec, beside=beside or {})
         together = self._together(items)
         sent: set[int] = set()
@@ -309,10 +309,10 @@ class Compiler:
         return self._runs(member, span)
 
     def _take(self, member: int, count: int) -> _Run:
-        """Rows of the pool; raises ProgramError."""
+        """Rows of the pool; raises PoolFull."""
         found = self._room_in_pool(member, count)
         if found is None:
-            raise ProgramError(f"{self.label}: no memory for {count} rows on member {member}")
+            raise PoolFull(f"{self.label}: no memory for {count} rows on member {member}")
         return found
 
     def _room_in_pool(self, member: int, count: int) -> _Run | None:

@@ -21,7 +21,7 @@ from chip.kernels.columns import transpose
 from chip.kernels.layout import Layout
 from chip.kernels.linear import deliver
 from chip.kernels.matmul import Pass, matmul
-from chip.kernels.work import CACHE, Laid, Request, Work
+from chip.kernels.work import Laid, Work
 from chip.program import COLUMN_PAIRS
 from chip.schedule import Buffer, Loops, Rows
 from chip.spec import EAST, WEST
@@ -50,9 +50,8 @@ def _cache(
     work: Work, name: str, count: int, vectors: int, side: int, one_bank: bool
 ) -> tuple[Buffer, ...]:
     """A cache of `count` parts of so many columns, one after the other."""
-    where = (CACHE, "columns", True, one_bank)
-    request = Request(work.prefix + name, count * vectors, "f16", side, *where)
-    whole, words = work.memory.take(request), vectors // COLUMN_PAIRS
+    whole = work.cache(name, count * vectors, side, one_bank)
+    words = vectors // COLUMN_PAIRS
     own = (whole.region.address + part * words for part in range(count))
     parts = (replace(whole.region, address=address, vectors=vectors) for address in own)
     return tuple(replace(whole, region=region) for region in parts)

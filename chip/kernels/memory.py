@@ -14,7 +14,7 @@ from chip.errors import ChipError
 from chip.isa import WIDTHS
 from chip.kernels.occupancy import FOREVER, Taken
 from chip.kernels.sram_map import QUAD, Move, SramMap
-from chip.kernels.work import CACHE, SCRATCH, Request
+from chip.kernels.work import CACHE, HALVES, SCRATCH, Request
 from chip.program import COLUMN_PAIRS, WEIGHT_SLICES, Region, word_columns
 from chip.schedule import Buffer
 from chip.spec import ChipSpec
@@ -265,7 +265,13 @@ class MemoryMap(SramMap):
         if request.per_layer:
             region = self.buffers[request.name].region
             offsets = tuple(address - addresses[0] for address in addresses)
-            self.moves[request.name] = Move(region, offsets)
+            self.moves[request.name] = Move(region, offsets, self._begins(request))
+
+    def _begins(self, request: Request) -> int:
+        """The first layer of its kind that a request is for."""
+        early, late = HALVES
+        prefix = self.prefix_of(request)
+        return self.layers[prefix.removesuffix(late) + early] if prefix.endswith(late) else 0
 
     def column_words_of(self, request: Request) -> int:
         """Words of 16 slices that columns of all layers and slots take."""

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from chip.isa import WIDTHS
 from chip.kernels.occupancy import Occupancy
-from chip.kernels.work import CACHE, CONSTANT, INPUT, NETWORK, Request
+from chip.kernels.work import CACHE, CONSTANT, HALVES, INPUT, NETWORK, Request
 from chip.program import WEIGHT_SLICES, Region
 from chip.schedule import Buffer
 from chip.spec import ChipSpec
@@ -33,11 +33,23 @@ class WordRange:
 class Move:
     """Where layer l keeps what layer 0 keeps in `region`: `words[l]` words further on.
 
-    Caches go on with the layers of the next sequence slot; what all slots share begins anew.
+    Caches go on with the layers of the next sequence slot; what all slots share begins anew. Of
+    those of some layers of a kind, `begins` is the first.
     """
 
     region: Region
     words: tuple[int, ...]
+    begins: int = 0
+
+
+@dataclass(frozen=True)
+class _Held:
+    """Offsets of all layers, `first` that of a word; `each` of a slot, from layer `begins` on."""
+
+    words: tuple[int, ...]
+    first: int = 0
+    begins: int = 0
+    each: int = 0
 
 
 @dataclass
@@ -57,7 +69,7 @@ class SramMap:
     roles: dict[str, str] = field(default_factory=dict)
     copies: dict[str, int] = field(default_factory=dict)  # layers of what lies in stretches
     used_bytes: int = 0
-    _found: dict[tuple[int, int], tuple[tuple[int, ...], int]] = field(default_factory=dict)
+    _found: dict[tuple[int, int], "_Held"] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.occupancy = Occupancy(self.spec)
@@ -147,32 +159,40 @@ class SramMap:
                 end = max(end, taken.end)
         return found
 
+    def prefix_of_layer(self, prefix: str, layer: int) -> str:
+        """What stands before the names of caches of a layer of the kind with a prefix."""
+        early, late = (prefix + half for half in HALVES)
+        if early not in self.layers:
+            return prefix
+        return early if layer < self.layers[early] else late
+
     def given(self) -> tuple[str, ...]:
         """Names of what the host writes before a launch."""
         return tuple(name for name, role in self.roles.items() if role == INPUT)
 
-    def moved(self, index: int, address: int, layer: int) -> int:
-        """Where `layer` of its kind keeps the word that layer 0 keeps at `address` of a slice.
+    def moved(self, index: int, address: int, layer: int, slot: int = 0) -> int:
+        """Where `layer` of its kind keeps the word that the first keeps at `address` of a slice.
 
-        Layers are numbered through all sequence slots, from that on whose layer 0 it is.
+        Of a cache, for as many sequence slots further as that of the address.
         """
         key = (index, address)
         if key not in self._found:
-            self._found[key] = next(self._holding(index, address), ((0,), 0))
-        words, first = self._found[key]
-        return address + words[(first + layer) % len(words)] - words[first]
+            self._found[key] = next(self._holding(index, address), _Held((0,)))
+        held = self._found[key]
+        number = held.first - held.begins + slot * held.each + layer
+        return address + held.words[number % len(held.words)] - held.words[held.first]
 
-    def _holding(self, index: int, address: int) -> Iterator[tuple[tuple[int, ...], int]]:
-        """Offsets of all layers of what holds a word in a layer 0, and which of them that is."""
+    def _holding(self, index: int, address: int) -> Iterator["_Held"]:
+        """What holds a word."""
         for name in self.copies:
             for own in self.word_ranges(name):
                 inside = 0 <= address - own.address < own.words
                 if inside and own.index <= index < own.index + own.slices:
-                    yield own.further, 0
+                    yield _Held(own.further)
         for name, move in self.moves.items():
             region, cache = move.region, self.roles[name] == CACHE
             if region.index <= index < region.index + region.slices:
                 every = len(move.words) // self.slots if cache else len(move.words)
                 for first in range(0, every * (self.launch_slots if cache else 1), every):
                     if 0 <= address - region.address - move.words[first] < region.words:
-                        yield move.words, first
+                        yield _Held(move.words, first, move.begins, every if cache else 0)

@@ -6,8 +6,9 @@ in one chain) and which should (those that meet otherwise), and for how many cyc
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
@@ -201,6 +202,26 @@ class Demands:
                 mine[pair] = max(mine.get(pair, 0), cycles)
         met = Conflicts(merged[0], merged[1])
         return Demands(tuple(requests.values()), lives, met, self.ops + other.ops)
+
+    def renamed(self, names: Mapping[str, tuple[str, ...]]) -> "Demands":
+        """The same with some buffers several times, by other names, each with its like only."""
+
+        def of(name: str) -> tuple[str, ...]:
+            return names.get(name, (name,))
+
+        def met(cycles: Mapping[tuple[str, str], int]) -> dict[tuple[str, str], int]:
+            found: dict[tuple[str, str], int] = {}
+            for (one, other), count in cycles.items():
+                alike = one in names and other in names
+                ways = zip if alike else product
+                pairs: Iterable[tuple[str, str]] = ways(of(one), of(other))
+                found |= {(min(pair), max(pair)): count for pair in pairs}
+            return found
+
+        requests = [replace(r, name=name) for r in self.requests for name in of(r.name)]
+        lives = {name: life for old, life in self.lives.items() for name in of(old)}
+        conflicts = Conflicts(met(self.conflicts.slices), met(self.conflicts.banks))
+        return Demands(tuple(requests), lives, conflicts, self.ops)
 
 
 NO_DEMANDS = Demands((), {}, Conflicts({}, {}), 0)

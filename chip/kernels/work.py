@@ -18,6 +18,9 @@ from chip.spec import ChipSpec
 PART_ROWS = 64  # tokens: while one part streams, the loads of another find time
 SCRATCH, INPUT, OUTPUT, CONSTANT, CACHE = "scratch", "input", "output", "constant", "cache"
 KEPT, NETWORK = "kept", "network"  # of all slots; where what others send lands
+# What stands before names of caches, behind the prefix, where those of the first and of the other
+# layers of a kind lie in 16 slices of their own.
+HALVES = ("early.", "late.")
 
 
 @dataclass(frozen=True)
@@ -74,8 +77,9 @@ class Work:
     """One launch's share of one chip: `rows` tokens that look at `blocks` x 320 tokens.
 
     Buffers are for launches of up to `most_rows` and `most_blocks`. `prefix` stands before the
-    names of what a kind of layers has for itself; `maps` are the lane maps of its programs. Tokens
-    are of one sequence slot, or each of one of as many `slots`; of `most_slots` at most.
+    names of what a kind of layers has for itself, `half` behind it before those of caches; `maps`
+    are the lane maps of its programs. Tokens are of one sequence slot, or each of one of as many
+    `slots`; of `most_slots` at most.
 
     Where tokens look at each other both ways, they are worked on in parts of `part_rows` each, with
     scratch of their own, so that units work on one while another waits for what units give back.
@@ -97,6 +101,7 @@ class Work:
     part_rows: int = 0
     part: int = 0
     whole: "Work | None" = None
+    half: str = ""
 
     @property
     def parts(self) -> tuple["Work", ...]:
@@ -142,10 +147,13 @@ class Work:
         return self.cut(self.memory.take(request), blocks * self.rows * times[1])
 
     def columns(self, name: str, vectors: int, side: int) -> Buffer:
-        """fp16 columns for use within the launch; where there are parts, in one bank."""
+        """fp16 columns for use within the launch: where there are parts, in one bank.
+
+        Where caches lie in halves, they rest beside each.
+        """
+        name = self.prefix + self.half + name if self.half else self._own(name)
         where, one_bank = (SCRATCH, "columns"), self.part_rows > 0
-        request = Request(self._own(name), vectors, "f16", side, *where, one_bank=one_bank)
-        return self.memory.take(request)
+        return self.memory.take(Request(name, vectors, "f16", side, *where, one_bank=one_bank))
 
     def _own(self, name: str) -> str:
         return f"{name}.part{self.part}" if self.part else name
@@ -156,6 +164,12 @@ class Work:
         """What every layer of this kind has in place: weights, norms, biases, scales."""
         size, where = (vectors, dtype, side), (CONSTANT, layout, True)
         return self.memory.take(Request(self.prefix + name, *size, *where))
+
+    def cache(self, name: str, vectors: int, side: int, one_bank: bool) -> Buffer:
+        """fp16 columns that every layer of this kind keeps for each sequence slot."""
+        where = (CACHE, "columns", True, one_bank)
+        name = self.prefix + self.half + name
+        return self.memory.take(Request(name, vectors, "f16", side, *where))
 
     def shared(
         self, name: str, vectors: int, dtype: str, side: int, layout: str = "rows"

@@ -13,13 +13,14 @@ from chip.kernels.anywhere import Anywhere
 from chip.kernels.memory import MUST, Conflicts, MemoryMap, SramFull
 from chip.kernels.occupancy import FOREVER
 from chip.kernels.trial import Demands
-from chip.kernels.work import CACHE, SCRATCH, Request
+from chip.kernels.work import CACHE, CONSTANT, HALVES, SCRATCH, Request
 from chip.spec import ChipSpec
 from cluster.errors import ClusterError
 
 Words = npt.NDArray[np.int64]
 ALONE = ("", "head.", "opening.")  # what stands before names of what is there once
-TRIED_PLACES = 3  # of columns in all slices: rows lie elsewhere each time
+TRIED_PLACES = 12  # of columns in all slices: rows lie elsewhere each time
+OWN_SIDE = 3  # of these with all columns on their own side, if that has the words for them
 
 
 class MapError(ClusterError):
@@ -97,22 +98,55 @@ def cut_map(
 ) -> MemoryMap:
     """As `memory_map`, with columns in all slices, and matrices cut; raises SramFull.
 
-    Columns go around rows once it is known where these lie.
+    Columns go around rows once it is known where these lie. Where that does not do, either side
+    helps the other, and what has found no room comes before all else.
     """
+    demands, layers = _halved(spec, demands, layers, slots[0])
     failed, reserve = SramFull("", 0, 0), dict[int, int]()
-    for close, turn in product((False, True), range(TRIED_PLACES)):
+    first: list[str] = []  # what has found no room, the last one first
+    for close, number in product((False, True), range(TRIED_PLACES)):
         found = MemoryMap(spec, layers, *slots).open_all()
         for name, place, vectors, dtype in fixed:
             found.rows(name, place, vectors, dtype)
         everything = [r for r in demands.requests if r.name not in found.buffers]
         columns = [request for request in everything if request.layout == "columns"]
-        tried = Anywhere(found, demands.conflicts, reserve if turn else {}, close)
+        helps = number >= OWN_SIDE
+        if number == 0:
+            reserve, first = {}, []
+        tried = Anywhere(found, demands.conflicts, reserve, tuple(first), helps, close)
         try:
             tried.place(columns, _heaviest_first(everything, demands.conflicts), demands.lives)
             return check_map(found.finish(), demands, frozenset(name for name, *_ in fixed))
         except SramFull as error:
-            failed, reserve = error, tried.rows
+            failed = error
+            if helps:
+                first = [error.what, *(name for name in first if name != error.what)]
+        reserve = tried.rows or reserve
     raise failed
+
+
+def _halved(
+    spec: ChipSpec, demands: Demands, layers: Mapping[str, int], slots: int
+) -> tuple[Demands, Mapping[str, int]]:
+    """Demands and layers where caches that no 16 slices hold are those of half of the layers each.
+
+    All caches are cut so, as the layers of each half are scheduled alike, and columns of a launch
+    are there for each half: they lie apart from its caches. Of several kinds of layers, each has
+    fewer already.
+    """
+    found, kinds = MemoryMap(spec, layers, slots), {*layers} - {*ALONE}
+    columns = [r for r in demands.requests if r.layout == "columns" and r.role != CONSTANT]
+    room = found.occupancy.column_room
+    fits = all(room(0, *found.column_sizes(r), r.one_bank) is not None for r in columns)
+    if fits or len(kinds) != 1:
+        return demands, layers
+    (kind,) = kinds
+    halves = {
+        r.name: tuple(kind + half + r.name.removeprefix(kind) for half in HALVES) for r in columns
+    }
+    counts = -(-layers[kind] // 2), layers[kind] // 2
+    more = {kind + half: count for half, count in zip(HALVES, counts, strict=True)}
+    return demands.renamed(halves), {**layers, **more}
 
 
 def _heaviest_first(requests: Iterable[Request], met: Conflicts) -> list[Request]:

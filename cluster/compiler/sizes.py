@@ -215,7 +215,9 @@ class Sizes:
             kinds, most = self.model.kinds, most_column_words(self.spec)
             words = {kind: self._words(tp, kinds.index(kind)) for kind in set(kinds)}
             _, last = self._words(tp)
-            lightest = min(max(map(sum, layer)) for layer, _ in words.values())
+            helped = self.cut and not self._mixed  # those of experts lie on their own side
+            most, fullest = (2 * most, sum) if helped else (most, max)
+            lightest = min(fullest(map(sum, layer)) for layer, _ in words.values())
 
             def fit(count: int) -> bool:
                 first = self.layers - count if head else self._heaviest(count)
@@ -225,9 +227,11 @@ class Sizes:
                     return [n * one for kind, n in mine.items() for one in words[kind][0][side]]
 
                 every = [[*rows(side), *own * head] for side, own in enumerate(last)]
-                if not self.cut:
-                    return all(columns_may_rest(self.spec, words) for words in every)
-                return max(map(sum, every)) <= most
+                if helped:  # either side takes columns of the other
+                    return sum(map(sum, every)) <= most
+                if self.cut:
+                    return max(map(sum, every)) <= most
+                return all(columns_may_rest(self.spec, words) for words in every)
 
             counts = range(min(self.layers, most // max(1, lightest)), -1, -1)
             self._room[tp, head, self.cut] = next((count for count in counts if fit(count)), -1)

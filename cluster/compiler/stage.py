@@ -15,7 +15,7 @@ from chip.kernels.layout import Layout
 from chip.kernels.memory import Conflicts, MemoryMap
 from chip.kernels.step import Moved, Step
 from chip.kernels.trial import NO_DEMANDS, Demands
-from chip.kernels.work import INPUT, Request, Work
+from chip.kernels.work import HALVES, INPUT, Request, Work
 from chip.schedule import Buffer, Pace, Schedule, Sequence, TooLong
 from chip.spec import EAST, ChipSpec
 from cluster.compiler.assign import RESIDUAL, SUMMANDS, Assigned, Copy
@@ -209,8 +209,11 @@ class Stage:
         slots: int = 1,
     ) -> Work:  # fmt: skip
         shape = self.shape
+        half = next((one for one in HALVES if prefix.endswith(one)), "")
+        prefix = prefix.removesuffix(half)
         limits = (most, self.blocks, shape.weights, prefix, self.maps, slots, shape.rows)
-        return Work(plan, self.memory, member, rows, blocks, *limits, shape.part_rows)
+        work = Work(plan, self.memory, member, rows, blocks, *limits, shape.part_rows)
+        return replace(work, half=half)
 
     def view(self, name: str, vectors: int) -> Buffer:
         """A buffer cut to the rows a program with fewer tokens uses."""
@@ -257,11 +260,11 @@ class Stage:
         elif self.carried:
             yield self._enter(rows, blocks)
         for number, kind in enumerate(numbers):
-            layer = slots.start * numbers.count(kind) + counts[kind]
-            moved = partial(self.memory.moved, layer=layer)
+            layer, size = counts[kind], (rows, blocks, len(slots))
+            moved = partial(self.memory.moved, layer=layer, slot=slots.start)
+            prefix = self.memory.prefix_of_layer(self.prefix(kind), layer)
             counts[kind] += 1
-            size = rows, blocks, len(slots)
-            for step in self._layer(kind, size, routes, most_cycles, moved):
+            for step in self._layer((kind, prefix), size, routes, most_cycles, moved):
                 yield replace(step, layer=number)
         yield from self.behind(rows, len(slots))
 
@@ -287,12 +290,12 @@ class Stage:
         return Step("enter", ((self._parts[key], members),), _unmoved)
 
     def _layer(
-        self, kind: int, launch: tuple[int, int, int], routes: Routes | None,
+        self, kind: tuple[int, str], launch: tuple[int, int, int], routes: Routes | None,
         most_cycles: int | None, moved: Moved,
     ) -> Iterator[Step]:  # fmt: skip
-        """A layer in a launch of (rows, blocks, slots)."""
-        sharded, prefix, (rows, blocks, slots) = self.shape.kinds[kind], self.prefix(kind), launch
-        size = (prefix, rows, blocks, self.shape.chunk)
+        """A layer of a kind, and its prefix, in a launch of (rows, blocks, slots)."""
+        (number, prefix), (rows, blocks, slots) = kind, launch
+        sharded, size = self.shape.kinds[number], (prefix, rows, blocks, self.shape.chunk)
         if self.members == 1:
             some = sharded.section.ops, *size, moved, slots
             try:
@@ -318,8 +321,8 @@ class Stage:
 
     def alone(self, rows: int, blocks: int, moved: Moved) -> tuple[Step, ...]:
         """What members do of a layer up to each point where they exchange what they have."""
-        sharded = self.shape.kinds[0]
-        size = (self.prefix(0), rows, blocks, self.shape.chunk)
+        sharded, prefix = self.shape.kinds[0], self.memory.prefix_of_layer(self.prefix(0), 0)
+        size = (prefix, rows, blocks, self.shape.chunk)
         return tuple(
             self._compute(sharded, what_of(ops), ops, *size, moved)
             for ops, _ in segments(sharded.section)

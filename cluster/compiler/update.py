@@ -4,6 +4,7 @@ from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass, replace
 from functools import partial
 
+from chip.errors import PoolFull
 from chip.kernels.allreduce import AllReduce as Exchange
 from chip.kernels.allreduce import Routes, at_a_time, swapped
 from chip.kernels.layout import halves
@@ -35,8 +36,11 @@ class Update:
         scheduled so is looked up in what is `known`, and added to it.
         """
         if self._blocks * self.rows <= BEGUN_ROWS:
-            began = self._beside(step, known)
-            if most_cycles is None or began.cycles + step.cycles <= most_cycles:
+            try:
+                began = self._beside(step, known)
+            except PoolFull:
+                began = None
+            if began and (most_cycles is None or began.cycles + step.cycles <= most_cycles):
                 yield replace(step, tail_cycles=began.cycles)
                 yield began
                 return
@@ -71,7 +75,8 @@ class Update:
     def steps(self, most_cycles: int | None) -> Iterator[Step]:
         """By itself; x1 into x0 swaps the places of x0 into x1.
 
-        If it takes more than `most_cycles`, it goes in steps of some of the tokens each.
+        If it takes more than `most_cycles`, or more room than there is for what lands, it goes in
+        steps of some of the tokens each; raises PoolFull where there is none for one.
         """
         before, after = self._ends
         blocks, rows, most = self._blocks, self.rows, self.rows
@@ -82,7 +87,12 @@ class Update:
         for some in at_a_time(blocks, self.members, rows, self.routes, most_cycles):
             if some > most:
                 continue
-            part = Exchange(self.memory, *self._size, before, after, some).shared_schedule()
+            try:
+                part = Exchange(self.memory, *self._size, before, after, some).shared_schedule()
+            except PoolFull:
+                if some == 1:
+                    raise
+                continue
             if not most_cycles or part.quiet_cycle <= most_cycles:
                 break
             most = max(1, some * most_cycles // part.quiet_cycle)  # fewer take longer each

@@ -128,7 +128,7 @@ def _made(whole: Model, name: str, asked: PlanRequest, kept: Kept) -> Planned:
         return replace(planned, notes=(*planned.notes, why))
     if not _filled(candidates, request.batch) and not (candidates and is_mixture(model)):
         further = _found(model, request, chips, partial(searches, True))
-        search, candidates = min((search, candidates), further, key=partial(_round, request.batch))
+        search, candidates = min((search, candidates), further, key=partial(_cost, request))
     if not candidates:
         if search.shared_chips:  # there is room for that, but it would not run, as its steps say
             _ = search.timed(*search.shared_chips).steps
@@ -148,26 +148,33 @@ def _filled(found: list[Candidate], batch: int) -> bool:
     return bool(found) and -(-batch // found[0].rows) >= min(batch, found[0].pp)
 
 
-def _round(batch: int, made: tuple[Search, list[Candidate]]) -> float:
-    """Cycles from a token of a user to the next; no plan takes longest."""
+def _cost(request: PlanRequest, made: tuple[Search, list[Candidate]]) -> float:
+    """Joules of a token, or cycles from a token of a user to the next; no plan costs most."""
     search, found = made
-    return round_cycles(found[0], batch, search.host_cycles(found[0])) if found else math.inf
+    if not found:
+        return math.inf
+    best, host_cycles = found[0], search.host_cycles(found[0])
+    energy = request.objective == "energy"
+    return best.joules if energy else round_cycles(best, request.batch, host_cycles)
 
 
 def _found(
     model: Model, request: PlanRequest, chips: int, searches: Searches
 ) -> tuple[Search, list[Candidate]]:
-    """The plans of a request, best first, and the search that has found the best; [] if none."""
+    """The plans of a request, best first, and the search that has found the best; [] if none.
+
+    Those with more rows to a launch may leave room for caches that others have not.
+    """
+    made: list[tuple[Search, list[Candidate]]] = []
     for rows in least_rows(model, request.batch, request.rows):
-        search = searches(rows)
-        candidates = search.candidates(chips, request.tp, request.pp, request.objective)
-        if candidates:
-            break
-    if candidates and request.batch > 1:
-        size = request.batch, chips, request.objective, request.rows
-        candidates = shared(searches, candidates, *size)
-        search = searches(candidates[0].rows)
-    return search, candidates
+        search, shape = searches(rows), (request.tp, request.pp, request.objective)
+        candidates = search.candidates(chips, *shape)
+        if candidates and request.batch > 1:
+            limits = request.batch, chips, request.objective, request.rows
+            candidates = shared(searches, candidates, *limits)
+            search = searches(candidates[0].rows) if candidates else search
+        made.append((search, candidates))
+    return min(made, key=partial(_cost, request))
 
 
 def _in_int8(whole: Model, name: str, request: PlanRequest, kept: Kept) -> Planned | None:

@@ -41,6 +41,8 @@ def shared(
 ) -> list[Candidate]:  # fmt: skip
     """Plans with the rows that serve the objective best, in front of those found; there are some.
 
+    [] if there is room for the programs of none.
+
     Energy counts joules of a token. For latency as for throughput it is the time of a round: of so
     many users, each sees the tokens of all, divided by their number.
     """
@@ -50,15 +52,18 @@ def shared(
             return one.joules, one.rows
         return round_cycles(one, batch, searches(one.rows).host_cycles(one)), one.rows
 
-    most = rows_max(searches(found[0].rows).model)
-    tried = found[: 1 if objective == "latency" else SHAPES]
+    model = searches(found[0].rows).model
+    most, least = rows_max(model), least_rows(model, batch)
     every = [
         candidate
-        for shape in tried
-        for rows in ([given] if given else {shape.rows, *row_counts(batch, shape.pp, most)})
+        for shape in found[:SHAPES]
+        for rows in ([given] if given else {*least, *row_counts(batch, shape.pp, most)})
         for candidate in _with_rows(searches(rows), shape, chips, objective)
     ]
-    best = min(every, key=cost)
+    roomy = (one for one in sorted(every, key=cost) if _holds_programs(searches(one.rows), one))
+    best = next(roomy, None)
+    if best is None:
+        return []
     return [best, *(one for one in found if (one.tp, one.pp) != (best.tp, best.pp))]
 
 
@@ -70,6 +75,15 @@ def _with_rows(search: Search, shape: Candidate, chips: int, objective: str) -> 
             yield search.exact(one, objective)
         except ProgramError:
             return
+
+
+def _holds_programs(search: Search, one: Candidate) -> bool:
+    """Whether a plan has room for its programs: only cut matrices leave too little for them."""
+    timed = search.timed(one.tp, one.pp)
+    try:
+        return not timed.plan.cut or bool(timed.program_bytes())
+    except DoesNotFit:
+        return False
 
 
 def choose_rows(model: Model, request: PlanRequest, store: CostStore) -> Choice:
@@ -94,7 +108,7 @@ def choose_rows(model: Model, request: PlanRequest, store: CostStore) -> Choice:
 
     shape = Candidate(plan.tp, plan.pp, plan.chunk, 0, 0, rows=plan.rows)
     found = shared(search, [shape], request.batch, len(graph), "latency")
-    if found[0].rows == plan.rows:
+    if not found or found[0].rows == plan.rows:  # without room for programs, they say so
         return first
     tp = request.tp or (None if request.ep else plan.tp)
     return choose(model, replace(request, tp=tp, pp=plan.pp, rows=found[0].rows))

@@ -81,14 +81,20 @@ class Candidate:
         return self.tp * self.pp
 
     def round_cycles(self, batch: int) -> int:
-        """Cycles in which each of `batch` sequences in flight gets a token."""
-        return max(self.cycles, -(-batch // self.rows) * self.interval_cycles)
+        """Cycles in which each of `batch` sequences in flight gets a token.
+
+        Of several, one goes on by a stage in each interval.
+        """
+        if batch == 1:
+            return max(self.cycles, self.interval_cycles)
+        return max(-(-batch // self.rows), self.pp) * self.interval_cycles
 
     def cost(self, objective: str, batch: int) -> float:
         """What the objective wants small."""
         if objective == "energy":
             return self.joules
-        return self.cycles if objective == "latency" else self.round_cycles(batch)
+        alone = objective == "latency" and batch == 1
+        return self.cycles if alone else self.round_cycles(batch)
 
     def rank(self, objective: str, batch: int) -> tuple[float, int, int]:
         """Smaller is better; ties go to fewer chips, then to narrower groups."""
@@ -195,8 +201,9 @@ class Search:
     ) -> list[Candidate]:
         """Plans in the order of their bounds, until none can be better; the rest is not laid out.
 
-        For latency only the shortest pipeline of a width: each further boundary adds cycles. For
-        several users none whose stages cannot work side by side.
+        For the latency of one user only the shortest pipeline of a width: each further boundary
+        adds cycles; for the time of a round of several the shortest with stages of so many layers.
+        For several users none whose stages cannot work side by side.
         """
         splits = [
             (self.bound(width, length, objective), width, length)
@@ -204,12 +211,15 @@ class Search:
             for length in self.splits(chips, width, pp)
         ]
         found: list[Candidate] = []
+        shortest: set[tuple[int, int]] = set()
         for bound, width, length in sorted(splits):
             best = min((c.cost(objective, self.batch) for c in found), default=None)
             tried = {c.tp for c in found}
             if best is not None and bound > best and len(tried) >= TRIED:
                 break
-            if objective == "latency" and width in tried:
+            if objective == "latency" and self.batch == 1 and width in tried:
+                continue
+            if objective != "energy" and (width, self._longest(length)) in shortest:
                 continue
             if not self.sizes.fits_on(chips, width, length):
                 continue
@@ -217,6 +227,7 @@ class Search:
                 self.shared_chips = self.shared_chips or (width, length)
                 continue
             found.append(self.estimate(self.width(width, length), length, objective))
+            shortest.add((width, self._longest(length)))
         return found
 
     def apart(self, tp: int, pp: int) -> bool:
@@ -322,15 +333,20 @@ class Search:
         layer = self.layer_bound(tp)
         share = 1 / min(tp, TEAM)  # of x, that a rank sends at least
         cycles = len(self.model.layers) * layer + (pp - 1) * self._crossing(share)
-        round_cycles = max(cycles, self.batch * -(-len(self.model.layers) * layer // pp))
-        if objective == "latency":
+        launches = max(-(-self.batch // self.rows), pp if self.batch > 1 else 1)
+        round_cycles = max(cycles, launches * self._longest(pp) * layer)
+        if objective == "latency" and self.batch == 1:
             return cycles
-        if objective == "throughput":
+        if objective != "energy":
             return round_cycles
         table = energy_table(self.spec)
         assert table is not None
         seconds = round_cycles / self.batch / self.spec.clock_hz
         return Joules(table, tp * pp, 0.0, seconds).chips_j
+
+    def _longest(self, pp: int) -> int:
+        """Layers that some stage of so many has at least."""
+        return -(-len(self.model.layers) // pp)
 
     def layer_bound(self, tp: int) -> int:
         """Cycles that no layer goes below, on the average of all kinds.

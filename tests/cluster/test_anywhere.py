@@ -136,6 +136,19 @@ def test_a_wide_stage_fills_95_percent_of_a_chip():
     assert laid.anywhere and held > 0.95 * GROQCHIP1.sram_bytes
 
 
+@pytest.mark.parametrize("slots", [4, 12, 16, 24, 30, 38])
+def test_a_stage_that_holds_the_caches_of_many_holds_those_of_fewer(slots):
+    sizes = Sizes(find_decoder("llama-2-70b"), GROQCHIP1, 320, "int8", slots, 2, cut=True)
+    assert sizes.laid(16, 8, 3, False).anywhere
+
+
+def test_one_side_of_a_chip_holds_columns_of_the_other():
+    """The vocabulary's share on eight chips is 16,640 words on its side, of 22,528."""
+    sizes = Sizes(find_decoder("gemma-3-4b"), GROQCHIP1, 320, "fp16", cut=True)
+    held = sizes.laid(8, 8, 2, True).kinds
+    assert held["weights"] + held["kv_cache"] > 0.95 * GROQCHIP1.sram_bytes
+
+
 def test_rows_are_chosen_for_a_plan_of_cut_matrices(tmp_path):
     chip = tmp_path / "small.toml"
     chip.write_text('name = "small"\nbase = "groqchip1"\nslice_words = 880\n')

@@ -1,10 +1,13 @@
 """Sequences that share decode launches: each says what it says alone, sooner for all of them."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from chip.spec import GROQCHIP1
+from chip.kernels.work import HALVES
+from chip.program import WEIGHT_SLICES
+from chip.spec import GROQCHIP1, ChipSpec
 from chip.text import ProgramText
 from chip.wire import unpack
 from cluster.cli import main
@@ -32,11 +35,12 @@ PLANS = [
 
 
 def made(
-    tp: int, pp: int, topology: str, slots: int, rows: int, context: int, weights: str
-) -> Lowered:
-    source, graph = tiny_weights(**LONG), parse(topology)
+    tp: int, pp: int, topology: str, slots: int, rows: int, context: int, weights: str,
+    spec: ChipSpec = GROQCHIP1, **keys: object,
+) -> Lowered:  # fmt: skip
+    source, graph = tiny_weights(**(LONG | keys)), parse(topology)
     size = tp, pp, context, weights
-    plan = partition(source.model, GROQCHIP1, *size, slots=slots, rows=rows)
+    plan = partition(source.model, spec, *size, slots=slots, rows=rows, cut=spec != GROQCHIP1)
     return lower(plan, place(plan, graph, topology), graph, source)
 
 
@@ -58,6 +62,25 @@ def test_who_shares_a_launch_gets_the_logits_of_his_own_in_planned_cycles(plan, 
             text.add(unpack(launch.programs[chip]))
         held = text.instructions * GROQCHIP1.instruction_bytes
         assert held <= planned[chip] <= 1.25 * held
+
+
+@pytest.mark.parametrize(
+    "slots, rows, context, words", [(5, 2, 320, 832), (2, 1, 640, 640)], ids=str
+)
+def test_caches_that_no_16_slices_hold_are_those_of_half_of_the_layers(slots, rows, context, words):
+    """The first three layers have theirs in other slices than the last two."""
+    five, small = {"num_hidden_layers": 5}, replace(GROQCHIP1, name="small", slice_words=words)
+    prompts = SHORT if context == 320 else MIXED
+    together = made(1, 1, "node", slots, rows, context, "fp16", small, **five)
+    memory = together.stages[0].memory
+    early, late = (memory[f"layer.{half}K0"].region.index for half in HALVES)
+    assert abs(early - late) >= WEIGHT_SLICES
+    assert [memory.layers[f"layer.{half}"] for half in HALVES] == [3, 2]
+    runner, said = answered(together, loaded(together), prompts)
+    assert said == alone(made(1, 1, "node", 1, 1, context, "fp16", **five), prompts)
+    times = PlanTiming(together.plan, together.placement, parse("node")).steps
+    records = runner.scheduler.records
+    assert all(record.cycles == times.cycles(Step(record.kind, record.works)) for record in records)
 
 
 def test_rows_keep_every_stage_at_work():

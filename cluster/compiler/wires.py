@@ -1,7 +1,7 @@
 """Routes and ports of the graph, as hops between chips and between members of a group."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import islice, pairwise, permutations
@@ -11,14 +11,16 @@ import networkx as nx
 import numpy as np
 
 from chip.board import Cable
-from chip.kernels.allreduce import TEAM, Network, Reach
+from chip.kernels.allreduce import TEAM, Network, Reach, team_of
 from chip.kernels.collective import Items
 from chip.kernels.transfer import Hop
 from cluster.compiler.clocking import Clocking, Pacing
+from cluster.compiler.launch import LaunchKind
 from cluster.compiler.messages import ROW_VECTORS, items_of
 from topology import ports, route
 from topology.collectives import collective
-from topology.fabric import compiled
+from topology.collectives.teams import trunks
+from topology.fabric import compiled, part_of
 from topology.routes import Paths as Ways
 from topology.routes import paths
 
@@ -67,10 +69,19 @@ class StageLink:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """A placed pipeline: the chips of its stages, with the routes in them and between them."""
+    """A placed pipeline: the chips of its stages, with the routes in them and between them.
+
+    In launches in which one stage is at work at a time its all-reduces may go through chips of the
+    others: such groups are `alone`.
+    """
 
     groups: tuple[Group, ...]
     links: tuple[StageLink, ...]
+    alone: tuple[Group, ...]
+
+    def groups_of(self, kind: LaunchKind) -> tuple[Group, ...]:
+        """Groups as launches of a kind have them; chunks of a prompt have all stages at work."""
+        return self.groups if self.apart and not kind.logits_rows else self.alone
 
     @cached_property
     def apart(self) -> bool:
@@ -80,7 +91,7 @@ class Pipeline:
     @cached_property
     def used(self) -> frozenset[int]:
         """Chips that hold a part of the model or pass its vectors on."""
-        members = {chip for group in self.groups for chip in group.members}
+        members = {chip for group in (*self.groups, *self.alone) for chip in group.members}
         return frozenset(members.union(*(link.chips for link in self.links)))
 
 
@@ -132,14 +143,19 @@ class Wires:
 
     Where groups are `apart`, as those that work side by side must be, their routes keep to their
     own chips wherever these are in one piece, also where a route past others would be as short.
+    Unless they are so `always`, one stage may be at work alone.
     """
 
-    def __init__(self, graph: nx.Graph, apart: bool = False) -> None:
+    def __init__(self, graph: nx.Graph, apart: bool = False, always: bool | None = None) -> None:
         self.graph, self.ports, self.apart = graph, ports(graph), apart
+        self.always = apart if always is None else always
         self.pacings: dict[frozenset[int], Pacing | None] = {}  # by the chips in use
         self._hops: dict[tuple[int, int, int], Hop] = {}
         self._groups: dict[tuple[int, ...], Group] = {}
+        self._alone: dict[tuple[tuple[int, ...], frozenset[int]], Group] = {}
+        self._parts: dict[frozenset[int], nx.Graph] = {}  # of the graph, by chips
         self._kinds: list[tuple[Group, Pairs]] = []  # one of each kind, wherever it is
+        self._kinds_alone: dict[frozenset[int], list[tuple[Group, Pairs]]] = {}  # by chips placed
         self._links: dict[tuple[tuple[int, ...], tuple[int, ...]], StageLink] = {}
         self._paths: dict[Paths, Paths] = {}
 
@@ -177,7 +193,10 @@ class Wires:
         links = list(pairwise(placement))
         self._route(links)
         groups = tuple(map(self.group, placement))
-        return Pipeline(groups, tuple(self.link(a, b) for a, b in links))
+        idle = frozenset(chip for chips in placement for chip in chips)
+        alone = tuple(self._group_alone(group, chips, idle)
+                      for group, chips in zip(groups, placement, strict=True))  # fmt: skip
+        return Pipeline(groups, tuple(self.link(a, b) for a, b in links), alone)
 
     def all_apart(self, placement: Sequence[tuple[int, ...]]) -> bool:
         """Whether the stages of a pipeline there are `apart`."""
@@ -185,7 +204,7 @@ class Wires:
 
     @cached_property
     def _apart(self) -> "Wires":
-        return Wires(self.graph, apart=True)
+        return Wires(self.graph, apart=True, always=False)
 
     def side_by_side(self, placement: Sequence[tuple[int, ...]]) -> "Wires":
         """Itself, or where stages would need each other's chips, and can do without, `apart`."""
@@ -199,7 +218,7 @@ class Wires:
             moved = (self._moved(known, near, chips) for known, near in self._kinds)
             found = next((one for one in moved if one), None)
             if found is None:
-                found = self._new_group(chips)
+                found = self._new_group(chips, self._own(chips))
                 self._kinds.append((found, _neighbours(found.routes.cables)))
             self._groups[chips] = found
         return self._groups[chips]
@@ -270,8 +289,8 @@ class Wires:
         `near` are its neighbours. Of equally short routes each group could take others; groups that
         take the same ones share their schedules.
         """
-        by = chips[0] - known.members[0]
-        members = tuple(chip + by for chip in known.members)
+        by, count = chips[0] - known.members[0], len(self.graph)
+        members = tuple((chip + by) % count for chip in known.members)
         if members[: len(chips)] != chips or len(known.routes) != len(chips) * (len(chips) - 1):
             return None
         cables, count = known.routes.cables, 0
@@ -292,8 +311,10 @@ class Wires:
             ends[1] = b
             yield Hop(a, *ends)
 
-    def _new_group(self, chips: tuple[int, ...]) -> Group:
-        graph = self._own(chips)
+    def _new_group(
+        self, chips: tuple[int, ...], graph: nx.Graph, idle: Collection[int] = ()
+    ) -> Group:
+        """A group that is routed on a graph, whose all-reduces may go through `idle` chips."""
         if len(chips) == 1:
             return Group(chips, NO_NETWORK)
         fabric, ranks = compiled(graph), np.array(chips)
@@ -302,18 +323,47 @@ class Wires:
         ways = paths(fabric, np.repeat(ranks, len(chips) - 1), targets)
         passed = fabric.head[ways.edges]
         passed = passed[~np.isin(passed, ranks)]
-        members = (*chips, *passed[np.sort(np.unique(passed, return_index=True)[1])].tolist())
+        members = [*chips, *passed[np.sort(np.unique(passed, return_index=True)[1])].tolist()]
+        used = np.unique(ways.edges).tolist()
+        if team_of(len(chips)) < len(chips):
+            within = part_of(fabric, {*members, *idle})
+            known = trunks(within, chips, TEAM).values()
+            edges = [edge for some in known for way in some for edge in way]
+            ends = within.tail[edges], within.head[edges]
+            used += fabric.edges_between(*ends).tolist()
+            members += (chip for pair in zip(*ends, strict=True) for chip in map(int, pair))
+        members = list(dict.fromkeys(members))
         number = {chip: rank for rank, chip in enumerate(members)}
         hops: dict[int, Hop] = {}
-        for edge in np.unique(ways.edges).tolist():
+        for edge in dict.fromkeys(used):
             a, b = int(fabric.tail[edge]), int(fabric.head[edge])
             hops[edge] = _between(number, self.hop(a, b), a, b)
         near = _neighbours(hops.values())
         cables = frozenset(hop for pair in near for hop in self._cables(members, *pair))
         routes = _Routes(len(chips), ways, hops)
         reach = _reach(routes, cables)
-        every = self._all_reduces(chips, number, graph)
-        return Group(members, Network(routes, cables, every, reach))
+        own = nx.freeze(self.graph.subgraph(members).copy())
+        every = self._all_reduces(chips, number, own)
+        return Group(tuple(members), Network(routes, cables, every, reach))
+
+    def _group_alone(
+        self, group: Group, chips: tuple[int, ...], placed: frozenset[int]
+    ) -> Group:
+        """A group whose all-reduces may go through other chips that are `placed`, as these wait."""
+        if self.always or team_of(len(chips)) == len(chips) or len(placed) == len(chips):
+            return group
+        if (chips, placed) not in self._alone:
+            if placed not in self._parts:
+                part = nx.freeze(self.graph.subgraph(placed).copy())
+                self._parts[placed] = part if nx.is_connected(part) else self.graph
+            kinds = self._kinds_alone.setdefault(placed, [])
+            moved = (self._moved(known, near, chips) for known, near in kinds)
+            found = next((one for one in moved if one and placed.issuperset(one.members)), None)
+            if found is None:
+                found = self._new_group(chips, self._parts[placed], placed)
+                kinds.append((found, _neighbours(found.routes.cables)))
+            self._alone[chips, placed] = found
+        return self._alone[chips, placed]
 
     def _own(self, chips: tuple[int, ...]) -> nx.Graph:
         """The graph on which a group is routed."""

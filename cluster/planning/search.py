@@ -244,7 +244,7 @@ class Search:
 
     def estimate(self, width: Width, pp: int, objective: str = "latency") -> Candidate:
         """A plan with its cycles as the prices say."""
-        price = self.price(width)
+        price = self.price(width, pp)
         counts = layer_counts(self.sizes, width.tp, pp, width.chunk)
         cycles = price.latency(len(self.model.layers), pp)
         interval = price.interval(max(counts[:-1]), counts[-1]) if pp > 1 else cycles
@@ -280,16 +280,23 @@ class Search:
         return self.places.place(tp, pp)
 
     # --- prices -----------------------------------------------------------------------------
-    def price(self, width: Width) -> Price:
-        """Cycles of a width for a decode launch at the last context bucket."""
+    def price(self, width: Width, pp: int) -> Price:
+        """Cycles of a width for a decode launch at the last context bucket.
+
+        They are those of the first stage, and the first link, where a plan of `pp` stages is
+        placed: the first such plan that is asked for.
+        """
         if width.tp not in self._prices:
-            pp = 2 if 2 * width.tp <= len(self.graph) else 1
-            pipeline = self.wires.pipeline(self.placed(width.tp, pp).placement)
-            routes, counts = pipeline.groups[0].routes, Counter(self.model.kinds)
+            if self.batch == 1:
+                pipeline = self.timed(width.tp, pp).pipeline
+            else:
+                few = min(2, len(self.graph) // width.tp)
+                pipeline = self.wires.pipeline(self.placed(width.tp, few).placement)
+            routes, counts = pipeline.alone[0].routes, Counter(self.model.kinds)
             layers = {n: self.costs.layer(width, n, self.decode, routes) for n in counts}
             head = self.costs.head(width, self.rows)
             boundary = 0
-            for link in pipeline.links:
+            for link in pipeline.links[:1]:
                 size = self.decode.rows, link.paths, None, link.onward
                 parts = self.costs.crossing(width, *size)
                 boundary += sum(part.end_cycle for part in parts)

@@ -2,8 +2,13 @@
 
 A team is a node of the published topologies: inside it all chips are linked, between two of them
 there are a few cables. Every rank of a team owns a block. Between teams the owners' sums cross,
-dealt over the cables of the two teams so that all carry alike.
+dealt over the cables of the two teams, and over detours where there are chips outside of the group.
 """
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from itertools import accumulate
+from math import ceil
 
 import numpy as np
 
@@ -13,8 +18,11 @@ from topology.collectives.messages import Draft, Messages
 from topology.collectives.registry import algorithm
 from topology.errors import BadCollective
 from topology.fabric import Fabric, Ints
+from topology.firstfit import Cable, first_start
 from topology.routes import Paths, paths
 
+Trunk = tuple[int, ...]  # edges from a chip of a team to one of another
+MOST_TRUNKS = 8  # between two teams
 
 @algorithm("teams", "all_reduce")
 def teams(job: Job) -> Messages:
@@ -49,68 +57,130 @@ def teams(job: Job) -> Messages:
 
 
 def _dealt(job: Job, src: Ints, dst: Ints, vectors: Ints) -> tuple[Paths, Ints]:
-    """Routes over the cables of each two teams in turn, and which of parallel ones.
+    """Routes over the trunks of each two teams, and which of parallel cables.
 
-    Minimal routes where two teams have no cable, or chips of a team no link.
+    Minimal routes where two teams have no trunk, or chips of a team no link.
     """
     fabric, chips = job.fabric, np.array(job.chips)
     minimal = paths(fabric, chips[src], chips[dst])
     routes = [minimal.edges[a:b] for a, b in zip(minimal.start, minimal.start[1:], strict=False)]
     turn = np.arange(len(src))
-    gates = _gates(job)
-    pair = src // job.team_ranks * job.ranks + dst // job.team_ranks
-    for number in np.unique(pair).tolist():
-        mine = np.flatnonzero(pair == number)
-        between = gates.get(divmod(number, job.ranks), ())
-        ways = {
-            (message, gate): way
-            for message in mine.tolist()
-            for gate in between
-            if (way := _through(fabric, int(chips[src[message]]), gate, int(chips[dst[message]])))
-        }
-        if len(ways) == len(mine) * len(between) > 0:
-            for message, gate, cable in _even(ways, vectors, fabric.cables):
-                routes[message], turn[message] = np.array(ways[message, gate]), cable
+    known = trunks(fabric, job.chips, job.team_ranks)
+    load, paces = _Load(fabric), [ceil(pace) for pace in fabric.paces]
+    ready = (np.arange(len(src)) * 0).tolist()
+    teams = src // job.team_ranks, dst // job.team_ranks
+    ends = chips[src].tolist(), chips[dst].tolist()
+    for message in _in_turn(teams):
+        pair = int(teams[0][message]), int(teams[1][message])
+        ways = [
+            way
+            for trunk in known.get(pair, ())
+            if (way := _through(fabric, ends[0][message], trunk, ends[1][message]))
+        ]
+        if len(ways) == len(known.get(pair, ())) > 0:
+            routes[message], turn[message] = load.best(ways, int(vectors[message]), ready[message])
     start = np.cumsum([0, *map(len, routes)])
     return Paths(start, np.concatenate(routes)), turn
 
 
-def _gates(job: Job) -> dict[tuple[int, int], list[int]]:
-    """Edges from each team of the group to each other."""
-    fabric = job.fabric
+def _in_turn(teams: tuple[Ints, Ints]) -> list[int]:
+    """Numbers of messages, one between each two teams after the other."""
+    seen: Counter[tuple[int, int]] = Counter()
+    rounds = []
+    for pair in zip(*(ends.tolist() for ends in teams), strict=True):
+        rounds.append(seen[pair])
+        seen[pair] += 1
+    return sorted(range(len(rounds)), key=lambda message: (rounds[message], message))
+
+
+def trunks(
+    fabric: Fabric, chips: Sequence[int], team_ranks: int
+) -> dict[tuple[int, int], list[Trunk]]:
+    """Ways from each team of a group to each other: cables that join them, and detours.
+
+    Those lead past chips outside of the group, of which there are only such as may be used, and
+    share no cable. Of as short ones the nearest behind the group's first chip come first. Where
+    all teams are joined, chips near all of them will do: equal groups have those in common.
+    """
     team = np.full(fabric.chips, -1)
-    team[list(job.chips)] = np.arange(job.ranks) // job.team_ranks
+    team[list(chips)] = np.arange(len(chips)) // team_ranks
     here, there = team[fabric.tail], team[fabric.head]
-    found: dict[tuple[int, int], list[int]] = {}
+    found: dict[tuple[int, int], list[Trunk]] = {}
     for edge in np.flatnonzero((here >= 0) & (there >= 0) & (here != there)).tolist():
-        found.setdefault((int(here[edge]), int(there[edge])), []).append(edge)
+        found.setdefault((int(here[edge]), int(there[edge])), []).append((edge,))
+    detours: dict[tuple[int, int], list[Trunk]] = {}
+    count = len(chips) // team_ranks
+    least = count - 1 if len(found) == count * (count - 1) else 1  # teams that a detour must reach
+    tails, heads, of = fabric.tail.tolist(), fabric.head.tolist(), team.tolist()
+    for first in np.flatnonzero((here >= 0) & (there < 0)).tolist():
+        ways: dict[int, list[Trunk]] = {}
+        for last in range(*fabric.row[heads[first] : heads[first] + 2].tolist()):
+            behind = range(0)
+            if of[heads[last]] < 0:
+                behind = range(*fabric.row[heads[last] : heads[last] + 2].tolist())
+            for way in ((first, last), *((first, last, more) for more in behind)):
+                ways.setdefault(of[heads[way[-1]]], []).append(way)
+        others = ways.keys() - {-1, of[tails[first]]}
+        if len(others) >= least:
+            for other in others:
+                detours.setdefault((of[tails[first]], other), []).extend(ways[other])
+    _share_out(fabric, chips[0], detours, found)
     return found
 
 
-def _through(fabric: Fabric, src: int, gate: int, dst: int) -> tuple[int, ...]:
-    """Edges of src -> gate -> dst, or none if a chip has no link to the gate."""
-    ends = int(fabric.tail[gate]), int(fabric.head[gate])
+def _share_out(
+    fabric: Fabric,
+    origin: int,
+    detours: dict[tuple[int, int], list[Trunk]],
+    found: dict[tuple[int, int], list[Trunk]],
+) -> None:
+    """Add detours to what is found between each two teams, one for those with the fewest first."""
+    heads, taken = fabric.head.tolist(), set[int]()
+
+    def nearness(trunk: Trunk) -> tuple[int, ...]:
+        return len(trunk), *((heads[edge] - origin) % fabric.chips for edge in trunk)
+
+    left = {pair: iter(sorted(detours[pair], key=nearness)) for pair in detours}
+    while left:
+        pair = min(left, key=lambda one: (len(found.get(one, ())), one))
+        way = next((way for way in left[pair] if taken.isdisjoint(way)), None)
+        if way is not None:
+            taken.update(way)
+            found.setdefault(pair, []).append(way)
+        if way is None or len(found[pair]) >= MOST_TRUNKS:
+            del left[pair]
+
+
+def _through(fabric: Fabric, src: int, trunk: Trunk, dst: int) -> Trunk:
+    """Edges of src -> trunk -> dst, or none if a chip has no link to the trunk."""
+    ends = int(fabric.tail[trunk[0]]), int(fabric.head[trunk[-1]])
     legs = [(src, ends[0])] * (src != ends[0]), [(ends[1], dst)] * (ends[1] != dst)
     before, after = (
         [int(fabric.edges_between(*map(np.array, leg))) for leg in one] for one in legs
     )
-    return () if -1 in (*before, *after) else (*before, gate, *after)
+    return () if -1 in (*before, *after) else (*before, *trunk, *after)
 
 
-def _even(
-    ways: dict[tuple[int, int], tuple[int, ...]], vectors: Ints, cables: Ints
-) -> list[tuple[int, int, int]]:
-    """A gate and a cable for each message, which goes where the load is least.
+class _Load:
+    """When cables are free, and over which of them vectors are there first."""
 
-    The shortest ways come first, so that who has a cable of its own takes it.
-    """
-    load = {(gate, cable): 0 for _, gate in ways for cable in range(int(cables[gate]))}
-    shortest: dict[int, int] = {}
-    for (message, _), way in ways.items():
-        shortest[message] = min(shortest.get(message, len(way)), len(way))
-    found = []
-    for message in sorted(shortest, key=lambda one: (shortest[one], one)):
-        gate, cable = min(load, key=lambda one: (load[one], len(ways[message, one[0]]), one))
-        load[gate, cable] += int(vectors[message])
-        found.append((message, gate, cable))
-    return found
+    def __init__(self, fabric: Fabric) -> None:
+        self.latency, self.cables = fabric.latency_cycles.tolist(), fabric.cables.tolist()
+        self.pace = [ceil(fabric.paces[pace]) for pace in fabric.pace.tolist()]
+        self.taken: dict[tuple[int, int], Cable] = defaultdict(lambda: Cable(0))
+
+    def best(self, ways: Sequence[Trunk], vectors: int, ready: int) -> tuple[Ints, int]:
+        """The way on which so many vectors are there first, and which of parallel cables."""
+        found = []
+        for number, way in enumerate(ways):
+            offsets = [0, *accumulate(self.latency[edge] for edge in way)]
+            needs = [vectors * self.pace[edge] for edge in way]
+            for turn in range(max(self.cables[edge] for edge in way)):
+                cables = [self.taken[edge, turn % self.cables[edge]] for edge in way]
+                hops = list(zip(cables, offsets[:-1], needs, strict=True))
+                start = first_start(hops, ready)
+                found.append((start + offsets[-1], number, turn, start, hops))
+        _, number, turn, start, hops = min(found, key=lambda one: one[:3])
+        for cable, offset, need in hops:
+            cable.take(start + offset, need)
+        return np.array(ways[number]), turn

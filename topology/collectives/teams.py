@@ -40,7 +40,7 @@ def teams(job: Job) -> Messages:
     here, there, owner = pairs(count, size * job.stripes)
     rank = owner // job.stripes
     src, dst = here * size + rank, there * size + rank
-    via, turn = _dealt(job, src, dst, draft.block_vectors[owner])
+    via, turn = _dealt(job, src, dst, draft.block_vectors[owner], owner % job.stripes)
     draft.send(
         *(src, dst, owner),
         add=True,
@@ -56,7 +56,9 @@ def teams(job: Job) -> Messages:
     return draft.messages()
 
 
-def _dealt(job: Job, src: Ints, dst: Ints, vectors: Ints) -> tuple[Paths, Ints]:
+def _dealt(
+    job: Job, src: Ints, dst: Ints, vectors: Ints, stripe: Ints
+) -> tuple[Paths, Ints]:
     """Routes over the trunks of each two teams, and which of parallel cables.
 
     Minimal routes where two teams have no trunk, or chips of a team no link.
@@ -66,11 +68,13 @@ def _dealt(job: Job, src: Ints, dst: Ints, vectors: Ints) -> tuple[Paths, Ints]:
     routes = [minimal.edges[a:b] for a, b in zip(minimal.start, minimal.start[1:], strict=False)]
     turn = np.arange(len(src))
     known = trunks(fabric, job.chips, job.team_ranks)
-    load, paces = _Load(fabric), [ceil(pace) for pace in fabric.paces]
-    ready = (np.arange(len(src)) * 0).tolist()
+    import os
+    load, pace = _Load(fabric), ceil(fabric.paces[0])
+    ready = stripe * pace * job.unit_vectors * int(os.environ.get("V1","1"))
+    load.pen=int(os.environ.get("V2","0"))
     teams = src // job.team_ranks, dst // job.team_ranks
     ends = chips[src].tolist(), chips[dst].tolist()
-    for message in _in_turn(teams):
+    for message in np.lexsort((turn, stripe)).tolist() if os.environ.get("V3","1")=="1" else _in_turn(teams):
         pair = int(teams[0][message]), int(teams[1][message])
         ways = [
             way
@@ -78,7 +82,8 @@ def _dealt(job: Job, src: Ints, dst: Ints, vectors: Ints) -> tuple[Paths, Ints]:
             if (way := _through(fabric, ends[0][message], trunk, ends[1][message]))
         ]
         if len(ways) == len(known.get(pair, ())) > 0:
-            routes[message], turn[message] = load.best(ways, int(vectors[message]), ready[message])
+            amount = int(vectors[message])
+            if amount or 1: routes[message], turn[message] = load.best(ways, amount, int(ready[message]))
     start = np.cumsum([0, *map(len, routes)])
     return Paths(start, np.concatenate(routes)), turn
 
@@ -179,7 +184,7 @@ class _Load:
                 cables = [self.taken[edge, turn % self.cables[edge]] for edge in way]
                 hops = list(zip(cables, offsets[:-1], needs, strict=True))
                 start = first_start(hops, ready)
-                found.append((start + offsets[-1], number, turn, start, hops))
+                found.append((start + offsets[-1]+self.pen*len(way), number, turn, start, hops))
         _, number, turn, start, hops = min(found, key=lambda one: one[:3])
         for cable, offset, need in hops:
             cable.take(start + offset, need)

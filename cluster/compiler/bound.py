@@ -22,7 +22,8 @@ from cluster.compiler.op_work import Product, Share, product_cycles, work_of
 from cluster.compiler.shard import Sharded
 from cluster.compiler.stage_shape import compiled, ranks
 from cluster.compiler.stages import Plan
-from cluster.compiler.wires import NO_NETWORK, Pipeline, StageLink
+from cluster.compiler.wires import NO_NETWORK
+from cluster.compiler.wiring import Pipeline, StageLink
 from cluster.model.graph.collective import AllReduce
 from cluster.model.graph.experts import ExpertLinear
 from cluster.model.graph.linear import Linear

@@ -13,7 +13,7 @@ from cluster.compiler.launch import LaunchKind
 from cluster.compiler.stage import Stage
 from cluster.compiler.stages import Plan
 from cluster.compiler.timeline import LaunchTimeline, Part, Work, in_parts
-from cluster.compiler.wires import Pipeline
+from cluster.compiler.wiring import Pipeline
 
 
 class StageWork(Protocol):

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import islice, pairwise, permutations
 from math import ceil
@@ -12,11 +11,11 @@ import numpy as np
 
 from chip.board import Cable
 from chip.kernels.allreduce import TEAM, Network, Reach, team_of
-from chip.kernels.collective import Items
+from chip.kernels.collective_items import Items
 from chip.kernels.transfer import Hop
 from cluster.compiler.clocking import Clocking, Pacing
-from cluster.compiler.launch import LaunchKind
 from cluster.compiler.messages import ROW_VECTORS, items_of
+from cluster.compiler.wiring import Group, Onward, Path, Paths, Pipeline, StageLink, disjoint
 from topology import ports, route
 from topology.collectives import collective
 from topology.collectives.teams import trunks
@@ -24,84 +23,9 @@ from topology.fabric import compiled, part_of
 from topology.routes import Paths as Ways
 from topology.routes import paths
 
-Path = tuple[Hop, ...]
 Pairs = frozenset[tuple[int, int]]  # of neighbours
 DEALT_ROWS = 8  # of a rank; more are dealt as one
 NO_NETWORK = Network({}, frozenset(), lambda *_: Items())  # of a chip that works alone
-
-
-@dataclass(frozen=True)
-class Group:
-    """Chips that work together: the group's ranks, then those that only pass vectors on.
-
-    `routes` lead from each rank to each other, as hops between numbers in `members`.
-    """
-
-    members: tuple[int, ...]
-    routes: Network
-
-
-class Paths(tuple[Path, ...]):
-    """Paths of x from each rank of a stage to the next; a hash of them is taken once."""
-
-    @cached_property
-    def _hash(self) -> int:
-        return super().__hash__()
-
-    def __hash__(self) -> int:
-        return self._hash
-
-
-Onward = tuple[tuple[Path, ...], ...]  # of each rank, to the others of its team
-
-
-@dataclass(frozen=True)
-class StageLink:
-    """Between two stages: the chips involved, and the paths as hops between their numbers.
-
-    What has come to a rank may go `onward` to the others of its team.
-    """
-
-    chips: tuple[int, ...]
-    paths: Paths
-    onward: Onward
-
-
-@dataclass(frozen=True)
-class Pipeline:
-    """A placed pipeline: the chips of its stages, with the routes in them and between them.
-
-    In launches in which one stage is at work at a time its all-reduces may go through chips of the
-    others: such groups are `alone`.
-    """
-
-    groups: tuple[Group, ...]
-    links: tuple[StageLink, ...]
-    alone: tuple[Group, ...]
-
-    def groups_of(self, kind: LaunchKind) -> tuple[Group, ...]:
-        """Groups as launches of a kind have them; chunks of a prompt have all stages at work."""
-        return self.groups if self.apart and not kind.logits_rows else self.alone
-
-    @cached_property
-    def apart(self) -> bool:
-        """Whether no stage needs a chip of another one, so that they can work side by side."""
-        return _disjoint(self.groups)
-
-    @cached_property
-    def used(self) -> frozenset[int]:
-        """Chips that hold a part of the model or pass its vectors on."""
-        members = {chip for group in (*self.groups, *self.alone) for chip in group.members}
-        return frozenset(members.union(*(link.chips for link in self.links)))
-
-
-def _disjoint(groups: Iterable[Group]) -> bool:
-    seen: set[int] = set()
-    for group in groups:
-        if not seen.isdisjoint(group.members):
-            return False
-        seen.update(group.members)
-    return True
 
 
 class _Routes(Mapping[tuple[int, int], Path]):
@@ -200,7 +124,7 @@ class Wires:
 
     def all_apart(self, placement: Sequence[tuple[int, ...]]) -> bool:
         """Whether the stages of a pipeline there are `apart`."""
-        return _disjoint(map(self.group, placement))
+        return disjoint(map(self.group, placement))
 
     @cached_property
     def _apart(self) -> "Wires":
@@ -346,9 +270,7 @@ class Wires:
         every = self._all_reduces(chips, number, own)
         return Group(tuple(members), Network(routes, cables, every, reach))
 
-    def _group_alone(
-        self, group: Group, chips: tuple[int, ...], placed: frozenset[int]
-    ) -> Group:
+    def _group_alone(self, group: Group, chips: tuple[int, ...], placed: frozenset[int]) -> Group:
         """A group whose all-reduces may go through other chips that are `placed`, as these wait."""
         if self.always or team_of(len(chips)) == len(chips) or len(placed) == len(chips):
             return group

@@ -28,7 +28,8 @@ from cluster.compiler.stage import Stage
 from cluster.compiler.stage_shape import StageShape
 from cluster.compiler.stage_work import StepTiming, in_order, step_timing
 from cluster.compiler.timeline import in_parts
-from cluster.compiler.wires import NO_NETWORK, Group, Onward, Path, Paths, Pipeline
+from cluster.compiler.wires import NO_NETWORK
+from cluster.compiler.wiring import Group, Onward, Path, Paths, Pipeline
 from cluster.planning.cost_store import CostStore
 
 

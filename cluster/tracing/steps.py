@@ -14,7 +14,7 @@ from cluster.compiler.stage import Stage
 from cluster.compiler.stage_work import StageSchedules, step_timing
 from cluster.compiler.stages import Plan
 from cluster.compiler.timeline import LaunchTimeline, PlacedWork
-from cluster.compiler.wires import Pipeline
+from cluster.compiler.wiring import Pipeline
 from cluster.planning.costs import KeptTimings
 
 Members = Mapping[int, int] | None

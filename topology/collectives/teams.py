@@ -5,7 +5,7 @@ there are a few cables. Every rank of a team owns a block. Between teams the own
 dealt over the cables of the two teams, and over detours where there are chips outside of the group.
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from itertools import accumulate
 from math import ceil
@@ -23,6 +23,8 @@ from topology.routes import Paths, paths
 
 Trunk = tuple[int, ...]  # edges from a chip of a team to one of another
 MOST_TRUNKS = 8  # between two teams
+PASSED_CYCLES = 45  # that a chip adds to a latency at most, as vectors go from edge to edge
+
 
 @algorithm("teams", "all_reduce")
 def teams(job: Job) -> Messages:
@@ -56,9 +58,7 @@ def teams(job: Job) -> Messages:
     return draft.messages()
 
 
-def _dealt(
-    job: Job, src: Ints, dst: Ints, vectors: Ints, stripe: Ints
-) -> tuple[Paths, Ints]:
+def _dealt(job: Job, src: Ints, dst: Ints, vectors: Ints, stripe: Ints) -> tuple[Paths, Ints]:
     """Routes over the trunks of each two teams, and which of parallel cables.
 
     Minimal routes where two teams have no trunk, or chips of a team no link.
@@ -68,13 +68,11 @@ def _dealt(
     routes = [minimal.edges[a:b] for a, b in zip(minimal.start, minimal.start[1:], strict=False)]
     turn = np.arange(len(src))
     known = trunks(fabric, job.chips, job.team_ranks)
-    import os
     load, pace = _Load(fabric), ceil(fabric.paces[0])
-    ready = stripe * pace * job.unit_vectors * int(os.environ.get("V1","1"))
-    load.pen=int(os.environ.get("V2","0"))
+    ready = stripe * pace * job.unit_vectors
     teams = src // job.team_ranks, dst // job.team_ranks
     ends = chips[src].tolist(), chips[dst].tolist()
-    for message in np.lexsort((turn, stripe)).tolist() if os.environ.get("V3","1")=="1" else _in_turn(teams):
+    for message in np.lexsort((turn, stripe)).tolist():
         pair = int(teams[0][message]), int(teams[1][message])
         ways = [
             way
@@ -82,20 +80,10 @@ def _dealt(
             if (way := _through(fabric, ends[0][message], trunk, ends[1][message]))
         ]
         if len(ways) == len(known.get(pair, ())) > 0:
-            amount = int(vectors[message])
-            if amount or 1: routes[message], turn[message] = load.best(ways, amount, int(ready[message]))
+            size = int(vectors[message]), int(ready[message])
+            routes[message], turn[message] = load.best(ways, *size)
     start = np.cumsum([0, *map(len, routes)])
     return Paths(start, np.concatenate(routes)), turn
-
-
-def _in_turn(teams: tuple[Ints, Ints]) -> list[int]:
-    """Numbers of messages, one between each two teams after the other."""
-    seen: Counter[tuple[int, int]] = Counter()
-    rounds = []
-    for pair in zip(*(ends.tolist() for ends in teams), strict=True):
-        rounds.append(seen[pair])
-        seen[pair] += 1
-    return sorted(range(len(rounds)), key=lambda message: (rounds[message], message))
 
 
 def trunks(
@@ -184,7 +172,8 @@ class _Load:
                 cables = [self.taken[edge, turn % self.cables[edge]] for edge in way]
                 hops = list(zip(cables, offsets[:-1], needs, strict=True))
                 start = first_start(hops, ready)
-                found.append((start + offsets[-1]+self.pen*len(way), number, turn, start, hops))
+                over = start + offsets[-1] + PASSED_CYCLES * len(way)
+                found.append((over, number, turn, start, hops))
         _, number, turn, start, hops = min(found, key=lambda one: one[:3])
         for cable, offset, need in hops:
             cable.take(start + offset, need)

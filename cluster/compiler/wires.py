@@ -18,7 +18,7 @@ from cluster.compiler.messages import ROW_VECTORS, items_of
 from cluster.compiler.wiring import Group, Onward, Path, Paths, Pipeline, StageLink, disjoint
 from topology import ports, route
 from topology.collectives import collective
-from topology.collectives.teams import trunks
+from topology.collectives.trunks import trunks
 from topology.fabric import compiled, part_of
 from topology.routes import Paths as Ways
 from topology.routes import paths

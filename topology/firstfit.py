@@ -5,6 +5,7 @@ runs left are used. Plain Python on purpose: each placement depends on all befor
 """
 
 from bisect import bisect_right, insort
+from collections.abc import Sequence
 
 from topology.fabric import Ints
 
@@ -13,7 +14,7 @@ _FAR = 1 << 62
 GAPS_KEPT = 8
 
 
-class _Cable:
+class Cable:
     """Busy until `end`, but for the gaps: (end, begin) of each, sorted."""
 
     __slots__ = ("end", "gaps")
@@ -54,7 +55,7 @@ def first_fit(
 
     Runs are placed in `order`; run i crosses channel[first[i]:first[i + 1]] at start + offset.
     """
-    cables = {c: _Cable(e) for c, e in zip(channel.tolist(), free[channel].tolist(), strict=True)}
+    cables = {c: Cable(e) for c, e in zip(channel.tolist(), free[channel].tolist(), strict=True)}
     route, offsets, bounds = [cables[c] for c in channel.tolist()], offset.tolist(), first.tolist()
     start, needs = earliest.tolist(), busy.tolist()
     for i in order.tolist():
@@ -62,15 +63,7 @@ def first_fit(
         hops = list(
             zip(route[bounds[i] : bounds[i + 1]], offsets[bounds[i] : bounds[i + 1]], strict=True)
         )
-        settled = False
-        while not settled:
-            settled = True
-            for cable, shift in hops:
-                wanted = begin + shift
-                if wanted < cable.end:  # else it is free for good, the common case
-                    found = cable.first_free(wanted, need)
-                    if found > wanted:
-                        begin, settled = found - shift, False
+        begin = first_start([(cable, shift, need) for cable, shift in hops], begin)
         for cable, shift in hops:
             cable.take(begin + shift, need)
         start[i] = begin
@@ -79,3 +72,20 @@ def first_fit(
     placed: Ints = earliest.copy()
     placed[:] = start
     return placed
+
+
+def first_start(hops: Sequence[tuple[Cable, int, int]], begin: int) -> int:
+    """Return the first start from `begin` on at which each cable is free, a shift later.
+
+    Cables are given with their shifts, and with the cycles for which they are taken.
+    """
+    settled = False
+    while not settled:
+        settled = True
+        for cable, shift, need in hops:
+            wanted = begin + shift
+            if wanted < cable.end:  # else it is free for good, the common case
+                found = cable.first_free(wanted, need)
+                if found > wanted:
+                    begin, settled = found - shift, False
+    return begin

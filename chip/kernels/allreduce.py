@@ -15,14 +15,8 @@ from typing import NamedTuple
 
 from chip.errors import PoolFull
 from chip.isa import WIDTHS
-from chip.kernels.collective import (
-    APART_ROWS,
-    RESIDUAL,
-    Compiler,
-    Home,
-    Items,
-    Message,
-)
+from chip.kernels.collective import APART_ROWS, RESIDUAL, Compiler, Home
+from chip.kernels.collective_items import Items, Message
 from chip.kernels.layout import halves
 from chip.kernels.memory import MemoryMap
 from chip.kernels.transfer import Hop

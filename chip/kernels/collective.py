@@ -9,11 +9,11 @@ in the first cycles that are free.
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
-from heapq import heapify, heappop, heappush
+from functools import lru_cache
 from typing import NamedTuple
 
 from chip.errors import PoolFull
+from chip.kernels.collective_items import Addition, Items, Message, Span, in_order
 from chip.kernels.transfer import Hop, Moved, multicast, transfer
 from chip.schedule import Beside, Buffer, Chain, Flow, Rows, Schedule, run
 from chip.schedule.footprint import Elsewhere
@@ -23,57 +23,6 @@ from chip.spec import ChipSpec
 MOST_OPERANDS = 15
 APART_ROWS = 32  # of a message that reads and writes by an instruction per row and plane
 RESIDUAL = -1  # the slot of what a member has besides its part of a sum
-
-
-class Span(NamedTuple):
-    """Consecutive rows of a slot; slots are numbered as in the list of messages."""
-
-    slot: int
-    first: int
-    length: int
-
-
-@dataclass(frozen=True)
-class Message:
-    """Rows on their way along `hops`; `after` are the numbers of items that must come first."""
-
-    hops: tuple[Hop, ...]
-    source: Span
-    target: Span
-    lands: bool  # apart from its target, where an addition takes it up
-    start_cycle: int  # of the timetable: who comes first is placed first
-    after: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Addition:
-    """A member makes `target` of its operands, added from left to right; of one, a copy.
-
-    An operand is a span of the member's own, or the number of a message that has landed there.
-    """
-
-    member: int
-    target: Span
-    operands: tuple[Span | int, ...]
-    start_cycle: int
-    after: tuple[int, ...]
-
-
-class Items(tuple[Message | Addition, ...]):
-    """The messages and additions of a collective, each known by its number in the list."""
-
-    @cached_property
-    def _hash(self) -> int:
-        return super().__hash__()
-
-    def __hash__(self) -> int:
-        return self._hash
-
-    def __eq__(self, other: object) -> bool:
-        return self is other or super().__eq__(other)
-
-    def __reduce__(self) -> tuple[type, tuple[tuple[Message | Addition, ...]]]:
-        return Items, (tuple(self),)
 
 
 @dataclass(frozen=True)
@@ -169,7 +118,8 @@ class Compiler:
             elif number in together:
                 if number not in sent:
                     sent.update(together[number])
-                    self._send_long(plan, items, together[number])
+                    send = self._send_row if _is_row_home(item) else self._send_long
+                    send(plan, items, together[number])
             else:
                 self._send(plan, number, item)
         return plan
@@ -180,10 +130,13 @@ class Compiler:
 
     # --- messages -----------------------------------------------------------------------------
     def _together(self, items: Items) -> dict[int, list[int]]:
-        """Long messages of the same rows that wait for the same, by each of their numbers."""
+        """Messages of the same rows that wait for the same, by each of their numbers.
+
+        Long ones; and single rows on their way to neighbours and home.
+        """
         alike: dict[tuple[object, ...], list[int]] = defaultdict(list)
         for number, item in enumerate(items):
-            if isinstance(item, Message) and self._is_long(item.source):
+            if isinstance(item, Message) and (self._is_long(item.source) or _is_row_home(item)):
                 alike[item.hops[0].member, item.source, item.after].append(number)
         return {number: numbers for numbers in alike.values() for number in numbers}
 
@@ -200,6 +153,18 @@ class Compiler:
             moved = Moved(source.rows, end.rows, source.length, apart)
             last = transfer(plan, message.hops, moved, over)
             self._ends[number] = max(self._ends.get(number, 0), last)
+
+    def _send_row(self, plan: Schedule, items: Items, numbers: Sequence[int]) -> None:
+        """A row home on several members, over as many cables at a time as there are."""
+        messages = {n: item for n in numbers if isinstance(item := items[n], Message)}
+        first = messages[numbers[0]]
+        (source,) = self._runs(first.hops[0].member, first.source)
+        for batch in batches({n: message.hops for n, message in messages.items()}):
+            some = [messages[number] for number in batch]
+            homes = [self._room(one.hops[-1].to_member, one.target)[0].rows for one in some]
+            routes, over = [one.hops for one in some], self._over(first)
+            last = multicast(plan, routes, source.rows, homes, 1, over, apart=True)
+            self._ends.update(dict.fromkeys(batch, last))
 
     def _send_long(self, plan: Schedule, items: Items, numbers: Sequence[int]) -> None:
         """Long messages, over as many cables at a time as they have; copies then go home."""
@@ -345,22 +310,9 @@ def _added(spec: ChipSpec, label: str, terms: tuple[_Run, ...], out: _Run) -> Ch
     return chain
 
 
-def in_order(items: Items) -> Iterator[int]:
-    """Numbers of the items by the cycles of the timetable, none before what it waits for."""
-    waits = [len(item.after) for item in items]
-    followers: dict[int, list[int]] = defaultdict(list)
-    for number, item in enumerate(items):
-        for other in item.after:
-            followers[other].append(number)
-    ready = [(items[n].start_cycle, n) for n, count in enumerate(waits) if not count]
-    heapify(ready)
-    while ready:
-        _, number = heappop(ready)
-        yield number
-        for other in followers[number]:
-            waits[other] -= 1
-            if not waits[other]:
-                heappush(ready, (items[other].start_cycle, other))
+def _is_row_home(message: Message) -> bool:
+    """Whether it is one row that goes to where it is to rest, on a neighbour."""
+    return message.source.length == len(message.hops) == 1 and not message.lands
 
 
 def _apart(terms: Sequence[_Run]) -> list[list[_Run]]:

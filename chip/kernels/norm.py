@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from chip.kernels.lanes import reduce_groups, reduce_lanes, runs
 from chip.kernels.layout import Layout
 from chip.kernels.linear import deliver
-from chip.kernels.quantise import peak, rounded
+from chip.kernels.quantise import peak_and_rows
 from chip.kernels.work import Laid, Part, Steps, Work, common_runs, targets
 from chip.schedule import Buffer, Chain, Flow, Loops, Rows, run
 from chip.spec import EAST, WEST
@@ -60,8 +60,7 @@ def rms_norm(work: Work, norm: RmsNorm, x: Laid, out: Laid, steps: Steps = ()) -
         return
     top = work.scratch(f"{norm.name}.peak", 1, "f32", EAST)
     inverse = work.scratch(f"{norm.name}.inverse", 1, "f32", EAST)
-    peak(work, source, gamma, layout.blocks, (top,), inverse)
-    rounded(work, source, gamma, layout.blocks, inverse, out.copies)
+    peak_and_rows(work, source, gamma, layout.blocks, (top,), inverse, out.copies)
     chain = work.chain("int8: step")
     step = chain.vxm("mul", Rows(top), Rows(scale), loops=run(work.rows))
     deliver(chain, step, [Rows(target) for target in steps])

@@ -14,6 +14,7 @@ from chip.schedule import Buffer, Chain, Flow, Loops, Rows, run
 from chip.spec import EAST, WEST
 
 LEVELS = 127
+FEW_BLOCKS = 13  # of rows that the chain rounds that finds their peak: each waits longer for it
 SMALLEST_PEAK = 2.0**-100  # keeps 127 / peak finite where all is zero
 
 
@@ -60,31 +61,35 @@ def quantise(
             noted.note(chain, value, block)
             work.plan.place(chain)
     if noted is None:
-        peak(work, source, None, blocks, steps, inverse)
-    else:
-        for start, count in runs(work.rows, "f32", FEW_BESIDE):
-            chain = work.chain("int8: peak")
-            sizes = [Rows(buffer, start) for buffer in noted.last]
-            value = chain.vxm("max" if sizes[1:] else "copy", *sizes, loops=run(count))
-            top = reduce_lanes(chain, "max", value, "f32", work.part % 2, hurry=True)
-            _inverted(work, chain, top, steps, inverse, start)
+        peak_and_rows(work, source, None, blocks, steps, inverse, out.copies)
+        return
+    for start, count in runs(work.rows, "f32", FEW_BESIDE):
+        chain = work.chain("int8: peak")
+        sizes = [Rows(buffer, start) for buffer in noted.last]
+        value = chain.vxm("max" if sizes[1:] else "copy", *sizes, loops=run(count))
+        top = reduce_lanes(chain, "max", value, "f32", work.part % 2, hurry=True)
+        chain.write(_inverted(chain, top, steps, start), Rows(inverse, start))
+        work.plan.place(chain)
     rounded(work, source, None, blocks, inverse, out.copies)
 
 
-def peak(
+def peak_and_rows(
     work: Work,
     x: tuple[Part, ...],
     gamma: Buffer | None,
     blocks: int,
     steps: Steps,
     inverse: Buffer,
+    copies: Sequence[tuple[Part, ...]],
 ) -> None:
-    """steps[m] = peak / 127 and inverse[m] = 127 / peak of token m in every lane, fp32.
+    """steps[m] = peak / 127 of token m in every lane, fp32; int8 rows of x * gamma in all copies.
 
     The peak is the largest |x * gamma| of the token's rows (block, token); like the mean square of
-    a norm, it is reduced over blocks as they come.
+    a norm, it is reduced over blocks as they come. Few rows are rounded as soon as it is there;
+    others by a chain of their own, to which `inverse` brings 127 / peak.
     """
     pace = work.spec.d_func("vxm.alu")
+    few = blocks <= FEW_BLOCKS and work.rows <= pace
     for start in range(0, work.rows, pace):
         loops = run(min(pace, work.rows - start))
         chain = work.chain("int8: peak")
@@ -98,18 +103,29 @@ def peak(
             size = chain.vxm("abs", value)
             total = chain.vxm("copy", size) if total is None else chain.vxm("max", size, total)
         assert total is not None
-        _inverted(work, chain, reduce_lanes(chain, "max", total, "f32"), steps, inverse, start)
+        factor = _inverted(chain, reduce_lanes(chain, "max", total, "f32"), steps, start)
+        for block in range(blocks if few else 0):
+            scaled: Flow | Rows = work.rows_of(x, block)
+            if gamma is not None:
+                gain = Rows(gamma, block, (0, 0))
+                scaled = chain.vxm("mul", scaled, gain, loops=loops, at=factor.cycle - pace)
+            scaled = chain.vxm("mul", scaled, factor)
+            for target in targets(work, copies, block):
+                chain.write(chain.vxm("to_i8", scaled), target)
+            factor = chain.vxm("copy", factor) if block < blocks - 1 else factor
+        if not few:
+            chain.write(factor, Rows(inverse, start))
+        work.plan.place(chain)
+    if not few:
+        rounded(work, x, gamma, blocks, inverse, copies)
 
 
-def _inverted(
-    work: Work, chain: Chain, largest: Flow, steps: Steps, inverse: Buffer, start: int
-) -> None:
-    """The step of tokens, and what brings them to its units."""
+def _inverted(chain: Chain, largest: Flow, steps: Steps, start: int) -> Flow:
+    """127 / peak of tokens, whose step is brought to its units."""
     top = chain.vxm("max", largest, SMALLEST_PEAK)
     levels = chain.vxm("mul", top, 1.0 / LEVELS)
     deliver(chain, levels, [Rows(step, start) for step in steps])
-    chain.write(chain.vxm("mul", chain.vxm("recip", top), LEVELS), Rows(inverse, start))
-    work.plan.place(chain)
+    return chain.vxm("mul", chain.vxm("recip", top), LEVELS)
 
 
 def rounded(

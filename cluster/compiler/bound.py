@@ -22,7 +22,8 @@ from cluster.compiler.op_work import Product, Share, product_cycles, work_of
 from cluster.compiler.shard import Sharded
 from cluster.compiler.stage_shape import compiled, ranks
 from cluster.compiler.stages import Plan
-from cluster.compiler.wires import NO_NETWORK, Pipeline, StageLink
+from cluster.compiler.wires import NO_NETWORK
+from cluster.compiler.wiring import Pipeline, StageLink
 from cluster.model.graph.collective import AllReduce
 from cluster.model.graph.experts import ExpertLinear
 from cluster.model.graph.linear import Linear
@@ -74,13 +75,14 @@ def launch_bound(plan: Plan, pipeline: Pipeline, kind: LaunchKind, start_cycle: 
     for link in pipeline.links:
         total += crossing_bound(plan, link, kind.rows)
     for number in range(plan.pp):
-        total += stage_bound(plan, pipeline, number, kind)
+        total += stage_bound(plan, pipeline.alone[number].routes.reach, number, kind)
     return total
 
 
 def step_bound(plan: Plan, pipeline: Pipeline, kind: LaunchKind, start_cycle: int) -> Bound:
     """Of a pipeline step, in which all stages have sent and are at work side by side."""
-    stages = [stage_bound(plan, pipeline, number, kind) for number in range(plan.pp)]
+    reaches = (group.routes.reach for group in pipeline.groups)
+    stages = [stage_bound(plan, reach, number, kind) for number, reach in enumerate(reaches)]
     sent = [crossing_bound(plan, link, kind.rows) for link in pipeline.links]
     longest = [max(found, key=lambda one: one.cycles) for found in (stages, sent) if found]
     return sum(longest, _start(start_cycle))
@@ -90,23 +92,22 @@ def _start(cycles: int) -> Bound:
     return Bound(latency=cycles, cycles=cycles)
 
 
-def layer_bound(plan: Plan, pipeline: Pipeline, number: int, layer: int, kind: LaunchKind) -> Bound:
-    """Of a layer of the model, as stage `number` has it."""
+def layer_bound(plan: Plan, reach: Reach, layer: int, kind: LaunchKind) -> Bound:
+    """Of a layer of the model, on a group with such links."""
     rank = ranks(plan.model, plan.tp, plan.weights, plan.spec.lanes)[0]
     share = Share(plan.spec, rank, kind.rows, kind.context)
     section = compiled(plan.model.layers[layer], plan.tp, plan.weights)
-    return section_bound(section, share, pipeline.groups[number].routes.reach)
+    return section_bound(section, share, reach)
 
 
-def stage_bound(plan: Plan, pipeline: Pipeline, number: int, kind: LaunchKind) -> Bound:
+def stage_bound(plan: Plan, reach: Reach, number: int, kind: LaunchKind) -> Bound:
     """Of the layers of a stage, and of the head in launches that want logits."""
     model, part, total = plan.model, plan.stages[number], NOTHING
     rank = ranks(model, plan.tp, plan.weights, plan.spec.lanes)[0]
     share = Share(plan.spec, rank, kind.rows, kind.context)
-    reach = pipeline.groups[number].routes.reach
     for section, times in Counter(plan.kinds(number)).items():
         first = model.kinds.index(section)
-        total += layer_bound(plan, pipeline, number, first, kind).times(times)
+        total += layer_bound(plan, reach, first, kind).times(times)
     if part.first == 0 and model.opening is not None:
         total += section_bound(compiled(model.opening, plan.tp, plan.weights), share, reach)
     if part.head and kind.logits_rows:

@@ -10,7 +10,7 @@ from cluster.compiler.launch import in_steps, prefill_kind
 from cluster.compiler.limits import CONTEXT_BLOCK
 from cluster.compiler.sizes import CHUNKS, Sizes
 from cluster.compiler.stages import Plan
-from cluster.compiler.wires import Pipeline
+from cluster.compiler.wiring import Pipeline
 
 PROMPT_TOKENS = 128  # of the prompt that is to be taken in soonest, if the context holds it
 

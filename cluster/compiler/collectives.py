@@ -8,7 +8,8 @@ import numpy as np
 from chip.board import Cable
 from chip.collection import uncollected
 from chip.core import Array
-from chip.kernels.collective import Addition, Compiler, Home, Items, Message
+from chip.kernels.collective import Compiler, Home
+from chip.kernels.collective_items import Addition, Items, Message
 from chip.kernels.transfer import Hop
 from chip.own_spec import identity
 from chip.program import Program, Region

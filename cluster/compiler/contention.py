@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from chip.kernels.transfer import Renumbering
 from chip.spec import ChipSpec
-from cluster.compiler.wires import Path
+from cluster.compiler.wiring import Path
 
 
 @dataclass(frozen=True)

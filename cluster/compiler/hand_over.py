@@ -14,7 +14,8 @@ from chip.spec import ChipSpec
 from cluster.compiler.place import Placement
 from cluster.compiler.stage import Stage
 from cluster.compiler.timeline import P, in_parts
-from cluster.compiler.wires import Onward, Path, Paths, Wires
+from cluster.compiler.wires import Wires
+from cluster.compiler.wiring import Onward, Path, Paths
 
 
 @dataclass(frozen=True)

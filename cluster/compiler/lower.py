@@ -39,7 +39,8 @@ from cluster.compiler.stage_work import (
 from cluster.compiler.stages import Plan
 from cluster.compiler.timeline import ChipTimeline, Contents, LaunchTimeline
 from cluster.compiler.weight_layout import Array, stage_image
-from cluster.compiler.wires import Pipeline, Wires
+from cluster.compiler.wires import Wires
+from cluster.compiler.wiring import Pipeline
 from cluster.errors import DoesNotFit
 from cluster.model.graph.source import Weights
 from topology.clocks import ClockSpec

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from chip.isa import WIDTHS
-from chip.kernels.collective import Addition, Items, Message, Span
+from chip.kernels.collective_items import Addition, Items, Message, Span
 from chip.kernels.transfer import Hop
 from topology.collectives import Collective
 from topology.collectives.spelled import Message as Sent

@@ -22,7 +22,8 @@ from cluster.compiler.stage import Stage
 from cluster.compiler.stage_work import StageWork, stage_key
 from cluster.compiler.stages import Plan
 from cluster.compiler.timeline import LaunchTimeline, Part, Work
-from cluster.compiler.wires import Group, Pipeline, Wires
+from cluster.compiler.wires import Wires
+from cluster.compiler.wiring import Group, Pipeline
 from cluster.errors import BadValue
 
 

@@ -13,7 +13,7 @@ from cluster.compiler.launch import LaunchKind
 from cluster.compiler.stage import Stage
 from cluster.compiler.stages import Plan
 from cluster.compiler.timeline import LaunchTimeline, Part, Work, in_parts
-from cluster.compiler.wires import Pipeline
+from cluster.compiler.wiring import Pipeline
 
 
 class StageWork(Protocol):
@@ -38,7 +38,7 @@ def through_all_stages(
 ) -> LaunchTimeline:
     """A launch: stages one after another, each from the cycle at which its input is there."""
     timeline = LaunchTimeline(clocks)
-    for number, group in enumerate(pipeline.groups):
+    for number, group in enumerate(pipeline.groups_of(kind)):
         timeline.stage(work.stage(number, kind, timeline.pace), group.members)
         if number < len(pipeline.links):
             pace = timeline.pace
@@ -57,7 +57,7 @@ class StageSchedules:
 
     def stage(self, number: int, kind: LaunchKind, pace: Pace | None, slot: int = 0) -> Schedule:
         """The schedule of a stage."""
-        routes = self.pipeline.groups[number].routes
+        routes = self.pipeline.groups_of(kind)[number].routes
         key = (stage_key(self.plan, number), kind, pace, slot, routes)
         if key not in self._made:
             stage = self.stages[number]
@@ -103,7 +103,7 @@ class StageTimings:
         self, number: int, kind: LaunchKind, pace: Pace | None, slot: int = 0
     ) -> TimingSequence:
         """The timing of a stage, which is that of any slot."""
-        routes = self.pipeline.groups[number].routes
+        routes = self.pipeline.groups_of(kind)[number].routes
         key = (stage_key(self.plan, number), kind, pace, routes)
         if key not in self._made:
             limit = pace.limit_cycles if pace else None

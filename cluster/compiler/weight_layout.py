@@ -23,6 +23,7 @@ from chip.kernels.linear import Matrix
 from chip.kernels.route import FAR, LANE_NUMBERS, OUT
 from chip.program import Region, word_columns
 from chip.schedule import Buffer
+from chip.spec import EAST, WEST
 from cluster.compiler.assign import Assigned
 from cluster.compiler.shard import Sharded
 from cluster.compiler.stage import Stage

@@ -1,8 +1,7 @@
 """Routes and ports of the graph, as hops between chips and between members of a group."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache, cached_property
 from itertools import islice, pairwise, permutations
 from math import ceil
@@ -11,86 +10,22 @@ import networkx as nx
 import numpy as np
 
 from chip.board import Cable
-from chip.kernels.allreduce import TEAM, Network, Reach
-from chip.kernels.collective import Items
+from chip.kernels.allreduce import TEAM, Network, Reach, team_of
+from chip.kernels.collective_items import Items
 from chip.kernels.transfer import Hop
 from cluster.compiler.clocking import Clocking, Pacing
 from cluster.compiler.messages import ROW_VECTORS, items_of
+from cluster.compiler.wiring import Group, Onward, Path, Paths, Pipeline, StageLink, disjoint
 from topology import ports, route
 from topology.collectives import collective
-from topology.fabric import compiled
+from topology.collectives.trunks import trunks
+from topology.fabric import compiled, part_of
 from topology.routes import Paths as Ways
 from topology.routes import paths
 
-Path = tuple[Hop, ...]
 Pairs = frozenset[tuple[int, int]]  # of neighbours
 DEALT_ROWS = 8  # of a rank; more are dealt as one
 NO_NETWORK = Network({}, frozenset(), lambda *_: Items())  # of a chip that works alone
-
-
-@dataclass(frozen=True)
-class Group:
-    """Chips that work together: the group's ranks, then those that only pass vectors on.
-
-    `routes` lead from each rank to each other, as hops between numbers in `members`.
-    """
-
-    members: tuple[int, ...]
-    routes: Network
-
-
-class Paths(tuple[Path, ...]):
-    """Paths of x from each rank of a stage to the next; a hash of them is taken once."""
-
-    @cached_property
-    def _hash(self) -> int:
-        return super().__hash__()
-
-    def __hash__(self) -> int:
-        return self._hash
-
-
-Onward = tuple[tuple[Path, ...], ...]  # of each rank, to the others of its team
-
-
-@dataclass(frozen=True)
-class StageLink:
-    """Between two stages: the chips involved, and the paths as hops between their numbers.
-
-    What has come to a rank may go `onward` to the others of its team.
-    """
-
-    chips: tuple[int, ...]
-    paths: Paths
-    onward: Onward
-
-
-@dataclass(frozen=True)
-class Pipeline:
-    """A placed pipeline: the chips of its stages, with the routes in them and between them."""
-
-    groups: tuple[Group, ...]
-    links: tuple[StageLink, ...]
-
-    @cached_property
-    def apart(self) -> bool:
-        """Whether no stage needs a chip of another one, so that they can work side by side."""
-        return _disjoint(self.groups)
-
-    @cached_property
-    def used(self) -> frozenset[int]:
-        """Chips that hold a part of the model or pass its vectors on."""
-        members = {chip for group in self.groups for chip in group.members}
-        return frozenset(members.union(*(link.chips for link in self.links)))
-
-
-def _disjoint(groups: Iterable[Group]) -> bool:
-    seen: set[int] = set()
-    for group in groups:
-        if not seen.isdisjoint(group.members):
-            return False
-        seen.update(group.members)
-    return True
 
 
 class _Routes(Mapping[tuple[int, int], Path]):
@@ -132,14 +67,19 @@ class Wires:
 
     Where groups are `apart`, as those that work side by side must be, their routes keep to their
     own chips wherever these are in one piece, also where a route past others would be as short.
+    Unless they are so `always`, one stage may be at work alone.
     """
 
-    def __init__(self, graph: nx.Graph, apart: bool = False) -> None:
+    def __init__(self, graph: nx.Graph, apart: bool = False, always: bool | None = None) -> None:
         self.graph, self.ports, self.apart = graph, ports(graph), apart
+        self.always = apart if always is None else always
         self.pacings: dict[frozenset[int], Pacing | None] = {}  # by the chips in use
         self._hops: dict[tuple[int, int, int], Hop] = {}
         self._groups: dict[tuple[int, ...], Group] = {}
+        self._alone: dict[tuple[tuple[int, ...], frozenset[int]], Group] = {}
+        self._parts: dict[frozenset[int], nx.Graph] = {}  # of the graph, by chips
         self._kinds: list[tuple[Group, Pairs]] = []  # one of each kind, wherever it is
+        self._kinds_alone: dict[frozenset[int], list[tuple[Group, Pairs]]] = {}  # by chips placed
         self._links: dict[tuple[tuple[int, ...], tuple[int, ...]], StageLink] = {}
         self._paths: dict[Paths, Paths] = {}
 
@@ -177,15 +117,18 @@ class Wires:
         links = list(pairwise(placement))
         self._route(links)
         groups = tuple(map(self.group, placement))
-        return Pipeline(groups, tuple(self.link(a, b) for a, b in links))
+        idle = frozenset(chip for chips in placement for chip in chips)
+        alone = tuple(self._group_alone(group, chips, idle)
+                      for group, chips in zip(groups, placement, strict=True))  # fmt: skip
+        return Pipeline(groups, tuple(self.link(a, b) for a, b in links), alone)
 
     def all_apart(self, placement: Sequence[tuple[int, ...]]) -> bool:
         """Whether the stages of a pipeline there are `apart`."""
-        return _disjoint(map(self.group, placement))
+        return disjoint(map(self.group, placement))
 
     @cached_property
     def _apart(self) -> "Wires":
-        return Wires(self.graph, apart=True)
+        return Wires(self.graph, apart=True, always=False)
 
     def side_by_side(self, placement: Sequence[tuple[int, ...]]) -> "Wires":
         """Itself, or where stages would need each other's chips, and can do without, `apart`."""
@@ -199,7 +142,7 @@ class Wires:
             moved = (self._moved(known, near, chips) for known, near in self._kinds)
             found = next((one for one in moved if one), None)
             if found is None:
-                found = self._new_group(chips)
+                found = self._new_group(chips, self._own(chips))
                 self._kinds.append((found, _neighbours(found.routes.cables)))
             self._groups[chips] = found
         return self._groups[chips]
@@ -270,8 +213,8 @@ class Wires:
         `near` are its neighbours. Of equally short routes each group could take others; groups that
         take the same ones share their schedules.
         """
-        by = chips[0] - known.members[0]
-        members = tuple(chip + by for chip in known.members)
+        by, count = chips[0] - known.members[0], len(self.graph)
+        members = tuple((chip + by) % count for chip in known.members)
         if members[: len(chips)] != chips or len(known.routes) != len(chips) * (len(chips) - 1):
             return None
         cables, count = known.routes.cables, 0
@@ -292,8 +235,10 @@ class Wires:
             ends[1] = b
             yield Hop(a, *ends)
 
-    def _new_group(self, chips: tuple[int, ...]) -> Group:
-        graph = self._own(chips)
+    def _new_group(
+        self, chips: tuple[int, ...], graph: nx.Graph, idle: Collection[int] = ()
+    ) -> Group:
+        """A group that is routed on a graph, whose all-reduces may go through `idle` chips."""
         if len(chips) == 1:
             return Group(chips, NO_NETWORK)
         fabric, ranks = compiled(graph), np.array(chips)
@@ -302,18 +247,45 @@ class Wires:
         ways = paths(fabric, np.repeat(ranks, len(chips) - 1), targets)
         passed = fabric.head[ways.edges]
         passed = passed[~np.isin(passed, ranks)]
-        members = (*chips, *passed[np.sort(np.unique(passed, return_index=True)[1])].tolist())
+        members = [*chips, *passed[np.sort(np.unique(passed, return_index=True)[1])].tolist()]
+        used = np.unique(ways.edges).tolist()
+        if team_of(len(chips)) < len(chips):
+            within = part_of(fabric, {*members, *idle})
+            known = trunks(within, chips, TEAM).values()
+            edges = [edge for some in known for way in some for edge in way]
+            ends = within.tail[edges], within.head[edges]
+            used += fabric.edges_between(*ends).tolist()
+            members += (chip for pair in zip(*ends, strict=True) for chip in map(int, pair))
+        members = list(dict.fromkeys(members))
         number = {chip: rank for rank, chip in enumerate(members)}
         hops: dict[int, Hop] = {}
-        for edge in np.unique(ways.edges).tolist():
+        for edge in dict.fromkeys(used):
             a, b = int(fabric.tail[edge]), int(fabric.head[edge])
             hops[edge] = _between(number, self.hop(a, b), a, b)
         near = _neighbours(hops.values())
         cables = frozenset(hop for pair in near for hop in self._cables(members, *pair))
         routes = _Routes(len(chips), ways, hops)
         reach = _reach(routes, cables)
-        every = self._all_reduces(chips, number, graph)
-        return Group(members, Network(routes, cables, every, reach))
+        own = nx.freeze(self.graph.subgraph(members).copy())
+        every = self._all_reduces(chips, number, own)
+        return Group(tuple(members), Network(routes, cables, every, reach))
+
+    def _group_alone(self, group: Group, chips: tuple[int, ...], placed: frozenset[int]) -> Group:
+        """A group whose all-reduces may go through other chips that are `placed`, as these wait."""
+        if self.always or team_of(len(chips)) == len(chips) or len(placed) == len(chips):
+            return group
+        if (chips, placed) not in self._alone:
+            if placed not in self._parts:
+                part = nx.freeze(self.graph.subgraph(placed).copy())
+                self._parts[placed] = part if nx.is_connected(part) else self.graph
+            kinds = self._kinds_alone.setdefault(placed, [])
+            moved = (self._moved(known, near, chips) for known, near in kinds)
+            found = next((one for one in moved if one and placed.issuperset(one.members)), None)
+            if found is None:
+                found = self._new_group(chips, self._parts[placed], placed)
+                kinds.append((found, _neighbours(found.routes.cables)))
+            self._alone[chips, placed] = found
+        return self._alone[chips, placed]
 
     def _own(self, chips: tuple[int, ...]) -> nx.Graph:
         """The graph on which a group is routed."""

@@ -234,7 +234,7 @@ def _pass(
     head_s = rows * sum(step.cycles for step in timed.costs.head(timed.width, 1)) / hz
     stages = [
         sum(step.cycles for step in timed.costs.steps(stage, kind, limit)) / hz
-        for stage in timed.work.kinds
+        for stage in timed.work.kinds(kind)
     ]
     # A vector leaves when it is made and is used when it comes: what is left of a crossing is its
     # latency, a vector, and what the work on either side is too short to hide.

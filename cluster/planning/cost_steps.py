@@ -10,7 +10,8 @@ from cluster.compiler.contention import contention_groups
 from cluster.compiler.hand_over import Sender, hand_round, quickest_parts, send, step_senders
 from cluster.compiler.launch import LaunchKind
 from cluster.compiler.place import Placement
-from cluster.compiler.wires import Path, Wires
+from cluster.compiler.wires import Wires
+from cluster.compiler.wiring import Path
 from cluster.planning.costs import KeptTimings, timing_of
 
 Add = Callable[[Schedule, Sequence[Path], tuple[int, int]], None]  # some rows from a chip

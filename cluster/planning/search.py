@@ -294,19 +294,21 @@ class Search:
     def price(self, width: Width, pp: int) -> Price:
         """Cycles of a width for a decode launch at the last context bucket.
 
-        Those of the first stages of the first plan of that width that is asked for.
+        Those of the first stage and link of the first plan of that width that is asked for. With
+        one sequence, other stages wait, and pass vectors on.
         """
         if width.tp not in self._prices:
             placement = self.placed(width.tp, pp).placement
             wires = self.wires.side_by_side(placement)
             if pp == 1 and 2 * width.tp <= len(self.graph):
                 placement = self.placed(width.tp, 2).placement
-            pipeline = wires.pipeline(placement[:2])
-            routes, counts = pipeline.groups[0].routes, Counter(self.model.kinds)
+            pipeline = wires.pipeline(placement if self.batch == 1 else placement[:2])
+            groups = pipeline.alone if self.batch == 1 else pipeline.groups
+            routes, counts = groups[0].routes, Counter(self.model.kinds)
             layers = {n: self.costs.layer(width, n, self.decode, routes) for n in counts}
             head = self.costs.head(width, self.rows)
             boundary = 0
-            for link in pipeline.links:
+            for link in pipeline.links[:1]:
                 size = self.decode.rows, link.paths, None, link.onward
                 parts = self.costs.crossing(width, *size)
                 boundary += sum(part.end_cycle for part in parts)

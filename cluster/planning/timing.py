@@ -204,7 +204,7 @@ class PlanTiming:
         """What a launch does on all its chips."""
         limit = self.clocks.pace(0).limit_cycles if self.clocks else None
         total = Activity()
-        for stage in self.work.kinds:
+        for stage in self.work.kinds(kind):
             total += self.costs.activity(stage, kind, limit)
         for link in self.pipeline.links:
             total += self.costs.activity_between(self.width, link.paths, kind.rows, link.onward)
@@ -251,7 +251,7 @@ class PlanTiming:
         found = {"attention": 0, "ffn": 0, "all_reduce": 0, "lm_head": 0}
         kind = decode_kind(context)
         limit = self.clocks.pace(0).limit_cycles if self.clocks else None
-        for stage in self.work.kinds:
+        for stage in self.work.kinds(kind):
             steps = self.costs.steps(stage, kind, limit)
             before = ""
             for at, step in enumerate(steps):

@@ -39,7 +39,8 @@ def hardware(planned: Planned, found: Mapping[str, Any]) -> list[Section]:
     launch = plan_launch(timed, kind, KERNELS)
 
     def bound_of(stage: int, layer: int) -> int:
-        return layer_bound(timed.plan, timed.pipeline, stage, layer, kind).cycles
+        reach = timed.pipeline.groups_of(kind)[stage].routes.reach
+        return layer_bound(timed.plan, reach, layer, kind).cycles
 
     links = step_link_bytes(launch)
     stages = [(_layers(one), one["sram"]) for one in plan["stages"]]

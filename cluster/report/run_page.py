@@ -38,7 +38,8 @@ def run_page(
 
     def bound_of(stage: int, layer: int) -> int:
         kind = kinds[joined[lowered.placement[stage][0]]]
-        return layer_bound(lowered.plan, lowered.pipeline, stage, layer, kind).cycles
+        reach = lowered.pipeline.groups_of(kind)[stage].routes.reach
+        return layer_bound(lowered.plan, reach, layer, kind).cycles
 
     sections = [
         *_said(found),

@@ -78,12 +78,14 @@ class Clockwork:
     def busy_cycles(self) -> npt.NDArray[np.int64]:
         """Cycles in which each stage is at work on a launch [line, blocks, stage]."""
         found = self.ends - self.ends[:, :1]  # a step takes as long where there is no work
-        groups = self.timed.pipeline.groups
         if self._in_steps(DECODE) or self.shape.stages == 1:
             return found
         for blocks in range(1, self.blocks + 1):  # stages follow each other
-            timeline = self.timed.launch(self.kind(DECODE, blocks)).timeline
-            ends = [max(timeline.end_cycles[chip] for chip in group.members) for group in groups]
+            kind = self.kind(DECODE, blocks)
+            timeline = self.timed.launch(kind).timeline
+            stages = [group.members for group in self.timed.pipeline.groups_of(kind)]
+            works = (one for one in timeline.placed if one.chips in stages)
+            ends = [one.cycle + one.work.end_cycle for one in works]
             found[DECODE, blocks] = np.diff(ends, prepend=timeline.startup_cycles)
         return found
 

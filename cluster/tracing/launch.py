@@ -59,28 +59,30 @@ def run_launch(
     """A launch of a model with its steps; see `run_timeline`."""
     plan, pipeline, spec = lowered.plan, lowered.pipeline, lowered.plan.spec
     work = ScheduledSteps(plan, pipeline, lowered.stages)
-    groups = [group.members for group in pipeline.groups]
-    parts = set(joined.values())
+    parts, some = set(joined.values()), next(iter(joined.values()))
     programs_of = {str(one): one for one in stage_programs(plan, pipeline.apart)}
     in_steps = parts <= programs_of.keys()
     if in_steps:
         composed = _composed(lowered, work, {name: programs_of[name] for name in parts})
+        groups = pipeline.groups
     else:
         kinds = {str(kind): kind for kind in launch_kinds(plan)}
         clocks = lowered.clocking
         composed = {n: through_all_stages(pipeline, work, kinds[n], clocks) for n in parts}
-    first = composed[next(iter(joined.values()))]
+        groups = pipeline.groups_of(kinds[some])
+    members = [group.members for group in groups]
+    first = composed[some]
     steps: list[PlacedStep] = []
     stalled: list[tuple[Collection[int], int, int]] = []
     if not in_steps:
-        steps += placed_steps(first, groups)
+        steps += placed_steps(first, members)
         stalled += stalls(first)
     else:
         # All send alike; then each stage does what its own program says.
-        steps += (one for one in placed_steps(first, groups) if one.chips is None)
-        for group in groups:
+        steps += (one for one in placed_steps(first, members) if one.chips is None)
+        for group in members:
             mine = composed[joined[group[0]]]
-            steps += (one for one in placed_steps(mine, groups) if one.chips == group)
+            steps += (one for one in placed_steps(mine, members) if one.chips == group)
             stalled += (one for one in stalls(mine) if one[0] == group)
     ends = {chip: composed[of].end_cycles[chip] for chip, of in joined.items()}
     return Launch(
@@ -130,7 +132,8 @@ def plan_launch(timed: PlanTiming, kind: LaunchKind, level: str) -> Launch:
     if level != SEGMENTS:
         work = ScheduledSteps(plan, timed.pipeline, timed.stages)
     axis = through_all_stages(timed.pipeline, work, kind, timed.clocks)
-    steps = list(placed_steps(axis, [group.members for group in timed.pipeline.groups]))
+    members = [group.members for group in timed.pipeline.groups_of(kind)]
+    steps = list(placed_steps(axis, members))
     used = sorted(axis.end_cycles)
     return Launch(
         str(kind),

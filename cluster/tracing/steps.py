@@ -14,7 +14,7 @@ from cluster.compiler.stage import Stage
 from cluster.compiler.stage_work import StageSchedules, step_timing
 from cluster.compiler.stages import Plan
 from cluster.compiler.timeline import LaunchTimeline, PlacedWork
-from cluster.compiler.wires import Pipeline
+from cluster.compiler.wiring import Pipeline
 from cluster.planning.costs import KeptTimings
 
 Members = Mapping[int, int] | None
@@ -65,7 +65,8 @@ class ScheduledSteps:
     def stage(self, number: int, kind: LaunchKind, pace: Pace | None, slot: int = 0) -> StageSteps:
         """The steps of a stage for a sequence slot."""
         first, limit = self.plan.stages[number].first, pace.limit_cycles if pace else None
-        routes, slots = self.pipeline.groups[number].routes, range(slot, slot + kind.slots)
+        routes = self.pipeline.groups_of(kind)[number].routes
+        slots = range(slot, slot + kind.slots)
         found = (
             TimedStep(
                 step.what,
@@ -93,7 +94,7 @@ class KnownSteps:
 
     def stage(self, number: int, kind: LaunchKind, pace: Pace | None, slot: int = 0) -> StageSteps:
         """The steps of a stage."""
-        stage, costs = self.timings.kinds[number], self.timings.costs
+        stage, costs = self.timings.kinds(kind)[number], self.timings.costs
         first, limit = self.plan.stages[number].first, pace.limit_cycles if pace else None
 
         def steps() -> Iterator[TimedStep]:

@@ -5,6 +5,7 @@ import pytest
 
 from chip.kernels.allreduce import gathers, team_of
 from chip.kernels.collective import batches
+from chip.kernels.collective_items import Message
 from chip.kernels.transfer import Hop
 from chip.spec import GROQCHIP1
 from cluster.compiler.lower import lower
@@ -52,12 +53,18 @@ def test_only_several_whole_teams_work_as_teams(members, team):
 
 
 def test_two_teams_compute_what_the_int8_reference_does():
-    """Sums of teams are rounded otherwise than one sum of all: equal bits prove the order."""
+    """Sums of teams are rounded otherwise than one sum of all: equal bits prove the order.
+
+    One cable joins two teams, so that some rows go through chips of a stage that waits.
+    """
     sizes = {"num_attention_heads": 16, "num_key_value_heads": 16, "intermediate_size": 640}
-    weights = tiny_weights(num_hidden_layers=1, hidden_size=640, **sizes)
-    graph = parse("dragonfly:16")
-    plan = partition(weights.model, GROQCHIP1, 16, 1, weights="int8")
-    lowered = lower(plan, place(plan, graph, "dragonfly:16"), graph, weights)
+    weights = tiny_weights(num_hidden_layers=2, hidden_size=1600, **sizes)
+    graph = parse("dragonfly:200")
+    plan = partition(weights.model, GROQCHIP1, 16, 2, weights="int8")
+    lowered = lower(plan, place(plan, graph, "dragonfly:200"), graph, weights)
+    told = [group.routes.all_reduce("teams", 5, True) for group in lowered.pipeline.alone]
+    hops = {hop for items in told for one in items if isinstance(one, Message) for hop in one.hops}
+    assert any(hop.to_member >= 16 for hop in hops)
     machine = LocalMachine()
     machine.load(lowered, lambda *_: None)
     reference = Reference(weights, 16, tp=16, exact=True)

@@ -1,116 +1,155 @@
 """All-reduce by teams: sums of neighbours are exchanged, not what each of them has.
 
 A team is a node of the published topologies: inside it all chips are linked, between two of them
-there are a few cables. Every rank of a team owns a block. Between teams the owners' sums cross,
-dealt over the cables of the two teams so that all carry alike.
+there are a few cables. Every rank of a team owns a block, of which it adds up what all teams have.
+What crosses between teams is dealt over the cables of the two, and over detours where there are
+chips outside of the group. A team's sum may be made once more where such a cable begins: the
+others are as near to that chip as to the owner, which would have to pass the sum on.
 """
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from topology.collectives.direct import pairs
+from topology.collectives.engine import Engine
 from topology.collectives.job import Job
 from topology.collectives.messages import Draft, Messages
 from topology.collectives.registry import algorithm
+from topology.collectives.trunks import Loads, Trunk, through, trunks
 from topology.errors import BadCollective
-from topology.fabric import Fabric, Ints
 from topology.routes import Paths, paths
+
+# (edges of the longest trunks at which sums are made, whether owners add up after those): none of
+# these is the best for all groups and lengths, and to time them takes milliseconds.
+DEALS = ((1, True), (1, False), (3, False), (3, True))
+Trunks = dict[tuple[int, int], list[Trunk]]
 
 
 @algorithm("teams", "all_reduce")
 def teams(job: Job) -> Messages:
-    """`direct` inside teams of neighbours, whose owners of a block exchange their sums."""
+    """`direct` inside teams of neighbours, which exchange their sums: by the quickest deal."""
     size, count = job.team_ranks, job.ranks // job.team_ranks
     if job.ranks % size or count < 2:
         problem = f"'teams' needs several whole teams of {size}, not {job.ranks} ranks"
         raise BadCollective(job.operation, problem, "use direct")
+    known = trunks(job.fabric, job.chips, size)
+    found = [_listed(job, known, *deal) for deal in DEALS]
+    return min(found, key=lambda messages: Engine(messages).end_cycle)
+
+
+def _listed(job: Job, known: Trunks, most_edges: int, owners_last: bool) -> Messages:
+    """The messages of a deal."""
+    size, count = job.team_ranks, job.ranks // job.team_ranks
     draft = Draft(job, size * job.stripes, result_slot=2)
-    here, there, stripe = pairs(size, job.stripes)
-    first = np.repeat(np.arange(count) * size, len(here))
-    inside, other, stripe = np.tile(here, count), np.tile(there, count), np.tile(stripe, count)
-    mine, block = first + inside, other * job.stripes + stripe
-    draft.send(mine, first + other, block, add=True, by_rank=True, dst_slot=1)
-    here, there, owner = pairs(count, size * job.stripes)
-    rank = owner // job.stripes
-    src, dst = here * size + rank, there * size + rank
-    via, turn = _dealt(job, src, dst, draft.block_vectors[owner])
+    deal = _Deal(job, known, most_edges, draft.block_vectors.tolist())
+    crossing = deal.dealt(owners_last)
+    at, block = (np.repeat(some, size - 1) for some in np.array([*deal.ready]).T)
+    shift = np.tile(np.arange(1, size), len(deal.ready))
+    first = at // size * size
+    draft.send(first + (at - first + shift) % size, at, block, add=True, by_rank=True, dst_slot=1)
+    src, dst, block, turn = np.array(crossing).T
     draft.send(
-        *(src, dst, owner),
+        *(src, dst, block),
         add=True,
         by_rank=True,
         onto=job.onto,
         src_slot=1,
         dst_slot=2,
-        via=via,
+        via=deal.routes,
         turn=turn,
     )
+    here, there, stripe = pairs(size, job.stripes)
+    first = np.repeat(np.arange(count) * size, len(here))
+    inside, other, stripe = np.tile(here, count), np.tile(there, count), np.tile(stripe, count)
     block = inside * job.stripes + stripe
-    draft.send(mine, first + other, block, src_slot=2, dst_slot=2)
+    draft.send(first + inside, first + other, block, src_slot=2, dst_slot=2)
     return draft.messages()
 
 
-def _dealt(job: Job, src: Ints, dst: Ints, vectors: Ints) -> tuple[Paths, Ints]:
-    """Routes over the cables of each two teams in turn, and which of parallel ones.
+@dataclass
+class _Deal:
+    """What crosses between teams, from whom and on which ways.
 
-    Minimal routes where two teams have no cable, or chips of a team no link.
+    `ready` tells from when on a rank has its team's sum of a block: (rank, block), in the order in
+    which these are made. They are made at trunks of up to `most_edges`.
     """
-    fabric, chips = job.fabric, np.array(job.chips)
-    minimal = paths(fabric, chips[src], chips[dst])
-    routes = [minimal.edges[a:b] for a, b in zip(minimal.start, minimal.start[1:], strict=False)]
-    turn = np.arange(len(src))
-    gates = _gates(job)
-    pair = src // job.team_ranks * job.ranks + dst // job.team_ranks
-    for number in np.unique(pair).tolist():
-        mine = np.flatnonzero(pair == number)
-        between = gates.get(divmod(number, job.ranks), ())
-        ways = {
-            (message, gate): way
-            for message in mine.tolist()
-            for gate in between
-            if (way := _through(fabric, int(chips[src[message]]), gate, int(chips[dst[message]])))
-        }
-        if len(ways) == len(mine) * len(between) > 0:
-            for message, gate, cable in _even(ways, vectors, fabric.cables):
-                routes[message], turn[message] = np.array(ways[message, gate]), cable
-    start = np.cumsum([0, *map(len, routes)])
-    return Paths(start, np.concatenate(routes)), turn
 
+    job: Job
+    known: Trunks
+    most_edges: int
+    vectors: Sequence[int]  # of each block
+    ready: dict[tuple[int, int], int] = field(default_factory=dict)
 
-def _gates(job: Job) -> dict[tuple[int, int], list[int]]:
-    """Edges from each team of the group to each other."""
-    fabric = job.fabric
-    team = np.full(fabric.chips, -1)
-    team[list(job.chips)] = np.arange(job.ranks) // job.team_ranks
-    here, there = team[fabric.tail], team[fabric.head]
-    found: dict[tuple[int, int], list[int]] = {}
-    for edge in np.flatnonzero((here >= 0) & (there >= 0) & (here != there)).tolist():
-        found.setdefault((int(here[edge]), int(there[edge])), []).append(edge)
-    return found
+    def __post_init__(self) -> None:
+        self.loads = Loads(self.job.fabric)
+        self._ways: list[Trunk] = []
+        self._rank = {chip: rank for rank, chip in enumerate(self.job.chips)}
+        self._into: dict[int, list[int]] = {}
 
+    @property
+    def routes(self) -> Paths:
+        """The ways of all messages."""
+        start = np.cumsum([0, *map(len, self._ways)])
+        return Paths(start, np.array([edge for way in self._ways for edge in way]))
 
-def _through(fabric: Fabric, src: int, gate: int, dst: int) -> tuple[int, ...]:
-    """Edges of src -> gate -> dst, or none if a chip has no link to the gate."""
-    ends = int(fabric.tail[gate]), int(fabric.head[gate])
-    legs = [(src, ends[0])] * (src != ends[0]), [(ends[1], dst)] * (ends[1] != dst)
-    before, after = (
-        [int(fabric.edges_between(*map(np.array, leg))) for leg in one] for one in legs
-    )
-    return () if -1 in (*before, *after) else (*before, gate, *after)
+    def dealt(self, owners_last: bool) -> list[tuple[int, int, int, int]]:
+        """Messages (rank, other rank, block, turn), in the order in which owners get to them."""
+        job, size = self.job, self.job.team_ranks
+        count = job.ranks // size
+        blocks = sorted(range(len(self.vectors)), key=lambda block: (block % job.stripes, block))
+        owners = [(team * size + b // job.stripes, b) for b in blocks for team in range(count)]
+        for rank, block in () if owners_last else owners:
+            self._add_up(rank, block)
+        here, there, owned = (one.tolist() for one in pairs(count, len(self.vectors)))
+        order = sorted(range(len(owned)), key=lambda n: (owned[n] % job.stripes, n))
+        found = [self._send((here[n], there[n]), owned[n]) for n in order]
+        for rank, block in owners:
+            self._add_up(rank, block)
+        return found
 
+    def _send(self, pair: tuple[int, int], block: int) -> tuple[int, int, int, int]:
+        """The message of a block between two teams, by the way on which it is there first."""
+        job, fabric, vectors = self.job, self.job.fabric, self.vectors[block]
+        src, dst = (team * job.team_ranks + block // job.stripes for team in pair)
+        options = []
+        for trunk in self.known.get(pair, ()):
+            at = self._rank[int(fabric.tail[trunk[0]])]
+            for rank in dict.fromkeys((src, at) if len(trunk) <= self.most_edges else (src,)):
+                way, ready = through(fabric, job.chips[rank], trunk, job.chips[dst]), None
+                if way:
+                    ready = self._first_ready(rank, block)
+                if ready is not None:
+                    options.append((rank, way, ready))
+        if not options:
+            found = paths(fabric, *(np.array([job.chips[rank]]) for rank in (src, dst)))
+            options = [(src, tuple(found.edges.tolist()), self._first_ready(src, block) or 0)]
+        number, turn = self.loads.best([option[1:] for option in options], vectors)
+        rank, way, _ = options[number]
+        self._add_up(rank, block)
+        self._ways.append(way)
+        return rank, dst, block, turn
 
-def _even(
-    ways: dict[tuple[int, int], tuple[int, ...]], vectors: Ints, cables: Ints
-) -> list[tuple[int, int, int]]:
-    """A gate and a cable for each message, which goes where the load is least.
+    def _first_ready(self, rank: int, block: int) -> int | None:
+        """When a rank has, or could have, the sum of its team; None if it is not near to all."""
+        if (rank, block) in self.ready:
+            return self.ready[rank, block]
+        edges = self._edges_into(rank)
+        return None if -1 in edges else self.loads.there(edges, self.vectors[block])
 
-    The shortest ways come first, so that who has a cable of its own takes it.
-    """
-    load = {(gate, cable): 0 for _, gate in ways for cable in range(int(cables[gate]))}
-    shortest: dict[int, int] = {}
-    for (message, _), way in ways.items():
-        shortest[message] = min(shortest.get(message, len(way)), len(way))
-    found = []
-    for message in sorted(shortest, key=lambda one: (shortest[one], one)):
-        gate, cable = min(load, key=lambda one: (load[one], len(ways[message, one[0]]), one))
-        load[gate, cable] += int(vectors[message])
-        found.append((message, gate, cable))
-    return found
+    def _add_up(self, rank: int, block: int) -> None:
+        """Let a rank add up a block of its team, unless it does."""
+        if (rank, block) not in self.ready:
+            edges = [edge for edge in self._edges_into(rank) if edge >= 0]
+            self.ready[rank, block] = self.loads.there(edges, self.vectors[block], take=True)
+
+    def _edges_into(self, rank: int) -> list[int]:
+        """Edges from all others of its team, -1 where there is none."""
+        if rank not in self._into:
+            chips, size = self.job.chips, self.job.team_ranks
+            first = rank // size * size
+            others = [chips[other] for other in range(first, first + size) if other != rank]
+            ends = np.array(others), np.full(len(others), chips[rank])
+            self._into[rank] = self.job.fabric.edges_between(*ends).tolist()
+        return self._into[rank]

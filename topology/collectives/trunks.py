@@ -1,0 +1,125 @@
+"""Ways between teams of chips, past others as well, and how busy their cables are."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import accumulate
+from math import ceil
+
+import numpy as np
+
+from topology.fabric import Fabric
+from topology.firstfit import Cable, first_start
+
+Trunk = tuple[int, ...]  # edges from a chip of a team to one of another
+MOST_TRUNKS = 8  # between two teams
+# What a chip on the way adds to a latency at most, in programs: vectors go from edge to edge, or to
+# the VXM and back, in place of the endpoints that a profile's latency holds.
+PASSED_CYCLES = 45
+
+
+def trunks(
+    fabric: Fabric, chips: Sequence[int], team_ranks: int
+) -> dict[tuple[int, int], list[Trunk]]:
+    """Ways from each team of a group to each other: cables that join them, and detours.
+
+    Those lead past chips outside of the group, of which there are only such as may be used, and
+    share no cable. Of as short ones the nearest behind the group's first chip come first. Where
+    all teams are joined, chips near all of them will do: equal groups have those in common.
+    """
+    team = np.full(fabric.chips, -1)
+    team[list(chips)] = np.arange(len(chips)) // team_ranks
+    here, there = team[fabric.tail], team[fabric.head]
+    found: dict[tuple[int, int], list[Trunk]] = {}
+    for edge in np.flatnonzero((here >= 0) & (there >= 0) & (here != there)).tolist():
+        found.setdefault((int(here[edge]), int(there[edge])), []).append((edge,))
+    detours: dict[tuple[int, int], list[Trunk]] = {}
+    count = len(chips) // team_ranks
+    least = count - 1 if len(found) == count * (count - 1) else 1  # teams that a detour must reach
+    tails, heads, of = fabric.tail.tolist(), fabric.head.tolist(), team.tolist()
+    for first in np.flatnonzero((here >= 0) & (there < 0)).tolist():
+        ways: dict[int, list[Trunk]] = {}
+        for last in range(*fabric.row[heads[first] : heads[first] + 2].tolist()):
+            behind = range(0)
+            if of[heads[last]] < 0:
+                behind = range(*fabric.row[heads[last] : heads[last] + 2].tolist())
+            for way in ((first, last), *((first, last, more) for more in behind)):
+                ways.setdefault(of[heads[way[-1]]], []).append(way)
+        others = ways.keys() - {-1, of[tails[first]]}
+        if len(others) >= least:
+            for other in others:
+                detours.setdefault((of[tails[first]], other), []).extend(ways[other])
+    _share_out(fabric, chips[0], detours, found)
+    return found
+
+
+def _share_out(
+    fabric: Fabric,
+    origin: int,
+    detours: dict[tuple[int, int], list[Trunk]],
+    found: dict[tuple[int, int], list[Trunk]],
+) -> None:
+    """Add detours to what is found between each two teams, one for those with the fewest first."""
+    heads, taken = fabric.head.tolist(), set[int]()
+
+    def nearness(trunk: Trunk) -> tuple[int, ...]:
+        return len(trunk), *((heads[edge] - origin) % fabric.chips for edge in trunk)
+
+    left = {pair: iter(sorted(detours[pair], key=nearness)) for pair in detours}
+    while left:
+        pair = min(left, key=lambda one: (len(found.get(one, ())), one))
+        way = next((way for way in left[pair] if taken.isdisjoint(way)), None)
+        if way is not None:
+            taken.update(way)
+            found.setdefault(pair, []).append(way)
+        if way is None or len(found[pair]) >= MOST_TRUNKS:
+            del left[pair]
+
+
+def through(fabric: Fabric, src: int, trunk: Trunk, dst: int) -> Trunk:
+    """Edges of src -> trunk -> dst, or none if a chip has no link to the trunk."""
+    ends = int(fabric.tail[trunk[0]]), int(fabric.head[trunk[-1]])
+    legs = [(src, ends[0])] * (src != ends[0]), [(ends[1], dst)] * (ends[1] != dst)
+    before, after = (
+        [int(fabric.edges_between(*map(np.array, leg))) for leg in one] for one in legs
+    )
+    return () if -1 in (*before, *after) else (*before, *trunk, *after)
+
+
+class Loads:
+    """When cables are free, and over which of them vectors are there first."""
+
+    def __init__(self, fabric: Fabric) -> None:
+        self.latency, self.cables = fabric.latency_cycles.tolist(), fabric.cables.tolist()
+        paces = [ceil(pace) for pace in fabric.paces]
+        self.pace = [paces[pace] for pace in fabric.pace.tolist()]
+        self.taken: dict[tuple[int, int], Cable] = defaultdict(lambda: Cable(0))
+
+    def there(self, edges: Sequence[int], vectors: int, take: bool = False) -> int:
+        """When so many vectors can have come over each of some edges, which they may `take`."""
+        hops = [(self.taken[edge, 0], 0, vectors * self.pace[edge]) for edge in edges]
+        start = first_start(hops, 0)
+        if take:
+            for cable, _, need in hops:
+                cable.take(start, need)
+        ends = zip(edges, hops, strict=True)
+        return start + max((self.latency[edge] + need for edge, (*_, need) in ends), default=0)
+
+    def best(self, options: Sequence[tuple[Trunk, int]], vectors: int) -> tuple[int, int]:
+        """Take the way on which so many vectors are there first, of some, each from a cycle on.
+
+        Returns its number, and which of parallel cables they take.
+        """
+        found = []
+        for number, (way, ready) in enumerate(options):
+            offsets = [0, *accumulate(self.latency[edge] for edge in way)]
+            needs = [vectors * self.pace[edge] for edge in way]
+            for turn in range(max(self.cables[edge] for edge in way)):
+                cables = [self.taken[edge, turn % self.cables[edge]] for edge in way]
+                hops = list(zip(cables, offsets[:-1], needs, strict=True))
+                start = first_start(hops, ready)
+                over = start + offsets[-1] + PASSED_CYCLES * len(way)
+                found.append((over, number, turn, start, hops))
+        _, number, turn, start, hops = min(found, key=lambda one: one[:3])
+        for cable, offset, need in hops:
+            cable.take(start + offset, need)
+        return number, turn

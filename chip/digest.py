@@ -7,6 +7,8 @@ compute with: whoever reads a digest waits for it.
 import functools
 import hashlib
 import os
+import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
@@ -22,7 +24,13 @@ Found = TypeVar("Found")
 @functools.cache
 def _beside(_process: int) -> ThreadPoolExecutor:
     """The thread of this process that hashes: that of a parent does not survive a fork."""
-    return ThreadPoolExecutor(1, "lpu-digest")
+    return ThreadPoolExecutor(1, "lpu-digest", _step_back)
+
+
+def _step_back() -> None:
+    """Let threads that compute go first: hashing has the time of a whole launch."""
+    if sys.platform == "linux":  # where a thread has a priority of its own
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 
 
 def _begin(hashed: Callable[[], Found]) -> Future[Found]:

@@ -11,6 +11,7 @@ def uncollected(stays: bool = False) -> Iterator[None]:
 
     Schedules and programs are millions of tuples; looking through all of them again and again, as
     they grow, takes a third of the time in which they are made.
+
     What `stays` to the end of the process counts as old then, and is not looked through next.
     """
     before = gc.isenabled()

@@ -72,7 +72,7 @@ RANGES_SHOWN = 5  # of the chips of a stage
 @trace_options
 @report_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
-@uncollected()
+@uncollected(stays=True)
 def plan_command(
     model: str,
     acceptance: float | None,

@@ -184,7 +184,7 @@ def smallest(
     for width in widths:
         _check(model, width, 1, context)
     best = _shortest(sizes, widths) or _shortest(sizes.cutting, widths)
-    _, width, stages = best or (0, tp or widest_of(model), len(model.layers))
+    _, width, stages = best or (0, tp or widths_of(model)[-1], len(model.layers))
     return partition(model, spec, width, stages, context, weights, sizes)
 
 

@@ -115,10 +115,11 @@ def spreads(
 def does_not_fit(sizes: Sizes, request: PlanRequest, chips: int, int8: bool) -> DoesNotFit:
     """The error for a model that has no room on `chips` chips; `int8` weights may have."""
     model, slots, context = sizes.model, sizes.slots, sizes.context
-    every = widest_of(model), len(model.layers)
+    widths = widths_of(model)
+    every = widths[-1], len(model.layers)
     caches = "caches of " + (f"{slots:,} sequences of " if slots > 1 else "") + f"{context} tokens"
     free = fewest((sizes.whole, sizes.cutting), None, None)
-    tp = request.tp or min(chips, every[0])
+    tp = request.tp or max((width for width in widths if width <= chips), default=widths[0])
     pp = request.pp or max(1, min(every[1], chips // tp))
     fewer = most_sequences(sizes, request, chips)
     if fewer:

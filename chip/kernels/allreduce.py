@@ -128,11 +128,20 @@ class AllReduce:
         parts, sums = ([b for n, b in rests if n.startswith(what)] for what in ("part", "between"))
         listed = tuple(
             self.routes.all_reduce(algorithm, self.blocks * self.some, self.before is not None)
-            for algorithm in algorithms(self.blocks, self.members)
+            for algorithm in self._algorithms(sum(part.region.vectors for part in parts))
         )
         sizes = (self.blocks, self.tokens, self.some)
         rooms = _Rooms(named, tuple(parts), tuple(sums), self.before, self.after, self.update)
         return self.memory.spec, sizes, listed, rooms
+
+    def _algorithms(self, room: int) -> tuple[str, ...]:
+        """Those there is room for: so many rows that land.
+
+        A gate may add up all rows of its team, and what it owns of all teams.
+        """
+        names, team, rows = algorithms(self.blocks, self.members), TEAM, self.blocks * self.some
+        most = (team - 1) * rows + self.members // team * -(-rows // team)
+        return ("gates",) if names == ("teams",) and most <= room else names
 
 
 @dataclass(frozen=True)

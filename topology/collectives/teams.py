@@ -3,8 +3,8 @@
 A team is a node of the published topologies: inside it all chips are linked, between two of them
 there are a few cables. Every rank of a team owns a block, of which it adds up what all teams have.
 What crosses between teams is dealt over the cables of the two, and over detours where there are
-chips outside of the group. A team's sum may be made once more where such a cable begins: the
-others are as near to that chip as to the owner, which would have to pass the sum on.
+chips outside of the group. With `gates` a team's sum is made once more where such a cable begins:
+the others are as near to that chip as to the owner, which would have to pass the sum on.
 """
 
 from collections.abc import Sequence
@@ -21,22 +21,36 @@ from topology.collectives.trunks import Loads, Trunk, through, trunks
 from topology.errors import BadCollective
 from topology.routes import Paths, paths
 
-# (edges of the longest trunks at which sums are made, whether owners add up after those): none of
-# these is the best for all groups and lengths, and to time them takes milliseconds.
-DEALS = ((1, True), (1, False), (3, False), (3, True))
+# (edges of the longest trunks at which sums are made, whether owners add up after those).
+AT_OWNERS = (0, False)
+AT_GATES = ((1, True), (1, False), (3, False), (3, True))  # none of them is the best for all groups
 Trunks = dict[tuple[int, int], list[Trunk]]
 
 
 @algorithm("teams", "all_reduce")
 def teams(job: Job) -> Messages:
-    """`direct` inside teams of neighbours, which exchange their sums: by the quickest deal."""
-    size, count = job.team_ranks, job.ranks // job.team_ranks
-    if job.ranks % size or count < 2:
-        problem = f"'teams' needs several whole teams of {size}, not {job.ranks} ranks"
-        raise BadCollective(job.operation, problem, "use direct")
-    known = trunks(job.fabric, job.chips, size)
-    found = [_listed(job, known, *deal) for deal in DEALS]
+    """`direct` inside teams of neighbours, whose owners of a block exchange their sums."""
+    return _listed(job, _trunks(job, "teams"), *AT_OWNERS)
+
+
+@algorithm("gates", "all_reduce")
+def gates(job: Job) -> Messages:
+    """The same, but for some sums that are made again at gates: by the quickest of some deals.
+
+    Ranks may add up all that their team has, which takes memory for it.
+    """
+    known = _trunks(job, "gates")
+    found = [_listed(job, known, *deal) for deal in AT_GATES]
     return min(found, key=lambda messages: Engine(messages).end_cycle)
+
+
+def _trunks(job: Job, name: str) -> Trunks:
+    """Those between the teams of a job; raises BadCollective unless there are some."""
+    size = job.team_ranks
+    if job.ranks % size or job.ranks < 2 * size:
+        problem = f"'{name}' needs several whole teams of {size}, not {job.ranks} ranks"
+        raise BadCollective(job.operation, problem, "use direct")
+    return trunks(job.fabric, job.chips, size)
 
 
 def _listed(job: Job, known: Trunks, most_edges: int, owners_last: bool) -> Messages:

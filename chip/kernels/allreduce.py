@@ -28,6 +28,7 @@ Place = tuple[int, int, int]  # (side, group, bank)
 PART_PLACES: tuple[Place, ...] = ((WEST, 1, 1), (WEST, 0, 1), (EAST, 1, 1), (EAST, 2, 1))
 # Where long sums rest, as a bank is not read while written: of a team; so far, in turn.
 SUM_PLACES: tuple[Place, ...] = ((EAST, 2, 0), (WEST, 2, 0), (WEST, 2, 1))
+GATED_ROWS = 24  # of an all-reduce: more keep links busy with sums at gates longer than these save
 TEAM = 8  # members: a node of the published topologies
 GATHERED_BLOCKS = 16  # parts of more blocks than this, of all members, are not given memory
 
@@ -141,7 +142,8 @@ class AllReduce:
         """
         names, team, rows = algorithms(self.blocks, self.members), TEAM, self.blocks * self.some
         most = (team - 1) * rows + self.members // team * -(-rows // team)
-        return ("gates",) if names == ("teams",) and most <= room else names
+        few = rows <= GATED_ROWS and most <= room
+        return ("gates",) if names == ("teams",) and few else names
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ the others are as near to that chip as to the owner, which would have to pass th
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import ceil
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from topology.errors import BadCollective
 from topology.routes import Paths, paths
 
 # (edges of the longest trunks at which sums are made, whether owners add up after those).
-AT_OWNERS = (0, False)
+AT_OWNERS = (0, True)
 AT_GATES = ((1, True), (1, False), (3, False), (3, True))  # none of them is the best for all groups
 Trunks = dict[tuple[int, int], list[Trunk]]
 
@@ -118,13 +119,17 @@ class _Deal:
             self._add_up(rank, block)
         here, there, owned = (one.tolist() for one in pairs(count, len(self.vectors)))
         order = sorted(range(len(owned)), key=lambda n: (owned[n] % job.stripes, n))
-        found = [self._send((here[n], there[n]), owned[n]) for n in order]
+        sent = {n: self._send((here[n], there[n]), owned[n]) for n in order}
+        if not self.most_edges:  # shift by shift, so that no rank is a hot spot
+            order = list(range(len(order)))
+        found = [sent[n] for n in order]
+        self._ways = [way for _, way in found]
         for rank, block in owners:
             self._add_up(rank, block)
-        return found
+        return [message for message, _ in found]
 
-    def _send(self, pair: tuple[int, int], block: int) -> tuple[int, int, int, int]:
-        """The message of a block between two teams, by the way on which it is there first."""
+    def _send(self, pair: tuple[int, int], block: int) -> tuple[tuple[int, int, int, int], Trunk]:
+        """The message of a block between two teams, and the way on which it is there first."""
         job, fabric, vectors = self.job, self.job.fabric, self.vectors[block]
         src, dst = (team * job.team_ranks + block // job.stripes for team in pair)
         options = []
@@ -142,11 +147,13 @@ class _Deal:
         number, turn = self.loads.best([option[1:] for option in options], vectors)
         rank, way, _ = options[number]
         self._add_up(rank, block)
-        self._ways.append(way)
-        return rank, dst, block, turn
+        return (rank, dst, block, turn), way
 
     def _first_ready(self, rank: int, block: int) -> int | None:
         """When a rank has, or could have, the sum of its team; None if it is not near to all."""
+        if not self.most_edges:  # owners alone: one row comes behind the other
+            row = ceil(self.job.fabric.paces[0]) * self.vectors[block]
+            return block % self.job.stripes * row
         if (rank, block) in self.ready:
             return self.ready[rank, block]
         edges = self._edges_into(rank)
@@ -154,7 +161,9 @@ class _Deal:
 
     def _add_up(self, rank: int, block: int) -> None:
         """Let a rank add up a block of its team, unless it does."""
-        if (rank, block) not in self.ready:
+        if not self.most_edges:
+            self.ready[rank, block] = self._first_ready(rank, block) or 0
+        elif (rank, block) not in self.ready:
             edges = [edge for edge in self._edges_into(rank) if edge >= 0]
             self.ready[rank, block] = self.loads.there(edges, self.vectors[block], take=True)
 

@@ -29,6 +29,7 @@ Place = tuple[int, int, int]  # (side, group, bank)
 PART_PLACES: tuple[Place, ...] = ((WEST, 1, 1), (WEST, 0, 1), (EAST, 1, 1), (EAST, 2, 1))
 # Where long sums rest, as a bank is not read while written: of a team; so far, in turn.
 SUM_PLACES: tuple[Place, ...] = ((EAST, 2, 0), (WEST, 2, 0), (WEST, 2, 1))
+GATED_ROWS = 24  # of an all-reduce: more keep links busy with sums at gates longer than these save
 TEAM = 8  # members: a node of the published topologies
 GATHERED_BLOCKS = 16  # parts of more blocks than this, of all members, are not given memory
 
@@ -133,11 +134,21 @@ class AllReduce:
         parts, sums = ([b for n, b in rests if n.startswith(what)] for what in ("part", "between"))
         listed = tuple(
             self.routes.all_reduce(algorithm, self.blocks * self.some, self.before is not None)
-            for algorithm in algorithms(self.blocks, self.members)
+            for algorithm in self._algorithms(sum(part.region.vectors for part in parts))
         )
         sizes = (self.blocks, self.tokens, self.some)
         rooms = _Rooms(named, tuple(parts), tuple(sums), self.before, self.after, self.update)
         return self.memory.spec, sizes, listed, rooms
+
+    def _algorithms(self, room: int) -> tuple[str, ...]:
+        """Those there is room for: so many rows that land.
+
+        A gate may add up all rows of its team, and what it owns of all teams.
+        """
+        names, team, rows = algorithms(self.blocks, self.members), TEAM, self.blocks * self.some
+        most = (team - 1) * rows + self.members // team * -(-rows // team)
+        few = rows <= GATED_ROWS and most <= room
+        return ("gates",) if names == ("teams",) and few else names
 
 
 @dataclass(frozen=True)

@@ -320,7 +320,7 @@ class Wires:
 def _chunks(algorithm: str, rows: int) -> int:
     """Blocks that each rank adds up: few rows are dealt singly over the cables between teams."""
     each = -(-rows // TEAM)
-    return each if algorithm in ("teams", "direct") and each <= DEALT_ROWS else 1
+    return each if algorithm in ("teams", "gates", "direct") and each <= DEALT_ROWS else 1
 
 
 def _neighbours(hops: Iterable[Hop]) -> Pairs:

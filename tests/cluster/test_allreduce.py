@@ -62,7 +62,7 @@ def test_two_teams_compute_what_the_int8_reference_does():
     graph = parse("dragonfly:200")
     plan = partition(weights.model, GROQCHIP1, 16, 2, weights="int8")
     lowered = lower(plan, place(plan, graph, "dragonfly:200"), graph, weights)
-    told = [group.routes.all_reduce("teams", 5, True) for group in lowered.pipeline.alone]
+    told = [group.routes.all_reduce("gates", 5, True) for group in lowered.pipeline.alone]
     hops = {hop for items in told for one in items if isinstance(one, Message) for hop in one.hops}
     assert any(hop.to_member >= 16 for hop in hops)
     machine = LocalMachine()

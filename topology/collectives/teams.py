@@ -3,12 +3,13 @@
 A team is a node of the published topologies: inside it all chips are linked, between two of them
 there are a few cables. Every rank of a team owns a block, of which it adds up what all teams have.
 What crosses between teams is dealt over the cables of the two, and over detours where there are
-chips outside of the group. A team's sum may be made once more where such a cable begins: the
-others are as near to that chip as to the owner, which would have to pass the sum on.
+chips outside of the group. With `gates` a team's sum is made once more where such a cable begins:
+the others are as near to that chip as to the owner, which would have to pass the sum on.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import ceil
 
 import numpy as np
 
@@ -21,22 +22,36 @@ from topology.collectives.trunks import Loads, Trunk, through, trunks
 from topology.errors import BadCollective
 from topology.routes import Paths, paths
 
-# (edges of the longest trunks at which sums are made, whether owners add up after those): none of
-# these is the best for all groups and lengths, and to time them takes milliseconds.
-DEALS = ((1, True), (1, False), (3, False), (3, True))
+# (edges of the longest trunks at which sums are made, whether owners add up after those).
+AT_OWNERS = (0, True)
+AT_GATES = ((1, True), (1, False), (3, False), (3, True))  # none of them is the best for all groups
 Trunks = dict[tuple[int, int], list[Trunk]]
 
 
 @algorithm("teams", "all_reduce")
 def teams(job: Job) -> Messages:
-    """`direct` inside teams of neighbours, which exchange their sums: by the quickest deal."""
-    size, count = job.team_ranks, job.ranks // job.team_ranks
-    if job.ranks % size or count < 2:
-        problem = f"'teams' needs several whole teams of {size}, not {job.ranks} ranks"
-        raise BadCollective(job.operation, problem, "use direct")
-    known = trunks(job.fabric, job.chips, size)
-    found = [_listed(job, known, *deal) for deal in DEALS]
+    """`direct` inside teams of neighbours, whose owners of a block exchange their sums."""
+    return _listed(job, _trunks(job, "teams"), *AT_OWNERS)
+
+
+@algorithm("gates", "all_reduce")
+def gates(job: Job) -> Messages:
+    """The same, but for some sums that are made again at gates: by the quickest of some deals.
+
+    Ranks may add up all that their team has, which takes memory for it.
+    """
+    known = _trunks(job, "gates")
+    found = [_listed(job, known, *deal) for deal in AT_GATES]
     return min(found, key=lambda messages: Engine(messages).end_cycle)
+
+
+def _trunks(job: Job, name: str) -> Trunks:
+    """Those between the teams of a job; raises BadCollective unless there are some."""
+    size = job.team_ranks
+    if job.ranks % size or job.ranks < 2 * size:
+        problem = f"'{name}' needs several whole teams of {size}, not {job.ranks} ranks"
+        raise BadCollective(job.operation, problem, "use direct")
+    return trunks(job.fabric, job.chips, size)
 
 
 def _listed(job: Job, known: Trunks, most_edges: int, owners_last: bool) -> Messages:
@@ -104,13 +119,17 @@ class _Deal:
             self._add_up(rank, block)
         here, there, owned = (one.tolist() for one in pairs(count, len(self.vectors)))
         order = sorted(range(len(owned)), key=lambda n: (owned[n] % job.stripes, n))
-        found = [self._send((here[n], there[n]), owned[n]) for n in order]
+        sent = {n: self._send((here[n], there[n]), owned[n]) for n in order}
+        if not self.most_edges:  # shift by shift, so that no rank is a hot spot
+            order = list(range(len(order)))
+        found = [sent[n] for n in order]
+        self._ways = [way for _, way in found]
         for rank, block in owners:
             self._add_up(rank, block)
-        return found
+        return [message for message, _ in found]
 
-    def _send(self, pair: tuple[int, int], block: int) -> tuple[int, int, int, int]:
-        """The message of a block between two teams, by the way on which it is there first."""
+    def _send(self, pair: tuple[int, int], block: int) -> tuple[tuple[int, int, int, int], Trunk]:
+        """The message of a block between two teams, and the way on which it is there first."""
         job, fabric, vectors = self.job, self.job.fabric, self.vectors[block]
         src, dst = (team * job.team_ranks + block // job.stripes for team in pair)
         options = []
@@ -128,11 +147,13 @@ class _Deal:
         number, turn = self.loads.best([option[1:] for option in options], vectors)
         rank, way, _ = options[number]
         self._add_up(rank, block)
-        self._ways.append(way)
-        return rank, dst, block, turn
+        return (rank, dst, block, turn), way
 
     def _first_ready(self, rank: int, block: int) -> int | None:
         """When a rank has, or could have, the sum of its team; None if it is not near to all."""
+        if not self.most_edges:  # owners alone: one row comes behind the other
+            row = ceil(self.job.fabric.paces[0]) * self.vectors[block]
+            return block % self.job.stripes * row
         if (rank, block) in self.ready:
             return self.ready[rank, block]
         edges = self._edges_into(rank)
@@ -140,7 +161,9 @@ class _Deal:
 
     def _add_up(self, rank: int, block: int) -> None:
         """Let a rank add up a block of its team, unless it does."""
-        if (rank, block) not in self.ready:
+        if not self.most_edges:
+            self.ready[rank, block] = self._first_ready(rank, block) or 0
+        elif (rank, block) not in self.ready:
             edges = [edge for edge in self._edges_into(rank) if edge >= 0]
             self.ready[rank, block] = self.loads.there(edges, self.vectors[block], take=True)
 

@@ -1,12 +1,12 @@
 """One chip at work: SRAM, linked programs, and a launch run segment by segment."""
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from chip import state_digest
 from chip.errors import ChipError, ProgramError, ProgramsTooLarge
 from chip.faults import Faults, Passing, audit
 from chip.isa import NUMPY_TYPES, WIDTHS
@@ -17,6 +17,7 @@ from chip.linker.interpret import interpret
 from chip.program import Program, Region, word_columns
 from chip.spec import GROQCHIP1, ChipSpec
 from chip.sram import GROUP, Sram
+from chip.state_digest import Written
 from chip.tape import Player
 from chip.text import ProgramText
 from chip.wire import unpack
@@ -26,12 +27,17 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Launch:
-    """What a finished launch reports: executed cycles and the digest of all it left behind."""
+    """What a finished launch reports: executed cycles and all that it left behind."""
 
     end_cycle: int
     segment_end_cycles: tuple[int, ...]
-    digest: bytes
+    left: bytes = field(repr=False)  # packets, written SRAM and cycles
     corrected: int = 0  # words in which some consumer corrected a flipped bit
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of what it left behind; taken when it is asked for."""
+        return hashlib.sha256(self.left).digest()
 
 
 class Chip:
@@ -52,6 +58,7 @@ class Chip:
         self._state: State | None = None
         self._packets: list[tuple[int, bytes]] = []
         self._player: Player | None = None
+        self._written: dict[Linked, Written] = {}
         self._values: dict[int, list[Any]] = {}
 
     def load(self, name: str, data: bytes, linked: Linked | None = None) -> Linked:
@@ -206,7 +213,7 @@ class Chip:
                 del self._values[block.first]  # nobody comes back to this stretch
 
     def finish(self) -> Launch:
-        """End the launch: its cycles, and the digest of packets, written SRAM and cycles.
+        """End the launch: its cycles, and a copy of packets and written SRAM.
 
         Raises EccError if some word with two flipped bits was consumed.
         """
@@ -219,7 +226,9 @@ class Chip:
             self.corrected += corrected
         packets = [packet for _, packet in sorted(self._packets)]
         cycles = linked.segment_end_cycles
-        digest = state_digest.digest(self.sram, packets, linked.written, state.scattered, cycles)
+        if linked not in self._written:
+            self._written[linked] = Written(self.sram, linked.written)
+        left = self._written[linked].left_behind(packets, state.scattered, cycles)
         self._running = self._state = None
         self._values = {}
-        return Launch(linked.end_cycle, cycles, digest, corrected)
+        return Launch(linked.end_cycle, cycles, left, corrected)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from chip.board import Call, Facts, Wiring, facts
 from chip.checkpoint import Block, Changes, spans
 from chip.core import Array, Chip
+from chip.digest import Digests
 from chip.linker.reuse import Linker
 from chip.program import Program, Region
 from chip.spec import ChipSpec
@@ -38,7 +39,7 @@ class Finished:
     """What the chips of a group hold after a launch: outputs by name, digests, by chip."""
 
     outputs: dict[int, dict[str, Array]]
-    digests: dict[int, bytes]
+    digests: Digests
 
 
 def batches(wiring: Wiring, group_of: Mapping[int, int]) -> tuple[Batch, ...]:
@@ -164,7 +165,7 @@ class ChipGroup:
     def finish(self, name: str) -> Finished:
         """End a launch."""
         programs = self._programs.get(name, {})
-        digests = {number: self.chips[number].finish().digest for number in sorted(programs)}
+        digests = Digests({number: self.chips[number].finish() for number in sorted(programs)})
         outputs = {
             number: {key: self.chips[number].read(region) for key, region in p.outputs.items()}
             for number, p in sorted(programs.items())

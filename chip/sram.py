@@ -25,6 +25,17 @@ HUGE_PAGE = 2 << 20  # bytes
 Kept = TypeVar("Kept")
 
 
+def _pages(size: int) -> mmap.mmap:
+    """Zeros that cost nothing until they are written.
+
+    Private ones: those that `mmap` makes by itself could be shared with a child, and of such
+    memory Linux makes no huge pages unless it is told to for all programs.
+    """
+    if not hasattr(mmap, "MAP_ANONYMOUS"):  # not Unix
+        return mmap.mmap(-1, size)
+    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+
+
 class Sram:
     """Byte-addressed by (slice, word, lane); typed views by (first slice, type)."""
 
@@ -45,7 +56,7 @@ class Sram:
         array = self._groups[index // GROUP]
         if array is None:
             shape = (self.spec.slice_words, self.spec.lanes, GROUP)
-            memory = self._memory[index // GROUP] = mmap.mmap(-1, shape[0] * shape[1] * GROUP)
+            memory = self._memory[index // GROUP] = _pages(shape[0] * shape[1] * GROUP)
             array = np.frombuffer(memory, np.uint8).reshape(shape)
             self._groups[index // GROUP] = array
         return array

@@ -21,10 +21,10 @@ from chip.jit.memory import (
     row_at,
     words_at,
 )
-from chip.jit.vectors import DOT_OF_BYTES, any_bits
+from chip.jit.vectors import DOT_OF_BYTES, any_set
 from chip.numerics.products import EXACT_UNITS
 
-_bits_of_halves = any_bits(16)
+_any_lane = any_set(16, 0x7FFF, 1)
 bytes_of_x = inner(x_bytes)
 
 
@@ -45,7 +45,7 @@ def spread16(a: int, target: int, lanes: int) -> int:
     row = row_at(target + 8 * lanes)
     first, end = lanes, 0
     for start in range(0, lanes, GRAIN):
-        if _bits_of_halves(a + 2 * start) & 0x7FFF:
+        if _any_lane(a + 2 * start):
             first, end = (start if first == lanes else first), start + GRAIN
     if end == 0:
         first = 0

@@ -5,6 +5,7 @@ each: two fp16 columns. They are read where they rest. Lanes come from `lane` on
 addresses, and a place is those of the four quarters.
 """
 
+import functools
 from collections.abc import Callable
 from itertools import chain, product
 
@@ -148,27 +149,38 @@ def squares16(_context: Untyped, builder: Untyped, args: Untyped) -> None:
 
 @emitted(INT, INT, INT)
 def extremes16(_context: Untyped, builder: Untyped, args: Untyped) -> Untyped:
+    """The extremes of `count` fp16 lanes of a row: f(address, count)."""
+    return _extremes(builder, [args[0]], args[1])
+
+
+@emitted(INT, PLACE, INT)
+def extremes_of_word(_context: Untyped, builder: Untyped, args: Untyped) -> Untyped:
+    """The extremes of the first lanes of a word, which has two fp16 in each: f(place, lanes)."""
+    return _extremes(builder, places(builder, args[0]), builder.mul(args[1], I64(2)))
+
+
+def _extremes(builder: Untyped, starts: list[Untyped], count: Untyped) -> Untyped:
     """The largest magnitude of `count` fp16 bits, plus 2**16 times the least that is not zero.
 
-    f(address, count); the least is less one, and 0xFFFF where all are zero, as `least_unit` has it:
-    the largest of all -n in 16 bits is that of the least n, a zero stays 0, and ~-n is n - 1.
+    The least is less one, and 0xFFFF where all are zero, as `least_unit` has it: the largest of
+    all -n in 16 bits is that of the least n, a zero stays 0, and ~-n is n - 1.
     """
-    kind = ir.VectorType(I16, 16)
+    kind = ir.VectorType(I16, GRAIN)
     magnitude, zero = (ir.Constant(kind, [n] * kind.count) for n in (0x7FFF, 0))
 
     def larger(a: Untyped, b: Untyped) -> Untyped:
         return builder.select(builder.icmp_unsigned(">", a, b), a, b)
 
     def step(lane: Untyped, totals: list[Untyped]) -> None:
-        for first in range(0, GRAIN, kind.count):
-            at = plus(builder, args[0], builder.add(lane, I64(first)), 2)
-            size = builder.and_(load(builder, at, kind), magnitude)
-            for value, total in zip((size, builder.sub(zero, size)), totals, strict=True):
-                builder.store(larger(builder.load(total), value), total)
+        bits = [load(builder, plus(builder, start, lane, 2), kind) for start in starts]
+        sizes = [builder.and_(one, magnitude) for one in bits]
+        negated = [builder.sub(zero, size) for size in sizes]
+        for values, total in zip((sizes, negated), totals, strict=True):
+            builder.store(larger(builder.load(total), functools.reduce(larger, values)), total)
 
     most, least = (
         builder.zext(builder.extract_element(halved(builder, total, 1, larger), I32(0)), I64)
-        for total in over_lanes(builder, args[1], step, (kind, 2))
+        for total in over_lanes(builder, count, step, (kind, 2))
     )
     return builder.or_(most, builder.shl(builder.xor(least, I64(0xFFFF)), I64(16)))
 

@@ -28,6 +28,7 @@ _CONTROL_WORDS = DONE + MAX_PIECES
 _LEFT_BITS = 20  # a ticket is the number of a run and, in these bits, of its pieces left
 _LATE_SPINS = 8_000  # some 0.05 ms, longer on some processors
 _IDLE_SPINS, _IDLE_NAPS, _NAP_US = 40_000, 100, 100  # some 0.2 ms, then some 15 ms
+_SPINS_A_TURN = 2048  # some 0.05 ms, after which whoever waits for this processor may go on
 _IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
 
 
@@ -64,6 +65,7 @@ def relax(_context: Untyped, builder: Untyped, _args: Untyped) -> None:
 
 call = caller(2)
 usleep = types.ExternalFunction("usleep", types.int32(types.uint32))
+sched_yield = types.ExternalFunction("sched_yield", types.int32())
 
 
 @inner
@@ -102,10 +104,12 @@ def lead(control: int, function: int, job: int, pieces: int) -> int:
         store(control, DONE + number, 1 + call(function, job, number))
     count, late = 0, 0
     for number in range(pieces):
-        for _ in range(1 if late else _LATE_SPINS):
+        for spin in range(1 if late else _LATE_SPINS):
             if load(control, DONE + number):
                 break
             relax()
+            if spin % _SPINS_A_TURN == _SPINS_A_TURN - 1:
+                sched_yield()
         done = load(control, DONE + number)
         if done:
             count += done - 1
@@ -125,6 +129,8 @@ def serve(control: int, _unused: int) -> int:
             rounds = 0
         elif rounds < _IDLE_SPINS:
             relax()
+            if rounds % _SPINS_A_TURN == 0:
+                sched_yield()
         else:
             usleep(_NAP_US)
         rounds += 1

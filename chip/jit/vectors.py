@@ -4,6 +4,7 @@ Written out because LLVM's vectoriser takes the vector length from the widest ty
 and converts four numbers at a time. LLVM splits these vectors to what the host has.
 """
 
+import functools
 from collections.abc import Callable, Iterable
 
 from llvmlite import ir  # type: ignore[import-untyped]
@@ -61,14 +62,17 @@ def halved(
     return vector
 
 
-def any_bits(bits: int) -> Callable[[int], int]:
-    """A function of an address: which bits are set in any of the GRAIN integers that are there."""
+def any_set(bits: int, kept: int, count: int) -> Callable[..., int]:
+    """A function of `count` addresses: whether GRAIN integers there have a bit of `kept` set."""
 
-    @emitted(INT, INT)
+    @emitted(INT, *(INT,) * count)
     def found(_context: Untyped, builder: Untyped, args: Untyped) -> Untyped:
-        whole = load(builder, args[0], ir.VectorType(ir.IntType(bits), GRAIN))
-        one = builder.extract_element(halved(builder, whole, 1, builder.or_), I32(0))
-        return builder.zext(one, I64)
+        kind, flags = ir.VectorType(ir.IntType(bits), GRAIN), ir.IntType(GRAIN)
+        whole = functools.reduce(builder.or_, (load(builder, at, kind) for at in args))
+        mask, zero = (ir.Constant(kind, [n] * GRAIN) for n in (kept, 0))
+        seen = builder.icmp_unsigned("!=", builder.and_(whole, mask), zero)
+        some = builder.icmp_unsigned("!=", builder.bitcast(seen, flags), ir.Constant(flags, 0))
+        return builder.zext(some, I64)
 
     return found
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from chip.jit.activations import unit_of
 from chip.jit.cache import kernel
-from chip.jit.columns16 import extremes16, squares16
+from chip.jit.columns16 import extremes_of_word, squares16
 from chip.jit.layout import COLUMNS, FP16, GRAIN, QUARTERS, STATISTICS, Part, Record, Statistics
 from chip.jit.memory import (
     INT,
@@ -19,14 +19,14 @@ from chip.jit.memory import (
     record_at,
     statistics_at,
 )
-from chip.jit.vectors import any_bits
+from chip.jit.vectors import any_set
 
 Place = tuple[int, int, int, int]  # addresses of the four quarters of a word
 STATISTICS_BYTES = STATISTICS.itemsize
 # A norm may be too large, never too small. An fp32 sum of at most 512 squares, which are exact, is
 # off by less than 2**-15 of itself.
 _SLACK = 1 + 2.0**-12
-_bits_of_words = any_bits(32)
+_any_lane = any_set(32, 0xFFFFFFFF, QUARTERS)
 _NORMS = STATISTICS.fields["norms"][1] if STATISTICS.fields else 0
 
 
@@ -62,17 +62,14 @@ def word_of(part: Part, record: Record, load: int) -> int:
 
 
 @inner
-def _used_lanes(part: Part, record: Record, word: int) -> int:
+def _used_lanes(place: Place, lanes: int) -> int:
     """Count the lanes up to the last that is not zero in some quarter, by whole grains."""
-    used = part.lanes
-    while used > GRAIN:
-        seen = 0
-        for number in range(QUARTERS):
-            seen |= _bits_of_words(quarter_of(part, record, word, number) + 4 * (used - GRAIN))
-        if seen:
+    while lanes > GRAIN:
+        ahead = 4 * (lanes - GRAIN)
+        if _any_lane(place[0] + ahead, place[1] + ahead, place[2] + ahead, place[3] + ahead):
             break
-        used -= GRAIN
-    return used
+        lanes -= GRAIN
+    return lanes
 
 
 @inner
@@ -86,18 +83,15 @@ def measure(part_address: int, number: int, load: int, statistics_address: int) 
     """Fill in what is known of a load's word but for the norms, which `weight_norms` adds."""
     part = part_at(part_address)
     record, statistics = record_at(part, number), statistics_at(statistics_address)
-    word = word_of(part, record, load)
-    used = _used_lanes(part, record, word)
+    place = place_of(part, record, word_of(part, record, load))
+    used = _used_lanes(place, part.lanes)
     statistics.lanes = used
     statistics.peak = -1
     if record.format != FP16:
         return 0
-    least, most = 0xFFFF, 0
-    for n in range(QUARTERS):
-        found = extremes16(quarter_of(part, record, word, n), 2 * used)
-        least, most = min(least, found >> 16), max(most, found & 0xFFFF)
-    statistics.unit = unit_of(least)
-    if most >= 0x7C00:
+    found = extremes_of_word(place, used)
+    statistics.unit = unit_of(found >> 16)
+    if found & 0xFFFF >= 0x7C00:
         statistics.peak = np.inf
     norms = doubles_at(statistics_address + _NORMS, COLUMNS)
     for column in range(COLUMNS):

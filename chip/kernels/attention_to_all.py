@@ -9,6 +9,7 @@ themselves.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 from chip.kernels.attention import SMALLEST_SUM, Heads, Projected
 from chip.kernels.columns import IDENTITY, write_columns
@@ -21,9 +22,10 @@ from chip.program import COLUMN_PAIRS
 from chip.schedule import Buffer, Loops, Rows, run
 from chip.spec import EAST, WEST
 
-HEAD_LANES = "headmask{}.{}"  # by side and row of heads: a row for each, with ones in its lanes
+HEAD_LANES = "headmask{}"  # by row of heads: a row for each, with ones in its lanes
 ONES = "ones{}"  # by keys of a head: columns with ones in the lanes where these are
 KEY_MASK = "keymask"  # a row of what is added to scores: 0, or far less where nobody looks
+Rounded = tuple[Buffer, ...]  # scores in fp16
 SIDE_BY_SIDE = (32, 64, 128)  # tokens of launches whose heads lie side by side
 
 
@@ -69,7 +71,7 @@ def attention_to_all(work: Work, heads: Heads, scale: float, parts: Sequence[Pla
     heads = by_powers(heads)
     count, lanes = keys_in_lanes(work.rows, heads)
     beside = _Beside(count, min(lanes, work.rows), heads.per_row // count)
-    keys, values = (_as_columns(work, heads, beside, parts, side) for side in (EAST, WEST))
+    keys, values = _keys(work, heads, beside, parts), _values(work, heads, parts)
     turned = [_transposed(work, heads, beside, own, row) for row, own in enumerate(values)]
     mask = work.given(KEY_MASK, 1, 1, "f32", WEST)
     rows = [[_Row(part.work, heads, beside, n) for n in range(heads.rows)] for part in parts]
@@ -84,25 +86,36 @@ def attention_to_all(work: Work, heads: Heads, scale: float, parts: Sequence[Pla
         row.weighted_values(powers[WEST], turned[row.row], sums, part)
 
 
-def _as_columns(
-    work: Work, heads: Heads, beside: _Beside, parts: Sequence[Placed], side: int
-) -> list[Buffer]:
-    """K or V by row of heads: columns (times, head, token), each in the lanes of its head."""
+def _keys(work: Work, heads: Heads, beside: _Beside, parts: Sequence[Placed]) -> list[Buffer]:
+    """K by row of heads: columns (times, head, token), each in the lanes of its head."""
     masks = [
-        work.shared(HEAD_LANES.format(side, row), heads.per_row, "f16", side)
-        for row in range(heads.rows)
+        work.shared(HEAD_LANES.format(row), heads.per_row, "f16", EAST) for row in range(heads.rows)
     ]
-    name, each = "KV"[side], beside.heads * beside.lanes * beside.times
-    out = [work.columns(f"{name}{row}", each, side) for row in range(heads.rows)]
+    each = beside.heads * beside.lanes * beside.times
+    out = [work.columns(f"K{row}", each, EAST) for row in range(heads.rows)]
     for part in parts:
-        value, mine = (part.x.k, part.x.v)[side], part.work
+        mine = part.work
         for row, buffer in enumerate(out):
-            chain = mine.chain(f"attention: lanes of {name}")
+            chain = mine.chain("attention: lanes of K")
             loops: Loops = ((heads.per_row, mine.rows), (mine.rows, 1))
-            rows = replace(mine.rows_of(value.copies[0], row), steps=(0, 1))
+            rows = replace(mine.rows_of(part.x.k.copies[0], row), steps=(0, 1))
             masked = chain.vxm("mul", rows, Rows(masks[row], 0, (1, 0)), loops=loops)
             first, step = mine.first_row // COLUMN_PAIRS, beside.lanes // COLUMN_PAIRS
             write_columns(chain, masked, buffer, first, step)
+            mine.plan.place(chain)
+    return out
+
+
+def _values(work: Work, heads: Heads, parts: Sequence[Placed]) -> list[Buffer]:
+    """V by row of heads: columns of all tokens."""
+    out = [work.columns(f"V{row}", work.most_rows, WEST) for row in range(heads.rows)]
+    for part in parts:
+        mine = part.work
+        for row, buffer in enumerate(out):
+            chain = mine.chain("attention: columns of V")
+            rows = mine.rows_of(part.x.v.copies[0], row)
+            value = chain.vxm("copy", rows, loops=run(mine.rows))
+            write_columns(chain, value, buffer, mine.first_row // COLUMN_PAIRS)
             mine.plan.place(chain)
     return out
 
@@ -111,15 +124,15 @@ def _transposed(work: Work, heads: Heads, beside: _Beside, values: Buffer, row: 
     """V of a row of heads: columns (head, element), each in the lanes of its head's tokens."""
     out = work.columns(f"VT{row}", heads.row_lanes, WEST)
     identity = work.shared(IDENTITY[WEST], heads.row_lanes, "f16", WEST)
-    count = beside.heads * heads.head_lanes
-    chain, rows = work.chain("attention: transpose V"), Rows(identity, 0, (count, 1))
+    count, words = heads.head_lanes, -(-work.rows // COLUMN_PAIRS)
+    chain = work.chain("attention: transpose V")
     passes = [
-        Pass(values, n * beside.words, 1, beside.words, replace(rows, first=n * count), count,
-             slot_steps=(0, 0))
-        for n in range(beside.times)
+        Pass(values, 0, 1, words, Rows(identity, head * count, (count, 1)), count,
+             head % beside.heads * beside.lanes, slot_steps=(0, 0))
+        for head in range(heads.per_row)
     ]  # fmt: skip
-    for number, flow in enumerate(matmul(chain, WEST, passes)):
-        word = number * count // COLUMN_PAIRS
+    for head, flow in enumerate(matmul(chain, WEST, passes)):
+        word = head * count // COLUMN_PAIRS
         write_columns(chain, chain.vxm("to_f16", flow), out, word)
     work.plan.place(chain)
     return out
@@ -142,33 +155,40 @@ class _Row:
         assert self.beside.times * work.rows <= most
         return Work.cut(whole, self.beside.times * work.rows)
 
-    def scores(self, q: Laid, keys: Buffer, mask: Buffer, scale: float) -> tuple[Buffer, Buffer]:
+    def scores(self, q: Laid, keys: Buffer, mask: Buffer, scale: float) -> tuple[Buffer, Rounded]:
         """q . K * scale + mask in fp32, and in fp16."""
         work, beside = self.work, self.beside
-        kept, top = self._scratch("scores", "f32", WEST), self._scratch("rounded", "f16", EAST)
+        kept, top = self._scratch("scores", "f32", WEST), self._rounded()
         rows = replace(work.rows_of(q.copies[0], self.row), steps=(0, 1))
         chain = work.chain("attention: scores")
-        every = Pass(keys, 0, beside.times, beside.words, rows, work.rows)
-        (flow,) = matmul(chain, EAST, [every])
-        value = chain.vxm("add", chain.vxm("mul", flow, scale), Rows(mask, 0, (0, 0)))
-        steps = (work.rows, 1)
-        chain.write(value, Rows(kept, 0, steps))
-        chain.write(chain.vxm("to_f16", value), Rows(top, 0, steps))
+        every = [
+            Pass(keys, n * beside.words, 1, beside.words, rows, work.rows, slot_steps=(0, 1))
+            for n in range(beside.times)
+        ]
+        for n, flow in enumerate(matmul(chain, EAST, every)):
+            value = chain.vxm("add", chain.vxm("mul", flow, scale), Rows(mask, 0, (0, 0)))
+            chain.write(value, Rows(kept, n * work.rows))
+            chain.write(chain.vxm("to_f16", value), Rows(top[n]))
         work.plan.place(chain)
         return kept, top
 
-    def maximum(self, rounded: Buffer) -> Buffer:
+    def _rounded(self) -> Rounded:
+        """A buffer for each time, so that maxima of one are looked for while others come."""
+        work, names = self.work, (f"rounded{n}.{self.row}" for n in range(self.heads.per_row))
+        return tuple(work.scratch(name, 1, "f16", EAST) for name in names)
+
+    def maximum(self, rounded: Rounded) -> Buffer:
         """The largest score of a head, in all its lanes."""
-        work, beside, count = self.work, self.beside, self.beside.times * self.work.rows
+        work, beside = self.work, self.beside
         out = self._scratch("top", "f16", EAST)
-        for number, (start, length) in enumerate(runs(count, "f16", FEW_BESIDE)):
-            chain, side = work.chain("attention: maximum"), (number + self.row) % 2
-            value = chain.vxm("copy", Rows(rounded, start), loops=run(length), dtype="f16")
+        for n, (start, length) in product(range(beside.times), runs(work.rows, "f16", FEW_BESIDE)):
+            chain, side = work.chain("attention: maximum"), (n + self.row) % 2
+            value = chain.vxm("copy", Rows(rounded[n], start), loops=run(length), dtype="f16")
             if beside.heads > 1:
                 top = reduce_groups(chain, "max", value, "f16", beside.lanes, side, hurry=True)
             else:
                 top = reduce_lanes(chain, "max", value, "f16", side, hurry=True)
-            chain.write(top, Rows(out, start))
+            chain.write(top, Rows(out, n * work.rows + start))
             work.plan.place(chain)
         return out
 

@@ -75,11 +75,13 @@ class Conflicts:
 class MemoryMap(SramMap):
     """Finds room for what is asked for; in all quads of slices, if those have `levels`.
 
-    Where many chains are at work at once, rows go beyond the inner slices to be `apart`.
+    Where many chains are at work at once, rows go beyond the inner slices to be `apart`, and in
+    both banks in turn.
     """
 
     levels: dict[int, int] = field(default_factory=dict)  # words of columns by quad, if anywhere
     apart: bool = False
+    row_words: int = 0  # at the end of each bank, which columns leave to rows
 
     # --- rows -------------------------------------------------------------------------------
     def rows(
@@ -114,6 +116,11 @@ class MemoryMap(SramMap):
         Slices from `beyond` on are not for them.
         """
         width, words = WIDTHS[request.dtype], self._words(request)
+        if request.in_turn:
+            index, _ = usual or (None, 0)
+            found = self._in_turn(request, life, conflict, index)
+            if found is not None:
+                return self._book(request, *found, life, self.spec.bank_words)
         if usual is not None and (at := self._usually(request, *usual, life, conflict)) is not None:
             return self._book(request, usual[0], at, life)
         best: tuple[tuple[int, ...], int, int] | None = None
@@ -151,6 +158,27 @@ class MemoryMap(SramMap):
             raise self.full(request, words, width)
         _, index, address = best
         return self._book(request, index, address, life)
+
+    def _in_turn(
+        self, request: Request, life: tuple[int, int], conflict: Conflicts, usual: int | None
+    ) -> tuple[int, int] | None:
+        """The slice and address of rows that are in both banks in turn, if there is room."""
+        width, words = WIDTHS[request.dtype], -(-self._words(request) // 2)
+        best: tuple[tuple[int, ...], int, int] | None = None
+        base = request.side * self.spec.hemisphere_slices
+        for first in range(0, self.spec.hemisphere_slices - width + 1, width):
+            index = base + first
+            cost = self.meets(request.name, index, width, conflict)
+            address = self.occupancy.room_in_both(index, width, words, life)
+            if cost >= MUST or address is None:
+                continue
+            if index == usual:
+                return index, address
+            shared = self.occupancy.sharers(index, width, address, words)
+            rank = cost + shared, self.occupancy.fill(index, width, 0), first
+            if best is None or rank < best[0]:
+                best = rank, index, address
+        return None if best is None else best[1:]
 
     def _usually(
         self, request: Request, index: int, bank: int, life: tuple[int, int], conflict: Conflicts
@@ -214,7 +242,8 @@ class MemoryMap(SramMap):
             cost = self.meets(request.name, index, WEIGHT_SLICES, conflict)
             if cost >= MUST:
                 continue
-            found = self.occupancy.column_room(index, words, layers, request.one_bank)
+            one_bank = request.one_bank
+            found = self.occupancy.column_room(index, words, layers, one_bank, self.row_words)
             if found is None:
                 continue
             outer = index % self.spec.hemisphere_slices >= INNER_SLICES
@@ -305,20 +334,26 @@ class MemoryMap(SramMap):
     def _anywhere(self, name: str) -> bool:
         return name not in self.buffers or self.buffers[name].any_bank
 
-    def _book(self, request: Request, index: int, address: int, life: tuple[int, int]) -> Buffer:
+    def _book(
+        self, request: Request, index: int, address: int, life: tuple[int, int], in_turn: int = 0
+    ) -> Buffer:
         assert request.name not in self.buffers, request.name
-        region = Region(index, address, request.vectors, request.dtype, request.layout)
+        vectors = -(-request.vectors // 2) if in_turn else request.vectors
+        region = Region(index, address, vectors, request.dtype, request.layout)
         words = region.words
         if request.per_layer and request.layout == "rows":
             words = self._words(request)
             offsets = tuple(range(0, words, request.vectors))
             self.moves[request.name] = Move(region, offsets)
-        taken = Taken(address, address + words, request.name, *life)
-        self.occupancy.take(index, region.slices, taken)
-        return self._add(request, region)
+        for start in (address, address + in_turn) if in_turn else (address,):
+            taken = Taken(start, start + words, request.name, *life)
+            self.occupancy.take(index, region.slices, taken)
+        return self._add(request, region, in_turn)
 
-    def _add(self, request: Request, region: Region) -> Buffer:
-        buffer = Buffer(request.name, region, request.layout == "columns")
+    def _add(self, request: Request, region: Region, in_turn: int = 0) -> Buffer:
+        elsewhere = request.per_layer or not request.one_bank
+        any_bank = request.layout == "columns" and elsewhere
+        buffer = Buffer(request.name, region, any_bank, in_turn=in_turn)
         self.buffers[request.name], self.roles[request.name] = buffer, request.role
         return buffer
 

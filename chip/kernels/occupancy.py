@@ -84,6 +84,20 @@ class Occupancy:
                 address = end
         return address if address + words <= base + self.spec.bank_words else None
 
+    def room_in_both(self, index: int, width: int, words: int, life: tuple[int, int]) -> int | None:
+        """The lowest address from which words are free in the first bank, and in the other."""
+        size, address = self.spec.bank_words, 0
+        blocked = sorted(
+            (t.start - bank * size, t.end - bank * size)
+            for t in self.of(index, width)
+            if t.last_op >= life[0] and t.first_op <= life[1]
+            for bank in range(2)
+        )
+        for start, end in blocked:
+            if start < address + words and end > address:
+                address = end
+        return address if address + words <= size else None
+
     def low_room(self, index: int, width: int, words: int) -> int | None:
         """The lowest address of so many words in these slices that nobody ever has."""
         address = 0
@@ -100,10 +114,17 @@ class Occupancy:
             end = max(end, stop)
         return total
 
-    def column_room(self, index: int, words: int, layers: int, one_bank: bool) -> list[int] | None:
-        """Addresses of each layer's words in 16 slices, or None where there is no room."""
+    def column_room(
+        self, index: int, words: int, layers: int, one_bank: bool, row_words: int = 0
+    ) -> list[int] | None:
+        """Addresses of each layer's words in 16 slices, or None where there is no room.
+
+        The last `row_words` of each bank are left to rows.
+        """
         spans = (self._spans[i] for i in range(index, index + WEIGHT_SLICES))
-        taken = sorted(set[tuple[int, int]]().union(*spans))
+        ends = (self.spec.bank_words * (bank + 1) for bank in range(self.spec.slice_banks))
+        kept = {(end - row_words, end) for end in ends if row_words}
+        taken = sorted(kept.union(*spans))
         found: list[int] = []
         address = at = 0
         bank_words = self.spec.bank_words

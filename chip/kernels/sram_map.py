@@ -119,6 +119,8 @@ class SramMap:
         """All that a buffer has of the SRAM."""
         buffer, move = self.buffers[name], self.moves.get(name)
         region, further = buffer.region, move.words if move else (0,)
+        if buffer.in_turn:
+            further = 0, buffer.in_turn
         if not buffer.stretches:
             return (WordRange(region.index, region.slices, region.address, region.words, further),)
         return tuple(

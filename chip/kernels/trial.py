@@ -44,7 +44,9 @@ class TrialMemory:
         outside = INNER_SLICES if request.layout == "columns" else 0
         index = request.side * self.spec.hemisphere_slices + outside
         region = Region(index, 0, request.vectors, request.dtype, request.layout)
-        return Buffer(request.name, region, request.layout == "columns", (), True)
+        in_turn = self.spec.bank_words if request.in_turn else 0
+        is_columns = request.layout == "columns"
+        return Buffer(request.name, region, is_columns, virtual=True, in_turn=in_turn)
 
     def of_slot(self, buffer: Buffer, slot: int) -> Buffer:
         """The same: what it meets is what that of the first slot meets."""
@@ -93,13 +95,19 @@ class Unplaced(Schedule):
 class Trial(Schedule):
     """Notes when its chains touch which buffers: each as soon as its rows are ready and the fixed
     units that it needs are free, as if there were always a stream and an ALU left.
+
+    A `close` one waits for streams and ALUs, too, and has a chain touch a buffer from its first
+    access to the last: what comes in between may not leave it the gaps.
     """
 
+    close: bool = False
     touched: list[tuple[str, bool, int, int, int]] = field(default_factory=list)
     chains: int = 0
 
     def place(self, chain: Chain, not_before: int = 0, further: int = 0) -> int:
         """Note the chain at the first cycle in which it could be; nothing is booked but units."""
+        if self.close:
+            return super().place(chain, not_before, further)
         fixed = self._tables(chain)
         start = fixed_fit(fixed, self._earliest(chain, not_before))
         for table, low, pattern in fixed:
@@ -109,10 +117,15 @@ class Trial(Schedule):
 
     def _touch(self, chain: Chain, start: int, further: int = 0) -> None:
         super()._touch(chain, start)
-        for access in chain.accesses:
-            cycles = access.early + start, access.end + start
-            entry = (access.buffer.name, access.writes, *cycles, self.chains)
-            self.touched.append(entry)
+        spans: dict[tuple[str, bool, int], tuple[int, int]] = {}
+        for number, access in enumerate(chain.accesses):
+            which = 0 if self.close else number
+            key = access.buffer.name, access.writes, which
+            first, last = access.early, access.end
+            low, high = spans.get(key, (first, last))
+            spans[key] = min(low, first), max(high, last)
+        for (name, writes, _), (first, last) in spans.items():
+            self.touched.append((name, writes, first + start, last + start, self.chains))
         self.chains += 1
 
 

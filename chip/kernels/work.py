@@ -10,7 +10,6 @@ from itertools import pairwise
 from typing import Protocol
 
 from chip.kernels.layout import Layout
-from chip.program import Region
 from chip.schedule import Buffer, Chain, Rows, Schedule
 from chip.spec import ChipSpec
 
@@ -30,7 +29,8 @@ class Request:
 
     `vectors` is for one layer, if `per_layer`. `one_bank` keeps each layer's in one bank. `apart`
     names buffers that may be read or written while this one is, beyond what a chain shows. Columns
-    may be cut at some words, the first one among them, and then rest anywhere.
+    may be cut at some words, the first one among them, and then rest anywhere. Rows may go to both
+    banks `in_turn`, if there is room for it.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Request:
     one_bank: bool = False
     apart: tuple[str, ...] = ()
     cuts: tuple[int, ...] = ()
+    in_turn: bool = False
 
 
 class Answers(Protocol):
@@ -134,15 +135,23 @@ class Work:
     def scratch(
         self, name: str, blocks: int, dtype: str, side: int, context: bool = False
     ) -> Buffer:
-        """Rows (block, token) for use within the launch; with `context`, for each context block."""
+        """Rows (block, token) for use within the launch; with `context`, for each context block.
+
+        Those of parts are in both banks in turn.
+        """
         times = (self.most_blocks, self.blocks) if context else (1, 1)
-        request = Request(self._own(name), blocks * self.most_rows * times[0], dtype, side)
+        most, in_turn = blocks * self.most_rows * times[0], self.whole is not None
+        request = Request(self._own(name), most, dtype, side, in_turn=in_turn)
         return self.cut(self.memory.take(request), blocks * self.rows * times[1])
 
     def columns(self, name: str, vectors: int, side: int) -> Buffer:
-        """fp16 columns for use within the launch; where caches lie in halves, beside each."""
+        """fp16 columns for use within the launch: where there are parts, in one bank.
+
+        Where caches lie in halves, they rest beside each.
+        """
         name = self.prefix + self.half + name if self.half else self._own(name)
-        return self.memory.take(Request(name, vectors, "f16", side, SCRATCH, "columns"))
+        where, one_bank = (SCRATCH, "columns"), self.part_rows > 0
+        return self.memory.take(Request(name, vectors, "f16", side, *where, one_bank=one_bank))
 
     def _own(self, name: str) -> str:
         return f"{name}.part{self.part}" if self.part else name
@@ -174,9 +183,8 @@ class Work:
     @staticmethod
     def cut(buffer: Buffer, vectors: int) -> Buffer:
         """The first vectors of a buffer of rows."""
-        region = buffer.region
-        found = Region(region.index, region.address, vectors, region.dtype)
-        return Buffer(buffer.name, found, buffer.any_bank, buffer.after, buffer.virtual)
+        words = -(-vectors // 2) if buffer.in_turn else vectors
+        return replace(buffer, region=replace(buffer.region, vectors=words))
 
     def rows_of(self, parts: tuple[Part, ...], block: int) -> Rows:
         """The rows of a block of a value."""

@@ -36,7 +36,6 @@ from chip.schedule.flows import (
     Streams,
     Taken,
     dtype_of,
-    iterations,
     pattern,
     row_span,
     span,
@@ -253,6 +252,9 @@ class Chain:
         if n * m <= APART_ROWS and span(loops) > n * m and not rows.buffer.any_bank:
             self.memory_apart(op, issues, rows, loops, streams)
             return
+        if rows.buffer.in_turn:
+            self._memory_in_turn(op, issues, rows, loops, streams)
+            return
         region, family = rows.buffer.region, lookup(op).queue
         if rows.buffer.any_bank:
             banks = tuple(range(self.spec.slice_banks))
@@ -270,6 +272,24 @@ class Chain:
         doing, mine = Doing(op, args, {}, [streams.name]), stepped(loops, rows.steps)
         spread = (1, streams.need, streams.plane)
         self.add(Queue(family, region.index), issues, doing, mine, spread)
+        self.access(rows, issues, loops, writes=op == "mem.write")
+
+    def _memory_in_turn(
+        self, op: str, issues: list[int], rows: Rows, loops: Loops, streams: Streams
+    ) -> None:
+        """As `memory`, of rows that are in both banks in turn."""
+        buffer, family, spread = rows.buffer, lookup(op).queue, (1, streams.need, streams.plane)
+        for later, words, (count, interval) in rows.turns(loops):
+            at, every = [issue + later for issue in issues], interval * len(words)
+            mine: Loops = ((count, every), (len(words), interval))
+            self.take(self._slices(family, buffer, at, ()), at[0], span(mine))
+            each: Loops = ((1, 1), (count, every))
+            for turn, word in enumerate(words):
+                alone = self._slices("", buffer, at, (self.spec.bank(word),))
+                self.take(alone, at[0] + turn * interval, span(each), pattern(each))
+            doing = Doing(op, [words[0], 0], {}, [streams.name])
+            steps = stepped(mine, (1, words[-1] - words[0]))
+            self.add(Queue(family, buffer.region.index), at, doing, steps, spread)
         self.access(rows, issues, loops, writes=op == "mem.write")
 
     def _slices(
@@ -301,21 +321,18 @@ class Chain:
         self, op: str, issues: list[int], rows: Rows, loops: Loops, streams: Streams
     ) -> None:
         """As `memory`, by an instruction per row, which leave their slices to others in between."""
-        region, family = rows.buffer.region, lookup(op).queue
-        apart, first = iterations(loops, rows.steps), region.address + rows.first
-        low, high = (self.spec.bank(region.address + row) for row in row_span(rows, loops))
+        buffer, family = rows.buffer, lookup(op).queue
+        first, apart = buffer.word(rows.first), rows.apart(loops)
         at: dict[int, int] = {}  # cycles in each bank
-        if low == high:
-            at[low] = pattern(loops)
-        else:
-            for cycle, word in apart:
-                bank = self.spec.bank(first + word)
-                at[bank] = at.get(bank, 0) | 1 << cycle
+        for cycle, word in apart:
+            bank = self.spec.bank(first + word)
+            at[bank] = at.get(bank, 0) | 1 << cycle
         for bank, mine in at.items():
             hold = self._slices(family, rows.buffer, issues, (bank,))
             self.take(hold, issues[0], span(loops), mine)
         doing, spread = Doing(op, [first, 0], {}, [streams.name]), (1, streams.need, streams.plane)
-        self.add(Queue(family, region.index), issues, doing, stepped(ONCE), spread, apart)
+        unit = Queue(family, buffer.region.index)
+        self.add(unit, issues, doing, stepped(ONCE), spread, apart)
         self.access(rows, issues, loops, op == "mem.write", apart=True)
 
     def access(

@@ -28,6 +28,8 @@ class Buffer:
     that rests where others rested `after` whom it comes is not written before they are done with.
     A `virtual` one has slices to itself, wherever it will rest: for trials. Columns may lie in
     `stretches`, where no 16 neighbouring slices hold them; the region is where the first begins.
+    Odd rows may rest in the other bank, `in_turn` words further, as a bank serves one access a
+    cycle: so those who read follow those who write, row by row. The region is that of the even.
     """
 
     name: str
@@ -36,6 +38,12 @@ class Buffer:
     after: tuple[str, ...] = ()
     virtual: bool = False
     stretches: "tuple[Stretch, ...]" = ()
+    in_turn: int = 0
+
+    def word(self, row: int) -> int:
+        """The word of a row."""
+        half, odd = divmod(row, 2) if self.in_turn else (row, 0)
+        return self.region.address + half + odd * self.in_turn
 
     def quads(self, word: int) -> "tuple[tuple[Buffer, int], ...]":
         """Four slices each in which the word lies, as buffers of rows, and its row there."""
@@ -68,6 +76,29 @@ class Rows:
         """Row of each iteration."""
         (n, _), (m, _) = loops
         return self.first + iteration_cycles(((n, self.steps[0]), (m, self.steps[1])))
+
+    def apart(self, loops: Loops) -> tuple[tuple[int, int], ...]:
+        """(cycle, word) of each iteration, after those of the first."""
+        found, first = iterations(loops, self.steps), self.buffer.word(self.first)
+        if not self.buffer.in_turn:
+            return found
+        word, start = self.buffer.word, self.first
+        return tuple((cycle, word(start + row) - first) for cycle, row in found)
+
+    def turns(self, loops: Loops) -> "Iterator[tuple[int, tuple[int, ...], tuple[int, int]]]":
+        """(cycles later, words, (count, interval)): these words in turn, each time the next ones.
+
+        Rows of a buffer in both banks, which are one by one in the inner loop, go in pairs; one may
+        be left.
+        """
+        (n, outer), (m, inner) = loops
+        assert m == 1 or self.steps[1] == 1, f"rows of {self.buffer.name} are not one by one"
+        for number in range(n):
+            first, word = self.first + number * self.steps[0], self.buffer.word
+            if m > 1:
+                yield number * outer, (word(first), word(first + 1)), (m // 2, inner)
+            if m % 2:
+                yield number * outer + (m - 1) * inner, (word(first + m - 1),), (1, inner)
 
 
 @dataclass(slots=True)

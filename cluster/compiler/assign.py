@@ -151,6 +151,9 @@ class Assigned:
                 found[group[0].out.name] = SIDES
                 continue
             load = [0, 0]
+            if self.apart and len(group) % 2:  # one of them on both, where no side must wait
+                found[group[-1].out.name] = SIDES
+                group = group[:-1]
             for op in sorted(group, key=lambda op: -self._columns(op)):
                 # of three alike the last, which is V, leaves the side where scores are made
                 side = EAST if load[EAST] < load[WEST] or not any(load) else WEST
@@ -241,7 +244,9 @@ class Assigned:
         if isinstance(op, Gate | ClampedGate) and value == op.gate:
             return (Copy("f32", EAST), Copy("f32", WEST))
         if isinstance(op, Activation):  # read twice, where each array has left its half
-            return tuple(Copy("f32", EAST, split=True, turn=turn) for turn in (0, 1))
+            thrice = self.apart and self.weights == "i8" and op.function != "silu"
+            turns = range(3 if thrice else 2)  # or again, and then it waits in fewer ALUs
+            return tuple(Copy("f32", EAST, split=True, turn=turn) for turn in turns)
         if isinstance(op, SoftCap) or (isinstance(op, Add | AllReduce) and value == op.y):
             return (Copy("f32", EAST, split=True),)
         if isinstance(op, Norm | SquareSum | NormBySum):
@@ -357,18 +362,19 @@ class Assigned:
                 for end, some in self._pieces(range(blocks))
             )  # fmt: skip
         found = []
+        most = 1 if len(self.copies[value.name]) > len(SIDES) else MOST_PIECES  # slices are few
         for side, part in zip(SIDES, halves(blocks), strict=True):
-            for end, some in self._pieces(part):
+            for end, some in self._pieces(part, most):
                 buffer = self._half(work, value, copy, side, len(some), end)
                 found.append(Part(buffer, some.start, len(some)))
         return tuple(found)
 
-    def _pieces(self, blocks: range) -> Iterator[tuple[str, range]]:
-        """Blocks that share a buffer, and what its name ends in."""
+    def _pieces(self, blocks: range, most: int = MOST_PIECES) -> Iterator[tuple[str, range]]:
+        """Blocks that share a buffer, at most so many times, and what its name ends in."""
         if blocks and not self.apart:
             yield "", blocks
             return
-        count = min(len(blocks), MOST_PIECES)
+        count = min(len(blocks), most)
         for n in range(count):
             low, high = (blocks.start + len(blocks) * at // count for at in (n, n + 1))
             yield f".{n}" if n else "", range(low, high)

@@ -8,6 +8,7 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
+from chip.isa import WIDTHS
 from chip.kernels.anywhere import Anywhere
 from chip.kernels.memory import MUST, Conflicts, MemoryMap, SramFull
 from chip.kernels.occupancy import FOREVER
@@ -53,14 +54,26 @@ def memory_map(
     ways += [_Way({})]  # columns pack better so
     ways += [_Way({}, largest=True)] if slots[0] > 1 else []
     ways += [_Way({}, alike=True)] if len({*layers} - {*ALONE}) > 1 else []
-    for number, way in enumerate(ways):
+    words = _words_in_turn(spec, demands.requests)
+    tried = [(way, demands, words) for way in ways]
+    if words:  # each bank for itself leaves more room
+        alone = tuple(replace(request, in_turn=False) for request in demands.requests)
+        tried += [(way, replace(demands, requests=alone), 0) for way in ways]
+    for number, (way, mine, left) in enumerate(tried):
         try:
-            found = replace(MemoryMap(spec, layers, *slots), apart=apart)
-            return _placed(found, demands, fixed, usual, way)
+            found = replace(MemoryMap(spec, layers, *slots), apart=apart, row_words=left)
+            return _placed(found, mine, fixed, usual, way)
         except SramFull:
-            if number == len(ways) - 1:
+            if number == len(tried) - 1:
                 raise
     raise AssertionError("one way is always tried")
+
+
+def _words_in_turn(spec: ChipSpec, requests: Iterable[Request]) -> int:
+    """Words of each bank that rows in both banks would have, spread over all slices."""
+    rows = [request for request in requests if request.in_turn]
+    taken = sum(-(-row.vectors // spec.slice_banks) * WIDTHS[row.dtype] for row in rows)
+    return -(-taken // spec.slices)
 
 
 @dataclass(frozen=True)
@@ -240,7 +253,8 @@ def _check_inside(found: MemoryMap, name: str) -> None:
         low, high = own.address + min(own.further), own.address + max(own.further) + own.words
         if own.index + own.slices > spec.slices or low < 0 or high > spec.slice_words:
             raise MapError((name,), "lies outside the SRAM")
-        if not buffer.any_bank and low // spec.bank_words != (high - 1) // spec.bank_words:
+        elsewhere = buffer.any_bank or buffer.in_turn
+        if not elsewhere and low // spec.bank_words != (high - 1) // spec.bank_words:
             raise MapError((name,), "lies in two banks")
 
 
@@ -273,8 +287,11 @@ def _check_turns(
     found: MemoryMap, lives: Mapping[str, tuple[int, int]], first: str, second: str
 ) -> None:
     """Buffers that share words are used one after the other, and the later one says so."""
-    a, b = found.buffers[first].region, found.buffers[second].region
-    if a.address >= b.address + b.words or b.address >= a.address + a.words:
+    mine, theirs = (
+        [(own.address + more, own.words) for own in found.word_ranges(name) for more in own.further]
+        for name in (first, second)
+    )
+    if not any(a < b + more and b < a + some for a, some in mine for b, more in theirs):
         return
     if lives[first][1] >= lives[second][0]:
         raise MapError((first, second), "have the same words at the same time")
@@ -286,4 +303,4 @@ def _share_a_bank(found: MemoryMap, name: str, other: str) -> bool:
     a, b = found.buffers[name], found.buffers[other]
     bank_words = found.spec.bank_words
     same = a.region.address // bank_words == b.region.address // bank_words
-    return same or a.any_bank or b.any_bank
+    return same or any(one.any_bank or one.in_turn for one in (a, b))

@@ -32,9 +32,11 @@ def lane_maps(sections: Collection[Sharded], weights: str) -> tuple[tuple[int, .
     routers = (op for op in ops if isinstance(op, GroupedRoute) and op.kept < op.groups)
     sizes |= {op.experts // op.groups for op in routers}
     hurried: list[LaneMap] = []
+    if any(isinstance(op, Norm) and op.form == "layer" for op in ops):
+        hurried += hurried_maps(LANES)
     if any(isinstance(op, Attention) and op.takes_sequence for op in ops):
         sizes |= set(SIDE_BY_SIDE)
-        hurried = [lanes for size in (LANES, *SIDE_BY_SIDE) for lanes in hurried_maps(size)]
+        hurried += [lanes for size in (LANES, *SIDE_BY_SIDE) for lanes in hurried_maps(size)]
     extra = (lanes for size in sorted(sizes) for lanes in group_maps(size))
     return tuple(dict.fromkeys((*MAPS, *extra, *hurried)))
 
@@ -129,7 +131,7 @@ def _met(
     own = most, weights, carried, part_rows > 0
     assigned = Assigned(sharded.section, rank, spec, *own)
     for count, context, of in some[1:] if whole else dict.fromkeys(some):
-        trial, memory = Trial(spec), TrialMemory(spec)
+        trial, memory = Trial(spec, close=part_rows > 0 and weights == "i8"), TrialMemory(spec)
         size = count, context, rows, blocks, weights, prefix, lane_maps((sharded,), weights)
         _try(Work(trial, memory, 0, *size, of, slots, part_rows), memory, assigned)
         trials.append(trial)

@@ -8,7 +8,6 @@ with zeros. With int8 weights rows are rounded between the first and the second.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,6 @@ from chip.kernels.linear import Matrix
 from chip.kernels.route import FAR, LANE_NUMBERS, OUT
 from chip.program import Region, word_columns
 from chip.schedule import Buffer
-from chip.spec import EAST, WEST
 from cluster.compiler.assign import Assigned
 from cluster.compiler.shard import Sharded
 from cluster.compiler.stage import Stage
@@ -252,8 +250,8 @@ def _side_by_side_tables(
     buffers: Mapping[str, Buffer], heads: Heads, lanes: int
 ) -> Iterator[tuple[Region, Array]]:
     """The lanes of each head, and the tiles of ones of heads side by side."""
-    for side, row in product((EAST, WEST), range(heads.rows)):
-        if (name := HEAD_LANES.format(side, row)) in buffers:
+    for row in range(heads.rows):
+        if (name := HEAD_LANES.format(row)) in buffers:
             owner = np.arange(lanes) // heads.head_lanes
             mask = owner == np.arange(heads.per_row)[:, None]
             yield buffers[name].region, mask.astype(np.float16)

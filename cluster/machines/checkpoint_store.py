@@ -91,7 +91,9 @@ class CheckpointStore:
         return sorted(path for path in self.folder.iterdir() if path.name.isdecimal())
 
     def _write(self, past: list[Past], blocks: Blocks) -> None:
-        launches = [[p.key, p.result.outputs, p.result.end_cycle, p.result.digests] for p in past]
+        launches = [
+            [p.key, p.result.outputs, p.result.end_cycle, dict(p.result.digests)] for p in past
+        ]
         data = pack_value({"launches": launches, "blocks": blocks})
         write_whole(self.folder / f"{self._launches:06}", data)
 

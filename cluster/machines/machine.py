@@ -49,7 +49,7 @@ class Result:
 
     outputs: dict[int, dict[str, Array]]
     end_cycle: int
-    digests: dict[int, bytes]
+    digests: Mapping[int, bytes]
 
 
 class Machine(Protocol):

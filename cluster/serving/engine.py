@@ -1,6 +1,5 @@
 """Steps of the pipeline on a loaded machine: their programs, the host's inputs, their logits."""
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from chip.digest import Hash
 from chip.program import Region
 from cluster.compiler.host_regions import host_bytes
 from cluster.compiler.launch import LaunchKind, StageProgram, in_steps, prefill_kind
@@ -93,7 +93,7 @@ class PipelineRunner:
         self.transfers: list[Transfer] = []  # of caches over the host link
         self._spilled: dict[Request, Contents] = {}
         self._choosing: dict[Request, Choosing] = {}
-        self._logits: dict[Request, Any] = {}
+        self._logits: dict[Request, Hash] = {}
         self._logprobs: dict[Request, list[Logprobs]] = {}
         self._prompt_logprobs: dict[Request, list[Logprobs]] = {}
 
@@ -156,15 +156,14 @@ class PipelineRunner:
 
     def logits_sha256(self, request: Request) -> str:
         """SHA-256 of all logits that a token of the request was chosen from."""
-        digest: str = self._logits[request].hexdigest()
-        return digest
+        return self._logits[request].hexdigest()
 
     # --- one step ---------------------------------------------------------------------------
     def _choose(self, request: Request, logits: Logits) -> tuple[int, bool]:
         """The next token of a request, and whether it is its last."""
         choosing = self._choosing[request]
         if self.history:
-            self._logits.setdefault(request, hashlib.sha256()).update(logits.tobytes())
+            self._logits.setdefault(request, Hash()).update(lambda: [logits])
         token = choosing.pick(logits, len(request.tokens))
         if choosing.logprobs is not None:
             found = logprobs(logits, token, choosing.logprobs)

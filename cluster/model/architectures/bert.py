@@ -17,9 +17,9 @@ def layer(hidden: Dim, heads: Dim, ffn: Dim, function: str, eps: float) -> Secti
     head_dim = Dim("head_dim", hidden.size // heads.size)
     kv_heads = Dim("kv_heads", heads.size)
     b = Builder(hidden)
-    q = b.linear(b.x, "wq", heads, head_dim, bias=True)
-    k = b.linear(b.x, "wk", kv_heads, head_dim, bias=True)
+    k = b.linear(b.x, "wk", kv_heads, head_dim, bias=True)  # of all rows, before any is scored
     v = b.linear(b.x, "wv", kv_heads, head_dim, bias=True)
+    q = b.linear(b.x, "wq", heads, head_dim, bias=True)
     y = b.attention(q, k, v, head_dim.size**-0.5, causal=False)
     x = b.add(b.x, b.linear(y, "wo", hidden, bias=True))
     x = b.norm(x, "attn_norm", eps, form="layer")

@@ -3,6 +3,7 @@
 from chip.kernels.work import Work
 from chip.program import COLUMN_PAIRS, WEIGHT_SLICES
 from chip.schedule import Buffer, Loops, Rows, run
+from chip.schedule.indirect import scatter
 
 
 def map_rows(work: Work) -> tuple[int, int]:
@@ -26,5 +27,5 @@ def append(work: Work, side: int, source: Rows, maps: Rows, count: int, cache: B
     part: Loops = ((1, count), (count // COLUMN_PAIRS, COLUMN_PAIRS))
     spots = map(spec.slice_position, range(region.index, region.index + WEIGHT_SLICES))
     issues = [abs(spot - nearest) + plane // 2 for plane, spot in enumerate(spots)]
-    chain.scatter(cache, issues, part, lanes, data)
+    scatter(chain, cache, issues, part, lanes, data)
     work.plan.place(chain)

@@ -19,6 +19,7 @@ from chip.kernels.matmul import Gathered, Pass, matmul
 from chip.kernels.work import Laid, Part, Work
 from chip.program import word_columns
 from chip.schedule import Buffer, Chain, Flow, Loops, Rows, run
+from chip.schedule.indirect import addresses, gather
 from chip.spec import EAST
 
 COUNTED = "counted words {}"  # rows of 0, 1, 2, ... in all lanes, on either side
@@ -212,8 +213,8 @@ def _own_rows(work: Work, experts: Experts, name: str, choice: Laid) -> Buffer:
         loops: Loops = ((1, blocks), (blocks, 1))
         chain = work.chain("experts: rows")
         number = Rows(rows.buffer, rows.first + first, (0, 0))
-        address = chain.addresses(number, blocks, Rows(counted), loops, 0)
-        found = chain.gather(((table, 0),), address, spec.edge_position("sxm", side), side)
+        address = addresses(chain, number, blocks, Rows(counted), loops, 0)
+        found = gather(chain, ((table, 0),), address, spec.edge_position("sxm", side), side)
         value = chain.sxm("distribute", KEEP, found, side)
         chain.write(chain.vxm("copy", value), Rows(out, first * blocks))
         work.plan.place(chain)

@@ -14,6 +14,7 @@ from chip.isa.mxm import ADD, PLANES, SET
 from chip.program import word_columns
 from chip.schedule import Buffer, Chain, Flow, Loops, Rows
 from chip.schedule.flows import Doing, Queue, Streams, stepped
+from chip.schedule.indirect import addresses, gather
 from chip.spec import EAST, WEST, ChipSpec
 
 
@@ -195,8 +196,8 @@ def _gathered(chain: Chain, side: int, part: Pass, load: int, loops: Loops) -> t
     ready = load - spec.d_func("mem.gather") - abs(position - spec.vxm_position)
     weights, counted = part.weights, Rows(own.counted, 0, (part.words, 1))
     pitch = weights.stretch(part.word).words if weights.stretches else own.words
-    words = chain.addresses(own.number, pitch, counted, loops, ready)
-    flow = chain.gather(_parts(part), words, position, side)
+    words = addresses(chain, own.number, pitch, counted, loops, ready)
+    flow = gather(chain, _parts(part), words, position, side)
     assert flow.need is not None
     return flow.need, flow.name
 

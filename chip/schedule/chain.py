@@ -79,46 +79,6 @@ class Chain:
         self.memory("mem.read", issues, rows, loops, Streams(need, name))
         return Flow(self.member, region.dtype, loops, cycle, position, name, need, direction)
 
-    def addresses(self, number: Rows, words: int, counted: Rows, loops: Loops, ready: int) -> Flow:
-        """number * words + counted, as a gather takes them, there from cycle `ready` on."""
-        delays = (self.spec.d_func(timing) for timing in ("vxm.alu", "vxm.alu", "vxm.convert"))
-        first = self.vxm("mul", number, float(words), loops=loops, at=ready - sum(delays))
-        return self.vxm("to_u16", self.vxm("add", first, counted))
-
-    def gather(
-        self, tables: Sequence[tuple[Buffer, int]], words: Flow, position: int, side: int
-    ) -> Flow:
-        """Read those words of constants that `words` names on its way to `position` at a side.
-
-        They are counted from a row of each table; several tables have parts of each word.
-        """
-        direction, delay = EAST if side == EAST else WEST, self.spec.d_func("mem.gather")
-        self.emit(words, direction)
-        cycle = words.cycle + abs(position - words.position) + delay
-        low, width = cycle - self.spec.along(direction, position), 0
-        every = sum(table.region.slices for table, _ in tables)
-        need, name = self.stream(direction, every, low, words.loops), self.name()
-        for table, row in tables:
-            self._gather(table, row, words, Streams(need, name, width))
-            width += table.region.slices
-        dtype = tables[0][0].region.dtype
-        return Flow(self.member, dtype, words.loops, cycle, position, name, need, direction)
-
-    def _gather(self, table: Buffer, row: int, words: Flow, streams: Streams) -> None:
-        """Read them from one table; addresses may lead to both of its banks, if it lies in both."""
-        region, length = table.region, span(words.loops)
-        units = range(region.index, region.index + region.slices)
-        issues = [words.cycle + abs(self.spec.slice_position(n) - words.position) for n in units]
-        own = self.spec.bank(region.address)
-        banks = tuple(range(self.spec.slice_banks)) if table.any_bank else (own,)
-        self.take(self._slices("mem.r", table, issues, banks), issues[0], length)
-        assert words.need is not None
-        args = [region.address + row, region.words - row, 0, 0]
-        doing = Doing("mem.gather", args, {2: (words.need, 0)}, [words.name, streams.name])
-        spread = (3, streams.need, streams.plane)
-        self.add(Queue("mem.r", region.index), issues, doing, stepped(words.loops), spread)
-        self.access(Rows(table), issues, ((1, 1), (1, length)), writes=False)
-
     # --- units ------------------------------------------------------------------------------
     def vxm(
         self,
@@ -280,10 +240,10 @@ class Chain:
             banks = tuple(sorted({self.spec.bank(region.address + row) for row in ends}))
         length = span(loops)
         if length == loops[0][0] * loops[1][0]:
-            self.take(self._slices(family, rows.buffer, issues, banks), issues[0], length)
+            self.take(self.slices(family, rows.buffer, issues, banks), issues[0], length)
         else:  # the queue is not free between two iterations, its banks are
-            self.take(self._slices(family, rows.buffer, issues, ()), issues[0], length)
-            alone = self._slices("", rows.buffer, issues, banks)
+            self.take(self.slices(family, rows.buffer, issues, ()), issues[0], length)
+            alone = self.slices("", rows.buffer, issues, banks)
             self.take(alone, issues[0], length, pattern(loops))
         args = [region.address + rows.first, 0]
         doing, mine = Doing(op, args, {}, [streams.name]), stepped(loops, rows.steps)
@@ -299,40 +259,23 @@ class Chain:
         for later, words, (count, interval) in rows.turns(loops):
             at, every = [issue + later for issue in issues], interval * len(words)
             mine: Loops = ((count, every), (len(words), interval))
-            self.take(self._slices(family, buffer, at, ()), at[0], span(mine))
+            self.take(self.slices(family, buffer, at, ()), at[0], span(mine))
             each: Loops = ((1, 1), (count, every))
             for turn, word in enumerate(words):
-                alone = self._slices("", buffer, at, (self.spec.bank(word),))
+                alone = self.slices("", buffer, at, (self.spec.bank(word),))
                 self.take(alone, at[0] + turn * interval, span(each), pattern(each))
             doing = Doing(op, [words[0], 0], {}, [streams.name])
             steps = stepped(mine, (1, words[-1] - words[0]))
             self.add(Queue(family, buffer.region.index), at, doing, steps, spread)
         self.access(rows, issues, loops, writes=op == "mem.write")
 
-    def _slices(
+    def slices(
         self, family: str, buffer: Buffer, issues: list[int], banks: tuple[int, ...]
     ) -> Hold:
         """The slices of a buffer, each at one of `issues`, with some of their banks."""
         offsets = tuple([issue - issues[0] for issue in issues])
         alone = buffer.name if buffer.virtual else ""
         return Hold(self.member, family, buffer.region.index, 0, offsets, banks, alone)
-
-    def scatter(
-        self, target: Buffer, issues: list[int], loops: Loops, words: Flow, data: Flow
-    ) -> None:
-        """Write data to the words of a buffer of columns that `words` name, anywhere in it."""
-        region, length = target.region, span(loops)
-        banks = tuple(range(self.spec.slice_banks))
-        self.take(self._slices("mem.w", target, issues, banks), issues[0], length)
-        assert words.need is not None and data.need is not None
-        args, names = [region.address, region.words, 0, 0], [words.name, data.name]
-        doing = Doing("mem.scatter", args, {2: (words.need, 0)}, names)
-        self.add(Queue("mem.w", region.index), issues, doing, stepped(loops), (3, data.need, 0))
-        whole: Loops = ((1, 1), (region.words, 1))
-        late = max(issues) + length - 1
-        self.accesses.append(
-            Access(self.member, Rows(target), whole, min(issues), late, True, at_any_time=True)
-        )
 
     def memory_apart(
         self, op: str, issues: list[int], rows: Rows, loops: Loops, streams: Streams
@@ -345,7 +288,7 @@ class Chain:
             bank = self.spec.bank(first + word)
             at[bank] = at.get(bank, 0) | 1 << cycle
         for bank, mine in at.items():
-            hold = self._slices(family, rows.buffer, issues, (bank,))
+            hold = self.slices(family, rows.buffer, issues, (bank,))
             self.take(hold, issues[0], span(loops), mine)
         doing, spread = Doing(op, [first, 0], {}, [streams.name]), (1, streams.need, streams.plane)
         queue = Queue(family, buffer.region.index)

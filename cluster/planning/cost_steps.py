@@ -12,7 +12,8 @@ from cluster.compiler.launch import LaunchKind
 from cluster.compiler.place import Placement
 from cluster.compiler.wires import Wires
 from cluster.compiler.wiring import Path
-from cluster.planning.costs import KeptTimings, timing_of
+from cluster.planning.costs import timing_of
+from cluster.planning.kept_timings import KeptTimings
 
 Add = Callable[[Schedule, Sequence[Path], tuple[int, int]], None]  # some rows from a chip
 

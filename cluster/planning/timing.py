@@ -40,7 +40,8 @@ from cluster.compiler.timeline import LaunchTimeline
 from cluster.compiler.wires import Wires
 from cluster.energy import token_energy
 from cluster.planning.cost_steps import KeptParts
-from cluster.planning.costs import Costs, KeptTimings, Width
+from cluster.planning.costs import Costs, Width
+from cluster.planning.kept_timings import KeptTimings
 from cluster.planning.pipeline_timing import StepTimes, prompt_steps
 from cluster.serving.host_link import HostLink
 from cluster.serving.requests import Step

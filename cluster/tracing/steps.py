@@ -15,7 +15,7 @@ from cluster.compiler.stage_work import StageSchedules, step_timing
 from cluster.compiler.stages import Plan
 from cluster.compiler.timeline import LaunchTimeline, PlacedWork
 from cluster.compiler.wiring import Pipeline
-from cluster.planning.costs import KeptTimings
+from cluster.planning.kept_timings import KeptTimings
 
 Members = Mapping[int, int] | None
 Parts = tuple[tuple[Schedule, tuple[Members, ...]], ...]

@@ -310,8 +310,7 @@ class Search:
             boundary = 0
             for link in pipeline.links[:1]:
                 size = self.decode.rows, link.paths, None, link.onward
-                parts = self.costs.crossing(width, *size)
-                boundary += sum(part.end_cycle for part in parts)
+                boundary = sum(part.end_cycle for part in self.costs.crossing(width, *size))
             every = chain(*layers.values(), head)
             tail = max(step.timing.end_cycle - step.timing.quiet_cycle for step in every)
             total = sum(step.cycles * counts[n] for n, steps in layers.items() for step in steps)

@@ -111,9 +111,9 @@ def built() -> tuple[Lowered, Kernels]:
     parts: list[list[tuple[str, Spot]]] = []
     place_chain, repeat = Schedule.place, Schedule.repeat
 
-    def watched_place(plan, placed_chain, not_before=0, further=0):
+    def watched_place(plan, placed_chain, not_before=0, further=0, there=None):
         before = {queue: len(placed) for queue, placed in plan.placed.get(0, {}).items()}
-        start = place_chain(plan, placed_chain, not_before, further)
+        start = place_chain(plan, placed_chain, not_before, further, there)
         alive.append(plan)
         for queue, placed in plan.placed.get(0, {}).items():
             new = placed[before.get(queue, 0) :]

@@ -141,7 +141,8 @@ def _halved(
         return demands, layers
     (kind,) = kinds
     halves = {
-        r.name: tuple(kind + half + r.name.removeprefix(kind) for half in HALVES) for r in columns
+        r.name: tuple(kind + half + r.name[len(found.prefix_of(r)) :] for half in HALVES)
+        for r in columns
     }
     counts = -(-layers[kind] // 2), layers[kind] // 2
     more = {kind + half: count for half, count in zip(HALVES, counts, strict=True)}

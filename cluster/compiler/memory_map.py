@@ -141,7 +141,10 @@ def _halved(
     if fits or len(kinds) != 1:
         return demands, layers
     (kind,) = kinds
-    halves = {r.name: tuple(kind + half + r.name[len(kind) :] for half in HALVES) for r in columns}
+    halves = {
+        r.name: tuple(kind + half + r.name[len(found.prefix_of(r)) :] for half in HALVES)
+        for r in columns
+    }
     counts = -(-layers[kind] // 2), layers[kind] // 2
     more = {kind + half: count for half, count in zip(HALVES, counts, strict=True)}
     return demands.renamed(halves), {**layers, **more}

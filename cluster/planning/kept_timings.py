@@ -30,12 +30,12 @@ class KeptTimings:
             )
             return tuple(known.setdefault(kind, kind) for kind in found)
 
-        self._beside, self._alone = kinds(pipeline.groups), kinds(pipeline.alone)
+        self.beside, self._alone = kinds(pipeline.groups), kinds(pipeline.alone)
 
     def kinds(self, launch: LaunchKind) -> tuple[StageKind, ...]:
         """The stages as launches of a kind have them."""
         beside = self.pipeline.groups_of(launch) is self.pipeline.groups
-        return self._beside if beside else self._alone
+        return self.beside if beside else self._alone
 
     def stage(
         self, number: int, kind: LaunchKind, pace: Pace | None, slot: int = 0

@@ -283,7 +283,7 @@ def _stated(planned: Planned) -> dict[str, Any]:
             "gap": planned.placed.gap,
             "best_possible": planned.placed.exact,
         },
-        **timed.energy(latency_s, planned.candidates[0].interval_cycles / spec.clock_hz),
+        **timed.energy(latency_s, timed.interval_cycles(plan.context) / spec.clock_hz),
         "decode_cycles_by_context": {
             str(context): timed.decode(context).cycles for context in _shown(timed)
         },

@@ -132,6 +132,16 @@ class PlanTiming:
         kept = parts or KeptParts(self.work, self.wires, self.placement)
         return StepTimes(PipelineSteps(plan, self.pipeline, kept, self.clocks))
 
+    def interval_cycles(self, context: int) -> int:
+        """Cycles between two tokens with all stages at work: of the longest, and of its crossing."""
+        kind = decode_kind(context)
+        if len(self.work.beside) == 1:
+            return self.launch(kind).cycles
+        stages = (self.costs.stage_timing(one, kind, None) for one in set(self.work.beside))
+        links = [self.work.crossing(n, kind, None) for n in range(len(self.pipeline.links))]
+        longest = max(sum(part.end_cycle for part in link) for link in links)
+        return max(stage.end_cycle for stage in stages) + longest
+
     def in_steps(self, kind: LaunchKind) -> bool:
         """Whether launches of a kind are pipeline steps."""
         return in_steps(self.plan, kind, self.pipeline.apart)

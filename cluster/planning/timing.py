@@ -133,7 +133,7 @@ class PlanTiming:
         return StepTimes(PipelineSteps(plan, self.pipeline, kept, self.clocks))
 
     def interval_cycles(self, context: int) -> int:
-        """Cycles between two tokens with all stages at work: of the longest, and of its crossing."""
+        """Cycles between two tokens with all stages at work: of the longest one and crossing."""
         kind = decode_kind(context)
         if len(self.work.beside) == 1:
             return self.launch(kind).cycles

@@ -104,7 +104,8 @@ def cut_map(
     demands, layers = _halved(spec, demands, layers, slots[0])
     failed, reserve = SramFull("", 0, 0), dict[int, int]()
     first: list[str] = []  # what has found no room, the last one first
-    for close, number in product((False, True), range(TRIED_PLACES)):
+    has_experts = any(request.copies > 1 for request in demands.requests)
+    for close, number in product((False, True)[: 1 + has_experts], range(TRIED_PLACES)):
         found = MemoryMap(spec, layers, *slots).open_all()
         for name, place, vectors, dtype in fixed:
             found.rows(name, place, vectors, dtype)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from heapq import heapify, heappop, heappush
+from itertools import product
 from operator import mul
 
 from chip.spec import ChipSpec
@@ -154,12 +155,19 @@ def _shape(model: Model, tp: int, pp: int) -> str:
 
 
 def most_sequences(sizes: Sizes, request: PlanRequest, chips: int) -> int:
-    """The most sequences, fewer than asked for, for which there is room; 0 if for none."""
+    """The most sequences, fewer than asked for, for which there is room; 0 if for none.
+
+    Also in int8, unless the request says otherwise, and with matrices that are cut.
+    """
+    model, size = sizes.model, (sizes.model, sizes.spec, sizes.context)
+    each = (request.weights,) if request.weights else ("fp16", "int8")
 
     def fits(slots: int) -> bool:
-        size = sizes.model, sizes.spec, sizes.context, sizes.weights, slots
-        tried = least_rows(sizes.model, slots, request.rows)
-        return any(fits_on(Sizes(*size, rows, sizes.cut), request, chips) for rows in tried)
+        tried = product((False, True), each, least_rows(model, slots, request.rows))
+        return any(
+            fits_on(Sizes(*size, weights, slots, rows, cut, store=sizes.store), request, chips)
+            for cut, weights, rows in tried
+        )
 
     low, high = 0, sizes.slots
     while high - low > 1:

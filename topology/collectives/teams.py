@@ -102,6 +102,7 @@ class _Deal:
         self._ways: list[Trunk] = []
         self._rank = {chip: rank for rank, chip in enumerate(self.job.chips)}
         self._into: dict[int, list[int]] = {}
+        self._detours = any(len(trunk) > 1 for some in self.known.values() for trunk in some)
 
     @property
     def routes(self) -> Paths:
@@ -118,7 +119,8 @@ class _Deal:
         for rank, block in () if owners_last else owners:
             self._add_up(rank, block)
         here, there, owned = (one.tolist() for one in pairs(count, len(self.vectors)))
-        order = sorted(range(len(owned)), key=lambda n: (owned[n] % job.stripes, n))
+        near = {n: self._edges_to_go((here[n], there[n]), owned[n]) for n in range(len(owned))}
+        order = sorted(near, key=lambda n: (near[n], owned[n] % job.stripes, n))
         sent = {n: self._send((here[n], there[n]), owned[n]) for n in order}
         if not self.most_edges:  # shift by shift, so that no rank is a hot spot
             order = list(range(len(order)))
@@ -127,6 +129,19 @@ class _Deal:
         for rank, block in owners:
             self._add_up(rank, block)
         return [message for message, _ in found]
+
+    def _edges_to_go(self, pair: tuple[int, int], block: int) -> int:
+        """Edges of the shortest way between owners, so that who has a cable of its own takes it.
+
+        0 where sums are made at gates, or detours leave everybody a choice.
+        """
+        if self.most_edges or self._detours:
+            return 0
+        src, dst = (
+            self.job.chips[n * self.job.team_ranks + block // self.job.stripes] for n in pair
+        )
+        ways = (through(self.job.fabric, src, trunk, dst) for trunk in self.known.get(pair, ()))
+        return min((len(way) for way in ways if way), default=0)
 
     def _send(self, pair: tuple[int, int], block: int) -> tuple[tuple[int, int, int, int], Trunk]:
         """The message of a block between two teams, and the way on which it is there first."""

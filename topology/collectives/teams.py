@@ -25,6 +25,7 @@ from topology.routes import Paths, paths
 # (edges of the longest trunks at which sums are made, whether owners add up after those).
 AT_OWNERS = (0, True)
 AT_GATES = ((1, True), (1, False), (3, False), (3, True))  # none of them is the best for all groups
+MOST_RANKS = 64  # of a group for which all deals are tried: one of 128 ranks takes seconds
 Trunks = dict[tuple[int, int], list[Trunk]]
 
 
@@ -41,7 +42,8 @@ def gates(job: Job) -> Messages:
     Ranks may add up all that their team has, which takes memory for it.
     """
     known = _trunks(job, "gates")
-    found = [_listed(job, known, *deal) for deal in AT_GATES]
+    deals = AT_GATES if job.ranks <= MOST_RANKS else AT_GATES[:1]
+    found = [_listed(job, known, *deal) for deal in deals]
     return min(found, key=lambda messages: Engine(messages).end_cycle)
 
 

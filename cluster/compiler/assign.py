@@ -18,7 +18,7 @@ from chip.program import word_columns
 from chip.schedule import Buffer
 from chip.spec import EAST, WEST, ChipSpec
 from cluster.compiler import fused
-from cluster.compiler.layouts import layouts, plain_layout
+from cluster.compiler.layouts import layouts, plain_layout, to_all
 from cluster.compiler.rank import Rank
 from cluster.compiler.segments import residual_stream
 from cluster.model.graph.add import Add
@@ -215,6 +215,8 @@ class Assigned:
         if isinstance(op, Product) and value == op.x:
             return tuple(Copy(self.weights, side) for side in self.sides[op.out.name])
         if isinstance(op, Attention):
+            if to_all(op, self.rank):  # heads of a row are on both sides
+                return tuple(Copy("f16", side) for side in SIDES)
             return (Copy("f16", WEST if value == op.v else EAST),)
         if isinstance(op, LatentAttention):
             return (Copy("f16", EAST),)

@@ -7,6 +7,7 @@ with zeros. With int8 weights rows are rounded between the first and the second.
 """
 
 from collections.abc import Iterator, Mapping
+from itertools import product
 from dataclasses import replace
 from typing import Any
 
@@ -249,13 +250,13 @@ def _side_by_side_tables(
     buffers: Mapping[str, Buffer], heads: Heads, lanes: int
 ) -> Iterator[tuple[Region, Array]]:
     """The lanes of each head, and the tiles of ones of heads side by side."""
-    for row in range(heads.rows):
-        if (name := HEAD_LANES.format(row)) in buffers:
+    for row, side in product(range(heads.rows), (EAST, WEST)):
+        if (name := HEAD_LANES.format(row, side)) in buffers:
             owner = np.arange(lanes) // heads.head_lanes
             mask = owner == np.arange(heads.per_row)[:, None]
             yield buffers[name].region, mask.astype(np.float16)
-    for tokens in (*SIDE_BY_SIDE, lanes):
-        if (name := ONES.format(tokens)) in buffers:
+    for tokens, side in product((*SIDE_BY_SIDE, lanes), (EAST, WEST)):
+        if (name := ONES.format(tokens, side)) in buffers:
             count, each = keys_in_lanes(tokens, heads)
             owner = np.repeat(np.arange(count), heads.head_lanes)
             ones = np.arange(lanes) // each == owner[:, None]

@@ -96,13 +96,13 @@ class _Clock:
     busy_until: list[int] = field(default_factory=lambda: [0] * PLANES)
 
 
-def matmul(chain: Chain, side: int, passes: list[Pass]) -> list[Flow]:
+def matmul(chain: Chain, side: int, passes: list[Pass], begin: int = 0) -> list[Flow]:
     """Add the passes to the chain; the flows that leave the MXM, as sums (fp32, or int32 of int8).
 
-    There is one per `last` pass and plane. Activations of a first pass come as late as its next
+    There is one per `last` pass and plane. The first LW is at cycle `begin`. Activations of a first pass come as late as its next
     tile lets them, so that two tiles are there before anybody has made them.
     """
-    clock, flows, starts = _Clock(), [], []
+    clock, flows, starts = _Clock(begin), [], []
     for number, part in enumerate(passes):
         more = number == 0 and len(passes) > 1 and part.planes == 1 and part.plane is None
         late = part.period_cycles(chain.spec) - part.streaming_cycles(chain.spec) if more else 0

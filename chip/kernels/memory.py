@@ -253,7 +253,7 @@ class MemoryMap(SramMap):
                 break
             if best is None or (met, found[-1]) < best[0]:
                 best = (met, found[-1]), index, found
-            if not outer and best[0][0] == 0:
+            if best[0][0] == 0 and (not outer or (self.apart and request.per_layer)):
                 break
         if best is None:
             raise self.full(request, words * layers, WEIGHT_SLICES)

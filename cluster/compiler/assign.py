@@ -86,7 +86,8 @@ class Assigned:
                 raise GraphError("layout", (value.name,), f"{value.name} goes beyond the lanes")
         for op in self.section.ops:
             if isinstance(op, Product):
-                blocks = [block for matrix in self.matrices(op) for block in matrix.blocks]
+                shared = self.shared_matrices(op)[:1]
+                blocks = [n for matrix in (*self.matrices(op), *shared) for n in matrix.blocks]
                 every = list(range(self._ends(op)[1].blocks))
                 op.require(sorted(blocks) == every, "its blocks are not on one array each")
         return self
@@ -118,7 +119,7 @@ class Assigned:
         """The matrix of a product, or of an expert, as it rests on one side, or on both."""
         sides = self.sides[op.out.name]
         inputs, outputs = self._ends(op)
-        limit = max(1, self.spec.accumulator_depth // self.most_rows)
+        limit = 1 if self.apart else max(1, self.spec.accumulator_depth // self.most_rows)
         readers = self.section.consumers(op.out)
         if any(isinstance(reader, AllReduce) for reader in readers) and not isinstance(
             op, ExpertLinear
@@ -128,6 +129,8 @@ class Assigned:
             where = [(op.weight.name, sides[0], range(outputs.blocks))]
         else:
             parts = halves(outputs.blocks)
+            if self._shares_last(op):
+                parts = range(parts[1].start - 1), range(parts[1].start - 1, outputs.blocks - 1)
             where = [(f"{op.weight.name}{side}", side, parts[side]) for side in SIDES]
         layouts = inputs, outputs
         if isinstance(op, HeadLinear):
@@ -140,6 +143,28 @@ class Assigned:
             Matrix(name, side, *layouts, blocks, limit, self.weights)
             for name, side, blocks in where
         )
+
+    def shared_matrices(self, op: Product) -> tuple[Matrix, ...]:
+        """The matrix of the last output block, where each side has some of its input blocks."""
+        if not self._shares_last(op):
+            return ()
+        inputs, outputs = self._ends(op)
+        last, some = range(outputs.blocks - 1, outputs.blocks), halves(inputs.blocks)
+        return tuple(
+            Matrix(f"{op.weight.name}.last{side}", side, inputs, outputs, last, 1, self.weights,
+                   some[side])
+            for side in SIDES
+        )  # fmt: skip
+
+    def _shares_last(self, op: Product) -> bool:
+        """Whether both sides work on the last output block, as they have as many of the others.
+
+        Sums of int8 are the same in any order.
+        """
+        if not self.apart or self.weights != "i8" or len(self.sides[op.out.name]) == 1:
+            return False
+        inputs, outputs = self._ends(op)
+        return isinstance(op, Linear) and outputs.blocks % 2 == 1 and inputs.blocks > 1
 
     @cached_property
     def sides(self) -> dict[str, tuple[int, ...]]:
@@ -177,7 +202,7 @@ class Assigned:
             if isinstance(op, Product):
                 sides = words.setdefault(op.x.name, [0, 0])
                 times = op.chosen if isinstance(op, ExpertLinear) else 1
-                for matrix in self.matrices(op):
+                for matrix in (*self.matrices(op), *self.shared_matrices(op)):
                     sides[matrix.side] += times * matrix.vectors // word_columns(matrix.dtype)
         return sum(max(sides) for sides in words.values())
 
@@ -197,7 +222,9 @@ class Assigned:
         """Words of 16 slices that each matrix takes, of those east and of those west."""
         words: tuple[list[int], list[int]] = ([], [])
         for op in self.section.ops:
-            for matrix in self.matrices(op) if isinstance(op, Product) else ():
+            every = self.matrices(op) if isinstance(op, Product) else ()
+            shared = self.shared_matrices(op) if isinstance(op, Product) else ()
+            for matrix in (*every, *shared):
                 if isinstance(op, ExpertLinear):
                     experts = Experts(matrix, op.held, op.chosen, op.adds)
                     words[matrix.side].append(experts.words)

@@ -7,8 +7,8 @@ with zeros. With int8 weights rows are rounded between the first and the second.
 """
 
 from collections.abc import Iterator, Mapping
-from itertools import product
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -97,10 +97,13 @@ def _linear(
     vectors, channels = {"scale": scales, "bias": bias}, replace(op.weight, inner=())
     for rank, assigned in enumerate(ranks):
         mine = sharded.shares.cut(whole, op.weight, rank)
-        for matrix in assigned.matrices(op):
+        shared = assigned.shared_matrices(op)
+        for matrix in (*assigned.matrices(op), *shared):
             if not matrix.blocks:
                 continue
             yield rank, matrix.name, columns(mine, matrix, assigned.spec.lanes)
+            if matrix in shared[1:]:
+                continue  # what sums of both meet is there once
             for what, vector in vectors.items():
                 if vector is not None:
                     own = sharded.shares.cut(vector, channels, rank)

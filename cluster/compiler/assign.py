@@ -252,7 +252,7 @@ class Assigned:
         if isinstance(op, Gate | ClampedGate) and value == op.gate:
             return (Copy("f32", EAST), Copy("f32", WEST))
         if isinstance(op, Activation):  # read twice, where each array has left its half
-            thrice = self.apart and self.weights == "i8" and op.function != "silu"
+            thrice = False
             turns = range(3 if thrice else 2)  # or again, and then it waits in fewer ALUs
             return tuple(Copy("f32", EAST, split=True, turn=turn) for turn in turns)
         if isinstance(op, SoftCap) or (isinstance(op, Add | AllReduce) and value == op.y):

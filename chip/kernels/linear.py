@@ -294,7 +294,7 @@ def tile_passes(
 def _one_by_one(work: Work, part: Pass) -> Iterator[Pass]:
     """Tile by tile, of int8 on one plane: loads of another part's find time between them."""
     if work.int8:
-        pace = max(work.part_rows + 1, PLANES * part.words)
+        pace = max(work.part_rows + 2, PLANES * part.words)
         part = replace(part, plane=work.part % PLANES, least_cycles=pace)
     for tile in range(part.tiles):
         yield replace(part, word=part.word + tile * part.words, tiles=1, slot=tile * part.count)

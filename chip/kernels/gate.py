@@ -80,7 +80,7 @@ def _share(chain: Chain, x: Rows, function: str, count: int, again: Rows | None 
     if function == "silu":
         minus = chain.vxm("mul", x, -1.0, loops=run(count))
     elif again is None:
-        minus = _minus_gelu(chain, chain.vxm("copy", x, loops=run(count)))
+        minus = _minus_gelu(chain, chain.arrive(x, chain.spec.vxm_position, 0, run(count)))
     else:
         value = chain.arrive(x, chain.spec.vxm_position, 0, run(count))
         minus = chain.vxm("mul", again, _bracket(chain, value))

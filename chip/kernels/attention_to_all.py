@@ -224,7 +224,10 @@ class _End:
 
     def powers(self, kept: Buffer, top: Buffer) -> Buffer:
         """fp16(exp(scores - top))."""
-        out, loops = self._scratch("powers", "f16", self.side), run(len(self.times) * self.work.rows)
+        out, loops = (
+            self._scratch("powers", "f16", self.side),
+            run(len(self.times) * self.work.rows),
+        )
         chain = self.work.chain("attention: exp")
         value = chain.vxm("sub", Rows(kept), chain.vxm("to_f32", Rows(top), loops=loops))
         deliver(chain, chain.vxm("exp", value), [Rows(out)])

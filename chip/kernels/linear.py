@@ -230,7 +230,8 @@ def _passes(work: Work, matrix: Matrix, x: tuple[Part, ...]) -> tuple[list[Pass]
     def rows(block: int) -> Rows:
         return work.rows_of(x, block)
 
-    return tile_passes(matrix, first, rows, partial(_one_by_one, work) if work.whole else at_stretches)
+    cut = partial(_one_by_one, work) if work.whole else at_stretches
+    return tile_passes(matrix, first, rows, cut)
 
 
 def _runs(passes: Sequence[Pass], starts: Sequence[int]) -> Iterator[tuple[list[Pass], list[int]]]:
@@ -292,7 +293,10 @@ def tile_passes(
 
 
 def _one_by_one(work: Work, part: Pass) -> Iterator[Pass]:
-    """Tile by tile, of int8 on one plane: loads of another part's find time between them."""
+    """Tile by tile, of int8 on one plane: loads of another part's find time between them.
+
+    At an even pace, so that who writes rows to both banks in turn is not met in one of them.
+    """
     if work.int8:
         pace = max(work.part_rows + 2, PLANES * part.words)
         part = replace(part, plane=work.part % PLANES, least_cycles=pace)

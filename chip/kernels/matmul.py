@@ -99,8 +99,9 @@ class _Clock:
 def matmul(chain: Chain, side: int, passes: list[Pass], begin: int = 0) -> list[Flow]:
     """Add the passes to the chain; the flows that leave the MXM, as sums (fp32, or int32 of int8).
 
-    There is one per `last` pass and plane. The first LW is at cycle `begin`. Activations of a first pass come as late as its next
-    tile lets them, so that two tiles are there before anybody has made them.
+    There is one per `last` pass and plane. The first LW is at cycle `begin`. Activations of a first
+    pass come as late as its next tile lets them, so that two tiles are there before anybody has
+    made them.
     """
     clock, flows, starts = _Clock(begin), [], []
     for number, part in enumerate(passes):

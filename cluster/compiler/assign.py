@@ -119,11 +119,10 @@ class Assigned:
         """The matrix of a product, or of an expert, as it rests on one side, or on both."""
         sides = self.sides[op.out.name]
         inputs, outputs = self._ends(op)
-        limit = 1 if self.apart else max(1, self.spec.accumulator_depth // self.most_rows)
+        limit = max(1, self.spec.accumulator_depth // self.most_rows)
         readers = self.section.consumers(op.out)
-        if any(isinstance(reader, AllReduce) for reader in readers) and not isinstance(
-            op, ExpertLinear
-        ):
+        onward = self.apart or any(isinstance(reader, AllReduce) for reader in readers)
+        if onward and not isinstance(op, ExpertLinear):
             limit = 1  # its rows may leave while the next ones are made
         if len(sides) == 1:
             where = [(op.weight.name, sides[0], range(outputs.blocks))]
@@ -155,6 +154,10 @@ class Assigned:
                    some[side])
             for side in SIDES
         )  # fmt: skip
+
+    def all_matrices(self, op: Product) -> tuple[Matrix, ...]:
+        """Those of each side and those of both."""
+        return (*self.matrices(op), *self.shared_matrices(op))
 
     def _shares_last(self, op: Product) -> bool:
         """Whether both sides work on the last output block, as they have as many of the others.
@@ -202,7 +205,7 @@ class Assigned:
             if isinstance(op, Product):
                 sides = words.setdefault(op.x.name, [0, 0])
                 times = op.chosen if isinstance(op, ExpertLinear) else 1
-                for matrix in (*self.matrices(op), *self.shared_matrices(op)):
+                for matrix in self.all_matrices(op):
                     sides[matrix.side] += times * matrix.vectors // word_columns(matrix.dtype)
         return sum(max(sides) for sides in words.values())
 
@@ -222,9 +225,7 @@ class Assigned:
         """Words of 16 slices that each matrix takes, of those east and of those west."""
         words: tuple[list[int], list[int]] = ([], [])
         for op in self.section.ops:
-            every = self.matrices(op) if isinstance(op, Product) else ()
-            shared = self.shared_matrices(op) if isinstance(op, Product) else ()
-            for matrix in (*every, *shared):
+            for matrix in self.all_matrices(op) if isinstance(op, Product) else ():
                 if isinstance(op, ExpertLinear):
                     experts = Experts(matrix, op.held, op.chosen, op.adds)
                     words[matrix.side].append(experts.words)
@@ -252,9 +253,7 @@ class Assigned:
         if isinstance(op, Gate | ClampedGate) and value == op.gate:
             return (Copy("f32", EAST), Copy("f32", WEST))
         if isinstance(op, Activation):  # read twice, where each array has left its half
-            thrice = False
-            turns = range(3 if thrice else 2)  # or again, and then it waits in fewer ALUs
-            return tuple(Copy("f32", EAST, split=True, turn=turn) for turn in turns)
+            return tuple(Copy("f32", EAST, split=True, turn=turn) for turn in range(2))
         if isinstance(op, SoftCap) or (isinstance(op, Add | AllReduce) and value == op.y):
             return (Copy("f32", EAST, split=True),)
         if isinstance(op, Norm | SquareSum | NormBySum):
@@ -370,19 +369,18 @@ class Assigned:
                 for end, some in self._pieces(range(blocks))
             )  # fmt: skip
         found = []
-        most = 1 if len(self.copies[value.name]) > len(SIDES) else MOST_PIECES  # slices are few
         for side, part in zip(SIDES, halves(blocks), strict=True):
-            for end, some in self._pieces(part, most):
+            for end, some in self._pieces(part):
                 buffer = self._half(work, value, copy, side, len(some), end)
                 found.append(Part(buffer, some.start, len(some)))
         return tuple(found)
 
-    def _pieces(self, blocks: range, most: int = MOST_PIECES) -> Iterator[tuple[str, range]]:
+    def _pieces(self, blocks: range) -> Iterator[tuple[str, range]]:
         """Blocks that share a buffer, at most so many times, and what its name ends in."""
         if blocks and not self.apart:
             yield "", blocks
             return
-        count = min(len(blocks), most)
+        count = min(len(blocks), MOST_PIECES)
         for n in range(count):
             low, high = (blocks.start + len(blocks) * at // count for at in (n, n + 1))
             yield f".{n}" if n else "", range(low, high)

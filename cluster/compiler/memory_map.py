@@ -177,7 +177,7 @@ def _placed(
     def order(r: Request) -> tuple[int, ...]:
         if way.largest:
             return (-found.column_words_of(r),)
-        if found.apart:  # what is used at a time in as few slices as can be, away from rows
+        if found.apart:  # what is used at a time lies together, and its rows elsewhere
             return not r.per_layer, demands.lives[r.name][0], -r.vectors
         return not r.per_layer, r.role == CACHE, -r.vectors
 

@@ -34,7 +34,7 @@ def lane_maps(sections: Collection[Sharded], weights: str) -> tuple[tuple[int, .
     hurried: list[LaneMap] = []
     if any(isinstance(op, Attention) and op.takes_sequence for op in ops):
         sizes |= set(SIDE_BY_SIDE)
-        hurried = [lanes for size in (LANES, *SIDE_BY_SIDE) for lanes in hurried_maps(size)]
+        hurried = [*hurried_maps(LANES)]
     extra = (lanes for size in sorted(sizes) for lanes in group_maps(size))
     return tuple(dict.fromkeys((*MAPS, *extra, *hurried)))
 

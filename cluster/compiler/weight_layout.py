@@ -98,7 +98,7 @@ def _linear(
     for rank, assigned in enumerate(ranks):
         mine = sharded.shares.cut(whole, op.weight, rank)
         shared = assigned.shared_matrices(op)
-        for matrix in (*assigned.matrices(op), *shared):
+        for matrix in assigned.all_matrices(op):
             if not matrix.blocks:
                 continue
             yield rank, matrix.name, columns(mine, matrix, assigned.spec.lanes)

@@ -14,10 +14,18 @@ from itertools import product
 
 from chip.kernels.attention import SMALLEST_SUM, Heads, Projected
 from chip.kernels.columns import IDENTITY, write_columns
-from chip.kernels.lanes import FEW_BESIDE, LANES, reduce_groups, reduce_lanes, runs
+from chip.kernels.lanes import (
+    FEW_BESIDE,
+    LANES,
+    LaneMap,
+    reduce_groups,
+    reduce_lanes,
+    runs,
+    spread,
+)
 from chip.kernels.layout import halves
 from chip.kernels.linear import deliver
-from chip.kernels.matmul import Pass, matmul
+from chip.kernels.matmul import More, Pass, matmul
 from chip.kernels.quantise import Peaks
 from chip.kernels.work import Laid, Work, targets
 from chip.program import COLUMN_PAIRS
@@ -26,6 +34,8 @@ from chip.spec import EAST, WEST
 
 HEAD_LANES = "headmask{}.{}"  # by row of heads and side: a row for each, ones in its lanes
 ONES = "ones{}.{}"  # by keys of a head and side: columns with ones in the lanes where these are
+SUM_LANES = "sumlanes.{}"  # by side: a row of ones in the lanes of sums
+MOST_TURNS = 4  # copies of sums that go to the lanes of a head
 # By side, a row of what is added to scores: 0, or far less where nobody looks.
 KEY_MASK = {EAST: "keymask.east", WEST: "keymask"}
 SIDES = (EAST, WEST)
@@ -62,9 +72,58 @@ class _Beside:
         return {first: low, second: high} if high else {first: low}
 
 
+@dataclass(frozen=True)
+class SumLanes:
+    """Where sums of the powers of heads are, behind the heads of a row: `each` lanes of a head.
+
+    They are `stride` lanes apart, and go to those of their head in `turns`.
+    """
+
+    heads: Heads
+    stride: int
+    turns: int
+
+    @classmethod
+    def of(cls, heads: Heads) -> "SumLanes":
+        """The lanes that a row of heads leaves."""
+        room = (LANES - heads.row_lanes) // heads.per_row // COLUMN_PAIRS * COLUMN_PAIRS
+        stride = min(room, -(-heads.head_lanes // COLUMN_PAIRS) * COLUMN_PAIRS)
+        fitting = (n for n in range(1, heads.head_lanes + 1) if heads.head_lanes % n == 0)
+        turns = next((n for n in fitting if heads.head_lanes <= n * stride), heads.head_lanes)
+        return cls(heads, stride, turns)
+
+    @property
+    def each(self) -> int:
+        """Lanes of the sum of a head."""
+        return self.heads.head_lanes // self.turns
+
+    def first(self, head: int) -> int:
+        """Its first lane."""
+        return self.heads.row_lanes + head * self.stride
+
+    @property
+    def maps(self) -> tuple[LaneMap, ...]:
+        """Lane maps that each bring the sums of all heads to some of their lanes."""
+        found = []
+        for turn in range(self.turns):
+            lanes = [*range(LANES)]
+            for head, lane in product(range(self.heads.per_row), range(self.each)):
+                low = head * self.heads.head_lanes + turn * self.each + lane
+                high = self.first(head) + lane
+                lanes[low], lanes[high] = high, low
+            found.append(tuple(lanes))
+        return tuple(found)
+
+
 def by_powers(heads: Heads) -> Heads:
-    """Heads of which a power of two share a row."""
+    """Heads of which a power of two share a row, and leave lanes to their sums."""
     each = 1 << (heads.lanes // heads.head_lanes).bit_length() - 1
+    while each > 1 and SumLanes.of(_so_many(heads, each)).turns > MOST_TURNS:
+        each //= 2
+    return _so_many(heads, each)
+
+
+def _so_many(heads: Heads, each: int) -> Heads:
     return replace(heads, lanes=each * heads.head_lanes)
 
 
@@ -235,8 +294,8 @@ class _End:
         return out
 
     def ones(self, whole: Work) -> Buffer:
-        """Columns that sum up the powers of each head, in the lanes of each head of the row."""
-        width = self.heads.head_lanes
+        """Columns that sum up the powers of each head."""
+        width = SumLanes.of(self.heads).stride
         every = {
             tokens: self.work.shared(ONES.format(tokens, self.side),
                                      keys_in_lanes(tokens, self.heads)[0] * width,
@@ -256,29 +315,34 @@ class _Weighted:
     ones: Buffer
     values: Buffer
 
-    def passes(self, columns: Buffer, step: int) -> list[Pass]:
-        """Passes that add up: heads side by side, each in columns of its own."""
-        end, work = self.end, self.end.work
-        width, last = end.beside.heads * end.heads.head_lanes, len(end.times) - 1
+    @property
+    def passes(self) -> list[Pass]:
+        """Passes that add up: heads side by side, each in columns of its own, and their sums."""
+        end, work, sums = self.end, self.end.work, SumLanes.of(self.end.heads)
+        count, last = end.beside.heads, len(end.times) - 1
+        width, more = count * end.heads.head_lanes, count * sums.stride
+        words = width // COLUMN_PAIRS
         return [
-            Pass(columns, n * step, 1, width // COLUMN_PAIRS, Rows(self.powers, n * work.rows),
-                 work.rows, time * width, first=n == 0, last=n == last)
+            Pass(self.values, n * words, 1, words, Rows(self.powers, n * work.rows), work.rows,
+                 time * width, first=n == 0, last=n == last,
+                 more=More(self.ones, more // COLUMN_PAIRS, sums.first(time * count)))
             for n, time in enumerate(end.times)
         ]  # fmt: skip
 
 
 def weighted_values(part: Placed, row: int, both: Sequence[_Weighted]) -> None:
     """out = sum over tokens of powers x V, each head in its lanes, over the sum of its powers."""
-    work, end = part.work, both[0].end
-    sums = work.scratch(f"sums.{row}", 1, "f32", EAST)
-    chain = work.chain("attention: sums")
-    total = _of_both(chain, [(one.end.side, one.passes(one.ones, 0)) for one in both])
-    chain.write(chain.vxm("recip", chain.vxm("max", total, SMALLEST_SUM)), Rows(sums))
-    work.plan.place(chain)
-    words = end.beside.heads * end.heads.head_lanes // COLUMN_PAIRS
+    work, side = part.work, (EAST, WEST)[row % 2]
+    sums = SumLanes.of(both[0].end.heads)
+    found = work.scratch(f"weighted.{row}", 1, "f32", side)
     chain = work.chain("attention: weighted values")
-    value = _of_both(chain, [(one.end.side, one.passes(one.values, words)) for one in both])
-    mixed = chain.vxm("mul", value, Rows(sums))
+    chain.write(_of_both(chain, [(one.end.side, one.passes) for one in both]), Rows(found))
+    work.plan.place(chain)
+    chain = work.chain("attention: over sums")
+    total = chain.vxm("max", Rows(found), SMALLEST_SUM, loops=run(work.rows))
+    only = Rows(work.shared(SUM_LANES.format(EAST + WEST - side), 1, "f32", EAST + WEST - side), 0, (0, 0))
+    inverse = chain.vxm("mul", chain.vxm("recip", total), only)
+    mixed = chain.vxm("mul", spread(chain, inverse, sums.maps, side), Rows(found))
     deliver(chain, mixed, targets(work, part.out.copies, row))
     if part.peaks:
         part.peaks.note(chain, mixed, row)

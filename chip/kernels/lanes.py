@@ -101,6 +101,12 @@ def reduce_groups(
     return _reduce(chain, value, _Reduction(op, dtype, size, side, op != "max", hurry))
 
 
+def spread(chain: Chain, value: Flow, maps: Sequence[LaneMap], side: int) -> Flow:
+    """The sum of a VXM result as each of these lane maps leaves it."""
+    copies = [chain.sxm("permute", chain.maps.index(lanes), value, side) for lanes in maps]
+    return _tree(copies, _combiner(chain, "add", value.dtype))
+
+
 def reducible(size: int) -> bool:
     """Whether `reduce_groups` can combine groups of `size` lanes."""
     for factor in (2, *ODD_FACTORS):

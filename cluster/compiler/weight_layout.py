@@ -16,7 +16,15 @@ import numpy.typing as npt
 
 from chip.isa import NUMPY_TYPES
 from chip.kernels.attention import Heads
-from chip.kernels.attention_to_all import HEAD_LANES, ONES, SIDE_BY_SIDE, by_powers, keys_in_lanes
+from chip.kernels.attention_to_all import (
+    HEAD_LANES,
+    ONES,
+    SIDE_BY_SIDE,
+    SUM_LANES,
+    SumLanes,
+    by_powers,
+    keys_in_lanes,
+)
 from chip.kernels.columns import IDENTITY
 from chip.kernels.experts import COUNTED, Experts
 from chip.kernels.grouped_route import GROUPS, NUMBERS
@@ -258,9 +266,15 @@ def _side_by_side_tables(
             owner = np.arange(lanes) // heads.head_lanes
             mask = owner == np.arange(heads.per_row)[:, None]
             yield buffers[name].region, mask.astype(np.float16)
+    for side in (EAST, WEST):
+        if (name := SUM_LANES.format(side)) in buffers:
+            sums, row = SumLanes.of(heads), np.zeros((1, lanes), np.float32)
+            for head in range(heads.per_row):
+                row[0, sums.first(head) :][: sums.each] = 1
+            yield buffers[name].region, row
     for tokens, side in product((*SIDE_BY_SIDE, lanes), (EAST, WEST)):
         if (name := ONES.format(tokens, side)) in buffers:
             count, each = keys_in_lanes(tokens, heads)
-            owner = np.repeat(np.arange(count), heads.head_lanes)
+            owner = np.repeat(np.arange(count), SumLanes.of(heads).stride)
             ones = np.arange(lanes) // each == owner[:, None]
             yield buffers[name].region, ones.astype(np.float16)

@@ -332,7 +332,7 @@ class _Weighted:
 
 def weighted_values(part: Placed, row: int, both: Sequence[_Weighted]) -> None:
     """out = sum over tokens of powers x V, each head in its lanes, over the sum of its powers."""
-    work, side = part.work, (EAST, WEST)[row % 2]
+    work, side, other = part.work, SIDES[row % 2], SIDES[1 - row % 2]
     sums = SumLanes.of(both[0].end.heads)
     found = work.scratch(f"weighted.{row}", 1, "f32", side)
     chain = work.chain("attention: weighted values")
@@ -340,7 +340,7 @@ def weighted_values(part: Placed, row: int, both: Sequence[_Weighted]) -> None:
     work.plan.place(chain)
     chain = work.chain("attention: over sums")
     total = chain.vxm("max", Rows(found), SMALLEST_SUM, loops=run(work.rows))
-    only = Rows(work.shared(SUM_LANES.format(EAST + WEST - side), 1, "f32", EAST + WEST - side), 0, (0, 0))
+    only = Rows(work.shared(SUM_LANES.format(other), 1, "f32", other), 0, (0, 0))
     inverse = chain.vxm("mul", chain.vxm("recip", total), only)
     mixed = chain.vxm("mul", spread(chain, inverse, sums.maps, side), Rows(found))
     deliver(chain, mixed, targets(work, part.out.copies, row))

@@ -135,7 +135,7 @@ class Assigned:
         if isinstance(op, HeadLinear):
             heads = self.rank.size(op.x.dims[0])
             return tuple(
-                HeadMatrix(name, side, *layouts, blocks, 1, self.weights, heads)
+                HeadMatrix(name, side, *layouts, blocks, 1, self.weights, heads=heads)
                 for name, side, blocks in where
             )
         return tuple(

@@ -268,10 +268,10 @@ def _side_by_side_tables(
             yield buffers[name].region, mask.astype(np.float16)
     for side in (EAST, WEST):
         if (name := SUM_LANES.format(side)) in buffers:
-            sums, row = SumLanes.of(heads), np.zeros((1, lanes), np.float32)
+            sums, found = SumLanes.of(heads), np.zeros((1, lanes), np.float32)
             for head in range(heads.per_row):
-                row[0, sums.first(head) :][: sums.each] = 1
-            yield buffers[name].region, row
+                found[0, sums.first(head) :][: sums.each] = 1
+            yield buffers[name].region, found
     for tokens, side in product((*SIDE_BY_SIDE, lanes), (EAST, WEST)):
         if (name := ONES.format(tokens, side)) in buffers:
             count, each = keys_in_lanes(tokens, heads)

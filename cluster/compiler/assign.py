@@ -33,6 +33,7 @@ from cluster.model.graph.latent_attention import ATTENTIONS, LatentAttention
 from cluster.model.graph.linear import Linear
 from cluster.model.graph.norm import Norm, NormBySum, SquareSum
 from cluster.model.graph.op import GraphError, Op
+from cluster.model.graph.quantise import Quantise
 from cluster.model.graph.rotary import Rotary
 from cluster.model.graph.soft_cap import SoftCap
 from cluster.model.graph.values import Dim, Value
@@ -254,6 +255,8 @@ class Assigned:
             return (Copy("f32", EAST), Copy("f32", WEST))
         if isinstance(op, Activation):  # read twice, where each array has left its half
             return tuple(Copy("f32", EAST, split=True, turn=turn) for turn in range(2))
+        if isinstance(op, Quantise) and self.apart:
+            return (Copy("f32", EAST, split=True),)
         if isinstance(op, SoftCap) or (isinstance(op, Add | AllReduce) and value == op.y):
             return (Copy("f32", EAST, split=True),)
         if isinstance(op, Norm | SquareSum | NormBySum):
@@ -370,17 +373,17 @@ class Assigned:
             )  # fmt: skip
         found = []
         for side, part in zip(SIDES, halves(blocks), strict=True):
-            for end, some in self._pieces(part):
+            for end, some in self._pieces(part, 1):
                 buffer = self._half(work, value, copy, side, len(some), end)
                 found.append(Part(buffer, some.start, len(some)))
         return tuple(found)
 
-    def _pieces(self, blocks: range) -> Iterator[tuple[str, range]]:
+    def _pieces(self, blocks: range, most: int = 2) -> Iterator[tuple[str, range]]:
         """Blocks that share a buffer, at most so many times, and what its name ends in."""
         if blocks and not self.apart:
             yield "", blocks
             return
-        count = min(len(blocks), MOST_PIECES)
+        count = min(len(blocks), most)
         for n in range(count):
             low, high = (blocks.start + len(blocks) * at // count for at in (n, n + 1))
             yield f".{n}" if n else "", range(low, high)

@@ -20,6 +20,7 @@ from chip.kernels.lanes import (
     LaneMap,
     reduce_groups,
     reduce_lanes,
+    rows_to_reduce,
     runs,
     spread,
 )
@@ -271,8 +272,7 @@ class _End:
         for n, (start, length) in product(range(len(self.times)), starts):
             chain = work.chain("attention: maximum")
             if beside.heads > 1:
-                edge = work.spec.edge_position("sxm", side)
-                value = chain.arrive(Rows(rounded[n], start), edge, 0, run(length))
+                value = rows_to_reduce(chain, Rows(rounded[n], start), length, side)
                 top = reduce_groups(chain, "max", value, "f16", beside.lanes, side)
             else:
                 value = chain.vxm("copy", Rows(rounded[n], start), loops=run(length), dtype="f16")

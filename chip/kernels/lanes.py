@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from chip.isa import WIDTHS
-from chip.schedule import Chain, Flow
+from chip.schedule import Chain, Flow, Rows, run
 from chip.schedule.flows import span
 from chip.spec import EAST, WEST
 
@@ -76,6 +76,14 @@ def runs(count: int, dtype: str, few: int = RUN_LIMIT) -> Iterator[tuple[int, in
     most = SHORT_RUN_BYTES // WIDTHS[dtype] if count <= few else RUN_LIMIT
     for start in range(0, count, most):
         yield start, min(most, count - start)
+
+
+def rows_to_reduce(chain: Chain, rows: Rows, count: int, side: int) -> Flow:
+    """Rows to be reduced by the SXM of a side: long runs go to it and not by the VXM first."""
+    dtype = rows.buffer.region.dtype
+    if count * WIDTHS[dtype] <= SHORT_RUN_BYTES:
+        return chain.vxm("copy", rows, loops=run(count), dtype=dtype)
+    return chain.arrive(rows, chain.spec.edge_position("sxm", side), 0, run(count))
 
 
 def reduce_lanes(

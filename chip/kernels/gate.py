@@ -55,16 +55,15 @@ def clamped(work: Work, gate: Laid, up: Laid, slope: float, limit: float, out: L
 def activation(work: Work, x: Laid, function: str, out: Laid, peaks: Peaks | None = None) -> None:
     """out = function(x), of copies of x: block by block, of each array's half in turn.
 
-    With two copies x waits in ALUs for what it is multiplied by, with three it is read again.
-
-    Peaks of the result may be noted, of each half for itself.
+    x has two copies, as it is read at two times. Peaks of the result may be noted, of each half for
+    itself.
     """
     sides = enumerate(halves(x.layout.blocks))
     order = sorted((n, turn, block) for turn, half in sides for n, block in enumerate(half))
     for number, turn, block in order:
         chain = work.chain(f"ffn: {function}")
-        first, *between, again = (work.rows_of(copy, block) for copy in x.copies)
-        share = _share(chain, first, function, work.rows, *between)
+        first, again = (work.rows_of(copy, block) for copy in x.copies)
+        share = _share(chain, first, function, work.rows)
         value = chain.vxm("mul", share, again)
         deliver(chain, value, targets(work, out.copies, block))
         if peaks:
@@ -72,30 +71,19 @@ def activation(work: Work, x: Laid, function: str, out: Laid, peaks: Peaks | Non
         work.plan.place(chain)
 
 
-def _share(chain: Chain, x: Rows, function: str, count: int, again: Rows | None = None) -> Flow:
-    """1 / (1 + exp(-x)), or for GELU with x + 0.044715 x^3 doubled and scaled.
-
-    That may read x `again`, from a copy.
-    """
+def _share(chain: Chain, x: Rows, function: str, count: int) -> Flow:
+    """1 / (1 + exp(-x)), or for GELU with x + 0.044715 x^3 doubled and scaled."""
     if function == "silu":
         minus = chain.vxm("mul", x, -1.0, loops=run(count))
-    elif again is None:
-        minus = _minus_gelu(chain, chain.vxm("copy", x, loops=run(count)))
     else:
-        value = chain.arrive(x, chain.spec.vxm_position, 0, run(count))
-        minus = chain.vxm("mul", again, _bracket(chain, value))
+        minus = _minus_gelu(chain, chain.arrive(x, chain.spec.vxm_position, 0, run(count)))
     return chain.vxm("recip", chain.vxm("add", chain.vxm("exp", minus), 1.0))
-
-
-def _bracket(chain: Chain, value: Flow) -> Flow:
-    """CUBIC x^2 + LINEAR."""
-    square = chain.vxm("mul", chain.vxm("mul", value, value), CUBIC)
-    return chain.vxm("add", square, LINEAR)
 
 
 def _minus_gelu(chain: Chain, value: Flow) -> Flow:
     """x * (CUBIC x^2 + LINEAR); copies of x wait in ALUs until the bracket is there."""
-    bracket = _bracket(chain, value)
+    square = chain.vxm("mul", chain.vxm("mul", value, value), CUBIC)
+    bracket = chain.vxm("add", square, LINEAR)
     for _ in range(3):
         value = chain.vxm("copy", value)
     return chain.vxm("mul", value, bracket)

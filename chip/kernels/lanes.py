@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from chip.isa import WIDTHS
-from chip.schedule import Chain, Flow
+from chip.schedule import Chain, Flow, Rows, run
 from chip.schedule.flows import span
 from chip.spec import EAST, WEST
 
@@ -78,6 +78,14 @@ def runs(count: int, dtype: str, few: int = RUN_LIMIT) -> Iterator[tuple[int, in
         yield start, min(most, count - start)
 
 
+def rows_to_reduce(chain: Chain, rows: Rows, count: int, side: int) -> Flow:
+    """Rows to be reduced by the SXM of a side: long runs go to it and not by the VXM first."""
+    dtype = rows.buffer.region.dtype
+    if count * WIDTHS[dtype] <= SHORT_RUN_BYTES:
+        return chain.vxm("copy", rows, loops=run(count), dtype=dtype)
+    return chain.arrive(rows, chain.spec.edge_position("sxm", side), 0, run(count))
+
+
 def reduce_lanes(
     chain: Chain, op: str, value: Flow, dtype: str, side: int = EAST, hurry: bool = False
 ) -> Flow:
@@ -99,6 +107,12 @@ def reduce_groups(
     parts of `size`: lanes begin at different ones, and the largest of these sums is taken.
     """
     return _reduce(chain, value, _Reduction(op, dtype, size, side, op != "max", hurry))
+
+
+def spread(chain: Chain, value: Flow, maps: Sequence[LaneMap], side: int) -> Flow:
+    """The sum of a VXM result as each of these lane maps leaves it."""
+    copies = [chain.sxm("permute", chain.maps.index(lanes), value, side) for lanes in maps]
+    return _tree(copies, _combiner(chain, "add", value.dtype))
 
 
 def reducible(size: int) -> bool:

@@ -6,7 +6,7 @@ not far larger than its spread, as in post-norm encoders.
 
 from dataclasses import dataclass, replace
 
-from chip.kernels.lanes import FEW_BESIDE, RUN_LIMIT, reduce_lanes, runs
+from chip.kernels.lanes import FEW_BESIDE, RUN_LIMIT, reduce_lanes, rows_to_reduce, runs
 from chip.kernels.linear import deliver
 from chip.kernels.quantise import Peaks
 from chip.kernels.work import Laid, Work, common_runs, targets
@@ -91,13 +91,13 @@ def _mean_and_scale(
     squared = work.scratch(f"{norm.name}.squared", 1, "f32", WEST)
     squared_mean, share = Rows(squared, mean.first), 1.0 / norm.width
     chain = work.chain("norm: mean")
-    value = chain.vxm("copy", sums, loops=run(count))
+    value = rows_to_reduce(chain, sums, count, EAST)
     average = chain.vxm("mul", reduce_lanes(chain, "add", value, "f32", EAST), share)
     chain.write(average, mean)
     chain.write(chain.vxm("mul", average, average), squared_mean)
     work.plan.place(chain)
     chain = work.chain("norm: mean square")
-    value = chain.vxm("copy", squares, loops=run(count))
+    value = rows_to_reduce(chain, squares, count, WEST)
     square = chain.vxm("mul", reduce_lanes(chain, "add", value, "f32", WEST), share)
     variance = chain.vxm("max", chain.vxm("sub", square, squared_mean), 0.0)
     chain.write(chain.vxm("rsqrt", chain.vxm("add", variance, norm.eps)), scale)

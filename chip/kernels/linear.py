@@ -47,7 +47,8 @@ class Matrix:
     """Output blocks `blocks` of a weight matrix, at the array of `side`.
 
     At most `limit` blocks have their sums in the accumulators at a time. Column data order: run,
-    input block, output block, `words` words of columns: 8 of fp16, 16 of int8.
+    input block, output block, `words` words of columns: 8 of fp16, 16 of int8. It may take only
+    some input blocks, `taken`: those of another matrix are the rest, on the other side.
     """
 
     name: str
@@ -57,6 +58,12 @@ class Matrix:
     blocks: range
     limit: int
     dtype: str = "f16"
+    taken: range | None = None
+
+    @property
+    def input_blocks(self) -> range:
+        """The input blocks that it takes."""
+        return range(self.inputs.blocks) if self.taken is None else self.taken
 
     @property
     def runs(self) -> tuple[tuple[int, int, int], ...]:
@@ -71,19 +78,20 @@ class Matrix:
     @property
     def vectors(self) -> int:
         """Columns in all."""
-        return self.inputs.blocks * len(self.blocks) * self.words * word_columns(self.dtype)
+        return len(self.input_blocks) * len(self.blocks) * self.words * word_columns(self.dtype)
 
     @property
     def tiles(self) -> Iterator[Tile]:
         """What each pass loads, in order."""
-        last = self.inputs.blocks - 1
+        mine = self.input_blocks
         for start, count, column in self.runs:
             spans = self.outputs.spans[start : start + count]
             outputs = tuple(range(span.first, span.first + span.count) for span in spans)
-            for block, inside in enumerate(self.inputs.spans):
+            for block in mine:
+                inside = self.inputs.spans[block]
                 inputs = range(inside.first, inside.first + inside.count)
                 yield Tile(block, outputs, self.words, column, inputs, inside.column,
-                           block == 0, block == last)  # fmt: skip
+                           block == mine[0], block == mine[-1])  # fmt: skip
 
     @cached_property
     def cuts(self) -> tuple[int, ...]:
@@ -180,33 +188,77 @@ def linear(
 
     The chain's label names the matrix.
     """
-    weights = weights_of(work, matrix)
+    passes, starts = _passes(work, matrix, x)
     if not matrix.blocks:
         return
-    tokens, base = work.rows, matrix.blocks.start
-    chain = work.chain(f"matmul {work.prefix}{matrix.name}")
-    first = Pass(weights, 0, 0, 0, work.rows_of(x, 0), work.rows)
+    for some, theirs in _runs(passes, starts) if work.whole else [(passes, starts)]:
+        chain = work.chain(f"matmul {work.prefix}{matrix.name}")
+        flows = matmul(chain, matrix.side, some)
+        for flow, start in zip(flows, theirs, strict=True):
+            _finish(work, chain, matrix, flow, start, copies, finish)
+        work.plan.place(chain)
+
+
+def linear_of_both(
+    work: Work,
+    halves: Sequence[Matrix],
+    x: Sequence[tuple[Part, ...]],
+    copies: Sequence[tuple[Part, ...]],
+    finish: Finish,
+) -> None:
+    """As `linear`, of an output block whose int8 input blocks are shared out over both sides.
+
+    Sums meet in the VXM: int32 ones, in any order.
+    """
+    products = [_passes(work, half, rows) for half, rows in zip(halves, x, strict=True)]
+    each = [passes for passes, _ in products]
+    most = max(map(len, each))
+    chain = work.chain(f"matmul {work.prefix}{halves[0].name}")
+    flows = []
+    for half, passes in zip(halves, each, strict=True):  # their last sums leave at the same time
+        late = (most - len(passes)) * passes[0].period_cycles(work.spec)
+        flows += matmul(chain, half.side, passes, late)
+    total = chain.vxm("add", *flows)
+    _finish(work, chain, halves[0], total, halves[0].blocks.start, copies, finish)
+    work.plan.place(chain)
+
+
+def _passes(work: Work, matrix: Matrix, x: tuple[Part, ...]) -> tuple[list[Pass], list[int]]:
+    """The passes of a matrix, and the first output block of each whose sums leave."""
+    first = Pass(weights_of(work, matrix), 0, 0, 0, work.rows_of(x, 0), work.rows)
 
     def rows(block: int) -> Rows:
         return work.rows_of(x, block)
 
     cut = partial(_one_by_one, work) if work.whole else at_stretches
-    passes, starts = tile_passes(matrix, first, rows, cut)
-    flows = matmul(chain, matrix.side, passes)
-    for flow, start in zip(flows, starts, strict=True):
-        scaled = _Scaled(work, chain, matrix, finish.steps, start - base)
-        by_channel = matrix.dtype != "f16"  # such scales must meet their channels
-        if finish.on_the_way is not None:
-            flow = finish.on_the_way(chain, flow, matrix.side, scaled if by_channel else None)
-        if finish.on_the_way is None or not by_channel:
-            (flow,) = scaled((flow,), ())
-        if finish.biased:
-            where = len(matrix.blocks), "f32", _side_of_rows(work, matrix)
-            bias = work.constant(f"{matrix.name}.bias", *where)
-            flow = chain.vxm("add", flow, Rows(bias, start - base, (1, 0)))
-        targets = [replace(work.rows_of(copy, start), steps=(tokens, 1)) for copy in copies]
-        deliver(chain, flow, targets)
-    work.plan.place(chain)
+    return tile_passes(matrix, first, rows, cut)
+
+
+def _runs(passes: Sequence[Pass], starts: Sequence[int]) -> Iterator[tuple[list[Pass], list[int]]]:
+    """Each output block by itself, as other parts are at work beside it."""
+    ends = [number + 1 for number, one in enumerate(passes) if one.last]
+    for low, high, start in zip([0, *ends], ends, starts, strict=False):
+        yield list(passes[low:high]), [start]
+
+
+def _finish(
+    work: Work, chain: Chain, matrix: Matrix, flow: Flow, start: int,
+    copies: Sequence[tuple[Part, ...]], finish: Finish,
+) -> None:  # fmt: skip
+    """What becomes of the sums of output blocks from `start` on."""
+    tokens, base = work.rows, matrix.blocks.start
+    scaled = _Scaled(work, chain, matrix, finish.steps, start - base)
+    by_channel = matrix.dtype != "f16"  # such scales must meet their channels
+    if finish.on_the_way is not None:
+        flow = finish.on_the_way(chain, flow, matrix.side, scaled if by_channel else None)
+    if finish.on_the_way is None or not by_channel:
+        (flow,) = scaled((flow,), ())
+    if finish.biased:
+        where = len(matrix.blocks), "f32", _side_of_rows(work, matrix)
+        bias = work.constant(f"{matrix.name}.bias", *where)
+        flow = chain.vxm("add", flow, Rows(bias, start - base, (1, 0)))
+    targets = [replace(work.rows_of(copy, start), steps=(tokens, 1)) for copy in copies]
+    deliver(chain, flow, targets)
 
 
 def weights_of(work: Work, matrix: Matrix, copies: int = 1) -> Buffer:
@@ -241,9 +293,12 @@ def tile_passes(
 
 
 def _one_by_one(work: Work, part: Pass) -> Iterator[Pass]:
-    """Tile by tile, of int8 on one plane: loads of another part's find time between them."""
+    """Tile by tile, of int8 on one plane: loads of another part's find time between them.
+
+    At an even pace, so that who writes rows to both banks in turn is not met in one of them.
+    """
     if work.int8:
-        pace = max(work.part_rows + 1, PLANES * part.words)
+        pace = max(work.part_rows + 2, PLANES * part.words)
         part = replace(part, plane=work.part % PLANES, least_cycles=pace)
     for tile in range(part.tiles):
         yield replace(part, word=part.word + tile * part.words, tiles=1, slot=tile * part.count)

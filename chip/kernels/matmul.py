@@ -7,7 +7,7 @@ in fp16, 20 and one more than the activations in int8. int8 tiles may go to the 
 side in turn, so that the planes share the streaming.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from chip.isa import FORMATS, NO_STREAM, SUMS
 from chip.isa.mxm import ADD, PLANES, SET
@@ -31,6 +31,15 @@ class Gathered:
 
 
 @dataclass(frozen=True)
+class More:
+    """Words of columns that a tile has beside its own, at array columns `column`.."""
+
+    weights: Buffer
+    words: int
+    column: int
+
+
+@dataclass(frozen=True)
 class Pass:
     """`tiles` tiles of `words` words of columns each, from word `word` of `weights` on, at array
     columns `column`..; `activations` are rows of the weights' type, `count` of them for each tile.
@@ -41,7 +50,8 @@ class Pass:
     tiles are the second plane's: it takes the copy, and both planes count their own tiles from 0.
     With a `plane`, in int8, all is on that plane, and the other one is free for other chains; these
     find room for their weights in between if `least_cycles` from tile to tile are the same in both.
-    Words are those of one matrix of many, if they are `gathered`.
+    Words are those of one matrix of many, if they are `gathered`. A single tile may have `more`
+    columns from elsewhere.
     """
 
     weights: Buffer
@@ -60,6 +70,12 @@ class Pass:
     plane: int | None = None
     least_cycles: int = 0
     gathered: Gathered | None = None
+    more: More | None = None
+
+    @property
+    def load_cycles(self) -> int:
+        """Cycles in which a tile is loaded."""
+        return self.words + (self.more.words if self.more else 0)
 
     @property
     def format(self) -> str:
@@ -81,7 +97,7 @@ class Pass:
 
     def period_cycles(self, spec: ChipSpec) -> int:
         """Cycles from a tile to the next."""
-        return max(self.words, -(-self.streaming_cycles(spec) // self.planes))
+        return max(self.load_cycles, -(-self.streaming_cycles(spec) // self.planes))
 
     def on_plane(self, plane: int) -> int:
         """How many of the tiles go to a plane."""
@@ -96,13 +112,14 @@ class _Clock:
     busy_until: list[int] = field(default_factory=lambda: [0] * PLANES)
 
 
-def matmul(chain: Chain, side: int, passes: list[Pass]) -> list[Flow]:
+def matmul(chain: Chain, side: int, passes: list[Pass], begin: int = 0) -> list[Flow]:
     """Add the passes to the chain; the flows that leave the MXM, as sums (fp32, or int32 of int8).
 
-    There is one per `last` pass and plane. Activations of a first pass come as late as its next
-    tile lets them, so that two tiles are there before anybody has made them.
+    There is one per `last` pass and plane. The first LW is at cycle `begin`. Activations of a first
+    pass come as late as its next tile lets them, so that two tiles are there before anybody has
+    made them.
     """
-    clock, flows, starts = _Clock(), [], []
+    clock, flows, starts = _Clock(begin), [], []
     for number, part in enumerate(passes):
         more = number == 0 and len(passes) > 1 and part.planes == 1 and part.plane is None
         late = part.period_cycles(chain.spec) - part.streaming_cycles(chain.spec) if more else 0
@@ -112,7 +129,7 @@ def matmul(chain: Chain, side: int, passes: list[Pass]) -> list[Flow]:
         _load_weights(chain, side, part, load, period)
         for plane in range(part.planes):
             if part.on_plane(plane):
-                install = load + part.words + plane * period
+                install = load + part.load_cycles + plane * period
                 start = install + 1 + late
                 flow = _stream_activations(chain, side, plane, part, start, period)
                 flows += [flow] if flow else []
@@ -121,10 +138,10 @@ def matmul(chain: Chain, side: int, passes: list[Pass]) -> list[Flow]:
         if part.plane is not None:
             chain.hold(load, part.words, "mxm.lw", side)
             chain.hold(load + part.words, 1, "mxm.iw", side)
-        clock.load = load + (part.tiles - 1) * period + part.words
+        clock.load = load + (part.tiles - 1) * period + part.load_cycles
     used = passes[0].plane
     planes = tuple(range(PLANES)) if used is None else (used,)
-    _hold(chain, side, starts[0], starts[0] + passes[0].words, clock, planes)
+    _hold(chain, side, starts[0], starts[0] + passes[0].load_cycles, clock, planes)
     return flows
 
 
@@ -147,7 +164,7 @@ def _hold(
 def _first_load(part: Pass, clock: _Clock, spec: ChipSpec) -> int:
     """Cycle of the first LW of a pass that follows what the clock says."""
     ready = [
-        busy - part.words - plane * part.period_cycles(spec)
+        busy - part.load_cycles - plane * part.period_cycles(spec)
         for plane, busy in enumerate(clock.busy_until)
         if busy and part.on_plane(plane)
     ]
@@ -165,8 +182,15 @@ def _load_weights(chain: Chain, side: int, part: Pass, load: int, period: int) -
     chain.add(
         Queue("mxm.lw", side), [load], Doing("mxm.lw", lw, needs, [name]), stepped(loops, steps)
     )
+    if part.more:
+        more = part.more
+        then = replace(part, weights=more.weights, word=0, words=more.words, more=None)
+        one: Loops = ((1, 1), (more.words, 1))
+        need, name = _read(chain, side, then, load + part.words, one)
+        doing = Doing("mxm.lw", [kind, more.column, 0], {2: (need, 0)}, [name])
+        chain.add(Queue("mxm.lw", side), [load + part.words], doing, stepped(one, (0, group)))
     once: Loops = ((part.tiles, period), (1, 1))
-    iw, at = [kind, plane, part.words * group], load + part.words
+    iw, at = [kind, plane, part.load_cycles * group], load + part.load_cycles
     chain.add(Queue("mxm.iw", side), [at], Doing("mxm.iw", iw, {}, []), stepped(once, (turn, 0)))
 
 

@@ -253,7 +253,8 @@ class MemoryMap(SramMap):
                 break
             if best is None or (met, found[-1]) < best[0]:
                 best = (met, found[-1]), index, found
-            if not outer and best[0][0] == 0:
+            together = self.apart and request.per_layer  # in as few slices: rows go elsewhere
+            if best[0][0] == 0 and (together or not outer):
                 break
         if best is None:
             raise self.full(request, words * layers, WEIGHT_SLICES)

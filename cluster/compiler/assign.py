@@ -18,7 +18,7 @@ from chip.program import word_columns
 from chip.schedule import Buffer
 from chip.spec import EAST, WEST, ChipSpec
 from cluster.compiler import fused
-from cluster.compiler.layouts import layouts, plain_layout
+from cluster.compiler.layouts import layouts, plain_layout, to_all
 from cluster.compiler.rank import Rank
 from cluster.compiler.segments import residual_stream
 from cluster.model.graph.add import Add
@@ -33,6 +33,7 @@ from cluster.model.graph.latent_attention import ATTENTIONS, LatentAttention
 from cluster.model.graph.linear import Linear
 from cluster.model.graph.norm import Norm, NormBySum, SquareSum
 from cluster.model.graph.op import GraphError, Op
+from cluster.model.graph.quantise import Quantise
 from cluster.model.graph.rotary import Rotary
 from cluster.model.graph.soft_cap import SoftCap
 from cluster.model.graph.values import Dim, Value
@@ -86,7 +87,8 @@ class Assigned:
                 raise GraphError("layout", (value.name,), f"{value.name} goes beyond the lanes")
         for op in self.section.ops:
             if isinstance(op, Product):
-                blocks = [block for matrix in self.matrices(op) for block in matrix.blocks]
+                shared = self.shared_matrices(op)[:1]
+                blocks = [n for matrix in (*self.matrices(op), *shared) for n in matrix.blocks]
                 every = list(range(self._ends(op)[1].blocks))
                 op.require(sorted(blocks) == every, "its blocks are not on one array each")
         return self
@@ -120,26 +122,53 @@ class Assigned:
         inputs, outputs = self._ends(op)
         limit = max(1, self.spec.accumulator_depth // self.most_rows)
         readers = self.section.consumers(op.out)
-        if any(isinstance(reader, AllReduce) for reader in readers) and not isinstance(
-            op, ExpertLinear
-        ):
+        onward = self.apart or any(isinstance(reader, AllReduce) for reader in readers)
+        if onward and not isinstance(op, ExpertLinear):
             limit = 1  # its rows may leave while the next ones are made
         if len(sides) == 1:
             where = [(op.weight.name, sides[0], range(outputs.blocks))]
         else:
             parts = halves(outputs.blocks)
+            if self._shares_last(op):
+                parts = range(parts[1].start - 1), range(parts[1].start - 1, outputs.blocks - 1)
             where = [(f"{op.weight.name}{side}", side, parts[side]) for side in SIDES]
         layouts = inputs, outputs
         if isinstance(op, HeadLinear):
             heads = self.rank.size(op.x.dims[0])
             return tuple(
-                HeadMatrix(name, side, *layouts, blocks, 1, self.weights, heads)
+                HeadMatrix(name, side, *layouts, blocks, 1, self.weights, heads=heads)
                 for name, side, blocks in where
             )
         return tuple(
             Matrix(name, side, *layouts, blocks, limit, self.weights)
             for name, side, blocks in where
         )
+
+    def shared_matrices(self, op: Product) -> tuple[Matrix, ...]:
+        """The matrix of the last output block, where each side has some of its input blocks."""
+        if not self._shares_last(op):
+            return ()
+        inputs, outputs = self._ends(op)
+        last, some = range(outputs.blocks - 1, outputs.blocks), halves(inputs.blocks)
+        return tuple(
+            Matrix(f"{op.weight.name}.last{side}", side, inputs, outputs, last, 1, self.weights,
+                   some[side])
+            for side in SIDES
+        )  # fmt: skip
+
+    def all_matrices(self, op: Product) -> tuple[Matrix, ...]:
+        """Those of each side and those of both."""
+        return (*self.matrices(op), *self.shared_matrices(op))
+
+    def _shares_last(self, op: Product) -> bool:
+        """Whether both sides work on the last output block, as they have as many of the others.
+
+        Sums of int8 are the same in any order.
+        """
+        if not self.apart or self.weights != "i8" or len(self.sides[op.out.name]) == 1:
+            return False
+        inputs, outputs = self._ends(op)
+        return isinstance(op, Linear) and outputs.blocks % 2 == 1 and inputs.blocks > 1
 
     @cached_property
     def sides(self) -> dict[str, tuple[int, ...]]:
@@ -177,7 +206,7 @@ class Assigned:
             if isinstance(op, Product):
                 sides = words.setdefault(op.x.name, [0, 0])
                 times = op.chosen if isinstance(op, ExpertLinear) else 1
-                for matrix in self.matrices(op):
+                for matrix in self.all_matrices(op):
                     sides[matrix.side] += times * matrix.vectors // word_columns(matrix.dtype)
         return sum(max(sides) for sides in words.values())
 
@@ -197,7 +226,7 @@ class Assigned:
         """Words of 16 slices that each matrix takes, of those east and of those west."""
         words: tuple[list[int], list[int]] = ([], [])
         for op in self.section.ops:
-            for matrix in self.matrices(op) if isinstance(op, Product) else ():
+            for matrix in self.all_matrices(op) if isinstance(op, Product) else ():
                 if isinstance(op, ExpertLinear):
                     experts = Experts(matrix, op.held, op.chosen, op.adds)
                     words[matrix.side].append(experts.words)
@@ -215,6 +244,8 @@ class Assigned:
         if isinstance(op, Product) and value == op.x:
             return tuple(Copy(self.weights, side) for side in self.sides[op.out.name])
         if isinstance(op, Attention):
+            if to_all(op, self.rank):  # heads of a row are on both sides
+                return tuple(Copy("f16", side) for side in SIDES)
             return (Copy("f16", WEST if value == op.v else EAST),)
         if isinstance(op, LatentAttention):
             return (Copy("f16", EAST),)
@@ -223,9 +254,9 @@ class Assigned:
         if isinstance(op, Gate | ClampedGate) and value == op.gate:
             return (Copy("f32", EAST), Copy("f32", WEST))
         if isinstance(op, Activation):  # read twice, where each array has left its half
-            thrice = self.apart and self.weights == "i8" and op.function != "silu"
-            turns = range(3 if thrice else 2)  # or again, and then it waits in fewer ALUs
-            return tuple(Copy("f32", EAST, split=True, turn=turn) for turn in turns)
+            return tuple(Copy("f32", EAST, split=True, turn=turn) for turn in range(2))
+        if isinstance(op, Quantise) and self.apart:
+            return (Copy("f32", EAST, split=True),)
         if isinstance(op, SoftCap) or (isinstance(op, Add | AllReduce) and value == op.y):
             return (Copy("f32", EAST, split=True),)
         if isinstance(op, Norm | SquareSum | NormBySum):
@@ -341,14 +372,13 @@ class Assigned:
                 for end, some in self._pieces(range(blocks))
             )  # fmt: skip
         found = []
-        most = 1 if len(self.copies[value.name]) > len(SIDES) else MOST_PIECES  # slices are few
         for side, part in zip(SIDES, halves(blocks), strict=True):
-            for end, some in self._pieces(part, most):
+            for end, some in self._pieces(part, 1):
                 buffer = self._half(work, value, copy, side, len(some), end)
                 found.append(Part(buffer, some.start, len(some)))
         return tuple(found)
 
-    def _pieces(self, blocks: range, most: int = MOST_PIECES) -> Iterator[tuple[str, range]]:
+    def _pieces(self, blocks: range, most: int = 2) -> Iterator[tuple[str, range]]:
         """Blocks that share a buffer, at most so many times, and what its name ends in."""
         if blocks and not self.apart:
             yield "", blocks

@@ -18,7 +18,7 @@ def input_regions(
     x goes to the buffer `entry`, if that is not where the stage wants it.
     """
     tokens = kind.rows
-    others = dict.fromkeys((KEY_MASK, *POOL_INPUTS), 1)
+    others = dict.fromkeys((*KEY_MASK.values(), *POOL_INPUTS), 1)
     for window in stage.shape.windows:
         others[window.mask] = window.blocks(kind.blocks) * tokens
         rows = kind.slots * max(tokens // kind.slots, COLUMN_PAIRS)

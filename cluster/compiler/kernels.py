@@ -13,7 +13,7 @@ from chip.kernels.grouped_route import Groups, grouped_route
 from chip.kernels.latent_attention import Compressed, latent_attention
 from chip.kernels.layer_norm import LayerNorm, Sum, layer_norm
 from chip.kernels.layout import halves
-from chip.kernels.linear import Finish, linear
+from chip.kernels.linear import Finish, linear, linear_of_both
 from chip.kernels.norm import RmsNorm, norm_by_sum, rms_norm, square_sum
 from chip.kernels.pool import pool
 from chip.kernels.quantise import Peaks, quantise
@@ -77,9 +77,11 @@ def _linear(work: Work, at: Assigned, op: Linear) -> None:
     turn = turned_behind(at.section, op)
     x, out = at.read(work, op, op.x), at.made(work, op.out if turn is None else turn.out)
     turns = None if turn is None else partial(turned, work, turn.table.name)
+    finish = Finish(at.steps(work, op.x), op.bias is not None, turns)
     for matrix, rows in zip(at.matrices(op), x.copies, strict=True):
-        finish = Finish(at.steps(work, op.x), op.bias is not None, turns)
         linear(work, matrix, rows, out.copies, finish)
+    if shared := at.shared_matrices(op):
+        linear_of_both(work, shared, x.copies, out.copies, finish)
 
 
 @kernel(HeadLinear)

@@ -17,6 +17,7 @@ from cluster.model.mixture import expert_parts
 
 NODE_CHIPS = 8  # of a fully connected node
 CONTEXT_BLOCK = 320  # tokens of a KV block: the lanes of a chip
+MOST_TO_ALL = 256  # elements of a head of an encoder: the other lanes have sums
 WEIGHT_TYPES = {"fp16": "f16", "int8": "i8"}  # as the command line names them: the MXM's type
 
 
@@ -89,10 +90,15 @@ def check_context(model: Model, context: int) -> None:
 
 
 def check_heads(model: Model) -> None:
-    """Raise BadValue unless heads fill whole words of columns, and fit a row."""
+    """Raise BadValue unless heads fill whole words of columns, and fit a row.
+
+    Where tokens look at each other both ways, sums of their powers are in the same row.
+    """
+    to_all = any(isinstance(op, Attention) and op.takes_sequence for op in ops_of(model))
+    most = MOST_TO_ALL if to_all else CONTEXT_BLOCK
     for size in head_sizes(model):
-        if size % 8 or size > CONTEXT_BLOCK:
-            raise BadValue("head_dim", size, "must be a multiple of 8, at most 320")
+        if size % 8 or size > most:
+            raise BadValue("head_dim", size, f"must be a multiple of 8, at most {most}")
     for size in normed_heads(model):
         if not reducible(size):
             raise BadValue("head_dim", size, "has a norm, so its factors must be 2, 3, 5 and 7")

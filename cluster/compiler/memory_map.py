@@ -1,6 +1,6 @@
 """The memory map of a stage: room for all that its kernels ask for."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, product
@@ -173,10 +173,16 @@ def _placed(
         found.rows(name, place, vectors, dtype)
     everything = [r for r in demands.requests if r.name not in found.buffers]
     columns = [request for request in everything if request.layout == "columns"]
+    names = {request.name for request in columns}
+    pairs = (pair for pair, cycles in met.slices.items() if cycles >= MUST)
+    apart_from = Counter(name for pair in pairs if names.issuperset(pair) for name in pair)
 
     def order(r: Request) -> tuple[int, ...]:
         if way.largest:
             return (-found.column_words_of(r),)
+        if found.apart:  # what is used at a time lies together, and its rows elsewhere
+            life, _ = demands.lives[r.name]
+            return not r.per_layer, r.role == SCRATCH, life, -apart_from[r.name], -r.vectors
         return not r.per_layer, r.role == CACHE, -r.vectors
 
     first: dict[str, int] = {}  # slices, by names without the kind of layers

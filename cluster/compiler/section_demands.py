@@ -4,7 +4,8 @@ from collections.abc import Collection
 from dataclasses import replace
 from functools import lru_cache
 
-from chip.kernels.attention_to_all import SIDE_BY_SIDE
+from chip.kernels.attention import Heads
+from chip.kernels.attention_to_all import SIDE_BY_SIDE, SumLanes, by_powers
 from chip.kernels.lanes import LANES, MAPS, LaneMap, group_maps, hurried_maps
 from chip.kernels.memory import Conflicts, most_column_words
 from chip.kernels.trial import Demands, Trial, TrialMemory, Unplaced, conflicts
@@ -34,7 +35,11 @@ def lane_maps(sections: Collection[Sharded], weights: str) -> tuple[tuple[int, .
     hurried: list[LaneMap] = []
     if any(isinstance(op, Attention) and op.takes_sequence for op in ops):
         sizes |= set(SIDE_BY_SIDE)
-        hurried = [lanes for size in (LANES, *SIDE_BY_SIDE) for lanes in hurried_maps(size)]
+        hurried = [*hurried_maps(LANES)]
+    for op in ops:
+        if isinstance(op, Attention) and op.takes_sequence:
+            count, size = (dim.size for dim in op.q.dims)
+            hurried += SumLanes.of(by_powers(Heads(tuple(range(count)), count, size))).maps
     extra = (lanes for size in sorted(sizes) for lanes in group_maps(size))
     return tuple(dict.fromkeys((*MAPS, *extra, *hurried)))
 

@@ -102,7 +102,7 @@ class Stage:
         slots = shape.slots, shape.rows
         if shape.anywhere:
             return cut_map(self.spec, demands, counts, slots, self._fixed())
-        usual = usual_places(self.spec, shape.whole) if shape.whole else {}
+        usual = usual_places(self.spec, shape.whole) if shape.whole and not shape.part_rows else {}
         apart = shape.part_rows > 0
         return memory_map(self.spec, demands, counts, slots, self._fixed(), usual, apart)
 

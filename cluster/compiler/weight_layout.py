@@ -8,6 +8,7 @@ with zeros. With int8 weights rows are rounded between the first and the second.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,15 @@ import numpy.typing as npt
 
 from chip.isa import NUMPY_TYPES
 from chip.kernels.attention import Heads
-from chip.kernels.attention_to_all import HEAD_LANES, ONES, SIDE_BY_SIDE, by_powers, keys_in_lanes
+from chip.kernels.attention_to_all import (
+    HEAD_LANES,
+    ONES,
+    SIDE_BY_SIDE,
+    SUM_LANES,
+    SumLanes,
+    by_powers,
+    keys_in_lanes,
+)
 from chip.kernels.columns import IDENTITY
 from chip.kernels.experts import COUNTED, Experts
 from chip.kernels.grouped_route import GROUPS, NUMBERS
@@ -96,10 +105,13 @@ def _linear(
     vectors, channels = {"scale": scales, "bias": bias}, replace(op.weight, inner=())
     for rank, assigned in enumerate(ranks):
         mine = sharded.shares.cut(whole, op.weight, rank)
-        for matrix in assigned.matrices(op):
+        shared = assigned.shared_matrices(op)
+        for matrix in assigned.all_matrices(op):
             if not matrix.blocks:
                 continue
             yield rank, matrix.name, columns(mine, matrix, assigned.spec.lanes)
+            if matrix in shared[1:]:
+                continue  # what sums of both meet is there once
             for what, vector in vectors.items():
                 if vector is not None:
                     own = sharded.shares.cut(vector, channels, rank)
@@ -249,14 +261,20 @@ def _side_by_side_tables(
     buffers: Mapping[str, Buffer], heads: Heads, lanes: int
 ) -> Iterator[tuple[Region, Array]]:
     """The lanes of each head, and the tiles of ones of heads side by side."""
-    for row in range(heads.rows):
-        if (name := HEAD_LANES.format(row)) in buffers:
+    for row, side in product(range(heads.rows), (EAST, WEST)):
+        if (name := HEAD_LANES.format(row, side)) in buffers:
             owner = np.arange(lanes) // heads.head_lanes
             mask = owner == np.arange(heads.per_row)[:, None]
             yield buffers[name].region, mask.astype(np.float16)
-    for tokens in (*SIDE_BY_SIDE, lanes):
-        if (name := ONES.format(tokens)) in buffers:
+    for side in (EAST, WEST):
+        if (name := SUM_LANES.format(side)) in buffers:
+            sums, found = SumLanes.of(heads), np.zeros((1, lanes), np.float32)
+            for head in range(heads.per_row):
+                found[0, sums.first(head) :][: sums.each] = 1
+            yield buffers[name].region, found
+    for tokens, side in product((*SIDE_BY_SIDE, lanes), (EAST, WEST)):
+        if (name := ONES.format(tokens, side)) in buffers:
             count, each = keys_in_lanes(tokens, heads)
-            owner = np.repeat(np.arange(count), heads.head_lanes)
+            owner = np.repeat(np.arange(count), SumLanes.of(heads).stride)
             ones = np.arange(lanes) // each == owner[:, None]
             yield buffers[name].region, ones.astype(np.float16)

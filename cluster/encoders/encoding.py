@@ -109,7 +109,10 @@ def encoder_inputs(lowered: Lowered, ids: Sequence[int]) -> tuple[str, dict[int,
     x = np.zeros((stage.hidden_blocks, tokens, lanes), np.float32)
     for number, row in enumerate(lowered.weights.embedding_rows(ids)):
         x[:, number] = stage.layout_x.rows(row)
-    inputs: dict[int, dict[str, Array]] = {chip: {KEY_MASK: mask} for chip in lowered.chips}
+    given = [name for name in KEY_MASK.values() if name in stage.memory.buffers]
+    inputs: dict[int, dict[str, Array]] = {
+        chip: dict.fromkeys(given, mask) for chip in lowered.chips
+    }
     inputs[lowered.placement[0][0]][stage.entry] = stage.in_order(x)
     last = inputs[lowered.placement[-1][0]]
     last["poolmask"] = (np.arange(lanes) < len(ids)).astype(np.float16)[None]

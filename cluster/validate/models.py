@@ -58,7 +58,8 @@ def _bert(
     reason = (
         f"of {cycles:,} cycles, arrays that never wait take {products // FP16_PRODUCTS:,} for the "
         f"weights in fp16, a quarter of that in int8; rows pass maxima over lanes before each int8 "
-        f"product, and one layer ends before the next begins; of {stage.end_cycle:,} of a stage: "
+        f"product, as each token has a step, and wait for slices in which others rest; one layer "
+        f"ends before the next begins; of {stage.end_cycle:,} of a stage: "
         f"{phases(events, stage.end_cycle)}"
     )
     return missed(row, reason)

@@ -74,6 +74,8 @@ def test_what_cannot_be_is_said(tmp_path):
         embed(lowered, machine, [1] * 33)
     with pytest.raises(BadValue, match="multiple of 8"):
         plan_encoder(encoder_of("x", 1, 60, 5, 8, 8, 8), GROQCHIP1, 1, 8)
+    with pytest.raises(BadValue, match="at most 256"):
+        plan_encoder(encoder_of("x", 1, 264, 1, 8, 8, 8), GROQCHIP1, 1, 8)
     with pytest.raises(ModelError, match="not a multiple of 7 heads"):
         encoder_of("x", 1, 60, 7, 8, 8, 8)
 

@@ -11,6 +11,7 @@ from chip.hashed import hashed_once
 from cluster.model.graph.op import GraphError, Op
 from cluster.model.graph.stand_in import StandIn
 from cluster.model.graph.values import Dim, Value, Weight
+from topology.collectives.sums import FP32
 
 Place = int | Literal["embedding", "opening", "head"]  # a layer's number, or another section
 
@@ -18,10 +19,14 @@ Place = int | Literal["embedding", "opening", "head"]  # a layer's number, or an
 @hashed_once
 @dataclass(frozen=True)
 class Section:
-    """A layer, or what stands before or behind them all: ops in order, from `x` to `out`."""
+    """A layer, or what stands before or behind them all: ops in order, from `x` to `out`.
+
+    On wide groups partial sums of its values travel between nodes as `sums`, a format.
+    """
 
     x: Value
     ops: tuple[Op, ...]
+    sums: str = FP32
 
     @property
     def out(self) -> Value:

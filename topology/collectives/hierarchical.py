@@ -4,8 +4,8 @@ An exchange at one level leaves the group's sum on every chip of the group. It i
 exchanges one level down: (1) every subgroup exchanges, so each of its chips has the subgroup's sum;
 (2) chips with a cable to another subgroup send it there; (3) every subgroup exchanges what came in;
 (4) each chip adds that to its own subgroup's sum. Sums may be rounded before they leave a node,
-also those that stay behind, as all chips are to have the same. On a dragonfly of 33 all-to-all nodes that is
-local, global, local: three hops for an all-reduce of everything (ISCA'22).
+also those that stay behind, so that no chip has a better one. On a dragonfly of 33 all-to-all nodes
+that is local, global, local: three hops for an all-reduce of everything (ISCA'22).
 """
 
 from collections.abc import Iterator
@@ -78,7 +78,7 @@ def _exchange(draft: Draft, levels: list[_Level], slot: int, slots: Iterator[int
 def _levels(job: Job, stack: tuple[str, ...]) -> list[_Level] | None:
     """Return the gateways of every level, or None if some two subgroups have no cable."""
     label = np.arange(job.ranks)
-    levels = []
+    levels: list[_Level] = []
     for attribute in (*stack, None):
         group = np.zeros(job.ranks, np.int64) if attribute is None else _labels(job, attribute)
         gateways = _gateways(job, label, group)

@@ -12,6 +12,7 @@ from cluster.model.graph.op import F32, Op, Run, Spread, register
 from cluster.model.graph.values import Value
 from topology.collectives.sums import FP32, SUM_FORMATS
 
+
 @register
 @dataclass(frozen=True)
 class AllReduce(Op):
@@ -43,9 +44,7 @@ class AllReduce(Op):
     exact = reference
 
 
-def summed_over_ranks(
-    parts: Sequence[F32], residual: F32 | None = None, sums: str = FP32
-) -> F32:
+def summed_over_ranks(parts: Sequence[F32], residual: F32 | None = None, sums: str = FP32) -> F32:
     """Residual and parts from left to right; of 16, 24, .. ranks the sums of each eight.
 
     These are rounded to the format `sums` once, those that stay in their node as well, so that all

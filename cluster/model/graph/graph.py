@@ -116,6 +116,17 @@ class Model:
         layers = tuple(changed[layer] for layer in self.layers)
         return replace(self, opening=opening, layers=layers, head=changed[self.head])
 
+    def with_sums(self, sums: str) -> "Model":
+        """The same model, whose partial sums travel between nodes as `sums`, a format."""
+        if sums == self.sums:
+            return self
+        return self.with_sections(lambda section: replace(section, sums=sums))
+
+    @property
+    def sums(self) -> str:
+        """The format in which partial sums travel between nodes."""
+        return self.head.sums
+
     @property
     def sections(self) -> tuple[Section, ...]:
         """Every section, in order."""

@@ -65,6 +65,7 @@ class Options:
     tp: int | None
     pp: int | None
     ep: int | None
+    sums_between_nodes: str
     topology: str | None
     profile: str | None
     links: tuple[str, ...]
@@ -103,6 +104,7 @@ class Options:
         return PlanRequest(
             self.chips, self.tp, self.pp, self.topology, self.profile, self.links, self.faults,
             self.spec, self.weights, context, slots, ep=self.ep,
+            sums_between_nodes=self.sums_between_nodes,
         )  # fmt: skip
 
 

@@ -386,7 +386,7 @@ class Search:
         if tp == 1:
             return 0
         degree = max(degree for _, degree in self.graph.degree)
-        hop = int(compiled(self.graph).wire_cycles.min()) * (tp > degree + 1)
+        hop = int(compiled(self.graph).wire_cycles.min()) if tp > degree + 1 else 0
         return self._crossing(float(least_received(tp, self.model.sums)) / degree) + hop
 
     def _crossing(self, share: float) -> int:

@@ -322,12 +322,18 @@ def _added(spec: ChipSpec, label: str, terms: tuple[_Run, ...], out: _Run) -> Ch
     else:
         total = chain.vxm("add", first.rows, rest[0].rows, loops=loops)
         rest = rest[1:]
+    read = {(0, term.slices) for term in terms[: len(terms) - len(rest)]}
     for term in rest:
         if term.dtype == "f32":
+            read.add((total.cycle, term.slices))
             total = chain.vxm("add", total, term.rows)
-        else:  # it is widened while the sum so far is made
+            continue
+        at = total.cycle - spec.d_func("vxm.convert")  # widened while the sum so far is made
+        if (at, term.slices) in read:  # unless others are read there then
+            total = chain.vxm("copy", total)
             at = total.cycle - spec.d_func("vxm.convert")
-            total = chain.vxm("add", total, chain.vxm("to_f32", term.rows, loops=loops, at=at))
+        read.add((at, term.slices))
+        total = chain.vxm("add", total, chain.vxm("to_f32", term.rows, loops=loops, at=at))
     if out.dtype != total.dtype:
         total = chain.vxm("to_f16", total)
     chain.write(total, out.rows)
@@ -337,9 +343,10 @@ def _added(spec: ChipSpec, label: str, terms: tuple[_Run, ...], out: _Run) -> Ch
 def _added_at_once(operands: Sequence[Sequence[_Run]], target: Sequence[_Run]) -> int:
     """The first operands that a chain adds up: all, or as many as there are ALUs for.
 
-    Narrow ones take another ALU each to be widened, and a narrow sum one to be rounded.
+    Narrow ones take another ALU each to be widened, and two to wait; a narrow sum one to be rounded.
     """
-    left = MOST_OPERANDS - (target[0].dtype != "f32")
+    narrow = any(some.dtype != "f32" for some, *_ in operands)
+    left = MOST_OPERANDS - 2 * narrow - (target[0].dtype != "f32")
     for number, (run_of, *_) in enumerate(operands):
         left -= 1 + (run_of.dtype != "f32")
         if left < 0:

@@ -14,7 +14,8 @@ from cluster.compiler.stages import partition
 from cluster.compiler.wires import Wires
 from cluster.machines.machine import LocalMachine
 from cluster.model.reference import Reference
-from tests.cluster.tiny import forced, tiny_weights
+from cluster.model.weights.synthetic import SyntheticWeights
+from tests.cluster.tiny import forced, on_two_nodes, tiny_weights
 from topology import parse
 from topology.clocks import ClockSpec
 
@@ -62,7 +63,7 @@ def test_two_teams_compute_what_the_int8_reference_does():
     graph = parse("dragonfly:200")
     plan = partition(weights.model, GROQCHIP1, 16, 2, weights="int8")
     lowered = lower(plan, place(plan, graph, "dragonfly:200"), graph, weights)
-    told = [group.routes.all_reduce("gates", 5, True) for group in lowered.pipeline.alone]
+    told = [group.routes.all_reduce("gates", 5, True, "fp32") for group in lowered.pipeline.alone]
     hops = {hop for items in told for one in items if isinstance(one, Message) for hop in one.hops}
     assert any(hop.to_member >= 16 for hop in hops)
     machine = LocalMachine()
@@ -70,6 +71,20 @@ def test_two_teams_compute_what_the_int8_reference_does():
     reference = Reference(weights, 16, tp=16, exact=True)
     for ours, ids in zip(forced(lowered, machine, PROMPT, 4), (PROMPT, [4]), strict=True):
         assert (ours == reference.forward(ids)).all()
+
+
+def test_sums_that_travel_as_fp16_are_those_of_the_reference():
+    """They are there sooner, and other bits than those of fp32."""
+    found, ends = [], []
+    for sums in ("fp32", "fp16"):
+        lowered, machine = on_two_nodes(sums), LocalMachine()
+        machine.load(lowered, lambda *_: None)
+        found.append(forced(lowered, machine, PROMPT, 4))
+        ends.append({name: max(one.end_cycles.values()) for name, one in lowered.launches.items()})
+    reference = Reference(SyntheticWeights(lowered.plan.model), 16, tp=16, exact=True)
+    for wide, narrow, ids in zip(*found, (PROMPT, [4]), strict=True):
+        assert (narrow == reference.forward(ids)).all() and 0 < np.abs(wide - narrow).max() < 0.1
+    assert all(ends[1][name] <= ends[0][name] for name in ends[0]) and ends[1] != ends[0]
 
 
 def test_a_long_all_reduce_goes_in_parts_between_two_deskews():

@@ -43,6 +43,17 @@ def lowered(tp: int, pp: int, topology: str, placement: Placement | None = None)
     return lower(plan, placement or place(plan, graph, topology), graph, weights)
 
 
+@cache
+def on_two_nodes(sums: str) -> Lowered:
+    """A layer of sixteen heads on as many chips, whose nodes exchange sums in a format."""
+    sizes = {"num_attention_heads": 16, "num_key_value_heads": 16, "intermediate_size": 640}
+    weights = tiny_weights(num_hidden_layers=1, hidden_size=640, **sizes)
+    model, graph = weights.model.with_sums(sums), parse("dragonfly:16")
+    plan = partition(model, GROQCHIP1, 16, 1, weights="int8")
+    placement = place(plan, graph, "dragonfly:16")
+    return lower(plan, placement, graph, SyntheticWeights(model))
+
+
 def outcome(plan: Lowered, machine: Machine) -> Outcome:
     """Generate on a loaded machine."""
     runner = PipelineRunner(plan, machine)

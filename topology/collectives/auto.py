@@ -30,6 +30,9 @@ def fastest(job: Job) -> tuple[str, Engine]:
             continue
         if best is None or engine.end_cycle < best[0]:
             best = engine.end_cycle, name, engine
+    if best is None and job.sums.narrow:
+        problem = f"no chips of one node add up what goes to another, to be {job.sums_between}"
+        raise BadCollective(job.operation, problem, "leave sums fp32")
     if best is None:
         raise BadCollective(job.operation, "no algorithm applies to this group", "name one")
     return best[1], best[2]

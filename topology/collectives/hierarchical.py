@@ -29,9 +29,8 @@ _BLOCKS = 16  # stripes over parallel gateway cables; one vector each at least
 def hierarchical(job: Job) -> Messages:
     """All-reduce by the exchange above, over the fewest packaging levels the graph allows."""
     for stack in _STACKS:
-        nodes = not job.sums.narrow or stack[:1] == ("node",)
-        levels = _levels(job, stack) if nodes else None
-        if levels is not None:
+        levels = _levels(job, stack)
+        if levels is not None and (not job.sums.narrow or any(map(_leaves_nodes, levels))):
             break
     else:
         problem = "'hierarchical' needs nodes that are all-to-all, and chips that are so in a node"
@@ -73,6 +72,10 @@ def _exchange(draft: Draft, levels: list[_Level], slot: int, slots: Iterator[int
     out = next(slots)
     draft.combine(mine, others, out)
     return out
+
+
+def _leaves_nodes(level: _Level) -> bool:
+    return level.between_nodes and len(level.first) > 0
 
 
 def _levels(job: Job, stack: tuple[str, ...]) -> list[_Level] | None:

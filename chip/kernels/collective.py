@@ -343,7 +343,7 @@ def _added(spec: ChipSpec, label: str, terms: tuple[_Run, ...], out: _Run) -> Ch
 def _added_at_once(operands: Sequence[Sequence[_Run]], target: Sequence[_Run]) -> int:
     """The first operands that a chain adds up: all, or as many as there are ALUs for.
 
-    Narrow ones take another ALU each to be widened, and two to wait; a narrow sum one to be rounded.
+    Narrow ones take another ALU each to be widened, and two to wait; a narrow sum one for that.
     """
     narrow = any(some.dtype != "f32" for some, *_ in operands)
     left = MOST_OPERANDS - 2 * narrow - (target[0].dtype != "f32")

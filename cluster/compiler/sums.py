@@ -16,7 +16,7 @@ from topology.collectives.sums import FP32, SUM_BYTES, SUM_FORMATS
 
 OPTION = "--sums-between-nodes"
 # What was measured of a format, by `tests/test_smollm2.py`, which fails where it is no longer so.
-MEASURED_LOGITS = {"fp16": 0.0}
+MEASURED_LOGITS = {"fp16": 0.070}
 MEASURED_ON = "SmolLM2 in float32 on 2 and 4 nodes"
 
 

@@ -270,10 +270,10 @@ class Machine:
         value, slots = self.products[self.cycle][unit], self.planes[unit].accumulators
         if args["mode"] == ADD and slots[args["slot"]] is None:
             raise Misread(f"nothing to add to on plane {unit} in cycle {self.cycle}")
-        total = slots[args["slot"]] + value if args["mode"] == ADD else value
+        nothing = np.zeros_like(value)
+        held = nothing if slots[args["slot"]] is None else slots[args["slot"]].view(value.dtype)
         lit = self.every_lane < len(self.powered)
-        held = np.zeros_like(value) if slots[args["slot"]] is None else slots[args["slot"]]
-        slots[args["slot"]] = np.where(lit, total, held)
+        slots[args["slot"]] = np.where(lit, held + value if args["mode"] == ADD else value, held)
         return slots[args["slot"]]
 
     def padded(self, values: Array) -> Array:

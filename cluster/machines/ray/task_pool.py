@@ -5,9 +5,9 @@ Ray runs a task again whose worker or host is gone, and what it would have retur
 """
 
 import os
-import time
+import pickle
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,8 @@ from cluster.sweeps.grid import Point
 MOMENT_S = 1.0
 MOST_GIVEN = 256  # points in one task
 RETRIES = 8  # of a task whose worker or host dies, or finds its code away
-UNPACKING_S = 1.0
 CODE = Path(__file__).resolve().parents[3]
 LOST = "the workers of Ray that had it died, as when memory runs out"
-
-
-class CodeAway(Exception):
-    """Files of our code cannot be read just now: nodes of one host share the folder they are in,
-    and when such a node starts Ray removes it and unpacks it anew, under all who use it."""
 
 
 @cache
@@ -40,15 +34,36 @@ def _evaluator() -> Evaluator:
 
 
 def some(points: Sequence[Point]) -> list[Finding]:
-    """What one task does, with what this worker knows from tasks before; raises CodeAway."""
+    """What one task does, with what this worker knows from tasks before.
+
+    Raises ImportError where a file of our code cannot be read: nodes of one host share the folder
+    it is in, and when such a node starts Ray removes it and unpacks it anew, under all who use it.
+    """
     try:
         return _evaluator().some(points, MOMENT_S)
-    except (OSError, ImportError) as error:
-        file = getattr(error, "filename", None)
-        if isinstance(error, OSError) and not (file and Path(str(file)).is_relative_to(CODE)):
+    except OSError as error:
+        if error.filename and Path(str(error.filename)).is_relative_to(CODE):
+            raise ImportError(str(error)) from error
+        raise
+
+
+def task() -> Callable[[bytes], list[Any]]:
+    """`some` of pickled points, for Ray to send by value: a worker reads none of our files before
+    it runs, and what fails there is tried again, while what fails before is not."""
+
+    def work(points: bytes) -> list[Any]:  # a name of ours would be one of our files
+        import pickle
+        import time
+
+        try:
+            from cluster.machines.ray.task_pool import some
+
+            return some(pickle.loads(points))
+        except ImportError:
+            time.sleep(1)  # until the code is there again
             raise
-        time.sleep(UNPACKING_S)
-        raise CodeAway(str(error)) from error
+
+    return work
 
 
 class RayPool:
@@ -70,8 +85,8 @@ class RayPool:
 
     def results(self, points: Sequence[Point]) -> Iterator[list[Finding]]:
         """Findings of all points, in lists as they come."""
-        again: Any = {"max_retries": RETRIES, "retry_exceptions": [CodeAway, ImportError]}
-        task = ray.remote(num_cpus=1, **again)(some)
+        again: Any = {"max_retries": RETRIES, "retry_exceptions": [ImportError]}
+        work = ray.remote(num_cpus=1, **again)(task())
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         cpus = max(1, int(resources.get("CPU", 1)))
         size = min(MOST_GIVEN, max(1, -(-len(points) // (4 * cpus))))
@@ -80,7 +95,7 @@ class RayPool:
         while waiting or busy:
             while waiting and len(busy) < 2 * cpus:
                 given = waiting.popleft()
-                busy[task.remote(given)] = given
+                busy[work.remote(pickle.dumps(given))] = given
             (done,), _ = ray.wait(list(busy), num_returns=1)
             given = busy.pop(done)
             found = _result(done, given)

@@ -168,7 +168,7 @@ def generate(options: Options, start: float, bars: Bars) -> dict[str, Any]:
         count = new_tokens(options.max_new_tokens, len(prompt), choice.plan)
         requests = [Request(tuple(prompt), count)]
     for note in sums_notes(choice.plan.model, choice.plan.tp):
-        show_note(note)
+        click.echo(f"note: {note}", err=True)
     lowered = lower_choice(choice, model, options, bars)
     watch.lap("lower")
     rig, drafting = Rig.of(options), load_draft(options, model, choice.plan, bars)

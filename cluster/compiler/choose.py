@@ -77,7 +77,7 @@ def spread(model: Model, request: PlanRequest) -> tuple[Model, PlanRequest]:
     Its sums travel as asked for. Raises BadValue.
     """
     ep = request.ep or 1
-    check_sums(request.sums_between_nodes, None if request.tp is None else request.tp * ep)
+    check_sums(request.sums_between_nodes)
     model = model.with_sums(request.sums_between_nodes)
     if ep > widest_of(model):
         raise BadValue("--ep", ep, f"must be 1 to {widest_of(model)}, {said_widest(model)}")

@@ -20,8 +20,8 @@ MEASURED_LOGITS = {"fp16": 0.070}
 MEASURED_ON = "SmolLM2 in float32 on 2 and 4 nodes"
 
 
-def check_sums(sums: str, tp: int | None) -> None:
-    """Raise BadValue for a format that there is not, or for a width without sums of nodes."""
+def check_sums(sums: str, tp: int | None = None) -> None:
+    """Raise BadValue for an unknown format, or for one that changes nothing in groups of `tp`."""
     if sums not in SUM_FORMATS:
         raise BadValue(OPTION, sums, f"must be one of {', '.join(SUM_FORMATS)}")
     if sums != FP32 and tp is not None and not sums_nodes(tp):

@@ -35,6 +35,7 @@ from cluster.sweeps.sweeping import sweep as run_sweep
 from cluster.tracing.events import KERNELS
 from cluster.tracing.files import check_format, write_timeline
 from cluster.tracing.launch import run_timeline
+from topology.collectives.sums import FP32
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,7 @@ def load(
     tp: int | None = None,
     pp: int | None = None,
     ep: int | None = None,
+    sums_between_nodes: str = FP32,
     topology: str | None = None,
     weights: str | None = None,
     chips: int | None = None,
@@ -155,7 +157,8 @@ def load(
     chips in this process. Raises what `lpu run` reports: BadValue, UnknownName, DoesNotFit, ...
     """
     request = PlanRequest(
-        chips, tp, pp, topology, spec=spec, weights=weights, context=context, ep=ep
+        chips, tp, pp, topology, spec=spec, weights=weights, context=context, ep=ep,
+        sums_between_nodes=sums_between_nodes,
     )  # fmt: skip
     _check(request)
     loaded: Loaded = load_model(model)
@@ -175,6 +178,7 @@ def plan(
     tp: int | None = None,
     pp: int | None = None,
     ep: int | None = None,
+    sums_between_nodes: str = FP32,
     topology: str | None = None,
     weights: str | None = None,
     spec: str = "groqchip1",
@@ -190,6 +194,7 @@ def plan(
     request = PlanRequest(
         chips, tp, pp, topology, weights=weights, spec=spec, context=context, batch=batch,
         prompt_tokens=prompt_tokens, objective=objective, ep=ep,
+        sums_between_nodes=sums_between_nodes,
     )  # fmt: skip
     _check(request)
     return report(make(model, request, CostStore(cache_folder() / "costs")))

@@ -55,13 +55,13 @@ class Network(Mapping[tuple[int, int], tuple[Hop, ...]]):
     """How the members of a group reach each other, and what the messages of a collective are.
 
     A mapping from pairs of members to hops. `cables` are all cables of those links, parallel ones
-    too; `all_reduce(algorithm, rows, residual)` lists an all-reduce of fp32 rows, with a `residual`
-    onto what each member has.
+    too; `all_reduce(algorithm, rows, residual, sums)` lists an all-reduce of fp32 rows, with a
+    `residual` onto what each member has; between nodes travel `sums` of that format.
     """
 
     routes: Routes
     cables: frozenset[Hop]
-    all_reduce: Callable[[str, int, bool], Items] = field(repr=False)
+    all_reduce: Callable[[str, int, bool, str], Items] = field(repr=False)
     reach: Reach = NO_REACH
 
     def __getitem__(self, pair: tuple[int, int]) -> tuple[Hop, ...]:
@@ -92,7 +92,7 @@ class AllReduce:
 
     `before`, if any, is the residual x, `after` the result, `update` the halves of y, east and
     west: names of buffers. With `some` tokens only the first of each block; others by moving all
-    addresses.
+    addresses. What teams exchange is in the format `sums`.
     """
 
     memory: MemoryMap
@@ -103,6 +103,7 @@ class AllReduce:
     before: str | None
     after: str
     some: int
+    sums: str
     update: tuple[str, str] = ("y0", "y1")
 
     def shared_schedule(self) -> Schedule:
@@ -133,7 +134,7 @@ class AllReduce:
         rests = self.memory.buffers.items()
         parts, sums = ([b for n, b in rests if n.startswith(what)] for what in ("part", "between"))
         listed = tuple(
-            self.routes.all_reduce(algorithm, self.blocks * self.some, self.before is not None)
+            self.routes.all_reduce(algorithm, self.blocks * self.some, bool(self.before), self.sums)
             for algorithm in self._algorithms(sum(part.region.vectors for part in parts))
         )
         sizes = (self.blocks, self.tokens, self.some)

@@ -8,7 +8,7 @@ in the first cycles that are free.
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -67,6 +67,17 @@ class _Run(NamedTuple):
 
     def part(self, offset: int, count: int) -> "_Run":
         return _Run(self.buffer, self.first + offset, count)
+
+    def typed(self, dtype: str) -> "_Run":
+        """The same rows, each in the first planes that a type takes."""
+        if dtype == self.dtype:
+            return self
+        region = replace(self.buffer.region, dtype=dtype)
+        return self._replace(buffer=replace(self.buffer, region=region))
+
+    @property
+    def dtype(self) -> str:
+        return self.buffer.region.dtype
 
     @property
     def rows(self) -> Rows:
@@ -146,7 +157,8 @@ class Compiler:
     def _send(self, plan: Schedule, number: int, message: Message) -> None:
         target = message.hops[-1].to_member
         if message.lands:
-            self._landed[number] = self._take(target, message.target.length)
+            rows, dtype = message.target.length, message.source.dtype
+            self._landed[number] = self._take(target, rows, dtype)
         runs = [self._landed[number]] if message.lands else self._room(target, message.target)
         over, apart = self._over(message), not self._is_long(message.source)
         for source, end in _cut(self._runs(message.hops[0].member, message.source), runs):
@@ -175,7 +187,7 @@ class Compiler:
             landed: dict[int, _Run] = {}
             for number in batch:
                 end = messages[number].hops[-1].to_member
-                room = self._room_in_pool(end, first.source.length)
+                room = self._room_in_pool(end, first.source.length, first.source.dtype)
                 if room is None:
                     self._send(plan, number, messages[number])
                 else:
@@ -203,15 +215,15 @@ class Compiler:
             for one in addition.operands
         ]
         target = self._room(member, addition.target)
-        while len(operands) > MOST_OPERANDS:
+        while (count := _added_at_once(operands, target)) < len(operands):
             between = self._take(member, addition.target.length)
-            self._sum(plan, member, operands[:MOST_OPERANDS], [between])
-            operands = [[between], *operands[MOST_OPERANDS:]]
+            self._sum(plan, member, operands[:count], [between])
+            operands = [[between], *operands[count:]]
             self._free[member].append(between)
         self._sum(plan, member, operands, target)
         for one in addition.operands:
             if isinstance(one, int):
-                self._free[member].append(self._landed.pop(one))
+                self._free[member].append(self._landed.pop(one).typed("f32"))
 
     def _sum(
         self, plan: Schedule, member: int, operands: list[list[_Run]], target: list[_Run]
@@ -268,20 +280,23 @@ class Compiler:
             if span.first not in kept:
                 if self.between and self._is_long(span):
                     used = sum(run.length for run in kept.values())
-                    kept[span.first] = _Run(self.between[0], used, span.length)
+                    kept[span.first] = _Run(self.between[0], used, span.length).typed(span.dtype)
                 else:
-                    kept[span.first] = self._take(member, span.length)
+                    kept[span.first] = self._take(member, span.length, span.dtype)
         return self._runs(member, span)
 
-    def _take(self, member: int, count: int) -> _Run:
+    def _take(self, member: int, count: int, dtype: str = "f32") -> _Run:
         """Rows of the pool; raises PoolFull."""
-        found = self._room_in_pool(member, count)
+        found = self._room_in_pool(member, count, dtype)
         if found is None:
             raise PoolFull(f"{self.label}: no memory for {count} rows on member {member}")
         return found
 
-    def _room_in_pool(self, member: int, count: int) -> _Run | None:
-        """Rows of the pool from what has been free for longest, if there is room."""
+    def _room_in_pool(self, member: int, count: int, dtype: str) -> _Run | None:
+        """Rows of the pool from what has been free for longest, if there is room.
+
+        Each has the four planes of fp32, of which narrower types use the first.
+        """
         if member not in self._free:
             self._free[member] = [_Run(b, 0, b.region.vectors) for b in self.pool]
         free = self._free[member]
@@ -291,7 +306,7 @@ class Compiler:
         room = free.pop(number)
         if room.length > count:
             free.append(room.part(count, room.length - count))
-        return room.part(0, count)
+        return room.part(0, count).typed(dtype)
 
 
 @lru_cache(maxsize=4096)
@@ -299,15 +314,44 @@ def _added(spec: ChipSpec, label: str, terms: tuple[_Run, ...], out: _Run) -> Ch
     """Rows of all terms added up by member 0; buffers lie in a bank each: any rows will do."""
     chain = Chain(spec, f"{label}: add")
     loops, first, rest = run(out.length), terms[0], terms[1:]
-    if not rest or first.slices == rest[0].slices:
+    wide = first.dtype == "f32"
+    if not rest and first.dtype == out.dtype:
         total: Flow = chain.vxm("copy", first.rows, loops=loops)
+    elif not wide or not rest or first.slices == rest[0].slices or rest[0].dtype != "f32":
+        total = chain.vxm("copy" if wide else "to_f32", first.rows, loops=loops)
     else:
         total = chain.vxm("add", first.rows, rest[0].rows, loops=loops)
         rest = rest[1:]
+    read = {(0, term.slices) for term in terms[: len(terms) - len(rest)]}
     for term in rest:
-        total = chain.vxm("add", total, term.rows)
+        if term.dtype == "f32":
+            read.add((total.cycle, term.slices))
+            total = chain.vxm("add", total, term.rows)
+            continue
+        at = total.cycle - spec.d_func("vxm.convert")  # widened while the sum so far is made
+        if (at, term.slices) in read:  # unless others are read there then
+            total = chain.vxm("copy", total)
+            at = total.cycle - spec.d_func("vxm.convert")
+        read.add((at, term.slices))
+        total = chain.vxm("add", total, chain.vxm("to_f32", term.rows, loops=loops, at=at))
+    if out.dtype != total.dtype:
+        total = chain.vxm("to_f16", total)
     chain.write(total, out.rows)
     return chain
+
+
+def _added_at_once(operands: Sequence[Sequence[_Run]], target: Sequence[_Run]) -> int:
+    """The first operands that a chain adds up: all, or as many as there are ALUs for.
+
+    Narrow ones take another ALU each to be widened, and two to wait; a narrow sum one for that.
+    """
+    narrow = any(some.dtype != "f32" for some, *_ in operands)
+    left = MOST_OPERANDS - 2 * narrow - (target[0].dtype != "f32")
+    for number, (run_of, *_) in enumerate(operands):
+        left -= 1 + (run_of.dtype != "f32")
+        if left < 0:
+            return number
+    return len(operands)
 
 
 def _is_row_home(message: Message) -> bool:

@@ -11,16 +11,20 @@ from chip.kernels.transfer import Hop
 
 
 class Span(NamedTuple):
-    """Consecutive rows of a slot; slots are numbered as in the list of messages."""
+    """Consecutive rows of a slot, and their type; slots are numbered as in the list of messages."""
 
     slot: int
     first: int
     length: int
+    dtype: str = "f32"
 
 
 @dataclass(frozen=True)
 class Message:
-    """Rows on their way along `hops`; `after` are the numbers of items that must come first."""
+    """Rows on their way along `hops`, in the type of their source.
+
+    `after` are the numbers of items that must come first.
+    """
 
     hops: tuple[Hop, ...]
     source: Span
@@ -32,7 +36,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Addition:
-    """A member makes `target` of its operands, added from left to right; of one, a copy.
+    """A member makes `target` of its operands, added in fp32 from left to right; of one, a copy.
 
     An operand is a span of the member's own, or the number of a message that has landed there.
     """

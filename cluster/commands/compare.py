@@ -16,6 +16,7 @@ from cluster.commands.parameters import (
     TOPOLOGY,
     gpu_options,
     report_option,
+    sums_option,
 )
 from cluster.commands.with_gpus import asked, draw_with_gpus, find_with_gpus, print_with_gpus
 from cluster.compare.lpu import lpu_points, published_cluster
@@ -48,6 +49,7 @@ BYTES = {"fp16": 2.0, "int8": 1.0}
 @click.option(
     "--topology", type=TOPOLOGY, metavar="SPEC", help="Topology of the LPUs (default: by chips)."
 )
+@sums_option
 @click.option("--context", type=COUNT, default=320, show_default=True, help="Tokens of context.")
 @click.option("--weights", type=click.Choice(list(BYTES)), help="Of the LPUs; the others take as "
               "many bytes for a weight (default: as published, or fp16).")  # fmt: skip
@@ -62,6 +64,7 @@ def compare_command(
     chips: int | None,
     tp: int | None,
     topology: str | None,
+    sums_between_nodes: str,
     context: int,
     weights: str | None,
     batches: str,
@@ -87,7 +90,10 @@ def compare_command(
     if mixed:
         weights = weights or "int8"  # as LPUs that serve large models have them
     chips, weights = published_cluster(graph.name, chips, weights)
-    request = PlanRequest(chips, tp, topology=topology, weights=weights, context=context)
+    request = PlanRequest(
+        chips, tp, topology=topology, weights=weights, context=context,
+        sums_between_nodes=sums_between_nodes,
+    )  # fmt: skip
     with Bars() as bars:
         bars.step("plan", 0, 0)
         made = count(1)

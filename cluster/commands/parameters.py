@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from cluster.tracing.events import KERNELS, LEVELS
+from topology.collectives.sums import FP32, SUM_FORMATS
 from topology.registry import FAMILIES, MOST_CHIPS
 
 SIZE = re.compile(r"(\d{1,20}(?:\.\d{1,20})?)\s*([kmgt]?)(i?)b?", re.IGNORECASE | re.ASCII)
@@ -129,6 +130,13 @@ DRIFT = Finite(min=0, max=100_000)  # parts per million, or cycles of jitter
 report_option = click.option(
     "--report", "report_file", type=REPORT_FILE, metavar="FILE",
     help="Write a page to look at (.html), or the JSON object (.json).",
+)  # fmt: skip
+
+
+sums_option = click.option(
+    "--sums-between-nodes", type=click.Choice(list(SUM_FORMATS)), default=FP32, show_default=True,
+    help="How nodes of a tensor group send each other their partial sums; fp16 has half the bytes, "
+    "and rounds each once.",
 )  # fmt: skip
 
 

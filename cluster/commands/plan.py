@@ -19,6 +19,7 @@ from cluster.commands.parameters import (
     gpu_options,
     guess_options,
     report_option,
+    sums_option,
     trace_options,
 )
 from cluster.compiler.choose import PlanRequest
@@ -30,6 +31,7 @@ from cluster.planning.planner import Planned, make, report
 from cluster.planning.search import OBJECTIVES
 from cluster.runs.display import Bars, counted, print_rows, show_table
 from cluster.runs.distance import distance_line
+from topology.collectives.sums import FP32
 
 if TYPE_CHECKING:
     from cluster.report.page import Page
@@ -47,6 +49,7 @@ RANGES_SHOWN = 5  # of the chips of a stage
 @click.option("--pp", type=CHIPS, metavar="N", help="Pipeline stages.")
 @click.option("--ep", type=CHIPS, metavar="N",
               help="Spread experts over N times tp chips of a stage.")  # fmt: skip
+@sums_option
 @click.option(
     "--topology", type=TOPOLOGY, metavar="SPEC", help="Such as node, torus:4x4, dragonfly:576."
 )
@@ -167,6 +170,8 @@ def _show(found: dict[str, Any]) -> None:
 def _chips(plan: dict[str, Any]) -> str:
     """What the chips of the graph do, all of them."""
     ep = f" x ep {plan['ep']}" * (plan["ep"] > 1)
+    sums = f", sums between nodes {plan['sums_between_nodes']}"
+    ep += sums * (plan["sums_between_nodes"] != FP32)
     where = (
         f"{counted(plan['chips'], 'chip')} of {plan['topology']}: "
         f"{counted(plan['pp'], 'stage')} x tp {plan['tp']}{ep}"

@@ -18,6 +18,7 @@ from cluster.commands.parameters import (
     FilePath,
     Finite,
     report_option,
+    sums_option,
 )
 from cluster.files import check_writable
 from cluster.planning.search import OBJECTIVES
@@ -38,6 +39,7 @@ RATE = Finite(min=1e-9, max=1e9)  # requests per second
 @click.option("--chips", type=CHIPS, metavar="N", help="Chips there are (default: what it takes).")
 @click.option("--tp", type=CHIPS, metavar="N", help="Tensor-parallel chips per stage.")
 @click.option("--pp", type=CHIPS, metavar="N", help="Pipeline stages.")
+@sums_option
 @click.option(
     "--topology", type=TOPOLOGY, metavar="SPEC", help="Such as node, torus:4x4, dragonfly:576."
 )

@@ -19,6 +19,7 @@ from cluster.commands.parameters import (
     ROWS,
     SEED,
     TOPOLOGY,
+    sums_option,
     trace_options,
 )
 from cluster.compiler.limits import CONTEXT_BLOCK, WEIGHT_TYPES
@@ -72,6 +73,7 @@ class CountOrAuto(click.ParamType[int | str]):
 @click.option("--pp", type=CHIPS, metavar="N", help="Pipeline stages.")
 @click.option("--ep", type=CHIPS, metavar="N",
               help="Spread experts over N times tp chips of a stage.")  # fmt: skip
+@sums_option
 @click.option("--topology", type=TOPOLOGY, metavar="SPEC",
               help="Such as node, ring:16, torus:4x4 (default: one that fits).")  # fmt: skip
 @click.option("--profile", type=NAME, metavar="NAME", help="Link profile (default by topology).")

@@ -5,7 +5,16 @@ from typing import Any
 
 import click
 
-from cluster.commands.parameters import CHIPS, COUNT, IN_FLIGHT, NAME, TOPOLOGY, ByteCount, Finite
+from cluster.commands.parameters import (
+    CHIPS,
+    COUNT,
+    IN_FLIGHT,
+    NAME,
+    TOPOLOGY,
+    ByteCount,
+    Finite,
+    sums_option,
+)
 from cluster.commands.run import CountOrAuto
 from cluster.compiler.limits import WEIGHT_TYPES
 from cluster.runs.display import Bars
@@ -53,6 +62,7 @@ SPEED = Finite(min=1e-6, max=1e6)
 @click.option("--pp", type=CHIPS, metavar="N", help="Pipeline stages.")
 @click.option("--ep", type=CHIPS, metavar="N",
               help="Spread experts over N times tp chips of a stage.")  # fmt: skip
+@sums_option
 @click.option("--topology", type=TOPOLOGY, metavar="SPEC",
               help="Such as node, ring:16, torus:4x4 (default: one that fits).")  # fmt: skip
 @click.option("--profile", type=NAME, metavar="NAME", help="Link profile (default by topology).")

@@ -10,7 +10,16 @@ import click
 import networkx as nx
 
 from chip.isa import WIDTHS
-from cluster.commands.parameters import COUNT, DRIFT, NAME, PICTURE, SEED, TOPOLOGY, ByteCount
+from cluster.commands.parameters import (
+    COUNT,
+    DRIFT,
+    NAME,
+    PICTURE,
+    SEED,
+    TOPOLOGY,
+    ByteCount,
+    sums_option,
+)
 from cluster.runs.display import counted, show_table
 from topology import Collective, Facts, collective, facts, parse
 from topology.alignment import simulate
@@ -105,6 +114,7 @@ def topology_command(
 @click.option("--chips", metavar="A,B,..", help="Group of chips, ranges as 0-7 (default: all).")
 @click.option("--root", type=int, metavar="CHIP", help="Root of broadcast or reduce.")
 @click.option("--chunks", type=COUNT, metavar="N", help="Blocks per share.")
+@sums_option
 @click.option(
     "--execute",
     is_flag=True,
@@ -125,6 +135,7 @@ def collective_command(
     chips: str | None,
     root: int | None,
     chunks: int | None,
+    sums_between_nodes: str,
     execute: bool,
     seed: int,
     profile: str | None,
@@ -143,7 +154,9 @@ def collective_command(
     group = _group(operation, graph, chips)
     unit = WIDTHS["f32"] if execute else 1
     timed = collective(
-        *(operation, graph, num_bytes, algorithm, group, root, chunks), unit_vectors=unit
+        *(operation, graph, num_bytes, algorithm, group, root, chunks),
+        unit_vectors=unit,
+        sums_between=sums_between_nodes,
     )
     timed.check()
     report = _collective_report(timed, spec)
@@ -260,6 +273,7 @@ def _collective_report(timed: Collective, spec: str) -> dict[str, Any]:
         "operation": timed.operation,
         "topology": spec,
         "algorithm": timed.algorithm,
+        "sums_between_nodes": timed.messages.job.sums_between,
         "chips": len(timed.chips),
         "bytes": timed.bytes,
         "vectors": timed.vectors,

@@ -22,6 +22,7 @@ from cluster.compiler.op_work import Product, Share, product_cycles, work_of
 from cluster.compiler.shard import Sharded
 from cluster.compiler.stage_shape import compiled, ranks
 from cluster.compiler.stages import Plan
+from cluster.compiler.sums import least_received
 from cluster.compiler.wires import NO_NETWORK
 from cluster.compiler.wiring import Pipeline, StageLink
 from cluster.model.graph.collective import AllReduce
@@ -314,7 +315,8 @@ def _exchange(share: Share, op: AllReduce, sharded: Sharded, reach: Reach) -> tu
     slowest, interval, *ways = reach
     nearest, crossing = (_between_vxms(share.spec) + way for way in ways)
     once = (ranks_count - 1) * vectors * interval // slowest
-    twice = 2 * (ranks_count - 1) * vectors * interval // (ranks_count * slowest)
+    each = least_received(ranks_count, op.sums)  # on the way to who adds, and to who needs it
+    twice = 2 * each.numerator * vectors * interval // (each.denominator * slowest)
     least = min(once, twice)
     latency = min(crossing + once, max(crossing + twice, 2 * nearest)) + share.alu
     return least, latency

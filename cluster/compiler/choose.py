@@ -22,11 +22,13 @@ from cluster.compiler.limits import (
 from cluster.compiler.place import Placement, place
 from cluster.compiler.sizes import CHUNKS
 from cluster.compiler.stages import Plan, partition, smallest
+from cluster.compiler.sums import check_sums
 from cluster.compiler.wires import Wires
 from cluster.errors import BadValue, DoesNotFit
 from cluster.model.graph.graph import Model
 from cluster.model.mixture import spread_experts
 from topology import parse, ports
+from topology.collectives.sums import FP32
 from topology.fabric import compiled
 from topology.faults import apply
 
@@ -52,6 +54,7 @@ class PlanRequest:
     objective: str = "latency"
     ep: int | None = None  # parts of a stage's chips, tp each, that experts are spread over
     rows: int | None = None  # sequences that share a launch
+    sums_between_nodes: str = FP32  # the format in which partial sums travel there
 
     @property
     def weight_type(self) -> str:
@@ -71,9 +74,11 @@ class Choice:
 def spread(model: Model, request: PlanRequest) -> tuple[Model, PlanRequest]:
     """The model with experts over as many parts as asked for, and tp chips of all of them.
 
-    Raises BadValue.
+    Its sums travel as asked for. Raises BadValue.
     """
     ep = request.ep or 1
+    check_sums(request.sums_between_nodes)
+    model = model.with_sums(request.sums_between_nodes)
     if ep > widest_of(model):
         raise BadValue("--ep", ep, f"must be 1 to {widest_of(model)}, {said_widest(model)}")
     tp = request.tp * ep if request.tp else None
@@ -90,6 +95,7 @@ def choose(model: Model, request: PlanRequest) -> Choice:
     check_served(spec, max(CHUNKS))
     model, request = spread(model, request)
     plan = make_plan(model, spec, request)
+    check_sums(request.sums_between_nodes, plan.tp)
     topology = request.topology or default_topology(plan.chips, plan.tp)
     graph = open_graph(topology, request.profile, request.links, spec, request.faults)
     if graph.number_of_nodes() < plan.chips:

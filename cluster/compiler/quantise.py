@@ -26,7 +26,7 @@ def quantise(section: Section) -> Section:
                 int8[value] = Value(f"{value.name}.i8", value.dims, "i8")
                 ops.append(Quantise(int8[value], value))
         ops.append(op.with_values({value: int8[value] for value in multiplied(op)}))
-    return check_quantised(Section(section.x, tuple(ops)).check())
+    return check_quantised(replace(section, ops=tuple(ops)).check())
 
 
 def multiplied(op: Op) -> tuple[Value, ...]:

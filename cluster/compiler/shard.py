@@ -54,7 +54,8 @@ def shard(section: Section, tp: int) -> Sharded:
     """Cut a section for `tp` ranks; raises GraphError where an op has no way to be cut.
 
     Summands are added up by AllReduce where the next op needs their sum, together with the residual
-    where that is an Add. A norm over what ranks share adds up their sums of squares.
+    where that is an Add. A norm over what ranks share adds up their sums of squares, in fp32: these
+    are few, and may be large.
     """
     pairs = {(op.k.dims[0], op.q.dims[0]): None for op in section.ops if isinstance(op, ATTENTIONS)}
     shares = Shares(tp, tuple(pairs), _experts_over(section, tp))
@@ -142,7 +143,7 @@ class _Pass:
             return value
         if value not in self.sums:
             self.sums[value] = Value(f"{value.name}.sum", value.dims, value.dtype)
-            self._append(AllReduce(self.sums[value], value))
+            self._append(AllReduce(self.sums[value], value, sums=self.section.sums))
         return self.sums[value]
 
     def _add_summands(self, op: Add) -> bool:
@@ -151,7 +152,7 @@ class _Pass:
             held = self.spreads[y.name], self.spreads[residual.name]
             alone = self.section.consumers(y) == (op,) and y != self.section.out
             if held == (Spread.PARTIAL, Spread.WHOLE) and alone:
-                self._append(AllReduce(op.out, y, residual))
+                self._append(AllReduce(op.out, y, residual, self.section.sums))
                 return True
         return False
 

@@ -49,7 +49,7 @@ class Update:
 
     def _beside(self, step: Step, known: Parts) -> Step:
         """The all-reduce from the beginning of a step on."""
-        key = ("all-reduce", self.routes, *(part for part, _ in step.parts))
+        key = ("all-reduce", self.routes, self.op.sums, *(part for part, _ in step.parts))
         if key not in known:
             before, after = self._ends
             if self._swap:
@@ -60,7 +60,7 @@ class Update:
                 for members in everyone
                 for first, member in (members or {}).items()
             }
-            exchange = Exchange(self.memory, *self._size, before, after, self.rows)
+            exchange = self._exchange(before, after, self.rows)
             ready = [
                 max(
                     part.ready_cycle(first, name, slice(row, row + 1))
@@ -88,7 +88,7 @@ class Update:
             if some > most:
                 continue
             try:
-                part = Exchange(self.memory, *self._size, before, after, some).shared_schedule()
+                part = self._exchange(before, after, some).shared_schedule()
             except PoolFull:
                 if some == 1:
                     raise
@@ -98,6 +98,10 @@ class Update:
             most = max(1, some * most_cycles // part.quiet_cycle)  # fewer take longer each
         for first in range(0, rows, some):
             yield Step("all-reduce", ((part, (None,)),), partial(moved, first=first))
+
+    def _exchange(self, before: str | None, after: str, some: int) -> Exchange:
+        """The all-reduce of some of the tokens."""
+        return Exchange(self.memory, *self._size, before, after, some, self.op.sums)
 
     @property
     def _blocks(self) -> int:

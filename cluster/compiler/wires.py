@@ -18,6 +18,7 @@ from cluster.compiler.messages import ROW_VECTORS, items_of
 from cluster.compiler.wiring import Group, Onward, Path, Paths, Pipeline, StageLink, disjoint
 from topology import ports, route
 from topology.collectives import collective
+from topology.collectives.sums import FP32
 from topology.collectives.trunks import trunks
 from topology.fabric import compiled, part_of
 from topology.routes import Paths as Ways
@@ -296,14 +297,14 @@ class Wires:
 
     def _all_reduces(
         self, group: tuple[int, ...], number: Mapping[int, int], graph: nx.Graph
-    ) -> Callable[[str, int, bool], Items]:
+    ) -> Callable[[str, int, bool, str], Items]:
         """What lists the messages of an all-reduce of fp32 rows, by the members' numbers."""
 
         def hop(a: int, b: int, cable: int) -> Hop:
             return self.hop(a, b, cable)._replace(member=number[a], to_member=number[b])
 
         @cache
-        def items(algorithm: str, rows: int, residual: bool) -> Items:
+        def items(algorithm: str, rows: int, residual: bool, sums: str) -> Items:
             num_bytes = rows * ROW_VECTORS * compiled(graph).payload_bytes
             timed = collective(
                 *("all_reduce", graph, num_bytes, algorithm, group),
@@ -311,6 +312,7 @@ class Wires:
                 unit_vectors=ROW_VECTORS,
                 residual=residual,
                 team_ranks=TEAM,
+                sums_between=sums if team_of(len(group)) < len(group) else FP32,
             )
             return items_of(timed, hop, number)
 

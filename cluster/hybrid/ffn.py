@@ -30,7 +30,7 @@ def _half(model: Model, layer: Section) -> Section:
             x = last.out
     if x is None or not ops:
         raise BadValue("--afd", model.name, "has layers whose FFN is not behind an attention")
-    return Section(x, tuple(ops)).check()
+    return Section(x, tuple(ops), layer.sums).check()
 
 
 def attention_parameters(model: Model) -> float:

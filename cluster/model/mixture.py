@@ -51,7 +51,7 @@ def spread_experts(model: Model, ep: int) -> Model:
 
     def change(section: Section) -> Section:
         ops = (replace(o, ep=ep) if isinstance(o, ExpertLinear) else o for o in section.ops)
-        return Section(section.x, tuple(ops))
+        return replace(section, ops=tuple(ops))
 
     return model.with_sections(change)
 

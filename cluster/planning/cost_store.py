@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import chip
+import topology
 from chip.collection import uncollected
 from cluster.files import write_whole
 
@@ -17,7 +18,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class CostStore:
-    """A folder of small JSON files, by the SHA-256 of a key and of the source of `chip`.
+    """A folder of small JSON files, by the SHA-256 of a key and of the source they follow from.
 
     Without a folder nothing is kept. A file that cannot be read counts as none. `made` is called
     after whatever had to be made.
@@ -28,10 +29,11 @@ class CostStore:
 
     @cached_property
     def source(self) -> str:
-        """The source that costs follow from, as a hash: all of `chip`, and what costs lower."""
-        root, here, digest = Path(chip.__file__).parent, Path(__file__).parent, sha256()
-        ours = (*sorted(here.glob("cost*.py")), *sorted((here.parent / "compiler").glob("*.py")))
-        for path in (*sorted(root.rglob("*.py")), *ours):
+        """The source that costs follow from, as a hash: chips, messages, and what costs lower."""
+        here, digest = Path(__file__).parent, sha256()
+        roots = Path(chip.__file__).parent, Path(topology.__file__).parent, here.parent / "compiler"
+        every = (path for root in roots for path in sorted(root.rglob("*.py")))
+        for path in (*every, *sorted(here.glob("cost*.py"))):
             digest.update(path.name.encode() + b"\0" + path.read_bytes())
         return digest.hexdigest()[:16]
 

@@ -19,6 +19,7 @@ from cluster.compiler.limits import (
 )
 from cluster.compiler.place import Placed
 from cluster.compiler.sizes import CHUNKS, Sizes
+from cluster.compiler.sums import sums_notes
 from cluster.errors import BadValue, DoesNotFit
 from cluster.model.graph.graph import Model
 from cluster.model.load import find_decoder
@@ -119,7 +120,7 @@ def _made(whole: Model, name: str, asked: PlanRequest, kept: Kept) -> Planned:
 
     @cache
     def searches(cut: bool, rows: int) -> Search:
-        return kept.search((name, asked.ep), model, topology, request, spec, rows, cut)
+        return kept.search((name, asked.ep, model.sums), model, topology, request, spec, rows, cut)
 
     search, candidates = _found(model, request, chips, partial(searches, False))
     free = free and not search.shared_chips  # then there is room in fp16
@@ -265,7 +266,7 @@ def _stated(planned: Planned) -> dict[str, Any]:
         "model": planned.model,
         "objective": request.objective,
         "rows_per_launch": plan.rows,
-        "notes": list(planned.notes) + _prefill_note(timed),
+        "notes": list(planned.notes) + _prefill_note(timed) + sums_notes(plan.model, plan.tp),
         "plan": _shape(planned),
         "clock_hz": spec.clock_hz,
         "cycles_per_token": decode.cycles,
@@ -331,6 +332,7 @@ def _shape(planned: Planned) -> dict[str, Any]:
         "topology": planned.topology,
         "spec": plan.spec.name,
         "weights": plan.weights,
+        "sums_between_nodes": plan.model.sums,
         "context": plan.context,
         "batch": planned.request.batch,
         "prefill_chunk": plan.chunk,

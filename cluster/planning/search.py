@@ -27,6 +27,7 @@ from cluster.compiler.place import Placed, Places
 from cluster.compiler.sizes import CHUNKS, Sizes
 from cluster.compiler.stage import Stage
 from cluster.compiler.stages import Plan, layer_counts, partition
+from cluster.compiler.sums import least_received
 from cluster.compiler.wires import Wires
 from cluster.energy import Joules
 from cluster.errors import BadValue
@@ -385,9 +386,8 @@ class Search:
         if tp == 1:
             return 0
         degree = max(degree for _, degree in self.graph.degree)
-        fabric = compiled(self.graph)
-        hops = 1 if tp <= degree + 1 else 2
-        return self._crossing((tp - 1) / tp / degree) + (hops - 1) * int(fabric.wire_cycles.min())
+        hop = int(compiled(self.graph).wire_cycles.min()) if tp > degree + 1 else 0
+        return self._crossing(float(least_received(tp, self.model.sums)) / degree) + hop
 
     def _crossing(self, share: float) -> int:
         """Cycles in which that share of x crosses the fastest cable."""

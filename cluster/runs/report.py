@@ -134,6 +134,7 @@ def plan_shape(lowered: Lowered, topology: str) -> dict[str, Any]:
         "spec": plan.spec.name,
         "context": plan.context,
         "weights": plan.weights,
+        "sums_between_nodes": plan.model.sums,
         "sram_bytes_max": plan.sram_bytes_max,
         "transit_chips": list(lowered.transit_chips),
         "program_bytes": sum(

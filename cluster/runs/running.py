@@ -12,6 +12,7 @@ from chip.spec import ChipSpec
 from cluster.compiler.choose import Choice, PlanRequest, choose, place_choice
 from cluster.compiler.lower import Lowered, lower
 from cluster.compiler.stages import Plan
+from cluster.compiler.sums import sums_notes
 from cluster.errors import BadValue, PromptTooLong
 from cluster.files import check_writable
 from cluster.generation.sampling import Sampling
@@ -70,6 +71,7 @@ class Options:
     tp: int | None
     pp: int | None
     ep: int | None
+    sums_between_nodes: str
     topology: str | None
     profile: str | None
     links: tuple[str, ...]
@@ -144,7 +146,7 @@ class Options:
             self.spec, self.weights, self.context,
             # with guesses under way the stages work side by side, which is what two slots make
             max(self.concurrency, 2 if self.draft else 1), ep=self.ep,
-            rows=1 if self.draft else self.rows,
+            rows=1 if self.draft else self.rows, sums_between_nodes=self.sums_between_nodes,
         )  # fmt: skip
 
 
@@ -165,6 +167,8 @@ def generate(options: Options, start: float, bars: Bars) -> dict[str, Any]:
         choice = choose(model.model, options.request)
         count = new_tokens(options.max_new_tokens, len(prompt), choice.plan)
         requests = [Request(tuple(prompt), count)]
+    for note in sums_notes(choice.plan.model, choice.plan.tp):
+        click.echo(f"note: {note}", err=True)
     lowered = lower_choice(choice, model, options, bars)
     watch.lap("lower")
     rig, drafting = Rig.of(options), load_draft(options, model, choice.plan, bars)

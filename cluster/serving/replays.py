@@ -24,6 +24,7 @@ from cluster.serving.replay import Outcome, ready, replay
 from cluster.serving.sizing import sized
 from cluster.serving.traces import read_trace
 from cluster.serving.traffic import Traffic, lengths_of, load
+from topology.collectives.sums import FP32
 
 REQUESTS = 1000  # of a load, where nobody says how many
 GOOD = 0.99  # share of requests within their bounds that is good enough
@@ -53,6 +54,7 @@ class Options:
     slots: int | None = None
     objective: str = "latency"
     faults: str | None = None
+    sums_between_nodes: str = FP32
     load: str | None = None
     lengths: str | None = None
     requests: int | None = None
@@ -73,6 +75,7 @@ class Options:
         return PlanRequest(
             self.chips, self.tp, self.pp, self.topology, self.profile, self.links, self.faults,
             self.spec, self.weights, objective=self.objective,
+            sums_between_nodes=self.sums_between_nodes,
         )  # fmt: skip
 
     def bounds(self) -> dict[str, float]:

@@ -91,7 +91,8 @@ class Evaluator:
             n: point.get(n)
             for n in ("chips", "tp", "ep", "pp", "faults", "weights", "prompt_tokens")
         }
-        others = {n: point.get(n) for n in ("context", "batch", "objective")}
+        chosen = ("context", "batch", "objective", "sums_between_nodes")
+        others = {n: point.get(n) for n in chosen}
         return PlanRequest(
             **given, **{name: value for name, value in others.items() if value is not None},
             topology=self.topology(point), profile=point.profile, links=point.links,

@@ -13,6 +13,7 @@ import numpy as np
 from cluster.serving.replays import Cluster, Options, Step, play, prepared
 from cluster.serving.traffic import Traffic
 from cluster.sweeps.grid import Point
+from topology.collectives.sums import FP32
 
 if TYPE_CHECKING:
     from cluster.sweeps.evaluation import Evaluator
@@ -44,6 +45,7 @@ def replay_point(point: Point, evaluator: "Evaluator") -> dict[str, Any]:
         traffic_options(point.settings, trace), model=point.model, **plan,
         slots=point.get("batch"), topology=evaluator.topology(point), profile=point.profile,
         links=point.links, spec=point.spec, objective=point.get("objective", "latency"),
+        sums_between_nodes=point.get("sums_between_nodes", FP32),
     )  # fmt: skip
 
     def prepare(options: Options, traffic: Traffic, step: Step) -> Cluster:

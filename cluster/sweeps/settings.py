@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, create_model
 
 from cluster.compiler.limits import WEIGHT_TYPES
 from cluster.planning.search import OBJECTIVES
+from topology.collectives.sums import SUM_FORMATS
 from topology.links import PROFILES
 from topology.registry import MOST_CHIPS
 
@@ -59,11 +60,12 @@ if TYPE_CHECKING:  # mypy takes no type that is made of a table
     Profile = str
     Weights = str
     Objective = str
+    Sums = str
 else:
     Count, Chips, Users = whole(1, 1 << 24), whole(1, MOST_CHIPS), whole(1, 4096)
     Rows, Seed = whole(1, 32), whole(0, 2**63 - 1)
-    Profile, Weights, Objective = (
-        Literal[tuple(names)] for names in (PROFILES, WEIGHT_TYPES, OBJECTIVES)
+    Profile, Weights, Objective, Sums = (
+        Literal[tuple(names)] for names in (PROFILES, WEIGHT_TYPES, OBJECTIVES, SUM_FORMATS)
     )
 
 
@@ -85,6 +87,9 @@ class Settings(Table):
     tp: Chips | None = Field(None, description="tensor-parallel chips of a stage")
     ep: Chips | None = Field(None, description="parts of a group over which experts are spread")
     pp: Chips | None = Field(None, description="pipeline stages")
+    sums_between_nodes: Sums | None = Field(
+        None, description="how nodes of a group send each other partial sums"
+    )
     topology: str | None = Field(None, description="a SPEC of `lpu topology list`")
     profile: Profile | None = Field(None, description="link profile")
     link: dict[str, Quantity] | None = Field(

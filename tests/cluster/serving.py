@@ -12,7 +12,8 @@ DEFAULTS = {
     "model": "tiny", "host": "127.0.0.1", "port": 0, "api_key": None, "queue": 1024,
     "body_bytes": 1 << 20, "drain_s": 5, "embeddings": "tiny-encoder", "concurrency": 4,
     "context": None, "timing_of": None, "text": None, "speed": None, "chips": None, "tp": None,
-    "pp": None, "ep": None, "topology": None, "profile": None, "links": (), "faults": None,
+    "pp": None, "ep": None, "sums_between_nodes": "fp32", "topology": None,
+    "profile": None, "links": (), "faults": None,
     "spec": "groqchip1", "weights": None, "machine": "local", "chips_per_actor": None,
     "address": None, "prefix_cache": False, "kv_pages": None,
 }  # fmt: skip

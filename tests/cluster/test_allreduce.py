@@ -14,9 +14,11 @@ from cluster.compiler.stages import partition
 from cluster.compiler.wires import Wires
 from cluster.machines.machine import LocalMachine
 from cluster.model.reference import Reference
-from tests.cluster.tiny import forced, tiny_weights
+from cluster.model.weights.synthetic import SyntheticWeights
+from tests.cluster.tiny import forced, rounded_between_nodes, tiny_weights
 from topology import parse
 from topology.clocks import ClockSpec
+from topology.collectives import SUM_FORMATS
 
 WIDE = {"num_hidden_layers": 1, "hidden_size": 1600}  # five blocks: too many to gather at tp 4
 PROMPT = [1, 5, 9, 20, 3]
@@ -62,7 +64,7 @@ def test_two_teams_compute_what_the_int8_reference_does():
     graph = parse("dragonfly:200")
     plan = partition(weights.model, GROQCHIP1, 16, 2, weights="int8")
     lowered = lower(plan, place(plan, graph, "dragonfly:200"), graph, weights)
-    told = [group.routes.all_reduce("gates", 5, True) for group in lowered.pipeline.alone]
+    told = [group.routes.all_reduce("gates", 5, True, "fp32") for group in lowered.pipeline.alone]
     hops = {hop for items in told for one in items if isinstance(one, Message) for hop in one.hops}
     assert any(hop.to_member >= 16 for hop in hops)
     machine = LocalMachine()
@@ -70,6 +72,19 @@ def test_two_teams_compute_what_the_int8_reference_does():
     reference = Reference(weights, 16, tp=16, exact=True)
     for ours, ids in zip(forced(lowered, machine, PROMPT, 4), (PROMPT, [4]), strict=True):
         assert (ours == reference.forward(ids)).all()
+
+
+def test_sums_that_travel_as_fp16_are_those_of_the_reference():
+    """And not those that travel as fp32, but not far from them."""
+    lowered, machine = rounded_between_nodes(), LocalMachine()
+    machine.load(lowered, lambda *_: None)
+    references = []
+    for sums in SUM_FORMATS:
+        weights = SyntheticWeights(lowered.plan.model.with_sums(sums))
+        references.append(Reference(weights, 16, tp=16, exact=True))
+    for ours, ids in zip(forced(lowered, machine, PROMPT, 4), (PROMPT, [4]), strict=True):
+        whole, rounded = (reference.forward(ids) for reference in references)
+        assert (ours == rounded).all() and 0 < np.abs(ours - whole).max() < 0.1
 
 
 def test_a_long_all_reduce_goes_in_parts_between_two_deskews():

@@ -185,6 +185,10 @@ BAD = {
     ),
     "spec": (["tiny", "--prompt", "x", "--spec", "groq"], "did you mean 'groqchip1'"),
     "weights": (["tiny", "--prompt", "x", "--weights", "int4"], "'fp16', 'int8'"),
+    "sums": (
+        ["tiny", "--prompt", "x", "--tp", "2", "--sums-between-nodes", "fp16"],
+        "needs tensor groups of whole nodes, as --tp 16 or 32: in groups of 2 no node sends",
+    ),
     "machine": (["tiny", "--prompt", "x", "--machine", "moon"], "'local', 'ray'"),
     "packing": (["tiny", "--prompt", "x", "--chips-per-actor", "2"], "needs --machine ray"),
     "address": (["tiny", "--prompt", "x", "--address", "auto"], "needs --machine ray"),

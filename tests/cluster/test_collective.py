@@ -48,6 +48,17 @@ def test_messages_too_long_for_single_instructions_are_right_too(monkeypatch, na
     assert runs.execute_collective(timed).wrong_values == 0
 
 
+@pytest.mark.parametrize("name", ["teams", "gates", "hierarchical"])
+@pytest.mark.parametrize("rows", [5, 130])  # by themselves; in loops
+def test_chips_round_sums_between_nodes_as_numpy_does(monkeypatch, name, rows):
+    monkeypatch.setattr("cluster.compiler.collectives.APART_ROWS", 8)
+    graph, unit = parse("dragonfly:16"), ROW_VECTORS
+    timed = collective(
+        "all_reduce", graph, 1280 * rows, name, unit_vectors=unit, sums_between="fp16"
+    )
+    assert runs.execute_collective(timed).wrong_values == 0
+
+
 def test_short_messages_that_take_the_first_rows_of_long_ones_wait_for_their_end(monkeypatch):
     """Packets are handed on message by message: else a reply could end before what it answers."""
     monkeypatch.setattr("cluster.compiler.collectives.APART_ROWS", 19)

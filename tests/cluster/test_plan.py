@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import cluster
 from chip.spec import GROQCHIP1
 from chip.spec import TINY as SMALL_CHIP
 from cluster.cli import main
@@ -26,6 +27,7 @@ from cluster.model.weights.synthetic import SyntheticWeights
 from cluster.planning.planner import make, report
 from cluster.planning.search import Search
 from cluster.planning.timing import PlanTiming
+from tests.cluster.model.files import CONFIG, write_folder
 from topology import parse, ports
 
 ODD = {"num_hidden_layers": 4, "hidden_size": 672, "num_attention_heads": 6,
@@ -75,6 +77,32 @@ def test_a_run_takes_the_cycles_and_seconds_of_its_plan(tp, pp, capsys):
     assert found["prefill_cycles"] == stated["prefill_cycles"]
     assert found["time_to_first_token_s"] == pytest.approx(stated["time_to_first_token_s"])
     assert found["tokens_per_s"] == pytest.approx(stated["tokens_per_s_per_user"])
+
+
+WIDE = CONFIG | {"num_attention_heads": 16, "num_key_value_heads": 16, "hidden_size": 640,
+                 "intermediate_size": 640, "num_hidden_layers": 1}  # fmt: skip
+NODES = ("--tp", "16", "--pp", "1", "--topology", "dragonfly:16", "--weights", "int8")
+
+
+def test_sums_between_nodes_may_be_fp16(tmp_path, capsys):
+    """The plan says so, with what it costs; sweeps have it as an axis."""
+    folder, half = str(write_folder(tmp_path / "wide", WIDE)), ("--sums-between-nodes", "fp16")
+    wide, narrow = planned(capsys, folder, *NODES), planned(capsys, folder, *NODES, *half)
+    assert narrow["bound_cycles"] <= narrow["cycles_per_token"] < wide["cycles_per_token"]
+    assert [one["plan"]["sums_between_nodes"] for one in (wide, narrow)] == ["fp32", "fp16"]
+    assert "infinite from 65,520 on" in narrow["notes"][-1] and len(wide["notes"]) == 0
+    size = {"model": folder, "tp": 16, "pp": 1, "topology": "dragonfly:16", "weights": "int8"}
+    swept = cluster.sweep(size | {"grid": {"sums_between_nodes": ["fp32", "fp16"]}}, workers=1)
+    cycles = [row["cycles_per_token"] for row in swept.rows]
+    assert cycles == [wide["cycles_per_token"], narrow["cycles_per_token"]]
+
+
+def test_a_plan_within_nodes_says_that_no_sums_leave_them(capsys):
+    found = planned(capsys, "tiny", "--sums-between-nodes", "fp16")
+    assert "--sums-between-nodes changes nothing" in found["notes"][-1]
+    found.pop("notes")
+    for key, value in planned(capsys, "tiny").items():
+        assert key in ("notes", "plan") or found[key] == value
 
 
 @pytest.mark.parametrize("model, chip, topology", [

@@ -52,7 +52,7 @@ def test_groups_that_work_side_by_side_keep_to_their_own_chips():
     assert len(Wires(graph).group(chips).members) > 16
     own = Wires(graph, apart=True).group(chips)
     assert own.members == chips
-    told = own.routes.all_reduce("teams", 1, False)
+    told = own.routes.all_reduce("teams", 1, False, "fp32")
     assert {hop.member for hop in own.routes.cables} <= set(range(16)) and told
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from chip.spec import GROQCHIP1
+from cluster.compiler.choose import PlanRequest, choose
 from cluster.compiler.lower import Lowered, lower
 from cluster.compiler.place import Placement, place
 from cluster.compiler.stages import partition
@@ -41,6 +42,17 @@ def lowered(tp: int, pp: int, topology: str, placement: Placement | None = None)
     weights, graph = tiny_weights(), parse(topology)
     plan = partition(weights.model, GROQCHIP1, tp, pp)
     return lower(plan, placement or place(plan, graph, topology), graph, weights)
+
+
+@cache
+def rounded_between_nodes() -> Lowered:
+    """A layer of sixteen heads on as many chips, whose two nodes exchange sums in fp16."""
+    sizes = {"num_attention_heads": 16, "num_key_value_heads": 16, "intermediate_size": 640}
+    weights = tiny_weights(num_hidden_layers=1, hidden_size=640, **sizes)
+    size = {"tp": 16, "pp": 1, "topology": "dragonfly:16", "weights": "int8"}
+    choice = choose(weights.model, PlanRequest(**size, sums_between_nodes="fp16"))
+    placement = place(choice.plan, choice.graph, choice.topology)
+    return lower(choice.plan, placement, choice.graph, weights)
 
 
 def outcome(plan: Lowered, machine: Machine) -> Outcome:

@@ -33,7 +33,7 @@ from cluster.serving.engine import PipelineRunner
 from tests.cluster.model.test_golden import DATA, cases_of
 from tests.cluster.test_pipeline import answered, answered_here
 from tests.cluster.test_pipeline import lowered as pipeline_plan
-from tests.cluster.tiny import local_outcome, lowered, no_progress, outcome
+from tests.cluster.tiny import local_outcome, lowered, no_progress, outcome, rounded_between_nodes
 from topology import parse
 
 pytestmark = pytest.mark.ray
@@ -104,6 +104,12 @@ def test_mixtures_and_windows_leave_the_digest_of_the_local_machine(session, nam
         digests.add((said, tuple(runner.cycles), runner.digest.hexdigest()))
         machine.close()
     assert len(digests) == 1
+
+
+def test_sums_rounded_between_nodes_leave_the_digest_of_the_local_machine(load):
+    lowered, machine = rounded_between_nodes(), LocalMachine()
+    machine.load(lowered, no_progress)
+    assert outcome(lowered, load(lowered, 8)) == outcome(lowered, machine)
 
 
 def test_sequences_in_flight_leave_the_digest_of_the_local_machine(load):

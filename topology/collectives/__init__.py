@@ -16,14 +16,16 @@ from topology.collectives.engine import Engine
 from topology.collectives.execute import counted, defined, execute, expected
 from topology.collectives.job import Job
 from topology.collectives.messages import Combine, Draft, Messages, Send
-from topology.collectives.registry import ALGORITHMS, OPERATIONS, algorithm, find
+from topology.collectives.registry import ALGORITHMS, OPERATIONS, algorithm, check_rounds, find
 from topology.collectives.result import Batch, Collective, LocalAdd, Transfer
+from topology.collectives.sums import FP32, SUM_FORMATS, sum_format
 from topology.errors import BadCollective, NoRoute
 from topology.families.graphs import NODE_CHIPS
 
 __all__ = [
     "ALGORITHMS",
     "OPERATIONS",
+    "SUM_FORMATS",
     "Batch",
     "Collective",
     "Combine",
@@ -64,17 +66,20 @@ def collective(
     unit_vectors: int = 1,
     residual: bool = False,
     team_ranks: int = NODE_CHIPS,
+    sums_between: str = FP32,
 ) -> Collective:
     """Return the timed collective; `num_bytes` is the size of one chip's full buffer.
 
     `chips` is the group (default: all, in id order; the order is the rank order), `root` a chip of
     it (default: the first), `chunks` the number of blocks per share, `release_cycles` the cycle at
     which each rank's data is there. Blocks are whole units of `unit_vectors`; with a `residual`
-    each rank adds what it has besides its part of the sum; `teams` are of `team_ranks`. Raises
-    BadCollective, NoRoute.
+    each rank adds what it has besides its part of the sum; `teams` are of `team_ranks`. Buffers are
+    of fp32; sums that travel between nodes are rounded to `sums_between`, one of SUM_FORMATS.
+    Raises BadCollective, NoRoute.
     """
     group = tuple(sorted(graph) if chips is None else chips)
     _check_group(operation, graph, group, num_bytes)
+    sum_format(operation, sums_between)
     if root is not None and root not in group:
         raise BadCollective(operation, f"root chip {root} is not in the group", "name one of it")
     job = Job(
@@ -89,11 +94,13 @@ def collective(
         unit_vectors=unit_vectors,
         residual=residual,
         team_ranks=team_ranks,
+        sums_between=sums_between,
     )
     if algorithm == "auto":
         algorithm, engine = fastest(job)
     else:
         listed = find(operation, algorithm)
+        check_rounds(job, algorithm)
         check_size(job, algorithm)
         engine = Engine(listed(job))
     return engine.finish(algorithm, lower_bound_cycles(job))

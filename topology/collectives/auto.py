@@ -2,7 +2,7 @@
 
 from topology.collectives.engine import Engine
 from topology.collectives.job import Job
-from topology.collectives.registry import ALGORITHMS
+from topology.collectives.registry import suited
 from topology.errors import BadCollective
 
 # `auto` is meant to answer in seconds: what would take longer is left out if anything else is left.
@@ -16,19 +16,23 @@ _ON_ARRAYS, _ONE_BY_ONE = 0.5e-6, 9e-6
 
 def fastest(job: Job) -> tuple[str, Engine]:
     """Return the name and the timing of the fastest algorithm; ties go to the first registered."""
-    seconds = {name: estimated_seconds(job, name) for name in ALGORITHMS[job.operation]}
+    known = suited(job)
+    seconds = {name: estimated_seconds(job, name) for name in known}
     names = [name for name in seconds if seconds[name] <= MAX_SECONDS]
     best: tuple[int, str, Engine] | None = None
     for name in names or [min(seconds, key=seconds.__getitem__)]:
         try:
             check_size(job, name)
-            engine = Engine(ALGORITHMS[job.operation][name](job))
+            engine = Engine(known[name](job))
         except BadCollective:
             if len(names) < 2:
                 raise
             continue
         if best is None or engine.end_cycle < best[0]:
             best = engine.end_cycle, name, engine
+    if best is None and job.sums.narrow:
+        problem = f"no chips of one node add up what goes to another, to be {job.sums_between}"
+        raise BadCollective(job.operation, problem, "leave sums fp32")
     if best is None:
         raise BadCollective(job.operation, "no algorithm applies to this group", "name one")
     return best[1], best[2]

@@ -22,6 +22,7 @@ def lower_bound_cycles(job: Job) -> int:
     rooted = job.operation in ("broadcast", "reduce", "point_to_point")
     far = _farthest_cycles(fabric, job.chips, [job.root] if rooted else range(ranks))
     near = int(fabric.latency_cycles.min())
+    vectors = int(job.sums.on_cables(np.array(vectors)))  # more than that where nodes have several
     units = vectors // job.unit_vectors
     share = units // ranks * job.unit_vectors  # a rounded-down count keeps this a bound
     largest = -(-units // ranks) * job.unit_vectors

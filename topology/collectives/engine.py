@@ -66,13 +66,18 @@ class Engine:
         which is most of the time of long rings; `execute` checks it all the same.
         """
         src, dst, block, blocks = send.src, send.dst, send.block, send.blocks
-        vectors = self._sizes(block, blocks)
+        sizes = vectors = self._sizes(block, blocks)
+        narrow = send.src_slot in self.messages.narrow
+        if narrow:
+            vectors = self.job.sums.on_cables(sizes)
         route = self._routed(send.ends) if send.via is None else Legs(self.fabric, send.via, dst)
         channel = route.edges if self.one_cable else route.channels(self.fabric, send.turn)
         p, q = self._pace_of(route)
         earliest = np.full(len(src), self.end_cycle if send.barrier else 0)
         if self._plain and send.follows is not None:
             earliest = np.maximum(earliest, self._landed(*send.follows, send.whole))
+        elif narrow:
+            earliest = np.maximum(earliest, self._fed(send, sizes, p, q))
         elif not (self._plain and send.from_start):
             there = self._earliest(send.src_slot, src, block, blocks, p, q, send.whole)
             earliest = np.maximum(earliest, there)
@@ -82,8 +87,11 @@ class Engine:
         if send.noted or not self._plain:
             if send.by_rank:
                 self._take_own(send)
-            whole_unit = self._unit_wait(p, q) if send.add else 0
-            self._arrive(send, landed, whole_unit, p, q, route.dst_differ)
+            whole_unit = self._unit_wait(p, q, narrow) if send.add else 0
+            pace = self._progress(block, blocks, p, q)
+            if narrow:
+                pace = 0, (-(-(vectors - 1) * p // q))[:, None]
+            self._arrive(send, landed, whole_unit, pace, route.dst_differ)
         else:
             tail = self._tail(vectors, p, q)
             last = landed.max() + tail if isinstance(tail, int) else (landed + tail).max()
@@ -113,9 +121,22 @@ class Engine:
         landed: Ints = (batch.start_cycle + since)[order]
         return landed
 
-    def _unit_wait(self, p: Ints | int, q: Ints | int) -> Ints | int:
+    def _unit_wait(self, p: Ints | int, q: Ints | int, narrow: bool = False) -> Ints | int:
         """Return cycles from the first to the last vector of a unit, which is added as a whole."""
-        return -(-(self.job.unit_vectors - 1) * p // q)
+        unit = self.job.unit_vectors
+        if narrow:
+            unit = int(self.job.sums.on_cables(np.array(unit)))
+        return -(-(unit - 1) * p // q)
+
+    def _fed(self, send: Send, sizes: Ints, p: Ints | int, q: Ints | int) -> Ints:
+        """Return the first starts of messages of fewer vectors than what they are made of.
+
+        What comes of a unit leaves once all of it is there, the last one behind all others.
+        """
+        first, last = (ready[send.src, send.block] for ready in self.ready(send.src_slot))
+        before = self.job.sums.on_cables(np.maximum(sizes - self.job.unit_vectors, 0) + 1) - 1
+        guard = int(bool((self._q > 1).any()))  # as in `_earliest`
+        return np.asarray(np.maximum(first, last - (-(-before * p // q))) + guard)
 
     def _tail(self, vectors: Ints, p: Ints | int, q: Ints | int) -> Ints | int:
         """Return cycles from the first to the last vector of each message."""
@@ -224,14 +245,16 @@ class Engine:
         send: Send,
         landed: Ints,
         whole_unit: Ints | int,
-        p: Ints | int,
-        q: Ints | int,
+        pace: tuple[Ints | int, Ints | int],
         differ: bool,
     ) -> None:
-        """Note that blocks are there later; `differ` says that no rank gets two messages."""
+        """Note that blocks are there later: `pace` after the start comes their first, last vector.
+
+        `differ` says that no rank gets two messages.
+        """
         dst, block, blocks = send.dst, send.dst_block, send.blocks
         first, last = self.ready(send.dst_slot)
-        head, tail = self._progress(block, blocks, p, q)
+        head, tail = pace
         begun, landed = (landed + whole_unit)[:, None], landed[:, None]
         for ready, arrival in ((first, begun + head), (last, landed + tail)):
             if differ:

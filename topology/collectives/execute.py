@@ -22,7 +22,7 @@ class Execution:
     """Buffers of all ranks and, per vector, since when it is there and when it was last read."""
 
     def __init__(self, collective: Collective, inputs: Data) -> None:
-        self.collective = collective
+        self.collective, self.job = collective, collective.messages.job
         self.slots: dict[int, Data] = {0: inputs.copy()}
         self.there: dict[int, Ints] = {}
         self.last_read: dict[int, Ints] = {}
@@ -49,14 +49,12 @@ class Execution:
         fabric, send = self.collective.fabric, batch.send
         start = self.collective.block_start
         p, q = fabric.pace_arrays()
-        message = np.repeat(np.arange(len(send.src)), batch.vectors)
-        k = np.arange(len(message)) - np.repeat(
-            np.cumsum(batch.vectors) - batch.vectors, batch.vectors
-        )
+        vectors = start[send.block + send.blocks] - start[send.block]
+        message = np.repeat(np.arange(len(send.src)), vectors)
+        k = np.arange(len(message)) - np.repeat(np.cumsum(vectors) - vectors, vectors)
+        leaves, counted = self._on_cable(send, k)
         pace = batch.pace[message]
-        departs = batch.start_cycle[message] - (-k * p[pace] // q[pace])
-        unit = self.collective.messages.job.unit_vectors
-        counted = k - k % unit + unit - 1 if send.add else k  # units are added as a whole
+        departs = batch.start_cycle[message] - (-leaves * p[pace] // q[pace])
         arrives = batch.start_cycle[message] - (-counted * p[pace] // q[pace])
         arrives += batch.latency_cycles[message]
         src, dst = send.src[message], send.dst[message]
@@ -75,8 +73,23 @@ class Execution:
             np.add.at(data, (dst, to_vector), values)
         else:
             data[dst, to_vector] = values
-        arrives = arrives + self.collective.messages.job.add_cycles * send.add
+        arrives = arrives + self.job.add_cycles * send.add
         np.maximum.at(there, (dst, to_vector), arrives)
+
+    def _on_cable(self, send: Send, k: Ints) -> tuple[Ints, Ints]:
+        """Of vectors of messages, those on the cable that first hold some of each, and all of it.
+
+        Units are added as a whole, and rounded as a whole.
+        """
+        unit, sums = self.job.unit_vectors, self.job.sums
+        begin, end = k - k % unit, k - k % unit + unit
+        if send.src_slot in self.collective.messages.narrow:
+            return sums.on_cables(begin + 1) - 1, sums.on_cables(end) - 1
+        return k, end - 1 if send.add else k
+
+    def _rounded(self, slot: int, values: Data) -> Data:
+        """Values as a slot holds them."""
+        return self.job.sums.rounded(values) if slot in self.collective.messages.narrow else values
 
     def _add_by_rank(self, send: Send, src: Ints, dst: Ints, vector: Ints, values: Data) -> None:
         """Sum up what senders and receiver have, in the order of ranks."""
@@ -91,11 +104,11 @@ class Execution:
             total[rank, target[rank]] += own[rank, target[rank]]
             sent = src == rank
             total[dst[sent], vector[sent]] += values[sent]
-        self.slots[send.dst_slot][target] = total[target]
+        self.slots[send.dst_slot][target] = self._rounded(send.dst_slot, total[target])
         there[target] = np.maximum(there[target], since[target])
 
     def _add_locally(self, step: LocalAdd) -> None:
-        combine, messages = step.combine, self.collective.messages
+        combine = step.combine
         left, since, _ = self.slot(combine.left)
         right, since_right, _ = self.slot(combine.left if combine.right is None else combine.right)
         since = np.maximum(since, since_right)
@@ -105,8 +118,8 @@ class Execution:
         fine = (since <= ready).ravel()
         self._demand(fine, rank, vector, ready.ravel(), "not there yet for a local addition")
         data, there, _ = self.slot(combine.out)
-        data[:] = left if combine.right is None else left + right
-        there[:] = since + (messages.job.add_cycles if combine.right is not None else 0)
+        data[:] = self._rounded(combine.out, left if combine.right is None else left + right)
+        there[:] = since + (self.job.add_cycles if combine.right is not None else 0)
         if combine.own_block_only:
             data[~own_shares(self.collective)] = -0.0
 

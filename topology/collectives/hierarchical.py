@@ -3,8 +3,9 @@
 An exchange at one level leaves the group's sum on every chip of the group. It is built from
 exchanges one level down: (1) every subgroup exchanges, so each of its chips has the subgroup's sum;
 (2) chips with a cable to another subgroup send it there; (3) every subgroup exchanges what came in;
-(4) each chip adds that to its own subgroup's sum. On a dragonfly of 33 all-to-all nodes that is
-local, global, local: three hops for an all-reduce of everything (ISCA'22).
+(4) each chip adds that to its own subgroup's sum. Sums may be rounded before they leave a node,
+also those that stay behind, so that no chip has a better one. On a dragonfly of 33 all-to-all nodes
+that is local, global, local: three hops for an all-reduce of everything (ISCA'22).
 """
 
 from collections.abc import Iterator
@@ -24,12 +25,12 @@ _STACKS = ((), ("node",), ("rack",), ("node", "rack"))
 _BLOCKS = 16  # stripes over parallel gateway cables; one vector each at least
 
 
-@algorithm("hierarchical", "all_reduce")
+@algorithm("hierarchical", "all_reduce", rounds=True)
 def hierarchical(job: Job) -> Messages:
     """All-reduce by the exchange above, over the fewest packaging levels the graph allows."""
     for stack in _STACKS:
         levels = _levels(job, stack)
-        if levels is not None:
+        if levels is not None and (not job.sums.narrow or any(map(_leaves_nodes, levels))):
             break
     else:
         problem = "'hierarchical' needs nodes that are all-to-all, and chips that are so in a node"
@@ -48,6 +49,7 @@ class _Level:
     dst: Ints
     first: Ints  # per pair
     count: Ints
+    between_nodes: bool
 
 
 def _exchange(draft: Draft, levels: list[_Level], slot: int, slots: Iterator[int]) -> int:
@@ -56,6 +58,10 @@ def _exchange(draft: Draft, levels: list[_Level], slot: int, slots: Iterator[int
         return slot
     level = levels[-1]
     mine = _exchange(draft, levels[:-1], slot, slots)
+    if level.between_nodes and draft.job.sums.narrow:
+        whole, mine = mine, next(slots)
+        draft.round_off(mine)
+        draft.combine(whole, None, mine)
     incoming = next(slots)
     block = np.tile(np.arange(draft.blocks), len(level.first))
     first, count = np.repeat(level.first, draft.blocks), np.repeat(level.count, draft.blocks)
@@ -68,16 +74,20 @@ def _exchange(draft: Draft, levels: list[_Level], slot: int, slots: Iterator[int
     return out
 
 
+def _leaves_nodes(level: _Level) -> bool:
+    return level.between_nodes and len(level.first) > 0
+
+
 def _levels(job: Job, stack: tuple[str, ...]) -> list[_Level] | None:
     """Return the gateways of every level, or None if some two subgroups have no cable."""
     label = np.arange(job.ranks)
-    levels = []
+    levels: list[_Level] = []
     for attribute in (*stack, None):
         group = np.zeros(job.ranks, np.int64) if attribute is None else _labels(job, attribute)
-        level = _gateways(job, label, group)
-        if level is None:
+        gateways = _gateways(job, label, group)
+        if gateways is None:
             return None
-        levels.append(level)
+        levels.append(_Level(*gateways, between_nodes=bool(levels) and stack[:1] == ("node",)))
         label = group
     return levels
 
@@ -87,7 +97,8 @@ def _labels(job: Job, attribute: str) -> Ints:
     return np.unique([of_chip[chip] for chip in job.chips], return_inverse=True)[1]
 
 
-def _gateways(job: Job, sub: Ints, group: Ints) -> _Level | None:
+def _gateways(job: Job, sub: Ints, group: Ints) -> tuple[Ints, Ints, Ints, Ints] | None:
+    """Those between subgroups of each group, as in `_Level`; None where some two have none."""
     fabric = job.fabric
     rank = np.full(fabric.chips, -1, np.int64)
     rank[list(job.chips)] = np.arange(job.ranks)
@@ -104,4 +115,4 @@ def _gateways(job: Job, sub: Ints, group: Ints) -> _Level | None:
     sizes = np.unique(members, return_counts=True)[1]
     if len(pairs) != int((sizes * (sizes - 1)).sum()):
         return None
-    return _Level(src[order], dst[order], first, count)
+    return src[order], dst[order], first, count

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import networkx as nx
 
+from topology.collectives.sums import FP32, SUM_FORMATS, SumFormat
 from topology.fabric import Fabric, Ints, compiled
 from topology.families.graphs import NODE_CHIPS
 
@@ -26,6 +27,7 @@ class Job:
     unit_vectors: int = 1  # what belongs together: blocks and the buffer are whole units
     residual: bool = False  # each rank adds its own slot RESIDUAL to the sum
     team_ranks: int = NODE_CHIPS  # neighbours that `teams` lets add up among themselves
+    sums_between: str = FP32  # what their sums are rounded to on the way to others
 
     @property
     def fabric(self) -> Fabric:
@@ -41,6 +43,11 @@ class Job:
     def vectors(self) -> int:
         """Vectors in one buffer, whole units of them; the last one may be partly filled."""
         return -(-self.bytes // (self.fabric.payload_bytes * self.unit_vectors)) * self.unit_vectors
+
+    @property
+    def sums(self) -> SumFormat:
+        """How sums travel between nodes."""
+        return SUM_FORMATS[self.sums_between]
 
     @property
     def onto(self) -> int | None:

@@ -5,6 +5,9 @@ into blocks; a *slot* is one buffer (0 holds the input, others are scratch, empt
 message moves consecutive blocks of one rank's slot to another rank's slot, as a copy or as an
 addition. It depends on whatever brought the blocks that it reads. The timetable times the list,
 NumPy carries it out, and `chip.kernels.collective` makes Sends, Receives and additions of it.
+
+A *narrow* slot holds sums in the format in which they travel between nodes: what is added up there
+is rounded once, and messages that read it have fewer vectors.
 """
 
 from dataclasses import dataclass, field
@@ -83,6 +86,7 @@ class Messages:
     shares: int  # blocks per rank where the buffer is shared out
     steps: tuple[Send | Combine, ...]
     result_slot: int
+    narrow: frozenset[int] = frozenset()
 
 
 @dataclass
@@ -95,6 +99,7 @@ class Draft:
     equal: bool = False  # all blocks alike, for when a block changes its place
     result_slot: int = 0
     steps: list[Send | Combine] = field(default_factory=list)
+    narrow: set[int] = field(default_factory=set)
     _known: list[Ends] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -149,6 +154,8 @@ class Draft:
             src, dst, block = (np.repeat(one, blocks) for one in (src, dst, block))
             dst_block = None if dst_block is None else np.repeat(dst_block, blocks) + span
             block, blocks = block + span, 1
+        if src_slot in self.narrow:
+            assert add and blocks == 1 and follows is None, "rounded sums are there to be added up"
         turn = block if turn is None else turn
         keep = self._kept(src, block, blocks, src_slot)
         if keep is not None:
@@ -174,6 +181,11 @@ class Draft:
         self.steps.append(step)
         return len(self.steps) - 1
 
+    def round_off(self, slot: int) -> None:
+        """Let a scratch slot be narrow, if sums are to travel so."""
+        if self.job.sums.narrow:
+            self.narrow.add(slot)
+
     def combine(self, left: int, right: int | None, out: int, own_block_only: bool = False) -> None:
         """Let every rank fill slot `out`, unused so far, with the sum (or copy) of other slots."""
         slots = [self._filled[slot] for slot in (left, right) if slot is not None]
@@ -184,10 +196,12 @@ class Draft:
     def messages(self) -> Messages:
         """The finished list."""
         steps = tuple(s for s in self.steps if isinstance(s, Combine) or len(s.src))
+        narrow = frozenset(self.narrow)
+        assert self.result_slot not in narrow
         assert len(steps) == len(self.steps) or not any(
             isinstance(s, Send) and s.follows for s in steps
         ), "steps are numbered, and none of them may be empty"
-        return Messages(self.job, self.block_start, self.shares, steps, self.result_slot)
+        return Messages(self.job, self.block_start, self.shares, steps, self.result_slot, narrow)
 
     def _ends(self, src: Ints, dst: Ints) -> Ends:
         """Those of an earlier step with the same arrays, or new ones."""

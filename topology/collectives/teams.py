@@ -4,10 +4,10 @@ A team is a node of the published topologies: inside it all chips are linked, be
 there are a few cables. Every rank of a team owns a block, of which it adds up what all teams have.
 What crosses between teams is dealt over the cables of the two, and over detours where there are
 chips outside of the group. With `gates` a team's sum is made once more where such a cable begins:
-the others are as near to that chip as to the owner, which would have to pass the sum on.
+the others are as near to that chip as to the owner, which would have to pass the sum on. Each sum
+of a team may be rounded before it crosses, also that which its owner adds: so all get the same.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import ceil
 
@@ -20,6 +20,7 @@ from topology.collectives.messages import Draft, Messages
 from topology.collectives.registry import algorithm
 from topology.collectives.trunks import Loads, Trunk, through, trunks
 from topology.errors import BadCollective
+from topology.fabric import Ints
 from topology.routes import Paths, paths
 
 # (edges of the longest trunks at which sums are made, whether owners add up after those).
@@ -29,13 +30,13 @@ MOST_RANKS = 64  # of a group for which all deals are tried: one of 128 ranks ta
 Trunks = dict[tuple[int, int], list[Trunk]]
 
 
-@algorithm("teams", "all_reduce")
+@algorithm("teams", "all_reduce", rounds=True)
 def teams(job: Job) -> Messages:
     """`direct` inside teams of neighbours, whose owners of a block exchange their sums."""
     return _listed(job, _trunks(job, "teams"), *AT_OWNERS)
 
 
-@algorithm("gates", "all_reduce")
+@algorithm("gates", "all_reduce", rounds=True)
 def gates(job: Job) -> Messages:
     """The same, but for some sums that are made again at gates: by the quickest of some deals.
 
@@ -60,7 +61,8 @@ def _listed(job: Job, known: Trunks, most_edges: int, owners_last: bool) -> Mess
     """The messages of a deal."""
     size, count = job.team_ranks, job.ranks // job.team_ranks
     draft = Draft(job, size * job.stripes, result_slot=2)
-    deal = _Deal(job, known, most_edges, draft.block_vectors.tolist())
+    draft.round_off(1)
+    deal = _Deal(job, known, most_edges, draft.block_vectors)
     crossing = deal.dealt(owners_last)
     at, block = (np.repeat(some, size - 1) for some in np.array([*deal.ready]).T)
     shift = np.tile(np.arange(1, size), len(deal.ready))
@@ -96,11 +98,13 @@ class _Deal:
     job: Job
     known: Trunks
     most_edges: int
-    vectors: Sequence[int]  # of each block
+    block_vectors: Ints
     ready: dict[tuple[int, int], int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.loads = Loads(self.job.fabric)
+        self.vectors: list[int] = self.block_vectors.tolist()
+        self.vectors_between: list[int] = self.job.sums.on_cables(self.block_vectors).tolist()
         self._ways: list[Trunk] = []
         self._rank = {chip: rank for rank, chip in enumerate(self.job.chips)}
         self._into: dict[int, list[int]] = {}
@@ -147,7 +151,7 @@ class _Deal:
 
     def _send(self, pair: tuple[int, int], block: int) -> tuple[tuple[int, int, int, int], Trunk]:
         """The message of a block between two teams, and the way on which it is there first."""
-        job, fabric, vectors = self.job, self.job.fabric, self.vectors[block]
+        job, fabric, vectors = self.job, self.job.fabric, self.vectors_between[block]
         src, dst = (team * job.team_ranks + block // job.stripes for team in pair)
         options = []
         for trunk in self.known.get(pair, ()):

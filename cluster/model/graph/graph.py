@@ -11,6 +11,7 @@ from chip.hashed import hashed_once
 from cluster.model.graph.op import GraphError, Op
 from cluster.model.graph.stand_in import StandIn
 from cluster.model.graph.values import Dim, Value, Weight
+from topology.collectives.sums import FP32
 
 Place = int | Literal["embedding", "opening", "head"]  # a layer's number, or another section
 
@@ -18,10 +19,14 @@ Place = int | Literal["embedding", "opening", "head"]  # a layer's number, or an
 @hashed_once
 @dataclass(frozen=True)
 class Section:
-    """A layer, or what stands before or behind them all: ops in order, from `x` to `out`."""
+    """A layer, or what stands before or behind them all: ops in order, from `x` to `out`.
+
+    On wide groups partial sums of its values travel between nodes as `sums`, a format.
+    """
 
     x: Value
     ops: tuple[Op, ...]
+    sums: str = FP32
 
     @property
     def out(self) -> Value:
@@ -110,6 +115,17 @@ class Model:
         opening = changed[self.opening] if self.opening is not None else None
         layers = tuple(changed[layer] for layer in self.layers)
         return replace(self, opening=opening, layers=layers, head=changed[self.head])
+
+    def with_sums(self, sums: str) -> "Model":
+        """The same model, whose partial sums travel between nodes as `sums`, a format."""
+        if sums == self.sums:
+            return self
+        return self.with_sections(lambda section: replace(section, sums=sums))
+
+    @property
+    def sums(self) -> str:
+        """The format in which partial sums travel between nodes."""
+        return self.head.sums
 
     @property
     def sections(self) -> tuple[Section, ...]:

@@ -33,8 +33,9 @@ class Shares:
     """How `tp` ranks cut the dimensions of a section.
 
     Query heads are cut as evenly as can be; ranks with one head less than others have a head of
-    zeros, which adds nothing. Each rank holds the KV heads that its query heads look at, so that
-    two ranks may hold the same one: `groups` has the pairs (KV heads, query heads) of a section.
+    zeros, which adds nothing: so there may be more ranks than heads. Each rank holds the KV heads
+    that its query heads look at, so that two ranks may hold the same one: `groups` has the pairs
+    (KV heads, query heads) of a section.
     Experts are spread over `ep` parts of the group, each of neighbours that cut what they hold.
     """
 
@@ -64,6 +65,8 @@ class Shares:
         heads = dict(self.groups).get(dim)
         if heads is not None and heads != dim:
             mine, group = share(heads.size, self.tp, rank), heads.size // dim.size
+            if not mine:  # the head of zeros looks at the last one
+                return Part(range(dim.size - 1, dim.size))
             return Part(range(mine.start // group, (mine.stop - 1) // group + 1))
         mine = share(dim.size, self.tp, rank)
         padded = dim in dict(self.groups).values()

@@ -13,6 +13,7 @@ from cluster.compiler.lower import lower
 from cluster.compiler.place import place
 from cluster.compiler.stage_shape import keeps_all
 from cluster.compiler.stages import Plan
+from cluster.compiler.sums import sums_notes
 from cluster.errors import BadValue, DoesNotFit
 from cluster.machines.checkpoint import Checkpointed
 from cluster.machines.checkpoint_store import CheckpointStore
@@ -65,6 +66,7 @@ class Options:
     tp: int | None
     pp: int | None
     ep: int | None
+    sums_between_nodes: str
     topology: str | None
     profile: str | None
     links: tuple[str, ...]
@@ -103,6 +105,7 @@ class Options:
         return PlanRequest(
             self.chips, self.tp, self.pp, self.topology, self.profile, self.links, self.faults,
             self.spec, self.weights, context, slots, ep=self.ep,
+            sums_between_nodes=self.sums_between_nodes,
         )  # fmt: skip
 
 
@@ -141,6 +144,8 @@ class Service:
         options = self.options
         request = options.request(loaded.model, options.concurrency or SLOTS)
         choice = choose(loaded.model, replace(request, weights=request.weight_type))
+        for note in sums_notes(choice.plan.model, choice.plan.tp):
+            click.echo(f"note: {note}", err=True)
         bars.step("lower", 0, 0)
         placement = place(choice.plan, choice.graph, choice.topology)
         size = choice.plan, placement, choice.graph, loaded.weights

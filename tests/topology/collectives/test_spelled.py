@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.topology.collectives.test_registry import PAIRS, timed_or_none
 from topology import execute, parse
-from topology.collectives import counted, defined
+from topology.collectives import SUM_FORMATS, counted, defined
 from topology.collectives.spelled import Message, spelled
 
 SPECS = ["node", "ring:5", "torus:3x3", "mesh:2x3", "hypercube:3", "dragonfly:16", "random:9:4:1"]
@@ -53,6 +53,8 @@ def carried_out(timed, inputs, random):
             else:
                 value = slot(one.slot)[rank[item.chip], one.first : one.first + one.length].copy()
             total = value if total is None else total + value
+        narrow = item.target.slot in timed.messages.narrow
+        total = timed.messages.job.sums.rounded(total) if narrow else total
         slot(item.target.slot)[rank[item.chip], target] = total
     assert not landed
     return slot(timed.messages.result_slot)
@@ -64,12 +66,14 @@ def carried_out(timed, inputs, random):
     num_bytes=st.integers(1, 40_000),
     unit=st.sampled_from([1, 4]),
     chunks=st.sampled_from([None, 1, 3]),
+    sums=st.sampled_from(list(SUM_FORMATS)),
     random=st.randoms(use_true_random=False),
 )
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-def test_dependences_are_complete(spec, pair, num_bytes, unit, chunks, random: Random):
+def test_dependences_are_complete(spec, pair, num_bytes, unit, chunks, sums, random: Random):
     operation, name = pair
-    timed = timed_or_none(operation, parse(spec), num_bytes, name, chunks=chunks, unit_vectors=unit)
+    more = {"chunks": chunks, "unit_vectors": unit, "sums_between": sums}
+    timed = timed_or_none(operation, parse(spec), num_bytes, name, **more)
     if timed is None:
         return
     shape = (len(timed.chips), timed.vectors, 2)

@@ -36,6 +36,55 @@ def test_cables_between_two_teams_carry_alike(spec, ranks):
             assert len(loads) == 0 or loads.max() - loads.min() <= 16
 
 
+@pytest.mark.parametrize("name", ["teams", "gates", "hierarchical"])
+@pytest.mark.parametrize("profile", ["ship", "isca22"])
+@pytest.mark.parametrize("unit", [1, 4])
+def test_sums_between_nodes_are_rounded_once_and_half_as_long(name, profile, unit):
+    """Those that stay, too. `execute` checks that every vector is there before it is sent."""
+    graph = parse("dragonfly:24", profile)
+    wide, narrow = (
+        collective("all_reduce", graph, 9_000, name, unit_vectors=unit, sums_between=sums)
+        for sums in ("fp32", "fp16")
+    )
+    y = np.random.default_rng(1).standard_normal((24, narrow.vectors, 3), np.float32)
+    found = execute(narrow, y)
+    narrow.check()
+    terms = [sums(y[n : n + 8]) for n in (0, 8, 16)]
+    bound = sum(np.abs(term) for term in terms) / 2048 + 1e-5  # the latter of fp32
+    assert (np.abs(found - sums(terms)) <= bound).all() and (found != execute(wide, y)).any()
+    if name != "hierarchical":  # which adds as things come
+        assert (found == sums([one.astype(np.float16).astype(np.float32) for one in terms])).all()
+    fabric, ends = narrow.fabric, []
+    for timed in (wide, narrow):
+        tail, head = fabric.tail[fabric.channel_edge], fabric.head[fabric.channel_edge]
+        ends.append(timed.channel_vectors()[tail // 8 != head // 8].sum())
+    assert ends[0] > ends[1] >= ends[0] / 2
+
+
+def test_sums_too_large_for_fp16_are_infinite():
+    timed = all_reduce_in_fp16(parse("dragonfly:16"), "teams")
+    y = np.full((16, timed.vectors, 1), 8189.0, np.float32)  # of eight: 65,512, nearer to 65,504
+    y[8:, 1] = 8190.0  # 65,520 is as near to 65,536
+    found = execute(timed, y)
+    assert (found[:, 0] == 2 * 65504).all() and (found[:, 1] == np.inf).all()
+
+
+def all_reduce_in_fp16(graph, name, **more):
+    return collective("all_reduce", graph, 1280, name, sums_between="fp16", **more)
+
+
+def test_who_sends_no_sums_of_nodes_is_refused():
+    with pytest.raises(BadCollective, match=r"'ring' has no sums.* use hierarchical, teams, gates"):
+        all_reduce_in_fp16(parse("dragonfly:16"), "ring")
+    with pytest.raises(BadCollective, match=r"broadcast.*leave them fp32"):
+        collective("broadcast", parse("dragonfly:16"), 1280, sums_between="fp16")
+    with pytest.raises(BadCollective, match="no chips of one node add up"):
+        all_reduce_in_fp16(parse("node"), "auto")
+    with pytest.raises(BadCollective, match="use one of fp32, fp16"):
+        collective("all_reduce", parse("node"), 1280, sums_between="fp8")
+    assert all_reduce_in_fp16(parse("dragonfly:16"), "auto").algorithm in ("teams", "gates")
+
+
 def test_other_groups_are_refused():
     with pytest.raises(BadCollective, match="whole teams"):
         all_reduce(parse("dragonfly:16"), 3200, "teams", chips=range(12))

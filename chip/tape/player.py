@@ -18,6 +18,7 @@ from chip.linker.interpret import interpret
 from chip.linker.node_ops import NodeOp, Receive, Send, neighbours
 from chip.spec import ChipSpec
 from chip.sram import GROUP, Sram
+from chip.tape.strands import STRANDS
 from chip.tape.tapes import Encoded, Integers, Shape, Tape
 
 Bytes = npt.NDArray[np.uint8]
@@ -166,12 +167,13 @@ class Player:
 
     def _bound(self, block: Block, free: list[Bytes]) -> _Bound:
         tapes = _encoded(block.fragment, self.spec)
+        size = tapes.arena_bytes + STRANDS * tapes.strand_bytes
         for number, arena in enumerate(free):
-            if len(arena) >= tapes.arena_bytes:
+            if len(arena) >= size:
                 del free[number]
                 break
         else:
-            arena = np.zeros(max(64, tapes.arena_bytes), np.uint8)
+            arena = np.zeros(max(64, size), np.uint8)
         self._scratch_bytes = max(self._scratch_bytes, tapes.scratch_bytes)
         log = np.zeros(max(1, tapes.log_bytes // 8), np.int64)
         statistics = self._statistics(tapes)
@@ -180,6 +182,8 @@ class Player:
         pointers += [self.sram.group(first).ctypes.data for first in groups]
         pointers += [sums.ctypes.data for sums in self.accumulators]
         pointers.append(log.ctypes.data)
+        own = arena.ctypes.data + tapes.arena_bytes
+        pointers += [own + number * tapes.strand_bytes for number in range(STRANDS)]
         for index, further in (place for places in tapes.places for place in places):
             pointers.append(self.sram.group(index).ctypes.data + further * self.spec.lanes * GROUP)
         values: list[Any] = [None] * block.values

@@ -83,24 +83,20 @@ class Records:
             self._moves[key] = kernel, self.constant(b.astype(np.int64))
         return self._moves[key]
 
-    def rows_of(
-        self, base: int, offset: int, row_bytes: int, rows: Ints | None, shift: int = -1
-    ) -> Operand:
-        """The rows of `rows` from an offset on, or all in order."""
+    def chosen(self, first: Operand, rows: Ints | None) -> Operand:
+        """Some rows of an operand that has no row table, or all in order."""
         if rows is None or len(rows) == 0:
-            return Operand(base, offset, row_bytes, -1, shift)
-        step = int(rows[1] - rows[0]) if len(rows) > 1 else 1
-        if bool((np.diff(rows) == step).all()):
-            return Operand(base, offset + int(rows[0]) * row_bytes, step * row_bytes, -1, shift)
-        return Operand(base, offset, row_bytes, self.table(rows), shift)
+            return first
+        low, step = int(rows[0]), int(rows[1] - rows[0]) if len(rows) > 1 else 1
+        if len(rows) < 3 or bool((np.diff(rows) == step).all()):
+            offset = first.offset + low * first.stride
+            return first._replace(offset=offset, stride=step * first.stride)
+        return first._replace(row_table=self.table(rows))
 
-    def row(self, operand: Operand, number: int) -> Operand:
-        """One row of an operand, as an operand of one row."""
-        if operand.row_table >= 0:
-            return operand._replace(row_table=operand.row_table + number)
-        return operand._replace(offset=operand.offset + number * operand.stride)
+    def word(self, index: int, local: int) -> Operand:
+        """Elements at rest from slice `index` on, in words from 0 on."""
+        return Operand(GROUPS + index // GROUP, index % GROUP, self.word_bytes, -1, local)
 
     def in_sram(self, index: int, words: Ints, local: int) -> Operand:
-        """Elements at rest from slice `index` on."""
-        base = GROUPS + index // GROUP
-        return self.rows_of(base, index % GROUP, self.word_bytes, words, local)
+        """Elements at rest from slice `index` on, in some words."""
+        return self.chosen(self.word(index, local), words)

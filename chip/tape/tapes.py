@@ -37,15 +37,16 @@ class Encoded:
     """Per group its tapes, and between them the nodes that run their Python step.
 
     `views` are values of tapes that steps need, `imports` values of steps that tapes need: slots
-    and shapes by node. `weights` are first SRAM groups of resting weights, `places` those of
-    weights in quads apart; `log_bytes` is room for the addresses of appended rows, after how many
-    there are of each append.
+    and shapes by node. Behind the arena there is one for each strand. `weights` are first SRAM
+    groups of resting weights, `places` those of weights in quads apart; `log_bytes` is room for the
+    addresses of appended rows, after how many there are of each append.
     """
 
     groups: tuple[tuple[Tape | int, ...], ...]
     tables: Integers
     constants: npt.NDArray[np.uint8]
     arena_bytes: int
+    strand_bytes: int
     scratch_bytes: int
     log_bytes: int
     views: dict[int, tuple[int, Shape]]

@@ -15,7 +15,7 @@ from chip.spec import EAST, TINY, WEST
 from chip.sram import Sram
 from chip.tape import Player
 from chip.tape.arena import Arena
-from chip.tape.order import runs
+from chip.tape.order import Kind, units
 from tests.chip.kernel_rig import KernelRig
 
 
@@ -139,9 +139,10 @@ def test_slots_in_use_never_overlap() -> None:
             used.append((offset, size))
 
 
-def test_independent_products_make_one_run() -> None:
+def test_independent_products_make_one_unit() -> None:
     before = [(), (0,), (0,), (1,), (2, 3)]
-    assert runs([0, 1, 2, 3, 4], before, {1, 2, 4}.__contains__) == [[0], [1, 2], [3], [4]]
+    kinds = [Kind.PRODUCTS if node in (1, 2, 4) else Kind.ROWS for node in range(5)]
+    assert [nodes for _, nodes in units(range(5), before, kinds)] == [[0], [1, 2], [3], [4]]
 
 
 ODD = [0.0, -0.0, np.inf, -np.inf, 1.5, -6e4, 1e-7]

@@ -57,11 +57,12 @@ def copy_kernel(size: int, from_step: int = 1, to_step: int = 1, shared: bool = 
     Into and from SRAM words, which have 4 bytes a lane, they are shifted: then the loop is one of
     vectors. But not into words that are `shared`: other threads may write their other bytes.
     """
-    name = f"copy_{size}_{from_step}_{to_step}" + "_shared" * shared
+    name = f"copy_{size}_{from_step}_{to_step}"
     scope = {"operands_at": array_of(_UNSIGNED[size]), "first": from_step, "second": to_step}
     loop = _spaced
-    shifted = size < 4 and {size * from_step, size * to_step} == {size, 4}
-    if shifted and not (shared and to_step > 1):
+    if shared and to_step > 1:
+        name += "_shared"
+    elif size < 4 and {size * from_step, size * to_step} == {size, 4}:
         loop = _into_words if from_step == 1 else _from_words
         scope |= {"operation": _UNSIGNED[size], "first": (1 << 8 * size) - 1}
     return address(_bound(loop, scope, name), ROW_KERNEL)

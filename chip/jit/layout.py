@@ -19,7 +19,7 @@ FP16, INT8 = 0, 1  # formats of PRODUCTS
 COLUMNS = 8  # fp16 columns of a word
 QUARTERS = 4  # arrays of four slices that a word of 16 slices lies in
 GRAIN = 32  # lanes of a step: those of a chip are a multiple
-TURN = 16  # lanes that are turned round together
+TURN = 16  # lanes that are exchanged together
 # What has become of products is one integer, as addresses of functions give no more: how many sums
 # are doubtful, UNKNOWN for each word whose statistics can be kept, LATE if a helper came too late.
 UNKNOWN, LATE = 1 << 32, 1 << 62
@@ -79,7 +79,7 @@ class Record(NamedTuple):
     statistics_scratch: int = 0  # of each load, until they are kept
     left: int = 0  # records from this one to the end of its run: they are independent
     zeroed: int = 0  # whether columns that no load fills are to be zero
-    # SHARED: strands, `tiles` of them; strand n is the records from starts[n] on from this one,
+    # SHARED: tasks, `tiles` of them; task n is the records from starts[n] on from this one,
     # to starts[n + 1]
     # APPEND
     region_shift: int = 0
@@ -110,7 +110,7 @@ class Part:
 
 @dataclass
 class Job:
-    """A run that threads share in numbered pieces: products, of `loads` words; or strands."""
+    """A run that threads share in numbered pieces: products, of `loads` words; or tasks."""
 
     pieces: int
     part: int
@@ -139,7 +139,7 @@ class Play:
     before: int
     after: int
     piece: int
-    strand: int
+    task: int
     failed_part: int = -1
     failed_record: int = -1
     late: int = 0

@@ -101,8 +101,8 @@ def do_rows(part_address: int, number: int) -> int:
     return 0
 
 
-def _strand(job_address: int, number: int) -> int:
-    """Do the records of a strand; where these are stands in the record behind which they come."""
+def _task(job_address: int, number: int) -> int:
+    """Do the records of a task; where these are stands in the record behind which they come."""
     job = job_at(job_address)
     part = part_at(job.part)
     starts = part.tables + 8 * (record_at(part, job.first).start_table + number)
@@ -266,7 +266,7 @@ def _run(play_address: int, _unused: int) -> int:
             if record.kind == SHARED:
                 if play.threads > 1 and play.late == 0:
                     job.part, job.first, job.pieces = here, n, record.tiles
-                    lead(play.control, play.strand, play.job, record.tiles, 1)
+                    lead(play.control, play.task, play.job, record.tiles, 1)
                     n += integer(part.tables, record.start_table + record.tiles)
                     continue
             elif record.kind == ROWS:
@@ -285,7 +285,7 @@ _FUNCTIONS = {
     "before": address(_before, _pair),
     "after": address(_after, _pair),
     "piece": PIECE,
-    "strand": address(_strand, _pair),
+    "task": address(_task, _pair),
 }
 _callable = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
 _run_play = _callable(address(_run, _pair))

@@ -19,11 +19,10 @@ from chip.jit.memory import (
     array_of,
     bytes_at,
     inner,
-    integer,
     integers_at,
     words_at,
 )
-from chip.jit.vectors import turned
+from chip.jit.vectors import exchanged
 from chip.numerics import elementwise
 from chip.numerics.exact import NAN
 
@@ -79,9 +78,10 @@ def lane_kernel(size: int) -> int:
 
 
 @functools.cache
-def turn_kernel(size: int) -> int:
-    """Turns each TURN lanes of elements of `size` bytes round, by b[0]: see `vectors.turned`."""
-    return address(_bound(_turned, {"operation": turned(8 * size)}, f"turned_{size}"), ROW_KERNEL)
+def exchange_kernel(size: int) -> int:
+    """Moves lanes of elements of `size` bytes by TURN, as b says: see `vectors.exchanged`."""
+    scope = {"operation": exchanged(8 * size)}
+    return address(_bound(_exchanged, scope, f"exchanged_{size}"), ROW_KERNEL)
 
 
 def _spaced(out: int, a: int, _b: int, lanes: int) -> int:
@@ -113,26 +113,9 @@ def _chosen(out: int, a: int, b: int, lanes: int) -> int:
     return 0
 
 
-def _turned(out: int, a: int, b: int, lanes: int) -> int:
-    operation(out, a, integer(b, 0), lanes)
+def _exchanged(out: int, a: int, b: int, lanes: int) -> int:
+    operation(out, a, b, lanes)
     return 0
-
-
-def _runs(out: int, a: int, b: int, _lanes: int) -> int:
-    """As `_chosen`, by runs of lanes that stay side by side; b: how many, then `Run`s."""
-    runs = integers_at(b, 1 + 3 * integer(b, 0))
-    for run in range(runs[0]):
-        to, lane, count = runs[1 + 3 * run], runs[2 + 3 * run], runs[3 + 3 * run]
-        x, z = bytes_at(a + lane, count), bytes_at(out + to, count)
-        for i in range(count):
-            z[i] = x[i]
-    return 0
-
-
-@functools.cache
-def run_kernel() -> int:
-    """Copies runs of bytes; b has their number, then for each where to, where from, how many."""
-    return address(_runs, ROW_KERNEL)
 
 
 # --- point-wise instructions ----------------------------------------------------------------

@@ -53,8 +53,8 @@ from chip.tape.operands import Values
 from chip.tape.order import Kind
 from chip.tape.plan import Plan
 from chip.tape.records import Records
-from chip.tape.strands import STRANDS, Strand, staying
-from chip.tape.tapes import Encoded, Shape, Tape
+from chip.tape.tapes import Encoded, Tape, shape_of
+from chip.tape.tasks import MOST_TASKS, Task, staying
 
 ACCUMULATORS = 2 * PLANES
 FORMATS = {"f16": FP16, "i8": INT8}
@@ -73,41 +73,19 @@ class _Encoder:
         self.records = Records(spec.lanes)
         self.taped = taped(self.nodes, spec.lanes)
         self.plan = Plan.of(fragment, self.taped)
-        self.values = Values(self.records, {})
-        for number in range(len(self.nodes)):
-            shape = self._shape(number)
-            if shape is not None:
-                self.values.shapes[number] = shape
+        shapes = {n: shape_of(node, spec.lanes) for n, node in enumerate(self.nodes)}
+        self.values = Values(self.records, {n: shape for n, shape in shapes.items() if shape})
         for number in self.plan.in_place:
             op = self.nodes[number].op
             if isinstance(op, Read):
                 self.values.resting[number] = self.records.word(op.index, op.local), op.words
-        self.arenas = [Arena() for _ in range(STRANDS)]
+        self.arenas = [Arena() for _ in range(MOST_TASKS)]
         self.shared = False  # whether threads share what is being written
-        self.owners: list[int] = []
         self.scratch = self.scratch_bytes = self.log = 0
         self.weights: set[int] = set()
         self.places: dict[Places, int] = {}
         self.appends: list[tuple[int, int, int]] = []
         self.group = 0
-
-    def _shape(self, number: int) -> Shape | None:
-        """Of a node's value; None if it has none."""
-        node = self.nodes[number]
-        match node.op:
-            case Read(words=words, element=element):
-                return Shape(len(words), element)
-            case Pointwise(made=made, rows=rows):
-                return Shape(rows, made)
-            case Products(tile=tile, made=made):
-                return Shape(len(tile), made)
-            case Accumulate(slots=slots, element=element, emits=emits):
-                return Shape(len(slots), element) if emits else None
-            case Columns(words=words):
-                return Shape(words.size, "u8", words.size * QUARTERS * self.records.word_bytes)
-            case GatheredColumns(rows=rows):
-                return Shape(rows, "u8", rows * QUARTERS * self.records.word_bytes)
-        return Shape(node.rows, node.element) if node.element else None
 
     # --- units ------------------------------------------------------------------------------
     def encode(self) -> Encoded:
@@ -123,7 +101,7 @@ class _Encoder:
                     for node in self.plan.imports.intersection(nodes):
                         self.values.make(node)
                 elif kind == Kind.ROWS:
-                    self._strands(found)
+                    self._tasks(found)
                 elif kind == Kind.PRODUCTS:
                     self._products(nodes)
                 else:
@@ -140,30 +118,28 @@ class _Encoder:
 
     def _write(self, node: int, rows: Ints | None) -> None:
         """The records of a node, or of some of its rows."""
-        before = len(self.records.records)
+        self.records.owner = node
         self.write(self.nodes[node].op, node, rows)
-        self.owners += [node] * (len(self.records.records) - before)
 
-    def _strands(self, strands: Sequence[Strand]) -> None:
-        """Records of rows that work apart: behind one that says where each strand begins."""
+    def _tasks(self, tasks: Sequence[Task]) -> None:
+        """Records of rows that work apart: behind one that says where each task begins."""
         rows, head = self.records.records, len(self.records.records)
-        self.shared, starts = len(strands) > 1, []
+        self.shared, starts = len(tasks) > 1, []
         if self.shared:
-            self.add(Record(SHARED, 0, NOTHING, NOTHING))
-            self.owners.append(strands[0][0][0])
-        for number, strand in enumerate(strands):
+            self.records.add(Record(SHARED, 0, NOTHING, NOTHING))
+        for number, task in enumerate(tasks):
             starts.append(len(rows) - head)
             self.values.begin(self._base(number), self.arenas[number])
-            self._strand(strand)
+            self._task(task)
             self.values.end()
         if self.shared:
             table = self.records.table(np.array([*starts, len(rows) - head]))
-            rows[head] = rows[head]._replace(tiles=len(strands), start_table=table)
+            rows[head] = rows[head]._replace(tiles=len(tasks), start_table=table)
         self.shared = False
 
-    def _strand(self, strand: Strand) -> None:
-        last = {need: node for node, _ in strand for need in self.nodes[node].needs}
-        for node, rows in strand:
+    def _task(self, task: Task) -> None:
+        last = {need: node for node, _ in task for need in self.nodes[node].needs}
+        for node, rows in task:
             if node in self.plan.in_place:
                 continue
             if node in self.plan.within and node in self.values.shapes:
@@ -182,31 +158,30 @@ class _Encoder:
             if self.scratch > SCRATCH_BYTES:
                 self._together(products)
                 self.scratch = load = 0
-            op, before = self.nodes[node].op, len(self.records.records)
+            op, self.records.owner = self.nodes[node].op, node
             assert isinstance(op, Products)
             assert isinstance(op.weights, Resting)
             products.append((node, self._product(node, op, op.weights, load)))
             load += op.weights.columns.words.size
-            self.owners += [node] * (len(self.records.records) - before)
         self._together(products)
 
     def _together(self, products: list[tuple[int, Record]]) -> None:
         """Records of products that are one pass of all threads."""
         for number, (node, record) in enumerate(products):
-            self.add(record._replace(left=len(products) - number))
-            self.owners.append(node)
+            self.records.owner = node
+            self.records.add(record._replace(left=len(products) - number))
         products.clear()
         self.scratch_bytes = max(self.scratch_bytes, self.scratch)
 
     def _close(self, items: list[Tape | int]) -> None:
         if self.records.records:
-            items.append(Tape(np.array(self.records.records, RECORD), tuple(self.owners)))
-            self.records.records = []
-            self.owners.clear()
+            records = np.array(self.records.records, RECORD)
+            items.append(Tape(records, tuple(self.records.owners)))
+            self.records.records, self.records.owners = [], []
 
-    def _base(self, strand: int) -> int:
-        """Of the arena of a strand: behind SRAM, accumulators and log."""
-        return GROUPS + -(-self.spec.slices // GROUP) + ACCUMULATORS + 1 + strand
+    def _base(self, task: int) -> int:
+        """Of the arena of a task: behind SRAM, accumulators and log."""
+        return GROUPS + -(-self.spec.slices // GROUP) + ACCUMULATORS + 1 + task
 
     def _result(self, groups: tuple[tuple[Tape | int, ...], ...]) -> Encoded:
         slots, shapes = self.values.slots, self.values.shapes
@@ -223,7 +198,7 @@ class _Encoder:
             tables=np.concatenate(tables),
             constants=np.frombuffer(b"".join(self.records.constants) or bytes(64), np.uint8),
             arena_bytes=self.values.common.size,
-            strand_bytes=max(arena.size for arena in self.arenas),
+            task_bytes=max(arena.size for arena in self.arenas),
             scratch_bytes=self.scratch_bytes,
             log_bytes=self.log,
             views={n: (slots[n], shapes[n]) for n in needed if n in slots and self.taped[n]},
@@ -234,10 +209,6 @@ class _Encoder:
         )
 
     # --- records ----------------------------------------------------------------------------
-    def add(self, record: Record) -> None:
-        """Append a record."""
-        self.records.records.append(record)
-
     @singledispatchmethod
     def write(self, op: NodeOp, node: int, rows: Ints) -> None:
         """Append the records of rows of a node, or of all of it where it is not done by rows."""
@@ -248,7 +219,9 @@ class _Encoder:
         size = NUMPY_TYPES[op.element].itemsize
         a = self.records.in_sram(op.index, op.words[rows], op.local)
         out = self.values.placed(node, rows)
-        self.add(Record(ROWS, len(rows), out, a, kernel=copy_kernel(size, GROUP // size, 1)))
+        self.records.add(
+            Record(ROWS, len(rows), out, a, kernel=copy_kernel(size, GROUP // size, 1))
+        )
 
     @write.register
     def _(self, op: Store, node: int, rows: Ints) -> None:
@@ -256,7 +229,7 @@ class _Encoder:
         a = self.values.operand(op.source, rows, op.element)
         out = self.records.in_sram(op.index, op.words[rows], op.local)
         kernel = copy_kernel(size, 1, GROUP // size, self.shared)
-        self.add(Record(ROWS, len(rows), out, a, kernel=kernel, touched=op.index // GROUP))
+        self.records.add(Record(ROWS, len(rows), out, a, kernel=kernel, touched=op.index // GROUP))
 
     @write.register
     def _(self, op: Pointwise, node: int, rows: Ints) -> None:
@@ -267,14 +240,16 @@ class _Encoder:
         else:
             kernel = row_kernel(op.op, op.element, op.made)
             a, b = sources[0], sources[-1]
-            self.add(Record(ROWS, len(rows), out, a, b, kernel=kernel))
+            self.records.add(Record(ROWS, len(rows), out, a, b, kernel=kernel))
 
     @write.register
     def _(self, op: MoveLanes, node: int, rows: Ints) -> None:
         a = self.values.operand(op.sources[0], rows, op.element)
         assert op.lanes is not None
         kernel, lanes = self.records.moves(NUMPY_TYPES[op.element].itemsize, op.lanes)
-        self.add(Record(ROWS, len(rows), self.values.placed(node, rows), a, lanes, kernel=kernel))
+        self.records.add(
+            Record(ROWS, len(rows), self.values.placed(node, rows), a, lanes, kernel=kernel)
+        )
 
     @write.register
     def _(self, op: Accumulate, node: int, rows: Ints) -> None:
@@ -284,7 +259,7 @@ class _Encoder:
         held = self.records.chosen(first, op.slots[rows])
         if op.mode:
             kernel = row_kernel(ADDITION, op.element, op.element)
-            self.add(Record(ROWS, len(rows), held, held, a, kernel=kernel))
+            self.records.add(Record(ROWS, len(rows), held, held, a, kernel=kernel))
         else:
             stay = np.intersect1d(staying(op), rows)
             last = a if len(stay) == len(rows) else self.values.operand(op.source, stay, op.element)
@@ -308,9 +283,8 @@ class _Encoder:
     @write.register
     def _(self, op: Gather, node: int, _rows: None) -> None:
         out, rows = self.values.placed(node), self.values.shapes[node].rows
-        a = self.values.operand(op.map, np.arange(rows), "u16")
-        record = Record(GATHER, rows, out, a, width=1, byte=op.unit % GROUP)
-        self._gather(op, record, op.unit, op.base)
+        a, at = self.values.operand(op.map, np.arange(rows), "u16"), (op.unit, op.base)
+        self._gather(op, Record(GATHER, rows, out, a, width=1, byte=op.unit % GROUP), *at)
 
     @write.register
     def _(self, op: GatheredColumns, node: int, _rows: None) -> None:
@@ -324,7 +298,7 @@ class _Encoder:
 
     def _gather(self, op: Gather | GatheredColumns, record: Record, index: int, base: int) -> None:
         """Append the record with where its region is: from slice `index` and word `base` on."""
-        self.add(
+        self.records.add(
             record._replace(
                 region_shift=op.local,
                 region_base=base,
@@ -339,7 +313,7 @@ class _Encoder:
         region, maps, data = op.locals
         self.appends.append((self.group, op.index, self.log))
         log = GROUPS + -(-self.spec.slices // GROUP) + ACCUMULATORS
-        self.add(
+        self.records.add(
             Record(
                 APPEND,
                 pairs * rows,
@@ -356,7 +330,7 @@ class _Encoder:
         self.log += 8 * (1 + pairs * rows * self.spec.superlanes)
 
     def _copy(self, rows: int, out: Operand, a: Operand, size: int) -> None:
-        self.add(Record(ROWS, rows, out, a, kernel=copy_kernel(size)))
+        self.records.add(Record(ROWS, rows, out, a, kernel=copy_kernel(size)))
 
     def _product(self, node: int, op: Products, weights: Resting, load: int) -> Record:
         columns, lanes, table = weights.columns, self.spec.lanes, self.records.table
@@ -403,7 +377,7 @@ class _Encoder:
             self.weights.add(group)
             return GROUPS + group, group
         number = self.places.setdefault(columns.places, len(self.places))
-        first = self._base(STRANDS) + QUARTERS * number
+        first = self._base(MOST_TASKS) + QUARTERS * number
         return first, groups + number if constant else -1
 
     def _placed(self, record: Record, weights: Resting) -> Record:

@@ -1,6 +1,6 @@
 """Values and operands of a stretch: slots for what nodes make, records that bring it in shape.
 
-Rows of a value that only one strand needs have a slot in the arena of that strand, all others one
+Rows of a value that only one task needs have a slot in the arena of that task, all others one
 in the common arena.
 """
 
@@ -14,8 +14,8 @@ from chip.jit.rows import copy_kernel
 from chip.linker.fetch import Cast, Fetch, Ints, Merge, Plane, Scalar, Stack, Take
 from chip.tape.arena import Arena
 from chip.tape.records import Records
-from chip.tape.strands import taken
 from chip.tape.tapes import Shape
+from chip.tape.tasks import taken
 
 
 @dataclass
@@ -23,8 +23,8 @@ class Values:
     """Slots of node values in arenas, and temporary ones for operands.
 
     `resting` are values that are read where they rest in SRAM, as operands of one row and the
-    words of all rows. `own` are rows of values in the arena of the strand that is being written,
-    from a base on; there are none between strands.
+    words of all rows. `own` are rows of values in the arena of the task that is being written,
+    from a base on; there are none between tasks.
     """
 
     records: Records
@@ -33,21 +33,21 @@ class Values:
     resting: dict[int, tuple[Operand, Ints]] = field(default_factory=dict)
     common: Arena = field(default_factory=Arena)
     base: int = ARENA
-    strand: Arena | None = None
+    task: Arena | None = None
     own: dict[int, tuple[int, Ints]] = field(default_factory=dict)
     _temporary: list[tuple[int, int]] = field(default_factory=list)
 
     @property
     def _arena(self) -> Arena:
-        return self.common if self.strand is None else self.strand
+        return self.common if self.task is None else self.task
 
-    def begin(self, base: int, strand: Arena) -> None:
-        """What follows is of a strand, until `end`."""
-        self.base, self.strand = base, strand
+    def begin(self, base: int, task: Arena) -> None:
+        """What follows is of a task, until `end`."""
+        self.base, self.task = base, task
 
     def end(self) -> None:
-        """What follows is of no strand."""
-        self.base, self.strand = ARENA, None
+        """What follows is of no task."""
+        self.base, self.task = ARENA, None
 
     def make(self, node: int) -> int:
         """Give a node's value its slot."""
@@ -56,7 +56,7 @@ class Values:
         return self.slots[node]
 
     def make_own(self, node: int, rows: Ints) -> None:
-        """Give rows of a node's value a slot of the strand."""
+        """Give rows of a node's value a slot of the task."""
         self.own[node] = self._arena.take(len(rows) * self._row_bytes(node)), rows
 
     def drop_own(self, node: int) -> None:
@@ -127,7 +127,7 @@ class Values:
         return out
 
     def _copy(self, rows: int, out: Operand, a: Operand, kernel: int) -> None:
-        self.records.records.append(Record(ROWS, rows, out, a, kernel=kernel))
+        self.records.add(Record(ROWS, rows, out, a, kernel=kernel))
 
     def _row_bytes(self, node: int) -> int:
         return self.records.lanes * NUMPY_TYPES[self.shapes[node].element].itemsize

@@ -9,9 +9,9 @@ from chip.linker.fragment import Fragment, Step
 from chip.linker.node_ops import Columns, Gather, GatheredColumns, NodeOp, Products, Read, Store
 from chip.sram import GROUP
 from chip.tape.order import Kind, units
-from chip.tape.strands import Strand, by_rows, strands
+from chip.tape.tasks import Task, by_rows, tasks
 
-Part = tuple[Kind, list[int], list[Strand]]  # nodes of a unit, and those done by rows as strands
+Part = tuple[Kind, list[int], list[Task]]  # nodes of a unit, and those done by rows as tasks
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Plan:
         for number, group in enumerate(fragment.groups):
             groups.append([])
             for kind, unit in units(group, before, kinds):
-                for some in strands(unit, nodes) if kind == Kind.ROWS else [[]]:
+                for some in tasks(unit, nodes) if kind == Kind.ROWS else [[]]:
                     mine = unit if not some else list({node for one in some for node, _ in one})
                     groups[-1].append((kind, mine, some))
                     at |= dict.fromkeys(mine, count)

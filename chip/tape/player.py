@@ -18,8 +18,8 @@ from chip.linker.interpret import interpret
 from chip.linker.node_ops import NodeOp, Receive, Send, neighbours
 from chip.spec import ChipSpec
 from chip.sram import GROUP, Sram
-from chip.tape.strands import STRANDS
 from chip.tape.tapes import Encoded, Integers, Shape, Tape
+from chip.tape.tasks import MOST_TASKS
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -167,7 +167,7 @@ class Player:
 
     def _bound(self, block: Block, free: list[Bytes]) -> _Bound:
         tapes = _encoded(block.fragment, self.spec)
-        size = tapes.arena_bytes + STRANDS * tapes.strand_bytes
+        size = tapes.arena_bytes + MOST_TASKS * tapes.task_bytes
         for number, arena in enumerate(free):
             if len(arena) >= size:
                 del free[number]
@@ -183,7 +183,7 @@ class Player:
         pointers += [sums.ctypes.data for sums in self.accumulators]
         pointers.append(log.ctypes.data)
         own = arena.ctypes.data + tapes.arena_bytes
-        pointers += [own + number * tapes.strand_bytes for number in range(STRANDS)]
+        pointers += [own + number * tapes.task_bytes for number in range(MOST_TASKS)]
         for index, further in (place for places in tapes.places for place in places):
             pointers.append(self.sram.group(index).ctypes.data + further * self.spec.lanes * GROUP)
         values: list[Any] = [None] * block.values

@@ -2,7 +2,7 @@
 
 A stage is some nodes that work row by row, with no product between them. Its rows fall into
 components: the rows of a token are one, if no other token's are looked at. Components are packed
-into strands, each with its part of the rows of every node.
+into tasks, each with its part of the rows of every node.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,10 +14,10 @@ from chip.linker.fetch import Cast, Fetch, Ints, Merge, Plane, Stack, Take
 from chip.linker.fragment import Step
 from chip.linker.node_ops import Accumulate, MoveLanes, NodeOp, Pointwise, Read, Store
 
-STRANDS = 8  # at most
-LEAST_ROWS = 512  # of a strand, some 15 microseconds
+MOST_TASKS = 8  # at most
+LEAST_ROWS = 512  # of a task, some 15 microseconds
 
-Strand = list[tuple[int, Ints]]  # nodes in order, and which of its rows
+Task = list[tuple[int, Ints]]  # nodes in order, and which of its rows
 Pairs = tuple[Ints, Ints]  # rows of one node and of another that belong together
 
 
@@ -55,46 +55,54 @@ def taken(where: slice | Ints | None, rows: int) -> Ints:
     return np.arange(where.start, where.stop, where.step) if isinstance(where, slice) else where
 
 
-def strands(stage: Sequence[int], nodes: Sequence[Step]) -> list[list[Strand]]:
-    """Strands of a stage, which threads can share; before these one with what several need."""
+def tasks(stage: Sequence[int], nodes: Sequence[Step]) -> list[list[Task]]:
+    """Tasks of a stage, which threads can share; before these one with what several need."""
     counts = [row_count(nodes[node].op) for node in stage]
-    most = min(STRANDS, sum(counts) // LEAST_ROWS)
+    whole = [(node, np.arange(count)) for node, count in zip(stage, counts, strict=True)]
+    most = min(MOST_TASKS, sum(counts) // LEAST_ROWS)
     if most < 2:
-        return [[[(node, np.arange(n)) for node, n in zip(stage, counts, strict=True)]]]
-    ends = np.cumsum(counts)
-    first = dict(zip(stage, (ends - counts).tolist(), strict=True))
-    # What is read here, and not made here before, can be read at first if several need it.
-    sources = {
-        n for n in stage if isinstance(nodes[n].op, Read) and not first.keys() & nodes[n].before
-    }
-    inner, outer = [], list[tuple[int, Ints, Ints]]()
-    for node in stage:
-        inner += [(first[node] + a, first[node] + b) for a, b in _alike(nodes[node].op)]
-        for need, (a, b) in _edges(node, nodes, first):
-            if need in sources:
-                outer.append((need, b, first[node] + a))
-            else:
-                inner.append((first[node] + a, first[need] + b))
-    labels = _components(int(ends[-1]), inner)
-    for node in sources:
-        labels[first[node] : first[node] + row_count(nodes[node].op)] = -1
-    strand = _packed(labels, most)
-    shared = set()
-    for node, rows, users in outer:
-        mine = strand[first[node] : first[node] + row_count(nodes[node].op)]
-        unknown = mine[rows] < 0
-        mine[rows[unknown]] = strand[users[unknown]]
-        if (mine[rows] != strand[users]).any():
-            shared.add(node)
-    strand = np.maximum(strand, 0)
-    found: list[Strand] = [[] for _ in range(most)]
-    for node, count in zip(stage, counts, strict=True):
+        return [[whole]]
+    chosen, shared = _chosen(stage, nodes, np.cumsum([0, *counts]), most)
+    found: list[Task] = [[] for _ in range(most)]
+    for node, rows in whole:
         if node not in shared:
-            mine = strand[first[node] : first[node] + count]
-            for number in np.unique(mine):
-                found[number].append((node, np.flatnonzero(mine == number)))
-    before = [(node, np.arange(row_count(nodes[node].op))) for node in stage if node in shared]
-    return [*([[before]] if before else []), [one for one in found if one]]
+            for number in np.unique(chosen[node]):
+                found[number].append((node, rows[chosen[node] == number]))
+    before = [(node, rows) for node, rows in whole if node in shared]
+    return [*([[before]] if before else []), [task for task in found if task]]
+
+
+def _chosen(
+    stage: Sequence[int], nodes: Sequence[Step], bounds: Ints, most: int
+) -> tuple[dict[int, Ints], set[int]]:
+    """The task of each row of each node; and the nodes whose rows more than one task needs.
+
+    These are words that are read, and were not written in this stage before: the first to be done.
+    """
+    place = {node: slice(*bounds[n : n + 2].tolist()) for n, node in enumerate(stage)}
+    reads = {n for n in stage if isinstance(nodes[n].op, Read)}
+    reads = {n for n in reads if not place.keys() & nodes[n].before}
+    pairs, of_reads = list[Pairs](), list[tuple[int, Ints, Ints]]()
+    for node in stage:
+        first = place[node].start
+        pairs += [(first + a, first + b) for a, b in _alike(nodes[node].op)]
+        for need, (mine, theirs) in _edges(node, nodes, place):
+            if need in reads:
+                of_reads.append((need, theirs, first + mine))
+            else:
+                pairs.append((first + mine, place[need].start + theirs))
+    labels = _components(int(bounds[-1]), pairs)
+    for node in reads:
+        labels[place[node]] = -1
+    chosen, shared = _packed(labels, most), set()
+    for node, rows, users in of_reads:
+        mine = chosen[place[node]]
+        unknown = mine[rows] < 0
+        mine[rows[unknown]] = chosen[users[unknown]]
+        if (mine[rows] != chosen[users]).any():
+            shared.add(node)
+    chosen = np.maximum(chosen, 0)
+    return {node: chosen[where] for node, where in place.items()}, shared
 
 
 def _components(count: int, pairs: Sequence[Pairs]) -> Ints:
@@ -113,7 +121,7 @@ def _components(count: int, pairs: Sequence[Pairs]) -> Ints:
 
 
 def _packed(labels: Ints, most: int) -> Ints:
-    """The strand of each row: components one after another, as many rows in each; -1 as it was."""
+    """The task of each row: components one after another, as many rows in each; -1 as it was."""
     sizes = np.bincount(labels[labels >= 0], minlength=len(labels))
     middles = np.cumsum(sizes) - sizes // 2
     return np.where(labels < 0, -1, middles[labels] * most // (sizes.sum() + 1))

@@ -22,9 +22,9 @@ from chip.jit.memory import (
     integers_at,
     words_at,
 )
-from chip.jit.vectors import exchanged
+from chip.jit.vectors import exchanged, on_stack
 from chip.numerics import elementwise
-from chip.numerics.exact import NAN
+from chip.numerics.exact import MAX_LANES, NAN
 
 _NUMBERS: dict[str, type[np.generic]] = {
     "u8": np.uint8,
@@ -35,6 +35,7 @@ _NUMBERS: dict[str, type[np.generic]] = {
     "f32": np.float32,
     "f16": np.uint16,
 }
+_powers = on_stack(8 * MAX_LANES)
 _UNSIGNED: dict[int, type[np.generic]] = {1: np.uint8, 2: np.uint16, 4: np.uint32}
 ROW_KERNEL = INT(INT, INT, INT, INT)  # (out, a, b, lanes); of one operand, it ignores b
 
@@ -43,6 +44,7 @@ ROW_KERNEL = INT(INT, INT, INT, INT)  # (out, a, b, lanes); of one operand, it i
 operands_at: Untyped = bytes_at
 results_at: Untyped = bytes_at
 operation: Untyped = None
+number_of: Untyped = None
 widen: Untyped = None
 finish: Untyped = None
 first = second = 1
@@ -128,12 +130,15 @@ def can_do(op: Op, element: str) -> bool:
 def row_kernel(op: Op, element: str, made: str) -> int:
     """What does an instruction on a row of operands of a type."""
     assert op.row is not None
+    number, text = elementwise.LOOKED_UP.get(op.row, (_same, op.row))
     loop = _unary if len(op.sources) == 1 else _binary
+    loop = loop if text is op.row else _looked_up
     finish = {"f16": narrow16, "f32": _same if op.keeps_nan else _ordered}.get(made, _same)
     scope: dict[str, Untyped] = {
         "operands_at": array_of(_NUMBERS[element]),
         "results_at": array_of(_NUMBERS[made]),
-        "operation": inner(_lowered(op.row)),
+        "operation": _lowered(text),
+        "number_of": _lowered(number) if loop is _looked_up else None,
         "widen": widen16 if element == "f16" else _same,
         "finish": finish,
     }
@@ -151,15 +156,15 @@ def _bound(function: Untyped, scope: dict[str, Untyped], name: str) -> Untyped:
 def _lowered(text: Untyped) -> Untyped:
     """An elementwise text as numba wants it: plain functions that it calls are compiled, too."""
     if text is elementwise.choose:
-        return _choose
+        return inner(_choose)
     loads = [i.argval for i in dis.get_instructions(text) if i.opname == "LOAD_GLOBAL"]
     called = {n: text.__globals__[n] for n in loads if n in text.__globals__}
     scope = {
-        name: inner(_lowered(function))
+        name: _lowered(function)
         for name, function in called.items()
         if isinstance(function, FunctionType)
     }
-    return _bound(text, scope, text.__name__)
+    return inner(_bound(text, scope, text.__name__))
 
 
 def _choose(condition: Untyped, a: Untyped, b: Untyped) -> Untyped:
@@ -187,4 +192,15 @@ def _binary(out: int, a: int, b: int, lanes: int) -> int:
     x, y, z = operands_at(a, lanes), operands_at(b, lanes), results_at(out, lanes)
     for i in range(lanes):
         z[i] = finish(operation(widen(x[i]), widen(y[i])))
+    return 0
+
+
+def _looked_up(out: int, a: int, _b: int, lanes: int) -> int:
+    x, z, powers = operands_at(a, lanes), results_at(out, lanes), integers_at(_powers(), lanes)
+    for i in range(lanes):
+        powers[i] = number_of(widen(x[i]))
+    for i in range(lanes):
+        powers[i] = elementwise.POWERS[np.uint64(powers[i])]
+    for i in range(lanes):
+        z[i] = finish(operation(widen(x[i]), powers[i]))
     return 0

@@ -26,6 +26,17 @@ CONTRACT = ("contract",)  # a fused multiply-add is welcome: the product is exac
 Step = Callable[[Untyped, list[Untyped]], None]  # given the lane and the places of totals
 
 
+def on_stack(size: int) -> Callable[[], int]:
+    """A function: the address of so many bytes on the stack of its caller."""
+
+    @emitted(INT)
+    def buffer(_context: Untyped, builder: Untyped, _args: Untyped) -> Untyped:
+        place = cgutils.alloca_once(builder, I64, size // 8)
+        return builder.ptrtoint(place, I64)
+
+    return buffer
+
+
 def over_lanes(
     builder: Untyped,
     lanes: Untyped,

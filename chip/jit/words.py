@@ -27,13 +27,11 @@ from chip.jit.layout import (
     Record,
     Row,
     Statistics,
-    Untyped,
 )
 from chip.jit.memory import (
     INT,
     caller,
     doubles_at,
-    emitted,
     floats_at,
     inner,
     integer,
@@ -43,7 +41,7 @@ from chip.jit.memory import (
     row_at,
     statistics_at,
 )
-from chip.jit.vectors import DOT_OF_BYTES, I64, cgutils
+from chip.jit.vectors import DOT_OF_BYTES, on_stack
 from chip.jit.weights import (
     STATISTICS_BYTES,
     is_known,
@@ -66,14 +64,8 @@ _one_row, _two_rows = columns16(1, False), columns16(2, True)
 _one_row8, _two_rows8 = columns8(1), columns8(2)
 _row_of_bytes, _rows_of_bytes = columns8_bytes(1), columns8_bytes(BYTE_ROWS)
 _single, _diagonal = diagonal16(1), diagonal16(DIAGONAL_ROWS)
+_buffer = on_stack(_BUFFER_BYTES)
 _multiply, _error_factor = caller(6), inner(error_factor)
-
-
-@emitted(INT)
-def _buffer(_context: Untyped, builder: Untyped, _args: Untyped) -> Untyped:
-    """The address of a buffer on the stack."""
-    buffer = cgutils.alloca_once(builder, I64, _BUFFER_BYTES // 8)
-    return builder.ptrtoint(buffer, I64)
 
 
 def piece(job_address: int, number: int) -> int:

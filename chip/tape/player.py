@@ -130,8 +130,7 @@ class Player:
                 _step(item, state)
         for bound, (_, index, place) in chosen.appends:
             count, first = int(bound.log[place // 8]), place // 8 + 1
-            words = sorted(set(bound.log[first : first + count].tolist()))
-            state.scattered.append((index, 4 * GROUP, np.array(words)))
+            state.scattered.append((index, 4 * GROUP, bound.log[first : first + count].copy()))
 
     def _run(self, item: _Play, state: State) -> None:
         size = self._scratch_bytes

@@ -201,10 +201,14 @@ Steps = tuple[Buffer, ...]
 
 @dataclass(frozen=True)
 class Laid:
-    """A value as kernels see it: its layout, and its copies, each of one or more parts."""
+    """A value as kernels see it: its layout, and its copies, each of one or more parts.
+
+    Copies of 16-bit integers are their upper halves, with the `low` ones beside each.
+    """
 
     layout: Layout
     copies: tuple[tuple[Part, ...], ...]
+    low: tuple[tuple[Part, ...], ...] = ()
 
 
 def common_runs(*copies: tuple[Part, ...]) -> Iterator[tuple[int, int]]:

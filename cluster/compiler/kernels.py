@@ -77,9 +77,10 @@ def _linear(work: Work, at: Assigned, op: Linear) -> None:
     turn = turned_behind(at.section, op)
     x, out = at.read(work, op, op.x), at.made(work, op.out if turn is None else turn.out)
     turns = None if turn is None else partial(turned, work, turn.table.name)
-    for matrix, rows in zip(at.matrices(op), x.copies, strict=True):
+    low = x.low or ((),) * len(x.copies)
+    for matrix, rows, other in zip(at.matrices(op), x.copies, low, strict=True):
         finish = Finish(at.steps(work, op.x), op.bias is not None, turns)
-        linear(work, matrix, rows, out.copies, finish)
+        linear(work, matrix, rows, out.copies, finish, other)
 
 
 @kernel(HeadLinear)

@@ -17,7 +17,9 @@ from cluster.model.mixture import expert_parts
 
 NODE_CHIPS = 8  # of a fully connected node
 CONTEXT_BLOCK = 320  # tokens of a KV block: the lanes of a chip
-WEIGHT_TYPES = {"fp16": "f16", "int8": "i8"}  # as the command line names them: the MXM's type
+# As the command line names them: the MXM's type, and the integers that activations become.
+WEIGHT_TYPES = {"fp16": "f16", "int8": "i8", "w8a16": "i8"}
+ACTIVATION_TYPES = {"int8": "i8", "w8a16": "i16"}
 
 
 def rows_max(model: Model) -> int:

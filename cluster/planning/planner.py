@@ -20,6 +20,7 @@ from cluster.compiler.limits import (
 from cluster.compiler.place import Placed
 from cluster.compiler.sizes import CHUNKS, Sizes
 from cluster.errors import BadValue, DoesNotFit
+from cluster.model.graph.counts import MATRIX_BYTES
 from cluster.model.graph.graph import Model
 from cluster.model.load import find_decoder
 from cluster.model.mixture import is_mixture, residents, spread_experts
@@ -225,7 +226,7 @@ def _int8_fits(search: Search, request: PlanRequest, chips: int) -> bool:
         return False
     size = (search.model, search.spec, request.context, "int8", request.batch)
     sizes = Sizes(*size, cut=search.cut, store=search.store)
-    return request.weights != "int8" and fits_on(sizes, request, chips)
+    return MATRIX_BYTES[request.weight_type] > 1 and fits_on(sizes, request, chips)
 
 
 # --- the JSON object ------------------------------------------------------------------------------

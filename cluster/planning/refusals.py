@@ -17,6 +17,7 @@ from cluster.compiler.limits import (
 )
 from cluster.compiler.sizes import Sizes
 from cluster.errors import BadValue, DoesNotFit
+from cluster.model.graph.counts import MATRIX_BYTES
 from cluster.model.graph.graph import Model
 from cluster.model.mixture import expert_parts, residents, spread_experts
 
@@ -79,7 +80,7 @@ def _fewest_in_int8(sizes: Sizes) -> tuple[int, int] | None:
     except BadValue:
         return None
     narrow = Sizes(sizes.model, sizes.spec, sizes.context, "int8", sizes.slots)
-    return fewest((narrow, narrow.cutting), None, None) if sizes.weights != "int8" else None
+    return fewest((narrow, narrow.cutting), None, None) if MATRIX_BYTES[sizes.weights] > 1 else None
 
 
 def fits_on(sizes: Sizes, request: PlanRequest, chips: int) -> bool:

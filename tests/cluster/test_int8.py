@@ -1,6 +1,6 @@
-"""W8A8: chips say what a NumPy reference of the same rules says, bit for bit, on any plan."""
+"""W8A8 and W8A16: chips say what NumPy by the same rules says, bit for bit, on any plan."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from cluster.compiler.place import place
 from cluster.compiler.stages import partition
 from cluster.errors import BadValue, DoesNotFit
 from cluster.machines.machine import LocalMachine
+from cluster.model.graph.int8 import Int8Matrix
 from cluster.model.known import changed_model, known_model
 from cluster.model.reference import Reference
 from cluster.model.weights.synthetic import SyntheticWeights
@@ -36,9 +37,32 @@ SHAPES = {
 }  # fmt: skip
 
 
-def lowered(weights: SyntheticWeights, tp: int, pp: int, topology: str) -> Lowered:
+@dataclass(frozen=True)
+class RoundedWeights:
+    """Matrices as int8 rows mean them: what float32 makes of these differs by activations only."""
+
+    source: SyntheticWeights
+
+    @property
+    def model(self):
+        return self.source.model
+
+    def array(self, place, weight, rows=slice(None)):
+        found = self.source.array(place, weight)
+        if weight.inner:
+            rounded = Int8Matrix.of(found)
+            found = rounded.integers * rounded.scales[:, None]
+        return found[rows]
+
+    def embedding_rows(self, ids):
+        return self.source.embedding_rows(ids)
+
+
+def lowered(
+    weights: SyntheticWeights, tp: int, pp: int, topology: str, kind: str = "int8"
+) -> Lowered:
     graph = parse(topology)
-    plan = partition(weights.model, GROQCHIP1, tp, pp, weights="int8")
+    plan = partition(weights.model, GROQCHIP1, tp, pp, weights=kind)
     return lower(plan, place(plan, graph, topology), graph, weights)
 
 
@@ -62,6 +86,24 @@ def test_logits_equal_the_reference_bit_for_bit(shape, plan):
     ours = forced(here, loaded(here), PROMPT, 7, 80, 2)
     for logits, ids in zip(ours, (PROMPT, [7], [80], [2]), strict=True):
         assert np.array_equal(logits, reference.forward(ids))
+
+
+@pytest.mark.parametrize(
+    ("shape", "plan"), [("wide", "one chip"), ("biases and GELU", "pp and tp")]
+)
+def test_rows_of_16_bits_equal_the_reference_bit_for_bit_and_are_closer(shape, plan):
+    """Prompts and single tokens: what is left of the distance to float32 is that of the weights."""
+    weights = tiny_weights(**SHAPES[shape])
+    here = lowered(weights, *PLANS[plan], "w8a16")
+    exact, coarse = (
+        Reference(weights, 64, PLANS[plan][0], exact=True, integers=kind) for kind in ("i16", "i8")
+    )
+    rounded = Reference(RoundedWeights(weights), 64)
+    ours = forced(here, loaded(here), PROMPT, 7, 80, 2)
+    for logits, ids in zip(ours, (PROMPT, [7], [80], [2]), strict=True):
+        wanted, int8 = rounded.forward(ids), coarse.forward(ids)
+        assert np.array_equal(logits, exact.forward(ids))
+        assert np.abs(logits - wanted).max() < 0.1 * np.abs(int8 - wanted).max()
 
 
 def test_a_long_context_adds_its_blocks_in_order():

@@ -12,7 +12,7 @@ fp32, exactly below 2^24; beyond, each of three roundings is at most 2^-24 of wh
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from chip.schedule import Chain, Flow, Loops, Rows
+from chip.schedule import Chain, Flow, Loops, Rows, run
 from chip.spec import ChipSpec
 
 LOW_LEVELS = 254  # of a step, from one to the next
@@ -51,7 +51,7 @@ def joined(chain: Chain, sums: Flow, gap: int, by_group: bool) -> Flow:
     """
     both = chain.vxm("to_f32", sums)
     tiles, tokens = sums.loops
-    loops: Loops = ((1, 1), tokens) if by_group else (tiles, (1, 1))
+    loops: Loops = run(tokens[0]) if by_group else (tiles, (1, 1))
     high = chain.vxm("mul", chain.part(both, loops, 0), float(LOW_LEVELS))
     low = chain.part(both, loops, gap)
     return chain.vxm("add", chain.wait(high, low.cycle), low)

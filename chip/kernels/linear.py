@@ -193,15 +193,15 @@ def linear(
     def rows(block: int) -> Rows:
         return work.rows_of(x, block)
 
-    cut, groups = partial(_one_by_one, work) if work.whole else at_stretches, range(1)
+    cut, groups, halves = partial(_one_by_one, work) if work.whole else at_stretches, range(1), None
     if low:
-        cut = _where_sums_leave
-        first = replace(first, low=LowHalves(work.rows_of(low, 0), gap_cycles(work.spec, tokens)))
-        groups = first.low.groups(tokens)
+        halves = LowHalves(work.rows_of(low, 0), gap_cycles(work.spec, tokens))
+        cut, groups = _where_sums_leave, halves.groups(tokens)
+    first = replace(first, low=halves)
     passes, starts = tile_passes(matrix, first, rows, cut, partial(work.rows_of, low))
     flows = matmul(chain, matrix.side, passes)
     for flow, (start, token) in zip(flows, product(starts, groups), strict=True):
-        scaled = _Scaled(work, chain, matrix, finish.steps, (start - base, token), first.low)
+        scaled = _Scaled(work, chain, matrix, finish.steps, (start - base, token), halves)
         by_channel = matrix.dtype != "f16"  # such scales must meet their channels
         if finish.on_the_way is not None:
             how = scaled if by_channel else None
@@ -212,9 +212,8 @@ def linear(
             where = len(matrix.blocks), "f32", _side_of_rows(work, matrix)
             bias = work.constant(f"{matrix.name}.bias", *where)
             flow = chain.vxm("add", flow, Rows(bias, start - base, (1, 0)))
-        targets = [work.rows_of(copy, start) for copy in copies]
-        targets = [replace(t, first=t.first + token, steps=(tokens, 1)) for t in targets]
-        deliver(chain, flow, targets)
+        targets = [work.rows_of(copy, start).behind(token) for copy in copies]
+        deliver(chain, flow, [replace(rows, steps=(tokens, 1)) for rows in targets])
     work.plan.place(chain)
 
 

@@ -14,7 +14,7 @@ from chip.isa import FORMATS, NO_STREAM, SUMS
 from chip.isa.mxm import ADD, PLANES, SET
 from chip.kernels.integers16 import LowHalves
 from chip.program import word_columns
-from chip.schedule import Buffer, Chain, Flow, Loops, Rows
+from chip.schedule import Buffer, Chain, Flow, Loops, Rows, run
 from chip.schedule.flows import Doing, Queue, Streams, stepped
 from chip.schedule.indirect import addresses, gather
 from chip.spec import EAST, WEST, ChipSpec
@@ -241,26 +241,27 @@ def _stream_halves(
     position, count, tiles = chain.spec.edge_position("mxm", side), part.count, (part.tiles, period)
     assert part.planes == 1 and part.lines == 1 and part.plane is None
 
-    def meet(first: int, each: Loops, later: int, both: Loops, steps: tuple[int, int]) -> list[Flow]:
-        high, rest = (replace(rows, first=rows.first + first) for rows in (part.activations, low.rows))
-        flow = chain.arrive(high, position, start, each)
-        chain.follow(flow, rest, start + later)
+    def meet(
+        first: int, each: Loops, both: Loops, later: int, steps: tuple[int, int]
+    ) -> Flow | None:
+        flow = chain.arrive(part.activations.behind(first), position, start, each)
+        chain.follow(flow, low.rows.behind(first), start + later)
         mine = replace(part, slot=part.slot + first)
-        made = _multiply(chain, side, mine, replace(flow, loops=both), steps)
-        return [made] if made else []
+        return _multiply(chain, side, mine, replace(flow, loops=both), steps)
 
     if not part.last:
-        return meet(0, (tiles, (count, 1)), count, (tiles, (2 * count, 1)), (2 * count, 1))
-    gap = low.gap_cycles
+        meet(0, (tiles, (count, 1)), (tiles, (2 * count, 1)), count, (2 * count, 1))
+        return []
+    gap, flows = low.gap_cycles, []
     if count == 1:
-        return meet(0, (tiles, (1, 1)), gap, (tiles, (2, gap)), (2, 1))
-    assert part.tiles == 1, "sums of some tokens leave tile by tile"
-    flows = []
-    for first in low.groups(count):
-        some = min(gap, count - first)
-        flows += meet(first, ((1, 1), (some, 1)), gap, ((2, gap), (some, 1)), (count, 1))
-        start += gap + some
-    return flows
+        flows.append(meet(0, (tiles, (1, 1)), (tiles, (2, gap)), gap, (2, 1)))
+    else:
+        assert part.tiles == 1, "sums of some tokens leave tile by tile"
+        for first in low.groups(count):
+            some = min(gap, count - first)
+            flows.append(meet(first, run(some), ((2, gap), (some, 1)), gap, (count, 1)))
+            start += gap + some
+    return [flow for flow in flows if flow]
 
 
 def _multiply(

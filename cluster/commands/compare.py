@@ -49,8 +49,8 @@ TEXT_COLUMNS = 80
     "--topology", type=TOPOLOGY, metavar="SPEC", help="Topology of the LPUs (default: by chips)."
 )
 @click.option("--context", type=COUNT, default=320, show_default=True, help="Tokens of context.")
-@click.option("--weights", type=click.Choice(list(MATRIX_BYTES)), help="Of the LPUs; the others take as "
-              "many bytes for a weight (default: as published, or fp16).")  # fmt: skip
+@click.option("--weights", type=click.Choice(list(MATRIX_BYTES)), help="Of the LPUs; the others "
+              "take as many bytes for a weight (default: as published, or fp16).")  # fmt: skip
 @click.option("--batches", default=",".join(map(str, BATCHES)), show_default=True, metavar="1,8")
 @click.option("--plot", "picture", type=PICTURE, help="Write a .png or .svg.")
 @gpu_options

@@ -19,7 +19,6 @@ from cluster.model.known import known_model, known_models
 from cluster.model.load import FETCHED, RANDOM, find_model
 from cluster.runs.display import print_rows
 
-
 SHOWN = ("fp16", "int8")  # of a list of models: types of weights of different sizes
 
 

@@ -337,9 +337,7 @@ class Assigned:
         name = self.section.x.name if onward else value.name
         return f"{name}.{copy.dtype}.{copy.side}"
 
-    def _parts(
-        self, work: Work, value: Value, copy: Copy, half: str = ""
-    ) -> tuple[Part, ...]:
+    def _parts(self, work: Work, value: Value, copy: Copy, half: str = "") -> tuple[Part, ...]:
         if value.name in self.residual and copy.dtype == "f32":
             return self._residual(work, value)
         blocks = self.layout(value).blocks

@@ -30,7 +30,8 @@ class Reference:
     """Forward pass of one sequence with KV caches of `context` tokens.
 
     `tp` ranks cut the graph as chips do; `exact` computes it with int8 weights as chips compute,
-    with activations of `integers` i8 or i16. All weights stay in memory as float32 (0.54 GB for SmolLM2).
+    with activations of `integers` i8 or i16. All weights stay in memory as float32 (0.54 GB for
+    SmolLM2).
     """
 
     def __init__(

@@ -28,6 +28,7 @@ from cluster.planning.cost_store import CostStore
 from cluster.planning.kept import Kept
 from cluster.planning.pipeline_timing import pipelined
 from cluster.planning.refusals import (
+    accuracy_notes,
     check_shape,
     does_not_fit,
     fits_on,
@@ -266,7 +267,7 @@ def _stated(planned: Planned) -> dict[str, Any]:
         "model": planned.model,
         "objective": request.objective,
         "rows_per_launch": plan.rows,
-        "notes": list(planned.notes) + _prefill_note(timed),
+        "notes": [*planned.notes, *_prefill_note(timed), *accuracy_notes(plan.weights)],
         "plan": _shape(planned),
         "clock_hz": spec.clock_hz,
         "cycles_per_token": decode.cycles,

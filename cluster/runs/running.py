@@ -173,15 +173,16 @@ def generate(options: Options, start: float, bars: Bars) -> dict[str, Any]:
     lowered = lower_choice(choice, model, options, bars)
     watch.lap("lower")
     rig, drafting = Rig.of(options), load_draft(options, model, choice.plan, bars)
-    pick, accuracy = options.sampling.pick, None
+    accuracy = None
     if options.accuracy:
         accuracy = Accuracy.of(model.weights, choice.plan.tokens_max, requests[0].prompt)
-        pick = accuracy.beside(pick)
     try:
         load(rig.log, lowered, bars, watch)
         say_resumed(options, rig)
         draft = drafting.draft if drafting else None
         runner = PipelineRunner(lowered, rig.log, options.logprobs or 0, draft=draft)
+        choose_token = options.sampling.pick
+        pick = accuracy.beside(choose_token) if accuracy else choose_token
         tokens = runner.answer(requests, pick, model.tokenizer.stop)
         if lines:
             with Answers(options.output, options.as_json) as answers:

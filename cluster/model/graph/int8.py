@@ -3,9 +3,9 @@
 Weights are int8 with a scale for each output channel. Before each matrix, a row of activations is
 scaled by its largest magnitude and rounded to int8, to nearest even; sums are exact integers. With
 16 bits, what is left of each step is rounded to 254ths of it (chip/kernels/integers16.py). One
-rounding that falls otherwise changes an integer activation, and from there all that follows. So this
-takes the numerics contract at its word: the chip's elementary functions, dot products of up to 320
-terms summed exactly and rounded once, and the stated order of the sums that are not exact.
+rounding that falls otherwise changes an integer, and from there all that follows. So this takes the
+numerics contract at its word: the chip's elementary functions, dot products of up to 320 terms
+summed exactly and rounded once, and the stated order of the sums that are not exact.
 """
 
 from dataclasses import dataclass
@@ -97,7 +97,9 @@ class Int16Rows:
         return Int16Rows(high.reshape(x.shape), low.reshape(x.shape), steps)
 
 
-ROWS = {"i8": Int8Rows, "i16": Int16Rows}  # of a value of that type
+def integers_of(dtype: str, x: F32, factor: F32 | None = None) -> Int8Rows | Int16Rows:
+    """Rows rounded to integers of a value's type, i8 or i16; `factor` scales what they mean."""
+    return (Int16Rows if dtype == "i16" else Int8Rows).of(x, factor)
 
 
 def _peaks(rows: F32) -> tuple[F32, F32]:

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from chip.numerics import rsqrt
-from cluster.model.graph.int8 import ROWS, Int8Rows, Int16Rows, group_sum, lane_sum
+from cluster.model.graph.int8 import Int8Rows, Int16Rows, group_sum, integers_of, lane_sum
 from cluster.model.graph.op import F32, Op, Run, Spread, register
 from cluster.model.graph.values import Value, Weight, names
 
@@ -85,7 +85,7 @@ class Norm(Op):
             return ((rows - mean) * spread * weight + run.weight(self.bias)).reshape(x.shape)
         factor = rsqrt(square + np.float32(self.eps))
         if self.out.integers:
-            return ROWS[self.out.dtype].of((rows * weight).reshape(x.shape), factor)
+            return integers_of(self.out.dtype, (rows * weight).reshape(x.shape), factor)
         normed: F32 = rows * factor * weight
         return normed.reshape(x.shape)
 
@@ -170,6 +170,6 @@ class NormBySum(Op):
         factor = rsqrt(mean + np.float32(self.eps))
         rows, weight = x.reshape(len(x), -1), run.weight(self.weight)
         if self.out.integers:
-            return ROWS[self.out.dtype].of((rows * weight).reshape(x.shape), factor)
+            return integers_of(self.out.dtype, (rows * weight).reshape(x.shape), factor)
         normed: F32 = rows * factor * weight
         return normed.reshape(x.shape)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from cluster.model.graph.int8 import ROWS, Int8Rows, Int16Rows
+from cluster.model.graph.int8 import Int8Rows, Int16Rows, integers_of
 from cluster.model.graph.op import F32, Op, Run, Spread, register
 from cluster.model.graph.values import Value
 
@@ -37,4 +37,4 @@ class Quantise(Op):
 
     def exact(self, run: Run, x: F32) -> Int8Rows | Int16Rows:
         """Rounded."""
-        return ROWS[self.out.dtype].of(x)
+        return integers_of(self.out.dtype, x)

@@ -1,5 +1,6 @@
 """W8A8 and W8A16: chips say what NumPy by the same rules says, bit for bit, on any plan."""
 
+import json
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,10 +9,12 @@ import pytest
 from chip.jit import set_backend
 from chip.spec import GROQCHIP1, LP30
 from cluster.cli import main
+from cluster.compiler.limits import check_weights
 from cluster.compiler.lower import Lowered, lower
 from cluster.compiler.place import place
 from cluster.compiler.stages import partition
 from cluster.errors import BadValue, DoesNotFit
+from cluster.facade import plan
 from cluster.machines.machine import LocalMachine
 from cluster.model.graph.int8 import Int8Matrix
 from cluster.model.known import changed_model, known_model
@@ -158,4 +161,28 @@ def test_the_command_line_takes_the_type_of_the_weights(capsys):
     line = ["run", "tiny", "--prompt-ids", "1", "--max-new-tokens", "1", "--json", "--weights"]
     assert main([*line, "int8"]) == 0
     assert '"weights": "int8"' in capsys.readouterr().out
+    assert main([*line, "w8a16", "--accuracy"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["plan"]["weights"] == "w8a16" and found["accuracy"]["tokens"] == 1
+    assert 0 < found["accuracy"]["logit_distance_rms"] < found["accuracy"]["logit_distance_max"] < 1
+    assert main([*line, "w8a16", "--accuracy", "--draft", "ngram:3"]) == 2
+    assert "--accuracy : is for one prompt, token by token: no --draft" in capsys.readouterr().err
     assert main([*line, "int4"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("mixtral-8x7b", "experts"),
+        ("deepseek-v3", "latent attention"),
+        ("bert-base", "layers that look at a sequence both ways"),
+    ],
+)
+def test_what_takes_no_rows_of_16_bits_is_refused_in_a_line(name, what):
+    with pytest.raises(BadValue, match=f"w8a16: is for .* dense layers, {name} has {what}: fp16"):
+        check_weights(known_model(name), GROQCHIP1, "w8a16")
+
+
+def test_a_plan_with_16_bits_says_what_they_cost_in_accuracy():
+    notes = [plan("tiny", chips=1, weights=kind)["notes"] for kind in ("int8", "w8a16")]
+    assert notes[0] == [] and "1.57 in w8a16, 5.86 in int8, 0.0651 in fp16" in notes[1][0]

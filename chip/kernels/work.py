@@ -210,6 +210,11 @@ class Laid:
     copies: tuple[tuple[Part, ...], ...]
     low: tuple[tuple[Part, ...], ...] = ()
 
+    @property
+    def halves(self) -> tuple[tuple[Part, ...], ...]:
+        """What is beside each copy: its lower halves, or nothing."""
+        return self.low or ((),) * len(self.copies)
+
 
 def common_runs(*copies: tuple[Part, ...]) -> Iterator[tuple[int, int]]:
     """(first block, count) of blocks that lie in one part of each of these copies of a value."""

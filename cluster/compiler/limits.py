@@ -9,9 +9,7 @@ from chip.spec import ChipSpec
 from cluster.errors import BadValue
 from cluster.model.graph.attention import Attention
 from cluster.model.graph.graph import Model
-from cluster.model.graph.head_linear import HeadLinear
 from cluster.model.graph.latent_attention import ATTENTIONS, LatentAttention
-from cluster.model.graph.linear import Linear
 from cluster.model.graph.norm import Norm
 from cluster.model.graph.op import Op
 from cluster.model.graph.values import SHARDED
@@ -128,16 +126,6 @@ def check_weights(model: Model, spec: ChipSpec, weights: str) -> None:
         if size % word_columns(kind):
             rule = f"{weights} needs heads of a multiple of {word_columns(kind)} elements"
             raise BadValue("--weights", weights, f"{rule}, {model.name} has {size}")
-    if ACTIVATION_TYPES.get(weights) == "i16" and (what := _not_in_halves(model)):
-        rule = f"is for decoders with dense layers, {model.name} has {what}"
-        raise BadValue("--weights", weights, f"{rule}: fp16 and int8 are for all")
-
-
-def _not_in_halves(model: Model) -> str:
-    """What of a model no kernel multiplies by rows of 16 bits."""
-    for op in ops_of(model):
-        if op.takes_sequence:
-            return "layers that look at a sequence both ways"
-        if op.multiplied and not isinstance(op, Linear):
-            return "latent attention" if isinstance(op, HeadLinear) else "experts"
-    return ""
+    if ACTIVATION_TYPES.get(weights) == "i16" and any(op.takes_sequence for op in ops_of(model)):
+        rule = f"is for decoders, {model.name} is an encoder: take fp16 or int8"
+        raise BadValue("--weights", weights, rule)

@@ -8,6 +8,7 @@ numerics contract at its word: the chip's elementary functions, dot products of 
 summed exactly and rounded once, and the stated order of the sums that are not exact.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,20 +44,10 @@ class Int8Matrix:
         return Int8Matrix(np.rint(matrix / divisor[:, None]), scales)
 
     def dot(self, x: "Int8Rows | Int16Rows") -> F32:
-        """Products [rows, out] with rows of integers: sums, times the row's step, then the scale.
-
-        Those of int8 are exact, those of 16 bits are put together of two such.
-        """
-        if isinstance(x, Int16Rows):
-            sums = self._sums(x.high) * np.float32(LOW_LEVELS) + self._sums(x.low)
-        else:
-            sums = self._sums(x.integers)
-        product: F32 = sums * x.steps * self.scales
+        """Products [rows, out] with rows of integers: sums times the row's step and the scales."""
+        rows = x.of_each(lambda integers: integers.reshape(len(integers), -1))
+        product: F32 = rows.sums(self.integers) * x.steps * self.scales
         return product
-
-    def _sums(self, x: F32) -> F32:
-        """Exact sums [rows, out] with int8 rows, as fp32."""
-        return integer_dot(x.reshape(len(x), -1), self.integers).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -74,6 +65,19 @@ class Int8Rows:
         integers = np.clip(np.rint(rows * inverse), -128, 127).reshape(x.shape)
         steps = peak * (np.float32(1) / np.float32(LEVELS))
         return Int8Rows(integers, steps if factor is None else steps * factor)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the activations."""
+        return self.integers.shape
+
+    def of_each(self, change: Callable[[F32], F32]) -> "Int8Rows":
+        """Its integers as `change` leaves them."""
+        return Int8Rows(change(self.integers), self.steps)
+
+    def sums(self, matrix: F32) -> F32:
+        """Exact sums [rows, out] of products with integers [out, in], as fp32."""
+        return integer_dot(self.integers, matrix).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,21 @@ class Int16Rows:
         steps = peak * (np.float32(1) / np.float32(LEVELS * LOW_LEVELS))
         steps = steps if factor is None else steps * factor
         return Int16Rows(high.reshape(x.shape), low.reshape(x.shape), steps)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the activations."""
+        return self.high.shape
+
+    def of_each(self, change: Callable[[F32], F32]) -> "Int16Rows":
+        """Both halves as `change` leaves them."""
+        return Int16Rows(change(self.high), change(self.low), self.steps)
+
+    def sums(self, matrix: F32) -> F32:
+        """Sums [rows, out] of products with integers [out, in]: exact ones put together in fp32."""
+        high, low = (integer_dot(half, matrix).astype(np.float32) for half in (self.high, self.low))
+        total: F32 = high * np.float32(LOW_LEVELS) + low
+        return total
 
 
 def integers_of(dtype: str, x: F32, factor: F32 | None = None) -> Int8Rows | Int16Rows:

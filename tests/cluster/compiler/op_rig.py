@@ -177,7 +177,7 @@ class OpRig:
             if laid.low:
                 found = Int16Rows(drawn, low, steps)
             for copy in laid.low:
-                self._fill(copy, laid.layout, low)
+                self._fill(copy, laid.layout, self._padded(value, laid.layout, low))
         else:
             drawn = 3 * self.rng.standard_normal(shape, np.float32)
             if value.dims[:1] == (CHOICE,):
@@ -192,12 +192,17 @@ class OpRig:
         copies = list(laid.copies)
         if value.name in self.at.residual:
             copies += self.at.stream(work, value).copies
-        if value.dims[:1] and value.dims[0].name == "chosen":  # each has room of its own
-            room = laid.layout.total // drawn.shape[1]
-            drawn = np.pad(drawn, ((0, 0), (0, 0), (0, room - drawn.shape[2])))
         for copy in copies:
-            self._fill(copy, laid.layout, drawn)
+            self._fill(copy, laid.layout, self._padded(value, laid.layout, drawn))
         return found
+
+    @staticmethod
+    def _padded(value: Value, layout: Layout, drawn: F32) -> F32:
+        """What is of each of the chosen experts has room of its own."""
+        if not value.dims or value.dims[0].name != "chosen":
+            return drawn
+        room = layout.total // drawn.shape[1]
+        return np.pad(drawn, ((0, 0), (0, 0), (0, room - drawn.shape[2])))
 
     def _fill(self, copy: tuple[Part, ...], layout: Layout, values: F32) -> None:
         rows = in_rows(layout, values).swapaxes(0, 1)

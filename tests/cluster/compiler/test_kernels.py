@@ -276,7 +276,7 @@ def test_an_int8_kernel_computes_what_its_op_means_bit_for_bit(kind):
     check()
 
 
-@pytest.mark.parametrize("kind", ["linear", "norm", "quantise"])
+@pytest.mark.parametrize("kind", ["expert_linear", "head_linear", "linear", "norm", "quantise"])
 def test_a_kernel_of_16_bit_rows_computes_what_its_op_means_bit_for_bit(kind):
     @given(cases(kind, "w8a16"))
     @EXAMPLES

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from chip.spec import GROQCHIP1
+from cluster.compiler.limits import ACTIVATION_TYPES
 from cluster.compiler.lower import Lowered, lower
 from cluster.compiler.place import place
 from cluster.compiler.shard import shard
@@ -25,8 +26,10 @@ from cluster.model.interpreter import Stage
 from cluster.model.load import MIXTURE, find_model, load_model
 from cluster.model.reference import Reference
 from cluster.model.weights.copied import CopiedExperts
+from cluster.planning.refusals import LOGIT_DISTANCES
 from cluster.serving.engine import Logits, PipelineRunner
 from cluster.serving.requests import Request
+from tests.cluster.test_int8 import RoundedWeights
 from topology import parse
 from topology.collectives import SUM_FORMATS
 
@@ -148,23 +151,33 @@ class WithSums:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_int8_gives_the_tokens_and_logits_of_its_reference(greedy_cases, model):
-    plan, graph = smallest(model.model, GROQCHIP1, 320, weights="int8"), parse("node")
+@pytest.mark.parametrize("weights", ["int8", "w8a16"])
+def test_int8_weights_give_the_logits_of_their_reference_as_far_from_float32_as_is_said(
+    greedy_cases, model, weights
+):
+    """The prompt is that of docs/accuracy.md. In W8A16 the rounding of weights is what is off."""
+    plan, graph = smallest(model.model, GROQCHIP1, 320, weights=weights), parse("node")
     lowered = lower(plan, place(plan, graph, "node"), graph, model.weights)
     machine = LocalMachine()
     machine.load(lowered, lambda *_: None)
-    prompt = greedy_cases[0]["prompt_ids"]
-    reference = Reference(model.weights, 64, exact=True)
-    ids = [list(prompt)]
+    prompt = greedy_cases[1]["prompt_ids"]
+    reference = Reference(model.weights, 64, exact=True, integers=ACTIVATION_TYPES[weights])
+    ids, seen = [list(prompt)], []
 
     def pick(logits: Logits, step: int) -> int:
         assert np.array_equal(logits, reference.forward(ids[-1]))
         ids.append([greedy(logits)])
+        seen.append(logits)
         return ids[-1][0]
 
     request = Request(tuple(prompt), 5)
     assert len(list(PipelineRunner(lowered, machine).answer([request], pick, frozenset()))) == 5
     machine.close()
+    off = np.abs(seen[0] - Reference(model.weights, 64).forward(prompt)).max()
+    assert 0.7 < off / LOGIT_DISTANCES[weights] < 1
+    if weights == "w8a16":
+        rounded = Reference(RoundedWeights(model.weights), 64).forward(prompt)
+        assert np.abs(seen[0] - rounded).max() < LOGIT_TOLERANCE["smallest"]
 
 
 @pytest.mark.soak

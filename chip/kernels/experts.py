@@ -11,7 +11,9 @@ experts are side by side in the lanes of a tile: x is in those of its expert, an
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
+from chip.kernels.integers16 import LowHalves, gap_cycles, joined
 from chip.kernels.lanes import KEEP, LANES
 from chip.kernels.layout import Layout
 from chip.kernels.linear import Matrix, at_stretches, deliver, tile_passes, weights_of
@@ -34,7 +36,7 @@ def side_by_side(inputs: Layout) -> int:
 class Experts:
     """`count` matrices like `matrix`, `chosen` of them for a token; each has an x if it `adds`.
 
-    If `biased` each has biases, too.
+    If `biased` each has biases, too. `low` are the lower halves of an x of 16 bits.
     """
 
     matrix: Matrix
@@ -42,6 +44,7 @@ class Experts:
     chosen: int
     adds: bool
     biased: bool = False
+    low: tuple[Part, ...] = ()
 
     @property
     def packed(self) -> int:
@@ -88,9 +91,10 @@ def expert_linear(
         for turn in range(min(2, experts.chosen - 1) * adds)
     ]
     tiles = _numbers(work, experts, choice)
+    low = experts.low
     if experts.packed > 1:
-        tiles, x = _in_own_lanes(work, experts, x, tiles)
-    gates = _gates(work, experts, choice) if adds else None
+        tiles, (x, low) = _in_own_lanes(work, experts, (x, low), tiles)
+    gates, gap = _gates(work, experts, choice) if adds else None, gap_cycles(work.spec, 1)
     for token in range(work.rows):
         for slot in range(experts.chosen):
             chain = work.chain(f"experts {work.prefix}{matrix.name}")
@@ -100,17 +104,23 @@ def expert_linear(
             gathered = Gathered(number, counted, experts.words // experts.groups)
             whole = Pass(weights, 0, 0, 0, number, 1, gathered=gathered)
 
-            def rows(block: int, first: int = first, token: int = token) -> Rows:
-                found = work.rows_of(x, first + block)
-                return replace(found, first=found.first + token)
+            def rows(
+                block: int, first: int = first, token: int = token, x: tuple[Part, ...] = x
+            ) -> Rows:
+                return work.rows_of(x, first + block).behind(token)
 
-            passes, starts = tile_passes(matrix, whole, rows, at_stretches)
+            other = partial(rows, x=low)
+            if low:
+                whole = replace(whole, low=LowHalves(other(0), gap))
+            passes, starts = tile_passes(matrix, whole, rows, at_stretches, other)
             flows = matmul(chain, matrix.side, passes)
             for flow, start in zip(flows, starts, strict=True):
                 at = start - matrix.blocks.start
                 own = (slot * work.rows + token) * len(matrix.blocks) + at
                 if step is not None and scales is not None:
-                    flow = chain.vxm("mul", chain.vxm("to_f32", flow), Rows(step, token, (0, 0)))
+                    both = whole.low is not None
+                    flow = joined(chain, flow, gap, False) if both else chain.vxm("to_f32", flow)
+                    flow = chain.vxm("mul", flow, Rows(step, token, (0, 0)))
                     flow = chain.vxm("mul", flow, Rows(scales, own, (1, 0)))
                 if biases is not None:
                     flow = chain.vxm("add", flow, Rows(biases, own, (1, 0)))
@@ -132,14 +142,16 @@ def expert_linear(
 
 
 def _in_own_lanes(
-    work: Work, experts: Experts, x: tuple[Part, ...], numbers: Rows
-) -> tuple[Rows, tuple[Part, ...]]:
-    """Rows (slot, token) of the tile of each expert, and x in the lanes that it has in its tile."""
+    work: Work, experts: Experts, halves: tuple[tuple[Part, ...], ...], numbers: Rows
+) -> tuple[Rows, tuple[tuple[Part, ...], ...]]:
+    """Rows (slot, token) of the tile of each expert, and x in the lanes that it has in its tile.
+
+    These are the `halves` of x, of which the lower one may be none.
+    """
     matrix, count, each = experts.matrix, experts.chosen, experts.packed
     name, width, loops = matrix.name, matrix.inputs.width, run(count * work.rows)
     tiles = Rows(work.scratch(f"{name}.tile", count, "f32", 1 - matrix.side))
     lanes = Rows(work.scratch(f"{name}.lanes", count, "f32", EAST))
-    moved = work.scratch(f"{name}.moved", count, matrix.dtype, matrix.side)
     owners = work.constant(f"{name}.owners", 1, "f32", EAST)
     chain = work.chain("experts: tile")  # the whole part of number / each: no half is rounded
     value = chain.vxm("mul", chain.vxm("add", numbers, 0.5, loops=loops), 1 / each)
@@ -151,16 +163,24 @@ def _in_own_lanes(
     own = chain.vxm("eq", chain.vxm("sub", numbers, first), Rows(owners, 0, (0, 0)))
     chain.write(chain.vxm("to_f32", own), lanes)
     work.plan.place(chain)
-    chain = work.chain("experts: own lanes")
-    value = chain.vxm("to_f32", work.rows_of(x, 0), loops=loops)
-    there = 1  # places that x is in: twice as many each time
-    while there < each:
-        shifts = (0, there * width)
-        value = chain.vxm("add", *(chain.sxm("shift_up", n, value, matrix.side) for n in shifts))
-        there *= 2
-    deliver(chain, chain.vxm("mul", value, lanes), [Rows(moved)])
-    work.plan.place(chain)
-    return tiles, (Part(moved, 0, count),)
+    found: list[tuple[Part, ...]] = []
+    for x, half in zip(halves, ("", ".low"), strict=True):
+        if not x:
+            found.append(())
+            continue
+        moved = work.scratch(f"{name}.moved{half}", count, matrix.dtype, matrix.side)
+        chain = work.chain("experts: own lanes")
+        value = chain.vxm("to_f32", work.rows_of(x, 0), loops=loops)
+        there = 1  # places that x is in: twice as many each time
+        while there < each:
+            shifts = (0, there * width)
+            copies = (chain.sxm("shift_up", n, value, matrix.side) for n in shifts)
+            value = chain.vxm("add", *copies)
+            there *= 2
+        deliver(chain, chain.vxm("mul", value, lanes), [Rows(moved)])
+        work.plan.place(chain)
+        found.append((Part(moved, 0, count),))
+    return tiles, tuple(found)
 
 
 def _numbers(work: Work, experts: Experts, choice: Laid) -> Rows:

@@ -8,10 +8,11 @@ scale of each output channel.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from itertools import accumulate
+from itertools import accumulate, product
 
 from chip.isa import FORMATS
 from chip.isa.mxm import PLANES
+from chip.kernels.integers16 import LowHalves, gap_cycles, joined
 from chip.kernels.layout import Layout
 from chip.kernels.matmul import Pass, matmul
 from chip.kernels.work import CONSTANT, Part, Request, Steps, Work
@@ -20,7 +21,8 @@ from chip.schedule import Buffer, Chain, Flow, Rows
 from chip.spec import EAST, WEST
 
 Scaled = Callable[[Sequence[Flow], Sequence[int]], Sequence[Flow]]
-OnTheWay = Callable[[Chain, Flow, int, Scaled | None], Flow]  # sums, side, what scales copies
+# Of sums, at a side, from a token on; what scales copies, if they must be scaled before.
+OnTheWay = Callable[[Chain, Flow, int, int, Scaled | None], Flow]
 _ROUND = {"f16": "to_f16", "i8": "to_i8"}
 
 
@@ -183,19 +185,23 @@ def linear(
     x: tuple[Part, ...],
     copies: Sequence[tuple[Part, ...]],
     finish: Finish,
+    low: tuple[Part, ...] = (),
 ) -> None:
     """Write matrix x rows of `x` (+ bias) to all copies, (output block, token).
 
-    The chain's label names the matrix.
+    `low` are the lower halves of rows of 16 bits. The chain's label names the matrix.
     """
-    passes, starts = _passes(work, matrix, x)
+    passes, starts = _passes(work, matrix, x, low)
     if not matrix.blocks:
         return
+    halves, base = passes[0].low, matrix.blocks.start
+    groups = halves.groups(work.rows) if halves else range(1)
     for some, theirs in _runs(passes, starts) if work.whole else [(passes, starts)]:
         chain = work.chain(f"matmul {work.prefix}{matrix.name}")
         flows = matmul(chain, matrix.side, some)
-        for flow, start in zip(flows, theirs, strict=True):
-            _finish(work, chain, matrix, flow, start, copies, finish)
+        for flow, (start, token) in zip(flows, product(theirs, groups), strict=True):
+            scaled = _Scaled(work, chain, matrix, finish.steps, (start - base, token), halves)
+            _finish(scaled, flow, copies, finish)
         work.plan.place(chain)
 
 
@@ -218,12 +224,14 @@ def linear_of_both(
     for half, passes in zip(halves, each, strict=True):  # their last sums leave at the same time
         late = (most - len(passes)) * passes[0].period_cycles(work.spec)
         flows += matmul(chain, half.side, passes, late)
-    total = chain.vxm("add", *flows)
-    _finish(work, chain, halves[0], total, halves[0].blocks.start, copies, finish)
+    scaled = _Scaled(work, chain, halves[0], finish.steps, (0, 0))
+    _finish(scaled, chain.vxm("add", *flows), copies, finish)
     work.plan.place(chain)
 
 
-def _passes(work: Work, matrix: Matrix, x: tuple[Part, ...]) -> tuple[list[Pass], list[int]]:
+def _passes(
+    work: Work, matrix: Matrix, x: tuple[Part, ...], low: tuple[Part, ...] = ()
+) -> tuple[list[Pass], list[int]]:
     """The passes of a matrix, and the first output block of each whose sums leave."""
     first = Pass(weights_of(work, matrix), 0, 0, 0, work.rows_of(x, 0), work.rows)
 
@@ -231,7 +239,10 @@ def _passes(work: Work, matrix: Matrix, x: tuple[Part, ...]) -> tuple[list[Pass]
         return work.rows_of(x, block)
 
     cut = partial(_one_by_one, work) if work.whole else at_stretches
-    return tile_passes(matrix, first, rows, cut)
+    if low:
+        halves = LowHalves(work.rows_of(low, 0), gap_cycles(work.spec, work.rows))
+        first, cut = replace(first, low=halves), _where_sums_leave
+    return tile_passes(matrix, first, rows, cut, partial(work.rows_of, low))
 
 
 def _runs(passes: Sequence[Pass], starts: Sequence[int]) -> Iterator[tuple[list[Pass], list[int]]]:
@@ -242,23 +253,22 @@ def _runs(passes: Sequence[Pass], starts: Sequence[int]) -> Iterator[tuple[list[
 
 
 def _finish(
-    work: Work, chain: Chain, matrix: Matrix, flow: Flow, start: int,
-    copies: Sequence[tuple[Part, ...]], finish: Finish,
-) -> None:  # fmt: skip
-    """What becomes of the sums of output blocks from `start` on."""
-    tokens, base = work.rows, matrix.blocks.start
-    scaled = _Scaled(work, chain, matrix, finish.steps, start - base)
+    scaled: "_Scaled", flow: Flow, copies: Sequence[tuple[Part, ...]], finish: Finish
+) -> None:
+    """What becomes of the sums of some output blocks and tokens."""
+    work, chain, matrix, (row, token) = scaled.work, scaled.chain, scaled.matrix, scaled.at
     by_channel = matrix.dtype != "f16"  # such scales must meet their channels
     if finish.on_the_way is not None:
-        flow = finish.on_the_way(chain, flow, matrix.side, scaled if by_channel else None)
+        how = scaled if by_channel else None
+        flow = finish.on_the_way(chain, flow, matrix.side, token, how)
     if finish.on_the_way is None or not by_channel:
         (flow,) = scaled((flow,), ())
     if finish.biased:
         where = len(matrix.blocks), "f32", _side_of_rows(work, matrix)
         bias = work.constant(f"{matrix.name}.bias", *where)
-        flow = chain.vxm("add", flow, Rows(bias, start - base, (1, 0)))
-    targets = [replace(work.rows_of(copy, start), steps=(tokens, 1)) for copy in copies]
-    deliver(chain, flow, targets)
+        flow = chain.vxm("add", flow, Rows(bias, row, (1, 0)))
+    to = [work.rows_of(copy, matrix.blocks.start + row).behind(token) for copy in copies]
+    deliver(chain, flow, [replace(rows, steps=(work.rows, 1)) for rows in to])
 
 
 def weights_of(work: Work, matrix: Matrix, copies: int = 1) -> Buffer:
@@ -270,11 +280,12 @@ def weights_of(work: Work, matrix: Matrix, copies: int = 1) -> Buffer:
 
 def tile_passes(
     matrix: Matrix, whole: Pass, rows: Callable[[int], Rows],
-    cut: Callable[[Pass], Iterator[Pass]],
+    cut: Callable[[Pass], Iterator[Pass]], low: Callable[[int], Rows] | None = None,
 ) -> tuple[list[Pass], list[int]]:  # fmt: skip
     """The passes, and the first output block of each whose sums leave.
 
-    They are like the `whole`, with the rows of each input block, and are `cut` as they must be.
+    They are like the `whole`, with the rows of each input block, or both halves of them, and are
+    `cut` as they must be.
     """
     passes: list[Pass] = []
     starts, word, runs = [], 0, iter(matrix.runs)
@@ -283,6 +294,9 @@ def tile_passes(
             whole, word=word, tiles=len(tile.outputs), words=tile.words, column=tile.column,
             activations=replace(rows(tile.block), steps=(0, 1)), first=tile.first, last=tile.last,
         )  # fmt: skip
+        if part.low and low:
+            mine_low = replace(low(tile.block), steps=(0, 1))
+            part = replace(part, low=replace(part.low, rows=mine_low))
         mine = [*cut(part)]
         if tile.last:
             start, _, _ = next(runs)
@@ -312,8 +326,17 @@ def at_stretches(part: Pass) -> Iterator[Pass]:
     for one in stretches:
         low, high = max(one.first, part.word), min(one.first + one.words, end)
         if low < high:
-            slot, tiles = (low - part.word) // part.words * part.count, (high - low) // part.words
+            slot, tiles = (low - part.word) // part.words * part.sums, (high - low) // part.words
             yield replace(part, word=low, tiles=tiles, slot=slot)
+
+
+def _where_sums_leave(part: Pass) -> Iterator[Pass]:
+    """Tile by tile, of several tokens with two halves, as sums of both must meet."""
+    for some in at_stretches(part):
+        each = 1 if part.last and part.count > 1 else some.tiles
+        for tile in range(0, some.tiles, each):
+            slot = some.slot + tile * some.sums
+            yield replace(some, word=some.word + tile * some.words, tiles=each, slot=slot)
 
 
 def _side_of_rows(work: Work, matrix: Matrix) -> int:
@@ -325,32 +348,36 @@ def _side_of_rows(work: Work, matrix: Matrix) -> int:
 class _Scaled:
     """fp32 of sums: times the token's step, and of int32 ones times the output channels' scales.
 
-    Those are of the channels from `row` on. Sums that have gone by lane maps of the SXM meet scales
-    that have gone by them too.
+    These are sums of output blocks and tokens from those `at` on, of `low` halves, too, if there
+    are any. Such that have gone by lane maps of the SXM meet scales that have gone by them too.
     """
 
     work: Work
     chain: Chain
     matrix: Matrix
     steps: Steps
-    row: int
+    at: tuple[int, int]
+    low: LowHalves | None = None
 
     def __call__(self, sums: Sequence[Flow], maps: Sequence[int]) -> Sequence[Flow]:
         if not self.steps:
             return sums
         work, chain, matrix = self.work, self.chain, self.matrix
-        spec, side = work.spec, matrix.side
-        if matrix.dtype != "f16":
+        spec, side, (row, token) = work.spec, matrix.side, self.at
+        if self.low:
+            gap, by_group = self.low.gap_cycles, work.rows > 1
+            sums = [joined(chain, flow, gap, by_group) for flow in sums]
+        elif matrix.dtype != "f16":
             sums = [chain.vxm("to_f32", flow) for flow in sums]
         loops, position = sums[0].loops, spec.vxm_position
         cycle = sums[0].cycle + abs(position - sums[0].position)
-        step = chain.arrive(Rows(self.steps[side], 0, (0, 1)), position, cycle, loops)
+        step = chain.arrive(Rows(self.steps[side], token, (0, 1)), position, cycle, loops)
         sums = [chain.vxm("mul", flow, step) for flow in sums]
         if matrix.dtype == "f16":
             return sums
         where = len(matrix.blocks), "f32", _side_of_rows(work, matrix)
         buffer = work.constant(f"{matrix.name}.scale", *where)
-        rows = Rows(buffer, self.row, (1, 0))
+        rows = Rows(buffer, row, (1, 0))
         if not maps:
             return [chain.vxm("mul", flow, rows) for flow in sums]
         edge = spec.edge_position("sxm", side)

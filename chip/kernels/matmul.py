@@ -4,15 +4,17 @@ A matmul is one chain of passes on one hemisphere. In a pass every tile of a run
 activations: LW of the next tile overlaps ABC of the current one (the weight buffer is the second
 half of a double buffer), so a tile costs max(load cycles, streaming cycles): 40 and 2 x activations
 in fp16, 20 and one more than the activations in int8. int8 tiles may go to the two planes of the
-side in turn, so that the planes share the streaming.
+side in turn, so that the planes share the streaming. Activations of 16 bits go through each tile as
+two halves in int8.
 """
 
 from dataclasses import dataclass, field, replace
 
 from chip.isa import FORMATS, NO_STREAM, SUMS
 from chip.isa.mxm import ADD, PLANES, SET
+from chip.kernels.integers16 import LowHalves
 from chip.program import word_columns
-from chip.schedule import Buffer, Chain, Flow, Loops, Rows
+from chip.schedule import Buffer, Chain, Flow, Loops, Rows, run
 from chip.schedule.flows import Doing, Queue, Streams, stepped
 from chip.schedule.indirect import addresses, gather
 from chip.spec import EAST, WEST, ChipSpec
@@ -51,7 +53,9 @@ class Pass:
     With a `plane`, in int8, all is on that plane, and the other one is free for other chains; these
     find room for their weights in between if `least_cycles` from tile to tile are the same in both.
     Words are those of one matrix of many, if they are `gathered`. A single tile may have `more`
-    columns from elsewhere.
+    columns from elsewhere. With `low` halves there are twice as many activations and accumulators:
+    those of the upper halves, then those of the lower ones. A pass whose sums leave has one tile
+    then, or one token.
     """
 
     weights: Buffer
@@ -71,11 +75,17 @@ class Pass:
     least_cycles: int = 0
     gathered: Gathered | None = None
     more: More | None = None
+    low: LowHalves | None = None
 
     @property
     def load_cycles(self) -> int:
         """Cycles in which a tile is loaded."""
         return self.words + (self.more.words if self.more else 0)
+
+    @property
+    def sums(self) -> int:
+        """Accumulators of a tile."""
+        return 2 * self.count if self.low else self.count
 
     @property
     def format(self) -> str:
@@ -88,8 +98,10 @@ class Pass:
 
     def streaming_cycles(self, spec: ChipSpec) -> int:
         """Cycles from the IW of a tile to the next one on its plane, at least."""
-        cycles = self.interval(spec) * self.count * self.lines + (self.format != "f16")
-        return max(cycles, self.least_cycles)
+        cycles = self.interval(spec) * self.count * self.lines
+        if self.low:
+            cycles = self.low.streaming_cycles(self.count, self.last)
+        return max(cycles + (self.format != "f16"), self.least_cycles)
 
     def interval(self, spec: ChipSpec) -> int:
         """Cycles between two activations of a plane."""
@@ -131,8 +143,10 @@ def matmul(chain: Chain, side: int, passes: list[Pass], begin: int = 0) -> list[
             if part.on_plane(plane):
                 install = load + part.load_cycles + plane * period
                 start = install + 1 + late
-                flow = _stream_activations(chain, side, plane, part, start, period)
-                flows += [flow] if flow else []
+                if part.low:
+                    flows += _stream_halves(chain, side, part, part.low, start, period)
+                elif flow := _stream_activations(chain, side, plane, part, start, period):
+                    flows.append(flow)
                 last = install + late + (part.on_plane(plane) - 1) * period * part.planes
                 clock.busy_until[plane] = last + part.streaming_cycles(chain.spec)
         if part.plane is not None:
@@ -236,12 +250,49 @@ def _stream_activations(
     chain: Chain, side: int, plane: int, part: Pass, start: int, period: int
 ) -> Flow | None:
     spec, unit = chain.spec, side + 2 * (plane + (part.plane or 0))
-    position = spec.edge_position("mxm", side)
     tiles = (part.on_plane(plane), period * part.planes)
     interval = part.interval(spec)
     lines = (part.lines, part.count * interval) if part.lines > 1 else tiles
     loops: Loops = (lines, (part.count, interval))
-    flow = chain.arrive(_activations(part, plane), position, start, loops)
+    flow = chain.arrive(_activations(part, plane), spec.edge_position("mxm", side), start, loops)
+    return _multiply(chain, unit, part, flow, part.slot_steps or (part.count, 1))
+
+
+def _stream_halves(
+    chain: Chain, side: int, part: Pass, low: LowHalves, start: int, period: int
+) -> list[Flow]:
+    """Upper and lower halves: of all tokens in turn, or, where sums leave, group by group."""
+    position, count, tiles = chain.spec.edge_position("mxm", side), part.count, (part.tiles, period)
+    assert part.planes == 1 and part.lines == 1 and part.plane is None
+
+    def meet(
+        first: int, each: Loops, both: Loops, later: int, steps: tuple[int, int]
+    ) -> Flow | None:
+        flow = chain.arrive(part.activations.behind(first), position, start, each)
+        chain.follow(flow, low.rows.behind(first), start + later)
+        mine = replace(part, slot=part.slot + first)
+        return _multiply(chain, side, mine, replace(flow, loops=both), steps)
+
+    if not part.last:
+        meet(0, (tiles, (count, 1)), (tiles, (2 * count, 1)), count, (2 * count, 1))
+        return []
+    gap, flows = low.gap_cycles, []
+    if count == 1:
+        flows.append(meet(0, (tiles, (1, 1)), (tiles, (2, gap)), gap, (2, 1)))
+    else:
+        assert part.tiles == 1, "sums of some tokens leave tile by tile"
+        for first in low.groups(count):
+            some = min(gap, count - first)
+            flows.append(meet(first, run(some), ((2, gap), (some, 1)), gap, (count, 1)))
+            start += gap + some
+    return [flow for flow in flows if flow]
+
+
+def _multiply(
+    chain: Chain, unit: int, part: Pass, flow: Flow, steps: tuple[int, int]
+) -> Flow | None:
+    """Products with what comes to the array, and their sums: these are a flow if they leave."""
+    spec, loops, start, position = chain.spec, flow.loops, flow.cycle, flow.position
     assert flow.need is not None
     needs, kind, names = {1: (flow.need, 0)}, FORMATS.index(part.format), [flow.name, 0]
     chain.add(
@@ -249,14 +300,13 @@ def _stream_activations(
     )
     at = start + spec.d_func("mxm.abc")
     args = [kind, SET if part.first else ADD, part.slot, NO_STREAM]
-    steps = part.slot_steps or (part.count, 1)
     if not part.last:
         chain.add(
             Queue("mxm.acc", unit), [at], Doing("mxm.acc", args, {}, [0]), stepped(loops, steps)
         )
         return None
     out_at = at + spec.d_func("mxm.acc")
-    inward = WEST if side == EAST else EAST
+    inward = WEST if flow.direction == EAST else EAST
     low = out_at - spec.along(inward, position)
     need, name = chain.stream(inward, 4, low, loops), chain.name()
     chain.add(

@@ -60,7 +60,7 @@ def rms_norm(work: Work, norm: RmsNorm, x: Laid, out: Laid, steps: Steps = ()) -
         return
     top = work.scratch(f"{norm.name}.peak", 1, "f32", EAST)
     inverse = work.scratch(f"{norm.name}.inverse", 1, "f32", EAST)
-    peak_and_rows(work, source, gamma, layout.blocks, (top,), inverse, out.copies)
+    peak_and_rows(work, source, gamma, (top,), inverse, out)
     chain = work.chain("int8: step")
     step = chain.vxm("mul", Rows(top), Rows(scale), loops=run(work.rows))
     deliver(chain, step, [Rows(target) for target in steps])

@@ -1,12 +1,12 @@
 """Activations as int8: each token's rows are scaled by their largest magnitude and rounded.
 
 step = max|u| / 127 and q = round(u * (127 / max|u|)), to nearest even, so that u is about q * step.
-The products of q with int8 weights are exact int32 sums.
+The products of q with int8 weights are exact int32 sums. Rows of 16 bits have a lower half besides.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from chip.kernels.integers16 import LOW_LEVELS, write_halves
 from chip.kernels.lanes import FEW_BESIDE, reduce_lanes, runs
 from chip.kernels.linear import deliver
 from chip.kernels.work import Laid, Part, Steps, Work, common_runs, targets
@@ -50,7 +50,7 @@ class Peaks:
 def quantise(
     work: Work, name: str, x: Laid, out: Laid, steps: Steps, noted: Peaks | None = None
 ) -> None:
-    """out = x as int8 in all copies, and the step of each token; its peaks may be `noted`."""
+    """out = x as integers in all copies, and the step of each token; its peaks may be `noted`."""
     inverse = work.scratch(f"{name}.inverse", 1, "f32", EAST)
     source, blocks = x.copies[0], x.layout.blocks
     if noted is None and work.whole is not None:
@@ -61,34 +61,35 @@ def quantise(
             noted.note(chain, value, block)
             work.plan.place(chain)
     if noted is None:
-        peak_and_rows(work, source, None, blocks, steps, inverse, out.copies)
+        peak_and_rows(work, source, None, steps, inverse, out)
         return
     for start, count in runs(work.rows, "f32", FEW_BESIDE):
         chain = work.chain("int8: peak")
         sizes = [Rows(buffer, start) for buffer in noted.last]
         value = chain.vxm("max" if sizes[1:] else "copy", *sizes, loops=run(count))
         top = reduce_lanes(chain, "max", value, "f32", work.part % 2, hurry=True)
-        chain.write(_inverted(chain, top, steps, start), Rows(inverse, start))
+        chain.write(_inverted(chain, top, steps, start, out), Rows(inverse, start))
         work.plan.place(chain)
-    rounded(work, source, None, blocks, inverse, out.copies)
+    rounded(work, source, None, inverse, out)
 
 
 def peak_and_rows(
     work: Work,
     x: tuple[Part, ...],
     gamma: Buffer | None,
-    blocks: int,
     steps: Steps,
     inverse: Buffer,
-    copies: Sequence[tuple[Part, ...]],
+    out: Laid,
 ) -> None:
     """steps[m] = peak / 127 of token m in every lane, fp32; int8 rows of x * gamma in all copies.
+
+    With lower halves there are 254 steps in each of these.
 
     The peak is the largest |x * gamma| of the token's rows (block, token); like the mean square of
     a norm, it is reduced over blocks as they come. Few rows are rounded as soon as it is there;
     others by a chain of their own, to which `inverse` brings 127 / peak.
     """
-    pace = work.spec.d_func("vxm.alu")
+    pace, blocks = work.spec.d_func("vxm.alu"), out.layout.blocks
     few = blocks <= FEW_BLOCKS and work.rows <= pace
     for start in range(0, work.rows, pace):
         loops = run(min(pace, work.rows - start))
@@ -103,27 +104,25 @@ def peak_and_rows(
             size = chain.vxm("abs", value)
             total = chain.vxm("copy", size) if total is None else chain.vxm("max", size, total)
         assert total is not None
-        factor = _inverted(chain, reduce_lanes(chain, "max", total, "f32"), steps, start)
+        factor = _inverted(chain, reduce_lanes(chain, "max", total, "f32"), steps, start, out)
         for block in range(blocks if few else 0):
             scaled: Flow | Rows = work.rows_of(x, block)
             if gamma is not None:
                 gain = Rows(gamma, block, (0, 0))
                 scaled = chain.vxm("mul", scaled, gain, loops=loops, at=factor.cycle - pace)
-            scaled = chain.vxm("mul", scaled, factor)
-            for target in targets(work, copies, block):
-                chain.write(chain.vxm("to_i8", scaled), target)
+            _write(work, chain, chain.vxm("mul", scaled, factor), out, block)
             factor = chain.vxm("copy", factor) if block < blocks - 1 else factor
         if not few:
             chain.write(factor, Rows(inverse, start))
         work.plan.place(chain)
     if not few:
-        rounded(work, x, gamma, blocks, inverse, copies)
+        rounded(work, x, gamma, inverse, out)
 
 
-def _inverted(chain: Chain, largest: Flow, steps: Steps, start: int) -> Flow:
+def _inverted(chain: Chain, largest: Flow, steps: Steps, start: int, out: Laid) -> Flow:
     """127 / peak of tokens, whose step is brought to its units."""
     top = chain.vxm("max", largest, SMALLEST_PEAK)
-    levels = chain.vxm("mul", top, 1.0 / LEVELS)
+    levels = chain.vxm("mul", top, 1.0 / (LEVELS * LOW_LEVELS if out.low else LEVELS))
     deliver(chain, levels, [Rows(step, start) for step in steps])
     return chain.vxm("mul", chain.vxm("recip", top), LEVELS)
 
@@ -132,19 +131,27 @@ def rounded(
     work: Work,
     x: tuple[Part, ...],
     gamma: Buffer | None,
-    blocks: int,
     inverse: Buffer,
-    copies: Sequence[tuple[Part, ...]],
+    out: Laid,
 ) -> None:
     """int8(x * gamma * inverse[token]) for rows (block, token), to each copy."""
     tokens = work.rows
-    for first, count in common_runs(x, *copies):
+    for first, count in common_runs(x, *out.copies):
         loops: Loops = ((count, tokens), (tokens, 1))
         chain = work.chain("int8: round")
         value: Flow | Rows = replace(work.rows_of(x, first), steps=(tokens, 1))
         if gamma is not None:
             value = chain.vxm("mul", value, Rows(gamma, first, (1, 0)), loops=loops)
         value = chain.vxm("mul", value, Rows(inverse, 0, (0, 1)), loops=loops)
-        for rows in targets(work, copies, first):
-            chain.write(chain.vxm("to_i8", value), rows)
+        _write(work, chain, value, out, first)
         work.plan.place(chain)
+
+
+def _write(work: Work, chain: Chain, value: Flow, out: Laid, block: int) -> None:
+    """Write steps, a VXM result, from a block on, as integers to each copy."""
+    if out.low:
+        halves = (targets(work, copies, block) for copies in (out.copies, out.low))
+        write_halves(chain, value, *halves)
+        return
+    for rows in targets(work, out.copies, block):
+        chain.write(chain.vxm("to_i8", value), rows)

@@ -19,15 +19,16 @@ def rotary(work: Work, x: Laid, table: str, side: int, out: Laid) -> None:
         chain = work.chain("rotary")
         position = work.spec.edge_position("sxm", side)
         value = chain.arrive(Rows(part.buffer, 0, (tokens, 1)), position, 0, loops)
-        value = turned(work, table, chain, value, side)
+        value = turned(work, table, chain, value, side, 0)
         deliver(chain, value, targets(work, out.copies, part.first))
         work.plan.place(chain)
 
 
 def turned(
-    work: Work, table: str, chain: Chain, value: Flow, side: int, scaled: Scaled | None = None
-) -> Flow:
-    """A flow (block, token) turned as it passes the SXM of `side`.
+    work: Work, table: str, chain: Chain, value: Flow, side: int, token: int,
+    scaled: Scaled | None = None,
+) -> Flow:  # fmt: skip
+    """A flow (block, token) turned as it passes the SXM of `side`; its first token is `token`.
 
     What comes of it, with the lane map it went by, may be `scaled` before.
     """
@@ -36,6 +37,6 @@ def turned(
     kept, swapped = (chain.sxm("distribute", number, value, side) for number in (KEEP, SWAP))
     if scaled is not None:
         kept, swapped = scaled((kept, swapped), (KEEP, SWAP))
-    real = chain.vxm("mul", kept, Rows(cosine, 0, (0, 1)))
-    imaginary = chain.vxm("mul", swapped, Rows(sine, 0, (0, 1)))
+    real = chain.vxm("mul", kept, Rows(cosine, token, (0, 1)))
+    imaginary = chain.vxm("mul", swapped, Rows(sine, token, (0, 1)))
     return chain.vxm("add", real, imaginary)

@@ -74,6 +74,9 @@ class _Silent(Chain):
     def twin(self, value: Flow) -> Flow:
         return replace(value, need=None)
 
+    def follow(self, flow: Flow, rows: Rows, cycle: int) -> None:
+        pass
+
     def _need(self, kind: str, side: int, width: int, low: int, length: int) -> int:
         return 0
 

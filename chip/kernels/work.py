@@ -201,10 +201,19 @@ Steps = tuple[Buffer, ...]
 
 @dataclass(frozen=True)
 class Laid:
-    """A value as kernels see it: its layout, and its copies, each of one or more parts."""
+    """A value as kernels see it: its layout, and its copies, each of one or more parts.
+
+    Copies of 16-bit integers are their upper halves, with the `low` ones beside each.
+    """
 
     layout: Layout
     copies: tuple[tuple[Part, ...], ...]
+    low: tuple[tuple[Part, ...], ...] = ()
+
+    @property
+    def halves(self) -> tuple[tuple[Part, ...], ...]:
+        """What is beside each copy: its lower halves, or nothing."""
+        return self.low or ((),) * len(self.copies)
 
 
 def common_runs(*copies: tuple[Part, ...]) -> Iterator[tuple[int, int]]:

@@ -73,11 +73,26 @@ class Chain:
         direction = EAST if first < position else WEST
         along = self.spec.along(direction, position)
         need, name = self.stream(direction, width, cycle - along, loops), self.name()
-        delay = self.spec.d_func("mem.read")
-        spots = map(self.spec.slice_position, range(region.index, region.index + width))
-        issues = [cycle - abs(position - spot) - delay for spot in spots]
-        self.memory("mem.read", issues, rows, loops, Streams(need, name))
-        return Flow(self.member, region.dtype, loops, cycle, position, name, need, direction)
+        flow = Flow(self.member, region.dtype, loops, cycle, position, name, need, direction)
+        self._read(flow, rows, cycle)
+        return flow
+
+    def follow(self, flow: Flow, rows: Rows, cycle: int) -> None:
+        """Read as many other rows onto the streams of a flow, to pass its position from `cycle` on.
+
+        To who reads these streams they are all one value.
+        """
+        assert flow.need is not None
+        self.needs[flow.need].high += cycle - flow.cycle
+        self._read(flow, rows, cycle)
+
+    def _read(self, flow: Flow, rows: Rows, cycle: int) -> None:
+        region, delay = rows.buffer.region, self.spec.d_func("mem.read")
+        slices = range(region.index, region.index + WIDTHS[region.dtype])
+        spots = map(self.spec.slice_position, slices)
+        issues = [cycle - abs(flow.position - spot) - delay for spot in spots]
+        assert flow.need is not None
+        self.memory("mem.read", issues, rows, flow.loops, Streams(flow.need, flow.name))
 
     # --- units ------------------------------------------------------------------------------
     def vxm(
@@ -137,6 +152,17 @@ class Chain:
         doing = Doing(piece.op, args, needs, [*piece.names[:-1], name])
         made = self.add(Queue("vxm", 0, other), piece.cycles, doing, stepped(value.loops))
         return replace(value, name=name, need=None, direction=None, alu=other, piece=made)
+
+    def wait(self, value: Flow, cycle: int) -> Flow:
+        """A VXM result again, as copies bring it to `cycle` or just beyond."""
+        while value.cycle < cycle:
+            value = self.vxm("copy", value)
+        return value
+
+    @staticmethod
+    def part(value: Flow, loops: Loops, later: int) -> Flow:
+        """Some iterations of a VXM result, which begin so many cycles after the first."""
+        return replace(value, loops=loops, cycle=value.cycle + later)
 
     def sxm(
         self, op: str, lane_map: int, value: Flow, side: int, other: Flow | None = None

@@ -87,6 +87,10 @@ class Rows:
         (n, _), (m, _) = loops
         return self.first + iteration_cycles(((n, self.steps[0]), (m, self.steps[1])))
 
+    def behind(self, count: int) -> "Rows":
+        """The run that begins so many rows further on."""
+        return replace(self, first=self.first + count)
+
     def apart(self, loops: Loops) -> tuple[tuple[int, int], ...]:
         """(cycle, word) of each iteration, after those of the first."""
         found, first = iterations(loops, self.steps), self.buffer.word(self.first)

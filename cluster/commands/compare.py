@@ -30,6 +30,7 @@ from cluster.errors import BadValue
 from cluster.files import check_writable
 from cluster.hybrid.answer import WithGpus
 from cluster.model.fetch import cache_folder
+from cluster.model.graph.counts import MATRIX_BYTES
 from cluster.model.load import find_decoder
 from cluster.planning.cost_store import CostStore
 from cluster.report.files import write_report
@@ -38,7 +39,6 @@ from cluster.runs.display import Bars, print_rows
 
 MOST_USERS = 1 << 20
 TEXT_COLUMNS = 80
-BYTES = {"fp16": 2.0, "int8": 1.0}
 
 
 @click.command("compare")
@@ -51,8 +51,8 @@ BYTES = {"fp16": 2.0, "int8": 1.0}
 )
 @sums_option
 @click.option("--context", type=COUNT, default=320, show_default=True, help="Tokens of context.")
-@click.option("--weights", type=click.Choice(list(BYTES)), help="Of the LPUs; the others take as "
-              "many bytes for a weight (default: as published, or fp16).")  # fmt: skip
+@click.option("--weights", type=click.Choice(list(MATRIX_BYTES)), help="Of the LPUs; the others "
+              "take as many bytes for a weight (default: as published, or fp16).")  # fmt: skip
 @click.option("--batches", default=",".join(map(str, BATCHES)), show_default=True, metavar="1,8")
 @click.option("--plot", "picture", type=PICTURE, help="Write a .png or .svg.")
 @gpu_options
@@ -104,7 +104,7 @@ def compare_command(
     contexts = sorted({context, min(4096, graph.context_max)})
     rows = [
         *lpu_rows(points),
-        *device_rows(graph, contexts, sizes, BYTES[weights]),
+        *device_rows(graph, contexts, sizes, MATRIX_BYTES[weights]),
         *published_rows(graph),
     ]
     found = verdict(rows)

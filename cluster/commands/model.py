@@ -13,12 +13,13 @@ from chip.spec import ChipSpec
 from cluster.commands.parameters import CHIPS, NAME, PICTURE
 from cluster.errors import BadValue
 from cluster.model.describe import as_data, line, lines, titled
+from cluster.model.graph.counts import MATRIX_BYTES
 from cluster.model.graph.graph import Model
 from cluster.model.known import known_model, known_models
 from cluster.model.load import FETCHED, RANDOM, find_model
 from cluster.runs.display import print_rows
 
-BYTES = {"fp16": 2, "int8": 1}
+SHOWN = ("fp16", "int8")  # of a list of models: types of weights of different sizes
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def models_command(spec: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"spec": chip.name, "models": rows}))
         return
-    head = ("model", "family", "params", "use", "fp16", "int8")
+    head = ("model", "family", "params", "use", *SHOWN)
     print_rows(head, (_row(row) for row in rows))
     click.echo(f"fp16, int8: chips that parameters take at least, by the SRAM of {chip.name}; what")
     click.echo("a plan needs besides is said by `lpu plan`, which takes all but those to embed.")
@@ -85,7 +86,7 @@ def models_command(spec: str, as_json: bool) -> None:
 
 def _summary(model: Model, spec: ChipSpec) -> dict[str, Any]:
     known = known_models()[model.name]
-    held = {kind: model.chip_parameters * size for kind, size in BYTES.items()}
+    held = {kind: model.chip_parameters * MATRIX_BYTES[kind] for kind in SHOWN}
     chips = {kind: -(-size // spec.sram_bytes) for kind, size in held.items()}
     return {
         "name": model.name,
@@ -132,7 +133,7 @@ def _count(number: int) -> str:
 @click.option("--tp", type=CHIPS, default=1, show_default=True,
               help="Ranks of a tensor-parallel group, for stages behind the graph.")  # fmt: skip
 @click.option("--spec", type=NAME, default="groqchip1", show_default=True, help="Chip.")
-@click.option("--weights", type=click.Choice(list(BYTES)), default="fp16", show_default=True,
+@click.option("--weights", type=click.Choice(list(MATRIX_BYTES)), default="fp16", show_default=True,
               help="Their type, for memory and schedule.")  # fmt: skip
 @click.option("--draw", "picture", type=PICTURE, metavar="FILE.svg",
               help="Draw the graph of a layer of each kind.")  # fmt: skip

@@ -49,7 +49,7 @@ RATE = Finite(min=1e-9, max=1e9)  # requests per second
 @click.option("--faults", metavar="WHAT",
               help="Dead parts to go around, e.g. link:0-1,chip:5,links:4:SEED.")  # fmt: skip
 @click.option("--spec", type=NAME, default="groqchip1", show_default=True, help="Chip generation.")
-@click.option("--weights", type=NAME, metavar="TYPE", help="fp16 or int8.")
+@click.option("--weights", type=NAME, metavar="TYPE", help="fp16, int8 or w8a16.")
 @click.option("--context", type=COUNT, metavar="TOKENS",
               help="Of a cache (default: of the longest request, or what fits).")  # fmt: skip
 @click.option("--slots", "--concurrency", "slots", type=IN_FLIGHT, metavar="B",

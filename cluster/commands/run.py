@@ -83,7 +83,10 @@ class CountOrAuto(click.ParamType[int | str]):
               help="Dead parts to go around, e.g. link:0-1,chip:5,links:4:SEED.")  # fmt: skip
 @click.option("--spec", type=NAME, default="groqchip1", show_default=True, help="Chip generation.")
 @click.option("--weights", type=click.Choice(list(WEIGHT_TYPES)), default="fp16",
-              show_default=True, help="Their type; int8 makes activations int8, too.")  # fmt: skip
+              show_default=True, help="Their type; int8 makes activations int8, too, w8a16 16 "
+              "bits of which each half is int8.")  # fmt: skip
+@click.option("--accuracy", is_flag=True,
+              help="Say how far logits are from float32, which this host computes.")  # fmt: skip
 @click.option("--context", type=COUNT, default=CONTEXT_BLOCK, show_default=True, metavar="TOKENS")
 @click.option("--machine", type=click.Choice(["local", "ray"]), default="local", show_default=True)
 @click.option("--chips-per-actor", type=CountOrAuto(), metavar="K",

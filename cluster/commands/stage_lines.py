@@ -14,10 +14,10 @@ from cluster.compiler.stages import Plan, StagePlan, smallest
 from cluster.compiler.wires import Wires
 from cluster.encoders.encoding import LENGTHS, plan_encoder
 from cluster.errors import BadValue
+from cluster.model.graph.counts import MATRIX_BYTES
 from cluster.model.graph.graph import Model
 
 MIB = 2**20
-WEIGHT_BYTES = {"fp16": 2, "int8": 1}
 
 
 def shortest_plan(model: Model, tp: int, spec: ChipSpec, weights: str) -> Plan:
@@ -56,7 +56,7 @@ def memory_lines(model: Model, tp: int, spec: ChipSpec, weights: str) -> Iterato
         yield f"  {kind.replace('_', ' '):12s} {size / MIB:8.2f} MiB"
     free = spec.sram_bytes - memory.used_bytes
     yield f"  {'free':12s} {free / MIB:8.2f} MiB of {spec.sram_bytes / MIB:.0f}, before programs"
-    mine = plan.parameters(number) * WEIGHT_BYTES[weights] / tp
+    mine = plan.parameters(number) * MATRIX_BYTES[weights] / tp
     held = kinds["weights"]
     yield (
         f"  of the weights {mine / MIB:.2f} MiB are a chip's share of the parameters, and "

@@ -120,7 +120,8 @@ class Assigned:
         """The matrix of a product, or of an expert, as it rests on one side, or on both."""
         sides = self.sides[op.out.name]
         inputs, outputs = self._ends(op)
-        limit = max(1, self.spec.accumulator_depth // self.most_rows)
+        sums = self.most_rows * (2 if op.x.dtype == "i16" else 1)  # of each half
+        limit = max(1, self.spec.accumulator_depth // sums)
         readers = self.section.consumers(op.out)
         onward = self.apart or any(isinstance(reader, AllReduce) for reader in readers)
         if onward and not isinstance(op, ExpertLinear):
@@ -218,7 +219,7 @@ class Assigned:
         most for what comes back.
         """
         values = {op.x.name: op.x for op in self.section.ops if isinstance(op, Linear)}
-        left = (v.dtype != "i8" and fused.factor_left(self.section, v) for v in values.values())
+        left = (not v.integers and fused.factor_left(self.section, v) for v in values.values())
         return sum(left) * 4 * self.spec.positions
 
     @property
@@ -313,8 +314,7 @@ class Assigned:
     # --- as kernels see them ----------------------------------------------------------------
     def read(self, work: Work, op: Op, value: Value) -> Laid:
         """A value as an op reads it."""
-        parts = (self._parts(work, value, copy) for copy in self.wants(op, value))
-        return Laid(self.layout(value), tuple(parts))
+        return self._laid(work, value, self.wants(op, value))
 
     def made(self, work: Work, value: Value) -> Laid:
         """A value as its op leaves it: in all copies."""
@@ -323,8 +323,16 @@ class Assigned:
             others = (self._parts(work, value, copy) for copy in kinds)
             parts: Iterator[tuple[Part, ...]] = chain((self._residual(work, value),), others)
         else:
-            parts = (self._parts(work, value, copy) for copy in self.copies[value.name])
+            return self._laid(work, value, self.copies[value.name])
         return Laid(self.layout(value), tuple(parts))
+
+    def _laid(self, work: Work, value: Value, copies: tuple[Copy, ...]) -> Laid:
+        """Some copies of a value, and the lower halves of what has 16 bits."""
+        parts = tuple(self._parts(work, value, copy) for copy in copies)
+        if value.dtype != "i16":
+            return Laid(self.layout(value), parts)
+        low = tuple(self._parts(work, value, copy, ".low") for copy in copies)
+        return Laid(self.layout(value), parts, low)
 
     def copies_of(self, work: Work, value: Value) -> Laid:
         """A value of the residual stream as its readers have it in other types."""
@@ -341,11 +349,11 @@ class Assigned:
         return self._name(value, copy)
 
     def steps(self, work: Work, value: Value) -> Steps:
-        """What products with a value are multiplied by, row by row: steps of int8, norms' factors.
+        """What products with a value are multiplied by, row by row: steps of it, norms' factors.
 
         Each side has its own, as products of both sides read them at the same time.
         """
-        if value.dtype != "i8" and not fused.factor_left(self.section, value):
+        if not value.integers and not fused.factor_left(self.section, value):
             return ()
         return tuple(work.scratch(f"{value.name}.step{side}", 1, "f32", side) for side in SIDES)
 
@@ -360,12 +368,12 @@ class Assigned:
         name = self.section.x.name if onward else value.name
         return f"{name}.{copy.dtype}.{copy.side}"
 
-    def _parts(self, work: Work, value: Value, copy: Copy) -> tuple[Part, ...]:
+    def _parts(self, work: Work, value: Value, copy: Copy, half: str = "") -> tuple[Part, ...]:
         if value.name in self.residual and copy.dtype == "f32":
             return self._residual(work, value)
         blocks = self.layout(value).blocks
         if not copy.split:
-            name = self._name(value, copy)
+            name = self._name(value, copy) + half
             return tuple(
                 Part(work.scratch(f"{name}{end}", len(some), copy.dtype, copy.side), some.start,
                      len(some))

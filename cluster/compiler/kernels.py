@@ -77,18 +77,19 @@ def _linear(work: Work, at: Assigned, op: Linear) -> None:
     turn = turned_behind(at.section, op)
     x, out = at.read(work, op, op.x), at.made(work, op.out if turn is None else turn.out)
     turns = None if turn is None else partial(turned, work, turn.table.name)
-    finish = Finish(at.steps(work, op.x), op.bias is not None, turns)
-    for matrix, rows in zip(at.matrices(op), x.copies, strict=True):
-        linear(work, matrix, rows, out.copies, finish)
+    for matrix, rows, low in zip(at.matrices(op), x.copies, x.halves, strict=True):
+        finish = Finish(at.steps(work, op.x), op.bias is not None, turns)
+        linear(work, matrix, rows, out.copies, finish, low)
     if shared := at.shared_matrices(op):
+        finish = Finish(at.steps(work, op.x), op.bias is not None, turns)
         linear_of_both(work, shared, x.copies, out.copies, finish)
 
 
 @kernel(HeadLinear)
 def _head_linear(work: Work, at: Assigned, op: HeadLinear) -> None:
     x, out = at.read(work, op, op.x), at.made(work, op.out)
-    for matrix, rows in zip(at.matrices(op), x.copies, strict=True):
-        linear(work, matrix, rows, out.copies, Finish(at.steps(work, op.x)))
+    for matrix, rows, low in zip(at.matrices(op), x.copies, x.halves, strict=True):
+        linear(work, matrix, rows, out.copies, Finish(at.steps(work, op.x)), low)
 
 
 @kernel(Norm)
@@ -207,9 +208,9 @@ def _grouped_route(work: Work, at: Assigned, op: GroupedRoute) -> None:
 def _expert_linear(work: Work, at: Assigned, op: ExpertLinear) -> None:
     x, choice = (at.read(work, op, value) for value in op.inputs)
     out, steps = at.made(work, op.out), at.steps(work, op.x)
-    for matrix, rows in zip(at.matrices(op), x.copies, strict=True):
+    for matrix, rows, low in zip(at.matrices(op), x.copies, x.halves, strict=True):
         biased = op.bias is not None
-        experts = Experts(matrix, op.held, op.chosen, op.adds, biased)
+        experts = Experts(matrix, op.held, op.chosen, op.adds, biased, low)
         step = steps[1 - matrix.side] if steps else None  # its own side is full of what it meets
         expert_linear(work, experts, rows, choice, out.copies, step)
 

@@ -18,7 +18,9 @@ from cluster.model.mixture import expert_parts
 NODE_CHIPS = 8  # of a fully connected node
 CONTEXT_BLOCK = 320  # tokens of a KV block: the lanes of a chip
 MOST_TO_ALL = 256  # elements of a head of an encoder: the other lanes have sums
-WEIGHT_TYPES = {"fp16": "f16", "int8": "i8"}  # as the command line names them: the MXM's type
+# As the command line names them: the MXM's type, and the integers that activations become.
+WEIGHT_TYPES = {"fp16": "f16", "int8": "i8", "w8a16": "i8"}
+ACTIVATION_TYPES = {"int8": "i8", "w8a16": "i16"}
 
 
 def rows_max(model: Model) -> int:
@@ -130,3 +132,6 @@ def check_weights(model: Model, spec: ChipSpec, weights: str) -> None:
         if size % word_columns(kind):
             rule = f"{weights} needs heads of a multiple of {word_columns(kind)} elements"
             raise BadValue("--weights", weights, f"{rule}, {model.name} has {size}")
+    if ACTIVATION_TYPES.get(weights) == "i16" and any(op.takes_sequence for op in ops_of(model)):
+        rule = f"is for decoders, {model.name} is an encoder: take fp16 or int8"
+        raise BadValue("--weights", weights, rule)

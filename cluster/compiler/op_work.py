@@ -30,7 +30,7 @@ from cluster.model.graph.quantise import Quantise
 from cluster.model.graph.rotary import Rotary
 from cluster.model.graph.route import Route
 from cluster.model.graph.soft_cap import SoftCap
-from cluster.model.graph.values import Dim, Value
+from cluster.model.graph.values import INTEGERS, Dim, Value
 
 
 @dataclass(frozen=True)
@@ -169,10 +169,13 @@ def _linear(share: Share, op: Linear) -> OpWork:
 def _product(
     share: Share, inner: int, out: int, dtype: str, biased: bool = False, matrices: int = 1
 ) -> OpWork:
-    """Rounded to fp16 before, or as int32 scaled after."""
-    kind = "i8" if dtype == "i8" else "f16"
-    before, after = (0, share.convert + share.alu) if kind == "i8" else (share.convert, 0)
-    product = share.product(inner, out, kind, share.rows, matrices)
+    """Rounded to fp16 before, or as int32 scaled after; of 16 bits two halves, put together."""
+    halves = 2 if dtype == "i16" else 1
+    if dtype in INTEGERS:
+        kind, before, after = "i8", 0, share.convert + share.alu * halves
+    else:
+        kind, before, after = "f16", share.convert, 0
+    product = share.product(inner, out, kind, share.rows * halves, matrices)
     return OpWork((Part(before, product), Part(after + share.alu * biased)))
 
 
@@ -194,13 +197,13 @@ def _expert_linear(share: Share, op: ExpertLinear) -> OpWork:
 @work(Norm)
 def _norm(share: Share, op: Norm) -> OpWork:
     factor = share.alu + share.lane_sum + share.spec.d_func("vxm.rsqrt")
-    parts = _to_int8(share) if op.out.dtype == "i8" else (Part(0),)
+    parts = _to_integers(share, op.out) if op.out.integers else (Part(0),)
     return OpWork(parts, factor)
 
 
 @work(NormBySum)
 def _norm_by_sum(share: Share, op: NormBySum) -> OpWork:
-    parts = _to_int8(share) if op.out.dtype == "i8" else (Part(0),)
+    parts = _to_integers(share, op.out) if op.out.integers else (Part(0),)
     return OpWork(parts, share.spec.d_func("vxm.rsqrt"))
 
 
@@ -211,13 +214,17 @@ def _square_sum(share: Share, op: SquareSum) -> OpWork:
 
 @work(Quantise)
 def _quantise(share: Share, op: Quantise) -> OpWork:
-    return OpWork(_to_int8(share))
+    return OpWork(_to_integers(share, op.out))
 
 
-def _to_int8(share: Share) -> tuple[Part, ...]:
-    """The largest magnitude of a row, its reciprocal, and the rounding of what it scales."""
+def _to_integers(share: Share, value: Value) -> tuple[Part, ...]:
+    """The largest magnitude of a row, its reciprocal, and the rounding of what it scales.
+
+    Of 16 bits the lower half is the rounding of what the upper one, as fp32 again, leaves.
+    """
     recip = share.spec.d_func("vxm.recip")
-    return (Part(share.reduction + recip + share.alu + share.convert),)
+    lower = 2 * (share.convert + share.alu) if value.dtype == "i16" else 0
+    return (Part(share.reduction + recip + share.alu + share.convert + lower),)
 
 
 @work(Rotary)

@@ -1,4 +1,4 @@
-"""Products with int8 weights: their inputs become int8 (W8A8)."""
+"""Products with int8 weights: their inputs become int8 (W8A8), or 16-bit integers (W8A16)."""
 
 from dataclasses import replace
 
@@ -9,23 +9,23 @@ from cluster.model.graph.quantise import Quantise
 from cluster.model.graph.values import Value
 
 
-def quantise(section: Section) -> Section:
-    """The section with int8 inputs of all that multiplies by a matrix.
+def quantise(section: Section, dtype: str = "i8") -> Section:
+    """The section with inputs of integers of all that multiplies by a matrix: i8 or i16.
 
-    A norm that only feeds such products makes int8 itself: then the largest magnitude is that of
-    x * weight, and the norm's own factor only joins the step. Elsewhere rows are made int8 first.
+    A norm that only feeds such products makes them itself: then the largest magnitude is that of
+    x * weight, and the norm's own factor only joins the step. Elsewhere rows are made so first.
     """
     ops: list[Op] = []
-    int8: dict[Value, Value] = {}
+    found: dict[Value, Value] = {}
     for op in section.ops:
         if isinstance(op, Norm) and op.may_be_int8 and _only_multiplied(section, op.out):
-            int8[op.out] = replace(op.out, dtype="i8")
-            op = replace(op, out=int8[op.out])
+            found[op.out] = replace(op.out, dtype=dtype)
+            op = replace(op, out=found[op.out])
         for value in multiplied(op):
-            if value not in int8:
-                int8[value] = Value(f"{value.name}.i8", value.dims, "i8")
-                ops.append(Quantise(int8[value], value))
-        ops.append(op.with_values({value: int8[value] for value in multiplied(op)}))
+            if value not in found:
+                found[value] = Value(f"{value.name}.{dtype}", value.dims, dtype)
+                ops.append(Quantise(found[value], value))
+        ops.append(op.with_values({value: found[value] for value in multiplied(op)}))
     return check_quantised(replace(section, ops=tuple(ops)).check())
 
 
@@ -42,13 +42,13 @@ def _only_multiplied(section: Section, value: Value) -> bool:
 
 
 def check_quantised(section: Section) -> Section:
-    """Return the section; raise GraphError unless int8 values are what is multiplied, and only."""
+    """Return the section; raise GraphError unless integers are what is multiplied, and only."""
     for op in section.ops:
         wanted = set(multiplied(op))
         for value in op.inputs:
-            if (value.dtype == "i8") != (value in wanted):
-                rule = "must be int8" if value in wanted else "must not be int8"
+            if value.integers != (value in wanted):
+                rule = "must be integers" if value in wanted else "must not be integers"
                 op.require(False, f"{value.name} {rule}")
-    if section.out.dtype == "i8":
-        raise GraphError("section", (section.out.name,), "its result must not be int8")
+    if section.out.integers:
+        raise GraphError("section", (section.out.name,), "its result must not be integers")
     return section

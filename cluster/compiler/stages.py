@@ -42,7 +42,7 @@ class StagePlan:
 class Plan:
     """pp x tp chips and what each holds; `context` tokens is a multiple of 320.
 
-    `weights` are "fp16", or "int8" with activations made int8 for each token (W8A8).
+    `weights` are "fp16", "int8" with activations made int8 for each token (W8A8), or "w8a16".
     There are caches for `slots` sequences, `rows` of which share a decode launch.
     """
 

@@ -26,6 +26,7 @@ from cluster.hybrid.systems import (
     lpu_systems,
     prefill_systems,
 )
+from cluster.model.graph.counts import MATRIX_BYTES
 from cluster.model.graph.graph import Model
 from cluster.model.load import find_decoder
 from cluster.planning.cost_store import CostStore
@@ -33,7 +34,6 @@ from cluster.planning.kept import Kept
 from cluster.planning.planner import make, make_for
 
 USERS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-WEIGHT_BYTES = {"fp16": 2.0, "int8": 1.0}
 MIXED = (PREFILL, AFD)
 HEAD = ("system", "users", "tok/s", "in all", "first ms", "J/token", "M/MW")
 WORDS = (
@@ -91,7 +91,7 @@ def with_gpus(
         raise BadValue("--spec", request.spec, "has no known power to compare with GPUs")
     model = find_decoder(name)
     request = replace(request, weights=request.weights or "int8", batch=1, objective="latency")
-    weight_bytes = WEIGHT_BYTES[request.weight_type]
+    weight_bytes = MATRIX_BYTES[request.weight_type]
     turn = Turn(request.context * 3 // 4, request.context - request.context * 3 // 4)
     planned, lpus = make(name, request, store), lpu_points(name, request, store)
     found = list(lpu_systems(planned, lpus, turn))

@@ -21,6 +21,7 @@ from cluster.compiler.place import Placed
 from cluster.compiler.sizes import CHUNKS, Sizes
 from cluster.compiler.sums import sums_notes
 from cluster.errors import BadValue, DoesNotFit
+from cluster.model.graph.counts import MATRIX_BYTES
 from cluster.model.graph.graph import Model
 from cluster.model.load import find_decoder
 from cluster.model.mixture import is_mixture, residents, spread_experts
@@ -28,6 +29,7 @@ from cluster.planning.cost_store import CostStore
 from cluster.planning.kept import Kept
 from cluster.planning.pipeline_timing import pipelined
 from cluster.planning.refusals import (
+    accuracy_notes,
     check_shape,
     does_not_fit,
     fits_on,
@@ -226,7 +228,7 @@ def _int8_fits(search: Search, request: PlanRequest, chips: int) -> bool:
         return False
     size = (search.model, search.spec, request.context, "int8", request.batch)
     sizes = Sizes(*size, cut=search.cut, store=search.store)
-    return request.weights != "int8" and fits_on(sizes, request, chips)
+    return MATRIX_BYTES[request.weight_type] > 1 and fits_on(sizes, request, chips)
 
 
 # --- the JSON object ------------------------------------------------------------------------------
@@ -266,7 +268,12 @@ def _stated(planned: Planned) -> dict[str, Any]:
         "model": planned.model,
         "objective": request.objective,
         "rows_per_launch": plan.rows,
-        "notes": list(planned.notes) + _prefill_note(timed) + sums_notes(plan.model, plan.tp),
+        "notes": [
+            *planned.notes,
+            *_prefill_note(timed),
+            *sums_notes(plan.model, plan.tp),
+            *accuracy_notes(plan.weights),
+        ],
         "plan": _shape(planned),
         "clock_hz": spec.clock_hz,
         "cycles_per_token": decode.cycles,

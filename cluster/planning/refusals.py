@@ -17,8 +17,12 @@ from cluster.compiler.limits import (
 )
 from cluster.compiler.sizes import Sizes
 from cluster.errors import BadValue, DoesNotFit
+from cluster.model.graph.counts import MATRIX_BYTES
 from cluster.model.graph.graph import Model
 from cluster.model.mixture import expert_parts, residents, spread_experts
+
+# The largest of SmolLM2-135M over some 60 tokens: docs/accuracy.md has the command.
+LOGIT_DISTANCES = {"w8a16": 1.57, "int8": 5.86, "fp16": 0.0651}
 
 
 def check_shape(request: PlanRequest, chips: int) -> None:
@@ -79,7 +83,7 @@ def _fewest_in_int8(sizes: Sizes) -> tuple[int, int] | None:
     except BadValue:
         return None
     narrow = Sizes(sizes.model, sizes.spec, sizes.context, "int8", sizes.slots)
-    return fewest((narrow, narrow.cutting), None, None) if sizes.weights != "int8" else None
+    return fewest((narrow, narrow.cutting), None, None) if MATRIX_BYTES[sizes.weights] > 1 else None
 
 
 def fits_on(sizes: Sizes, request: PlanRequest, chips: int) -> bool:
@@ -174,6 +178,16 @@ def most_sequences(sizes: Sizes, request: PlanRequest, chips: int) -> int:
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)
     return low
+
+
+def accuracy_notes(weights: str) -> Iterator[str]:
+    """What activations of 16 bits bring; what types cost in accuracy is measured, not planned."""
+    if weights == "w8a16":
+        off = ", ".join(f"{far:.3g} in {kind}" for kind, far in LOGIT_DISTANCES.items())
+        yield (
+            f"logits of SmolLM2 are at most {off} from float32 (docs/accuracy.md); "
+            "lpu run --accuracy says it of others"
+        )
 
 
 def why_int8(model: Model, spec: ChipSpec, request: PlanRequest, chips: int) -> str:

@@ -15,6 +15,7 @@ from cluster.energy import Use, launch_use, token_energy
 from cluster.generation.logprobs import TokenLogprob
 from cluster.machines.launch_log import LaunchEntry
 from cluster.model.load import Loaded
+from cluster.runs.accuracy import accuracy_line
 from cluster.runs.answers import finish_reason
 from cluster.runs.clock_report import clock_cycles, clock_line
 from cluster.runs.display import counted
@@ -186,6 +187,7 @@ def summary(report: Mapping[str, Any]) -> dict[str, str]:
         f"first token after {fast['time_to_first_token_s'] * 1e3:.3f} ms",
         "decode": f"{mean} cycles per token at {fast['clock_hz'] / 1e6:,.0f} MHz",
         "hardware": distance_line(fast),
+        **({"accuracy": accuracy_line(report["accuracy"])} if "accuracy" in report else {}),
         "clocks": clock_line(report.get("clocks"), fast),
         "emulated": f"{_rate(fast['tokens_per_s'])} tokens/s, of each token "
         f"{fast['host_transfer_s'] * 1e6:.1f} us on the host link",

@@ -30,6 +30,7 @@ from cluster.process import peak_rss_bytes
 from cluster.program_store import own_store
 from cluster.report.files import write_report
 from cluster.report.page import Page
+from cluster.runs.accuracy import Accuracy
 from cluster.runs.answers import Answers
 from cluster.runs.clock_report import clock_report
 from cluster.runs.display import Bars, Stopwatch, show_note, show_text
@@ -78,6 +79,7 @@ class Options:
     faults: str | None
     spec: str
     weights: str
+    accuracy: bool
     context: int
     machine: str
     chips_per_actor: int | str | None
@@ -109,6 +111,9 @@ class Options:
             raise BadValue(
                 "--record", self.record, "holds one sequence at a time: no --concurrency"
             )
+        if self.accuracy and (self.prompts or self.draft):
+            more = "--prompts" if self.prompts else "--draft"
+            raise BadValue("--accuracy", "", f"is for one prompt, token by token: no {more}")
         if self.draft is not None:
             read_draft(self.draft)
             if self.concurrency > 1:
@@ -172,12 +177,17 @@ def generate(options: Options, start: float, bars: Bars) -> dict[str, Any]:
     lowered = lower_choice(choice, model, options, bars)
     watch.lap("lower")
     rig, drafting = Rig.of(options), load_draft(options, model, choice.plan, bars)
+    accuracy = None
+    if options.accuracy:
+        accuracy = Accuracy.of(model.weights, choice.plan.tokens_max, requests[0].prompt)
     try:
         load(rig.log, lowered, bars, watch)
         say_resumed(options, rig)
         draft = drafting.draft if drafting else None
         runner = PipelineRunner(lowered, rig.log, options.logprobs or 0, draft=draft)
-        tokens = runner.answer(requests, options.sampling.pick, model.tokenizer.stop)
+        choose_token = options.sampling.pick
+        pick = accuracy.beside(choose_token) if accuracy else choose_token
+        tokens = runner.answer(requests, pick, model.tokenizer.stop)
         if lines:
             with Answers(options.output, options.as_json) as answers:
                 put_answers(tokens, lines, model, runner, (bars, answers))
@@ -201,6 +211,8 @@ def generate(options: Options, start: float, bars: Bars) -> dict[str, Any]:
         report["speculation"] = drafting.report(lowered, runner.scheduler)
         if not lines:
             report |= report["sequences"][0]
+    if accuracy:
+        report["accuracy"] = accuracy.report()
     report["plan"]["faults"] = options.faults
     report["clocks"] = clock_report(lowered, rig.clocked)
     links = launch_link_bytes(lowered, joined)

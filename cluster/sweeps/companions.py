@@ -15,6 +15,7 @@ from cluster.hybrid.answer import MIXED, with_gpus
 from cluster.hybrid.between import between
 from cluster.hybrid.gpus import gpus_of
 from cluster.hybrid.systems import LPU_ALONE
+from cluster.model.graph.counts import MATRIX_BYTES
 from cluster.model.graph.graph import Model
 from cluster.model.load import find_decoder
 from cluster.planning.cost_store import CostStore
@@ -23,7 +24,6 @@ from cluster.sweeps.figures import SPEED, number, value_of
 from cluster.sweeps.grid import Point as Asked
 from cluster.sweeps.question import Gpus, Question
 
-WEIGHT_BYTES = {"fp16": 2.0, "int8": 1.0}
 CONTEXT_TOKENS = 320  # where the file says nothing, as in `lpu plan`
 ENERGY = "joules_per_token_busy"
 
@@ -71,7 +71,7 @@ def companions(question: Question, row: Row) -> list[Companion]:
         return []
     model = find_decoder(str(question.file.absolute().parent / row["model"])
                          if "/" in row["model"] else row["model"])  # fmt: skip
-    weights = WEIGHT_BYTES[row["weights_used"]]
+    weights = MATRIX_BYTES[row["weights_used"]]
     return list(_on(model, question.gpus, int(row.get("context", CONTEXT_TOKENS)), weights))
 
 

@@ -1,6 +1,7 @@
-"""W8A8: chips say what a NumPy reference of the same rules says, bit for bit, on any plan."""
+"""W8A8 and W8A16: chips say what NumPy by the same rules says, bit for bit, on any plan."""
 
-from dataclasses import replace
+import json
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -8,11 +9,14 @@ import pytest
 from chip.jit import set_backend
 from chip.spec import GROQCHIP1, LP30
 from cluster.cli import main
+from cluster.compiler.limits import check_weights
 from cluster.compiler.lower import Lowered, lower
 from cluster.compiler.place import place
 from cluster.compiler.stages import partition
 from cluster.errors import BadValue, DoesNotFit
+from cluster.facade import plan
 from cluster.machines.machine import LocalMachine
+from cluster.model.graph.int8 import Int8Matrix
 from cluster.model.known import changed_model, known_model
 from cluster.model.reference import Reference
 from cluster.model.weights.synthetic import SyntheticWeights
@@ -36,9 +40,32 @@ SHAPES = {
 }  # fmt: skip
 
 
-def lowered(weights: SyntheticWeights, tp: int, pp: int, topology: str) -> Lowered:
+@dataclass(frozen=True)
+class RoundedWeights:
+    """Matrices as int8 rows mean them: what float32 makes of these differs by activations only."""
+
+    source: SyntheticWeights
+
+    @property
+    def model(self):
+        return self.source.model
+
+    def array(self, place, weight, rows=slice(None)):
+        found = self.source.array(place, weight)
+        if weight.inner:
+            rounded = Int8Matrix.of(found)
+            found = rounded.integers * rounded.scales[:, None]
+        return found[rows]
+
+    def embedding_rows(self, ids):
+        return self.source.embedding_rows(ids)
+
+
+def lowered(
+    weights: SyntheticWeights, tp: int, pp: int, topology: str, kind: str = "int8"
+) -> Lowered:
     graph = parse(topology)
-    plan = partition(weights.model, GROQCHIP1, tp, pp, weights="int8")
+    plan = partition(weights.model, GROQCHIP1, tp, pp, weights=kind)
     return lower(plan, place(plan, graph, topology), graph, weights)
 
 
@@ -62,6 +89,24 @@ def test_logits_equal_the_reference_bit_for_bit(shape, plan):
     ours = forced(here, loaded(here), PROMPT, 7, 80, 2)
     for logits, ids in zip(ours, (PROMPT, [7], [80], [2]), strict=True):
         assert np.array_equal(logits, reference.forward(ids))
+
+
+@pytest.mark.parametrize(
+    ("shape", "plan"), [("wide", "one chip"), ("biases and GELU", "pp and tp")]
+)
+def test_rows_of_16_bits_equal_the_reference_bit_for_bit_and_are_closer(shape, plan):
+    """Prompts and single tokens: what is left of the distance to float32 is that of the weights."""
+    weights = tiny_weights(**SHAPES[shape])
+    here = lowered(weights, *PLANS[plan], "w8a16")
+    exact, coarse = (
+        Reference(weights, 64, PLANS[plan][0], exact=True, integers=kind) for kind in ("i16", "i8")
+    )
+    rounded = Reference(RoundedWeights(weights), 64)
+    ours = forced(here, loaded(here), PROMPT, 7, 80, 2)
+    for logits, ids in zip(ours, (PROMPT, [7], [80], [2]), strict=True):
+        wanted, int8 = rounded.forward(ids), coarse.forward(ids)
+        assert np.array_equal(logits, exact.forward(ids))
+        assert np.abs(logits - wanted).max() < 0.1 * np.abs(int8 - wanted).max()
 
 
 def test_a_long_context_adds_its_blocks_in_order():
@@ -116,4 +161,22 @@ def test_the_command_line_takes_the_type_of_the_weights(capsys):
     line = ["run", "tiny", "--prompt-ids", "1", "--max-new-tokens", "1", "--json", "--weights"]
     assert main([*line, "int8"]) == 0
     assert '"weights": "int8"' in capsys.readouterr().out
+    assert main([*line, "w8a16", "--accuracy"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["plan"]["weights"] == "w8a16" and found["accuracy"]["tokens"] == 1
+    assert 0 < found["accuracy"]["logit_distance_rms"] < found["accuracy"]["logit_distance_max"] < 1
+    assert main([*line, "w8a16", "--accuracy", "--draft", "ngram:3"]) == 2
+    assert "--accuracy : is for one prompt, token by token: no --draft" in capsys.readouterr().err
     assert main([*line, "int4"]) == 2
+
+
+def test_an_encoder_takes_no_rows_of_16_bits():
+    with pytest.raises(
+        BadValue, match="w8a16: is for decoders, bert-base is an encoder: take fp16"
+    ):
+        check_weights(known_model("bert-base"), GROQCHIP1, "w8a16")
+
+
+def test_a_plan_with_16_bits_says_what_they_cost_in_accuracy():
+    notes = [plan("tiny", chips=1, weights=kind)["notes"] for kind in ("int8", "w8a16")]
+    assert notes[0] == [] and "1.57 in w8a16, 5.86 in int8, 0.0651 in fp16" in notes[1][0]

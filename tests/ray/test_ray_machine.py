@@ -87,14 +87,17 @@ def test_bits_and_cycles_are_those_of_the_local_machine(load, plan, pack, actors
 
 
 @pytest.mark.parametrize(
-    ("name", "tp", "pp"),
-    [pytest.param("mixtral", 2, 1, marks=pytest.mark.soak), ("mistral-window", 1, 2)],
+    ("name", "tp", "pp", "weights"),
+    [
+        pytest.param("mixtral", 2, 1, "fp16", marks=pytest.mark.soak),
+        ("mistral-window", 1, 2, "w8a16"),
+    ],
 )
-def test_mixtures_and_windows_leave_the_digest_of_the_local_machine(session, name, tp, pp):
+def test_mixtures_and_windows_leave_the_digest_of_the_local_machine(session, name, tp, pp, weights):
     """A layer for each stage; the prompt of 29 tokens is longer than the windows of 8."""
     source, graph = open_folder(DATA / "architectures" / name, name), parse("node")
     model = replace(source.model, layers=source.model.layers[:pp])
-    plan = partition(model, GROQCHIP1, tp, pp)
+    plan = partition(model, GROQCHIP1, tp, pp, weights=weights)
     compiled = lower(plan, place(plan, graph, "node"), graph, source)
     prompt, digests = cases_of(name)[1]["prompt_ids"], set()
     for machine in (LocalMachine(), RayMachine()):

@@ -6,7 +6,7 @@ from cluster.model.graph.graph import Model
 
 KV_BYTES = 2  # of an element of keys and values: fp16
 VECTOR_BYTES = 4  # norms, biases and the scales of int8 weights rest as fp32
-MATRIX_BYTES = {"fp16": 2, "int8": 1}
+MATRIX_BYTES = {"fp16": 2, "int8": 1, "w8a16": 1}  # of a weight, by what `--weights` is
 
 
 def weight_bytes(model: Model, weights: str = "fp16") -> int:
@@ -16,7 +16,7 @@ def weight_bytes(model: Model, weights: str = "fp16") -> int:
         for weight in section.weights:
             if weight.inner:
                 total += count * prod(weight.shape) * MATRIX_BYTES[weights]
-                total += count * weight.shape[0] * VECTOR_BYTES * (weights == "int8")
+                total += count * weight.shape[0] * VECTOR_BYTES * (weights != "fp16")
             else:
                 total += count * prod(weight.shape) * VECTOR_BYTES
     return total

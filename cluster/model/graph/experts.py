@@ -1,11 +1,12 @@
 """Products with the matrices of the experts that each row has chosen."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
 
-from cluster.model.graph.int8 import Int8Rows, integer_dot
+from cluster.model.graph.int8 import Int8Rows, Int16Rows
 from cluster.model.graph.op import F32, Op, Run, Spread, register
 from cluster.model.graph.route import CHOICE
 from cluster.model.graph.values import SHARDED, Dim, Value, Weight, names
@@ -103,18 +104,21 @@ class ExpertLinear(Op):
         )
         return self._given(run, found, choice)
 
-    def exact(self, run: Run, x: Int8Rows, choice: F32) -> F32:
-        """As chips compute it: exact sums, times the row's step, then the expert's scales."""
+    def exact(self, run: Run, x: Int8Rows | Int16Rows, choice: F32) -> F32:
+        """As chips compute it: sums of integers, times the row's step, then the expert's scales."""
         matrices, numbers = run.int8(self.weight), choice[:, 0].astype(np.int64)
         integers = matrices.integers.reshape(self.held, -1, matrices.integers.shape[1])
         scales = matrices.scales.reshape(self.held, -1)
         found = np.empty((*numbers.shape, scales.shape[1]), np.float32)
         for row, mine in enumerate(numbers):
             for c, e in enumerate(mine):
-                own = self._of(x.integers[row], c).reshape(1, -1)
-                sums = integer_dot(own, integers[e])[0].astype(np.float32)
-                found[row, c] = sums * x.steps[row] * scales[e]
+                own = x.of_each(partial(self._row_of, row, c))
+                found[row, c] = own.sums(integers[e])[0] * x.steps[row] * scales[e]
         return self._given(run, found, choice)
+
+    def _row_of(self, row: int, slot: int, x: F32) -> F32:
+        """What one of a row's experts takes, as a row."""
+        return self._of(x[row], slot).reshape(1, -1)
 
     def _of(self, x: F32, slot: int) -> F32:
         """What one of a row's experts takes."""

@@ -1,11 +1,12 @@
 """Products of each head with a matrix of its own."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
 
-from cluster.model.graph.int8 import Int8Rows, integer_dot
+from cluster.model.graph.int8 import Int8Rows, Int16Rows
 from cluster.model.graph.op import F32, Op, Run, Spread, register
 from cluster.model.graph.values import Value, Weight, names
 
@@ -47,10 +48,11 @@ class HeadLinear(Op):
         product: F32 = np.einsum("rhi,hoi->rho", x, matrices)
         return product
 
-    def exact(self, run: Run, x: Int8Rows) -> F32:
-        """Exact integer sums, times the row's step, then the scale of the output."""
-        matrix, (rows, heads, inner) = run.int8(self.weight), x.integers.shape
+    def exact(self, run: Run, x: Int8Rows | Int16Rows) -> F32:
+        """Sums of integers, times the row's step, then the scale of the output."""
+        matrix, (rows, heads, inner) = run.int8(self.weight), x.shape
         integers = matrix.integers.reshape(heads, -1, inner)
-        sums = np.stack([integer_dot(x.integers[:, h], integers[h]) for h in range(heads)], axis=1)
-        product = sums.reshape(rows, -1).astype(np.float32) * x.steps * matrix.scales
+        own = (x.of_each(partial(np.take, indices=h, axis=1)) for h in range(heads))
+        sums = np.stack([mine.sums(integers[h]) for h, mine in enumerate(own)], axis=1)
+        product = sums.reshape(rows, -1) * x.steps * matrix.scales
         return product.reshape(rows, heads, -1)

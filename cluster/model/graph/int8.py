@@ -1,17 +1,20 @@
-"""The arithmetic of int8 weights (W8A8), bit for bit as chips compute it.
+"""The arithmetic of int8 weights (W8A8, W8A16), bit for bit as chips compute it.
 
 Weights are int8 with a scale for each output channel. Before each matrix, a row of activations is
-scaled by its largest magnitude and rounded to int8, to nearest even; sums are exact integers. One
-rounding that falls otherwise changes an int8 activation, and from there all that follows. So this
-takes the numerics contract at its word: the chip's elementary functions, dot products of up to 320
-terms summed exactly and rounded once, and the stated order of the sums that are not exact.
+scaled by its largest magnitude and rounded to int8, to nearest even; sums are exact integers. With
+16 bits, what is left of each step is rounded to 254ths of it (chip/kernels/integers16.py). One
+rounding that falls otherwise changes an integer, and from there all that follows. So this takes the
+numerics contract at its word: the chip's elementary functions, dot products of up to 320 terms
+summed exactly and rounded once, and the stated order of the sums that are not exact.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from chip.kernels.integers16 import LOW_LEVELS
 from chip.kernels.lanes import LANES, ODD_FACTORS
 from chip.kernels.layout import Layout, even
 from chip.kernels.quantise import LEVELS, SMALLEST_PEAK
@@ -40,10 +43,10 @@ class Int8Matrix:
         divisor = np.where(scales > 0, scales, np.float32(1))
         return Int8Matrix(np.rint(matrix / divisor[:, None]), scales)
 
-    def dot(self, x: "Int8Rows") -> F32:
-        """Products [rows, out] with int8 rows: exact sums, times the row's step, then the scale."""
-        sums = integer_dot(x.integers.reshape(len(x.integers), -1), self.integers)
-        product: F32 = sums.astype(np.float32) * x.steps * self.scales
+    def dot(self, x: "Int8Rows | Int16Rows") -> F32:
+        """Products [rows, out] with rows of integers: sums times the row's step and the scales."""
+        rows = x.of_each(lambda integers: integers.reshape(len(integers), -1))
+        product: F32 = rows.sums(self.integers) * x.steps * self.scales
         return product
 
 
@@ -58,11 +61,70 @@ class Int8Rows:
     def of(x: F32, factor: F32 | None = None) -> "Int8Rows":
         """Round rows by their largest magnitude; `factor` [rows, 1] scales what they mean."""
         rows = x.reshape(len(x), -1)
-        peak = np.abs(rows).max(axis=1, keepdims=True, initial=np.float32(SMALLEST_PEAK))
-        inverse = reciprocal(peak) * np.float32(LEVELS)
+        peak, inverse = _peaks(rows)
         integers = np.clip(np.rint(rows * inverse), -128, 127).reshape(x.shape)
         steps = peak * (np.float32(1) / np.float32(LEVELS))
         return Int8Rows(integers, steps if factor is None else steps * factor)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the activations."""
+        return self.integers.shape
+
+    def of_each(self, change: Callable[[F32], F32]) -> "Int8Rows":
+        """Its integers as `change` leaves them."""
+        return Int8Rows(change(self.integers), self.steps)
+
+    def sums(self, matrix: F32) -> F32:
+        """Exact sums [rows, out] of products with integers [out, in], as fp32."""
+        return integer_dot(self.integers, matrix).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Int16Rows:
+    """Activations [rows, ..] as 254 * high + low, int8 both, and a step [rows, 1] for each row."""
+
+    high: F32
+    low: F32
+    steps: F32
+
+    @staticmethod
+    def of(x: F32, factor: F32 | None = None) -> "Int16Rows":
+        """Round rows by their largest magnitude; `factor` [rows, 1] scales what they mean."""
+        rows = x.reshape(len(x), -1)
+        peak, inverse = _peaks(rows)
+        scaled = rows * inverse
+        high = np.clip(np.rint(scaled), -128, 127)
+        low = np.clip(np.rint((scaled - high) * np.float32(LOW_LEVELS)), -128, 127)
+        steps = peak * (np.float32(1) / np.float32(LEVELS * LOW_LEVELS))
+        steps = steps if factor is None else steps * factor
+        return Int16Rows(high.reshape(x.shape), low.reshape(x.shape), steps)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the activations."""
+        return self.high.shape
+
+    def of_each(self, change: Callable[[F32], F32]) -> "Int16Rows":
+        """Both halves as `change` leaves them."""
+        return Int16Rows(change(self.high), change(self.low), self.steps)
+
+    def sums(self, matrix: F32) -> F32:
+        """Sums [rows, out] of products with integers [out, in]: exact ones put together in fp32."""
+        high, low = (integer_dot(half, matrix).astype(np.float32) for half in (self.high, self.low))
+        total: F32 = high * np.float32(LOW_LEVELS) + low
+        return total
+
+
+def integers_of(dtype: str, x: F32, factor: F32 | None = None) -> Int8Rows | Int16Rows:
+    """Rows rounded to integers of a value's type, i8 or i16; `factor` scales what they mean."""
+    return (Int16Rows if dtype == "i16" else Int8Rows).of(x, factor)
+
+
+def _peaks(rows: F32) -> tuple[F32, F32]:
+    """The largest magnitude [rows, 1] of each row, and 127 over it."""
+    peak = np.abs(rows).max(axis=1, keepdims=True, initial=np.float32(SMALLEST_PEAK))
+    return peak, reciprocal(peak) * np.float32(LEVELS)
 
 
 def integer_dot(a: F32, b: F32) -> F64:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from cluster.model.graph.int8 import Int8Rows
+from cluster.model.graph.int8 import Int8Rows, Int16Rows
 from cluster.model.graph.op import F32, Op, Run, Spread, register
 from cluster.model.graph.values import SHARDED, Value, Weight, names
 
@@ -11,7 +11,7 @@ from cluster.model.graph.values import SHARDED, Value, Weight, names
 @register
 @dataclass(frozen=True)
 class Linear(Op):
-    """out = weight . x (+ bias); with int8 weights x is an `i8` value."""
+    """out = weight . x (+ bias); with int8 weights x is an `i8` or `i16` value."""
 
     kind: ClassVar[str] = "linear"
     multiplied: ClassVar[tuple[str, ...]] = ("x",)
@@ -57,8 +57,8 @@ class Linear(Op):
         """In float32."""
         return self._biased(run, run.product(self.weight, x.reshape(len(x), -1)))
 
-    def exact(self, run: Run, x: Int8Rows) -> F32:
-        """Exact integer sums, rescaled."""
+    def exact(self, run: Run, x: Int8Rows | Int16Rows) -> F32:
+        """Sums of integers, rescaled."""
         return self._biased(run, run.int8(self.weight).dot(x))
 
     def _biased(self, run: Run, product: F32) -> F32:

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from chip.numerics import rsqrt
-from cluster.model.graph.int8 import Int8Rows, group_sum, lane_sum
+from cluster.model.graph.int8 import Int8Rows, Int16Rows, group_sum, integers_of, lane_sum
 from cluster.model.graph.op import F32, Op, Run, Spread, register
 from cluster.model.graph.values import Value, Weight, names
 
@@ -37,7 +37,7 @@ class Norm(Op):
         self.require(self.form in KINDS, f"form {self.form} is not one of {KINDS}")
         self.require(own == last, f"x has {names(self.x.dims)}, the weight {names(own)}")
         self.require(self.out.dims == self.x.dims, "the result has other dimensions")
-        self.require(self.out.dtype == "f32" or self.may_be_int8, "this norm cannot make int8")
+        self.require(not self.out.integers or self.may_be_int8, "this norm cannot make integers")
         self.require((self.bias is not None) == (self.form == "layer"), "a bias goes with layer")
         self.require(self.eps > 0, f"eps is {self.eps}")
 
@@ -70,8 +70,8 @@ class Norm(Op):
         result: F32 = normed if bias is None else normed + bias
         return result.reshape(x.shape)
 
-    def exact(self, run: Run, x: F32) -> F32 | Int8Rows:
-        """As chips compute it; int8 rows are rounded first, and their step is scaled."""
+    def exact(self, run: Run, x: F32) -> F32 | Int8Rows | Int16Rows:
+        """As chips compute it; integers are rounded first, and their step is scaled."""
         rows, weight = self._rows(x), run.weight(self.weight)
         share = np.float32(1 / rows.shape[-1])
         whole = len(self.weight.out) == len(self.x.dims)
@@ -84,8 +84,8 @@ class Norm(Op):
             spread = rsqrt(np.maximum(square - mean * mean, np.float32(0)) + np.float32(self.eps))
             return ((rows - mean) * spread * weight + run.weight(self.bias)).reshape(x.shape)
         factor = rsqrt(square + np.float32(self.eps))
-        if self.out.dtype == "i8":
-            return Int8Rows.of((rows * weight).reshape(x.shape), factor)
+        if self.out.integers:
+            return integers_of(self.out.dtype, (rows * weight).reshape(x.shape), factor)
         normed: F32 = rows * factor * weight
         return normed.reshape(x.shape)
 
@@ -164,12 +164,12 @@ class NormBySum(Op):
         normed: F32 = x.reshape(len(x), -1) / root[:, None] * run.weight(self.weight)
         return normed.reshape(x.shape)
 
-    def exact(self, run: Run, x: F32, total: F32) -> F32 | Int8Rows:
-        """As chips compute it; int8 rows are rounded first, and their step is scaled."""
+    def exact(self, run: Run, x: F32, total: F32) -> F32 | Int8Rows | Int16Rows:
+        """As chips compute it; integers are rounded first, and their step is scaled."""
         mean = total[:, None] * np.float32(1 / self.x.width)
         factor = rsqrt(mean + np.float32(self.eps))
         rows, weight = x.reshape(len(x), -1), run.weight(self.weight)
-        if self.out.dtype == "i8":
-            return Int8Rows.of((rows * weight).reshape(x.shape), factor)
+        if self.out.integers:
+            return integers_of(self.out.dtype, (rows * weight).reshape(x.shape), factor)
         normed: F32 = rows * factor * weight
         return normed.reshape(x.shape)

@@ -46,8 +46,8 @@ class Spread(Enum):
 class Run(Protocol):
     """What an op's meaning may ask of the interpreter, for one rank.
 
-    Values are arrays [rows, *sizes of dims], float32; `i8` ones are float32 where the meaning is
-    `reference`, and Int8Rows where it is `exact`.
+    Values are arrays [rows, *sizes of dims], float32; integer ones are float32 where the meaning is
+    `reference`, and Int8Rows or Int16Rows where it is `exact`.
     """
 
     @property

@@ -1,9 +1,9 @@
-"""Rows as int8: what the `quantise` pass puts before products with int8 weights."""
+"""Rows as integers: what the `quantise` pass puts before products with int8 weights."""
 
 from dataclasses import dataclass
 from typing import ClassVar
 
-from cluster.model.graph.int8 import Int8Rows
+from cluster.model.graph.int8 import Int8Rows, Int16Rows, integers_of
 from cluster.model.graph.op import F32, Op, Run, Spread, register
 from cluster.model.graph.values import Value
 
@@ -11,9 +11,10 @@ from cluster.model.graph.values import Value
 @register
 @dataclass(frozen=True)
 class Quantise(Op):
-    """out = x as int8, each row (of a rank's share) scaled by its largest magnitude.
+    """out = x as integers, each row (of a rank's share) scaled by its largest magnitude.
 
-    step = max |x| / 127 and q = round(x * (127 / max |x|)), to nearest even: x is about q * step.
+    In int8 step = max |x| / 127 and q = round(x * (127 / max |x|)), to nearest even: x is about
+    q * step. In 16 bits what that leaves is rounded to 254ths of a step, which is its step then.
     """
 
     kind: ClassVar[str] = "quantise"
@@ -21,8 +22,8 @@ class Quantise(Op):
     x: Value
 
     def check(self) -> None:
-        """The result is int8 with the dimensions of x."""
-        self.require(self.out.dtype == "i8", "the result must be int8")
+        """The result is integers with the dimensions of x."""
+        self.require(self.out.integers, "the result must be integers")
         self.require(self.x.dims == self.out.dims, "dimensions differ")
 
     def spread(self, inputs: tuple[Spread, ...]) -> Spread:
@@ -34,6 +35,6 @@ class Quantise(Op):
         """x: float32 knows no rounding."""
         return x
 
-    def exact(self, run: Run, x: F32) -> Int8Rows:
+    def exact(self, run: Run, x: F32) -> Int8Rows | Int16Rows:
         """Rounded."""
-        return Int8Rows.of(x)
+        return integers_of(self.out.dtype, x)

@@ -16,11 +16,12 @@ ROWS = Dim("rows", 0)
 # What tensor parallelism may cut, by name; of experts that are spread, in parts of a group.
 SHARDED = ("heads", "kv_heads", "ffn", "expert_ffn", "vocab")
 WHOLE = ("experts", "chosen")  # what may stand before it: each of these is cut alike
+INTEGERS = ("i8", "i16")  # types of values that meet int8 weights
 
 
 @dataclass(frozen=True)
 class Value:
-    """A result of an op, [rows, *dims]; `i8` values are integers with a step for each row."""
+    """A result of an op, [rows, *dims]; `i8` and `i16` are integers with a step for each row."""
 
     name: str
     dims: tuple[Dim, ...]
@@ -30,6 +31,11 @@ class Value:
     def width(self) -> int:
         """Elements of a row."""
         return prod(dim.size for dim in self.dims)
+
+    @property
+    def integers(self) -> bool:
+        """Whether it is integers."""
+        return self.dtype in INTEGERS
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from chip.kernels.attention import caches_of
+from chip.kernels.integers16 import LOW_LEVELS
 from chip.kernels.latent_attention import latent_caches
 from chip.kernels.layout import Layout
 from chip.kernels.window import Window
@@ -28,7 +29,7 @@ from cluster.compiler.weight_layout import stage_image
 from cluster.model.graph.attention import Attention
 from cluster.model.graph.experts import ExpertLinear
 from cluster.model.graph.graph import Section
-from cluster.model.graph.int8 import Int8Rows
+from cluster.model.graph.int8 import Int8Rows, Int16Rows
 from cluster.model.graph.latent_attention import LatentAttention
 from cluster.model.graph.linear import Linear
 from cluster.model.graph.op import F32, Op
@@ -86,12 +87,12 @@ class Result:
     op: Op
     copies: list[tuple[str, npt.NDArray[np.generic]]]
     steps: F32 | None
-    expected: F32 | Int8Rows
+    expected: F32 | Int8Rows | Int16Rows
 
 
 @dataclass
 class OpRig:
-    """Rank `rank` of a section cut for `tp` ranks, with "fp16" or "int8" weights."""
+    """Rank `rank` of a section cut for `tp` ranks, with "fp16", "int8" or "w8a16" weights."""
 
     section: Section
     tp: int
@@ -102,7 +103,7 @@ class OpRig:
 
     def __post_init__(self) -> None:
         self.sharded = compiled(self.section, self.tp, self.weights)
-        self.int8 = self.weights == "int8"
+        self.int8 = self.weights != "fp16"
         self.head = self.section.out.dims != self.section.x.dims
         if self.head:  # behind the last layer, of one row
             self.launch = Launch(1, 0, 1)
@@ -155,14 +156,14 @@ class OpRig:
             op, expected = behind, self._meaning(behind, expected)
         return Result(op, *self._read(work, op.out), expected)
 
-    def _meaning(self, op: Op, *inputs: F32 | Int8Rows) -> F32 | Int8Rows:
+    def _meaning(self, op: Op, *inputs: F32 | Int8Rows | Int16Rows) -> F32 | Int8Rows | Int16Rows:
         return (op.exact if self.int8 else op.reference)(self.meaning, *inputs)
 
     # --- inputs -----------------------------------------------------------------------------
     def _sizes(self, value: Value) -> tuple[int, ...]:
         return tuple(dim.size for dim in self.sharded.local(value, self.rank))
 
-    def _input(self, work: Work, op: Op, value: Value) -> F32 | Int8Rows:
+    def _input(self, work: Work, op: Op, value: Value) -> F32 | Int8Rows | Int16Rows:
         """A random value in all its copies; as its op reads it: fp16 if that is so."""
         shape = (self.launch.rows, *self._sizes(value))
         laid = self.at.read(work, op, value)
@@ -170,10 +171,13 @@ class OpRig:
         factors = self.at.steps(work, value)
         for factor in factors:
             self._write(factor, np.repeat(steps, LANES, axis=1))
-        if value.dtype == "i8":
-            integers = self.rng.integers(-127, 128, shape).astype(np.float32)
-            found: F32 | Int8Rows = Int8Rows(integers, steps)
-            drawn = integers
+        if value.integers:
+            drawn, low = self.rng.integers(-127, 128, (2, *shape)).astype(np.float32)
+            found: F32 | Int8Rows | Int16Rows = Int8Rows(drawn, steps)
+            if laid.low:
+                found = Int16Rows(drawn, low, steps)
+            for copy in laid.low:
+                self._fill(copy, laid.layout, self._padded(value, laid.layout, low))
         else:
             drawn = 3 * self.rng.standard_normal(shape, np.float32)
             if value.dims[:1] == (CHOICE,):
@@ -188,12 +192,17 @@ class OpRig:
         copies = list(laid.copies)
         if value.name in self.at.residual:
             copies += self.at.stream(work, value).copies
-        if value.dims[:1] and value.dims[0].name == "chosen":  # each has room of its own
-            room = laid.layout.total // drawn.shape[1]
-            drawn = np.pad(drawn, ((0, 0), (0, 0), (0, room - drawn.shape[2])))
         for copy in copies:
-            self._fill(copy, laid.layout, drawn)
+            self._fill(copy, laid.layout, self._padded(value, laid.layout, drawn))
         return found
+
+    @staticmethod
+    def _padded(value: Value, layout: Layout, drawn: F32) -> F32:
+        """What is of each of the chosen experts has room of its own."""
+        if not value.dims or value.dims[0].name != "chosen":
+            return drawn
+        room = layout.total // drawn.shape[1]
+        return np.pad(drawn, ((0, 0), (0, 0), (0, room - drawn.shape[2])))
 
     def _fill(self, copy: tuple[Part, ...], layout: Layout, values: F32) -> None:
         rows = in_rows(layout, values).swapaxes(0, 1)
@@ -314,7 +323,7 @@ class OpRig:
     ) -> tuple[list[tuple[str, npt.NDArray[np.generic]]], F32 | None]:
         laid, count = self.at.made(work, value), int(np.prod(self._sizes(value)))
         copies = []
-        for copy in laid.copies:
+        for copy in (*laid.copies, *laid.low):
             parts = [self.chip.read(part.buffer).reshape(part.blocks, -1, LANES) for part in copy]
             rows = np.concatenate(parts).swapaxes(0, 1)
             if self._everywhere(laid.layout):
@@ -327,10 +336,16 @@ class OpRig:
                 values = each[:, :, : self._sizes(value)[1]].reshape(len(values), -1)
             values = values[:, :count]
             copies.append((copy[0].buffer.region.dtype, values))
+        if laid.low:
+            half = len(laid.copies)
+            copies = [
+                ("i16", LOW_LEVELS * high.astype(np.int32) + low)
+                for (_, high), (_, low) in zip(copies[:half], copies[half:], strict=True)
+            ]
         found = [self.chip.read(step) for step in self.at.steps(work, value)]
         if not found:
             return copies, None
-        slack = 0 if value.dtype == "i8" else 1e-6  # sums in fp16 may differ from lane to lane
+        slack = 0 if value.integers else 1e-6  # sums in fp16 may differ from lane to lane
         same = (np.allclose(rows, found[0][:, :1], rtol=slack, atol=0) for rows in found)
         assert all(same), "steps differ"
         return copies, found[0][:, :1]

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
 import cluster.model.graph
+from chip.kernels.integers16 import LOW_LEVELS
 from chip.kernels.lanes import reducible
 from chip.spec import GROQCHIP1
 from cluster.compiler.fused import left_to_another
@@ -26,7 +27,7 @@ from cluster.model.architectures.deepseek_v3 import mixture as grouped_mixture
 from cluster.model.graph.builder import Builder
 from cluster.model.graph.experts import ExpertLinear
 from cluster.model.graph.graph import Section
-from cluster.model.graph.int8 import Int8Rows
+from cluster.model.graph.int8 import Int8Rows, Int16Rows
 from cluster.model.graph.op import OPS
 from cluster.model.graph.rotary import RotaryTable
 from cluster.model.graph.stand_in import Experts
@@ -77,7 +78,7 @@ class Drawn:
 @st.composite
 def attention_blocks(draw, weights: str, **fixed) -> Drawn:
     """A layer with a small FFN: products side by side, norms of heads, rotary, attention."""
-    group = 16 if weights == "int8" else 8
+    group = 8 if weights == "fp16" else 16
     kv_heads, times = draw(st.integers(1, 4)), draw(st.integers(1, 4))
     shape = Shape(
         hidden=draw(st.integers(8, 700)),
@@ -275,6 +276,17 @@ def test_an_int8_kernel_computes_what_its_op_means_bit_for_bit(kind):
     check()
 
 
+@pytest.mark.parametrize("kind", ["expert_linear", "head_linear", "linear", "norm", "quantise"])
+def test_a_kernel_of_16_bit_rows_computes_what_its_op_means_bit_for_bit(kind):
+    @given(cases(kind, "w8a16"))
+    @EXAMPLES
+    def check(case) -> None:
+        for result in results(kind, "w8a16", case):
+            equal(result)
+
+    check()
+
+
 def test_a_window_costs_its_blocks_however_long_the_context_is():
     """A launch at 4,160 tokens takes the cycles of one at 640, and holds two blocks of caches."""
     cycles, words = {}, {}
@@ -307,7 +319,10 @@ def equal(result: Result) -> None:
     if isinstance(expected, Int8Rows):
         assert np.array_equal(result.steps, expected.steps)
         expected = expected.integers
+    elif isinstance(expected, Int16Rows):
+        assert np.array_equal(result.steps, expected.steps)
+        expected = LOW_LEVELS * expected.high + expected.low
     expected = expected.reshape(len(expected), -1)
-    names = {"f16": np.float16, "f32": np.float32, "i8": np.int8}
+    names = {"f16": np.float16, "f32": np.float32, "i8": np.int8, "i16": np.int32}
     for dtype, values in result.copies:
         assert np.array_equal(values, expected.astype(names[dtype])), dtype

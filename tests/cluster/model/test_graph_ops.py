@@ -49,7 +49,7 @@ ILLEGAL = {
     "eps is 0": lambda b: b.norm(b.x, "norm", 0.0),
     "made twice": lambda b: (b.linear(b.x, "a", FFN), b.linear(b.x, "a", FFN)),
     "nothing has made": lambda b: b.activation(Value("other", (FFN,)), "silu"),
-    "must be int8": lambda b: b._add("i", (HIDDEN,), lambda out: quantise.Quantise(out, b.x)),
+    "must be integers": lambda b: b._add("i", (HIDDEN,), lambda out: quantise.Quantise(out, b.x)),
     "two shapes": lambda b: (b.linear(b.x, "a", FFN), b._add(
         "b", (HIDDEN,), lambda out: linear.Linear(out, b.x, Weight("a", (HIDDEN,), (HIDDEN,))))),
 }  # fmt: skip

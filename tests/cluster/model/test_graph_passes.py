@@ -97,12 +97,12 @@ def test_int8_reaches_matrices_and_nothing_else():
     y = b.linear(b.x, "w", HIDDEN)
     b.add(b.x, y)
     section = b.section()
-    with pytest.raises(GraphError, match=r"linear\(x\): x must be int8"):
+    with pytest.raises(GraphError, match=r"linear\(x\): x must be integers"):
         check_quantised(section)
     linear, addition = quantise(section).ops[1:]
     assert isinstance(linear, Linear)
     wrong = quantise(section).ops[0], linear, replace(addition, x=linear.x)
-    with pytest.raises(GraphError, match=r"add\(x.i8, w\): x.i8 must not be int8"):
+    with pytest.raises(GraphError, match=r"add\(x.i8, w\): x.i8 must not be integers"):
         check_quantised(Section(section.x, wrong))
 
 

@@ -169,13 +169,15 @@ class MemoryMap(SramMap):
         for first in range(0, self.spec.hemisphere_slices - width + 1, width):
             index = base + first
             cost = self.meets(request.name, index, width, conflict)
-            address = self.occupancy.room_in_both(index, width, words, life)
+            address = self.occupancy.room_in_both(index, width, words, FOREVER)
+            shares = address is None  # with others, whom it may have to wait for
+            if address is None:
+                address = self.occupancy.room_in_both(index, width, words, life)
             if cost >= MUST or address is None:
                 continue
             if index == usual:
                 return index, address
-            shared = self.occupancy.sharers(index, width, address, words)
-            rank = cost + shared, self.occupancy.fill(index, width, 0), first
+            rank = cost, shares, self.occupancy.fill(index, width, 0), first
             if best is None or rank < best[0]:
                 best = rank, index, address
         return None if best is None else best[1:]

@@ -55,11 +55,7 @@ def quantise(
     source, blocks = x.copies[0], x.layout.blocks
     if noted is None and work.whole is not None:
         noted = Peaks(work, name, (blocks,))
-        for block in range(blocks):
-            chain = work.chain("int8: peak")
-            value = chain.vxm("copy", work.rows_of(source, block), loops=run(work.rows))
-            noted.note(chain, value, block)
-            work.plan.place(chain)
+        note_all(work, x, noted)
     if noted is None:
         peak_and_rows(work, source, None, steps, inverse, out)
         return
@@ -71,6 +67,15 @@ def quantise(
         chain.write(_inverted(chain, top, steps, start, out), Rows(inverse, start))
         work.plan.place(chain)
     rounded(work, source, None, inverse, out)
+
+
+def note_all(work: Work, x: Laid, noted: Peaks) -> None:
+    """Note the peaks of x, block by block."""
+    for block in range(x.layout.blocks):
+        chain = work.chain("int8: peak")
+        value = chain.vxm("copy", work.rows_of(x.copies[0], block), loops=run(work.rows))
+        noted.note(chain, value, block)
+        work.plan.place(chain)
 
 
 def peak_and_rows(

@@ -16,7 +16,7 @@ from chip.kernels.layout import halves
 from chip.kernels.linear import Finish, linear, linear_of_both
 from chip.kernels.norm import RmsNorm, norm_by_sum, rms_norm, square_sum
 from chip.kernels.pool import pool
-from chip.kernels.quantise import Peaks, quantise
+from chip.kernels.quantise import Peaks, note_all, quantise
 from chip.kernels.rotary import rotary, turned
 from chip.kernels.route import all_experts, own_experts, route
 from chip.kernels.soft_cap import capped
@@ -233,8 +233,31 @@ def _quantise(work: Work, at: Assigned, op: Quantise) -> None:
     quantise(work, op.out.name, x, out, steps, noted)
 
 
+def carries_peaks(at: Assigned) -> bool:
+    """Whether a section finds peaks of x, to be made int8 in parts, and leaves such to the next."""
+    last = at.section.ops[-1]
+    return at.apart and at.weights == "i8" and isinstance(last, Norm) and last.bias is not None
+
+
+def carried_peaks(work: Work, at: Assigned) -> Peaks | None:
+    """Peaks of the residual stream, which the norm at the end of a section leaves to the next."""
+    count = at.layout(at.section.x).blocks
+    return Peaks(work, at.section.x.name, (count,)) if work.whole else None
+
+
+def enter(work: Work, at: Assigned) -> None:
+    """Make what a section finds of x beside its rows, where no section has left it."""
+    x = at.section.x
+    for part in work.parts:
+        cast(part, at.stream(part, x), at.copies_of(part, x))
+        if carries_peaks(at) and (noted := carried_peaks(part, at)):
+            note_all(part, at.stream(part, x), noted)
+
+
 def _peaks(work: Work, at: Assigned, value: Value) -> Peaks | None:
     """Peaks of a value that are noted while it is made, in parts, as it is made int8 next."""
+    if carries_peaks(at) and value in (at.section.x, at.section.out):
+        return carried_peaks(work, at)
     makers = [op for op in at.section.ops if op.out == value]
     readers = at.section.consumers(value)
     if not (work.whole and makers and any(isinstance(op, Quantise) for op in readers)):

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from chip.kernels.add import cast
 from chip.kernels.allreduce import Routes, part_requests
 from chip.kernels.io_double_buffer import double_buffers
 from chip.kernels.layout import Layout
@@ -19,7 +18,7 @@ from chip.kernels.work import HALVES, INPUT, Request, Work
 from chip.schedule import Buffer, Pace, Schedule, Sequence, TooLong
 from chip.spec import EAST, ChipSpec
 from cluster.compiler.assign import RESIDUAL, SUMMANDS, Assigned, Copy
-from cluster.compiler.kernels import place
+from cluster.compiler.kernels import carries_peaks, enter, place
 from cluster.compiler.limits import CONTEXT_BLOCK
 from cluster.compiler.memory_map import ALONE, cut_map, memory_map
 from cluster.compiler.section_demands import asked, lane_maps
@@ -58,6 +57,9 @@ class Stage:
             if ends != RESIDUAL[0]:
                 rule = f"a layer must end in the buffer {RESIDUAL[0]}, it ends in {ends}"
                 raise GraphError("stage", (out.name,), rule)
+        sections = [one for one in (self.shape.opening, *self.shape.kinds) if one]
+        if len({carries_peaks(self.assigned(one, 0, self.shape.chunk)) for one in sections}) > 1:
+            raise GraphError("stage", (), "all sections must end in a LayerNorm, or none")
         if self.shape.head is not None:
             self.assigned(self.shape.head, 0, 1).check()
 
@@ -102,8 +104,8 @@ class Stage:
         slots = shape.slots, shape.rows
         if shape.anywhere:
             return cut_map(self.spec, demands, counts, slots, self._fixed())
-        usual = usual_places(self.spec, shape.whole) if shape.whole and not shape.part_rows else {}
-        apart = shape.part_rows > 0
+        apart = shape.part_rows > 0  # rows lie around the columns that this stage has
+        usual = usual_places(self.spec, shape.whole) if shape.whole and not apart else {}
         return memory_map(self.spec, demands, counts, slots, self._fixed(), usual, apart)
 
     def _double_buffers(self, demands: Demands) -> Demands:
@@ -257,7 +259,9 @@ class Stage:
         if opening is not None:
             yield self._compute(opening, "opening", opening.section.ops, "opening.", rows, blocks,
                                 self.shape.chunk, _unmoved)  # fmt: skip
-        elif self.carried:
+        elif self.carried or any(
+            carries_peaks(self.assigned(one, 0, self.shape.chunk)) for one in kinds
+        ):
             yield self._enter(rows, blocks)
         for number, kind in enumerate(numbers):
             layer, size = counts[kind], (rows, blocks, len(slots))
@@ -281,10 +285,7 @@ class Stage:
         if key not in self._parts:
             plan, first = Schedule(self.spec), self.shape.layers[0]
             assigned = self.assigned(first, 0, self.shape.chunk)
-            work = self._work(plan, 0, rows, blocks, "", self.shape.chunk)
-            x = first.section.x
-            for part in work.parts:
-                cast(part, assigned.stream(part, x), assigned.copies_of(part, x))
+            enter(self._work(plan, 0, rows, blocks, "", self.shape.chunk), assigned)
             self._parts[key] = plan
         members = tuple({0: member} for member in range(self.members))
         return Step("enter", ((self._parts[key], members),), _unmoved)

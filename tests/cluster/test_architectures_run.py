@@ -12,6 +12,7 @@ import pytest
 
 from chip.spec import GROQCHIP1
 from cluster.cli import main
+from cluster.compiler.limits import ACTIVATION_TYPES
 from cluster.compiler.lower import lower
 from cluster.compiler.place import place
 from cluster.compiler.stages import partition
@@ -90,17 +91,22 @@ def test_experts_spread_over_chips_give_the_same_tokens(name, spread, capsys):
 
 
 @pytest.mark.parametrize(
-    ("name", "plan"),
+    ("name", "plan", "weights"),
     [
-        *((name, WIDE.get(name, "tp 1")) for name in NAMES),
-        *itertools.product(("olmo2",), UNEVEN),
-        *(pytest.param(name, "tp 6", marks=pytest.mark.soak) for name in NAMES if name not in WIDE),
+        *((name, WIDE.get(name, "tp 1"), "int8") for name in NAMES),
+        *itertools.product(("olmo2",), UNEVEN, ("int8",)),
+        ("mixtral", "tp 1", "w8a16"),
+        *(
+            pytest.param(name, "tp 6", weights, marks=pytest.mark.soak)
+            for name, weights in itertools.product(NAMES, ACTIVATION_TYPES)
+            if name not in WIDE
+        ),
     ],
 )
-def test_int8_logits_are_the_interpreters_bit_for_bit(name, plan):
-    source, lowered, machine = on_chips(name, plan, "int8")
-    case = cases_of(name)[0]
-    reference = Reference(source, 64, lowered.plan.tp, exact=True)
+def test_logits_of_int8_weights_are_the_interpreters_bit_for_bit(name, plan, weights):
+    source, lowered, machine = on_chips(name, plan, weights)
+    case, integers = cases_of(name)[0], ACTIVATION_TYPES[weights]
+    reference = Reference(source, 64, lowered.plan.tp, exact=True, integers=integers)
     ids = (case["prompt_ids"], *([token] for token in case["output_ids"][:3]))
     logits = forced(lowered, machine, case["prompt_ids"], *case["output_ids"][:3])
     for ours, mine in zip(logits, ids, strict=True):

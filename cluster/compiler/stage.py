@@ -104,8 +104,8 @@ class Stage:
         slots = shape.slots, shape.rows
         if shape.anywhere:
             return cut_map(self.spec, demands, counts, slots, self._fixed())
-        usual = usual_places(self.spec, shape.whole) if shape.whole and not shape.part_rows else {}
-        apart = shape.part_rows > 0
+        apart = shape.part_rows > 0  # rows lie around the columns that this stage has
+        usual = usual_places(self.spec, shape.whole) if shape.whole and not apart else {}
         return memory_map(self.spec, demands, counts, slots, self._fixed(), usual, apart)
 
     def _double_buffers(self, demands: Demands) -> Demands:
@@ -259,7 +259,9 @@ class Stage:
         if opening is not None:
             yield self._compute(opening, "opening", opening.section.ops, "opening.", rows, blocks,
                                 self.shape.chunk, _unmoved)  # fmt: skip
-        elif self.carried or carries_peaks(self.assigned(kinds[0], 0, self.shape.chunk)):
+        elif self.carried or any(
+            carries_peaks(self.assigned(one, 0, self.shape.chunk)) for one in kinds
+        ):
             yield self._enter(rows, blocks)
         for number, kind in enumerate(numbers):
             layer, size = counts[kind], (rows, blocks, len(slots))

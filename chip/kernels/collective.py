@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from chip.errors import PoolFull
 from chip.kernels.collective_items import Addition, Items, Message, Span, in_order
-from chip.kernels.transfer import Hop, Moved, multicast, transfer
+from chip.kernels.transfer import Hop, Moved, from_the_first, multicast, transfer
 from chip.schedule import Beside, Buffer, Chain, Flow, Rows, Schedule, run
 from chip.schedule.footprint import Elsewhere
 from chip.spec import ChipSpec
@@ -222,8 +222,10 @@ class Compiler:
         memory between as few as an addition takes cycles: they may read from the same slices.
         """
 
-        def add(terms: tuple[_Run, ...], out: _Run, further: int = 0) -> None:
-            chain = _added(self.spec, self.label, terms, out)
+        def add(terms: tuple[_Run, ...], out: _Run) -> None:
+            some = [run.rows for run in (*terms, out)]
+            (*first, end), further = from_the_first(self.spec, some)
+            chain = _added(self.spec, self.label, (*first, end), out.length)
             plan.place(chain, 0, further, Elsewhere((member,), {}))
 
         length = sum(run.length for run in target)
@@ -231,7 +233,7 @@ class Compiler:
             *terms, out = runs
             if length <= self.apart_rows:
                 for row in range(out.length):
-                    add(tuple(t.part(0, 1) for t in terms), out.part(0, 1), row)
+                    add(tuple(t.part(row, 1) for t in terms), out.part(row, 1))
             elif self.between or len(terms) == 1:
                 *groups, last = _apart(terms)
                 so_far: list[_Run] = []
@@ -295,18 +297,18 @@ class Compiler:
 
 
 @lru_cache(maxsize=4096)
-def _added(spec: ChipSpec, label: str, terms: tuple[_Run, ...], out: _Run) -> Chain:
-    """Rows of all terms added up by member 0; buffers lie in a bank each: any rows will do."""
+def _added(spec: ChipSpec, label: str, every: tuple[Rows, ...], count: int) -> Chain:
+    """So many rows of all terms added up by member 0, into those that come last."""
     chain = Chain(spec, f"{label}: add")
-    loops, first, rest = run(out.length), terms[0], terms[1:]
-    if not rest or first.slices == rest[0].slices:
-        total: Flow = chain.vxm("copy", first.rows, loops=loops)
+    loops, (first, *rest), out = run(count), every[:-1], every[-1]
+    if not rest or first.buffer.region.index == rest[0].buffer.region.index:
+        total: Flow = chain.vxm("copy", first, loops=loops)
     else:
-        total = chain.vxm("add", first.rows, rest[0].rows, loops=loops)
+        total = chain.vxm("add", first, rest[0], loops=loops)
         rest = rest[1:]
     for term in rest:
-        total = chain.vxm("add", total, term.rows)
-    chain.write(total, out.rows)
+        total = chain.vxm("add", total, term)
+    chain.write(total, out)
     return chain
 
 

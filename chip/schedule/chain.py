@@ -336,7 +336,7 @@ class Chain:
     ) -> Piece:
         """Note an instruction, or one each of those `apart`; see Piece."""
         spec, (family, unit, _), (op, args, needs, names) = self.spec, queue, doing
-        how = loops, spread, apart
+        how = loops, spread, apart, len(self.accesses)
         piece = Piece(self.member, *queue, cycles, op, args, needs, names, *how)
         self.pieces.append(piece)
         if family != "vxm":

@@ -182,7 +182,7 @@ class Piece:
     number; plane i has a stream of the group that `spread` speaks of: an operand, a Need, and
     which stream the first has.
     If it is `apart`, there is an instruction for each of these (cycle, word), so much later and
-    further on, and the loops are theirs.
+    further on, and the loops are theirs. In memory it is part of the `access` of that number.
     """
 
     member: int
@@ -197,6 +197,7 @@ class Piece:
     loops: Stepped
     spread: tuple[int, int, int] | None = None
     apart: Sequence[tuple[int, int]] = ((0, 0),)
+    access: int = 0
 
 
 Taken = tuple[int, int, int | None]  # a first cycle, a length, a pattern of bits unless it is all

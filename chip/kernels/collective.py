@@ -105,9 +105,14 @@ class Compiler:
     _landed: dict[int, _Run] = field(default_factory=dict)
     _kept: dict[tuple[int, int], dict[int, _Run]] = field(default_factory=lambda: defaultdict(dict))
 
-    def compile(self, items: Items, beside: Beside | None = None) -> Schedule:
-        """All members' schedule, begun with what they do `beside`; PoolFull without memory."""
-        plan = Schedule(self.spec, beside=beside or {})
+    def compile(
+        self, items: Items, beside: Beside | None = None, most_cycles: int | None = None
+    ) -> Schedule:
+        """All members' schedule, begun with what they do `beside`.
+
+        Raises PoolFull without memory, TooLong if something is under way after `most_cycles`.
+        """
+        plan = Schedule(self.spec, most_cycles, beside or {})
         together = self._together(items)
         sent: set[int] = set()
         for number in in_order(items):

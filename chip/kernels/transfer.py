@@ -53,7 +53,9 @@ def transfer(plan: Schedule, hops: tuple[Hop, ...], moved: Moved, over_after: in
     """
     (way,), there = _written((hops,))
     (source, target), further = from_the_first(plan.spec, (moved.source, moved.target))
-    chain, received, sent = _transfer(plan.spec, way, Moved(source, target, moved.count, moved.apart))
+    chain, received, sent = _transfer(
+        plan.spec, way, Moved(source, target, moved.count, moved.apart)
+    )
     return received + plan.place(chain, max(0, over_after - sent), further, there)
 
 

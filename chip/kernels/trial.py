@@ -120,7 +120,7 @@ class Trial(Schedule):
         fixed, rows = self._tables(chain), self._rows_of(chain, further)
         start = fixed_fit(fixed, self._earliest(chain, rows, not_before, further))
         for table, low, pattern in fixed:
-            table.take(low + start, pattern)
+            table.bits |= pattern << (low + start)
         self._touch(chain, rows, start, further)
         return start
 

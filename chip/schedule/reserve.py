@@ -4,7 +4,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from chip.errors import ProgramError
 from chip.program import Instruction, Program, fill_queue
 from chip.schedule.booking import Booking
 from chip.schedule.busy import Busy, Fixed, fixed_fit
@@ -84,9 +83,8 @@ class Schedule:
                 every = chain.footprint.choices
                 raise too_many(chain.label, every, every[blocked], there_are)
             start += wait
-        for table, low, pattern in fixed:
-            if not table.take(low + start, pattern):
-                raise ProgramError(f"chain {chain.label}: two of its parts take the same unit")
+        for table, low, pattern in fixed:  # each table once, see `footprint`
+            table.bits |= pattern << (low + start)
         if choices:
             self._taken_until = max(self._taken_until, start + max(high for *_, high in choices))
         self._touch(chain, touched, start, further)

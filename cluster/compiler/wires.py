@@ -146,9 +146,10 @@ class Wires:
         self._route(links)
         groups = tuple(map(self.group, placement))
         idle = frozenset(chip for chips in placement for chip in chips)
-        alone = {n: self._group_alone(groups[n], placement[n], idle) for n in self._usual(placement)}
-        links_between = tuple(self.link(a, b) for a, b in links)
-        return Pipeline(groups, links_between, tuple(alone[n] for n in range(len(groups))))
+        order = self._usual(placement)
+        alone = {n: self._group_alone(groups[n], placement[n], idle) for n in order}
+        between = tuple(self.link(a, b) for a, b in links)
+        return Pipeline(groups, between, tuple(alone[n] for n in range(len(groups))))
 
     def _usual(self, placement: Sequence[tuple[int, ...]]) -> list[int]:
         """Numbers of groups, those first whose chips have cables to others as most groups have.

@@ -304,18 +304,19 @@ class Search:
                 placement = self.placed(width.tp, 2).placement
             pipeline = wires.pipeline(placement if self.batch == 1 else placement[:2])
             groups = pipeline.alone if self.batch == 1 else pipeline.groups
-            routes, counts = groups[0].routes, Counter(self.model.kinds)
-            layers = {n: self.costs.layer(width, n, self.decode, routes) for n in counts}
+            what, counts = (self.decode, groups[0].routes), Counter(self.model.kinds)
+            own = self.timed(width.tp, pp).own_layers(*what) if self.cut else []
+            layers = own or [(self.costs.layer(width, n, *what), counts[n]) for n in counts]
             head = self.costs.head(width, self.rows)
             boundary = 0
             for link in pipeline.links[:1]:
                 size = self.decode.rows, link.paths, None, link.onward
                 boundary = sum(part.end_cycle for part in self.costs.crossing(width, *size))
-            every = chain(*layers.values(), head)
+            every = chain(*(steps for steps, _ in layers), head)
             tail = max(step.timing.end_cycle - step.timing.quiet_cycle for step in every)
-            total = sum(step.cycles * counts[n] for n, steps in layers.items() for step in steps)
-            last = sum(step.cycles for step in head)
-            self._prices[width.tp] = Price(total // counts.total(), last, boundary, tail)
+            total = sum(step.cycles * times for steps, times in layers for step in steps)
+            cycles = total // len(self.model.layers), sum(step.cycles for step in head)
+            self._prices[width.tp] = Price(*cycles, boundary, tail)
         return self._prices[width.tp]
 
     def _with_energy(self, one: Candidate, chips: int) -> Candidate:

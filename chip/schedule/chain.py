@@ -336,8 +336,9 @@ class Chain:
     ) -> Piece:
         """Note an instruction, or one each of those `apart`; see Piece."""
         spec, (family, unit, _), (op, args, needs, names) = self.spec, queue, doing
-        how = loops, spread, apart, len(self.accesses)
+        how = loops, spread, apart
         piece = Piece(self.member, *queue, cycles, op, args, needs, names, *how)
+        piece.access = len(self.accesses)
         self.pieces.append(piece)
         if family != "vxm":
             for number in (*(need for need, _ in needs.values()), *((spread or ())[1:2])):

@@ -161,7 +161,7 @@ class _Deal:
 
     def _send(self, pair: tuple[int, int], block: int) -> tuple[tuple[int, int, int, int], Trunk]:
         """The message of a block between two teams, and the way on which it is there first."""
-        job, fabric, vectors = self.job, self.job.fabric, self.vectors[block]
+        job, vectors = self.job, self.vectors[block]
         src, dst = (team * job.team_ranks + block // job.stripes for team in pair)
         options = []
         for trunk in self.known.get(pair, ()):

@@ -82,9 +82,16 @@ class Through:
         edges = np.array([edge for trunk in known for edge in trunk], np.int64)
         ends = np.concatenate([np.array(chips), fabric.tail[edges], fabric.head[edges]])
         among = np.flatnonzero(np.isin(fabric.tail, ends) & np.isin(fabric.head, ends))
-        pairs = list(zip(fabric.tail[among].tolist(), fabric.head[among].tolist(), strict=True))
-        self.edge = dict(zip(pairs, among.tolist(), strict=True))
-        self._at = dict(zip(among.tolist(), pairs, strict=True))
+        self._at: dict[int, tuple[int, int]] = {
+            edge: (tail, head)
+            for edge, tail, head in zip(
+                among.tolist(),
+                fabric.tail[among].tolist(),
+                fabric.head[among].tolist(),
+                strict=True,
+            )
+        }
+        self.edge = {ends: edge for edge, ends in self._at.items()}
 
     def first_chip(self, trunk: Trunk) -> int:
         """Where a trunk begins."""

@@ -174,7 +174,7 @@ def stepped(loops: Loops, steps: tuple[int, int] = (0, 0)) -> Stepped:
     return (n, outer, steps[0]), (m, inner, steps[1])
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Piece:
     """An instruction to be, on one unit or, a byte plane each, on neighbouring ones.
 

@@ -8,7 +8,7 @@ from chip.program import Instruction, Program, fill_queue
 from chip.schedule.booking import Booking
 from chip.schedule.busy import Busy, Fixed, fixed_fit
 from chip.schedule.chain import Chain
-from chip.schedule.flows import Access
+from chip.schedule.flows import Access, Piece
 from chip.schedule.footprint import Elsewhere, too_many
 from chip.schedule.taken import Candidate, Candidates, Kind, Members, Units, choose, wait_for
 from chip.schedule.timing import ScheduleTiming, TooLong
@@ -256,9 +256,9 @@ class Schedule:
 
         What a chain without the MXM does is told where it is booked first, for all of its bookings.
         """
-        every: dict[int, list[Booking]] = defaultdict(list)
+        every: dict[Piece, list[Booking]] = defaultdict(list)  # by the first piece of a chain
         for booking in self._bookings:
-            every[id(booking.pieces)].append(booking)
+            every[booking.pieces[0]].append(booking)
         for alike in every.values():
             apart = any(piece.family.startswith("mxm") for piece in alike[0].pieces)
             for booking in alike if apart else alike[:1]:

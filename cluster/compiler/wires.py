@@ -65,14 +65,14 @@ def _reach(routes: _Routes, cables: Iterable[Hop]) -> Reach:
 
 @dataclass(frozen=True)
 class _Kind:
-    """A group that others are cabled like: who are neighbours, and a `walk` to all its members.
+    """A group that others are cabled like: who are neighbours, and a `tree` over all its members.
 
     Of member 0 on, each step leads from a member that is known over a port to one that is not.
     """
 
     group: Group
     near: Pairs
-    walk: tuple[tuple[int, int, int], ...]
+    tree: tuple[tuple[int, int, int], ...]
 
     @classmethod
     def of(cls, group: Group) -> "_Kind":
@@ -80,13 +80,13 @@ class _Kind:
         after: dict[int, list[Hop]] = {}
         for hop in sorted(group.routes.cables):
             after.setdefault(hop.member, []).append(hop)
-        reached, walk = [0], []
+        reached, tree = [0], []
         for member in reached:
             for hop in after.get(member, ()):
                 if hop.to_member not in reached:
                     reached.append(hop.to_member)
-                    walk.append((member, hop.port, hop.to_member))
-        return cls(group, _neighbours(group.routes.cables), tuple(walk))
+                    tree.append((member, hop.port, hop.to_member))
+        return cls(group, _neighbours(group.routes.cables), tuple(tree))
 
 
 class Wires:
@@ -271,7 +271,7 @@ class Wires:
     def _counterparts(self, kind: "_Kind", chips: tuple[int, ...]) -> tuple[int, ...]:
         """Chips over the same ports from the first of some; () unless its ranks are these chips."""
         found = {0: chips[0]}
-        for member, port, other in kind.walk:
+        for member, port, other in kind.tree:
             chip = self._peer(found[member], port)
             if chip is None or (other < len(chips) and chips[other] != chip):
                 return ()

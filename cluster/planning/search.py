@@ -266,8 +266,8 @@ class Search:
         """The same plan with the cycles of its own chips and cables; raises ProgramError."""
         launch = self.timed(one.tp, one.pp).launch(self.decode)
         found = replace(one, cycles=launch.cycles)
-        chips = len(launch.instructions)
-        return self._with_energy(found, chips) if objective == "energy" else found
+        energy = objective == "energy"
+        return self._with_energy(found, len(launch.instructions)) if energy else found
 
     def timed(self, tp: int, pp: int) -> PlanTiming:
         """A plan where it is placed, with the chunk for which prompts are taken in soonest."""
@@ -304,7 +304,8 @@ class Search:
             pipeline = wires.pipeline(placement if self.batch == 1 else placement[:2])
             groups = pipeline.alone if self.batch == 1 else pipeline.groups
             what, counts = (self.decode, groups[0].routes), Counter(self.model.kinds)
-            own = self.timed(width.tp, pp).own_layers(*what) if self.cut else []
+            alone = self.cut and self.batch == 1  # then plans are timed in any case
+            own = self.timed(width.tp, pp).own_layers(*what) if alone else []
             layers = own or [(self.costs.layer(width, n, *what), counts[n]) for n in counts]
             head = self.costs.head(width, self.rows)
             boundary = self.costs.boundary(width, self.decode.rows, pipeline.links)

@@ -7,6 +7,7 @@ members work by `teams` of eight, which exchange their sums. So all members get 
 the order of additions follows from the number of members alone.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -20,7 +21,7 @@ from chip.kernels.collective_items import Items, Message
 from chip.kernels.layout import halves
 from chip.kernels.memory import MemoryMap
 from chip.kernels.transfer import Hop
-from chip.schedule import Beside, Buffer, Schedule
+from chip.schedule import Beside, Buffer, Schedule, TooLong
 from chip.spec import EAST, WEST, ChipSpec
 
 Routes = Mapping[tuple[int, int], tuple[Hop, ...]]
@@ -113,16 +114,22 @@ class AllReduce:
         """
         return min(_schedules(*self._problem), key=lambda plan: plan.end_cycle)
 
-    def beside(self, plans: Beside, ready: Sequence[int]) -> Schedule:
+    def beside(
+        self, plans: Beside, ready: Sequence[int], most_cycles: int | None = None
+    ) -> Schedule:
         """The quickest one that begins while members are making y, as `plans` say.
 
-        Rows that are `ready` first, by those cycles, are the first to leave. Raises PoolFull.
+        Rows that are `ready` first, by those cycles, are the first to leave. Raises PoolFull, and
+        TooLong if something is under way after `most_cycles` in all of them.
         """
         spec, sizes, listed, rooms = self._problem
         made = sorted(range(len(ready)), key=lambda row: (ready[row], row))
 
         def compiled(items: Items) -> Schedule:
-            return _compiled(spec, sizes, items, rooms, _by_order(items, made), plans)
+            if most_cycles is not None and ready[made[0]] + _busiest_cycles(items) > most_cycles:
+                raise TooLong
+            order = _by_order(items, made)
+            return _compiled(spec, sizes, items, rooms, order, plans, most_cycles)
 
         return min(_with_room(listed, compiled), key=lambda plan: plan.end_cycle)
 
@@ -173,20 +180,32 @@ def _schedules(
 
 
 def _with_room(listed: tuple[Items, ...], compiled: Callable[[Items], Schedule]) -> list[Schedule]:
-    """Schedules of the lists there is memory for; raises PoolFull if there is for none."""
+    """Schedules of the lists there is memory and time for; raises PoolFull or TooLong for none."""
     found: list[Schedule] = []
     for items in listed:
         try:
             found.append(compiled(items))
-        except PoolFull:
+        except (PoolFull, TooLong):
             if items is listed[-1] and not found:
                 raise
     return found
 
 
+@lru_cache(maxsize=64)
+def _busiest_cycles(items: Items) -> int:
+    """Cycles in which the cable that takes most of the rows is busy with them."""
+    busy = Counter[tuple[int, int]]()
+    for item in items:
+        if isinstance(item, Message):
+            vectors = item.source.length * WIDTHS["f32"]
+            for hop in item.hops:
+                busy[hop.member, hop.port] += vectors * hop.interval_cycles
+    return max(busy.values(), default=0)
+
+
 def _compiled(
     spec: ChipSpec, sizes: tuple[int, int, int], items: Items, rooms: _Rooms,
-    order: tuple[int, ...] = (), beside: Beside | None = None,
+    order: tuple[int, ...] = (), beside: Beside | None = None, most_cycles: int | None = None,
 ) -> Schedule:  # fmt: skip
     """The schedule of a list of items; row n of it is row `order[n]`, where that is given."""
     blocks, tokens, some = sizes
@@ -202,7 +221,7 @@ def _compiled(
     if rooms.before is not None:
         homes[RESIDUAL] = Home(((0, buffers[rooms.before]),), tokens, some, order)
     compiler = Compiler(spec, homes, rooms.parts, rooms.sums, label="all-reduce")
-    return compiler.compile(items, beside)
+    return compiler.compile(items, beside, most_cycles)
 
 
 def _by_order(items: Items, made: Sequence[int]) -> tuple[int, ...]:

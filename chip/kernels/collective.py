@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from chip.errors import PoolFull
 from chip.kernels.collective_items import Addition, Items, Message, Span, in_order
-from chip.kernels.transfer import Hop, Moved, multicast, transfer
+from chip.kernels.transfer import Hop, Moved, from_the_first, multicast, transfer
 from chip.schedule import Beside, Buffer, Chain, Flow, Rows, Schedule, run
 from chip.schedule.footprint import Elsewhere
 from chip.spec import ChipSpec
@@ -116,9 +116,14 @@ class Compiler:
     _landed: dict[int, _Run] = field(default_factory=dict)
     _kept: dict[tuple[int, int], dict[int, _Run]] = field(default_factory=lambda: defaultdict(dict))
 
-    def compile(self, items: Items, beside: Beside | None = None) -> Schedule:
-        """All members' schedule, begun with what they do `beside`; PoolFull without memory."""
-        plan = Schedule(self.spec, beside=beside or {})
+    def compile(
+        self, items: Items, beside: Beside | None = None, most_cycles: int | None = None
+    ) -> Schedule:
+        """All members' schedule, begun with what they do `beside`.
+
+        Raises PoolFull without memory, TooLong if something is under way after `most_cycles`.
+        """
+        plan = Schedule(self.spec, most_cycles, beside or {})
         together = self._together(items)
         sent: set[int] = set()
         for number in in_order(items):
@@ -234,8 +239,10 @@ class Compiler:
         memory between as few as an addition takes cycles: they may read from the same slices.
         """
 
-        def add(terms: tuple[_Run, ...], out: _Run, further: int = 0) -> None:
-            chain = _added(self.spec, self.label, terms, out)
+        def add(terms: tuple[_Run, ...], out: _Run) -> None:
+            some = [run.rows for run in (*terms, out)]
+            (*first, end), further = from_the_first(self.spec, some)
+            chain = _added(self.spec, self.label, (*first, end), out.length)
             plan.place(chain, 0, further, Elsewhere((member,), {}))
 
         length = sum(run.length for run in target)
@@ -243,7 +250,7 @@ class Compiler:
             *terms, out = runs
             if length <= self.apart_rows:
                 for row in range(out.length):
-                    add(tuple(t.part(0, 1) for t in terms), out.part(0, 1), row)
+                    add(tuple(t.part(row, 1) for t in terms), out.part(row, 1))
             elif self.between or len(terms) == 1:
                 *groups, last = _apart(terms)
                 so_far: list[_Run] = []
@@ -310,33 +317,36 @@ class Compiler:
 
 
 @lru_cache(maxsize=4096)
-def _added(spec: ChipSpec, label: str, terms: tuple[_Run, ...], out: _Run) -> Chain:
-    """Rows of all terms added up by member 0; buffers lie in a bank each: any rows will do."""
+def _added(spec: ChipSpec, label: str, every: tuple[Rows, ...], count: int) -> Chain:
+    """So many rows of all terms added up by member 0, into those that come last."""
     chain = Chain(spec, f"{label}: add")
-    loops, first, rest = run(out.length), terms[0], terms[1:]
-    wide = first.dtype == "f32"
-    if not rest and first.dtype == out.dtype:
-        total: Flow = chain.vxm("copy", first.rows, loops=loops)
-    elif not wide or not rest or first.slices == rest[0].slices or rest[0].dtype != "f32":
-        total = chain.vxm("copy" if wide else "to_f32", first.rows, loops=loops)
+    loops, (first, *rest), out = run(count), every[:-1], every[-1]
+    types = [rows.buffer.region.dtype for rows in every]
+    slices = [rows.buffer.region.index for rows in every]
+    wide = types[0] == "f32"
+    if not rest and types[0] == types[-1]:
+        total: Flow = chain.vxm("copy", first, loops=loops)
+    elif not wide or not rest or slices[0] == slices[1] or types[1] != "f32":
+        total = chain.vxm("copy" if wide else "to_f32", first, loops=loops)
     else:
-        total = chain.vxm("add", first.rows, rest[0].rows, loops=loops)
+        total = chain.vxm("add", first, rest[0], loops=loops)
         rest = rest[1:]
-    read = {(0, term.slices) for term in terms[: len(terms) - len(rest)]}
-    for term in rest:
-        if term.dtype == "f32":
-            read.add((total.cycle, term.slices))
-            total = chain.vxm("add", total, term.rows)
+    done = len(every) - 1 - len(rest)
+    read = {(0, index) for index in slices[:done]}
+    for term, dtype, index in zip(rest, types[done:], slices[done:], strict=False):
+        if dtype == "f32":
+            read.add((total.cycle, index))
+            total = chain.vxm("add", total, term)
             continue
         at = total.cycle - spec.d_func("vxm.convert")  # widened while the sum so far is made
-        if (at, term.slices) in read:  # unless others are read there then
+        if (at, index) in read:  # unless others are read there then
             total = chain.vxm("copy", total)
             at = total.cycle - spec.d_func("vxm.convert")
-        read.add((at, term.slices))
-        total = chain.vxm("add", total, chain.vxm("to_f32", term.rows, loops=loops, at=at))
-    if out.dtype != total.dtype:
+        read.add((at, index))
+        total = chain.vxm("add", total, chain.vxm("to_f32", term, loops=loops, at=at))
+    if types[-1] != total.dtype:
         total = chain.vxm("to_f16", total)
-    chain.write(total, out.rows)
+    chain.write(total, out)
     return chain
 
 

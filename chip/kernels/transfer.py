@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from chip.isa import WIDTHS
-from chip.schedule import Chain, Flow, Loops, Rows, Schedule, run, span
+from chip.schedule import Buffer, Chain, Flow, Loops, Rows, Schedule, run, span
 from chip.schedule.flows import Doing, Queue, Streams, stepped
 from chip.schedule.footprint import Elsewhere
 from chip.spec import EAST, WEST, ChipSpec
@@ -52,8 +52,34 @@ def transfer(plan: Schedule, hops: tuple[Hop, ...], moved: Moved, over_after: in
     The last vector is not sent before cycle `over_after`.
     """
     (way,), there = _written((hops,))
-    chain, received, sent = _transfer(plan.spec, way, moved)
-    return received + plan.place(chain, max(0, over_after - sent), 0, there)
+    (source, target), further = from_the_first(plan.spec, (moved.source, moved.target))
+    chain, received, sent = _transfer(
+        plan.spec, way, Moved(source, target, moved.count, moved.apart)
+    )
+    return received + plan.place(chain, max(0, over_after - sent), further, there)
+
+
+def from_the_first(
+    spec: ChipSpec, every: Sequence[Rows]
+) -> tuple[tuple[Rows, ...], tuple[int, ...]]:
+    """The first rows of the same buffers, and how many further on the rows are.
+
+    Where they rest in a bank changes nothing else of a chain, so that all that differ in it share
+    one. Rows of buffers in several banks stay as they are.
+    """
+    movable = [_in_one_bank(spec, rows.buffer) for rows in every]
+    each = list(zip(every, movable, strict=True))
+    return (
+        tuple(Rows(rows.buffer, 0, rows.steps) if may else rows for rows, may in each),
+        tuple(rows.first if may else 0 for rows, may in each),
+    )
+
+
+@lru_cache(maxsize=4096)
+def _in_one_bank(spec: ChipSpec, buffer: Buffer) -> bool:
+    last = buffer.region.address + buffer.region.vectors - 1
+    alone = not (buffer.in_turn or buffer.any_bank)
+    return alone and spec.bank(buffer.region.address) == spec.bank(last)
 
 
 class Renumbering:
@@ -123,9 +149,9 @@ def multicast(
     Returns, and takes, cycles as `transfer` does; `apart` as in `Moved`.
     """
     ways, there = _written(tuple(routes))
-    moved = source, tuple(targets), count, apart
-    chain, received, sent = _multicast(plan.spec, ways, moved)
-    return received + plan.place(chain, max(0, over_after - sent), 0, there)
+    (first, *ends), further = from_the_first(plan.spec, (source, *targets))
+    chain, received, sent = _multicast(plan.spec, ways, (first, tuple(ends), count, apart))
+    return received + plan.place(chain, max(0, over_after - sent), further, there)
 
 
 @lru_cache(maxsize=4096)

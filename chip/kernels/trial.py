@@ -92,8 +92,9 @@ class Unplaced(Schedule):
         return _Silent(self.spec, label, member, maps)
 
     def place(
-        self, chain: Chain, not_before: int = 0, further: int = 0, there: Elsewhere | None = None
-    ) -> int:
+        self, chain: Chain, not_before: int = 0, further: Sequence[int] = (),
+        there: Elsewhere | None = None,
+    ) -> int:  # fmt: skip
         """Nothing."""
         return 0
 
@@ -112,22 +113,24 @@ class Trial(Schedule):
     chains: int = 0
 
     def place(
-        self, chain: Chain, not_before: int = 0, further: int = 0, there: Elsewhere | None = None
-    ) -> int:
+        self, chain: Chain, not_before: int = 0, further: Sequence[int] = (),
+        there: Elsewhere | None = None,
+    ) -> int:  # fmt: skip
         """Note the chain at the first cycle in which it could be; nothing is booked but units."""
         if self.close:
             return super().place(chain, not_before, further, there)
-        fixed, rows = self._tables(chain), self._rows_of(chain)
-        start = fixed_fit(fixed, self._earliest(chain, rows, not_before))
+        further = further or (0,) * len(chain.accesses)
+        fixed, rows = self._tables(chain), self._rows_of(chain, further)
+        start = fixed_fit(fixed, self._earliest(chain, rows, not_before, further))
         for table, low, pattern in fixed:
-            table.take(low + start, pattern)
-        self._touch(chain, rows, start)
+            table.bits |= pattern << (low + start)
+        self._touch(chain, rows, start, further)
         return start
 
     def _touch(
-        self, chain: Chain, touched: Sequence[Touched], start: int, further: int = 0
+        self, chain: Chain, touched: Sequence[Touched], start: int, further: Sequence[int]
     ) -> None:
-        super()._touch(chain, touched, start)
+        super()._touch(chain, touched, start, further)
         spans: dict[tuple[str, bool, int], tuple[int, int]] = {}
         for number, access in enumerate(chain.accesses):
             which = 0 if self.close else number

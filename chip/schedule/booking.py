@@ -1,6 +1,6 @@
 """A chain that has its place, and the instructions that follow from that."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from chip.program import Instruction
@@ -11,8 +11,8 @@ from chip.schedule.footprint import PORTS, Elsewhere
 class Booking(NamedTuple):
     """Pieces and needs of a chain from `start` on, with what was chosen for each need.
 
-    `base` has the last name given before, by member; the chain is so many rows `further` on in all
-    its buffers, and may be for members `there`.
+    `base` has the last name given before, by member; each access of the chain is so many rows
+    `further` on in its buffer, and it may be for members `there`.
     """
 
     label: str
@@ -21,7 +21,7 @@ class Booking(NamedTuple):
     start: int
     chosen: list[int]
     base: dict[int, int]
-    further: int
+    further: Sequence[int]
     there: Elsewhere | None = None
 
     def instructions(self) -> Iterator[tuple[int, str, int, Instruction]]:
@@ -31,11 +31,11 @@ class Booking(NamedTuple):
             for queue, cycle, instruction in self._finished(piece):
                 yield member, queue, cycle + self.start, instruction
 
-    def by_kind(self) -> Iterator[tuple[int, str, int, Instruction, int]]:
-        """The first of each piece, and how many on neighbouring queues and rows do the same."""
+    def by_kind(self, times: int) -> Iterator[tuple[int, str, int, Instruction, int]]:
+        """The first of each piece, and how many do the same: neighbours, rows, further `times`."""
         for piece in self.pieces:
             queue, cycle, instruction = next(self._finished(piece))
-            alike = len(piece.cycles) * len(piece.apart)
+            alike = len(piece.cycles) * len(piece.apart) * times
             yield self._member(piece), queue, cycle + self.start, instruction, alike
 
     def _member(self, piece: Piece) -> int:
@@ -46,7 +46,7 @@ class Booking(NamedTuple):
         args, needs, chosen, base = list(piece.args), self.needs, self.chosen, self.base
         for operand, (need, offset) in piece.needs.items():
             args[operand] = chosen[need] + offset
-        address = args[0] + self.further if piece.op.startswith("mem.") else None
+        address = args[0] + self.further[piece.access] if piece.op.startswith("mem.") else None
         first = piece.unit if piece.unit_need is None else chosen[piece.unit_need]
         if self.there and piece.family in PORTS:
             first = self.there.ports[piece.member, first]

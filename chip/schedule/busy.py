@@ -84,12 +84,6 @@ class Cycles:
         taken = self.bits >> (low + last)
         return last - first + (~taken & (taken + 1)).bit_length() - 1
 
-    def take(self, low: int, pattern: int) -> bool:
-        """Take a pattern of cycles; False if some of them were taken already."""
-        free = not (self.bits >> low) & pattern
-        self.bits |= pattern << low
-        return free
-
 
 Fixed = tuple[Cycles, int, int]  # a table, the first cycle of a pattern, the pattern
 

@@ -364,6 +364,7 @@ class Chain:
         spec, (family, unit, _), (op, args, needs, names) = self.spec, queue, doing
         how = loops, spread, apart
         piece = Piece(self.member, *queue, cycles, op, args, needs, names, *how)
+        piece.access = len(self.accesses)
         self.pieces.append(piece)
         if family != "vxm":
             for number in (*(need for need, _ in needs.values()), *((spread or ())[1:2])):

@@ -178,7 +178,7 @@ def stepped(loops: Loops, steps: tuple[int, int] = (0, 0)) -> Stepped:
     return (n, outer, steps[0]), (m, inner, steps[1])
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Piece:
     """An instruction to be, on one unit or, a byte plane each, on neighbouring ones.
 
@@ -186,7 +186,7 @@ class Piece:
     number; plane i has a stream of the group that `spread` speaks of: an operand, a Need, and
     which stream the first has.
     If it is `apart`, there is an instruction for each of these (cycle, word), so much later and
-    further on, and the loops are theirs.
+    further on, and the loops are theirs. In memory it is part of the `access` of that number.
     """
 
     member: int
@@ -201,6 +201,7 @@ class Piece:
     loops: Stepped
     spread: tuple[int, int, int] | None = None
     apart: Sequence[tuple[int, int]] = ((0, 0),)
+    access: int = 0
 
 
 Taken = tuple[int, int, int | None]  # a first cycle, a length, a pattern of bits unless it is all

@@ -61,14 +61,20 @@ class Finished(Protocol):
 
 def footprint(chain: Finished) -> Footprint:
     """What a chain takes; raises ProgramError if that is a unit twice in a cycle."""
-    units: list[Unit] = []
-    ports: list[Unit] = []
+    every: dict[tuple[int, Key], Unit] = {}
     for hold, taken in chain.fixed.items():
         low, pattern, once = joined(taken)
+        for key, late in hold.units():
+            unit, known = Unit(hold.member, key, low + late, pattern), every.get((hold.member, key))
+            if known is not None:
+                both = [(one.low, one.pattern.bit_length(), one.pattern) for one in (known, unit)]
+                first, bits, apart = joined(both)
+                once, unit = once and apart, unit._replace(low=first, pattern=bits)
+            every[hold.member, key] = unit
         if not once:  # it fits nowhere: that is a bug of its kernel
             raise ProgramError(f"chain {chain.label} collides with itself on {hold}")
-        found = ports if hold.family in PORTS else units
-        found += [Unit(hold.member, key, low + late, pattern) for key, late in hold.units()]
+    units = [unit for unit in every.values() if unit.key[0] not in PORTS]
+    ports = [unit for unit in every.values() if unit.key[0] in PORTS]
     choices = [
         Choice(n.member, (n.kind, n.side, n.width, tuple(n.halves) or (0,)), n.low, n.high)
         for n in chain.needs

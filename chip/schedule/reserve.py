@@ -4,12 +4,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from chip.errors import ProgramError
 from chip.program import Instruction, Program, fill_queue
 from chip.schedule.booking import Booking
 from chip.schedule.busy import Busy, Fixed, fixed_fit
 from chip.schedule.chain import Chain
-from chip.schedule.flows import Access
+from chip.schedule.flows import Access, Piece
 from chip.schedule.footprint import Elsewhere, too_many
 from chip.schedule.taken import Candidate, Candidates, Kind, Members, Units, choose, wait_for
 from chip.schedule.timing import ScheduleTiming, TooLong
@@ -53,14 +52,16 @@ class Schedule:
 
     # --- placing ----------------------------------------------------------------------------
     def place(
-        self, chain: Chain, not_before: int = 0, further: int = 0, there: Elsewhere | None = None
-    ) -> int:
+        self, chain: Chain, not_before: int = 0, further: Sequence[int] = (),
+        there: Elsewhere | None = None,
+    ) -> int:  # fmt: skip
         """Book the chain at the first cycle it fits, all of it from `not_before` on.
 
-        It may be booked more than once, `further` rows on in all its buffers, in the same banks;
-        and, if it is of members 0, 1, .., for others `there`. Raises ProgramError if it wants more
-        at once than a chip has.
+        It may be booked more than once, each access `further` rows on in its buffer, in the same
+        bank; and, if it is of members 0, 1, .., for others `there`. Raises ProgramError if it wants
+        more at once than a chip has.
         """
+        further = further or (0,) * len(chain.accesses)
         touched = self._rows_of(chain, further, there)
         start = self._earliest(chain, touched, not_before, further)
         fixed = self._tables(chain, there)
@@ -82,9 +83,8 @@ class Schedule:
                 every = chain.footprint.choices
                 raise too_many(chain.label, every, every[blocked], there_are)
             start += wait
-        for table, low, pattern in fixed:
-            if not table.take(low + start, pattern):
-                raise ProgramError(f"chain {chain.label}: two of its parts take the same unit")
+        for table, low, pattern in fixed:  # each table once, see `footprint`
+            table.bits |= pattern << (low + start)
         if choices:
             self._taken_until = max(self._taken_until, start + max(high for *_, high in choices))
         self._touch(chain, touched, start, further)
@@ -138,12 +138,12 @@ class Schedule:
         return 0 if touched is None else int(touched.ready[rows].max(initial=0))
 
     def _earliest(
-        self, chain: Chain, touched: Sequence[Touched], not_before: int, further: int = 0
+        self, chain: Chain, touched: Sequence[Touched], not_before: int, further: Sequence[int]
     ) -> int:
         """Start from which no instruction is before a cycle, and all rows are ready."""
         start = not_before - chain.footprint.first
-        for access, rows in zip(chain.accesses, touched, strict=True):
-            start = max(start, rows.wait(access, further))
+        for access, rows, more in zip(chain.accesses, touched, further, strict=True):
+            start = max(start, rows.wait(access, more))
             if access.writes and access.rows.buffer.after:
                 start = max(start, self._done_with(access) - access.early)
         return start
@@ -189,29 +189,30 @@ class Schedule:
 
     # --- what placing leaves behind -----------------------------------------------------------
     def _touch(
-        self, chain: Chain, touched: Sequence[Touched], start: int, further: int = 0
+        self, chain: Chain, touched: Sequence[Touched], start: int, further: Sequence[int]
     ) -> None:
-        for access, rows in zip(chain.accesses, touched, strict=True):
-            rows.note(access, further, start)
+        for access, rows, more in zip(chain.accesses, touched, further, strict=True):
+            rows.note(access, more, start)
 
     def _rows_of(
-        self, chain: Chain, further: int = 0, there: Elsewhere | None = None
+        self, chain: Chain, further: Sequence[int], there: Elsewhere | None = None
     ) -> list[Touched]:
         """How rows of the buffers of all its accesses were touched."""
         found = []
-        for access in chain.accesses:
+        for access, more in zip(chain.accesses, further, strict=True):
             member = there.members[access.member] if there else access.member
             name = access.rows.buffer.name
             touched = self._known(member, name)
             if touched is None:
                 touched = self._touched[member][name] = Touched()
-            touched.grow(access.last_row + further + 1)
+            touched.grow(access.last_row + more + 1)
             found.append(touched)
         return found
 
     def _emit(
-        self, chain: Chain, start: int, chosen: list[int], further: int, there: Elsewhere | None
-    ) -> None:
+        self, chain: Chain, start: int, chosen: list[int], further: Sequence[int],
+        there: Elsewhere | None,
+    ) -> None:  # fmt: skip
         """Note what was placed; its instructions are made when somebody asks for them."""
         base, end = {}, 0
         for number, extent in chain.member_spans.items():
@@ -251,9 +252,17 @@ class Schedule:
                 yield booking.label, *placed
 
     def by_kind(self) -> Iterator[tuple[int, str, int, Instruction, int]]:
-        """(member, queue, cycle, instruction, how many alike), without those of `repeat`."""
+        """(member, queue, cycle, instruction, how many alike), without those of `repeat`.
+
+        What a chain without the MXM does is told where it is booked first, for all of its bookings.
+        """
+        every: dict[Piece, list[Booking]] = defaultdict(list)  # by the first piece of a chain
         for booking in self._bookings:
-            yield from booking.by_kind()
+            every[booking.pieces[0]].append(booking)
+        for alike in every.values():
+            apart = any(piece.family.startswith("mxm") for piece in alike[0].pieces)
+            for booking in alike if apart else alike[:1]:
+                yield from booking.by_kind(1 if apart else len(alike))
 
     @property
     def quiet_cycle(self) -> int:

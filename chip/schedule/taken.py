@@ -1,5 +1,6 @@
 """What the units of chips are taken for, and what of them is chosen for a chain."""
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 
 from chip.schedule.busy import Busy, Cycles
@@ -48,25 +49,28 @@ def choose(
     for number, (candidates, low, high) in enumerate(choices):
         low += start
         high += start
-        best, at, made = 0, 0, candidates.made
+        at, made = 0, candidates.made
         while at < len(made) or candidates.more():
             index, tables = made[at]
-            wait = 0
             for table in tables:
-                if table.last > low and (late := table.delay(low, high)) > wait:
-                    wait = late  # where the last is over before, it is free: most are
-            if not wait:
+                if table.last > low:  # where the last is over before, it is free: most are
+                    after = bisect_right(table.starts, low)
+                    if after and table.ends[after - 1] > low:
+                        break
+                    if after < len(table.starts) and table.starts[after] < high:
+                        break
+            else:
                 for table in tables:
                     table.take(low, high)
                     taken.append((table, low, high))
                 chosen.append(index)
                 break
-            best = min(best, wait) if best else wait
             at += 1
         else:
+            wait = wait_for(candidates, low - start, high - start, start)
             for table, lower, upper in reversed(taken):
                 table.release(lower, upper)
-            return [], best, number
+            return [], wait, number
     return chosen, 0, None
 
 

@@ -137,10 +137,23 @@ def send_activations(
 
 def row_cycles(paths: Iterable[Path]) -> int:
     """Cycles that the busiest cable takes at least for a row of x along each of the paths."""
+    return _busiest_cycles((path, 1) for path in paths)
+
+
+def least_cycles(paths: Paths, onward: Onward, rows: int) -> int:
+    """Cycles that so many rows of x take at least to the next stage, by the quicker way."""
+    some = list(senders(paths, onward))
+    shares = ((one.path, high - low) for one in some for low, high in [one.share(rows)])
+    nearest = min(sum(hop.latency_cycles for hop in path) for path in paths)
+    return nearest + min(rows * row_cycles(paths), _busiest_cycles(shares))
+
+
+def _busiest_cycles(moved: Iterable[tuple[Path, int]]) -> int:
+    """Cycles that the busiest cable takes at least for so many rows along each path."""
     busy = Counter[tuple[int, int]]()
-    for path in paths:
-        interval = max(hop.interval_cycles for hop in path)
-        busy.update({(hop.member, hop.port): interval for hop in path})
+    for path, rows in moved:
+        cycles = rows * max(hop.interval_cycles for hop in path)
+        busy.update({(hop.member, hop.port): cycles for hop in path})
     return WIDTHS["f32"] * max(busy.values(), default=0)
 
 

@@ -10,7 +10,7 @@ from chip.kernels.allreduce import Routes, at_a_time, swapped
 from chip.kernels.layout import halves
 from chip.kernels.memory import MemoryMap
 from chip.kernels.step import Step
-from chip.schedule import Schedule
+from chip.schedule import Schedule, TooLong
 from cluster.compiler.assign import RESIDUAL, SUMMANDS, Assigned
 from cluster.model.graph.collective import AllReduce
 
@@ -37,8 +37,8 @@ class Update:
         """
         if self._blocks * self.rows <= BEGUN_ROWS:
             try:
-                began = self._beside(step, known)
-            except PoolFull:
+                began = self._beside(step, most_cycles, known)
+            except (PoolFull, TooLong):
                 began = None
             if began and (most_cycles is None or began.cycles + step.cycles <= most_cycles):
                 yield replace(step, tail_cycles=began.cycles)
@@ -47,8 +47,8 @@ class Update:
         yield step
         yield from self.steps(most_cycles)
 
-    def _beside(self, step: Step, known: Parts) -> Step:
-        """The all-reduce from the beginning of a step on."""
+    def _beside(self, step: Step, most_cycles: int | None, known: Parts) -> Step:
+        """The all-reduce from the beginning of a step on; raises PoolFull, TooLong."""
         key = ("all-reduce", self.routes, self.op.sums, *(part for part, _ in step.parts))
         if key not in known:
             before, after = self._ends
@@ -69,7 +69,7 @@ class Update:
                 for name, half in zip(SUMMANDS, halves(self._blocks), strict=True)
                 for row in range(len(half) * self.rows)
             ]
-            known[key] = exchange.beside(ranks, ready)
+            known[key] = exchange.beside(ranks, ready, most_cycles)
         return Step("all-reduce", ((known[key], (None,)),), step.moved, early_cycles=step.cycles)
 
     def steps(self, most_cycles: int | None) -> Iterator[Step]:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import islice, pairwise, permutations
 from math import ceil
@@ -63,6 +64,32 @@ def _reach(routes: _Routes, cables: Iterable[Hop]) -> Reach:
     return Reach(fewest, interval, int(ways.min()), int(ways.max()))
 
 
+@dataclass(frozen=True)
+class _Kind:
+    """A group that others are cabled like: who are neighbours, and a `tree` over all its members.
+
+    Of member 0 on, each step leads from a member that is known over a port to one that is not.
+    """
+
+    group: Group
+    near: Pairs
+    tree: tuple[tuple[int, int, int], ...]
+
+    @classmethod
+    def of(cls, group: Group) -> "_Kind":
+        """The kind of a group."""
+        after: dict[int, list[Hop]] = {}
+        for hop in sorted(group.routes.cables):
+            after.setdefault(hop.member, []).append(hop)
+        reached, tree = [0], []
+        for member in reached:
+            for hop in after.get(member, ()):
+                if hop.to_member not in reached:
+                    reached.append(hop.to_member)
+                    tree.append((member, hop.port, hop.to_member))
+        return cls(group, _neighbours(group.routes.cables), tuple(tree))
+
+
 class Wires:
     """Routes and ports of a graph; what is found is kept.
 
@@ -79,8 +106,9 @@ class Wires:
         self._groups: dict[tuple[int, ...], Group] = {}
         self._alone: dict[tuple[tuple[int, ...], frozenset[int]], Group] = {}
         self._parts: dict[frozenset[int], nx.Graph] = {}  # of the graph, by chips
-        self._kinds: list[tuple[Group, Pairs]] = []  # one of each kind, wherever it is
-        self._kinds_alone: dict[frozenset[int], list[tuple[Group, Pairs]]] = {}  # by chips placed
+        self._kinds: list[_Kind] = []  # one of each kind, wherever it is
+        self._kinds_alone: dict[frozenset[int], list[_Kind]] = {}  # by chips placed
+        self._peers: dict[int, dict[int, int]] = {}  # by chip and port
         self._links: dict[tuple[tuple[int, ...], tuple[int, ...]], StageLink] = {}
         self._paths: dict[Paths, Paths] = {}
 
@@ -119,9 +147,22 @@ class Wires:
         self._route(links)
         groups = tuple(map(self.group, placement))
         idle = frozenset(chip for chips in placement for chip in chips)
-        alone = tuple(self._group_alone(group, chips, idle)
-                      for group, chips in zip(groups, placement, strict=True))  # fmt: skip
-        return Pipeline(groups, tuple(self.link(a, b) for a, b in links), alone)
+        order = self._usual(placement)
+        alone = {n: self._group_alone(groups[n], placement[n], idle) for n in order}
+        between = tuple(self.link(a, b) for a, b in links)
+        return Pipeline(groups, between, tuple(alone[n] for n in range(len(groups))))
+
+    def _usual(self, placement: Sequence[tuple[int, ...]]) -> list[int]:
+        """Numbers of groups, those first whose chips have cables to others as most groups have.
+
+        The first one of a kind is routed for all: one at an edge of the numbers has other routes.
+        """
+        fabric, around = compiled(self.graph), []
+        for chips in placement:
+            heads = fabric.head[np.isin(fabric.tail, chips)]
+            around.append(((heads - chips[0]) % fabric.chips).tobytes())
+        counts = Counter(around)
+        return sorted(range(len(placement)), key=lambda n: -counts[around[n]])
 
     def all_apart(self, placement: Sequence[tuple[int, ...]]) -> bool:
         """Whether the stages of a pipeline there are `apart`."""
@@ -140,11 +181,11 @@ class Wires:
     def group(self, chips: tuple[int, ...]) -> Group:
         """Routes between all ranks of a group."""
         if chips not in self._groups:
-            moved = (self._moved(known, near, chips) for known, near in self._kinds)
+            moved = (self._moved(kind, chips) for kind in self._kinds)
             found = next((one for one in moved if one), None)
             if found is None:
                 found = self._new_group(chips, self._own(chips))
-                self._kinds.append((found, _neighbours(found.routes.cables)))
+                self._kinds.append(_Kind.of(found))
             self._groups[chips] = found
         return self._groups[chips]
 
@@ -208,18 +249,18 @@ class Wires:
                 found.append(Cable(*ends, link.wire_cycles, rate, notice))
         return tuple(found)
 
-    def _moved(self, known: Group, near: Pairs, chips: tuple[int, ...]) -> Group | None:
+    def _moved(self, kind: "_Kind", chips: tuple[int, ...]) -> Group | None:
         """The routes of a group elsewhere, if its chips are cabled alike; None if they are not.
 
-        `near` are its neighbours. Of equally short routes each group could take others; groups that
-        take the same ones share their schedules.
+        Of equally short routes each group could take others; groups that take the same ones share
+        their schedules.
         """
-        by, count = chips[0] - known.members[0], len(self.graph)
-        members = tuple((chip + by) % count for chip in known.members)
-        if members[: len(chips)] != chips or len(known.routes) != len(chips) * (len(chips) - 1):
+        known = kind.group
+        members = self._counterparts(kind, chips)
+        if not members or len(known.routes) != len(chips) * (len(chips) - 1):
             return None
         cables, count = known.routes.cables, 0
-        for a, b in near:
+        for a, b in kind.near:
             if members[b] not in self.ports.get(members[a], ()):
                 return None
             for hop in self._cables(members, a, b):
@@ -227,6 +268,24 @@ class Wires:
                     return None
                 count += 1
         return Group(members, known.routes) if count == len(cables) else None
+
+    def _counterparts(self, kind: "_Kind", chips: tuple[int, ...]) -> tuple[int, ...]:
+        """Chips over the same ports from the first of some; () unless its ranks are these chips."""
+        found = {0: chips[0]}
+        for member, port, other in kind.tree:
+            chip = self._peer(found[member], port)
+            if chip is None or (other < len(chips) and chips[other] != chip):
+                return ()
+            found[other] = chip
+        members = tuple(found[number] for number in range(len(found)))
+        return members if len(set(members)) == len(kind.group.members) else ()
+
+    def _peer(self, chip: int, port: int) -> int | None:
+        """Who is at the other end of a chip's port."""
+        if chip not in self._peers:
+            near = self.ports.get(chip, {})
+            self._peers[chip] = {mine: other for other, some in near.items() for mine in some}
+        return self._peers[chip].get(port)
 
     def _cables(self, members: Sequence[int], a: int, b: int) -> Iterator[Hop]:
         """All cables of a link between members, parallel ones too."""
@@ -280,11 +339,11 @@ class Wires:
                 part = nx.freeze(self.graph.subgraph(placed).copy())
                 self._parts[placed] = part if nx.is_connected(part) else self.graph
             kinds = self._kinds_alone.setdefault(placed, [])
-            moved = (self._moved(known, near, chips) for known, near in kinds)
+            moved = (self._moved(kind, chips) for kind in kinds)
             found = next((one for one in moved if one and placed.issuperset(one.members)), None)
             if found is None:
                 found = self._new_group(chips, self._parts[placed], placed)
-                kinds.append((found, _neighbours(found.routes.cables)))
+                kinds.append(_Kind.of(found))
             self._alone[chips, placed] = found
         return self._alone[chips, placed]
 

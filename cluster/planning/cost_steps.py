@@ -6,7 +6,7 @@ from itertools import groupby
 
 from chip.schedule import Schedule, ScheduleTiming, TimingSequence, merged
 from cluster.compiler.assign import RESIDUAL
-from cluster.compiler.contention import contention_groups
+from cluster.compiler.contention import ContentionGroup, contention_groups
 from cluster.compiler.hand_over import Sender, hand_round, quickest_parts, send, step_senders
 from cluster.compiler.launch import LaunchKind
 from cluster.compiler.place import Placement
@@ -25,6 +25,7 @@ class KeptParts:
         self.costs, self.width, self.stage = work.costs, work.width, work.stage
         self.senders = tuple(step_senders(wires, placement))
         self._sent: dict[tuple[int, int | None], list[ScheduleTiming]] = {}
+        self._groups: dict[tuple[Path, ...], tuple[ContentionGroup, ...]] = {}
         self._alike: dict[tuple[object, ...], ScheduleTiming] = {}
 
     def sent(self, kind: LaunchKind, limit_cycles: int | None) -> list[ScheduleTiming]:
@@ -70,7 +71,10 @@ class KeptParts:
 
         def make() -> ScheduleTiming:
             found = []
-            for group in contention_groups(paths, stage.spec):
+            every = tuple(paths)
+            if every not in self._groups:
+                self._groups[every] = tuple(contention_groups(every, stage.spec))
+            for group in self._groups[every]:
                 own = tuple(rows[n] for n in group.numbers)
                 key = (what, group.paths, own)
                 if key not in self._alike:

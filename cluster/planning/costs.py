@@ -8,7 +8,6 @@ head of a width say all there is to say of any pipeline of it, and can be kept o
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cache
 from typing import Any
 
 from chip.energy import Activity, count_alike
@@ -19,7 +18,13 @@ from chip.kernels.transfer import Renumbering
 from chip.program import Instruction
 from chip.schedule import Pace, Schedule, ScheduleTiming, TimingSequence, merged
 from cluster.compiler.contention import ContentionGroup, contention_groups
-from cluster.compiler.hand_over import quicker, row_cycles, send_activations, send_shares
+from cluster.compiler.hand_over import (
+    least_cycles,
+    quicker,
+    row_cycles,
+    send_activations,
+    send_shares,
+)
 from cluster.compiler.host_regions import host_bytes
 from cluster.compiler.launch import LaunchKind, decode_kind
 from cluster.compiler.limits import CONTEXT_BLOCK
@@ -30,7 +35,7 @@ from cluster.compiler.stage_shape import StageShape
 from cluster.compiler.stage_work import StepTiming, in_order, step_timing
 from cluster.compiler.timeline import in_parts
 from cluster.compiler.wires import NO_NETWORK
-from cluster.compiler.wiring import Onward, Path, Paths
+from cluster.compiler.wiring import Onward, Path, Paths, StageLink
 from cluster.planning.cost_store import CostStore
 
 
@@ -169,8 +174,9 @@ class Costs:
         if key not in self._found:
             stage = self.stage(width)
 
-            @cache
             def of(size: int) -> ScheduleTiming:
+                alike = (stage.spec, stage.key, size, paths, onward)
+
                 def make() -> ScheduleTiming:
                     def whole() -> ScheduleTiming:
                         groups = self._groups(paths)
@@ -180,14 +186,31 @@ class Costs:
                     shared = merged([(plan.timings[0][0], None, 0)]) if plan else None
                     return quicker(paths, size, whole, shared)
 
-                alike = (stage.spec, stage.key, size, paths, onward)
-                return self.store.kept("crossing", alike, make, asdict, timing_of)
+                known = ("crossed", *alike)  # within whatever limit
+                if known not in self._found:
+                    self._found[known] = self.store.kept("crossing", alike, make, asdict, timing_of)
+                found: ScheduleTiming = self._found[known]
+                return found
 
             count = rows * stage.hidden_blocks
             least = 0 if onward else row_cycles(paths)
             self._found[key] = in_parts(count, limit, lambda first, last: of(last - first), least)
         found: Sequence[ScheduleTiming] = self._found[key]
         return found
+
+    def boundary(self, width: Width, rows: int, links: Sequence[StageLink]) -> int:
+        """Cycles of a crossing, on an average of links: the first's, and what others take at least.
+
+        Where they are like the first one they take as long.
+        """
+        total, blocks = 0, self.stage(width).hidden_blocks if links else 0
+        for link in links:
+            if link.paths == links[0].paths:
+                crossing = self.crossing(width, rows, link.paths, None, link.onward)
+                total += sum(part.end_cycle for part in crossing)
+            else:
+                total += least_cycles(link.paths, link.onward, rows * blocks)
+        return total // max(1, len(links))
 
     def take_in(self, width: Width, rows: int) -> ScheduleTiming:
         """What brings x from where the host leaves it to its place, in a pipeline step."""

@@ -267,9 +267,8 @@ class Search:
         """The same plan with the cycles of its own chips and cables; raises ProgramError."""
         launch = self.timed(one.tp, one.pp).launch(self.decode)
         found = replace(one, cycles=launch.cycles)
-        if objective != "energy":
-            return found
-        return self._with_energy(found, len(launch.instructions))
+        energy = objective == "energy"
+        return self._with_energy(found, len(launch.instructions)) if energy else found
 
     def timed(self, tp: int, pp: int) -> PlanTiming:
         """A plan where it is placed, with the chunk for which prompts are taken in soonest."""
@@ -295,8 +294,8 @@ class Search:
     def price(self, width: Width, pp: int) -> Price:
         """Cycles of a width for a decode launch at the last context bucket.
 
-        Those of the first stage and link of the first plan of that width that is asked for. With
-        one sequence, other stages wait, and pass vectors on.
+        Those of the first stage of the first plan of that width that is asked for. With one
+        sequence, other stages wait, and pass vectors on.
         """
         if width.tp not in self._prices:
             placement = self.placed(width.tp, pp).placement
@@ -305,18 +304,17 @@ class Search:
                 placement = self.placed(width.tp, 2).placement
             pipeline = wires.pipeline(placement if self.batch == 1 else placement[:2])
             groups = pipeline.alone if self.batch == 1 else pipeline.groups
-            routes, counts = groups[0].routes, Counter(self.model.kinds)
-            layers = {n: self.costs.layer(width, n, self.decode, routes) for n in counts}
+            what, counts = (self.decode, groups[0].routes), Counter(self.model.kinds)
+            alone = self.cut and self.batch == 1  # then plans are timed in any case
+            own = self.timed(width.tp, pp).own_layers(*what) if alone else []
+            layers = own or [(self.costs.layer(width, n, *what), counts[n]) for n in counts]
             head = self.costs.head(width, self.rows)
-            boundary = 0
-            for link in pipeline.links[:1]:
-                size = self.decode.rows, link.paths, None, link.onward
-                boundary = sum(part.end_cycle for part in self.costs.crossing(width, *size))
-            every = chain(*layers.values(), head)
+            boundary = self.costs.boundary(width, self.decode.rows, pipeline.links)
+            every = chain(*(steps for steps, _ in layers), head)
             tail = max(step.timing.end_cycle - step.timing.quiet_cycle for step in every)
-            total = sum(step.cycles * counts[n] for n, steps in layers.items() for step in steps)
-            last = sum(step.cycles for step in head)
-            self._prices[width.tp] = Price(total // counts.total(), last, boundary, tail)
+            total = sum(step.cycles * times for steps, times in layers for step in steps)
+            cycles = total // len(self.model.layers), sum(step.cycles for step in head)
+            self._prices[width.tp] = Price(*cycles, boundary, tail)
         return self._prices[width.tp]
 
     def _with_energy(self, one: Candidate, chips: int) -> Candidate:

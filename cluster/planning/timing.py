@@ -3,8 +3,9 @@
 Nothing is estimated: timings of steps are put on the time axis on which lowering puts schedules.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +13,7 @@ import networkx as nx
 
 from chip.energy import Activity, EnergyTable, energy_table
 from chip.errors import ProgramError
+from chip.kernels.allreduce import Network
 from chip.spec import ChipSpec
 from cluster.compiler.bound import Bound, launch_bound
 from cluster.compiler.clocking import Pacing, pacing
@@ -145,6 +147,20 @@ class PlanTiming:
     def in_steps(self, kind: LaunchKind) -> bool:
         """Whether launches of a kind are pipeline steps."""
         return in_steps(self.plan, kind, self.pipeline.apart)
+
+    def own_layers(
+        self, launch: LaunchKind, routes: Network
+    ) -> list[tuple[Sequence[StepTiming], int]]:
+        """Steps of its layers on one group, and how often there are such, if they are its own.
+
+        Matrices that rest anywhere are those of this plan alone; [] if there are none.
+        """
+        if not any(part.anywhere for part in self.plan.stages):
+            return []
+        limit = self.clocks.pace(0).limit_cycles if self.clocks else None
+        counts = Counter(replace(kind, routes=routes) for kind in self.work.kinds(launch))
+        every = [(self.costs.steps(kind, launch, limit), counts[kind]) for kind in counts]
+        return [([step for step in steps if step.what != "head"], n) for steps, n in every]
 
     def contexts(self) -> range:
         """The context buckets of the plan."""

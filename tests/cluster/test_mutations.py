@@ -111,7 +111,7 @@ def built() -> tuple[Lowered, Kernels]:
     parts: list[list[tuple[str, Spot]]] = []
     place_chain, repeat = Schedule.place, Schedule.repeat
 
-    def watched_place(plan, placed_chain, not_before=0, further=0, there=None):
+    def watched_place(plan, placed_chain, not_before=0, further=(), there=None):
         before = {queue: len(placed) for queue, placed in plan.placed.get(0, {}).items()}
         start = place_chain(plan, placed_chain, not_before, further, there)
         alive.append(plan)

@@ -73,3 +73,14 @@ def test_groups_wider_than_a_rack_are_planned_where_all_are_cabled_alike():
     graph = parse("torus:3x8x4x4")  # as its groups are placed: in larger graphs by number
     wires, groups = Wires(graph), (tuple(range(n, n + 128)) for n in (0, 128, 256))
     assert len({id(wires.group(chips).routes) for chips in groups}) == 1
+
+
+def test_groups_on_a_torus_are_alike_also_where_it_wraps():
+    wires, groups = Wires(parse("torus:3x3x8x2")), [range(n, n + 16) for n in range(0, 144, 16)]
+    alone = wires.pipeline([tuple(chips) for chips in groups]).alone
+    assert len({id(group.routes) for group in alone}) == 1
+    for group in alone:
+        assert len(group.members) > 16  # past others, who wait
+        for hop in group.routes.cables:
+            here, there = group.members[hop.member], group.members[hop.to_member]
+            assert hop.port in wires.ports[here][there] and hop.to_port in wires.ports[there][here]

@@ -9,6 +9,7 @@ of a team may be rounded before it crosses, also that which its owner adds: so a
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import ceil
 
 import numpy as np
@@ -18,7 +19,7 @@ from topology.collectives.engine import Engine
 from topology.collectives.job import Job
 from topology.collectives.messages import Draft, Messages
 from topology.collectives.registry import algorithm
-from topology.collectives.trunks import Loads, Trunk, through, trunks
+from topology.collectives.trunks import Loads, Through, Trunk, trunks
 from topology.errors import BadCollective
 from topology.fabric import Ints
 from topology.routes import Paths, paths
@@ -105,6 +106,8 @@ class _Deal:
         self.loads = Loads(self.job.fabric)
         self.vectors: list[int] = self.block_vectors.tolist()
         self.vectors_between: list[int] = self.job.sums.on_cables(self.block_vectors).tolist()
+        every = (trunk for some in self.known.values() for trunk in some)
+        self._through = Through(self.job.fabric, self.job.chips, every)
         self._ways: list[Trunk] = []
         self._rank = {chip: rank for rank, chip in enumerate(self.job.chips)}
         self._into: dict[int, list[int]] = {}
@@ -115,6 +118,17 @@ class _Deal:
         """The ways of all messages."""
         start = np.cumsum([0, *map(len, self._ways)])
         return Paths(start, np.array([edge for way in self._ways for edge in way]))
+
+    @cached_property
+    def _shortest(self) -> dict[tuple[int, int], Trunk]:
+        """A shortest way from each rank to those who own the same in other teams."""
+        here, there, owner = pairs(self.job.ranks // self.job.team_ranks, self.job.team_ranks)
+        src, dst = (team * self.job.team_ranks + owner for team in (here, there))
+        chips = np.array(self.job.chips)
+        found = paths(self.job.fabric, chips[src], chips[dst])
+        ways = np.split(found.edges, found.start[1:-1])
+        ends = zip(src.tolist(), dst.tolist(), strict=True)
+        return {pair: tuple(way.tolist()) for pair, way in zip(ends, ways, strict=True)}
 
     def dealt(self, owners_last: bool) -> list[tuple[int, int, int, int]]:
         """Messages (rank, other rank, block, turn), in the order in which owners get to them."""
@@ -146,25 +160,24 @@ class _Deal:
         src, dst = (
             self.job.chips[n * self.job.team_ranks + block // self.job.stripes] for n in pair
         )
-        ways = (through(self.job.fabric, src, trunk, dst) for trunk in self.known.get(pair, ()))
+        ways = (self._through.way(src, trunk, dst) for trunk in self.known.get(pair, ()))
         return min((len(way) for way in ways if way), default=0)
 
     def _send(self, pair: tuple[int, int], block: int) -> tuple[tuple[int, int, int, int], Trunk]:
         """The message of a block between two teams, and the way on which it is there first."""
-        job, fabric, vectors = self.job, self.job.fabric, self.vectors_between[block]
+        job, vectors = self.job, self.vectors_between[block]
         src, dst = (team * job.team_ranks + block // job.stripes for team in pair)
         options = []
         for trunk in self.known.get(pair, ()):
-            at = self._rank[int(fabric.tail[trunk[0]])]
+            at = self._rank[self._through.first_chip(trunk)]
             for rank in dict.fromkeys((src, at) if len(trunk) <= self.most_edges else (src,)):
-                way, ready = through(fabric, job.chips[rank], trunk, job.chips[dst]), None
+                way, ready = self._through.way(job.chips[rank], trunk, job.chips[dst]), None
                 if way:
                     ready = self._first_ready(rank, block)
                 if ready is not None:
                     options.append((rank, way, ready))
         if not options:
-            found = paths(fabric, *(np.array([job.chips[rank]]) for rank in (src, dst)))
-            options = [(src, tuple(found.edges.tolist()), self._first_ready(src, block) or 0)]
+            options = [(src, self._shortest[src, dst], self._first_ready(src, block) or 0)]
         number, turn = self.loads.best([option[1:] for option in options], vectors)
         rank, way, _ = options[number]
         self._add_up(rank, block)
@@ -191,9 +204,8 @@ class _Deal:
     def _edges_into(self, rank: int) -> list[int]:
         """Edges from all others of its team, -1 where there is none."""
         if rank not in self._into:
-            chips, size = self.job.chips, self.job.team_ranks
+            chips, size, edge = self.job.chips, self.job.team_ranks, self._through.edge
             first = rank // size * size
-            others = [chips[other] for other in range(first, first + size) if other != rank]
-            ends = np.array(others), np.full(len(others), chips[rank])
-            self._into[rank] = self.job.fabric.edges_between(*ends).tolist()
+            others = (chips[other] for other in range(first, first + size) if other != rank)
+            self._into[rank] = [edge.get((other, chips[rank]), -1) for other in others]
         return self._into[rank]

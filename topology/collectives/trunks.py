@@ -1,7 +1,7 @@
 """Ways between teams of chips, past others as well, and how busy their cables are."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from math import ceil
 
@@ -75,14 +75,34 @@ def _share_out(
             del left[pair]
 
 
-def through(fabric: Fabric, src: int, trunk: Trunk, dst: int) -> Trunk:
-    """Edges of src -> trunk -> dst, or none if a chip has no link to the trunk."""
-    ends = int(fabric.tail[trunk[0]]), int(fabric.head[trunk[-1]])
-    legs = [(src, ends[0])] * (src != ends[0]), [(ends[1], dst)] * (ends[1] != dst)
-    before, after = (
-        [int(fabric.edges_between(*map(np.array, leg))) for leg in one] for one in legs
-    )
-    return () if -1 in (*before, *after) else (*before, *trunk, *after)
+class Through:
+    """Ways past trunks between chips near them: numbers of edges are looked up by their ends."""
+
+    def __init__(self, fabric: Fabric, chips: Sequence[int], known: Iterable[Trunk]) -> None:
+        edges = np.array([edge for trunk in known for edge in trunk], np.int64)
+        ends = np.concatenate([np.array(chips), fabric.tail[edges], fabric.head[edges]])
+        among = np.flatnonzero(np.isin(fabric.tail, ends) & np.isin(fabric.head, ends))
+        self._at: dict[int, tuple[int, int]] = {
+            edge: (tail, head)
+            for edge, tail, head in zip(
+                among.tolist(),
+                fabric.tail[among].tolist(),
+                fabric.head[among].tolist(),
+                strict=True,
+            )
+        }
+        self.edge = {ends: edge for edge, ends in self._at.items()}
+
+    def first_chip(self, trunk: Trunk) -> int:
+        """Where a trunk begins."""
+        return self._at[trunk[0]][0]
+
+    def way(self, src: int, trunk: Trunk, dst: int) -> Trunk:
+        """Edges of src -> trunk -> dst, or none if a chip has no link to the trunk."""
+        first, last = self._at[trunk[0]][0], self._at[trunk[-1]][1]
+        before = () if src == first else (self.edge.get((src, first), -1),)
+        after = () if last == dst else (self.edge.get((last, dst), -1),)
+        return () if -1 in before or -1 in after else (*before, *trunk, *after)
 
 
 class Loads:

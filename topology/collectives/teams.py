@@ -161,10 +161,11 @@ class _Deal:
         if not options:
             found = paths(fabric, *(np.array([job.chips[rank]]) for rank in (src, dst)))
             options = [(src, tuple(found.edges.tolist()), self._first_ready(src, block) or 0)]
-        number, turn = self.loads.best([option[1:] for option in options], vectors)
-        rank, way, _ = options[number]
+        best = self.loads.quickest([option[1:] for option in options], vectors)
+        self.loads.take(best)
+        rank, way, _ = options[best.number]
         self._add_up(rank, block)
-        return (rank, dst, block, turn), way
+        return (rank, dst, block, best.turn), way
 
     def _first_ready(self, rank: int, block: int) -> int | None:
         """When a rank has, or could have, the sum of its team; None if it is not near to all."""

@@ -30,6 +30,8 @@ Place = tuple[int, int, int]  # (side, group, bank)
 PART_PLACES: tuple[Place, ...] = ((WEST, 1, 1), (WEST, 0, 1), (EAST, 1, 1), (EAST, 2, 1))
 # Where long sums rest, as a bank is not read while written: of a team; so far, in turn.
 SUM_PLACES: tuple[Place, ...] = ((EAST, 2, 0), (WEST, 2, 0), (WEST, 2, 1))
+AGENT_ROWS = 64  # of an all-reduce by agents: more come in blocks of several rows
+AGENTS_AMONG = 64  # members at most: agents of more take seconds to find
 GATED_ROWS = 24  # of an all-reduce: more keep links busy with sums at gates longer than these save
 TEAM = 8  # members: a node of the published topologies
 GATHERED_BLOCKS = 16  # parts of more blocks than this, of all members, are not given memory
@@ -151,12 +153,14 @@ class AllReduce:
     def _algorithms(self, room: int) -> tuple[str, ...]:
         """Those there is room for: so many rows that land.
 
-        A gate may add up all rows of its team, and what it owns of all teams.
+        An agent or a gate may add up all rows of its team, and what it owns of all teams.
         """
         names, team, rows = algorithms(self.blocks, self.members), TEAM, self.blocks * self.some
-        most = (team - 1) * rows + self.members // team * -(-rows // team)
-        few = rows <= GATED_ROWS and most <= room
-        return ("gates",) if names == ("teams",) and few else names
+        most = (team - 1) * rows + self.members // team * rows
+        if names != ("teams",) or most > room:
+            return names
+        by_agents = self.members <= AGENTS_AMONG and rows <= AGENT_ROWS
+        return ("agents",) * by_agents + ("gates" if rows <= GATED_ROWS else "teams",)
 
 
 @dataclass(frozen=True)

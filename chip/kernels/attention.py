@@ -169,9 +169,10 @@ def mix(
     work = replace(work, blocks=len(caches[0].spots), most_blocks=most)
     raw = _scores(work, heads, q, caches)
     for mine in caches:
+        sides = (mine.side,) if len(caches) > 1 else (WEST, EAST)
         for cache, columns in zip(mine.values, mine.columns, strict=True):
             which = mine.newest, mine.spots[-1], heads.row_lanes
-            transpose(work, cache, which, columns, mine.side, "attention: transpose V")
+            transpose(work, cache, which, columns, sides, "attention: transpose V")
     sinks = work.constant(scores.sinks, len(heads.kv_of), "f32", EAST) if scores.sinks else None
     kept, last = masked(work, heads, scores, raw, sinks)
     top = row_maximum(work, heads, last)

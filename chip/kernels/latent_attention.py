@@ -83,7 +83,7 @@ def latent_attention(work: Work, heads: Heads, scores: Scores, x: Compressed, ou
     for cache, columns in zip(caches.keys, caches.columns, strict=False):
         label = "latent attention: transpose"
         which = work.blocks - 1, work.blocks - 1, layout.width
-        transpose(work, Rows(cache), which, Rows(columns), WEST, label)
+        transpose(work, Rows(cache), which, Rows(columns), (WEST,), label)
     kept, last = masked(work, heads, scores, raw)
     p = exponentials(work, heads, kept, row_maximum(work, heads, last))
     sums = _normalisers(work, heads, layout.width, p[0])

@@ -36,7 +36,7 @@ def pool(work: Work, parts: Sequence[tuple[Work, Laid]], eps: float) -> None:
             rows, word = part.rows_of(x.copies[0], block), part.first_row // COLUMN_PAIRS
             write_columns(chain, chain.vxm("to_f16", rows, loops=run(part.rows)), tokens, word)
             part.plan.place(chain)
-        transpose(work, Rows(tokens), (0, 0, width), Rows(turned), WEST, "pool: transpose")
+        transpose(work, Rows(tokens), (0, 0, width), Rows(turned), (WEST,), "pool: transpose")
         chain = work.chain("pool: sum")
         (flow,) = matmul(chain, WEST, [Pass(turned, 0, 1, width // COLUMN_PAIRS, Rows(mask), 1)])
         chain.write(chain.vxm("mul", flow, Rows(share)), Rows(pooled, block))

@@ -311,8 +311,8 @@ class Wires:
         used = np.unique(ways.edges).tolist()
         if team_of(len(chips)) < len(chips):
             within = part_of(fabric, {*members, *idle})
-            known = trunks(within, chips, TEAM).values()
-            edges = [edge for some in known for way in some for edge in way]
+            known = trunks(within, chips, TEAM, shared=True).values()
+            edges = list(dict.fromkeys(edge for some in known for way in some for edge in way))
             ends = within.tail[edges], within.head[edges]
             used += fabric.edges_between(*ends).tolist()
             members += (chip for pair in zip(*ends, strict=True) for chip in map(int, pair))
@@ -381,7 +381,7 @@ class Wires:
 def _chunks(algorithm: str, rows: int) -> int:
     """Blocks that each rank adds up: few rows are dealt singly over the cables between teams."""
     each = -(-rows // TEAM)
-    return each if algorithm in ("teams", "gates", "direct") and each <= DEALT_ROWS else 1
+    return each if algorithm in ("teams", "gates", "agents", "direct") and each <= DEALT_ROWS else 1
 
 
 def _neighbours(hops: Iterable[Hop]) -> Pairs:

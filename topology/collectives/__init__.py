@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import networkx as nx
 
-from topology.collectives import direct, halving, hierarchical, rings, teams, trees
+from topology.collectives import agents, direct, halving, hierarchical, rings, teams, trees
 from topology.collectives.auto import check_size, fastest
 from topology.collectives.bounds import lower_bound_cycles
 from topology.collectives.engine import Engine
@@ -36,6 +36,7 @@ __all__ = [
     "Messages",
     "Send",
     "Transfer",
+    "agents",
     "algorithm",
     "all_reduce",
     "collective",

@@ -57,6 +57,7 @@ def estimated_messages(job: Job, name: str) -> float:
             "direct": job.stripes * ranks if rooted else 2 * ranks * shares,
             "exchange": ranks * shares,
             "teams": ranks * job.stripes * (2 * job.team_ranks + ranks // job.team_ranks),
+            "agents": ranks * job.stripes * (2 * job.team_ranks + ranks // job.team_ranks),
             "gates": 2 * ranks * job.stripes * (job.team_ranks + ranks),
             "scatter": ranks * shares,
             "ring": 4 * ranks * shares,
@@ -75,7 +76,10 @@ def estimated_seconds(job: Job, name: str) -> float:
     """Return about how long it takes to time an algorithm."""
     messages = estimated_messages(job, name)
     linked = len(job.fabric.head) >= job.ranks * (job.ranks - 1)  # only then all hops are single
-    if name in ("direct", "exchange", "scatter", "teams", "gates", "tree", "spread") and not linked:
+    if (
+        name in ("direct", "exchange", "scatter", "teams", "gates", "agents", "tree", "spread")
+        and not linked
+    ):
         degree = max(len(job.fabric.head) / max(len(job.fabric.alive), 1), 1.1)
         hops = max(2.0, float(len(job.fabric.alive) ** (1 / degree)))
         return messages * hops * _ONE_BY_ONE

@@ -178,10 +178,11 @@ class _Deal:
                     options.append((rank, way, ready))
         if not options:
             options = [(src, self._shortest[src, dst], self._first_ready(src, block) or 0)]
-        number, turn = self.loads.best([option[1:] for option in options], vectors)
-        rank, way, _ = options[number]
+        best = self.loads.quickest([option[1:] for option in options], vectors)
+        self.loads.take(best)
+        rank, way, _ = options[best.number]
         self._add_up(rank, block)
-        return (rank, dst, block, turn), way
+        return (rank, dst, block, best.turn), way
 
     def _first_ready(self, rank: int, block: int) -> int | None:
         """When a rank has, or could have, the sum of its team; None if it is not near to all."""

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from math import ceil
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,20 +12,21 @@ from topology.fabric import Fabric
 from topology.firstfit import Cable, first_start
 
 Trunk = tuple[int, ...]  # edges from a chip of a team to one of another
-MOST_TRUNKS = 8  # between two teams
+MOST_TRUNKS, MOST_SHARED = 8, 16  # between two teams, and if they share cables
 # What a chip on the way adds to a latency at most, in programs: vectors go from edge to edge, or to
 # the VXM and back, in place of the endpoints that a profile's latency holds.
 PASSED_CYCLES = 45
 
 
 def trunks(
-    fabric: Fabric, chips: Sequence[int], team_ranks: int
+    fabric: Fabric, chips: Sequence[int], team_ranks: int, shared: bool = False
 ) -> dict[tuple[int, int], list[Trunk]]:
     """Ways from each team of a group to each other: cables that join them, and detours.
 
-    Those lead past chips outside of the group, of which there are only such as may be used, and
-    share no cable. Of as short ones the nearest behind the group's first chip come first. Where
-    all teams are joined, chips near all of them will do: equal groups have those in common.
+    Those lead past chips outside of the group, of which there are only such as may be used; unless
+    they may be `shared` no two have a cable in common. Of as short ones the nearest behind the
+    group's first chip come first. Where all teams are joined, chips near all of them will do: equal
+    groups have those in common.
     """
     team = np.full(fabric.chips, -1)
     team[list(chips)] = np.arange(len(chips)) // team_ranks
@@ -48,23 +50,28 @@ def trunks(
         if len(others) >= least:
             for other in others:
                 detours.setdefault((of[tails[first]], other), []).extend(ways[other])
-    _share_out(fabric, chips[0], detours, found)
-    return found
-
-
-def _share_out(
-    fabric: Fabric,
-    origin: int,
-    detours: dict[tuple[int, int], list[Trunk]],
-    found: dict[tuple[int, int], list[Trunk]],
-) -> None:
-    """Add detours to what is found between each two teams, one for those with the fewest first."""
-    heads, taken = fabric.head.tolist(), set[int]()
+    heads, origin = fabric.head.tolist(), chips[0]
 
     def nearness(trunk: Trunk) -> tuple[int, ...]:
         return len(trunk), *((heads[edge] - origin) % fabric.chips for edge in trunk)
 
-    left = {pair: iter(sorted(detours[pair], key=nearness)) for pair in detours}
+    for some in detours.values():
+        some.sort(key=nearness)
+    if not shared:
+        _share_out(detours, found)
+        return found
+    for pair, some in detours.items():
+        known = found.setdefault(pair, [])
+        known += some[: max(0, MOST_SHARED - len(known))]
+    return found
+
+
+def _share_out(
+    detours: dict[tuple[int, int], list[Trunk]], found: dict[tuple[int, int], list[Trunk]]
+) -> None:
+    """Add detours to what is found between each two teams, one for those with the fewest first."""
+    taken = set[int]()
+    left = {pair: iter(some) for pair, some in detours.items()}
     while left:
         pair = min(left, key=lambda one: (len(found.get(one, ())), one))
         way = next((way for way in left[pair] if taken.isdisjoint(way)), None)
@@ -114,21 +121,22 @@ class Loads:
         self.pace = [paces[pace] for pace in fabric.pace.tolist()]
         self.taken: dict[tuple[int, int], Cable] = defaultdict(lambda: Cable(0))
 
-    def there(self, edges: Sequence[int], vectors: int, take: bool = False) -> int:
-        """When so many vectors can have come over each of some edges, which they may `take`."""
-        hops = [(self.taken[edge, 0], 0, vectors * self.pace[edge]) for edge in edges]
-        start = first_start(hops, 0)
-        if take:
-            for cable, _, need in hops:
-                cable.take(start, need)
-        ends = zip(edges, hops, strict=True)
-        return start + max((self.latency[edge] + need for edge, (*_, need) in ends), default=0)
+    def there(self, edges: Sequence[int], vectors: int, begin: int = 0, take: bool = False) -> int:
+        """When so many vectors, there from `begin` on, can have come over each of some edges.
 
-    def best(self, options: Sequence[tuple[Trunk, int]], vectors: int) -> tuple[int, int]:
-        """Take the way on which so many vectors are there first, of some, each from a cycle on.
-
-        Returns its number, and which of parallel cables they take.
+        They may `take` the cables.
         """
+        last = begin
+        for edge in edges:
+            cable, need = self.taken[edge, 0], vectors * self.pace[edge]
+            start = first_start([(cable, 0, need)], begin)
+            last = max(last, start + need + self.latency[edge])
+            if take:
+                cable.take(start, need)
+        return last
+
+    def quickest(self, options: Sequence[tuple[Trunk, int]], vectors: int) -> "Crossing":
+        """The way on which so many vectors are there first, of some, each from a cycle on."""
         found = []
         for number, (way, ready) in enumerate(options):
             offsets = [0, *accumulate(self.latency[edge] for edge in way)]
@@ -138,8 +146,20 @@ class Loads:
                 hops = list(zip(cables, offsets[:-1], needs, strict=True))
                 start = first_start(hops, ready)
                 over = start + offsets[-1] + PASSED_CYCLES * len(way)
-                found.append((over, number, turn, start, hops))
-        _, number, turn, start, hops = min(found, key=lambda one: one[:3])
-        for cable, offset, need in hops:
-            cable.take(start + offset, need)
-        return number, turn
+                found.append(Crossing(over + needs[-1], number, turn, start, hops))
+        return min(found, key=lambda one: one[:3])
+
+    def take(self, crossing: "Crossing") -> None:
+        """Let a crossing have its cables."""
+        for cable, offset, need in crossing.hops:
+            cable.take(crossing.start + offset, need)
+
+
+class Crossing(NamedTuple):
+    """Vectors that are `over` by a cycle on an option of some, by a turn of parallel cables."""
+
+    over: int
+    number: int
+    turn: int
+    start: int
+    hops: list[tuple[Cable, int, int]]

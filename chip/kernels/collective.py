@@ -9,18 +9,16 @@ in the first cycles that are free.
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from typing import NamedTuple
 
 from chip.errors import PoolFull
+from chip.kernels.additions import added, at_once
 from chip.kernels.collective_items import Addition, Items, Message, Span, in_order
 from chip.kernels.transfer import Hop, Moved, from_the_first, multicast, transfer
-from chip.schedule import Beside, Buffer, Chain, Flow, Rows, Schedule, run
+from chip.schedule import Beside, Buffer, Rows, Schedule
 from chip.schedule.footprint import Elsewhere
 from chip.spec import ChipSpec
 
-# Operands of a chain of additions; each takes an ALU, and one is left to whoever else needs it.
-MOST_OPERANDS = 15
 APART_ROWS = 32  # of a message that reads and writes by an instruction per row and plane
 RESIDUAL = -1  # the slot of what a member has besides its part of a sum
 
@@ -220,10 +218,11 @@ class Compiler:
             for one in addition.operands
         ]
         target = self._room(member, addition.target)
-        while (count := _added_at_once(operands, target)) < len(operands):
+        types = [some.dtype for some, *_ in operands]
+        while (count := at_once(types, target[0].dtype)) < len(operands):
             between = self._take(member, addition.target.length)
             self._sum(plan, member, operands[:count], [between])
-            operands = [[between], *operands[count:]]
+            operands, types = [[between], *operands[count:]], ["f32", *types[count:]]
             self._free[member].append(between)
         self._sum(plan, member, operands, target)
         for one in addition.operands:
@@ -242,7 +241,7 @@ class Compiler:
         def add(terms: tuple[_Run, ...], out: _Run) -> None:
             some = [run.rows for run in (*terms, out)]
             (*first, end), further = from_the_first(self.spec, some)
-            chain = _added(self.spec, self.label, (*first, end), out.length)
+            chain = added(self.spec, self.label, (*first, end), out.length)
             plan.place(chain, 0, further, Elsewhere((member,), {}))
 
         length = sum(run.length for run in target)
@@ -314,54 +313,6 @@ class Compiler:
         if room.length > count:
             free.append(room.part(count, room.length - count))
         return room.part(0, count).typed(dtype)
-
-
-@lru_cache(maxsize=4096)
-def _added(spec: ChipSpec, label: str, every: tuple[Rows, ...], count: int) -> Chain:
-    """So many rows of all terms added up by member 0, into those that come last."""
-    chain = Chain(spec, f"{label}: add")
-    loops, (first, *rest), out = run(count), every[:-1], every[-1]
-    types = [rows.buffer.region.dtype for rows in every]
-    slices = [rows.buffer.region.index for rows in every]
-    wide = types[0] == "f32"
-    if not rest and types[0] == types[-1]:
-        total: Flow = chain.vxm("copy", first, loops=loops)
-    elif not wide or not rest or slices[0] == slices[1] or types[1] != "f32":
-        total = chain.vxm("copy" if wide else "to_f32", first, loops=loops)
-    else:
-        total = chain.vxm("add", first, rest[0], loops=loops)
-        rest = rest[1:]
-    done = len(every) - 1 - len(rest)
-    read = {(0, index) for index in slices[:done]}
-    for term, dtype, index in zip(rest, types[done:], slices[done:], strict=False):
-        if dtype == "f32":
-            read.add((total.cycle, index))
-            total = chain.vxm("add", total, term)
-            continue
-        at = total.cycle - spec.d_func("vxm.convert")  # widened while the sum so far is made
-        if (at, index) in read:  # unless others are read there then
-            total = chain.vxm("copy", total)
-            at = total.cycle - spec.d_func("vxm.convert")
-        read.add((at, index))
-        total = chain.vxm("add", total, chain.vxm("to_f32", term, loops=loops, at=at))
-    if types[-1] != total.dtype:
-        total = chain.vxm("to_f16", total)
-    chain.write(total, out)
-    return chain
-
-
-def _added_at_once(operands: Sequence[Sequence[_Run]], target: Sequence[_Run]) -> int:
-    """The first operands that a chain adds up: all, or as many as there are ALUs for.
-
-    Narrow ones take another ALU each to be widened, and two to wait; a narrow sum one for that.
-    """
-    narrow = any(some.dtype != "f32" for some, *_ in operands)
-    left = MOST_OPERANDS - 2 * narrow - (target[0].dtype != "f32")
-    for number, (run_of, *_) in enumerate(operands):
-        left -= 1 + (run_of.dtype != "f32")
-        if left < 0:
-            return number
-    return len(operands)
 
 
 def _is_row_home(message: Message) -> bool:

@@ -10,7 +10,6 @@ from functools import cached_property
 from itertools import chain
 from math import prod
 
-from chip.kernels.experts import Experts
 from chip.kernels.layout import Layout, halves
 from chip.kernels.linear import HeadMatrix, Matrix
 from chip.kernels.work import OUTPUT, Laid, Part, Request, Steps, Work
@@ -222,19 +221,6 @@ class Assigned:
         left = (not v.integers and fused.factor_left(self.section, v) for v in values.values())
         return sum(left) * 4 * self.spec.positions
 
-    @property
-    def matrix_words(self) -> tuple[list[int], list[int]]:
-        """Words of 16 slices that each matrix takes, of those east and of those west."""
-        words: tuple[list[int], list[int]] = ([], [])
-        for op in self.section.ops:
-            for matrix in self.all_matrices(op) if isinstance(op, Product) else ():
-                if isinstance(op, ExpertLinear):
-                    experts = Experts(matrix, op.held, op.chosen, op.adds)
-                    words[matrix.side].append(experts.words)
-                else:
-                    words[matrix.side].append(matrix.vectors // word_columns(matrix.dtype))
-        return words
-
     def _columns(self, op: Product) -> int:
         outputs = self.layout(op.out)
         return outputs.blocks * outputs.width
@@ -386,7 +372,7 @@ class Assigned:
                 found.append(Part(buffer, some.start, len(some)))
         return tuple(found)
 
-    def _pieces(self, blocks: range, most: int = 2) -> Iterator[tuple[str, range]]:
+    def _pieces(self, blocks: range, most: int = MOST_PIECES) -> Iterator[tuple[str, range]]:
         """Blocks that share a buffer, at most so many times, and what its name ends in."""
         if blocks and not self.apart:
             yield "", blocks

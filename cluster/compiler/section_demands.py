@@ -6,13 +6,14 @@ from functools import lru_cache
 
 from chip.kernels.attention import Heads
 from chip.kernels.attention_to_all import SIDE_BY_SIDE, SumLanes, by_powers
+from chip.kernels.experts import Experts
 from chip.kernels.lanes import LANES, MAPS, LaneMap, group_maps, hurried_maps
 from chip.kernels.memory import Conflicts, most_column_words
 from chip.kernels.trial import Demands, Trial, TrialMemory, Unplaced, conflicts
 from chip.kernels.work import CACHE, Request, Work
 from chip.program import word_columns
 from chip.spec import ChipSpec
-from cluster.compiler.assign import Assigned, Copy
+from cluster.compiler.assign import Assigned, Copy, Product
 from cluster.compiler.kernels import place
 from cluster.compiler.rank import Rank
 from cluster.compiler.shard import Sharded
@@ -80,6 +81,19 @@ def requested(
     return lives, tuple(memory.requests.values())
 
 
+def _matrix_words(assigned: Assigned) -> tuple[list[int], list[int]]:
+    """Words of 16 slices that each matrix takes, of those east and of those west."""
+    words: tuple[list[int], list[int]] = ([], [])
+    for op in assigned.section.ops:
+        for matrix in assigned.all_matrices(op) if isinstance(op, Product) else ():
+            if isinstance(op, ExpertLinear):
+                experts = Experts(matrix, op.held, op.chosen, op.adds)
+                words[matrix.side].append(experts.words)
+            else:
+                words[matrix.side].append(matrix.vectors // word_columns(matrix.dtype))
+    return words
+
+
 def column_words(
     spec: ChipSpec,
     sharded: Sharded,
@@ -96,7 +110,7 @@ def column_words(
     So many `rows` of them share a launch.
     """
     assigned = Assigned(sharded.section, rank, spec, chunk, weights)
-    words = assigned.matrix_words
+    words = _matrix_words(assigned)
     if max(map(sum, words)) <= most_column_words(spec):  # else there is no room anyway
         work, memory = _unplaced(spec, sharded, prefix, 1, chunk, blocks, weights)
         work = replace(work, most_slots=rows)

@@ -153,14 +153,18 @@ class AllReduce:
     def _algorithms(self, room: int) -> tuple[str, ...]:
         """Those there is room for: so many rows that land.
 
-        An agent or a gate may add up all rows of its team, and what it owns of all teams.
+        An agent or a gate may add up all rows of its team, and what it owns of all teams. Of many
+        rows agents are quickest past chips outside of the group; else they, or all as owners.
         """
         names, team, rows = algorithms(self.blocks, self.members), TEAM, self.blocks * self.some
         most = (team - 1) * rows + self.members // team * rows
         if names != ("teams",) or most > room:
             return names
-        by_agents = self.members <= AGENTS_AMONG and rows <= AGENT_ROWS
-        return ("agents",) * by_agents + ("gates" if rows <= GATED_ROWS else "teams",)
+        other = "gates" if rows <= GATED_ROWS else "teams"
+        if self.members > AGENTS_AMONG or rows > AGENT_ROWS:
+            return (other,)
+        detours = any(hop.member >= self.members for hop in self.routes.cables)
+        return ("agents",) if detours and other == "teams" else ("agents", other)
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,9 @@ from heapq import heapify, heapreplace
 
 import numpy as np
 
-from topology.collectives.engine import Engine
 from topology.collectives.job import Job
 from topology.collectives.messages import Draft, Messages
 from topology.collectives.registry import algorithm
-from topology.collectives.teams import teams
 from topology.collectives.trunks import Crossing, Loads, Trunk, trunks
 from topology.errors import BadCollective
 from topology.fabric import Ints
@@ -33,7 +31,10 @@ Sent = tuple[int, int, int, int]  # rank, other rank, block, turn
 
 @algorithm("agents", "all_reduce", rounds=True)
 def agents(job: Job) -> Messages:
-    """`teams`, whose owners of a block are at the ends of cables, where that is quicker."""
+    """`teams`, whose owners of a block are at the ends of cables.
+
+    Without detours these few chips have more to do than others could take over.
+    """
     size = job.team_ranks
     if job.ranks % size or not size < job.ranks <= MOST_RANKS:
         problem = f"'agents' needs 2 to {MOST_RANKS // size} whole teams of {size}"
@@ -60,9 +61,7 @@ def agents(job: Job) -> Messages:
         turn=turn,
     )
     draft.send(rank, other, block, src_slot=2, dst_slot=2)
-    # without detours the chips at the few cables have more to do than others can take over
-    found = draft.messages(), teams(job)
-    return min(found, key=lambda messages: Engine(messages).end_cycle)
+    return draft.messages()
 
 
 class _Deal:
@@ -86,7 +85,7 @@ class _Deal:
             for pair, some in trunks(job.fabric, job.chips, self.size, shared=True).items()
         }
         self.inside = dict(self._inside())
-        self.ways, self.edges = cache(self._ways), cache(self._edges)
+        self.ways, self.edges, self.star = cache(self._ways), cache(self._edges), cache(self._star)
         self.agents = list(self._agents(nearer))
 
     def _inside(self) -> Iterator[tuple[tuple[int, int], int]]:
@@ -179,7 +178,7 @@ class _Deal:
         for rank in agents:
             others = [one for one in agents if one != rank]
             came = (self._quickest(one, rank, made[one], vectors).over for one in others)
-            ends.append(self.loads.there(self._star(rank, False), vectors, max(made[rank], *came)))
+            ends.append(self.loads.there(self.star(rank, False), vectors, max(made[rank], *came)))
         return max(ends), sum(ends)
 
     def _deal(self, agents: Agents, block: int) -> Iterator[tuple[Sent, Trunk]]:
@@ -195,13 +194,13 @@ class _Deal:
                 over[other] = max(over[other], best.over)
                 yield (rank, other, block, best.turn), self.ways(rank, other)[best.number]
         for rank in agents:
-            end = self.loads.there(self._star(rank, False), vectors, over[rank], take=True)
+            end = self.loads.there(self.star(rank, False), vectors, over[rank], take=True)
             self.over = max(self.over, end)
             self.owners.append((rank, block))
 
     def _gathered(self, rank: int, vectors: int, take: bool = False) -> int:
         """When a rank has what all of its team have."""
-        return self.loads.there(self._star(rank, True), vectors, 0, take)
+        return self.loads.there(self.star(rank, True), vectors, 0, take)
 
     def _star(self, rank: int, inward: bool) -> list[int]:
         """Edges to a rank from the others of its team, or from it to them."""

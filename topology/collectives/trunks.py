@@ -120,6 +120,7 @@ class Loads:
         paces = [ceil(pace) for pace in fabric.paces]
         self.pace = [paces[pace] for pace in fabric.pace.tolist()]
         self.taken: dict[tuple[int, int], Cable] = defaultdict(lambda: Cable(0))
+        self._ways: dict[Trunk, tuple[list[tuple[int, int, int]], int]] = {}
 
     def there(self, edges: Sequence[int], vectors: int, begin: int = 0, take: bool = False) -> int:
         """When so many vectors, there from `begin` on, can have come over each of some edges.
@@ -137,17 +138,30 @@ class Loads:
 
     def quickest(self, options: Sequence[tuple[Trunk, int]], vectors: int) -> "Crossing":
         """The way on which so many vectors are there first, of some, each from a cycle on."""
-        found = []
+        best: Crossing | None = None
         for number, (way, ready) in enumerate(options):
-            offsets = [0, *accumulate(self.latency[edge] for edge in way)]
-            needs = [vectors * self.pace[edge] for edge in way]
+            if way not in self._ways:
+                self._ways[way] = self._way(way)
+            hops, cycles = self._ways[way]
+            cycles += vectors * hops[-1][2]
+            if best and ready + cycles >= best.over:  # it is no quicker even where all is free
+                continue
             for turn in range(max(self.cables[edge] for edge in way)):
-                cables = [self.taken[edge, turn % self.cables[edge]] for edge in way]
-                hops = list(zip(cables, offsets[:-1], needs, strict=True))
-                start = first_start(hops, ready)
-                over = start + offsets[-1] + PASSED_CYCLES * len(way)
-                found.append(Crossing(over + needs[-1], number, turn, start, hops))
-        return min(found, key=lambda one: one[:3])
+                some = [
+                    (self.taken[edge, turn % self.cables[edge]], offset, vectors * pace)
+                    for edge, offset, pace in hops
+                ]
+                start = first_start(some, ready)
+                if not best or start + cycles < best.over:
+                    best = Crossing(start + cycles, number, turn, start, some)
+        assert best, "there is a way"
+        return best
+
+    def _way(self, way: Trunk) -> tuple[list[tuple[int, int, int]], int]:
+        """Edges of a way with the cycles to them and those of a vector; cycles of it all."""
+        ends = [*accumulate((self.latency[edge] for edge in way), initial=0)]
+        hops = [(edge, end, self.pace[edge]) for edge, end in zip(way, ends, strict=False)]
+        return hops, ends[-1] + PASSED_CYCLES * len(way)
 
     def take(self, crossing: "Crossing") -> None:
         """Let a crossing have its cables."""

@@ -154,17 +154,18 @@ class AllReduce:
         """Those there is room for: so many rows that land.
 
         An agent or a gate may add up all rows of its team, and what it owns of all teams. Of many
-        rows agents are quickest past chips outside of the group; else they, or all as owners.
+        rows of fp32 agents are quickest past chips outside of the group; else they, or all ranks.
         """
         names, team, rows = algorithms(self.blocks, self.members), TEAM, self.blocks * self.some
         most = (team - 1) * rows + self.members // team * rows
         if names != ("teams",) or most > room:
             return names
-        other = "gates" if rows <= GATED_ROWS else "teams"
+        found = ("gates", "teams") if rows <= GATED_ROWS else ("teams",)
         if self.members > AGENTS_AMONG or rows > AGENT_ROWS:
-            return (other,)
+            return found[:1]
         detours = any(hop.member >= self.members for hop in self.routes.cables)
-        return ("agents",) if detours and other == "teams" else ("agents", other)
+        alone = detours and rows > GATED_ROWS and self.sums == "fp32"
+        return ("agents",) if alone else ("agents", *found)
 
 
 @dataclass(frozen=True)

@@ -126,7 +126,7 @@ def test_gpt_oss_120b_fills_576_chips(ep, tp, layers):
     sizes = Sizes(model, GROQCHIP1, 320, "int8", cut=True)
     assert tp * (len(model.layers) // layers) == 576
     for head in (False, True):
-        assert sum(sizes.laid(tp, 8, layers, head).kinds.values()) > 0.92 * GROQCHIP1.sram_bytes
+        assert sum(sizes.laid(tp, 8, layers, head).kinds.values()) > 0.91 * GROQCHIP1.sram_bytes
 
 
 def test_a_wide_stage_fills_95_percent_of_a_chip():

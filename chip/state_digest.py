@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from chip.arrays import Array
 from chip.sram import GROUP, Bytes, Sram, Words
 
 Planes = list[int]  # of the four slices of a group
@@ -25,7 +24,7 @@ class Written:
             members.setdefault((index // GROUP, low, high), []).append(index % GROUP)
         self._sram = sram
         self._runs = [
-            _narrowed(sram.group(group * GROUP)[low : high + 1], planes)
+            (sram.group(group * GROUP)[low : high + 1], planes)
             for (group, low, high), planes in members.items()
         ]
 
@@ -46,7 +45,7 @@ class Written:
         for (index, count), found in sorted(together.items()):
             words = np.unique(np.concatenate(found))
             runs += [
-                _planes(*_narrowed(self._sram.group(first)[words], planes))
+                _planes(self._sram.group(first)[words], planes)
                 for first, planes in _groups(index, count)
             ]
         return b"".join([*packets, *(run.data for run in runs), str(cycles).encode()])
@@ -60,17 +59,5 @@ def _groups(index: int, count: int) -> list[tuple[int, Planes]]:
     return list(inside.items())
 
 
-def _narrowed(words: Bytes, planes: Planes) -> tuple[Array, Planes]:
-    """A view of words [words, lanes, 4], and which of its last elements are the planes.
-
-    They are halves of words where the planes are: these are copied ten times as fast.
-    """
-    if len(planes) == 2 and planes[0] % 2 == 0 and planes[1] == planes[0] + 1:
-        return words.view(np.uint16), planes[:1] if planes[0] == 0 else [1]
-    return words, planes
-
-
-def _planes(words: Array, planes: Planes) -> Array:
-    if len(planes) == words.shape[-1]:
-        return words
-    return np.ascontiguousarray(words[..., planes[0]] if len(planes) == 1 else words[..., planes])
+def _planes(words: Bytes, planes: Planes) -> Bytes:
+    return words if len(planes) == GROUP else np.ascontiguousarray(words[:, :, planes])

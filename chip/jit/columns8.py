@@ -11,7 +11,7 @@ from llvmlite.binding import llvm_version_info  # type: ignore[import-untyped]
 
 from chip.jit.columns16 import PLACE
 from chip.jit.layout import GRAIN, QUARTERS, Untyped
-from chip.jit.memory import INT, VOID, emitted, types
+from chip.jit.memory import INT, VOID, emitted
 from chip.jit.vectors import (
     I8,
     I16,
@@ -90,44 +90,34 @@ def columns8(rows: int) -> Callable[..., None]:
     return sums
 
 
-def columns8_bytes(rows: int) -> Callable[..., None]:
-    """A function: 16 int32 sums for each of `rows` rows of x with a word's columns.
+@emitted(VOID, PLACE, INT, INT, INT)
+def columns8_bytes(_context: Untyped, builder: Untyped, args: Untyped) -> None:
+    """16 int32 sums of a row of x with a word's columns, where they rest: f(place, x, lanes, sums).
 
-    f(place, x, lanes, sums, sums_stride): `x` are the addresses of rows of bytes, 128 more than x
-    is, four lanes at a time, each four times; what that is too much is summed as well, once for all
-    rows, and taken off. Needs `DOT_OF_BYTES`.
+    x are bytes, 128 more than it is, four lanes at a time, each four times; what that is too much
+    is summed as well, and taken off. Needs `DOT_OF_BYTES`.
     """
     total, line = ir.VectorType(I32, 16), ir.VectorType(I8, 64)
     factors = line if llvm_version_info[0] >= 22 else total  # as LLVM declares it
     kind = ir.FunctionType(total, [total, factors, factors])
+    dot = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512.vpdpbusd.512")
     turn = numbers(16 * block + place for block in range(4) for place in _TURN)
+    extra = builder.bitcast(ir.Constant(line, [-128] * 64), factors)
+    quarters = places(builder, args[0])
 
-    @emitted(VOID, PLACE, types.UniTuple(INT, rows), INT, INT, INT)
-    def sums(_context: Untyped, builder: Untyped, args: Untyped) -> None:
-        dot = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512.vpdpbusd.512")
-        extra = builder.bitcast(ir.Constant(line, [-128] * 64), factors)
-        quarters = places(builder, args[0])
-        starts = [builder.extract_value(args[1], row) for row in range(rows)]
+    def step(lane: Untyped, totals: list[Untyped]) -> None:
+        offset = builder.mul(lane, I64(4))
+        x = load(builder, builder.add(args[1], offset), factors)
+        for quarter in range(QUARTERS):
+            at = builder.add(quarters[quarter], offset)
+            prefetch(builder, at, 1)
+            found = load(builder, at, line)
+            w = builder.bitcast(builder.shuffle_vector(found, found, turn), factors)
+            for factor, place in ((x, totals[quarter]), (extra, totals[QUARTERS + quarter])):
+                builder.store(builder.call(dot, [builder.load(place), factor, w]), place)
 
-        def step(lane: Untyped, totals: list[Untyped]) -> None:
-            offset = builder.mul(lane, I64(4))
-            x = [load(builder, builder.add(start, offset), factors) for start in starts]
-            for quarter in range(QUARTERS):
-                at = builder.add(quarters[quarter], offset)
-                prefetch(builder, at, 1)
-                found = load(builder, at, line)
-                w = builder.bitcast(builder.shuffle_vector(found, found, turn), factors)
-                for row, factor in enumerate([*x, extra]):
-                    place = totals[row * QUARTERS + quarter]
-                    builder.store(builder.call(dot, [builder.load(place), factor, w]), place)
-
-        totals = over_lanes(builder, args[2], step, (total, (rows + 1) * QUARTERS), 16)
-        for row in range(rows):
-            out = plus(builder, args[3], args[4], row)
-            for quarter in range(QUARTERS):
-                much = totals[rows * QUARTERS + quarter]
-                exact = builder.sub(totals[row * QUARTERS + quarter], much)
-                four = halved(builder, exact, 4, builder.add)
-                store(builder, builder.add(out, I64(16 * quarter)), four)
-
-    return sums
+    totals = over_lanes(builder, args[2], step, (total, 2 * QUARTERS), 16)
+    for quarter in range(QUARTERS):
+        exact = builder.sub(totals[quarter], totals[QUARTERS + quarter])
+        four = halved(builder, exact, 4, builder.add)
+        store(builder, builder.add(args[3], I64(16 * quarter)), four)

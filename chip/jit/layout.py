@@ -14,12 +14,12 @@ import numpy.typing as npt
 
 Untyped = Any  # what numba and llvmlite give and take: they have no types
 CONSTANTS, ARENA, GROUPS = 0, 1, 2  # bases; after the groups of SRAM come the accumulators
-ROWS, PRODUCTS, APPEND, GATHER, SHARED = range(5)  # kinds of record
+ROWS, PRODUCTS, APPEND, GATHER = range(4)  # kinds of record
 FP16, INT8 = 0, 1  # formats of PRODUCTS
 COLUMNS = 8  # fp16 columns of a word
 QUARTERS = 4  # arrays of four slices that a word of 16 slices lies in
 GRAIN = 32  # lanes of a step: those of a chip are a multiple
-TURN = 16  # lanes that are exchanged together
+TURN = 16  # lanes that are turned round together
 # What has become of products is one integer, as addresses of functions give no more: how many sums
 # are doubtful, UNKNOWN for each word whose statistics can be kept, LATE if a helper came too late.
 UNKNOWN, LATE = 1 << 32, 1 << 62
@@ -79,8 +79,6 @@ class Record(NamedTuple):
     statistics_scratch: int = 0  # of each load, until they are kept
     left: int = 0  # records from this one to the end of its run: they are independent
     zeroed: int = 0  # whether columns that no load fills are to be zero
-    # SHARED: tasks, `tiles` of them; task n is the records from starts[n] on from this one,
-    # to starts[n + 1]
     # APPEND
     region_shift: int = 0
     region_base: int = 0
@@ -110,7 +108,7 @@ class Part:
 
 @dataclass
 class Job:
-    """A run that threads share in numbered pieces: products, of `loads` words; or tasks."""
+    """A run of products that threads share: its loads, each of a word, in numbered pieces."""
 
     pieces: int
     part: int
@@ -134,12 +132,12 @@ class Play:
     threads: int
     scratch: int
     spare: int
+    rows: int
     append: int
     gather: int
     before: int
     after: int
     piece: int
-    task: int
     failed_part: int = -1
     failed_record: int = -1
     late: int = 0

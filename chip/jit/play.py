@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from chip.jit.activations import bytes_of_x, find_diagonals
-from chip.jit.cache import address, kernel
+from chip.jit.cache import address
 from chip.jit.exact import exact_dot
 from chip.jit.layout import (
     COLUMNS,
@@ -24,7 +24,6 @@ from chip.jit.layout import (
     PART,
     PRODUCTS,
     ROWS,
-    SHARED,
     UNKNOWN,
     Operand,
     Part,
@@ -86,8 +85,7 @@ def _forget(part: Part, group: int, word: int) -> None:
             statistics_at(statistics + STATISTICS_BYTES * word).lanes = 0
 
 
-@kernel(_pair)
-def do_rows(part_address: int, number: int) -> int:
+def _rows(part_address: int, number: int) -> int:
     """Do a record of a row kernel, row by row."""
     part = part_at(part_address)
     record = record_at(part, number)
@@ -98,16 +96,6 @@ def do_rows(part_address: int, number: int) -> int:
         if record.touched >= 0:
             rest = there - integer(part.bases, GROUPS + record.touched)
             _forget(part, record.touched, rest // (4 * part.lanes))
-    return 0
-
-
-def _task(job_address: int, number: int) -> int:
-    """Do the records of a task; where these are stands in the record behind which they come."""
-    job = job_at(job_address)
-    part = part_at(job.part)
-    starts = part.tables + 8 * (record_at(part, job.first).start_table + number)
-    for n in range(job.first + integer(starts, 0), job.first + integer(starts, 1)):
-        do_rows(job.part, n)
     return 0
 
 
@@ -255,7 +243,7 @@ def _run(play_address: int, _unused: int) -> int:
                 pieces = min(job.loads, call(play.before, here, n) // _LEAST_WORK)
                 alone = play.threads < 2 or pieces < 2 or play.late > 0
                 job.pieces = 1 if alone else min(MAX_PIECES, pieces)
-                count = lead(play.control, play.piece, play.job, job.pieces, 0)
+                count = lead(play.control, play.piece, play.job, job.pieces)
                 doubtful = count % LATE
                 flags = (1 if doubtful % UNKNOWN else 0) + (2 if doubtful >= UNKNOWN else 0)
                 call(play.after, here, 4 * n + flags)
@@ -263,14 +251,8 @@ def _run(play_address: int, _unused: int) -> int:
                     play.late, part.scratch = job.pieces, play.spare
                 n += record.left
                 continue
-            if record.kind == SHARED:
-                if play.threads > 1 and play.late == 0:
-                    job.part, job.first, job.pieces = here, n, record.tiles
-                    lead(play.control, play.task, play.job, record.tiles, 1)
-                    n += integer(part.tables, record.start_table + record.tiles)
-                    continue
-            elif record.kind == ROWS:
-                do_rows(here, n)
+            if record.kind == ROWS:
+                call(play.rows, here, n)
             elif call(play.gather if record.kind == GATHER else play.append, here, n) == 0:
                 play.failed_part, play.failed_record = number, n
                 return 0
@@ -280,12 +262,12 @@ def _run(play_address: int, _unused: int) -> int:
 
 # Addresses differ from process to process, so that kept code must be given them.
 _FUNCTIONS = {
+    "rows": address(_rows, _pair),
     "append": address(_append, _pair),
     "gather": address(_gather, _pair),
     "before": address(_before, _pair),
     "after": address(_after, _pair),
     "piece": PIECE,
-    "task": address(_task, _pair),
 }
 _callable = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
 _run_play = _callable(address(_run, _pair))

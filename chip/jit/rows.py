@@ -19,12 +19,13 @@ from chip.jit.memory import (
     array_of,
     bytes_at,
     inner,
+    integer,
     integers_at,
     words_at,
 )
-from chip.jit.vectors import exchanged, on_stack
+from chip.jit.vectors import turned
 from chip.numerics import elementwise
-from chip.numerics.exact import MAX_LANES, NAN
+from chip.numerics.exact import NAN
 
 _NUMBERS: dict[str, type[np.generic]] = {
     "u8": np.uint8,
@@ -35,7 +36,6 @@ _NUMBERS: dict[str, type[np.generic]] = {
     "f32": np.float32,
     "f16": np.uint16,
 }
-_powers = on_stack(8 * MAX_LANES)
 _UNSIGNED: dict[int, type[np.generic]] = {1: np.uint8, 2: np.uint16, 4: np.uint32}
 ROW_KERNEL = INT(INT, INT, INT, INT)  # (out, a, b, lanes); of one operand, it ignores b
 
@@ -44,7 +44,6 @@ ROW_KERNEL = INT(INT, INT, INT, INT)  # (out, a, b, lanes); of one operand, it i
 operands_at: Untyped = bytes_at
 results_at: Untyped = bytes_at
 operation: Untyped = None
-number_of: Untyped = None
 widen: Untyped = None
 finish: Untyped = None
 first = second = 1
@@ -52,18 +51,16 @@ first = second = 1
 
 # --- copies and lane maps -------------------------------------------------------------------
 @functools.cache
-def copy_kernel(size: int, from_step: int = 1, to_step: int = 1, shared: bool = False) -> int:
+def copy_kernel(size: int, from_step: int = 1, to_step: int = 1) -> int:
     """Copies elements of `size` bytes, from_step elements apart, to such to_step apart.
 
     Into and from SRAM words, which have 4 bytes a lane, they are shifted: then the loop is one of
-    vectors. But not into words that are `shared`: other threads may write their other bytes.
+    vectors.
     """
     name = f"copy_{size}_{from_step}_{to_step}"
     scope = {"operands_at": array_of(_UNSIGNED[size]), "first": from_step, "second": to_step}
     loop = _spaced
-    if shared and to_step > 1:
-        name += "_shared"
-    elif size < 4 and {size * from_step, size * to_step} == {size, 4}:
+    if size < 4 and {size * from_step, size * to_step} == {size, 4}:
         loop = _into_words if from_step == 1 else _from_words
         scope |= {"operation": _UNSIGNED[size], "first": (1 << 8 * size) - 1}
     return address(_bound(loop, scope, name), ROW_KERNEL)
@@ -80,10 +77,9 @@ def lane_kernel(size: int) -> int:
 
 
 @functools.cache
-def exchange_kernel(size: int) -> int:
-    """Moves lanes of elements of `size` bytes by TURN, as b says: see `vectors.exchanged`."""
-    scope = {"operation": exchanged(8 * size)}
-    return address(_bound(_exchanged, scope, f"exchanged_{size}"), ROW_KERNEL)
+def turn_kernel(size: int) -> int:
+    """Turns each TURN lanes of elements of `size` bytes round, by b[0]: see `vectors.turned`."""
+    return address(_bound(_turned, {"operation": turned(8 * size)}, f"turned_{size}"), ROW_KERNEL)
 
 
 def _spaced(out: int, a: int, _b: int, lanes: int) -> int:
@@ -115,9 +111,26 @@ def _chosen(out: int, a: int, b: int, lanes: int) -> int:
     return 0
 
 
-def _exchanged(out: int, a: int, b: int, lanes: int) -> int:
-    operation(out, a, b, lanes)
+def _turned(out: int, a: int, b: int, lanes: int) -> int:
+    operation(out, a, integer(b, 0), lanes)
     return 0
+
+
+def _runs(out: int, a: int, b: int, _lanes: int) -> int:
+    """As `_chosen`, by runs of lanes that stay side by side; b: how many, then `Run`s."""
+    runs = integers_at(b, 1 + 3 * integer(b, 0))
+    for run in range(runs[0]):
+        to, lane, count = runs[1 + 3 * run], runs[2 + 3 * run], runs[3 + 3 * run]
+        x, z = bytes_at(a + lane, count), bytes_at(out + to, count)
+        for i in range(count):
+            z[i] = x[i]
+    return 0
+
+
+@functools.cache
+def run_kernel() -> int:
+    """Copies runs of bytes; b has their number, then for each where to, where from, how many."""
+    return address(_runs, ROW_KERNEL)
 
 
 # --- point-wise instructions ----------------------------------------------------------------
@@ -130,15 +143,12 @@ def can_do(op: Op, element: str) -> bool:
 def row_kernel(op: Op, element: str, made: str) -> int:
     """What does an instruction on a row of operands of a type."""
     assert op.row is not None
-    number, text = elementwise.LOOKED_UP.get(op.row, (_same, op.row))
     loop = _unary if len(op.sources) == 1 else _binary
-    loop = loop if text is op.row else _looked_up
     finish = {"f16": narrow16, "f32": _same if op.keeps_nan else _ordered}.get(made, _same)
     scope: dict[str, Untyped] = {
         "operands_at": array_of(_NUMBERS[element]),
         "results_at": array_of(_NUMBERS[made]),
-        "operation": _lowered(text),
-        "number_of": _lowered(number) if loop is _looked_up else None,
+        "operation": inner(_lowered(op.row)),
         "widen": widen16 if element == "f16" else _same,
         "finish": finish,
     }
@@ -156,15 +166,15 @@ def _bound(function: Untyped, scope: dict[str, Untyped], name: str) -> Untyped:
 def _lowered(text: Untyped) -> Untyped:
     """An elementwise text as numba wants it: plain functions that it calls are compiled, too."""
     if text is elementwise.choose:
-        return inner(_choose)
+        return _choose
     loads = [i.argval for i in dis.get_instructions(text) if i.opname == "LOAD_GLOBAL"]
     called = {n: text.__globals__[n] for n in loads if n in text.__globals__}
     scope = {
-        name: _lowered(function)
+        name: inner(_lowered(function))
         for name, function in called.items()
         if isinstance(function, FunctionType)
     }
-    return inner(_bound(text, scope, text.__name__))
+    return _bound(text, scope, text.__name__)
 
 
 def _choose(condition: Untyped, a: Untyped, b: Untyped) -> Untyped:
@@ -192,15 +202,4 @@ def _binary(out: int, a: int, b: int, lanes: int) -> int:
     x, y, z = operands_at(a, lanes), operands_at(b, lanes), results_at(out, lanes)
     for i in range(lanes):
         z[i] = finish(operation(widen(x[i]), widen(y[i])))
-    return 0
-
-
-def _looked_up(out: int, a: int, _b: int, lanes: int) -> int:
-    x, z, powers = operands_at(a, lanes), results_at(out, lanes), integers_at(_powers(), lanes)
-    for i in range(lanes):
-        powers[i] = number_of(widen(x[i]))
-    for i in range(lanes):
-        powers[i] = elementwise.POWERS[np.uint64(powers[i])]
-    for i in range(lanes):
-        z[i] = finish(operation(widen(x[i]), powers[i]))
     return 0

@@ -81,12 +81,11 @@ def take(control: int) -> int:
             return left - 1
 
 
-@kernel(INT(INT, INT, INT, INT, INT))
-def lead(control: int, function: int, job: int, pieces: int, patient: int) -> int:
+@kernel(INT(INT, INT, INT, INT))
+def lead(control: int, function: int, job: int, pieces: int) -> int:
     """Run the function on the job piece by piece, with helpers if there are several.
 
     Returns the sum of its results, and LATE more if some helper was late and may still be writing.
-    If `patient`, it waits for such helpers instead of doing again what they do.
     """
     if pieces == 1:
         found: int = call(function, job, 0)
@@ -112,9 +111,6 @@ def lead(control: int, function: int, job: int, pieces: int, patient: int) -> in
             if spin % _SPINS_A_TURN == _SPINS_A_TURN - 1:
                 sched_yield()
         done = load(control, DONE + number)
-        while patient and not done:
-            usleep(_NAP_US)
-            done = load(control, DONE + number)
         if done:
             count += done - 1
         else:

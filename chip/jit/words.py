@@ -27,11 +27,13 @@ from chip.jit.layout import (
     Record,
     Row,
     Statistics,
+    Untyped,
 )
 from chip.jit.memory import (
     INT,
     caller,
     doubles_at,
+    emitted,
     floats_at,
     inner,
     integer,
@@ -41,7 +43,7 @@ from chip.jit.memory import (
     row_at,
     statistics_at,
 )
-from chip.jit.vectors import DOT_OF_BYTES, on_stack
+from chip.jit.vectors import DOT_OF_BYTES, I64, cgutils
 from chip.jit.weights import (
     STATISTICS_BYTES,
     is_known,
@@ -55,17 +57,21 @@ from chip.numerics.exact import MAX_LANES, NAN
 from chip.numerics.products import error_factor
 
 DIAGONAL_ROWS = 16  # rows of one lane each that are multiplied together
-BYTE_ROWS = 4  # rows of bytes that are: with their sums they fill the registers
 # A thread's buffer: a word's columns widened, sums of two rows.
 _SUMS = 8 * 2 * QUARTERS * MAX_LANES
 _BUFFER_BYTES = _SUMS + 8 * 2 * COLUMNS
 
 _one_row, _two_rows = columns16(1, False), columns16(2, True)
 _one_row8, _two_rows8 = columns8(1), columns8(2)
-_row_of_bytes, _rows_of_bytes = columns8_bytes(1), columns8_bytes(BYTE_ROWS)
 _single, _diagonal = diagonal16(1), diagonal16(DIAGONAL_ROWS)
-_buffer = on_stack(_BUFFER_BYTES)
 _multiply, _error_factor = caller(6), inner(error_factor)
+
+
+@emitted(INT)
+def _buffer(_context: Untyped, builder: Untyped, _args: Untyped) -> Untyped:
+    """The address of a buffer on the stack."""
+    buffer = cgutils.alloca_once(builder, I64, _BUFFER_BYTES // 8)
+    return builder.ptrtoint(buffer, I64)
 
 
 def piece(job_address: int, number: int) -> int:
@@ -124,14 +130,7 @@ def _products8(
     while m < end:
         x, done = scratch + _x_of(part, record, m), 1
         if DOT_OF_BYTES:
-            if m + BYTE_ROWS <= end:
-                done = BYTE_ROWS
-                second = scratch + _x_of(part, record, m + 1)
-                third = scratch + _x_of(part, record, m + 2)
-                fourth = scratch + _x_of(part, record, m + 3)
-                _rows_of_bytes(place, (x, second, third, fourth), used, out, 4 * part.lanes)
-            else:
-                _row_of_bytes(place, (x,), used, out, 0)
+            columns8_bytes(place, x, used, out)
         elif m + 1 < end:
             other, done = scratch + _x_of(part, record, m + 1), 2
             _two_rows8(place, x, other - x, used, out, 4 * part.lanes)

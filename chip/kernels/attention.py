@@ -169,7 +169,8 @@ def mix(
     work = replace(work, blocks=len(caches[0].spots), most_blocks=most)
     raw = _scores(work, heads, q, caches)
     for mine in caches:
-        sides = (mine.side,) if len(caches) > 1 else (WEST, EAST)
+        # With int8 weights a stage may be filled to the last words, and each side has its identity.
+        sides = (mine.side,) if len(caches) > 1 or work.int8 else (WEST, EAST)
         for cache, columns in zip(mine.values, mine.columns, strict=True):
             which = mine.newest, mine.spots[-1], heads.row_lanes
             transpose(work, cache, which, columns, sides, "attention: transpose V")

@@ -41,87 +41,44 @@ def choose(condition: Number, a: Number, b: Number) -> Number:
     return np.where(condition, a, b)
 
 
-# Both choose by comparisons: compiled, these become vectors, where `np.maximum` of two numbers is a
-# branch that is often guessed wrongly (on fp16 rows 25 instead of 270 ns, more on sorted ones).
 def maximum(a: Number, b: Number) -> Number:
     """The larger of a and b, of one type; NaN if either is, and +0 is above -0."""
-    return choose((a == 0) & (b == 0), a + b, choose((a > b) | (a != a), a, b))
+    return choose((a == 0) & (b == 0), a + b, np.maximum(a, b))
 
 
 def minimum(a: Number, b: Number) -> Number:
     """The smaller of a and b, of one type; NaN if either is, and -0 is below +0."""
-    return choose((a == 0) & (b == 0), -(-a - b), choose((a < b) | (a != a), a, b))
+    return choose((a == 0) & (b == 0), -(-a - b), np.minimum(a, b))
 
 
-def _shifted(x: Number) -> Number:
-    """Of a float64 x the integer nearest to 64 x / ln 2, in the lowest bits."""
-    return x * PER_STEP + MAGIC
-
-
-def number64(x: Number) -> Number:
-    """Which of the `POWERS` e**x is a multiple of, nearly."""
-    shifted = np.float64(_shifted(x))
-    return shifted.view(np.int64) & (STEPS - 1)
-
-
-def exp64(x: Number, power: Number) -> Number:
-    """e**x of a float64 |x| < 600 with its power; relative error below 2**-34."""
-    shifted = np.float64(_shifted(x))
+def exp64(x: Number) -> Number:
+    """e**x of a float64 |x| < 600; relative error below 2**-34."""
+    shifted = np.float64(x * PER_STEP + MAGIC)
+    steps = shifted.view(np.int64)
     rest = (shifted - MAGIC) * -STEP + x  # at most ln 2 / 128: rest**4 / 24 is below 2**-34
     polynomial = ((rest * (1.0 / 6.0) + 0.5) * rest + 1.0) * rest + 1.0
-    scale = np.int64(power + ((shifted.view(np.int64) >> 6) << 52))
+    scale = np.int64(POWERS[steps & (STEPS - 1)] + ((steps >> 6) << 52))
     return polynomial * scale.view(np.float64)
-
-
-def _in_range(x: Number) -> Number:
-    # Beyond these bounds fp32 has only 0 and inf. Chosen like this NaN is passed on, and compiled
-    # code does not branch as it would for minimum and maximum.
-    above = choose(x < LEAST, LEAST, x)
-    return np.float64(choose(above > MOST, MOST, above))
-
-
-def exp_number(x: Number) -> Number:
-    """The number of the power that `exp_by` wants."""
-    return number64(_in_range(x))
-
-
-def exp_by(x: Number, power: Number) -> Number:
-    """As `exp`, with the power that it looks up."""
-    return np.float32(exp64(_in_range(x), power))
 
 
 def exp(x: Number) -> Number:
     """e**x; at most 0.501 ulp off. Overflows to inf, underflows gradually to 0."""
-    return exp_by(x, POWERS[exp_number(x)])
-
-
-def _size(x: Number) -> Number:
-    size = np.abs(np.float64(x))
-    return choose(size > TANH_FAR, TANH_FAR, size)
-
-
-def tanh_number(x: Number) -> Number:
-    """The number of the power that `tanh_by` wants."""
-    return number64(_size(x) * -2.0)
-
-
-def tanh_by(x: Number, power: Number) -> Number:
-    """As `tanh`, with the power that it looks up."""
-    size = _size(x)
-    decay = exp64(size * -2.0, power)
-    square = size * size
-    series = (((square * SERIES_9 + SERIES_7) * square + SERIES_5) * square + SERIES_3) * square
-    out = choose(size < TANH_NEAR, series * size + size, (1.0 - decay) / (1.0 + decay))
-    return np.float32(np.copysign(out, np.float64(x)))
+    # Beyond these bounds fp32 has only 0 and inf. Chosen like this NaN is passed on, and compiled
+    # code does not branch as it would for minimum and maximum: 2.2 instead of 7.1 ns an element.
+    above = choose(x < LEAST, LEAST, x)
+    return np.float32(exp64(np.float64(choose(above > MOST, MOST, above))))
 
 
 def tanh(x: Number) -> Number:
     """The hyperbolic tangent; at most 0.502 ulp off. The sign of zero is kept."""
-    return tanh_by(x, POWERS[tanh_number(x)])
-
-
-# A look-up keeps a compiled loop from being one of vectors: so it is one of its own.
-LOOKED_UP = {exp: (exp_number, exp_by), tanh: (tanh_number, tanh_by)}
+    wide = np.float64(x)
+    size = np.abs(wide)
+    size = choose(size > TANH_FAR, TANH_FAR, size)
+    decay = exp64(size * -2.0)
+    square = size * size
+    series = (((square * SERIES_9 + SERIES_7) * square + SERIES_5) * square + SERIES_3) * square
+    out = choose(size < TANH_NEAR, series * size + size, (1.0 - decay) / (1.0 + decay))
+    return np.float32(np.copysign(out, wide))
 
 
 def rsqrt(x: Number) -> Number:
@@ -136,18 +93,14 @@ def reciprocal(x: Number) -> Number:
 
 def nearest_i8(x: Number) -> Number:
     """fp32 to int8: to nearest even, saturating at -128 and 127; NaN becomes 0."""
-    return np.int8(_bounded(np.rint(x), np.float32(-128), np.float32(127)))
+    bounded = np.minimum(np.maximum(np.rint(x), np.float32(-128)), np.float32(127))
+    return np.int8(choose(x == x, bounded, np.float32(0)))
 
 
 def nearest_u16(x: Number) -> Number:
     """fp32 to uint16: to nearest even, saturating at 0 and 65535; NaN becomes 0."""
-    return np.uint16(_bounded(np.rint(x), np.float32(0), np.float32(65535)))
-
-
-def _bounded(x: Number, least: np.float32, most: np.float32) -> Number:
-    """The nearest number from `least` to `most`; 0 of NaN."""
-    above = choose(x < least, least, choose(x == x, x, np.float32(0)))
-    return choose(above > most, most, above)
+    bounded = np.minimum(np.maximum(np.rint(x), np.float32(0)), np.float32(65535))
+    return np.uint16(choose(x == x, bounded, np.float32(0)))
 
 
 def as_fp32(x: Number) -> Number:

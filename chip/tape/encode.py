@@ -1,6 +1,7 @@
 """From the nodes of a fragment to tapes: records where there is a kernel for a node."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from functools import singledispatchmethod
 
 import numpy as np
@@ -15,12 +16,10 @@ from chip.jit.layout import (
     GATHER,
     GROUPS,
     INT8,
-    NOTHING,
     PRODUCTS,
     QUARTERS,
     RECORD,
     ROWS,
-    SHARED,
     STATISTICS,
     Operand,
     Record,
@@ -28,8 +27,7 @@ from chip.jit.layout import (
 )
 from chip.jit.rows import copy_kernel, row_kernel
 from chip.jit.words import multiplier
-from chip.linker.fetch import Ints
-from chip.linker.fragment import Fragment
+from chip.linker.fragment import Fragment, Step
 from chip.linker.node_ops import (
     Accumulate,
     Append,
@@ -48,13 +46,10 @@ from chip.program import word_columns
 from chip.spec import ChipSpec
 from chip.sram import GROUP, Places
 from chip.tape.able import taped
-from chip.tape.arena import Arena
 from chip.tape.operands import Values
-from chip.tape.order import Kind
-from chip.tape.plan import Plan
+from chip.tape.order import last_uses, runs
 from chip.tape.records import Records
-from chip.tape.tapes import Encoded, Tape, shape_of
-from chip.tape.tasks import MOST_TASKS, Task, staying
+from chip.tape.tapes import Encoded, Shape, Tape
 
 ACCUMULATORS = 2 * PLANES
 FORMATS = {"f16": FP16, "i8": INT8}
@@ -64,124 +59,123 @@ SCRATCH_BYTES = 1 << 24  # a pass takes no more products when it has this many
 
 def encode(fragment: Fragment, spec: ChipSpec) -> Encoded:
     """The tapes of a fragment."""
-    return _Encoder(fragment, spec).encode()
+    return _Encoder(fragment.steps, spec).encode(fragment.groups)
 
 
 class _Encoder:
-    def __init__(self, fragment: Fragment, spec: ChipSpec) -> None:
-        self.nodes, self.spec = fragment.steps, spec
+    def __init__(self, steps: tuple[Step, ...], spec: ChipSpec) -> None:
+        self.nodes, self.spec = steps, spec
         self.records = Records(spec.lanes)
         self.taped = taped(self.nodes, spec.lanes)
-        self.plan = Plan.of(fragment, self.taped)
-        shapes = {n: shape_of(node, spec.lanes) for n, node in enumerate(self.nodes)}
-        self.values = Values(self.records, {n: shape for n, shape in shapes.items() if shape})
-        for number in self.plan.in_place:
-            op = self.nodes[number].op
-            if isinstance(op, Read):
-                self.values.resting[number] = self.records.word(op.index, op.local), op.words
-        self.arenas = [Arena() for _ in range(MOST_TASKS)]
-        self.shared = False  # whether threads share what is being written
+        # Nodes that are interpreted and feed a tape.
+        pairs = ((n, need) for n, node in enumerate(self.nodes) for need in node.needs)
+        self.imports = {need for n, need in pairs if self.taped[n] and not self.taped[need]}
+        self.in_place: set[int] = set()
+        self.values = Values(self.records, {})
+        for number in range(len(self.nodes)):
+            shape = self._shape(number)
+            if shape is not None:
+                self.values.shapes[number] = shape
         self.scratch = self.scratch_bytes = self.log = 0
         self.weights: set[int] = set()
         self.places: dict[Places, int] = {}
         self.appends: list[tuple[int, int, int]] = []
         self.group = 0
 
-    # --- units ------------------------------------------------------------------------------
-    def encode(self) -> Encoded:
+    def _shape(self, number: int) -> Shape | None:
+        """Of a node's value; None if it has none."""
+        node = self.nodes[number]
+        match node.op:
+            case Read(words=words, element=element):
+                return Shape(len(words), element)
+            case Pointwise(made=made, rows=rows):
+                return Shape(rows, made)
+            case Products(tile=tile, made=made):
+                return Shape(len(tile), made)
+            case Accumulate(slots=slots, element=element, emits=emits):
+                return Shape(len(slots), element) if emits else None
+            case Columns(words=words):
+                return Shape(words.size, "u8", words.size * QUARTERS * self.records.word_bytes)
+            case GatheredColumns(rows=rows):
+                return Shape(rows, "u8", rows * QUARTERS * self.records.word_bytes)
+        return Shape(node.rows, node.element) if node.element else None
+
+    # --- order and lifetimes ----------------------------------------------------------------
+    def encode(self, groups: Sequence[Sequence[int]]) -> Encoded:
+        self.in_place = self._in_place(groups)
+        is_product: Callable[[int], bool] = lambda n: (  # noqa: E731
+            self.taped[n] and isinstance(self.nodes[n].op, Products)
+        )
+        before = [node.before for node in self.nodes]
+        ordered = [runs(group, before, is_product) for group in groups]
+        last = last_uses(ordered, lambda n: self.nodes[n].needs)
+        ends: defaultdict[int, list[int]] = defaultdict(list)
+        for node, end in last.items():
+            ends[end].append(node)
         made: list[tuple[Tape | int, ...]] = []
         position = 0
-        for group, parts in enumerate(self.plan.groups):
-            self.group = group
+        for self.group, found in enumerate(ordered):
             items: list[Tape | int] = []
-            for kind, nodes, found in parts:
-                if kind == Kind.STEP:
-                    self._close(items)
-                    items += nodes
-                    for node in self.plan.imports.intersection(nodes):
-                        self.values.make(node)
-                elif kind == Kind.ROWS:
-                    self._tasks(found)
-                elif kind == Kind.PRODUCTS:
-                    self._products(nodes)
+            owners: list[int] = []
+            for run in found:
+                if self.taped[run[0]]:
+                    self._run(run, owners)
                 else:
-                    for node in nodes:
-                        self._write(node, None)
+                    self._close(items, owners)
+                    items.append(run[0])
+                    if run[0] in last and run[0] in self.imports:
+                        self.values.make(run[0])
                 self.values.drop_temporary()
-                for node in self.plan.ends[position]:
+                for node in ends[position]:
                     if node in self.values.slots:
                         self.values.drop(node)
                 position += 1
-            self._close(items)
+            self._close(items, owners)
             made.append(tuple(items))
         return self._result(tuple(made))
 
-    def _write(self, node: int, rows: Ints | None) -> None:
-        """The records of a node, or of some of its rows."""
-        self.records.owner = node
-        self.write(self.nodes[node].op, node, rows)
+    def _in_place(self, groups: Sequence[Sequence[int]]) -> set[int]:
+        """Columns that nobody writes until their products are over: these need no copy."""
+        segment = {node: number for number, group in enumerate(groups) for node in group}
+        found = {n for n, node in enumerate(self.nodes) if isinstance(node.op, Columns)}
+        for node, step in enumerate(self.nodes):
+            for need in found.intersection(step.before):
+                alike = segment[node] == segment[need] and self.taped[node]
+                if not (isinstance(self.nodes[node].op, Products) and alike):
+                    found.discard(need)
+        return found
 
-    def _tasks(self, tasks: Sequence[Task]) -> None:
-        """Records of rows that work apart: behind one that says where each task begins."""
-        rows, head = self.records.records, len(self.records.records)
-        self.shared, starts = len(tasks) > 1, []
-        if self.shared:
-            self.records.add(Record(SHARED, 0, NOTHING, NOTHING))
-        for number, task in enumerate(tasks):
-            starts.append(len(rows) - head)
-            self.values.begin(self._base(number), self.arenas[number])
-            self._task(task)
-            self.values.end()
-        if self.shared:
-            table = self.records.table(np.array([*starts, len(rows) - head]))
-            rows[head] = rows[head]._replace(tiles=len(tasks), start_table=table)
-        self.shared = False
-
-    def _task(self, task: Task) -> None:
-        last = {need: node for node, _ in task for need in self.nodes[node].needs}
-        for node, rows in task:
-            if node in self.plan.in_place:
-                continue
-            if node in self.plan.within and node in self.values.shapes:
-                self.values.make_own(node, rows)
-            self._write(node, rows)
-            self.values.drop_temporary()
-            for need in (node, *self.nodes[node].needs):
-                if need in self.values.own and last.get(need, node) == node:
-                    self.values.drop_own(need)
-
-    def _products(self, nodes: Sequence[int]) -> None:
-        """Records of products; their operands come first, so that these stand together."""
+    def _run(self, run: list[int], owners: list[int]) -> None:
+        """Records of a run; operands of products come first, so that these stand together."""
+        rows = self.records.records
         products: list[tuple[int, Record]] = []
         self.scratch = load = 0
-        for node in nodes:
+        for node in run:
             if self.scratch > SCRATCH_BYTES:
-                self._together(products)
+                self._together(products, owners)
                 self.scratch = load = 0
-            op, self.records.owner = self.nodes[node].op, node
-            assert isinstance(op, Products)
-            assert isinstance(op.weights, Resting)
-            products.append((node, self._product(node, op, op.weights, load)))
-            load += op.weights.columns.words.size
-        self._together(products)
+            op, before = self.nodes[node].op, len(rows)
+            if isinstance(op, Products) and isinstance(op.weights, Resting):
+                products.append((node, self._product(node, op, op.weights, load)))
+                load += op.weights.columns.words.size
+            else:
+                self.write(op, node)
+            owners += [node] * (len(rows) - before)
+        self._together(products, owners)
 
-    def _together(self, products: list[tuple[int, Record]]) -> None:
+    def _together(self, products: list[tuple[int, Record]], owners: list[int]) -> None:
         """Records of products that are one pass of all threads."""
         for number, (node, record) in enumerate(products):
-            self.records.owner = node
-            self.records.add(record._replace(left=len(products) - number))
+            self.add(record._replace(left=len(products) - number))
+            owners.append(node)
         products.clear()
         self.scratch_bytes = max(self.scratch_bytes, self.scratch)
 
-    def _close(self, items: list[Tape | int]) -> None:
+    def _close(self, items: list[Tape | int], owners: list[int]) -> None:
         if self.records.records:
-            records = np.array(self.records.records, RECORD)
-            items.append(Tape(records, tuple(self.records.owners)))
-            self.records.records, self.records.owners = [], []
-
-    def _base(self, task: int) -> int:
-        """Of the arena of a task: behind SRAM, accumulators and log."""
-        return GROUPS + -(-self.spec.slices // GROUP) + ACCUMULATORS + 1 + task
+            items.append(Tape(np.array(self.records.records, RECORD), tuple(owners)))
+            self.records.records = []
+            owners.clear()
 
     def _result(self, groups: tuple[tuple[Tape | int, ...], ...]) -> Encoded:
         slots, shapes = self.values.slots, self.values.shapes
@@ -197,81 +191,80 @@ class _Encoder:
             groups=groups,
             tables=np.concatenate(tables),
             constants=np.frombuffer(b"".join(self.records.constants) or bytes(64), np.uint8),
-            arena_bytes=self.values.common.size,
-            task_bytes=max(arena.size for arena in self.arenas),
+            arena_bytes=self.values.arena.size,
             scratch_bytes=self.scratch_bytes,
             log_bytes=self.log,
             views={n: (slots[n], shapes[n]) for n in needed if n in slots and self.taped[n]},
-            imports={n: (slots[n], shapes[n]) for n in self.plan.imports if n in slots},
+            imports={n: (slots[n], shapes[n]) for n in self.imports if n in slots},
             weights=frozenset(self.weights),
             places=tuple(self.places),
             appends=tuple(self.appends),
         )
 
     # --- records ----------------------------------------------------------------------------
+    def add(self, record: Record) -> None:
+        """Append a record."""
+        self.records.records.append(record)
+
     @singledispatchmethod
-    def write(self, op: NodeOp, node: int, rows: Ints) -> None:
-        """Append the records of rows of a node, or of all of it where it is not done by rows."""
+    def write(self, op: NodeOp, node: int) -> None:
+        """Append the records of a node."""
         raise KeyError(op)
 
     @write.register
-    def _(self, op: Read, node: int, rows: Ints) -> None:
+    def _(self, op: Read, node: int) -> None:
         size = NUMPY_TYPES[op.element].itemsize
-        a = self.records.in_sram(op.index, op.words[rows], op.local)
-        out = self.values.placed(node, rows)
-        self.records.add(
-            Record(ROWS, len(rows), out, a, kernel=copy_kernel(size, GROUP // size, 1))
-        )
+        a = self.records.in_sram(op.index, op.words, op.local)
+        out = self.values.whole(node)
+        self.add(Record(ROWS, len(op.words), out, a, kernel=copy_kernel(size, GROUP // size, 1)))
 
     @write.register
-    def _(self, op: Store, node: int, rows: Ints) -> None:
-        size = NUMPY_TYPES[op.element].itemsize
+    def _(self, op: Store, node: int) -> None:
+        size, rows = NUMPY_TYPES[op.element].itemsize, len(op.words)
         a = self.values.operand(op.source, rows, op.element)
-        out = self.records.in_sram(op.index, op.words[rows], op.local)
-        kernel = copy_kernel(size, 1, GROUP // size, self.shared)
-        self.records.add(Record(ROWS, len(rows), out, a, kernel=kernel, touched=op.index // GROUP))
+        out = self.records.in_sram(op.index, op.words, op.local)
+        kernel = copy_kernel(size, 1, GROUP // size)
+        self.add(Record(ROWS, rows, out, a, kernel=kernel, touched=op.index // GROUP))
 
     @write.register
-    def _(self, op: Pointwise, node: int, rows: Ints) -> None:
-        sources = [self.values.operand(s, rows, op.element) for s in op.sources]
-        out = self.values.placed(node, rows)
+    def _(self, op: Pointwise, node: int) -> None:
+        sources = [self.values.operand(s, op.rows, op.element) for s in op.sources]
+        out = self.values.whole(node)
         if op.op.copies:
-            self._copy(len(rows), out, sources[0], NUMPY_TYPES[op.made].itemsize)
+            self._copy(op.rows, out, sources[0], NUMPY_TYPES[op.made].itemsize)
         else:
             kernel = row_kernel(op.op, op.element, op.made)
             a, b = sources[0], sources[-1]
-            self.records.add(Record(ROWS, len(rows), out, a, b, kernel=kernel))
+            self.add(Record(ROWS, op.rows, out, a, b, kernel=kernel))
 
     @write.register
-    def _(self, op: MoveLanes, node: int, rows: Ints) -> None:
-        a = self.values.operand(op.sources[0], rows, op.element)
+    def _(self, op: MoveLanes, node: int) -> None:
+        a = self.values.operand(op.sources[0], op.rows, op.element)
         assert op.lanes is not None
         kernel, lanes = self.records.moves(NUMPY_TYPES[op.element].itemsize, op.lanes)
-        self.records.add(
-            Record(ROWS, len(rows), self.values.placed(node, rows), a, lanes, kernel=kernel)
-        )
+        self.add(Record(ROWS, op.rows, self.values.whole(node), a, lanes, kernel=kernel))
 
     @write.register
-    def _(self, op: Accumulate, node: int, rows: Ints) -> None:
+    def _(self, op: Accumulate, node: int) -> None:
+        rows, size = len(op.slots), 4 * self.spec.lanes
         a = self.values.operand(op.source, rows, op.element)
         base = GROUPS + -(-self.spec.slices // GROUP) + op.unit
-        first = Operand(base, 0, 4 * self.spec.lanes)
-        held = self.records.chosen(first, op.slots[rows])
+        held = self.records.rows_of(base, 0, size, op.slots)
         if op.mode:
             kernel = row_kernel(ADDITION, op.element, op.element)
-            self.records.add(Record(ROWS, len(rows), held, held, a, kernel=kernel))
+            self.add(Record(ROWS, rows, held, held, a, kernel=kernel))
+        elif np.ptp(op.slots) == 0:  # the last of those that are set is what stays
+            self._copy(1, held, self.records.row(a, rows - 1), 4)
         else:
-            stay = np.intersect1d(staying(op), rows)
-            last = a if len(stay) == len(rows) else self.values.operand(op.source, stay, op.element)
-            if len(stay):
-                self._copy(len(stay), self.records.chosen(first, op.slots[stay]), last, 4)
+            self._copy(rows, held, a, 4)
         if op.emits:
-            self._copy(len(rows), self.values.placed(node, rows), held if op.mode else a, 4)
+            # a setting ACC may name a slot twice
+            self._copy(rows, self.values.whole(node), held if op.mode else a, 4)
 
     @write.register
-    def _(self, op: Columns, node: int, _rows: None) -> None:
+    def _(self, op: Columns, node: int) -> None:
         """A copy of the words, where they may change before the last product with them."""
-        if node in self.plan.in_place:
+        if node in self.in_place:
             return
         words, size = op.words.ravel(), self.records.word_bytes
         offset = self.values.make(node)
@@ -281,16 +274,16 @@ class _Encoder:
             self._copy(len(words), out, a, 4)
 
     @write.register
-    def _(self, op: Gather, node: int, _rows: None) -> None:
-        out, rows = self.values.placed(node), self.values.shapes[node].rows
-        a, at = self.values.operand(op.map, np.arange(rows), "u16"), (op.unit, op.base)
-        self._gather(op, Record(GATHER, rows, out, a, width=1, byte=op.unit % GROUP), *at)
+    def _(self, op: Gather, node: int) -> None:
+        out, rows = self.values.whole(node), self.values.shapes[node].rows
+        a = self.values.operand(op.map, rows, "u16")
+        record = Record(GATHER, rows, out, a, width=1, byte=op.unit % GROUP)
+        self._gather(op, record, op.unit, op.base)
 
     @write.register
-    def _(self, op: GatheredColumns, node: int, _rows: None) -> None:
+    def _(self, op: GatheredColumns, node: int) -> None:
         """As a copy of columns that may change: quarter by quarter."""
-        rows, size = np.arange(op.rows), self.records.word_bytes
-        a = self.values.operand(op.map, rows, "u16")
+        a, size = self.values.operand(op.map, op.rows, "u16"), self.records.word_bytes
         offset = self.values.make(node)
         for quarter, (index, further) in enumerate(op.places):
             out = Operand(ARENA, offset + quarter * op.rows * size, size)
@@ -298,7 +291,7 @@ class _Encoder:
 
     def _gather(self, op: Gather | GatheredColumns, record: Record, index: int, base: int) -> None:
         """Append the record with where its region is: from slice `index` and word `base` on."""
-        self.records.add(
+        self.add(
             record._replace(
                 region_shift=op.local,
                 region_base=base,
@@ -308,12 +301,12 @@ class _Encoder:
         )
 
     @write.register
-    def _(self, op: Append, node: int, _rows: None) -> None:
+    def _(self, op: Append, node: int) -> None:
         pairs, rows = op.map_words.shape
         region, maps, data = op.locals
         self.appends.append((self.group, op.index, self.log))
         log = GROUPS + -(-self.spec.slices // GROUP) + ACCUMULATORS
-        self.records.add(
+        self.add(
             Record(
                 APPEND,
                 pairs * rows,
@@ -330,13 +323,13 @@ class _Encoder:
         self.log += 8 * (1 + pairs * rows * self.spec.superlanes)
 
     def _copy(self, rows: int, out: Operand, a: Operand, size: int) -> None:
-        self.records.add(Record(ROWS, rows, out, a, kernel=copy_kernel(size)))
+        self.add(Record(ROWS, rows, out, a, kernel=copy_kernel(size)))
 
     def _product(self, node: int, op: Products, weights: Resting, load: int) -> Record:
         columns, lanes, table = weights.columns, self.spec.lanes, self.records.table
         tiles, loads = columns.words.shape
         format = FORMATS[columns.format]
-        a = self.values.operand(op.source, np.arange(op.rows), columns.format)
+        a = self.values.operand(op.source, op.rows, columns.format)
         order = np.argsort(op.tile, kind="stable")
         starts = np.searchsorted(op.tile[order], np.arange(tiles + 1))
         size = -(-op.rows * x_bytes(format, lanes) // 64) * 64
@@ -347,7 +340,7 @@ class _Encoder:
         record = Record(
             PRODUCTS,
             len(op.tile),
-            self.values.placed(node),
+            self.values.whole(node),
             a,
             format=format,
             spread=spreader(format),
@@ -377,13 +370,13 @@ class _Encoder:
             self.weights.add(group)
             return GROUPS + group, group
         number = self.places.setdefault(columns.places, len(self.places))
-        first = self._base(MOST_TASKS) + QUARTERS * number
+        first = GROUPS + groups + ACCUMULATORS + 1 + QUARTERS * number
         return first, groups + number if constant else -1
 
     def _placed(self, record: Record, weights: Resting) -> Record:
         """The record with where its words are: at rest, or copied to the arena by their reader."""
         columns, reader, table = weights.columns, weights.reader, self.records.table
-        if reader is None or reader in self.plan.in_place:
+        if reader is None or reader in self.in_place:
             base, number = self._resting_at(columns, reader is None)
             return record._replace(
                 word_table=table(columns.words),

@@ -19,7 +19,6 @@ from chip.linker.node_ops import NodeOp, Receive, Send, neighbours
 from chip.spec import ChipSpec
 from chip.sram import GROUP, Sram
 from chip.tape.tapes import Encoded, Integers, Shape, Tape
-from chip.tape.tasks import MOST_TASKS
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -130,7 +129,8 @@ class Player:
                 _step(item, state)
         for bound, (_, index, place) in chosen.appends:
             count, first = int(bound.log[place // 8]), place // 8 + 1
-            state.scattered.append((index, 4 * GROUP, bound.log[first : first + count].copy()))
+            words = sorted(set(bound.log[first : first + count].tolist()))
+            state.scattered.append((index, 4 * GROUP, np.array(words)))
 
     def _run(self, item: _Play, state: State) -> None:
         size = self._scratch_bytes
@@ -166,13 +166,12 @@ class Player:
 
     def _bound(self, block: Block, free: list[Bytes]) -> _Bound:
         tapes = _encoded(block.fragment, self.spec)
-        size = tapes.arena_bytes + MOST_TASKS * tapes.task_bytes
         for number, arena in enumerate(free):
-            if len(arena) >= size:
+            if len(arena) >= tapes.arena_bytes:
                 del free[number]
                 break
         else:
-            arena = np.zeros(max(64, size), np.uint8)
+            arena = np.zeros(max(64, tapes.arena_bytes), np.uint8)
         self._scratch_bytes = max(self._scratch_bytes, tapes.scratch_bytes)
         log = np.zeros(max(1, tapes.log_bytes // 8), np.int64)
         statistics = self._statistics(tapes)
@@ -181,8 +180,6 @@ class Player:
         pointers += [self.sram.group(first).ctypes.data for first in groups]
         pointers += [sums.ctypes.data for sums in self.accumulators]
         pointers.append(log.ctypes.data)
-        own = arena.ctypes.data + tapes.arena_bytes
-        pointers += [own + number * tapes.task_bytes for number in range(MOST_TASKS)]
         for index, further in (place for places in tapes.places for place in places):
             pointers.append(self.sram.group(index).ctypes.data + further * self.spec.lanes * GROUP)
         values: list[Any] = [None] * block.values

@@ -6,19 +6,29 @@ import numpy as np
 
 from chip.arrays import Array
 from chip.jit.layout import CONSTANTS, GROUPS, TURN, Operand, Record
-from chip.jit.rows import exchange_kernel, lane_kernel
+from chip.jit.rows import lane_kernel, run_kernel, turn_kernel
 from chip.linker.fetch import Ints
 from chip.sram import GROUP
 
+RUN_LANES = 16  # side by side, on average: from here on it pays to move them together
 
-def exchanges(lanes: Ints) -> Ints | None:
-    """How `vectors.exchanged` moves lanes like that; None if it cannot."""
-    blocks = lanes.reshape(-1, TURN)
-    starts = blocks.min(axis=1)
-    by = int(blocks[0, 0] - starts[0])
-    like = starts[:, None] + (np.arange(TURN) ^ by)
-    fits = lanes.min() >= 0 and by < TURN and bool((blocks == like).all())
-    return np.array([by, *starts]) if fits else None
+
+def lane_runs(lanes: Ints) -> Ints:
+    """Runs [n, 3] of lanes that stay side by side: to, from, how many.
+
+    None where these would be short, or where some lanes are zeroed.
+    """
+    starts = np.flatnonzero(np.diff(lanes, prepend=lanes[0]) != 1)
+    if len(starts) * RUN_LANES > len(lanes) or lanes.min() < 0:
+        return np.zeros((0, 3), np.int64)
+    return np.stack([starts, lanes[starts], np.diff(starts, append=len(lanes))], axis=1)
+
+
+def turned_by(lanes: Ints) -> int:
+    """By how much each TURN lanes are turned round; -1 where lanes are not moved like that."""
+    number, by = np.arange(len(lanes)), int(lanes[0])
+    like = number // TURN * TURN + (number + by) % TURN
+    return by if 0 <= by < TURN and bool((lanes == like).all()) else -1
 
 
 @dataclass
@@ -29,8 +39,6 @@ class Records:
     tables: list[Ints] = field(default_factory=list)
     constants: list[bytes] = field(default_factory=list)
     records: list[Record] = field(default_factory=list)
-    owners: list[int] = field(default_factory=list)  # the node of each
-    owner: int = 0  # of those that are written now
     _places: dict[bytes, int] = field(default_factory=dict)
     _constants: dict[bytes, int] = field(default_factory=dict)
     _moves: dict[tuple[int, bytes], tuple[int, Operand]] = field(default_factory=dict)
@@ -41,11 +49,6 @@ class Records:
     def word_bytes(self) -> int:
         """Bytes of a word of four slices."""
         return self.lanes * GROUP
-
-    def add(self, record: Record) -> None:
-        """Append a record of the node that is being written."""
-        self.records.append(record)
-        self.owners.append(self.owner)
 
     def table(self, numbers: Ints) -> int:
         """Place of some numbers in the tables."""
@@ -70,26 +73,34 @@ class Records:
         """The kernel that moves lanes of `size` bytes, and its operand b; many nodes share few."""
         key = size, lanes.tobytes()
         if key not in self._moves:
-            b = exchanges(lanes)
-            kernel = lane_kernel(size) if b is None else exchange_kernel(size)
-            b = lanes if b is None else b
+            runs, by = lane_runs(lanes), turned_by(lanes)
+            if by > 0:
+                kernel, b = turn_kernel(size), np.array([by])
+            elif len(runs):
+                kernel, b = run_kernel(), np.concatenate([[len(runs)], size * runs.ravel()])
+            else:
+                kernel, b = lane_kernel(size), lanes
             self._moves[key] = kernel, self.constant(b.astype(np.int64))
         return self._moves[key]
 
-    def chosen(self, first: Operand, rows: Ints | None) -> Operand:
-        """Some rows of an operand that has no row table, or all in order."""
+    def rows_of(
+        self, base: int, offset: int, row_bytes: int, rows: Ints | None, shift: int = -1
+    ) -> Operand:
+        """The rows of `rows` from an offset on, or all in order."""
         if rows is None or len(rows) == 0:
-            return first
-        low, step = int(rows[0]), int(rows[1] - rows[0]) if len(rows) > 1 else 1
-        if len(rows) < 3 or bool((np.diff(rows) == step).all()):
-            offset = first.offset + low * first.stride
-            return first._replace(offset=offset, stride=step * first.stride)
-        return first._replace(row_table=self.table(rows))
+            return Operand(base, offset, row_bytes, -1, shift)
+        step = int(rows[1] - rows[0]) if len(rows) > 1 else 1
+        if bool((np.diff(rows) == step).all()):
+            return Operand(base, offset + int(rows[0]) * row_bytes, step * row_bytes, -1, shift)
+        return Operand(base, offset, row_bytes, self.table(rows), shift)
 
-    def word(self, index: int, local: int) -> Operand:
-        """Elements at rest from slice `index` on, in words from 0 on."""
-        return Operand(GROUPS + index // GROUP, index % GROUP, self.word_bytes, -1, local)
+    def row(self, operand: Operand, number: int) -> Operand:
+        """One row of an operand, as an operand of one row."""
+        if operand.row_table >= 0:
+            return operand._replace(row_table=operand.row_table + number)
+        return operand._replace(offset=operand.offset + number * operand.stride)
 
     def in_sram(self, index: int, words: Ints, local: int) -> Operand:
-        """Elements at rest from slice `index` on, in some words."""
-        return self.chosen(self.word(index, local), words)
+        """Elements at rest from slice `index` on."""
+        base = GROUPS + index // GROUP
+        return self.rows_of(base, index % GROUP, self.word_bytes, words, local)

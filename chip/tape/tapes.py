@@ -6,16 +6,6 @@ import numpy as np
 import numpy.typing as npt
 
 from chip.isa import NUMPY_TYPES
-from chip.linker.fragment import Step
-from chip.linker.node_ops import (
-    Accumulate,
-    Columns,
-    GatheredColumns,
-    Pointwise,
-    Products,
-    Read,
-)
-from chip.program import WEIGHT_SLICES
 from chip.sram import Places
 
 Integers = npt.NDArray[np.int64]
@@ -34,24 +24,6 @@ class Shape:
         return self.size or self.rows * lanes * NUMPY_TYPES[self.element].itemsize
 
 
-def shape_of(node: Step, lanes: int) -> Shape | None:
-    """Of a node's value; None if it has none."""
-    match node.op:
-        case Read(words=words, element=element):
-            return Shape(len(words), element)
-        case Pointwise(made=made, rows=rows):
-            return Shape(rows, made)
-        case Products(tile=tile, made=made):
-            return Shape(len(tile), made)
-        case Accumulate(slots=slots, element=element, emits=emits):
-            return Shape(len(slots), element) if emits else None
-        case Columns(words=words):
-            return Shape(words.size, "u8", words.size * WEIGHT_SLICES * lanes)
-        case GatheredColumns(rows=rows):
-            return Shape(rows, "u8", rows * WEIGHT_SLICES * lanes)
-    return Shape(node.rows, node.element) if node.element else None
-
-
 @dataclass(frozen=True)
 class Tape:
     """Records [n] and the node each belongs to."""
@@ -65,16 +37,15 @@ class Encoded:
     """Per group its tapes, and between them the nodes that run their Python step.
 
     `views` are values of tapes that steps need, `imports` values of steps that tapes need: slots
-    and shapes by node. Behind the arena there is one for each task. `weights` are first SRAM
-    groups of resting weights, `places` those of weights in quads apart; `log_bytes` is room for the
-    addresses of appended rows, after how many there are of each append.
+    and shapes by node. `weights` are first SRAM groups of resting weights, `places` those of
+    weights in quads apart; `log_bytes` is room for the addresses of appended rows, after how many
+    there are of each append.
     """
 
     groups: tuple[tuple[Tape | int, ...], ...]
     tables: Integers
     constants: npt.NDArray[np.uint8]
     arena_bytes: int
-    task_bytes: int
     scratch_bytes: int
     log_bytes: int
     views: dict[int, tuple[int, Shape]]

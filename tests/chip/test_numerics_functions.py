@@ -18,7 +18,7 @@ from chip.numerics import (
     to_fp32,
     to_int,
 )
-from chip.numerics.elementwise import POWERS, exp64, number64
+from chip.numerics.elementwise import exp64
 
 ALL_FP16 = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
 FINITE = ALL_FP16[np.isfinite(ALL_FP16)].astype(np.float32)
@@ -67,7 +67,7 @@ def test_functions_keep_their_stated_error(function, oracle, bound: float) -> No
 def test_exp_in_float64_is_as_good_as_its_docstring_says() -> None:
     numbers = np.concatenate([rng.uniform(-104, 89, 300), [0.0, 1e-9, -(2.0**-24)]])
     with localcontext(prec=40):
-        for x, y in zip(numbers, exp64(numbers, POWERS[number64(numbers)]), strict=True):
+        for x, y in zip(numbers, exp64(numbers), strict=True):
             exact = Decimal(float(x)).exp()
             assert abs(Decimal(float(y)) - exact) / exact < Decimal(2) ** -34
 

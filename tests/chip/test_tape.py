@@ -6,19 +6,16 @@ import numpy as np
 import pytest
 
 from chip import jit
-from chip.isa import NUMPY_TYPES, lookup
+from chip.isa import NUMPY_TYPES
 from chip.jit import set_backend
-from chip.jit.layout import SHARED
 from chip.kernels.matmul import Pass, matmul
-from chip.linker.fetch import Take
-from chip.linker.fragment import Step
-from chip.linker.node_ops import Pointwise, Read, neighbours
+from chip.linker.node_ops import neighbours
 from chip.schedule import Chain, Rows, run
 from chip.spec import EAST, TINY, WEST
 from chip.sram import Sram
-from chip.tape import Player, tasks
+from chip.tape import Player
 from chip.tape.arena import Arena
-from chip.tape.order import Kind, units
+from chip.tape.order import runs
 from tests.chip.kernel_rig import KernelRig
 
 
@@ -142,50 +139,9 @@ def test_slots_in_use_never_overlap() -> None:
             used.append((offset, size))
 
 
-def test_independent_products_make_one_unit() -> None:
+def test_independent_products_make_one_run() -> None:
     before = [(), (0,), (0,), (1,), (2, 3)]
-    kinds = [Kind.PRODUCTS if node in (1, 2, 4) else Kind.ROWS for node in range(5)]
-    assert [nodes for _, nodes in units(range(5), before, kinds)] == [[0], [1, 2], [3], [4]]
-
-
-@pytest.mark.parametrize("places", [((EAST, 0, 0), (EAST, 1, 0)), ((EAST, 0, 0), (WEST, 0, 0))])
-def test_rows_that_threads_share_are_as_those_of_one(monkeypatch, places) -> None:
-    monkeypatch.setattr(tasks, "LEAST_ROWS", 4)
-    rng, found = np.random.default_rng(6), {}
-    x, y = rng.standard_normal((2, 40, 320)).astype(np.float16)
-    for name in ("numpy", "auto"):
-        set_backend(name)  # type: ignore[arg-type]
-        rig = KernelRig()
-        a = rig.rows("x", (EAST, 2, 0), x, "f16")
-        b = rig.rows("y", (WEST, 1, 0), y, "f16")
-        outs = [rig.room(f"out{n}", place, 40, "f16") for n, place in enumerate(places)]
-        for op, out in zip(("max", "mul"), outs, strict=True):
-            chain = Chain(rig.spec, op)
-            chain.write(chain.vxm(op, Rows(a), Rows(b), loops=run(40)), Rows(out))
-            rig.plan.place(chain)
-        rig.run()
-        found[name] = [rig.read(out).tobytes() for out in outs]
-    assert found["numpy"] == found["auto"]
-    (tapes,) = rig.chip.programs["it"].segments[0][0].fragment.made
-    assert any((tape.records["kind"] == SHARED).any() for tape in tapes.groups[0])
-
-
-def test_words_that_all_rows_need_are_read_before_tasks() -> None:
-    read = Read(0, np.arange(1), "f32", 0, False)
-    rows = Read(4, np.arange(2000), "f32", 0, False)
-    both = (Take(1), Take(0, np.zeros(2000, np.int64)))
-    sum_ = Pointwise(lookup("vxm.add"), both, "f32", "f32", 2000)
-    steps = [
-        Step(read, (), (), 1, "f32"),
-        Step(rows, (), (), 2000, "f32"),
-        Step(sum_, (0, 1), (0, 1), 2000, "f32"),
-    ]
-    before, shared = tasks.tasks([0, 1, 2], steps)
-    assert [node for task in before for node, _ in task] == [0]
-    assert len(shared) == 2000 * 2 // tasks.LEAST_ROWS
-    for node in (1, 2):
-        mine = [rows for task in shared for number, rows in task if number == node]
-        assert np.array_equal(np.concatenate(mine), np.arange(2000))
+    assert runs([0, 1, 2, 3, 4], before, {1, 2, 4}.__contains__) == [[0], [1, 2], [3], [4]]
 
 
 ODD = [0.0, -0.0, np.inf, -np.inf, 1.5, -6e4, 1e-7]

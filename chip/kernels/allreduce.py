@@ -163,6 +163,7 @@ class AllReduce:
         found = ("gates", "teams") if rows <= GATED_ROWS else ("teams",)
         if self.members > AGENTS_AMONG or rows > AGENT_ROWS:
             return found[:1]
+        assert isinstance(self.routes, Network), "members of a group are joined by a Network"
         detours = any(hop.member >= self.members for hop in self.routes.cables)
         alone = detours and rows > GATED_ROWS and self.sums == "fp32"
         return ("agents",) if alone else ("agents", *found)

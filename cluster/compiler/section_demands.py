@@ -18,8 +18,8 @@ from cluster.compiler.kernels import place
 from cluster.compiler.rank import Rank
 from cluster.compiler.shard import Sharded
 from cluster.model.graph.attention import Attention
-from cluster.model.graph.experts import ExpertLinear
 from cluster.model.graph.collective import AllReduce
+from cluster.model.graph.experts import ExpertLinear
 from cluster.model.graph.grouped_route import GroupedRoute
 from cluster.model.graph.norm import Norm
 

@@ -17,8 +17,8 @@ def test_the_table_goes_through_the_published_powers():
     found = fit()
     for point in found.points:
         assert point.power_w(found.table) == pytest.approx(point.published_w)
-        # the table was fitted when a layer of BERT-base took a quarter longer, and drew 190 W
-        assert point.power_w(GROQCHIP1_ENERGY) == pytest.approx(point.published_w, rel=0.08)
+        # the table was fitted when a layer of BERT-base took half as long again, and drew 190 W
+        assert point.power_w(GROQCHIP1_ENERGY) == pytest.approx(point.published_w, rel=0.12)
     assert 0.1 < found.table.scale < 1  # from 45 to 14 nm energies fall, by less than ten times
 
 

@@ -42,7 +42,7 @@ def test_a_graph_is_printed_layer_by_layer(capsys):
 
 def test_a_graph_is_shown_as_ranks_have_it(capsys):
     text = output(capsys, "model", "smollm2", "--stage", "sharded", "--tp", "3")
-    assert "all_reduce(wo, x)  whole: 576" in text and "split: 3 x 64" in text
+    assert "all_reduce(wo, x, sums=fp32)  whole: 576" in text and "split: 3 x 64" in text
     report = json.loads(output(capsys, "model", "smollm2", "--json"))
     assert report["stage"] == "graph" and report["dimensions"]["layers"] == 30
     assert sum(section["parameters"] for section in report["sections"]) > 0

@@ -172,7 +172,7 @@ WRONG = {  # what is wrong -> what the line says
     'model = "tiny"\n[chip]\nclock = 1': "line 3: chip.clock:",
     'model = "tiny"\n[grid.link]\nlatency = [1]': "line 3: grid.link.latency:",
     'model = "tiny"\n[grid]\nlink = { bandwidth = [2] }': 'a factor such as "x2"',
-    'model = "tiny"\n[grid]\nweights = ["fp4"]': "must be 'fp16' or 'int8', not 'fp4'",
+    'model = "tiny"\n[grid]\nweights = ["fp4"]': "must be 'fp16', 'int8' or 'w8a16', not 'fp4'",
     'model = "tiny"\nbatch = 0\n[grid]\nchips = [1]': "line 2: batch: must be an integer from 1",
     'model = "tiny"\nmachine = "ray"\n[grid]\nchips = [1]': 'means something with do = "run"',
     'model = "tiny"\nchips = 1\n[grid]\nchips = [1]': "give it once",

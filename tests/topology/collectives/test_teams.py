@@ -78,7 +78,7 @@ def all_reduce_in_fp16(graph, name, **more):
 
 
 def test_who_sends_no_sums_of_nodes_is_refused():
-    with pytest.raises(BadCollective, match=r"'ring' has no sums.* use hierarchical, teams, gates"):
+    with pytest.raises(BadCollective, match=r"'ring' has no sums.* use .*teams, gates"):
         all_reduce_in_fp16(parse("dragonfly:16"), "ring")
     with pytest.raises(BadCollective, match=r"broadcast.*leave them fp32"):
         collective("broadcast", parse("dragonfly:16"), 1280, sums_between="fp16")

@@ -86,7 +86,11 @@ def test_who_sends_no_sums_of_nodes_is_refused():
         all_reduce_in_fp16(parse("node"), "auto")
     with pytest.raises(BadCollective, match="use one of fp32, fp16"):
         collective("all_reduce", parse("node"), 1280, sums_between="fp8")
-    assert all_reduce_in_fp16(parse("dragonfly:16"), "auto").algorithm in ("teams", "gates", "agents")
+    assert all_reduce_in_fp16(parse("dragonfly:16"), "auto").algorithm in (
+        "teams",
+        "gates",
+        "agents",
+    )
 
 
 def test_other_groups_are_refused():

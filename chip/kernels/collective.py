@@ -235,7 +235,8 @@ class Compiler:
         """target = operands added from left to right, a chain of additions for each row.
 
         Long sums take all rows in a chain, of as many operands as lie in different slices; without
-        memory between as few as an addition takes cycles: they may read from the same slices.
+        memory between, and copies within slices, as few as an addition takes cycles: a bank serves
+        one access a cycle.
         """
 
         def add(terms: tuple[_Run, ...], out: _Run) -> None:
@@ -250,7 +251,7 @@ class Compiler:
             if length <= self.apart_rows:
                 for row in range(out.length):
                     add(tuple(t.part(row, 1) for t in terms), out.part(row, 1))
-            elif self.between or len(terms) == 1:
+            elif self.between if len(terms) > 1 else terms[0].slices != out.slices:
                 *groups, last = _apart(terms)
                 so_far: list[_Run] = []
                 for number, group in enumerate(groups):

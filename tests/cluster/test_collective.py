@@ -8,6 +8,10 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from chip.kernels.collective import Compiler, Home
+from chip.kernels.collective_items import Addition, Items, Span
+from chip.program import Region
+from chip.schedule import Buffer
 from chip.spec import GROQCHIP1
 from cluster.cli import lpu
 from cluster.compiler.collectives import LAUNCH, lower_collective
@@ -78,6 +82,24 @@ def test_32_kib_on_a_node_take_at_most_half_as_long_again_as_the_timetable_says(
         return
     launch = lower_collective(timed, Wires(graph), GROQCHIP1).launches[LAUNCH]
     assert max(launch.end_cycles.values()) <= 1.5 * timed.cycles
+
+
+def test_a_long_copy_within_the_same_slices_reads_and_writes_by_turns():
+    home = Home(((0, Buffer("x", Region(16, 0, 200, "f32"))),))
+    copy = Addition(0, Span(0, 0, 64), (Span(0, 64, 64),), 0, ())
+    plan = Compiler(GROQCHIP1, {0: home}, ()).compile(Items((copy,)))
+    assert 64 < plan.end_cycle < 64 * GROQCHIP1.barrier_cycles
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("kib", [28, 48, 100, 256, 1024])
+@pytest.mark.parametrize(
+    ("spec", "ratio"), [("node", 1.5), ("dragonfly:16", 1.4), ("dragonfly:32", 1.4)]
+)
+def test_all_reduces_of_every_size_are_near_the_timetable(spec, ratio, kib):
+    timed = collective("all_reduce", parse(spec), kib << 10, unit_vectors=ROW_VECTORS)
+    launch = lower_collective(timed, Wires(timed.graph), GROQCHIP1).launches[LAUNCH]
+    assert max(launch.end_cycles.values()) <= ratio * timed.cycles
 
 
 @pytest.mark.soak

@@ -29,10 +29,12 @@ from cluster.planning.cost_store import CostStore
 from cluster.planning.kept import Kept
 from cluster.planning.pipeline_timing import pipelined
 from cluster.planning.refusals import (
+    PUBLISHED,
     accuracy_notes,
     check_shape,
     does_not_fit,
     fits_on,
+    published_in_int8,
     spreads,
     why_int8,
 )
@@ -106,6 +108,9 @@ def make_for(whole: Model, name: str, asked: PlanRequest, kept: Kept) -> Planned
 
 def _made(whole: Model, name: str, asked: PlanRequest, kept: Kept) -> Planned:
     """The plan that was asked for."""
+    if asked.weights is None and published_in_int8(whole, find(asked.spec)):
+        planned = make_for(whole, name, replace(asked, weights="int8"), kept)
+        return replace(planned, notes=(*planned.notes, PUBLISHED))
     model, request = spread(whole, asked)
     notes = model.stand_in.notes if model.stand_in else ()
     spec, free, weights = find(request.spec), request.weights is None, request.weight_type

@@ -24,6 +24,17 @@ from cluster.model.mixture import expert_parts, residents, spread_experts
 # The largest of SmolLM2-135M over some 60 tokens: docs/accuracy.md has the command.
 LOGIT_DISTANCES = {"w8a16": 1.57, "int8": 5.86, "fp16": 0.0651}
 
+PUBLISHED = "weights are int8, as the model is published in 8 bits; --weights fp16 has them in 16"
+
+
+def published_in_int8(model: Model, spec: ChipSpec) -> bool:
+    """Whether its makers publish a model in 8 bits, and a chip can have its weights so."""
+    try:
+        check_weights(model, spec, "int8")
+    except BadValue:
+        return False
+    return model.in_8_bits
+
 
 def check_shape(request: PlanRequest, chips: int) -> None:
     """Raise BadValue for a shape that needs more chips than there are."""

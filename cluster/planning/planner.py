@@ -21,7 +21,6 @@ from cluster.compiler.place import Placed
 from cluster.compiler.sizes import CHUNKS, Sizes
 from cluster.compiler.sums import sums_notes
 from cluster.errors import BadValue, DoesNotFit
-from cluster.model.graph.counts import MATRIX_BYTES
 from cluster.model.graph.graph import Model
 from cluster.model.load import find_decoder
 from cluster.model.mixture import is_mixture, residents, spread_experts
@@ -33,9 +32,8 @@ from cluster.planning.refusals import (
     accuracy_notes,
     check_shape,
     does_not_fit,
-    fits_on,
-    published_in_int8,
     spreads,
+    takes_int8,
     why_int8,
 )
 from cluster.planning.rows import Searches, round_cycles, shared
@@ -108,7 +106,7 @@ def make_for(whole: Model, name: str, asked: PlanRequest, kept: Kept) -> Planned
 
 def _made(whole: Model, name: str, asked: PlanRequest, kept: Kept) -> Planned:
     """The plan that was asked for."""
-    if asked.weights is None and published_in_int8(whole, find(asked.spec)):
+    if asked.weights is None and whole.in_8_bits and takes_int8(whole, find(asked.spec)):
         planned = make_for(whole, name, replace(asked, weights="int8"), kept)
         return replace(planned, notes=(*planned.notes, PUBLISHED))
     model, request = spread(whole, asked)
@@ -144,7 +142,7 @@ def _made(whole: Model, name: str, asked: PlanRequest, kept: Kept) -> Planned:
             limit = chips if request.chips or request.topology else None
             if spread_out := _spread_out(whole, name, asked, search.sizes, limit, kept):
                 return spread_out
-        raise does_not_fit(search.sizes, request, chips, _int8_fits(search, request, chips))
+        raise does_not_fit(search.sizes, request, chips)
     best = candidates[0]
     placed, timed = search.placed(best.tp, best.pp), search.timed(best.tp, best.pp)
     bound = int(search.bound(best.tp, best.pp))
@@ -223,17 +221,6 @@ def _spread_out(
     parts = f"--weights {shape.weights} --tp {width // ep} --ep {ep}"
     advice = f"on {here} chips with {parts}; what fits: {parts} --pp {least // width}"
     raise DoesNotFit(0, needs, has, f"{advice} ({least} chips) or more")
-
-
-def _int8_fits(search: Search, request: PlanRequest, chips: int) -> bool:
-    """Whether int8 would fit where fp16 does not."""
-    try:
-        check_weights(search.model, search.spec, "int8")
-    except BadValue:
-        return False
-    size = (search.model, search.spec, request.context, "int8", request.batch)
-    sizes = Sizes(*size, cut=search.cut, store=search.store)
-    return MATRIX_BYTES[request.weight_type] > 1 and fits_on(sizes, request, chips)
 
 
 # --- the JSON object ------------------------------------------------------------------------------

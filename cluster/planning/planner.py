@@ -107,8 +107,8 @@ def make_for(whole: Model, name: str, asked: PlanRequest, kept: Kept) -> Planned
 def _made(whole: Model, name: str, asked: PlanRequest, kept: Kept) -> Planned:
     """The plan that was asked for."""
     if asked.weights is None and whole.in_8_bits and takes_int8(whole, find(asked.spec)):
-        planned = make_for(whole, name, replace(asked, weights="int8"), kept)
-        return replace(planned, notes=(*planned.notes, PUBLISHED))
+        narrow = make_for(whole, name, replace(asked, weights="int8"), kept)
+        return replace(narrow, notes=(*narrow.notes, PUBLISHED))
     model, request = spread(whole, asked)
     notes = model.stand_in.notes if model.stand_in else ()
     spec, free, weights = find(request.spec), request.weights is None, request.weight_type

@@ -67,7 +67,10 @@ def test_a_mixture_is_planned_for_several_sequences(tmp_path, capsys):
 
 
 def test_weights_are_planned_as_published_unless_asked_for(tmp_path, capsys):
-    config = MIXTURE | {"head_dim": 16, "quantization_config": {"quant_method": "fp8", "fmt": "e4m3"}}
+    config = MIXTURE | {
+        "head_dim": 16,
+        "quantization_config": {"quant_method": "fp8", "fmt": "e4m3"},
+    }
     (tmp_path / "config.json").write_text(json.dumps(config))
     found = {}
     for more in ((), ("--weights", "int8"), ("--weights", "fp16")):

@@ -90,8 +90,10 @@ def test_groups_wider_than_a_rack_are_planned_where_all_are_cabled_alike():
     topology, (note,) = chosen_topology(request, find_decoder("deepseek-v3"), GROQCHIP1)
     assert topology == "torus:8x8x8x4x4" and "wider than a rack" in note
     graph = parse("torus:3x8x4x4")  # as its groups are placed: in larger graphs by number
-    wires, groups = Wires(graph), (tuple(range(n, n + 128)) for n in (0, 128, 256))
+    wires, groups = Wires(graph), [tuple(range(n, n + 128)) for n in (0, 128, 256)]
     assert len({id(wires.group(chips).routes) for chips in groups}) == 1
+    for pipeline in (wires.pipeline(groups), Wires(graph, apart=True).pipeline(groups)):
+        assert pipeline.alone == pipeline.groups  # no detours past those who wait
 
 
 def test_groups_on_a_torus_are_alike_also_where_it_wraps():

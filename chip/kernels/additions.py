@@ -23,7 +23,7 @@ def at_once(types: Sequence[str], to: str) -> int:
     return len(types)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1 << 14)
 def added(spec: ChipSpec, label: str, every: tuple[Rows, ...], count: int) -> Chain:
     """So many rows of all terms added up by member 0, into those that come last."""
     chain = Chain(spec, f"{label}: add")

@@ -6,13 +6,13 @@ and a Send in that chip's program, and holds both ports and a stream for that ti
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
 from chip.isa import WIDTHS
 from chip.schedule import Buffer, Chain, Flow, Loops, Rows, Schedule, run, span
-from chip.schedule.flows import Doing, Queue, Streams, stepped
+from chip.schedule.flows import Doing, Further, Queue, Streams, stepped
 from chip.schedule.footprint import Elsewhere
 from chip.spec import EAST, WEST, ChipSpec
 
@@ -61,25 +61,35 @@ def transfer(plan: Schedule, hops: tuple[Hop, ...], moved: Moved, over_after: in
 
 def from_the_first(
     spec: ChipSpec, every: Sequence[Rows]
-) -> tuple[tuple[Rows, ...], tuple[int, ...]]:
-    """The first rows of the same buffers, and how many further on the rows are.
+) -> tuple[tuple[Rows, ...], tuple[Further, ...]]:
+    """Rows from the first word of the same banks, and where those that were given are.
 
-    Where they rest in a bank changes nothing else of a chain, so that all that differ in it share
-    one. Rows of buffers in several banks stay as they are.
+    Buffers and words in a bank change nothing else of a chain, so that all that differ in these
+    share one. Rows of buffers in several banks stay as they are.
     """
-    movable = [_in_one_bank(spec, rows.buffer) for rows in every]
-    each = list(zip(every, movable, strict=True))
-    return (
-        tuple(Rows(rows.buffer, 0, rows.steps) if may else rows for rows, may in each),
-        tuple(rows.first if may else 0 for rows, may in each),
-    )
+    found, where = [], []
+    for rows in every:
+        bank = _bank_of(spec, rows.buffer)
+        if bank is None:
+            found.append(rows)
+            where.append(Further(rows.buffer))
+        else:
+            buffer, words = bank
+            found.append(Rows(buffer, 0, rows.steps))
+            where.append(Further(rows.buffer, rows.first, rows.first + words))
+    return tuple(found), tuple(where)
 
 
 @lru_cache(maxsize=4096)
-def _in_one_bank(spec: ChipSpec, buffer: Buffer) -> bool:
-    last = buffer.region.address + buffer.region.vectors - 1
-    alone = not (buffer.in_turn or buffer.any_bank)
-    return alone and spec.bank(buffer.region.address) == spec.bank(last)
+def _bank_of(spec: ChipSpec, buffer: Buffer) -> tuple[Buffer, int] | None:
+    """All of the bank in which a buffer is, if in one, and how many words on from its first."""
+    region = buffer.region
+    bank = spec.bank(region.address)
+    apart = bank != spec.bank(region.address + region.vectors - 1)
+    if apart or buffer.in_turn or buffer.any_bank or buffer.virtual:
+        return None
+    whole = replace(region, address=bank * spec.bank_words, vectors=spec.bank_words)
+    return Buffer(f"bank {bank}", whole), region.address - whole.address
 
 
 class Renumbering:
@@ -105,7 +115,7 @@ class Renumbering:
         return number, self.ports[chip, port]
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1 << 15)
 def _written(
     routes: tuple[tuple[Hop, ...], ...],
 ) -> tuple[tuple[tuple[Hop, ...], ...], Elsewhere]:
@@ -116,7 +126,7 @@ def _written(
     return ways, Elsewhere(tuple(anew.chips), ports)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1 << 14)
 def _transfer(spec: ChipSpec, hops: tuple[Hop, ...], moved: Moved) -> tuple[Chain, int, int]:
     """The chain of a transfer, the cycle of its last Receive, and that of its last Send.
 

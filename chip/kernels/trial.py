@@ -18,7 +18,7 @@ from chip.kernels.work import Request
 from chip.program import Region
 from chip.schedule import Buffer, Chain, Loops, Rows, Schedule
 from chip.schedule.busy import fixed_fit
-from chip.schedule.flows import Flow, Hold, Piece, Streams
+from chip.schedule.flows import Flow, Further, Hold, Piece, Streams
 from chip.schedule.footprint import Elsewhere
 from chip.schedule.touched import Touched
 from chip.spec import ChipSpec
@@ -92,7 +92,7 @@ class Unplaced(Schedule):
         return _Silent(self.spec, label, member, maps)
 
     def place(
-        self, chain: Chain, not_before: int = 0, further: Sequence[int] = (),
+        self, chain: Chain, not_before: int = 0, further: Sequence[Further] = (),
         there: Elsewhere | None = None,
     ) -> int:  # fmt: skip
         """Nothing."""
@@ -113,13 +113,13 @@ class Trial(Schedule):
     chains: int = 0
 
     def place(
-        self, chain: Chain, not_before: int = 0, further: Sequence[int] = (),
+        self, chain: Chain, not_before: int = 0, further: Sequence[Further] = (),
         there: Elsewhere | None = None,
     ) -> int:  # fmt: skip
         """Note the chain at the first cycle in which it could be; nothing is booked but units."""
         if self.close:
             return super().place(chain, not_before, further, there)
-        further = further or (0,) * len(chain.accesses)
+        further = further or chain.where
         fixed, rows = self._tables(chain), self._rows_of(chain, further)
         start = fixed_fit(fixed, self._earliest(chain, rows, not_before, further))
         for table, low, pattern in fixed:
@@ -128,13 +128,13 @@ class Trial(Schedule):
         return start
 
     def _touch(
-        self, chain: Chain, touched: Sequence[Touched], start: int, further: Sequence[int]
+        self, chain: Chain, touched: Sequence[Touched], start: int, further: Sequence[Further]
     ) -> None:
         super()._touch(chain, touched, start, further)
         spans: dict[tuple[str, bool, int], tuple[int, int]] = {}
-        for number, access in enumerate(chain.accesses):
+        for number, (access, more) in enumerate(zip(chain.accesses, further, strict=True)):
             which = 0 if self.close else number
-            key = access.buffer.name, access.writes, which
+            key = more.buffer.name, access.writes, which
             first, last = access.early, access.end
             low, high = spans.get(key, (first, last))
             spans[key] = min(low, first), max(high, last)

@@ -4,15 +4,15 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from chip.program import Instruction
-from chip.schedule.flows import Need, Piece
+from chip.schedule.flows import Further, Need, Piece
 from chip.schedule.footprint import PORTS, Elsewhere
 
 
 class Booking(NamedTuple):
     """Pieces and needs of a chain from `start` on, with what was chosen for each need.
 
-    `base` has the last name given before, by member; each access of the chain is so many rows
-    `further` on in its buffer, and it may be for members `there`.
+    `base` has the last name given before, by member; each access of the chain may be `further` on,
+    and it may be for members `there`.
     """
 
     label: str
@@ -21,7 +21,7 @@ class Booking(NamedTuple):
     start: int
     chosen: list[int]
     base: dict[int, int]
-    further: Sequence[int]
+    further: Sequence[Further]
     there: Elsewhere | None = None
 
     def instructions(self) -> Iterator[tuple[int, str, int, Instruction]]:
@@ -46,7 +46,8 @@ class Booking(NamedTuple):
         args, needs, chosen, base = list(piece.args), self.needs, self.chosen, self.base
         for operand, (need, offset) in piece.needs.items():
             args[operand] = chosen[need] + offset
-        address = args[0] + self.further[piece.access] if piece.op.startswith("mem.") else None
+        moved = self.further[piece.access].words if piece.op.startswith("mem.") else None
+        address = None if moved is None else args[0] + moved
         first = piece.unit if piece.unit_need is None else chosen[piece.unit_need]
         if self.there and piece.family in PORTS:
             first = self.there.ports[piece.member, first]

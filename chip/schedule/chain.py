@@ -27,6 +27,7 @@ from chip.schedule.flows import (
     Doing,
     Extent,
     Flow,
+    Further,
     Hold,
     Loops,
     Need,
@@ -63,6 +64,11 @@ class Chain:
     accesses: list[Access] = field(default_factory=list)
     values: int = 0
     footprint = cached_property(footprint)  # nothing is added to a chain that was asked for it
+
+    @cached_property
+    def where(self) -> tuple[Further, ...]:
+        """Its accesses where it says that they are."""
+        return tuple(Further(access.rows.buffer) for access in self.accesses)
 
     # --- at rest -> in flight ---------------------------------------------------------------
     def arrive(self, rows: Rows, position: int, cycle: int, loops: Loops) -> Flow:

@@ -115,6 +115,14 @@ class Rows:
                 yield number * outer + (m - 1) * inner, (word(first + m - 1),), (1, inner)
 
 
+class Further(NamedTuple):
+    """Where an access of a placed chain is: in which buffer, and how far on from the chain's."""
+
+    buffer: Buffer
+    rows: int = 0
+    words: int = 0
+
+
 @dataclass(slots=True)
 class Need:
     """Something the scheduler chooses: a group of streams, an ALU or an SXM queue.

@@ -8,7 +8,7 @@ from chip.program import Instruction, Program, fill_queue
 from chip.schedule.booking import Booking
 from chip.schedule.busy import Busy, Fixed, fixed_fit
 from chip.schedule.chain import Chain
-from chip.schedule.flows import Access, Piece
+from chip.schedule.flows import Buffer, Further, Piece
 from chip.schedule.footprint import Elsewhere, too_many
 from chip.schedule.taken import Candidate, Candidates, Kind, Members, Units, choose, wait_for
 from chip.schedule.timing import ScheduleTiming, TooLong
@@ -52,16 +52,16 @@ class Schedule:
 
     # --- placing ----------------------------------------------------------------------------
     def place(
-        self, chain: Chain, not_before: int = 0, further: Sequence[int] = (),
+        self, chain: Chain, not_before: int = 0, further: Sequence[Further] = (),
         there: Elsewhere | None = None,
     ) -> int:  # fmt: skip
         """Book the chain at the first cycle it fits, all of it from `not_before` on.
 
-        It may be booked more than once, each access `further` rows on in its buffer, in the same
-        bank; and, if it is of members 0, 1, .., for others `there`. Raises ProgramError if it wants
-        more at once than a chip has.
+        It may be booked more than once, each access `further` on or in another buffer, in the same
+        slices and bank; and, if it is of members 0, 1, .., for others `there`. Raises ProgramError
+        if it wants more at once than a chip has.
         """
-        further = further or (0,) * len(chain.accesses)
+        further = further or chain.where
         touched = self._rows_of(chain, further, there)
         start = self._earliest(chain, touched, not_before, further)
         fixed = self._tables(chain, there)
@@ -138,19 +138,19 @@ class Schedule:
         return 0 if touched is None else int(touched.ready[rows].max(initial=0))
 
     def _earliest(
-        self, chain: Chain, touched: Sequence[Touched], not_before: int, further: Sequence[int]
+        self, chain: Chain, touched: Sequence[Touched], not_before: int, further: Sequence[Further]
     ) -> int:
         """Start from which no instruction is before a cycle, and all rows are ready."""
         start = not_before - chain.footprint.first
         for access, rows, more in zip(chain.accesses, touched, further, strict=True):
-            start = max(start, rows.wait(access, more))
-            if access.writes and access.rows.buffer.after:
-                start = max(start, self._done_with(access) - access.early)
+            start = max(start, rows.wait(access, more.rows))
+            if access.writes and more.buffer.after:
+                start = max(start, self._done_with(access.member, more.buffer) - access.early)
         return start
 
-    def _done_with(self, access: Access) -> int:
-        """Cycle from which nobody reads what rested where this buffer rests."""
-        before = (self._known(access.member, name) for name in access.buffer.after)
+    def _done_with(self, member: int, buffer: Buffer) -> int:
+        """Cycle from which nobody reads what rested where a buffer rests."""
+        before = (self._known(member, name) for name in buffer.after)
         return max((int(one.free.max(initial=0)) for one in before if one), default=0)
 
     def _candidates(self, member: int, kind: Kind) -> Candidates:
@@ -189,28 +189,28 @@ class Schedule:
 
     # --- what placing leaves behind -----------------------------------------------------------
     def _touch(
-        self, chain: Chain, touched: Sequence[Touched], start: int, further: Sequence[int]
+        self, chain: Chain, touched: Sequence[Touched], start: int, further: Sequence[Further]
     ) -> None:
         for access, rows, more in zip(chain.accesses, touched, further, strict=True):
-            rows.note(access, more, start)
+            rows.note(access, more.rows, start)
 
     def _rows_of(
-        self, chain: Chain, further: Sequence[int], there: Elsewhere | None = None
+        self, chain: Chain, further: Sequence[Further], there: Elsewhere | None = None
     ) -> list[Touched]:
         """How rows of the buffers of all its accesses were touched."""
         found = []
         for access, more in zip(chain.accesses, further, strict=True):
             member = there.members[access.member] if there else access.member
-            name = access.rows.buffer.name
+            name = more.buffer.name
             touched = self._known(member, name)
             if touched is None:
                 touched = self._touched[member][name] = Touched()
-            touched.grow(access.last_row + more + 1)
+            touched.grow(access.last_row + more.rows + 1)
             found.append(touched)
         return found
 
     def _emit(
-        self, chain: Chain, start: int, chosen: list[int], further: Sequence[int],
+        self, chain: Chain, start: int, chosen: list[int], further: Sequence[Further],
         there: Elsewhere | None,
     ) -> None:  # fmt: skip
         """Note what was placed; its instructions are made when somebody asks for them."""

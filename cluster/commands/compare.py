@@ -87,7 +87,7 @@ def compare_command(
     sizes = _numbers(batches)
     mixed = asked(prefill_on, afd, between)
     graph = find_decoder(model)
-    if mixed:
+    if mixed or graph.in_8_bits:
         weights = weights or "int8"  # as LPUs that serve large models have them
     chips, weights = published_cluster(graph.name, chips, weights)
     request = PlanRequest(

@@ -61,7 +61,7 @@ RANGES_SHOWN = 5  # of the chips of a stage
 @click.option("--spec", type=NAME, default="groqchip1", show_default=True, help="Chip generation.")
 @click.option("--weights", type=NAME, metavar="TYPE",
               help="fp16, int8 or w8a16 (int8, activations of 16 bits); default: fp16, or int8 "
-              "on chips too few for that.")  # fmt: skip
+              "if published in 8 bits or on chips too few.")  # fmt: skip
 @click.option("--context", type=COUNT, default=CONTEXT_BLOCK, show_default=True, metavar="TOKENS")
 @click.option("--batch", type=IN_FLIGHT, default=1, show_default=True, metavar="B",
               help="Sequences in flight, each with caches of its own.")  # fmt: skip

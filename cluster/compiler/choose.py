@@ -47,7 +47,7 @@ class PlanRequest:
     links: tuple[str, ...] = ()
     faults: str | None = None
     spec: str = "groqchip1"
-    weights: str | None = None  # fp16; `lpu plan` takes int8 where the chips are too few for that
+    weights: str | None = None  # fp16; plans take int8 if published so, or on chips too few
     context: int = CONTEXT_BLOCK
     batch: int = 1  # sequences in flight, each with caches of its own
     prompt_tokens: int | None = None

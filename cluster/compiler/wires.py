@@ -11,7 +11,7 @@ import networkx as nx
 import numpy as np
 
 from chip.board import Cable
-from chip.kernels.allreduce import TEAM, Network, Reach, team_of
+from chip.kernels.allreduce import AGENTS_AMONG, TEAM, Network, Reach, team_of
 from chip.kernels.collective_items import Items
 from chip.kernels.transfer import Hop
 from cluster.compiler.clocking import Clocking, Pacing
@@ -331,8 +331,14 @@ class Wires:
         return Group(tuple(members), Network(routes, cables, every, reach))
 
     def _group_alone(self, group: Group, chips: tuple[int, ...], placed: frozenset[int]) -> Group:
-        """A group whose all-reduces may go through other chips that are `placed`, as these wait."""
+        """A group whose all-reduces may go through other chips that are `placed`, as these wait.
+
+        Wide ones have so many cables that such detours gain nothing: an all-reduce of 23 rows among
+        128 chips of a torus takes 18,288 cycles with them, and 18,213 without.
+        """
         if self.always or team_of(len(chips)) == len(chips) or len(placed) == len(chips):
+            return group
+        if len(chips) > AGENTS_AMONG:
             return group
         if (chips, placed) not in self._alone:
             if placed not in self._parts:

@@ -6,12 +6,13 @@ registered.
 
 import pkgutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import import_module
 from typing import Any
 
 from cluster.model import architectures
+from cluster.model.config_json import in_8_bits
 from cluster.model.graph.graph import Model, Place
 from cluster.model.graph.op import GraphError
 from cluster.model.settings import Settings
@@ -87,7 +88,7 @@ class Architecture:
         except GraphError as error:
             raise settings.error(f"describes no model: {error}") from error
         settings.close()
-        return model
+        return replace(model, in_8_bits=True) if in_8_bits(settings) else model
 
 
 @cache

@@ -48,6 +48,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "final_logit_softcapping": (None,),
 }
 _QUANTISED = "quantization_config"  # of the weights, and so no matter of the graph
+_IN_8_BITS = "fp8"  # its method, of matrices of 8 bits with a scale for each block
 _ADAPTER = "adapter_config.json"
 
 
@@ -81,6 +82,17 @@ def check_unquantised(
             return
         problem = f"has weights quantised by '{how}' ({_QUANTISED})"
         raise ModelError(source, problem, "give them as fp16, bf16 or fp32")
+
+
+def in_8_bits(settings: Settings) -> bool:
+    """Whether a config says that the matrices beside it are published in 8 bits."""
+    quantised = settings.kept(_QUANTISED)
+    return isinstance(quantised, dict) and quantised.get("quant_method") == _IN_8_BITS
+
+
+def of_text(values: dict[str, Any], text: dict[str, Any]) -> dict[str, Any]:
+    """The table of the model for text in a config of several, with how all are quantised."""
+    return {_QUANTISED: values.get(_QUANTISED)} | text
 
 
 def json_settings(

@@ -47,6 +47,10 @@ class Settings:
         """The key as the source writes it."""
         return self._spelled.get(key, f"{self._prefix}{key}")
 
+    def kept(self, key: str) -> Any:
+        """What a key says to others than the graph, unread; None if it is not there."""
+        return self._values.get(key)
+
     def has(self, key: str) -> bool:
         """Whether the key is there and not null; it counts as used."""
         self.used.add(key)

@@ -21,7 +21,6 @@ from cluster.compiler.place import Placed
 from cluster.compiler.sizes import CHUNKS, Sizes
 from cluster.compiler.sums import sums_notes
 from cluster.errors import BadValue, DoesNotFit
-from cluster.model.graph.counts import MATRIX_BYTES
 from cluster.model.graph.graph import Model
 from cluster.model.load import find_decoder
 from cluster.model.mixture import is_mixture, residents, spread_experts
@@ -29,11 +28,12 @@ from cluster.planning.cost_store import CostStore
 from cluster.planning.kept import Kept
 from cluster.planning.pipeline_timing import pipelined
 from cluster.planning.refusals import (
+    PUBLISHED,
     accuracy_notes,
     check_shape,
     does_not_fit,
-    fits_on,
     spreads,
+    takes_int8,
     why_int8,
 )
 from cluster.planning.rows import Searches, round_cycles, shared
@@ -106,6 +106,9 @@ def make_for(whole: Model, name: str, asked: PlanRequest, kept: Kept) -> Planned
 
 def _made(whole: Model, name: str, asked: PlanRequest, kept: Kept) -> Planned:
     """The plan that was asked for."""
+    if asked.weights is None and whole.in_8_bits and takes_int8(whole, find(asked.spec)):
+        narrow = make_for(whole, name, replace(asked, weights="int8"), kept)
+        return replace(narrow, notes=(*narrow.notes, PUBLISHED))
     model, request = spread(whole, asked)
     notes = model.stand_in.notes if model.stand_in else ()
     spec, free, weights = find(request.spec), request.weights is None, request.weight_type
@@ -139,7 +142,7 @@ def _made(whole: Model, name: str, asked: PlanRequest, kept: Kept) -> Planned:
             limit = chips if request.chips or request.topology else None
             if spread_out := _spread_out(whole, name, asked, search.sizes, limit, kept):
                 return spread_out
-        raise does_not_fit(search.sizes, request, chips, _int8_fits(search, request, chips))
+        raise does_not_fit(search.sizes, request, chips)
     best = candidates[0]
     placed, timed = search.placed(best.tp, best.pp), search.timed(best.tp, best.pp)
     bound = int(search.bound(best.tp, best.pp))
@@ -218,17 +221,6 @@ def _spread_out(
     parts = f"--weights {shape.weights} --tp {width // ep} --ep {ep}"
     advice = f"on {here} chips with {parts}; what fits: {parts} --pp {least // width}"
     raise DoesNotFit(0, needs, has, f"{advice} ({least} chips) or more")
-
-
-def _int8_fits(search: Search, request: PlanRequest, chips: int) -> bool:
-    """Whether int8 would fit where fp16 does not."""
-    try:
-        check_weights(search.model, search.spec, "int8")
-    except BadValue:
-        return False
-    size = (search.model, search.spec, request.context, "int8", request.batch)
-    sizes = Sizes(*size, cut=search.cut, store=search.store)
-    return MATRIX_BYTES[request.weight_type] > 1 and fits_on(sizes, request, chips)
 
 
 # --- the JSON object ------------------------------------------------------------------------------

@@ -24,6 +24,17 @@ from cluster.model.mixture import expert_parts, residents, spread_experts
 # The largest of SmolLM2-135M over some 60 tokens: docs/accuracy.md has the command.
 LOGIT_DISTANCES = {"w8a16": 1.57, "int8": 5.86, "fp16": 0.0651}
 
+PUBLISHED = "weights are int8, as the model is published in 8 bits; --weights fp16 has them in 16"
+
+
+def takes_int8(model: Model, spec: ChipSpec) -> bool:
+    """Whether a chip can have the weights of a model in int8."""
+    try:
+        check_weights(model, spec, "int8")
+    except BadValue:
+        return False
+    return True
+
 
 def check_shape(request: PlanRequest, chips: int) -> None:
     """Raise BadValue for a shape that needs more chips than there are."""
@@ -78,9 +89,7 @@ def least_chips(
 
 def _fewest_in_int8(sizes: Sizes) -> tuple[int, int] | None:
     """(tp, pp) with the fewest chips if weights are int8 instead; None if they cannot be."""
-    try:
-        check_weights(sizes.model, sizes.spec, "int8")
-    except BadValue:
+    if not takes_int8(sizes.model, sizes.spec):
         return None
     narrow = Sizes(sizes.model, sizes.spec, sizes.context, "int8", sizes.slots)
     return fewest((narrow, narrow.cutting), None, None) if MATRIX_BYTES[sizes.weights] > 1 else None
@@ -117,9 +126,19 @@ def spreads(
                     yield weights == "int8", some.cut, *least, shape
 
 
-def does_not_fit(sizes: Sizes, request: PlanRequest, chips: int, int8: bool) -> DoesNotFit:
-    """The error for a model that has no room on `chips` chips; `int8` weights may have."""
+def _int8_fits(sizes: Sizes, request: PlanRequest, chips: int) -> bool:
+    """Whether int8 would fit where fp16 does not."""
+    if not takes_int8(sizes.model, sizes.spec):
+        return False
+    size = (sizes.model, sizes.spec, request.context, "int8", request.batch)
+    narrow = Sizes(*size, cut=sizes.cut, store=sizes.store)
+    return MATRIX_BYTES[request.weight_type] > 1 and fits_on(narrow, request, chips)
+
+
+def does_not_fit(sizes: Sizes, request: PlanRequest, chips: int) -> DoesNotFit:
+    """The error for a model that has no room on `chips` chips."""
     model, slots, context = sizes.model, sizes.slots, sizes.context
+    int8 = _int8_fits(sizes, request, chips)
     widths = widths_of(model)
     every = widths[-1], len(model.layers)
     caches = "caches of " + (f"{slots:,} sequences of " if slots > 1 else "") + f"{context} tokens"

@@ -66,13 +66,34 @@ def test_a_mixture_is_planned_for_several_sequences(tmp_path, capsys):
     assert "a part of all 4 on each rank" in capsys.readouterr().out
 
 
+def test_weights_are_planned_as_published_unless_asked_for(tmp_path, capsys):
+    config = MIXTURE | {
+        "head_dim": 16,
+        "quantization_config": {"quant_method": "fp8", "fmt": "e4m3"},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    found = {}
+    for more in ((), ("--weights", "int8"), ("--weights", "fp16")):
+        assert main(["plan", str(tmp_path), "--tp", "4", "--pp", "2", "--json", *more]) == 0
+        found[more] = json.loads(capsys.readouterr().out)
+    assert [one["plan"]["weights"] for one in found.values()] == ["int8", "int8", "fp16"]
+    given, asked, _ = found.values()
+    (note,) = (note for note in given["notes"] if note not in asked["notes"])
+    assert "published in 8 bits" in note
+    assert given | {"notes": []} == asked | {"notes": []}
+    assert [find_decoder(name).in_8_bits for name in ("deepseek-r1", "kimi-k2")] == [True, True]
+    assert not find_decoder("gpt-oss-120b").in_8_bits
+
+
 def test_groups_wider_than_a_rack_are_planned_where_all_are_cabled_alike():
     request = PlanRequest(weights="int8")
     topology, (note,) = chosen_topology(request, find_decoder("deepseek-v3"), GROQCHIP1)
     assert topology == "torus:8x8x8x4x4" and "wider than a rack" in note
     graph = parse("torus:3x8x4x4")  # as its groups are placed: in larger graphs by number
-    wires, groups = Wires(graph), (tuple(range(n, n + 128)) for n in (0, 128, 256))
+    wires, groups = Wires(graph), [tuple(range(n, n + 128)) for n in (0, 128, 256)]
     assert len({id(wires.group(chips).routes) for chips in groups}) == 1
+    for pipeline in (wires.pipeline(groups), Wires(graph, apart=True).pipeline(groups)):
+        assert pipeline.alone == pipeline.groups  # no detours past those who wait
 
 
 def test_groups_on_a_torus_are_alike_also_where_it_wraps():

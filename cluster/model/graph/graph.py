@@ -100,6 +100,7 @@ class Model:
     opening: Section | None = None
     tied_head: bool = False
     stand_in: StandIn | None = None  # for a model that ops are missing for
+    in_8_bits: bool = False  # whether its makers publish its matrices so
 
     @property
     def places(self) -> tuple[tuple[Place, Section], ...]:

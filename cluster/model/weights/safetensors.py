@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from cluster.errors import ModelError
 from cluster.model.architecture import Architecture, by_model_type
-from cluster.model.config_json import check_unquantised, json_settings, read_json
+from cluster.model.config_json import check_unquantised, json_settings, of_text, read_json
 from cluster.model.graph.graph import Model
 from cluster.model.graph.op import F32
 from cluster.model.settings import Settings
@@ -43,7 +43,7 @@ def _settings(path: Path) -> tuple[Architecture, Settings]:
     values, known = read_json(path), by_model_type()
     kind, text = str(values.get("model_type")), values.get("text_config")
     if kind not in known and isinstance(text, dict):  # a model of several, one of them for text
-        values, kind = text, str(text.get("model_type"))
+        values, kind = of_text(values, text), str(text.get("model_type"))
     if kind not in known:
         advice = f"known are {', '.join(sorted(known))}"
         raise ModelError(str(path), f"is of type '{kind}'", advice)

@@ -19,7 +19,8 @@ from topology.fabric import Fabric, Ints, compiled
 UNREACHED = np.iinfo(np.int16).max
 FEW, MANY = 64, 8192  # sources that are searched from one by one, in graphs of more chips
 BLOCK_SOURCES = 4096  # of a search at a time
-SPARSE, MOST_LEVELS = 8, 16  # pairs for a target, and hops, up to which bits of levels do
+LITTLE = 1 << 16  # hops that are written out, and kept, in any case
+SPARSE, MOST_LEVELS = 8, 16  # or unless that is so many times those asked for, and so far
 _distances_to: "WeakKeyDictionary[Fabric, dict[int, NDArray[np.int16]]]" = WeakKeyDictionary()
 
 
@@ -158,7 +159,7 @@ def hops_within(fabric: Fabric, sources: Ints, targets: Ints) -> NDArray[np.int1
         for level, fresh in hop_levels(fabric, sources[at : at + some].ravel()):
             here = (fresh[ends, word] >> bit % np.uint64(64) & np.uint64(1)).astype(bool)
             block[here] = level
-            left -= np.count_nonzero(here)
+            left -= int(np.count_nonzero(here))
             if not left:
                 break
     return found
@@ -170,26 +171,28 @@ class _Levels:
     Writing them all out takes longer than the search where few are ever looked at.
     """
 
-    def __init__(self, levels: NDArray[np.uint64]) -> None:
-        self.levels = levels  # [levels, chips, words]: who is at least so near to whom
+    def __init__(self, levels: list[NDArray[np.uint64]]) -> None:
+        self.levels = levels  # each [chips, words]: who is at least so near to whom
 
     def __getitem__(self, key: tuple[Ints, Ints]) -> Ints:
         column, chip = np.broadcast_arrays(*key)
-        reached = self.levels[:, chip, column // 64] >> (column % 64).astype(np.uint64)
-        near = (reached & np.uint64(1)).sum(axis=0, dtype=np.int64)
+        word, bit, near = column // 64, (column % 64).astype(np.uint64), np.zeros(chip.shape, int)
+        for reached in self.levels:
+            near += (reached[chip, word] >> bit & np.uint64(1)).astype(int)
         return np.where(near > 0, len(self.levels) - near, UNREACHED)
 
 
 def _nearness(fabric: Fabric, targets: Ints, pairs: int) -> "NDArray[np.int16] | _Levels":
     """Hops to each target, by its number and the chip, for so many pairs."""
-    if FEW < len(targets) and pairs < SPARSE * len(targets):
+    written = len(targets) * fabric.chips
+    if written > LITTLE and pairs * SPARSE < written:
         levels: list[NDArray[np.uint64]] = []
         for _, fresh in hop_levels(fabric, targets):
             levels.append(levels[-1] | fresh if levels else fresh)
             if len(levels) > MOST_LEVELS:
                 break
         else:
-            return _Levels(np.stack(levels))
+            return _Levels(levels)
     return distances_to(fabric, targets)
 
 
@@ -231,6 +234,12 @@ def hop_levels(fabric: Fabric, sources: Ints) -> Iterator[tuple[int, NDArray[np.
         fresh = spread & ~reached
         reached |= fresh
         level += 1
+
+
+def in_one_piece(fabric: Fabric) -> bool:
+    """Whether each chip has a way to each other."""
+    levels = hop_levels(fabric, fabric.alive[:1])
+    return sum(int(np.count_nonzero(fresh)) for _, fresh in levels) == len(fabric.alive)
 
 
 def tree_hops(

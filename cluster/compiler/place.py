@@ -119,9 +119,9 @@ class Places:
         hops = hops_within(compiled(self.graph), groups.reshape(-1, tp), ends)
         pairs = hops[:, :tp].sum(axis=(1, 2), dtype=np.int64).reshape(-1, pp)  # each both ways
         onward = hops[:, tp:].trace(axis1=1, axis2=2, dtype=np.int64).reshape(-1, pp)
-        total = REDUCE_WEIGHT * (pairs // 2)
+        total: Ints = REDUCE_WEIGHT * (pairs // 2)
         total[:, 1:] += onward[:, :-1]
-        return total.cumsum(axis=1)
+        return np.cumsum(total, axis=1)
 
     @cached_property
     def _degree(self) -> int:

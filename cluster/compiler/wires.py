@@ -21,11 +21,11 @@ from topology import ports, route
 from topology.collectives import collective
 from topology.collectives.sums import FP32
 from topology.collectives.trunks import trunks
-from topology.fabric import compiled, part_of
+from topology.fabric import Fabric, compiled, part_of
 from topology.routes import Paths as Ways
-from topology.routes import paths
+from topology.routes import in_one_piece, paths
 
-Pairs = frozenset[tuple[int, int]]  # of neighbours
+Ends = tuple[tuple[int, int, int, int], ...]  # of cables: both ports, latency and interval
 DEALT_ROWS = 8  # of a rank; more are dealt as one
 NO_NETWORK = Network({}, frozenset(), lambda *_: Items())  # of a chip that works alone
 
@@ -72,22 +72,24 @@ class _Kind:
     """
 
     group: Group
-    near: Pairs
+    near: tuple[tuple[int, int, Ends], ...]
     tree: tuple[tuple[int, int, int], ...]
 
     @classmethod
     def of(cls, group: Group) -> "_Kind":
         """The kind of a group."""
         after: dict[int, list[Hop]] = {}
+        near: dict[tuple[int, int], list[tuple[int, int, int, int]]] = {}
         for hop in sorted(group.routes.cables):
             after.setdefault(hop.member, []).append(hop)
+            near.setdefault((hop.member, hop.to_member), []).append((hop.port, *hop[3:]))
         reached, tree = [0], []
         for member in reached:
             for hop in after.get(member, ()):
                 if hop.to_member not in reached:
                     reached.append(hop.to_member)
                     tree.append((member, hop.port, hop.to_member))
-        return cls(group, _neighbours(group.routes.cables), tuple(tree))
+        return cls(group, tuple((*pair, tuple(near[pair])) for pair in near), tuple(tree))
 
 
 class Wires:
@@ -102,10 +104,13 @@ class Wires:
         self.graph, self.ports, self.apart = graph, ports(graph), apart
         self.always = apart if always is None else always
         self.pacings: dict[frozenset[int], Pacing | None] = {}  # by the chips in use
+        self._near = dict(graph.adjacency())
         self._hops: dict[tuple[int, int, int], Hop] = {}
+        self._ends_between: dict[tuple[int, int], Ends] = {}
+        self._times: dict[int, tuple[int, int]] = {}  # by links
         self._groups: dict[tuple[int, ...], Group] = {}
         self._alone: dict[tuple[tuple[int, ...], frozenset[int]], Group] = {}
-        self._parts: dict[frozenset[int], nx.Graph] = {}  # of the graph, by chips
+        self._parts: dict[frozenset[int], Fabric] = {}  # of the graph, by chips
         self._kinds: list[_Kind] = []  # one of each kind, wherever it is
         self._kinds_alone: dict[frozenset[int], list[_Kind]] = {}  # by chips placed
         self._peers: dict[int, dict[int, int]] = {}  # by chip and port
@@ -119,10 +124,11 @@ class Wires:
     def hop(self, a: int, b: int, cable: int = 0) -> Hop:
         """The hop over one of the cables of a link; members are chips."""
         if (a, b, cable) not in self._hops:
-            link = self.graph.edges[a, b]["link"]
+            link = self._near[a][b]["link"]
+            if id(link) not in self._times:
+                self._times[id(link)] = link.wire_cycles, ceil(link.cycles_per_vector)
             pair = (self.ports[a][b][cable], self.ports[b][a][cable])
-            interval = ceil(link.cycles_per_vector)
-            self._hops[a, b, cable] = Hop(a, pair[0], b, pair[1], link.wire_cycles, interval)
+            self._hops[a, b, cable] = Hop(a, pair[0], b, pair[1], *self._times[id(link)])
         return self._hops[a, b, cable]
 
     def path(self, source: int, target: int) -> tuple[int, ...]:
@@ -259,15 +265,9 @@ class Wires:
         members = self._counterparts(kind, chips)
         if not members or len(known.routes) != len(chips) * (len(chips) - 1):
             return None
-        cables, count = known.routes.cables, 0
-        for a, b in kind.near:
-            if members[b] not in self.ports.get(members[a], ()):
-                return None
-            for hop in self._cables(members, a, b):
-                if hop not in cables:
-                    return None
-                count += 1
-        return Group(members, known.routes) if count == len(cables) else None
+        if any(self._ends(members[a], members[b]) != ends for a, b, ends in kind.near):
+            return None
+        return Group(members, known.routes)
 
     def _counterparts(self, kind: "_Kind", chips: tuple[int, ...]) -> tuple[int, ...]:
         """Chips over the same ports from the first of some; () unless its ranks are these chips."""
@@ -287,21 +287,26 @@ class Wires:
             self._peers[chip] = {mine: other for other, some in near.items() for mine in some}
         return self._peers[chip].get(port)
 
+    def _ends(self, a: int, b: int) -> Ends:
+        """Of all cables from a chip to another, parallel ones too; () if they are no neighbours."""
+        if (a, b) not in self._ends_between:
+            cables = range(len(self.ports.get(a, {}).get(b, ())))
+            ends = sorted((hop.port, *hop[3:]) for hop in (self.hop(a, b, n) for n in cables))
+            self._ends_between[a, b] = tuple(ends)
+        return self._ends_between[a, b]
+
     def _cables(self, members: Sequence[int], a: int, b: int) -> Iterator[Hop]:
-        """All cables of a link between members, parallel ones too."""
-        here, there = members[a], members[b]
-        for cable in range(len(self.ports[here][there])):
-            _, *ends = self.hop(here, there, cable)
-            ends[1] = b
-            yield Hop(a, *ends)
+        """All cables of a link between members."""
+        for port, to_port, *times in self._ends(members[a], members[b]):
+            yield Hop(a, port, b, to_port, *times)
 
     def _new_group(
-        self, chips: tuple[int, ...], graph: nx.Graph, idle: Collection[int] = ()
+        self, chips: tuple[int, ...], fabric: Fabric, idle: Collection[int] = ()
     ) -> Group:
-        """A group that is routed on a graph, whose all-reduces may go through `idle` chips."""
+        """A group that is routed on a fabric, whose all-reduces may go through `idle` chips."""
         if len(chips) == 1:
             return Group(chips, NO_NETWORK)
-        fabric, ranks = compiled(graph), np.array(chips)
+        ranks = np.array(chips)
         others = ~np.eye(len(chips), dtype=bool)
         targets = np.broadcast_to(ranks, others.shape)[others]
         ways = paths(fabric, np.repeat(ranks, len(chips) - 1), targets)
@@ -335,9 +340,7 @@ class Wires:
         if self.always or team_of(len(chips)) == len(chips) or len(placed) == len(chips):
             return group
         if (chips, placed) not in self._alone:
-            if placed not in self._parts:
-                part = nx.freeze(self.graph.subgraph(placed).copy())
-                self._parts[placed] = part if nx.is_connected(part) else self.graph
+            self._parts[placed] = self._parts.get(placed) or self._part(placed)
             kinds = self._kinds_alone.setdefault(placed, [])
             moved = (self._moved(kind, chips) for kind in kinds)
             found = next((one for one in moved if one and placed.issuperset(one.members)), None)
@@ -347,12 +350,15 @@ class Wires:
             self._alone[chips, placed] = found
         return self._alone[chips, placed]
 
-    def _own(self, chips: tuple[int, ...]) -> nx.Graph:
-        """The graph on which a group is routed."""
-        if not self.apart:
-            return self.graph
-        own = nx.freeze(self.graph.subgraph(chips).copy())
-        return own if nx.is_connected(own) else self.graph
+    def _own(self, chips: tuple[int, ...]) -> Fabric:
+        """The part of the graph on which a group is routed."""
+        return self._part(chips) if self.apart else compiled(self.graph)
+
+    def _part(self, chips: Collection[int]) -> Fabric:
+        """Some chips and their cables, where these are in one piece; or else the whole graph."""
+        whole = compiled(self.graph)
+        part = part_of(whole, chips)
+        return part if in_one_piece(part) else whole
 
     def _all_reduces(
         self, group: tuple[int, ...], number: Mapping[int, int], graph: nx.Graph
@@ -384,7 +390,7 @@ def _chunks(algorithm: str, rows: int) -> int:
     return each if algorithm in ("teams", "gates", "agents", "direct") and each <= DEALT_ROWS else 1
 
 
-def _neighbours(hops: Iterable[Hop]) -> Pairs:
+def _neighbours(hops: Iterable[Hop]) -> frozenset[tuple[int, int]]:
     return frozenset((hop.member, hop.to_member) for hop in hops)
 
 

@@ -2,94 +2,31 @@
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache, cached_property
-from itertools import islice, pairwise, permutations
+from itertools import islice, pairwise
 from math import ceil
 
 import networkx as nx
 import numpy as np
 
 from chip.board import Cable
-from chip.kernels.allreduce import TEAM, Network, Reach, team_of
+from chip.kernels.allreduce import TEAM, Network, team_of
 from chip.kernels.collective_items import Items
 from chip.kernels.transfer import Hop
 from cluster.compiler.clocking import Clocking, Pacing
+from cluster.compiler.group_routes import Ends, GroupRoutes, Kind, reach_of
 from cluster.compiler.messages import ROW_VECTORS, items_of
-from cluster.compiler.wiring import Group, Onward, Path, Paths, Pipeline, StageLink, disjoint
+from cluster.compiler.wiring import Group, Onward, Paths, Pipeline, StageLink, disjoint
 from topology import ports, route
 from topology.collectives import collective
 from topology.collectives.sums import FP32
 from topology.collectives.trunks import trunks
 from topology.fabric import Fabric, compiled, part_of
-from topology.routes import Paths as Ways
 from topology.routes import in_one_piece, paths
 
-Ends = tuple[tuple[int, int, int, int], ...]  # of cables: both ports, latency and interval
 DEALT_ROWS = 8  # of a rank; more are dealt as one
+FAR_HOPS = 3  # of a route or a detour: all chips on it are neighbours of its ends
 NO_NETWORK = Network({}, frozenset(), lambda *_: Items())  # of a chip that works alone
-
-
-class _Routes(Mapping[tuple[int, int], Path]):
-    """Routes from each rank of a group to each other, written out once somebody asks for one."""
-
-    def __init__(self, ranks: int, ways: Ways, hops: Mapping[int, Hop]) -> None:
-        self.ranks, self.ways, self.hops = ranks, ways, hops  # by edges of the graph
-
-    @cached_property
-    def _found(self) -> dict[tuple[int, int], Path]:
-        hops = [self.hops[edge] for edge in self.ways.edges.tolist()]
-        cuts = pairwise(self.ways.start.tolist())
-        pairs = permutations(range(self.ranks), 2)
-        return {pair: tuple(hops[a:b]) for pair, (a, b) in zip(pairs, cuts, strict=True)}
-
-    def __getitem__(self, pair: tuple[int, int]) -> Path:
-        return self._found[pair]
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        return permutations(range(self.ranks), 2)
-
-    def __len__(self) -> int:
-        return self.ranks * (self.ranks - 1)
-
-
-def _reach(routes: _Routes, cables: Iterable[Hop]) -> Reach:
-    """How far ranks are apart, and over how many cables they are reached."""
-    latencies = {edge: hop.latency_cycles for edge, hop in routes.hops.items()}
-    each = np.array([latencies[edge] for edge in routes.ways.edges.tolist()])
-    ways = np.add.reduceat(each, routes.ways.start[:-1])
-    arriving = Counter(hop.to_member for hop in cables)
-    fewest = min(arriving[rank] for rank in range(routes.ranks))
-    interval = min(hop.interval_cycles for hop in cables)
-    return Reach(fewest, interval, int(ways.min()), int(ways.max()))
-
-
-@dataclass(frozen=True)
-class _Kind:
-    """A group that others are cabled like: who are neighbours, and a `tree` over all its members.
-
-    Of member 0 on, each step leads from a member that is known over a port to one that is not.
-    """
-
-    group: Group
-    near: tuple[tuple[int, int, Ends], ...]
-    tree: tuple[tuple[int, int, int], ...]
-
-    @classmethod
-    def of(cls, group: Group) -> "_Kind":
-        """The kind of a group."""
-        after: dict[int, list[Hop]] = {}
-        near: dict[tuple[int, int], list[tuple[int, int, int, int]]] = {}
-        for hop in sorted(group.routes.cables):
-            after.setdefault(hop.member, []).append(hop)
-            near.setdefault((hop.member, hop.to_member), []).append((hop.port, *hop[3:]))
-        reached, tree = [0], []
-        for member in reached:
-            for hop in after.get(member, ()):
-                if hop.to_member not in reached:
-                    reached.append(hop.to_member)
-                    tree.append((member, hop.port, hop.to_member))
-        return cls(group, tuple((*pair, tuple(near[pair])) for pair in near), tuple(tree))
 
 
 class Wires:
@@ -111,8 +48,10 @@ class Wires:
         self._groups: dict[tuple[int, ...], Group] = {}
         self._alone: dict[tuple[tuple[int, ...], frozenset[int]], Group] = {}
         self._parts: dict[frozenset[int], Fabric] = {}  # of the graph, by chips
-        self._kinds: list[_Kind] = []  # one of each kind, wherever it is
-        self._kinds_alone: dict[frozenset[int], list[_Kind]] = {}  # by chips placed
+        self._kinds: list[Kind] = []  # one of each kind, wherever it is
+        self._kinds_alone: dict[frozenset[int], list[Kind]] = {}  # by chips placed
+        self._among: dict[tuple[tuple[int, ...], frozenset[int], bool], Kind] = {}
+        self._elsewhere: dict[tuple[Kind, tuple[int, ...]], Group | None] = {}
         self._peers: dict[int, dict[int, int]] = {}  # by chip and port
         self._links: dict[tuple[tuple[int, ...], tuple[int, ...]], StageLink] = {}
         self._paths: dict[Paths, Paths] = {}
@@ -191,7 +130,7 @@ class Wires:
             found = next((one for one in moved if one), None)
             if found is None:
                 found = self._new_group(chips, self._own(chips))
-                self._kinds.append(_Kind.of(found))
+                self._kinds.append(Kind.of(found))
             self._groups[chips] = found
         return self._groups[chips]
 
@@ -255,12 +194,17 @@ class Wires:
                 found.append(Cable(*ends, link.wire_cycles, rate, notice))
         return tuple(found)
 
-    def _moved(self, kind: "_Kind", chips: tuple[int, ...]) -> Group | None:
+    def _moved(self, kind: Kind, chips: tuple[int, ...]) -> Group | None:
         """The routes of a group elsewhere, if its chips are cabled alike; None if they are not.
 
         Of equally short routes each group could take others; groups that take the same ones share
         their schedules.
         """
+        if (kind, chips) not in self._elsewhere:
+            self._elsewhere[kind, chips] = self._found_alike(kind, chips)
+        return self._elsewhere[kind, chips]
+
+    def _found_alike(self, kind: Kind, chips: tuple[int, ...]) -> Group | None:
         known = kind.group
         members = self._counterparts(kind, chips)
         if not members or len(known.routes) != len(chips) * (len(chips) - 1):
@@ -269,7 +213,7 @@ class Wires:
             return None
         return Group(members, known.routes)
 
-    def _counterparts(self, kind: "_Kind", chips: tuple[int, ...]) -> tuple[int, ...]:
+    def _counterparts(self, kind: Kind, chips: tuple[int, ...]) -> tuple[int, ...]:
         """Chips over the same ports from the first of some; () unless its ranks are these chips."""
         found = {0: chips[0]}
         for member, port, other in kind.tree:
@@ -329,8 +273,8 @@ class Wires:
             hops[edge] = _between(number, self.hop(a, b), a, b)
         near = _neighbours(hops.values())
         cables = frozenset(hop for pair in near for hop in self._cables(members, *pair))
-        routes = _Routes(len(chips), ways, hops)
-        reach = _reach(routes, cables)
+        routes = GroupRoutes(len(chips), ways, hops)
+        reach = reach_of(routes, cables)
         own = nx.freeze(self.graph.subgraph(members).copy())
         every = self._all_reduces(chips, number, own)
         return Group(tuple(members), Network(routes, cables, every, reach))
@@ -340,15 +284,31 @@ class Wires:
         if self.always or team_of(len(chips)) == len(chips) or len(placed) == len(chips):
             return group
         if (chips, placed) not in self._alone:
-            self._parts[placed] = self._parts.get(placed) or self._part(placed)
             kinds = self._kinds_alone.setdefault(placed, [])
             moved = (self._moved(kind, chips) for kind in kinds)
             found = next((one for one in moved if one and placed.issuperset(one.members)), None)
             if found is None:
-                found = self._new_group(chips, self._parts[placed], placed)
-                kinds.append(_Kind.of(found))
+                kinds.append(self._kind_among(chips, placed))
+                found = kinds[-1].group
             self._alone[chips, placed] = found
         return self._alone[chips, placed]
+
+    def _kind_among(self, chips: tuple[int, ...], placed: frozenset[int]) -> Kind:
+        """A group routed among chips that are `placed`, of which only its neighbours matter.
+
+        Detours are three hops at most, as `trunks` has them, and so are most routes.
+        """
+        if placed not in self._parts:
+            self._parts = {placed: self._part(placed)}  # the last one is the one asked for again
+        part = self._parts[placed]
+        around = frozenset(chips).union(*(self._near[chip] for chip in chips))
+        key = chips, placed & around, part is compiled(self.graph)
+        if key not in self._among:
+            kind = Kind.of(self._new_group(chips, part, placed))
+            if max(map(len, kind.group.routes.values())) > FAR_HOPS:
+                return kind
+            self._among[key] = kind
+        return self._among[key]
 
     def _own(self, chips: tuple[int, ...]) -> Fabric:
         """The part of the graph on which a group is routed."""

@@ -18,6 +18,9 @@ from topology.fabric import Fabric, Ints, compiled
 
 UNREACHED = np.iinfo(np.int16).max
 FEW, MANY = 64, 8192  # sources that are searched from one by one, in graphs of more chips
+BLOCK_SOURCES = 4096  # of a search at a time
+LITTLE = 1 << 16  # hops that are written out, and kept, in any case
+SPARSE, MOST_LEVELS = 8, 16  # or unless that is so many times those asked for, and so far
 _distances_to: "WeakKeyDictionary[Fabric, dict[int, NDArray[np.int16]]]" = WeakKeyDictionary()
 
 
@@ -76,7 +79,7 @@ def _steps(fabric: Fabric, src: Ints, dst: Ints) -> tuple[list[tuple[Ints, Ints]
     hops = np.zeros(len(src), np.int64)
     if not len(src):
         return steps, hops
-    nearness = distances_to(fabric, targets)
+    nearness = _nearness(fabric, targets, len(src))
     if np.any(lost := nearness[column, src] == UNREACHED):
         raise NoRoute(fabric.name, int(src[lost.argmax()]), int(dst[lost.argmax()]))
     who, here = np.arange(len(src)), src
@@ -91,8 +94,9 @@ def _steps(fabric: Fabric, src: Ints, dst: Ints) -> tuple[list[tuple[Ints, Ints]
 
 
 def _next_edge(
-    fabric: Fabric, nearness: NDArray[np.int16], column: Ints, src: Ints, dst: Ints, here: Ints
-) -> Ints:
+    fabric: Fabric, nearness: "NDArray[np.int16] | _Levels", column: Ints, src: Ints, dst: Ints,
+    here: Ints,
+) -> Ints:  # fmt: skip
     first, degree = fabric.row[here], np.diff(fabric.row)[here]
     slots = np.arange(degree.max())
     edge = np.minimum(first[:, None] + slots, len(fabric.head) - 1)
@@ -140,6 +144,58 @@ def distances_to(fabric: Fabric, targets: Ints) -> NDArray[np.int16]:
     return np.stack([known[int(t)] for t in targets])
 
 
+def hops_within(fabric: Fabric, sources: Ints, targets: Ints) -> NDArray[np.int16]:
+    """Return hops [n, b, a] to each of targets [n, b] from each of sources [n, a], row by row.
+
+    UNREACHED if there is no way. No further is looked than these are apart, and nothing is kept.
+    """
+    each = sources.shape[1]
+    found = np.full((*targets.shape, each), UNREACHED, np.int16)
+    some = max(1, BLOCK_SOURCES // max(1, each))
+    for at in range(0, len(sources), some):
+        block, ends = found[at : at + some], targets[at : at + some, :, None]
+        bit = np.arange(len(block) * each, dtype=np.uint64).reshape(-1, 1, each)
+        word, left = (bit // 64).astype(np.int64), block.size
+        for level, fresh in hop_levels(fabric, sources[at : at + some].ravel()):
+            here = (fresh[ends, word] >> bit % np.uint64(64) & np.uint64(1)).astype(bool)
+            block[here] = level
+            left -= int(np.count_nonzero(here))
+            if not left:
+                break
+    return found
+
+
+class _Levels:
+    """Hops as `distances_to` has them, each made of bits when it is asked for.
+
+    Writing them all out takes longer than the search where few are ever looked at.
+    """
+
+    def __init__(self, levels: list[NDArray[np.uint64]]) -> None:
+        self.levels = levels  # each [chips, words]: who is at least so near to whom
+
+    def __getitem__(self, key: tuple[Ints, Ints]) -> Ints:
+        column, chip = np.broadcast_arrays(*key)
+        word, bit, near = column // 64, (column % 64).astype(np.uint64), np.zeros(chip.shape, int)
+        for reached in self.levels:
+            near += (reached[chip, word] >> bit & np.uint64(1)).astype(int)
+        return np.where(near > 0, len(self.levels) - near, UNREACHED)
+
+
+def _nearness(fabric: Fabric, targets: Ints, pairs: int) -> "NDArray[np.int16] | _Levels":
+    """Hops to each target, by its number and the chip, for so many pairs."""
+    written = len(targets) * fabric.chips
+    if written > LITTLE and pairs * SPARSE < written:
+        levels: list[NDArray[np.uint64]] = []
+        for _, fresh in hop_levels(fabric, targets):
+            levels.append(levels[-1] | fresh if levels else fresh)
+            if len(levels) > MOST_LEVELS:
+                break
+        else:
+            return _Levels(levels)
+    return distances_to(fabric, targets)
+
+
 def _one_by_one(fabric: Fabric, targets: Ints) -> NDArray[np.int16]:
     """The same by a search for each: levels of long thin graphs are many, and nearly empty."""
     from scipy.sparse import csr_array  # which takes long to load
@@ -178,6 +234,12 @@ def hop_levels(fabric: Fabric, sources: Ints) -> Iterator[tuple[int, NDArray[np.
         fresh = spread & ~reached
         reached |= fresh
         level += 1
+
+
+def in_one_piece(fabric: Fabric) -> bool:
+    """Whether each chip has a way to each other."""
+    levels = hop_levels(fabric, fabric.alive[:1])
+    return sum(int(np.count_nonzero(fresh)) for _, fresh in levels) == len(fabric.alive)
 
 
 def tree_hops(

@@ -97,22 +97,24 @@ class Renumbering:
 
     def __init__(self) -> None:
         self.chips: dict[int, int] = {}
-        self.ports: dict[tuple[int, int], int] = {}  # by chip and port, as they were before
+        self.ends: dict[tuple[int, int], tuple[int, int]] = {}  # by chip and port, as before
         self._sides: Counter[tuple[int, int]] = Counter()
 
     def path(self, path: tuple[Hop, ...]) -> tuple[Hop, ...]:
         """The same path by the new numbers."""
-        return tuple(
-            Hop(*self._end(hop.member, hop.port), *self._end(hop.to_member, hop.to_port), *hop[4:])
-            for hop in path
-        )
+        found, known = [], self.ends.get
+        for hop in path:
+            here = known(hop[:2]) or self._end(*hop[:2])
+            there = known(hop[2:4]) or self._end(*hop[2:4])
+            found.append(Hop._make((*here, *there, *hop[4:])))
+        return tuple(found)
 
     def _end(self, chip: int, port: int) -> tuple[int, int]:
         number, side = self.chips.setdefault(chip, len(self.chips)), port_side(port)
-        if (chip, port) not in self.ports:
-            self.ports[chip, port] = 2 * self._sides[chip, side] + port % 2
-            self._sides[chip, side] += 1
-        return number, self.ports[chip, port]
+        found = number, 2 * self._sides[chip, side] + port % 2
+        self._sides[chip, side] += 1
+        self.ends[chip, port] = found
+        return found
 
 
 @lru_cache(maxsize=1 << 15)
@@ -122,7 +124,7 @@ def _written(
     """Routes between members 0, 1, .. that others may go as well; and who goes these."""
     anew = Renumbering()
     ways = tuple(map(anew.path, routes))
-    ports = {(anew.chips[chip], new): port for (chip, port), new in anew.ports.items()}
+    ports = {new: port for (_, port), new in anew.ends.items()}
     return ways, Elsewhere(tuple(anew.chips), ports)
 
 

@@ -12,7 +12,7 @@ from cluster.compiler.chip_orders import chip_orders
 from cluster.compiler.stages import Plan
 from cluster.errors import BadValue
 from topology.fabric import Ints, compiled
-from topology.routes import distances_to
+from topology.routes import hops_within
 
 SCORED_CHIPS = 1024  # in larger graphs the first order with room is taken
 EXACT_CHIPS = 7  # up to here every placement is looked at, where the orders are not known as best
@@ -113,18 +113,15 @@ class Places:
 
     def _scores(self, groups: Ints) -> Ints:
         """Weighted hops of the first 1, 2, .. stages [n, pp] of placements [n, pp, tp]."""
-        total = np.zeros(groups.shape[:2], np.int64)
-        fabric = compiled(self.graph)
-        for stage in range(groups.shape[1]):
-            mine = groups[:, stage]
-            chips = np.unique(mine)
-            hops = distances_to(fabric, chips).astype(np.int64)
-            row = np.searchsorted(chips, mine)
-            pairs = hops[row[:, :, None], mine[:, None, :]].sum(axis=(1, 2))  # each both ways
-            total[:, stage] += REDUCE_WEIGHT * (pairs // 2)
-            if stage + 1 < groups.shape[1]:
-                total[:, stage + 1] += hops[row, groups[:, stage + 1]].sum(axis=1)
-        return total.cumsum(axis=1)
+        _, pp, tp = groups.shape
+        following = np.roll(groups, -1, axis=1)  # the last one's is not counted
+        ends = np.concatenate((groups, following), axis=2).reshape(-1, 2 * tp)
+        hops = hops_within(compiled(self.graph), groups.reshape(-1, tp), ends)
+        pairs = hops[:, :tp].sum(axis=(1, 2), dtype=np.int64).reshape(-1, pp)  # each both ways
+        onward = hops[:, tp:].trace(axis1=1, axis2=2, dtype=np.int64).reshape(-1, pp)
+        total: Ints = REDUCE_WEIGHT * (pairs // 2)
+        total[:, 1:] += onward[:, :-1]
+        return np.cumsum(total, axis=1)
 
     @cached_property
     def _degree(self) -> int:

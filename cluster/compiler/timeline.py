@@ -200,7 +200,6 @@ class Contents:
 
 
 P = TypeVar("P", Schedule, ScheduleTiming)
-FAR_TOO_LONG = 8  # times the limit: schedules of millions of cycles on all chips fill gigabytes
 
 
 def in_parts(
@@ -210,11 +209,11 @@ def in_parts(
 
     In as few parts as it takes for none to be longer than the limit, if there is one. Where rows
     rest changes no cycle, so that the first rows tell how long others take. Where it is known that
-    each takes `row_cycles` at least, no part is tried that must be far too long.
+    each takes `row_cycles` at least, no part is tried that must be too long.
     """
     part = cache(make)
     parts = 1
-    if limit_cycles is not None and rows * row_cycles > FAR_TOO_LONG * limit_cycles:
+    if limit_cycles is not None and rows * row_cycles > limit_cycles:
         parts = -(-rows // max(1, limit_cycles // row_cycles))
     while True:
         cuts = [rows * n // parts for n in range(parts + 1)]

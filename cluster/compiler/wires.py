@@ -2,92 +2,31 @@
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache, cached_property
-from itertools import islice, pairwise, permutations
+from itertools import islice, pairwise
 from math import ceil
 
 import networkx as nx
 import numpy as np
 
 from chip.board import Cable
-from chip.kernels.allreduce import AGENTS_AMONG, TEAM, Network, Reach, team_of
+from chip.kernels.allreduce import AGENTS_AMONG, TEAM, Network, team_of
 from chip.kernels.collective_items import Items
 from chip.kernels.transfer import Hop
 from cluster.compiler.clocking import Clocking, Pacing
+from cluster.compiler.group_routes import Ends, GroupRoutes, Kind, reach_of
 from cluster.compiler.messages import ROW_VECTORS, items_of
-from cluster.compiler.wiring import Group, Onward, Path, Paths, Pipeline, StageLink, disjoint
+from cluster.compiler.wiring import Group, Onward, Paths, Pipeline, StageLink, disjoint
 from topology import ports, route
 from topology.collectives import collective
 from topology.collectives.sums import FP32
 from topology.collectives.trunks import trunks
-from topology.fabric import compiled, part_of
-from topology.routes import Paths as Ways
-from topology.routes import paths
+from topology.fabric import Fabric, compiled, part_of
+from topology.routes import in_one_piece, paths
 
-Pairs = frozenset[tuple[int, int]]  # of neighbours
 DEALT_ROWS = 8  # of a rank; more are dealt as one
+FAR_HOPS = 3  # of a route or a detour: all chips on it are neighbours of its ends
 NO_NETWORK = Network({}, frozenset(), lambda *_: Items())  # of a chip that works alone
-
-
-class _Routes(Mapping[tuple[int, int], Path]):
-    """Routes from each rank of a group to each other, written out once somebody asks for one."""
-
-    def __init__(self, ranks: int, ways: Ways, hops: Mapping[int, Hop]) -> None:
-        self.ranks, self.ways, self.hops = ranks, ways, hops  # by edges of the graph
-
-    @cached_property
-    def _found(self) -> dict[tuple[int, int], Path]:
-        hops = [self.hops[edge] for edge in self.ways.edges.tolist()]
-        cuts = pairwise(self.ways.start.tolist())
-        pairs = permutations(range(self.ranks), 2)
-        return {pair: tuple(hops[a:b]) for pair, (a, b) in zip(pairs, cuts, strict=True)}
-
-    def __getitem__(self, pair: tuple[int, int]) -> Path:
-        return self._found[pair]
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        return permutations(range(self.ranks), 2)
-
-    def __len__(self) -> int:
-        return self.ranks * (self.ranks - 1)
-
-
-def _reach(routes: _Routes, cables: Iterable[Hop]) -> Reach:
-    """How far ranks are apart, and over how many cables they are reached."""
-    latencies = {edge: hop.latency_cycles for edge, hop in routes.hops.items()}
-    each = np.array([latencies[edge] for edge in routes.ways.edges.tolist()])
-    ways = np.add.reduceat(each, routes.ways.start[:-1])
-    arriving = Counter(hop.to_member for hop in cables)
-    fewest = min(arriving[rank] for rank in range(routes.ranks))
-    interval = min(hop.interval_cycles for hop in cables)
-    return Reach(fewest, interval, int(ways.min()), int(ways.max()))
-
-
-@dataclass(frozen=True)
-class _Kind:
-    """A group that others are cabled like: who are neighbours, and a `tree` over all its members.
-
-    Of member 0 on, each step leads from a member that is known over a port to one that is not.
-    """
-
-    group: Group
-    near: Pairs
-    tree: tuple[tuple[int, int, int], ...]
-
-    @classmethod
-    def of(cls, group: Group) -> "_Kind":
-        """The kind of a group."""
-        after: dict[int, list[Hop]] = {}
-        for hop in sorted(group.routes.cables):
-            after.setdefault(hop.member, []).append(hop)
-        reached, tree = [0], []
-        for member in reached:
-            for hop in after.get(member, ()):
-                if hop.to_member not in reached:
-                    reached.append(hop.to_member)
-                    tree.append((member, hop.port, hop.to_member))
-        return cls(group, _neighbours(group.routes.cables), tuple(tree))
 
 
 class Wires:
@@ -102,12 +41,17 @@ class Wires:
         self.graph, self.ports, self.apart = graph, ports(graph), apart
         self.always = apart if always is None else always
         self.pacings: dict[frozenset[int], Pacing | None] = {}  # by the chips in use
+        self._near = dict(graph.adjacency())
         self._hops: dict[tuple[int, int, int], Hop] = {}
+        self._ends_between: dict[tuple[int, int], Ends] = {}
+        self._times: dict[int, tuple[int, int]] = {}  # by links
         self._groups: dict[tuple[int, ...], Group] = {}
         self._alone: dict[tuple[tuple[int, ...], frozenset[int]], Group] = {}
-        self._parts: dict[frozenset[int], nx.Graph] = {}  # of the graph, by chips
-        self._kinds: list[_Kind] = []  # one of each kind, wherever it is
-        self._kinds_alone: dict[frozenset[int], list[_Kind]] = {}  # by chips placed
+        self._parts: dict[frozenset[int], Fabric] = {}  # of the graph, by chips
+        self._kinds: list[Kind] = []  # one of each kind, wherever it is
+        self._kinds_alone: dict[frozenset[int], list[Kind]] = {}  # by chips placed
+        self._among: dict[tuple[tuple[int, ...], frozenset[int], bool], Kind] = {}
+        self._elsewhere: dict[tuple[Kind, tuple[int, ...]], Group | None] = {}
         self._peers: dict[int, dict[int, int]] = {}  # by chip and port
         self._links: dict[tuple[tuple[int, ...], tuple[int, ...]], StageLink] = {}
         self._paths: dict[Paths, Paths] = {}
@@ -119,10 +63,11 @@ class Wires:
     def hop(self, a: int, b: int, cable: int = 0) -> Hop:
         """The hop over one of the cables of a link; members are chips."""
         if (a, b, cable) not in self._hops:
-            link = self.graph.edges[a, b]["link"]
+            link = self._near[a][b]["link"]
+            if id(link) not in self._times:
+                self._times[id(link)] = link.wire_cycles, ceil(link.cycles_per_vector)
             pair = (self.ports[a][b][cable], self.ports[b][a][cable])
-            interval = ceil(link.cycles_per_vector)
-            self._hops[a, b, cable] = Hop(a, pair[0], b, pair[1], link.wire_cycles, interval)
+            self._hops[a, b, cable] = Hop(a, pair[0], b, pair[1], *self._times[id(link)])
         return self._hops[a, b, cable]
 
     def path(self, source: int, target: int) -> tuple[int, ...]:
@@ -185,7 +130,7 @@ class Wires:
             found = next((one for one in moved if one), None)
             if found is None:
                 found = self._new_group(chips, self._own(chips))
-                self._kinds.append(_Kind.of(found))
+                self._kinds.append(Kind.of(found))
             self._groups[chips] = found
         return self._groups[chips]
 
@@ -249,27 +194,26 @@ class Wires:
                 found.append(Cable(*ends, link.wire_cycles, rate, notice))
         return tuple(found)
 
-    def _moved(self, kind: "_Kind", chips: tuple[int, ...]) -> Group | None:
+    def _moved(self, kind: Kind, chips: tuple[int, ...]) -> Group | None:
         """The routes of a group elsewhere, if its chips are cabled alike; None if they are not.
 
         Of equally short routes each group could take others; groups that take the same ones share
         their schedules.
         """
+        if (kind, chips) not in self._elsewhere:
+            self._elsewhere[kind, chips] = self._found_alike(kind, chips)
+        return self._elsewhere[kind, chips]
+
+    def _found_alike(self, kind: Kind, chips: tuple[int, ...]) -> Group | None:
         known = kind.group
         members = self._counterparts(kind, chips)
         if not members or len(known.routes) != len(chips) * (len(chips) - 1):
             return None
-        cables, count = known.routes.cables, 0
-        for a, b in kind.near:
-            if members[b] not in self.ports.get(members[a], ()):
-                return None
-            for hop in self._cables(members, a, b):
-                if hop not in cables:
-                    return None
-                count += 1
-        return Group(members, known.routes) if count == len(cables) else None
+        if any(self._ends(members[a], members[b]) != ends for a, b, ends in kind.near):
+            return None
+        return Group(members, known.routes)
 
-    def _counterparts(self, kind: "_Kind", chips: tuple[int, ...]) -> tuple[int, ...]:
+    def _counterparts(self, kind: Kind, chips: tuple[int, ...]) -> tuple[int, ...]:
         """Chips over the same ports from the first of some; () unless its ranks are these chips."""
         found = {0: chips[0]}
         for member, port, other in kind.tree:
@@ -287,21 +231,26 @@ class Wires:
             self._peers[chip] = {mine: other for other, some in near.items() for mine in some}
         return self._peers[chip].get(port)
 
+    def _ends(self, a: int, b: int) -> Ends:
+        """Of all cables from a chip to another, parallel ones too; () if they are no neighbours."""
+        if (a, b) not in self._ends_between:
+            cables = range(len(self.ports.get(a, {}).get(b, ())))
+            ends = sorted((hop.port, *hop[3:]) for hop in (self.hop(a, b, n) for n in cables))
+            self._ends_between[a, b] = tuple(ends)
+        return self._ends_between[a, b]
+
     def _cables(self, members: Sequence[int], a: int, b: int) -> Iterator[Hop]:
-        """All cables of a link between members, parallel ones too."""
-        here, there = members[a], members[b]
-        for cable in range(len(self.ports[here][there])):
-            _, *ends = self.hop(here, there, cable)
-            ends[1] = b
-            yield Hop(a, *ends)
+        """All cables of a link between members."""
+        for port, to_port, *times in self._ends(members[a], members[b]):
+            yield Hop(a, port, b, to_port, *times)
 
     def _new_group(
-        self, chips: tuple[int, ...], graph: nx.Graph, idle: Collection[int] = ()
+        self, chips: tuple[int, ...], fabric: Fabric, idle: Collection[int] = ()
     ) -> Group:
-        """A group that is routed on a graph, whose all-reduces may go through `idle` chips."""
+        """A group that is routed on a fabric, whose all-reduces may go through `idle` chips."""
         if len(chips) == 1:
             return Group(chips, NO_NETWORK)
-        fabric, ranks = compiled(graph), np.array(chips)
+        ranks = np.array(chips)
         others = ~np.eye(len(chips), dtype=bool)
         targets = np.broadcast_to(ranks, others.shape)[others]
         ways = paths(fabric, np.repeat(ranks, len(chips) - 1), targets)
@@ -324,8 +273,8 @@ class Wires:
             hops[edge] = _between(number, self.hop(a, b), a, b)
         near = _neighbours(hops.values())
         cables = frozenset(hop for pair in near for hop in self._cables(members, *pair))
-        routes = _Routes(len(chips), ways, hops)
-        reach = _reach(routes, cables)
+        routes = GroupRoutes(len(chips), ways, hops)
+        reach = reach_of(routes, cables)
         own = nx.freeze(self.graph.subgraph(members).copy())
         every = self._all_reduces(chips, number, own)
         return Group(tuple(members), Network(routes, cables, every, reach))
@@ -341,24 +290,41 @@ class Wires:
         if len(chips) > AGENTS_AMONG:
             return group
         if (chips, placed) not in self._alone:
-            if placed not in self._parts:
-                part = nx.freeze(self.graph.subgraph(placed).copy())
-                self._parts[placed] = part if nx.is_connected(part) else self.graph
             kinds = self._kinds_alone.setdefault(placed, [])
             moved = (self._moved(kind, chips) for kind in kinds)
             found = next((one for one in moved if one and placed.issuperset(one.members)), None)
             if found is None:
-                found = self._new_group(chips, self._parts[placed], placed)
-                kinds.append(_Kind.of(found))
+                kinds.append(self._kind_among(chips, placed))
+                found = kinds[-1].group
             self._alone[chips, placed] = found
         return self._alone[chips, placed]
 
-    def _own(self, chips: tuple[int, ...]) -> nx.Graph:
-        """The graph on which a group is routed."""
-        if not self.apart:
-            return self.graph
-        own = nx.freeze(self.graph.subgraph(chips).copy())
-        return own if nx.is_connected(own) else self.graph
+    def _kind_among(self, chips: tuple[int, ...], placed: frozenset[int]) -> Kind:
+        """A group routed among chips that are `placed`, of which only its neighbours matter.
+
+        Detours are three hops at most, as `trunks` has them, and so are most routes.
+        """
+        if placed not in self._parts:
+            self._parts = {placed: self._part(placed)}  # the last one is the one asked for again
+        part = self._parts[placed]
+        around = frozenset(chips).union(*(self._near[chip] for chip in chips))
+        key = chips, placed & around, part is compiled(self.graph)
+        if key not in self._among:
+            kind = Kind.of(self._new_group(chips, part, placed))
+            if max(map(len, kind.group.routes.values())) > FAR_HOPS:
+                return kind
+            self._among[key] = kind
+        return self._among[key]
+
+    def _own(self, chips: tuple[int, ...]) -> Fabric:
+        """The part of the graph on which a group is routed."""
+        return self._part(chips) if self.apart else compiled(self.graph)
+
+    def _part(self, chips: Collection[int]) -> Fabric:
+        """Some chips and their cables, where these are in one piece; or else the whole graph."""
+        whole = compiled(self.graph)
+        part = part_of(whole, chips)
+        return part if in_one_piece(part) else whole
 
     def _all_reduces(
         self, group: tuple[int, ...], number: Mapping[int, int], graph: nx.Graph
@@ -390,7 +356,7 @@ def _chunks(algorithm: str, rows: int) -> int:
     return each if algorithm in ("teams", "gates", "agents", "direct") and each <= DEALT_ROWS else 1
 
 
-def _neighbours(hops: Iterable[Hop]) -> Pairs:
+def _neighbours(hops: Iterable[Hop]) -> frozenset[tuple[int, int]]:
     return frozenset((hop.member, hop.to_member) for hop in hops)
 
 

@@ -24,6 +24,8 @@ from cluster.errors import BadValue, DoesNotFit
 from cluster.model.graph.graph import Model
 from cluster.model.load import find_decoder
 from cluster.model.mixture import is_mixture, residents, spread_experts
+from cluster.planning.bottleneck import bottleneck
+from cluster.planning.candidates import Candidate
 from cluster.planning.cost_store import CostStore
 from cluster.planning.kept import Kept
 from cluster.planning.pipeline_timing import pipelined
@@ -37,7 +39,7 @@ from cluster.planning.refusals import (
     why_int8,
 )
 from cluster.planning.rows import Searches, round_cycles, shared
-from cluster.planning.search import SHOWN, Candidate, Search
+from cluster.planning.search import SHOWN, Search
 from cluster.planning.timing import PlanTiming
 from cluster.planning.topologies import chosen_topology
 from cluster.planning.unused import unused_sram
@@ -77,6 +79,7 @@ class Planned:
     notes: tuple[str, ...]
     lower_bound_cycles: int
     sizes: Sizes
+    ruled_out: list[list[int]]  # widths and stages that a bound says are slower
     stated: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
@@ -146,7 +149,8 @@ def _made(whole: Model, name: str, asked: PlanRequest, kept: Kept) -> Planned:
     best = candidates[0]
     placed, timed = search.placed(best.tp, best.pp), search.timed(best.tp, best.pp)
     bound = int(search.bound(best.tp, best.pp))
-    return Planned(name, asked, topology, timed, placed, candidates, notes, bound, search.sizes)
+    what = timed, placed, candidates, notes, bound, search.sizes, search.ruled_out
+    return Planned(name, asked, topology, *what)
 
 
 def _filled(found: list[Candidate], batch: int) -> bool:
@@ -274,7 +278,7 @@ def _stated(planned: Planned) -> dict[str, Any]:
         "tokens_per_s_total": 1 / latency_s,
         "host_transfer_s": latency_s - decode.cycles / spec.clock_hz,
         "breakdown": breakdown,
-        "bottleneck": _bottleneck(breakdown, decode.cycles, planned.candidates),
+        "bottleneck": bottleneck(breakdown, planned.candidates, planned.ruled_out),
         "lower_bound_cycles": planned.lower_bound_cycles,
         **timed.distance(plan.context),
         "placement": {
@@ -343,34 +347,6 @@ def _shape(planned: Planned) -> dict[str, Any]:
         "stages": stages,
         **({"experts": asdict(mixed)} if (mixed := residents(plan.model, plan.tp)) else {}),
     }
-
-
-# What each part of a token's cycles is, what makes it less, and which other plans would have that.
-_WIDER, _NARROWER, _SHORTER = "wider tensor groups", "narrower tensor groups", "fewer stages"
-_WORDS = {
-    "attention": ("attention: projections, norms and softmax", "share them out", _WIDER),
-    "ffn": ("the FFN: its weights enter the MXM eight columns a cycle", "share them out", _WIDER),
-    "all_reduce": ("all-reduces over the links", "need less, as do shorter links", _NARROWER),
-    "clocks": ("the start of the chips and the waits that re-align their clocks", "", ""),
-    "lm_head": ("the LM head", "share it out", _WIDER),
-    "stage_transfers": ("transfers between stages", "need less", _SHORTER),
-}
-
-
-def _bottleneck(breakdown: dict[str, int], cycles: int, candidates: list[Candidate]) -> str:
-    """What takes most, and a remedy; or that the remedy has been tried, and is worse."""
-    most = max(breakdown, key=lambda name: breakdown[name])
-    what, helps, remedy = _WORDS[most]
-    best, *others = candidates
-    tried = {
-        _WIDER: any(other.tp > best.tp for other in others),
-        _NARROWER: any(other.tp < best.tp for other in others),
-        _SHORTER: any(other.pp < best.pp for other in others),
-    }
-    said = f"{breakdown[most] / cycles:.0%} of a token's cycles are {what}"
-    if not remedy:
-        return said
-    return f"{said}; {remedy} " + ("are slower in all" if tried[remedy] else helps)
 
 
 def _alternative(planned: Planned, other: Candidate) -> dict[str, Any]:

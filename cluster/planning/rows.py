@@ -13,8 +13,9 @@ from cluster.compiler.choose import Choice, PlanRequest, choose
 from cluster.compiler.limits import least_rows, rows_max
 from cluster.errors import DoesNotFit
 from cluster.model.graph.graph import Model
+from cluster.planning.candidates import Candidate
 from cluster.planning.cost_store import CostStore
-from cluster.planning.search import Candidate, Search
+from cluster.planning.search import Search
 
 SHAPES = 3  # of plans, the best with a sequence to a launch, that are looked at with more
 Searches = Callable[[int], Search]

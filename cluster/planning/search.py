@@ -33,6 +33,7 @@ from cluster.energy import Joules
 from cluster.errors import BadValue
 from cluster.model.graph.graph import Model
 from cluster.model.mixture import expert_parts
+from cluster.planning.candidates import Candidate, Price
 from cluster.planning.cost_store import CostStore
 from cluster.planning.costs import Costs, StageKind, Width
 from cluster.planning.timing import PlanTiming
@@ -40,66 +41,7 @@ from topology.fabric import compiled
 
 OBJECTIVES = ("latency", "throughput", "energy")
 SHOWN = 5  # plans named beside the best
-TRIED = 2  # widths that are lowered even if a bound says that they are no better
-
-
-@dataclass(frozen=True)
-class Price:
-    """Cycles of one width at one context: of a layer, the LM head, a boundary between stages.
-
-    `tail` is what a stage takes beyond its layers, until its last result is in memory.
-    """
-
-    layer: int
-    head: int
-    boundary: int
-    tail: int
-
-    def latency(self, layers: int, pp: int) -> int:
-        """Cycles of a decode launch through all stages."""
-        return layers * self.layer + self.head + pp * self.tail + (pp - 1) * self.boundary
-
-    def interval(self, most_layers: int, last_layers: int) -> int:
-        """Cycles between two launches: of the busiest stage, with what it sends or receives."""
-        last = last_layers * self.layer + self.head
-        return max(most_layers * self.layer, last) + self.tail + self.boundary
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A plan by its sizes, and its cycles; `joules` per token where energy is what matters."""
-
-    tp: int
-    pp: int
-    chunk: int
-    cycles: int
-    interval_cycles: int
-    joules: float = 0.0
-    rows: int = 1  # sequences of a launch
-
-    @property
-    def chips(self) -> int:
-        return self.tp * self.pp
-
-    def round_cycles(self, batch: int) -> int:
-        """Cycles in which each of `batch` sequences in flight gets a token.
-
-        Of several, one goes on by a stage in each interval.
-        """
-        if batch == 1:
-            return max(self.cycles, self.interval_cycles)
-        return max(-(-batch // self.rows), self.pp) * self.interval_cycles
-
-    def cost(self, objective: str, batch: int) -> float:
-        """What the objective wants small."""
-        if objective == "energy":
-            return self.joules
-        alone = objective == "latency" and batch == 1
-        return self.cycles if alone else self.round_cycles(batch)
-
-    def rank(self, objective: str, batch: int) -> tuple[float, int, int]:
-        """Smaller is better; ties go to fewer chips, then to narrower groups."""
-        return self.cost(objective, batch), self.chips, self.tp
+TRIED = 2  # widths that are lowered for several users even if a bound says that they are no better
 
 
 @dataclass
@@ -116,6 +58,7 @@ class Search:
     rows: int = 1  # sequences of a decode launch
     cut: bool = False  # whether stages may have matrices that are cut
     shared_chips: tuple[int, int] | None = None  # width and stages that use each other's chips
+    ruled_out: list[list[int]] = field(default_factory=list)  # widths and stages that are slower
     _widths: dict[int, Width] = field(default_factory=dict)
     _prices: dict[int, Price] = field(default_factory=dict)
     _layer_bounds: dict[int, int] = field(default_factory=dict)
@@ -191,16 +134,23 @@ class Search:
         if self.sizes.outweighs(chips):
             return []
         for widths in [[tp]] if tp else self.widths(chips):
-            found = self._estimates(chips, widths, pp, objective)
+            real, found, least = list[Candidate](), list[Candidate](), 0.0
+            failed: ProgramError | None = None
+            while len(more := self._estimates(chips, widths, pp, objective, least)) > len(found):
+                found, (real, failed) = more, self._timed(more, objective)
+                least = real[0].cost(objective, self.batch) if real else math.inf
+            if failed and not real:
+                raise failed
             if found:
                 break
-        found.sort(key=lambda c: c.rank(objective, self.batch))
-        return self._timed(found, objective)
+        return real
 
     def _estimates(
-        self, chips: int, widths: list[int], pp: int | None, objective: str
+        self, chips: int, widths: list[int], pp: int | None, objective: str, least: float = 0
     ) -> list[Candidate]:
         """Plans in the order of their bounds, until none can be better; the rest is not laid out.
+
+        The best is known to cost `least` or more.
 
         For the latency of one user only the shortest pipeline of a width: each further boundary
         adds cycles; for the time of a round of several the shortest with stages of so many layers.
@@ -216,7 +166,9 @@ class Search:
         for bound, width, length in sorted(splits):
             best = min((c.cost(objective, self.batch) for c in found), default=None)
             tried = {c.tp for c in found}
-            if best is not None and bound > best and len(tried) >= TRIED:
+            enough = best is not None and bound > max(best, least)
+            if enough and len(tried) >= (TRIED if self.batch > 1 else 1):
+                self.ruled_out = [shape for at, *shape in splits if at >= bound]
                 break
             if objective == "latency" and self.batch == 1 and width in tried:
                 continue
@@ -235,12 +187,17 @@ class Search:
         """Whether no stage needs another's chips, so that they can work side by side."""
         return self.wires.all_apart(self.placed(tp, pp).placement)
 
-    def _timed(self, found: list[Candidate], objective: str) -> list[Candidate]:
-        """The same with the real cycles of the best: of all that the prices leave in question."""
+    def _timed(
+        self, found: list[Candidate], objective: str
+    ) -> tuple[list[Candidate], ProgramError | None]:
+        """The same, best first, with the real cycles of all that the prices leave in question.
+
+        Those that cannot be scheduled are left out; and why one of them cannot.
+        """
         best: Candidate | None = None
         failed: ProgramError | None = None
         real = []
-        for one in found:
+        for one in sorted(found, key=lambda c: c.rank(objective, self.batch)):
             if best and one.rank(objective, self.batch) >= best.rank(objective, self.batch):
                 real.append(one)
                 continue
@@ -250,9 +207,7 @@ class Search:
                 failed = error
                 continue
             best = min((best or real[-1], real[-1]), key=lambda c: c.rank(objective, self.batch))
-        if failed and not real:
-            raise failed
-        return sorted(real, key=lambda c: c.rank(objective, self.batch))
+        return sorted(real, key=lambda c: c.rank(objective, self.batch)), failed
 
     def estimate(self, width: Width, pp: int, objective: str = "latency") -> Candidate:
         """A plan with its cycles as the prices say."""

@@ -14,8 +14,8 @@ import pytest
 from cluster.cli import COMMANDS, main
 from cluster.commands.energy import energy_command
 from cluster.commands.plan import _chip_ranges
+from cluster.planning.candidates import Candidate
 from cluster.planning.planner import _bottleneck
-from cluster.planning.search import Candidate
 from topology.registry import FAMILIES
 
 ROOT = Path(__file__).resolve().parents[2]

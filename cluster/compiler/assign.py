@@ -20,6 +20,7 @@ from cluster.compiler import fused
 from cluster.compiler.layouts import layouts, plain_layout, to_all
 from cluster.compiler.rank import Rank
 from cluster.compiler.segments import residual_stream
+from cluster.compiler.sides import SIDES, shared_out
 from cluster.model.graph.add import Add
 from cluster.model.graph.attention import Attention
 from cluster.model.graph.clamped_gate import ClampedGate
@@ -38,7 +39,6 @@ from cluster.model.graph.soft_cap import SoftCap
 from cluster.model.graph.values import Dim, Value
 
 Product = Linear | HeadLinear | ExpertLinear  # with a matrix at rest
-SIDES = (EAST, WEST)
 MOST_PIECES = 2  # of a copy whose blocks rest apart
 RESIDUAL = ("x0", "x1")  # buffers of the residual stream, in turn
 SUMMANDS = ("y0", "y1")  # what is added to it: output blocks of the east, of the west array
@@ -179,18 +179,16 @@ class Assigned:
             if isinstance(op, Product):
                 groups.setdefault((type(op), op.x.name), []).append(op)
         for group in groups.values():
+            layouts = {op.out.name: self.layout(op.out) for op in group}
             if len(group) == 1:
                 found[group[0].out.name] = SIDES
-                continue
-            load = [0, 0]
-            if self.apart and len(group) % 2:  # one of them on both, where no side must wait
+            elif self.apart and len(group) % 2:  # one of them on both, where no side must wait
                 found[group[-1].out.name] = SIDES
-                group = group[:-1]
-            for op in sorted(group, key=lambda op: -self._columns(op)):
-                # of three alike the last, which is V, leaves the side where scores are made
-                side = EAST if load[EAST] < load[WEST] or not any(load) else WEST
-                load[side] += self._columns(op)
-                found[op.out.name] = (side,)
+                del layouts[group[-1].out.name]
+                found |= shared_out(layouts)
+            else:
+                may_cut = isinstance(group[0], Linear) and not self.apart
+                found |= shared_out(layouts, may_cut)
         return found
 
     @property
@@ -220,10 +218,6 @@ class Assigned:
         values = {op.x.name: op.x for op in self.section.ops if isinstance(op, Linear)}
         left = (not v.integers and fused.factor_left(self.section, v) for v in values.values())
         return sum(left) * 4 * self.spec.positions
-
-    def _columns(self, op: Product) -> int:
-        outputs = self.layout(op.out)
-        return outputs.blocks * outputs.width
 
     # --- copies -----------------------------------------------------------------------------
     def wants(self, op: Op, value: Value) -> tuple[Copy, ...]:

@@ -55,13 +55,13 @@ def rms_norm(work: Work, norm: RmsNorm, x: Laid, out: Laid, steps: Steps = ()) -
         less = replace(norm, width=width, eps=eps)
         mean_square_scales(work, less, source, layout.blocks, steps)
         return
-    scale = head_scales(work, norm, x) if norm.head_lanes else _scales(work, norm, x)
     if not steps:
+        scale = head_scales(work, norm, x) if norm.head_lanes else _scales(work, norm, x)
         _apply(work, norm, source, scale, out)
         return
     top = work.scratch(f"{norm.name}.peak", 1, "f32", EAST)
-    inverse = work.scratch(f"{norm.name}.inverse", 1, "f32", EAST)
-    peak_and_rows(work, source, norm.gamma(work, layout.blocks), (top,), inverse, out)
+    peak_and_rows(work, norm.name, source, norm.gamma(work, layout.blocks), (top,), out)
+    scale = _scales(work, norm, x)
     chain = work.chain("int8: step")
     step = chain.vxm("mul", Rows(top), Rows(scale), loops=run(work.rows))
     deliver(chain, step, [Rows(target) for target in steps])

@@ -12,6 +12,7 @@ from math import prod
 
 from chip.kernels.layout import Layout, halves
 from chip.kernels.linear import HeadMatrix, Matrix
+from chip.kernels.quantise import FEW_BLOCKS
 from chip.kernels.work import OUTPUT, Laid, Part, Request, Steps, Work
 from chip.program import word_columns
 from chip.schedule import Buffer
@@ -40,6 +41,7 @@ from cluster.model.graph.values import Dim, Value
 
 Product = Linear | HeadLinear | ExpertLinear  # with a matrix at rest
 MOST_PIECES = 2  # of a copy whose blocks rest apart
+FIRST_BLOCKS = 4  # of integers, read while others are written: a bank does not do both at a time
 RESIDUAL = ("x0", "x1")  # buffers of the residual stream, in turn
 SUMMANDS = ("y0", "y1")  # what is added to it: output blocks of the east, of the west array
 
@@ -354,10 +356,11 @@ class Assigned:
         blocks = self.layout(value).blocks
         if not copy.split:
             name = self._name(value, copy) + half
+            early = FIRST_BLOCKS if value.integers and blocks > FEW_BLOCKS else 0
             return tuple(
                 Part(work.scratch(f"{name}{end}", len(some), copy.dtype, copy.side), some.start,
                      len(some))
-                for end, some in self._pieces(range(blocks))
+                for end, some in self._pieces(range(blocks), early=early)
             )  # fmt: skip
         found = []
         for side, part in zip(SIDES, halves(blocks), strict=True):
@@ -366,10 +369,16 @@ class Assigned:
                 found.append(Part(buffer, some.start, len(some)))
         return tuple(found)
 
-    def _pieces(self, blocks: range, most: int = MOST_PIECES) -> Iterator[tuple[str, range]]:
-        """Blocks that share a buffer, at most so many times, and what its name ends in."""
+    def _pieces(
+        self, blocks: range, most: int = MOST_PIECES, early: int = 0
+    ) -> Iterator[tuple[str, range]]:
+        """Blocks that share a buffer, at most so many times, and what its name ends in.
+
+        The first may be wanted `early`, while others are still made.
+        """
         if blocks and not self.apart:
-            yield "", blocks
+            cut = early if early < len(blocks) else 0
+            yield from [("", blocks[:cut]), (".1", blocks[cut:])] if cut else [("", blocks)]
             return
         count = min(len(blocks), most)
         for n in range(count):

@@ -13,10 +13,11 @@ from chip.kernels.columns import transpose
 from chip.kernels.lanes import SHORT_RUN_BYTES, reduce_lanes, runs
 from chip.kernels.linear import deliver
 from chip.kernels.matmul import Pass, matmul
+from chip.kernels.quantise import Rounding
 from chip.kernels.soft_cap import soft_cap
 from chip.kernels.weighted_values import Powers, weigh
 from chip.kernels.window import Window
-from chip.kernels.work import Laid, Work, targets
+from chip.kernels.work import Laid, Work
 from chip.program import COLUMN_PAIRS
 from chip.schedule import Buffer, Chain, Flow, Loops, Rows, run
 from chip.spec import EAST, WEST
@@ -127,13 +128,39 @@ def caches_of(work: Work, heads: Heads, window: Window = ALL, slot: int = 0) -> 
     return Caches(keys, values, turned, spots, newest, (WEST, EAST)[side])
 
 
-def attention(work: Work, heads: Heads, scores: Scores, x: Projected, out: Laid) -> None:
+def attention(
+    work: Work, heads: Heads, scores: Scores, x: Projected, out: Laid,
+    rounding: Rounding | None = None,
+) -> None:  # fmt: skip
     """out = softmax(scores of q . K) V, behind the rows of k and v in the caches.
 
     q has a row for each head, in the lanes of its KV head; out has heads side by side. Tokens of
     several slots have caches, and cache words, of their own: what reads or writes them goes token
-    by token, all else takes the tokens together.
+    by token, all else takes the tokens together. V is transposed in the last block, which alone is
+    new. The result may be rounded, too.
     """
+    caches, most = _appended(work, heads, scores, x), scores.window.blocks(work.most_blocks)
+    work = replace(work, blocks=len(caches[0].spots), most_blocks=most)
+    raw = _scores(work, heads, x.q, caches)
+    for mine in caches:
+        sides = (mine.side,) if len(caches) > 1 else (EAST, WEST)  # it is farther to the east
+        for cache, columns in zip(mine.values, mine.columns, strict=True):
+            which = mine.newest, mine.spots[-1], heads.row_lanes
+            transpose(work, cache, which, columns, sides, "attention: transpose V")
+    sinks = work.constant(scores.sinks, len(heads.kv_of), "f32", EAST) if scores.sinks else None
+    short = len(heads.kv_of) * work.rows * WIDTHS["f16"] <= SHORT_RUN_BYTES
+    if work.blocks == 1 and short and not sinks:
+        powers = Powers(*_powers_at_once(work, heads, scores, raw))
+    else:
+        kept, last = masked(work, heads, scores, raw, sinks)
+        top = row_maximum(work, heads, last)
+        more = _sink_powers(work, heads, sinks, top) if sinks else None
+        powers = Powers(*exponentials(work, heads, kept, top), more)
+    weigh(work, heads, powers, caches, out, rounding)
+
+
+def _appended(work: Work, heads: Heads, scores: Scores, x: Projected) -> list[Caches]:
+    """The caches of each slot, with the rows of k and v in them."""
     caches = [caches_of(work, heads, scores.window, slot) for slot in range(work.slots)]
     every, most = map_rows(work)
     names = list(scores.window.maps_of(work.most_blocks))  # of keys, perhaps others of values
@@ -148,32 +175,7 @@ def attention(work: Work, heads: Heads, scores: Scores, x: Projected, out: Laid)
                 rows = Rows(rows.buffer, rows.first + slot, (0, int(work.slots < work.rows)))
                 own = Rows(maps[min(side, len(maps) - 1)], slot * every)
                 append(work, side, rows, own, every, cache[row].buffer)
-    mix(work, heads, scores, x.q, caches, targets(work, out.copies))
-
-
-def mix(
-    work: Work, heads: Heads, scores: Scores, q: Laid, caches: Sequence[Caches], out: list[Rows]
-) -> None:
-    """out = softmax(scores of q . K) V; V is transposed in the last block, which alone is new."""
-    most = scores.window.blocks(work.most_blocks)
-    work = replace(work, blocks=len(caches[0].spots), most_blocks=most)
-    raw = _scores(work, heads, q, caches)
-    for mine in caches:
-        # With int8 weights a stage may be filled to the last words, and each side has its identity.
-        sides = (mine.side,) if len(caches) > 1 else (EAST, WEST)
-        for cache, columns in zip(mine.values, mine.columns, strict=True):
-            which = mine.newest, mine.spots[-1], heads.row_lanes
-            transpose(work, cache, which, columns, sides, "attention: transpose V")
-    sinks = work.constant(scores.sinks, len(heads.kv_of), "f32", EAST) if scores.sinks else None
-    short = len(heads.kv_of) * work.rows * WIDTHS["f16"] <= SHORT_RUN_BYTES
-    if work.blocks == 1 and short and not sinks:
-        powers = Powers(*_powers_at_once(work, heads, scores, raw))
-    else:
-        kept, last = masked(work, heads, scores, raw, sinks)
-        top = row_maximum(work, heads, last)
-        more = _sink_powers(work, heads, sinks, top) if sinks else None
-        powers = Powers(*exponentials(work, heads, kept, top), more)
-    weigh(work, heads, powers, caches, out)
+    return caches
 
 
 def _scores(work: Work, heads: Heads, q: Laid, caches: Sequence[Caches]) -> Buffer:

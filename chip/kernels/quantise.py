@@ -31,10 +31,12 @@ class Peaks:
 
     def note(self, chain: Chain, value: Flow, number: int, turn: int = 0) -> None:
         """Note block `number` of a turn, a VXM result."""
+        chain.write(self.so_far(chain, value, number, turn), Rows(self._noted(turn, number)))
+
+    def so_far(self, chain: Chain, value: Flow, number: int, turn: int = 0) -> Flow:
+        """The largest |x| of such a block and those before it in its turn."""
         size = chain.vxm("abs", value)
-        if number:
-            size = chain.vxm("max", size, Rows(self._noted(turn, number - 1)))
-        chain.write(size, Rows(self._noted(turn, number)))
+        return chain.vxm("max", size, Rows(self._noted(turn, number - 1))) if number else size
 
     @property
     def last(self) -> tuple[Buffer, ...]:
@@ -45,6 +47,33 @@ class Peaks:
     def _noted(self, turn: int, number: int) -> Buffer:
         side = (EAST, WEST)[number % 2]
         return self.work.scratch(f"{self.name}.largest{turn}.{side}", 1, "f32", side)
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """Few rows x of one token that become integers `out` as soon as the last of them is made."""
+
+    work: Work
+    name: str
+    x: Laid
+    out: Laid
+    steps: Steps
+
+    def note(self, chain: Chain, value: Flow, block: int) -> None:
+        """Note a block of x, a VXM result; the chain that makes the last one rounds them all."""
+        work, blocks = self.work, self.x.layout.blocks
+        peaks = Peaks(work, self.name, (blocks,))
+        if block < blocks - 1:
+            peaks.note(chain, value, block)
+            return
+        work.scratch(f"{self.name}.by0", 1, "f32", EAST)  # is for launches of more rows
+        top = reduce_lanes(chain, "max", peaks.so_far(chain, value, block), "f32")
+        factor = _inverted(chain, top, self.steps, 0, self.out)
+        _round_few(work, chain, self.x.copies[0], factor, self.out)
+
+    def apart(self) -> None:
+        """Round x, all of which is made."""
+        quantise(self.work, self.name, self.x, self.out, self.steps)
 
 
 def quantise(
@@ -116,18 +145,28 @@ def peak_and_rows(
             total = chain.vxm("copy", size) if total is None else chain.vxm("max", size, total)
         assert total is not None
         factor = _inverted(chain, reduce_lanes(chain, "max", total, "f32"), steps, start, out)
-        for block in range(blocks if few else 0):
-            scaled: Flow | Rows = work.rows_of(x, block)
-            if gamma is not None:
-                gain = Rows(gamma, block, (0, 0))
-                scaled = chain.vxm("mul", scaled, gain, loops=loops, at=factor.cycle - pace)
-            _write(work, chain, chain.vxm("mul", scaled, factor), out, block)
-            factor = chain.vxm("copy", factor) if block < blocks - 1 else factor
-        if not few:
+        if few:
+            _round_few(work, chain, x, factor, out, gamma)
+        else:
             chain.write(factor, Rows(inverse, start))
         work.plan.place(chain)
     if not few:
         rounded(work, x, gamma, inverse, out)
+
+
+def _round_few(
+    work: Work, chain: Chain, x: tuple[Part, ...], factor: Flow, out: Laid,
+    gamma: Buffer | None = None,
+) -> None:  # fmt: skip
+    """int8(x * gamma * factor), block by block, for which copies of the factor wait."""
+    early, blocks = work.spec.d_func("vxm.alu"), out.layout.blocks
+    for block in range(blocks):
+        scaled: Flow | Rows = work.rows_of(x, block)
+        if gamma is not None:
+            gain, at = Rows(gamma, block, (0, 0)), factor.cycle - early
+            scaled = chain.vxm("mul", scaled, gain, loops=factor.loops, at=at)
+        _write(work, chain, chain.vxm("mul", scaled, factor), out, block)
+        factor = chain.vxm("copy", factor) if block < blocks - 1 else factor
 
 
 def _peaks_in_turn(

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from chip.kernels.linear import deliver
 from chip.kernels.matmul import Pass, matmul
-from chip.kernels.work import Work
+from chip.kernels.quantise import Rounding
+from chip.kernels.work import Laid, Work, targets
 from chip.program import COLUMN_PAIRS
 from chip.schedule import Buffer, Chain, Flow, Loops, Rows
 from chip.spec import EAST, WEST
@@ -33,13 +34,22 @@ Place = Callable[[int, int], tuple[Buffer, int]]  # of (head, block): the column
 
 
 def weigh(
-    work: Work, heads: "Heads", powers: Powers, caches: "Sequence[Caches]", out: list[Rows]
-) -> None:
-    """out = powers . V / sum of powers, (pack, token): heads of a pack side by side."""
+    work: Work, heads: "Heads", powers: Powers, caches: "Sequence[Caches]", out: Laid,
+    rounding: Rounding | None,
+) -> None:  # fmt: skip
+    """out = powers . V / sum of powers, (pack, token): heads of a pack side by side.
+
+    There may be a rounding of what comes of it.
+    """
     slots, packs = range(len(caches)), range(heads.packs)
     if len(caches) == 1 and caches[0].side == WEST and powers.sinks is None:
         for pack in packs:
-            _weigh_at_once(work, heads, pack, powers, caches[0], out)
+            chain = work.chain("attention: weighted values")
+            value = _weighed(chain, work, heads, pack, powers, caches[0])
+            deliver(chain, value, targets(work, out.copies, pack))
+            if rounding:
+                rounding.note(chain, value, pack)
+            work.plan.place(chain)
         return
     sums = work.scratch("sums", heads.packs, "f32", EAST)
     values = work.scratch("values", heads.packs, "f32", WEST)
@@ -56,22 +66,20 @@ def weigh(
     chain, steps = work.chain("attention: normalise"), (work.rows, 1)
     loops: Loops = ((heads.packs, work.rows), (work.rows, 1))
     mixed = chain.vxm("mul", Rows(values, 0, steps), Rows(sums, 0, steps), loops=loops)
-    deliver(chain, mixed, out)
+    deliver(chain, mixed, targets(work, out.copies))
     work.plan.place(chain)
+    if rounding:
+        rounding.apart()
 
 
-def _weigh_at_once(
-    work: Work, heads: "Heads", pack: int, powers: Powers, mine: "Caches", out: list[Rows]
-) -> None:
+def _weighed(
+    chain: Chain, work: Work, heads: "Heads", pack: int, powers: Powers, mine: "Caches"
+) -> Flow:
     """A pack of one slot: both arrays are at work at a time, values wait for the reciprocal."""
-    chain = work.chain("attention: weighted values")
     inverse = _inverse(chain, work, heads, pack, powers)
     flow = _values(chain, work, heads, (pack, 0), powers, mine)
     value = chain.wait(chain.vxm("copy", flow), inverse.cycle)
-    deliver(
-        chain, chain.vxm("mul", value, inverse), [rows.behind(pack * work.rows) for rows in out]
-    )
-    work.plan.place(chain)
+    return chain.vxm("mul", value, inverse)
 
 
 def _inverse(chain: Chain, work: Work, heads: "Heads", pack: int, powers: Powers) -> Flow:

@@ -1,10 +1,12 @@
 """Ops of a section that are not placed by themselves, as a neighbour makes their result."""
 
 from cluster.model.graph.add import Add
+from cluster.model.graph.attention import Attention
 from cluster.model.graph.graph import Section
 from cluster.model.graph.linear import Linear
 from cluster.model.graph.norm import Norm
 from cluster.model.graph.op import Op
+from cluster.model.graph.quantise import Quantise
 from cluster.model.graph.rotary import Rotary
 from cluster.model.graph.values import Value, names
 
@@ -50,6 +52,14 @@ def normed(section: Section, op: Rotary) -> Norm | None:
     """The norm of heads that is `turned_before` its factors are applied."""
     makers = (other for other in section.ops if isinstance(other, Norm) and other.out == op.x)
     return next((norm for norm in makers if turned_before(section, norm) == op), None)
+
+
+def rounded_before(section: Section, op: Op) -> Attention | None:
+    """What may round its result to integers itself, in few rows, as only an op behind it wants."""
+    if not isinstance(op, Quantise) or section.consumers(op.x) != (op,):
+        return None
+    maker = next((other for other in section.ops if other.out == op.x), None)
+    return maker if isinstance(maker, Attention) and not maker.takes_sequence else None
 
 
 def turned_behind(section: Section, op: Linear) -> Rotary | None:

@@ -23,7 +23,7 @@ from chip.kernels.norm import (
     square_sum,
 )
 from chip.kernels.pool import pool
-from chip.kernels.quantise import Peaks, note_all, quantise
+from chip.kernels.quantise import FEW_BLOCKS, Peaks, Rounding, note_all, quantise
 from chip.kernels.rotary import rotary, turned
 from chip.kernels.route import all_experts, own_experts, route
 from chip.kernels.soft_cap import capped
@@ -34,6 +34,7 @@ from cluster.compiler.fused import (
     added,
     left_to_another,
     normed,
+    rounded_before,
     summed,
     turned_before,
     turned_behind,
@@ -167,7 +168,8 @@ def _attention(work: Work, at: Assigned, op: Attention) -> None:
         return
     sinks = "" if op.sinks is None else op.sinks.name
     scores = Scores(op.scale, op.cap, Window(op.window), sinks)
-    attention(work, at.rank.heads, scores, _projected(work, at, op), at.made(work, op.out))
+    rounding, out = _rounding(work, at, op), at.made(work, op.out)
+    attention(work, at.rank.heads, scores, _projected(work, at, op), out, rounding)
 
 
 def _projected(work: Work, at: Assigned, op: Attention) -> Projected:
@@ -249,8 +251,25 @@ def _add(work: Work, at: Assigned, op: Add) -> None:
     add(work, x, y, at.made(work, op.out))
 
 
+def _rounding(work: Work, at: Assigned, op: Op) -> Rounding | None:
+    """What makes an op's result integers as it comes, where these are few rows of one token."""
+    after = next((one for one in at.section.ops if rounded_before(at.section, one) == op), None)
+    if after is None or not _comes_rounded(work, at, op):
+        return None
+    assert isinstance(after, Quantise)
+    x, out = at.read(work, after, after.x), at.made(work, after.out)
+    return Rounding(work, after.out.name, x, out, at.steps(work, after.out))
+
+
+def _comes_rounded(work: Work, at: Assigned, op: Op) -> bool:
+    return work.rows == 1 and at.layout(op.out).blocks <= FEW_BLOCKS
+
+
 @kernel(Quantise)
 def _quantise(work: Work, at: Assigned, op: Quantise) -> None:
+    before = rounded_before(at.section, op)
+    if before is not None and _comes_rounded(work, at, before):
+        return
     steps = at.steps(work, op.out)
     x, out, noted = at.read(work, op, op.x), at.made(work, op.out), _peaks(work, at, op.x)
     quantise(work, op.out.name, x, out, steps, noted)

@@ -19,7 +19,7 @@ from chip.program import Region
 from chip.schedule import Buffer, Schedule
 from chip.spec import TINY
 from cluster.compiler.assign import Assigned
-from cluster.compiler.fused import added, normed, turned_before, turned_behind
+from cluster.compiler.fused import added, normed, rounded_before, turned_before, turned_behind
 from cluster.compiler.kernels import place
 from cluster.compiler.limits import WEIGHT_TYPES
 from cluster.compiler.rank import ranks_of
@@ -146,10 +146,11 @@ class OpRig:
         given = {value: one for one in ops for value in one.inputs if value not in made}
         values = {value: self._input(work, one, value) for value, one in given.items()}
         self.meaning.begin(np.arange(launch.start))
-        if isinstance(op, Attention):
-            self._fill_caches(work, op)
-        if isinstance(op, LatentAttention):
-            self._fill_latents(work, op)
+        for one in ops:
+            if isinstance(one, Attention):
+                self._fill_caches(work, one)
+            if isinstance(one, LatentAttention):
+                self._fill_latents(work, one)
         self.meaning.begin(np.arange(launch.start, launch.end))
         for one in ops:
             place(work, self.at, one)
@@ -163,11 +164,12 @@ class OpRig:
 
     def _together(self, op: Op) -> tuple[Op, ...]:
         """An op with the one behind it, or before it, with which it makes its result."""
-        section, behind, before = self.at.section, None, None
+        section, behind = self.at.section, None
         if isinstance(op, Linear):
             behind = turned_behind(section, op)
         if isinstance(op, Norm):
             behind = added(section, op) or turned_before(section, op)
+        before = rounded_before(section, op)
         if isinstance(op, Rotary):
             before = normed(section, op)
         return tuple(one for one in (before, op, behind) if one is not None)

@@ -4,23 +4,24 @@ K rows are the columns of the score product as they stand; V rows are transposed
 Rows of scores and probabilities are (block, head, token); lanes are the 320 tokens of a block.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
+from chip.isa import WIDTHS
 from chip.kernels.append import append, map_rows
 from chip.kernels.columns import transpose
-from chip.kernels.lanes import reduce_lanes, runs
+from chip.kernels.lanes import SHORT_RUN_BYTES, reduce_lanes, runs
 from chip.kernels.linear import deliver
 from chip.kernels.matmul import Pass, matmul
+from chip.kernels.quantise import Rounding
 from chip.kernels.soft_cap import soft_cap
+from chip.kernels.weighted_values import Powers, weigh
 from chip.kernels.window import Window
-from chip.kernels.work import Laid, Work, targets
+from chip.kernels.work import Laid, Work
 from chip.program import COLUMN_PAIRS
-from chip.schedule import Buffer, Loops, Rows, run
+from chip.schedule import Buffer, Chain, Flow, Loops, Rows, run
 from chip.spec import EAST, WEST
 
-SMALLEST_SUM = 2.0**-24  # keeps 1 / sum finite in lanes that belong to no head
 ALL = Window()
 
 
@@ -86,16 +87,6 @@ class Projected:
 
 
 @dataclass(frozen=True)
-class Weights:
-    """Probabilities of `count` tokens from the `first` on; `sinks` has rows as of a block more."""
-
-    rows: Buffer
-    count: int
-    first: int = 0
-    sinks: Buffer | None = None
-
-
-@dataclass(frozen=True)
 class Caches:
     """Columns by cache row, from a word on: K and V as they come, and V transposed.
 
@@ -137,13 +128,39 @@ def caches_of(work: Work, heads: Heads, window: Window = ALL, slot: int = 0) -> 
     return Caches(keys, values, turned, spots, newest, (WEST, EAST)[side])
 
 
-def attention(work: Work, heads: Heads, scores: Scores, x: Projected, out: Laid) -> None:
+def attention(
+    work: Work, heads: Heads, scores: Scores, x: Projected, out: Laid,
+    rounding: Rounding | None = None,
+) -> None:  # fmt: skip
     """out = softmax(scores of q . K) V, behind the rows of k and v in the caches.
 
     q has a row for each head, in the lanes of its KV head; out has heads side by side. Tokens of
     several slots have caches, and cache words, of their own: what reads or writes them goes token
-    by token, all else takes the tokens together.
+    by token, all else takes the tokens together. V is transposed in the last block, which alone is
+    new. The result may be rounded, too.
     """
+    caches, most = _appended(work, heads, scores, x), scores.window.blocks(work.most_blocks)
+    work = replace(work, blocks=len(caches[0].spots), most_blocks=most)
+    raw = _scores(work, heads, x.q, caches)
+    for mine in caches:
+        sides = (mine.side,) if len(caches) > 1 else (EAST, WEST)  # it is farther to the east
+        for cache, columns in zip(mine.values, mine.columns, strict=True):
+            which = mine.newest, mine.spots[-1], heads.row_lanes
+            transpose(work, cache, which, columns, sides, "attention: transpose V")
+    sinks = work.constant(scores.sinks, len(heads.kv_of), "f32", EAST) if scores.sinks else None
+    short = len(heads.kv_of) * work.rows * WIDTHS["f16"] <= SHORT_RUN_BYTES
+    if work.blocks == 1 and short and not sinks:
+        powers = Powers(*_powers_at_once(work, heads, scores, raw))
+    else:
+        kept, last = masked(work, heads, scores, raw, sinks)
+        top = row_maximum(work, heads, last)
+        more = _sink_powers(work, heads, sinks, top) if sinks else None
+        powers = Powers(*exponentials(work, heads, kept, top), more)
+    weigh(work, heads, powers, caches, out, rounding)
+
+
+def _appended(work: Work, heads: Heads, scores: Scores, x: Projected) -> list[Caches]:
+    """The caches of each slot, with the rows of k and v in them."""
     caches = [caches_of(work, heads, scores.window, slot) for slot in range(work.slots)]
     every, most = map_rows(work)
     names = list(scores.window.maps_of(work.most_blocks))  # of keys, perhaps others of values
@@ -158,35 +175,7 @@ def attention(work: Work, heads: Heads, scores: Scores, x: Projected, out: Laid)
                 rows = Rows(rows.buffer, rows.first + slot, (0, int(work.slots < work.rows)))
                 own = Rows(maps[min(side, len(maps) - 1)], slot * every)
                 append(work, side, rows, own, every, cache[row].buffer)
-    mix(work, heads, scores, x.q, caches, targets(work, out.copies))
-
-
-def mix(
-    work: Work, heads: Heads, scores: Scores, q: Laid, caches: Sequence[Caches], out: list[Rows]
-) -> None:
-    """out = softmax(scores of q . K) V; V is transposed in the last block, which alone is new."""
-    most = scores.window.blocks(work.most_blocks)
-    work = replace(work, blocks=len(caches[0].spots), most_blocks=most)
-    raw = _scores(work, heads, q, caches)
-    for mine in caches:
-        # With int8 weights a stage may be filled to the last words, and each side has its identity.
-        sides = (mine.side,) if len(caches) > 1 or work.int8 else (WEST, EAST)
-        for cache, columns in zip(mine.values, mine.columns, strict=True):
-            which = mine.newest, mine.spots[-1], heads.row_lanes
-            transpose(work, cache, which, columns, sides, "attention: transpose V")
-    sinks = work.constant(scores.sinks, len(heads.kv_of), "f32", EAST) if scores.sinks else None
-    kept, last = masked(work, heads, scores, raw, sinks)
-    top = row_maximum(work, heads, last)
-    p = exponentials(work, heads, kept, top)
-    more = _sink_powers(work, heads, sinks, top) if sinks else None
-    sums = _normalisers(work, heads, p[0], more)
-    sums_of_values = _weighted_values(work, heads, p[1], caches)
-    chain = work.chain("attention: normalise")
-    loops: Loops = ((heads.packs, work.rows), (work.rows, 1))
-    steps = (work.rows, 1)
-    mixed = chain.vxm("mul", Rows(sums_of_values, 0, steps), Rows(sums, 0, steps), loops=loops)
-    deliver(chain, mixed, out)
-    work.plan.place(chain)
+    return caches
 
 
 def _scores(work: Work, heads: Heads, q: Laid, caches: Sequence[Caches]) -> Buffer:
@@ -221,25 +210,66 @@ def _scores_of(
     work.plan.place(chain)
 
 
+def _powers_at_once(work: Work, heads: Heads, scores: Scores, raw: Buffer) -> tuple[Buffer, Buffer]:
+    """As `exponentials` of what is `masked`, of few rows of one block: by one chain.
+
+    Scores are read once more when the maximum is there. Buffers of other launches are asked for.
+    """
+    count, tokens = len(heads.kv_of), work.rows
+    _kept(work, heads), work.scratch("top", count, "f16", EAST)
+    loops: Loops = ((count, tokens), (tokens, 1))
+    chain = work.chain("attention: softmax")
+    first = _seen(work, chain, scores, (raw, 0), loops)
+    top = reduce_lanes(chain, "max", chain.vxm("to_f16", first), "f16")
+    top = chain.vxm("to_f32", top)
+    again = _seen(work, chain, scores, (raw, 0), loops, top.cycle - first.cycle)
+    value = chain.vxm("exp", chain.vxm("sub", again, top))
+    p = _powers(work, heads)
+    deliver(chain, value, [Rows(buffer, 0, (tokens, 1)) for buffer in p])
+    work.plan.place(chain)
+    return p
+
+
+def _seen(
+    work: Work, chain: Chain, scores: Scores, block: tuple[Buffer, int], loops: Loops, at: int = 0
+) -> Flow:
+    """Scores (head, token) of a block, perhaps capped, with the mask of its tokens."""
+    (raw, number), ((count, tokens), _) = block, loops
+    most = work.most_blocks * work.most_rows
+    mask = work.given(scores.window.mask, work.blocks * tokens, most, "f32", WEST)
+    source = Rows(raw, number * count * tokens, (tokens, 1))
+    if scores.cap is None:
+        value = chain.vxm("mul", source, scores.scale, loops=loops, at=at)
+    else:
+        value = soft_cap(chain, source, scores.cap, scores.scale, loops, at)
+    return chain.vxm("add", value, Rows(mask, number * tokens, (0, 1)))
+
+
+def _kept(work: Work, heads: Heads) -> tuple[Buffer, list[Buffer]]:
+    """What rests of scores: masked ones, and in turn the largest so far of each lane."""
+    count = len(heads.kv_of)
+    out = work.scratch("masked", count, "f32", WEST, context=True)
+    return out, [work.scratch(f"running{n}", count, "f16", WEST) for n in (0, 1)]
+
+
+def _powers(work: Work, heads: Heads) -> tuple[Buffer, Buffer]:
+    """Powers of all blocks, on both sides of the chip."""
+    count = len(heads.kv_of)
+    east, west = (work.scratch(f"p{n}", count, "f16", n, context=True) for n in (EAST, WEST))
+    return east, west
+
+
 def masked(
     work: Work, heads: Heads, scores: Scores, raw: Buffer, sinks: Buffer | None = None
 ) -> tuple[Buffer, Buffer]:
     """raw * scale, perhaps capped, + mask; and its lane-wise fp16 maximum over blocks and sinks."""
     count, tokens = len(heads.kv_of), work.rows
-    out = work.scratch("masked", count, "f32", WEST, context=True)
-    running = [work.scratch(f"running{n}", count, "f16", WEST) for n in (0, 1)]
-    most = work.most_blocks * work.most_rows
-    mask = work.given(scores.window.mask, work.blocks * tokens, most, "f32", WEST)
+    out, running = _kept(work, heads)
     loops: Loops = ((count, tokens), (tokens, 1))
     for block in range(work.blocks):
         first = block * count * tokens
         chain = work.chain("attention: mask")
-        source = Rows(raw, first, (tokens, 1))
-        if scores.cap is None:
-            value = chain.vxm("mul", source, scores.scale, loops=loops)
-        else:
-            value = soft_cap(chain, source, scores.cap, scores.scale, loops)
-        value = chain.vxm("add", value, Rows(mask, block * tokens, (0, 1)))
+        value = _seen(work, chain, scores, (raw, block), loops)
         chain.write(value, Rows(out, first, (tokens, 1)))
         if sinks and not block:
             value = chain.vxm("max", value, Rows(sinks, 0, (1, 0)))
@@ -268,7 +298,7 @@ def row_maximum(work: Work, heads: Heads, source: Buffer) -> Buffer:
 def exponentials(work: Work, heads: Heads, kept: Buffer, top: Buffer) -> tuple[Buffer, Buffer]:
     """fp16(exp(kept - top)), on both sides of the chip."""
     count = len(heads.kv_of) * work.rows
-    p = [work.scratch(f"p{n}", len(heads.kv_of), "f16", n, context=True) for n in (EAST, WEST)]
+    p = _powers(work, heads)
     for block in range(work.blocks):
         chain = work.chain("attention: exp")
         peak = chain.vxm("to_f32", Rows(top), loops=run(count))
@@ -276,7 +306,7 @@ def exponentials(work: Work, heads: Heads, kept: Buffer, top: Buffer) -> tuple[B
         value = chain.vxm("exp", value)
         deliver(chain, value, [Rows(buffer, block * count) for buffer in p])
         work.plan.place(chain)
-    return p[0], p[1]
+    return p
 
 
 def _sink_powers(work: Work, heads: Heads, sinks: Buffer, top: Buffer) -> Buffer:
@@ -289,76 +319,3 @@ def _sink_powers(work: Work, heads: Heads, sinks: Buffer, top: Buffer) -> Buffer
     deliver(chain, power, [Rows(out, 0, (tokens, 1))])
     work.plan.place(chain)
     return out
-
-
-def _normalisers(work: Work, heads: Heads, weights: Buffer, sinks: Buffer | None) -> Buffer:
-    """[pack, token] = 1 / sum of probabilities, in the lanes of each head of the pack."""
-    ones = work.shared("ones", heads.head_lanes, "f16", EAST, "columns")
-    out = work.scratch("sums", heads.packs, "f32", EAST)
-    for pack in range(heads.packs):
-        chain = work.chain("attention: sums")
-        added = Weights(weights, work.rows, sinks=sinks)
-        passes = _pack_passes(work, heads, pack, added, lambda _h, _b: (ones, 0))
-        (flow,) = matmul(chain, EAST, passes)
-        total = chain.vxm("max", flow, SMALLEST_SUM)
-        chain.write(chain.vxm("recip", total), Rows(out, pack * work.rows))
-        work.plan.place(chain)
-    return out
-
-
-def _weighted_values(work: Work, heads: Heads, weights: Buffer, caches: Sequence[Caches]) -> Buffer:
-    """[pack, token] = sum over tokens of probability x V, each head in its lanes, fp32."""
-    out = work.scratch("values", heads.packs, "f32", WEST)
-    words = heads.head_lanes // COLUMN_PAIRS
-    row_words, count = heads.row_lanes // COLUMN_PAIRS, work.rows // work.slots
-
-    def place(mine: Caches, head: int, block: int) -> tuple[Buffer, int]:
-        row, inside = divmod(heads.kv_of[head], heads.per_row)
-        own = mine.columns[row]
-        return own.buffer, own.first + mine.spots[block] * row_words + inside * words
-
-    for slot, mine in enumerate(caches):
-        for pack in range(heads.packs):
-            chain, at = work.chain("attention: weighted values"), partial(place, mine)
-            passes = _pack_passes(work, heads, pack, Weights(weights, count, slot), at)
-            (flow,) = matmul(chain, mine.side, passes)
-            chain.write(flow, Rows(out, pack * work.rows + slot))
-            work.plan.place(chain)
-    return out
-
-
-def _pack_passes(
-    work: Work,
-    heads: Heads,
-    pack: int,
-    weights: Weights,
-    place: Callable[[int, int], tuple[Buffer, int]],
-) -> list[Pass]:
-    """Passes that add up, head by head and block by block, each head in its own columns.
-
-    `place(head, block)` is the buffer and word of the head's columns.
-    """
-    words = heads.head_lanes // COLUMN_PAIRS
-    inside = range(pack * heads.per_pack, min((pack + 1) * heads.per_pack, len(heads.kv_of)))
-    blocks = work.blocks + (weights.sinks is not None)
-    steps = [(head, block) for head in inside for block in range(blocks)]
-    passes = []
-    for number, (head, block) in enumerate(steps):
-        source, word = place(head, block)
-        rows = Rows(weights.rows, (block * len(heads.kv_of) + head) * work.rows)
-        if weights.sinks is not None and block == work.blocks:
-            rows = Rows(weights.sinks, head * work.rows)
-        passes.append(
-            Pass(
-                source,
-                word,
-                1,
-                words,
-                replace(rows, first=rows.first + weights.first),
-                weights.count,
-                column=(head - inside.start) * heads.head_lanes,
-                first=number == 0,
-                last=number == len(steps) - 1,
-            )
-        )
-    return passes

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
-from chip.kernels.attention import SMALLEST_SUM, Heads, Projected
+from chip.kernels.attention import Heads, Projected
 from chip.kernels.columns import IDENTITY, write_columns
 from chip.kernels.lanes import (
     FEW_BESIDE,
@@ -28,6 +28,7 @@ from chip.kernels.layout import halves
 from chip.kernels.linear import deliver
 from chip.kernels.matmul import More, Pass, matmul
 from chip.kernels.quantise import Peaks
+from chip.kernels.weighted_values import SMALLEST_SUM
 from chip.kernels.work import Laid, Work, targets
 from chip.program import COLUMN_PAIRS
 from chip.schedule import Buffer, Chain, Flow, Loops, Rows, run

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 
 from chip.kernels.append import append, map_rows
 from chip.kernels.attention import (
-    SMALLEST_SUM,
     Heads,
     Scores,
     exponentials,
@@ -21,6 +20,7 @@ from chip.kernels.columns import transpose
 from chip.kernels.layout import Layout
 from chip.kernels.linear import deliver
 from chip.kernels.matmul import Pass, matmul
+from chip.kernels.weighted_values import SMALLEST_SUM
 from chip.kernels.work import Laid, Work
 from chip.program import COLUMN_PAIRS
 from chip.schedule import Buffer, Loops, Rows

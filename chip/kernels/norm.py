@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from chip.kernels.lanes import reduce_groups, reduce_lanes, runs
-from chip.kernels.layout import Layout
 from chip.kernels.linear import deliver
 from chip.kernels.quantise import peak_and_rows
 from chip.kernels.work import Laid, Part, Steps, Work, common_runs, targets
@@ -34,6 +33,15 @@ class RmsNorm:
     eps: float
     head_lanes: int = 0
 
+    def gamma(self, work: Work, blocks: int) -> Buffer:
+        """The gains of so many blocks."""
+        return work.constant(self.name, blocks, "f32", WEST)
+
+    def scales(self, work: Work, blocks: int) -> Buffer:
+        """[block, token], or of heads that are normed together [token]: what rows are scaled by."""
+        count = blocks if self.head_lanes else 1
+        return work.scratch(f"{self.name}.scale", count, "f32", WEST)
+
 
 def rms_norm(work: Work, norm: RmsNorm, x: Laid, out: Laid, steps: Steps = ()) -> None:
     """out = x * scale * gamma; with `steps`, what is left to multiply products by.
@@ -41,30 +49,29 @@ def rms_norm(work: Work, norm: RmsNorm, x: Laid, out: Laid, steps: Steps = ()) -
     Then out is int8 rows, or x * gamma / HEADROOM in fp16: products need not wait for the mean.
     """
     layout, (source, *_) = x.layout, x.copies
-    blocks = layout.blocks if norm.head_lanes else 1
-    gamma = work.constant(norm.name, layout.blocks, "f32", WEST)
     if steps and not work.int8:
-        _apply(work, norm, source, 1 / HEADROOM, gamma, out)
+        _apply(work, norm, source, 1 / HEADROOM, out)
         width, eps = norm.width * HEADROOM**2, norm.eps / HEADROOM**2
         less = replace(norm, width=width, eps=eps)
         mean_square_scales(work, less, source, layout.blocks, steps)
         return
-    scale = work.scratch(f"{norm.name}.scale", blocks, "f32", WEST)
-    if norm.head_lanes:
-        _head_scales(work, norm, layout, source, scale)
-    else:
-        reduce = reduce_groups if work.int8 else reduce_lanes
-        mean_square_scales(work, norm, source, layout.blocks, (scale,), reduce)
     if not steps:
-        _apply(work, norm, source, scale, gamma, out)
+        scale = head_scales(work, norm, x) if norm.head_lanes else _scales(work, norm, x)
+        _apply(work, norm, source, scale, out)
         return
     top = work.scratch(f"{norm.name}.peak", 1, "f32", EAST)
-    inverse = work.scratch(f"{norm.name}.inverse", 1, "f32", EAST)
-    peak_and_rows(work, source, gamma, (top,), inverse, out)
+    peak_and_rows(work, norm.name, source, norm.gamma(work, layout.blocks), (top,), out)
+    scale = _scales(work, norm, x)
     chain = work.chain("int8: step")
     step = chain.vxm("mul", Rows(top), Rows(scale), loops=run(work.rows))
     deliver(chain, step, [Rows(target) for target in steps])
     work.plan.place(chain)
+
+
+def rms_norm_added(work: Work, norm: RmsNorm, x: Laid, residual: Laid, out: Laid) -> None:
+    """out = residual + x * scale * gamma."""
+    scale = _scales(work, norm, x)
+    _apply(work, norm, x.copies[0], scale, out, residual.copies[0])
 
 
 def square_sum(work: Work, name: str, x: Laid, out: Laid) -> None:
@@ -96,12 +103,19 @@ def square_sum(work: Work, name: str, x: Laid, out: Laid) -> None:
 
 def norm_by_sum(work: Work, norm: RmsNorm, x: Laid, total: Laid, out: Laid) -> None:
     """out = x * rsqrt(total / width + eps) * gamma; the total of a token is in every lane."""
-    gamma = work.constant(norm.name, x.layout.blocks, "f32", WEST)
-    scale = work.scratch(f"{norm.name}.scale", 1, "f32", WEST)
+    scale = norm.scales(work, x.layout.blocks)
     chain = work.chain("norm: mean square")
     value = chain.vxm("copy", work.rows_of(total.copies[0], 0), loops=run(work.rows))
     _scale(work, chain, value, norm, [Rows(scale)])
-    _apply(work, norm, x.copies[0], scale, gamma, out)
+    _apply(work, norm, x.copies[0], scale, out)
+
+
+def _scales(work: Work, norm: RmsNorm, x: Laid) -> Buffer:
+    """The scale of each token; with int8 weights the same bits in every lane."""
+    scale = norm.scales(work, x.layout.blocks)
+    reduce = reduce_groups if work.int8 else reduce_lanes
+    mean_square_scales(work, norm, x.copies[0], x.layout.blocks, (scale,), reduce)
+    return scale
 
 
 def mean_square_scales(
@@ -135,11 +149,10 @@ def _scale(work: Work, chain: Chain, total: Flow, norm: RmsNorm, out: Sequence[R
     work.plan.place(chain)
 
 
-def _head_scales(
-    work: Work, norm: RmsNorm, layout: Layout, x: tuple[Part, ...], out: Buffer
-) -> None:
-    """out[block, token]: in the lanes of each head its own scale."""
-    for part in x:
+def head_scales(work: Work, norm: RmsNorm, x: Laid) -> Buffer:
+    """[block, token]: in the lanes of each head its own scale."""
+    out = norm.scales(work, x.layout.blocks)
+    for part in x.copies[0]:
         count, first = part.blocks * work.rows, part.first * work.rows
         for start, length in runs(count, "f32"):
             chain = work.chain("norm: mean square")
@@ -148,24 +161,25 @@ def _head_scales(
             total = chain.vxm("mul", value, value)
             total = reduce_groups(chain, "add", total, "f32", norm.head_lanes)
             _scale(work, chain, total, norm, [Rows(out, first + start)])
+    return out
 
 
 def _apply(
-    work: Work,
-    norm: RmsNorm,
-    x: tuple[Part, ...],
-    scale: Buffer | float,
-    gamma: Buffer,
-    out: Laid,
-) -> None:
-    tokens = work.rows
+    work: Work, norm: RmsNorm, x: tuple[Part, ...], scale: Buffer | float, out: Laid,
+    residual: tuple[Part, ...] = (),
+) -> None:  # fmt: skip
+    """out = x * scale * gamma, onto the rows of a residual if there are any."""
+    tokens, gamma = work.rows, norm.gamma(work, out.layout.blocks)
     each = tokens if norm.head_lanes else 0  # rows of scales from one block to the next
-    for first, count in common_runs(x, *out.copies):
+    for first, count in common_runs(x, *out.copies, *([residual] if residual else [])):
         loops: Loops = ((count, tokens), (tokens, 1))
         chain = work.chain("norm: scale")
         rows = replace(work.rows_of(x, first), steps=(tokens, 1))
         factor = Rows(scale, first * each, (each, 1)) if isinstance(scale, Buffer) else scale
         value = chain.vxm("mul", rows, factor, loops=loops)
         value = chain.vxm("mul", value, Rows(gamma, first, (1, 0)))
+        if residual:
+            before = replace(work.rows_of(residual, first), steps=(tokens, 1))
+            value = chain.vxm("add", value, before)
         deliver(chain, value, targets(work, out.copies, first))
         work.plan.place(chain)

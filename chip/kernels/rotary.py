@@ -6,20 +6,32 @@ superlane; the sign is in the sines.
 
 from chip.kernels.lanes import KEEP, SWAP
 from chip.kernels.linear import Scaled, deliver
+from chip.kernels.norm import RmsNorm
 from chip.kernels.work import Laid, Work, targets
 from chip.schedule import Chain, Flow, Loops, Rows
 from chip.spec import EAST, WEST
 
 
-def rotary(work: Work, x: Laid, table: str, side: int, out: Laid) -> None:
-    """Turn rows (block, token) by way of the SXM of `side`."""
+def rotary(
+    work: Work, x: Laid, table: str, side: int, out: Laid, norm: RmsNorm | None = None
+) -> None:
+    """Turn rows (block, token) by way of the SXM of `side`.
+
+    With a `norm` of heads rows are x * gamma, and its scales meet them when they have turned.
+    """
     tokens, (source, *_) = work.rows, x.copies
     for part in source:
         loops: Loops = ((part.blocks, tokens), (tokens, 1))
-        chain = work.chain("rotary")
-        position = work.spec.edge_position("sxm", side)
-        value = chain.arrive(Rows(part.buffer, 0, (tokens, 1)), position, 0, loops)
+        chain, rows = work.chain("rotary"), Rows(part.buffer, 0, (tokens, 1))
+        if norm:
+            gamma = norm.gamma(work, x.layout.blocks)
+            value = chain.vxm("mul", rows, Rows(gamma, part.first, (1, 0)), loops=loops)
+        else:
+            value = chain.arrive(rows, work.spec.edge_position("sxm", side), 0, loops)
         value = turned(work, table, chain, value, side, 0)
+        if norm:
+            scales = norm.scales(work, x.layout.blocks)
+            value = chain.vxm("mul", value, Rows(scales, part.first * tokens, (tokens, 1)))
         deliver(chain, value, targets(work, out.copies, part.first))
         work.plan.place(chain)
 

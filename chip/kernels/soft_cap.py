@@ -5,9 +5,11 @@ from chip.kernels.work import Laid, Work, common_runs, targets
 from chip.schedule import Chain, Flow, Loops, Rows
 
 
-def soft_cap(chain: Chain, value: Rows, cap: float, scale: float, loops: Loops) -> Flow:
-    """cap * tanh(value * (scale / cap))."""
-    inner = chain.vxm("mul", value, scale / cap, loops=loops)
+def soft_cap(
+    chain: Chain, value: Rows, cap: float, scale: float, loops: Loops, at: int = 0
+) -> Flow:
+    """cap * tanh(value * (scale / cap)), begun at cycle `at`."""
+    inner = chain.vxm("mul", value, scale / cap, loops=loops, at=at)
     return chain.vxm("mul", chain.vxm("tanh", inner), cap)
 
 

@@ -24,6 +24,7 @@ from chip.schedule.touched import Touched
 from chip.spec import ChipSpec
 
 Cycles = npt.NDArray[np.int64]
+LONG_CYCLES = 200  # of accesses that may find no gap at once, and then come as much later
 
 
 @dataclass
@@ -151,6 +152,7 @@ def conflicts(trials: Sequence[Trial]) -> Conflicts:
         numbers = {name: number for number, name in enumerate(names)}
         rows = [(numbers[name], *entry) for name, *entry in trial.touched]
         number, writes, first, last, chain = np.array(rows, np.int64).T
+        last = last + np.where(last - first >= LONG_CYCLES, last - first, 0)
         one, other = (np.concatenate(pair) for pair in zip(
             _overlaps(first, last), _overlaps(chain, chain), strict=True))  # fmt: skip
         inside = np.minimum(last[one], last[other]) - np.maximum(first[one], first[other]) + 1

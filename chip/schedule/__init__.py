@@ -2,11 +2,12 @@
 
 from chip.schedule.chain import Chain
 from chip.schedule.deskew import Pace, Sequence
-from chip.schedule.flows import Buffer, Flow, Loops, Rows, Stretch, over, run, span
+from chip.schedule.flows import ONCE, Buffer, Flow, Loops, Rows, Stretch, over, run, span
 from chip.schedule.reserve import Beside, Schedule
 from chip.schedule.timing import ScheduleTiming, TimingSequence, TooLong, merged
 
 __all__ = [
+    "ONCE",
     "Beside",
     "Buffer",
     "Chain",

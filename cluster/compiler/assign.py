@@ -12,6 +12,7 @@ from math import prod
 
 from chip.kernels.layout import Layout, halves
 from chip.kernels.linear import HeadMatrix, Matrix
+from chip.kernels.quantise import FEW_BLOCKS
 from chip.kernels.work import OUTPUT, Laid, Part, Request, Steps, Work
 from chip.program import word_columns
 from chip.schedule import Buffer
@@ -20,6 +21,7 @@ from cluster.compiler import fused
 from cluster.compiler.layouts import layouts, plain_layout, to_all
 from cluster.compiler.rank import Rank
 from cluster.compiler.segments import residual_stream
+from cluster.compiler.sides import SIDES, shared_out
 from cluster.model.graph.add import Add
 from cluster.model.graph.attention import Attention
 from cluster.model.graph.clamped_gate import ClampedGate
@@ -38,8 +40,8 @@ from cluster.model.graph.soft_cap import SoftCap
 from cluster.model.graph.values import Dim, Value
 
 Product = Linear | HeadLinear | ExpertLinear  # with a matrix at rest
-SIDES = (EAST, WEST)
 MOST_PIECES = 2  # of a copy whose blocks rest apart
+FIRST_BLOCKS = 4  # of integers, read while others are written: a bank does not do both at a time
 RESIDUAL = ("x0", "x1")  # buffers of the residual stream, in turn
 SUMMANDS = ("y0", "y1")  # what is added to it: output blocks of the east, of the west array
 
@@ -179,18 +181,16 @@ class Assigned:
             if isinstance(op, Product):
                 groups.setdefault((type(op), op.x.name), []).append(op)
         for group in groups.values():
+            layouts = {op.out.name: self.layout(op.out) for op in group}
             if len(group) == 1:
                 found[group[0].out.name] = SIDES
-                continue
-            load = [0, 0]
-            if self.apart and len(group) % 2:  # one of them on both, where no side must wait
+            elif self.apart and len(group) % 2:  # one of them on both, where no side must wait
                 found[group[-1].out.name] = SIDES
-                group = group[:-1]
-            for op in sorted(group, key=lambda op: -self._columns(op)):
-                # of three alike the last, which is V, leaves the side where scores are made
-                side = EAST if load[EAST] < load[WEST] or not any(load) else WEST
-                load[side] += self._columns(op)
-                found[op.out.name] = (side,)
+                del layouts[group[-1].out.name]
+                found |= shared_out(layouts)
+            else:
+                may_cut = isinstance(group[0], Linear) and not self.apart
+                found |= shared_out(layouts, may_cut)
         return found
 
     @property
@@ -220,10 +220,6 @@ class Assigned:
         values = {op.x.name: op.x for op in self.section.ops if isinstance(op, Linear)}
         left = (not v.integers and fused.factor_left(self.section, v) for v in values.values())
         return sum(left) * 4 * self.spec.positions
-
-    def _columns(self, op: Product) -> int:
-        outputs = self.layout(op.out)
-        return outputs.blocks * outputs.width
 
     # --- copies -----------------------------------------------------------------------------
     def wants(self, op: Op, value: Value) -> tuple[Copy, ...]:
@@ -360,10 +356,11 @@ class Assigned:
         blocks = self.layout(value).blocks
         if not copy.split:
             name = self._name(value, copy) + half
+            early = FIRST_BLOCKS if value.integers and blocks > FEW_BLOCKS else 0
             return tuple(
                 Part(work.scratch(f"{name}{end}", len(some), copy.dtype, copy.side), some.start,
                      len(some))
-                for end, some in self._pieces(range(blocks))
+                for end, some in self._pieces(range(blocks), early=early)
             )  # fmt: skip
         found = []
         for side, part in zip(SIDES, halves(blocks), strict=True):
@@ -372,10 +369,16 @@ class Assigned:
                 found.append(Part(buffer, some.start, len(some)))
         return tuple(found)
 
-    def _pieces(self, blocks: range, most: int = MOST_PIECES) -> Iterator[tuple[str, range]]:
-        """Blocks that share a buffer, at most so many times, and what its name ends in."""
+    def _pieces(
+        self, blocks: range, most: int = MOST_PIECES, early: int = 0
+    ) -> Iterator[tuple[str, range]]:
+        """Blocks that share a buffer, at most so many times, and what its name ends in.
+
+        The first may be wanted `early`, while others are still made.
+        """
         if blocks and not self.apart:
-            yield "", blocks
+            cut = early if early < len(blocks) else 0
+            yield from [("", blocks[:cut]), (".1", blocks[cut:])] if cut else [("", blocks)]
             return
         count = min(len(blocks), most)
         for n in range(count):

@@ -14,16 +14,31 @@ from chip.kernels.latent_attention import Compressed, latent_attention
 from chip.kernels.layer_norm import LayerNorm, Sum, layer_norm
 from chip.kernels.layout import halves
 from chip.kernels.linear import Finish, linear, linear_of_both
-from chip.kernels.norm import RmsNorm, norm_by_sum, rms_norm, square_sum
+from chip.kernels.norm import (
+    RmsNorm,
+    head_scales,
+    norm_by_sum,
+    rms_norm,
+    rms_norm_added,
+    square_sum,
+)
 from chip.kernels.pool import pool
-from chip.kernels.quantise import Peaks, note_all, quantise
+from chip.kernels.quantise import FEW_BLOCKS, Peaks, Rounding, note_all, quantise
 from chip.kernels.rotary import rotary, turned
 from chip.kernels.route import all_experts, own_experts, route
 from chip.kernels.soft_cap import capped
 from chip.kernels.window import Window
 from chip.kernels.work import Laid, Work
 from cluster.compiler.assign import Assigned
-from cluster.compiler.fused import left_to_another, summed, turned_behind
+from cluster.compiler.fused import (
+    added,
+    left_to_another,
+    normed,
+    rounded_before,
+    summed,
+    turned_before,
+    turned_behind,
+)
 from cluster.compiler.layouts import to_all
 from cluster.model.graph.add import Add
 from cluster.model.graph.attention import Attention
@@ -99,10 +114,18 @@ def _norm(work: Work, at: Assigned, op: Norm) -> None:
         peaks = _peaks(work, at, op.out)
         layer_norm(work, layer, _summands(work, at, op), at.made(work, op.out), peaks)
         return
+    x, after = at.read(work, op, op.x), added(at.section, op)
+    if after is not None:
+        rms_norm_added(work, _rms(op), x, at.read(work, after, after.x), at.made(work, after.out))
+    elif turned_before(at.section, op):
+        head_scales(work, _rms(op), x)
+    else:
+        rms_norm(work, _rms(op), x, at.made(work, op.out), at.steps(work, op.out))
+
+
+def _rms(op: Norm) -> RmsNorm:
     heads = op.x.dims[-1].size if op.over == ("head_dim",) else 0
-    norm = RmsNorm(op.weight.name, op.weight.shape[0], op.eps, heads)
-    steps = at.steps(work, op.out)
-    rms_norm(work, norm, at.read(work, op, op.x), at.made(work, op.out), steps)
+    return RmsNorm(op.weight.name, op.weight.shape[0], op.eps, heads)
 
 
 def _summands(work: Work, at: Assigned, op: Norm) -> Laid | Sum:
@@ -128,8 +151,9 @@ def _norm_by_sum(work: Work, at: Assigned, op: NormBySum) -> None:
 
 @kernel(Rotary)
 def _rotary(work: Work, at: Assigned, op: Rotary) -> None:
-    side = at.turned_at(op)
-    rotary(work, at.read(work, op, op.x), op.table.name, side, at.made(work, op.out))
+    side, out, before = at.turned_at(op), at.made(work, op.out), normed(at.section, op)
+    x = at.read(work, before or op, (before or op).x)
+    rotary(work, x, op.table.name, side, out, _rms(before) if before else None)
 
 
 @kernel(Attention)
@@ -144,7 +168,8 @@ def _attention(work: Work, at: Assigned, op: Attention) -> None:
         return
     sinks = "" if op.sinks is None else op.sinks.name
     scores = Scores(op.scale, op.cap, Window(op.window), sinks)
-    attention(work, at.rank.heads, scores, _projected(work, at, op), at.made(work, op.out))
+    rounding, out = _rounding(work, at, op), at.made(work, op.out)
+    attention(work, at.rank.heads, scores, _projected(work, at, op), out, rounding)
 
 
 def _projected(work: Work, at: Assigned, op: Attention) -> Projected:
@@ -226,8 +251,25 @@ def _add(work: Work, at: Assigned, op: Add) -> None:
     add(work, x, y, at.made(work, op.out))
 
 
+def _rounding(work: Work, at: Assigned, op: Op) -> Rounding | None:
+    """What makes an op's result integers as it comes, where these are few rows of one token."""
+    after = next((one for one in at.section.ops if rounded_before(at.section, one) == op), None)
+    if after is None or not _comes_rounded(work, at, op):
+        return None
+    assert isinstance(after, Quantise)
+    x, out = at.read(work, after, after.x), at.made(work, after.out)
+    return Rounding(work, after.out.name, x, out, at.steps(work, after.out))
+
+
+def _comes_rounded(work: Work, at: Assigned, op: Op) -> bool:
+    return work.rows == 1 and at.layout(op.out).blocks <= FEW_BLOCKS
+
+
 @kernel(Quantise)
 def _quantise(work: Work, at: Assigned, op: Quantise) -> None:
+    before = rounded_before(at.section, op)
+    if before is not None and _comes_rounded(work, at, before):
+        return
     steps = at.steps(work, op.out)
     x, out, noted = at.read(work, op, op.x), at.made(work, op.out), _peaks(work, at, op.x)
     quantise(work, op.out.name, x, out, steps, noted)

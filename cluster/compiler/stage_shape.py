@@ -15,6 +15,7 @@ from cluster.compiler.limits import ACTIVATION_TYPES, WEIGHT_TYPES
 from cluster.compiler.quantise import quantise
 from cluster.compiler.rank import Rank, ranks_of
 from cluster.compiler.shard import Sharded, shard
+from cluster.compiler.sides import keys_first
 from cluster.model.graph.attention import Attention
 from cluster.model.graph.graph import Model, Section
 from cluster.model.graph.latent_attention import ATTENTIONS
@@ -94,7 +95,7 @@ def keeps_all(model: Model) -> bool:
 def compiled(section: Section, tp: int, weights: str) -> Sharded:
     """A section as each rank of a group runs it."""
     integers = ACTIVATION_TYPES.get(weights)
-    return shard(quantise(section, integers) if integers else section, tp)
+    return shard(keys_first(quantise(section, integers) if integers else section), tp)
 
 
 @lru_cache(maxsize=256)

@@ -9,9 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chip.kernels.layout import Layout
+from cluster.compiler.fused import turned_before
 from cluster.compiler.shard import Sharded
+from cluster.model.graph.graph import Section
 from cluster.model.graph.int8 import Int8Matrix
 from cluster.model.graph.linear import Linear
+from cluster.model.graph.norm import Norm
 from cluster.model.graph.op import F32, Op, Spread
 from cluster.model.graph.rotary import RotaryTable
 from cluster.model.graph.values import Dim, Weight
@@ -40,7 +43,7 @@ class Stage:
         for op in self.section.ops:
             held = tuple(spreads[value.name] for value in op.inputs)
             users = ranks if spreads[op.out.name] is not Spread.WHOLE else ranks[:1]
-            meaning = op.exact if exact else op.reference
+            meaning = on_chips(self.section, op) if exact else op.reference
             names = tuple(value.name for value in op.inputs)
             self._steps.append(_Step(op, meaning, names, held if op.collective else (), users))
 
@@ -60,6 +63,13 @@ class Stage:
             values[step.op.out.name] = step.run([values[name] for name in step.names])
         parts = values[self.section.out.name]
         return np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
+
+
+def on_chips(section: Section, op: Op) -> Callable[..., Any]:
+    """What an op computes on chips."""
+    if isinstance(op, Norm) and turned_before(section, op):
+        return op.exact_turned
+    return op.exact
 
 
 @dataclass(frozen=True)

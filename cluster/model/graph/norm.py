@@ -8,7 +8,7 @@ import numpy as np
 
 from chip.numerics import rsqrt
 from cluster.model.graph.int8 import Int8Rows, Int16Rows, group_sum, integers_of, lane_sum
-from cluster.model.graph.op import F32, Op, Run, Spread, register
+from cluster.model.graph.op import F32, Factored, Op, Run, Spread, register
 from cluster.model.graph.values import Value, Weight, names
 
 KINDS = ("rms", "layer")
@@ -88,6 +88,13 @@ class Norm(Op):
             return integers_of(self.out.dtype, (rows * weight).reshape(x.shape), factor)
         normed: F32 = rows * factor * weight
         return normed.reshape(x.shape)
+
+    def exact_turned(self, run: Run, x: F32) -> Factored:
+        """As chips compute it for a rotary embedding, which multiplies what it has turned."""
+        heads = x.reshape(-1, x.shape[-1])
+        square = group_sum(np.square(heads)) * np.float32(1 / x.shape[-1])
+        factor = rsqrt(square + np.float32(self.eps))
+        return Factored(x * run.weight(self.weight), factor.reshape(*x.shape[:-1], 1))
 
     def _rows(self, x: F32) -> F32:
         """What is normed together, as rows."""

@@ -24,6 +24,14 @@ if TYPE_CHECKING:
 F32 = NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class Factored:
+    """Heads [rows, heads, width], and factors [rows, heads, 1] that are not applied to them yet."""
+
+    heads: F32
+    factors: F32
+
+
 class GraphError(ClusterError):
     """An op that cannot be: it names the op, its inputs and the rule that is broken."""
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.model.graph.op import F32, Op, Run, Spread, register
+from cluster.model.graph.op import F32, Factored, Op, Run, Spread, register
 from cluster.model.graph.values import Value
 from cluster.model.rope import RopeScaling, cos_sin, frequencies
 
@@ -68,4 +68,9 @@ class Rotary(Op):
         result[..., 1::2] = even * sine + odd * cosine
         return result
 
-    exact = reference
+    def exact(self, run: Run, x: F32 | Factored) -> F32:
+        """As chips compute it: factors of a norm multiply what is turned."""
+        if isinstance(x, Factored):
+            turned: F32 = self.reference(run, x.heads) * x.factors
+            return turned
+        return self.reference(run, x)

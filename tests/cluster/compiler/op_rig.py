@@ -19,7 +19,7 @@ from chip.program import Region
 from chip.schedule import Buffer, Schedule
 from chip.spec import TINY
 from cluster.compiler.assign import Assigned
-from cluster.compiler.fused import turned_behind
+from cluster.compiler.fused import added, normed, rounded_before, turned_before, turned_behind
 from cluster.compiler.kernels import place
 from cluster.compiler.limits import WEIGHT_TYPES
 from cluster.compiler.rank import ranks_of
@@ -32,12 +32,13 @@ from cluster.model.graph.graph import Section
 from cluster.model.graph.int8 import Int8Rows, Int16Rows
 from cluster.model.graph.latent_attention import LatentAttention
 from cluster.model.graph.linear import Linear
+from cluster.model.graph.norm import Norm
 from cluster.model.graph.op import F32, Op
 from cluster.model.graph.own_experts import OwnExperts
 from cluster.model.graph.rotary import Rotary
 from cluster.model.graph.route import CHOICE
 from cluster.model.graph.values import Value
-from cluster.model.interpreter import Int8Matrix
+from cluster.model.interpreter import Int8Matrix, on_chips
 from cluster.model.interpreter import _Rank as Interpreted
 from tests.chip.kernel_rig import KernelRig, fp16
 
@@ -133,31 +134,45 @@ class OpRig:
         return self.sharded.section.ops
 
     def run(self, op: Op) -> Result:
-        """Place and run one op."""
+        """Place and run one op, with those that are placed with it."""
         plan, launch = Schedule(SPEC), self.launch
         work = Work(
             plan, self.stage.memory, 0, launch.rows, launch.blocks, launch.chunk,
             self.stage.blocks, WEIGHT_TYPES[self.weights], "head." if self.head else "layer.",
             self.stage.maps,
         )  # fmt: skip
-        inputs = [self._input(work, op, value) for value in op.inputs]
+        ops = self._together(op)
+        made = {op.out for op in ops}
+        given = {value: one for one in ops for value in one.inputs if value not in made}
+        values = {value: self._input(work, one, value) for value, one in given.items()}
         self.meaning.begin(np.arange(launch.start))
-        if isinstance(op, Attention):
-            self._fill_caches(work, op)
-        if isinstance(op, LatentAttention):
-            self._fill_latents(work, op)
+        for one in ops:
+            if isinstance(one, Attention):
+                self._fill_caches(work, one)
+            if isinstance(one, LatentAttention):
+                self._fill_latents(work, one)
         self.meaning.begin(np.arange(launch.start, launch.end))
-        place(work, self.at, op)
+        for one in ops:
+            place(work, self.at, one)
         self.chip.plan = plan
         self.chip.run()
-        expected = self._meaning(op, *inputs)
-        behind = turned_behind(self.at.section, op) if isinstance(op, Linear) else None
-        if behind is not None:
-            op, expected = behind, self._meaning(behind, expected)
-        return Result(op, *self._read(work, op.out), expected)
+        for one in ops:
+            meaning = on_chips(self.at.section, one) if self.int8 else one.reference
+            values[one.out] = meaning(self.meaning, *(values[value] for value in one.inputs))
+        last = ops[-1]
+        return Result(last, *self._read(work, last.out), values[last.out])
 
-    def _meaning(self, op: Op, *inputs: F32 | Int8Rows | Int16Rows) -> F32 | Int8Rows | Int16Rows:
-        return (op.exact if self.int8 else op.reference)(self.meaning, *inputs)
+    def _together(self, op: Op) -> tuple[Op, ...]:
+        """An op with the one behind it, or before it, with which it makes its result."""
+        section, behind = self.at.section, None
+        if isinstance(op, Linear):
+            behind = turned_behind(section, op)
+        if isinstance(op, Norm):
+            behind = added(section, op) or turned_before(section, op)
+        before = rounded_before(section, op)
+        if isinstance(op, Rotary):
+            before = normed(section, op)
+        return tuple(one for one in (before, op, behind) if one is not None)
 
     # --- inputs -----------------------------------------------------------------------------
     def _sizes(self, value: Value) -> tuple[int, ...]:

@@ -1,0 +1,59 @@
+"""Which of the two arrays of a chip each product is on, and in which order products are made."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from chip.kernels.layout import Layout, halves
+from chip.spec import EAST, WEST
+from cluster.model.graph.graph import Section
+from cluster.model.graph.latent_attention import ATTENTIONS
+from cluster.model.graph.linear import Linear
+from cluster.model.graph.rotary import Rotary
+
+SIDES = (EAST, WEST)
+Sides = dict[str, tuple[int, ...]]
+
+
+def shared_out(layouts: Mapping[str, Layout], may_cut: bool = False) -> Sides:
+    """The side of each of some products of one input, by its result, so that both have as much.
+
+    One of them may be cut by its blocks where the fuller side has less of it so.
+    """
+    whole, most = _dealt(layouts, [0, 0])
+    for name, layout in layouts.items() if may_cut else ():
+        parts = [len(part) * layout.width for part in halves(layout.blocks)]
+        others = {other: one for other, one in layouts.items() if other != name}
+        sides, load = _dealt(others, parts)
+        if all(parts) and load < most:
+            whole, most = {**sides, name: SIDES}, load
+    return whole
+
+
+def _dealt(layouts: Mapping[str, Layout], load: list[int]) -> tuple[Sides, int]:
+    """Each on one side, the largest first; with what the fuller side has then, in columns."""
+    found: Sides = {}
+    columns = {name: layout.blocks * layout.width for name, layout in layouts.items()}
+    for name in sorted(columns, key=lambda name: -columns[name]):
+        # of three alike the last, which is V, leaves the side where scores are made
+        side = EAST if load[EAST] < load[WEST] or not found else WEST
+        load[side] += columns[name]
+        found[name] = (side,)
+    return found, max(load)
+
+
+def keys_first(section: Section) -> Section:
+    """The section with products of queries behind those of keys and values.
+
+    For these attention waits longer: keys go to the cache before they meet queries, and values are
+    transposed. Queries with norms come as they stand: all that looks for a factor goes by the SXM.
+    """
+    ops = list(section.ops)
+    for attention in section.ops:
+        if isinstance(attention, ATTENTIONS):
+            turn = next(op for op in section.ops if op.out == attention.q)
+            makers = [op for op in section.ops if isinstance(turn, Rotary) and op.out == turn.x]
+            if any(isinstance(op, Linear) for op in makers):
+                for op in (*makers, turn):
+                    ops.remove(op)
+                    ops.insert(ops.index(attention), op)
+    return replace(section, ops=tuple(ops))

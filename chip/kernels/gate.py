@@ -28,7 +28,8 @@ def gated(work: Work, gate: Laid, up: Laid, function: str, out: Laid) -> None:
         early = share.cycle - work.spec.d_func("vxm.alu")
         other = work.rows_of(up.copies[0], block)
         product = chain.vxm("mul", again, other, loops=run(work.rows), at=early)
-        deliver(chain, chain.vxm("mul", share, product), targets(work, out.copies, block))
+        made = chain.vxm("mul", share, product)
+        deliver(chain, made, targets(work, out.copies, block), out.inverse)
         work.plan.place(chain)
 
 
@@ -48,7 +49,8 @@ def clamped(work: Work, gate: Laid, up: Laid, slope: float, limit: float, out: L
         more = chain.vxm("add", chain.vxm("max", more, -limit), 1.0)
         own = chain.vxm("min", again, limit, loops=loops, at=early - step)
         product = chain.vxm("mul", own, more)
-        deliver(chain, chain.vxm("mul", share, product), targets(work, out.copies, block))
+        made = chain.vxm("mul", share, product)
+        deliver(chain, made, targets(work, out.copies, block), out.inverse)
         work.plan.place(chain)
 
 
@@ -65,7 +67,7 @@ def activation(work: Work, x: Laid, function: str, out: Laid, peaks: Peaks | Non
         first, again = (work.rows_of(copy, block) for copy in x.copies)
         share = _share(chain, first, function, work.rows)
         value = chain.vxm("mul", share, again)
-        deliver(chain, value, targets(work, out.copies, block))
+        deliver(chain, value, targets(work, out.copies, block), out.inverse)
         if peaks:
             peaks.note(chain, value, number, turn)
         work.plan.place(chain)

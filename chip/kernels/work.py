@@ -203,12 +203,14 @@ Steps = tuple[Buffer, ...]
 class Laid:
     """A value as kernels see it: its layout, and its copies, each of one or more parts.
 
-    Copies of 16-bit integers are their upper halves, with the `low` ones beside each.
+    Copies of 16-bit integers are their upper halves, with the `low` ones beside each. Those in int8
+    of a value in fp32 are rounded as it is made: a row `inverse` has what it is multiplied by.
     """
 
     layout: Layout
     copies: tuple[tuple[Part, ...], ...]
     low: tuple[tuple[Part, ...], ...] = ()
+    inverse: Buffer | None = None
 
     @property
     def halves(self) -> tuple[tuple[Part, ...], ...]:

@@ -34,6 +34,7 @@ from chip.program import Region, word_columns
 from chip.schedule import Buffer
 from chip.spec import EAST, WEST
 from cluster.compiler.assign import Assigned
+from cluster.compiler.fixed_steps import inverses, with_steps
 from cluster.compiler.shard import Sharded
 from cluster.compiler.stage import Stage
 from cluster.model.graph.attention import Attention
@@ -66,6 +67,7 @@ def stage_image(stage: Stage, first: int, weights: Weights) -> Iterator[tuple[in
         yield from _section(stage, sharded, stage.prefix(kind), layer, first + number, weights)
     if shape.head is not None:
         yield from _section(stage, shape.head, "head.", 0, "head", weights)
+    yield from inverses(stage, first, weights)
     yield from _tables(stage)
 
 
@@ -99,7 +101,8 @@ def _linear(
     scales = None
     if ranks[0].weights == "i8":
         rounded = Int8Matrix.of(whole)
-        whole, scales = rounded.integers.astype(np.int8), rounded.scales
+        whole = rounded.integers.astype(np.int8)
+        scales = with_steps(sharded.section, op.x, rounded.scales, place, weights)
     biased = op.bias if isinstance(op, Linear) else None
     bias = None if biased is None else weights.array(place, biased)
     vectors, channels = {"scale": scales, "bias": bias}, replace(op.weight, inner=())

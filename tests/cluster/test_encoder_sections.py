@@ -60,9 +60,14 @@ def test_ffn_with_layer_norm(function, count, hidden, ffn, norm):
         (12, 32, 64, 9, "fp16"),
         (12, 64, 128, 31, "int8"),
         (3, 104, 96, 1, "fp16"),
+        (4, 16, 32, 0, "int8-static"),
+        (12, 64, 128, 31, "int8-static"),
     ],
-    ids=["one row", "two rows", "parts, heads side by side", "heads that leave lanes free"],
-)
+    ids=[
+        "one row", "two rows", "parts, heads side by side", "heads that leave lanes free",
+        "one row, fixed steps", "parts, heads side by side, fixed steps",
+    ],
+)  # fmt: skip
 def test_attention_to_all_rows(heads, head_dim, count, padding, weights):
     b = Builder(Dim("hidden", 128))
     dims = Dim("heads", heads), Dim("head_dim", head_dim)

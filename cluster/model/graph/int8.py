@@ -46,13 +46,19 @@ class Int8Matrix:
     def dot(self, x: "Int8Rows | Int16Rows") -> F32:
         """Products [rows, out] with rows of integers: sums times the row's step and the scales."""
         rows = x.of_each(lambda integers: integers.reshape(len(integers), -1))
-        product: F32 = rows.sums(self.integers) * x.steps * self.scales
+        sums = rows.sums(self.integers)
+        if x.steps.ndim == 1:  # it is a factor of the scales at rest
+            return sums * (self.scales * x.steps)
+        product: F32 = sums * x.steps * self.scales
         return product
 
 
 @dataclass(frozen=True)
 class Int8Rows:
-    """Activations [rows, ..] as integers, held as float32, and a step [rows, 1] for each row."""
+    """Activations [rows, ..] as integers, held as float32, and a step [rows, 1] for each row.
+
+    Or one fixed step [1] for all.
+    """
 
     integers: F32
     steps: F32
@@ -119,6 +125,21 @@ class Int16Rows:
 def integers_of(dtype: str, x: F32, factor: F32 | None = None) -> Int8Rows | Int16Rows:
     """Rows rounded to integers of a value's type, i8 or i16; `factor` scales what they mean."""
     return (Int16Rows if dtype == "i16" else Int8Rows).of(x, factor)
+
+
+def with_step(x: F32, step: F32) -> Int8Rows:
+    """Rows rounded by one fixed step [1]; what lies beyond 127 of them, or -128, ends there.
+
+    >>> with_step(np.float32([[0.26, -9]]), np.float32([0.1])).integers.tolist()
+    [[3.0, -90.0]]
+    """
+    return Int8Rows(np.clip(np.rint(x * inverse_of(step)), -128, 127), step)
+
+
+def inverse_of(step: F32) -> F32:
+    """What rows are multiplied by to become integers, for a fixed step [1]."""
+    inverse: F32 = np.float32(1) / step
+    return inverse
 
 
 def _peaks(rows: F32) -> tuple[F32, F32]:

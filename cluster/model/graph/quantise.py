@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from cluster.model.graph.int8 import Int8Rows, Int16Rows, integers_of
+from cluster.model.graph.int8 import Int8Rows, Int16Rows, integers_of, with_step
 from cluster.model.graph.op import F32, Op, Run, Spread, register
-from cluster.model.graph.values import Value
+from cluster.model.graph.values import Value, Weight
 
 
 @register
@@ -15,15 +15,18 @@ class Quantise(Op):
 
     In int8 step = max |x| / 127 and q = round(x * (127 / max |x|)), to nearest even: x is about
     q * step. In 16 bits what that leaves is rounded to 254ths of a step, which is its step then.
+    With a `step`, one number, that is the step of all rows: what is beyond its 127 becomes 127.
     """
 
     kind: ClassVar[str] = "quantise"
 
     x: Value
+    step: Weight | None = None
 
     def check(self) -> None:
-        """The result is integers with the dimensions of x."""
+        """The result is integers with the dimensions of x; those of a fixed step are int8."""
         self.require(self.out.integers, "the result must be integers")
+        self.require(self.step is None or self.out.dtype == "i8", "a fixed step is for int8")
         self.require(self.x.dims == self.out.dims, "dimensions differ")
 
     def spread(self, inputs: tuple[Spread, ...]) -> Spread:
@@ -37,4 +40,6 @@ class Quantise(Op):
 
     def exact(self, run: Run, x: F32) -> Int8Rows | Int16Rows:
         """Rounded."""
+        if self.step is not None:
+            return with_step(x, run.weight(self.step))
         return integers_of(self.out.dtype, x)

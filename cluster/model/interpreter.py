@@ -53,13 +53,17 @@ class Stage:
 
     def run(self, x: F32, positions: NDArray[np.int64]) -> F32:
         """The section's result; a split one is put together."""
+        parts = self.values(x, positions)[self.section.out.name]
+        return np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
+
+    def values(self, x: F32, positions: NDArray[np.int64]) -> dict[str, list[Any]]:
+        """Every value by its name, on each rank: one where all hold the same."""
         for rank in self._ranks:
             rank.begin(positions)
         values: dict[str, list[Any]] = {self.section.x.name: [x]}
         for step in self._steps:
             values[step.op.out.name] = step.run([values[name] for name in step.names])
-        parts = values[self.section.out.name]
-        return np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
+        return values
 
 
 @dataclass(frozen=True)

@@ -27,5 +27,5 @@ def cast(work: Work, x: Laid, out: Laid) -> None:
         chain = work.chain("round")
         rows = replace(work.rows_of(source, first), steps=(tokens, 1))
         value = chain.vxm("copy", rows, loops=loops)
-        deliver(chain, value, targets(work, out.copies, first), out.inverse)
+        deliver(chain, value, targets(work, out.copies, first), out.inverse_of(first))
         work.plan.place(chain)

@@ -343,7 +343,7 @@ def weighted_values(part: Placed, row: int, both: Sequence[_Weighted]) -> None:
     only = Rows(work.shared(SUM_LANES.format(other), 1, "f32", other), 0, (0, 0))
     inverse = chain.vxm("mul", chain.vxm("recip", total), only)
     mixed = chain.vxm("mul", spread(chain, inverse, sums.maps, side), Rows(found))
-    deliver(chain, mixed, targets(work, part.out.copies, row), part.out.inverse)
+    deliver(chain, mixed, targets(work, part.out.copies, row), part.out.inverse_of(row))
     if part.peaks:
         part.peaks.note(chain, mixed, row)
     work.plan.place(chain)

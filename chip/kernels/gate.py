@@ -29,7 +29,7 @@ def gated(work: Work, gate: Laid, up: Laid, function: str, out: Laid) -> None:
         other = work.rows_of(up.copies[0], block)
         product = chain.vxm("mul", again, other, loops=run(work.rows), at=early)
         made = chain.vxm("mul", share, product)
-        deliver(chain, made, targets(work, out.copies, block), out.inverse)
+        deliver(chain, made, targets(work, out.copies, block), out.inverse_of(block))
         work.plan.place(chain)
 
 
@@ -50,7 +50,7 @@ def clamped(work: Work, gate: Laid, up: Laid, slope: float, limit: float, out: L
         own = chain.vxm("min", again, limit, loops=loops, at=early - step)
         product = chain.vxm("mul", own, more)
         made = chain.vxm("mul", share, product)
-        deliver(chain, made, targets(work, out.copies, block), out.inverse)
+        deliver(chain, made, targets(work, out.copies, block), out.inverse_of(block))
         work.plan.place(chain)
 
 
@@ -67,7 +67,7 @@ def activation(work: Work, x: Laid, function: str, out: Laid, peaks: Peaks | Non
         first, again = (work.rows_of(copy, block) for copy in x.copies)
         share = _share(chain, first, function, work.rows)
         value = chain.vxm("mul", share, again)
-        deliver(chain, value, targets(work, out.copies, block), out.inverse)
+        deliver(chain, value, targets(work, out.copies, block), out.inverse_of(block))
         if peaks:
             peaks.note(chain, value, number, turn)
         work.plan.place(chain)

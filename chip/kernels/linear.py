@@ -147,9 +147,7 @@ class HeadMatrix(Matrix):
                 yield replace(tile, first=at == 0, last=at == ends[-1])
 
 
-def deliver(
-    chain: Chain, flow: Flow, targets: Sequence[Rows], inverse: Buffer | None = None
-) -> None:
+def deliver(chain: Chain, flow: Flow, targets: Sequence[Rows], inverse: Rows | None = None) -> None:
     """Write a flow to each of these rows, rounded to their type; int8 is what `inverse` makes it.
 
     What leaves the MXM passes all slices; what comes from the VXM goes one way, copies another.
@@ -161,8 +159,8 @@ def deliver(
         way = region.dtype, region.index // chain.spec.hemisphere_slices
         if way not in sent:
             if region.dtype == "i8":
-                assert inverse is not None, f"{rows.buffer.name} has no step"
-                scaled = scaled or chain.vxm("mul", flow, Rows(inverse, 0, (0, 0)))
+                assert inverse is not None, f"{rows.buffer.name} has no steps"
+                scaled = scaled or chain.vxm("mul", flow, inverse)
                 sent[way] = chain.vxm("to_i8", scaled)
             elif region.dtype != flow.dtype:
                 sent[way] = chain.vxm(_ROUND[region.dtype], flow)
@@ -355,7 +353,7 @@ def _side_of_rows(work: Work, matrix: Matrix) -> int:
 class _Scaled:
     """fp32 of sums: times the token's step, and of int32 ones times the output channels' scales.
 
-    A step that is the same for all is in these scales.
+    Fixed steps are in the weights.
 
     These are sums of output blocks and tokens from those `at` on, of `low` halves, too, if there
     are any. Such that have gone by lane maps of the SXM meet scales that have gone by them too.

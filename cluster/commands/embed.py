@@ -27,7 +27,8 @@ FAILED = 1
               show_default=True, help="Their type; int8 makes activations int8, too, int8-static "
               "with steps found before.")  # fmt: skip
 @click.option("--calibration", type=FilePath(), metavar="FILE",
-              help="Sentences, one a line, that give int8-static its steps (default: our ten).")  # fmt: skip
+              help="Sentences, one a line, that give int8-static its steps (default: ten of ours)."
+              )  # fmt: skip
 @click.option("--machine", type=click.Choice(["local", "ray"]), default="local", show_default=True)
 @click.option("--check", is_flag=True, help="Compare with a float32 reference; exit 1 if it fails.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")

@@ -39,7 +39,7 @@ from cluster.model.graph.values import Dim, Value
 Product = Linear | HeadLinear | ExpertLinear  # with a matrix at rest
 SIDES = (EAST, WEST)
 MOST_PIECES = 2  # of a copy whose blocks rest apart
-INVERSE = "{}.inverse"  # of a fixed step, by the value that it is of
+INVERSE = "{}.inverse"  # of fixed steps, by the value that they are of
 RESIDUAL = ("x0", "x1")  # buffers of the residual stream, in turn
 SUMMANDS = ("y0", "y1")  # what is added to it: output blocks of the east, of the west array
 
@@ -219,7 +219,7 @@ class Assigned:
             return (Copy("f32", EAST), Copy("f32", WEST))
         if isinstance(op, Activation):  # read twice, where each array has left its half
             return tuple(Copy("f32", EAST, split=True, turn=turn) for turn in range(2))
-        if isinstance(op, Quantise) and op.step is not None:  # they are made as the value is
+        if isinstance(op, Quantise) and op.steps is not None:  # they are made as the value is
             readers = self.section.consumers(op.out)
             wanted = (copy for reader in readers for copy in self.wants(reader, op.out))
             return tuple(dict.fromkeys(wanted))
@@ -316,7 +316,7 @@ class Assigned:
         kinds = self.kinds(value) if value.name in self.residual else self.copies[value.name]
         if value.integers or all(copy.dtype != "i8" for copy in kinds):
             return None
-        return work.constant(INVERSE.format(value.name), 1, "f32", WEST)
+        return work.constant(INVERSE.format(value.name), self.layout(value).blocks, "f32", WEST)
 
     def stream(self, work: Work, value: Value) -> Laid:
         """A value of the residual stream where it rests."""

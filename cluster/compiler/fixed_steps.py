@@ -1,4 +1,4 @@
-"""Fixed steps of int8 activations, as they rest: factors of scales, and what rows meet as made."""
+"""What rows are multiplied by to become integers of fixed steps, as it rests beside the weights."""
 
 from collections.abc import Iterator
 
@@ -7,57 +7,44 @@ import numpy.typing as npt
 
 from chip.program import Region
 from cluster.compiler.assign import INVERSE
+from cluster.compiler.quantise import fixed_steps
+from cluster.compiler.shard import Sharded
 from cluster.compiler.stage import Stage
-from cluster.model.graph.graph import Place, Section
+from cluster.model.graph.graph import Place
 from cluster.model.graph.int8 import inverse_of
-from cluster.model.graph.op import F32
 from cluster.model.graph.quantise import Quantise
 from cluster.model.graph.source import Weights
-from cluster.model.graph.values import Value, Weight
 
 Rows = npt.NDArray[np.float32]
 
 
-def step_of(section: Section, value: Value) -> Weight | None:
-    """The fixed step of integers, or of what they are made of; None if there is none."""
-    fixed = (op for op in section.ops if isinstance(op, Quantise) and op.step is not None)
-    return next((op.step for op in fixed if value in (op.x, op.out)), None)
-
-
-def with_steps(section: Section, value: Value, scales: F32, place: Place, weights: Weights) -> F32:
-    """Scales of a matrix that meets a value, times the value's step if that is fixed."""
-    step = step_of(section, value)
-    return scales if step is None else scales * weights.array(place, step)
-
-
 def inverses(stage: Stage, first: int, weights: Weights) -> Iterator[tuple[int, Region, Rows]]:
-    """(rank, region, row) of what rows of a stage are multiplied by to become integers.
+    """(rank, region, rows) of each value of a stage that becomes integers of fixed steps.
 
     What a section leaves becomes those of the next one on the chip; behind the last, nothing.
     """
     shape, counts = stage.shape, dict.fromkeys(stage.shape.kinds, 0)
-    places: list[tuple[Section, str, int, Place]] = []
+    sections: list[tuple[Sharded, str, int, Place]] = []
     if shape.opening is not None:
-        places.append((shape.opening.section, "opening.", 0, "opening"))
+        sections.append((shape.opening, "opening.", 0, "opening"))
     for number, sharded in enumerate(shape.layers, first):
         prefix = stage.prefix(shape.kinds.index(sharded))
-        places.append((sharded.section, prefix, counts[sharded], number))
+        sections.append((sharded, prefix, counts[sharded], number))
         counts[sharded] += 1
-    for here, following in zip(places, (*places[1:], None), strict=True):
-        section, prefix, layer, place = here
-        found = {
-            op.x.name: weights.array(place, op.step)
-            for op in section.ops
-            if isinstance(op, Quantise) and op.step is not None
-        }
+    for (sharded, prefix, layer, place), following in zip(
+        sections, (*sections[1:], None), strict=True
+    ):
+        section = sharded.section
+        found = [(op.x, op.steps, place) for op in section.ops if isinstance(op, Quantise)]
         if following is not None:
-            onward, _, _, where = following
-            step = step_of(onward, onward.x)
-            if step is not None:
-                found[section.out.name] = weights.array(where, step)
-        for name, value in found.items():
-            buffer = prefix + INVERSE.format(name)
-            row = np.full((1, stage.spec.lanes), inverse_of(value)[0], np.float32)
+            onward = following[0].section
+            found.append((section.out, fixed_steps(onward, onward.x), following[-1]))
+        for value, steps, of in found:
+            if steps is None:
+                continue
+            whole, name = inverse_of(weights.array(of, steps)), prefix + INVERSE.format(value.name)
             for rank in range(stage.members):
-                for region, own in stage.memory.at_rest(buffer, layer, row):
+                layout = stage.assigned(sharded, rank, stage.most_rows(sharded)).layout(value)
+                rows = layout.rows(sharded.shares.cut(whole, steps, rank))
+                for region, own in stage.memory.at_rest(name, layer, rows):
                     yield rank, region, own

@@ -22,7 +22,7 @@ def left_to_another(section: Section, op: Op) -> bool:
 
 def rounded_with(section: Section, value: Value) -> Value | None:
     """The value that has integers of a fixed step among its copies, if this is them."""
-    made = (op for op in section.ops if isinstance(op, Quantise) and op.step is not None)
+    made = (op for op in section.ops if isinstance(op, Quantise) and op.steps is not None)
     return next((op.x for op in made if op.out == value), None)
 
 

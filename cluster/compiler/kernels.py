@@ -228,7 +228,7 @@ def _add(work: Work, at: Assigned, op: Add) -> None:
 
 @kernel(Quantise)
 def _quantise(work: Work, at: Assigned, op: Quantise) -> None:
-    if op.step is not None:  # who makes x makes these with it, and reads this
+    if op.steps is not None:  # who makes x makes these with it, and reads this
         at.inverse(work, op.x)
         return
     steps = at.steps(work, op.out)
@@ -265,7 +265,7 @@ def _peaks(work: Work, at: Assigned, value: Value) -> Peaks | None:
         return carried_peaks(work, at)
     makers = [op for op in at.section.ops if op.out == value]
     readers = at.section.consumers(value)
-    finds = (isinstance(op, Quantise) and op.step is None for op in readers)
+    finds = (isinstance(op, Quantise) and op.steps is None for op in readers)
     if not (work.whole and makers and any(finds)):
         return None
     blocks = at.layout(value).blocks

@@ -12,7 +12,7 @@ from cluster.model.graph.values import Value, Weight
 def quantise(section: Section, dtype: str = "i8", fixed: bool = False) -> Section:
     """The section with inputs of integers of all that multiplies by a matrix: i8 or i16.
 
-    With `fixed` steps each of these has one that is known before, a weight of the section.
+    With `fixed` steps those of each of these are known before, and a weight of the section.
 
     A norm that only feeds such products makes them itself: then the largest magnitude is that of
     x * weight, and the norm's own factor only joins the step. Elsewhere rows are made so first.
@@ -31,8 +31,8 @@ def quantise(section: Section, dtype: str = "i8", fixed: bool = False) -> Sectio
         for value in multiplied(op):
             if value not in found:
                 found[value] = Value(f"{value.name}.{dtype}", value.dims, dtype)
-                step = Weight(f"{value.name}.step", ()) if fixed else None
-                ops.append(Quantise(found[value], value, step))
+                steps = Weight(f"{value.name}.steps", value.dims) if fixed else None
+                ops.append(Quantise(found[value], value, steps))
         ops.append(op.with_values({value: found[value] for value in multiplied(op)}))
     return check_quantised(replace(section, ops=tuple(ops)).check())
 
@@ -40,6 +40,12 @@ def quantise(section: Section, dtype: str = "i8", fixed: bool = False) -> Sectio
 def multiplied(op: Op) -> tuple[Value, ...]:
     """Inputs of an op that a matrix multiplies."""
     return tuple(getattr(op, name) for name in op.multiplied)
+
+
+def fixed_steps(section: Section, value: Value) -> Weight | None:
+    """The fixed steps of integers, or of what they are made of; None if there are none."""
+    rounding = (op for op in section.ops if isinstance(op, Quantise))
+    return next((op.steps for op in rounding if value in (op.x, op.out)), None)
 
 
 def _only_multiplied(section: Section, value: Value) -> bool:

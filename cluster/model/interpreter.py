@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chip.kernels.layout import Layout
+from cluster.compiler.quantise import fixed_steps, multiplied
 from cluster.compiler.shard import Sharded
 from cluster.model.graph.int8 import Int8Matrix
 from cluster.model.graph.linear import Linear
@@ -32,8 +33,11 @@ class Stage:
         int8 = {}
         if exact:
             multiplying = [op for op in self.section.ops if op.multiplied]
-            matrices = {w for op in multiplying for w in op.weights if w.inner}
-            int8 = {weight: Int8Matrix.of(arrays[weight]) for weight in matrices}
+            for op in multiplying:
+                steps = [fixed_steps(self.section, value) for value in multiplied(op)]
+                factor = arrays[steps[0]] if steps[0] else np.float32(1)
+                for weight in (w for w in op.weights if w.inner):
+                    int8[weight] = Int8Matrix.of(arrays[weight] * factor)
         ranks = [_Rank(cut, rank, arrays, int8, context) for rank in range(cut.shares.tp)]
         spreads = dict(cut.spreads)
         self._ranks, self._steps = ranks, []

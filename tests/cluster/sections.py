@@ -19,7 +19,7 @@ from cluster.model import interpreter
 
 @dataclass(frozen=True)
 class Drawn:
-    """Random weights of sections, by their names; fixed steps are such that some rows saturate."""
+    """Random weights of sections, by their names; fixed steps are such that some saturate."""
 
     seed: int = 0
 
@@ -28,7 +28,7 @@ class Drawn:
         random = np.random.default_rng([self.seed, *weight.name.encode()])
         drawn = random.standard_normal(weight.shape, np.float32)
         matrix = len(weight.shape) > 1
-        if not weight.out:
+        if weight.name.endswith(".steps"):
             return np.float32(0.02) + np.abs(drawn) / 100
         found = drawn / np.sqrt(weight.shape[-1]) if matrix else 1 + drawn / 10
         return found.astype(np.float32)

@@ -47,9 +47,7 @@ class Int8Matrix:
         """Products [rows, out] with rows of integers: sums times the row's step and the scales."""
         rows = x.of_each(lambda integers: integers.reshape(len(integers), -1))
         sums = rows.sums(self.integers)
-        if x.steps.ndim == 1:  # it is a factor of the scales at rest
-            return sums * (self.scales * x.steps)
-        product: F32 = sums * x.steps * self.scales
+        product: F32 = (sums if x.steps is None else sums * x.steps) * self.scales
         return product
 
 
@@ -57,11 +55,11 @@ class Int8Matrix:
 class Int8Rows:
     """Activations [rows, ..] as integers, held as float32, and a step [rows, 1] for each row.
 
-    Or one fixed step [1] for all.
+    Fixed steps are factors of the matrices that rows meet.
     """
 
     integers: F32
-    steps: F32
+    steps: F32 | None
 
     @staticmethod
     def of(x: F32, factor: F32 | None = None) -> "Int8Rows":
@@ -127,18 +125,19 @@ def integers_of(dtype: str, x: F32, factor: F32 | None = None) -> Int8Rows | Int
     return (Int16Rows if dtype == "i16" else Int8Rows).of(x, factor)
 
 
-def with_step(x: F32, step: F32) -> Int8Rows:
-    """Rows rounded by one fixed step [1]; what lies beyond 127 of them, or -128, ends there.
+def with_steps(x: F32, steps: F32) -> Int8Rows:
+    """Rows rounded by a fixed step for each of their elements; -128 and 127 of them are the ends.
 
-    >>> with_step(np.float32([[0.26, -9]]), np.float32([0.1])).integers.tolist()
-    [[3.0, -90.0]]
+    >>> with_steps(np.float32([[0.26, -9]]), np.float32([0.1, 0.01])).integers.tolist()
+    [[3.0, -128.0]]
     """
-    return Int8Rows(np.clip(np.rint(x * inverse_of(step)), -128, 127), step)
+    scaled = x.reshape(len(x), -1) * inverse_of(steps)
+    return Int8Rows(np.clip(np.rint(scaled), -128, 127).reshape(x.shape), None)
 
 
-def inverse_of(step: F32) -> F32:
-    """What rows are multiplied by to become integers, for a fixed step [1]."""
-    inverse: F32 = np.float32(1) / step
+def inverse_of(steps: F32) -> F32:
+    """What elements are multiplied by to become integers."""
+    inverse: F32 = np.float32(1) / steps
     return inverse
 
 

@@ -5,11 +5,13 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from chip.kernels.gate import left_to_steps
 from chip.program import Region
 from cluster.compiler.assign import INVERSE
 from cluster.compiler.quantise import fixed_steps
 from cluster.compiler.shard import Sharded
 from cluster.compiler.stage import Stage
+from cluster.model.graph.gate import Activation
 from cluster.model.graph.graph import Place
 from cluster.model.graph.int8 import inverse_of
 from cluster.model.graph.quantise import Quantise
@@ -43,6 +45,9 @@ def inverses(stage: Stage, first: int, weights: Weights) -> Iterator[tuple[int, 
             if steps is None:
                 continue
             whole, name = inverse_of(weights.array(of, steps)), prefix + INVERSE.format(value.name)
+            maker = next((op for op in section.ops if op.out == value), None)
+            if isinstance(maker, Activation):
+                whole = whole * np.float32(left_to_steps(maker.function))
             for rank in range(stage.members):
                 layout = stage.assigned(sharded, rank, stage.most_rows(sharded)).layout(value)
                 rows = layout.rows(sharded.shares.cut(whole, steps, rank))

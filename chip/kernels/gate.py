@@ -1,7 +1,8 @@
 """Activations with a gate, and without: silu, and GELU in its tanh form.
 
 GELU(x) = x (1 + tanh(y)) / 2 = x / (1 + exp(-2 y)) with y = sqrt(2 / pi) (x + 0.044715 x^3):
-Hendrycks and Gimpel, "Gaussian Error Linear Units", section 2. It differs from the form with erf by at most 5e-4.
+Hendrycks and Gimpel, "Gaussian Error Linear Units", section 2. It differs from the form with erf by
+at most 5e-4.
 """
 
 from math import pi, sqrt

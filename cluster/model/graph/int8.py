@@ -46,8 +46,7 @@ class Int8Matrix:
     def dot(self, x: "Int8Rows | Int16Rows") -> F32:
         """Products [rows, out] with rows of integers: sums times the row's step and the scales."""
         rows = x.of_each(lambda integers: integers.reshape(len(integers), -1))
-        sums = rows.sums(self.integers)
-        product: F32 = (sums if x.steps is None else sums * x.steps) * self.scales
+        product: F32 = rows.sums(self.integers) * x.steps * self.scales
         return product
 
 
@@ -55,11 +54,11 @@ class Int8Matrix:
 class Int8Rows:
     """Activations [rows, ..] as integers, held as float32, and a step [rows, 1] for each row.
 
-    Fixed steps are factors of the matrices that rows meet.
+    That is 1 where fixed steps are factors of the matrices that rows meet.
     """
 
     integers: F32
-    steps: F32 | None
+    steps: F32
 
     @staticmethod
     def of(x: F32, factor: F32 | None = None) -> "Int8Rows":
@@ -132,7 +131,8 @@ def with_steps(x: F32, steps: F32) -> Int8Rows:
     [[3.0, -128.0]]
     """
     scaled = x.reshape(len(x), -1) * inverse_of(steps)
-    return Int8Rows(np.clip(np.rint(scaled), -128, 127).reshape(x.shape), None)
+    integers = np.clip(np.rint(scaled), -128, 127).reshape(x.shape)
+    return Int8Rows(integers, np.ones((len(x), 1), np.float32))
 
 
 def inverse_of(steps: F32) -> F32:

@@ -1,4 +1,7 @@
-"""Files that appear whole or not at all; what a killed process leaves is removed by the next."""
+"""Files that appear whole or not at all; what a killed process leaves is removed by the next.
+
+And the lines of text files that somebody else has written.
+"""
 
 import os
 import shutil
@@ -22,6 +25,29 @@ def check_writable(option: str, path: Path | None, folder_wanted: bool = False) 
         raise BadValue(option, path, f"the folder {folder} does not exist")
     if not os.access(folder, os.W_OK):
         raise BadValue(option, path, f"the folder {folder} cannot be written to")
+
+
+def read_lines(
+    path: Path, option: str = "--prompts", what: str = "prompt"
+) -> list[tuple[int, str]]:
+    """(number, text) of all lines that are not blank, each as it stands.
+
+    Lines end with a line feed, or with carriage return and line feed, and with nothing else; a
+    byte order mark is none of the text. Raises BadValue of an `option` if there is none.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise BadValue(option, path, f"cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise BadValue(option, path, "is not UTF-8 text") from None
+    if "\0" in text:
+        raise BadValue(option, path, "is not text: it holds NUL bytes")
+    whole = [line.removesuffix("\r") for line in text.split("\n")]
+    lines = [(n, line) for n, line in enumerate(whole, 1) if line.strip()]
+    if not lines:
+        raise BadValue(option, path, f"holds no {what}; write one a line")
+    return lines
 
 
 def write_whole(path: Path, data: bytes | Iterable[bytes]) -> None:

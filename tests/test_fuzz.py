@@ -17,12 +17,12 @@ from chip.own_spec import find
 from cluster.cli import OUR_ERRORS
 from cluster.commands.parameters import DRIFT, ByteCount
 from cluster.errors import ClusterError
+from cluster.files import read_lines
 from cluster.machines.ray.addresses import place
 from cluster.model.hf_tokenizer import read_tokenizer
 from cluster.model.load import find_model
 from cluster.model.stop_tokens import stop_tokens
 from cluster.model.weights.safetensors import open_folder
-from cluster.runs.many import read_lines
 from topology import TopologyError, parse
 from topology.faults import apply
 from topology.links import profile

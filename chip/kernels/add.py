@@ -26,5 +26,6 @@ def cast(work: Work, x: Laid, out: Laid) -> None:
         loops: Loops = ((count, tokens), (tokens, 1))
         chain = work.chain("round")
         rows = replace(work.rows_of(source, first), steps=(tokens, 1))
-        deliver(chain, chain.vxm("copy", rows, loops=loops), targets(work, out.copies, first))
+        value = chain.vxm("copy", rows, loops=loops)
+        deliver(chain, value, targets(work, out.copies, first), out.inverse_of(first))
         work.plan.place(chain)

@@ -147,15 +147,17 @@ def attention_to_all(work: Work, heads: Heads, scale: float, parts: Sequence[Pla
         for side, times in beside.halves(row).items()
     ]
     keys, values = [end.keys(parts) for end in ends], [end.values(parts) for end in ends]
-    scored = []  # of all parts first: arrays have nothing else to do while maxima are found
-    for part in parts:
-        for end, columns in zip(ends, keys, strict=True):
-            mine = replace(end, work=part.work)
-            kept, rounded = mine.scores(part.x.q, columns, scale)
-            scored.append((part, mine, kept, mine.maximum(rounded)))
+    # What is placed first gets the arrays and ALUs: all that arrays make before the first maximum.
+    scored = [
+        (part, mine, *mine.scores(part.x.q, columns, scale))
+        for part in parts
+        for end, columns in zip(ends, keys, strict=True)
+        for mine in (replace(end, work=part.work),)
+    ]
     turned = {end.name: end.transposed(own) for end, own in zip(ends, values, strict=True)}
+    tops = [mine.maximum(rounded) for _, mine, _, rounded in scored]
     mixed: dict[tuple[int, int], list[_Weighted]] = {}
-    for part, mine, kept, top in scored:
+    for (part, mine, kept, _), top in zip(scored, tops, strict=True):
         one = _Weighted(mine, mine.powers(kept, top), mine.ones(work), turned[mine.name])
         mixed.setdefault((part.work.part, mine.row), []).append(one)
     for (number, row), both in mixed.items():
@@ -344,7 +346,7 @@ def weighted_values(part: Placed, row: int, both: Sequence[_Weighted]) -> None:
     only = Rows(work.shared(SUM_LANES.format(other), 1, "f32", other), 0, (0, 0))
     inverse = chain.vxm("mul", chain.vxm("recip", total), only)
     mixed = chain.vxm("mul", spread(chain, inverse, sums.maps, side), Rows(found))
-    deliver(chain, mixed, targets(work, part.out.copies, row))
+    deliver(chain, mixed, targets(work, part.out.copies, row), part.out.inverse_of(row))
     if part.peaks:
         part.peaks.note(chain, mixed, row)
     work.plan.place(chain)

@@ -129,7 +129,8 @@ def _apply(
         value = chain.vxm("mul", value, Rows(gamma, block, (1, 0)))
         value = chain.vxm("add", value, Rows(beta, block, (1, 0)))
         to = targets(work, out.copies, block)
-        deliver(chain, value, [replace(rows, first=rows.first + first) for rows in to])
+        to = [replace(rows, first=rows.first + first) for rows in to]
+        deliver(chain, value, to, out.inverse_of(block))
         if peaks:
             peaks.note(chain, value, block)
         work.plan.place(chain)

@@ -23,7 +23,7 @@ from chip.spec import EAST, WEST
 Scaled = Callable[[Sequence[Flow], Sequence[int]], Sequence[Flow]]
 # Of sums, at a side, from a token on; what scales copies, if they must be scaled before.
 OnTheWay = Callable[[Chain, Flow, int, int, Scaled | None], Flow]
-_ROUND = {"f16": "to_f16", "i8": "to_i8"}
+_ROUND = {"f16": "to_f16"}
 
 
 @dataclass(frozen=True)
@@ -147,17 +147,22 @@ class HeadMatrix(Matrix):
                 yield replace(tile, first=at == 0, last=at == ends[-1])
 
 
-def deliver(chain: Chain, flow: Flow, targets: Sequence[Rows]) -> None:
-    """Write a flow to each of these rows, rounded to their type.
+def deliver(chain: Chain, flow: Flow, targets: Sequence[Rows], inverse: Rows | None = None) -> None:
+    """Write a flow to each of these rows, rounded to their type; int8 is what `inverse` makes it.
 
     What leaves the MXM passes all slices; what comes from the VXM goes one way, copies another.
     """
     sent: dict[tuple[str, int], Flow] = {}
+    scaled: Flow | None = None
     for rows in targets:
         region = rows.buffer.region
         way = region.dtype, region.index // chain.spec.hemisphere_slices
         if way not in sent:
-            if region.dtype != flow.dtype:
+            if region.dtype == "i8":
+                assert inverse is not None, f"{rows.buffer.name} has no steps"
+                scaled = scaled or chain.vxm("mul", flow, inverse)
+                sent[way] = chain.vxm("to_i8", scaled)
+            elif region.dtype != flow.dtype:
                 sent[way] = chain.vxm(_ROUND[region.dtype], flow)
             elif flow.alu is not None and flow in sent.values():
                 sent[way] = chain.vxm("copy", flow)
@@ -348,6 +353,8 @@ def _side_of_rows(work: Work, matrix: Matrix) -> int:
 class _Scaled:
     """fp32 of sums: times the token's step, and of int32 ones times the output channels' scales.
 
+    Fixed steps are in the weights.
+
     These are sums of output blocks and tokens from those `at` on, of `low` halves, too, if there
     are any. Such that have gone by lane maps of the SXM meet scales that have gone by them too.
     """
@@ -360,19 +367,20 @@ class _Scaled:
     low: LowHalves | None = None
 
     def __call__(self, sums: Sequence[Flow], maps: Sequence[int]) -> Sequence[Flow]:
-        if not self.steps:
-            return sums
         work, chain, matrix = self.work, self.chain, self.matrix
         spec, side, (row, token) = work.spec, matrix.side, self.at
+        if not self.steps and matrix.dtype == "f16":
+            return sums
         if self.low:
             gap, by_group = self.low.gap_cycles, work.rows > 1
             sums = [joined(chain, flow, gap, by_group) for flow in sums]
         elif matrix.dtype != "f16":
             sums = [chain.vxm("to_f32", flow) for flow in sums]
         loops, position = sums[0].loops, spec.vxm_position
-        cycle = sums[0].cycle + abs(position - sums[0].position)
-        step = chain.arrive(Rows(self.steps[side], token, (0, 1)), position, cycle, loops)
-        sums = [chain.vxm("mul", flow, step) for flow in sums]
+        if self.steps:
+            cycle = sums[0].cycle + abs(position - sums[0].position)
+            step = chain.arrive(Rows(self.steps[side], token, (0, 1)), position, cycle, loops)
+            sums = [chain.vxm("mul", flow, step) for flow in sums]
         if matrix.dtype == "f16":
             return sums
         where = len(matrix.blocks), "f32", _side_of_rows(work, matrix)

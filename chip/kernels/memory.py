@@ -209,7 +209,9 @@ class MemoryMap(SramMap):
         self, name: str, side: int, vectors: int, groups: tuple[int, ...] = (), dtype: str = "f16"
     ) -> Buffer:
         """Columns in an outer group of 16 slices, the emptiest (of `groups`); raises SramFull."""
-        outer = self._windows(side)[: (self.spec.hemisphere_slices - INNER_SLICES) // WEIGHT_SLICES]
+        outer = self.column_windows(side)[
+            : (self.spec.hemisphere_slices - INNER_SLICES) // WEIGHT_SLICES
+        ]
         words = -(-vectors // word_columns(dtype))
         found = {
             index: self.occupancy.column_room(index, words, 1, False)
@@ -240,7 +242,10 @@ class MemoryMap(SramMap):
         """
         words, layers = self.column_sizes(request)
         best: tuple[tuple[int, int], int, list[int]] | None = None
-        for index in self._windows(request.side) if only is None else (only,):
+        windows = self.column_windows(request.side) if only is None else [only]
+        if self.apart and usual in windows:
+            windows = [usual, *windows]
+        for index in windows:
             cost = self.meets(request.name, index, WEIGHT_SLICES, conflict)
             if cost >= MUST:
                 continue
@@ -291,7 +296,7 @@ class MemoryMap(SramMap):
         words, layers = self.column_sizes(request)
         return words // request.copies, layers * request.copies
 
-    def _windows(self, side: int) -> list[int]:
+    def column_windows(self, side: int) -> list[int]:
         """First slices of 16 neighbours: whole outer groups of the side first."""
         size = self.spec.hemisphere_slices
         outer = list(range(INNER_SLICES, size - WEIGHT_SLICES + 1, WEIGHT_SLICES))

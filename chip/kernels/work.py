@@ -203,12 +203,18 @@ Steps = tuple[Buffer, ...]
 class Laid:
     """A value as kernels see it: its layout, and its copies, each of one or more parts.
 
-    Copies of 16-bit integers are their upper halves, with the `low` ones beside each.
+    Copies of 16-bit integers are their upper halves, with the `low` ones beside each. Those in int8
+    of a value in fp32 are rounded as it is made: `inverse` has rows that it is multiplied by.
     """
 
     layout: Layout
     copies: tuple[tuple[Part, ...], ...]
     low: tuple[tuple[Part, ...], ...] = ()
+    inverse: Buffer | None = None
+
+    def inverse_of(self, block: int) -> Rows | None:
+        """What blocks from one on are multiplied by, row by row of as many tokens."""
+        return None if self.inverse is None else Rows(self.inverse, block, (1, 0))
 
     @property
     def halves(self) -> tuple[tuple[Part, ...], ...]:

@@ -6,7 +6,7 @@ from typing import Any
 import click
 import numpy as np
 
-from cluster.commands.parameters import CHIPS, COUNT, NAME, TOPOLOGY
+from cluster.commands.parameters import CHIPS, COUNT, NAME, TOPOLOGY, FilePath
 from cluster.compiler.limits import WEIGHT_TYPES
 from cluster.encoders.embedding import Options, embed_sentences
 from cluster.runs.display import Bars, counted, show_table
@@ -24,7 +24,11 @@ FAILED = 1
 )
 @click.option("--spec", type=NAME, default="groqchip1", show_default=True, metavar="CHIP")
 @click.option("--weights", type=click.Choice(list(WEIGHT_TYPES)), default="fp16",
-              show_default=True, help="Their type; int8 makes activations int8, too.")  # fmt: skip
+              show_default=True, help="Their type; int8 makes activations int8, too, int8-static "
+              "with steps found before.")  # fmt: skip
+@click.option("--calibration", type=FilePath(), metavar="FILE",
+              help="Sentences, one a line, that give int8-static its steps (default: ten of ours)."
+              )  # fmt: skip
 @click.option("--machine", type=click.Choice(["local", "ray"]), default="local", show_default=True)
 @click.option("--check", is_flag=True, help="Compare with a float32 reference; exit 1 if it fails.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")

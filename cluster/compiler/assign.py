@@ -5,7 +5,7 @@ sides from products on both arrays. The memory map then says where each copy res
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from math import prod
@@ -14,7 +14,6 @@ from chip.kernels.layout import Layout, halves
 from chip.kernels.linear import HeadMatrix, Matrix
 from chip.kernels.quantise import FEW_BLOCKS
 from chip.kernels.work import OUTPUT, Laid, Part, Request, Steps, Work
-from chip.program import word_columns
 from chip.schedule import Buffer
 from chip.spec import EAST, WEST, ChipSpec
 from cluster.compiler import fused
@@ -42,6 +41,7 @@ from cluster.model.graph.values import Dim, Value
 Product = Linear | HeadLinear | ExpertLinear  # with a matrix at rest
 MOST_PIECES = 2  # of a copy whose blocks rest apart
 FIRST_BLOCKS = 4  # of integers, read while others are written: a bank does not do both at a time
+INVERSE = "{}.inverse"  # of fixed steps, by the value that they are of
 RESIDUAL = ("x0", "x1")  # buffers of the residual stream, in turn
 SUMMANDS = ("y0", "y1")  # what is added to it: output blocks of the east, of the west array
 
@@ -198,28 +198,6 @@ class Assigned:
         """Experts that a rank holds, or parts of."""
         return next(op.held for op in self.section.ops if isinstance(op, ExpertLinear))
 
-    @property
-    def column_cycles(self) -> int:
-        """Cycles in which all weights can enter the two arrays at best, a word of columns each."""
-        words: dict[str, list[int]] = {}
-        for op in self.section.ops:
-            if isinstance(op, Product):
-                sides = words.setdefault(op.x.name, [0, 0])
-                times = op.chosen if isinstance(op, ExpertLinear) else 1
-                for matrix in self.all_matrices(op):
-                    sides[matrix.side] += times * matrix.vectors // word_columns(matrix.dtype)
-        return sum(max(sides) for sides in words.values())
-
-    @property
-    def hidden_cycles(self) -> int:
-        """Cycles in which weights may enter while norms are still looking for their factors.
-
-        A factor takes two rounds over the SXMs, each the length of the chip and as long again at
-        most for what comes back.
-        """
-        values = {op.x.name: op.x for op in self.section.ops if isinstance(op, Linear)}
-        left = (not v.integers and fused.factor_left(self.section, v) for v in values.values())
-        return sum(left) * 4 * self.spec.positions
 
     # --- copies -----------------------------------------------------------------------------
     def wants(self, op: Op, value: Value) -> tuple[Copy, ...]:
@@ -238,6 +216,10 @@ class Assigned:
             return (Copy("f32", EAST), Copy("f32", WEST))
         if isinstance(op, Activation):  # read twice, where each array has left its half
             return tuple(Copy("f32", EAST, split=True, turn=turn) for turn in range(2))
+        if isinstance(op, Quantise) and op.steps is not None:  # they are made as the value is
+            readers = self.section.consumers(op.out)
+            wanted = (copy for reader in readers for copy in self.wants(reader, op.out))
+            return tuple(dict.fromkeys(wanted))
         if isinstance(op, Quantise) and self.apart:
             return (Copy("f32", EAST, split=True),)
         if isinstance(op, SoftCap) or (isinstance(op, Add | AllReduce) and value == op.y):
@@ -296,7 +278,8 @@ class Assigned:
     # --- as kernels see them ----------------------------------------------------------------
     def read(self, work: Work, op: Op, value: Value) -> Laid:
         """A value as an op reads it."""
-        return self._laid(work, value, self.wants(op, value))
+        made_with = fused.rounded_with(self.section, value)
+        return self._laid(work, made_with or value, self.wants(op, value))
 
     def made(self, work: Work, value: Value) -> Laid:
         """A value as its op leaves it: in all copies."""
@@ -304,9 +287,10 @@ class Assigned:
             kinds = self.kinds(value) if value.name in self._rounded_before else ()
             others = (self._parts(work, value, copy) for copy in kinds)
             parts: Iterator[tuple[Part, ...]] = chain((self._residual(work, value),), others)
+            laid = Laid(self.layout(value), tuple(parts))
         else:
-            return self._laid(work, value, self.copies[value.name])
-        return Laid(self.layout(value), tuple(parts))
+            laid = self._laid(work, value, self.copies[value.name])
+        return replace(laid, inverse=self.inverse(work, value))
 
     def _laid(self, work: Work, value: Value, copies: tuple[Copy, ...]) -> Laid:
         """Some copies of a value, and the lower halves of what has 16 bits."""
@@ -319,7 +303,17 @@ class Assigned:
     def copies_of(self, work: Work, value: Value) -> Laid:
         """A value of the residual stream as its readers have it in other types."""
         parts = tuple(self._parts(work, value, copy) for copy in self.kinds(value))
-        return Laid(self.layout(value), parts)
+        return Laid(self.layout(value), parts, inverse=self.inverse(work, value))
+
+    def inverse(self, work: Work, value: Value) -> Buffer | None:
+        """What a value is multiplied by for its copies in int8, if it is in fp32 itself.
+
+        That of what a section leaves is that of the next one's x.
+        """
+        kinds = self.kinds(value) if value.name in self.residual else self.copies[value.name]
+        if value.integers or all(copy.dtype != "i8" for copy in kinds):
+            return None
+        return work.constant(INVERSE.format(value.name), self.layout(value).blocks, "f32", WEST)
 
     def stream(self, work: Work, value: Value) -> Laid:
         """A value of the residual stream where it rests."""
@@ -335,6 +329,8 @@ class Assigned:
 
         Each side has its own, as products of both sides read them at the same time.
         """
+        if fused.rounded_with(self.section, value):
+            return ()
         if not value.integers and not fused.factor_left(self.section, value):
             return ()
         return tuple(work.scratch(f"{value.name}.step{side}", 1, "f32", side) for side in SIDES)

@@ -21,6 +21,12 @@ def left_to_another(section: Section, op: Op) -> bool:
     return False
 
 
+def rounded_with(section: Section, value: Value) -> Value | None:
+    """The value that has integers of a fixed step among its copies, if this is them."""
+    made = (op for op in section.ops if isinstance(op, Quantise) and op.steps is not None)
+    return next((op.x for op in made if op.out == value), None)
+
+
 def summed(section: Section, op: Norm) -> Add | None:
     """The residual connection that a LayerNorm makes itself, as it first reads its input."""
     maker = next((other for other in section.ops if other.out == op.x), None)

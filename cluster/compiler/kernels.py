@@ -267,6 +267,9 @@ def _comes_rounded(work: Work, at: Assigned, op: Op) -> bool:
 
 @kernel(Quantise)
 def _quantise(work: Work, at: Assigned, op: Quantise) -> None:
+    if op.steps is not None:  # who makes x makes these with it, and reads this
+        at.inverse(work, op.x)
+        return
     before = rounded_before(at.section, op)
     if before is not None and _comes_rounded(work, at, before):
         return
@@ -278,7 +281,9 @@ def _quantise(work: Work, at: Assigned, op: Quantise) -> None:
 def carries_peaks(at: Assigned) -> bool:
     """Whether a section finds peaks of x, to be made int8 in parts, and leaves such to the next."""
     last = at.section.ops[-1]
-    return at.apart and at.weights == "i8" and isinstance(last, Norm) and last.bias is not None
+    if not at.apart or at.weights != "i8" or any(copy.dtype == "i8" for copy in at.carried):
+        return False
+    return isinstance(last, Norm) and last.bias is not None
 
 
 def carried_peaks(work: Work, at: Assigned) -> Peaks | None:
@@ -302,7 +307,8 @@ def _peaks(work: Work, at: Assigned, value: Value) -> Peaks | None:
         return carried_peaks(work, at)
     makers = [op for op in at.section.ops if op.out == value]
     readers = at.section.consumers(value)
-    if not (work.whole and makers and any(isinstance(op, Quantise) for op in readers)):
+    finds = (isinstance(op, Quantise) and op.steps is None for op in readers)
+    if not (work.whole and makers and any(finds)):
         return None
     blocks = at.layout(value).blocks
     turns = halves(blocks) if isinstance(makers[0], Activation) else (range(blocks),)

@@ -19,8 +19,9 @@ NODE_CHIPS = 8  # of a fully connected node
 CONTEXT_BLOCK = 320  # tokens of a KV block: the lanes of a chip
 MOST_TO_ALL = 256  # elements of a head of an encoder: the other lanes have sums
 # As the command line names them: the MXM's type, and the integers that activations become.
-WEIGHT_TYPES = {"fp16": "f16", "int8": "i8", "w8a16": "i8"}
-ACTIVATION_TYPES = {"int8": "i8", "w8a16": "i16"}
+STATIC = "int8-static"  # with steps of activations that are known before, of encoders
+WEIGHT_TYPES = {"fp16": "f16", "int8": "i8", "w8a16": "i8", STATIC: "i8"}
+ACTIVATION_TYPES = {"int8": "i8", "w8a16": "i16", STATIC: "i8"}
 
 
 def rows_max(model: Model) -> int:
@@ -134,4 +135,7 @@ def check_weights(model: Model, spec: ChipSpec, weights: str) -> None:
             raise BadValue("--weights", weights, f"{rule}, {model.name} has {size}")
     if ACTIVATION_TYPES.get(weights) == "i16" and any(op.takes_sequence for op in ops_of(model)):
         rule = f"is for decoders, {model.name} is an encoder: take fp16 or int8"
+        raise BadValue("--weights", weights, rule)
+    if weights == STATIC and not any(op.takes_sequence for op in ops_of(model)):
+        rule = f"is for encoders, {model.name} is a decoder: take fp16, int8 or w8a16"
         raise BadValue("--weights", weights, rule)

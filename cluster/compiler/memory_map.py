@@ -14,7 +14,7 @@ from chip.kernels.memory import MUST, Conflicts, MemoryMap, SramFull
 from chip.kernels.occupancy import FOREVER
 from chip.kernels.trial import Demands
 from chip.kernels.work import CACHE, CONSTANT, HALVES, SCRATCH, Request
-from chip.spec import ChipSpec
+from chip.spec import EAST, WEST, ChipSpec
 from cluster.errors import ClusterError
 
 Words = npt.NDArray[np.int64]
@@ -186,8 +186,9 @@ def _placed(
         return not r.per_layer, r.role == CACHE, -r.vectors
 
     first: dict[str, int] = {}  # slices, by names without the kind of layers
+    together = _together(found, demands, columns) if found.apart else {}
     for request in sorted(columns, key=order):
-        index, _ = way.usual.get(request.name, (None, 0))
+        index, _ = way.usual.get(request.name, (together.get(request.name), 0))
         if way.alike:
             own = request.name[len(found.prefix_of(request)) :]
             index = first.get(own, index)
@@ -198,6 +199,37 @@ def _placed(
         life = demands.lives[request.name] if request.role == SCRATCH else FOREVER
         found.place(request, life, met, usual.get(request.name))
     return check_map(found.finish(), demands, frozenset(name for name, *_ in fixed))
+
+
+def _together(found: MemoryMap, demands: Demands, columns: Iterable[Request]) -> dict[str, int]:
+    """First slices of the matrices of each side, where two windows of 16 slices have them all.
+
+    Those that are used at a time share a window, so that rows have the other one to themselves: of
+    the ways to cut the order of their use, that which parts the fewest that meet.
+    """
+    chosen: dict[str, int] = {}
+    room = found.spec.slice_words - found.spec.slice_banks * found.row_words
+    for side in (EAST, WEST):
+        own = [request for request in columns if request.per_layer and request.side == side]
+        names = [request.name for request in sorted(own, key=lambda r: demands.lives[r.name])]
+        words = {request.name: found.column_words_of(request) for request in own}
+        ways = [
+            (sum(_meetings(demands.conflicts, pair) for pair in product(*ends)), cut)
+            for cut in range(len(names), 0, -1)
+            for ends in ((names[:cut], names[cut:]),)
+            if max(sum(map(words.__getitem__, end)) for end in ends) <= room
+        ]
+        if ways:
+            _, cut = min(ways, key=lambda way: way[0])
+            low, high = found.column_windows(side)[:2]
+            chosen |= dict.fromkeys(names[:cut], low) | dict.fromkeys(names[cut:], high)
+    return chosen
+
+
+def _meetings(met: Conflicts, pair: tuple[str, str]) -> int:
+    """Cycles in which two buffers are used at once."""
+    key = min(pair), max(pair)
+    return met.slices.get(key, 0) + met.banks.get(key, 0)
 
 
 def check_map(found: MemoryMap, demands: Demands, fixed: frozenset[str] = frozenset()) -> MemoryMap:

@@ -214,6 +214,8 @@ def _square_sum(share: Share, op: SquareSum) -> OpWork:
 
 @work(Quantise)
 def _quantise(share: Share, op: Quantise) -> OpWork:
+    if op.steps is not None:
+        return _latency(share.alu + share.convert)
     return OpWork(_to_integers(share, op.out))
 
 

@@ -18,6 +18,7 @@ from chip.kernels.work import HALVES, INPUT, Request, Work
 from chip.schedule import Buffer, Pace, Schedule, Sequence, TooLong
 from chip.spec import EAST, ChipSpec
 from cluster.compiler.assign import RESIDUAL, SUMMANDS, Assigned, Copy
+from cluster.compiler.column_cycles import column_cycles, hidden_cycles
 from cluster.compiler.kernels import carries_peaks, enter, place
 from cluster.compiler.limits import CONTEXT_BLOCK
 from cluster.compiler.memory_map import ALONE, cut_map, memory_map
@@ -173,12 +174,12 @@ class Stage:
     @property
     def column_cycles(self) -> int:
         """Cycles in which weights of a first layer can enter the two arrays at best."""
-        return self.assigned(self.shape.kinds[0], 0, self.shape.chunk).column_cycles
+        return column_cycles(self.assigned(self.shape.kinds[0], 0, self.shape.chunk))
 
     @property
     def hidden_cycles(self) -> int:
         """Cycles in which some of them may enter while norms look for their factors."""
-        return self.assigned(self.shape.kinds[0], 0, self.shape.chunk).hidden_cycles
+        return hidden_cycles(self.assigned(self.shape.kinds[0], 0, self.shape.chunk))
 
     @property
     def blocks(self) -> int:
@@ -285,7 +286,7 @@ class Stage:
         if key not in self._parts:
             plan, first = Schedule(self.spec), self.shape.layers[0]
             assigned = self.assigned(first, 0, self.shape.chunk)
-            enter(self._work(plan, 0, rows, blocks, "", self.shape.chunk), assigned)
+            enter(self._work(plan, 0, rows, blocks, self.prefix(0), self.shape.chunk), assigned)
             self._parts[key] = plan
         members = tuple({0: member} for member in range(self.members))
         return Step("enter", ((self._parts[key], members),), _unmoved)

@@ -11,7 +11,7 @@ from chip.kernels.window import Window
 from chip.kernels.work import PART_ROWS
 from chip.spec import ChipSpec
 from cluster.compiler.layouts import to_all
-from cluster.compiler.limits import ACTIVATION_TYPES, WEIGHT_TYPES
+from cluster.compiler.limits import ACTIVATION_TYPES, STATIC, WEIGHT_TYPES
 from cluster.compiler.quantise import quantise
 from cluster.compiler.rank import Rank, ranks_of
 from cluster.compiler.shard import Sharded, shard
@@ -94,8 +94,8 @@ def keeps_all(model: Model) -> bool:
 @lru_cache(maxsize=512)
 def compiled(section: Section, tp: int, weights: str) -> Sharded:
     """A section as each rank of a group runs it."""
-    integers = ACTIVATION_TYPES.get(weights)
-    return shard(keys_first(quantise(section, integers) if integers else section), tp)
+    integers, fixed = ACTIVATION_TYPES.get(weights), weights == STATIC
+    return shard(keys_first(quantise(section, integers, fixed) if integers else section), tp)
 
 
 @lru_cache(maxsize=256)

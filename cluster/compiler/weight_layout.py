@@ -34,6 +34,8 @@ from chip.program import Region, word_columns
 from chip.schedule import Buffer
 from chip.spec import EAST, WEST
 from cluster.compiler.assign import Assigned
+from cluster.compiler.fixed_steps import inverses
+from cluster.compiler.quantise import fixed_steps
 from cluster.compiler.shard import Sharded
 from cluster.compiler.stage import Stage
 from cluster.model.graph.attention import Attention
@@ -66,6 +68,7 @@ def stage_image(stage: Stage, first: int, weights: Weights) -> Iterator[tuple[in
         yield from _section(stage, sharded, stage.prefix(kind), layer, first + number, weights)
     if shape.head is not None:
         yield from _section(stage, shape.head, "head.", 0, "head", weights)
+    yield from inverses(stage, first, weights)
     yield from _tables(stage)
 
 
@@ -96,9 +99,9 @@ def _linear(
 ) -> Iterator[tuple[int, str, Array]]:
     """A matrix as columns; its scales and its bias as rows."""
     whole: Array = weights.array(place, op.weight)
-    scales = None
+    scales, steps = None, fixed_steps(sharded.section, op.x)
     if ranks[0].weights == "i8":
-        rounded = Int8Matrix.of(whole)
+        rounded = Int8Matrix.of(whole if steps is None else whole * weights.array(place, steps))
         whole, scales = rounded.integers.astype(np.int8), rounded.scales
     biased = op.bias if isinstance(op, Linear) else None
     bias = None if biased is None else weights.array(place, biased)

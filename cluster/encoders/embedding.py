@@ -10,7 +10,9 @@ from tokenizers import Tokenizer
 
 from chip.own_spec import find
 from cluster.compiler.choose import default_topology
+from cluster.compiler.limits import STATIC
 from cluster.compiler.lower import Lowered
+from cluster.encoders.calibration import calibrated, calibration_sentences
 from cluster.encoders.encoding import LENGTHS, embed, lower_encoder, plan_encoder
 from cluster.errors import BadValue
 from cluster.machines.clocked import Clocked
@@ -40,6 +42,7 @@ class Options:
     weights: str = "fp16"
     machine: str = "local"
     check: bool = False
+    calibration: Path | None = None
 
 
 class Words(Protocol):
@@ -116,11 +119,20 @@ class EncoderOnChips:
 
 def embed_sentences(options: Options, bars: Bars) -> dict[str, Any]:
     """Embed all texts; the report that `lpu embed` prints."""
+    if options.calibration is not None and options.weights != STATIC:
+        raise BadValue("--calibration", options.calibration, f"is for --weights {STATIC}")
+    sentences = calibration_sentences(options.calibration)
     weights, words = load_encoder(options.model, bars)
+    most = min(max(LENGTHS), weights.model.context_max)
     ids = [words.ids(text) for text in options.texts]
     for text, mine in zip(options.texts, ids, strict=True):
-        if not 0 < len(mine) <= min(max(LENGTHS), weights.model.context_max):
-            raise BadValue("--text", f"{text[:30]!r}", f"has {len(mine)} tokens, at most 256 fit")
+        if not 0 < len(mine) <= most:
+            raise BadValue(
+                "--text", f"{text[:30]!r}", f"has {len(mine)} tokens, at most {most} fit"
+            )
+    if options.weights == STATIC:
+        bars.step("calibrate", 0, 0)
+        weights = calibrated(weights, [words.ids(text)[:most] for text in sentences])
     tokens = options.tokens or max(map(len, ids))
     encoder = EncoderOnChips.load(options, weights, words, tokens, bars)
     lowered = encoder.lowered

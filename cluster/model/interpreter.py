@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from chip.kernels.layout import Layout
 from cluster.compiler.fused import turned_before
+from cluster.compiler.quantise import fixed_steps, multiplied
 from cluster.compiler.shard import Sharded
 from cluster.model.graph.graph import Section
 from cluster.model.graph.int8 import Int8Matrix
@@ -35,8 +36,11 @@ class Stage:
         int8 = {}
         if exact:
             multiplying = [op for op in self.section.ops if op.multiplied]
-            matrices = {w for op in multiplying for w in op.weights if w.inner}
-            int8 = {weight: Int8Matrix.of(arrays[weight]) for weight in matrices}
+            for op in multiplying:
+                steps = [fixed_steps(self.section, value) for value in multiplied(op)]
+                factor = arrays[steps[0]] if steps[0] else np.float32(1)
+                for weight in (w for w in op.weights if w.inner):
+                    int8[weight] = Int8Matrix.of(arrays[weight] * factor)
         ranks = [_Rank(cut, rank, arrays, int8, context) for rank in range(cut.shares.tp)]
         spreads = dict(cut.spreads)
         self._ranks, self._steps = ranks, []
@@ -56,13 +60,17 @@ class Stage:
 
     def run(self, x: F32, positions: NDArray[np.int64]) -> F32:
         """The section's result; a split one is put together."""
+        parts = self.values(x, positions)[self.section.out.name]
+        return np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
+
+    def values(self, x: F32, positions: NDArray[np.int64]) -> dict[str, list[Any]]:
+        """Every value by its name, on each rank: one where all hold the same."""
         for rank in self._ranks:
             rank.begin(positions)
         values: dict[str, list[Any]] = {self.section.x.name: [x]}
         for step in self._steps:
             values[step.op.out.name] = step.run([values[name] for name in step.names])
-        parts = values[self.section.out.name]
-        return np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
+        return values
 
 
 def on_chips(section: Section, op: Op) -> Callable[..., Any]:

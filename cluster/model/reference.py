@@ -30,13 +30,13 @@ class Reference:
     """Forward pass of one sequence with KV caches of `context` tokens.
 
     `tp` ranks cut the graph as chips do; `exact` computes it with int8 weights as chips compute,
-    with activations of `integers` i8 or i16. All weights stay in memory as float32 (0.54 GB for
-    SmolLM2).
+    with activations of `integers` i8 or i16, those with `fixed` steps or not. All weights stay in
+    memory as float32 (0.54 GB for SmolLM2).
     """
 
     def __init__(
         self, weights: Weights, context: int = 1024, tp: int = 1, exact: bool = False,
-        integers: str = "i8",
+        integers: str = "i8", fixed: bool = False,
     ) -> None:  # fmt: skip
         self.model, self.context, self.tp = weights.model, context, tp
         self.position = 0
@@ -45,8 +45,9 @@ class Reference:
         self._stages: list[Stage] = []
         for place, section in self.model.places:
             if section not in cut:
-                cut[section] = shard(quantise(section, integers) if exact else section, tp)
-            arrays = {weight: weights.array(place, weight) for weight in section.weights}
+                cut[section] = shard(quantise(section, integers, fixed) if exact else section, tp)
+            read = cut[section].section.weights
+            arrays = {weight: weights.array(place, weight) for weight in read}
             self._stages.append(Stage(cut[section], arrays, context, exact))
 
     def reset(self) -> None:

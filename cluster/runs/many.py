@@ -2,12 +2,10 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from chip.energy import Activity, energy_table
 from cluster.energy import Joules, activity
-from cluster.errors import BadValue
 from cluster.machines.launch_log import LaunchEntry
 from cluster.model.load import Loaded
 from cluster.runs.answers import Answers, finish_reason
@@ -18,27 +16,6 @@ from cluster.runs.report import Host, host_shape, logprobs_report, plan_shape
 from cluster.serving.engine import PipelineRunner, Scheduler
 from cluster.serving.requests import Request
 from cluster.serving.scheduler import steady_tokens_per_s
-
-
-def read_lines(path: Path) -> list[tuple[int, str]]:
-    """(number, text) of all lines that are not blank, each as it stands.
-
-    Lines end with a line feed, or with carriage return and line feed, and with nothing else; a
-    byte order mark is none of the text. Raises BadValue if there is no prompt.
-    """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise BadValue("--prompts", path, f"cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise BadValue("--prompts", path, "is not UTF-8 text") from None
-    if "\0" in text:
-        raise BadValue("--prompts", path, "is not text: it holds NUL bytes")
-    whole = [line.removesuffix("\r") for line in text.split("\n")]
-    lines = [(n, line) for n, line in enumerate(whole, 1) if line.strip()]
-    if not lines:
-        raise BadValue("--prompts", path, "holds no prompt; write one a line")
-    return lines
 
 
 def put_answers(

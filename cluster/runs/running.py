@@ -14,7 +14,7 @@ from cluster.compiler.lower import Lowered, lower
 from cluster.compiler.stages import Plan
 from cluster.compiler.sums import sums_notes
 from cluster.errors import BadValue, PromptTooLong
-from cluster.files import check_writable
+from cluster.files import check_writable, read_lines
 from cluster.generation.sampling import Sampling
 from cluster.machines.checkpoint import Checkpointed, Survivor
 from cluster.machines.checkpoint_store import CheckpointStore
@@ -35,7 +35,7 @@ from cluster.runs.answers import Answers
 from cluster.runs.clock_report import clock_report
 from cluster.runs.display import Bars, Stopwatch, show_note, show_text
 from cluster.runs.drafting import Drafting, read_draft
-from cluster.runs.many import put_answers, read_lines, report_of_many
+from cluster.runs.many import put_answers, report_of_many
 from cluster.runs.report import Host, report_of_one
 from cluster.serving.engine import PipelineRunner
 from cluster.serving.requests import Request

@@ -9,6 +9,7 @@ from chip.schedule import Schedule
 from chip.spec import GROQCHIP1
 from cluster.compiler.bound import Bound, launch_bound
 from cluster.compiler.choose import default_topology
+from cluster.compiler.limits import STATIC
 from cluster.compiler.stages import Plan
 from cluster.encoders.encoding import cut_layers, launch_kind, lower_encoder
 from cluster.model.encoders import encoder
@@ -34,7 +35,7 @@ def matmul_rows() -> Iterator[Row]:
 
 def encoder_rows() -> Iterator[Row]:
     """V12, V31: latency of BERT; V32: throughput as encoders and chips grow together."""
-    base, large = ("bert-base", 1, "int8"), ("bert-large", 6, "fp16")
+    base, large = ("bert-base", 1, STATIC), ("bert-large", 6, "fp16")
     yield _bert("V12", *base, 130e-6, 25, "Answer Fast, arXiv 2206.11062")
     yield _bert("V31", *large, 1225e-6, 20, f"{ISCA22}, figure 17")
     yield from _scaling()
@@ -48,7 +49,8 @@ def _bert(
     (cycles, bound), stage = _latency(plan), _schedule(plan, min(1, plan.pp - 1))
     clock, spec = plan.spec.clock_hz, plan.spec
     seconds = cycles / clock + 2 * spec.host_latency_s
-    how = "int8 with attention in fp16" if weights == "int8" else weights
+    static = "int8 with static steps, as a compiler that calibrates has them, attention in fp16"
+    how = static if weights == STATIC else weights
     where = f"{plan.chips} chips, {how}, {TOKENS} tokens, with two host transfers of 10 us; "
     where += bound.beside(cycles)
     row = within(ident, f"{name}, one sequence, s", published, seconds, percent, source, where)
@@ -57,9 +59,9 @@ def _bert(
     events = ((label.split()[0], start, end) for label, start, end in stage.events)
     reason = (
         f"of {cycles:,} cycles, arrays that never wait take {products // FP16_PRODUCTS:,} for the "
-        f"weights in fp16, a quarter of that in int8; rows pass maxima over lanes before each int8 "
-        f"product, as each token has a step, and wait for slices in which others rest; one layer "
-        f"ends before the next begins; of {stage.end_cycle:,} of a stage: "
+        f"weights in fp16, a quarter of that in int8; rows pass maxima and sums over lanes in "
+        f"softmax and norms, and wait for slices in which others rest; one layer ends before the "
+        f"next begins; of {stage.end_cycle:,} of a stage: "
         f"{phases(events, stage.end_cycle)}"
     )
     return missed(row, reason)

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from cluster.cli import main
-from cluster.files import temporary_folder, write_whole
-from cluster.runs.many import read_lines
+from cluster.files import read_lines, temporary_folder, write_whole
 
 ROOT = Path(__file__).resolve().parents[2]
 

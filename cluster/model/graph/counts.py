@@ -6,7 +6,8 @@ from cluster.model.graph.graph import Model
 
 KV_BYTES = 2  # of an element of keys and values: fp16
 VECTOR_BYTES = 4  # norms, biases and the scales of int8 weights rest as fp32
-MATRIX_BYTES = {"fp16": 2, "int8": 1, "w8a16": 1}  # of a weight, by what `--weights` is
+# Of a weight, by what `--weights` is.
+MATRIX_BYTES = {"fp16": 2, "int8": 1, "w8a16": 1, "int8-static": 1}
 
 
 def weight_bytes(model: Model, weights: str = "fp16") -> int:

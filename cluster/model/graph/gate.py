@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from chip.numerics import exp, reciprocal
+from chip.numerics import exp, reciprocal, tanh
 from cluster.model.graph.op import F32, Op, Run, Spread, register
 from cluster.model.graph.values import Value
 
@@ -69,8 +69,12 @@ class Activation(Op):
         return activation(x, self.function)
 
     def exact(self, run: Run, x: F32) -> F32:
-        """As chips compute it: sigmoid * x."""
-        return sigmoid(x, self.function) * x
+        """As chips compute it: sigmoid * x, or GELU with tanh."""
+        if self.function == "silu":
+            return sigmoid(x, self.function) * x
+        cubic = np.float32(0.044715 * np.sqrt(2 / np.pi))
+        inner = x * cubic * (x * x + np.float32(1 / 0.044715))
+        return (tanh(inner) + np.float32(1)) * x * np.float32(0.5)
 
 
 def activation(x: F32, function: str) -> F32:

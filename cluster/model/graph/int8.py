@@ -52,7 +52,10 @@ class Int8Matrix:
 
 @dataclass(frozen=True)
 class Int8Rows:
-    """Activations [rows, ..] as integers, held as float32, and a step [rows, 1] for each row."""
+    """Activations [rows, ..] as integers, held as float32, and a step [rows, 1] for each row.
+
+    That is 1 where fixed steps are factors of the matrices that rows meet.
+    """
 
     integers: F32
     steps: F32
@@ -119,6 +122,23 @@ class Int16Rows:
 def integers_of(dtype: str, x: F32, factor: F32 | None = None) -> Int8Rows | Int16Rows:
     """Rows rounded to integers of a value's type, i8 or i16; `factor` scales what they mean."""
     return (Int16Rows if dtype == "i16" else Int8Rows).of(x, factor)
+
+
+def with_steps(x: F32, steps: F32) -> Int8Rows:
+    """Rows rounded by a fixed step for each of their elements; -128 and 127 of them are the ends.
+
+    >>> with_steps(np.float32([[0.26, -9]]), np.float32([0.1, 0.01])).integers.tolist()
+    [[3.0, -128.0]]
+    """
+    scaled = x.reshape(len(x), -1) * inverse_of(steps)
+    integers = np.clip(np.rint(scaled), -128, 127).reshape(x.shape)
+    return Int8Rows(integers, np.ones((len(x), 1), np.float32))
+
+
+def inverse_of(steps: F32) -> F32:
+    """What elements are multiplied by to become integers."""
+    inverse: F32 = np.float32(1) / steps
+    return inverse
 
 
 def _peaks(rows: F32) -> tuple[F32, F32]:

@@ -85,6 +85,14 @@ def test_a_norm_that_only_feeds_matrices_makes_int8_itself():
         "x.i8", "mixed.i8", "x1.i8", "gated.i8"]  # fmt: skip
 
 
+def test_with_fixed_steps_each_input_of_matrices_is_rounded_by_a_weight():
+    section = quantise(layer(Shape()), fixed=True)
+    steps = {op.x.name: op.steps for op in section.ops if isinstance(op, Quantise)}
+    assert list(steps) == ["attn_norm", "mixed", "ffn_norm", "gated"]
+    made = {op.out.name: op.out.dims for op in section.ops}
+    assert all(one.out == made[name] and not one.inner for name, one in steps.items())
+
+
 def test_a_norm_that_also_feeds_an_addition_stays_float32():
     b = Builder(HIDDEN)
     h = b.norm(b.x, "norm", EPS)

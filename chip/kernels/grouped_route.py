@@ -9,11 +9,13 @@ from dataclasses import dataclass, replace
 
 from chip.kernels.lanes import reduce_groups, reduce_lanes
 from chip.kernels.linear import deliver
-from chip.kernels.route import FAR, OUT
+from chip.kernels.ranks import FAR
+from chip.kernels.route import gate_copies
 from chip.kernels.work import Laid, Work, targets
 from chip.schedule import Buffer, Chain, Flow, Loops, Rows, run
 from chip.spec import EAST, WEST
 
+OUT = -3e38  # added to a score that is out of the race: nothing is below it
 NUMBERS, GROUPS = (
     "numbers",
     "groups",
@@ -203,5 +205,5 @@ def _gates(work: Work, groups: Groups, tops: Buffer, chosen: int, out: Laid) -> 
     chain = work.chain("route: gates")
     factor: Rows | float = Rows(share, 0, (0, 1)) if groups.normed else 1.0
     gate = chain.vxm("mul", Rows(tops, 0, (rows, 1)), factor, loops=loops)
-    deliver(chain, chain.vxm("mul", gate, groups.scale), targets(work, out.copies, chosen))
+    deliver(chain, chain.vxm("mul", gate, groups.scale), targets(work, gate_copies(out), chosen))
     work.plan.place(chain)

@@ -23,7 +23,7 @@ from chip.spec import EAST, WEST
 Scaled = Callable[[Sequence[Flow], Sequence[int]], Sequence[Flow]]
 # Of sums, at a side, from a token on; what scales copies, if they must be scaled before.
 OnTheWay = Callable[[Chain, Flow, int, int, Scaled | None], Flow]
-_ROUND = {"f16": "to_f16", "i8": "to_i8"}
+_ROUND = {"f16": "to_f16", "i8": "to_i8", "u16": "to_u16"}
 
 
 @dataclass(frozen=True)

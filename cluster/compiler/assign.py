@@ -230,6 +230,8 @@ class Assigned:
         """The copies of a value that an op reads, in the order in which its kernel takes them."""
         if isinstance(op, Product) and value == op.x:
             return tuple(Copy(self.weights, side) for side in self.sides[op.out.name])
+        if isinstance(op, ExpertLinear):
+            return self._of_choice(op)
         if isinstance(op, Attention):
             if to_all(op, self.rank):  # heads of a row are on both sides
                 return tuple(Copy("f16", side) for side in SIDES)
@@ -249,6 +251,17 @@ class Assigned:
         if isinstance(op, Norm | SquareSum | NormBySum):
             return (Copy("f32", EAST),)
         return (Copy("f32", WEST),)
+
+    def _of_choice(self, op: ExpertLinear) -> tuple[Copy, ...]:
+        """Copies for rows of experts, for the addresses of each matrix, and for its gates.
+
+        Addresses of several matrices are worked out at once, each on the side beyond its matrix.
+        """
+        turn = 1 + self.section.consumers(op.choice).index(op)
+        sides = [EAST + WEST - side for side in self.sides[op.out.name]]
+        numbers = (Copy("u16", side, turn=turn) for side in sides)
+        gates = (Copy("f32", side, turn=1) for side in sides if op.adds)
+        return (Copy("u16", WEST), *numbers, *gates)
 
     def turned_at(self, op: Rotary) -> int:
         """The SXM that a rotary embedding goes by: queries east, keys west."""
@@ -352,7 +365,8 @@ class Assigned:
         """Copies of what a section leaves are those that the next one finds."""
         onward = value == self.section.out and value.name in self.residual
         name = self.section.x.name if onward else value.name
-        return f"{name}.{copy.dtype}.{copy.side}"
+        turn = f".{copy.turn}" if copy.turn else ""
+        return f"{name}.{copy.dtype}.{copy.side}{turn}"
 
     def _parts(self, work: Work, value: Value, copy: Copy, half: str = "") -> tuple[Part, ...]:
         if value.name in self.residual and copy.dtype == "f32":

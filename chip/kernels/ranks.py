@@ -6,8 +6,9 @@ superlanes once these have been turned. The lane of rank r has a 1 in row r of w
 a product with numbers of lanes puts its number in all lanes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
@@ -31,17 +32,47 @@ RANKED_VECTORS = 16  # of a run that is compared with four partners: more need t
 
 @dataclass(frozen=True)
 class Race:
-    """Scores of `count` lanes: rows (turn of superlanes, token), and a copy of the first turn's."""
+    """Scores of `count` lanes in each of some blocks: rows (block, turn of superlanes, token).
+
+    There is a copy of those of the first turns: rows (block, token).
+    """
 
     count: int
+    blocks: int
     turned: Buffer
     own: Buffer
+    name: str
 
     @staticmethod
-    def of(work: Work, count: int, name: str = "race") -> "Race":
+    def of(work: Work, count: int, blocks: int = 1, name: str = "race") -> "Race":
         """With nothing in it yet."""
-        turned = work.scratch(f"{name}.turned", superlanes(count), "f32", EAST)
-        return Race(count, turned, work.scratch(f"{name}.own", 1, "f32", WEST))
+        turned = work.scratch(f"{name}.turned", blocks * superlanes(count), "f32", EAST)
+        return Race(count, blocks, turned, work.scratch(f"{name}.own", blocks, "f32", WEST), name)
+
+    @property
+    def turns(self) -> int:
+        """Turns of its superlanes."""
+        return superlanes(self.count)
+
+    @property
+    def sets(self) -> tuple[int, ...]:
+        """The sets of partners among its lanes."""
+        reach = 1 << max(1, (min(self.count, SUPERLANE) - 1).bit_length())
+        sets = tuple(n for n, partners in enumerate(PARTNERS) if partners[0] < reach)
+        return sets[self.turns == self.blocks == 1 :]  # none is its own partner
+
+    def scores(self, block: int, rows: int) -> Rows:
+        """Those of a block, for each slot of a token."""
+        return Rows(self.own, block * rows, (0, 1))
+
+    def before(self, work: Work, number: int) -> Buffer:
+        """Rows (block, block of partners, turn, token): how many of a set come before each lane."""
+        count = self.blocks**2 * self.turns
+        return work.scratch(f"{self.name}.before{number}", count, "u8", number % 2)
+
+    def found(self, work: Work, chosen: int) -> Buffer:
+        """Rows (block, slot, token), fp16: 1 in the lane of the score of that rank, 0 in others."""
+        return work.scratch(f"{self.name}.found", self.blocks * chosen, "f16", EAST)
 
 
 def superlanes(count: int) -> int:
@@ -69,90 +100,95 @@ def lower_lanes(count: int) -> Array:
     return found.reshape(-1, LANES)
 
 
-def bound(work: Work, chain: Chain, count: int, loops: Loops, at: int = 0) -> Flow:
+def bound(work: Work, chain: Chain, count: int, loops: Loops) -> Flow:
     """Infinity in the first `count` lanes, and below all scores in the others."""
     number = Rows(work.shared(LANE_NUMBERS, 1, "f32", WEST), 0, (0, 0))
-    beyond = chain.vxm("to_f32", chain.vxm("ge", number, float(count), loops=loops, at=at))
+    beyond = chain.vxm("to_f32", chain.vxm("ge", number, float(count), loops=loops))
     return chain.vxm("mul", chain.vxm("sub", beyond, 0.5), -float("inf"))
 
 
-def enter(work: Work, race: Race, chain: Chain, scores: Flow) -> None:
-    """Write scores to a race; those of lanes beyond it are to be below all others."""
-    chain.write(scores, Rows(race.turned))
-    chain.write(chain.vxm("copy", scores), Rows(race.own))
-    work.plan.place(chain)
-    for turn, lanes in enumerate(turn_maps(race.count), 1):
-        chain = work.chain("route: other superlanes")
-        position = work.spec.edge_position("sxm", EAST)
-        rows = chain.arrive(Rows(race.turned), position, 0, run(work.rows))
-        moved = chain.sxm("permute", chain.maps.index(lanes), rows, EAST)
-        chain.write(moved, Rows(race.turned, turn * work.rows))
-        work.plan.place(chain)
+def enter(
+    work: Work, race: Race, chain: Chain, scores: Flow, block: int = 0, token: int = 0
+) -> None:
+    """Write scores of a block, from a token on, to a race."""
+    chain.write(scores, Rows(race.turned, block * race.turns * work.rows + token))
+    chain.write(chain.vxm("copy", scores), Rows(race.own, block * work.rows + token))
 
 
-def find(work: Work, race: Race, chosen: int, name: str = "race") -> Buffer:
-    """Rows (slot, token), fp16: 1 in the lane of the score of that rank, 0 in others."""
-    found = _found(work, chosen, name)
-    sets = _sets(race.count)
-    parts = [
-        work.scratch(f"{name}.before{n}", superlanes(race.count), "u8", n % 2) for n in sets
-    ]  # fmt: skip
-    for n, part in zip(sets, parts, strict=True):
-        for first, loops in _pieces(work.rows, superlanes(race.count)):
-            _before(work, race, n, (first, loops), part)
-    pace = work.spec.d_func("vxm.alu")
-    for start in range(0, work.rows, pace):
-        loops = run(min(pace, work.rows - start))
-        chain = work.chain("route: ranks")
-        rank = _rank(work, chain, race, parts, (start, loops))
+def find(work: Work, race: Race, chosen: int) -> None:
+    """Who is where among all that have entered a race."""
+    found, rows = race.found(work, chosen), work.rows
+    for chain, rank, block, token in ranks(work, race):
         for slot in range(chosen):
             mine = chain.vxm("to_f16", chain.vxm("eq", rank, float(slot)))
-            chain.write(mine, Rows(found, slot * work.rows + start))
+            chain.write(mine, Rows(found, (block * chosen + slot) * rows + token))
             rank = chain.vxm("copy", rank) if slot < chosen - 1 else rank
         work.plan.place(chain)
-    return found
 
 
-def _found(work: Work, chosen: int, name: str = "race") -> Buffer:
-    return work.scratch(f"{name}.found", chosen, "f16", EAST)
+def ranks(work: Work, race: Race) -> Iterator[tuple[Chain, Flow, int, int]]:
+    """(chain, ranks, block, first token) of some scores each, to be placed."""
+    for block in range(race.blocks):
+        for turn, lanes in enumerate(turn_maps(race.count), 1):
+            chain, at = work.chain("route: other superlanes"), block * race.turns
+            position = work.spec.edge_position("sxm", EAST)
+            first = Rows(race.turned, at * work.rows)
+            rows = chain.arrive(first, position, 0, run(work.rows))
+            moved = chain.sxm("permute", chain.maps.index(lanes), rows, EAST)
+            chain.write(moved, Rows(race.turned, (at + turn) * work.rows))
+            work.plan.place(chain)
+    for block, other in product(range(race.blocks), repeat=2):
+        for number in race.sets:
+            for piece in _pieces(work.rows, race.turns):
+                _before(work, race, number, (block, other), piece)
+    pace = work.spec.d_func("vxm.alu")
+    for block, token in product(range(race.blocks), range(0, work.rows, pace)):
+        chain, loops = work.chain("route: ranks"), run(min(pace, work.rows - token))
+        yield chain, _rank(work, chain, race, (block, token, loops)), block, token
 
 
-def number(work: Work, found: Buffer, chosen: int, out: Laid) -> None:
+def numbers_of(work: Work, race: Race, chosen: int, out: Laid) -> None:
     """Write the numbers of lanes that were found to all copies, (slot, token)."""
+    assert race.blocks == 1
     weights = work.shared(NUMBER_COLUMNS, LANES, "f16", EAST, "columns")
     words, most = LANES // word_columns("f16"), work.spec.accumulator_depth // work.rows
     for first in range(0, chosen, most):
         count = min(most, chosen - first) * work.rows
-        chain, rows = work.chain("route: numbers"), Rows(found, first * work.rows)
+        chain, rows = (
+            work.chain("route: numbers"),
+            Rows(race.found(work, chosen), first * work.rows),
+        )
         (flow,) = matmul(chain, EAST, [Pass(weights, 0, 1, words, rows, count)])
         deliver(chain, flow, targets(work, out.copies, first))
         work.plan.place(chain)
 
 
-def pick(work: Work, race: Race, chosen: int, out: Buffer) -> None:
-    """Rows (slot, token): the score in the lane that was found, in all lanes.
+def pick(
+    work: Work, race: Race, chosen: int, values: Callable[[int], Rows],
+    to: Callable[[int], Sequence[Rows]],
+) -> None:  # fmt: skip
+    """Write the values of the lanes that were found, of some rows for each block, in all lanes.
 
-    All others are taken for less than any number.
+    They go `to` rows from a slot on. Values of other lanes are taken for less than any number.
     """
-    rows, found = work.rows, _found(work, chosen)
-    most = max(1, work.spec.d_func("vxm.alu") // rows)  # in short runs, if they can be
+    rows, found = work.rows, race.found(work, chosen)
+    pace = work.spec.d_func("vxm.alu")
+    most = max(1, pace // rows) if race.blocks == 1 else 1
     for first in range(0, chosen, most):
         count = min(most, chosen - first)
         loops: Loops = ((count, rows), (rows, 1))
         chain = work.chain("route: score")
-        mine = chain.vxm("to_f32", Rows(found, first * rows, (rows, 1)), loops=loops)
-        limit = chain.vxm("mul", chain.vxm("sub", mine, 0.5), float("inf"))
-        alone = chain.vxm("min", limit, Rows(race.own, 0, (0, 1)))
-        top = reduce_lanes(chain, "max", alone, "f32", beside=True)
-        chain.write(top, Rows(out, first * rows, (rows, 1)))
+        best: Flow | None = None
+        for block in range(race.blocks):
+            at = Rows(found, (block * chosen + first) * rows, (rows, 1))
+            mine = chain.vxm("to_f32", at, loops=loops, at=-(-rows // pace) * pace * block)
+            limit = chain.vxm("mul", chain.vxm("sub", mine, 0.5), float("inf"))
+            alone = chain.vxm("min", limit, values(block))
+            best = alone if best is None else chain.vxm("max", chain.wait(best, alone.cycle), alone)
+        assert best is not None
+        top = reduce_lanes(chain, "max", best, "f32", beside=True)
+        deliver(chain, top, to(first))
         work.plan.place(chain)
-
-
-def _sets(count: int) -> list[int]:
-    """The sets of partners among so many lanes."""
-    lanes = range(min(count, SUPERLANE))
-    sets = [n for n, partners in enumerate(PARTNERS) if partners[0] < 1 << lanes[-1].bit_length()]
-    return sets if count > SUPERLANE else [n for n in sets if n]  # none is its own partner
 
 
 def _pieces(tokens: int, turns: int) -> Iterator[tuple[tuple[int, int], Loops]]:
@@ -166,44 +202,46 @@ def _pieces(tokens: int, turns: int) -> Iterator[tuple[tuple[int, int], Loops]]:
 
 
 def _before(
-    work: Work, race: Race, number: int, piece: tuple[tuple[int, int], Loops], out: Buffer
-) -> None:
-    """How many scores of a set of partners come before that of each lane."""
+    work: Work, race: Race, number: int, blocks: tuple[int, int],
+    piece: tuple[tuple[int, int], Loops],
+) -> None:  # fmt: skip
+    """How many scores of a set of partners in the other block come before that of each lane."""
     (turn, token), loops = piece
-    rows, spec, partners = work.rows, work.spec, PARTNERS[number]
-    first = turn * rows + token
+    (block, other), rows, spec, turns = blocks, work.rows, work.spec, race.turns
     chain = work.chain("route: before")
-    position = spec.edge_position("sxm", EAST)
+    position, vxm = spec.edge_position("sxm", EAST), spec.vxm_position
+    first = (other * turns + turn) * rows + token
     value = chain.arrive(Rows(race.turned, first, (rows, 1)), position, 0, loops)
-    exchanged = [
-        chain.sxm("distribute", chain.maps.index(tuple(n ^ p for n in range(SUPERLANE))), value, EAST)
-        for p in partners
-    ]
-    vxm, one = spec.vxm_position, exchanged[0]
-    own = chain.arrive(
-        Rows(race.own, token, (0, 1)), vxm, one.cycle + abs(one.position - vxm), loops
-    )  # fmt: skip
-    higher = total_of(chain, [chain.vxm("gt", other, own) for other in exchanged])
-    alike = total_of(chain, [chain.vxm("eq", other, own) for other in exchanged])
-    turns = superlanes(race.count)
-    lower = work.shared(LOWER.format(turns), len(PARTNERS) * turns, "u8", WEST)
-    ties = chain.vxm("mul", alike, Rows(lower, number * turns + turn, (1, 0)))
-    both = total_of(chain, [higher, ties])
-    chain.write(both, Rows(out, first, (rows, 1)))
+    maps = [tuple(n ^ p for n in range(SUPERLANE)) for p in PARTNERS[number]]
+    exchanged = [chain.sxm("distribute", chain.maps.index(lanes), value, EAST) for lanes in maps]
+    cycle = exchanged[0].cycle + abs(exchanged[0].position - vxm)
+    own = chain.arrive(Rows(race.own, block * rows + token, (0, 1)), vxm, cycle, loops)
+
+    def those(op: str) -> Flow:
+        return total_of(chain, [chain.vxm(op, one, own) for one in exchanged])
+
+    if block == other:
+        higher, alike = those("gt"), those("eq")
+        lower = work.shared(LOWER.format(turns), len(PARTNERS) * turns, "u8", WEST)
+        ties = chain.vxm("mul", alike, Rows(lower, number * turns + turn, (1, 0)))
+        found = total_of(chain, [higher, ties])
+    else:
+        found = those("ge" if other < block else "gt")
+    at = ((block * race.blocks + other) * turns + turn) * rows + token
+    chain.write(found, Rows(race.before(work, number), at, (rows, 1)))
     work.plan.place(chain)
 
 
-def _rank(
-    work: Work, chain: Chain, race: Race, parts: list[Buffer], piece: tuple[int, Loops]
-) -> Flow:
-    """All that comes before a score; lanes beyond the race are behind it."""
-    (start, loops), pace = piece, work.spec.d_func("vxm.alu")
+def _rank(work: Work, chain: Chain, race: Race, piece: tuple[int, int, Loops]) -> Flow:
+    """All that comes before scores of a block, from a token on; lanes beyond it are behind all."""
+    (block, token, loops), pace = piece, work.spec.d_func("vxm.alu")
     rank: Flow | None = None
-    for turn in range(superlanes(race.count)):
-        at = turn * work.rows + start
+    count = race.blocks * race.turns
+    for turn in range(count):
+        at = (block * count + turn) * work.rows + token
         some = [
-            chain.arrive(Rows(part, at), work.spec.vxm_position, turn * pace, loops)
-            for part in parts
+            chain.arrive(Rows(race.before(work, n), at), work.spec.vxm_position, turn * pace, loops)
+            for n in race.sets
         ]
         more = chain.vxm("to_f32", total_of(chain, some))
         if rank is None:

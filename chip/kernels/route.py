@@ -6,7 +6,7 @@ Numbers of experts and gates are in all lanes. Experts begin as soon as there ar
 from dataclasses import replace
 
 from chip.kernels.linear import deliver
-from chip.kernels.ranks import Race, bound, enter, find, number, pick
+from chip.kernels.ranks import Race, bound, enter, find, numbers_of, pick
 from chip.kernels.work import Laid, Part, Work, targets
 from chip.schedule import Buffer, Flow, Loops, Rows, run
 from chip.spec import EAST, WEST
@@ -19,13 +19,21 @@ def route(work: Work, scores: Laid, experts: int, chosen: int, out: Laid) -> Non
     chain = work.chain("route: scores")
     limit = bound(work, chain, experts, run(work.rows))
     enter(work, race, chain, chain.vxm("min", limit, work.rows_of(scores.copies[0], 0)))
-    number(work, find(work, race, chosen), chosen, out)
+    work.plan.place(chain)
+    find(work, race, chosen)
+    numbers_of(work, race, chosen, out)
 
 
 def gates(work: Work, experts: int, chosen: int, out: Laid) -> None:
     """The gates of a choice whose numbers there are: softmax of the scores."""
     top = work.scratch("race.top", chosen, "f32", WEST)
-    pick(work, Race.of(work, experts), chosen, top)
+    race = Race.of(work, experts)
+    rows = work.rows
+
+    def of_slots(first: int) -> list[Rows]:
+        return [Rows(top, first * rows, (rows, 1))]
+
+    pick(work, race, chosen, lambda block: race.scores(block, rows), of_slots)
     highest = work.scratch("race.highest", 1, "f32", EAST)
     chain = work.chain("route: highest")
     chain.write(chain.vxm("copy", Rows(top), loops=run(work.rows)), Rows(highest))

@@ -23,7 +23,9 @@ def addresses(
     chain: Chain, number: Rows, words: int, counted: Rows, loops: Loops, ready: int
 ) -> Flow:
     """number * words + counted, uint16 as a gather takes them, there from cycle `ready` on."""
-    first = chain.vxm("mul", number, words, loops=loops, at=ready - 2 * chain.spec.d_func("vxm.alu"))
+    first = chain.vxm(
+        "mul", number, words, loops=loops, at=ready - 2 * chain.spec.d_func("vxm.alu")
+    )
     return chain.vxm("add", first, counted)
 
 

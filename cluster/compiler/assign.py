@@ -230,8 +230,11 @@ class Assigned:
         """The copies of a value that an op reads, in the order in which its kernel takes them."""
         if isinstance(op, Product) and value == op.x:
             return tuple(Copy(self.weights, side) for side in self.sides[op.out.name])
-        if isinstance(op, ExpertLinear):
-            return self._of_choice(op)
+        if isinstance(op, ExpertLinear):  # numbers for rows, then for each matrix; and its gates
+            turn = 1 + self.section.consumers(value).index(op)
+            sides = [EAST + WEST - side for side in self.sides[op.out.name]]
+            gates = (Copy("f32", side, turn=1) for side in sides if op.adds)
+            return (Copy("u16", WEST), *(Copy("u16", side, turn=turn) for side in sides), *gates)
         if isinstance(op, Attention):
             if to_all(op, self.rank):  # heads of a row are on both sides
                 return tuple(Copy("f16", side) for side in SIDES)
@@ -251,17 +254,6 @@ class Assigned:
         if isinstance(op, Norm | SquareSum | NormBySum):
             return (Copy("f32", EAST),)
         return (Copy("f32", WEST),)
-
-    def _of_choice(self, op: ExpertLinear) -> tuple[Copy, ...]:
-        """Copies for rows of experts, for the addresses of each matrix, and for its gates.
-
-        Addresses of several matrices are worked out at once, each on the side beyond its matrix.
-        """
-        turn = 1 + self.section.consumers(op.choice).index(op)
-        sides = [EAST + WEST - side for side in self.sides[op.out.name]]
-        numbers = (Copy("u16", side, turn=turn) for side in sides)
-        gates = (Copy("f32", side, turn=1) for side in sides if op.adds)
-        return (Copy("u16", WEST), *numbers, *gates)
 
     def turned_at(self, op: Rotary) -> int:
         """The SXM that a rotary embedding goes by: queries east, keys west."""

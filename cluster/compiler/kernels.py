@@ -10,7 +10,7 @@ from chip.kernels.attention import Projected, Scores, attention
 from chip.kernels.attention_to_all import Placed, attention_to_all
 from chip.kernels.experts import Choice, Experts, expert_linear, expert_rows
 from chip.kernels.gate import activation, clamped, gated
-from chip.kernels.grouped_route import Groups, grouped_route
+from chip.kernels.grouped_route import Groups, grouped_gates, grouped_route
 from chip.kernels.latent_attention import Compressed, latent_attention
 from chip.kernels.layer_norm import LayerNorm, Sum, layer_norm
 from chip.kernels.layout import halves
@@ -49,10 +49,6 @@ Kernel = Callable[[Work, Assigned, Any], None]
 KERNELS: dict[type[Op], Kernel] = {}
 EARLY: dict[type[Op], Kernel] = {}  # of what an op can do before ops that it is behind
 LATE: dict[type[Op], Kernel] = {}  # of what is wanted of an op behind other ops only
-
-
-def kernel(self) -> "Kernel":
-        """What places it."""
 
 
 def kernel(cls: type[Op], known: dict[type[Op], Kernel] = KERNELS) -> Callable[[Kernel], Kernel]:
@@ -240,9 +236,18 @@ def _own_gates(work: Work, at: Assigned, op: OwnExperts) -> None:
 
 @kernel(GroupedRoute)
 def _grouped_route(work: Work, at: Assigned, op: GroupedRoute) -> None:
+    _by_groups(grouped_route, work, at, op)
+
+
+@kernel(GroupedRoute, LATE)
+def _grouped_gates(work: Work, at: Assigned, op: GroupedRoute) -> None:
+    _by_groups(grouped_gates, work, at, op)
+
+
+def _by_groups(place: Callable[..., None], work: Work, at: Assigned, op: GroupedRoute) -> None:
     scores, out = at.read(work, op, op.scores), at.made(work, op.out)
     groups = Groups(op.bias.name, op.experts // op.groups, op.kept, op.normed, op.scale)
-    grouped_route(work, groups, scores, op.experts, op.out.dims[1].size, out)
+    place(work, groups, scores, op.experts, op.out.dims[1].size, out)
 
 
 @kernel(ExpertLinear, EARLY)

@@ -8,6 +8,7 @@ from chip.kernels.attention import Heads
 from chip.kernels.attention_to_all import SIDE_BY_SIDE, SumLanes, by_powers
 from chip.kernels.experts import Experts
 from chip.kernels.lanes import LANES, MAPS, LaneMap, group_maps, hurried_maps
+from chip.kernels.layout import even
 from chip.kernels.memory import Conflicts, most_column_words
 from chip.kernels.ranks import turn_maps
 from chip.kernels.trial import Demands, Trial, TrialMemory, Unplaced, conflicts
@@ -47,7 +48,8 @@ def lane_maps(sections: Collection[Sharded], weights: str) -> tuple[tuple[int, .
         if isinstance(op, Attention) and op.takes_sequence:
             count, size = (dim.size for dim in op.q.dims)
             hurried += SumLanes.of(by_powers(Heads(tuple(range(count)), count, size))).maps
-    turned = {op.scores.width for op in ops if isinstance(op, Route)}
+    routed = (even(op.scores.width, weights) for op in ops if isinstance(op, Route | GroupedRoute))
+    turned = {min(layout.width, layout.total) for layout in routed}
     hurried += [lanes for count in sorted(turned) for lanes in turn_maps(count)]
     extra = (lanes for size in sorted(sizes) for lanes in group_maps(size))
     return tuple(dict.fromkeys((*MAPS, *extra, *hurried)))

@@ -27,7 +27,7 @@ from chip.kernels.attention_to_all import (
 )
 from chip.kernels.columns import IDENTITY
 from chip.kernels.experts import COUNTED, Experts
-from chip.kernels.grouped_route import GROUPS, NUMBERS, OUT
+from chip.kernels.grouped_route import NUMBERS, OUT
 from chip.kernels.lanes import SUPERLANE
 from chip.kernels.linear import Matrix
 from chip.kernels.ranks import FAR, LANE_NUMBERS, LOWER, NUMBER_COLUMNS, lower_lanes, superlanes
@@ -206,15 +206,14 @@ def _vectors(
 def _router(
     ranks: list[Assigned], op: GroupedRoute, bias: Array
 ) -> Iterator[tuple[int, str, Array]]:
-    """The bias, the number and the group of the expert in each lane, and what is where none is."""
+    """The bias and the number of the expert in each lane, and what is where none is."""
     numbers = np.arange(op.experts, dtype=np.float32)
-    size = op.experts // op.groups
     for rank, assigned in enumerate(ranks):
         layout = assigned.layout(op.scores)
         inside = layout.rows(np.ones(op.experts)) > 0
-        rows = {"": (bias, OUT), f".{NUMBERS}": (numbers, FAR)}
-        if op.kept < op.groups:
-            rows[f".{GROUPS}"] = (numbers // size, FAR)
+        rows = {"": (bias, OUT)}
+        if op.kept < op.groups or layout.blocks > 1:
+            rows[f".{NUMBERS}"] = (numbers, FAR)
         for what, (values, other) in rows.items():
             found = np.where(inside, layout.rows(values), np.float32(other))
             yield rank, f"{op.bias.name}{what}", found

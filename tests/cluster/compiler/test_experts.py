@@ -55,7 +55,8 @@ class Chosen(OpRig):
         drawn = super()._input(work, op, value)
         if value == getattr(op, "choice", None):
             drawn[:, 0] = self.numbers
-            self._fill(self.at.read(work, op, value).copies[0], self.at.layout(value), drawn)
+            for copy in self.at.read(work, op, value).copies:
+                self._fill(copy, self.at.layout(value), drawn)
         return drawn
 
 

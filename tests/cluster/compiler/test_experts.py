@@ -35,15 +35,20 @@ def cycles(count: int, chosen: int, hidden: int = 64) -> int:
 
 
 def test_a_token_costs_the_experts_it_chooses_and_not_those_there_are():
-    found = {(count, chosen): cycles(count, chosen) for count in (4, 64) for chosen in (1, 2, 4)}
-    assert all(found[4, chosen] == found[64, chosen] for chosen in (1, 2, 4))
+    """But for its router, which compares the scores of as many superlanes as experts take."""
+    counts = (4, 9, 16, 50, 64)
+    found = {(count, chosen): cycles(count, chosen) for count in counts for chosen in (1, 2, 4)}
+    for chosen in (1, 2, 4):
+        assert found[9, chosen] == found[16, chosen]
+        assert found[50, chosen] == found[64, chosen]
+        assert found[4, chosen] < found[16, chosen] < found[64, chosen] < found[4, chosen] + 200
     assert found[4, 1] < found[4, 2] < found[4, 4] < 4 * found[4, 1]
 
 
 def test_more_experts_than_a_bank_has_tiles_of_cost_a_token_what_few_do():
-    """A bank has 4,096 words, 102 whole tiles of 320 columns."""
+    """A bank has 4,096 words, 102 whole tiles of 320 columns. Routers of more compare more."""
     few, many, most = (cycles(count, 4, hidden=320) for count in (4, 128, 204))
-    assert few <= many == most <= 1.05 * few  # 3,030 and 3,160 were measured
+    assert few < many < most < 1.2 * few  # 1,579, 1,802 and 1,845 were measured
 
 
 class Chosen(OpRig):

@@ -16,7 +16,7 @@ from functools import partial
 from chip.kernels.integers16 import LowHalves, gap_cycles, joined
 from chip.kernels.lanes import KEEP, LANES
 from chip.kernels.layout import Layout
-from chip.kernels.linear import Matrix, at_stretches, deliver, tile_passes, weights_of
+from chip.kernels.linear import Matrix, at_stretches, deliver, each_run, tile_passes, weights_of
 from chip.kernels.matmul import Gathered, Pass, matmul
 from chip.kernels.work import Part, Work
 from chip.program import word_columns
@@ -24,6 +24,7 @@ from chip.schedule import Buffer, Chain, Flow, Rows, over, run
 from chip.schedule.indirect import addresses, gather
 from chip.spec import EAST
 
+Made = tuple[list[Pass], list[int]]  # passes, and the first block of each whose sums leave
 SCALE, BIAS = "scale", "bias"  # of output channels
 COUNTED = "counted words {}"  # rows of 0, 1, 2, ... in all lanes, on either side
 
@@ -103,50 +104,59 @@ def expert_linear(
     if experts.packed > 1:
         tiles, (x, low) = _in_own_lanes(work, experts, (x, low), tiles)
     gap = gap_cycles(work.spec, 1)
+
+    def products(slot: int, token: int) -> Made:
+        """The passes of an expert, and the first output block of each whose sums leave."""
+        number = replace(tiles, first=tiles.first + slot * work.rows + token, steps=(0, 0))
+        first = slot * matrix.inputs.blocks if adds else 0
+
+        def rows(block: int, x: tuple[Part, ...] = x) -> Rows:
+            return work.rows_of(x, first + block).behind(token)
+
+        gathered = Gathered(number, counted, experts.words // experts.groups)
+        whole = Pass(weights, 0, 0, 0, number, 1, gathered=gathered)
+        other = partial(rows, x=low)
+        if low:
+            whole = replace(whole, low=LowHalves(other(0), gap))
+        return tile_passes(matrix, whole, rows, at_stretches, other)
+
+    def place(slot: int, token: int, made: Made) -> None:
+        """The chain of some of them: what becomes of their sums."""
+        chain = work.chain(f"experts {work.prefix}{matrix.name}")
+        passes, starts = made
+        for flow, start in zip(matmul(chain, matrix.side, passes), starts, strict=True):
+            at = start - matrix.blocks.start
+            own = (slot * work.rows + token) * len(matrix.blocks) + at
+            if step is not None and scales is not None:
+                flow = joined(chain, flow, gap, False) if low else chain.vxm("to_f32", flow)
+                flow = chain.vxm("mul", flow, Rows(step, token, (0, 0)))
+                flow = chain.vxm("mul", flow, Rows(scales, own, (1, 0)))
+            if biases is not None:
+                flow = chain.vxm("add", flow, Rows(biases, own, (1, 0)))
+            if choice.gates is None:
+                block = slot * matrix.outputs.blocks + start
+                _deliver(work, chain, flow, copies, block, token)
+                continue
+            gate = choice.gates.behind(slot * work.rows + token)
+            flow = chain.vxm("mul", flow, replace(gate, steps=(0, 0)))
+            if slot:
+                before = Rows(sums[1 - slot % 2], at * work.rows + token, (work.rows, 1))
+                flow = chain.vxm("add", flow, before)
+            if slot < experts.chosen - 1:
+                here = Rows(sums[slot % 2], at * work.rows + token, (work.rows, 1))
+                chain.write(flow, here)
+            else:
+                _deliver(work, chain, flow, copies, start, token)
+        work.plan.place(chain)
+
     for token in range(work.rows):
-        for slot in range(experts.chosen):
-            chain = work.chain(f"experts {work.prefix}{matrix.name}")
-            at = tiles.first + slot * work.rows + token
-            number = replace(tiles, first=at, steps=(0, 0))
-            first = slot * matrix.inputs.blocks if adds else 0
-            gathered = Gathered(number, counted, experts.words // experts.groups)
-            whole = Pass(weights, 0, 0, 0, number, 1, gathered=gathered)
-
-            def rows(
-                block: int, first: int = first, token: int = token, x: tuple[Part, ...] = x
-            ) -> Rows:
-                return work.rows_of(x, first + block).behind(token)
-
-            other = partial(rows, x=low)
-            if low:
-                whole = replace(whole, low=LowHalves(other(0), gap))
-            passes, starts = tile_passes(matrix, whole, rows, at_stretches, other)
-            flows = matmul(chain, matrix.side, passes)
-            for flow, start in zip(flows, starts, strict=True):
-                at = start - matrix.blocks.start
-                own = (slot * work.rows + token) * len(matrix.blocks) + at
-                if step is not None and scales is not None:
-                    both = whole.low is not None
-                    flow = joined(chain, flow, gap, False) if both else chain.vxm("to_f32", flow)
-                    flow = chain.vxm("mul", flow, Rows(step, token, (0, 0)))
-                    flow = chain.vxm("mul", flow, Rows(scales, own, (1, 0)))
-                if biases is not None:
-                    flow = chain.vxm("add", flow, Rows(biases, own, (1, 0)))
-                if choice.gates is None:
-                    block = slot * matrix.outputs.blocks + start
-                    _deliver(work, chain, flow, copies, block, token)
-                    continue
-                gate = choice.gates.behind(slot * work.rows + token)
-                flow = chain.vxm("mul", flow, replace(gate, steps=(0, 0)))
-                if slot:
-                    before = Rows(sums[1 - slot % 2], at * work.rows + token, (work.rows, 1))
-                    flow = chain.vxm("add", flow, before)
-                if slot < experts.chosen - 1:
-                    here = Rows(sums[slot % 2], at * work.rows + token, (work.rows, 1))
-                    chain.write(flow, here)
-                else:
-                    _deliver(work, chain, flow, copies, start, token)
-            work.plan.place(chain)
+        every = [products(slot, token) for slot in range(experts.chosen)]
+        one_by_one = adds and work.rows == 1  # so that sums of the first blocks may leave
+        for turn in (
+            zip(*(each_run(*made) for made in every), strict=True) if one_by_one else [every]
+        ):
+            for slot, made in enumerate(turn):
+                place(slot, token, made)
 
 
 def _in_own_lanes(

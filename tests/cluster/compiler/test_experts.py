@@ -114,3 +114,18 @@ def test_a_router_takes_the_highest_and_of_equal_ones_the_lowest_lanes():
         assert np.array_equal(values, result.expected.reshape(len(rows), -1))
         numbers = [sorted(range(count), key=lambda e, row=row: (-row[e], e))[:3] for row in rows]
         assert values[:, :3].tolist() == numbers
+
+
+@pytest.mark.parametrize("count", [1, 8, 9, 17, 320])
+def test_ranks_are_those_of_sorted_scores_however_many_are_alike(count):
+    """Scores of three kinds, zeros of both signs and minus infinity among them."""
+    chosen, rows, rng = min(count, 8), 3, np.random.default_rng(count)
+    scores = rng.choice(np.array([-1, -0.0, 0.0, 2, -np.inf, 3e38], np.float32), (rows, count))
+    scores[:, rng.integers(count)] = 5  # so that the highest is finite
+    rig = Scored(mixed(count, chosen, 8, 8), 1, 0, "int8", Launch(rows, 0, 8))
+    rig.scores = scores
+    result = rig.run(next(op for op in rig.ops if isinstance(op, Route)))
+    for _, values in result.copies:
+        assert np.array_equal(values, result.expected.reshape(rows, -1))
+        order = [sorted(range(count), key=lambda e, row=row: (-row[e], e)) for row in scores]
+        assert values[:, :chosen].tolist() == [row[:chosen] for row in order]

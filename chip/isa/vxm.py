@@ -246,7 +246,7 @@ def to_f32(a: Vectors) -> Vectors:
 
 @op(
     "vxm.to_f16", "vxm", "dtype:dtype a:src out:dst.f16", "type convert", "vxm.convert",
-    row=elementwise.as_fp32, row_types=("f16", "f32"),
+    row=elementwise.as_fp32, row_types=("u8", "f16", "f32"),
 )  # fmt: skip
 def to_f16(a: Vectors) -> Vectors:
     """Any type to fp16, rounded once to nearest even; from 65520 on, infinity."""

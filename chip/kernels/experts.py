@@ -16,20 +16,33 @@ from functools import partial
 from chip.kernels.integers16 import LowHalves, gap_cycles, joined
 from chip.kernels.lanes import KEEP, LANES
 from chip.kernels.layout import Layout
-from chip.kernels.linear import Matrix, at_stretches, deliver, tile_passes, weights_of
+from chip.kernels.linear import Matrix, at_stretches, deliver, each_run, tile_passes, weights_of
 from chip.kernels.matmul import Gathered, Pass, matmul
-from chip.kernels.work import Laid, Part, Work
+from chip.kernels.work import Part, Work
 from chip.program import word_columns
-from chip.schedule import Buffer, Chain, Flow, Loops, Rows, run
+from chip.schedule import Buffer, Chain, Flow, Rows, over, run
 from chip.schedule.indirect import addresses, gather
 from chip.spec import EAST
 
+Made = tuple[list[Pass], list[int]]  # passes, and the first block of each whose sums leave
+SCALE, BIAS = "scale", "bias"  # of output channels
 COUNTED = "counted words {}"  # rows of 0, 1, 2, ... in all lanes, on either side
 
 
 def side_by_side(inputs: Layout) -> int:
     """Experts whose x of this layout fit the lanes of a row."""
     return LANES // inputs.width if inputs.blocks == 1 else 1
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Rows (slot, token) of numbers of experts, uint16, and of their gates, both in all lanes.
+
+    Numbers are read all the time while a matrix is loaded, so that each has its own.
+    """
+
+    numbers: Rows
+    gates: Rows | None
 
 
 @dataclass(frozen=True)
@@ -68,7 +81,7 @@ class Experts:
 
 
 def expert_linear(
-    work: Work, experts: Experts, x: tuple[Part, ...], choice: Laid,
+    work: Work, experts: Experts, x: tuple[Part, ...], choice: Choice,
     copies: Sequence[tuple[Part, ...]], step: Buffer | None,
 ) -> None:  # fmt: skip
     """Write the products of each token's experts (+ biases) to all copies, (slot, block, token).
@@ -80,65 +93,70 @@ def expert_linear(
         return
     weights = weights_of(work, matrix, experts.groups)
     # On the other side: its own is to be free for weights, but for what must be there.
-    counted = work.shared(COUNTED.format(1 - matrix.side), experts.counted, "f32", 1 - matrix.side)
-    scales = biases = None
-    if step is not None:
-        scales = _own_rows(work, experts, f"{matrix.name}.scale", choice)
-    if experts.biased:
-        biases = _own_rows(work, experts, f"{matrix.name}.bias", choice)
+    counted = work.shared(COUNTED.format(1 - matrix.side), experts.counted, "u16", 1 - matrix.side)
+    scales = None if step is None else _own(work, experts, SCALE)
+    biases = _own(work, experts, BIAS) if experts.biased else None
     sums = [
         work.scratch(f"{matrix.name}.sum{turn}", len(matrix.blocks), "f32", 1 - matrix.side)
         for turn in range(min(2, experts.chosen - 1) * adds)
     ]
-    tiles = _numbers(work, experts, choice)
-    low = experts.low
+    tiles, low = choice.numbers, experts.low
     if experts.packed > 1:
         tiles, (x, low) = _in_own_lanes(work, experts, (x, low), tiles)
-    gates, gap = _gates(work, experts, choice) if adds else None, gap_cycles(work.spec, 1)
+    gap = gap_cycles(work.spec, 1)
+
+    def products(slot: int, token: int) -> Made:
+        """The passes of an expert, and the first output block of each whose sums leave."""
+        number = replace(tiles, first=tiles.first + slot * work.rows + token, steps=(0, 0))
+        first = slot * matrix.inputs.blocks if adds else 0
+
+        def rows(block: int, x: tuple[Part, ...] = x) -> Rows:
+            return work.rows_of(x, first + block).behind(token)
+
+        gathered = Gathered(number, counted, experts.words // experts.groups)
+        whole = Pass(weights, 0, 0, 0, number, 1, gathered=gathered)
+        other = partial(rows, x=low)
+        if low:
+            whole = replace(whole, low=LowHalves(other(0), gap))
+        return tile_passes(matrix, whole, rows, at_stretches, other)
+
+    def place(slot: int, token: int, made: Made) -> None:
+        """The chain of some of them: what becomes of their sums."""
+        chain = work.chain(f"experts {work.prefix}{matrix.name}")
+        passes, starts = made
+        for flow, start in zip(matmul(chain, matrix.side, passes), starts, strict=True):
+            at = start - matrix.blocks.start
+            own = (slot * work.rows + token) * len(matrix.blocks) + at
+            if step is not None and scales is not None:
+                flow = joined(chain, flow, gap, False) if low else chain.vxm("to_f32", flow)
+                flow = chain.vxm("mul", flow, Rows(step, token, (0, 0)))
+                flow = chain.vxm("mul", flow, Rows(scales, own, (1, 0)))
+            if biases is not None:
+                flow = chain.vxm("add", flow, Rows(biases, own, (1, 0)))
+            if choice.gates is None:
+                block = slot * matrix.outputs.blocks + start
+                _deliver(work, chain, flow, copies, block, token)
+                continue
+            gate = choice.gates.behind(slot * work.rows + token)
+            flow = chain.vxm("mul", flow, replace(gate, steps=(0, 0)))
+            if slot:
+                before = Rows(sums[1 - slot % 2], at * work.rows + token, (work.rows, 1))
+                flow = chain.vxm("add", flow, before)
+            if slot < experts.chosen - 1:
+                here = Rows(sums[slot % 2], at * work.rows + token, (work.rows, 1))
+                chain.write(flow, here)
+            else:
+                _deliver(work, chain, flow, copies, start, token)
+        work.plan.place(chain)
+
     for token in range(work.rows):
-        for slot in range(experts.chosen):
-            chain = work.chain(f"experts {work.prefix}{matrix.name}")
-            at = tiles.first + slot * work.rows + token
-            number = replace(tiles, first=at, steps=(0, 0))
-            first = slot * matrix.inputs.blocks if adds else 0
-            gathered = Gathered(number, counted, experts.words // experts.groups)
-            whole = Pass(weights, 0, 0, 0, number, 1, gathered=gathered)
-
-            def rows(
-                block: int, first: int = first, token: int = token, x: tuple[Part, ...] = x
-            ) -> Rows:
-                return work.rows_of(x, first + block).behind(token)
-
-            other = partial(rows, x=low)
-            if low:
-                whole = replace(whole, low=LowHalves(other(0), gap))
-            passes, starts = tile_passes(matrix, whole, rows, at_stretches, other)
-            flows = matmul(chain, matrix.side, passes)
-            for flow, start in zip(flows, starts, strict=True):
-                at = start - matrix.blocks.start
-                own = (slot * work.rows + token) * len(matrix.blocks) + at
-                if step is not None and scales is not None:
-                    both = whole.low is not None
-                    flow = joined(chain, flow, gap, False) if both else chain.vxm("to_f32", flow)
-                    flow = chain.vxm("mul", flow, Rows(step, token, (0, 0)))
-                    flow = chain.vxm("mul", flow, Rows(scales, own, (1, 0)))
-                if biases is not None:
-                    flow = chain.vxm("add", flow, Rows(biases, own, (1, 0)))
-                if gates is None:
-                    block = slot * matrix.outputs.blocks + start
-                    _deliver(work, chain, flow, copies, block, token)
-                    continue
-                gate = Rows(gates, slot * work.rows + token, (0, 0))
-                flow = chain.vxm("mul", flow, gate)
-                if slot:
-                    before = Rows(sums[1 - slot % 2], at * work.rows + token, (work.rows, 1))
-                    flow = chain.vxm("add", flow, before)
-                if slot < experts.chosen - 1:
-                    here = Rows(sums[slot % 2], at * work.rows + token, (work.rows, 1))
-                    chain.write(flow, here)
-                else:
-                    _deliver(work, chain, flow, copies, start, token)
-            work.plan.place(chain)
+        every = [products(slot, token) for slot in range(experts.chosen)]
+        one_by_one = adds and work.rows == 1  # so that sums of the first blocks may leave
+        for turn in (
+            zip(*(each_run(*made) for made in every), strict=True) if one_by_one else [every]
+        ):
+            for slot, made in enumerate(turn):
+                place(slot, token, made)
 
 
 def _in_own_lanes(
@@ -150,17 +168,18 @@ def _in_own_lanes(
     """
     matrix, count, each = experts.matrix, experts.chosen, experts.packed
     name, width, loops = matrix.name, matrix.inputs.width, run(count * work.rows)
-    tiles = Rows(work.scratch(f"{name}.tile", count, "f32", 1 - matrix.side))
+    tiles = Rows(work.scratch(f"{name}.tile", count, "u16", 1 - matrix.side))
     lanes = Rows(work.scratch(f"{name}.lanes", count, "f32", EAST))
     owners = work.constant(f"{name}.owners", 1, "f32", EAST)
     chain = work.chain("experts: tile")  # the whole part of number / each: no half is rounded
-    value = chain.vxm("mul", chain.vxm("add", numbers, 0.5, loops=loops), 1 / each)
-    value = chain.vxm("to_u16", chain.vxm("sub", value, 0.5))
-    chain.write(chain.vxm("to_f32", value), tiles)
+    value = chain.vxm("to_f32", numbers, loops=loops)
+    value = chain.vxm("mul", chain.vxm("add", value, 0.5), 1 / each)
+    chain.write(chain.vxm("to_u16", chain.vxm("sub", value, 0.5)), tiles)
     work.plan.place(chain)
     chain = work.chain("experts: lanes")
-    first = chain.vxm("mul", tiles, float(each), loops=loops)
-    own = chain.vxm("eq", chain.vxm("sub", numbers, first), Rows(owners, 0, (0, 0)))
+    first = chain.vxm("mul", tiles, each, loops=loops)
+    place = chain.vxm("to_f32", chain.vxm("sub", numbers, first))
+    own = chain.vxm("eq", place, Rows(owners, 0, (0, 0)))
     chain.write(chain.vxm("to_f32", own), lanes)
     work.plan.place(chain)
     found: list[tuple[Part, ...]] = []
@@ -177,38 +196,11 @@ def _in_own_lanes(
             copies = (chain.sxm("shift_up", n, value, matrix.side) for n in shifts)
             value = chain.vxm("add", *copies)
             there *= 2
-        deliver(chain, chain.vxm("mul", value, lanes), [Rows(moved)])
+        value = chain.vxm("mul", value, lanes)
+        chain.write(chain.vxm("to_i8" if matrix.dtype == "i8" else "to_f16", value), Rows(moved))
         work.plan.place(chain)
         found.append((Part(moved, 0, count),))
     return tiles, tuple(found)
-
-
-def _numbers(work: Work, experts: Experts, choice: Laid) -> Rows:
-    """Numbers (slot, token) of the chosen experts, on the side beyond the matrix."""
-    rows, matrix = work.rows_of(choice.copies[0], 0), experts.matrix
-    if rows.buffer.region.index // work.spec.hemisphere_slices != matrix.side:
-        return rows
-    out = work.scratch(f"{matrix.name}.numbers", experts.chosen, "f32", 1 - matrix.side)
-    chain, loops = work.chain("experts: numbers"), run(experts.chosen * work.rows)
-    chain.write(chain.vxm("copy", rows, loops=loops), Rows(out))
-    work.plan.place(chain)
-    return Rows(out)
-
-
-def _gates(work: Work, experts: Experts, choice: Laid) -> Buffer:
-    """Gates (slot, token) apart from the numbers, which are read at the same time."""
-    matrix, count = experts.matrix, experts.chosen
-    out = work.scratch(f"{matrix.name}.gates", count, "f32", 1 - matrix.side)
-    chain, rows = work.chain("experts: gates"), work.rows_of(choice.copies[0], count)
-    chain.write(chain.vxm("copy", rows, loops=run(count * work.rows)), Rows(out))
-    work.plan.place(chain)
-    return out
-
-
-def _at(work: Work, choice: Laid, block: int, token: int) -> Rows:
-    """A number of a token, in all lanes, as often as it is wanted."""
-    rows = work.rows_of(choice.copies[0], block)
-    return Rows(rows.buffer, rows.first + token, (0, 0))
 
 
 def _deliver(
@@ -219,23 +211,29 @@ def _deliver(
     deliver(chain, flow, [replace(r, first=r.first + token, steps=(work.rows, 1)) for r in rows])
 
 
-def _own_rows(work: Work, experts: Experts, name: str, choice: Laid) -> Buffer:
+def expert_rows(work: Work, experts: Experts, numbers: Rows, scaled: bool) -> None:
     """Rows (slot, token, block) of the chosen experts, of rows (expert, block) of them all.
 
-    Addresses go outwards from the VXM and rows with them, which come back by way of the SXM.
+    These are their scales, if they are `scaled`, and their biases, if they have some. Addresses go
+    outwards from the VXM and rows with them, which come back by way of the SXM.
     """
-    blocks, side, spec = len(experts.matrix.blocks), experts.matrix.side, work.spec
-    table = work.constant(name, experts.count * blocks, "f32", side)
-    out = work.scratch(f"{name}.own", experts.chosen * blocks, "f32", 1 - side)
-    counted = work.shared(COUNTED.format(1 - side), blocks, "f32", 1 - side)
-    rows = work.rows_of(choice.copies[0], 0)
-    for first in range(experts.chosen * work.rows):
-        loops: Loops = ((1, blocks), (blocks, 1))
+    matrix, spec = experts.matrix, work.spec
+    blocks, side = len(matrix.blocks), matrix.side
+    for what in (SCALE,) * scaled + (BIAS,) * experts.biased if blocks else ():
+        table = work.constant(f"{matrix.name}.{what}", experts.count * blocks, "f32", side)
+        counted = work.shared(COUNTED.format(1 - side), blocks, "u16", 1 - side)
+        loops = over(blocks, experts.chosen * work.rows)
         chain = work.chain("experts: rows")
-        number = Rows(rows.buffer, rows.first + first, (0, 0))
-        address = addresses(chain, number, blocks, Rows(counted), loops, 0)
+        each = replace(numbers, steps=(1, 0))
+        address = addresses(chain, each, blocks, Rows(counted), loops, 0)
         found = gather(chain, ((table, 0),), address, spec.edge_position("sxm", side), side)
         value = chain.sxm("distribute", KEEP, found, side)
-        chain.write(chain.vxm("copy", value), Rows(out, first * blocks))
+        chain.write(chain.vxm("copy", value), Rows(_own(work, experts, what), 0, (blocks, 1)))
         work.plan.place(chain)
-    return out
+
+
+def _own(work: Work, experts: Experts, what: str) -> Buffer:
+    """Rows of the chosen experts."""
+    matrix = experts.matrix
+    name, count = f"{matrix.name}.{what}.own", experts.chosen * len(matrix.blocks)
+    return work.scratch(name, count, "f32", 1 - matrix.side)

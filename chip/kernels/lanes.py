@@ -51,6 +51,7 @@ class _Reduction:
     side: int
     alike: bool
     hurry: bool = False
+    beside: bool = False
 
 
 def group_maps(size: int) -> tuple[LaneMap, ...]:
@@ -87,14 +88,16 @@ def rows_to_reduce(chain: Chain, rows: Rows, count: int, side: int) -> Flow:
 
 
 def reduce_lanes(
-    chain: Chain, op: str, value: Flow, dtype: str, side: int = EAST, hurry: bool = False
-) -> Flow:
+    chain: Chain, op: str, value: Flow, dtype: str, side: int = EAST, hurry: bool = False,
+    beside: bool = False,
+) -> Flow:  # fmt: skip
     """Combine all lanes of a VXM result with `op`; every lane of the result holds the total.
 
     `side` is the SXM that a long run keeps to, unless it is in a `hurry`: then it takes fewer
-    rounds of more copies. Sums differ by their order from lane to lane.
+    rounds of more copies. A short run `beside` what others wait for goes as a long one does, and
+    leaves them streams. Sums differ by their order from lane to lane.
     """
-    return _reduce(chain, value, _Reduction(op, dtype, LANES, side, False, hurry))
+    return _reduce(chain, value, _Reduction(op, dtype, LANES, side, False, hurry, beside))
 
 
 def reduce_groups(
@@ -115,6 +118,11 @@ def spread(chain: Chain, value: Flow, maps: Sequence[LaneMap], side: int) -> Flo
     return _tree(copies, _combiner(chain, "add", value.dtype))
 
 
+def total_of(chain: Chain, values: Sequence[Flow]) -> Flow:
+    """The sum of values of one type; earlier ones wait for later ones."""
+    return _tree(values, _combiner(chain, "add", values[0].dtype))
+
+
 def reducible(size: int) -> bool:
     """Whether `reduce_groups` can combine groups of `size` lanes."""
     for factor in (2, *ODD_FACTORS):
@@ -125,6 +133,7 @@ def reducible(size: int) -> bool:
 
 def _reduce(chain: Chain, value: Flow, how: _Reduction) -> Flow:
     side, short = how.side, span(value.loops) * WIDTHS[how.dtype] <= SHORT_RUN_BYTES
+    short &= not how.beside
     long_partners = MORE_PARTNERS if how.hurry else FEW_PARTNERS
     for one in _rounds(how.size, MOST_PARTNERS if short else long_partners):
         numbers = [chain.maps.index(lanes) for part in one.maps for lanes in part]

@@ -23,7 +23,7 @@ from chip.spec import EAST, WEST
 Scaled = Callable[[Sequence[Flow], Sequence[int]], Sequence[Flow]]
 # Of sums, at a side, from a token on; what scales copies, if they must be scaled before.
 OnTheWay = Callable[[Chain, Flow, int, int, Scaled | None], Flow]
-_ROUND = {"f16": "to_f16"}
+_ROUND = {"f16": "to_f16", "u16": "to_u16"}
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ def linear(
         return
     halves, base = passes[0].low, matrix.blocks.start
     groups = halves.groups(work.rows) if halves else range(1)
-    for some, theirs in _runs(passes, starts) if work.whole else [(passes, starts)]:
+    for some, theirs in each_run(passes, starts) if work.whole else [(passes, starts)]:
         chain = work.chain(f"matmul {work.prefix}{matrix.name}")
         flows = matmul(chain, matrix.side, some)
         for flow, (start, token) in zip(flows, product(theirs, groups), strict=True):
@@ -250,8 +250,10 @@ def _passes(
     return tile_passes(matrix, first, rows, cut, partial(work.rows_of, low))
 
 
-def _runs(passes: Sequence[Pass], starts: Sequence[int]) -> Iterator[tuple[list[Pass], list[int]]]:
-    """Each output block by itself, as other parts are at work beside it."""
+def each_run(
+    passes: Sequence[Pass], starts: Sequence[int]
+) -> Iterator[tuple[list[Pass], list[int]]]:
+    """Each run of output blocks by itself, as others are at work beside it."""
     ends = [number + 1 for number, one in enumerate(passes) if one.last]
     for low, high, start in zip([0, *ends], ends, starts, strict=False):
         yield list(passes[low:high]), [start]

@@ -127,7 +127,7 @@ class MemoryMap(SramMap):
         base = request.side * self.spec.hemisphere_slices
         for first in range(0, self.spec.hemisphere_slices - width + 1, width):
             spill = first >= INNER_SLICES and not self.levels and not self.apart
-            if spill and best is not None:
+            if spill and best is not None and best[1] < base + INNER_SLICES:
                 break
             index = base + first
             if beyond is not None and index + width > beyond:

@@ -1,66 +1,44 @@
-"""The router of a mixture: its highest scores one after the other, and their softmax.
+"""The router of a mixture: its highest scores, by their ranks, and their softmax.
 
-A score is the highest if it equals the maximum of all lanes, and of several such the one in the
-lowest lane counts; it is then taken out of the race. Numbers of experts and gates are in all lanes.
+Numbers of experts and gates are in all lanes. Experts begin as soon as there are numbers.
 """
 
 from dataclasses import replace
 
-from chip.kernels.lanes import LANES, reduce_lanes
 from chip.kernels.linear import deliver
-from chip.kernels.work import Laid, Work, targets
+from chip.kernels.ranks import Race, bound, enter, find, numbers_of, pick
+from chip.kernels.work import Laid, Part, Work, targets
 from chip.schedule import Buffer, Flow, Loops, Rows, run
 from chip.spec import EAST, WEST
-
-LANE_NUMBERS = "lane numbers"  # a row of 0, 1, 2, ...
-OUT = -3e38  # added to a score that is out of the race: nothing is below it
-FAR = 1024.0  # more than any lane
 
 
 def route(work: Work, scores: Laid, experts: int, chosen: int, out: Laid) -> None:
     """out rows (choice, slot, token): numbers of the `chosen` experts, then their gates."""
-    assert scores.layout.blocks == 1 and experts <= LANES
-    race = [work.scratch(f"race{turn}", 1, "f32", EAST) for turn in (0, 1)]
-    top = work.scratch("race.top", chosen, "f32", WEST)
-    highest = work.scratch("race.highest", 1, "f32", EAST)
-    number = Rows(work.shared(LANE_NUMBERS, 1, "f32", WEST), 0, (0, 0))
+    assert scores.layout.blocks == 1
+    race = Race.of(work, experts)
     chain = work.chain("route: scores")
-    beyond = chain.vxm("to_f32", chain.vxm("ge", number, float(experts), loops=run(work.rows)))
-    entered = chain.vxm("add", chain.vxm("mul", beyond, OUT), work.rows_of(scores.copies[0], 0))
-    chain.write(entered, Rows(race[0]))
+    limit = bound(work, chain, experts, run(work.rows))
+    enter(work, race, chain, chain.vxm("min", limit, work.rows_of(scores.copies[0], 0)))
     work.plan.place(chain)
-    for slot in range(chosen):
-        _next(work, race[slot % 2], number, slot, (top, highest), out)
-        if slot < chosen - 1:
-            _leave(work, race, number, slot, out)
-    _gates(work, top, highest, chosen, out)
+    find(work, race, chosen)
+    numbers_of(work, race, chosen, out)
 
 
-def _next(
-    work: Work, race: Buffer, number: Rows, slot: int, tops: tuple[Buffer, Buffer], out: Laid
-) -> None:
-    """The highest score in the race, and the lowest lane that has it."""
-    loops = run(work.rows)
+def gates(work: Work, experts: int, chosen: int, out: Laid) -> None:
+    """The gates of a choice whose numbers there are: softmax of the scores."""
+    top = work.scratch("race.top", chosen, "f32", WEST)
+    race = Race.of(work, experts)
+    rows = work.rows
+
+    def of_slots(first: int) -> list[Rows]:
+        return [Rows(top, first * rows, (rows, 1))]
+
+    pick(work, race, chosen, lambda block: race.scores(block, rows), of_slots)
+    highest = work.scratch("race.highest", 1, "f32", EAST)
     chain = work.chain("route: highest")
-    best = reduce_lanes(chain, "max", chain.vxm("copy", Rows(race), loops=loops), "f32")
-    lower = chain.vxm("to_f32", chain.vxm("ne", best, Rows(race)))
-    far = chain.vxm("add", chain.vxm("mul", lower, FAR), number)
-    lane = reduce_lanes(chain, "min", far, "f32")
-    chain.write(lane, work.rows_of(out.copies[0], slot))
-    chain.write(best, Rows(tops[0], slot * work.rows))
-    if slot == 0:
-        chain.write(chain.vxm("copy", best), Rows(tops[1]))
+    chain.write(chain.vxm("copy", Rows(top), loops=run(work.rows)), Rows(highest))
     work.plan.place(chain)
-
-
-def _leave(work: Work, race: list[Buffer], number: Rows, slot: int, out: Laid) -> None:
-    """The race without the expert that has been found."""
-    chain = work.chain("route: leave")
-    found = work.rows_of(out.copies[0], slot)
-    mine = chain.vxm("eq", chain.vxm("copy", found, loops=run(work.rows)), number)
-    rest = chain.vxm("mul", chain.vxm("to_f32", mine), OUT)
-    chain.write(chain.vxm("add", rest, Rows(race[slot % 2])), Rows(race[1 - slot % 2]))
-    work.plan.place(chain)
+    _gates(work, top, highest, chosen, out)
 
 
 def _gates(work: Work, top: Buffer, highest: Buffer, chosen: int, out: Laid) -> None:
@@ -83,19 +61,24 @@ def _gates(work: Work, top: Buffer, highest: Buffer, chosen: int, out: Laid) -> 
         work.plan.place(chain)
     chain = work.chain("route: gates")
     gate = chain.vxm("mul", Rows(powers, 0, (rows, 1)), Rows(share, 0, (0, 1)), loops=loops)
-    deliver(chain, gate, targets(work, out.copies, chosen))
+    deliver(chain, gate, targets(work, gate_copies(out), chosen))
     work.plan.place(chain)
+
+
+def gate_copies(choice: Laid) -> list[tuple[Part, ...]]:
+    """Those copies of a choice that have gates; of others numbers are read only."""
+    return [copy for copy in choice.copies if copy[0].buffer.region.dtype == "f32"]
 
 
 def own_experts(work: Work, first: str, count: int, chosen: int, choice: Laid, out: Laid) -> None:
     """The choice with numbers from the constant `first` on, of `count` experts that are here.
 
-    Others have a gate of 0, and a number that is here.
+    Others have a number that is here. Gates follow.
     """
     tokens, loops = work.rows, ((chosen, work.rows), (work.rows, 1))
     start = Rows(work.constant(first, 1, "f32", EAST), 0, (0, 0))
     inside = Rows(work.scratch("race.inside", chosen, "f32", EAST), 0, (tokens, 1))
-    numbers, gates = (work.rows_of(choice.copies[0], block) for block in (0, chosen))
+    numbers = work.rows_of(choice.copies[0], 0)
     chain = work.chain("route: own experts")
     mine = chain.vxm("sub", replace(numbers, steps=(tokens, 1)), start, loops=loops)
     held = chain.vxm("min", chain.vxm("max", mine, 0.0), float(count - 1))
@@ -103,41 +86,54 @@ def own_experts(work: Work, first: str, count: int, chosen: int, choice: Laid, o
     chain.write(chain.vxm("to_f32", chain.vxm("eq", held, late)), inside)
     deliver(chain, held, targets(work, out.copies))
     work.plan.place(chain)
+
+
+def own_gates(work: Work, count: int, chosen: int, choice: Laid, out: Laid) -> None:
+    """Gates of what `own_experts` has chosen: those of experts that are not here are 0."""
+    tokens, loops = work.rows, ((chosen, work.rows), (work.rows, 1))
+    inside = Rows(work.scratch("race.inside", chosen, "f32", EAST), 0, (tokens, 1))
+    chosen_gates = replace(work.rows_of(choice.copies[0], chosen), steps=(tokens, 1))
     chain = work.chain("route: own gates")
-    gate = chain.vxm("mul", replace(gates, steps=(tokens, 1)), inside, loops=loops)
-    deliver(chain, gate, targets(work, out.copies, chosen))
+    gate = chain.vxm("mul", chosen_gates, inside, loops=loops)
+    deliver(chain, gate, targets(work, gate_copies(out), chosen))
     work.plan.place(chain)
 
 
 def all_experts(work: Work, first: str, count: int, chosen: int, choice: Laid, out: Laid) -> None:
-    """All `count` experts from the constant `first` on, in order, with the gates of the choice.
-
-    Those that were not chosen have a gate of 0.
-    """
-    tokens, pace = work.rows, work.spec.d_func("vxm.alu")
+    """All `count` experts from the constant `first` on, in order. Gates follow."""
+    tokens = work.rows
     start = Rows(work.constant(first, 1, "f32", EAST), 0, (0, 0))
-    inside = work.scratch("race.inside", chosen, "f32", EAST)
-    numbers, gates = (work.rows_of(choice.copies[0], block) for block in (0, chosen))
+    numbers = work.rows_of(choice.copies[0], 0)
     every: Loops = ((chosen, tokens), (tokens, 1))
+    for number in range(count):
+        chain = work.chain("route: all numbers")
+        zero = chain.vxm("mul", replace(numbers, steps=(0, 1)), 0.0, loops=run(tokens))
+        deliver(chain, chain.vxm("add", zero, float(number)), targets(work, out.copies, number))
+        work.plan.place(chain)
     for number in range(count):
         chain = work.chain("route: all experts")
         mine = chain.vxm("sub", replace(numbers, steps=(tokens, 1)), start, loops=every)
         chosen_here = chain.vxm("to_f32", chain.vxm("eq", mine, float(number)))
+        inside = work.scratch(f"race.inside{number}", chosen, "f32", EAST)
         chain.write(chosen_here, Rows(inside, 0, (tokens, 1)))
         work.plan.place(chain)
+
+
+def all_gates(work: Work, count: int, chosen: int, choice: Laid, out: Laid) -> None:
+    """Gates of all `count` experts: of those that were not chosen 0."""
+    tokens, pace = work.rows, work.spec.d_func("vxm.alu")
+    every = work.rows_of(choice.copies[0], chosen)
+    for number in range(count):
+        inside = work.scratch(f"race.inside{number}", chosen, "f32", EAST)
         for row in range(0, tokens, pace):
             chain, loops = work.chain("route: all gates"), run(min(pace, tokens - row))
             total: Flow | None = None
             for slot in range(chosen):  # each is read once the one before has been
                 at = slot * tokens + row
-                gate = replace(gates, first=gates.first + at)
+                gate = replace(every, first=every.first + at)
                 part = chain.vxm("mul", gate, Rows(inside, at), loops=loops, at=slot * pace)
                 total = chain.vxm("add", total, part) if total else chain.vxm("copy", part)
             assert total is not None
-            rows = targets(work, out.copies, count + number)
+            rows = targets(work, gate_copies(out), count + number)
             deliver(chain, total, [replace(one, first=one.first + row) for one in rows])
             work.plan.place(chain)
-        chain = work.chain("route: all numbers")
-        zero = chain.vxm("mul", replace(numbers, steps=(0, 1)), 0.0, loops=run(tokens))
-        deliver(chain, chain.vxm("add", zero, float(number)), targets(work, out.copies, number))
-        work.plan.place(chain)

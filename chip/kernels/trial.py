@@ -33,8 +33,8 @@ class TrialMemory:
 
     spec: ChipSpec
     requests: dict[str, Request] = field(default_factory=dict)
-    lives: dict[str, list[int]] = field(default_factory=dict)  # number of each op that asked
-    op: int = 0
+    lives: dict[str, list[int]] = field(default_factory=dict)  # numbers of the ops that asked
+    ops: tuple[int, ...] = (0,)  # at work, or side by side with who is
 
     def take(self, request: Request) -> Buffer:
         """A virtual buffer."""
@@ -43,7 +43,7 @@ class TrialMemory:
             assert replace(known, vectors=request.vectors) == request, request
             request = replace(request, vectors=max(known.vectors, request.vectors))
         self.requests[request.name] = request
-        self.lives.setdefault(request.name, []).append(self.op)
+        self.lives.setdefault(request.name, []).extend(self.ops)
         outside = INNER_SLICES if request.layout == "columns" else 0
         index = request.side * self.spec.hemisphere_slices + outside
         region = Region(index, 0, request.vectors, request.dtype, request.layout)
@@ -106,12 +106,18 @@ class Trial(Schedule):
     units that it needs are free, as if there were always a stream and an ALU left.
 
     A `close` one waits for streams and ALUs, too, and has a chain touch a buffer from its first
-    access to the last: what comes in between may not leave it the gaps.
+    access to the last: what comes in between may not leave it the gaps. So it is with a chain that
+    gathers in each.
     """
 
     close: bool = False
     touched: list[tuple[str, bool, int, int, int]] = field(default_factory=list)
-    chains: int = 0
+    gathering: list[bool] = field(default_factory=list)  # whether each chain does, cycle by cycle
+    begin_cycle: int = 0  # of chains to come
+
+    def wait(self) -> None:
+        """Let what comes begin when all that was touched has been."""
+        self.begin_cycle = max((last for *_, last, _ in self.touched), default=0)
 
     def place(
         self, chain: Chain, not_before: int = 0, further: Sequence[Further] = (),
@@ -122,7 +128,8 @@ class Trial(Schedule):
             return super().place(chain, not_before, further, there)
         further = further or chain.where
         fixed, rows = self._tables(chain), self._rows_of(chain, further)
-        start = fixed_fit(fixed, self._earliest(chain, rows, not_before, further))
+        begin = max(not_before, self.begin_cycle)
+        start = fixed_fit(fixed, self._earliest(chain, rows, begin, further))
         for table, low, pattern in fixed:
             table.bits |= pattern << (low + start)
         self._touch(chain, rows, start, further)
@@ -133,19 +140,23 @@ class Trial(Schedule):
     ) -> None:
         super()._touch(chain, touched, start, further)
         spans: dict[tuple[str, bool, int], tuple[int, int]] = {}
+        gathers = any(piece.op == "mem.gather" for piece in chain.pieces)
         for number, (access, more) in enumerate(zip(chain.accesses, further, strict=True)):
-            which = 0 if self.close else number
+            which = 0 if self.close or gathers else number
             key = more.buffer.name, access.writes, which
             first, last = access.early, access.end
             low, high = spans.get(key, (first, last))
             spans[key] = min(low, first), max(high, last)
         for (name, writes, _), (first, last) in spans.items():
-            self.touched.append((name, writes, first + start, last + start, self.chains))
-        self.chains += 1
+            self.touched.append((name, writes, first + start, last + start, len(self.gathering)))
+        self.gathering.append(gathers)
 
 
 def conflicts(trials: Sequence[Trial]) -> Conflicts:
-    """What the accesses of these trials say; the first of them counts most."""
+    """What the accesses of these trials say; the first of them counts most.
+
+    Who meets a chain that gathers, cycle by cycle, is worth what one must move out of its way.
+    """
     found: tuple[dict[tuple[str, str], int], ...] = (defaultdict(int), defaultdict(int))
     for weight, trial in zip((8, 1, 1), trials, strict=False):
         names = sorted({name for name, *_ in trial.touched})
@@ -156,6 +167,9 @@ def conflicts(trials: Sequence[Trial]) -> Conflicts:
         one, other = (np.concatenate(pair) for pair in zip(
             _overlaps(first, last), _overlaps(chain, chain), strict=True))  # fmt: skip
         inside = np.minimum(last[one], last[other]) - np.maximum(first[one], first[other]) + 1
+        moved = np.minimum(last[one] - first[other], last[other] - first[one]) + 1
+        gathers = np.array(trial.gathering)[chain]
+        inside = np.where(gathers[one] | gathers[other], moved, inside)
         cycles = np.where(chain[one] == chain[other], MUST, inside * weight)
         low = np.minimum(number[one], number[other])
         pairs = low * len(names) + np.maximum(number[one], number[other])

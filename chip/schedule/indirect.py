@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from chip.schedule.chain import Chain
 from chip.schedule.flows import (
+    ONCE,
     Access,
     Buffer,
     Doing,
@@ -21,10 +22,11 @@ from chip.spec import EAST, WEST
 def addresses(
     chain: Chain, number: Rows, words: int, counted: Rows, loops: Loops, ready: int
 ) -> Flow:
-    """number * words + counted, as a gather takes them, there from cycle `ready` on."""
-    delays = (chain.spec.d_func(timing) for timing in ("vxm.alu", "vxm.alu", "vxm.convert"))
-    first = chain.vxm("mul", number, float(words), loops=loops, at=ready - sum(delays))
-    return chain.vxm("to_u16", chain.vxm("add", first, counted))
+    """number * words + counted, uint16 as a gather takes them, there from cycle `ready` on."""
+    first = chain.vxm(
+        "mul", number, words, loops=loops, at=ready - 2 * chain.spec.d_func("vxm.alu")
+    )
+    return chain.vxm("add", first, counted)
 
 
 def gather(
@@ -60,7 +62,8 @@ def _gather(chain: Chain, table: Buffer, row: int, words: Flow, streams: Streams
     doing = Doing("mem.gather", args, {2: (words.need, 0)}, [words.name, streams.name])
     spread = (3, streams.need, streams.plane)
     chain.add(Queue("mem.r", region.index), issues, doing, stepped(words.loops), spread)
-    chain.access(Rows(table), issues, ((1, 1), (1, length)), writes=False)
+    late = max(issues) + length - 1
+    chain.accesses.append(Access(chain.member, Rows(table), ONCE, min(issues), late, False))
 
 
 def scatter(

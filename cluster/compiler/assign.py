@@ -125,7 +125,7 @@ class Assigned:
         limit = max(1, self.spec.accumulator_depth // sums)
         readers = self.section.consumers(op.out)
         onward = self.apart or any(isinstance(reader, AllReduce) for reader in readers)
-        if onward and not isinstance(op, ExpertLinear):
+        if onward and not (isinstance(op, ExpertLinear) and not op.adds):
             limit = 1  # its rows may leave while the next ones are made
         if len(sides) == 1:
             where = [(op.weight.name, sides[0], range(outputs.blocks))]
@@ -204,6 +204,11 @@ class Assigned:
         """The copies of a value that an op reads, in the order in which its kernel takes them."""
         if isinstance(op, Product) and value == op.x:
             return tuple(Copy(self.weights, side) for side in self.sides[op.out.name])
+        if isinstance(op, ExpertLinear):  # numbers for rows, then for each matrix; and its gates
+            turn = 1 + self.section.consumers(value).index(op)
+            sides = [EAST + WEST - side for side in self.sides[op.out.name]]
+            gates = (Copy("f32", side, turn=1) for side in sides if op.adds)
+            return (Copy("u16", WEST), *(Copy("u16", side, turn=turn) for side in sides), *gates)
         if isinstance(op, Attention):
             if to_all(op, self.rank):  # heads of a row are on both sides
                 return tuple(Copy("f16", side) for side in SIDES)
@@ -344,7 +349,8 @@ class Assigned:
         """Copies of what a section leaves are those that the next one finds."""
         onward = value == self.section.out and value.name in self.residual
         name = self.section.x.name if onward else value.name
-        return f"{name}.{copy.dtype}.{copy.side}"
+        turn = f".{copy.turn}" if copy.turn else ""
+        return f"{name}.{copy.dtype}.{copy.side}{turn}"
 
     def _parts(self, work: Work, value: Value, copy: Copy, half: str = "") -> tuple[Part, ...]:
         if value.name in self.residual and copy.dtype == "f32":

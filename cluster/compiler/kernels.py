@@ -1,15 +1,16 @@
 """The kernel of each op: how it is placed, with its values where the memory map puts them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import zip_longest
 from typing import Any
 
 from chip.kernels.add import add, cast
 from chip.kernels.attention import Projected, Scores, attention
 from chip.kernels.attention_to_all import Placed, attention_to_all
-from chip.kernels.experts import Experts, expert_linear
+from chip.kernels.experts import Choice, Experts, expert_linear, expert_rows
 from chip.kernels.gate import activation, clamped, gated
-from chip.kernels.grouped_route import Groups, grouped_route
+from chip.kernels.grouped_route import Groups, grouped_gates, grouped_route
 from chip.kernels.latent_attention import Compressed, latent_attention
 from chip.kernels.layer_norm import LayerNorm, Sum, layer_norm
 from chip.kernels.layout import halves
@@ -25,7 +26,7 @@ from chip.kernels.norm import (
 from chip.kernels.pool import pool
 from chip.kernels.quantise import FEW_BLOCKS, Peaks, Rounding, note_all, quantise
 from chip.kernels.rotary import rotary, turned
-from chip.kernels.route import all_experts, own_experts, route
+from chip.kernels.route import all_experts, all_gates, gates, own_experts, own_gates, route
 from chip.kernels.soft_cap import capped
 from chip.kernels.window import Window
 from chip.kernels.work import Laid, Work
@@ -61,22 +62,47 @@ from cluster.model.graph.values import Value
 
 Kernel = Callable[[Work, Assigned, Any], None]
 KERNELS: dict[type[Op], Kernel] = {}
+EARLY: dict[type[Op], Kernel] = {}  # of what an op can do before ops that it is behind
+LATE: dict[type[Op], Kernel] = {}  # of what is wanted of an op behind other ops only
 
 
-def kernel(cls: type[Op]) -> Callable[[Kernel], Kernel]:
+def kernel(cls: type[Op], known: dict[type[Op], Kernel] = KERNELS) -> Callable[[Kernel], Kernel]:
     """Decorator: the kernel of an op."""
 
-    def known(place: Kernel) -> Kernel:
-        KERNELS[cls] = place
+    def note(place: Kernel) -> Kernel:
+        known[cls] = place
         return place
 
-    return known
+    return note
 
 
-def place(work: Work, assigned: Assigned, op: Op) -> None:
-    """Place the chains of an op on the schedule; before it, roundings of what it reads.
+def in_turn(ops: Sequence[Op]) -> Iterator[tuple[Op, Kernel | None]]:
+    """In which order ops are placed, some of them part by part.
 
-    They are placed part by part of the tokens, but where these meet.
+    Rows of experts go before all matrices that meet one x, and gates behind them, as they are
+    wanted when products are there: so the long reads of matrices neither wait for what is short nor
+    have it wait for them.
+    """
+    rows, late = [op for op in ops if isinstance(op, ExpertLinear)], list[Op]()
+    for op in ops:
+        adds = isinstance(op, ExpertLinear) and op.adds
+        if adds:
+            yield from ((one, LATE[type(one)]) for one in late)
+            late = []
+        if op in rows:
+            some = [one for one in rows if one is op or not (adds or one.adds)]
+            yield from ((one, EARLY[type(one)]) for one in some)
+            rows = [one for one in rows if one not in some]
+        yield op, KERNELS.get(type(op))
+        late += [op] if type(op) in LATE else []
+    yield from ((one, LATE[type(one)]) for one in late)
+
+
+def place(work: Work, assigned: Assigned, op: Op, how: Kernel | None = None) -> None:
+    """Place the chains of an op on the schedule, or those of one of its kernels.
+
+    Before them go roundings of what it reads. They are placed part by part of the tokens, but where
+    these meet.
     """
     if left_to_another(assigned.section, op):
         return
@@ -84,7 +110,7 @@ def place(work: Work, assigned: Assigned, op: Op) -> None:
         for value in assigned.rounded(op):
             cast(part, assigned.stream(part, value), assigned.copies_of(part, value))
     for part in (work,) if isinstance(op, Attention | Pool) else work.parts:
-        KERNELS[type(op)](part, assigned, op)
+        (how or KERNELS[type(op)])(part, assigned, op)
 
 
 @kernel(Linear)
@@ -212,6 +238,11 @@ def _route(work: Work, at: Assigned, op: Route) -> None:
     route(work, scores, op.scores.width, op.out.dims[1].size, out)
 
 
+@kernel(Route, LATE)
+def _route_gates(work: Work, at: Assigned, op: Route) -> None:
+    gates(work, op.scores.width, op.out.dims[1].size, at.made(work, op.out))
+
+
 @kernel(OwnExperts)
 def _own_experts(work: Work, at: Assigned, op: OwnExperts) -> None:
     choice, out, held = at.read(work, op, op.choice), at.made(work, op.out), at.held_experts
@@ -222,22 +253,48 @@ def _own_experts(work: Work, at: Assigned, op: OwnExperts) -> None:
         own_experts(work, first, held, chosen, choice, out)
 
 
+@kernel(OwnExperts, LATE)
+def _own_gates(work: Work, at: Assigned, op: OwnExperts) -> None:
+    choice, out, held = at.read(work, op, op.choice), at.made(work, op.out), at.held_experts
+    (all_gates if op.runs_all else own_gates)(work, held, op.choice.dims[1].size, choice, out)
+
+
 @kernel(GroupedRoute)
 def _grouped_route(work: Work, at: Assigned, op: GroupedRoute) -> None:
+    _by_groups(grouped_route, work, at, op)
+
+
+@kernel(GroupedRoute, LATE)
+def _grouped_gates(work: Work, at: Assigned, op: GroupedRoute) -> None:
+    _by_groups(grouped_gates, work, at, op)
+
+
+def _by_groups(place: Callable[..., None], work: Work, at: Assigned, op: GroupedRoute) -> None:
     scores, out = at.read(work, op, op.scores), at.made(work, op.out)
     groups = Groups(op.bias.name, op.experts // op.groups, op.kept, op.normed, op.scale)
-    grouped_route(work, groups, scores, op.experts, op.out.dims[1].size, out)
+    place(work, groups, scores, op.experts, op.out.dims[1].size, out)
+
+
+@kernel(ExpertLinear, EARLY)
+def _expert_rows(work: Work, at: Assigned, op: ExpertLinear) -> None:
+    numbers = work.rows_of(at.read(work, op, op.choice).copies[0], 0)
+    for matrix in at.matrices(op):
+        experts = Experts(matrix, op.held, op.chosen, op.adds, op.bias is not None)
+        expert_rows(work, experts, numbers, bool(at.steps(work, op.x)))
 
 
 @kernel(ExpertLinear)
 def _expert_linear(work: Work, at: Assigned, op: ExpertLinear) -> None:
     x, choice = (at.read(work, op, value) for value in op.inputs)
     out, steps = at.made(work, op.out), at.steps(work, op.x)
-    for matrix, rows, low in zip(at.matrices(op), x.copies, x.halves, strict=True):
-        biased = op.bias is not None
-        experts = Experts(matrix, op.held, op.chosen, op.adds, biased, low)
+    matrices = at.matrices(op)
+    _, *numbers = (work.rows_of(copy, 0) for copy in choice.copies)
+    gates = (work.rows_of(copy, op.chosen) for copy in choice.copies[1 + len(matrices) :])
+    choices = zip_longest(numbers[: len(matrices)], gates)
+    for matrix, rows, low, mine in zip(matrices, x.copies, x.halves, choices, strict=True):
+        experts = Experts(matrix, op.held, op.chosen, op.adds, op.bias is not None, low)
         step = steps[1 - matrix.side] if steps else None  # its own side is full of what it meets
-        expert_linear(work, experts, rows, choice, out.copies, step)
+        expert_linear(work, experts, rows, Choice(*mine), out.copies, step)
 
 
 @kernel(SoftCap)

@@ -8,21 +8,27 @@ from chip.kernels.attention import Heads
 from chip.kernels.attention_to_all import SIDE_BY_SIDE, SumLanes, by_powers
 from chip.kernels.experts import Experts
 from chip.kernels.lanes import LANES, MAPS, LaneMap, group_maps, hurried_maps
+from chip.kernels.layout import even
 from chip.kernels.memory import Conflicts, most_column_words
+from chip.kernels.ranks import turn_maps
 from chip.kernels.trial import Demands, Trial, TrialMemory, Unplaced, conflicts
 from chip.kernels.work import CACHE, Request, Work
 from chip.program import word_columns
 from chip.spec import ChipSpec
 from cluster.compiler.assign import Assigned, Copy, Product
-from cluster.compiler.kernels import place
+from cluster.compiler.kernels import in_turn, place
 from cluster.compiler.rank import Rank
 from cluster.compiler.shard import Sharded
 from cluster.model.graph.attention import Attention
 from cluster.model.graph.collective import AllReduce
 from cluster.model.graph.experts import ExpertLinear
+from cluster.model.graph.graph import Section
 from cluster.model.graph.grouped_route import GroupedRoute
 from cluster.model.graph.norm import Norm
+from cluster.model.graph.own_experts import OwnExperts
+from cluster.model.graph.route import Route
 
+MIXTURE = (Route, GroupedRoute, OwnExperts, ExpertLinear)
 TRIED_ROWS = 8  # of a trial of longer launches
 TRIED_SLOTS = 2  # of launches with tokens of several: one for each array
 TRIED_BLOCKS = 3  # context blocks after which every two buffers that take turns have met the others
@@ -42,6 +48,9 @@ def lane_maps(sections: Collection[Sharded], weights: str) -> tuple[tuple[int, .
         if isinstance(op, Attention) and op.takes_sequence:
             count, size = (dim.size for dim in op.q.dims)
             hurried += SumLanes.of(by_powers(Heads(tuple(range(count)), count, size))).maps
+    routed = (even(op.scores.width, weights) for op in ops if isinstance(op, Route | GroupedRoute))
+    turned = {min(layout.width, layout.total) for layout in routed}
+    hurried += [lanes for count in sorted(turned) for lanes in turn_maps(count)]
     extra = (lanes for size in sorted(sizes) for lanes in group_maps(size))
     return tuple(dict.fromkeys((*MAPS, *extra, *hurried)))
 
@@ -157,10 +166,23 @@ def _met(
 
 
 def _try(work: Work, memory: TrialMemory, assigned: Assigned) -> None:
-    for number, op in enumerate(assigned.section.ops):
-        memory.op = number
+    ops = assigned.section.ops
+    mixture = any(isinstance(op, ExpertLinear) for op in ops)
+    for op, how in in_turn(ops):
+        memory.ops = _side_by_side(assigned.section, ops.index(op))
         if isinstance(op, AllReduce):  # its schedule depends on the network
             assigned.read(work, op, op.y)
             assigned.made(work, op.out)
+            if mixture and isinstance(work.plan, Trial):
+                work.plan.wait()  # experts meet nobody from before it
         else:
-            place(work, assigned, op)
+            place(work, assigned, op, how)
+
+
+def _side_by_side(section: Section, number: int) -> tuple[int, int]:
+    """The first and the last op that is at work beside one: a router with all of its experts.
+
+    What these ask for does not share words, so that none waits until another is done with them.
+    """
+    mixture = [n for n, op in enumerate(section.ops) if isinstance(op, MIXTURE)]
+    return (mixture[0], mixture[-1]) if number in mixture else (number, number)

@@ -19,7 +19,7 @@ from chip.schedule import Buffer, Pace, Schedule, Sequence, TooLong
 from chip.spec import EAST, ChipSpec
 from cluster.compiler.assign import RESIDUAL, SUMMANDS, Assigned, Copy
 from cluster.compiler.column_cycles import column_cycles, hidden_cycles
-from cluster.compiler.kernels import carries_peaks, enter, place
+from cluster.compiler.kernels import carries_peaks, enter, in_turn, place
 from cluster.compiler.limits import CONTEXT_BLOCK
 from cluster.compiler.memory_map import ALONE, cut_map, memory_map
 from cluster.compiler.section_demands import asked, lane_maps
@@ -346,8 +346,8 @@ class Stage:
             def fill(plan: Schedule, first: int = mine[0]) -> None:
                 work = self._work(plan, first, rows, blocks, prefix, most, slots)
                 assigned = self.assigned(sharded, first, most)
-                for op in ops:
-                    place(work, assigned, op)
+                for op, how in in_turn(ops):
+                    place(work, assigned, op, how)
 
             part = self._part(key, fill, most_cycles)
             parts.append((part, tuple({mine[0]: member} for member in mine)))

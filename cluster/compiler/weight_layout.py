@@ -27,9 +27,10 @@ from chip.kernels.attention_to_all import (
 )
 from chip.kernels.columns import IDENTITY
 from chip.kernels.experts import COUNTED, Experts
-from chip.kernels.grouped_route import GROUPS, NUMBERS
+from chip.kernels.grouped_route import NUMBERS, OUT
+from chip.kernels.lanes import SUPERLANE
 from chip.kernels.linear import Matrix
-from chip.kernels.route import FAR, LANE_NUMBERS, OUT
+from chip.kernels.ranks import FAR, LANE_NUMBERS, LOWER, NUMBER_COLUMNS, lower_lanes, superlanes
 from chip.program import Region, word_columns
 from chip.schedule import Buffer
 from chip.spec import EAST, WEST
@@ -208,15 +209,14 @@ def _vectors(
 def _router(
     ranks: list[Assigned], op: GroupedRoute, bias: Array
 ) -> Iterator[tuple[int, str, Array]]:
-    """The bias, the number and the group of the expert in each lane, and what is where none is."""
+    """The bias and the number of the expert in each lane, and what is where none is."""
     numbers = np.arange(op.experts, dtype=np.float32)
-    size = op.experts // op.groups
     for rank, assigned in enumerate(ranks):
         layout = assigned.layout(op.scores)
         inside = layout.rows(np.ones(op.experts)) > 0
-        rows = {"": (bias, OUT), f".{NUMBERS}": (numbers, FAR)}
-        if op.kept < op.groups:
-            rows[f".{GROUPS}"] = (numbers // size, FAR)
+        rows = {"": (bias, OUT)}
+        if op.kept < op.groups or layout.blocks > 1:
+            rows[f".{NUMBERS}"] = (numbers, FAR)
         for what, (values, other) in rows.items():
             found = np.where(inside, layout.rows(values), np.float32(other))
             yield rank, f"{op.bias.name}{what}", found
@@ -246,10 +246,16 @@ def _tables(stage: Stage) -> Iterator[tuple[int, Region, Array]]:
         for name in (COUNTED.format(side) for side in (EAST, WEST)):
             if name in buffers:
                 region = buffers[name].region
-                numbers = np.arange(region.vectors, dtype=np.float32)
+                numbers = np.arange(region.vectors, dtype=np.uint16)
                 yield rank, region, np.repeat(numbers[:, None], lanes, axis=1)
         if LANE_NUMBERS in buffers:
             yield rank, buffers[LANE_NUMBERS].region, np.arange(lanes, dtype=np.float32)[None]
+        if NUMBER_COLUMNS in buffers:
+            columns = np.tile(np.arange(lanes, dtype=np.float16), (lanes, 1))
+            yield rank, buffers[NUMBER_COLUMNS].region, columns
+        for turns in range(1, superlanes(lanes) + 1):
+            if (name := LOWER.format(turns)) in buffers:
+                yield rank, buffers[name].region, lower_lanes(turns * SUPERLANE)
         for name in IDENTITY.values():
             if name in buffers:
                 region = buffers[name].region

@@ -20,7 +20,7 @@ from chip.schedule import Buffer, Schedule
 from chip.spec import TINY
 from cluster.compiler.assign import Assigned
 from cluster.compiler.fused import added, normed, rounded_before, turned_before, turned_behind
-from cluster.compiler.kernels import place
+from cluster.compiler.kernels import in_turn, place
 from cluster.compiler.limits import WEIGHT_TYPES
 from cluster.compiler.rank import ranks_of
 from cluster.compiler.stage import Stage
@@ -152,8 +152,8 @@ class OpRig:
             if isinstance(one, LatentAttention):
                 self._fill_latents(work, one)
         self.meaning.begin(np.arange(launch.start, launch.end))
-        for one in ops:
-            place(work, self.at, one)
+        for one, how in in_turn(ops):
+            place(work, self.at, one, how)
         self.chip.plan = plan
         self.chip.run()
         for one in ops:
@@ -351,6 +351,8 @@ class OpRig:
                 values = each[:, :, : self._sizes(value)[1]].reshape(len(values), -1)
             values = values[:, :count]
             copies.append((copy[0].buffer.region.dtype, values))
+        if value.dims[:1] == (CHOICE,):
+            copies = self._with_gates(copies)
         if laid.low:
             half = len(laid.copies)
             copies = [
@@ -364,6 +366,17 @@ class OpRig:
         same = (np.allclose(rows, found[0][:, :1], rtol=slack, atol=0) for rows in found)
         assert all(same), "steps differ"
         return copies, found[0][:, :1]
+
+    @staticmethod
+    def _with_gates(
+        copies: list[tuple[str, npt.NDArray[np.generic]]],
+    ) -> list[tuple[str, npt.NDArray[np.generic]]]:
+        """Copies of a choice that have its gates, too, whose numbers all others have."""
+        whole = [(dtype, values) for dtype, values in copies if dtype == "f32"]
+        chosen = whole[0][1].shape[1] // 2
+        for _, values in copies:
+            assert np.array_equal(values[:, :chosen], whole[0][1][:, :chosen])
+        return whole
 
     @staticmethod
     def _check_lanes(value: Value, layout: Layout, rows: npt.NDArray[np.generic]) -> None:

@@ -35,15 +35,20 @@ def cycles(count: int, chosen: int, hidden: int = 64) -> int:
 
 
 def test_a_token_costs_the_experts_it_chooses_and_not_those_there_are():
-    found = {(count, chosen): cycles(count, chosen) for count in (4, 64) for chosen in (1, 2, 4)}
-    assert all(found[4, chosen] == found[64, chosen] for chosen in (1, 2, 4))
+    """But for its router, which compares the scores of as many superlanes as experts take."""
+    counts = (4, 9, 16, 50, 64)
+    found = {(count, chosen): cycles(count, chosen) for count in counts for chosen in (1, 2, 4)}
+    for chosen in (1, 2, 4):
+        assert found[9, chosen] == found[16, chosen]
+        assert found[50, chosen] == found[64, chosen]
+        assert found[4, chosen] < found[16, chosen] < found[64, chosen] < found[4, chosen] + 200
     assert found[4, 1] < found[4, 2] < found[4, 4] < 4 * found[4, 1]
 
 
 def test_more_experts_than_a_bank_has_tiles_of_cost_a_token_what_few_do():
-    """A bank has 4,096 words, 102 whole tiles of 320 columns."""
+    """A bank has 4,096 words, 102 whole tiles of 320 columns. Routers of more compare more."""
     few, many, most = (cycles(count, 4, hidden=320) for count in (4, 128, 204))
-    assert few <= many == most <= 1.05 * few  # 3,030 and 3,160 were measured
+    assert few < many < most < 1.2 * few  # 1,579, 1,802 and 1,845 were measured
 
 
 class Chosen(OpRig):
@@ -55,7 +60,8 @@ class Chosen(OpRig):
         drawn = super()._input(work, op, value)
         if value == getattr(op, "choice", None):
             drawn[:, 0] = self.numbers
-            self._fill(self.at.read(work, op, value).copies[0], self.at.layout(value), drawn)
+            for copy in self.at.read(work, op, value).copies:
+                self._fill(copy, self.at.layout(value), drawn)
         return drawn
 
 
@@ -108,3 +114,18 @@ def test_a_router_takes_the_highest_and_of_equal_ones_the_lowest_lanes():
         assert np.array_equal(values, result.expected.reshape(len(rows), -1))
         numbers = [sorted(range(count), key=lambda e, row=row: (-row[e], e))[:3] for row in rows]
         assert values[:, :3].tolist() == numbers
+
+
+@pytest.mark.parametrize("count", [1, 8, 9, 17, 320])
+def test_ranks_are_those_of_sorted_scores_however_many_are_alike(count):
+    """Scores of three kinds, zeros of both signs and minus infinity among them."""
+    chosen, rows, rng = min(count, 8), 3, np.random.default_rng(count)
+    scores = rng.choice(np.array([-1, -0.0, 0.0, 2, -np.inf, 3e38], np.float32), (rows, count))
+    scores[:, rng.integers(count)] = 5  # so that the highest is finite
+    rig = Scored(mixed(count, chosen, 8, 8), 1, 0, "int8", Launch(rows, 0, 8))
+    rig.scores = scores
+    result = rig.run(next(op for op in rig.ops if isinstance(op, Route)))
+    for _, values in result.copies:
+        assert np.array_equal(values, result.expected.reshape(rows, -1))
+        order = [sorted(range(count), key=lambda e, row=row: (-row[e], e)) for row in scores]
+        assert values[:, :chosen].tolist() == [row[:chosen] for row in order]

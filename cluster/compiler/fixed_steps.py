@@ -34,7 +34,7 @@ def inverses(stage: Stage, first: int, weights: Weights) -> Iterator[tuple[int, 
         sections.append((sharded, prefix, counts[sharded], number))
         counts[sharded] += 1
     for (sharded, prefix, layer, place), following in zip(
-        sections, (*sections[1:], None), strict=True
+        sections, (*sections[1:], None), strict=False
     ):
         section = sharded.section
         found = [(op.x, op.steps, place) for op in section.ops if isinstance(op, Quantise)]

@@ -8,45 +8,33 @@ import pytest
 from chip.spec import GROQCHIP1
 from cluster.cli import main
 from cluster.compiler.limits import STATIC, check_weights
-from cluster.encoders.calibration import SENTENCES, calibrated, steps_of
+from cluster.encoders.calibration import SENTENCES, steps_of
 from cluster.encoders.embedding import Characters
-from cluster.encoders.encoding import embed, lower_encoder, plan_encoder
+from cluster.encoders.encoding import embed
 from cluster.errors import BadValue
-from cluster.machines.machine import LocalMachine
 from cluster.model.encoders import encoder
 from cluster.model.known import known_model
 from cluster.model.reference import Reference
-from cluster.model.weights.synthetic import SyntheticWeights
-from tests.cluster.test_embedding import ODD, TINY
-from topology import parse
+from tests.cluster.test_embedding import ODD, TINY, encodings
 
 IDS = [5, 3, 41, 3, 17, 20, 1]
 EMBED = ["embed", "tiny-encoder", "--text", "one", "--json"]
 
 
-def steps_for(model):
-    """Random weights with steps from random sentences."""
-    random = np.random.default_rng(2)
-    return calibrated(SyntheticWeights(model), [random.integers(0, 50, n) for n in (3, 20, 31)])
-
-
-def embedded(weights, chips):
-    """What chips say of IDS."""
-    plan, machine = plan_encoder(weights.model, GROQCHIP1, chips, 32, STATIC), LocalMachine()
-    lowered = lower_encoder(plan, range(chips), parse("node"), weights)
-    machine.load(lowered, lambda what, done, total: None)
-    return embed(lowered, machine, IDS)[0]
+def embedded(model, chips):
+    """What chips say of IDS, and the weights."""
+    lowered, machine = encodings(model, range(chips), kind=STATIC)
+    return embed(lowered, machine, IDS)[0], lowered.weights
 
 
 @pytest.mark.parametrize("model", [TINY, ODD], ids=["one block", "two blocks"])
 def test_chips_round_by_known_steps_as_the_reference_does(model):
-    weights = steps_for(model)
+    found, weights = embedded(model, 1)
     exact = Reference(weights, 32, exact=True, fixed=True).forward(IDS)
     float32 = Reference(weights, 32).forward(IDS)
-    found = embedded(weights, 1)
     assert found @ exact > 0.99999 and 0.998 < found @ float32 < 0.9999999
     # a norm makes what the next layer multiplies, on its chip or on the next one
-    np.testing.assert_array_equal(embedded(weights, 2), found)
+    np.testing.assert_array_equal(embedded(model, 2)[0], found)
 
 
 def test_steps_leave_room_and_even_out_what_differs():

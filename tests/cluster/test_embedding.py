@@ -7,6 +7,8 @@ import pytest
 
 from chip.spec import GROQCHIP1
 from cluster.cli import main
+from cluster.compiler.limits import STATIC
+from cluster.encoders.calibration import calibrated
 from cluster.encoders.encoding import LENGTHS, embed, launch_kind, lower_encoder, plan_encoder
 from cluster.errors import BadValue, DoesNotFit, ModelError, UnknownName
 from cluster.machines.machine import LocalMachine
@@ -24,10 +26,13 @@ FOUR = encoder_of("four", 4, 64, 4, 96, 50, 40)
 ODD = encoder_of("odd", 3, 384, 6, 352, 50, 40)
 
 
-def encodings(model, chips, tokens=32, topology="node"):
-    """The lowered encoder on a loaded machine."""
+def encodings(model, chips, tokens=32, topology="node", kind="fp16"):
+    """The lowered encoder on a loaded machine; fixed steps follow from some random sentences."""
     weights, graph = SyntheticWeights(model), parse(topology)
-    plan = plan_encoder(model, GROQCHIP1, len(chips), tokens)
+    if kind == STATIC:
+        random = np.random.default_rng(2)
+        weights = calibrated(weights, [random.integers(0, 50, n) for n in (3, 20, 31)])
+    plan = plan_encoder(model, GROQCHIP1, len(chips), tokens, kind)
     lowered = lower_encoder(plan, chips, graph, weights)
     machine = LocalMachine()
     machine.load(lowered, lambda what, done, total: None)

@@ -103,8 +103,9 @@ def test_layers_of_decoders(witnesses, name, plan, weights, ep):
     assert len(witnesses[number]) == 3  # of a chunk, of a token, and of waiting for others
 
 
-def test_layers_of_an_encoder(witnesses):
-    lowered, machine = encodings(FOUR, [5, 2, 3, 1], topology="ring:6")
+@pytest.mark.parametrize("kind", ["fp16", "int8-static"])
+def test_layers_of_an_encoder(witnesses, kind):
+    lowered, machine = encodings(FOUR, [5, 2, 3, 1], topology="ring:6", kind=kind)
     witnesses[3] = {}
     embed(lowered, machine, [1, 2, 3])
     assert len(witnesses[3]) == 1

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 
 from chip.kernels.allreduce import Network
 from chip.kernels.transfer import Hop
@@ -46,6 +47,11 @@ class StageLink:
     chips: tuple[int, ...]
     paths: Paths
     onward: Onward
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of all of it."""
+        return sha256(repr((self.chips, self.paths, self.onward)).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

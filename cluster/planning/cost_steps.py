@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import cached_property
 from itertools import groupby
 
 from chip.schedule import Schedule, ScheduleTiming, TimingSequence, merged
@@ -23,67 +24,78 @@ class KeptParts:
 
     def __init__(self, work: KeptTimings, wires: Wires, placement: Placement) -> None:
         self.costs, self.width, self.stage = work.costs, work.width, work.stage
-        self.senders = tuple(step_senders(wires, placement))
+        self.links, self.wires, self.placement = work.pipeline.links, wires, placement
         self._sent: dict[tuple[int, int | None], list[ScheduleTiming]] = {}
         self._groups: dict[tuple[Path, ...], tuple[ContentionGroup, ...]] = {}
         self._alike: dict[tuple[object, ...], ScheduleTiming] = {}
+
+    @cached_property
+    def senders(self) -> tuple[Sender, ...]:
+        """Every rank of all stages but the last."""
+        return tuple(step_senders(self.wires, self.placement))
 
     def sent(self, kind: LaunchKind, limit_cycles: int | None) -> list[ScheduleTiming]:
         """x of all stages to the next, on all links at once."""
         key = kind.rows, limit_cycles
         if key not in self._sent:
             stage = self.costs.stage(self.width)
-            count = stage.hidden_blocks * kind.rows
-
-            def sent(some: Sequence[Sender], first: int, last: int) -> ScheduleTiming:
-                def add(plan: Schedule, ways: Sequence[Path], rows: tuple[int, int]) -> None:
-                    source, target = (stage.memory[name] for name in RESIDUAL)
-                    send(plan, ways[0], (source, target), rows)
-
-                sizes = [_moved(one.some(count, first, last), first) for one in some]
-                return self._timed("sent", [one.path for one in some], sizes, add)
-
-            def handed_round(some: Sequence[Sender], first: int, last: int) -> ScheduleTiming:
-                def add(plan: Schedule, ways: Sequence[Path], rows: tuple[int, int]) -> None:
-                    hand_round(plan, ways, stage.memory[RESIDUAL[1]], rows)
-
-                shares = [(one, _moved(one.some(count, first, last), first)) for one in some]
-                each = [(path, rows) for one, rows in shares for path in one.onward]
-                paths, sizes = zip(*each, strict=True)
-                return self._timed("handed round", paths, sizes, add)
-
-            self._sent[key] = quickest_parts(self.senders, count, limit_cycles, sent, handed_round)
+            self._sent[key] = self.costs.store.kept(
+                "in steps",
+                (stage.spec, stage.key, *key, [link.digest for link in self.links]),
+                lambda: self._quickest(stage.hidden_blocks * kind.rows, limit_cycles),
+                lambda found: [asdict(one) for one in found],
+                lambda plain: [timing_of(one) for one in plain],
+            )
         return self._sent[key]
+
+    def _quickest(self, count: int, limit_cycles: int | None) -> list[ScheduleTiming]:
+        """What brings so many rows of each rank on."""
+        memory = self.costs.stage(self.width).memory
+
+        def sent(some: Sequence[Sender], first: int, last: int) -> ScheduleTiming:
+            def add(plan: Schedule, ways: Sequence[Path], rows: tuple[int, int]) -> None:
+                source, target = (memory[name] for name in RESIDUAL)
+                send(plan, ways[0], (source, target), rows)
+
+            sizes = [_moved(one.some(count, first, last), first) for one in some]
+            return self._timed("sent", [one.path for one in some], sizes, add)
+
+        def handed_round(some: Sequence[Sender], first: int, last: int) -> ScheduleTiming:
+            def add(plan: Schedule, ways: Sequence[Path], rows: tuple[int, int]) -> None:
+                hand_round(plan, ways, memory[RESIDUAL[1]], rows)
+
+            shares = [(one, _moved(one.some(count, first, last), first)) for one in some]
+            each = [(path, rows) for one, rows in shares for path in one.onward]
+            paths, sizes = zip(*each, strict=True)
+            return self._timed("handed round", paths, sizes, add)
+
+        return quickest_parts(self.senders, count, limit_cycles, sent, handed_round)
 
     def _timed(
         self, what: str, paths: Sequence[Path], rows: Sequence[tuple[int, int]], add: Add
     ) -> ScheduleTiming:
         """Rows along each path: those that meet are scheduled together, what is alike once."""
-        stage = self.costs.stage(self.width)
+        spec = self.costs.stage(self.width).spec
 
         def alone(group: tuple[Path, ...], own: tuple[tuple[int, int], ...]) -> ScheduleTiming:
-            plan = Schedule(stage.spec)
+            plan = Schedule(spec)
             each = zip(group, own, strict=True)
             for (_, mine), some in groupby(each, lambda one: (one[0][0].member, one[1])):
                 add(plan, [path for path, _ in some], mine)
             ((timing, _),) = plan.timings
             return timing
 
-        def make() -> ScheduleTiming:
-            found = []
-            every = tuple(paths)
-            if every not in self._groups:
-                self._groups[every] = tuple(contention_groups(every, stage.spec))
-            for group in self._groups[every]:
-                own = tuple(rows[n] for n in group.numbers)
-                key = (what, group.paths, own)
-                if key not in self._alike:
-                    self._alike[key] = alone(group.paths, own)
-                found.append((self._alike[key], group.members, 0))
-            return merged(found)
-
-        alike = (stage.spec, stage.key, what, tuple(zip(paths, rows, strict=True)))
-        return self.costs.store.kept("in steps", alike, make, asdict, timing_of)
+        found = []
+        every = tuple(paths)
+        if every not in self._groups:
+            self._groups[every] = tuple(contention_groups(every, spec))
+        for group in self._groups[every]:
+            own = tuple(rows[n] for n in group.numbers)
+            key = (what, group.paths, own)
+            if key not in self._alike:
+                self._alike[key] = alone(group.paths, own)
+            found.append((self._alike[key], group.members, 0))
+        return merged(found)
 
     def take_in(self, number: int, kind: LaunchKind) -> TimingSequence:
         """x to its place, from where the host or the stage before has left it."""

@@ -44,8 +44,10 @@ class StepTimes:
         # Of works of one kind, which differ by their contexts: prompts of a plan share most steps.
         key = step.kind, tuple([work.kind.context if work else 0 for work in step.works])
         if key not in self._cycles:
-            kinds = (work.kind if work else step.kind for work in step.works)
-            self._cycles[key] = max(self.stage_ends(k)[stage] for stage, k in enumerate(kinds))
+            works = zip(key[1], step.works, strict=True)
+            kinds = {at: work.kind if work else step.kind for at, work in works}
+            ends = {at: self.stage_ends(kind) for at, kind in kinds.items()}
+            self._cycles[key] = max(ends[at][stage] for stage, at in enumerate(key[1]))
         return self._cycles[key]
 
     def full_cycles(self, kind: LaunchKind) -> int:

@@ -14,8 +14,8 @@ import pytest
 from cluster.cli import COMMANDS, main
 from cluster.commands.energy import energy_command
 from cluster.commands.plan import _chip_ranges
+from cluster.planning.bottleneck import bottleneck
 from cluster.planning.candidates import Candidate
-from cluster.planning.planner import _bottleneck
 from topology.registry import FAMILIES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,10 +92,11 @@ def test_a_bottleneck_advises_nothing_that_the_plans_beside_it_show_to_be_slower
         return Candidate(tp, pp, 32, 100, 100)
 
     attention, links = {"attention": 60, "all_reduce": 40}, {"attention": 40, "all_reduce": 60}
-    assert "wider tensor groups share" in _bottleneck(attention, 100, [plan(4, 2), plan(2, 4)])
-    assert "wider tensor groups are slower" in _bottleneck(attention, 100, [plan(2, 4), plan(4, 2)])
-    assert "narrower tensor groups need" in _bottleneck(links, 100, [plan(2, 4), plan(4, 2)])
-    assert "narrower tensor groups are slower" in _bottleneck(links, 100, [plan(4, 2), plan(2, 4)])
+    assert "wider tensor groups share" in bottleneck(attention, [plan(4, 2), plan(2, 4)], [])
+    assert "wider tensor groups are slower" in bottleneck(attention, [plan(2, 4), plan(4, 2)], [])
+    assert "narrower tensor groups need" in bottleneck(links, [plan(2, 4), plan(4, 2)], [])
+    assert "narrower tensor groups are slower" in bottleneck(links, [plan(4, 2), plan(2, 4)], [])
+    assert "narrower tensor groups are slower" in bottleneck(links, [plan(4, 2)], [[2, 4]])
 
 
 def test_chips_of_a_stage_are_told_as_ranges_only_where_they_are():

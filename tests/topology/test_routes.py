@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from topology import FAMILIES, dragonfly, full, mesh, parse, ring, route
 from topology.errors import NoRoute
-from topology.fabric import compiled
-from topology.routes import distances_to, hop_levels, paths
+from topology.fabric import compiled, part_of
+from topology.routes import distances_to, hop_levels, hops_within, in_one_piece, paths
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -75,6 +75,32 @@ def test_distances_to_a_few_of_many_chips_are_those_of_networkx():
     for chip, mine in zip((4000, 11), found, strict=True):
         wanted = nx.single_source_shortest_path_length(graph, chip)
         assert {other: int(mine[other]) for other in graph} == wanted
+
+
+@pytest.mark.parametrize("spec", ["mesh:5x7", "dragonfly:72", "ring:9"])
+def test_hops_within_are_those_of_all_distances(spec):
+    fabric = compiled(parse(spec))
+    rng = np.random.default_rng(3)
+    sources, targets = (rng.integers(0, fabric.chips, (40, count)) for count in (3, 5))
+    found, every = hops_within(fabric, sources, targets), distances_to(fabric, fabric.alive)
+    assert (found == every[sources[:, None, :], targets[:, :, None]]).all()
+
+
+def test_routes_of_few_pairs_in_a_large_graph_are_those_of_each_alone():
+    """Many targets: hops are made of bits, and not all written out."""
+    fabric, src = compiled(dragonfly(792)), np.arange(300)
+    dst = (src + 400) % fabric.chips
+    found = paths(fabric, src, dst)
+    each = np.split(found.edges, found.start[1:-1])
+    for at in range(0, 300, 17):
+        alone = paths(fabric, src[at : at + 1], dst[at : at + 1]).edges
+        assert each[at].tolist() == alone.tolist()
+
+
+def test_parts_are_in_one_piece_or_not():
+    fabric = compiled(ring(9))
+    assert in_one_piece(fabric) and in_one_piece(part_of(fabric, [8, 0, 1]))
+    assert not in_one_piece(part_of(fabric, [0, 1, 4]))
 
 
 def test_levels_cover_every_pair_once():

@@ -144,8 +144,10 @@ def attention(
     count, sinks = len(heads.kv_of), None
     if scores.sinks:
         sinks = work.constant(scores.sinks, count, "f32", EAST)
-    short = work.blocks == 1 and count * work.rows * WIDTHS["f16"] <= SHORT_RUN_BYTES and not sinks
-    powers = Powers(*_powers_at_once(work, heads, scores, x.q, caches)) if short else None
+    short = work.rows == work.blocks == 1 and count * WIDTHS["f16"] <= SHORT_RUN_BYTES
+    powers = None
+    if short and not sinks:
+        powers = Powers(*_powers_at_once(work, heads, scores, x.q, caches))
     raw = None if powers else _scores(work, heads, x.q, caches)
     for mine in caches:
         sides = (mine.side,) if len(caches) > 1 else (EAST, WEST)  # it is farther to the east
@@ -221,30 +223,29 @@ def _scores_of(
 def _powers_at_once(
     work: Work, heads: Heads, scores: Scores, q: Laid, caches: Sequence[Caches]
 ) -> tuple[Buffer, Buffer]:
-    """As `exponentials` of what is `masked`, of few rows of one block: by one chain.
+    """As `exponentials` of what is `masked`, of one token and few rows of one block: by one chain.
 
-    That of one token's scores goes on so. They are read once more when the maximum is there.
-    Buffers of other launches are asked for, too.
+    That of scores goes on so, if it can. They are read once more when the maximum is there. Buffers
+    of other launches are asked for, too.
     """
-    count, tokens, raw = len(heads.kv_of), work.rows, _raw(work, heads)
+    count, raw, begun = len(heads.kv_of), Rows(_raw(work, heads)), 0
     _kept(work, heads), work.scratch("top", count, "f16", EAST)
-    chain, steps, begun = work.chain("attention: softmax"), (tokens, 1), 0
-    loops: Loops = ((count, tokens), (tokens, 1))
+    chain, loops = work.chain("attention: softmax"), run(count)
+    source: Flow | Rows = raw
     every = count * work.spec.abc_interval_fp16 * WIDTHS["f16"]  # bytes a lane as they leave
-    if tokens == heads.rows == 1 and every <= SHORT_RUN_BYTES:
-        (flow,) = _scores_of(chain, work, heads, q, caches[0], (0, 0))
-        steps, loops = (0, 1), flow.loops
-        begun = flow.cycle + abs(flow.position - work.spec.vxm_position)
-        first = _seen(work, chain, scores, (flow, 0), loops)
+    if heads.rows == 1 and every <= SHORT_RUN_BYTES:
+        (source,) = _scores_of(chain, work, heads, q, caches[0], (0, 0))
+        begun = source.cycle + abs(source.position - work.spec.vxm_position)
+        loops = source.loops
     else:
         _scores(work, heads, q, caches)
-        first = _seen(work, chain, scores, (Rows(raw, 0, steps), 0), loops)
+    first = _seen(work, chain, scores, (source, 0), loops)
     top = reduce_lanes(chain, "max", chain.vxm("to_f16", first), "f16")
-    top, rows = chain.vxm("to_f32", top), Rows(raw, 0, steps)
-    again = _seen(work, chain, scores, (rows, 0), loops, begun + top.cycle - first.cycle)
+    top = chain.vxm("to_f32", top)
+    again = _seen(work, chain, scores, (raw, 0), loops, begun + top.cycle - first.cycle)
     value = chain.vxm("exp", chain.vxm("sub", again, top))
     p = _powers(work, heads)
-    deliver(chain, value, [Rows(buffer, 0, steps) for buffer in p])
+    deliver(chain, value, [Rows(buffer) for buffer in p])
     work.plan.place(chain)
     return p
 

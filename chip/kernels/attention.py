@@ -141,21 +141,25 @@ def attention(
     """
     caches, most = _appended(work, heads, scores, x), scores.window.blocks(work.most_blocks)
     work = replace(work, blocks=len(caches[0].spots), most_blocks=most)
-    raw = _scores(work, heads, x.q, caches)
+    count, sinks = len(heads.kv_of), None
+    if scores.sinks:
+        sinks = work.constant(scores.sinks, count, "f32", EAST)
+    short = work.rows == work.blocks == 1 and count * WIDTHS["f16"] <= SHORT_RUN_BYTES
+    powers = None
+    if short and not sinks:
+        powers = Powers(*_powers_at_once(work, heads, scores, x.q, caches))
+    raw = None if powers else _scores(work, heads, x.q, caches)
     for mine in caches:
         sides = (mine.side,) if len(caches) > 1 else (EAST, WEST)  # it is farther to the east
         for cache, columns in zip(mine.values, mine.columns, strict=True):
             which = mine.newest, mine.spots[-1], heads.row_lanes
             transpose(work, cache, which, columns, sides, "attention: transpose V")
-    sinks = work.constant(scores.sinks, len(heads.kv_of), "f32", EAST) if scores.sinks else None
-    short = len(heads.kv_of) * work.rows * WIDTHS["f16"] <= SHORT_RUN_BYTES
-    if work.blocks == 1 and short and not sinks:
-        powers = Powers(*_powers_at_once(work, heads, scores, raw))
-    else:
+    if raw:
         kept, last = masked(work, heads, scores, raw, sinks)
         top = row_maximum(work, heads, last)
         more = _sink_powers(work, heads, sinks, top) if sinks else None
         powers = Powers(*exponentials(work, heads, kept, top), more)
+    assert powers is not None
     weigh(work, heads, powers, caches, out, rounding)
 
 
@@ -180,23 +184,28 @@ def _appended(work: Work, heads: Heads, scores: Scores, x: Projected) -> list[Ca
 
 def _scores(work: Work, heads: Heads, q: Laid, caches: Sequence[Caches]) -> Buffer:
     """[block, head, token] = q . K over the 320 tokens of the block, fp32."""
-    out = work.scratch("raw", len(heads.kv_of), "f32", EAST, context=True)
     for slot, mine in enumerate(caches):
         for row in range(heads.rows):
             if heads.of_row(row):
-                _scores_of(work, heads, q, mine, (row, slot), out)
-    return out
+                chain = work.chain("attention: scores")
+                _scores_of(chain, work, heads, q, mine, (row, slot))
+                work.plan.place(chain)
+    return _raw(work, heads)
+
+
+def _raw(work: Work, heads: Heads) -> Buffer:
+    return work.scratch("raw", len(heads.kv_of), "f32", EAST, context=True)
 
 
 def _scores_of(
-    work: Work, heads: Heads, q: Laid, mine: Caches, at: tuple[int, int], out: Buffer
-) -> None:
+    chain: Chain, work: Work, heads: Heads, q: Laid, mine: Caches, at: tuple[int, int]
+) -> list[Flow]:
     """Scores of the heads of a cache row, for the tokens of a slot: `at` (row, slot)."""
-    row, slot = at
+    (row, slot), out = at, _raw(work, heads)
     inside, cache = heads.of_row(row), mine.keys[row]
     tokens, words = work.rows, work.spec.lanes // COLUMN_PAIRS
     step = work.slots
-    chain, rows = work.chain("attention: scores"), work.rows_of(q.copies[0], inside.start)
+    rows = work.rows_of(q.copies[0], inside.start)
     activations = Rows(rows.buffer, rows.first + slot, (0, step))
     count = len(inside) * tokens // step
     passes = [
@@ -204,45 +213,56 @@ def _scores_of(
              slot_steps=(0, 0))
         for spot in mine.spots
     ]  # fmt: skip
-    for block, flow in enumerate(matmul(chain, EAST, passes)):
+    flows = matmul(chain, EAST, passes)
+    for block, flow in enumerate(flows):
         first = (block * len(heads.kv_of) + inside.start) * tokens + slot
         chain.write(flow, Rows(out, first, (0, step)))
-    work.plan.place(chain)
+    return flows
 
 
-def _powers_at_once(work: Work, heads: Heads, scores: Scores, raw: Buffer) -> tuple[Buffer, Buffer]:
-    """As `exponentials` of what is `masked`, of few rows of one block: by one chain.
+def _powers_at_once(
+    work: Work, heads: Heads, scores: Scores, q: Laid, caches: Sequence[Caches]
+) -> tuple[Buffer, Buffer]:
+    """As `exponentials` of what is `masked`, of one token and few rows of one block: by one chain.
 
-    Scores are read once more when the maximum is there. Buffers of other launches are asked for.
+    That of scores goes on so, if it can. They are read once more when the maximum is there. Buffers
+    of other launches are asked for, too.
     """
-    count, tokens = len(heads.kv_of), work.rows
+    count, raw, begun = len(heads.kv_of), Rows(_raw(work, heads)), 0
     _kept(work, heads), work.scratch("top", count, "f16", EAST)
-    loops: Loops = ((count, tokens), (tokens, 1))
-    chain = work.chain("attention: softmax")
-    first = _seen(work, chain, scores, (raw, 0), loops)
+    chain, loops = work.chain("attention: softmax"), run(count)
+    source: Flow | Rows = raw
+    every = count * work.spec.abc_interval_fp16 * WIDTHS["f16"]  # bytes a lane as they leave
+    if heads.rows == 1 and every <= SHORT_RUN_BYTES:
+        (source,) = _scores_of(chain, work, heads, q, caches[0], (0, 0))
+        begun = source.cycle + abs(source.position - work.spec.vxm_position)
+        loops = source.loops
+    else:
+        _scores(work, heads, q, caches)
+    first = _seen(work, chain, scores, (source, 0), loops)
     top = reduce_lanes(chain, "max", chain.vxm("to_f16", first), "f16")
     top = chain.vxm("to_f32", top)
-    again = _seen(work, chain, scores, (raw, 0), loops, top.cycle - first.cycle)
+    again = _seen(work, chain, scores, (raw, 0), loops, begun + top.cycle - first.cycle)
     value = chain.vxm("exp", chain.vxm("sub", again, top))
     p = _powers(work, heads)
-    deliver(chain, value, [Rows(buffer, 0, (tokens, 1)) for buffer in p])
+    deliver(chain, value, [Rows(buffer) for buffer in p])
     work.plan.place(chain)
     return p
 
 
 def _seen(
-    work: Work, chain: Chain, scores: Scores, block: tuple[Buffer, int], loops: Loops, at: int = 0
-) -> Flow:
+    work: Work, chain: Chain, scores: Scores, block: tuple[Flow | Rows, int], loops: Loops,
+    at: int = 0,
+) -> Flow:  # fmt: skip
     """Scores (head, token) of a block, perhaps capped, with the mask of its tokens."""
-    (raw, number), ((count, tokens), _) = block, loops
+    (source, number), tokens = block, work.rows
     most = work.most_blocks * work.most_rows
     mask = work.given(scores.window.mask, work.blocks * tokens, most, "f32", WEST)
-    source = Rows(raw, number * count * tokens, (tokens, 1))
     if scores.cap is None:
         value = chain.vxm("mul", source, scores.scale, loops=loops, at=at)
     else:
         value = soft_cap(chain, source, scores.cap, scores.scale, loops, at)
-    return chain.vxm("add", value, Rows(mask, number * tokens, (0, 1)))
+    return chain.vxm("add", value, Rows(mask, number * tokens, (0, int(tokens > 1))))
 
 
 def _kept(work: Work, heads: Heads) -> tuple[Buffer, list[Buffer]]:
@@ -269,7 +289,7 @@ def masked(
     for block in range(work.blocks):
         first = block * count * tokens
         chain = work.chain("attention: mask")
-        value = _seen(work, chain, scores, (raw, block), loops)
+        value = _seen(work, chain, scores, (Rows(raw, first, (tokens, 1)), block), loops)
         chain.write(value, Rows(out, first, (tokens, 1)))
         if sinks and not block:
             value = chain.vxm("max", value, Rows(sinks, 0, (1, 0)))

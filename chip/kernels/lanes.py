@@ -51,7 +51,7 @@ class _Reduction:
     side: int
     alike: bool
     hurry: bool = False
-    beside: bool = False
+    spared: int = 0
 
 
 def group_maps(size: int) -> tuple[LaneMap, ...]:
@@ -89,15 +89,15 @@ def rows_to_reduce(chain: Chain, rows: Rows, count: int, side: int) -> Flow:
 
 def reduce_lanes(
     chain: Chain, op: str, value: Flow, dtype: str, side: int = EAST, hurry: bool = False,
-    beside: bool = False,
+    spared: int = 0,
 ) -> Flow:  # fmt: skip
     """Combine all lanes of a VXM result with `op`; every lane of the result holds the total.
 
     `side` is the SXM that a long run keeps to, unless it is in a `hurry`: then it takes fewer
-    rounds of more copies. A short run `beside` what others wait for goes as a long one does, and
-    leaves them streams. Sums differ by their order from lane to lane.
+    rounds of more copies. A short one leaves streams that are `spared` to others; if these are all
+    of them, it goes as a long one does. Sums differ by their order from lane to lane.
     """
-    return _reduce(chain, value, _Reduction(op, dtype, LANES, side, False, hurry, beside))
+    return _reduce(chain, value, _Reduction(op, dtype, LANES, side, False, hurry, spared))
 
 
 def reduce_groups(
@@ -133,12 +133,12 @@ def reducible(size: int) -> bool:
 
 def _reduce(chain: Chain, value: Flow, how: _Reduction) -> Flow:
     side, short = how.side, span(value.loops) * WIDTHS[how.dtype] <= SHORT_RUN_BYTES
-    short &= not how.beside
+    short &= how.spared < chain.spec.streams
     long_partners = MORE_PARTNERS if how.hurry else FEW_PARTNERS
     for one in _rounds(how.size, MOST_PARTNERS if short else long_partners):
         numbers = [chain.maps.index(lanes) for part in one.maps for lanes in part]
         if short:
-            streams = chain.spec.streams
+            streams = chain.spec.streams - how.spared
             copies = _from_both_sides(chain, one.unit, numbers, value, side, streams)
         elif how.hurry:
             copies = _from_both_sides(chain, one.unit, numbers, value, side, HURRIED_STREAMS)

@@ -6,6 +6,7 @@ The products of q with int8 weights are exact int32 sums. Rows of 16 bits have a
 
 from dataclasses import dataclass, replace
 
+from chip.isa import WIDTHS
 from chip.kernels.integers16 import LOW_LEVELS, write_halves
 from chip.kernels.lanes import FEW_BESIDE, reduce_lanes, runs
 from chip.kernels.linear import deliver
@@ -67,7 +68,8 @@ class Rounding:
             peaks.note(chain, value, block)
             return
         work.scratch(f"{self.name}.by0", 1, "f32", EAST)  # is for launches of more rows
-        top = reduce_lanes(chain, "max", peaks.so_far(chain, value, block), "f32")
+        size = chain.vxm("max", peaks.so_far(chain, value, block), SMALLEST_PEAK)
+        top = reduce_lanes(chain, "max", size, "f32")
         factor = _inverted(chain, top, self.steps, 0, self.out)
         _round_few(work, chain, self.x.copies[0], factor, self.out)
 
@@ -92,6 +94,7 @@ def quantise(
         chain = work.chain("int8: peak")
         sizes = [Rows(buffer, start) for buffer in noted.last]
         value = chain.vxm("max" if sizes[1:] else "copy", *sizes, loops=run(count))
+        value = chain.vxm("max", value, SMALLEST_PEAK)
         top = reduce_lanes(chain, "max", value, "f32", work.part % 2, hurry=True)
         chain.write(_inverted(chain, top, steps, start, out), Rows(inverse, start))
         work.plan.place(chain)
@@ -142,7 +145,7 @@ def peak_and_rows(
             if gamma is not None:
                 value = chain.vxm("mul", value, Rows(gamma, block, (0, 0)))
             size = chain.vxm("abs", value)
-            total = chain.vxm("copy", size) if total is None else chain.vxm("max", size, total)
+            total = chain.vxm("max", size, SMALLEST_PEAK if total is None else total)
         assert total is not None
         factor = _inverted(chain, reduce_lanes(chain, "max", total, "f32"), steps, start, out)
         if few:
@@ -187,12 +190,12 @@ def _peaks_in_turn(
 
     whole = blocks // turns * turns
     every = sizes(0, whole, 0)
-    total = chain.vxm("copy", chain.part(every, run(turns), 0))
+    total = chain.vxm("max", chain.part(every, run(turns), 0), SMALLEST_PEAK)
     for start in range(turns, whole, turns):
         total = chain.vxm("max", chain.part(every, run(turns), start), total)
     if whole < blocks:
         total = chain.vxm("max", sizes(blocks - turns, turns, whole), total)
-    top = reduce_lanes(chain, "max", total, "f32")
+    top = reduce_lanes(chain, "max", total, "f32", spared=WIDTHS["f32"])  # squares pass beside it
     found = []
     for side, flow in ((EAST, top), (WEST, chain.twin(top))):
         chain.emit(flow, side)
@@ -211,7 +214,7 @@ def _rounded_by(
     for first, count in common_runs(x, *out.copies):
         chain, loops = work.chain("int8: round"), run(count)
         tops = [chain.vxm("max", *pair, loops=loops) for pair in (peaks[:2], peaks[2:])]
-        top = chain.vxm("max", chain.vxm("max", *tops), SMALLEST_PEAK)
+        top = chain.vxm("max", *tops)
         if not first:
             _bring(chain, chain.part(top, ONCE, 0), [Rows(step) for step in steps], out)
         factor = chain.vxm("mul", chain.vxm("recip", top), LEVELS)
@@ -225,9 +228,8 @@ def _rounded_by(
 
 def _inverted(chain: Chain, largest: Flow, steps: Steps, start: int, out: Laid) -> Flow:
     """127 / peak of tokens, whose step is brought to its units."""
-    top = chain.vxm("max", largest, SMALLEST_PEAK)
-    _bring(chain, top, [Rows(step, start) for step in steps], out)
-    return chain.vxm("mul", chain.vxm("recip", top), LEVELS)
+    _bring(chain, largest, [Rows(step, start) for step in steps], out)
+    return chain.vxm("mul", chain.vxm("recip", largest), LEVELS)
 
 
 def _bring(chain: Chain, top: Flow, steps: list[Rows], out: Laid) -> None:

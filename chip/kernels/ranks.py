@@ -186,7 +186,7 @@ def pick(
             alone = chain.vxm("min", limit, values(block))
             best = alone if best is None else chain.vxm("max", chain.wait(best, alone.cycle), alone)
         assert best is not None
-        top = reduce_lanes(chain, "max", best, "f32", beside=True)
+        top = reduce_lanes(chain, "max", best, "f32", spared=work.spec.streams)
         deliver(chain, top, to(first))
         work.plan.place(chain)
 

@@ -6,7 +6,7 @@ from chip.schedule import Chain, Flow, Loops, Rows
 
 
 def soft_cap(
-    chain: Chain, value: Rows, cap: float, scale: float, loops: Loops, at: int = 0
+    chain: Chain, value: Flow | Rows, cap: float, scale: float, loops: Loops, at: int = 0
 ) -> Flow:
     """cap * tanh(value * (scale / cap)), begun at cycle `at`."""
     inner = chain.vxm("mul", value, scale / cap, loops=loops, at=at)

@@ -281,8 +281,8 @@ class Assigned:
     # --- as kernels see them ----------------------------------------------------------------
     def read(self, work: Work, op: Op, value: Value) -> Laid:
         """A value as an op reads it."""
-        made_with = fused.rounded_with(self.section, value)
-        return self._laid(work, made_with or value, self.wants(op, value))
+        made_with = self._rounded_with.get(value, value)
+        return self._laid(work, made_with, self.wants(op, value))
 
     def made(self, work: Work, value: Value) -> Laid:
         """A value as its op leaves it: in all copies."""
@@ -293,7 +293,8 @@ class Assigned:
             laid = Laid(self.layout(value), tuple(parts))
         else:
             laid = self._laid(work, value, self.copies[value.name])
-        return replace(laid, inverse=self.inverse(work, value))
+        inverse = self.inverse(work, value)
+        return replace(laid, inverse=inverse) if inverse else laid
 
     def _laid(self, work: Work, value: Value, copies: tuple[Copy, ...]) -> Laid:
         """Some copies of a value, and the lower halves of what has 16 bits."""
@@ -313,10 +314,18 @@ class Assigned:
 
         That of what a section leaves is that of the next one's x.
         """
+        if not self._rounded_with and not self.carried:
+            return None
         kinds = self.kinds(value) if value.name in self.residual else self.copies[value.name]
         if value.integers or all(copy.dtype != "i8" for copy in kinds):
             return None
         return work.constant(INVERSE.format(value.name), self.layout(value).blocks, "f32", WEST)
+
+    @cached_property
+    def _rounded_with(self) -> dict[Value, Value]:
+        """Integers of fixed steps, and the value that has them among its copies."""
+        rounding = (op for op in self.section.ops if isinstance(op, Quantise))
+        return {op.out: op.x for op in rounding if op.steps is not None}
 
     def stream(self, work: Work, value: Value) -> Laid:
         """A value of the residual stream where it rests."""
@@ -332,7 +341,7 @@ class Assigned:
 
         Each side has its own, as products of both sides read them at the same time.
         """
-        if fused.rounded_with(self.section, value):
+        if value in self._rounded_with:
             return ()
         if not value.integers and not fused.factor_left(self.section, value):
             return ()

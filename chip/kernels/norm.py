@@ -167,5 +167,5 @@ def _apply(
         factor = Rows(scale, first * each, (each, 1)) if isinstance(scale, Buffer) else scale
         value = chain.vxm("mul", rows, factor, loops=loops)
         value = chain.vxm("mul", value, Rows(gamma, first, (1, 0)))
-        deliver(chain, value, targets(work, out.copies, first), out.inverse_of(first))
+        deliver(chain, value, targets(work, out.copies, first))
         work.plan.place(chain)

@@ -39,9 +39,9 @@ from cluster.model.graph.values import Dim, Value
 Product = Linear | HeadLinear | ExpertLinear  # with a matrix at rest
 SIDES = (EAST, WEST)
 MOST_PIECES = 2  # of a copy whose blocks rest apart
-INVERSE = "{}.inverse"  # of fixed steps, by the value that they are of
 RESIDUAL = ("x0", "x1")  # buffers of the residual stream, in turn
 SUMMANDS = ("y0", "y1")  # what is added to it: output blocks of the east, of the west array
+INVERSE = "{}.inverse"  # of fixed steps, by the value that they are of
 
 
 @dataclass(frozen=True)

@@ -281,8 +281,7 @@ class Assigned:
     # --- as kernels see them ----------------------------------------------------------------
     def read(self, work: Work, op: Op, value: Value) -> Laid:
         """A value as an op reads it."""
-        made_with = self._rounded_with.get(value, value)
-        return self._laid(work, made_with, self.wants(op, value))
+        return self._laid(work, self._rounded_with.get(value, value), self.wants(op, value))
 
     def made(self, work: Work, value: Value) -> Laid:
         """A value as its op leaves it: in all copies."""
@@ -310,10 +309,7 @@ class Assigned:
         return Laid(self.layout(value), parts, inverse=self.inverse(work, value))
 
     def inverse(self, work: Work, value: Value) -> Buffer | None:
-        """What a value is multiplied by for its copies in int8, if it is in fp32 itself.
-
-        That of what a section leaves is that of the next one's x.
-        """
+        """What makes int8 copies of a value in fp32; of what a section leaves, the next one's x."""
         if not self._rounded_with and not self.carried:
             return None
         kinds = self.kinds(value) if value.name in self.residual else self.copies[value.name]

@@ -31,8 +31,7 @@ def gated(work: Work, gate: Laid, up: Laid, function: str, out: Laid) -> None:
         early = share.cycle - work.spec.d_func("vxm.alu")
         other = work.rows_of(up.copies[0], block)
         product = chain.vxm("mul", again, other, loops=run(work.rows), at=early)
-        made = chain.vxm("mul", share, product)
-        deliver(chain, made, targets(work, out.copies, block), out.inverse_of(block))
+        deliver(chain, chain.vxm("mul", share, product), targets(work, out.copies, block))
         work.plan.place(chain)
 
 
@@ -52,8 +51,7 @@ def clamped(work: Work, gate: Laid, up: Laid, slope: float, limit: float, out: L
         more = chain.vxm("add", chain.vxm("max", more, -limit), 1.0)
         own = chain.vxm("min", again, limit, loops=loops, at=early - step)
         product = chain.vxm("mul", own, more)
-        made = chain.vxm("mul", share, product)
-        deliver(chain, made, targets(work, out.copies, block), out.inverse_of(block))
+        deliver(chain, chain.vxm("mul", share, product), targets(work, out.copies, block))
         work.plan.place(chain)
 
 

@@ -23,7 +23,7 @@ from chip.spec import EAST, WEST
 Scaled = Callable[[Sequence[Flow], Sequence[int]], Sequence[Flow]]
 # Of sums, at a side, from a token on; what scales copies, if they must be scaled before.
 OnTheWay = Callable[[Chain, Flow, int, int, Scaled | None], Flow]
-_ROUND = {"f16": "to_f16", "u16": "to_u16"}
+_ROUND = {"f16": "to_f16", "i8": "to_i8", "u16": "to_u16"}
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def deliver(chain: Chain, flow: Flow, targets: Sequence[Rows], inverse: Rows | N
             if region.dtype == "i8":
                 assert inverse is not None, f"{rows.buffer.name} has no steps"
                 scaled = scaled or chain.vxm("mul", flow, inverse)
-                sent[way] = chain.vxm("to_i8", scaled)
+                sent[way] = chain.vxm(_ROUND[region.dtype], scaled)
             elif region.dtype != flow.dtype:
                 sent[way] = chain.vxm(_ROUND[region.dtype], flow)
             elif flow.alu is not None and flow in sent.values():

@@ -181,5 +181,5 @@ def _apply(
         if residual:
             before = replace(work.rows_of(residual, first), steps=(tokens, 1))
             value = chain.vxm("add", value, before)
-        deliver(chain, value, targets(work, out.copies, first), out.inverse_of(first))
+        deliver(chain, value, targets(work, out.copies, first))
         work.plan.place(chain)

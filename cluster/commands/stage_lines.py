@@ -26,7 +26,7 @@ def shortest_plan(model: Model, tp: int, spec: ChipSpec, weights: str) -> Plan:
         return smallest(model, spec, CONTEXT_BLOCK, tp, weights)
     if tp > 1:
         raise BadValue("--tp", tp, f"must be 1: {model.name} is an encoder, one chip to a stage")
-    return plan_encoder(model, spec, None, min(max(LENGTHS), model.context_max))
+    return plan_encoder(model, spec, None, min(max(LENGTHS), model.context_max), weights)
 
 
 def memory_lines(model: Model, tp: int, spec: ChipSpec, weights: str) -> Iterator[str]:

@@ -41,9 +41,9 @@ from cluster.model.graph.values import Dim, Value
 Product = Linear | HeadLinear | ExpertLinear  # with a matrix at rest
 MOST_PIECES = 2  # of a copy whose blocks rest apart
 FIRST_BLOCKS = 4  # of integers, read while others are written: a bank does not do both at a time
-INVERSE = "{}.inverse"  # of fixed steps, by the value that they are of
 RESIDUAL = ("x0", "x1")  # buffers of the residual stream, in turn
 SUMMANDS = ("y0", "y1")  # what is added to it: output blocks of the east, of the west array
+INVERSE = "{}.inverse"  # of fixed steps, by the value that they are of
 
 
 @dataclass(frozen=True)
@@ -283,8 +283,7 @@ class Assigned:
     # --- as kernels see them ----------------------------------------------------------------
     def read(self, work: Work, op: Op, value: Value) -> Laid:
         """A value as an op reads it."""
-        made_with = fused.rounded_with(self.section, value)
-        return self._laid(work, made_with or value, self.wants(op, value))
+        return self._laid(work, self._rounded_with.get(value, value), self.wants(op, value))
 
     def made(self, work: Work, value: Value) -> Laid:
         """A value as its op leaves it: in all copies."""
@@ -295,7 +294,8 @@ class Assigned:
             laid = Laid(self.layout(value), tuple(parts))
         else:
             laid = self._laid(work, value, self.copies[value.name])
-        return replace(laid, inverse=self.inverse(work, value))
+        inverse = self.inverse(work, value)
+        return replace(laid, inverse=inverse) if inverse else laid
 
     def _laid(self, work: Work, value: Value, copies: tuple[Copy, ...]) -> Laid:
         """Some copies of a value, and the lower halves of what has 16 bits."""
@@ -311,14 +311,19 @@ class Assigned:
         return Laid(self.layout(value), parts, inverse=self.inverse(work, value))
 
     def inverse(self, work: Work, value: Value) -> Buffer | None:
-        """What a value is multiplied by for its copies in int8, if it is in fp32 itself.
-
-        That of what a section leaves is that of the next one's x.
-        """
+        """What makes int8 copies of a value in fp32; of what a section leaves, the next one's x."""
+        if not self._rounded_with and not self.carried:
+            return None
         kinds = self.kinds(value) if value.name in self.residual else self.copies[value.name]
         if value.integers or all(copy.dtype != "i8" for copy in kinds):
             return None
         return work.constant(INVERSE.format(value.name), self.layout(value).blocks, "f32", WEST)
+
+    @cached_property
+    def _rounded_with(self) -> dict[Value, Value]:
+        """Integers of fixed steps, and the value that has them among its copies."""
+        rounding = (op for op in self.section.ops if isinstance(op, Quantise))
+        return {op.out: op.x for op in rounding if op.steps is not None}
 
     def stream(self, work: Work, value: Value) -> Laid:
         """A value of the residual stream where it rests."""
@@ -334,7 +339,7 @@ class Assigned:
 
         Each side has its own, as products of both sides read them at the same time.
         """
-        if fused.rounded_with(self.section, value):
+        if value in self._rounded_with:
             return ()
         if not value.integers and not fused.factor_left(self.section, value):
             return ()

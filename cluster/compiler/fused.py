@@ -6,7 +6,6 @@ from cluster.model.graph.graph import Section
 from cluster.model.graph.linear import Linear
 from cluster.model.graph.norm import Norm
 from cluster.model.graph.op import Op
-from cluster.model.graph.quantise import Quantise
 from cluster.model.graph.rotary import Rotary
 from cluster.model.graph.values import Value, names
 
@@ -19,12 +18,6 @@ def left_to_another(section: Section, op: Op) -> bool:
         if isinstance(other, Linear) and turned_behind(section, other) == op:
             return True
     return False
-
-
-def rounded_with(section: Section, value: Value) -> Value | None:
-    """The value that has integers of a fixed step among its copies, if this is them."""
-    made = (op for op in section.ops if isinstance(op, Quantise) and op.steps is not None)
-    return next((op.x for op in made if op.out == value), None)
 
 
 def summed(section: Section, op: Norm) -> Add | None:

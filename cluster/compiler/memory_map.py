@@ -221,8 +221,8 @@ def _together(found: MemoryMap, demands: Demands, columns: Iterable[Request]) ->
         ]
         if ways:
             _, cut = min(ways, key=lambda way: way[0])
-            low, high = found.column_windows(side)[:2]
-            chosen |= dict.fromkeys(names[:cut], low) | dict.fromkeys(names[cut:], high)
+            last, first = found.column_windows(side)[:2]
+            chosen |= dict.fromkeys(names[:cut], first) | dict.fromkeys(names[cut:], last)
     return chosen
 
 

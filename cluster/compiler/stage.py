@@ -18,7 +18,6 @@ from chip.kernels.work import HALVES, INPUT, Request, Work
 from chip.schedule import Buffer, Pace, Schedule, Sequence, TooLong
 from chip.spec import EAST, ChipSpec
 from cluster.compiler.assign import RESIDUAL, SUMMANDS, Assigned, Copy
-from cluster.compiler.column_cycles import column_cycles, hidden_cycles
 from cluster.compiler.kernels import carries_peaks, enter, in_turn, place
 from cluster.compiler.limits import CONTEXT_BLOCK
 from cluster.compiler.memory_map import ALONE, cut_map, memory_map
@@ -27,6 +26,7 @@ from cluster.compiler.segments import by_heads, has_experts, segments, what_of
 from cluster.compiler.shard import Sharded
 from cluster.compiler.stage_shape import StageShape
 from cluster.compiler.update import Update
+from cluster.compiler.weight_cycles import column_cycles, hidden_cycles
 from cluster.model.graph.collective import AllReduce
 from cluster.model.graph.norm import Norm
 from cluster.model.graph.op import GraphError, Op

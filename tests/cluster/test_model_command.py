@@ -80,6 +80,7 @@ def test_the_schedule_of_a_layer_is_that_of_a_plan(tp, capsys):
 
 @pytest.mark.parametrize("arguments", [
     ["minilm", "--stage", "memory"], ["tiny-encoder", "--stage", "schedule"],
+    ["tiny-encoder", "--stage", "schedule", "--weights", "int8-static"],
     ["llama-2-70b", "--stage", "schedule", "--tp", "8"],
 ])  # fmt: skip
 def test_encoders_and_what_fits_no_chip_are_shown(arguments, capsys):

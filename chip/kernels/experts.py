@@ -9,14 +9,22 @@ Where each expert has an x of its own that fills few lanes, as in wide groups, m
 experts are side by side in the lanes of a tile: x is in those of its expert, and zero elsewhere.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 from chip.kernels.integers16 import LowHalves, gap_cycles, joined
 from chip.kernels.lanes import KEEP, LANES
 from chip.kernels.layout import Layout
-from chip.kernels.linear import Matrix, at_stretches, deliver, each_run, tile_passes, weights_of
+from chip.kernels.linear import (
+    Made,
+    Matrix,
+    at_stretches,
+    deliver,
+    each_run,
+    tile_passes,
+    weights_of,
+)
 from chip.kernels.matmul import Gathered, Pass, matmul
 from chip.kernels.work import Part, Work
 from chip.program import word_columns
@@ -24,7 +32,6 @@ from chip.schedule import Buffer, Chain, Flow, Rows, over, run
 from chip.schedule.indirect import addresses, gather
 from chip.spec import EAST
 
-Made = tuple[list[Pass], list[int]]  # passes, and the first block of each whose sums leave
 SCALE, BIAS = "scale", "bias"  # of output channels
 COUNTED = "counted words {}"  # rows of 0, 1, 2, ... in all lanes, on either side
 
@@ -151,10 +158,10 @@ def expert_linear(
 
     for token in range(work.rows):
         every = [products(slot, token) for slot in range(experts.chosen)]
-        one_by_one = adds and work.rows == 1  # so that sums of the first blocks may leave
-        for turn in (
-            zip(*(each_run(*made) for made in every), strict=True) if one_by_one else [every]
-        ):
+        turns: Iterable[Sequence[Made]] = [every]
+        if adds and work.rows == 1:  # so that sums of the first blocks may leave
+            turns = zip(*(each_run(*made) for made in every), strict=True)
+        for turn in turns:
             for slot, made in enumerate(turn):
                 place(slot, token, made)
 

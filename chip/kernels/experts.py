@@ -33,7 +33,7 @@ from chip.schedule import Buffer, Chain, Flow, Rows, over, run
 from chip.schedule.indirect import addresses, gather
 from chip.spec import EAST
 
-SUMMED_CYCLES = 48  # from a sum to the next one that adds it, by way of SRAM, as most are placed
+SUMMED_CYCLES = 40  # from a sum to the next one that adds it, by way of SRAM, as most are placed
 SCALE, BIAS = "scale", "bias"  # of output channels
 MOST_SHIFTS = 4  # of a row at a time: each is four streams
 COUNTED = "counted words {}"  # rows of 0, 1, 2, ... in all lanes, on either side

@@ -152,7 +152,7 @@ def expert_linear(
             gate = choice.gates.behind(slot * work.rows + token)
             flow = chain.vxm("mul", flow, replace(gate, steps=(0, 0)))
             here = Rows(sums, at * work.rows + token, (work.rows, 1)) if sums else None
-            if slot and here:  # block by block, so that they are read before they are written again
+            if slot and here:  # one block of a chain, which so reads it before it writes it
                 flow = chain.vxm("add", flow, here)
             if here and slot < experts.chosen - 1:
                 chain.write(flow, here)
@@ -162,7 +162,7 @@ def expert_linear(
 
     for token in range(work.rows):
         every = [products(slot, token) for slot in range(experts.chosen)]
-        if not adds or work.rows > 1:
+        if not adds:
             for slot, made in enumerate(every):
                 place(slot, token, made)
             continue

@@ -12,11 +12,20 @@ experts are side by side in the lanes of a tile: x is in those of its expert, an
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 
 from chip.kernels.integers16 import LowHalves, gap_cycles, joined
-from chip.kernels.lanes import KEEP, LANES
+from chip.kernels.lanes import KEEP, LANES, total_of
 from chip.kernels.layout import Layout
-from chip.kernels.linear import Matrix, at_stretches, deliver, each_run, tile_passes, weights_of
+from chip.kernels.linear import (
+    Made,
+    Matrix,
+    at_stretches,
+    deliver,
+    each_run,
+    tile_passes,
+    weights_of,
+)
 from chip.kernels.matmul import Gathered, Pass, matmul
 from chip.kernels.work import Part, Work
 from chip.program import word_columns
@@ -24,8 +33,9 @@ from chip.schedule import Buffer, Chain, Flow, Rows, over, run
 from chip.schedule.indirect import addresses, gather
 from chip.spec import EAST
 
-Made = tuple[list[Pass], list[int]]  # passes, and the first block of each whose sums leave
+SUMMED_CYCLES = 40  # from a sum to the next one that adds it, by way of SRAM, as most are placed
 SCALE, BIAS = "scale", "bias"  # of output channels
+MOST_SHIFTS = 4  # of a row at a time: each is four streams
 COUNTED = "counted words {}"  # rows of 0, 1, 2, ... in all lanes, on either side
 
 
@@ -96,14 +106,16 @@ def expert_linear(
     counted = work.shared(COUNTED.format(1 - matrix.side), experts.counted, "u16", 1 - matrix.side)
     scales = None if step is None else _own(work, experts, SCALE)
     biases = _own(work, experts, BIAS) if experts.biased else None
-    sums = [
-        work.scratch(f"{matrix.name}.sum{turn}", len(matrix.blocks), "f32", 1 - matrix.side)
-        for turn in range(min(2, experts.chosen - 1) * adds)
-    ]
+    sums: Buffer | None = None
+    if adds and experts.chosen > 1:
+        sums = work.scratch(f"{matrix.name}.sums", len(matrix.blocks), "f32", 1 - matrix.side)
     tiles, low = choice.numbers, experts.low
     if experts.packed > 1:
         tiles, (x, low) = _in_own_lanes(work, experts, (x, low), tiles)
     gap = gap_cycles(work.spec, 1)
+    # Sums of some blocks leave before others are begun: so many that all experts follow each other.
+    together = -(-SUMMED_CYCLES // (matrix.words * len(matrix.input_blocks)))
+    turns = max(1, len(matrix.blocks) // together)
 
     def products(slot: int, token: int) -> Made:
         """The passes of an expert, and the first output block of each whose sums leave."""
@@ -139,11 +151,10 @@ def expert_linear(
                 continue
             gate = choice.gates.behind(slot * work.rows + token)
             flow = chain.vxm("mul", flow, replace(gate, steps=(0, 0)))
-            if slot:
-                before = Rows(sums[1 - slot % 2], at * work.rows + token, (work.rows, 1))
-                flow = chain.vxm("add", flow, before)
-            if slot < experts.chosen - 1:
-                here = Rows(sums[slot % 2], at * work.rows + token, (work.rows, 1))
+            here = Rows(sums, at * work.rows + token, (work.rows, 1)) if sums else None
+            if slot and here:  # one block of a chain, which so reads it before it writes it
+                flow = chain.vxm("add", flow, here)
+            if here and slot < experts.chosen - 1:
                 chain.write(flow, here)
             else:
                 _deliver(work, chain, flow, copies, start, token)
@@ -151,12 +162,16 @@ def expert_linear(
 
     for token in range(work.rows):
         every = [products(slot, token) for slot in range(experts.chosen)]
-        one_by_one = adds and work.rows == 1  # so that sums of the first blocks may leave
-        for turn in (
-            zip(*(each_run(*made) for made in every), strict=True) if one_by_one else [every]
-        ):
-            for slot, made in enumerate(turn):
+        if not adds:
+            for slot, made in enumerate(every):
                 place(slot, token, made)
+            continue
+        runs = [list(each_run(*made)) for made in every]
+        ends = [n * len(runs[0]) // turns for n in range(turns + 1)]
+        for first, end in pairwise(ends):
+            for slot, mine in enumerate(runs):
+                for made in mine[first:end]:
+                    place(slot, token, made)
 
 
 def _in_own_lanes(
@@ -190,12 +205,12 @@ def _in_own_lanes(
         moved = work.scratch(f"{name}.moved{half}", count, matrix.dtype, matrix.side)
         chain = work.chain("experts: own lanes")
         value = chain.vxm("to_f32", work.rows_of(x, 0), loops=loops)
-        there = 1  # places that x is in: twice as many each time
+        there = 1  # places that x is in, from the first on
         while there < each:
-            shifts = (0, there * width)
-            copies = (chain.sxm("shift_up", n, value, matrix.side) for n in shifts)
-            value = chain.vxm("add", *copies)
-            there *= 2
+            shifts = range(0, min(each, MOST_SHIFTS * there) * width, there * width)
+            copies = [chain.sxm("shift_up", n, value, matrix.side) for n in shifts]
+            value = total_of(chain, copies)
+            there *= len(shifts)
         value = chain.vxm("mul", value, lanes)
         chain.write(chain.vxm("to_i8" if matrix.dtype == "i8" else "to_f16", value), Rows(moved))
         work.plan.place(chain)

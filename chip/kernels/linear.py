@@ -23,6 +23,7 @@ from chip.spec import EAST, WEST
 Scaled = Callable[[Sequence[Flow], Sequence[int]], Sequence[Flow]]
 # Of sums, at a side, from a token on; what scales copies, if they must be scaled before.
 OnTheWay = Callable[[Chain, Flow, int, int, Scaled | None], Flow]
+Made = tuple[list[Pass], list[int]]  # passes, and the first block of each whose sums leave
 _ROUND = {"f16": "to_f16", "i8": "to_i8", "u16": "to_u16"}
 
 
@@ -250,9 +251,7 @@ def _passes(
     return tile_passes(matrix, first, rows, cut, partial(work.rows_of, low))
 
 
-def each_run(
-    passes: Sequence[Pass], starts: Sequence[int]
-) -> Iterator[tuple[list[Pass], list[int]]]:
+def each_run(passes: Sequence[Pass], starts: Sequence[int]) -> Iterator[Made]:
     """Each run of output blocks by itself, as others are at work beside it."""
     ends = [number + 1 for number, one in enumerate(passes) if one.last]
     for low, high, start in zip([0, *ends], ends, starts, strict=False):

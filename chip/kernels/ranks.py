@@ -54,6 +54,11 @@ class Race:
         """Turns of its superlanes."""
         return superlanes(self.count)
 
+    def at_once(self, work: Work) -> bool:
+        """Whether ALUs can compare all partners at a time, and all tokens one after another."""
+        few = self.blocks == 1 and self.count <= SUPERLANE // 2
+        return few and work.rows <= work.spec.d_func("vxm.alu")
+
     @property
     def sets(self) -> tuple[int, ...]:
         """The sets of partners among its lanes."""
@@ -117,13 +122,34 @@ def enter(
 
 def find(work: Work, race: Race, chosen: int) -> None:
     """Who is where among all that have entered a race."""
-    found, rows = race.found(work, chosen), work.rows
     for chain, rank, block, token in ranks(work, race):
-        for slot in range(chosen):
-            mine = chain.vxm("to_f16", chain.vxm("eq", rank, float(slot)))
-            chain.write(mine, Rows(found, (block * chosen + slot) * rows + token))
-            rank = chain.vxm("copy", rank) if slot < chosen - 1 else rank
+        _note(work, race, chain, rank, (chosen, block, token))
         work.plan.place(chain)
+
+
+def find_at_once(work: Work, race: Race, chosen: int, chain: Chain, scores: Flow) -> None:
+    """As `find`, of few scores in a chain that goes by no SRAM; they are left for `pick`."""
+    for number in race.sets:
+        race.before(work, number)  # more tokens ask for these
+    chain.write(chain.vxm("copy", scores), Rows(race.own))
+    own, sets = _exchanged(chain, scores, 0), []
+    for number in race.sets:
+        others = [_exchanged(chain, scores, partner) for partner in PARTNERS[number]]
+        sets.append(_come_before(work, race, chain, (others, own), (number, 0)))
+    more = chain.vxm("to_f32", total_of(chain, sets))
+    rank = chain.vxm("add", _behind_all(work, race, chain, more), more)
+    _note(work, race, chain, rank, (chosen, 0, 0))
+    work.plan.place(chain)
+
+
+def _note(work: Work, race: Race, chain: Chain, rank: Flow, which: tuple[int, int, int]) -> None:
+    """Write who has the ranks of so many slots, of scores of a block from a token on."""
+    chosen, block, token = which
+    found = race.found(work, chosen)
+    for slot in range(chosen):
+        mine = chain.vxm("to_f16", chain.vxm("eq", rank, float(slot)))
+        chain.write(mine, Rows(found, (block * chosen + slot) * work.rows + token))
+        rank = chain.vxm("copy", rank) if slot < chosen - 1 else rank
 
 
 def ranks(work: Work, race: Race) -> Iterator[tuple[Chain, Flow, int, int]]:
@@ -212,24 +238,46 @@ def _before(
     position, vxm = spec.edge_position("sxm", EAST), spec.vxm_position
     first = (other * turns + turn) * rows + token
     value = chain.arrive(Rows(race.turned, first, (rows, 1)), position, 0, loops)
-    maps = [tuple(n ^ p for n in range(SUPERLANE)) for p in PARTNERS[number]]
-    exchanged = [chain.sxm("distribute", chain.maps.index(lanes), value, EAST) for lanes in maps]
+    exchanged = [_exchanged(chain, value, partner) for partner in PARTNERS[number]]
     cycle = exchanged[0].cycle + abs(exchanged[0].position - vxm)
     own = chain.arrive(Rows(race.own, block * rows + token, (0, 1)), vxm, cycle, loops)
 
-    def those(op: str) -> Flow:
-        return total_of(chain, [chain.vxm(op, one, own) for one in exchanged])
-
     if block == other:
-        higher, alike = those("gt"), those("eq")
-        lower = work.shared(LOWER.format(turns), len(PARTNERS) * turns, "u8", WEST)
-        ties = chain.vxm("mul", alike, Rows(lower, number * turns + turn, (1, 0)))
-        found = total_of(chain, [higher, ties])
+        found = _come_before(work, race, chain, (exchanged, own), (number, turn))
     else:
-        found = those("ge" if other < block else "gt")
+        found = _count(chain, "ge" if other < block else "gt", exchanged, own)
     at = ((block * race.blocks + other) * turns + turn) * rows + token
     chain.write(found, Rows(race.before(work, number), at, (rows, 1)))
     work.plan.place(chain)
+
+
+def _exchanged(chain: Chain, value: Flow, partner: int) -> Flow:
+    """Scores of partners, by the SXM."""
+    lanes = tuple(lane ^ partner for lane in range(SUPERLANE))
+    return chain.sxm("distribute", chain.maps.index(lanes), value, EAST)
+
+
+def _count(chain: Chain, op: str, others: Sequence[Flow], own: Flow) -> Flow:
+    return total_of(chain, [chain.vxm(op, one, own) for one in others])
+
+
+def _come_before(
+    work: Work, race: Race, chain: Chain, met: tuple[Sequence[Flow], Flow], which: tuple[int, int]
+) -> Flow:
+    """How many of a set of others, of a turn in the same block, come before one's own score."""
+    (others, own), (number, turn), turns = met, which, race.turns
+    higher, alike = _count(chain, "gt", others, own), _count(chain, "eq", others, own)
+    lower = work.shared(LOWER.format(turns), len(PARTNERS) * turns, "u8", WEST)
+    ties = chain.vxm("mul", alike, Rows(lower, number * turns + turn, (1, 0)))
+    return total_of(chain, [higher, ties])
+
+
+def _behind_all(work: Work, race: Race, chain: Chain, when: Flow) -> Flow:
+    """What is added to ranks of lanes beyond the race; it is there when a value is."""
+    lane, pace = Rows(work.shared(LANE_NUMBERS, 1, "f32", WEST), 0, (0, 0)), work.spec.d_func
+    begin = when.cycle - 2 * pace("vxm.alu") - pace("vxm.convert")
+    beyond = chain.vxm("ge", lane, float(race.count), loops=when.loops, at=begin)
+    return chain.vxm("mul", chain.vxm("to_f32", beyond), FAR)
 
 
 def _rank(work: Work, chain: Chain, race: Race, piece: tuple[int, int, Loops]) -> Flow:
@@ -244,11 +292,7 @@ def _rank(work: Work, chain: Chain, race: Race, piece: tuple[int, int, Loops]) -
             for n in race.sets
         ]
         more = chain.vxm("to_f32", total_of(chain, some))
-        if rank is None:
-            lane = Rows(work.shared(LANE_NUMBERS, 1, "f32", WEST), 0, (0, 0))
-            begin = more.cycle - 2 * pace - work.spec.d_func("vxm.convert")
-            beyond = chain.vxm("ge", lane, float(race.count), loops=loops, at=begin)
-            rank = chain.vxm("mul", chain.vxm("to_f32", beyond), FAR)
+        rank = rank or _behind_all(work, race, chain, more)
         rank = chain.vxm("add", rank, more)
     assert rank is not None
     return rank

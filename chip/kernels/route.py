@@ -6,7 +6,7 @@ Numbers of experts and gates are in all lanes. Experts begin as soon as there ar
 from dataclasses import replace
 
 from chip.kernels.linear import deliver
-from chip.kernels.ranks import Race, bound, enter, find, numbers_of, pick
+from chip.kernels.ranks import Race, bound, enter, find, find_at_once, numbers_of, pick
 from chip.kernels.work import Laid, Part, Work, targets
 from chip.schedule import Buffer, Flow, Loops, Rows, run
 from chip.spec import EAST, WEST
@@ -18,9 +18,13 @@ def route(work: Work, scores: Laid, experts: int, chosen: int, out: Laid) -> Non
     race = Race.of(work, experts)
     chain = work.chain("route: scores")
     limit = bound(work, chain, experts, run(work.rows))
-    enter(work, race, chain, chain.vxm("min", limit, work.rows_of(scores.copies[0], 0)))
-    work.plan.place(chain)
-    find(work, race, chosen)
+    entered = chain.vxm("min", limit, work.rows_of(scores.copies[0], 0))
+    if race.at_once(work):
+        find_at_once(work, race, chosen, chain, entered)
+    else:
+        enter(work, race, chain, entered)
+        work.plan.place(chain)
+        find(work, race, chosen)
     numbers_of(work, race, chosen, out)
 
 

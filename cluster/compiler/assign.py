@@ -125,7 +125,7 @@ class Assigned:
         limit = max(1, self.spec.accumulator_depth // sums)
         readers = self.section.consumers(op.out)
         onward = self.apart or any(isinstance(reader, AllReduce) for reader in readers)
-        if onward and not (isinstance(op, ExpertLinear) and not op.adds):
+        if op.adds if isinstance(op, ExpertLinear) else onward:
             limit = 1  # its rows may leave while the next ones are made
         if len(sides) == 1:
             where = [(op.weight.name, sides[0], range(outputs.blocks))]

@@ -116,6 +116,14 @@ class Share:
             levels * self.alu + 2 * sxm + (moved if spec.superlanes > 1 else spec.quickest("sxm"))
         )
 
+    def meeting(self, values: int) -> int:
+        """Cycles in which so many values of a row meet, two and two, and once on another unit.
+
+        They need not leave superlanes: the product that makes them may have left them in each.
+        """
+        sxm = abs(self.spec.edge_position("sxm", EAST) - self.spec.vxm_position)
+        return (values - 1).bit_length() * self.alu + 2 * sxm + self.spec.quickest("sxm")
+
     @property
     def lane_sum(self) -> int:
         """The same of a sum, for which the MXM is another way."""
@@ -300,15 +308,15 @@ def _soft_cap(share: Share, op: SoftCap) -> OpWork:
 
 @work(Route)
 def _route(share: Share, op: Route) -> OpWork:
-    functions = share.spec.d_func("vxm.exp") + share.spec.d_func("vxm.recip")
-    return _latency(share.reduction + functions + share.alu)
+    """Numbers of experts depend on all scores. Gates are wanted where experts are added up only."""
+    return _latency(share.meeting(op.scores.width))
 
 
 @work(GroupedRoute)
 def _grouped_route(share: Share, op: GroupedRoute) -> OpWork:
-    """Sigmoids, the highest of them, and the reciprocal of their sum."""
-    functions = share.spec.d_func("vxm.exp") + 2 * share.spec.d_func("vxm.recip")
-    return _latency(share.reduction + functions + 2 * share.alu)
+    """Sigmoids with a bias; then as above."""
+    functions = share.spec.d_func("vxm.exp") + share.spec.d_func("vxm.recip")
+    return _latency(functions + 2 * share.alu + share.meeting(op.scores.width))
 
 
 @work(Add)

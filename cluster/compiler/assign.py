@@ -20,7 +20,7 @@ from cluster.compiler import fused
 from cluster.compiler.layouts import layouts, plain_layout, to_all
 from cluster.compiler.rank import Rank
 from cluster.compiler.segments import residual_stream
-from cluster.compiler.sides import SIDES, shared_out
+from cluster.compiler.sides import SIDES, sides_of
 from cluster.model.graph.add import Add
 from cluster.model.graph.attention import Attention
 from cluster.model.graph.clamped_gate import ClampedGate
@@ -182,22 +182,13 @@ class Assigned:
                 groups.setdefault((type(op), op.x.name), []).append(op)
         for group in groups.values():
             layouts = {op.out.name: self.layout(op.out) for op in group}
-            if len(group) == 1:
-                found[group[0].out.name] = SIDES
-            elif self.apart and len(group) % 2:  # one of them on both, where no side must wait
-                found[group[-1].out.name] = SIDES
-                del layouts[group[-1].out.name]
-                found |= shared_out(layouts)
-            else:
-                may_cut = isinstance(group[0], Linear) and not self.apart
-                found |= shared_out(layouts, may_cut)
+            found |= sides_of(layouts, self.apart, may_cut=isinstance(group[0], Linear))
         return found
 
     @property
     def held_experts(self) -> int:
         """Experts that a rank holds, or parts of."""
         return next(op.held for op in self.section.ops if isinstance(op, ExpertLinear))
-
 
     # --- copies -----------------------------------------------------------------------------
     def wants(self, op: Op, value: Value) -> tuple[Copy, ...]:

@@ -6,6 +6,7 @@ from cluster.model.graph.graph import Section
 from cluster.model.graph.linear import Linear
 from cluster.model.graph.norm import Norm
 from cluster.model.graph.op import Op
+from cluster.model.graph.quantise import Quantise
 from cluster.model.graph.rotary import Rotary
 from cluster.model.graph.values import Value, names
 

@@ -14,7 +14,19 @@ SIDES = (EAST, WEST)
 Sides = dict[str, tuple[int, ...]]
 
 
-def shared_out(layouts: Mapping[str, Layout], may_cut: bool = False) -> Sides:
+def sides_of(layouts: Mapping[str, Layout], apart: bool, may_cut: bool) -> Sides:
+    """The sides of products of one input, by their results: they are shared out.
+
+    A single one is on both; and, where parts of rows are `apart`, the last of an odd number, as no
+    side must wait there.
+    """
+    if len(layouts) == 1 or (apart and len(layouts) % 2):
+        *others, last = layouts
+        return {**_shared_out({name: layouts[name] for name in others}), last: SIDES}
+    return _shared_out(layouts, may_cut and not apart)
+
+
+def _shared_out(layouts: Mapping[str, Layout], may_cut: bool = False) -> Sides:
     """The side of each of some products of one input, by its result, so that both have as much.
 
     One of them may be cut by its blocks where the fuller side has less of it so.

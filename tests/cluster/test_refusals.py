@@ -93,7 +93,7 @@ def test_groups_wider_than_a_rack_are_planned_where_all_are_cabled_alike():
     wires, groups = Wires(graph), [tuple(range(n, n + 128)) for n in (0, 128, 256)]
     assert len({id(wires.group(chips).routes) for chips in groups}) == 1
     for pipeline in (wires.pipeline(groups), Wires(graph, apart=True).pipeline(groups)):
-        assert pipeline.alone == pipeline.groups  # no detours past those who wait
+        assert pipeline.alone == pipeline.groups  # too wide for detours
 
 
 def test_groups_on_a_torus_are_alike_also_where_it_wraps():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from chip.errors import ChipError
+from chip.kernels.memory import INNER_SLICES
 from chip.spec import GROQCHIP1
 from cluster.compiler.rank import ranks_of
 from cluster.compiler.stage import Stage
@@ -14,6 +15,7 @@ from cluster.model.graph.graph import Section
 from cluster.model.graph.route import Route
 from cluster.model.graph.stand_in import Experts
 from cluster.model.graph.values import Dim
+from cluster.model.known import known_model
 from cluster.model.mixture import mixture
 from tests.cluster.compiler.op_rig import LANES, Launch, OpRig
 from tests.cluster.model.graphs import EPS
@@ -49,6 +51,16 @@ def test_more_experts_than_a_bank_has_tiles_of_cost_a_token_what_few_do():
     """A bank has 4,096 words, 102 whole tiles of 320 columns. Routers of more compare more."""
     few, many, most = (cycles(count, 4, hidden=320) for count in (4, 128, 204))
     assert few < many < most < few + 320  # 1,420, 1,672 and 1,715 were measured
+
+
+def test_a_chunk_of_tokens_is_scheduled_wherever_the_sums_of_experts_rest():
+    """Here far from the VXM, so that one is read while the one before is on its way back."""
+    section = compiled(known_model("qwen3-30b-a3b").layers[0], 32, "fp16")
+    stage = Stage(GROQCHIP1, StageShape((section,), None, ranks_of([section], LANES), 320, 8))
+    sums = [stage.memory[f"w_down{side}.sums"].region.index for side in range(2)]
+    assert any(index % GROQCHIP1.hemisphere_slices >= INNER_SLICES for index in sums)
+    cycles = [sum(s.cycles for s in stage.alone(n, 1, lambda _, at: at)) for n in (1, 8)]
+    assert cycles[0] < cycles[1] < 8 * cycles[0]
 
 
 class Chosen(OpRig):

@@ -47,7 +47,6 @@ KERNELS = [
     "matmul layer.wk",
     "matmul layer.wv",
     "attention: append to cache",
-    "attention: scores",
     "attention: transpose V",
     "attention: softmax",
     "attention: weighted values",

@@ -278,8 +278,7 @@ class Wires:
         cables = frozenset(hop for pair in near for hop in self._cables(members, *pair))
         routes = GroupRoutes(len(chips), ways, hops)
         reach = reach_of(routes, cables)
-        own = nx.freeze(self.graph.subgraph(members).copy())
-        every = self._all_reduces(chips, number, own)
+        every = self._all_reduces(chips, number)
         return Group(tuple(members), Network(routes, cables, every, reach))
 
     def _group_alone(self, group: Group, chips: tuple[int, ...], placed: frozenset[int]) -> Group:
@@ -325,7 +324,7 @@ class Wires:
         return part if in_one_piece(part) else whole
 
     def _all_reduces(
-        self, group: tuple[int, ...], number: Mapping[int, int], graph: nx.Graph
+        self, group: tuple[int, ...], number: Mapping[int, int]
     ) -> Callable[[str, int, bool, str], Items]:
         """What lists the messages of an all-reduce of fp32 rows, by the members' numbers."""
 
@@ -333,7 +332,12 @@ class Wires:
             return self.hop(a, b, cable)._replace(member=number[a], to_member=number[b])
 
         @cache
+        def own() -> nx.Graph:
+            return nx.freeze(self.graph.subgraph(number).copy())
+
+        @cache
         def items(algorithm: str, rows: int, residual: bool, sums: str) -> Items:
+            graph = own()
             num_bytes = rows * ROW_VECTORS * compiled(graph).payload_bytes
             timed = collective(
                 *("all_reduce", graph, num_bytes, algorithm, group),

@@ -96,7 +96,7 @@ class Sweep:
             except DoesNotFit as error:
                 yield error
 
-    @uncollected()
+    @uncollected(stays=True)
     def row(self, point: Point) -> Row:
         """The numbers of one point; raises DoesNotFit, BadValue or ProgramError."""
         plan = self._plan(point)

@@ -67,7 +67,7 @@ class Evaluator:
             self._kept = Kept(CostStore(self.cache / "costs"))
         return self._kept
 
-    @uncollected()
+    @uncollected(stays=True)
     def some(self, points: Sequence[Point], budget_s: float) -> list[Finding]:
         """The first of the points, one at least, until the time is over."""
         found: list[Finding] = []

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from chip.isa import WIDTHS
 from chip.kernels.append import append, map_rows
-from chip.kernels.columns import transpose
+from chip.kernels.columns import IDENTITY, transpose
 from chip.kernels.lanes import SHORT_RUN_BYTES, reduce_lanes, runs
 from chip.kernels.linear import deliver
 from chip.kernels.matmul import Pass, matmul
@@ -144,13 +144,14 @@ def attention(
     count, sinks = len(heads.kv_of), None
     if scores.sinks:
         sinks = work.constant(scores.sinks, count, "f32", EAST)
-    short = work.rows == work.blocks == 1 and count * WIDTHS["f16"] <= SHORT_RUN_BYTES
+    short = work.rows == work.blocks == most == 1 and count * WIDTHS["f16"] <= SHORT_RUN_BYTES
     powers = None
     if short and not sinks:
         powers = Powers(*_powers_at_once(work, heads, scores, x.q, caches))
     raw = None if powers else _scores(work, heads, x.q, caches)
     for mine in caches:
-        sides = (mine.side,) if len(caches) > 1 else (EAST, WEST)  # it is farther to the east
+        both = len(caches) == 1 and work.memory.offers(IDENTITY[EAST])
+        sides = (EAST, WEST) if both else (mine.side,)  # it is farther to the east
         for cache, columns in zip(mine.values, mine.columns, strict=True):
             which = mine.newest, mine.spots[-1], heads.row_lanes
             transpose(work, cache, which, columns, sides, "attention: transpose V")

@@ -33,13 +33,15 @@ def transpose(
     """Write a block of 320 columns transposed: `out` holds, per block, `rows` columns.
 
     `which` is (block of the columns, block of `out`, rows). The MXMs of `sides` do it, for as many
-    of the slice pairs each: identity rows stream through the columns, which is exact.
+    of the slice pairs each: identity rows stream through the columns, which is exact. The west one
+    alone could do it.
     """
     block, to, rows = which
     words, lines = work.spec.lanes // COLUMN_PAIRS, rows // COLUMN_PAIRS
     each = COLUMN_PAIRS // len(sides)
     for first, side in zip(range(0, COLUMN_PAIRS, each), sides, strict=True):
-        identity = Work.cut(work.shared(IDENTITY[side], rows, "f16", side), rows)
+        spare = side == EAST and len(sides) > 1
+        identity = Work.cut(work.shared(IDENTITY[side], rows, "f16", side, spare=spare), rows)
         chain, word = work.chain(label), columns.first + block * words
         turns = Rows(identity, first, (COLUMN_PAIRS, 1))
         part = Pass(

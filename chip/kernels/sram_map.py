@@ -77,6 +77,10 @@ class SramMap:
     def __getitem__(self, name: str) -> Buffer:
         return self.buffers[name]
 
+    def offers(self, name: str) -> bool:
+        """Whether it is there."""
+        return name in self.buffers
+
     def take(self, request: Request) -> Buffer:
         """The buffer of a request that was placed."""
         return self.buffers[request.name]

@@ -36,12 +36,13 @@ class TrialMemory:
     lives: dict[str, list[int]] = field(default_factory=dict)  # numbers of the ops that asked
     ops: tuple[int, ...] = (0,)  # at work, or side by side with who is
 
+    def offers(self, name: str) -> bool:
+        """All is tried."""
+        return True
+
     def take(self, request: Request) -> Buffer:
         """A virtual buffer."""
-        known = self.requests.get(request.name)
-        if known is not None:
-            assert replace(known, vectors=request.vectors) == request, request
-            request = replace(request, vectors=max(known.vectors, request.vectors))
+        request = self.requests.get(request.name, request).joined(request)
         self.requests[request.name] = request
         self.lives.setdefault(request.name, []).extend(self.ops)
         outside = INNER_SLICES if request.layout == "columns" else 0
@@ -210,10 +211,7 @@ class Demands:
         """Both, one after the other."""
         requests = {request.name: request for request in self.requests}
         for request in other.requests:
-            known = requests.get(request.name, request)
-            most = max(known.vectors, request.vectors)
-            assert replace(known, vectors=most) == replace(request, vectors=most), request
-            requests[request.name] = replace(request, vectors=most)
+            requests[request.name] = requests.get(request.name, request).joined(request)
         lives = dict(self.lives)
         for name, (first, last) in other.lives.items():  # ops go on counting
             first, last = first + self.ops, last + self.ops
@@ -224,6 +222,17 @@ class Demands:
                 mine[pair] = max(mine.get(pair, 0), cycles)
         met = Conflicts(merged[0], merged[1])
         return Demands(tuple(requests.values()), lives, met, self.ops + other.ops)
+
+    def without_spare(self) -> "Demands":
+        """The same but for what kernels can do without."""
+        spare = {request.name for request in self.requests if request.spare}
+        requests = tuple(request for request in self.requests if request.name not in spare)
+        slices, banks = (
+            {pair: cycles for pair, cycles in met.items() if spare.isdisjoint(pair)}
+            for met in (self.conflicts.slices, self.conflicts.banks)
+        )
+        lives = {name: ends for name, ends in self.lives.items() if name not in spare}
+        return Demands(requests, lives, Conflicts(slices, banks), self.ops)
 
     def renamed(self, names: Mapping[str, tuple[str, ...]]) -> "Demands":
         """The same with some buffers several times, by other names, each with its like only."""

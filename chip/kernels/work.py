@@ -31,7 +31,7 @@ class Request:
     names buffers that may be read or written while this one is, beyond what a chain shows. Columns
     may be cut at some words, the first one among them, and then rest anywhere; those of as many
     matrices as there are `copies` are cut alike. Rows may go to both banks `in_turn`, if there is
-    room for it.
+    room for it. What is `spare` kernels can do without.
     """
 
     name: str
@@ -46,6 +46,14 @@ class Request:
     cuts: tuple[int, ...] = ()
     copies: int = 1
     in_turn: bool = False
+    spare: bool = False
+
+    def joined(self, other: "Request") -> "Request":
+        """What both ask for, by the same name."""
+        most, spare = max(self.vectors, other.vectors), self.spare and other.spare
+        one, two = (replace(r, vectors=most, spare=spare) for r in (self, other))
+        assert one == two, other
+        return one
 
 
 class Answers(Protocol):
@@ -57,6 +65,9 @@ class Answers(Protocol):
 
     def take(self, request: Request) -> Buffer:
         """The buffer of a request, which may be larger."""
+
+    def offers(self, name: str) -> bool:
+        """Whether there is room for what kernels can do without."""
 
     def of_slot(self, buffer: Buffer, slot: int) -> Buffer:
         """What another sequence slot has for a buffer of the first."""
@@ -172,10 +183,12 @@ class Work:
         return self.memory.take(Request(name, vectors, "f16", side, *where))
 
     def shared(
-        self, name: str, vectors: int, dtype: str, side: int, layout: str = "rows"
-    ) -> Buffer:
+        self, name: str, vectors: int, dtype: str, side: int, layout: str = "rows",
+        spare: bool = False,
+    ) -> Buffer:  # fmt: skip
         """What a chip has in place once for all layers."""
-        return self.memory.take(Request(name, vectors, dtype, side, CONSTANT, layout))
+        where = (CONSTANT, layout)
+        return self.memory.take(Request(name, vectors, dtype, side, *where, spare=spare))
 
     def given(self, name: str, vectors: int, most: int, dtype: str, side: int) -> Buffer:
         """What the host writes before a launch."""

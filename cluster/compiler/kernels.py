@@ -319,7 +319,7 @@ def _rounding(work: Work, at: Assigned, op: Op) -> Rounding | None:
 
 
 def _comes_rounded(work: Work, at: Assigned, op: Op) -> bool:
-    return work.rows == 1 and at.layout(op.out).blocks <= FEW_BLOCKS
+    return work.rows == work.most_blocks == 1 and at.layout(op.out).blocks <= FEW_BLOCKS
 
 
 @kernel(Quantise)

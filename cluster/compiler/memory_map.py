@@ -99,9 +99,10 @@ def cut_map(
     """As `memory_map`, with columns in all slices, and matrices cut; raises SramFull.
 
     Columns go around rows once it is known where these lie. Where that does not do, either side
-    helps the other, and what has found no room comes before all else.
+    helps the other, and what has found no room comes before all else. What kernels can do
+    without is left out.
     """
-    demands, layers = _halved(spec, demands, layers, slots[0])
+    demands, layers = _halved(spec, demands.without_spare(), layers, slots[0])
     failed, reserve = SramFull("", 0, 0), dict[int, int]()
     first: list[str] = []  # what has found no room, the last one first
     has_experts = any(request.copies > 1 for request in demands.requests)

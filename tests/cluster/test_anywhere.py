@@ -26,7 +26,7 @@ from cluster.planning.timing import PlanTiming
 from tests.cluster.tiny import forced, no_progress, tiny_weights
 from topology import parse
 
-SMALL = replace(TINY, slice_words=3976)
+SMALL = replace(TINY, slice_words=4008)
 LONG = {"hidden_size": 640, "intermediate_size": 6400, "num_hidden_layers": 4,
         "num_attention_heads": 10, "num_key_value_heads": 1, "head_dim": 64,
         "vocab_size": 320}  # fmt: skip

@@ -22,7 +22,7 @@ from cluster.commands.parameters import (
     sums_option,
     trace_options,
 )
-from cluster.compiler.limits import CONTEXT_BLOCK, WEIGHT_TYPES
+from cluster.compiler.limits import CONTEXT_BLOCK, DECODER_TYPES
 from cluster.machines.ray.capacity import AUTO
 from cluster.runs.display import Bars, show_table
 from cluster.runs.many import summary_of_many
@@ -82,7 +82,7 @@ class CountOrAuto(click.ParamType[int | str]):
 @click.option("--faults", metavar="LIST",
               help="Dead parts to go around, e.g. link:0-1,chip:5,links:4:SEED.")  # fmt: skip
 @click.option("--spec", type=NAME, default="groqchip1", show_default=True, help="Chip generation.")
-@click.option("--weights", type=click.Choice(list(WEIGHT_TYPES)), default="fp16",
+@click.option("--weights", type=click.Choice(DECODER_TYPES), default="fp16",
               show_default=True, help="Their type; int8 makes activations int8, too, w8a16 16 "
               "bits of which each half is int8.")  # fmt: skip
 @click.option("--accuracy", is_flag=True,

@@ -16,7 +16,7 @@ from cluster.commands.parameters import (
     sums_option,
 )
 from cluster.commands.run import CountOrAuto
-from cluster.compiler.limits import WEIGHT_TYPES
+from cluster.compiler.limits import DECODER_TYPES
 from cluster.runs.display import Bars
 from cluster.serving.openai.service import NONE, SLOTS, Options, serve
 
@@ -71,7 +71,7 @@ SPEED = Finite(min=1e-6, max=1e6)
 @click.option("--faults", metavar="LIST",
               help="Dead parts to go around, e.g. link:0-1,chip:5,links:4:SEED.")  # fmt: skip
 @click.option("--spec", type=NAME, default="groqchip1", show_default=True, help="Chip generation.")
-@click.option("--weights", type=click.Choice(list(WEIGHT_TYPES)), help="Their type (default fp16).")
+@click.option("--weights", type=click.Choice(DECODER_TYPES), help="Their type (default fp16).")
 @click.option("--machine", type=click.Choice(["local", "ray"]), default="local", show_default=True)
 @click.option("--chips-per-actor", type=CountOrAuto(), metavar="K",
               help="Chips in one Ray actor (1); auto: an actor per CPU.")  # fmt: skip

@@ -21,6 +21,7 @@ MOST_TO_ALL = 256  # elements of a head of an encoder: the other lanes have sums
 # As the command line names them: the MXM's type, and the integers that activations become.
 STATIC = "int8-static"  # with steps of activations that are known before, of encoders
 WEIGHT_TYPES = {"fp16": "f16", "int8": "i8", "w8a16": "i8", STATIC: "i8"}
+DECODER_TYPES = tuple(name for name in WEIGHT_TYPES if name != STATIC)
 ACTIVATION_TYPES = {"int8": "i8", "w8a16": "i16", STATIC: "i8"}
 
 

@@ -47,7 +47,6 @@ class Wires:
         self._near = dict(graph.adjacency())
         self._hops: dict[tuple[int, int, int], Hop] = {}
         self._ends_between: dict[tuple[int, int], Ends] = {}
-        self._times: dict[int, tuple[int, int]] = {}  # by links
         self._groups: dict[tuple[int, ...], Group] = {}
         self._alone: dict[tuple[tuple[int, ...], frozenset[int]], Group] = {}
         self._parts: dict[frozenset[int], Fabric] = {}  # of the graph, by chips
@@ -67,10 +66,9 @@ class Wires:
         """The hop over one of the cables of a link; members are chips."""
         if (a, b, cable) not in self._hops:
             link = self._near[a][b]["link"]
-            if id(link) not in self._times:
-                self._times[id(link)] = link.wire_cycles, ceil(link.cycles_per_vector)
             pair = (self.ports[a][b][cable], self.ports[b][a][cable])
-            self._hops[a, b, cable] = Hop(a, pair[0], b, pair[1], *self._times[id(link)])
+            times = link.wire_cycles, ceil(link.cycles_per_vector)
+            self._hops[a, b, cable] = Hop(a, pair[0], b, pair[1], *times)
         return self._hops[a, b, cable]
 
     def path(self, source: int, target: int) -> tuple[int, ...]:

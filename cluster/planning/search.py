@@ -131,6 +131,7 @@ class Search:
             raise BadValue(
                 "--objective", objective, f"nothing is known of {self.spec.name}'s power"
             )
+        self.ruled_out = []
         if self.sizes.outweighs(chips):
             return []
         for widths in [[tp]] if tp else self.widths(chips):

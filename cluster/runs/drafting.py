@@ -6,7 +6,7 @@ from typing import Any
 
 from cluster.compiler.choose import PlanRequest, choose
 from cluster.compiler.launch import launch_kinds
-from cluster.compiler.limits import WEIGHT_TYPES
+from cluster.compiler.limits import DECODER_TYPES
 from cluster.compiler.lower import Lowered, lower
 from cluster.compiler.place import place
 from cluster.errors import BadValue
@@ -41,7 +41,7 @@ def read_draft(text: str) -> DraftChoice:
             raise BadValue(OPTION, text, "write it as ngram:N, N 1 to 64")
         return DraftChoice(text, int(size))
     name, _, weights = text.rpartition("-")
-    if weights not in WEIGHT_TYPES or not name:
+    if weights not in DECODER_TYPES or not name:
         name, weights = text, "fp16"
     find_decoder(name)
     return DraftChoice(text, None, name, weights)

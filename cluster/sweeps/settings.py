@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, create_model
 
-from cluster.compiler.limits import WEIGHT_TYPES
+from cluster.compiler.limits import DECODER_TYPES
 from cluster.planning.search import OBJECTIVES
 from topology.collectives.sums import SUM_FORMATS
 from topology.links import PROFILES
@@ -65,7 +65,7 @@ else:
     Count, Chips, Users = whole(1, 1 << 24), whole(1, MOST_CHIPS), whole(1, 4096)
     Rows, Seed = whole(1, 32), whole(0, 2**63 - 1)
     Profile, Weights, Objective, Sums = (
-        Literal[tuple(names)] for names in (PROFILES, WEIGHT_TYPES, OBJECTIVES, SUM_FORMATS)
+        Literal[tuple(names)] for names in (PROFILES, DECODER_TYPES, OBJECTIVES, SUM_FORMATS)
     )
 
 

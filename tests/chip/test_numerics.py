@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -136,7 +136,7 @@ def test_infinities_and_nan_follow_ieee_and_nan_is_canonical() -> None:
 
 
 @given(data=st.data())
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.filter_too_much])
 def test_any_finite_dot_is_exact(data: st.DataObject) -> None:
     lanes = data.draw(st.integers(1, 40))
     numbers = st.floats(width=16, allow_nan=False, allow_infinity=False) | st.sampled_from(

@@ -52,7 +52,7 @@ def test_a_memory_map_is_printed_and_adds_up(capsys):
     text = output(capsys, "model", "smollm2", "--stage", "memory")
     assert "layers 0-18 on each chip" in text
     buffers = [line.split() for line in text.splitlines() if re.search(r" \d+-\d+ +\d+-\d+", line)]
-    assert {"layer.wq", "layer.K0", "x0", "identity"} <= {row[0] for row in buffers}
+    assert {"layer.wk", "layer.K0", "x0", "identity"} <= {row[0] for row in buffers}
     (wq,) = [line for line in text.splitlines() if line.split()[:1] == ["layer.wq"]]
     assert " x 19 " in wq and int(wq.split()[-1]) == 576 * 640 * 2 * 19 // 1024  # of 576 lanes 640
     sums = dict(re.findall(r"^  (\w[\w ]*?) +([\d.]+) MiB(?: of|$)", text, re.MULTILINE))
@@ -75,7 +75,7 @@ def test_the_schedule_of_a_layer_is_that_of_a_plan(tp, capsys):
     assert cycles * layers == in_layers
     events = [line.split(None, 2) for line in text.splitlines() if line.startswith("   ")]
     assert all(0 <= int(start) < int(end) for start, end, _ in events)
-    assert {"ffn: silu", "attention: scores"} <= {label for _, _, label in events}
+    assert {"ffn: silu", "attention: softmax"} <= {label for _, _, label in events}
 
 
 @pytest.mark.parametrize("arguments", [

@@ -46,10 +46,12 @@ def node() -> dict[str, object]:
 def nodes():
     """Three nodes on loopback: the head, which has room for nothing, and one per tensor group."""
     from ray._private import ray_constants
+    from ray._private.utils import get_ray_address_file
     from ray.cluster_utils import Cluster
 
     with loopback(ray_constants), tempfile.TemporaryDirectory(dir="/tmp") as folder:
         FOLDERS.append(folder)  # with a short name, as sockets are in it
+        Path(get_ray_address_file(None)).parent.mkdir(parents=True, exist_ok=True)
         cluster = Cluster()
         cluster.add_node(**node() | {"memory": 1 << 20}, include_dashboard=False)
         for _ in range(2):

@@ -53,8 +53,8 @@ def test_a_memory_map_is_printed_and_adds_up(capsys):
     assert "layers 0-18 on each chip" in text
     buffers = [line.split() for line in text.splitlines() if re.search(r" \d+-\d+ +\d+-\d+", line)]
     assert {"layer.wk", "layer.K0", "x0", "identity"} <= {row[0] for row in buffers}
-    (wq,) = [line for line in text.splitlines() if line.split()[:1] == ["layer.wq"]]
-    assert " x 19 " in wq and int(wq.split()[-1]) == 576 * 640 * 2 * 19 // 1024  # of 576 lanes 640
+    (wk,) = [line for line in text.splitlines() if line.split()[:1] == ["layer.wk"]]
+    assert " x 19 " in wk and int(wk.split()[-1]) == 192 * 640 * 2 * 19 // 1024  # of 576 lanes 640
     sums = dict(re.findall(r"^  (\w[\w ]*?) +([\d.]+) MiB(?: of|$)", text, re.MULTILINE))
     plan = partition(known_model("smollm2"), GROQCHIP1, 1, 2)
     kinds = plan.stage(0).memory.bytes_by_kind()

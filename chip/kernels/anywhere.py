@@ -95,6 +95,7 @@ class Anywhere:
     first: tuple[str, ...] = ()
     helps: bool = False
     close: bool = False
+    apart: int = MUST  # cycles from which on buffers lie apart
     rows: dict[int, int] = field(default_factory=dict)
     sides: dict[str, int] = field(default_factory=dict)
     widths: dict[str, int] = field(default_factory=dict)  # slices of rows
@@ -161,7 +162,7 @@ class Anywhere:
                 if self.close:
                     self._own[request.name, side] = len(quads) - left
             for quad in each[request.side]:
-                if self._apart(request, quad) >= MUST:
+                if self._apart(request, quad) >= self.apart:
                     self._closed[quad] = self._closed.get(quad, 0) + size
         self._full = [total / len(quads) for total, quads in zip(totals, each, strict=True)]
         self.helps |= max(self._full) > found.spec.slice_words * (1 - SLACK)
@@ -197,7 +198,7 @@ class Anywhere:
     def _free(self, request: Request, side: int) -> dict[int, int]:
         """Levels of the quads of a side without anything that columns must lie apart from."""
         quads = self.found.quads_of(side)
-        free = (quad for quad in quads if self._apart(request, quad) < MUST)
+        free = (quad for quad in quads if self._apart(request, quad) < self.apart)
         return {quad: self.found.levels[quad] + self.reserve[quad] for quad in free}
 
     @cached_property
@@ -205,7 +206,7 @@ class Anywhere:
         """What must lie apart from each buffer."""
         found: dict[str, set[str]] = {}
         for (one, other), cycles in (*self.met.slices.items(), *self.met.banks.items()):
-            if cycles >= MUST:
+            if cycles >= self.apart:
                 found.setdefault(one, set()).add(other)
                 found.setdefault(other, set()).add(one)
         return found

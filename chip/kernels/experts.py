@@ -9,7 +9,7 @@ Where each expert has an x of its own that fills few lanes, as in wide groups, m
 experts are side by side in the lanes of a tile: x is in those of its expert, and zero elsewhere.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -93,8 +93,9 @@ class Experts:
 def expert_linear(
     work: Work, experts: Experts, x: tuple[Part, ...], choice: Choice,
     copies: Sequence[tuple[Part, ...]], step: Buffer | None,
-) -> None:  # fmt: skip
-    """Write the products of each token's experts (+ biases) to all copies, (slot, block, token).
+) -> Iterator[list[Chain]]:  # fmt: skip
+    """Chains that write the products of each token's experts (+ biases) to all copies, (slot,
+    block, token): those of an expert, to be placed before the next one's.
 
     If each `adds`, x has blocks (slot, input block), and products are added up by their gates.
     """
@@ -132,8 +133,8 @@ def expert_linear(
             whole = replace(whole, low=LowHalves(other(0), gap))
         return tile_passes(matrix, whole, rows, at_stretches, other)
 
-    def place(slot: int, token: int, made: Made) -> None:
-        """The chain of some of them: what becomes of their sums."""
+    def chain_of(slot: int, token: int, made: Made) -> Chain:
+        """Some of them, and what becomes of their sums."""
         chain = work.chain(f"experts {work.prefix}{matrix.name}")
         passes, starts = made
         for flow, start in zip(matmul(chain, matrix.side, passes), starts, strict=True):
@@ -158,20 +159,18 @@ def expert_linear(
                 chain.write(flow, here)
             else:
                 _deliver(work, chain, flow, copies, start, token)
-        work.plan.place(chain)
+        return chain
 
     for token in range(work.rows):
         every = [products(slot, token) for slot in range(experts.chosen)]
         if not adds:
-            for slot, made in enumerate(every):
-                place(slot, token, made)
+            yield from ([chain_of(slot, token, made)] for slot, made in enumerate(every))
             continue
         runs = [list(each_run(*made)) for made in every]
         ends = [n * len(runs[0]) // turns for n in range(turns + 1)]
         for first, end in pairwise(ends):
             for slot, mine in enumerate(runs):
-                for made in mine[first:end]:
-                    place(slot, token, made)
+                yield [chain_of(slot, token, made) for made in mine[first:end]]
 
 
 def _in_own_lanes(

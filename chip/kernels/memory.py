@@ -22,6 +22,7 @@ from chip.spec import ChipSpec
 INNER_SLICES = 12  # next to the VXM on each side, where activations are looked for room first
 _MOST_LOADS = 1000  # ways to put columns side by side that are looked at
 MUST = 1 << 40  # more than any number of cycles: buffers that must lie apart
+SHOULD = 1 << 24  # who reads both cycle by cycle waits until one of the gathers is over
 
 
 class SramFull(ChipError):

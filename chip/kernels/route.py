@@ -74,6 +74,11 @@ def gate_copies(choice: Laid) -> list[tuple[Part, ...]]:
     return [copy for copy in choice.copies if copy[0].buffer.region.dtype == "f32"]
 
 
+def number_copies(choice: Laid) -> list[tuple[Part, ...]]:
+    """Those copies of a choice that have numbers; of the others gates are read only."""
+    return [copy for copy in choice.copies if copy[0].buffer.region.dtype == "u16"]
+
+
 def own_experts(work: Work, first: str, count: int, chosen: int, choice: Laid, out: Laid) -> None:
     """The choice with numbers from the constant `first` on, of `count` experts that are here.
 
@@ -88,7 +93,7 @@ def own_experts(work: Work, first: str, count: int, chosen: int, choice: Laid, o
     held = chain.vxm("min", chain.vxm("max", mine, 0.0), float(count - 1))
     late = chain.vxm("copy", chain.vxm("copy", mine))
     chain.write(chain.vxm("to_f32", chain.vxm("eq", held, late)), inside)
-    deliver(chain, held, targets(work, out.copies))
+    deliver(chain, held, targets(work, number_copies(out)))
     work.plan.place(chain)
 
 
@@ -112,7 +117,9 @@ def all_experts(work: Work, first: str, count: int, chosen: int, choice: Laid, o
     for number in range(count):
         chain = work.chain("route: all numbers")
         zero = chain.vxm("mul", replace(numbers, steps=(0, 1)), 0.0, loops=run(tokens))
-        deliver(chain, chain.vxm("add", zero, float(number)), targets(work, out.copies, number))
+        deliver(
+            chain, chain.vxm("add", zero, float(number)), targets(work, number_copies(out), number)
+        )
         work.plan.place(chain)
     for number in range(count):
         chain = work.chain("route: all experts")

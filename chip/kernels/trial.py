@@ -13,7 +13,7 @@ from itertools import product
 import numpy as np
 import numpy.typing as npt
 
-from chip.kernels.memory import INNER_SLICES, MUST, Conflicts
+from chip.kernels.memory import INNER_SLICES, MUST, SHOULD, Conflicts
 from chip.kernels.work import Request
 from chip.program import Region
 from chip.schedule import Buffer, Chain, Loops, Rows, Schedule
@@ -24,6 +24,7 @@ from chip.schedule.touched import Touched
 from chip.spec import ChipSpec
 
 Cycles = npt.NDArray[np.int64]
+GATHERED_CYCLES = 100  # of accesses of two chains that gather, of which one must be over before
 LONG_CYCLES = 200  # of accesses that may find no gap at once, and then come as much later
 
 
@@ -113,7 +114,8 @@ class Trial(Schedule):
 
     close: bool = False
     touched: list[tuple[str, bool, int, int, int]] = field(default_factory=list)
-    gathering: list[bool] = field(default_factory=list)  # whether each chain does, cycle by cycle
+    # Whether each chain does, cycle by cycle; if it feeds the MXM so, for how long.
+    gathering: list[tuple[bool, int]] = field(default_factory=list)
     begin_cycle: int = 0  # of chains to come
 
     def wait(self) -> None:
@@ -150,7 +152,9 @@ class Trial(Schedule):
             spans[key] = min(low, first), max(high, last)
         for (name, writes, _), (first, last) in spans.items():
             self.touched.append((name, writes, first + start, last + start, len(self.gathering)))
-        self.gathering.append(gathers)
+        feeds = gathers and any(piece.family == "mxm.lw" for piece in chain.pieces)
+        longest = max(last - first for first, last in spans.values()) if feeds else 0
+        self.gathering.append((gathers, longest))
 
 
 def conflicts(trials: Sequence[Trial]) -> Conflicts:
@@ -164,14 +168,18 @@ def conflicts(trials: Sequence[Trial]) -> Conflicts:
         numbers = {name: number for number, name in enumerate(names)}
         rows = [(numbers[name], *entry) for name, *entry in trial.touched]
         number, writes, first, last, chain = np.array(rows, np.int64).T
-        last = last + np.where(last - first >= LONG_CYCLES, last - first, 0)
+        gathers, feeding = np.array(trial.gathering, np.int64).T[:, chain]
+        long = (2 * (last - first) >= feeding) & (feeding > 0)  # all the while, or most of it
+        end, last = last, last + np.where(last - first >= LONG_CYCLES, last - first, 0)
         one, other = (np.concatenate(pair) for pair in zip(
             _overlaps(first, last), _overlaps(chain, chain), strict=True))  # fmt: skip
         inside = np.minimum(last[one], last[other]) - np.maximum(first[one], first[other]) + 1
         moved = np.minimum(last[one] - first[other], last[other] - first[one]) + 1
-        gathers = np.array(trial.gathering)[chain]
+        beside = np.minimum(end[one], end[other]) - np.maximum(first[one], first[other])
+        both = long[one] & long[other] & (beside >= GATHERED_CYCLES)
         inside = np.where(gathers[one] | gathers[other], moved, inside)
-        cycles = np.where(chain[one] == chain[other], MUST, inside * weight)
+        cycles = np.where(both, SHOULD, inside * weight)
+        cycles = np.where(chain[one] == chain[other], MUST, cycles)
         low = np.minimum(number[one], number[other])
         pairs = low * len(names) + np.maximum(number[one], number[other])
         same = writes[one] == writes[other]

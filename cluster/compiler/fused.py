@@ -2,6 +2,7 @@
 
 from cluster.model.graph.add import Add
 from cluster.model.graph.attention import Attention
+from cluster.model.graph.experts import ExpertLinear
 from cluster.model.graph.graph import Section
 from cluster.model.graph.linear import Linear
 from cluster.model.graph.norm import Norm
@@ -81,3 +82,8 @@ def factor_left(section: Section, value: Value) -> bool:
     if any(op.out.name in added for op in section.ops if isinstance(op, Norm)):
         return False
     return all(isinstance(reader, Linear) for reader in section.consumers(value))
+
+
+def with_one_x(section: Section, op: ExpertLinear) -> tuple[ExpertLinear, ...]:
+    """The products with the experts' matrices of one x, which are placed with the first of them."""
+    return tuple(one for one in section.ops if isinstance(one, ExpertLinear) and one.x == op.x)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from typing import Any
 
 from chip.kernels.add import add, cast
@@ -30,6 +30,7 @@ from chip.kernels.route import all_experts, all_gates, gates, own_experts, own_g
 from chip.kernels.soft_cap import capped
 from chip.kernels.window import Window
 from chip.kernels.work import Laid, Work
+from chip.schedule import Chain
 from cluster.compiler.assign import Assigned
 from cluster.compiler.fused import (
     added,
@@ -39,6 +40,7 @@ from cluster.compiler.fused import (
     summed,
     turned_before,
     turned_behind,
+    with_one_x,
 )
 from cluster.compiler.layouts import to_all
 from cluster.model.graph.add import Add
@@ -285,6 +287,17 @@ def _expert_rows(work: Work, at: Assigned, op: ExpertLinear) -> None:
 
 @kernel(ExpertLinear)
 def _expert_linear(work: Work, at: Assigned, op: ExpertLinear) -> None:
+    """All products with one x: an expert of each in turn, as both arrays are to be at work."""
+    ops = with_one_x(at.section, op)
+    if op != ops[0]:
+        return
+    for some in zip_longest(*(chains for one in ops for chains in _of_experts(work, at, one))):
+        for placed in chain.from_iterable(filter(None, some)):
+            work.plan.place(placed)
+
+
+def _of_experts(work: Work, at: Assigned, op: ExpertLinear) -> Iterator[Iterator[list[Chain]]]:
+    """The chains of each matrix of a product."""
     x, choice = (at.read(work, op, value) for value in op.inputs)
     out, steps = at.made(work, op.out), at.steps(work, op.x)
     matrices = at.matrices(op)
@@ -294,7 +307,7 @@ def _expert_linear(work: Work, at: Assigned, op: ExpertLinear) -> None:
     for matrix, rows, low, mine in zip(matrices, x.copies, x.halves, choices, strict=True):
         experts = Experts(matrix, op.held, op.chosen, op.adds, op.bias is not None, low)
         step = steps[1 - matrix.side] if steps else None  # its own side is full of what it meets
-        expert_linear(work, experts, rows, Choice(*mine), out.copies, step)
+        yield expert_linear(work, experts, rows, Choice(*mine), out.copies, step)
 
 
 @kernel(SoftCap)

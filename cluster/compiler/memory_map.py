@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from chip.isa import WIDTHS
 from chip.kernels.anywhere import Anywhere
-from chip.kernels.memory import MUST, Conflicts, MemoryMap, SramFull
+from chip.kernels.memory import MUST, SHOULD, Conflicts, MemoryMap, SramFull
 from chip.kernels.occupancy import FOREVER
 from chip.kernels.trial import Demands
 from chip.kernels.work import CACHE, CONSTANT, HALVES, SCRATCH, Request
@@ -106,7 +106,9 @@ def cut_map(
     failed, reserve = SramFull("", 0, 0), dict[int, int]()
     first: list[str] = []  # what has found no room, the last one first
     has_experts = any(request.copies > 1 for request in demands.requests)
-    for close, number in product((False, True)[: 1 + has_experts], range(TRIED_PLACES)):
+    least = (SHOULD, MUST) if has_experts else (MUST,)
+    closes = (False, True)[: 1 + has_experts]
+    for apart, close, number in product(least, closes, range(TRIED_PLACES)):
         found = MemoryMap(spec, layers, *slots).open_all()
         for name, place, vectors, dtype in fixed:
             found.rows(name, place, vectors, dtype)
@@ -115,7 +117,7 @@ def cut_map(
         helps = number >= OWN_SIDE
         if number == 0:
             reserve, first = {}, []
-        tried = Anywhere(found, demands.conflicts, reserve, tuple(first), helps, close)
+        tried = Anywhere(found, demands.conflicts, reserve, tuple(first), helps, close, apart)
         try:
             tried.place(columns, _heaviest_first(everything, demands.conflicts), demands.lives)
             return check_map(found.finish(), demands, frozenset(name for name, *_ in fixed))

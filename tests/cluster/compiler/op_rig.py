@@ -18,8 +18,8 @@ from chip.kernels.work import Part, Work
 from chip.program import Region
 from chip.schedule import Buffer, Schedule
 from chip.spec import TINY
+from cluster.compiler import fused
 from cluster.compiler.assign import Assigned
-from cluster.compiler.fused import added, normed, rounded_before, turned_before, turned_behind
 from cluster.compiler.kernels import in_turn, place
 from cluster.compiler.limits import WEIGHT_TYPES
 from cluster.compiler.rank import ranks_of
@@ -143,8 +143,9 @@ class OpRig:
         )  # fmt: skip
         ops = self._together(op)
         made = {op.out for op in ops}
-        given = {value: one for one in ops for value in one.inputs if value not in made}
-        values = {value: self._input(work, one, value) for value, one in given.items()}
+        given = dict.fromkeys(value for one in ops for value in one.inputs if value not in made)
+        readers = {value: [one for one in ops if value in one.inputs] for value in given}
+        values = {value: self._input(work, some, value) for value, some in readers.items()}
         self.meaning.begin(np.arange(launch.start))
         for one in ops:
             if isinstance(one, Attention):
@@ -165,23 +166,26 @@ class OpRig:
     def _together(self, op: Op) -> tuple[Op, ...]:
         """An op with the one behind it, or before it, with which it makes its result."""
         section, behind = self.at.section, None
+        if isinstance(op, ExpertLinear):
+            return (*(one for one in fused.with_one_x(section, op) if one != op), op)
         if isinstance(op, Linear):
-            behind = turned_behind(section, op)
+            behind = fused.turned_behind(section, op)
         if isinstance(op, Norm):
-            behind = added(section, op) or turned_before(section, op)
-        before = rounded_before(section, op)
+            behind = fused.added(section, op) or fused.turned_before(section, op)
+        before = fused.rounded_before(section, op)
         if isinstance(op, Rotary):
-            before = normed(section, op)
+            before = fused.normed(section, op)
         return tuple(one for one in (before, op, behind) if one is not None)
 
     # --- inputs -----------------------------------------------------------------------------
     def _sizes(self, value: Value) -> tuple[int, ...]:
         return tuple(dim.size for dim in self.sharded.local(value, self.rank))
 
-    def _input(self, work: Work, op: Op, value: Value) -> F32 | Int8Rows | Int16Rows:
-        """A random value in all its copies; as its op reads it: fp16 if that is so."""
-        shape = (self.launch.rows, *self._sizes(value))
-        laid = self.at.read(work, op, value)
+    def _input(self, work: Work, ops: list[Op], value: Value) -> F32 | Int8Rows | Int16Rows:
+        """A random value in all copies that ops read; as the last does: fp16 if that is so."""
+        shape, op = (self.launch.rows, *self._sizes(value)), ops[-1]
+        every = [self.at.read(work, one, value) for one in ops]
+        laid = every[-1]
         steps = self.rng.uniform(0.001, 0.1, (shape[0], 1)).astype(np.float32)
         factors = self.at.steps(work, value)
         for factor in factors:
@@ -191,7 +195,7 @@ class OpRig:
             found: F32 | Int8Rows | Int16Rows = Int8Rows(drawn, steps)
             if laid.low:
                 found = Int16Rows(drawn, low, steps)
-            for copy in laid.low:
+            for copy in (copy for one in every for copy in one.low):
                 self._fill(copy, laid.layout, self._padded(value, laid.layout, low))
         else:
             drawn = 3 * self.rng.standard_normal(shape, np.float32)
@@ -204,7 +208,7 @@ class OpRig:
             if all(copy.dtype == "f16" for copy in self.at.wants(op, value)):
                 drawn = fp16(drawn)
             found = drawn * steps if factors else drawn
-        copies = list(laid.copies)
+        copies = [copy for one in every for copy in one.copies]
         if value.name in self.at.residual:
             copies += self.at.stream(work, value).copies
         for copy in copies:
@@ -223,16 +227,11 @@ class OpRig:
         rows = in_rows(layout, values).swapaxes(0, 1)
         if values.ndim == 1:
             rows = np.broadcast_to(values[:, None], (1, len(values), LANES))
-        if self._everywhere(layout):
+        if layout.width == 1:
             rows = np.repeat(rows[:, :, :1], LANES, axis=2)
         for part in copy:
             mine = rows[part.first : part.first + part.blocks]
             self._write(part.buffer, mine.reshape(-1, LANES))
-
-    @staticmethod
-    def _everywhere(layout: Layout) -> bool:
-        """Whether a row is one number, in all lanes."""
-        return layout.width == 1
 
     def _write(self, buffer: Buffer, values: npt.NDArray[np.generic]) -> None:
         self.chip.put(buffer, values)
@@ -341,7 +340,7 @@ class OpRig:
         for copy in (*laid.copies, *laid.low):
             parts = [self.chip.read(part.buffer).reshape(part.blocks, -1, LANES) for part in copy]
             rows = np.concatenate(parts).swapaxes(0, 1)
-            if self._everywhere(laid.layout):
+            if laid.layout.width == 1:  # a number, in all lanes
                 assert (rows == rows[..., :1]).all(), "a number differs from lane to lane"
             else:
                 self._check_lanes(value, laid.layout, rows)
@@ -371,12 +370,13 @@ class OpRig:
     def _with_gates(
         copies: list[tuple[str, npt.NDArray[np.generic]]],
     ) -> list[tuple[str, npt.NDArray[np.generic]]]:
-        """Copies of a choice that have its gates, too, whose numbers all others have."""
-        whole = [(dtype, values) for dtype, values in copies if dtype == "f32"]
-        chosen = whole[0][1].shape[1] // 2
-        for _, values in copies:
-            assert np.array_equal(values[:, :chosen], whole[0][1][:, :chosen])
-        return whole
+        """Copies of a choice that have its gates, with the numbers that others have, if any do."""
+        gates = [values for dtype, values in copies if dtype == "f32"]
+        chosen = gates[0].shape[1] // 2
+        numbers = [values[:, :chosen] for dtype, values in copies if dtype != "f32"]
+        numbers = numbers or [gates[0][:, :chosen]]
+        assert all(np.array_equal(one, numbers[0]) for one in numbers)
+        return [("f32", np.hstack([numbers[0], values[:, chosen:]])) for values in gates]
 
     @staticmethod
     def _check_lanes(value: Value, layout: Layout, rows: npt.NDArray[np.generic]) -> None:

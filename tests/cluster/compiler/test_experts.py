@@ -1,5 +1,7 @@
 """Experts by gathered addresses: what they cost, and what cannot be read."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,7 @@ from chip.kernels.memory import INNER_SLICES
 from chip.spec import GROQCHIP1
 from cluster.compiler.rank import ranks_of
 from cluster.compiler.stage import Stage
-from cluster.compiler.stage_shape import StageShape, compiled
+from cluster.compiler.stage_shape import StageShape, compiled, stage_shape
 from cluster.model.graph.builder import Builder
 from cluster.model.graph.experts import ExpertLinear
 from cluster.model.graph.graph import Section
@@ -16,7 +18,7 @@ from cluster.model.graph.route import Route
 from cluster.model.graph.stand_in import Experts
 from cluster.model.graph.values import Dim
 from cluster.model.known import known_model
-from cluster.model.mixture import mixture
+from cluster.model.mixture import mixture, spread_experts
 from tests.cluster.compiler.op_rig import LANES, Launch, OpRig
 from tests.cluster.model.graphs import EPS
 
@@ -53,6 +55,22 @@ def test_more_experts_than_a_bank_has_tiles_of_cost_a_token_what_few_do():
     assert few < many < most < few + 320  # 1,420, 1,672 and 1,715 were measured
 
 
+@pytest.mark.parametrize("cut", [False, True])
+def test_gate_and_up_enter_both_arrays_at_a_time(cut):
+    """In chips filled to 90 %, too: what one array's loads read is in no slice of the other's."""
+    model, layers = spread_experts(known_model("gpt-oss-120b"), 16), 3 if cut else 1
+    shape = stage_shape(model, GROQCHIP1, 48, 320, 8, "int8", (1, 1), (16, layers), False)
+    stage = Stage(GROQCHIP1, replace(shape, anywhere=cut))
+    for step in stage.steps(1, 1, None):
+        events = [one for part, _ in step.parts for one in part.events]
+        mine = [one for one in events if one[0].endswith(("w_gate", "w_up"))]
+        if mine:
+            assert len(mine) == 2 * 4
+            first, last = min(start for _, start, _ in mine), max(end for *_, end in mine)
+            alone = 4 * 27 * 20  # cycles in which one array takes in the tiles of four experts
+            assert last - first < 1.3 * alone
+
+
 def test_a_chunk_of_tokens_is_scheduled_wherever_the_sums_of_experts_rest():
     """Here far from the VXM, so that one is read while the one before is on its way back."""
     section = compiled(known_model("qwen3-30b-a3b").layers[0], 32, "fp16")
@@ -68,12 +86,13 @@ class Chosen(OpRig):
 
     numbers: tuple[int, ...] = ()
 
-    def _input(self, work, op, value):
-        drawn = super()._input(work, op, value)
-        if value == getattr(op, "choice", None):
-            drawn[:, 0] = self.numbers
-            for copy in self.at.read(work, op, value).copies:
-                self._fill(copy, self.at.layout(value), drawn)
+    def _input(self, work, ops, value):
+        drawn = super()._input(work, ops, value)
+        for op in ops:
+            if value == getattr(op, "choice", None):
+                drawn[:, 0] = self.numbers
+                for copy in self.at.read(work, op, value).copies:
+                    self._fill(copy, self.at.layout(value), drawn)
         return drawn
 
 
@@ -108,8 +127,8 @@ class Scored(OpRig):
 
     scores: np.ndarray
 
-    def _input(self, work, op, value):
-        drawn = super()._input(work, op, value)
+    def _input(self, work, ops, value):
+        (op,), drawn = ops, super()._input(work, ops, value)
         drawn[:] = self.scores
         self._fill(self.at.read(work, op, value).copies[0], self.at.layout(value), drawn)
         return drawn

@@ -160,13 +160,17 @@ class AllReduce:
         most = (team - 1) * rows + self.members // team * rows
         if names != ("teams",) or most > room:
             return names
-        found = ("gates", "teams") if rows <= GATED_ROWS else ("teams",)
+        few = rows <= GATED_ROWS
         if self.members > AGENTS_AMONG or rows > AGENT_ROWS:
-            return found[:1]
+            return ("gates",) if few else ("teams",)
         assert isinstance(self.routes, Network), "members of a group are joined by a Network"
         detours = any(hop.member >= self.members for hop in self.routes.cables)
         alone = detours and rows > GATED_ROWS and self.sums == "fp32"
-        return ("agents",) if alone else ("agents", *found)
+        if alone:
+            return ("agents",)
+        if few:
+            return ("agents", "relays" if self.sums == "fp32" else "gates")
+        return ("agents", "teams")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 
 from chip.board import Cable
 from chip.kernels.allreduce import TEAM, Network, team_of
-from chip.kernels.collective_items import Items
+from chip.kernels.collective_items import Items, urgent_first
 from chip.kernels.transfer import Hop
 from cluster.compiler.clocking import Clocking, Pacing
 from cluster.compiler.group_routes import Ends, GroupRoutes, Kind, reach_of
@@ -345,7 +345,8 @@ class Wires:
                 team_ranks=TEAM,
                 sums_between=sums if team_of(len(group)) < len(group) else FP32,
             )
-            return items_of(timed, hop, number)
+            found = items_of(timed, hop, number)
+            return urgent_first(found) if algorithm == "relays" else found
 
         return items
 
@@ -353,7 +354,11 @@ class Wires:
 def _chunks(algorithm: str, rows: int) -> int:
     """Blocks that each rank adds up: few rows are dealt singly over the cables between teams."""
     each = -(-rows // TEAM)
-    return each if algorithm in ("teams", "gates", "agents", "direct") and each <= DEALT_ROWS else 1
+    return (
+        each
+        if algorithm in ("teams", "gates", "agents", "relays", "direct") and each <= DEALT_ROWS
+        else 1
+    )
 
 
 def _neighbours(hops: Iterable[Hop]) -> frozenset[tuple[int, int]]:

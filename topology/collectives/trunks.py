@@ -19,14 +19,18 @@ PASSED_CYCLES = 45
 
 
 def trunks(
-    fabric: Fabric, chips: Sequence[int], team_ranks: int, shared: bool = False
+    fabric: Fabric,
+    chips: Sequence[int],
+    team_ranks: int,
+    shared: bool = False,
+    direct: bool = False,
 ) -> dict[tuple[int, int], list[Trunk]]:
     """Ways from each team of a group to each other: cables that join them, and detours.
 
     Those lead past chips outside of the group, of which there are only such as may be used; unless
     they may be `shared` no two have a cable in common. Of as short ones the nearest behind the
     group's first chip come first. Where all teams are joined, chips near all of them will do: equal
-    groups have those in common.
+    groups have those in common. Or only those that are `direct`: no detours.
     """
     team = np.full(fabric.chips, -1)
     team[list(chips)] = np.arange(len(chips)) // team_ranks
@@ -34,6 +38,8 @@ def trunks(
     found: dict[tuple[int, int], list[Trunk]] = {}
     for edge in np.flatnonzero((here >= 0) & (there >= 0) & (here != there)).tolist():
         found.setdefault((int(here[edge]), int(there[edge])), []).append((edge,))
+    if direct:
+        return found
     detours: dict[tuple[int, int], list[Trunk]] = {}
     count = len(chips) // team_ranks
     least = count - 1 if len(found) == count * (count - 1) else 1  # teams that a detour must reach

@@ -6,13 +6,15 @@ import pytest
 from topology import all_reduce, collective, execute, parse
 from topology.errors import BadCollective
 
+TEAMS = ("teams", "gates", "agents", "relays")
+
 
 def sums(parts):
     return reduce(np.add, parts)
 
 
 @pytest.mark.parametrize("residual", [False, True])
-@pytest.mark.parametrize("name", ["direct", "exchange", "teams", "gates", "agents"])
+@pytest.mark.parametrize("name", ["direct", "exchange", *TEAMS])
 def test_sums_run_in_the_order_of_ranks_and_all_ranks_get_the_same(name, residual):
     """Of teams: what each is given is the sum of every team, which it adds up in their order."""
     graph = parse("dragonfly:24")
@@ -20,11 +22,7 @@ def test_sums_run_in_the_order_of_ranks_and_all_ranks_get_the_same(name, residua
     random = np.random.default_rng(1)
     y = random.standard_normal((24, timed.vectors, 3), np.float32)
     x = np.broadcast_to(random.standard_normal(y.shape[1:], np.float32), y.shape).copy()
-    terms = (
-        [sums(y[n : n + 8]) for n in (0, 8, 16)]
-        if name in ("teams", "gates", "agents")
-        else list(y)
-    )
+    terms = [sums(y[n : n + 8]) for n in (0, 8, 16)] if name in TEAMS else list(y)
     found = execute(timed, y, x if residual else None)
     assert (found == sums([x[0], *terms] if residual else terms)).all()
 

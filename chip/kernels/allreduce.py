@@ -40,14 +40,15 @@ GATHERED_BLOCKS = 16  # parts of more blocks than this, of all members, are not 
 class Reach(NamedTuple):
     """What bounds of collectives in a group are made of.
 
-    Cables of the rank with the fewest, cycles per vector of the fastest, and cycles on the way
-    between the two nearest and the two farthest ranks.
+    Cables of the rank with the fewest, cycles per vector of the fastest, and cycles on the cables
+    between the two nearest and the two farthest ranks, with the number of these cables.
     """
 
     cables: int = 0
     interval_cycles: int = 0
     nearest_cycles: int = 0
     farthest_cycles: int = 0
+    farthest_hops: int = 0
 
 
 NO_REACH = Reach()  # of a chip alone

@@ -44,10 +44,11 @@ def reach_of(routes: GroupRoutes, cables: Iterable[Hop]) -> Reach:
     latencies = {edge: hop.latency_cycles for edge, hop in routes.hops.items()}
     each = np.array([latencies[edge] for edge in routes.ways.edges.tolist()])
     ways = np.add.reduceat(each, routes.ways.start[:-1])
+    farthest = max(zip(ways.tolist(), np.diff(routes.ways.start).tolist(), strict=True))
     arriving = Counter(hop.to_member for hop in cables)
     fewest = min(arriving[rank] for rank in range(routes.ranks))
     interval = min(hop.interval_cycles for hop in cables)
-    return Reach(fewest, interval, int(ways.min()), int(ways.max()))
+    return Reach(fewest, interval, int(ways.min()), *farthest)
 
 
 @dataclass(frozen=True, eq=False)

@@ -38,6 +38,24 @@ def test_cables_between_two_teams_carry_alike(spec, ranks):
             assert len(loads) == 0 or loads.max() - loads.min() <= 16
 
 
+@pytest.mark.parametrize("ranks", [16, 24, 32])
+def test_relays_send_each_sum_to_each_other_team_once_over_cables_that_share_them(ranks):
+    rows = 13
+    timed = collective(
+        *("all_reduce", parse("dragonfly:576"), rows * 4 * 320, "relays", range(ranks)),
+        chunks=2, unit_vectors=4,
+    )  # fmt: skip
+    fabric, carried = timed.fabric, timed.channel_vectors()
+    tail, head = fabric.tail[fabric.channel_edge], fabric.head[fabric.channel_edge]
+    for a in range(ranks // 8):
+        for b in range(ranks // 8):
+            loads = carried[(tail // 8 == a) & (head // 8 == b)] if a != b else []
+            if len(loads):
+                assert loads.sum() == 4 * rows and (
+                    len(loads) == 1 or 3 * loads.max() <= 2 * 4 * rows
+                )
+
+
 @pytest.mark.parametrize("name", ["teams", "gates", "hierarchical"])
 @pytest.mark.parametrize("profile", ["ship", "isca22"])
 @pytest.mark.parametrize("unit", [1, 4])

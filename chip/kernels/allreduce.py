@@ -32,7 +32,9 @@ PART_PLACES: tuple[Place, ...] = ((WEST, 1, 1), (WEST, 0, 1), (EAST, 1, 1), (EAS
 SUM_PLACES: tuple[Place, ...] = ((EAST, 2, 0), (WEST, 2, 0), (WEST, 2, 1))
 AGENT_ROWS = 64  # of an all-reduce by agents: more come in blocks of several rows
 AGENTS_AMONG = 64  # members at most: agents of more take seconds to find
-GATED_ROWS = 24  # of an all-reduce: more keep links busy with sums at gates longer than these save
+GATED_ROWS = (
+    24  # of an all-reduce by gates or relays: more keep links busy for longer than they save
+)
 TEAM = 8  # members: a node of the published topologies
 GATHERED_BLOCKS = 16  # parts of more blocks than this, of all members, are not given memory
 
@@ -154,24 +156,21 @@ class AllReduce:
     def _algorithms(self, room: int) -> tuple[str, ...]:
         """Those there is room for: so many rows that land.
 
-        An agent or a gate may add up all rows of its team, and what it owns of all teams. Of many
-        rows of fp32 agents are quickest past chips outside of the group; else they, or all ranks.
+        A rank may add up all rows of its team, and all that teams have. Of many rows of fp32 agents
+        are quickest past chips outside of the group; else they, or all ranks.
         """
         names, team, rows = algorithms(self.blocks, self.members), TEAM, self.blocks * self.some
         most = (team - 1) * rows + self.members // team * rows
         if names != ("teams",) or most > room:
             return names
-        few = rows <= GATED_ROWS
+        few, wide = rows <= GATED_ROWS, self.sums == "fp32"
         if self.members > AGENTS_AMONG or rows > AGENT_ROWS:
             return ("gates",) if few else ("teams",)
         assert isinstance(self.routes, Network), "members of a group are joined by a Network"
         detours = any(hop.member >= self.members for hop in self.routes.cables)
-        alone = detours and rows > GATED_ROWS and self.sums == "fp32"
-        if alone:
-            return ("agents",)
         if few:
-            return ("agents", "relays" if self.sums == "fp32" else "gates")
-        return ("agents", "teams")
+            return ("agents", "relays" if wide else "gates")
+        return ("agents",) if detours and wide else ("agents", "teams")
 
 
 @dataclass(frozen=True)

@@ -169,7 +169,7 @@ class AllReduce:
         assert isinstance(self.routes, Network), "members of a group are joined by a Network"
         detours = any(hop.member >= self.members for hop in self.routes.cables)
         if few:
-            return ("agents", "relays" if wide else "gates")
+            return ("agents", *(("relays",) if wide else ()), "gates", "teams")
         return ("agents",) if detours and wide else ("agents", "teams")
 
 

@@ -84,14 +84,21 @@ class Costs:
         self, width: Width, kind: int, launch: LaunchKind, routes: Network, limit: int | None = None
     ) -> tuple[StepTiming, ...]:
         """The steps of a layer of a kind, none over `limit` cycles where that can be."""
-        key = ("layer", width, kind, launch.rows, launch.slots, launch.blocks, routes, limit)
+        key = ("layer", width, kind, launch, routes, limit)
         if key not in self._found:
-            free = self._found.get((*key[:-1], None))  # what no limit bears on is known
-            if free is None or not _within(free, limit):
-                free = self._steps(self.stage(width, kind), launch, routes, limit)
-            self._found[key] = free
-        found: tuple[StepTiming, ...] = self._found[key]
-        return found
+            bears = self._bearing(width, kind, launch, routes, limit)
+            found = self._found.get((*key[:-1], bears))
+            stage = self.stage(width, kind)
+            self._found[key] = found or self._steps(stage, launch, routes, bears)
+        known: tuple[StepTiming, ...] = self._found[key]
+        return known
+
+    def _bearing(
+        self, width: Width, kind: int, launch: LaunchKind, routes: Network, limit: int | None
+    ) -> int | None:
+        """The limit; None if a layer is known whose steps are within it in any case."""
+        free = self._found.get(("layer", width, kind, launch, routes, None))
+        return limit if free is None or not _within(free, limit) else None
 
     def computed(
         self, width: Width, kind: int, launch: LaunchKind, limit: int
@@ -145,10 +152,17 @@ class Costs:
     ) -> tuple[StepTiming, ...]:
         joined = routes.digest if routes is not None else "not at all"
         rows, blocks, slots = launch.rows, launch.blocks, range(launch.slots)
+
+        def make() -> tuple[StepTiming, ...]:
+            found = tuple(_until(limit, stage.steps(rows, blocks, routes, limit, slots)))
+            if self.store.for_others and routes is not None and launch.logits_rows:
+                self._activity_of(stage, routes, launch, limit)  # they have not got the schedule
+            return found
+
         return self.store.kept(
             "steps",
             (stage.spec, stage.key, rows, len(slots), blocks, joined, limit),
-            lambda: tuple(_until(limit, stage.steps(rows, blocks, routes, limit, slots))),
+            make,
             lambda found: [asdict(one) for one in found],
             lambda plain: tuple(_step_of(one) for one in plain),
         )
@@ -281,7 +295,8 @@ class Costs:
         total = Activity()
         for layer, times in Counter(kind.layers).items():
             stage = self.stage(kind.width, layer)
-            total += self._activity_of(stage, kind.routes, launch, limit).times(times)
+            bears = self._bearing(kind.width, layer, launch, kind.routes, limit)
+            total += self._activity_of(stage, kind.routes, launch, bears).times(times)
         if kind.head and launch.logits_rows:
             last = decode_kind(CONTEXT_BLOCK, launch.rows)
             total += self._activity_of(self.stage(kind.width, None), NO_NETWORK, last, None)

@@ -27,9 +27,8 @@ from cluster.compiler.choose import PlanRequest
 from cluster.compiler.limits import CONTEXT_BLOCK
 from cluster.files import check_writable
 from cluster.model.fetch import cache_folder
-from cluster.planning.beside import Companions
-from cluster.planning.cost_store import CostStore
-from cluster.planning.planner import Planned, make, plan_beside, report
+from cluster.planning.companions import shared_store
+from cluster.planning.planner import Planned, make, report, reported
 from cluster.planning.search import OBJECTIVES
 from cluster.runs.display import Bars, counted, print_rows, show_table
 from cluster.runs.distance import distance_line
@@ -105,11 +104,13 @@ def plan_command(
     check_writable("--trace", trace)
     check_writable("--report", report_file)
     folder = cache_folder() / "costs"
-    request = PlanRequest(**given)
-    with Bars() as bars, Companions(partial(plan_beside, model, request, folder)) as others:
+    request, made = PlanRequest(**given), count(1)
+    work = partial(reported, model, request)
+    with (
+        Bars() as bars,
+        shared_store(folder, work, lambda: bars.step("plan", next(made), 0)) as store,
+    ):
         bars.step("plan", 0, 0)
-        made = count(1)
-        store = CostStore(folder, lambda: bars.step("plan", next(made), 0), others.mine)
         planned = make(model, request, store)
         found, together = report(planned), None
         if mixed:

@@ -16,18 +16,18 @@ Calls = list[Callable[[], object]]
 
 
 def report_ahead(timed: PlanTiming) -> Calls:
-    """Costs of the report of a plan for one sequence, roughly in the order in which it asks."""
+    """Costs of the report of a plan for one sequence; what others begin with comes last."""
     plan, last, limit = timed.plan, decode_kind(timed.plan.context), timed.limit_cycles
     calls = _launch(timed, last)
-    for context in dict.fromkeys((CONTEXT_BLOCK, plan.context)):
-        chunk = prefill_kind(plan.chunk, context)
-        calls += _launch(timed, chunk, timed.in_steps(chunk))
     for link in timed.pipeline.links:
         calls.append(partial(timed.costs.activity_between, timed.width, link.paths, 1, link.onward))
     if plan.pp > 1:  # for the interval in which stages side by side give tokens
         calls += _stages(timed, timed.work.beside, last, None)
     for context in timed.contexts()[:-1]:
         calls += _stages(timed, timed.work.kinds(last), decode_kind(context), limit)
+    for context in dict.fromkeys((CONTEXT_BLOCK, plan.context)):
+        chunk = prefill_kind(plan.chunk, context)  # the longest, and the first of them is asked
+        calls += _launch(timed, chunk, timed.in_steps(chunk))[::-1]
     return calls
 
 

@@ -16,6 +16,7 @@ from cluster.files import write_whole
 from cluster.planning.beside import Beside
 
 T = TypeVar("T")
+UNREADABLE = OSError, ValueError, TypeError, KeyError
 
 
 @dataclass(frozen=True)
@@ -54,25 +55,19 @@ class CostStore:
             return make()
         name = sha256(repr((kind, key)).encode()).hexdigest()[:32]
         path = self.folder / self.source / f"{name}.json"
-        with suppress(OSError, ValueError, TypeError, KeyError):
+        with suppress(*UNREADABLE):
             return read(json.loads(path.read_bytes()))
         with suppress(OSError):  # a read-only home: the next call lowers again
             path.parent.mkdir(parents=True, exist_ok=True)
         with self.beside.making(path) if self.beside else nullcontext():
-            if self.beside:  # somebody may have made it meanwhile
-                with suppress(OSError, ValueError, TypeError, KeyError):
-                    return read(json.loads(path.read_bytes()))
+            with suppress(*UNREADABLE):  # somebody has made it meanwhile
+                return read(json.loads(path.read_bytes()))
             found = make()
             if self.made is not None:
                 self.made()
             with suppress(OSError):
                 write_whole(path, json.dumps(plain(found)).encode())
         return found
-
-    @property
-    def for_others(self) -> bool:
-        """Whether what is made is for another process, which has not what it was made of."""
-        return self.beside is not None and self.beside.number > 0
 
     def ahead(self, calls: Sequence[Callable[[], object]]) -> None:
         """Say what will be asked for next, in order: see `Beside.ahead`."""

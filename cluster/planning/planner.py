@@ -3,7 +3,6 @@
 import math
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
 from chip.collection import uncollected
@@ -25,7 +24,6 @@ from cluster.errors import BadValue, DoesNotFit
 from cluster.model.graph.graph import Model
 from cluster.model.load import find_decoder
 from cluster.model.mixture import is_mixture, residents, spread_experts
-from cluster.planning.beside import Beside
 from cluster.planning.bottleneck import bottleneck
 from cluster.planning.candidates import Candidate
 from cluster.planning.cost_store import CostStore
@@ -107,11 +105,6 @@ def make_for(whole: Model, name: str, asked: PlanRequest, kept: Kept) -> Planned
     check_request(size, model)
     found = kept.plan(name, asked, lambda: _made(whole, name, asked, kept))
     return replace(found, request=replace(found.request, prompt_tokens=asked.prompt_tokens))
-
-
-def plan_beside(name: str, request: PlanRequest, folder: Path, beside: Beside) -> None:
-    """Plan and report for the costs that come of it; see `Beside`."""
-    report(make(name, request, CostStore(folder, beside=beside)))
 
 
 def _made(whole: Model, name: str, asked: PlanRequest, kept: Kept) -> Planned:
@@ -252,6 +245,11 @@ def report(planned: Planned) -> dict[str, Any]:
         latency_s = timed.decode(plan.context).seconds(spec)
         found |= timed.energy(latency_s, 1 / found["tokens_per_s_total"])
     return found
+
+
+def reported(name: str, request: PlanRequest, store: CostStore) -> dict[str, Any]:
+    """The report of the plan of a request."""
+    return report(make(name, request, store))
 
 
 def _of_any_prompt(planned: Planned) -> dict[str, Any]:

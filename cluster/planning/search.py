@@ -346,7 +346,8 @@ class Search:
 
     @cached_property
     def _least(self) -> dict[int, int]:
-        narrow, kinds = Width(widths_of(self.model)[-1], CHUNKS[-1]), set(self.model.kinds)
+        narrow, kinds = Width(widths_of(self.model)[-1], self.sizes.looks[0]), set(self.model.kinds)
+        self.store.ahead([partial(self.costs.alone, narrow, kind, self.decode) for kind in kinds])
         found = {}
         for kind in kinds:
             try:

@@ -18,7 +18,7 @@ Calls = list[Callable[[], object]]
 def report_ahead(timed: PlanTiming) -> Calls:
     """Costs of the report of a plan for one sequence; what others begin with comes last."""
     plan, last, limit = timed.plan, decode_kind(timed.plan.context), timed.limit_cycles
-    calls = _launch(timed, last)
+    calls = launch_ahead(timed, last)
     for link in timed.pipeline.links:
         calls.append(partial(timed.costs.activity_between, timed.width, link.paths, 1, link.onward))
     if plan.pp > 1:  # for the interval in which stages side by side give tokens
@@ -27,12 +27,12 @@ def report_ahead(timed: PlanTiming) -> Calls:
         calls += _stages(timed, timed.work.kinds(last), decode_kind(context), limit)
     for context in dict.fromkeys((CONTEXT_BLOCK, plan.context)):
         chunk = prefill_kind(plan.chunk, context)  # the longest, and the first of them is asked
-        calls += _launch(timed, chunk, timed.in_steps(chunk))[::-1]
+        calls += launch_ahead(timed, chunk, timed.in_steps(chunk))[::-1]
     return calls
 
 
-def _launch(timed: PlanTiming, kind: LaunchKind, in_steps: bool = False) -> Calls:
-    """Of a launch, or of a pipeline step."""
+def launch_ahead(timed: PlanTiming, kind: LaunchKind, in_steps: bool = False) -> Calls:
+    """Costs of a launch, or of a pipeline step."""
     width, limit = timed.width, timed.limit_cycles
     calls: Calls = []
     if limit is not None and not kind.logits_rows and not timed.plan.cut:
@@ -40,7 +40,7 @@ def _launch(timed: PlanTiming, kind: LaunchKind, in_steps: bool = False) -> Call
         calls += [partial(timed.costs.computed, width, layer, kind, limit) for layer in layers]
     calls += _stages(timed, timed.work.kinds(kind), kind, limit)
     if in_steps:
-        return [*calls, partial(timed.steps.sending_cycles, kind)]
+        return [*calls, lambda: timed.steps.sending_cycles(kind)]
     links = range(len(timed.pipeline.links))
     return [*calls, *(partial(timed.work.crossing, n, kind, limit) for n in links)]
 

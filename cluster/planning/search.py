@@ -34,7 +34,7 @@ from cluster.energy import Joules
 from cluster.errors import BadValue, DoesNotFit
 from cluster.model.graph.graph import Model
 from cluster.model.mixture import expert_parts
-from cluster.planning.ahead import report_ahead
+from cluster.planning.ahead import launch_ahead, report_ahead
 from cluster.planning.candidates import Candidate, Price
 from cluster.planning.cost_store import CostStore
 from cluster.planning.costs import Costs, StageKind, Width
@@ -43,7 +43,7 @@ from topology.fabric import compiled
 
 OBJECTIVES = ("latency", "throughput", "energy")
 SHOWN = 5  # plans named beside the best
-LIKELY = 1.25  # bounds of plans whose prices say which is best, over the least: a guess
+LIKELY = 1.4  # bounds of plans whose prices say which is best, over the least: a guess
 TRIED = 2  # widths that are lowered for several users even if a bound says that they are no better
 
 
@@ -222,6 +222,9 @@ class Search:
             if best and one.rank(objective, self.batch) >= best.rank(objective, self.batch):
                 real.append(one)
                 continue
+            if self.batch == 1:
+                timed = self.timed(one.tp, one.pp)
+                self.store.ahead(launch_ahead(timed, self.decode) if best else report_ahead(timed))
             try:
                 real.append(self.exact(one, objective))
             except ProgramError as error:
@@ -244,7 +247,7 @@ class Search:
 
     def estimate(self, width: Width, pp: int, objective: str = "latency") -> Candidate:
         """A plan with its cycles as the prices say."""
-        if self.batch == 1:
+        if self.batch == 1 and not self._prices:  # nor are others likely to be better
             self.store.ahead(report_ahead(self.timed(width.tp, pp)))
         price = self.price(width, pp)
         counts = layer_counts(self.sizes, width.tp, pp, width.chunk)

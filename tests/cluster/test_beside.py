@@ -64,7 +64,8 @@ def _is_alone(folder: Path) -> bool:
 
 @pytest.mark.parametrize("batch", [1, 2])
 def test_a_plan_is_the_same_with_any_number_of_processes(batch, tmp_path):
-    name, request = "smollm2", PlanRequest(chips=4, batch=batch)
+    name = str(ROOT / "tests/data/architectures/mixtral")
+    request = PlanRequest(chips=4, batch=batch)
     found = []
     for count in (1, 3):
         work = partial(reported, name, request)

@@ -112,6 +112,11 @@ class PlanTiming:
             known[used] = pacing(compiled(self.graph), used, self.plan.spec)
         return known[used]
 
+    @property
+    def limit_cycles(self) -> int | None:
+        """Most cycles of a step, between two of which clocks may be aligned."""
+        return self.clocks.pace(0).limit_cycles if self.clocks else None
+
     def launch(self, kind: LaunchKind) -> LaunchTiming:
         """The timing of a launch through all stages; raises ProgramError."""
         if kind not in self._found:
@@ -157,7 +162,7 @@ class PlanTiming:
         """
         if not any(part.anywhere for part in self.plan.stages):
             return []
-        limit = self.clocks.pace(0).limit_cycles if self.clocks else None
+        limit = self.limit_cycles
         counts = Counter(replace(kind, routes=routes) for kind in self.work.kinds(launch))
         every = [(self.costs.steps(kind, launch, limit), counts[kind]) for kind in counts]
         return [([step for step in steps if step.what != "head"], n) for steps, n in every]
@@ -233,7 +238,7 @@ class PlanTiming:
 
     def activity(self, kind: LaunchKind) -> Activity:
         """What a launch does on all its chips."""
-        limit = self.clocks.pace(0).limit_cycles if self.clocks else None
+        limit = self.limit_cycles
         total = Activity()
         for stage in self.work.kinds(kind):
             total += self.costs.activity(stage, kind, limit)
@@ -281,7 +286,7 @@ class PlanTiming:
         """Cycles of a decode launch by what they are spent on; they sum to its cycles."""
         found = {"attention": 0, "ffn": 0, "all_reduce": 0, "lm_head": 0}
         kind = decode_kind(context)
-        limit = self.clocks.pace(0).limit_cycles if self.clocks else None
+        limit = self.limit_cycles
         for stage in self.work.kinds(kind):
             steps = self.costs.steps(stage, kind, limit)
             before = ""

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from chip.isa import WIDTHS
 from chip.kernels.anywhere import Anywhere
-from chip.kernels.memory import MUST, Conflicts, MemoryMap, SramFull
+from chip.kernels.conflicts import MUST, Conflicts
+from chip.kernels.memory import MemoryMap, SramFull
 from chip.kernels.occupancy import FOREVER
 from chip.kernels.trial import Demands
 from chip.kernels.work import CACHE, CONSTANT, HALVES, SCRATCH, Request

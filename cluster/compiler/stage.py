@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from chip.kernels.allreduce import Routes, part_requests
+from chip.kernels.conflicts import Conflicts
 from chip.kernels.io_double_buffer import double_buffers
 from chip.kernels.layout import Layout
-from chip.kernels.memory import Conflicts, MemoryMap
+from chip.kernels.memory import MemoryMap
 from chip.kernels.step import Moved, Step
 from chip.kernels.trial import NO_DEMANDS, Demands
 from chip.kernels.work import HALVES, INPUT, Request, Work

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chip.kernels.memory import MUST, Conflicts, MemoryMap, SramFull
+from chip.kernels.conflicts import MUST, Conflicts
+from chip.kernels.memory import MemoryMap, SramFull
 from chip.kernels.occupancy import FOREVER
 from chip.kernels.trial import Demands
 from chip.kernels.work import CACHE, CONSTANT, INPUT, SCRATCH, Request

@@ -87,8 +87,11 @@ class Update:
         for some in at_a_time(blocks, self.members, rows, self.routes, most_cycles):
             if some > most:
                 continue
+            exchange = self._exchange(before, after, some)
+            if some > 1 and most_cycles and exchange.listed_cycles > most_cycles:
+                continue
             try:
-                part = self._exchange(before, after, some).shared_schedule()
+                part = exchange.shared_schedule()
             except PoolFull:
                 if some == 1:
                     raise

@@ -313,17 +313,18 @@ class Stage:
             try:
                 step = self._compute(sharded, what, mine, *size, moved, slots, most_cycles)
             except TooLong:
-                some = (sharded, what), (*size, moved, slots)
-                yield from op_by_op(partial(self._alone, *some), mine, rows, most_cycles or 0)
+                alone = partial(self._alone, sharded, what, (*size, moved, slots))
+                yield from op_by_op(alone, mine, rows, most_cycles or 0)
                 yield from update.steps(most_cycles) if update else ()
             else:
-                yield from update.behind(step, most_cycles, self._parts) if update else (step,)
+                known = self._parts, self._too_long
+                yield from update.behind(step, most_cycles, *known) if update else (step,)
 
     def _alone(
-        self, of: tuple[Any, ...], size: tuple[Any, ...], ops: tuple[Op, ...], some: range | None
-    ) -> Step:
-        """See `_compute`, without a limit."""
-        return self._compute(*of, ops, *size, some=some)
+        self, sharded: Sharded, what: str, size: tuple[str, int, int, int, Moved, int],
+        ops: tuple[Op, ...], some: range | None,
+    ) -> Step:  # fmt: skip
+        return self._compute(sharded, what, ops, *size, some=some)
 
     def alone(self, rows: int, blocks: int, moved: Moved) -> tuple[Step, ...]:
         """What members do of a layer up to each point where they exchange what they have."""

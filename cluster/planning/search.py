@@ -307,7 +307,7 @@ class Search:
             groups = pipeline.alone if self.batch == 1 else pipeline.groups
             what, counts = (self.decode, groups[0].routes), Counter(self.model.kinds)
             alone = self.cut and self.batch == 1  # then plans are timed in any case
-            own = self.timed(width.tp, pp).own_layers(*what) if alone else []
+            own = self.timed(width.tp, pp).own_layers(self.decode) if alone else []
             layers = own or [(self.costs.layer(width, n, *what), counts[n]) for n in counts]
             head = self.costs.head(width, self.rows)
             boundary = self.costs.boundary(width, self.decode.rows, pipeline.links)

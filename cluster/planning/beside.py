@@ -26,7 +26,7 @@ class Beside:
     count: int
     number: int = 0
     family: int = field(default_factory=os.getpid)
-    begin: Callable[[], None] = field(default=lambda: None)  # before anything is made
+    begin: Callable[[], None] | None = None  # is called before anything is made
     _ahead: bool = False  # whether what somebody else makes is to be left to them
     _locks: Any = None
 
@@ -36,7 +36,8 @@ class Beside:
 
         Locks are given back when a process ends, however it does.
         """
-        self.begin()
+        if self.begin:
+            self.begin()
         place = int(sha256(f"{self.family} {path.name}".encode()).hexdigest()[:15], 16)
         try:
             self._locks = self._locks or path.with_name("making").open("ab")

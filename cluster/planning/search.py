@@ -8,7 +8,6 @@ a closed-form lower bound, until no other can be better.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import chain
@@ -41,6 +40,7 @@ from cluster.planning.costs import Costs, StageKind, Width
 from cluster.planning.timing import PlanTiming
 from topology.fabric import compiled
 
+Splits = list[tuple[float, int, int]]  # bounds of widths and stages
 OBJECTIVES = ("latency", "throughput", "energy")
 SHOWN = 5  # plans named beside the best
 LIKELY = 1.4  # bounds of plans whose prices say which is best, over the least: a guess
@@ -190,18 +190,18 @@ class Search:
             shortest.add((width, self._longest(length)))
         return found
 
-    def _likely(
-        self, splits: list[tuple[float, int, int]], chips: int, objective: str
-    ) -> Sequence[Callable[[], object]]:
-        """Looks at the widths that no other is likely to rule out, each by its shortest plan."""
+    def _likely(self, splits: Splits, chips: int, objective: str) -> list[partial[None]]:
+        """Looks at further widths that the first may not rule out, each by its shortest plan."""
 
         def look(tp: int, pp: int) -> None:
             if self.sizes.fits_on(chips, tp, pp):
                 self.estimate(self.width(tp, pp), pp, objective)
 
-        near = (split for split in splits if split[0] <= splits[0][0] * LIKELY)
-        first = {tp: partial(look, tp, pp) for _, tp, pp in reversed(list(near))}
-        return list(first.values())[::-1]
+        shortest: dict[int, int] = {}
+        for bound, tp, pp in splits:
+            if bound <= splits[0][0] * LIKELY:
+                shortest.setdefault(tp, pp)
+        return [partial(look, *shape) for shape in shortest.items()][1:]
 
     def apart(self, tp: int, pp: int) -> bool:
         """Whether no stage needs another's chips, so that they can work side by side."""

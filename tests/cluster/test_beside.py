@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from cluster.compiler.choose import PlanRequest
+from cluster.planning import companions
 from cluster.planning.companions import shared_store
 from cluster.planning.cost_store import CostStore
 from cluster.planning.planner import reported
@@ -62,8 +63,11 @@ def _is_alone(folder: Path) -> bool:
         return store.beside is None
 
 
-@pytest.mark.parametrize("batch", [1, 2])
-def test_a_plan_is_the_same_with_any_number_of_processes(batch, tmp_path):
+@pytest.mark.parametrize(
+    ("batch", "method"), [(1, companions.METHOD), (2, companions.METHOD), (1, "spawn")]
+)
+def test_a_plan_is_the_same_with_any_number_of_processes(batch, method, tmp_path, monkeypatch):
+    monkeypatch.setattr(companions, "METHOD", method)
     name = str(ROOT / "tests/data/architectures/mixtral")
     request = PlanRequest(chips=4, batch=batch)
     found = []

@@ -111,6 +111,11 @@ class PlanTiming:
             known[used] = pacing(compiled(self.graph), used, self.plan.spec)
         return known[used]
 
+    @property
+    def limit_cycles(self) -> int | None:
+        """Most cycles of a step, between two of which clocks may be aligned."""
+        return self.clocks.pace(0).limit_cycles if self.clocks else None
+
     def launch(self, kind: LaunchKind) -> LaunchTiming:
         """The timing of a launch through all stages; raises ProgramError."""
         if kind not in self._found:
@@ -156,11 +161,11 @@ class PlanTiming:
         """
         if not any(part.anywhere for part in self.plan.stages):
             return []
-        limit = self.clocks.pace(0).limit_cycles if self.clocks else None
         kinds = self.work.kinds(launch)
         counts = Counter((kind.shape, kind.layers) for kind in kinds)
         first = {(kind.shape, kind.layers): kind for kind in reversed(kinds)}
-        every = [(self.costs.steps(first[one], launch, limit), counts[one]) for one in counts]
+        what = launch, self.limit_cycles
+        every = [(self.costs.steps(first[one], *what), counts[one]) for one in counts]
         return [([step for step in steps if step.what != "head"], n) for steps, n in every]
 
     def contexts(self) -> range:
@@ -234,7 +239,7 @@ class PlanTiming:
 
     def activity(self, kind: LaunchKind) -> Activity:
         """What a launch does on all its chips."""
-        limit = self.clocks.pace(0).limit_cycles if self.clocks else None
+        limit = self.limit_cycles
         total = Activity()
         for stage in self.work.kinds(kind):
             total += self.costs.activity(stage, kind, limit)
@@ -282,7 +287,7 @@ class PlanTiming:
         """Cycles of a decode launch by what they are spent on; they sum to its cycles."""
         found = {"attention": 0, "ffn": 0, "all_reduce": 0, "lm_head": 0}
         kind = decode_kind(context)
-        limit = self.clocks.pace(0).limit_cycles if self.clocks else None
+        limit = self.limit_cycles
         for stage in self.work.kinds(kind):
             steps = self.costs.steps(stage, kind, limit)
             before = ""

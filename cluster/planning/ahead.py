@@ -22,7 +22,7 @@ def report_ahead(timed: PlanTiming) -> Calls:
     for link in timed.pipeline.links:
         calls.append(partial(timed.costs.activity_between, timed.width, link.paths, 1, link.onward))
     if plan.pp > 1:  # for the interval in which stages side by side give tokens
-        calls += _stages(timed, timed.work.beside, last, None)
+        calls.append(partial(timed.interval_cycles, plan.context))
     for context in timed.contexts()[:-1]:
         calls += _stages(timed, timed.work.kinds(last), decode_kind(context), limit)
     for context in dict.fromkeys((CONTEXT_BLOCK, plan.context)):

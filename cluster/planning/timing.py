@@ -143,7 +143,7 @@ class PlanTiming:
         kind = decode_kind(context)
         if len(self.work.beside) == 1:
             return self.launch(kind).cycles
-        limit = self.clocks.pace(0).limit_cycles if self.clocks else None
+        limit = self.limit_cycles
         steps = self.costs.steps(self.work.longest(kind, limit), kind, limit)
         links = [self.work.crossing(n, kind, None) for n in range(len(self.pipeline.links))]
         longest = max(sum(part.end_cycle for part in link) for link in links)

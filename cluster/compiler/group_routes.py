@@ -1,8 +1,8 @@
 """Routes inside a group, and by what groups are known that are cabled alike."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise, permutations
 
@@ -11,6 +11,7 @@ import numpy as np
 from chip.kernels.allreduce import Reach
 from chip.kernels.transfer import Hop
 from cluster.compiler.wiring import Group, Path
+from topology.fabric import Fabric, Ints
 from topology.routes import Paths as Ways
 
 Ends = tuple[tuple[int, int, int, int], ...]  # of cables: both ports, latency and interval
@@ -54,25 +55,52 @@ def reach_of(routes: GroupRoutes, cables: Iterable[Hop]) -> Reach:
 class Kind:
     """A group that others are cabled like: who are neighbours, and a `tree` over all its members.
 
-    Of member 0 on, each step leads from a member that is known over a port to one that is not.
+    `near` [pairs, 2] are joined by cables that have numbers, `ends`. From member 0 on, each step of
+    the tree leads from a member that is known over a port to one that is not. What was found of
+    other chips is kept, `elsewhere`.
     """
 
     group: Group
-    near: tuple[tuple[int, int, Ends], ...]
+    near: Ints
+    ends: Ints
     tree: tuple[tuple[int, int, int], ...]
+    elsewhere: dict[tuple[int, ...], Group | None] = field(default_factory=dict)
 
-    @classmethod
-    def of(cls, group: Group) -> "Kind":
-        """The kind of a group."""
-        after: dict[int, list[Hop]] = {}
-        near: dict[tuple[int, int], list[tuple[int, int, int, int]]] = {}
-        for hop in sorted(group.routes.cables):
-            after.setdefault(hop.member, []).append(hop)
-            near.setdefault((hop.member, hop.to_member), []).append((hop.port, *hop[3:]))
-        reached, tree = [0], []
-        for member in reached:
-            for hop in after.get(member, ()):
-                if hop.to_member not in reached:
-                    reached.append(hop.to_member)
-                    tree.append((member, hop.port, hop.to_member))
-        return cls(group, tuple((*pair, tuple(near[pair])) for pair in near), tuple(tree))
+
+def tree_over(cables: Sequence[Hop]) -> tuple[tuple[int, int, int], ...]:
+    """A tree over the members that cables join, from member 0 on, in their order."""
+    after: dict[int, list[Hop]] = {}
+    for hop in cables:
+        after.setdefault(hop.member, []).append(hop)
+    reached, line, tree = {0}, [0], []
+    for member in line:
+        for hop in after.get(member, ()):
+            if hop.to_member not in reached:
+                reached.add(hop.to_member)
+                line.append(hop.to_member)
+                tree.append((member, hop.port, hop.to_member))
+    return tuple(tree)
+
+
+def passed(fabric: Fabric, chips: Sequence[int], team_ranks: int) -> Ints:
+    """Chips outside of a group that ways of two or three hops between its chips may pass.
+
+    Only such as lead to another team, where the chips of each are neighbours of each other.
+    """
+    group = np.array(chips)
+    team = np.full(fabric.chips, -1)
+    team[group] = np.arange(len(chips)) // team_ranks
+    inside = (team[fabric.tail] >= 0) & (team[fabric.tail] == team[fabric.head])
+    sizes = np.bincount(team[group])
+    if np.count_nonzero(inside) < int((sizes * (sizes - 1)).sum()):
+        team[group] = np.arange(len(chips))
+    # The lowest and the highest team that a chip is next to: another way needs two of them.
+    entering = (team[fabric.tail] >= 0) & (team[fabric.head] < 0)
+    low, high = np.full(fabric.chips, len(chips)), np.full(fabric.chips, -1)
+    heads, teams = fabric.head[entering], team[fabric.tail[entering]]
+    np.minimum.at(low, heads, teams)
+    np.maximum.at(high, heads, teams)
+    beside = (high[fabric.tail] >= 0) & (high[fabric.head] >= 0)
+    a, b = fabric.tail[beside], fabric.head[beside]
+    apart = np.minimum(low[a], low[b]) < np.maximum(high[a], high[b])
+    return np.unique(np.concatenate((np.flatnonzero((high >= 0) & (low < high)), a[apart])))

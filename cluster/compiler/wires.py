@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache, cached_property
-from itertools import islice, pairwise
+from itertools import pairwise
 from math import ceil
 
 import networkx as nx
@@ -14,14 +14,16 @@ from chip.kernels.allreduce import TEAM, Network, team_of
 from chip.kernels.collective_items import Items
 from chip.kernels.transfer import Hop
 from cluster.compiler.clocking import Clocking, Pacing
-from cluster.compiler.group_routes import Ends, GroupRoutes, Kind, reach_of
+from cluster.compiler.cable_ends import CableEnds
+from cluster.compiler.group_routes import Ends, GroupRoutes, Kind, passed, reach_of, tree_over
 from cluster.compiler.messages import ROW_VECTORS, items_of
-from cluster.compiler.wiring import Group, Onward, Paths, Pipeline, StageLink, disjoint
-from topology import ports, route
+from cluster.compiler.stage_links import StageLinks
+from cluster.compiler.wiring import Group, Pipeline, StageLink, disjoint
+from topology import ports
 from topology.collectives import collective
 from topology.collectives.sums import FP32
 from topology.collectives.trunks import trunks
-from topology.fabric import Fabric, compiled, part_of
+from topology.fabric import Fabric, Ints, compiled, part_of
 from topology.routes import in_one_piece, paths
 
 DEALT_ROWS = 8  # of a rank; more are dealt as one
@@ -45,6 +47,9 @@ class Wires:
         self.always = apart if always is None else always
         self.pacings: dict[frozenset[int], Pacing | None] = {}  # by the chips in use
         self._near = dict(graph.adjacency())
+        self._whole = compiled(graph)
+        self._ends_at = CableEnds(self._whole, self.ports)
+        self._links = StageLinks(self._ends_at, self.group)
         self._hops: dict[tuple[int, int, int], Hop] = {}
         self._ends_between: dict[tuple[int, int], Ends] = {}
         self._groups: dict[tuple[int, ...], Group] = {}
@@ -53,14 +58,9 @@ class Wires:
         self._kinds: list[Kind] = []  # one of each kind, wherever it is
         self._kinds_alone: dict[frozenset[int], list[Kind]] = {}  # by chips placed
         self._among: dict[tuple[tuple[int, ...], frozenset[int], bool], Kind] = {}
-        self._elsewhere: dict[tuple[Kind, tuple[int, ...]], Group | None] = {}
+        self._between: dict[tuple[int, ...], frozenset[int]] = {}
         self._peers: dict[int, dict[int, int]] = {}  # by chip and port
-        self._links: dict[tuple[tuple[int, ...], tuple[int, ...]], StageLink] = {}
-        self._paths: dict[Paths, Paths] = {}
-
-    def hops(self, chips: tuple[int, ...]) -> list[Hop]:
-        """The hops along a path of chips; members are chips."""
-        return [self.hop(a, b) for a, b in pairwise(chips)]
+        self._cabled: dict[tuple[int, ...], bytes] = {}
 
     def hop(self, a: int, b: int, cable: int = 0) -> Hop:
         """The hop over one of the cables of a link; members are chips."""
@@ -71,31 +71,15 @@ class Wires:
             self._hops[a, b, cable] = Hop(a, pair[0], b, pair[1], *times)
         return self._hops[a, b, cable]
 
-    def path(self, source: int, target: int) -> tuple[int, ...]:
-        return tuple(route(self.graph, source, target))
-
-    def all_paths(
-        self, pairs: Sequence[tuple[int, int]], graph: nx.Graph | None = None
-    ) -> list[tuple[int, ...]]:
-        """The routes of many pairs, as `path` gives them one by one; `graph` may be a part."""
-        if not pairs:
-            return []
-        fabric = compiled(graph or self.graph)
-        ends = np.array(pairs)
-        found = paths(fabric, ends[:, 0], ends[:, 1])
-        heads = np.split(fabric.head[found.edges], found.start[1:-1])
-        sources = (source for source, _ in pairs)
-        return [(source, *map(int, after)) for source, after in zip(sources, heads, strict=True)]
-
     def pipeline(self, placement: Sequence[tuple[int, ...]]) -> Pipeline:
         """Members, routes and paths of all stages."""
         links = list(pairwise(placement))
-        self._route(links)
+        self._links.route(links)
         groups = tuple(map(self.group, placement))
         idle = frozenset(chip for chips in placement for chip in chips)
         order = self._usual(placement)
         alone = {n: self._group_alone(groups[n], placement[n], idle) for n in order}
-        between = tuple(self.link(a, b) for a, b in links)
+        between = tuple(self._links.link(a, b) for a, b in links)
         return Pipeline(groups, between, tuple(alone[n] for n in range(len(groups))))
 
     def _usual(self, placement: Sequence[tuple[int, ...]]) -> list[int]:
@@ -103,12 +87,17 @@ class Wires:
 
         The first one of a kind is routed for all: one at an edge of the numbers has other routes.
         """
-        fabric, around = compiled(self.graph), []
-        for chips in placement:
-            heads = fabric.head[np.isin(fabric.tail, chips)]
-            around.append(((heads - chips[0]) % fabric.chips).tobytes())
+        around = list(map(self._around, placement))
         counts = Counter(around)
         return sorted(range(len(placement)), key=lambda n: -counts[around[n]])
+
+    def _around(self, chips: tuple[int, ...]) -> bytes:
+        """Where the cables of a group's chips lead, from its first one on."""
+        if chips not in self._cabled:
+            fabric = self._whole
+            heads = fabric.head[np.isin(fabric.tail, chips)]
+            self._cabled[chips] = ((heads - chips[0]) % fabric.chips).tobytes()
+        return self._cabled[chips]
 
     def all_apart(self, placement: Sequence[tuple[int, ...]]) -> bool:
         """Whether the stages of a pipeline there are `apart`."""
@@ -131,52 +120,13 @@ class Wires:
             found = next((one for one in moved if one), None)
             if found is None:
                 found = self._new_group(chips, self._own(chips))
-                self._kinds.append(Kind.of(found))
+                self._kinds.append(self._kind(found))
             self._groups[chips] = found
         return self._groups[chips]
 
     def link(self, chips: tuple[int, ...], after: tuple[int, ...]) -> StageLink:
         """The paths from each rank to the same rank of the next stage."""
-        self._route([(chips, after)])
-        return self._links[chips, after]
-
-    def _route(self, links: Iterable[tuple[tuple[int, ...], tuple[int, ...]]]) -> None:
-        """Find those of the links that are not known, all at once."""
-        fresh = [link for link in dict.fromkeys(links) if link not in self._links]
-        pairs = [pair for chips, after in fresh for pair in zip(chips, after, strict=True)]
-        every = iter(self.all_paths(pairs))
-        for chips, after in fresh:
-            self._links[chips, after] = self._link(after, list(islice(every, len(chips))))
-
-    def _link(self, after: tuple[int, ...], ways: Sequence[tuple[int, ...]]) -> StageLink:
-        """The link to a group along the ways of chips to its ranks."""
-        number: dict[int, int] = {}
-        paths = Paths(
-            tuple(_between(number, hop, hop.member, hop.to_member) for hop in self.hops(way))
-            for way in ways
-        )
-        onward = self._onward(after, number)
-        return StageLink(tuple(number), self._paths.setdefault(paths, paths), onward)
-
-    def _onward(self, ranks: tuple[int, ...], number: dict[int, int]) -> Onward:
-        """Routes inside the teams of a group, as hops between numbers of chips.
-
-        None where some of a team are no neighbours, so that routes would meet on a cable.
-        """
-        group = self.group(ranks)
-        found = []
-        for rank in range(len(ranks)):
-            first = rank - rank % TEAM
-            team = range(first, min(first + TEAM, len(ranks)))
-            found.append([group.routes[rank, other] for other in team if other != rank])
-        if any(len(route) > 1 for routes in found for route in routes):
-            return ()
-        chips = group.members
-
-        def here(hop: Hop) -> Hop:
-            return _between(number, hop, chips[hop.member], chips[hop.to_member])
-
-        return tuple(tuple(tuple(map(here, route)) for route in routes) for routes in found)
+        return self._links.link(chips, after)
 
     @cached_property
     def unclocked_cables(self) -> tuple[Cable, ...]:
@@ -201,18 +151,31 @@ class Wires:
         Of equally short routes each group could take others; groups that take the same ones share
         their schedules.
         """
-        if (kind, chips) not in self._elsewhere:
-            self._elsewhere[kind, chips] = self._found_alike(kind, chips)
-        return self._elsewhere[kind, chips]
+        if chips not in kind.elsewhere:
+            kind.elsewhere[chips] = self._found_alike(kind, chips)
+        return kind.elsewhere[chips]
 
     def _found_alike(self, kind: Kind, chips: tuple[int, ...]) -> Group | None:
         known = kind.group
         members = self._counterparts(kind, chips)
         if not members or len(known.routes) != len(chips) * (len(chips) - 1):
             return None
-        if any(self._ends(members[a], members[b]) != ends for a, b, ends in kind.near):
+        if not np.array_equal(kind.ends, self._kinds_of_ends(members, kind.near)):
             return None
         return Group(members, known.routes)
+
+    def _kinds_of_ends(self, members: tuple[int, ...], pairs: Ints) -> Ints:
+        """How each pair [pairs, 2] of members is cabled; -1 where they are no neighbours."""
+        tails, heads = np.array(members)[pairs].T
+        edges = self._whole.edges_between(tails, heads)
+        return np.where(edges < 0, -1, self._ends_at.kinds[edges])
+
+    def _kind(self, group: Group) -> Kind:
+        """The kind of a group."""
+        cables = sorted(group.routes.cables)
+        pairs = np.array([*dict.fromkeys((hop.member, hop.to_member) for hop in cables)])
+        pairs = pairs.reshape(-1, 2)
+        return Kind(group, pairs, self._kinds_of_ends(group.members, pairs), tree_over(cables))
 
     def _counterparts(self, kind: Kind, chips: tuple[int, ...]) -> tuple[int, ...]:
         """Chips over the same ports from the first of some; () unless its ranks are these chips."""
@@ -302,22 +265,30 @@ class Wires:
         if placed not in self._parts:
             self._parts = {placed: self._part(placed)}  # the last one is the one asked for again
         part = self._parts[placed]
-        around = frozenset(chips).union(*(self._near[chip] for chip in chips))
-        key = chips, placed & around, part is compiled(self.graph)
+        key = chips, placed & self._on_ways(chips), part is self._whole
         if key not in self._among:
-            kind = Kind.of(self._new_group(chips, part, placed))
+            kind = self._kind(self._new_group(chips, part, placed))
             if max(map(len, kind.group.routes.values())) > FAR_HOPS:
                 return kind
             self._among[key] = kind
         return self._among[key]
 
+    def _on_ways(self, chips: tuple[int, ...]) -> frozenset[int]:
+        """Chips that a way of at most FAR_HOPS between chips of a group, or a detour, may pass.
+
+        Where the chips of each team are neighbours, these ways lead from team to team.
+        """
+        if chips not in self._between:
+            self._between[chips] = frozenset(passed(self._whole, chips, TEAM).tolist())
+        return self._between[chips]
+
     def _own(self, chips: tuple[int, ...]) -> Fabric:
         """The part of the graph on which a group is routed."""
-        return self._part(chips) if self.apart else compiled(self.graph)
+        return self._part(chips) if self.apart else self._whole
 
     def _part(self, chips: Collection[int]) -> Fabric:
         """Some chips and their cables, where these are in one piece; or else the whole graph."""
-        whole = compiled(self.graph)
+        whole = self._whole
         part = part_of(whole, chips)
         return part if in_one_piece(part) else whole
 

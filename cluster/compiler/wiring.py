@@ -4,12 +4,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
+from typing import TypeVar
 
 from chip.kernels.allreduce import Network
 from chip.kernels.transfer import Hop
 from cluster.compiler.launch import LaunchKind
 
 Path = tuple[Hop, ...]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,8 @@ class Group:
     routes: Network
 
 
-class Paths(tuple[Path, ...]):
-    """Paths of x from each rank of a stage to the next; a hash of them is taken once."""
+class _Known(tuple[T, ...]):
+    """A tuple of many parts, whose hash and digest are taken once."""
 
     @cached_property
     def _hash(self) -> int:
@@ -33,8 +35,18 @@ class Paths(tuple[Path, ...]):
     def __hash__(self) -> int:
         return self._hash
 
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of all of it."""
+        return sha256(repr(tuple(self)).encode()).hexdigest()
 
-Onward = tuple[tuple[Path, ...], ...]  # of each rank, to the others of its team
+
+class Paths(_Known[Path]):
+    """Paths of x from each rank of a stage to the next."""
+
+
+class Onward(_Known[tuple[Path, ...]]):
+    """Paths of what has come to each rank, to the others of its team."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +63,8 @@ class StageLink:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of all of it."""
-        return sha256(repr((self.chips, self.paths, self.onward)).encode()).hexdigest()
+        parts = self.chips, self.paths.digest, self.onward.digest
+        return sha256(repr(parts).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

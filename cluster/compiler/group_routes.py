@@ -14,14 +14,17 @@ from cluster.compiler.wiring import Group, Path
 from topology.fabric import Fabric, Ints
 from topology.routes import Paths as Ways
 
-Ends = tuple[tuple[int, int, int, int], ...]  # of cables: both ports, latency and interval
-
 
 class GroupRoutes(Mapping[tuple[int, int], Path]):
     """Routes from each rank of a group to each other, written out once somebody asks for one."""
 
     def __init__(self, ranks: int, ways: Ways, hops: Mapping[int, Hop]) -> None:
         self.ranks, self.ways, self.hops = ranks, ways, hops  # by edges of the graph
+
+    @property
+    def longest(self) -> int:
+        """Hops of the longest route."""
+        return int(self.ways.hops.max(initial=0))
 
     @cached_property
     def _found(self) -> dict[tuple[int, int], Path]:
@@ -42,8 +45,9 @@ class GroupRoutes(Mapping[tuple[int, int], Path]):
 
 def reach_of(routes: GroupRoutes, cables: Iterable[Hop]) -> Reach:
     """How far ranks are apart, and over how many cables they are reached."""
-    latencies = {edge: hop.latency_cycles for edge, hop in routes.hops.items()}
-    each = np.array([latencies[edge] for edge in routes.ways.edges.tolist()])
+    latency = np.zeros(max(routes.hops) + 1, np.int64)
+    latency[[*routes.hops]] = [hop.latency_cycles for hop in routes.hops.values()]
+    each = latency[routes.ways.edges]
     ways = np.add.reduceat(each, routes.ways.start[:-1])
     arriving = Counter(hop.to_member for hop in cables)
     fewest = min(arriving[rank] for rank in range(routes.ranks))

@@ -1,7 +1,7 @@
 """Routes and ports of the graph, as hops between chips and between members of a group."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache, cached_property
 from itertools import pairwise
 from math import ceil
@@ -13,9 +13,9 @@ from chip.board import Cable
 from chip.kernels.allreduce import TEAM, Network, team_of
 from chip.kernels.collective_items import Items
 from chip.kernels.transfer import Hop
-from cluster.compiler.clocking import Clocking, Pacing
 from cluster.compiler.cable_ends import CableEnds
-from cluster.compiler.group_routes import Ends, GroupRoutes, Kind, passed, reach_of, tree_over
+from cluster.compiler.clocking import Clocking, Pacing
+from cluster.compiler.group_routes import GroupRoutes, Kind, passed, reach_of, tree_over
 from cluster.compiler.messages import ROW_VECTORS, items_of
 from cluster.compiler.stage_links import StageLinks
 from cluster.compiler.wiring import Group, Pipeline, StageLink, disjoint
@@ -48,10 +48,9 @@ class Wires:
         self.pacings: dict[frozenset[int], Pacing | None] = {}  # by the chips in use
         self._near = dict(graph.adjacency())
         self._whole = compiled(graph)
-        self._ends_at = CableEnds(self._whole, self.ports)
-        self._links = StageLinks(self._ends_at, self.group)
+        self._ends = CableEnds(self._whole, self.ports)
+        self._links = StageLinks(self._ends, self.group)
         self._hops: dict[tuple[int, int, int], Hop] = {}
-        self._ends_between: dict[tuple[int, int], Ends] = {}
         self._groups: dict[tuple[int, ...], Group] = {}
         self._alone: dict[tuple[tuple[int, ...], frozenset[int]], Group] = {}
         self._parts: dict[frozenset[int], Fabric] = {}  # of the graph, by chips
@@ -168,7 +167,7 @@ class Wires:
         """How each pair [pairs, 2] of members is cabled; -1 where they are no neighbours."""
         tails, heads = np.array(members)[pairs].T
         edges = self._whole.edges_between(tails, heads)
-        return np.where(edges < 0, -1, self._ends_at.kinds[edges])
+        return np.where(edges < 0, -1, self._ends.kinds[edges])
 
     def _kind(self, group: Group) -> Kind:
         """The kind of a group."""
@@ -195,19 +194,6 @@ class Wires:
             self._peers[chip] = {mine: other for other, some in near.items() for mine in some}
         return self._peers[chip].get(port)
 
-    def _ends(self, a: int, b: int) -> Ends:
-        """Of all cables from a chip to another, parallel ones too; () if they are no neighbours."""
-        if (a, b) not in self._ends_between:
-            cables = range(len(self.ports.get(a, {}).get(b, ())))
-            ends = sorted((hop.port, *hop[3:]) for hop in (self.hop(a, b, n) for n in cables))
-            self._ends_between[a, b] = tuple(ends)
-        return self._ends_between[a, b]
-
-    def _cables(self, members: Sequence[int], a: int, b: int) -> Iterator[Hop]:
-        """All cables of a link between members."""
-        for port, to_port, *times in self._ends(members[a], members[b]):
-            yield Hop(a, port, b, to_port, *times)
-
     def _new_group(
         self, chips: tuple[int, ...], fabric: Fabric, idle: Collection[int] = ()
     ) -> Group:
@@ -230,17 +216,16 @@ class Wires:
             used += fabric.edges_between(*ends).tolist()
             members += (chip for pair in zip(*ends, strict=True) for chip in map(int, pair))
         members = list(dict.fromkeys(members))
-        number = {chip: rank for rank, chip in enumerate(members)}
-        hops: dict[int, Hop] = {}
-        for edge in dict.fromkeys(used):
-            a, b = int(fabric.tail[edge]), int(fabric.head[edge])
-            hops[edge] = _between(number, self.hop(a, b), a, b)
-        near = _neighbours(hops.values())
-        cables = frozenset(hop for pair in near for hop in self._cables(members, *pair))
-        routes = GroupRoutes(len(chips), ways, hops)
+        every = np.unique(used)
+        tails, heads = fabric.tail[every], fabric.head[every]
+        number = np.zeros(fabric.chips, np.int64)
+        number[members] = np.arange(len(members))
+        hops, cables = self._ends.hops(number[tails], number[heads], tails, heads)
+        routes = GroupRoutes(len(chips), ways, dict(zip(every.tolist(), hops, strict=True)))
         reach = reach_of(routes, cables)
-        every = self._all_reduces(chips, number)
-        return Group(tuple(members), Network(routes, cables, every, reach))
+        numbers = {chip: rank for rank, chip in enumerate(members)}
+        messages = self._all_reduces(chips, numbers)
+        return Group(tuple(members), Network(routes, frozenset(cables), messages, reach))
 
     def _group_alone(self, group: Group, chips: tuple[int, ...], placed: frozenset[int]) -> Group:
         """A group whose all-reduces may go through other chips that are `placed`, as these wait."""
@@ -268,7 +253,7 @@ class Wires:
         key = chips, placed & self._on_ways(chips), part is self._whole
         if key not in self._among:
             kind = self._kind(self._new_group(chips, part, placed))
-            if max(map(len, kind.group.routes.values())) > FAR_HOPS:
+            if kind.group.routes.routes.longest > FAR_HOPS:
                 return kind
             self._among[key] = kind
         return self._among[key]
@@ -325,13 +310,3 @@ def _chunks(algorithm: str, rows: int) -> int:
     """Blocks that each rank adds up: few rows are dealt singly over the cables between teams."""
     each = -(-rows // TEAM)
     return each if algorithm in ("teams", "gates", "agents", "direct") and each <= DEALT_ROWS else 1
-
-
-def _neighbours(hops: Iterable[Hop]) -> frozenset[tuple[int, int]]:
-    return frozenset((hop.member, hop.to_member) for hop in hops)
-
-
-def _between(number: dict[int, int], hop: Hop, a: int, b: int) -> Hop:
-    """The hop between the numbers of two chips, which get the next ones if they have none."""
-    mine, theirs = number.setdefault(a, len(number)), number.setdefault(b, len(number))
-    return Hop(mine, hop[1], theirs, *hop[3:])

@@ -20,7 +20,7 @@ UNREACHED = np.iinfo(np.int16).max
 FEW, MANY = 64, 8192  # sources that are searched from one by one, in graphs of more chips
 BLOCK_SOURCES = 4096  # of a search at a time
 LITTLE = 1 << 16  # hops that are written out, and kept, in any case
-SPARSE, MOST_LEVELS = 8, 16  # or unless that is so many times those asked for, and so far
+SPARSE, MOST_LEVELS = 32, 16  # or unless that is so many times those asked for, and so far
 _distances_to: "WeakKeyDictionary[Fabric, dict[int, NDArray[np.int16]]]" = WeakKeyDictionary()
 
 

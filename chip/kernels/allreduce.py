@@ -59,13 +59,15 @@ class Network(Mapping[tuple[int, int], tuple[Hop, ...]]):
 
     A mapping from pairs of members to hops. `cables` are all cables of those links, parallel ones
     too; `all_reduce(algorithm, rows, residual, sums)` lists an all-reduce of fp32 rows, with a
-    `residual` onto what each member has; between nodes travel `sums` of that format.
+    `residual` onto what each member has; between nodes travel `sums` of that format. `key`, where
+    it is known, tells routes and cables apart without writing them out.
     """
 
     routes: Routes
     cables: frozenset[Hop]
     all_reduce: Callable[[str, int, bool, str], Items] = field(repr=False)
     reach: Reach = NO_REACH
+    key: bytes = field(default=b"", repr=False)
 
     def __getitem__(self, pair: tuple[int, int]) -> tuple[Hop, ...]:
         return self.routes[pair]
@@ -85,8 +87,8 @@ class Network(Mapping[tuple[int, int], tuple[Hop, ...]]):
     @cached_property
     def digest(self) -> str:
         """SHA-256 of all hops and cables: equal for groups that are joined alike."""
-        text = repr((sorted(self.routes.items()), sorted(self.cables)))
-        return sha256(text.encode()).hexdigest()
+        key = self.key or repr((sorted(self.routes.items()), sorted(self.cables))).encode()
+        return sha256(key).hexdigest()
 
 
 @dataclass(frozen=True)

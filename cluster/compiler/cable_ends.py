@@ -6,7 +6,6 @@ from math import ceil
 
 import numpy as np
 
-from chip.kernels.transfer import Hop
 from topology.building import Ports
 from topology.fabric import Fabric, Ints
 
@@ -50,16 +49,13 @@ class CableEnds:
             found[edge] = known.setdefault(mine, len(alike) + len(known))
         return found
 
-    def hops(
-        self, members: Ints, to_members: Ints, tails: Ints, heads: Ints
-    ) -> tuple[list[Hop], list[Hop]]:
-        """Hops over the first cables of some links, by their ends; and those over all cables."""
+    def rows(self, members: Ints, to_members: Ints, tails: Ints, heads: Ints) -> tuple[Ints, Ints]:
+        """Hops between members over all cables of links [cables, 6], and the first of each link."""
         edges = self.fabric.edges_between(tails, heads)
         count = self.fabric.cables[edges]
-        start = np.cumsum(count) - count
+        first = np.cumsum(count) - count
         which = np.repeat(np.arange(len(edges)), count)
-        channel = self.fabric.first_channel[edges][which] + np.arange(len(which)) - start[which]
+        channel = self.fabric.first_channel[edges][which] + np.arange(len(which)) - first[which]
         port, to_port, latency, interval = self.cables[channel].T
         columns = members[which], port, to_members[which], to_port, latency, interval
-        every = list(map(Hop._make, zip(*(column.tolist() for column in columns), strict=True)))
-        return [every[at] for at in start.tolist()], every
+        return np.stack(columns, axis=1), first

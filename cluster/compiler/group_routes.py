@@ -43,6 +43,14 @@ class GroupRoutes(Mapping[tuple[int, int], Path]):
         return self.ranks * (self.ranks - 1)
 
 
+def key_of(ways: Ways, rows: Ints, taken: Ints) -> bytes:
+    """Equal for equal cables `rows` [cables, 6] and routes, of the hops that are `taken` of them."""
+    order = np.lexsort(rows.T[::-1])
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    return b"".join((rows[order].tobytes(), ways.start.tobytes(), place[taken].tobytes()))
+
+
 def reach_of(routes: GroupRoutes, cables: Iterable[Hop]) -> Reach:
     """How far ranks are apart, and over how many cables they are reached."""
     latency = np.zeros(max(routes.hops) + 1, np.int64)

@@ -15,7 +15,7 @@ from chip.kernels.collective_items import Items
 from chip.kernels.transfer import Hop
 from cluster.compiler.cable_ends import CableEnds
 from cluster.compiler.clocking import Clocking, Pacing
-from cluster.compiler.group_routes import GroupRoutes, Kind, passed, reach_of, tree_over
+from cluster.compiler.group_routes import GroupRoutes, Kind, key_of, passed, reach_of, tree_over
 from cluster.compiler.messages import ROW_VECTORS, items_of
 from cluster.compiler.stage_links import StageLinks
 from cluster.compiler.wiring import Group, Pipeline, StageLink, disjoint
@@ -209,7 +209,9 @@ class Wires:
         members = [*chips, *passed[np.sort(np.unique(passed, return_index=True)[1])].tolist()]
         used = np.unique(ways.edges).tolist()
         if team_of(len(chips)) < len(chips):
-            within = part_of(fabric, {*members, *idle})
+            within = fabric
+            if fabric is self._whole:  # else it is of these chips alone
+                within = part_of(fabric, {*members, *idle})
             known = trunks(within, chips, TEAM, shared=True).values()
             edges = list(dict.fromkeys(edge for some in known for way in some for edge in way))
             ends = within.tail[edges], within.head[edges]
@@ -220,12 +222,14 @@ class Wires:
         tails, heads = fabric.tail[every], fabric.head[every]
         number = np.zeros(fabric.chips, np.int64)
         number[members] = np.arange(len(members))
-        hops, cables = self._ends.hops(number[tails], number[heads], tails, heads)
+        rows, first = self._ends.rows(number[tails], number[heads], tails, heads)
+        cables = list(map(Hop._make, rows.tolist()))
+        hops = (cables[at] for at in first.tolist())
         routes = GroupRoutes(len(chips), ways, dict(zip(every.tolist(), hops, strict=True)))
-        reach = reach_of(routes, cables)
-        numbers = {chip: rank for rank, chip in enumerate(members)}
-        messages = self._all_reduces(chips, numbers)
-        return Group(tuple(members), Network(routes, frozenset(cables), messages, reach))
+        messages = self._all_reduces(chips, {chip: rank for rank, chip in enumerate(members)})
+        key = key_of(ways, rows, first[np.searchsorted(every, ways.edges)])
+        joined = Network(routes, frozenset(cables), messages, reach_of(routes, cables), key)
+        return Group(tuple(members), joined)
 
     def _group_alone(self, group: Group, chips: tuple[int, ...], placed: frozenset[int]) -> Group:
         """A group whose all-reduces may go through other chips that are `placed`, as these wait."""

@@ -1,14 +1,15 @@
 """What lies between the stages of a pipeline: a path for each rank, and routes inside its team."""
 
-from collections.abc import Callable, Iterable
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import islice, pairwise
 
 import numpy as np
 
 from chip.kernels.allreduce import TEAM, Network
 from chip.kernels.transfer import Hop
 from cluster.compiler.cable_ends import CableEnds
-from cluster.compiler.wiring import Group, Onward, Paths, StageLink
+from cluster.compiler.wiring import NO_ONWARD, Group, Onward, Path, Paths, StageLink
 from topology.fabric import Ints
 from topology.routes import paths
 
@@ -16,13 +17,12 @@ Ends = tuple[tuple[int, ...], tuple[int, ...]]  # chips of a stage, and of the n
 
 
 class StageLinks:
-    """Links between groups of chips; those that are joined alike share their paths."""
+    """Links between groups of chips; paths are written out once somebody wants them."""
 
     def __init__(self, ends: CableEnds, group: Callable[[tuple[int, ...]], Group]) -> None:
         self.ends, self._group = ends, group
         self._found: dict[Ends, StageLink] = {}
-        self._paths: dict[tuple[bytes, ...], Paths] = {}
-        self._onward: dict[tuple[Network, tuple[int, ...]], Onward] = {}
+        self._inside: dict[Network, Ints | None] = {}
 
     def link(self, chips: tuple[int, ...], after: tuple[int, ...]) -> StageLink:
         """The paths from each rank to the same rank of the next stage."""
@@ -52,41 +52,49 @@ class StageLinks:
         at = np.empty_like(order)
         at[order] = np.arange(len(order))
         number, cables = at[number], self.ends.first[edges]
-        key = hops.tobytes(), number.tobytes(), cables.tobytes()
-        if key not in self._paths:
-            self._paths[key] = _paths(number, cables, hops)
-        ranks = tuple(number[1::2][np.cumsum(hops) - 1].tolist())
-        return StageLink(tuple(found[order].tolist()), self._paths[key], self._on(after, ranks))
+        key = b"".join(part.tobytes() for part in (hops, number, cables))
+        paths = Paths(key, partial(_paths, number, cables, hops))
+        ranks = number[1::2][np.cumsum(hops) - 1]
+        return StageLink(tuple(found[order].tolist()), paths, self._on(after, ranks))
 
-    def _on(self, after: tuple[int, ...], ranks: tuple[int, ...]) -> Onward:
+    def _on(self, after: tuple[int, ...], ranks: Ints) -> Onward:
         """Routes inside the teams of a group, as hops between the numbers of its ranks.
 
         None where some of a team are no neighbours, so that routes would meet on a cable.
         """
         routes = self._group(after).routes
-        if (routes, ranks) not in self._onward:
-            self._onward[routes, ranks] = _onward(routes, ranks)
-        return self._onward[routes, ranks]
+        if routes not in self._inside:
+            self._inside[routes] = _inside(routes, len(after))
+        rows = self._inside[routes]
+        if rows is None:
+            return NO_ONWARD
+        return Onward(rows.tobytes() + ranks.tobytes(), partial(_onward, rows, ranks))
 
 
-def _paths(number: Ints, cables: Ints, hops: Ints) -> Paths:
+def _paths(number: Ints, cables: Ints, hops: Ints) -> Iterator[Path]:
     """Paths of so many hops each, over cables between numbers of chips."""
-    mine, theirs, latency, interval = cables.T
-    rows = zip(number[::2].tolist(), mine.tolist(), number[1::2].tolist(), theirs.tolist(),
-               latency.tolist(), interval.tolist(), strict=True)  # fmt: skip
-    every = [Hop(*row) for row in rows]
-    cuts = pairwise([0, *np.cumsum(hops).tolist()])
-    return Paths(tuple(every[a:b]) for a, b in cuts)
+    mine, theirs, *times = cables.T
+    columns = number[::2], mine, number[1::2], theirs, *times
+    every = list(map(Hop._make, zip(*(column.tolist() for column in columns), strict=True)))
+    return (tuple(every[a:b]) for a, b in pairwise([0, *np.cumsum(hops).tolist()]))
 
 
-def _onward(routes: Network, ranks: tuple[int, ...]) -> Onward:
+def _inside(routes: Network, ranks: int) -> Ints | None:
+    """Hops [hops, 6] from each rank to each other of its team; None if some are no neighbours."""
     found = []
-    for rank in range(len(ranks)):
+    for rank in range(ranks):
         first = rank - rank % TEAM
-        team = range(first, min(first + TEAM, len(ranks)))
-        found.append([routes[rank, other] for other in team if other != rank])
-    if any(len(route) > 1 for some in found for route in some):
-        return Onward()
-    return Onward(
-        tuple((hop._replace(member=ranks[hop.member], to_member=ranks[hop.to_member]),)
-              for (hop,) in some) for some in found)  # fmt: skip
+        team = range(first, min(first + TEAM, ranks))
+        found += [routes[rank, other] for other in team if other != rank]
+    if any(len(route) > 1 for route in found):
+        return None
+    return np.array([hop for (hop,) in found], np.int64).reshape(-1, 6)
+
+
+def _onward(rows: Ints, ranks: Ints) -> Iterator[tuple[Path, ...]]:
+    """Those of each rank, as paths between other numbers of ranks."""
+    anew = rows.copy()
+    anew[:, 0], anew[:, 2] = ranks[rows[:, 0]], ranks[rows[:, 2]]
+    hops = map(Hop._make, anew.tolist())
+    for count in np.bincount(rows[:, 0], minlength=len(ranks)).tolist():
+        yield tuple((hop,) for hop in islice(hops, count))

@@ -1,10 +1,10 @@
 """A placed pipeline: groups of chips, and the hops inside them and between them."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
-from typing import TypeVar
+from typing import TypeVar, overload
 
 from chip.kernels.allreduce import Network
 from chip.kernels.transfer import Hop
@@ -25,28 +25,56 @@ class Group:
     routes: Network
 
 
-class _Known(tuple[T, ...]):
-    """A tuple of many parts, whose hash and digest are taken once."""
+class Written(Sequence[T]):
+    """What is written out once somebody looks at it, and is known by its `key` until then."""
+
+    def __init__(self, key: bytes, write: Callable[[], Iterable[T]]) -> None:
+        self.key, self._write = key, write
 
     @cached_property
-    def _hash(self) -> int:
-        return super().__hash__()
+    def _all(self) -> tuple[T, ...]:
+        return tuple(self._write())
+
+    @overload
+    def __getitem__(self, at: int) -> T: ...
+    @overload
+    def __getitem__(self, at: slice) -> tuple[T, ...]: ...
+    def __getitem__(self, at: int | slice) -> T | tuple[T, ...]:
+        return self._all[at]
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __bool__(self) -> bool:
+        return bool(self.key)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Written) and self.key == other.key)
 
     def __hash__(self) -> int:
-        return self._hash
+        return hash(self.key)
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of all of it."""
-        return sha256(repr(tuple(self)).encode()).hexdigest()
+        """SHA-256 of its key."""
+        return sha256(self.key).hexdigest()
 
 
-class Paths(_Known[Path]):
+class Paths(Written[Path]):
     """Paths of x from each rank of a stage to the next."""
 
 
-class Onward(_Known[tuple[Path, ...]]):
+class Onward(Written[tuple[Path, ...]]):
     """Paths of what has come to each rank, to the others of its team."""
+
+
+NO_ONWARD = Onward(b"", tuple)
+
+
+def as_paths(paths: Iterable[Path]) -> Paths:
+    """Paths that are written out."""
+    every = tuple(paths)
+    return Paths(repr(every).encode(), lambda: every)
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ from cluster.compiler.stage_shape import StageShape
 from cluster.compiler.stage_work import StepTiming, in_order, step_timing
 from cluster.compiler.timeline import in_parts
 from cluster.compiler.wires import NO_NETWORK
-from cluster.compiler.wiring import Onward, Path, Paths, StageLink
+from cluster.compiler.wiring import NO_ONWARD, Onward, Path, Paths, StageLink, as_paths
 from cluster.planning.cost_store import CostStore
 
 
@@ -166,37 +166,51 @@ class Costs:
         return found
 
     def crossing(
-        self, width: Width, rows: int, paths: Paths, limit: int | None, onward: Onward = ()
+        self, width: Width, rows: int, paths: Paths, limit: int | None, onward: Onward = NO_ONWARD
     ) -> Sequence[ScheduleTiming]:
         """What brings x of so many rows to the next stage by the quicker way, within the limit."""
-        paths, onward = self._alike(paths, onward)
         key = ("crossing", width, rows, limit, paths, onward)
+        if key not in self._found:
+            count = rows * self.stage(width).hidden_blocks
+            least = 0 if onward or limit is None else row_cycles(paths)
+
+            def part(first: int, last: int) -> ScheduleTiming:
+                return self._crossed(width, last - first, paths, onward)
+
+            self._found[key] = in_parts(count, limit, part, least)
+        found: Sequence[ScheduleTiming] = self._found[key]
+        return found
+
+    def _crossed(self, width: Width, size: int, paths: Paths, onward: Onward) -> ScheduleTiming:
+        """What brings so many rows of x of each rank on, within whatever limit.
+
+        The same between stages whose ports have numbers by the order in which they come.
+        """
+        key = ("crossed", width, size, paths, onward)
         if key not in self._found:
             stage = self.stage(width)
 
-            def of(size: int) -> ScheduleTiming:
-                alike = (stage.spec, stage.key, size, paths, onward)
+            def make() -> ScheduleTiming:
+                alike = self._alike(paths, onward)
+                if alike != (paths, onward):
+                    return self._crossed(width, size, *alike)
+                return self._quickest(width, size, paths, onward)
 
-                def make() -> ScheduleTiming:
-                    def whole() -> ScheduleTiming:
-                        groups = self._groups(paths)
-                        return merged((self._sent(width, g, size), g.members, 0) for g in groups)
-
-                    plan = send_shares(stage, stage, paths, onward, (0, size))
-                    shared = merged([(plan.timings[0][0], None, 0)]) if plan else None
-                    return quicker(paths, size, whole, shared)
-
-                known = ("crossed", *alike)  # within whatever limit
-                if known not in self._found:
-                    self._found[known] = self.store.kept("crossing", alike, make, asdict, timing_of)
-                found: ScheduleTiming = self._found[known]
-                return found
-
-            count = rows * stage.hidden_blocks
-            least = 0 if onward else row_cycles(paths)
-            self._found[key] = in_parts(count, limit, lambda first, last: of(last - first), least)
-        found: Sequence[ScheduleTiming] = self._found[key]
+            known = (stage.spec, stage.key, size, paths.digest, onward.digest)
+            self._found[key] = self.store.kept("crossing", known, make, asdict, timing_of)
+        found: ScheduleTiming = self._found[key]
         return found
+
+    def _quickest(self, width: Width, size: int, paths: Paths, onward: Onward) -> ScheduleTiming:
+        stage = self.stage(width)
+
+        def whole() -> ScheduleTiming:
+            groups = self._groups(paths)
+            return merged((self._sent(width, group, size), group.members, 0) for group in groups)
+
+        plan = send_shares(stage, stage, paths, onward, (0, size))
+        shared = merged([(plan.timings[0][0], None, 0)]) if plan else None
+        return quicker(paths, size, whole, shared)
 
     def boundary(self, width: Width, rows: int, links: Sequence[StageLink]) -> int:
         """Cycles of a crossing, on an average of links: the first's, and what others take at least.
@@ -237,8 +251,9 @@ class Costs:
         key = ("alike", paths, onward)
         if key not in self._found:
             anew = Renumbering()
-            first = Paths(map(anew.path, paths))
-            self._found[key] = first, tuple(tuple(map(anew.path, some)) for some in onward)
+            first = as_paths(map(anew.path, paths))
+            every = tuple(tuple(map(anew.path, some)) for some in onward)
+            self._found[key] = first, Onward(repr(every).encode(), lambda: every)
             assert all(old == new for old, new in anew.chips.items())
         found: tuple[Paths, Onward] = self._found[key]
         return found
@@ -315,15 +330,17 @@ class Costs:
         return total
 
     def activity_between(
-        self, width: Width, paths: Paths, rows: int = 1, onward: Onward = ()
+        self, width: Width, paths: Paths, rows: int = 1, onward: Onward = NO_ONWARD
     ) -> Activity:
         """What brings x of a decode launch to the next stage does."""
-        paths, onward = self._alike(paths, onward)
         key = ("activity between", width, paths, rows, onward)
         if key not in self._found:
             stage = self.stage(width)
 
             def make() -> Activity:
+                alike = self._alike(paths, onward)
+                if alike != (paths, onward):
+                    return self.activity_between(width, alike[0], rows, alike[1])
                 size = stage.hidden_blocks * rows
                 shared = send_shares(stage, stage, paths, onward, (0, size))
                 (taken,) = self.crossing(width, rows, paths, None, onward)
@@ -333,7 +350,7 @@ class Costs:
 
             self._found[key] = self.store.kept(
                 "activity between",
-                (stage.spec, stage.key, paths, rows, onward),
+                (stage.spec, stage.key, paths.digest, rows, onward.digest),
                 make,
                 asdict,
                 lambda plain: Activity(**plain),

@@ -57,17 +57,30 @@ NO_REACH = Reach()  # of a chip alone
 class Network(Mapping[tuple[int, int], tuple[Hop, ...]]):
     """How the members of a group reach each other, and what the messages of a collective are.
 
-    A mapping from pairs of members to hops. `cables` are all cables of those links, parallel ones
-    too; `all_reduce(algorithm, rows, residual, sums)` lists an all-reduce of fp32 rows, with a
-    `residual` onto what each member has; between nodes travel `sums` of that format. `key`, where
-    it is known, tells routes and cables apart without writing them out.
+    A mapping from pairs of members to hops. `all_reduce(algorithm, rows, residual, sums)` lists an
+    all-reduce of fp32 rows, with a `residual` onto what each member has; between nodes travel
+    `sums` of that format. `key` is equal for equal routes and cables; these and the reach are
+    `written` out once somebody wants them.
     """
 
+    key: bytes
     routes: Routes
-    cables: frozenset[Hop]
     all_reduce: Callable[[str, int, bool, str], Items] = field(repr=False)
-    reach: Reach = NO_REACH
-    key: bytes = field(default=b"", repr=False)
+    written: Callable[[], tuple[frozenset[Hop], Reach]] = field(repr=False)
+
+    @cached_property
+    def _written(self) -> tuple[frozenset[Hop], Reach]:
+        return self.written()
+
+    @property
+    def cables(self) -> frozenset[Hop]:
+        """All cables of the links between members, parallel ones too."""
+        return self._written[0]
+
+    @property
+    def reach(self) -> Reach:
+        """What bounds of collectives follow from."""
+        return self._written[1]
 
     def __getitem__(self, pair: tuple[int, int]) -> tuple[Hop, ...]:
         return self.routes[pair]
@@ -79,16 +92,15 @@ class Network(Mapping[tuple[int, int], tuple[Hop, ...]]):
         return len(self.routes)
 
     def __eq__(self, other: object) -> bool:
-        return self is other or (isinstance(other, Network) and self.digest == other.digest)
+        return self is other or (isinstance(other, Network) and self.key == other.key)
 
     def __hash__(self) -> int:
-        return hash(self.digest)
+        return hash(self.key)
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of all hops and cables: equal for groups that are joined alike."""
-        key = self.key or repr((sorted(self.routes.items()), sorted(self.cables))).encode()
-        return sha256(key).hexdigest()
+        """SHA-256 of its key: equal for groups that are joined alike."""
+        return sha256(self.key).hexdigest()
 
 
 @dataclass(frozen=True)

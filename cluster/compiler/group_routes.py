@@ -1,7 +1,6 @@
 """Routes inside a group, and by what groups are known that are cabled alike."""
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise, permutations
@@ -12,24 +11,39 @@ from chip.kernels.allreduce import Reach
 from chip.kernels.transfer import Hop
 from cluster.compiler.wiring import Group, Path
 from topology.fabric import Fabric, Ints
-from topology.routes import Paths as Ways
 
 
 class GroupRoutes(Mapping[tuple[int, int], Path]):
-    """Routes from each rank of a group to each other, written out once somebody asks for one."""
+    """Routes from each rank of a group to each other, written out once somebody asks for one.
 
-    def __init__(self, ranks: int, ways: Ways, hops: Mapping[int, Hop]) -> None:
-        self.ranks, self.ways, self.hops = ranks, ways, hops  # by edges of the graph
+    They are rows `taken` of `rows` [cables, 6]: hops over all cables of the links among members.
+    """
+
+    def __init__(self, ranks: int, start: Ints, taken: Ints, rows: Ints) -> None:
+        order = np.lexsort(rows.T[::-1])
+        place = np.empty_like(order)
+        place[order] = np.arange(len(order))
+        self.ranks, self.start, self.taken, self.rows = ranks, start, place[taken], rows[order]
+
+    @cached_property
+    def key(self) -> bytes:
+        """Equal for equal routes and cables."""
+        return b"".join(part.tobytes() for part in (self.rows, self.start, self.taken))
 
     @property
     def longest(self) -> int:
         """Hops of the longest route."""
-        return int(self.ways.hops.max(initial=0))
+        return int(np.diff(self.start).max(initial=0))
+
+    @cached_property
+    def hops(self) -> list[Hop]:
+        """Hops over all cables, in their order."""
+        return list(map(Hop._make, self.rows.tolist()))
 
     @cached_property
     def _found(self) -> dict[tuple[int, int], Path]:
-        hops = [self.hops[edge] for edge in self.ways.edges.tolist()]
-        cuts = pairwise(self.ways.start.tolist())
+        hops = [self.hops[at] for at in self.taken.tolist()]
+        cuts = pairwise(self.start.tolist())
         pairs = permutations(range(self.ranks), 2)
         return {pair: tuple(hops[a:b]) for pair, (a, b) in zip(pairs, cuts, strict=True)}
 
@@ -42,56 +56,42 @@ class GroupRoutes(Mapping[tuple[int, int], Path]):
     def __len__(self) -> int:
         return self.ranks * (self.ranks - 1)
 
-
-def key_of(ways: Ways, rows: Ints, taken: Ints) -> bytes:
-    """Equal for equal cables `rows` [cables, 6] and routes, of the hops that are `taken` of them."""
-    order = np.lexsort(rows.T[::-1])
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
-    return b"".join((rows[order].tobytes(), ways.start.tobytes(), place[taken].tobytes()))
-
-
-def reach_of(routes: GroupRoutes, cables: Iterable[Hop]) -> Reach:
-    """How far ranks are apart, and over how many cables they are reached."""
-    latency = np.zeros(max(routes.hops) + 1, np.int64)
-    latency[[*routes.hops]] = [hop.latency_cycles for hop in routes.hops.values()]
-    each = latency[routes.ways.edges]
-    ways = np.add.reduceat(each, routes.ways.start[:-1])
-    arriving = Counter(hop.to_member for hop in cables)
-    fewest = min(arriving[rank] for rank in range(routes.ranks))
-    interval = min(hop.interval_cycles for hop in cables)
-    return Reach(fewest, interval, int(ways.min()), int(ways.max()))
+    def written(self) -> tuple[frozenset[Hop], Reach]:
+        """All cables; how far ranks are apart, and over how many cables they are reached."""
+        latency, interval = self.rows[:, 4:].T
+        ways = np.add.reduceat(latency[self.taken], self.start[:-1])
+        fewest = int(np.bincount(self.rows[:, 2], minlength=self.ranks)[: self.ranks].min())
+        reach = Reach(fewest, int(interval.min()), int(ways.min()), int(ways.max()))
+        return frozenset(self.hops), reach
 
 
 @dataclass(frozen=True, eq=False)
 class Kind:
-    """A group that others are cabled like: who are neighbours, and a `tree` over all its members.
+    """A group that others are cabled like; what was found of other chips is kept, `elsewhere`.
 
-    `near` [pairs, 2] are joined by cables that have numbers, `ends`. From member 0 on, each step of
-    the tree leads from a member that is known over a port to one that is not. What was found of
-    other chips is kept, `elsewhere`.
+    Pairs of `near` members [pairs, 2] are joined by cables that have numbers, `ends`.
     """
 
     group: Group
+    routes: GroupRoutes
     near: Ints
     ends: Ints
-    tree: tuple[tuple[int, int, int], ...]
     elsewhere: dict[tuple[int, ...], Group | None] = field(default_factory=dict)
 
-
-def tree_over(cables: Sequence[Hop]) -> tuple[tuple[int, int, int], ...]:
-    """A tree over the members that cables join, from member 0 on, in their order."""
-    after: dict[int, list[Hop]] = {}
-    for hop in cables:
-        after.setdefault(hop.member, []).append(hop)
-    reached, line, tree = {0}, [0], []
-    for member in line:
-        for hop in after.get(member, ()):
-            if hop.to_member not in reached:
-                reached.add(hop.to_member)
-                line.append(hop.to_member)
-                tree.append((member, hop.port, hop.to_member))
-    return tuple(tree)
+    @cached_property
+    def tree(self) -> list[tuple[int, int, int]]:
+        """From member 0 on, each step leads from a member over a port to one that is new."""
+        after: dict[int, list[tuple[int, int]]] = {}
+        for member, port, other in self.routes.rows[:, :3].tolist():
+            after.setdefault(member, []).append((port, other))
+        reached, line, tree = {0}, [0], []
+        for member in line:
+            for port, other in after.get(member, ()):
+                if other not in reached:
+                    reached.add(other)
+                    line.append(other)
+                    tree.append((member, port, other))
+        return tree
 
 
 def passed(fabric: Fabric, chips: Sequence[int], team_ranks: int) -> Ints:

@@ -10,12 +10,12 @@ import networkx as nx
 import numpy as np
 
 from chip.board import Cable
-from chip.kernels.allreduce import TEAM, Network, team_of
+from chip.kernels.allreduce import NO_REACH, TEAM, Network, team_of
 from chip.kernels.collective_items import Items
 from chip.kernels.transfer import Hop
 from cluster.compiler.cable_ends import CableEnds
 from cluster.compiler.clocking import Clocking, Pacing
-from cluster.compiler.group_routes import GroupRoutes, Kind, key_of, passed, reach_of, tree_over
+from cluster.compiler.group_routes import GroupRoutes, Kind, passed
 from cluster.compiler.messages import ROW_VECTORS, items_of
 from cluster.compiler.stage_links import StageLinks
 from cluster.compiler.wiring import Group, Pipeline, StageLink, disjoint
@@ -31,7 +31,9 @@ FAR_HOPS = 3  # of a route or a detour: all chips on it are neighbours of its en
 # Ranks of a group whose all-reduces go past chips that wait, at most. An all-reduce of 23 rows on a
 # torus takes some 5% less so among 96 chips; among 128 it takes 18,288 cycles for 18,213 without.
 DETOURS_AMONG = 96
-NO_NETWORK = Network({}, frozenset(), lambda *_: Items())  # of a chip that works alone
+NO_NETWORK = Network(  # of a chip that works alone
+    b"", {}, lambda *_: Items(), lambda: (frozenset(), NO_REACH)
+)
 
 
 class Wires:
@@ -114,12 +116,14 @@ class Wires:
 
     def group(self, chips: tuple[int, ...]) -> Group:
         """Routes between all ranks of a group."""
+        if len(chips) == 1:
+            return Group(chips, NO_NETWORK)
         if chips not in self._groups:
             moved = (self._moved(kind, chips) for kind in self._kinds)
             found = next((one for one in moved if one), None)
             if found is None:
-                found = self._new_group(chips, self._own(chips))
-                self._kinds.append(self._kind(found))
+                self._kinds.append(self._new_kind(chips, self._own(chips)))
+                found = self._kinds[-1].group
             self._groups[chips] = found
         return self._groups[chips]
 
@@ -169,12 +173,10 @@ class Wires:
         edges = self._whole.edges_between(tails, heads)
         return np.where(edges < 0, -1, self._ends.kinds[edges])
 
-    def _kind(self, group: Group) -> Kind:
-        """The kind of a group."""
-        cables = sorted(group.routes.cables)
-        pairs = np.array([*dict.fromkeys((hop.member, hop.to_member) for hop in cables)])
-        pairs = pairs.reshape(-1, 2)
-        return Kind(group, pairs, self._kinds_of_ends(group.members, pairs), tree_over(cables))
+    def _kind(self, members: tuple[int, ...], network: Network, routes: GroupRoutes) -> Kind:
+        """The kind of a group of its own."""
+        pairs = np.unique(routes.rows[:, [0, 2]], axis=0)
+        return Kind(Group(members, network), routes, pairs, self._kinds_of_ends(members, pairs))
 
     def _counterparts(self, kind: Kind, chips: tuple[int, ...]) -> tuple[int, ...]:
         """Chips over the same ports from the first of some; () unless its ranks are these chips."""
@@ -194,12 +196,8 @@ class Wires:
             self._peers[chip] = {mine: other for other, some in near.items() for mine in some}
         return self._peers[chip].get(port)
 
-    def _new_group(
-        self, chips: tuple[int, ...], fabric: Fabric, idle: Collection[int] = ()
-    ) -> Group:
+    def _new_kind(self, chips: tuple[int, ...], fabric: Fabric, idle: Collection[int] = ()) -> Kind:
         """A group that is routed on a fabric, whose all-reduces may go through `idle` chips."""
-        if len(chips) == 1:
-            return Group(chips, NO_NETWORK)
         ranks = np.array(chips)
         others = ~np.eye(len(chips), dtype=bool)
         targets = np.broadcast_to(ranks, others.shape)[others]
@@ -223,13 +221,11 @@ class Wires:
         number = np.zeros(fabric.chips, np.int64)
         number[members] = np.arange(len(members))
         rows, first = self._ends.rows(number[tails], number[heads], tails, heads)
-        cables = list(map(Hop._make, rows.tolist()))
-        hops = (cables[at] for at in first.tolist())
-        routes = GroupRoutes(len(chips), ways, dict(zip(every.tolist(), hops, strict=True)))
+        taken = first[np.searchsorted(every, ways.edges)]
+        routes = GroupRoutes(len(chips), ways.start, taken, rows)
         messages = self._all_reduces(chips, {chip: rank for rank, chip in enumerate(members)})
-        key = key_of(ways, rows, first[np.searchsorted(every, ways.edges)])
-        joined = Network(routes, frozenset(cables), messages, reach_of(routes, cables), key)
-        return Group(tuple(members), joined)
+        network = Network(routes.key, routes, messages, routes.written)
+        return self._kind(tuple(members), network, routes)
 
     def _group_alone(self, group: Group, chips: tuple[int, ...], placed: frozenset[int]) -> Group:
         """A group whose all-reduces may go through other chips that are `placed`, as these wait."""
@@ -256,8 +252,8 @@ class Wires:
         part = self._parts[placed]
         key = chips, placed & self._on_ways(chips), part is self._whole
         if key not in self._among:
-            kind = self._kind(self._new_group(chips, part, placed))
-            if kind.group.routes.routes.longest > FAR_HOPS:
+            kind = self._new_kind(chips, part, placed)
+            if kind.routes.longest > FAR_HOPS:
                 return kind
             self._among[key] = kind
         return self._among[key]

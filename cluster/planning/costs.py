@@ -6,7 +6,7 @@ head of a width say all there is to say of any pipeline of it, and can be kept o
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -32,11 +32,12 @@ from cluster.compiler.pipeline import take_in_x
 from cluster.compiler.sizes import Sizes
 from cluster.compiler.stage import Stage
 from cluster.compiler.stage_shape import StageShape
-from cluster.compiler.stage_work import StepTiming, in_order, step_timing
+from cluster.compiler.stage_work import StepsInOrder, StepTiming, step_timing
 from cluster.compiler.timeline import in_parts
 from cluster.compiler.wires import NO_NETWORK
 from cluster.compiler.wiring import NO_ONWARD, Onward, Path, Paths, StageLink, as_paths
 from cluster.planning.cost_store import CostStore
+from cluster.planning.prompts import PromptSteps
 
 
 @dataclass(frozen=True)
@@ -158,12 +159,12 @@ class Costs:
         self, kind: StageKind, launch: LaunchKind, pace: Pace | None
     ) -> TimingSequence:
         """The steps of a stage as its schedule puts them; raises ProgramError as that does."""
-        key = ("stage", kind, launch, pace)
+        limit = pace.limit_cycles if pace else None
+        key = ("stage", kind, launch, limit)
         if key not in self._found:
-            limit = pace.limit_cycles if pace else None
-            self._found[key] = in_order(self.steps(kind, launch, limit), pace)
-        found: TimingSequence = self._found[key]
-        return found
+            self._found[key] = StepsInOrder(self.steps(kind, launch, limit))
+        found: StepsInOrder = self._found[key]
+        return found.at(pace)
 
     def crossing(
         self, width: Width, rows: int, paths: Paths, limit: int | None, onward: Onward = NO_ONWARD
@@ -286,6 +287,14 @@ class Costs:
                 "host", size, lambda: sum(host_bytes(stages, kind, with_x)), int, int
             )
         found: int = self._found[key]
+        return found
+
+    def prompt(self, width: Width, make: Callable[..., PromptSteps], *size: int) -> PromptSteps:
+        """The steps that take in a prompt, by its size; only the host's part of them is timed."""
+        key = ("prompt", width, size)
+        if key not in self._found:
+            self._found[key] = make(*size)
+        found: PromptSteps = self._found[key]
         return found
 
     # --- energy -----------------------------------------------------------------------------

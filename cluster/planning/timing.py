@@ -6,10 +6,11 @@ Nothing is estimated: timings of steps are put on the time axis on which lowerin
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import networkx as nx
+import numpy as np
 
 from chip.energy import Activity, EnergyTable, energy_table
 from chip.errors import ProgramError
@@ -44,10 +45,9 @@ from cluster.energy import token_energy
 from cluster.planning.cost_steps import KeptParts
 from cluster.planning.costs import Costs, Width
 from cluster.planning.kept_timings import KeptTimings
-from cluster.planning.pipeline_timing import StepTimes, prompt_steps
+from cluster.planning.pipeline_timing import StepTimes
+from cluster.planning.prompts import PromptStep, prompt_steps
 from cluster.serving.host_link import HostLink
-from cluster.serving.requests import Step
-from cluster.serving.scheduler import StepRecord
 from cluster.utilisation import busy_shares, cable_vectors_per_cycle
 from topology.fabric import compiled
 
@@ -166,22 +166,25 @@ class PlanTiming:
         """The context buckets of the plan."""
         return range(CONTEXT_BLOCK, self.plan.context + 1, CONTEXT_BLOCK)
 
-    def prefill(self, prompt: int) -> Sequence[StepRecord]:
+    def prefill(self, prompt: int) -> Sequence[PromptStep]:
         """The launches that take in the prompt of one user, and give its first token."""
         chunk, bucket = (0 if self.no_prefill else self.plan.chunk), CONTEXT_BLOCK
         apart = chunk and self.in_steps(prefill_kind(chunk, bucket))
         link = HostLink(self.plan.spec, self._moved_bytes, beside=False)
         size = (self.plan.pp if apart else 1), chunk, prompt
-        return prompt_steps(link, self._step_cycles, *size)
+        steps = self.costs.prompt(self.width, partial(prompt_steps, link), *size)
+        cycles = np.zeros(len(steps.kinds), np.int64)
+        beside = np.array([self.in_steps(kind) for kind in steps.kinds])
+        if beside.any():
+            first = int(beside.argmax())
+            cycles[beside] = self.steps.cycles_of(steps.kinds[first], steps.works[beside])
+        for at in np.flatnonzero(~beside).tolist():
+            cycles[at] = self.launch(steps.kinds[at]).cycles
+        return steps.timed(cycles, self.plan.spec.clock_hz)
 
     def _moved_bytes(self, kind: LaunchKind, with_x: bool) -> tuple[int, int]:
         """Bytes over the host link of the chip with the most; all of them in one number."""
         return self.costs.host_bytes(self.width, kind, with_x), 0
-
-    def _step_cycles(self, step: Step) -> int:
-        """Cycles of a step of a prompt, or of a launch through all stages."""
-        kind = max(work.kind for work in step.works if work)
-        return self.steps.cycles(step) if self.in_steps(kind) else self.launch(kind).cycles
 
     @cached_property
     def no_prefill(self) -> str:

@@ -2,7 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Protocol
 
@@ -165,7 +165,7 @@ class StepsInOrder:
         found = self._found[key]
         if found.stalls:
             return found
-        return replace(found, since_cycles=pace.since_cycles + self.cycles)
+        return found.since(pace.since_cycles + self.cycles)
 
 
 def step_timing(step: Step) -> StepTiming:

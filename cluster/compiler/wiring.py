@@ -125,9 +125,5 @@ class Pipeline:
 
 def disjoint(groups: Iterable[Group]) -> bool:
     """Whether no chip is in two of the groups."""
-    seen: set[int] = set()
-    for group in groups:
-        if not seen.isdisjoint(group.members):
-            return False
-        seen.update(group.members)
-    return True
+    every = [chip for group in groups for chip in group.members]
+    return len(set(every)) == len(every)

@@ -6,7 +6,7 @@ head of a width say all there is to say of any pipeline of it, and can be kept o
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -37,7 +37,7 @@ from cluster.compiler.timeline import in_parts
 from cluster.compiler.wires import NO_NETWORK
 from cluster.compiler.wiring import NO_ONWARD, Onward, Path, Paths, StageLink, as_paths
 from cluster.planning.cost_store import CostStore
-from cluster.planning.prompts import PromptSteps
+from cluster.planning.prompts import PromptSteps, prompt_steps
 
 
 @dataclass(frozen=True)
@@ -94,11 +94,15 @@ class Costs:
         found: tuple[StepTiming, ...] = self._found[key]
         return found
 
-    def computed(
-        self, width: Width, kind: int, launch: LaunchKind, limit: int
-    ) -> tuple[StepTiming, ...]:
+    def computed(self, width: Width, kind: int, launch: LaunchKind, limit: int) -> StepsInOrder:
         """What members do alone in a layer of a kind, up to a step that must take over `limit`."""
-        return self._steps(self.stage(width, kind), launch, None, limit)
+        key = ("computed", width, kind, launch, limit)
+        if key not in self._found:
+            self._found[key] = StepsInOrder(
+                self._steps(self.stage(width, kind), launch, None, limit)
+            )
+        found: StepsInOrder = self._found[key]
+        return found
 
     def head(self, width: Width, rows: int) -> tuple[StepTiming, ...]:
         """The step of the LM head for so many sequences."""
@@ -289,11 +293,11 @@ class Costs:
         found: int = self._found[key]
         return found
 
-    def prompt(self, width: Width, make: Callable[..., PromptSteps], *size: int) -> PromptSteps:
-        """The steps that take in a prompt, by its size; only the host's part of them is timed."""
-        key = ("prompt", width, size)
+    def prompt(self, chunk: int, tokens: int) -> PromptSteps:
+        """The launches that take in a prompt."""
+        key = ("prompt", chunk, tokens)
         if key not in self._found:
-            self._found[key] = make(*size)
+            self._found[key] = prompt_steps(self.sizes.spec, chunk, tokens)
         found: PromptSteps = self._found[key]
         return found
 

@@ -7,7 +7,6 @@ does.
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import replace
 from functools import cache, partial
 from itertools import repeat
 from typing import Any
@@ -121,11 +120,11 @@ class StepTimes:
                 self._ends[kind] = list(own.values())
         return self._ends[kind]
 
-    def cycles_of(self, kind: LaunchKind, works: Ints) -> Ints:
-        """Cycles of steps of a kind, by the contexts of works [steps, stages], 0 for none."""
-        contexts, at = np.unique(works, return_inverse=True)
-        ends = np.array([self.stage_ends(replace(kind, context=n)) for n in contexts.tolist()])
-        found: Ints = ends[at.reshape(works.shape), np.arange(works.shape[1])].max(axis=1)
+    def cycles_of(self, kinds: Sequence[LaunchKind], works: Ints) -> list[int]:
+        """Cycles of steps by numbers of the kinds that stages work on [steps, stages]; -1 is none."""
+        every = [*kinds, kinds[0].idle]
+        ends = np.array([self.stage_ends(kind) for kind in every])
+        found: list[int] = ends[works, np.arange(works.shape[1])].max(axis=1).tolist()
         return found
 
     def _timeline(self, kind: LaunchKind) -> LaunchTimeline:
@@ -137,12 +136,14 @@ class StepTimes:
 
 def _group_ends(timeline: LaunchTimeline, groups: Sequence[Group]) -> list[int]:
     """The last cycle of the chips of each group, and of those of none."""
-    of = {chip: number for number, group in enumerate(groups) for chip in group.members}
-    timing, ends = timeline.timing, [timeline.startup_cycles] * (len(groups) + 1)
-    for chip, end in zip(timing.members, timing.end_cycles, strict=True):
-        number = of.get(chip, len(groups))
-        ends[number] = max(ends[number], end)
-    return [max(end, ends[-1]) for end in ends[:-1]]
+    timing, sizes = timeline.timing, [len(group.members) for group in groups]
+    holders = np.array([chip for group in groups for chip in group.members])
+    of = np.full(max(holders.max(), *timing.members, 0) + 1, len(groups))
+    of[holders] = np.repeat(np.arange(len(groups)), sizes)
+    ends = np.full(len(groups) + 1, timeline.startup_cycles)
+    np.maximum.at(ends, of[list(timing.members)], timing.end_cycles)
+    found: list[int] = np.maximum(ends[:-1], ends[-1]).tolist()
+    return found
 
 
 def simulated(

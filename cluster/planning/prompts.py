@@ -6,11 +6,11 @@ from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from chip.spec import ChipSpec
 from cluster.compiler.launch import LaunchKind
 from cluster.serving.host_link import HostLink
-from cluster.serving.requests import Request, Step
+from cluster.serving.requests import Request
 from cluster.serving.scheduler import PipelineScheduler, drive
 from topology.fabric import Ints
 
@@ -22,36 +22,49 @@ class PromptStep(NamedTuple):
     seconds: float
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class PromptSteps:
-    """Steps of a pipeline of chunks, or launches, with what each stage works on in them.
+    """What the scheduler makes of a prompt while nobody else is there, whatever steps take.
 
-    Of works [steps, stages] that is the context, or 0 for none. Nobody but this one user being
-    there, that does not depend on cycles; nor do the `waits_s` for the host link.
+    Chunks, then tokens with logits. Of several stages all chunks pass each: a stage works on what
+    the one before has worked on in the step before.
     """
 
-    kinds: tuple[LaunchKind, ...]  # of each step the largest
-    works: Ints
-    waits_s: npt.NDArray[np.float64]
+    chunks: tuple[LaunchKind, ...]
+    tokens: tuple[LaunchKind, ...]
 
-    def timed(self, cycles: Ints, clock_hz: int) -> Sequence[PromptStep]:
-        """Steps that take so many cycles of the chips each."""
-        seconds = cycles / clock_hz + self.waits_s
-        return list(map(PromptStep._make, zip(cycles.tolist(), seconds.tolist(), strict=True)))
+    def works(self, stages: int) -> Ints:
+        """The chunk of each stage in each step [steps, stages], by its number; -1 for none."""
+        if not self.chunks:
+            return np.zeros((0, stages), np.int64)
+        steps = np.arange(len(self.chunks) + stages - 1)[:, None] - np.arange(stages)
+        return np.where(steps < len(self.chunks), np.maximum(steps, -1), -1)
+
+    def waits_s(self, works: Ints, link: HostLink) -> list[float]:
+        """Seconds that the chips wait for the host in each step; only the first stage takes x."""
+        first = np.array([link.waits_s(kind) for kind in self.chunks])
+        further = np.array([link.waits_s(kind, with_x=False) for kind in self.chunks])
+        each = np.where(np.arange(works.shape[1]) == 0, first[works], further[works])
+        tokens = map(link.waits_s, self.tokens)
+        return [*np.where(works < 0, 0.0, each).max(axis=1).tolist(), *tokens]
 
 
-def prompt_steps(link: HostLink, stages: int, chunk: int, prompt: int) -> PromptSteps:
-    """The steps of so many tokens, chunk by chunk; the last one has logits."""
-    scheduler = PipelineScheduler(stages, 1, chunk, link, whole=True)
+def prompt_steps(spec: ChipSpec, chunk: int, prompt: int) -> PromptSteps:
+    """The launches that take in so many tokens."""
+    link = HostLink(spec, lambda _kind, _with_x: (0, 0), beside=False)
+    scheduler = PipelineScheduler(1, 1, chunk, link)
     scheduler.submit(Request((0,) * prompt, 1))
     for _ in drive(scheduler, lambda _step: (0, repeat(None)), _zero, frozenset()):
         pass
-    steps = [Step(record.kind, record.works) for record in scheduler.records]
-    works = np.zeros((len(steps), stages), np.int64)
-    for row, step in zip(works, steps, strict=True):
-        row[: len(step.works)] = [work.kind.context if work else 0 for work in step.works]
-    kinds = tuple(max(work.kind for work in step.works if work) for step in steps)
-    return PromptSteps(kinds, works, np.array([record.seconds for record in scheduler.records]))
+    kinds = [work.kind for record in scheduler.records for work in record.works if work]
+    chunks = tuple(kind for kind in kinds if not kind.logits_rows)
+    return PromptSteps(chunks, tuple(kinds[len(chunks) :]))
+
+
+def in_time(cycles: Sequence[int], waits_s: Sequence[float], clock_hz: int) -> list[PromptStep]:
+    """Steps that take so many cycles of the chips each, and wait for the host beside."""
+    pairs = zip(cycles, waits_s, strict=True)
+    return [PromptStep(count, count / clock_hz + wait_s) for count, wait_s in pairs]
 
 
 def _zero(_request: Request, _logits: None) -> int:

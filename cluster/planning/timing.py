@@ -6,11 +6,10 @@ Nothing is estimated: timings of steps are put on the time axis on which lowerin
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import networkx as nx
-import numpy as np
 
 from chip.energy import Activity, EnergyTable, energy_table
 from chip.errors import ProgramError
@@ -34,7 +33,6 @@ from cluster.compiler.stage import Stage
 from cluster.compiler.stage_work import (
     StageTimings,
     StepTiming,
-    in_order,
     make_stages,
     through_all_stages,
 )
@@ -46,7 +44,7 @@ from cluster.planning.cost_steps import KeptParts
 from cluster.planning.costs import Costs, Width
 from cluster.planning.kept_timings import KeptTimings
 from cluster.planning.pipeline_timing import StepTimes
-from cluster.planning.prompts import PromptStep, prompt_steps
+from cluster.planning.prompts import PromptStep, in_time
 from cluster.serving.host_link import HostLink
 from cluster.utilisation import busy_shares, cable_vectors_per_cycle
 from topology.fabric import compiled
@@ -170,17 +168,15 @@ class PlanTiming:
         """The launches that take in the prompt of one user, and give its first token."""
         chunk, bucket = (0 if self.no_prefill else self.plan.chunk), CONTEXT_BLOCK
         apart = chunk and self.in_steps(prefill_kind(chunk, bucket))
+        steps = self.costs.prompt(chunk, prompt)
+        works = steps.works(self.plan.pp if apart else 1)
+        if apart:
+            cycles = self.steps.cycles_of(steps.chunks, works)
+        else:
+            cycles = [self.launch(kind).cycles for kind in steps.chunks]
+        cycles += [self.launch(kind).cycles for kind in steps.tokens]
         link = HostLink(self.plan.spec, self._moved_bytes, beside=False)
-        size = (self.plan.pp if apart else 1), chunk, prompt
-        steps = self.costs.prompt(self.width, partial(prompt_steps, link), *size)
-        cycles = np.zeros(len(steps.kinds), np.int64)
-        beside = np.array([self.in_steps(kind) for kind in steps.kinds])
-        if beside.any():
-            first = int(beside.argmax())
-            cycles[beside] = self.steps.cycles_of(steps.kinds[first], steps.works[beside])
-        for at in np.flatnonzero(~beside).tolist():
-            cycles[at] = self.launch(steps.kinds[at]).cycles
-        return steps.timed(cycles, self.plan.spec.clock_hz)
+        return in_time(cycles, steps.waits_s(works, link), self.plan.spec.clock_hz)
 
     def _moved_bytes(self, kind: LaunchKind, with_x: bool) -> tuple[int, int]:
         """Bytes over the host link of the chip with the most; all of them in one number."""
@@ -207,7 +203,7 @@ class PlanTiming:
             return
         pace = self.clocks.pace(0)
         for layer in dict.fromkeys(plan.model.kinds):
-            in_order(self.costs.computed(self.width, layer, kind, pace.limit_cycles), pace)
+            self.costs.computed(self.width, layer, kind, pace.limit_cycles).at(pace)
 
     def program_bytes(self) -> Mapping[int, int]:
         """Program bytes of each chip, for all launches; raises DoesNotFit where they do not fit."""

@@ -84,8 +84,11 @@ def clock_plan(graph: nx.Graph, spec: ClockSpec | None = None) -> ClockPlan:
 
 def fabric_clock_plan(fabric: Fabric, spec: ClockSpec | None = None) -> ClockPlan:
     """Return the plan of a graph in array form; see clock_plan."""
-    spec = spec or ClockSpec()
-    root, height = tree_root(fabric)
+    return tree_clock_plan(*tree_root(fabric), spec or ClockSpec())
+
+
+def tree_clock_plan(root: int, height: int, spec: ClockSpec) -> ClockPlan:
+    """Return the plan of a graph by its lowest spanning tree."""
     latency = round(sum(spec.link_mean_cycles) / len(spec.link_mean_cycles))
     epochs = startup_epochs(latency, spec.hac_period_cycles, height)
     jitter = math.ceil(spec.jitter_late_cycles)

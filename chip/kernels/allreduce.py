@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from hashlib import sha256
 from typing import NamedTuple
 
 from chip.errors import PoolFull
@@ -59,11 +58,11 @@ class Network(Mapping[tuple[int, int], tuple[Hop, ...]]):
 
     A mapping from pairs of members to hops. `all_reduce(algorithm, rows, residual, sums)` lists an
     all-reduce of fp32 rows, with a `residual` onto what each member has; between nodes travel
-    `sums` of that format. `key` is equal for equal routes and cables; these and the reach are
+    `sums` of that format. `digest` is equal for equal routes and cables; these and the reach are
     `written` out once somebody wants them.
     """
 
-    key: bytes
+    digest: str
     routes: Routes
     all_reduce: Callable[[str, int, bool, str], Items] = field(repr=False)
     written: Callable[[], tuple[frozenset[Hop], Reach]] = field(repr=False)
@@ -92,15 +91,10 @@ class Network(Mapping[tuple[int, int], tuple[Hop, ...]]):
         return len(self.routes)
 
     def __eq__(self, other: object) -> bool:
-        return self is other or (isinstance(other, Network) and self.key == other.key)
+        return self is other or (isinstance(other, Network) and self.digest == other.digest)
 
     def __hash__(self) -> int:
-        return hash(self.key)
-
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 of its key: equal for groups that are joined alike."""
-        return sha256(self.key).hexdigest()
+        return hash(self.digest)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from math import ceil
 
 import numpy as np
 
+from cluster.compiler.wiring import digest_of
 from topology.building import Ports
 from topology.fabric import Fabric, Ints
 
@@ -29,6 +30,11 @@ class CableEnds:
         theirs = mine[fabric.first_channel[back[edge]] + number]
         pace = np.array([ceil(pace) for pace in fabric.paces])[fabric.pace]
         return np.stack((mine, theirs, fabric.wire_cycles[edge], pace[edge]), axis=1)
+
+    @cached_property
+    def digest(self) -> str:
+        """The same for graphs with the same chips and cables, in this process and others."""
+        return digest_of(self.fabric.alive, self.fabric.tail, self.fabric.head, self.cables)
 
     @cached_property
     def first(self) -> Ints:

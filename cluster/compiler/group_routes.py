@@ -9,7 +9,7 @@ import numpy as np
 
 from chip.kernels.allreduce import Reach
 from chip.kernels.transfer import Hop
-from cluster.compiler.wiring import Group, Path
+from cluster.compiler.wiring import Group, Path, digest_of
 from topology.fabric import Fabric, Ints
 
 
@@ -26,9 +26,9 @@ class GroupRoutes(Mapping[tuple[int, int], Path]):
         self.ranks, self.start, self.taken, self.rows = ranks, start, place[taken], rows[order]
 
     @cached_property
-    def key(self) -> bytes:
+    def digest(self) -> str:
         """Equal for equal routes and cables."""
-        return b"".join(part.tobytes() for part in (self.rows, self.start, self.taken))
+        return digest_of(self.rows, self.start, self.taken)
 
     @property
     def longest(self) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, lru_cache
 from math import prod
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from chip.isa import WIDTHS
 from chip.kernels.memory import SramFull, columns_may_rest, most_column_words
@@ -17,6 +17,7 @@ from cluster.compiler.section_demands import column_words
 from cluster.compiler.segments import has_experts
 from cluster.compiler.stage import Stage, roomy
 from cluster.compiler.stage_shape import StageShape, stage_shape
+from cluster.compiler.store import Store
 from cluster.model.graph.graph import Model, Section
 from cluster.model.graph.latent_attention import ATTENTIONS
 
@@ -24,20 +25,6 @@ CHUNKS = (32, 16, 8)  # tokens of a prefill launch: the most there is room for
 Paces = dict[tuple[int, int], tuple[int, int]]  # of (tp, chunk): cycles of a layer, and of the head
 Sides = tuple[list[int], list[int]]  # of the east and of the west half of a chip
 T = TypeVar("T")
-
-
-class Store(Protocol):
-    """Keeps what was made once, by what it was made of."""
-
-    def kept(
-        self,
-        kind: str,
-        key: object,
-        make: Callable[[], T],
-        plain: Callable[[T], Any],
-        read: Callable[[Any], T],
-    ) -> T:
-        """What `make` returns, perhaps from before; `plain` and `read` are to JSON and back."""
 
 
 Kinds = dict[str, int]  # SRAM bytes of a stage by what they hold

@@ -9,7 +9,7 @@ import numpy as np
 from chip.kernels.allreduce import TEAM, Network
 from chip.kernels.transfer import Hop
 from cluster.compiler.cable_ends import CableEnds
-from cluster.compiler.wiring import NO_ONWARD, Group, Onward, Path, Paths, StageLink
+from cluster.compiler.wiring import NO_ONWARD, Group, Onward, Path, Paths, StageLink, digest_of
 from topology.fabric import Ints
 from topology.routes import paths
 
@@ -52,8 +52,7 @@ class StageLinks:
         at = np.empty_like(order)
         at[order] = np.arange(len(order))
         number, cables = at[number], self.ends.first[edges]
-        key = b"".join(part.tobytes() for part in (hops, number, cables))
-        paths = Paths(key, partial(_paths, number, cables, hops))
+        paths = Paths(digest_of(hops, number, cables), partial(_paths, number, cables, hops))
         ranks = number[1::2][np.cumsum(hops) - 1]
         return StageLink(tuple(found[order].tolist()), paths, self._on(after, ranks))
 
@@ -68,7 +67,7 @@ class StageLinks:
         rows = self._inside[routes]
         if rows is None:
             return NO_ONWARD
-        return Onward(rows.tobytes() + ranks.tobytes(), partial(_onward, rows, ranks))
+        return Onward(digest_of(rows, ranks), partial(_onward, rows, ranks))
 
 
 def _paths(number: Ints, cables: Ints, hops: Ints) -> Iterator[Path]:

@@ -2,9 +2,10 @@
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from itertools import pairwise
 from math import ceil
+from typing import Any, TypeVar
 
 import networkx as nx
 import numpy as np
@@ -16,23 +17,28 @@ from chip.kernels.transfer import Hop
 from cluster.compiler.cable_ends import CableEnds
 from cluster.compiler.clocking import Clocking, Pacing
 from cluster.compiler.group_routes import GroupRoutes, Kind, passed
+from cluster.compiler.kept_routes import KeptRoutes, plain
 from cluster.compiler.messages import ROW_VECTORS, items_of
 from cluster.compiler.stage_links import StageLinks
+from cluster.compiler.store import Store
 from cluster.compiler.wiring import Group, Pipeline, StageLink, disjoint
 from topology import ports
+from topology.clocks import tree_root
 from topology.collectives import collective
 from topology.collectives.sums import FP32
 from topology.collectives.trunks import trunks
 from topology.fabric import Fabric, Ints, compiled, part_of
 from topology.routes import in_one_piece, paths
 
+T = TypeVar("T")
+Placement = tuple[tuple[int, ...], ...]
 DEALT_ROWS = 8  # of a rank; more are dealt as one
 FAR_HOPS = 3  # of a route or a detour: all chips on it are neighbours of its ends
 # Ranks of a group whose all-reduces go past chips that wait, at most. An all-reduce of 23 rows on a
 # torus takes some 5% less so among 96 chips; among 128 it takes 18,288 cycles for 18,213 without.
 DETOURS_AMONG = 96
 NO_NETWORK = Network(  # of a chip that works alone
-    b"", {}, lambda *_: Items(), lambda: (frozenset(), NO_REACH)
+    "alone", {}, lambda *_: Items(), lambda: (frozenset(), NO_REACH)
 )
 
 
@@ -44,14 +50,19 @@ class Wires:
     Unless they are so `always`, one stage may be at work alone.
     """
 
-    def __init__(self, graph: nx.Graph, apart: bool = False, always: bool | None = None) -> None:
-        self.graph, self.ports, self.apart = graph, ports(graph), apart
+    def __init__(
+        self, graph: nx.Graph, apart: bool = False, always: bool | None = None,
+        store: Store | None = None,
+    ) -> None:  # fmt: skip
+        self.graph, self.ports, self.apart, self._store = graph, ports(graph), apart, store
         self.always = apart if always is None else always
         self.pacings: dict[frozenset[int], Pacing | None] = {}  # by the chips in use
         self._near = dict(graph.adjacency())
         self._whole = compiled(graph)
         self._ends = CableEnds(self._whole, self.ports)
         self._links = StageLinks(self._ends, self.group)
+        self._read = KeptRoutes()
+        self._routed: dict[Placement, Pipeline] = {}  # the last one
         self._hops: dict[tuple[int, int, int], Hop] = {}
         self._groups: dict[tuple[int, ...], Group] = {}
         self._alone: dict[tuple[tuple[int, ...], frozenset[int]], Group] = {}
@@ -74,6 +85,34 @@ class Wires:
 
     def pipeline(self, placement: Sequence[tuple[int, ...]]) -> Pipeline:
         """Members, routes and paths of all stages."""
+        groups = tuple(placement)
+
+        def routed() -> Pipeline:
+            if groups not in self._routed:
+                self._routed = {groups: self._route(groups)}
+            return self._routed[groups]
+
+        def read(kept: Any) -> Pipeline:
+            return self._read.read(kept, groups, routed)
+
+        written = partial(plain, ranks=len(groups[0]))
+        return self._kept("pipeline", groups, routed, written, read)
+
+    def _kept(
+        self,
+        what: str,
+        chips: object,
+        make: Callable[[], T],
+        plain: Callable[[T], Any],
+        read: Callable[[Any], T],
+    ) -> T:
+        """What `make` finds of some chips, from the store if there is one."""
+        if self._store is None:
+            return make()
+        key = self._ends.digest, self.apart, self.always, chips
+        return self._store.kept(what, key, make, plain, read)
+
+    def _route(self, placement: Sequence[tuple[int, ...]]) -> Pipeline:
         links = list(pairwise(placement))
         self._links.route(links)
         groups = tuple(map(self.group, placement))
@@ -102,11 +141,23 @@ class Wires:
 
     def all_apart(self, placement: Sequence[tuple[int, ...]]) -> bool:
         """Whether the stages of a pipeline there are `apart`."""
-        return disjoint(map(self.group, placement))
+
+        def apart() -> bool:
+            return disjoint(map(self.group, placement))
+
+        return self._kept("apart", placement, apart, int, bool)
+
+    def tree(self, used: frozenset[int]) -> tuple[int, int]:
+        """The root of the lowest spanning tree over some chips, and its height."""
+
+        def found() -> tuple[int, int]:
+            return tree_root(part_of(self._whole, used))
+
+        return self._kept("tree", sorted(used), found, list, lambda kept: (kept[0], kept[1]))
 
     @cached_property
     def _apart(self) -> "Wires":
-        return Wires(self.graph, apart=True, always=False)
+        return Wires(self.graph, apart=True, always=False, store=self._store)
 
     def side_by_side(self, placement: Sequence[tuple[int, ...]]) -> "Wires":
         """Itself, or where stages would need each other's chips, and can do without, `apart`."""
@@ -224,7 +275,7 @@ class Wires:
         taken = first[np.searchsorted(every, ways.edges)]
         routes = GroupRoutes(len(chips), ways.start, taken, rows)
         messages = self._all_reduces(chips, {chip: rank for rank, chip in enumerate(members)})
-        network = Network(routes.key, routes, messages, routes.written)
+        network = Network(routes.digest, routes, messages, routes.written)
         return self._kind(tuple(members), network, routes)
 
     def _group_alone(self, group: Group, chips: tuple[int, ...], placed: frozenset[int]) -> Group:

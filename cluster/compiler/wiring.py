@@ -9,6 +9,7 @@ from typing import TypeVar, overload
 from chip.kernels.allreduce import Network
 from chip.kernels.transfer import Hop
 from cluster.compiler.launch import LaunchKind
+from topology.fabric import Ints
 
 Path = tuple[Hop, ...]
 T = TypeVar("T")
@@ -26,10 +27,10 @@ class Group:
 
 
 class Written(Sequence[T]):
-    """What is written out once somebody looks at it, and is known by its `key` until then."""
+    """What is written out once somebody looks at it, and is known by its `digest` until then."""
 
-    def __init__(self, key: bytes, write: Callable[[], Iterable[T]]) -> None:
-        self.key, self._write = key, write
+    def __init__(self, digest: str, write: Callable[[], Iterable[T]]) -> None:
+        self.digest, self._write = digest, write
 
     @cached_property
     def _all(self) -> tuple[T, ...]:
@@ -46,18 +47,13 @@ class Written(Sequence[T]):
         return len(self._all)
 
     def __bool__(self) -> bool:
-        return bool(self.key)
+        return bool(self.digest)
 
     def __eq__(self, other: object) -> bool:
-        return self is other or (isinstance(other, Written) and self.key == other.key)
+        return self is other or (isinstance(other, Written) and self.digest == other.digest)
 
     def __hash__(self) -> int:
-        return hash(self.key)
-
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 of its key."""
-        return sha256(self.key).hexdigest()
+        return hash(self.digest)
 
 
 class Paths(Written[Path]):
@@ -68,13 +64,18 @@ class Onward(Written[tuple[Path, ...]]):
     """Paths of what has come to each rank, to the others of its team."""
 
 
-NO_ONWARD = Onward(b"", tuple)
+NO_ONWARD = Onward("", tuple)
 
 
 def as_paths(paths: Iterable[Path]) -> Paths:
     """Paths that are written out."""
     every = tuple(paths)
-    return Paths(repr(every).encode(), lambda: every)
+    return Paths(sha256(repr(every).encode()).hexdigest(), lambda: every)
+
+
+def digest_of(*parts: Ints) -> str:
+    """SHA-256 of some arrays of certain shapes."""
+    return sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
 
 
 @dataclass(frozen=True)

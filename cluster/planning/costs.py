@@ -8,6 +8,7 @@ head of a width say all there is to say of any pipeline of it, and can be kept o
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from hashlib import sha256
 from typing import Any
 
 from chip.energy import Activity, count_alike
@@ -258,7 +259,10 @@ class Costs:
             anew = Renumbering()
             first = as_paths(map(anew.path, paths))
             every = tuple(tuple(map(anew.path, some)) for some in onward)
-            self._found[key] = first, Onward(repr(every).encode(), lambda: every)
+            self._found[key] = (
+                first,
+                Onward(sha256(repr(every).encode()).hexdigest(), lambda: every),
+            )
             assert all(old == new for old, new in anew.chips.items())
         found: tuple[Paths, Onward] = self._found[key]
         return found

@@ -121,7 +121,7 @@ class StepTimes:
         return self._ends[kind]
 
     def cycles_of(self, kinds: Sequence[LaunchKind], works: Ints) -> list[int]:
-        """Cycles of steps by numbers of the kinds that stages work on [steps, stages]; -1 is none."""
+        """Cycles of steps by numbers of the kinds that stages work on [steps, stages]; -1: none."""
         every = [*kinds, kinds[0].idle]
         ends = np.array([self.stage_ends(kind) for kind in every])
         found: list[int] = ends[works, np.arange(works.shape[1])].max(axis=1).tolist()

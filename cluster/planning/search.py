@@ -75,7 +75,7 @@ class Search:
     @cached_property
     def wires(self) -> Wires:
         """Routes of the graph."""
-        return Wires(self.graph, apart=self.batch > 1)
+        return Wires(self.graph, apart=self.batch > 1, store=self.store)
 
     # --- what there is to choose from -------------------------------------------------------
     def width(self, tp: int, pp: int) -> Width:

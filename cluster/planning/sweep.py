@@ -159,5 +159,5 @@ class Sweep:
     def _graph(self, topology: str) -> tuple[Places, Wires]:
         if topology not in self._graphs:
             graph = open_graph(topology, None, (), self._chip)
-            self._graphs[topology] = Places(graph), Wires(graph)
+            self._graphs[topology] = Places(graph), Wires(graph, store=self.store)
         return self._graphs[topology]

@@ -16,7 +16,7 @@ from chip.errors import ProgramError
 from chip.kernels.allreduce import Network
 from chip.spec import ChipSpec
 from cluster.compiler.bound import Bound, launch_bound
-from cluster.compiler.clocking import Pacing, pacing
+from cluster.compiler.clocking import Pacing, paced
 from cluster.compiler.launch import (
     LaunchKind,
     decode_kind,
@@ -47,7 +47,6 @@ from cluster.planning.pipeline_timing import StepTimes
 from cluster.planning.prompts import PromptStep, in_time
 from cluster.serving.host_link import HostLink
 from cluster.utilisation import busy_shares, cable_vectors_per_cycle
-from topology.fabric import compiled
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,8 @@ class PlanTiming:
         """What the clocks of its chips cost, as a run without options has them."""
         known, used = self.wires.pacings, self.pipeline.used
         if used not in known:
-            known[used] = pacing(compiled(self.graph), used, self.plan.spec)
+            several = len(used) > 1
+            known[used] = paced(self.wires.tree(used), self.plan.spec) if several else None
         return known[used]
 
     def launch(self, kind: LaunchKind) -> LaunchTiming:

@@ -6,7 +6,8 @@ from operator import mul
 from chip.spec import ChipSpec
 from cluster.compiler.choose import PlanRequest, default_topology
 from cluster.compiler.limits import NODE_CHIPS
-from cluster.compiler.sizes import Sizes, Store
+from cluster.compiler.sizes import Sizes
+from cluster.compiler.store import Store
 from cluster.model.graph.graph import Model
 from cluster.model.mixture import expert_parts, is_mixture
 from cluster.planning.refusals import fewest, least_chips

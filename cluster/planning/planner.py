@@ -145,6 +145,8 @@ def _made(whole: Model, name: str, asked: PlanRequest, kept: Kept) -> Planned:
             limit = chips if request.chips or request.topology else None
             if spread_out := _spread_out(whole, name, asked, search.sizes, limit, kept):
                 return spread_out
+        if search.outgrown:
+            raise min(search.outgrown.values(), key=lambda error: error.needs_bytes)
         raise does_not_fit(search.sizes, request, chips)
     best = candidates[0]
     placed, timed = search.placed(best.tp, best.pp), search.timed(best.tp, best.pp)

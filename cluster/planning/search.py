@@ -30,7 +30,7 @@ from cluster.compiler.stages import Plan, layer_counts, partition
 from cluster.compiler.sums import least_received
 from cluster.compiler.wires import Wires
 from cluster.energy import Joules
-from cluster.errors import BadValue
+from cluster.errors import BadValue, DoesNotFit
 from cluster.model.graph.graph import Model
 from cluster.model.mixture import expert_parts
 from cluster.planning.candidates import Candidate, Price
@@ -59,6 +59,7 @@ class Search:
     cut: bool = False  # whether stages may have matrices that are cut
     shared_chips: tuple[int, int] | None = None  # width and stages that use each other's chips
     ruled_out: list[list[int]] = field(default_factory=list)  # widths and stages that are slower
+    outgrown: dict[tuple[int, int], DoesNotFit] = field(default_factory=dict)  # by their programs
     _widths: dict[int, Width] = field(default_factory=dict)
     _prices: dict[int, Price] = field(default_factory=dict)
     _layer_bounds: dict[int, int] = field(default_factory=dict)
@@ -137,7 +138,7 @@ class Search:
         for widths in [[tp]] if tp else self.widths(chips):
             real, found, least = list[Candidate](), list[Candidate](), 0.0
             failed: ProgramError | None = None
-            while len(more := self._estimates(chips, widths, pp, objective, least)) > len(found):
+            while (more := self._estimates(chips, widths, pp, objective, least)) != found:
                 found, (real, failed) = more, self._timed(more, objective)
                 least = real[0].cost(objective, self.batch) if real else math.inf
             if failed and not real:
@@ -175,7 +176,7 @@ class Search:
                 continue
             if objective != "energy" and (width, self._longest(length)) in shortest:
                 continue
-            if not self.sizes.fits_on(chips, width, length):
+            if (width, length) in self.outgrown or not self.sizes.fits_on(chips, width, length):
                 continue
             if self.batch > 1 and not self.apart(width, length):
                 self.shared_chips = self.shared_chips or (width, length)
@@ -193,7 +194,8 @@ class Search:
     ) -> tuple[list[Candidate], ProgramError | None]:
         """The same, best first, with the real cycles of all that the prices leave in question.
 
-        Those that cannot be scheduled are left out; and why one of them cannot.
+        Those that cannot be scheduled are left out, and why one of them cannot; and, for one user,
+        those before the best whose programs have no room beside their weights.
         """
         best: Candidate | None = None
         failed: ProgramError | None = None
@@ -208,7 +210,19 @@ class Search:
                 failed = error
                 continue
             best = min((best or real[-1], real[-1]), key=lambda c: c.rank(objective, self.batch))
-        return sorted(real, key=lambda c: c.rank(objective, self.batch)), failed
+        real.sort(key=lambda c: c.rank(objective, self.batch))
+        while self.batch == 1 and real and self._outgrows(real[0].tp, real[0].pp):
+            del real[0]
+        return real, failed
+
+    def _outgrows(self, tp: int, pp: int) -> bool:
+        """Whether the programs of a plan have no room; if so it is none any more."""
+        try:
+            self.timed(tp, pp).program_bytes()
+        except DoesNotFit as error:
+            self.outgrown[tp, pp] = error
+            return True
+        return False
 
     def estimate(self, width: Width, pp: int, objective: str = "latency") -> Candidate:
         """A plan with its cycles as the prices say."""

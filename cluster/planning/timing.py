@@ -207,6 +207,10 @@ class PlanTiming:
 
     def program_bytes(self) -> Mapping[int, int]:
         """Program bytes of each chip, for all launches; raises DoesNotFit where they do not fit."""
+        return self._program_bytes
+
+    @cached_property
+    def _program_bytes(self) -> Mapping[int, int]:
         if self.plan.slots > 1:
             total = self.steps.instructions()
         else:

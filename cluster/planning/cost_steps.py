@@ -13,7 +13,8 @@ from cluster.compiler.launch import LaunchKind
 from cluster.compiler.place import Placement
 from cluster.compiler.wires import Wires
 from cluster.compiler.wiring import Path
-from cluster.planning.costs import StageKind, timing_of
+from cluster.planning.cost_values import timing_of
+from cluster.planning.costs import StageKind
 from cluster.planning.kept_timings import KeptTimings
 
 Add = Callable[[Schedule, Sequence[Path], tuple[int, int]], None]  # some rows from a chip

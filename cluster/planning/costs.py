@@ -8,24 +8,14 @@ head of a width say all there is to say of any pipeline of it, and can be kept o
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from hashlib import sha256
+from functools import cached_property
 from typing import Any
 
-from chip.energy import Activity, count_alike
+from chip.energy import Activity
 from chip.hashed import hashed_once
 from chip.kernels.allreduce import Network
 from chip.kernels.step import Step
-from chip.kernels.transfer import Renumbering
-from chip.program import Instruction
-from chip.schedule import Pace, Schedule, ScheduleTiming, TimingSequence, merged
-from cluster.compiler.contention import ContentionGroup, contention_groups
-from cluster.compiler.hand_over import (
-    least_cycles,
-    quicker,
-    row_cycles,
-    send_activations,
-    send_shares,
-)
+from chip.schedule import Pace, Schedule, ScheduleTiming, TimingSequence
 from cluster.compiler.host_regions import host_bytes
 from cluster.compiler.launch import LaunchKind, decode_kind
 from cluster.compiler.limits import CONTEXT_BLOCK
@@ -34,10 +24,10 @@ from cluster.compiler.sizes import Sizes
 from cluster.compiler.stage import Stage
 from cluster.compiler.stage_shape import StageShape
 from cluster.compiler.stage_work import StepsInOrder, StepTiming, step_timing
-from cluster.compiler.timeline import in_parts
 from cluster.compiler.wires import NO_NETWORK
-from cluster.compiler.wiring import NO_ONWARD, Onward, Path, Paths, StageLink, as_paths
+from cluster.planning.cost_links import LinkCosts
 from cluster.planning.cost_store import CostStore
+from cluster.planning.cost_values import done_in, timing_of
 from cluster.planning.prompts import PromptSteps, prompt_steps
 
 
@@ -171,66 +161,10 @@ class Costs:
         found: StepsInOrder = self._found[key]
         return found.at(pace)
 
-    def crossing(
-        self, width: Width, rows: int, paths: Paths, limit: int | None, onward: Onward = NO_ONWARD
-    ) -> Sequence[ScheduleTiming]:
-        """What brings x of so many rows to the next stage by the quicker way, within the limit."""
-        key = ("crossing", width, rows, limit, paths, onward)
-        if key not in self._found:
-            count = rows * self.stage(width).hidden_blocks
-            least = 0 if onward or limit is None else row_cycles(paths)
-
-            def part(first: int, last: int) -> ScheduleTiming:
-                return self._crossed(width, last - first, paths, onward)
-
-            self._found[key] = in_parts(count, limit, part, least)
-        found: Sequence[ScheduleTiming] = self._found[key]
-        return found
-
-    def _crossed(self, width: Width, size: int, paths: Paths, onward: Onward) -> ScheduleTiming:
-        """What brings so many rows of x of each rank on, within whatever limit.
-
-        The same between stages whose ports have numbers by the order in which they come.
-        """
-        key = ("crossed", width, size, paths, onward)
-        if key not in self._found:
-            stage = self.stage(width)
-
-            def make() -> ScheduleTiming:
-                alike = self._alike(paths, onward)
-                if alike != (paths, onward):
-                    return self._crossed(width, size, *alike)
-                return self._quickest(width, size, paths, onward)
-
-            known = (stage.spec, stage.key, size, paths.digest, onward.digest)
-            self._found[key] = self.store.kept("crossing", known, make, asdict, timing_of)
-        found: ScheduleTiming = self._found[key]
-        return found
-
-    def _quickest(self, width: Width, size: int, paths: Paths, onward: Onward) -> ScheduleTiming:
-        stage = self.stage(width)
-
-        def whole() -> ScheduleTiming:
-            groups = self._groups(paths)
-            return merged((self._sent(width, group, size), group.members, 0) for group in groups)
-
-        plan = send_shares(stage, stage, paths, onward, (0, size))
-        shared = merged([(plan.timings[0][0], None, 0)]) if plan else None
-        return quicker(paths, size, whole, shared)
-
-    def boundary(self, width: Width, rows: int, links: Sequence[StageLink]) -> int:
-        """Cycles of a crossing, on an average of links: the first's, and what others take at least.
-
-        Where they are like the first one they take as long.
-        """
-        total, blocks = 0, self.stage(width).hidden_blocks if links else 0
-        for link in links:
-            if link.paths == links[0].paths:
-                crossing = self.crossing(width, rows, link.paths, None, link.onward)
-                total += sum(part.end_cycle for part in crossing)
-            else:
-                total += least_cycles(link.paths, link.onward, rows * blocks)
-        return total // max(1, len(links))
+    @cached_property
+    def links(self) -> LinkCosts:
+        """Costs between stages."""
+        return LinkCosts(self.sizes.spec, self.store)
 
     def take_in(self, width: Width, rows: int) -> ScheduleTiming:
         """What brings x from where the host leaves it to its place, in a pipeline step."""
@@ -244,40 +178,6 @@ class Costs:
 
             alike = (stage.spec, stage.key, rows)
             self._found[key] = self.store.kept("take in", alike, make, asdict, timing_of)
-        found: ScheduleTiming = self._found[key]
-        return found
-
-    def _alike(self, paths: Paths, onward: Onward) -> tuple[Paths, Onward]:
-        """The same between two stages whose ports have numbers by the order in which they come.
-
-        Numbers of chips are so already.
-        """
-        if not onward:
-            return paths, onward
-        key = ("alike", paths, onward)
-        if key not in self._found:
-            anew = Renumbering()
-            first = as_paths(map(anew.path, paths))
-            every = tuple(tuple(map(anew.path, some)) for some in onward)
-            self._found[key] = (
-                first,
-                Onward(sha256(repr(every).encode()).hexdigest(), lambda: every),
-            )
-            assert all(old == new for old, new in anew.chips.items())
-        found: tuple[Paths, Onward] = self._found[key]
-        return found
-
-    def _groups(self, paths: Paths) -> tuple[ContentionGroup, ...]:
-        if ("groups", paths) not in self._found:
-            self._found["groups", paths] = tuple(contention_groups(paths, self.sizes.spec))
-        found: tuple[ContentionGroup, ...] = self._found["groups", paths]
-        return found
-
-    def _sent(self, width: Width, group: ContentionGroup, rows: int) -> ScheduleTiming:
-        """Some rows of x along paths that meet."""
-        key = ("sent", width, rows, group.paths)
-        if key not in self._found:
-            ((self._found[key], _),) = _sent_alone(self.stage(width), group.paths, rows).timings
         found: ScheduleTiming = self._found[key]
         return found
 
@@ -342,47 +242,9 @@ class Costs:
         for step in stage.steps(launch.rows, launch.blocks, routes, limit, slots):
             for part, everyone in step.parts:
                 if ("done", part) not in self._found:
-                    self._found["done", part] = _done_in(part)
+                    self._found["done", part] = done_in(part)
                 total += self._found["done", part].times(len(everyone))
         return total
-
-    def activity_between(
-        self, width: Width, paths: Paths, rows: int = 1, onward: Onward = NO_ONWARD
-    ) -> Activity:
-        """What brings x of a decode launch to the next stage does."""
-        key = ("activity between", width, paths, rows, onward)
-        if key not in self._found:
-            stage = self.stage(width)
-
-            def make() -> Activity:
-                alike = self._alike(paths, onward)
-                if alike != (paths, onward):
-                    return self.activity_between(width, alike[0], rows, alike[1])
-                size = stage.hidden_blocks * rows
-                shared = send_shares(stage, stage, paths, onward, (0, size))
-                (taken,) = self.crossing(width, rows, paths, None, onward)
-                if shared is not None and shared.end_cycle == taken.end_cycle:
-                    return _done_in(shared)
-                return sum((self._along(width, g, rows) for g in self._groups(paths)), Activity())
-
-            self._found[key] = self.store.kept(
-                "activity between",
-                (stage.spec, stage.key, paths.digest, rows, onward.digest),
-                make,
-                asdict,
-                lambda plain: Activity(**plain),
-            )
-        found: Activity = self._found[key]
-        return found
-
-    def _along(self, width: Width, group: ContentionGroup, rows: int) -> Activity:
-        key = ("along", width, group.paths, rows)
-        if key not in self._found:
-            stage = self.stage(width)
-            sent = _sent_alone(stage, group.paths, stage.hidden_blocks * rows)
-            self._found[key] = _done_in(sent)
-        found: Activity = self._found[key]
-        return found
 
 
 def _within(steps: Sequence[StepTiming], limit: int | None) -> bool:
@@ -400,25 +262,6 @@ def _until(limit: int | None, steps: Iterable[Step]) -> Iterator[StepTiming]:
         yield found
         if limit is not None and found.cycles > limit:
             return
-
-
-def _sent_alone(stage: Stage, paths: Sequence[Path], rows: int) -> Schedule:
-    return send_activations(Schedule(stage.spec), stage, stage, paths, (0, rows))
-
-
-def _done_in(schedule: Schedule) -> Activity:
-    total, done = Activity(), dict[int, list[tuple[str, int, Instruction, int]]]()
-    for member, queue, cycle, instruction, alike in schedule.by_kind():
-        done.setdefault(member, []).append((queue, cycle, instruction, alike))
-    for items in done.values():
-        total += count_alike(items, schedule.spec)
-    return total
-
-
-def timing_of(plain: dict[str, Any]) -> ScheduleTiming:
-    """A timing from JSON, as `asdict` gives it."""
-    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
-    return ScheduleTiming(**fields)
 
 
 def _step_of(plain: dict[str, Any]) -> StepTiming:

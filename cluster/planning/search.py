@@ -279,7 +279,8 @@ class Search:
             own = self.timed(width.tp, pp).own_layers(*what) if alone else []
             layers = own or [(self.costs.layer(width, n, *what), counts[n]) for n in counts]
             head = self.costs.head(width, self.rows)
-            boundary = self.costs.boundary(width, self.decode.rows, pipeline.links)
+            size = self.costs.stage(width), self.decode.rows
+            boundary = self.costs.links.boundary(*size, pipeline.links)
             every = chain(*(steps for steps, _ in layers), head)
             tail = max(step.timing.end_cycle - step.timing.quiet_cycle for step in every)
             total = sum(step.cycles * times for steps, times in layers for step in steps)

@@ -236,8 +236,9 @@ class PlanTiming:
         total = Activity()
         for stage in self.work.kinds(kind):
             total += self.costs.activity(stage, kind, limit)
+        size = self.costs.stage(self.width), kind.rows
         for link in self.pipeline.links:
-            total += self.costs.activity_between(self.width, link.paths, kind.rows, link.onward)
+            total += self.costs.links.activity(*size, link.paths, link.onward)
         return total
 
     def energy(self, seconds: float, interval_s: float) -> dict[str, Any]:

@@ -241,7 +241,7 @@ class Sizes:
         The layer is the last one, unless its number is given.
         """
         size = self._padded, self.chunks[-1], self.weights, self._slots
-        return _words(self.model, self.spec, tp, *size, number)
+        return _words(self.model, self.spec, tp, *size, number, self.store)
 
     def pace(self, tp: int, chunk: int) -> tuple[int, int]:
         """Cycles of a layer and of the LM head for one token, as a chip takes them alone."""
@@ -358,15 +358,25 @@ class Sizes:
 @lru_cache(maxsize=1024)
 def _words(
     model: Model, spec: ChipSpec, tp: int, context: int, chunk: int, weights: str,
-    slots: tuple[int, int], number: int | None,
+    slots: tuple[int, int], number: int | None, store: Store | None,
 ) -> tuple[Sides, Sides]:  # fmt: skip
     """See `Sizes._words`: those who say why nothing fits look at all widths again and again."""
     first = len(model.layers) - 1 if number is None else number
     shape = stage_shape(model, spec, tp, context, chunk, weights, slots, (first, 1), True)
-    assert shape.head is not None
-    size = shape.chunk, shape.context // CONTEXT_BLOCK, shape.weights, shape.slots, shape.rows
-    layer, last = (
-        column_words(spec, section, shape.ranks[0], prefix, *size)
-        for section, prefix in ((shape.kinds[0], "layer."), (shape.head, "head."))
-    )
-    return layer, last
+
+    def asked() -> tuple[Sides, Sides]:
+        assert shape.head is not None
+        size = shape.chunk, shape.context // CONTEXT_BLOCK, shape.weights, shape.slots, shape.rows
+        layer, last = (
+            column_words(spec, section, shape.ranks[0], prefix, *size)
+            for section, prefix in ((shape.kinds[0], "layer."), (shape.head, "head."))
+        )
+        return layer, last
+
+    def read(kept: Any) -> tuple[Sides, Sides]:
+        (east, west), (last_east, last_west) = kept
+        return (east, west), (last_east, last_west)
+
+    if store is None:
+        return asked()
+    return store.kept("words", (spec, shape.digest), asked, list, read)

@@ -9,6 +9,9 @@ T = TypeVar("T")
 class Store(Protocol):
     """Keeps what was made once, by what it was made of."""
 
+    def __hash__(self) -> int:
+        """Equal for stores of one place."""
+
     def kept(
         self,
         kind: str,

@@ -96,7 +96,8 @@ class Wires:
             return self._read.read(kept, groups, routed)
 
         written = partial(plain, ranks=len(groups[0]))
-        return self._kept("pipeline", groups, routed, written, read)
+        found: Pipeline = self._kept("pipeline", groups, routed, written, read)
+        return found
 
     def _kept(
         self,

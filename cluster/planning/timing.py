@@ -170,7 +170,7 @@ class PlanTiming:
         apart = chunk and self.in_steps(prefill_kind(chunk, bucket))
         steps = self.costs.prompt(chunk, prompt)
         works = steps.works(self.plan.pp if apart else 1)
-        if apart:
+        if apart and steps.chunks:
             cycles = self.steps.cycles_of(steps.chunks, works)
         else:
             cycles = [self.launch(kind).cycles for kind in steps.chunks]

@@ -52,17 +52,18 @@ class Wires:
 
     def __init__(
         self, graph: nx.Graph, apart: bool = False, always: bool | None = None,
-        store: Store | None = None,
+        store: Store | None = None, ends: CableEnds | None = None,
     ) -> None:  # fmt: skip
         self.graph, self.ports, self.apart, self._store = graph, ports(graph), apart, store
         self.always = apart if always is None else always
         self.pacings: dict[frozenset[int], Pacing | None] = {}  # by the chips in use
         self._near = dict(graph.adjacency())
         self._whole = compiled(graph)
-        self._ends = CableEnds(self._whole, self.ports)
+        self._ends = ends or CableEnds(self._whole, self.ports)
         self._links = StageLinks(self._ends, self.group)
         self._read = KeptRoutes()
         self._routed: dict[Placement, Pipeline] = {}  # the last one
+        self._routers: list[tuple[Placement, Wires]] = []
         self._hops: dict[tuple[int, int, int], Hop] = {}
         self._groups: dict[tuple[int, ...], Group] = {}
         self._alone: dict[tuple[tuple[int, ...], frozenset[int]], Group] = {}
@@ -89,7 +90,7 @@ class Wires:
 
         def routed() -> Pipeline:
             if groups not in self._routed:
-                self._routed = {groups: self._route(groups)}
+                self._routed = {groups: self._router(groups)._route(groups)}
             return self._routed[groups]
 
         def read(kept: Any) -> Pipeline:
@@ -112,6 +113,21 @@ class Wires:
             return make()
         key = self._ends.digest, self.apart, self.always, chips
         return self._store.kept(what, key, make, plain, read)
+
+    def _router(self, placement: Placement) -> "Wires":
+        """Wires that know of no placement but such as this one goes on from, or to.
+
+        What is found first says how others are routed, and that is to be the same in any order.
+        """
+        for number, (known, wires) in enumerate(self._routers):
+            if known[: len(placement)] == placement[: len(known)]:
+                self._routers[number] = max(known, placement, key=len), wires
+                return wires
+        wires = self
+        if self._routers:
+            wires = Wires(self.graph, self.apart, self.always, ends=self._ends)
+        self._routers.append((placement, wires))
+        return wires
 
     def _route(self, placement: Sequence[tuple[int, ...]]) -> Pipeline:
         links = list(pairwise(placement))
@@ -144,9 +160,9 @@ class Wires:
         """Whether the stages of a pipeline there are `apart`."""
 
         def apart() -> bool:
-            return disjoint(map(self.group, placement))
+            return disjoint(map(self._router(tuple(placement)).group, placement))
 
-        return self._kept("apart", placement, apart, int, bool)
+        return self._kept("apart", tuple(placement), apart, int, bool)
 
     def tree(self, used: frozenset[int]) -> tuple[int, int]:
         """The root of the lowest spanning tree over some chips, and its height."""
@@ -158,7 +174,7 @@ class Wires:
 
     @cached_property
     def _apart(self) -> "Wires":
-        return Wires(self.graph, apart=True, always=False, store=self._store)
+        return Wires(self.graph, True, False, self._store, self._ends)
 
     def side_by_side(self, placement: Sequence[tuple[int, ...]]) -> "Wires":
         """Itself, or where stages would need each other's chips, and can do without, `apart`."""

@@ -45,3 +45,12 @@ def test_a_pipeline_of_other_chips_or_cables_is_not_taken_from_the_disk(tmp_path
         for apart in (False, True):
             kept, fresh = (Wires(graph, apart, store=some) for some in (store, None))
             assert kept.pipeline(placement) == fresh.pipeline(placement)
+
+
+def test_routes_do_not_depend_on_what_was_routed_before():
+    graph = parse("dragonfly:144")
+    forth = tuple(tuple(range(16 * n, 16 * n + 16)) for n in range(6))
+    orders = [forth, forth[::-1], forth[2:], forth[:3]]
+    known = Wires(graph)
+    for placement in (*orders, *orders[::-1]):
+        assert known.pipeline(placement) == Wires(graph).pipeline(placement)

@@ -176,7 +176,7 @@ class Search:
                 continue
             if objective != "energy" and (width, self._longest(length)) in shortest:
                 continue
-            if (width, length) in self.outgrown or not self.sizes.fits_on(chips, width, length):
+            if self._has_outgrown(width, length) or not self.sizes.fits_on(chips, width, length):
                 continue
             if self.batch > 1 and not self.apart(width, length):
                 self.shared_chips = self.shared_chips or (width, length)
@@ -223,6 +223,14 @@ class Search:
             self.outgrown[tp, pp] = error
             return True
         return False
+
+    def _has_outgrown(self, tp: int, pp: int) -> bool:
+        """Whether a plan, or one with a stage of as many layers, was seen to be so."""
+        return any(
+            pp == length or (self._longest(pp) == self._longest(length) and one.stage < length - 1)
+            for (width, length), one in self.outgrown.items()
+            if width == tp
+        )
 
     def estimate(self, width: Width, pp: int, objective: str = "latency") -> Candidate:
         """A plan with its cycles as the prices say."""

@@ -124,6 +124,11 @@ class AllReduce:
         """
         return min(_schedules(*self._problem), key=lambda plan: plan.end_cycle)
 
+    @property
+    def listed_cycles(self) -> int:
+        """Cycles after which timetables have the last message leave, in the quickest of them."""
+        return min(items.last_cycle for items in self._problem[2])
+
     def beside(
         self, plans: Beside, ready: Sequence[int], most_cycles: int | None = None
     ) -> Schedule:

@@ -52,6 +52,11 @@ class Items(tuple[Message | Addition, ...]):
     """The messages and additions of a collective, each known by its number in the list."""
 
     @cached_property
+    def last_cycle(self) -> int:
+        """The cycle of the timetable at which the last of them begins."""
+        return max((item.start_cycle for item in self), default=0)
+
+    @cached_property
     def _hash(self) -> int:
         return super().__hash__()
 

@@ -160,7 +160,7 @@ def expert_linear(
                 _deliver(work, chain, flow, copies, start, token)
         work.plan.place(chain)
 
-    for token in range(work.rows):
+    for token in work.tokens:
         every = [products(slot, token) for slot in range(experts.chosen)]
         if not adds:
             for slot, made in enumerate(every):

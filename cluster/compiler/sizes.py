@@ -15,8 +15,8 @@ from chip.spec import ChipSpec
 from cluster.compiler.limits import CONTEXT_BLOCK, WEIGHT_TYPES
 from cluster.compiler.section_demands import column_words
 from cluster.compiler.segments import has_experts
-from cluster.compiler.stage import Stage, roomy
-from cluster.compiler.stage_shape import StageShape, stage_shape
+from cluster.compiler.stage import Stage
+from cluster.compiler.stage_shape import StageShape, roomy, stage_shape
 from cluster.compiler.store import Store
 from cluster.model.graph.graph import Model, Section
 from cluster.model.graph.latent_attention import ATTENTIONS

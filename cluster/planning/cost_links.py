@@ -20,8 +20,9 @@ from cluster.compiler.hand_over import (
 from cluster.compiler.stage import Stage
 from cluster.compiler.timeline import in_parts
 from cluster.compiler.wiring import Onward, Path, Paths, StageLink, as_paths
+from cluster.planning.cost_activity import done_in
 from cluster.planning.cost_store import CostStore
-from cluster.planning.cost_values import done_in, timing_of
+from cluster.planning.cost_values import timing_of
 
 
 class LinkCosts:

@@ -6,7 +6,7 @@ head of a width say all there is to say of any pipeline of it, and can be kept o
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,7 +14,6 @@ from typing import Any
 from chip.energy import Activity
 from chip.hashed import hashed_once
 from chip.kernels.allreduce import Network
-from chip.kernels.step import Step
 from chip.schedule import Pace, Schedule, ScheduleTiming, TimingSequence
 from cluster.compiler.host_regions import host_bytes
 from cluster.compiler.launch import LaunchKind, decode_kind
@@ -25,9 +24,10 @@ from cluster.compiler.stage import Stage
 from cluster.compiler.stage_shape import StageShape
 from cluster.compiler.stage_work import StepsInOrder, StepTiming, step_timing
 from cluster.compiler.wires import NO_NETWORK
+from cluster.planning.cost_activity import Counts
 from cluster.planning.cost_links import LinkCosts
 from cluster.planning.cost_store import CostStore
-from cluster.planning.cost_values import done_in, timing_of
+from cluster.planning.cost_values import timing_of
 from cluster.planning.prompts import PromptSteps, prompt_steps
 
 
@@ -62,6 +62,7 @@ class Costs:
     store: CostStore = field(default_factory=CostStore)
     _stages: dict[tuple[Width, int | None], Stage] = field(default_factory=dict)
     _found: dict[tuple[object, ...], Any] = field(default_factory=dict)
+    _counts: Counts = field(default_factory=Counts)
 
     def stage(self, width: Width, kind: int | None = 0) -> Stage:
         """A stage of one layer of a kind, or (None) of the LM head alone."""
@@ -76,14 +77,20 @@ class Costs:
         self, width: Width, kind: int, launch: LaunchKind, routes: Network, limit: int | None = None
     ) -> tuple[StepTiming, ...]:
         """The steps of a layer of a kind, none over `limit` cycles where that can be."""
-        key = ("layer", width, kind, launch.rows, launch.slots, launch.blocks, routes, limit)
+        key = ("layer", width, kind, launch, routes, limit)
         if key not in self._found:
-            free = self._found.get((*key[:-1], None))  # what no limit bears on is known
-            if free is None or not _within(free, limit):
-                free = self._steps(self.stage(width, kind), launch, routes, limit)
-            self._found[key] = free
+            limit = self._bearing(width, kind, launch, routes, limit)
+            free = self._found.get((*key[:-1], limit))
+            self._found[key] = free or self._steps(self.stage(width, kind), launch, routes, limit)
         found: tuple[StepTiming, ...] = self._found[key]
         return found
+
+    def _bearing(
+        self, width: Width, kind: int, launch: LaunchKind, routes: Network, limit: int | None
+    ) -> int | None:
+        """The limit; None if a layer is known whose steps are within it in any case."""
+        free = self._found.get(("layer", width, kind, launch, routes, None))
+        return limit if free is None or not _within(free, limit) else None
 
     def computed(self, width: Width, kind: int, launch: LaunchKind, limit: int) -> StepsInOrder:
         """What members do alone in a layer of a kind, up to a step that must take over `limit`."""
@@ -141,10 +148,24 @@ class Costs:
     ) -> tuple[StepTiming, ...]:
         joined = routes.digest if routes is not None else "not at all"
         rows, blocks, slots = launch.rows, launch.blocks, range(launch.slots)
+
+        def make() -> tuple[StepTiming, ...]:
+            """Timings, the last that of a step for which the limit leaves no place, if there is."""
+            found, done = list[StepTiming](), Activity()
+            for step in stage.steps(rows, blocks, routes, limit, slots):
+                found.append(step_timing(step))
+                if launch.logits_rows and routes is not None:
+                    done += self._counts.of(step)
+                if limit is not None and found[-1].cycles > limit:
+                    return tuple(found)
+            if launch.logits_rows and routes is not None:  # counted while the schedule is there
+                self._activity_of(stage, routes, launch, limit, done)
+            return tuple(found)
+
         return self.store.kept(
             "steps",
             (stage.spec, stage.key, rows, len(slots), blocks, joined, limit),
-            lambda: tuple(_until(limit, stage.steps(rows, blocks, routes, limit, slots))),
+            make,
             lambda found: [asdict(one) for one in found],
             lambda plain: tuple(_step_of(one) for one in plain),
         )
@@ -213,38 +234,33 @@ class Costs:
         total = Activity()
         for layer, times in Counter(kind.layers).items():
             stage = self.stage(kind.width, layer)
-            total += self._activity_of(stage, kind.routes, launch, limit).times(times)
+            bears = self._bearing(kind.width, layer, launch, kind.routes, limit)
+            total += self._activity_of(stage, kind.routes, launch, bears).times(times)
         if kind.head and launch.logits_rows:
             last = decode_kind(CONTEXT_BLOCK, launch.rows)
             total += self._activity_of(self.stage(kind.width, None), NO_NETWORK, last, None)
         return total
 
     def _activity_of(
-        self, stage: Stage, routes: Network, launch: LaunchKind, limit: int | None
-    ) -> Activity:
+        self, stage: Stage, routes: Network, launch: LaunchKind, limit: int | None,
+        known: Activity | None = None,
+    ) -> Activity:  # fmt: skip
         key = ("activity", stage.spec, stage.key, routes, launch, limit)
         if key not in self._found:
+
+            def make() -> Activity:
+                size = launch.rows, launch.blocks, routes, limit, range(launch.slots)
+                return known or sum(map(self._counts.of, stage.steps(*size)), Activity())
+
             self._found[key] = self.store.kept(
                 "activity",
                 (stage.spec, stage.key, str(launch), routes.digest, limit),
-                lambda: self._counted(stage, routes, launch, limit),
+                make,
                 asdict,
                 lambda plain: Activity(**plain),
             )
         found: Activity = self._found[key]
         return found
-
-    def _counted(
-        self, stage: Stage, routes: Network, launch: LaunchKind, limit: int | None
-    ) -> Activity:
-        """What the parts of its steps do; those that a stage keeps for other routes once."""
-        total, slots = Activity(), range(launch.slots)
-        for step in stage.steps(launch.rows, launch.blocks, routes, limit, slots):
-            for part, everyone in step.parts:
-                if ("done", part) not in self._found:
-                    self._found["done", part] = done_in(part)
-                total += self._found["done", part].times(len(everyone))
-        return total
 
 
 def _within(steps: Sequence[StepTiming], limit: int | None) -> bool:
@@ -253,15 +269,6 @@ def _within(steps: Sequence[StepTiming], limit: int | None) -> bool:
     each = (step.cycles + (last if step.early_cycles else 0)
             for last, step in zip(before, steps, strict=False))  # fmt: skip
     return limit is None or max(each, default=0) <= limit
-
-
-def _until(limit: int | None, steps: Iterable[Step]) -> Iterator[StepTiming]:
-    """Timings of steps, the last that of one for which the limit leaves no place, if there is."""
-    for step in steps:
-        found = step_timing(step)
-        yield found
-        if limit is not None and found.cycles > limit:
-            return
 
 
 def _step_of(plain: dict[str, Any]) -> StepTiming:

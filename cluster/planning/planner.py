@@ -249,6 +249,11 @@ def report(planned: Planned) -> dict[str, Any]:
     return found
 
 
+def reported(name: str, request: PlanRequest, store: CostStore) -> dict[str, Any]:
+    """The report of the plan of a request."""
+    return report(make(name, request, store))
+
+
 def _of_any_prompt(planned: Planned) -> dict[str, Any]:
     """What the report of a plan says for one sequence, whatever its prompt is; made once."""
     if not planned.stated:

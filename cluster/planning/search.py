@@ -8,8 +8,9 @@ a closed-form lower bound, until no other can be better.
 
 import math
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 
 import networkx as nx
@@ -33,6 +34,7 @@ from cluster.energy import Joules
 from cluster.errors import BadValue, DoesNotFit
 from cluster.model.graph.graph import Model
 from cluster.model.mixture import expert_parts
+from cluster.planning.ahead import launch_ahead, report_ahead
 from cluster.planning.candidates import Candidate, Price
 from cluster.planning.cost_store import CostStore
 from cluster.planning.costs import Costs, StageKind, Width
@@ -41,6 +43,7 @@ from topology.fabric import compiled
 
 OBJECTIVES = ("latency", "throughput", "energy")
 SHOWN = 5  # plans named beside the best
+LIKELY = 1.4  # bounds of plans whose prices say which is best, over the least: a guess
 TRIED = 2  # widths that are lowered for several users even if a bound says that they are no better
 
 
@@ -163,6 +166,8 @@ class Search:
             for width in widths
             for length in self.splits(chips, width, pp)
         ]
+        if least == 0:
+            self.store.ahead(self._likely(sorted(splits), chips, objective))
         found: list[Candidate] = []
         shortest: set[tuple[int, int]] = set()
         for bound, width, length in sorted(splits):
@@ -185,6 +190,19 @@ class Search:
             shortest.add((width, self._longest(length)))
         return found
 
+    def _likely(
+        self, splits: list[tuple[float, int, int]], chips: int, objective: str
+    ) -> Sequence[Callable[[], object]]:
+        """Looks at the widths that no other is likely to rule out, each by its shortest plan."""
+
+        def look(tp: int, pp: int) -> None:
+            if self.sizes.fits_on(chips, tp, pp):
+                self.estimate(self.width(tp, pp), pp, objective)
+
+        near = (split for split in splits if split[0] <= splits[0][0] * LIKELY)
+        first = {tp: partial(look, tp, pp) for _, tp, pp in reversed(list(near))}
+        return list(first.values())[::-1]
+
     def apart(self, tp: int, pp: int) -> bool:
         """Whether no stage needs another's chips, so that they can work side by side."""
         return self.wires.all_apart(self.placed(tp, pp).placement)
@@ -204,6 +222,9 @@ class Search:
             if best and one.rank(objective, self.batch) >= best.rank(objective, self.batch):
                 real.append(one)
                 continue
+            if self.batch == 1:
+                timed = self.timed(one.tp, one.pp)
+                self.store.ahead(launch_ahead(timed, self.decode) if best else report_ahead(timed))
             try:
                 real.append(self.exact(one, objective))
             except ProgramError as error:
@@ -234,6 +255,8 @@ class Search:
 
     def estimate(self, width: Width, pp: int, objective: str = "latency") -> Candidate:
         """A plan with its cycles as the prices say."""
+        if self.batch == 1 and not self._prices:  # nor are others likely to be better
+            self.store.ahead(report_ahead(self.timed(width.tp, pp)))
         price = self.price(width, pp)
         counts = layer_counts(self.sizes, width.tp, pp, width.chunk)
         cycles = price.latency(len(self.model.layers), pp)
@@ -284,7 +307,7 @@ class Search:
             groups = pipeline.alone if self.batch == 1 else pipeline.groups
             what, counts = (self.decode, groups[0].routes), Counter(self.model.kinds)
             alone = self.cut and self.batch == 1  # then plans are timed in any case
-            own = self.timed(width.tp, pp).own_layers(*what) if alone else []
+            own = self.timed(width.tp, pp).own_layers(self.decode) if alone else []
             layers = own or [(self.costs.layer(width, n, *what), counts[n]) for n in counts]
             head = self.costs.head(width, self.rows)
             size = self.costs.stage(width), self.decode.rows
@@ -349,7 +372,8 @@ class Search:
 
     @cached_property
     def _least(self) -> dict[int, int]:
-        narrow, kinds = Width(widths_of(self.model)[-1], CHUNKS[-1]), set(self.model.kinds)
+        narrow, kinds = Width(widths_of(self.model)[-1], self.sizes.looks[0]), set(self.model.kinds)
+        self.store.ahead([partial(self.costs.alone, narrow, kind, self.decode) for kind in kinds])
         found = {}
         for kind in kinds:
             try:

@@ -5,7 +5,7 @@ Nothing is estimated: timings of steps are put on the time axis on which lowerin
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +13,6 @@ import networkx as nx
 
 from chip.energy import Activity, EnergyTable, energy_table
 from chip.errors import ProgramError
-from chip.kernels.allreduce import Network
 from chip.spec import ChipSpec
 from cluster.compiler.bound import Bound, launch_bound
 from cluster.compiler.clocking import Pacing, paced
@@ -33,6 +32,7 @@ from cluster.compiler.stage import Stage
 from cluster.compiler.stage_work import (
     StageTimings,
     StepTiming,
+    in_order,
     make_stages,
     through_all_stages,
 )
@@ -110,6 +110,11 @@ class PlanTiming:
             known[used] = paced(self.wires.tree(used), self.plan.spec) if several else None
         return known[used]
 
+    @property
+    def limit_cycles(self) -> int | None:
+        """Most cycles of a step, between two of which clocks may be aligned."""
+        return self.clocks.pace(0).limit_cycles if self.clocks else None
+
     def launch(self, kind: LaunchKind) -> LaunchTiming:
         """The timing of a launch through all stages; raises ProgramError."""
         if kind not in self._found:
@@ -137,27 +142,29 @@ class PlanTiming:
         kind = decode_kind(context)
         if len(self.work.beside) == 1:
             return self.launch(kind).cycles
-        stages = (self.costs.stage_timing(one, kind, None) for one in set(self.work.beside))
+        limit = self.clocks.pace(0).limit_cycles if self.clocks else None
+        steps = self.costs.steps(self.work.longest(kind, limit), kind, limit)
         links = [self.work.crossing(n, kind, None) for n in range(len(self.pipeline.links))]
         longest = max(sum(part.end_cycle for part in link) for link in links)
-        return max(stage.end_cycle for stage in stages) + longest
+        return in_order(steps, None).end_cycle + longest
 
     def in_steps(self, kind: LaunchKind) -> bool:
         """Whether launches of a kind are pipeline steps."""
         return in_steps(self.plan, kind, self.pipeline.apart)
 
-    def own_layers(
-        self, launch: LaunchKind, routes: Network
-    ) -> list[tuple[Sequence[StepTiming], int]]:
-        """Steps of its layers on one group, and how often there are such, if they are its own.
+    def own_layers(self, launch: LaunchKind) -> list[tuple[Sequence[StepTiming], int]]:
+        """Steps of its layers, and how often there are such, if they are its own.
 
-        Matrices that rest anywhere are those of this plan alone; [] if there are none.
+        Matrices that rest anywhere are those of this plan alone; [] if there are none. Of stages
+        that hold the same those on the first group count for all.
         """
         if not any(part.anywhere for part in self.plan.stages):
             return []
-        limit = self.clocks.pace(0).limit_cycles if self.clocks else None
-        counts = Counter(replace(kind, routes=routes) for kind in self.work.kinds(launch))
-        every = [(self.costs.steps(kind, launch, limit), counts[kind]) for kind in counts]
+        kinds = self.work.kinds(launch)
+        counts = Counter((kind.shape, kind.layers) for kind in kinds)
+        first = {(kind.shape, kind.layers): kind for kind in reversed(kinds)}
+        what = launch, self.limit_cycles
+        every = [(self.costs.steps(first[one], *what), counts[one]) for one in counts]
         return [([step for step in steps if step.what != "head"], n) for steps, n in every]
 
     def contexts(self) -> range:
@@ -232,7 +239,7 @@ class PlanTiming:
 
     def activity(self, kind: LaunchKind) -> Activity:
         """What a launch does on all its chips."""
-        limit = self.clocks.pace(0).limit_cycles if self.clocks else None
+        limit = self.limit_cycles
         total = Activity()
         for stage in self.work.kinds(kind):
             total += self.costs.activity(stage, kind, limit)
@@ -281,7 +288,7 @@ class PlanTiming:
         """Cycles of a decode launch by what they are spent on; they sum to its cycles."""
         found = {"attention": 0, "ffn": 0, "all_reduce": 0, "lm_head": 0}
         kind = decode_kind(context)
-        limit = self.clocks.pace(0).limit_cycles if self.clocks else None
+        limit = self.limit_cycles
         for stage in self.work.kinds(kind):
             steps = self.costs.steps(stage, kind, limit)
             before = ""

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from hashlib import sha256
 from typing import NamedTuple
 
 from chip.errors import PoolFull
@@ -60,15 +59,30 @@ NO_REACH = Reach()  # of a chip alone
 class Network(Mapping[tuple[int, int], tuple[Hop, ...]]):
     """How the members of a group reach each other, and what the messages of a collective are.
 
-    A mapping from pairs of members to hops. `cables` are all cables of those links, parallel ones
-    too; `all_reduce(algorithm, rows, residual, sums)` lists an all-reduce of fp32 rows, with a
-    `residual` onto what each member has; between nodes travel `sums` of that format.
+    A mapping from pairs of members to hops. `all_reduce(algorithm, rows, residual, sums)` lists an
+    all-reduce of fp32 rows, with a `residual` onto what each member has; between nodes travel
+    `sums` of that format. `digest` is equal for equal routes and cables; these and the reach are
+    `written` out once somebody wants them.
     """
 
+    digest: str
     routes: Routes
-    cables: frozenset[Hop]
     all_reduce: Callable[[str, int, bool, str], Items] = field(repr=False)
-    reach: Reach = NO_REACH
+    written: Callable[[], tuple[frozenset[Hop], Reach]] = field(repr=False)
+
+    @cached_property
+    def _written(self) -> tuple[frozenset[Hop], Reach]:
+        return self.written()
+
+    @property
+    def cables(self) -> frozenset[Hop]:
+        """All cables of the links between members, parallel ones too."""
+        return self._written[0]
+
+    @property
+    def reach(self) -> Reach:
+        """What bounds of collectives follow from."""
+        return self._written[1]
 
     def __getitem__(self, pair: tuple[int, int]) -> tuple[Hop, ...]:
         return self.routes[pair]
@@ -84,12 +98,6 @@ class Network(Mapping[tuple[int, int], tuple[Hop, ...]]):
 
     def __hash__(self) -> int:
         return hash(self.digest)
-
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 of all hops and cables: equal for groups that are joined alike."""
-        text = repr((sorted(self.routes.items()), sorted(self.cables)))
-        return sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from cluster.compiler.limits import CONTEXT_BLOCK
 from cluster.compiler.memory_map import ALONE, cut_map, memory_map
 from cluster.compiler.op_by_op import op_by_op
 from cluster.compiler.section_demands import asked, lane_maps
-from cluster.compiler.segments import by_heads, segments, what_of
+from cluster.compiler.segments import by_heads, looks_back, segments, what_of
 from cluster.compiler.shard import Sharded
 from cluster.compiler.stage_shape import StageShape, roomy
 from cluster.compiler.update import Update
@@ -343,11 +343,12 @@ class Stage:
         """What members do alone, `some` tokens or all: placed once for all alike; or TooLong."""
         classes: dict[object, list[int]] = {}
         differ = any(by_heads(value) for op in ops for value in (op.out, *op.inputs))
+        seen = blocks if looks_back(ops) else 0
         for member, rank in enumerate(self.shape.ranks):
             classes.setdefault(rank.heads if differ else None, []).append(member)
         parts = []
         for mine in classes.values():
-            key = (what, prefix, mine[0], rows, blocks, ops[0].out.name, len(ops), slots, some)
+            key = (what, prefix, mine[0], rows, seen, ops[0].out.name, len(ops), slots, some)
 
             def fill(plan: Schedule, first: int = mine[0]) -> None:
                 work = self._work(plan, first, rows, blocks, prefix, most, slots)

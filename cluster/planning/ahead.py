@@ -18,9 +18,9 @@ Calls = list[Callable[[], object]]
 def report_ahead(timed: PlanTiming) -> Calls:
     """Costs of the report of a plan for one sequence; what others begin with comes last."""
     plan, last, limit = timed.plan, decode_kind(timed.plan.context), timed.limit_cycles
-    calls = launch_ahead(timed, last)
+    calls, stage = launch_ahead(timed, last), timed.costs.stage(timed.width)
     for link in timed.pipeline.links:
-        calls.append(partial(timed.costs.activity_between, timed.width, link.paths, 1, link.onward))
+        calls.append(partial(timed.costs.links.activity, stage, 1, link.paths, link.onward))
     if plan.pp > 1:  # for the interval in which stages side by side give tokens
         calls.append(partial(timed.interval_cycles, plan.context))
     for context in timed.contexts()[:-1]:

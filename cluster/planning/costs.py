@@ -8,21 +8,13 @@ head of a width say all there is to say of any pipeline of it, and can be kept o
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 from chip.energy import Activity
 from chip.hashed import hashed_once
 from chip.kernels.allreduce import Network
-from chip.kernels.transfer import Renumbering
-from chip.schedule import Pace, Schedule, ScheduleTiming, TimingSequence, merged
-from cluster.compiler.contention import ContentionGroup, contention_groups
-from cluster.compiler.hand_over import (
-    least_cycles,
-    quicker,
-    row_cycles,
-    send_activations,
-    send_shares,
-)
+from chip.schedule import Pace, Schedule, ScheduleTiming, TimingSequence
 from cluster.compiler.host_regions import host_bytes
 from cluster.compiler.launch import LaunchKind, decode_kind
 from cluster.compiler.limits import CONTEXT_BLOCK
@@ -30,12 +22,13 @@ from cluster.compiler.pipeline import take_in_x
 from cluster.compiler.sizes import Sizes
 from cluster.compiler.stage import Stage
 from cluster.compiler.stage_shape import StageShape
-from cluster.compiler.stage_work import StepTiming, in_order, step_timing
-from cluster.compiler.timeline import in_parts
+from cluster.compiler.stage_work import StepsInOrder, StepTiming, step_timing
 from cluster.compiler.wires import NO_NETWORK
-from cluster.compiler.wiring import Onward, Path, Paths, StageLink
-from cluster.planning.cost_activity import Counts, done_in
+from cluster.planning.cost_activity import Counts
+from cluster.planning.cost_links import LinkCosts
 from cluster.planning.cost_store import CostStore
+from cluster.planning.cost_values import timing_of
+from cluster.planning.prompts import PromptSteps, prompt_steps
 
 
 @dataclass(frozen=True)
@@ -99,11 +92,15 @@ class Costs:
         free = self._found.get(("layer", width, kind, launch, routes, None))
         return limit if free is None or not _within(free, limit) else None
 
-    def computed(
-        self, width: Width, kind: int, launch: LaunchKind, limit: int
-    ) -> tuple[StepTiming, ...]:
+    def computed(self, width: Width, kind: int, launch: LaunchKind, limit: int) -> StepsInOrder:
         """What members do alone in a layer of a kind, up to a step that must take over `limit`."""
-        return self._steps(self.stage(width, kind), launch, None, limit)
+        key = ("computed", width, kind, launch, limit)
+        if key not in self._found:
+            self._found[key] = StepsInOrder(
+                self._steps(self.stage(width, kind), launch, None, limit)
+            )
+        found: StepsInOrder = self._found[key]
+        return found
 
     def head(self, width: Width, rows: int) -> tuple[StepTiming, ...]:
         """The step of the LM head for so many sequences."""
@@ -178,59 +175,17 @@ class Costs:
         self, kind: StageKind, launch: LaunchKind, pace: Pace | None
     ) -> TimingSequence:
         """The steps of a stage as its schedule puts them; raises ProgramError as that does."""
-        key = ("stage", kind, launch, pace)
+        limit = pace.limit_cycles if pace else None
+        key = ("stage", kind, launch, limit)
         if key not in self._found:
-            limit = pace.limit_cycles if pace else None
-            self._found[key] = in_order(self.steps(kind, launch, limit), pace)
-        found: TimingSequence = self._found[key]
-        return found
+            self._found[key] = StepsInOrder(self.steps(kind, launch, limit))
+        found: StepsInOrder = self._found[key]
+        return found.at(pace)
 
-    def crossing(
-        self, width: Width, rows: int, paths: Paths, limit: int | None, onward: Onward = ()
-    ) -> Sequence[ScheduleTiming]:
-        """What brings x of so many rows to the next stage by the quicker way, within the limit."""
-        paths, onward = self._alike(paths, onward)
-        key = ("crossing", width, rows, limit, paths, onward)
-        if key not in self._found:
-            stage = self.stage(width)
-
-            def of(size: int) -> ScheduleTiming:
-                alike = (stage.spec, stage.key, size, paths, onward)
-
-                def make() -> ScheduleTiming:
-                    def whole() -> ScheduleTiming:
-                        groups = self._groups(paths)
-                        return merged((self._sent(width, g, size), g.members, 0) for g in groups)
-
-                    plan = send_shares(stage, stage, paths, onward, (0, size))
-                    shared = merged([(plan.timings[0][0], None, 0)]) if plan else None
-                    return quicker(paths, size, whole, shared)
-
-                known = ("crossed", *alike)  # within whatever limit
-                if known not in self._found:
-                    self._found[known] = self.store.kept("crossing", alike, make, asdict, timing_of)
-                found: ScheduleTiming = self._found[known]
-                return found
-
-            count = rows * stage.hidden_blocks
-            least = 0 if onward else row_cycles(paths)
-            self._found[key] = in_parts(count, limit, lambda first, last: of(last - first), least)
-        found: Sequence[ScheduleTiming] = self._found[key]
-        return found
-
-    def boundary(self, width: Width, rows: int, links: Sequence[StageLink]) -> int:
-        """Cycles of a crossing, on an average of links: the first's, and what others take at least.
-
-        Where they are like the first one they take as long.
-        """
-        total, blocks = 0, self.stage(width).hidden_blocks if links else 0
-        for link in links:
-            if link.paths == links[0].paths:
-                crossing = self.crossing(width, rows, link.paths, None, link.onward)
-                total += sum(part.end_cycle for part in crossing)
-            else:
-                total += least_cycles(link.paths, link.onward, rows * blocks)
-        return total // max(1, len(links))
+    @cached_property
+    def links(self) -> LinkCosts:
+        """Costs between stages."""
+        return LinkCosts(self.sizes.spec, self.store)
 
     def take_in(self, width: Width, rows: int) -> ScheduleTiming:
         """What brings x from where the host leaves it to its place, in a pipeline step."""
@@ -244,36 +199,6 @@ class Costs:
 
             alike = (stage.spec, stage.key, rows)
             self._found[key] = self.store.kept("take in", alike, make, asdict, timing_of)
-        found: ScheduleTiming = self._found[key]
-        return found
-
-    def _alike(self, paths: Paths, onward: Onward) -> tuple[Paths, Onward]:
-        """The same between two stages whose ports have numbers by the order in which they come.
-
-        Numbers of chips are so already.
-        """
-        if not onward:
-            return paths, onward
-        key = ("alike", paths, onward)
-        if key not in self._found:
-            anew = Renumbering()
-            first = Paths(map(anew.path, paths))
-            self._found[key] = first, tuple(tuple(map(anew.path, some)) for some in onward)
-            assert all(old == new for old, new in anew.chips.items())
-        found: tuple[Paths, Onward] = self._found[key]
-        return found
-
-    def _groups(self, paths: Paths) -> tuple[ContentionGroup, ...]:
-        if ("groups", paths) not in self._found:
-            self._found["groups", paths] = tuple(contention_groups(paths, self.sizes.spec))
-        found: tuple[ContentionGroup, ...] = self._found["groups", paths]
-        return found
-
-    def _sent(self, width: Width, group: ContentionGroup, rows: int) -> ScheduleTiming:
-        """Some rows of x along paths that meet."""
-        key = ("sent", width, rows, group.paths)
-        if key not in self._found:
-            ((self._found[key], _),) = _sent_alone(self.stage(width), group.paths, rows).timings
         found: ScheduleTiming = self._found[key]
         return found
 
@@ -291,6 +216,14 @@ class Costs:
                 "host", size, lambda: sum(host_bytes(stages, kind, with_x)), int, int
             )
         found: int = self._found[key]
+        return found
+
+    def prompt(self, chunk: int, tokens: int) -> PromptSteps:
+        """The launches that take in a prompt."""
+        key = ("prompt", chunk, tokens)
+        if key not in self._found:
+            self._found[key] = prompt_steps(self.sizes.spec, chunk, tokens)
+        found: PromptSteps = self._found[key]
         return found
 
     # --- energy -----------------------------------------------------------------------------
@@ -329,42 +262,6 @@ class Costs:
         found: Activity = self._found[key]
         return found
 
-    def activity_between(
-        self, width: Width, paths: Paths, rows: int = 1, onward: Onward = ()
-    ) -> Activity:
-        """What brings x of a decode launch to the next stage does."""
-        paths, onward = self._alike(paths, onward)
-        key = ("activity between", width, paths, rows, onward)
-        if key not in self._found:
-            stage = self.stage(width)
-
-            def make() -> Activity:
-                size = stage.hidden_blocks * rows
-                shared = send_shares(stage, stage, paths, onward, (0, size))
-                (taken,) = self.crossing(width, rows, paths, None, onward)
-                if shared is not None and shared.end_cycle == taken.end_cycle:
-                    return done_in(shared)
-                return sum((self._along(width, g, rows) for g in self._groups(paths)), Activity())
-
-            self._found[key] = self.store.kept(
-                "activity between",
-                (stage.spec, stage.key, paths, rows, onward),
-                make,
-                asdict,
-                lambda plain: Activity(**plain),
-            )
-        found: Activity = self._found[key]
-        return found
-
-    def _along(self, width: Width, group: ContentionGroup, rows: int) -> Activity:
-        key = ("along", width, group.paths, rows)
-        if key not in self._found:
-            stage = self.stage(width)
-            sent = _sent_alone(stage, group.paths, stage.hidden_blocks * rows)
-            self._found[key] = done_in(sent)
-        found: Activity = self._found[key]
-        return found
-
 
 def _within(steps: Sequence[StepTiming], limit: int | None) -> bool:
     """Whether no step, with the one that it begins beside, takes more than the limit."""
@@ -372,16 +269,6 @@ def _within(steps: Sequence[StepTiming], limit: int | None) -> bool:
     each = (step.cycles + (last if step.early_cycles else 0)
             for last, step in zip(before, steps, strict=False))  # fmt: skip
     return limit is None or max(each, default=0) <= limit
-
-
-def _sent_alone(stage: Stage, paths: Sequence[Path], rows: int) -> Schedule:
-    return send_activations(Schedule(stage.spec), stage, stage, paths, (0, rows))
-
-
-def timing_of(plain: dict[str, Any]) -> ScheduleTiming:
-    """A timing from JSON, as `asdict` gives it."""
-    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
-    return ScheduleTiming(**fields)
 
 
 def _step_of(plain: dict[str, Any]) -> StepTiming:

@@ -73,4 +73,5 @@ class KeptTimings:
     ) -> Sequence[ScheduleTiming]:
         """x of a stage to the next."""
         link = self.pipeline.links[number]
-        return self.costs.crossing(self.width, kind.rows, link.paths, limit_cycles, link.onward)
+        size = self.costs.stage(self.width), kind.rows
+        return self.costs.links.crossing(*size, link.paths, link.onward, limit_cycles)

@@ -79,7 +79,7 @@ class Search:
     @cached_property
     def wires(self) -> Wires:
         """Routes of the graph."""
-        return Wires(self.graph, apart=self.batch > 1)
+        return Wires(self.graph, apart=self.batch > 1, store=self.store)
 
     # --- what there is to choose from -------------------------------------------------------
     def width(self, tp: int, pp: int) -> Width:
@@ -309,8 +309,8 @@ class Search:
             alone = self.cut and self.batch == 1  # then plans are timed in any case
             own = self.timed(width.tp, pp).own_layers(self.decode) if alone else []
             layers = own or [(self.costs.layer(width, n, *what), counts[n]) for n in counts]
-            head = self.costs.head(width, self.rows)
-            boundary = self.costs.boundary(width, self.decode.rows, pipeline.links)
+            head, stage = self.costs.head(width, self.rows), self.costs.stage(width)
+            boundary = self.costs.links.boundary(stage, self.decode.rows, pipeline.links)
             every = chain(*(steps for steps, _ in layers), head)
             tail = max(step.timing.end_cycle - step.timing.quiet_cycle for step in every)
             total = sum(step.cycles * times for steps, times in layers for step in steps)

@@ -15,7 +15,7 @@ from chip.energy import Activity, EnergyTable, energy_table
 from chip.errors import ProgramError
 from chip.spec import ChipSpec
 from cluster.compiler.bound import Bound, launch_bound
-from cluster.compiler.clocking import Pacing, pacing
+from cluster.compiler.clocking import Pacing, paced
 from cluster.compiler.launch import (
     LaunchKind,
     decode_kind,
@@ -43,12 +43,10 @@ from cluster.energy import token_energy
 from cluster.planning.cost_steps import KeptParts
 from cluster.planning.costs import Costs, Width
 from cluster.planning.kept_timings import KeptTimings
-from cluster.planning.pipeline_timing import StepTimes, prompt_steps
+from cluster.planning.pipeline_timing import StepTimes
+from cluster.planning.prompts import PromptStep, in_time
 from cluster.serving.host_link import HostLink
-from cluster.serving.requests import Step
-from cluster.serving.scheduler import StepRecord
 from cluster.utilisation import busy_shares, cable_vectors_per_cycle
-from topology.fabric import compiled
 
 
 @dataclass(frozen=True)
@@ -108,7 +106,8 @@ class PlanTiming:
         """What the clocks of its chips cost, as a run without options has them."""
         known, used = self.wires.pacings, self.pipeline.used
         if used not in known:
-            known[used] = pacing(compiled(self.graph), used, self.plan.spec)
+            several = len(used) > 1
+            known[used] = paced(self.wires.tree(used), self.plan.spec) if several else None
         return known[used]
 
     @property
@@ -172,22 +171,23 @@ class PlanTiming:
         """The context buckets of the plan."""
         return range(CONTEXT_BLOCK, self.plan.context + 1, CONTEXT_BLOCK)
 
-    def prefill(self, prompt: int) -> Sequence[StepRecord]:
+    def prefill(self, prompt: int) -> Sequence[PromptStep]:
         """The launches that take in the prompt of one user, and give its first token."""
         chunk, bucket = (0 if self.no_prefill else self.plan.chunk), CONTEXT_BLOCK
         apart = chunk and self.in_steps(prefill_kind(chunk, bucket))
+        steps = self.costs.prompt(chunk, prompt)
+        works = steps.works(self.plan.pp if apart else 1)
+        if apart and steps.chunks:
+            cycles = self.steps.cycles_of(steps.chunks, works)
+        else:
+            cycles = [self.launch(kind).cycles for kind in steps.chunks]
+        cycles += [self.launch(kind).cycles for kind in steps.tokens]
         link = HostLink(self.plan.spec, self._moved_bytes, beside=False)
-        size = (self.plan.pp if apart else 1), chunk, prompt
-        return prompt_steps(link, self._step_cycles, *size)
+        return in_time(cycles, steps.waits_s(works, link), self.plan.spec.clock_hz)
 
     def _moved_bytes(self, kind: LaunchKind, with_x: bool) -> tuple[int, int]:
         """Bytes over the host link of the chip with the most; all of them in one number."""
         return self.costs.host_bytes(self.width, kind, with_x), 0
-
-    def _step_cycles(self, step: Step) -> int:
-        """Cycles of a step of a prompt, or of a launch through all stages."""
-        kind = max(work.kind for work in step.works if work)
-        return self.steps.cycles(step) if self.in_steps(kind) else self.launch(kind).cycles
 
     @cached_property
     def no_prefill(self) -> str:
@@ -210,7 +210,7 @@ class PlanTiming:
             return
         pace = self.clocks.pace(0)
         for layer in dict.fromkeys(plan.model.kinds):
-            in_order(self.costs.computed(self.width, layer, kind, pace.limit_cycles), pace)
+            self.costs.computed(self.width, layer, kind, pace.limit_cycles).at(pace)
 
     def program_bytes(self) -> Mapping[int, int]:
         """Program bytes of each chip, for all launches; raises DoesNotFit where they do not fit."""
@@ -243,8 +243,9 @@ class PlanTiming:
         total = Activity()
         for stage in self.work.kinds(kind):
             total += self.costs.activity(stage, kind, limit)
+        size = self.costs.stage(self.width), kind.rows
         for link in self.pipeline.links:
-            total += self.costs.activity_between(self.width, link.paths, kind.rows, link.onward)
+            total += self.costs.links.activity(*size, link.paths, link.onward)
         return total
 
     def energy(self, seconds: float, interval_s: float) -> dict[str, Any]:

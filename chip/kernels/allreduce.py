@@ -31,9 +31,8 @@ PART_PLACES: tuple[Place, ...] = ((WEST, 1, 1), (WEST, 0, 1), (EAST, 1, 1), (EAS
 SUM_PLACES: tuple[Place, ...] = ((EAST, 2, 0), (WEST, 2, 0), (WEST, 2, 1))
 AGENT_ROWS = 64  # of an all-reduce by agents: more come in blocks of several rows
 AGENTS_AMONG = 64  # members at most: agents of more take seconds to find
-GATED_ROWS = (
-    24  # of an all-reduce by gates or relays: more keep links busy for longer than they save
-)
+GATED_ROWS = 24  # of one by gates or relays: more keep links busy for longer than they save
+RELAYS_AMONG = 32  # members at most: with more teams relays hand on more sums than they save
 TEAM = 8  # members: a node of the published topologies
 GATHERED_BLOCKS = 16  # parts of more blocks than this, of all members, are not given memory
 
@@ -182,7 +181,7 @@ class AllReduce:
         assert isinstance(self.routes, Network), "members of a group are joined by a Network"
         detours = any(hop.member >= self.members for hop in self.routes.cables)
         if few:
-            return ("agents", *(("relays",) if wide else ()), "gates", "teams")
+            return "agents", "relays" if wide and self.members <= RELAYS_AMONG else "gates"
         return ("agents",) if detours and wide else ("agents", "teams")
 
 

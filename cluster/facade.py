@@ -21,7 +21,7 @@ from cluster.machines.machine import LocalMachine, Machine
 from cluster.model.fetch import cache_folder
 from cluster.model.load import Loaded, Tokenizer, load_model
 from cluster.planning.cost_store import CostStore
-from cluster.planning.planner import make, report
+from cluster.planning.planner import reported
 from cluster.program_store import own_store
 from cluster.runs.report import plan_shape
 from cluster.runs.running import check_ids, new_tokens
@@ -197,7 +197,7 @@ def plan(
         sums_between_nodes=sums_between_nodes,
     )  # fmt: skip
     _check(request)
-    return report(make(model, request, CostStore(cache_folder() / "costs")))
+    return reported(model, request, CostStore(cache_folder() / "costs"))
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ import numpy as np
 from topology.fabric import Fabric, Ints, compiled
 from topology.routes import hop_levels
 
+MOST_ROOTS = 1024  # of a spanning tree, that are tried
+BLOCK_ROOTS = 64  # that are searched from at a time
 PUBLISHED_JITTER_STD_CYCLES = 2.8  # ISCA'22 Table 2: 2.63 to 2.93
 
 
@@ -82,9 +84,11 @@ def clock_plan(graph: nx.Graph, spec: ClockSpec | None = None) -> ClockPlan:
 
 def fabric_clock_plan(fabric: Fabric, spec: ClockSpec | None = None) -> ClockPlan:
     """Return the plan of a graph in array form; see clock_plan."""
-    spec = spec or ClockSpec()
-    root, depth = tree_depths(fabric)
-    height = int(depth.max())
+    return tree_clock_plan(*tree_root(fabric), spec or ClockSpec())
+
+
+def tree_clock_plan(root: int, height: int, spec: ClockSpec) -> ClockPlan:
+    """Return the plan of a graph by its lowest spanning tree."""
     latency = round(sum(spec.link_mean_cycles) / len(spec.link_mean_cycles))
     epochs = startup_epochs(latency, spec.hac_period_cycles, height)
     jitter = math.ceil(spec.jitter_late_cycles)
@@ -142,17 +146,38 @@ def spanning_tree_depths(graph: nx.Graph) -> tuple[int, Ints]:
 
 def tree_depths(fabric: Fabric) -> tuple[int, Ints]:
     """Return the same of a graph in array form."""
-    roots = fabric.alive[:1024]
-    eccentricity = np.zeros(len(roots), np.int64)
-    for level, fresh in hop_levels(fabric, roots):
-        any_row = np.bitwise_or.reduce(fresh, axis=0)
-        bits = np.unpackbits(any_row.view(np.uint8), bitorder="little")[: len(roots)]
-        eccentricity[bits.astype(bool)] = level
-    root = int(roots[eccentricity.argmin()])
+    root, _ = tree_root(fabric)
     depth = np.zeros(fabric.chips, np.int64)
     for level, fresh in hop_levels(fabric, np.array([root])):
         depth[fresh[:, 0] > 0] = level
     return root, depth
+
+
+def tree_root(fabric: Fabric) -> tuple[int, int]:
+    """Return the root of the lowest tree, and its height.
+
+    A chip is as far from the farthest as from any at least: no root is searched from that cannot
+    be better for what earlier searches say. The first are from chips all over.
+    """
+    roots = fabric.alive[:MOST_ROOTS]
+    least, height = np.zeros(fabric.chips, np.int64), np.full(fabric.chips, -1)
+    some = np.unique(fabric.alive[np.linspace(0, len(fabric.alive) - 1, BLOCK_ROOTS).astype(int)])
+    best = fabric.chips, -1
+    while len(some):
+        for level, fresh in hop_levels(fabric, some):
+            reached = np.bitwise_or.reduce(fresh, axis=0).view(np.uint8)
+            bits = np.unpackbits(reached, bitorder="little")[: len(some)]
+            height[some[bits.astype(bool)]] = level
+            near = fresh[:, 0] != 0
+            least[near] = np.maximum(least[near], level)
+        known = roots[height[roots] >= 0]
+        if len(known):
+            root = int(known[height[known].argmin()])
+            best = int(height[root]), root
+        left = roots[height[roots] < 0]
+        left = left[(least[left] < best[0]) | ((least[left] == best[0]) & (left < best[1]))]
+        some = np.sort(left[np.argsort(least[left], kind="stable")][:BLOCK_ROOTS])
+    return best[1], best[0]
 
 
 def spanning_tree_parents(fabric: Fabric, depth: Ints) -> Ints:

@@ -7,6 +7,7 @@ first_channel[e] .. first_channel[e] + cables[e] - 1, in the order of `ports()`.
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cached_property
 from weakref import WeakKeyDictionary
 
 import networkx as nx
@@ -40,9 +41,14 @@ class Fabric:
     channels: int
     channel_edge: Ints
 
+    @cached_property
+    def _keys(self) -> Ints:
+        """A number for the two ends of each edge; it rises from edge to edge."""
+        return self.tail * self.chips + self.head
+
     def edges_between(self, src: Ints, dst: Ints) -> Ints:
         """Return the edge of each pair, or -1 where the two are no neighbours."""
-        keys = self.tail * self.chips + self.head
+        keys = self._keys
         wanted = np.asarray(src, np.int64) * self.chips + dst
         at = np.minimum(np.searchsorted(keys, wanted), max(len(keys) - 1, 0))
         return np.where(keys[at] == wanted, at, -1)

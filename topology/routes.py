@@ -6,7 +6,7 @@ by (source, destination, here), each as often as it has parallel cables; traffic
 therefore spreads evenly over equal paths, which the tests measure.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from weakref import WeakKeyDictionary
 
 import networkx as nx
@@ -20,7 +20,7 @@ UNREACHED = np.iinfo(np.int16).max
 FEW, MANY = 64, 8192  # sources that are searched from one by one, in graphs of more chips
 BLOCK_SOURCES = 4096  # of a search at a time
 LITTLE = 1 << 16  # hops that are written out, and kept, in any case
-SPARSE, MOST_LEVELS = 8, 16  # or unless that is so many times those asked for, and so far
+SPARSE, MOST_LEVELS = 32, 16  # or unless that is so many times those asked for, and so far
 _distances_to: "WeakKeyDictionary[Fabric, dict[int, NDArray[np.int16]]]" = WeakKeyDictionary()
 
 
@@ -219,21 +219,42 @@ def hop_levels(fabric: Fabric, sources: Ints) -> Iterator[tuple[int, NDArray[np.
     bit = np.uint64(1) << (index % 64).astype(np.uint64)
     np.bitwise_or.at(reached, (np.asarray(sources), index // 64), bit)
     fresh, level = reached.copy(), 0
-    degree = np.diff(fabric.row)
-    # Row by row of "the j-th neighbour of every chip that has one": faster than `reduceat`.
-    columns = [np.flatnonzero(degree > j) for j in range(int(degree.max(initial=0)))]
+    spread = _spreading(fabric, words)
     while fresh.any():
         yield level, fresh
-        spread = np.zeros_like(reached)
-        for j, chips in enumerate(columns):
-            near = fabric.head[fabric.row[chips] + j]
-            if len(chips) == len(spread):
-                spread |= fresh[near]
-            else:
-                spread[chips] |= fresh[near]
-        fresh = spread & ~reached
+        fresh = spread(fresh) & ~reached
         reached |= fresh
         level += 1
+
+
+def _spreading(fabric: Fabric, words: int) -> Callable[[NDArray[np.uint64]], NDArray[np.uint64]]:
+    """What says of the bits of all chips [chips, words] which are those of any neighbour's."""
+    degree = np.diff(fabric.row)
+    joined = np.flatnonzero(degree)
+    if words == 1:
+        starts = fabric.row[joined]
+
+        def of_one(fresh: NDArray[np.uint64]) -> NDArray[np.uint64]:
+            found = np.zeros_like(fresh)
+            if len(starts):
+                found[joined, 0] = np.bitwise_or.reduceat(fresh[:, 0][fabric.head], starts)
+            return found
+
+        return of_one
+    # Row by row of "the j-th neighbour of every chip that has one": faster than `reduceat`.
+    columns = [np.flatnonzero(degree > j) for j in range(int(degree.max(initial=0)))]
+    near = [fabric.head[fabric.row[chips] + j] for j, chips in enumerate(columns)]
+
+    def of_many(fresh: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        found = np.zeros_like(fresh)
+        for chips, others in zip(columns, near, strict=True):
+            if len(chips) == len(found):
+                found |= fresh[others]
+            else:
+                found[chips] |= fresh[others]
+        return found
+
+    return of_many
 
 
 def in_one_piece(fabric: Fabric) -> bool:

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from hashlib import sha256
 from typing import NamedTuple
 
 from chip.errors import PoolFull
@@ -32,7 +31,8 @@ PART_PLACES: tuple[Place, ...] = ((WEST, 1, 1), (WEST, 0, 1), (EAST, 1, 1), (EAS
 SUM_PLACES: tuple[Place, ...] = ((EAST, 2, 0), (WEST, 2, 0), (WEST, 2, 1))
 AGENT_ROWS = 64  # of an all-reduce by agents: more come in blocks of several rows
 AGENTS_AMONG = 64  # members at most: agents of more take seconds to find
-GATED_ROWS = 24  # of an all-reduce: more keep links busy with sums at gates longer than these save
+GATED_ROWS = 24  # of one by gates or relays: more keep links busy for longer than they save
+RELAYS_AMONG = 32  # members at most: with more teams relays hand on more sums than they save
 TEAM = 8  # members: a node of the published topologies
 GATHERED_BLOCKS = 16  # parts of more blocks than this, of all members, are not given memory
 
@@ -40,14 +40,15 @@ GATHERED_BLOCKS = 16  # parts of more blocks than this, of all members, are not 
 class Reach(NamedTuple):
     """What bounds of collectives in a group are made of.
 
-    Cables of the rank with the fewest, cycles per vector of the fastest, and cycles on the way
-    between the two nearest and the two farthest ranks.
+    Cables of the rank with the fewest, cycles per vector of the fastest, and cycles on the cables
+    between the two nearest and the two farthest ranks, with the number of these cables.
     """
 
     cables: int = 0
     interval_cycles: int = 0
     nearest_cycles: int = 0
     farthest_cycles: int = 0
+    farthest_hops: int = 0
 
 
 NO_REACH = Reach()  # of a chip alone
@@ -57,15 +58,30 @@ NO_REACH = Reach()  # of a chip alone
 class Network(Mapping[tuple[int, int], tuple[Hop, ...]]):
     """How the members of a group reach each other, and what the messages of a collective are.
 
-    A mapping from pairs of members to hops. `cables` are all cables of those links, parallel ones
-    too; `all_reduce(algorithm, rows, residual, sums)` lists an all-reduce of fp32 rows, with a
-    `residual` onto what each member has; between nodes travel `sums` of that format.
+    A mapping from pairs of members to hops. `all_reduce(algorithm, rows, residual, sums)` lists an
+    all-reduce of fp32 rows, with a `residual` onto what each member has; between nodes travel
+    `sums` of that format. `digest` is equal for equal routes and cables; these and the reach are
+    `written` out once somebody wants them.
     """
 
+    digest: str
     routes: Routes
-    cables: frozenset[Hop]
     all_reduce: Callable[[str, int, bool, str], Items] = field(repr=False)
-    reach: Reach = NO_REACH
+    written: Callable[[], tuple[frozenset[Hop], Reach]] = field(repr=False)
+
+    @cached_property
+    def _written(self) -> tuple[frozenset[Hop], Reach]:
+        return self.written()
+
+    @property
+    def cables(self) -> frozenset[Hop]:
+        """All cables of the links between members, parallel ones too."""
+        return self._written[0]
+
+    @property
+    def reach(self) -> Reach:
+        """What bounds of collectives follow from."""
+        return self._written[1]
 
     def __getitem__(self, pair: tuple[int, int]) -> tuple[Hop, ...]:
         return self.routes[pair]
@@ -81,12 +97,6 @@ class Network(Mapping[tuple[int, int], tuple[Hop, ...]]):
 
     def __hash__(self) -> int:
         return hash(self.digest)
-
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 of all hops and cables: equal for groups that are joined alike."""
-        text = repr((sorted(self.routes.items()), sorted(self.cables)))
-        return sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -115,6 +125,11 @@ class AllReduce:
         Raises PoolFull.
         """
         return min(_schedules(*self._problem), key=lambda plan: plan.end_cycle)
+
+    @property
+    def listed_cycles(self) -> int:
+        """Cycles after which timetables have the last message leave, in the quickest of them."""
+        return min(items.last_cycle for items in self._problem[2])
 
     def beside(
         self, plans: Beside, ready: Sequence[int], most_cycles: int | None = None
@@ -153,20 +168,21 @@ class AllReduce:
     def _algorithms(self, room: int) -> tuple[str, ...]:
         """Those there is room for: so many rows that land.
 
-        An agent or a gate may add up all rows of its team, and what it owns of all teams. Of many
-        rows of fp32 agents are quickest past chips outside of the group; else they, or all ranks.
+        A rank may add up all rows of its team, and all that teams have. Of many rows of fp32 agents
+        are quickest past chips outside of the group; else they, or all ranks.
         """
         names, team, rows = algorithms(self.blocks, self.members), TEAM, self.blocks * self.some
         most = (team - 1) * rows + self.members // team * rows
         if names != ("teams",) or most > room:
             return names
-        found = ("gates", "teams") if rows <= GATED_ROWS else ("teams",)
+        few, wide = rows <= GATED_ROWS, self.sums == "fp32"
         if self.members > AGENTS_AMONG or rows > AGENT_ROWS:
-            return found[:1]
+            return ("gates",) if few else ("teams",)
         assert isinstance(self.routes, Network), "members of a group are joined by a Network"
         detours = any(hop.member >= self.members for hop in self.routes.cables)
-        alone = detours and rows > GATED_ROWS and self.sums == "fp32"
-        return ("agents",) if alone else ("agents", *found)
+        if few:
+            return "agents", "relays" if wide and self.members <= RELAYS_AMONG else "gates"
+        return ("agents",) if detours and wide else ("agents", "teams")
 
 
 @dataclass(frozen=True)

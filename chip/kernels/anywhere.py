@@ -13,7 +13,8 @@ from functools import cached_property
 from itertools import accumulate, pairwise
 
 from chip.isa import WIDTHS
-from chip.kernels.memory import INNER_SLICES, MUST, Conflicts, MemoryMap
+from chip.kernels.conflicts import MUST, Conflicts
+from chip.kernels.memory import INNER_SLICES, MemoryMap
 from chip.kernels.occupancy import FOREVER, Taken
 from chip.kernels.sram_map import QUAD
 from chip.kernels.work import SCRATCH, Request

@@ -151,7 +151,7 @@ class Compiler:
         alike: dict[tuple[object, ...], list[int]] = defaultdict(list)
         for number, item in enumerate(items):
             if isinstance(item, Message) and (self._is_long(item.source) or _is_row_home(item)):
-                alike[item.hops[0].member, item.source, item.after].append(number)
+                alike[item.hops[0].member, item.source, item.after, item.step].append(number)
         return {number: numbers for numbers in alike.values() for number in numbers}
 
     def _is_long(self, span: Span) -> bool:

@@ -2,11 +2,12 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
+from chip.isa import WIDTHS
 from chip.kernels.transfer import Hop
 
 
@@ -23,7 +24,7 @@ class Span(NamedTuple):
 class Message:
     """Rows on their way along `hops`, in the type of their source.
 
-    `after` are the numbers of items that must come first.
+    `after` are the numbers of items that must come first. Those of one `step` are alike.
     """
 
     hops: tuple[Hop, ...]
@@ -32,6 +33,7 @@ class Message:
     lands: bool  # apart from its target, where an addition takes it up
     start_cycle: int  # of the timetable: who comes first is placed first
     after: tuple[int, ...]
+    step: int = 0
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,11 @@ class Addition:
 
 class Items(tuple[Message | Addition, ...]):
     """The messages and additions of a collective, each known by its number in the list."""
+
+    @cached_property
+    def last_cycle(self) -> int:
+        """The cycle of the timetable at which the last of them begins."""
+        return max((item.start_cycle for item in self), default=0)
 
     @cached_property
     def _hash(self) -> int:
@@ -81,3 +88,23 @@ def in_order(items: Items) -> Iterator[int]:
             waits[other] -= 1
             if not waits[other]:
                 heappush(ready, (items[other].start_cycle, other))
+
+
+def urgent_first(items: Items) -> Items:
+    """The same, each to be placed the sooner the more is to come of it: by an eighth of its cycles.
+
+    So what has far to go does not wait for what has not.
+    """
+    to_come: dict[int, int] = defaultdict(int)  # cycles from the start of an item to the last end
+    for number in reversed([*in_order(items)]):
+        item = items[number]
+        if isinstance(item, Message):
+            vectors = WIDTHS[item.source.dtype] * item.source.length
+            pace = max(hop.interval_cycles for hop in item.hops)
+            to_come[number] += sum(hop.latency_cycles for hop in item.hops) + vectors * pace
+        for other in item.after:
+            to_come[other] = max(to_come[other], to_come[number])
+    return Items(
+        replace(item, start_cycle=item.start_cycle - to_come[number] // 8)
+        for number, item in enumerate(items)
+    )

@@ -161,7 +161,7 @@ def expert_linear(
                 _deliver(work, chain, flow, copies, start, token)
         return chain
 
-    for token in range(work.rows):
+    for token in work.tokens:
         every = [products(slot, token) for slot in range(experts.chosen)]
         if not adds:
             yield from ([chain_of(slot, token, made)] for slot, made in enumerate(every))

@@ -6,12 +6,13 @@ Buffers whose ops do not overlap may rest in the same words, one after another.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 from chip.errors import ChipError
 from chip.isa import WIDTHS
+from chip.kernels.conflicts import MUST, Conflicts
 from chip.kernels.occupancy import FOREVER, Taken
 from chip.kernels.sram_map import QUAD, Move, SramMap
 from chip.kernels.work import CACHE, HALVES, SCRATCH, Request
@@ -21,8 +22,6 @@ from chip.spec import ChipSpec
 
 INNER_SLICES = 12  # next to the VXM on each side, where activations are looked for room first
 _MOST_LOADS = 1000  # ways to put columns side by side that are looked at
-MUST = 1 << 40  # more than any number of cycles: buffers that must lie apart
-SHOULD = 1 << 24  # who reads both cycle by cycle waits until one of the gathers is over
 
 
 class SramFull(ChipError):
@@ -62,14 +61,6 @@ def columns_may_rest(spec: ChipSpec, words: Iterable[int]) -> bool:
             if taken + more <= spec.slice_words
         }
     return bool(loads)
-
-
-@dataclass(frozen=True)
-class Conflicts:
-    """For pairs of buffers: cycles in which they meet at a slice, and at a bank; -1 is never."""
-
-    slices: Mapping[tuple[str, str], int]
-    banks: Mapping[tuple[str, str], int]
 
 
 @dataclass
@@ -133,17 +124,20 @@ class MemoryMap(SramMap):
             index = base + first
             if beyond is not None and index + width > beyond:
                 break
-            at_slice = self._cost(request.name, index, width, None, conflict.slices)
+            at_slice = self._cost(request.name, index, width, None, conflict)
             if at_slice >= MUST:
                 continue
             for bank in range(self.spec.slice_banks):
-                cost = at_slice + self._cost(request.name, index, width, bank, conflict.banks)
-                if cost >= MUST:
+                cost = at_slice + self._cost(request.name, index, width, bank, conflict)
+                least = MUST - 1 if best is None else best[0][0]
+                if cost > least:
                     continue
                 address = self.occupancy.room(index, width, words, bank, life, self._is_high(bank))
                 if address is None:
                     continue
                 shared = self.occupancy.sharers(index, width, address, words)
+                if best is not None and cost + shared > least:
+                    continue
                 level = 0
                 if self.levels:
                     quad = index // QUAD * QUAD
@@ -188,8 +182,8 @@ class MemoryMap(SramMap):
     ) -> int | None:
         """The address of rows in a slice and bank, if they fit there and nothing must be apart."""
         width = WIDTHS[request.dtype]
-        cost = self._cost(request.name, index, width, None, conflict.slices)
-        cost += self._cost(request.name, index, width, bank, conflict.banks)
+        cost = self._cost(request.name, index, width, None, conflict)
+        cost += self._cost(request.name, index, width, bank, conflict)
         if cost >= MUST:
             return None
         return self.occupancy.room(index, width, self._words(request), bank, life)
@@ -330,20 +324,25 @@ class MemoryMap(SramMap):
     # --- bookkeeping ------------------------------------------------------------------------
     def meets(self, name: str, index: int, width: int, conflict: Conflicts) -> int:
         """Cycles in which columns would meet those that rest in some slices."""
-        cost = self._cost(name, index, width, None, conflict.slices)
-        return cost + self._cost(name, index, width, None, conflict.banks)
+        at_slice, at_bank = (partners.get(name, {}) for partners in conflict.by_name)
+        return sum(
+            at_slice.get(other, 0) + at_bank.get(other, 0)
+            for other in {other for other, _ in self.occupancy.named(index, width)}
+        )
 
     def _cost(
-        self, name: str, index: int, width: int, bank: int | None,
-        met: Mapping[tuple[str, str], int],
-    ) -> int:  # fmt: skip
+        self, name: str, index: int, width: int, bank: int | None, conflict: Conflicts
+    ) -> int:
         """Cycles in which a buffer would meet those that rest in these slices, or in their bank."""
+        mine = conflict.by_name[bank is not None].get(name)
+        if not mine:
+            return 0
         others = {
             other
             for other, its in self.occupancy.named(index, width)
-            if bank is None or its == bank or self._anywhere(other)
+            if other in mine and (bank is None or its == bank or self._anywhere(other))
         }
-        return sum(met.get((min(name, o), max(name, o)), 0) for o in others)
+        return sum(map(mine.__getitem__, others))
 
     def _anywhere(self, name: str) -> bool:
         return name not in self.buffers or self.buffers[name].any_bank

@@ -30,6 +30,9 @@ class Occupancy:
     _given: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))  # which of all
     _count: int = 0  # of what was given
     _spans: dict[int, set[tuple[int, int]]] = field(default_factory=lambda: defaultdict(set))
+    _unions: dict[tuple[int, int], tuple[int, int, list[tuple[int, int]]]] = field(
+        default_factory=dict
+    )
     _named: dict[int, set[tuple[str, int]]] = field(default_factory=lambda: defaultdict(set))
 
     def alike(self) -> Iterator[tuple[list[Taken], int]]:
@@ -68,11 +71,11 @@ class Occupancy:
         """
         base = bank * self.spec.bank_words
         address = base
-        blocked = sorted(
+        blocked = sorted({
             (t.start, t.end)
             for t in self.of(index, width)
             if t.last_op >= life[0] and t.first_op <= life[1]
-        )
+        })  # fmt: skip
         if high:
             address = base + self.spec.bank_words - words
             for start, end in sorted(blocked, key=lambda span: -span[1]):
@@ -108,11 +111,24 @@ class Occupancy:
 
     def used(self, index: int, width: int, more: tuple[int, int] = (0, 0)) -> int:
         """Words that some of these slices have taken at any time, and `more` from one to one."""
-        total = end = 0
-        for start, stop in sorted([more, *((t.start, t.end) for t in self.of(index, width))]):
-            total += max(0, stop - max(start, end))
-            end = max(end, stop)
-        return total
+        total, spans = self._union(index, width)
+        start, end = more
+        covered = sum(max(0, min(end, stop) - max(start, first)) for first, stop in spans)
+        return total + end - start - covered
+
+    def _union(self, index: int, width: int) -> tuple[int, list[tuple[int, int]]]:
+        """What is taken of any of these slices: words in all, and disjoint stretches, in order."""
+        count = sum(len(self._given[i]) for i in range(index, index + width))
+        known = self._unions.get((index, width))
+        if known is None or known[0] != count:
+            spans: list[tuple[int, int]] = []
+            for start, stop in sorted({(t.start, t.end) for t in self.of(index, width)}):
+                if spans and start <= spans[-1][1]:
+                    spans[-1] = spans[-1][0], max(stop, spans[-1][1])
+                elif start < stop:
+                    spans.append((start, stop))
+            known = self._unions[index, width] = count, sum(b - a for a, b in spans), spans
+        return known[1:]
 
     def column_room(
         self, index: int, words: int, layers: int, one_bank: bool, row_words: int = 0

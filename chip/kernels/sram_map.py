@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -188,11 +189,9 @@ class SramMap:
 
     def _holding(self, index: int, address: int) -> Iterator["_Held"]:
         """What holds a word."""
-        for name in self.copies:
-            for own in self.word_ranges(name):
-                inside = 0 <= address - own.address < own.words
-                if inside and own.index <= index < own.index + own.slices:
-                    yield _Held(own.further)
+        for own in self._stretched.get(index, ()):
+            if 0 <= address - own.address < own.words:
+                yield _Held(own.further)
         for name, move in self.moves.items():
             region, cache = move.region, self.roles[name] == CACHE
             if region.index <= index < region.index + region.slices:
@@ -200,3 +199,12 @@ class SramMap:
                 for first in range(0, every * (self.launch_slots if cache else 1), every):
                     if 0 <= address - region.address - move.words[first] < region.words:
                         yield _Held(move.words, first, move.begins, every if cache else 0)
+
+    @cached_property
+    def _stretched(self) -> dict[int, list[WordRange]]:
+        """All that lies in stretches, by slice; once everything is placed."""
+        found: dict[int, list[WordRange]] = {}
+        for own in (own for name in self.copies for own in self.word_ranges(name)):
+            for index in range(own.index, own.index + own.slices):
+                found.setdefault(index, []).append(own)
+        return found

@@ -13,7 +13,8 @@ from itertools import product
 import numpy as np
 import numpy.typing as npt
 
-from chip.kernels.memory import INNER_SLICES, MUST, SHOULD, Conflicts
+from chip.kernels.conflicts import MUST, SHOULD, Conflicts
+from chip.kernels.memory import INNER_SLICES
 from chip.kernels.work import Request
 from chip.program import Region
 from chip.schedule import Buffer, Chain, Loops, Rows, Schedule

@@ -113,6 +113,7 @@ class Work:
     part: int = 0
     whole: "Work | None" = None
     half: str = ""
+    some: range | None = None  # of the tokens, where each is worked on by itself
 
     @property
     def parts(self) -> tuple["Work", ...]:
@@ -125,6 +126,11 @@ class Work:
             replace(self, rows=min(each, self.rows - start), most_rows=most, part=n, whole=self)
             for n, start in enumerate(starts)
         )
+
+    @property
+    def tokens(self) -> range:
+        """Those that are worked on one by one."""
+        return range(self.rows) if self.some is None else self.some
 
     @property
     def first_row(self) -> int:

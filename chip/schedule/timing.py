@@ -98,3 +98,7 @@ class TimingSequence:
         self._parts.append(timing)
         self._cycles.append(cycle)
         self.end_cycle = max(self.end_cycle, cycle + timing.end_cycle)
+
+    def since(self, cycles: int) -> "TimingSequence":
+        """The same without a stall, so many cycles after the last one."""
+        return TimingSequence(self.end_cycle, self.stalls, cycles, self._parts, self._cycles)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from cluster.hybrid.answer import WithGpus
 from cluster.model.fetch import cache_folder
 from cluster.model.graph.counts import MATRIX_BYTES
 from cluster.model.load import find_decoder
-from cluster.planning.cost_store import CostStore
+from cluster.planning.companions import shared_store
 from cluster.report.files import write_report
 from cluster.report.page import Page
 from cluster.runs.display import Bars, print_rows
@@ -94,10 +95,13 @@ def compare_command(
         chips, tp, topology=topology, weights=weights, context=context,
         sums_between_nodes=sums_between_nodes,
     )  # fmt: skip
-    with Bars() as bars:
+    folder = cache_folder() / "costs"
+    made, work = count(1), partial(lpu_points, model, request)
+    with (
+        Bars() as bars,
+        shared_store(folder, work, lambda: bars.step("plan", next(made), 0)) as store,
+    ):
         bars.step("plan", 0, 0)
-        made = count(1)
-        store = CostStore(cache_folder() / "costs", lambda: bars.step("plan", next(made), 0))
         points = lpu_points(model, request, store)
         help_of = (prefill_on, afd, between)
         together = find_with_gpus(model, request, *help_of, store) if mixed else None

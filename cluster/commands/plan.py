@@ -1,6 +1,7 @@
 """`lpu plan MODEL`: timing and capacity of a model on a cluster, without running anything."""
 
 import json
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,8 +27,8 @@ from cluster.compiler.choose import PlanRequest
 from cluster.compiler.limits import CONTEXT_BLOCK
 from cluster.files import check_writable
 from cluster.model.fetch import cache_folder
-from cluster.planning.cost_store import CostStore
-from cluster.planning.planner import Planned, make, report
+from cluster.planning.companions import shared_store
+from cluster.planning.planner import Planned, make, report, reported
 from cluster.planning.search import OBJECTIVES
 from cluster.runs.display import Bars, counted, print_rows, show_table
 from cluster.runs.distance import distance_line
@@ -102,19 +103,23 @@ def plan_command(
     guessing = asked_guessing(acceptance, draft, draft_tokens)
     check_writable("--trace", trace)
     check_writable("--report", report_file)
-    with Bars() as bars:
+    folder = cache_folder() / "costs"
+    request, made = PlanRequest(**given), count(1)
+    work = partial(reported, model, request)
+    with (
+        Bars() as bars,
+        shared_store(folder, work, lambda: bars.step("plan", next(made), 0)) as store,
+    ):
         bars.step("plan", 0, 0)
-        made = count(1)
-        store = CostStore(cache_folder() / "costs", lambda: bars.step("plan", next(made), 0))
-        planned = make(model, PlanRequest(**given), store)
+        planned = make(model, request, store)
         found, together = report(planned), None
         if mixed:
-            together = find_with_gpus(model, PlanRequest(**given), prefill_on, afd, between, store)
+            together = find_with_gpus(model, request, prefill_on, afd, between, store)
             found["with_gpus"] = together.report()
         if guessing:
             from cluster.planning.speculation import speculated
 
-            gain = speculated(model, PlanRequest(**given), guessing, planned, store)
+            gain = speculated(model, request, guessing, planned, store)
             found["speculation"] = gain.report()
         if trace:
             from cluster.tracing.files import write_timeline

@@ -16,7 +16,7 @@ from typing import Any
 
 from chip.isa import WIDTHS
 from chip.kernels.allreduce import Reach
-from chip.spec import EAST, HEMISPHERES, ChipSpec
+from chip.spec import EAST, HEMISPHERES, WEST, ChipSpec
 from cluster.compiler.launch import LaunchKind
 from cluster.compiler.op_work import Product, Share, product_cycles, work_of
 from cluster.compiler.shard import Sharded
@@ -304,16 +304,31 @@ def _between_vxms(spec: ChipSpec) -> int:
     return 2 * way + spec.d_func("c2c.receive")
 
 
+def _through(spec: ChipSpec) -> int:
+    """From a port of a chip to another, as vectors take that pass it.
+
+    What a port receives runs inward, and is sent where it runs outward: at the other edge, or at
+    its own once a unit has turned it. The MXM turns nothing; the SXM is the next one, and slices,
+    which would have to be written and read, lie behind it.
+    """
+    east, west = (spec.edge_position("c2c", side) for side in (EAST, WEST))
+    turned = 2 * abs(east - spec.edge_position("sxm", EAST)) + spec.quickest("sxm")
+    return spec.d_func("c2c.receive") + min(abs(east - west), turned)
+
+
 def _exchange(share: Share, op: AllReduce, sharded: Sharded, reach: Reach) -> tuple[int, int]:
     """Cycles that an all-reduce keeps the links of a rank busy, and its latency.
 
     All summands go to all ranks in one crossing; or sums are made on the way, by a rank between the
-    two farthest maybe, and then each rank takes in nearly twice the vectors of one.
+    two farthest maybe, and then each rank takes in nearly twice the vectors of one. Either way the
+    two farthest hear of each other through the chips between them.
     """
     ranks_count = sharded.shares.tp
     vectors = share.rows * _vectors(op.out.width, share.spec)
-    slowest, interval, *ways = reach
-    nearest, crossing = (_between_vxms(share.spec) + way for way in ways)
+    interval, slowest, ends = reach.interval_cycles, reach.cables, _between_vxms(share.spec)
+    nearest = ends + reach.nearest_cycles
+    passed = max(0, reach.farthest_hops - 1) * _through(share.spec)
+    crossing = ends + reach.farthest_cycles + passed
     once = (ranks_count - 1) * vectors * interval // slowest
     each = least_received(ranks_count, op.sums)  # on the way to who adds, and to who needs it
     twice = 2 * each.numerator * vectors * interval // (each.denominator * slowest)

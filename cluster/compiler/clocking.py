@@ -19,9 +19,10 @@ from topology.clocks import (
     ClockPlan,
     ClockSpec,
     clock_plan,
-    fabric_clock_plan,
     spanning_tree_depths,
     spanning_tree_parents,
+    tree_clock_plan,
+    tree_root,
 )
 from topology.fabric import Fabric, compiled, part_of
 from topology.receives import Receives
@@ -131,7 +132,12 @@ def pacing(fabric: Fabric, chips: Collection[int], spec: ChipSpec) -> Pacing | N
     """What `clocking` without a clock costs, from the graph in array form."""
     if len(chips) < 2:
         return None
-    return Pacing(fabric_clock_plan(part_of(fabric, chips), clock_of(spec)), spec)
+    return paced(tree_root(part_of(fabric, chips)), spec)
+
+
+def paced(tree: tuple[int, int], spec: ChipSpec) -> Pacing:
+    """What chips with a spanning tree of that root and height cost."""
+    return Pacing(tree_clock_plan(*tree, clock_of(spec)), spec)
 
 
 def receives(wiring: Wiring) -> Receives:

@@ -15,7 +15,7 @@ from cluster.compiler.place import Placement
 from cluster.compiler.stage import Stage
 from cluster.compiler.timeline import P, in_parts
 from cluster.compiler.wires import Wires
-from cluster.compiler.wiring import Onward, Path, Paths
+from cluster.compiler.wiring import Onward, Path, Paths, as_paths
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,9 @@ class Sender:
         return min(high, low + first), min(high, low + last)
 
 
-def senders(paths: Paths, onward: Onward, stage: int = 0) -> Iterator[Sender]:
+def senders(
+    paths: Iterable[Path], onward: Sequence[tuple[Path, ...]], stage: int = 0
+) -> Iterator[Sender]:
     """Every rank of a stage, by the paths of a link."""
     for rank, path in enumerate(paths):
         yield Sender(stage, path, onward[rank], rank % TEAM) if onward else Sender(stage, path)
@@ -63,7 +65,7 @@ def step_senders(wires: Wires, placement: Placement) -> Iterator[Sender]:
                 for hop in path
             )
 
-        paths = Paths(map(among_chips, link.paths))
+        paths = as_paths(map(among_chips, link.paths))
         onward = tuple(tuple(map(among_chips, some)) for some in link.onward)
         yield from senders(paths, onward, number)
 

@@ -279,6 +279,8 @@ def _by_groups(place: Callable[..., None], work: Work, at: Assigned, op: Grouped
 
 @kernel(ExpertLinear, EARLY)
 def _expert_rows(work: Work, at: Assigned, op: ExpertLinear) -> None:
+    if work.tokens.start:  # they are there for all tokens from the first one on
+        return
     numbers = work.rows_of(at.read(work, op, op.choice).copies[0], 0)
     for matrix in at.matrices(op):
         experts = Experts(matrix, op.held, op.chosen, op.adds, op.bias is not None)

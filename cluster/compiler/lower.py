@@ -170,7 +170,7 @@ def check_programs(plan: Plan, placement: Placement, instructions: Mapping[int, 
             count = instructions.get(chip, 0)
             needs = plan.stages[number].sram_bytes + count * plan.spec.instruction_bytes
             if needs > plan.spec.sram_bytes:
-                advice = f"{count} instructions among it; use more stages or a shorter --context"
+                advice = f"{count:,} instructions among it; use more stages or a shorter --context"
                 raise DoesNotFit(number, needs, plan.spec.sram_bytes, advice)
 
 

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from chip.isa import WIDTHS
 from chip.kernels.anywhere import Anywhere
-from chip.kernels.memory import MUST, SHOULD, Conflicts, MemoryMap, SramFull
+from chip.kernels.conflicts import MUST, SHOULD, Conflicts
+from chip.kernels.memory import MemoryMap, SramFull
 from chip.kernels.occupancy import FOREVER
 from chip.kernels.trial import Demands
 from chip.kernels.work import CACHE, CONSTANT, HALVES, SCRATCH, Request
@@ -19,6 +20,7 @@ from cluster.errors import ClusterError
 
 Words = npt.NDArray[np.int64]
 ALONE = ("", "head.", "opening.")  # what stands before names of what is there once
+TRIED_AGAIN = 8  # times, each with the row that found no place before all others
 TRIED_PLACES = 12  # of columns in all slices: rows lie elsewhere each time
 OWN_SIDE = 3  # of these with all columns on their own side, if that has the words for them
 
@@ -47,7 +49,8 @@ def memory_map(
 
     `slots` are those with caches, and those of a launch at most. `fixed` buffers have a place:
     (name, (side, quad, bank), vectors, dtype). Others rest in their `usual` first slice and bank
-    where they can, so that equal ops take equal cycles in all stages.
+    where they can, so that equal ops take equal cycles in all stages. Rows that find no place in
+    any way are then placed before others.
     """
     usual = usual or {}
     ways = [_Way(usual)] if usual else []
@@ -59,14 +62,19 @@ def memory_map(
     if words:  # each bank for itself leaves more room
         alone = tuple(replace(request, in_turn=False) for request in demands.requests)
         tried += [(way, replace(demands, requests=alone), 0) for way in ways]
-    for number, (way, mine, left) in enumerate(tried):
+    failed, first = SramFull("", 0, 0), list[str]()
+    rows = {request.name for request in demands.requests if request.layout == "rows"}
+    for number, (way, mine, left) in enumerate((*tried, *tried[-1:] * TRIED_AGAIN)):
+        if number >= len(tried):
+            if failed.what not in rows:
+                break
+            first = [failed.what, *(name for name in first if name != failed.what)]
         try:
             found = replace(MemoryMap(spec, layers, *slots), apart=apart, row_words=left)
-            return _placed(found, mine, fixed, usual, way)
-        except SramFull:
-            if number == len(tried) - 1:
-                raise
-    raise AssertionError("one way is always tried")
+            return _placed(found, mine, fixed, usual, way, first)
+        except SramFull as error:
+            failed = error
+    raise failed
 
 
 def _words_in_turn(spec: ChipSpec, requests: Iterable[Request]) -> int:
@@ -170,6 +178,7 @@ def _placed(
     fixed: Sequence[tuple[str, tuple[int, int, int], int, str]],
     usual: Mapping[str, tuple[int, int]],
     way: _Way,
+    ahead: Sequence[str] = (),
 ) -> MemoryMap:
     met = demands.conflicts
     for name, place, vectors, dtype in fixed:
@@ -198,7 +207,8 @@ def _placed(
         found.place_columns(request, met, index)
         if way.alike:
             first.setdefault(own, found[request.name].region.index)
-    for request in _heaviest_first(everything, met):
+    turn = {name: number for number, name in enumerate(ahead, -len(ahead))}
+    for request in sorted(_heaviest_first(everything, met), key=lambda r: turn.get(r.name, 0)):
         life = demands.lives[request.name] if request.role == SCRATCH else FOREVER
         found.place(request, life, met, usual.get(request.name))
     return check_map(found.finish(), demands, frozenset(name for name, *_ in fixed))

@@ -32,7 +32,7 @@ def items_of(timed: Collective, hop: Hops, members: Mapping[int, int]) -> Items:
             found.append(
                 Message(
                     *(tuple(hop(*way) for way in ways), rows(item.source), target, item.lands),
-                    *(item.start_cycle, item.after),
+                    *(item.start_cycle, item.after, item.step),
                 )
             )
         else:

@@ -7,7 +7,7 @@ the same cycles whatever the stages work on, programs for different sequences go
 are: a step is joined of *stage programs*, what the chips of one stage do for one slot.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Protocol
 
 from chip.kernels.io_double_buffer import HELD, NEXT, OUT, copy_rows
@@ -51,6 +51,9 @@ def joined(
 class StepParts(StageWork, Protocol):
     """What steps are made of: schedules, or their timings."""
 
+    def alike(self, number: int) -> Hashable:
+        """Return what is equal for stages that do the same."""
+
     def sent(self, kind: LaunchKind, limit_cycles: int | None) -> Sequence[Part]:
         """Return what brings x from every stage to the next; members are chips.
 
@@ -82,7 +85,12 @@ class PipelineSteps:
         timeline.crossing(self.parts.sent(kind, pace.limit_cycles if pace else None), None)
         if slot is not None:
             pace = timeline.pace
-            works = [self._work(n, kind, pace, slot) for n in range(len(groups))]
+            made: dict[Hashable, list[Work]] = {}
+            for number in range(len(groups)):
+                key = self.parts.alike(number)
+                if key not in made:
+                    made[key] = self._work(number, kind, pace, slot)
+            works = [made[self.parts.alike(number)] for number in range(len(groups))]
             timeline.beside(zip((group.members for group in groups), works, strict=True))
         return timeline
 
@@ -121,6 +129,10 @@ class StepSchedules:
         self.wires, self.stage = wires, work.stage
         self._copies: dict[tuple[object, ...], Schedule] = {}
         self._sent: dict[tuple[int, bool, int | None], list[Schedule]] = {}
+
+    def alike(self, number: int) -> Hashable:
+        """See StepParts."""
+        return number
 
     def sent(self, kind: LaunchKind, limit_cycles: int | None) -> list[Schedule]:
         """See StepParts."""

@@ -6,10 +6,11 @@ from functools import lru_cache
 
 from chip.kernels.attention import Heads
 from chip.kernels.attention_to_all import SIDE_BY_SIDE, SumLanes, by_powers
+from chip.kernels.conflicts import Conflicts
 from chip.kernels.experts import Experts
 from chip.kernels.lanes import LANES, MAPS, LaneMap, group_maps, hurried_maps
 from chip.kernels.layout import even
-from chip.kernels.memory import Conflicts, most_column_words
+from chip.kernels.memory import most_column_words
 from chip.kernels.ranks import turn_maps
 from chip.kernels.trial import Demands, Trial, TrialMemory, Unplaced, conflicts
 from chip.kernels.work import CACHE, Request, Work

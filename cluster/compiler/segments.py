@@ -45,9 +45,14 @@ def by_heads(value: Value) -> bool:
     return any(dim.name == "heads" for dim in value.dims)
 
 
+def looks_back(ops: tuple[Op, ...]) -> bool:
+    """Whether any of some ops reads caches: only what such do depends on the context."""
+    return any(isinstance(op, ATTENTIONS) for op in ops)
+
+
 def what_of(ops: tuple[Op, ...]) -> str:
     """What reports call these ops of a layer."""
-    return "attention" if any(isinstance(op, ATTENTIONS) for op in ops) else "ffn"
+    return "attention" if looks_back(ops) else "ffn"
 
 
 def has_experts(section: Section) -> bool:

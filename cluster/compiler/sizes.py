@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, lru_cache
 from math import prod
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from chip.isa import WIDTHS
 from chip.kernels.memory import SramFull, columns_may_rest, most_column_words
@@ -15,8 +15,9 @@ from chip.spec import ChipSpec
 from cluster.compiler.limits import CONTEXT_BLOCK, WEIGHT_TYPES
 from cluster.compiler.section_demands import column_words
 from cluster.compiler.segments import has_experts
-from cluster.compiler.stage import Stage, roomy
-from cluster.compiler.stage_shape import StageShape, stage_shape
+from cluster.compiler.stage import Stage
+from cluster.compiler.stage_shape import StageShape, roomy, stage_shape
+from cluster.compiler.store import Store
 from cluster.model.graph.graph import Model, Section
 from cluster.model.graph.latent_attention import ATTENTIONS
 
@@ -24,20 +25,6 @@ CHUNKS = (32, 16, 8)  # tokens of a prefill launch: the most there is room for
 Paces = dict[tuple[int, int], tuple[int, int]]  # of (tp, chunk): cycles of a layer, and of the head
 Sides = tuple[list[int], list[int]]  # of the east and of the west half of a chip
 T = TypeVar("T")
-
-
-class Store(Protocol):
-    """Keeps what was made once, by what it was made of."""
-
-    def kept(
-        self,
-        kind: str,
-        key: object,
-        make: Callable[[], T],
-        plain: Callable[[T], Any],
-        read: Callable[[Any], T],
-    ) -> T:
-        """What `make` returns, perhaps from before; `plain` and `read` are to JSON and back."""
 
 
 Kinds = dict[str, int]  # SRAM bytes of a stage by what they hold
@@ -254,7 +241,7 @@ class Sizes:
         The layer is the last one, unless its number is given.
         """
         size = self._padded, self.chunks[-1], self.weights, self._slots
-        return _words(self.model, self.spec, tp, *size, number)
+        return _words(self.model, self.spec, tp, *size, number, self.store)
 
     def pace(self, tp: int, chunk: int) -> tuple[int, int]:
         """Cycles of a layer and of the LM head for one token, as a chip takes them alone."""
@@ -371,15 +358,25 @@ class Sizes:
 @lru_cache(maxsize=1024)
 def _words(
     model: Model, spec: ChipSpec, tp: int, context: int, chunk: int, weights: str,
-    slots: tuple[int, int], number: int | None,
+    slots: tuple[int, int], number: int | None, store: Store | None,
 ) -> tuple[Sides, Sides]:  # fmt: skip
     """See `Sizes._words`: those who say why nothing fits look at all widths again and again."""
     first = len(model.layers) - 1 if number is None else number
     shape = stage_shape(model, spec, tp, context, chunk, weights, slots, (first, 1), True)
-    assert shape.head is not None
-    size = shape.chunk, shape.context // CONTEXT_BLOCK, shape.weights, shape.slots, shape.rows
-    layer, last = (
-        column_words(spec, section, shape.ranks[0], prefix, *size)
-        for section, prefix in ((shape.kinds[0], "layer."), (shape.head, "head."))
-    )
-    return layer, last
+
+    def asked() -> tuple[Sides, Sides]:
+        assert shape.head is not None
+        size = shape.chunk, shape.context // CONTEXT_BLOCK, shape.weights, shape.slots, shape.rows
+        layer, last = (
+            column_words(spec, section, shape.ranks[0], prefix, *size)
+            for section, prefix in ((shape.kinds[0], "layer."), (shape.head, "head."))
+        )
+        return layer, last
+
+    def read(kept: Any) -> tuple[Sides, Sides]:
+        (east, west), (last_east, last_west) = kept
+        return (east, west), (last_east, last_west)
+
+    if store is None:
+        return asked()
+    return store.kept("words", (spec, shape.digest), asked, list, read)

@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from chip.kernels.allreduce import Routes, part_requests
+from chip.kernels.conflicts import Conflicts
 from chip.kernels.io_double_buffer import double_buffers
 from chip.kernels.layout import Layout
-from chip.kernels.memory import Conflicts, MemoryMap
+from chip.kernels.memory import MemoryMap
 from chip.kernels.step import Moved, Step
 from chip.kernels.trial import NO_DEMANDS, Demands
 from chip.kernels.work import HALVES, INPUT, Request, Work
@@ -21,17 +22,17 @@ from cluster.compiler.assign import RESIDUAL, SUMMANDS, Assigned, Copy
 from cluster.compiler.kernels import carries_peaks, enter, in_turn, place
 from cluster.compiler.limits import CONTEXT_BLOCK
 from cluster.compiler.memory_map import ALONE, cut_map, memory_map
+from cluster.compiler.op_by_op import op_by_op
 from cluster.compiler.section_demands import asked, lane_maps
-from cluster.compiler.segments import by_heads, has_experts, segments, what_of
+from cluster.compiler.segments import by_heads, looks_back, segments, what_of
 from cluster.compiler.shard import Sharded
-from cluster.compiler.stage_shape import StageShape
+from cluster.compiler.stage_shape import StageShape, roomy
 from cluster.compiler.update import Update
 from cluster.compiler.weight_cycles import column_cycles, hidden_cycles
 from cluster.model.graph.collective import AllReduce
 from cluster.model.graph.norm import Norm
 from cluster.model.graph.op import GraphError, Op
 
-WIDE_WORDS = 1 << 24  # of a slice that has room for everything
 Vectors = npt.NDArray[Any]
 FIRST = range(1)  # the first sequence slot
 
@@ -79,10 +80,7 @@ class Stage:
         """Find room for all that kernels ask for; raises SramFull."""
         shape, blocks = self.shape, self.blocks
         demands, rank = NO_DEMANDS, shape.ranks[0]
-        # What kernels ask for is the same in any chip, unless experts are cut to its banks.
-        spec = (
-            self.spec if any(has_experts(one.section) for one in shape.kinds) else roomy(self.spec)
-        )
+        spec = roomy(self.spec)  # what kernels ask for is the same in any chip
         if shape.opening is not None:
             demands += asked(
                 spec, shape.opening, rank, "opening.", shape.chunk, blocks, shape.weights,
@@ -314,12 +312,19 @@ class Stage:
                 update = Update(self.memory, assigned, last, self.members, rows, routes)
             try:
                 step = self._compute(sharded, what, mine, *size, moved, slots, most_cycles)
-            except TooLong:  # op by op, as mixtures need whose tokens go one by one
-                each = (self._compute(sharded, what, (op,), *size, moved, slots) for op in mine)
-                yield from (step for step in each if step.cycles > 0)
+            except TooLong:
+                alone = partial(self._alone, sharded, what, (*size, moved, slots))
+                yield from op_by_op(alone, mine, rows, most_cycles or 0)
                 yield from update.steps(most_cycles) if update else ()
             else:
-                yield from update.behind(step, most_cycles, self._parts) if update else (step,)
+                known = self._parts, self._too_long
+                yield from update.behind(step, most_cycles, *known) if update else (step,)
+
+    def _alone(
+        self, sharded: Sharded, what: str, size: tuple[str, int, int, int, Moved, int],
+        ops: tuple[Op, ...], some: range | None,
+    ) -> Step:  # fmt: skip
+        return self._compute(sharded, what, ops, *size, some=some)
 
     def alone(self, rows: int, blocks: int, moved: Moved) -> tuple[Step, ...]:
         """What members do of a layer up to each point where they exchange what they have."""
@@ -333,19 +338,21 @@ class Stage:
     def _compute(
         self, sharded: Sharded, what: str, ops: tuple[Op, ...], prefix: str, rows: int, blocks: int,
         most: int, moved: Moved, slots: int = 1, most_cycles: int | None = None,
+        some: range | None = None,
     ) -> Step:  # fmt: skip
-        """What members do alone: placed once for all that do the same, unless it is TooLong."""
+        """What members do alone, `some` tokens or all: placed once for all alike; or TooLong."""
         classes: dict[object, list[int]] = {}
         differ = any(by_heads(value) for op in ops for value in (op.out, *op.inputs))
+        seen = blocks if looks_back(ops) else 0
         for member, rank in enumerate(self.shape.ranks):
             classes.setdefault(rank.heads if differ else None, []).append(member)
         parts = []
         for mine in classes.values():
-            key = (what, prefix, mine[0], rows, blocks, ops[0].out.name, len(ops), slots)
+            key = (what, prefix, mine[0], rows, seen, ops[0].out.name, len(ops), slots, some)
 
             def fill(plan: Schedule, first: int = mine[0]) -> None:
                 work = self._work(plan, first, rows, blocks, prefix, most, slots)
-                assigned = self.assigned(sharded, first, most)
+                work, assigned = replace(work, some=some), self.assigned(sharded, first, most)
                 for op, how in in_turn(ops):
                     place(work, assigned, op, how)
 
@@ -387,12 +394,6 @@ def usual_places(spec: ChipSpec, whole: StageShape) -> dict[str, tuple[int, int]
         name: (buffer.region.index, buffer.region.address // wide.bank_words)
         for name, buffer in buffers.items()
     }
-
-
-@lru_cache(maxsize=64)
-def roomy(spec: ChipSpec) -> ChipSpec:
-    """The same chip with room for everything: its kernels ask for no more, and no less."""
-    return replace(spec, slice_words=WIDE_WORDS)
 
 
 def _unmoved(_index: int, address: int) -> int:

@@ -1,7 +1,7 @@
 """What a stage of a model holds, before anything of it has a place."""
 
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
 from hashlib import sha256
 from typing import Any
@@ -19,6 +19,8 @@ from cluster.compiler.sides import keys_first
 from cluster.model.graph.attention import Attention
 from cluster.model.graph.graph import Model, Section
 from cluster.model.graph.latent_attention import ATTENTIONS
+
+WIDE_WORDS = 1 << 24  # of a slice that has room for everything
 
 
 @hashed_once
@@ -133,3 +135,9 @@ def _whole(
     opening = compiled(model.opening, tp, weights) if model.opening is not None else None
     size = context, chunk, WEIGHT_TYPES[weights], 1, rows
     return StageShape(layers, head, everyone, *size, opening)
+
+
+@lru_cache(maxsize=64)
+def roomy(spec: ChipSpec) -> ChipSpec:
+    """The same chip with room for everything: its kernels ask for no more, and no less."""
+    return replace(spec, slice_words=WIDE_WORDS)

@@ -1,7 +1,9 @@
 """What stages do in a launch: as schedules to be lowered, or as their timings to be planned."""
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Protocol
 
 from chip.kernels.step import Step
@@ -137,6 +139,33 @@ def in_order(steps: Iterable[StepTiming], pace: Pace | None) -> TimingSequence:
         begin = order.start(step.cycles, step.early_cycles, step.tail_cycles)
         whole.add(step.timing, begin)
     return whole
+
+
+class StepsInOrder:
+    """Steps of a stage one after another at any pace, made once for those with the same stalls."""
+
+    def __init__(self, steps: Sequence[StepTiming]) -> None:
+        self.steps = steps
+        ends = (0, *accumulate(step.cycles for step in steps))
+        self.cycles = ends[-1]
+        # Cycles since the last stall that each step must fit in, of it and all steps before.
+        each = (0 if step.early_cycles else begin + step.cycles + step.tail_cycles
+                for begin, step in zip(ends, steps, strict=False))  # fmt: skip
+        self._needs = list(accumulate(each, max))
+        self._found: dict[tuple[int, int, int], TimingSequence] = {}
+
+    def at(self, pace: Pace | None) -> TimingSequence:
+        """See `in_order`: where the first stall is, nothing that comes after knows of the pace."""
+        if pace is None:
+            return in_order(self.steps, None)
+        first = bisect_right(self._needs, pace.limit_cycles - pace.since_cycles)
+        key = first, pace.stall_cycles, pace.limit_cycles
+        if key not in self._found:
+            self._found[key] = in_order(self.steps, pace)
+        found = self._found[key]
+        if found.stalls:
+            return found
+        return found.since(pace.since_cycles + self.cycles)
 
 
 def step_timing(step: Step) -> StepTiming:

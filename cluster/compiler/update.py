@@ -16,6 +16,8 @@ from cluster.model.graph.collective import AllReduce
 
 BEGUN_ROWS = 64  # of an all-reduce that begins while its summands are made: more gain little by it
 Parts = MutableMapping[tuple[object, ...], Schedule]
+TooLongs = MutableMapping[tuple[object, ...], int]  # limits that are known to be exceeded
+NO_LIMIT = 1 << 62
 
 
 @dataclass(frozen=True)
@@ -29,17 +31,21 @@ class Update:
     rows: int
     routes: Routes
 
-    def behind(self, step: Step, most_cycles: int | None, known: Parts) -> Iterator[Step]:
+    def behind(
+        self, step: Step, most_cycles: int | None, known: Parts, too_long: TooLongs
+    ) -> Iterator[Step]:
         """The step that makes the summands and those of the all-reduce.
 
         Few rows leave as they come, unless both together then take more than `most_cycles`. What is
-        scheduled so is looked up in what is `known`, and added to it.
+        scheduled so is looked up in what is `known`, and added to it; so is what is `too_long`.
         """
-        if self._blocks * self.rows <= BEGUN_ROWS:
+        key = ("all-reduce", self.routes, self.op.sums, *(part for part, _ in step.parts))
+        limit, began = most_cycles or NO_LIMIT, None
+        if self._blocks * self.rows <= BEGUN_ROWS and too_long.get(key, 0) < limit:
             try:
-                began = self._beside(step, most_cycles, known)
-            except (PoolFull, TooLong):
-                began = None
+                began = self._beside(step, most_cycles, known, key)
+            except (PoolFull, TooLong) as error:
+                too_long[key] = limit if isinstance(error, TooLong) else NO_LIMIT
             if began and (most_cycles is None or began.cycles + step.cycles <= most_cycles):
                 yield replace(step, tail_cycles=began.cycles)
                 yield began
@@ -47,9 +53,10 @@ class Update:
         yield step
         yield from self.steps(most_cycles)
 
-    def _beside(self, step: Step, most_cycles: int | None, known: Parts) -> Step:
+    def _beside(
+        self, step: Step, most_cycles: int | None, known: Parts, key: tuple[object, ...]
+    ) -> Step:
         """The all-reduce from the beginning of a step on; raises PoolFull, TooLong."""
-        key = ("all-reduce", self.routes, self.op.sums, *(part for part, _ in step.parts))
         if key not in known:
             before, after = self._ends
             if self._swap:
@@ -87,8 +94,11 @@ class Update:
         for some in at_a_time(blocks, self.members, rows, self.routes, most_cycles):
             if some > most:
                 continue
+            exchange = self._exchange(before, after, some)
+            if some > 1 and most_cycles and exchange.listed_cycles > most_cycles:
+                continue
             try:
-                part = self._exchange(before, after, some).shared_schedule()
+                part = exchange.shared_schedule()
             except PoolFull:
                 if some == 1:
                     raise

@@ -1,35 +1,45 @@
 """Routes and ports of the graph, as hops between chips and between members of a group."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from functools import cache, cached_property
-from itertools import islice, pairwise
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cache, cached_property, partial
+from itertools import pairwise
 from math import ceil
+from typing import Any, TypeVar
 
 import networkx as nx
 import numpy as np
 
 from chip.board import Cable
-from chip.kernels.allreduce import TEAM, Network, team_of
-from chip.kernels.collective_items import Items
+from chip.kernels.allreduce import NO_REACH, TEAM, Network, team_of
+from chip.kernels.collective_items import Items, urgent_first
 from chip.kernels.transfer import Hop
+from cluster.compiler.cable_ends import CableEnds
 from cluster.compiler.clocking import Clocking, Pacing
-from cluster.compiler.group_routes import Ends, GroupRoutes, Kind, reach_of
+from cluster.compiler.group_routes import GroupRoutes, Kind, passed
+from cluster.compiler.kept_routes import KeptRoutes, plain
 from cluster.compiler.messages import ROW_VECTORS, items_of
-from cluster.compiler.wiring import Group, Onward, Paths, Pipeline, StageLink, disjoint
-from topology import ports, route
+from cluster.compiler.stage_links import StageLinks
+from cluster.compiler.store import Store
+from cluster.compiler.wiring import Group, Pipeline, StageLink, disjoint
+from topology import ports
+from topology.clocks import tree_root
 from topology.collectives import collective
 from topology.collectives.sums import FP32
 from topology.collectives.trunks import trunks
-from topology.fabric import Fabric, compiled, part_of
+from topology.fabric import Fabric, Ints, compiled, part_of
 from topology.routes import in_one_piece, paths
 
+T = TypeVar("T")
+Placement = tuple[tuple[int, ...], ...]
 DEALT_ROWS = 8  # of a rank; more are dealt as one
 FAR_HOPS = 3  # of a route or a detour: all chips on it are neighbours of its ends
 # Ranks of a group whose all-reduces go past chips that wait, at most. An all-reduce of 23 rows on a
 # torus takes some 5% less so among 96 chips; among 128 it takes 18,288 cycles for 18,213 without.
 DETOURS_AMONG = 96
-NO_NETWORK = Network({}, frozenset(), lambda *_: Items())  # of a chip that works alone
+NO_NETWORK = Network(  # of a chip that works alone
+    "alone", {}, lambda *_: Items(), lambda: (frozenset(), NO_REACH)
+)
 
 
 class Wires:
@@ -40,27 +50,30 @@ class Wires:
     Unless they are so `always`, one stage may be at work alone.
     """
 
-    def __init__(self, graph: nx.Graph, apart: bool = False, always: bool | None = None) -> None:
-        self.graph, self.ports, self.apart = graph, ports(graph), apart
+    def __init__(
+        self, graph: nx.Graph, apart: bool = False, always: bool | None = None,
+        store: Store | None = None, ends: CableEnds | None = None,
+    ) -> None:  # fmt: skip
+        self.graph, self.ports, self.apart, self._store = graph, ports(graph), apart, store
         self.always = apart if always is None else always
         self.pacings: dict[frozenset[int], Pacing | None] = {}  # by the chips in use
         self._near = dict(graph.adjacency())
+        self._whole = compiled(graph)
+        self._ends = ends or CableEnds(self._whole, self.ports)
+        self._links = StageLinks(self._ends, self.group)
+        self._read = KeptRoutes()
+        self._routed: dict[Placement, Pipeline] = {}  # the last one
+        self._routers: list[tuple[Placement, Wires]] = []
         self._hops: dict[tuple[int, int, int], Hop] = {}
-        self._ends_between: dict[tuple[int, int], Ends] = {}
         self._groups: dict[tuple[int, ...], Group] = {}
         self._alone: dict[tuple[tuple[int, ...], frozenset[int]], Group] = {}
         self._parts: dict[frozenset[int], Fabric] = {}  # of the graph, by chips
         self._kinds: list[Kind] = []  # one of each kind, wherever it is
         self._kinds_alone: dict[frozenset[int], list[Kind]] = {}  # by chips placed
         self._among: dict[tuple[tuple[int, ...], frozenset[int], bool], Kind] = {}
-        self._elsewhere: dict[tuple[Kind, tuple[int, ...]], Group | None] = {}
+        self._between: dict[tuple[int, ...], frozenset[int]] = {}
         self._peers: dict[int, dict[int, int]] = {}  # by chip and port
-        self._links: dict[tuple[tuple[int, ...], tuple[int, ...]], StageLink] = {}
-        self._paths: dict[Paths, Paths] = {}
-
-    def hops(self, chips: tuple[int, ...]) -> list[Hop]:
-        """The hops along a path of chips; members are chips."""
-        return [self.hop(a, b) for a, b in pairwise(chips)]
+        self._cabled: dict[tuple[int, ...], bytes] = {}
 
     def hop(self, a: int, b: int, cable: int = 0) -> Hop:
         """The hop over one of the cables of a link; members are chips."""
@@ -71,31 +84,59 @@ class Wires:
             self._hops[a, b, cable] = Hop(a, pair[0], b, pair[1], *times)
         return self._hops[a, b, cable]
 
-    def path(self, source: int, target: int) -> tuple[int, ...]:
-        return tuple(route(self.graph, source, target))
-
-    def all_paths(
-        self, pairs: Sequence[tuple[int, int]], graph: nx.Graph | None = None
-    ) -> list[tuple[int, ...]]:
-        """The routes of many pairs, as `path` gives them one by one; `graph` may be a part."""
-        if not pairs:
-            return []
-        fabric = compiled(graph or self.graph)
-        ends = np.array(pairs)
-        found = paths(fabric, ends[:, 0], ends[:, 1])
-        heads = np.split(fabric.head[found.edges], found.start[1:-1])
-        sources = (source for source, _ in pairs)
-        return [(source, *map(int, after)) for source, after in zip(sources, heads, strict=True)]
-
     def pipeline(self, placement: Sequence[tuple[int, ...]]) -> Pipeline:
         """Members, routes and paths of all stages."""
+        groups = tuple(placement)
+
+        def routed() -> Pipeline:
+            if groups not in self._routed:
+                self._routed = {groups: self._router(groups)._route(groups)}
+            return self._routed[groups]
+
+        def read(kept: Any) -> Pipeline:
+            return self._read.read(kept, groups, routed)
+
+        written = partial(plain, ranks=len(groups[0]))
+        found: Pipeline = self._kept("pipeline", groups, routed, written, read)
+        return found
+
+    def _kept(
+        self,
+        what: str,
+        chips: object,
+        make: Callable[[], T],
+        plain: Callable[[T], Any],
+        read: Callable[[Any], T],
+    ) -> T:
+        """What `make` finds of some chips, from the store if there is one."""
+        if self._store is None:
+            return make()
+        key = self._ends.digest, self.apart, self.always, chips
+        return self._store.kept(what, key, make, plain, read)
+
+    def _router(self, placement: Placement) -> "Wires":
+        """Wires that know of no placement but such as this one goes on from, or to.
+
+        What is found first says how others are routed, and that is to be the same in any order.
+        """
+        for number, (known, wires) in enumerate(self._routers):
+            if known[: len(placement)] == placement[: len(known)]:
+                self._routers[number] = max(known, placement, key=len), wires
+                return wires
+        wires = self
+        if self._routers:
+            wires = Wires(self.graph, self.apart, self.always, ends=self._ends)
+        self._routers.append((placement, wires))
+        return wires
+
+    def _route(self, placement: Sequence[tuple[int, ...]]) -> Pipeline:
         links = list(pairwise(placement))
-        self._route(links)
+        self._links.route(links)
         groups = tuple(map(self.group, placement))
         idle = frozenset(chip for chips in placement for chip in chips)
         order = self._usual(placement)
         alone = {n: self._group_alone(groups[n], placement[n], idle) for n in order}
-        between = tuple(self.link(a, b) for a, b in links)
+        between = tuple(self._links.link(a, b) for a, b in links)
         return Pipeline(groups, between, tuple(alone[n] for n in range(len(groups))))
 
     def _usual(self, placement: Sequence[tuple[int, ...]]) -> list[int]:
@@ -103,20 +144,37 @@ class Wires:
 
         The first one of a kind is routed for all: one at an edge of the numbers has other routes.
         """
-        fabric, around = compiled(self.graph), []
-        for chips in placement:
-            heads = fabric.head[np.isin(fabric.tail, chips)]
-            around.append(((heads - chips[0]) % fabric.chips).tobytes())
+        around = list(map(self._around, placement))
         counts = Counter(around)
         return sorted(range(len(placement)), key=lambda n: -counts[around[n]])
 
+    def _around(self, chips: tuple[int, ...]) -> bytes:
+        """Where the cables of a group's chips lead, from its first one on."""
+        if chips not in self._cabled:
+            fabric = self._whole
+            heads = fabric.head[np.isin(fabric.tail, chips)]
+            self._cabled[chips] = ((heads - chips[0]) % fabric.chips).tobytes()
+        return self._cabled[chips]
+
     def all_apart(self, placement: Sequence[tuple[int, ...]]) -> bool:
         """Whether the stages of a pipeline there are `apart`."""
-        return disjoint(map(self.group, placement))
+
+        def apart() -> bool:
+            return disjoint(map(self._router(tuple(placement)).group, placement))
+
+        return self._kept("apart", tuple(placement), apart, int, bool)
+
+    def tree(self, used: frozenset[int]) -> tuple[int, int]:
+        """The root of the lowest spanning tree over some chips, and its height."""
+
+        def found() -> tuple[int, int]:
+            return tree_root(part_of(self._whole, used))
+
+        return self._kept("tree", sorted(used), found, list, lambda kept: (kept[0], kept[1]))
 
     @cached_property
     def _apart(self) -> "Wires":
-        return Wires(self.graph, apart=True, always=False)
+        return Wires(self.graph, True, False, self._store, self._ends)
 
     def side_by_side(self, placement: Sequence[tuple[int, ...]]) -> "Wires":
         """Itself, or where stages would need each other's chips, and can do without, `apart`."""
@@ -126,57 +184,20 @@ class Wires:
 
     def group(self, chips: tuple[int, ...]) -> Group:
         """Routes between all ranks of a group."""
+        if len(chips) == 1:
+            return Group(chips, NO_NETWORK)
         if chips not in self._groups:
             moved = (self._moved(kind, chips) for kind in self._kinds)
             found = next((one for one in moved if one), None)
             if found is None:
-                found = self._new_group(chips, self._own(chips))
-                self._kinds.append(Kind.of(found))
+                self._kinds.append(self._new_kind(chips, self._own(chips)))
+                found = self._kinds[-1].group
             self._groups[chips] = found
         return self._groups[chips]
 
     def link(self, chips: tuple[int, ...], after: tuple[int, ...]) -> StageLink:
         """The paths from each rank to the same rank of the next stage."""
-        self._route([(chips, after)])
-        return self._links[chips, after]
-
-    def _route(self, links: Iterable[tuple[tuple[int, ...], tuple[int, ...]]]) -> None:
-        """Find those of the links that are not known, all at once."""
-        fresh = [link for link in dict.fromkeys(links) if link not in self._links]
-        pairs = [pair for chips, after in fresh for pair in zip(chips, after, strict=True)]
-        every = iter(self.all_paths(pairs))
-        for chips, after in fresh:
-            self._links[chips, after] = self._link(after, list(islice(every, len(chips))))
-
-    def _link(self, after: tuple[int, ...], ways: Sequence[tuple[int, ...]]) -> StageLink:
-        """The link to a group along the ways of chips to its ranks."""
-        number: dict[int, int] = {}
-        paths = Paths(
-            tuple(_between(number, hop, hop.member, hop.to_member) for hop in self.hops(way))
-            for way in ways
-        )
-        onward = self._onward(after, number)
-        return StageLink(tuple(number), self._paths.setdefault(paths, paths), onward)
-
-    def _onward(self, ranks: tuple[int, ...], number: dict[int, int]) -> Onward:
-        """Routes inside the teams of a group, as hops between numbers of chips.
-
-        None where some of a team are no neighbours, so that routes would meet on a cable.
-        """
-        group = self.group(ranks)
-        found = []
-        for rank in range(len(ranks)):
-            first = rank - rank % TEAM
-            team = range(first, min(first + TEAM, len(ranks)))
-            found.append([group.routes[rank, other] for other in team if other != rank])
-        if any(len(route) > 1 for routes in found for route in routes):
-            return ()
-        chips = group.members
-
-        def here(hop: Hop) -> Hop:
-            return _between(number, hop, chips[hop.member], chips[hop.to_member])
-
-        return tuple(tuple(tuple(map(here, route)) for route in routes) for routes in found)
+        return self._links.link(chips, after)
 
     @cached_property
     def unclocked_cables(self) -> tuple[Cable, ...]:
@@ -201,18 +222,29 @@ class Wires:
         Of equally short routes each group could take others; groups that take the same ones share
         their schedules.
         """
-        if (kind, chips) not in self._elsewhere:
-            self._elsewhere[kind, chips] = self._found_alike(kind, chips)
-        return self._elsewhere[kind, chips]
+        if chips not in kind.elsewhere:
+            kind.elsewhere[chips] = self._found_alike(kind, chips)
+        return kind.elsewhere[chips]
 
     def _found_alike(self, kind: Kind, chips: tuple[int, ...]) -> Group | None:
         known = kind.group
         members = self._counterparts(kind, chips)
         if not members or len(known.routes) != len(chips) * (len(chips) - 1):
             return None
-        if any(self._ends(members[a], members[b]) != ends for a, b, ends in kind.near):
+        if not np.array_equal(kind.ends, self._kinds_of_ends(members, kind.near)):
             return None
         return Group(members, known.routes)
+
+    def _kinds_of_ends(self, members: tuple[int, ...], pairs: Ints) -> Ints:
+        """How each pair [pairs, 2] of members is cabled; -1 where they are no neighbours."""
+        tails, heads = np.array(members)[pairs].T
+        edges = self._whole.edges_between(tails, heads)
+        return np.where(edges < 0, -1, self._ends.kinds[edges])
+
+    def _kind(self, members: tuple[int, ...], network: Network, routes: GroupRoutes) -> Kind:
+        """The kind of a group of its own."""
+        pairs = np.unique(routes.rows[:, [0, 2]], axis=0)
+        return Kind(Group(members, network), routes, pairs, self._kinds_of_ends(members, pairs))
 
     def _counterparts(self, kind: Kind, chips: tuple[int, ...]) -> tuple[int, ...]:
         """Chips over the same ports from the first of some; () unless its ranks are these chips."""
@@ -232,25 +264,8 @@ class Wires:
             self._peers[chip] = {mine: other for other, some in near.items() for mine in some}
         return self._peers[chip].get(port)
 
-    def _ends(self, a: int, b: int) -> Ends:
-        """Of all cables from a chip to another, parallel ones too; () if they are no neighbours."""
-        if (a, b) not in self._ends_between:
-            cables = range(len(self.ports.get(a, {}).get(b, ())))
-            ends = sorted((hop.port, *hop[3:]) for hop in (self.hop(a, b, n) for n in cables))
-            self._ends_between[a, b] = tuple(ends)
-        return self._ends_between[a, b]
-
-    def _cables(self, members: Sequence[int], a: int, b: int) -> Iterator[Hop]:
-        """All cables of a link between members."""
-        for port, to_port, *times in self._ends(members[a], members[b]):
-            yield Hop(a, port, b, to_port, *times)
-
-    def _new_group(
-        self, chips: tuple[int, ...], fabric: Fabric, idle: Collection[int] = ()
-    ) -> Group:
+    def _new_kind(self, chips: tuple[int, ...], fabric: Fabric, idle: Collection[int] = ()) -> Kind:
         """A group that is routed on a fabric, whose all-reduces may go through `idle` chips."""
-        if len(chips) == 1:
-            return Group(chips, NO_NETWORK)
         ranks = np.array(chips)
         others = ~np.eye(len(chips), dtype=bool)
         targets = np.broadcast_to(ranks, others.shape)[others]
@@ -260,24 +275,25 @@ class Wires:
         members = [*chips, *passed[np.sort(np.unique(passed, return_index=True)[1])].tolist()]
         used = np.unique(ways.edges).tolist()
         if team_of(len(chips)) < len(chips):
-            within = part_of(fabric, {*members, *idle})
+            within = fabric
+            if fabric is self._whole:  # else it is of these chips alone
+                within = part_of(fabric, {*members, *idle})
             known = trunks(within, chips, TEAM, shared=True).values()
             edges = list(dict.fromkeys(edge for some in known for way in some for edge in way))
             ends = within.tail[edges], within.head[edges]
             used += fabric.edges_between(*ends).tolist()
             members += (chip for pair in zip(*ends, strict=True) for chip in map(int, pair))
         members = list(dict.fromkeys(members))
-        number = {chip: rank for rank, chip in enumerate(members)}
-        hops: dict[int, Hop] = {}
-        for edge in dict.fromkeys(used):
-            a, b = int(fabric.tail[edge]), int(fabric.head[edge])
-            hops[edge] = _between(number, self.hop(a, b), a, b)
-        near = _neighbours(hops.values())
-        cables = frozenset(hop for pair in near for hop in self._cables(members, *pair))
-        routes = GroupRoutes(len(chips), ways, hops)
-        reach = reach_of(routes, cables)
-        every = self._all_reduces(chips, number)
-        return Group(tuple(members), Network(routes, cables, every, reach))
+        every = np.unique(used)
+        tails, heads = fabric.tail[every], fabric.head[every]
+        number = np.zeros(fabric.chips, np.int64)
+        number[members] = np.arange(len(members))
+        rows, first = self._ends.rows(number[tails], number[heads], tails, heads)
+        taken = first[np.searchsorted(every, ways.edges)]
+        routes = GroupRoutes(len(chips), ways.start, taken, rows)
+        messages = self._all_reduces(chips, {chip: rank for rank, chip in enumerate(members)})
+        network = Network(routes.digest, routes, messages, routes.written)
+        return self._kind(tuple(members), network, routes)
 
     def _group_alone(self, group: Group, chips: tuple[int, ...], placed: frozenset[int]) -> Group:
         """A group whose all-reduces may go through other chips that are `placed`, as these wait."""
@@ -302,22 +318,30 @@ class Wires:
         if placed not in self._parts:
             self._parts = {placed: self._part(placed)}  # the last one is the one asked for again
         part = self._parts[placed]
-        around = frozenset(chips).union(*(self._near[chip] for chip in chips))
-        key = chips, placed & around, part is compiled(self.graph)
+        key = chips, placed & self._on_ways(chips), part is self._whole
         if key not in self._among:
-            kind = Kind.of(self._new_group(chips, part, placed))
-            if max(map(len, kind.group.routes.values())) > FAR_HOPS:
+            kind = self._new_kind(chips, part, placed)
+            if kind.routes.longest > FAR_HOPS:
                 return kind
             self._among[key] = kind
         return self._among[key]
 
+    def _on_ways(self, chips: tuple[int, ...]) -> frozenset[int]:
+        """Chips that a way of at most FAR_HOPS between chips of a group, or a detour, may pass.
+
+        Where the chips of each team are neighbours, these ways lead from team to team.
+        """
+        if chips not in self._between:
+            self._between[chips] = frozenset(passed(self._whole, chips, TEAM).tolist())
+        return self._between[chips]
+
     def _own(self, chips: tuple[int, ...]) -> Fabric:
         """The part of the graph on which a group is routed."""
-        return self._part(chips) if self.apart else compiled(self.graph)
+        return self._part(chips) if self.apart else self._whole
 
     def _part(self, chips: Collection[int]) -> Fabric:
         """Some chips and their cables, where these are in one piece; or else the whole graph."""
-        whole = compiled(self.graph)
+        whole = self._whole
         part = part_of(whole, chips)
         return part if in_one_piece(part) else whole
 
@@ -345,7 +369,8 @@ class Wires:
                 team_ranks=TEAM,
                 sums_between=sums if team_of(len(group)) < len(group) else FP32,
             )
-            return items_of(timed, hop, number)
+            found = items_of(timed, hop, number)
+            return urgent_first(found) if algorithm == "relays" else found
 
         return items
 
@@ -353,14 +378,8 @@ class Wires:
 def _chunks(algorithm: str, rows: int) -> int:
     """Blocks that each rank adds up: few rows are dealt singly over the cables between teams."""
     each = -(-rows // TEAM)
-    return each if algorithm in ("teams", "gates", "agents", "direct") and each <= DEALT_ROWS else 1
-
-
-def _neighbours(hops: Iterable[Hop]) -> frozenset[tuple[int, int]]:
-    return frozenset((hop.member, hop.to_member) for hop in hops)
-
-
-def _between(number: dict[int, int], hop: Hop, a: int, b: int) -> Hop:
-    """The hop between the numbers of two chips, which get the next ones if they have none."""
-    mine, theirs = number.setdefault(a, len(number)), number.setdefault(b, len(number))
-    return Hop(mine, hop[1], theirs, *hop[3:])
+    return (
+        each
+        if algorithm in ("teams", "gates", "agents", "relays", "direct") and each <= DEALT_ROWS
+        else 1
+    )

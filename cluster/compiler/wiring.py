@@ -1,15 +1,18 @@
 """A placed pipeline: groups of chips, and the hops inside them and between them."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
+from typing import TypeVar, overload
 
 from chip.kernels.allreduce import Network
 from chip.kernels.transfer import Hop
 from cluster.compiler.launch import LaunchKind
+from topology.fabric import Ints
 
 Path = tuple[Hop, ...]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -23,18 +26,56 @@ class Group:
     routes: Network
 
 
-class Paths(tuple[Path, ...]):
-    """Paths of x from each rank of a stage to the next; a hash of them is taken once."""
+class Written(Sequence[T]):
+    """What is written out once somebody looks at it, and is known by its `digest` until then."""
+
+    def __init__(self, digest: str, write: Callable[[], Iterable[T]]) -> None:
+        self.digest, self._write = digest, write
 
     @cached_property
-    def _hash(self) -> int:
-        return super().__hash__()
+    def _all(self) -> tuple[T, ...]:
+        return tuple(self._write())
+
+    @overload
+    def __getitem__(self, at: int) -> T: ...
+    @overload
+    def __getitem__(self, at: slice) -> tuple[T, ...]: ...
+    def __getitem__(self, at: int | slice) -> T | tuple[T, ...]:
+        return self._all[at]
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __bool__(self) -> bool:
+        return bool(self.digest)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Written) and self.digest == other.digest)
 
     def __hash__(self) -> int:
-        return self._hash
+        return hash(self.digest)
 
 
-Onward = tuple[tuple[Path, ...], ...]  # of each rank, to the others of its team
+class Paths(Written[Path]):
+    """Paths of x from each rank of a stage to the next."""
+
+
+class Onward(Written[tuple[Path, ...]]):
+    """Paths of what has come to each rank, to the others of its team."""
+
+
+NO_ONWARD = Onward("", tuple)
+
+
+def as_paths(paths: Iterable[Path]) -> Paths:
+    """Paths that are written out."""
+    every = tuple(paths)
+    return Paths(sha256(repr(every).encode()).hexdigest(), lambda: every)
+
+
+def digest_of(*parts: Ints) -> str:
+    """SHA-256 of some arrays of certain shapes."""
+    return sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -51,7 +92,8 @@ class StageLink:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of all of it."""
-        return sha256(repr((self.chips, self.paths, self.onward)).encode()).hexdigest()
+        parts = self.chips, self.paths.digest, self.onward.digest
+        return sha256(repr(parts).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -84,9 +126,5 @@ class Pipeline:
 
 def disjoint(groups: Iterable[Group]) -> bool:
     """Whether no chip is in two of the groups."""
-    seen: set[int] = set()
-    for group in groups:
-        if not seen.isdisjoint(group.members):
-            return False
-        seen.update(group.members)
-    return True
+    every = [chip for group in groups for chip in group.members]
+    return len(set(every)) == len(every)

@@ -13,7 +13,8 @@ from cluster.compiler.launch import LaunchKind
 from cluster.compiler.place import Placement
 from cluster.compiler.wires import Wires
 from cluster.compiler.wiring import Path
-from cluster.planning.costs import timing_of
+from cluster.planning.cost_values import timing_of
+from cluster.planning.costs import StageKind
 from cluster.planning.kept_timings import KeptTimings
 
 Add = Callable[[Schedule, Sequence[Path], tuple[int, int]], None]  # some rows from a chip
@@ -24,15 +25,21 @@ class KeptParts:
 
     def __init__(self, work: KeptTimings, wires: Wires, placement: Placement) -> None:
         self.costs, self.width, self.stage = work.costs, work.width, work.stage
+        self.kinds = work.beside
         self.links, self.wires, self.placement = work.pipeline.links, wires, placement
         self._sent: dict[tuple[int, int | None], list[ScheduleTiming]] = {}
         self._groups: dict[tuple[Path, ...], tuple[ContentionGroup, ...]] = {}
         self._alike: dict[tuple[object, ...], ScheduleTiming] = {}
+        self._taken: dict[int, TimingSequence] = {}
 
     @cached_property
     def senders(self) -> tuple[Sender, ...]:
         """Every rank of all stages but the last."""
         return tuple(step_senders(self.wires, self.placement))
+
+    def alike(self, number: int) -> StageKind:
+        """See `StepParts`."""
+        return self.kinds[number]
 
     def sent(self, kind: LaunchKind, limit_cycles: int | None) -> list[ScheduleTiming]:
         """x of all stages to the next, on all links at once."""
@@ -99,9 +106,10 @@ class KeptParts:
 
     def take_in(self, number: int, kind: LaunchKind) -> TimingSequence:
         """x to its place, from where the host or the stage before has left it."""
-        found = TimingSequence()
-        found.add(self.costs.take_in(self.width, kind.rows), 0)
-        return found
+        if kind.rows not in self._taken:
+            found = self._taken[kind.rows] = TimingSequence()
+            found.add(self.costs.take_in(self.width, kind.rows), 0)
+        return self._taken[kind.rows]
 
     def put_out(self, number: int, kind: LaunchKind) -> None:
         """Nothing: x of a prefill rests where it is."""

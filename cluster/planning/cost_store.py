@@ -1,7 +1,8 @@
 """Costs on disk: what was lowered once need not be lowered again while its source is the same."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
@@ -12,8 +13,10 @@ import chip
 import topology
 from chip.collection import uncollected
 from cluster.files import write_whole
+from cluster.planning.beside import Beside
 
 T = TypeVar("T")
+UNREADABLE = OSError, ValueError, TypeError, KeyError
 
 
 @dataclass(frozen=True)
@@ -21,11 +24,12 @@ class CostStore:
     """A folder of small JSON files, by the SHA-256 of a key and of the source they follow from.
 
     Without a folder nothing is kept. A file that cannot be read counts as none. `made` is called
-    after whatever had to be made.
+    after whatever had to be made, here and not by those who plan the same `beside` us.
     """
 
     folder: Path | None = None
     made: Callable[[], None] | None = field(default=None, compare=False)
+    beside: Beside | None = field(default=None, compare=False)
 
     @cached_property
     def source(self) -> str:
@@ -49,17 +53,23 @@ class CostStore:
         """What `make` returns, from the disk if it is there; `plain` and `read` are to JSON."""
         if self.folder is None:
             return make()
-        name = sha256(repr((kind, key)).encode()).hexdigest()
-        path = self.folder / self.source / f"{name[:32]}.json"
-        try:
+        name = sha256(repr((kind, key)).encode()).hexdigest()[:32]
+        path = self.folder / self.source / f"{name}.json"
+        with suppress(*UNREADABLE):
             return read(json.loads(path.read_bytes()))
-        except (OSError, ValueError, TypeError, KeyError):
+        with suppress(OSError):  # a read-only home: the next call lowers again
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with self.beside.making(path) if self.beside else nullcontext():
+            with suppress(*UNREADABLE):  # somebody has made it meanwhile
+                return read(json.loads(path.read_bytes()))
             found = make()
             if self.made is not None:
                 self.made()
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, json.dumps(plain(found)).encode())
-        except OSError:
-            pass  # a read-only home: the next call lowers again
+            with suppress(OSError):
+                write_whole(path, json.dumps(plain(found)).encode())
         return found
+
+    def ahead(self, calls: Sequence[Callable[[], object]]) -> None:
+        """Say what will be asked for next, in order: see `Beside.ahead`."""
+        if self.beside:
+            self.beside.ahead(calls)

@@ -6,25 +6,15 @@ head of a width say all there is to say of any pipeline of it, and can be kept o
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
-from chip.energy import Activity, count_alike
+from chip.energy import Activity
 from chip.hashed import hashed_once
 from chip.kernels.allreduce import Network
-from chip.kernels.step import Step
-from chip.kernels.transfer import Renumbering
-from chip.program import Instruction
-from chip.schedule import Pace, Schedule, ScheduleTiming, TimingSequence, merged
-from cluster.compiler.contention import ContentionGroup, contention_groups
-from cluster.compiler.hand_over import (
-    least_cycles,
-    quicker,
-    row_cycles,
-    send_activations,
-    send_shares,
-)
+from chip.schedule import Pace, Schedule, ScheduleTiming, TimingSequence
 from cluster.compiler.host_regions import host_bytes
 from cluster.compiler.launch import LaunchKind, decode_kind
 from cluster.compiler.limits import CONTEXT_BLOCK
@@ -32,11 +22,13 @@ from cluster.compiler.pipeline import take_in_x
 from cluster.compiler.sizes import Sizes
 from cluster.compiler.stage import Stage
 from cluster.compiler.stage_shape import StageShape
-from cluster.compiler.stage_work import StepTiming, in_order, step_timing
-from cluster.compiler.timeline import in_parts
+from cluster.compiler.stage_work import StepsInOrder, StepTiming, step_timing
 from cluster.compiler.wires import NO_NETWORK
-from cluster.compiler.wiring import Onward, Path, Paths, StageLink
+from cluster.planning.cost_activity import Counts
+from cluster.planning.cost_links import LinkCosts
 from cluster.planning.cost_store import CostStore
+from cluster.planning.cost_values import timing_of
+from cluster.planning.prompts import PromptSteps, prompt_steps
 
 
 @dataclass(frozen=True)
@@ -70,6 +62,7 @@ class Costs:
     store: CostStore = field(default_factory=CostStore)
     _stages: dict[tuple[Width, int | None], Stage] = field(default_factory=dict)
     _found: dict[tuple[object, ...], Any] = field(default_factory=dict)
+    _counts: Counts = field(default_factory=Counts)
 
     def stage(self, width: Width, kind: int | None = 0) -> Stage:
         """A stage of one layer of a kind, or (None) of the LM head alone."""
@@ -84,20 +77,30 @@ class Costs:
         self, width: Width, kind: int, launch: LaunchKind, routes: Network, limit: int | None = None
     ) -> tuple[StepTiming, ...]:
         """The steps of a layer of a kind, none over `limit` cycles where that can be."""
-        key = ("layer", width, kind, launch.rows, launch.slots, launch.blocks, routes, limit)
+        key = ("layer", width, kind, launch, routes, limit)
         if key not in self._found:
-            free = self._found.get((*key[:-1], None))  # what no limit bears on is known
-            if free is None or not _within(free, limit):
-                free = self._steps(self.stage(width, kind), launch, routes, limit)
-            self._found[key] = free
+            limit = self._bearing(width, kind, launch, routes, limit)
+            free = self._found.get((*key[:-1], limit))
+            self._found[key] = free or self._steps(self.stage(width, kind), launch, routes, limit)
         found: tuple[StepTiming, ...] = self._found[key]
         return found
 
-    def computed(
-        self, width: Width, kind: int, launch: LaunchKind, limit: int
-    ) -> tuple[StepTiming, ...]:
+    def _bearing(
+        self, width: Width, kind: int, launch: LaunchKind, routes: Network, limit: int | None
+    ) -> int | None:
+        """The limit; None if a layer is known whose steps are within it in any case."""
+        free = self._found.get(("layer", width, kind, launch, routes, None))
+        return limit if free is None or not _within(free, limit) else None
+
+    def computed(self, width: Width, kind: int, launch: LaunchKind, limit: int) -> StepsInOrder:
         """What members do alone in a layer of a kind, up to a step that must take over `limit`."""
-        return self._steps(self.stage(width, kind), launch, None, limit)
+        key = ("computed", width, kind, launch, limit)
+        if key not in self._found:
+            self._found[key] = StepsInOrder(
+                self._steps(self.stage(width, kind), launch, None, limit)
+            )
+        found: StepsInOrder = self._found[key]
+        return found
 
     def head(self, width: Width, rows: int) -> tuple[StepTiming, ...]:
         """The step of the LM head for so many sequences."""
@@ -145,10 +148,24 @@ class Costs:
     ) -> tuple[StepTiming, ...]:
         joined = routes.digest if routes is not None else "not at all"
         rows, blocks, slots = launch.rows, launch.blocks, range(launch.slots)
+
+        def make() -> tuple[StepTiming, ...]:
+            """Timings, the last that of a step for which the limit leaves no place, if there is."""
+            found, done = list[StepTiming](), Activity()
+            for step in stage.steps(rows, blocks, routes, limit, slots):
+                found.append(step_timing(step))
+                if launch.logits_rows and routes is not None:
+                    done += self._counts.of(step)
+                if limit is not None and found[-1].cycles > limit:
+                    return tuple(found)
+            if launch.logits_rows and routes is not None:  # counted while the schedule is there
+                self._activity_of(stage, routes, launch, limit, done)
+            return tuple(found)
+
         return self.store.kept(
             "steps",
             (stage.spec, stage.key, rows, len(slots), blocks, joined, limit),
-            lambda: tuple(_until(limit, stage.steps(rows, blocks, routes, limit, slots))),
+            make,
             lambda found: [asdict(one) for one in found],
             lambda plain: tuple(_step_of(one) for one in plain),
         )
@@ -158,59 +175,17 @@ class Costs:
         self, kind: StageKind, launch: LaunchKind, pace: Pace | None
     ) -> TimingSequence:
         """The steps of a stage as its schedule puts them; raises ProgramError as that does."""
-        key = ("stage", kind, launch, pace)
+        limit = pace.limit_cycles if pace else None
+        key = ("stage", kind, launch, limit)
         if key not in self._found:
-            limit = pace.limit_cycles if pace else None
-            self._found[key] = in_order(self.steps(kind, launch, limit), pace)
-        found: TimingSequence = self._found[key]
-        return found
+            self._found[key] = StepsInOrder(self.steps(kind, launch, limit))
+        found: StepsInOrder = self._found[key]
+        return found.at(pace)
 
-    def crossing(
-        self, width: Width, rows: int, paths: Paths, limit: int | None, onward: Onward = ()
-    ) -> Sequence[ScheduleTiming]:
-        """What brings x of so many rows to the next stage by the quicker way, within the limit."""
-        paths, onward = self._alike(paths, onward)
-        key = ("crossing", width, rows, limit, paths, onward)
-        if key not in self._found:
-            stage = self.stage(width)
-
-            def of(size: int) -> ScheduleTiming:
-                alike = (stage.spec, stage.key, size, paths, onward)
-
-                def make() -> ScheduleTiming:
-                    def whole() -> ScheduleTiming:
-                        groups = self._groups(paths)
-                        return merged((self._sent(width, g, size), g.members, 0) for g in groups)
-
-                    plan = send_shares(stage, stage, paths, onward, (0, size))
-                    shared = merged([(plan.timings[0][0], None, 0)]) if plan else None
-                    return quicker(paths, size, whole, shared)
-
-                known = ("crossed", *alike)  # within whatever limit
-                if known not in self._found:
-                    self._found[known] = self.store.kept("crossing", alike, make, asdict, timing_of)
-                found: ScheduleTiming = self._found[known]
-                return found
-
-            count = rows * stage.hidden_blocks
-            least = 0 if onward else row_cycles(paths)
-            self._found[key] = in_parts(count, limit, lambda first, last: of(last - first), least)
-        found: Sequence[ScheduleTiming] = self._found[key]
-        return found
-
-    def boundary(self, width: Width, rows: int, links: Sequence[StageLink]) -> int:
-        """Cycles of a crossing, on an average of links: the first's, and what others take at least.
-
-        Where they are like the first one they take as long.
-        """
-        total, blocks = 0, self.stage(width).hidden_blocks if links else 0
-        for link in links:
-            if link.paths == links[0].paths:
-                crossing = self.crossing(width, rows, link.paths, None, link.onward)
-                total += sum(part.end_cycle for part in crossing)
-            else:
-                total += least_cycles(link.paths, link.onward, rows * blocks)
-        return total // max(1, len(links))
+    @cached_property
+    def links(self) -> LinkCosts:
+        """Costs between stages."""
+        return LinkCosts(self.sizes.spec, self.store)
 
     def take_in(self, width: Width, rows: int) -> ScheduleTiming:
         """What brings x from where the host leaves it to its place, in a pipeline step."""
@@ -224,36 +199,6 @@ class Costs:
 
             alike = (stage.spec, stage.key, rows)
             self._found[key] = self.store.kept("take in", alike, make, asdict, timing_of)
-        found: ScheduleTiming = self._found[key]
-        return found
-
-    def _alike(self, paths: Paths, onward: Onward) -> tuple[Paths, Onward]:
-        """The same between two stages whose ports have numbers by the order in which they come.
-
-        Numbers of chips are so already.
-        """
-        if not onward:
-            return paths, onward
-        key = ("alike", paths, onward)
-        if key not in self._found:
-            anew = Renumbering()
-            first = Paths(map(anew.path, paths))
-            self._found[key] = first, tuple(tuple(map(anew.path, some)) for some in onward)
-            assert all(old == new for old, new in anew.chips.items())
-        found: tuple[Paths, Onward] = self._found[key]
-        return found
-
-    def _groups(self, paths: Paths) -> tuple[ContentionGroup, ...]:
-        if ("groups", paths) not in self._found:
-            self._found["groups", paths] = tuple(contention_groups(paths, self.sizes.spec))
-        found: tuple[ContentionGroup, ...] = self._found["groups", paths]
-        return found
-
-    def _sent(self, width: Width, group: ContentionGroup, rows: int) -> ScheduleTiming:
-        """Some rows of x along paths that meet."""
-        key = ("sent", width, rows, group.paths)
-        if key not in self._found:
-            ((self._found[key], _),) = _sent_alone(self.stage(width), group.paths, rows).timings
         found: ScheduleTiming = self._found[key]
         return found
 
@@ -273,6 +218,14 @@ class Costs:
         found: int = self._found[key]
         return found
 
+    def prompt(self, chunk: int, tokens: int) -> PromptSteps:
+        """The launches that take in a prompt."""
+        key = ("prompt", chunk, tokens)
+        if key not in self._found:
+            self._found[key] = prompt_steps(self.sizes.spec, chunk, tokens)
+        found: PromptSteps = self._found[key]
+        return found
+
     # --- energy -----------------------------------------------------------------------------
     def activity(self, kind: StageKind, launch: LaunchKind, limit: int | None) -> Activity:
         """What a launch does in a stage, on all members."""
@@ -281,72 +234,31 @@ class Costs:
         total = Activity()
         for layer, times in Counter(kind.layers).items():
             stage = self.stage(kind.width, layer)
-            total += self._activity_of(stage, kind.routes, launch, limit).times(times)
+            bears = self._bearing(kind.width, layer, launch, kind.routes, limit)
+            total += self._activity_of(stage, kind.routes, launch, bears).times(times)
         if kind.head and launch.logits_rows:
             last = decode_kind(CONTEXT_BLOCK, launch.rows)
             total += self._activity_of(self.stage(kind.width, None), NO_NETWORK, last, None)
         return total
 
     def _activity_of(
-        self, stage: Stage, routes: Network, launch: LaunchKind, limit: int | None
-    ) -> Activity:
+        self, stage: Stage, routes: Network, launch: LaunchKind, limit: int | None,
+        known: Activity | None = None,
+    ) -> Activity:  # fmt: skip
         key = ("activity", stage.spec, stage.key, routes, launch, limit)
         if key not in self._found:
+
+            def make() -> Activity:
+                size = launch.rows, launch.blocks, routes, limit, range(launch.slots)
+                return known or sum(map(self._counts.of, stage.steps(*size)), Activity())
+
             self._found[key] = self.store.kept(
                 "activity",
                 (stage.spec, stage.key, str(launch), routes.digest, limit),
-                lambda: self._counted(stage, routes, launch, limit),
-                asdict,
-                lambda plain: Activity(**plain),
-            )
-        found: Activity = self._found[key]
-        return found
-
-    def _counted(
-        self, stage: Stage, routes: Network, launch: LaunchKind, limit: int | None
-    ) -> Activity:
-        """What the parts of its steps do; those that a stage keeps for other routes once."""
-        total, slots = Activity(), range(launch.slots)
-        for step in stage.steps(launch.rows, launch.blocks, routes, limit, slots):
-            for part, everyone in step.parts:
-                if ("done", part) not in self._found:
-                    self._found["done", part] = _done_in(part)
-                total += self._found["done", part].times(len(everyone))
-        return total
-
-    def activity_between(
-        self, width: Width, paths: Paths, rows: int = 1, onward: Onward = ()
-    ) -> Activity:
-        """What brings x of a decode launch to the next stage does."""
-        paths, onward = self._alike(paths, onward)
-        key = ("activity between", width, paths, rows, onward)
-        if key not in self._found:
-            stage = self.stage(width)
-
-            def make() -> Activity:
-                size = stage.hidden_blocks * rows
-                shared = send_shares(stage, stage, paths, onward, (0, size))
-                (taken,) = self.crossing(width, rows, paths, None, onward)
-                if shared is not None and shared.end_cycle == taken.end_cycle:
-                    return _done_in(shared)
-                return sum((self._along(width, g, rows) for g in self._groups(paths)), Activity())
-
-            self._found[key] = self.store.kept(
-                "activity between",
-                (stage.spec, stage.key, paths, rows, onward),
                 make,
                 asdict,
                 lambda plain: Activity(**plain),
             )
-        found: Activity = self._found[key]
-        return found
-
-    def _along(self, width: Width, group: ContentionGroup, rows: int) -> Activity:
-        key = ("along", width, group.paths, rows)
-        if key not in self._found:
-            stage = self.stage(width)
-            sent = _sent_alone(stage, group.paths, stage.hidden_blocks * rows)
-            self._found[key] = _done_in(sent)
         found: Activity = self._found[key]
         return found
 
@@ -357,34 +269,6 @@ def _within(steps: Sequence[StepTiming], limit: int | None) -> bool:
     each = (step.cycles + (last if step.early_cycles else 0)
             for last, step in zip(before, steps, strict=False))  # fmt: skip
     return limit is None or max(each, default=0) <= limit
-
-
-def _until(limit: int | None, steps: Iterable[Step]) -> Iterator[StepTiming]:
-    """Timings of steps, the last that of one for which the limit leaves no place, if there is."""
-    for step in steps:
-        found = step_timing(step)
-        yield found
-        if limit is not None and found.cycles > limit:
-            return
-
-
-def _sent_alone(stage: Stage, paths: Sequence[Path], rows: int) -> Schedule:
-    return send_activations(Schedule(stage.spec), stage, stage, paths, (0, rows))
-
-
-def _done_in(schedule: Schedule) -> Activity:
-    total, done = Activity(), dict[int, list[tuple[str, int, Instruction, int]]]()
-    for member, queue, cycle, instruction, alike in schedule.by_kind():
-        done.setdefault(member, []).append((queue, cycle, instruction, alike))
-    for items in done.values():
-        total += count_alike(items, schedule.spec)
-    return total
-
-
-def timing_of(plain: dict[str, Any]) -> ScheduleTiming:
-    """A timing from JSON, as `asdict` gives it."""
-    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
-    return ScheduleTiming(**fields)
 
 
 def _step_of(plain: dict[str, Any]) -> StepTiming:

@@ -6,10 +6,12 @@ does.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from functools import cache, partial
 from itertools import repeat
 from typing import Any
+
+import numpy as np
 
 from chip.program import Queues, fill_queue
 from chip.text import ProgramText
@@ -18,14 +20,15 @@ from cluster.compiler.launch import LaunchKind, StageProgram, decode_kind, stage
 from cluster.compiler.pipeline import PipelineSteps, StepSchedules
 from cluster.compiler.stage_work import stage_key
 from cluster.compiler.timeline import LaunchTimeline
+from cluster.compiler.wiring import Group
 from cluster.serving.host_link import HostLink
 from cluster.serving.requests import Request, Step
 from cluster.serving.scheduler import (
     PipelineScheduler,
-    StepRecord,
     drive,
     steady_tokens_per_s,
 )
+from topology.fabric import Ints
 
 NEW_TOKENS = 4  # of each sequence of a simulated run: enough for whole rounds
 
@@ -104,19 +107,43 @@ class StepTimes:
     def stage_ends(self, kind: LaunchKind) -> list[int]:
         """The last cycle of each stage; those who only pass vectors on count with every stage."""
         if kind not in self._ends:
-            ends, groups = self._timeline(kind).end_cycles, self.steps.pipeline.groups
-            members = {chip for group in groups for chip in group.members}
-            others = [end for chip, end in ends.items() if chip not in members]
-            self._ends[kind] = [
-                max([*others, *(ends[chip] for chip in group.members)]) for group in groups
-            ]
+            timeline, groups = self._timeline(kind), self.steps.pipeline.groups
+            if kind == kind.idle:
+                self._ends[kind] = _group_ends(timeline, groups)
+            else:  # all contexts share what is sent on, and when that is
+                members = (group.members for group in groups)
+                own = dict(zip(members, self.stage_ends(kind.idle), strict=True))
+                for placed in timeline.placed:
+                    if placed.chips is not None:
+                        chips, end = tuple(placed.chips), placed.cycle + placed.work.end_cycle
+                        own[chips] = max(own[chips], end)
+                self._ends[kind] = list(own.values())
         return self._ends[kind]
+
+    def cycles_of(self, kinds: Sequence[LaunchKind], works: Ints) -> list[int]:
+        """Cycles of steps by numbers of the kinds that stages work on [steps, stages]; -1: none."""
+        every = [*kinds, kinds[0].idle]
+        ends = np.array([self.stage_ends(kind) for kind in every])
+        found: list[int] = ends[works, np.arange(works.shape[1])].max(axis=1).tolist()
+        return found
 
     def _timeline(self, kind: LaunchKind) -> LaunchTimeline:
         if kind not in self._timelines:
             program = StageProgram(kind, 0 if kind.context else None)
             self._timelines[kind] = self.steps.compose(program)
         return self._timelines[kind]
+
+
+def _group_ends(timeline: LaunchTimeline, groups: Sequence[Group]) -> list[int]:
+    """The last cycle of the chips of each group, and of those of none."""
+    timing, sizes = timeline.timing, [len(group.members) for group in groups]
+    holders = np.array([chip for group in groups for chip in group.members])
+    of = np.full(max(holders.max(), *timing.members, 0) + 1, len(groups))
+    of[holders] = np.repeat(np.arange(len(groups)), sizes)
+    ends = np.full(len(groups) + 1, timeline.startup_cycles)
+    np.maximum.at(ends, of[list(timing.members)], timing.end_cycles)
+    found: list[int] = np.maximum(ends[:-1], ends[-1]).tolist()
+    return found
 
 
 def simulated(
@@ -138,17 +165,6 @@ def simulated(
     for _ in drive(scheduler, lambda step: (times.cycles(step), repeat(None)), _zero, frozenset()):
         pass
     return scheduler
-
-
-def prompt_steps(
-    link: HostLink, cycles: Callable[[Step], int], stages: int, chunk: int, prompt: int
-) -> list[StepRecord]:
-    """The steps that take in the prompt of one user, chunk by chunk; the last one has logits."""
-    scheduler = PipelineScheduler(stages, 1, chunk, link, whole=True)
-    scheduler.submit(Request((0,) * prompt, 1))
-    for _ in drive(scheduler, lambda step: (cycles(step), repeat(None)), _zero, frozenset()):
-        pass
-    return scheduler.records
 
 
 def _zero(_request: Request, _logits: None) -> int:

@@ -145,6 +145,8 @@ def _made(whole: Model, name: str, asked: PlanRequest, kept: Kept) -> Planned:
             limit = chips if request.chips or request.topology else None
             if spread_out := _spread_out(whole, name, asked, search.sizes, limit, kept):
                 return spread_out
+        if search.outgrown:
+            raise min(search.outgrown.values(), key=lambda error: error.needs_bytes)
         raise does_not_fit(search.sizes, request, chips)
     best = candidates[0]
     placed, timed = search.placed(best.tp, best.pp), search.timed(best.tp, best.pp)
@@ -245,6 +247,11 @@ def report(planned: Planned) -> dict[str, Any]:
         latency_s = timed.decode(plan.context).seconds(spec)
         found |= timed.energy(latency_s, 1 / found["tokens_per_s_total"])
     return found
+
+
+def reported(name: str, request: PlanRequest, store: CostStore) -> dict[str, Any]:
+    """The report of the plan of a request."""
+    return report(make(name, request, store))
 
 
 def _of_any_prompt(planned: Planned) -> dict[str, Any]:

@@ -9,7 +9,7 @@ a closed-form lower bound, until no other can be better.
 import math
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 
 import networkx as nx
@@ -30,17 +30,20 @@ from cluster.compiler.stages import Plan, layer_counts, partition
 from cluster.compiler.sums import least_received
 from cluster.compiler.wires import Wires
 from cluster.energy import Joules
-from cluster.errors import BadValue
+from cluster.errors import BadValue, DoesNotFit
 from cluster.model.graph.graph import Model
 from cluster.model.mixture import expert_parts
+from cluster.planning.ahead import launch_ahead, report_ahead
 from cluster.planning.candidates import Candidate, Price
 from cluster.planning.cost_store import CostStore
 from cluster.planning.costs import Costs, StageKind, Width
 from cluster.planning.timing import PlanTiming
 from topology.fabric import compiled
 
+Splits = list[tuple[float, int, int]]  # bounds of widths and stages
 OBJECTIVES = ("latency", "throughput", "energy")
 SHOWN = 5  # plans named beside the best
+LIKELY = 1.4  # bounds of plans whose prices say which is best, over the least: a guess
 TRIED = 2  # widths that are lowered for several users even if a bound says that they are no better
 
 
@@ -59,6 +62,7 @@ class Search:
     cut: bool = False  # whether stages may have matrices that are cut
     shared_chips: tuple[int, int] | None = None  # width and stages that use each other's chips
     ruled_out: list[list[int]] = field(default_factory=list)  # widths and stages that are slower
+    outgrown: dict[tuple[int, int], DoesNotFit] = field(default_factory=dict)  # by their programs
     _widths: dict[int, Width] = field(default_factory=dict)
     _prices: dict[int, Price] = field(default_factory=dict)
     _layer_bounds: dict[int, int] = field(default_factory=dict)
@@ -75,7 +79,7 @@ class Search:
     @cached_property
     def wires(self) -> Wires:
         """Routes of the graph."""
-        return Wires(self.graph, apart=self.batch > 1)
+        return Wires(self.graph, apart=self.batch > 1, store=self.store)
 
     # --- what there is to choose from -------------------------------------------------------
     def width(self, tp: int, pp: int) -> Width:
@@ -137,7 +141,7 @@ class Search:
         for widths in [[tp]] if tp else self.widths(chips):
             real, found, least = list[Candidate](), list[Candidate](), 0.0
             failed: ProgramError | None = None
-            while len(more := self._estimates(chips, widths, pp, objective, least)) > len(found):
+            while (more := self._estimates(chips, widths, pp, objective, least)) != found:
                 found, (real, failed) = more, self._timed(more, objective)
                 least = real[0].cost(objective, self.batch) if real else math.inf
             if failed and not real:
@@ -162,6 +166,8 @@ class Search:
             for width in widths
             for length in self.splits(chips, width, pp)
         ]
+        if least == 0:
+            self.store.ahead(self._likely(sorted(splits), chips, objective))
         found: list[Candidate] = []
         shortest: set[tuple[int, int]] = set()
         for bound, width, length in sorted(splits):
@@ -175,7 +181,7 @@ class Search:
                 continue
             if objective != "energy" and (width, self._longest(length)) in shortest:
                 continue
-            if not self.sizes.fits_on(chips, width, length):
+            if self._has_outgrown(width, length) or not self.sizes.fits_on(chips, width, length):
                 continue
             if self.batch > 1 and not self.apart(width, length):
                 self.shared_chips = self.shared_chips or (width, length)
@@ -183,6 +189,19 @@ class Search:
             found.append(self.estimate(self.width(width, length), length, objective))
             shortest.add((width, self._longest(length)))
         return found
+
+    def _likely(self, splits: Splits, chips: int, objective: str) -> list[partial[None]]:
+        """Looks at further widths that the first may not rule out, each by its shortest plan."""
+
+        def look(tp: int, pp: int) -> None:
+            if self.sizes.fits_on(chips, tp, pp):
+                self.estimate(self.width(tp, pp), pp, objective)
+
+        shortest: dict[int, int] = {}
+        for bound, tp, pp in splits:
+            if bound <= splits[0][0] * LIKELY:
+                shortest.setdefault(tp, pp)
+        return [partial(look, *shape) for shape in shortest.items()][1:]
 
     def apart(self, tp: int, pp: int) -> bool:
         """Whether no stage needs another's chips, so that they can work side by side."""
@@ -193,7 +212,8 @@ class Search:
     ) -> tuple[list[Candidate], ProgramError | None]:
         """The same, best first, with the real cycles of all that the prices leave in question.
 
-        Those that cannot be scheduled are left out; and why one of them cannot.
+        Those that cannot be scheduled are left out, and why one of them cannot; and, for one user,
+        those before the best whose programs have no room beside their weights.
         """
         best: Candidate | None = None
         failed: ProgramError | None = None
@@ -202,16 +222,41 @@ class Search:
             if best and one.rank(objective, self.batch) >= best.rank(objective, self.batch):
                 real.append(one)
                 continue
+            if self.batch == 1:
+                timed = self.timed(one.tp, one.pp)
+                self.store.ahead(launch_ahead(timed, self.decode) if best else report_ahead(timed))
             try:
                 real.append(self.exact(one, objective))
             except ProgramError as error:
                 failed = error
                 continue
             best = min((best or real[-1], real[-1]), key=lambda c: c.rank(objective, self.batch))
-        return sorted(real, key=lambda c: c.rank(objective, self.batch)), failed
+        real.sort(key=lambda c: c.rank(objective, self.batch))
+        while self.batch == 1 and real and self._outgrows(real[0].tp, real[0].pp):
+            del real[0]
+        return real, failed
+
+    def _outgrows(self, tp: int, pp: int) -> bool:
+        """Whether the programs of a plan have no room; if so it is none any more."""
+        try:
+            self.timed(tp, pp).program_bytes()
+        except DoesNotFit as error:
+            self.outgrown[tp, pp] = error
+            return True
+        return False
+
+    def _has_outgrown(self, tp: int, pp: int) -> bool:
+        """Whether a plan, or one with a stage of as many layers, was seen to be so."""
+        return any(
+            pp == length or (self._longest(pp) == self._longest(length) and one.stage < length - 1)
+            for (width, length), one in self.outgrown.items()
+            if width == tp
+        )
 
     def estimate(self, width: Width, pp: int, objective: str = "latency") -> Candidate:
         """A plan with its cycles as the prices say."""
+        if self.batch == 1 and not self._prices:  # nor are others likely to be better
+            self.store.ahead(report_ahead(self.timed(width.tp, pp)))
         price = self.price(width, pp)
         counts = layer_counts(self.sizes, width.tp, pp, width.chunk)
         cycles = price.latency(len(self.model.layers), pp)
@@ -262,10 +307,10 @@ class Search:
             groups = pipeline.alone if self.batch == 1 else pipeline.groups
             what, counts = (self.decode, groups[0].routes), Counter(self.model.kinds)
             alone = self.cut and self.batch == 1  # then plans are timed in any case
-            own = self.timed(width.tp, pp).own_layers(*what) if alone else []
+            own = self.timed(width.tp, pp).own_layers(self.decode) if alone else []
             layers = own or [(self.costs.layer(width, n, *what), counts[n]) for n in counts]
-            head = self.costs.head(width, self.rows)
-            boundary = self.costs.boundary(width, self.decode.rows, pipeline.links)
+            head, stage = self.costs.head(width, self.rows), self.costs.stage(width)
+            boundary = self.costs.links.boundary(stage, self.decode.rows, pipeline.links)
             every = chain(*(steps for steps, _ in layers), head)
             tail = max(step.timing.end_cycle - step.timing.quiet_cycle for step in every)
             total = sum(step.cycles * times for steps, times in layers for step in steps)
@@ -326,7 +371,8 @@ class Search:
 
     @cached_property
     def _least(self) -> dict[int, int]:
-        narrow, kinds = Width(widths_of(self.model)[-1], CHUNKS[-1]), set(self.model.kinds)
+        narrow, kinds = Width(widths_of(self.model)[-1], self.sizes.looks[0]), set(self.model.kinds)
+        self.store.ahead([partial(self.costs.alone, narrow, kind, self.decode) for kind in kinds])
         found = {}
         for kind in kinds:
             try:

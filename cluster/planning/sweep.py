@@ -67,7 +67,7 @@ class Sweep:
     _paces: Paces = field(default_factory=dict)  # further caches take no time
     _graphs: dict[str, tuple[Places, Wires]] = field(default_factory=dict)
     _plans: dict[tuple[int, int, int], Plan] = field(default_factory=dict)
-    _found: dict[tuple[object, ...], PlanTiming] = field(default_factory=dict)
+    _found: dict[tuple[object, ...], tuple[int, float, int, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._chip: ChipSpec = find(self.spec)
@@ -100,23 +100,30 @@ class Sweep:
     def row(self, point: Point) -> Row:
         """The numbers of one point; raises DoesNotFit, BadValue or ProgramError."""
         plan = self._plan(point)
-        timed = self._timed(plan, point.topology)
-        prefill = timed.prefill(self.prompt_tokens)
-        decode = timed.decode(plan.context)
-        return Row(
-            point,
-            plan.sram_bytes_max,
-            decode.cycles,
-            1 / decode.seconds(self._chip),
-            sum(launch.cycles for launch in prefill),
-            sum(launch.seconds for launch in prefill),
-            self._pipeline(point, plan, timed) if self.pipelines and point.batch > 1 else None,
-        )
+        several = self.pipelines and point.batch > 1
+        pipeline = self._pipeline(point, plan) if several else None
+        return Row(point, plan.sram_bytes_max, *self._alone(plan, point.topology), pipeline)
 
-    def _pipeline(self, point: Point, plan: Plan, timed: PlanTiming) -> dict[str, Any]:
+    def _alone(self, plan: Plan, topology: str) -> tuple[int, float, int, float]:
+        """The numbers of a sequence in a plan where it is placed: room for more takes no time."""
+        key = (topology, plan.tp, plan.chunk, *(stage.layers for stage in plan.stages))
+        if key not in self._found:
+            timed = self._timed(plan, topology)
+            prefill = timed.prefill(self.prompt_tokens)
+            decode = timed.decode(plan.context)
+            self._found[key] = (
+                decode.cycles,
+                1 / decode.seconds(self._chip),
+                sum(launch.cycles for launch in prefill),
+                sum(launch.seconds for launch in prefill),
+            )
+        return self._found[key]
+
+    def _pipeline(self, point: Point, plan: Plan) -> dict[str, Any]:
         """What so many users see; its schedules are made for this plan alone."""
-        several = PlanTiming(plan, timed.placement, timed.graph, self._costs, timed.wires)
-        chunked = not timed.no_prefill
+        alone = self._timed(plan, point.topology)
+        several = PlanTiming(plan, alone.placement, alone.graph, self._costs, alone.wires)
+        chunked = not alone.no_prefill
         return pipelined(several.steps, point.batch, self.prompt_tokens, chunked)
 
     def points(
@@ -144,17 +151,13 @@ class Sweep:
         return self._plans[key]
 
     def _timed(self, plan: Plan, topology: str) -> PlanTiming:
-        """A plan where it is placed, of one sequence: room for more of them takes no time."""
-        key = (topology, plan.tp, plan.chunk, *(stage.layers for stage in plan.stages))
-        if key not in self._found:
-            places, wires = self._graph(topology)
-            placement = places.place(plan.tp, plan.pp).placement
-            alone = replace(plan, slots=1)
-            self._found[key] = PlanTiming(alone, placement, places.graph, self._costs, wires)
-        return self._found[key]
+        """A plan where it is placed, of one sequence."""
+        places, wires = self._graph(topology)
+        placement = places.place(plan.tp, plan.pp).placement
+        return PlanTiming(replace(plan, slots=1), placement, places.graph, self._costs, wires)
 
     def _graph(self, topology: str) -> tuple[Places, Wires]:
         if topology not in self._graphs:
             graph = open_graph(topology, None, (), self._chip)
-            self._graphs[topology] = Places(graph), Wires(graph)
+            self._graphs[topology] = Places(graph), Wires(graph, store=self.store)
         return self._graphs[topology]

@@ -5,7 +5,7 @@ Nothing is estimated: timings of steps are put on the time axis on which lowerin
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -13,10 +13,9 @@ import networkx as nx
 
 from chip.energy import Activity, EnergyTable, energy_table
 from chip.errors import ProgramError
-from chip.kernels.allreduce import Network
 from chip.spec import ChipSpec
 from cluster.compiler.bound import Bound, launch_bound
-from cluster.compiler.clocking import Pacing, pacing
+from cluster.compiler.clocking import Pacing, paced
 from cluster.compiler.launch import (
     LaunchKind,
     decode_kind,
@@ -44,12 +43,10 @@ from cluster.energy import token_energy
 from cluster.planning.cost_steps import KeptParts
 from cluster.planning.costs import Costs, Width
 from cluster.planning.kept_timings import KeptTimings
-from cluster.planning.pipeline_timing import StepTimes, prompt_steps
+from cluster.planning.pipeline_timing import StepTimes
+from cluster.planning.prompts import PromptStep, in_time
 from cluster.serving.host_link import HostLink
-from cluster.serving.requests import Step
-from cluster.serving.scheduler import StepRecord
 from cluster.utilisation import busy_shares, cable_vectors_per_cycle
-from topology.fabric import compiled
 
 
 @dataclass(frozen=True)
@@ -109,8 +106,14 @@ class PlanTiming:
         """What the clocks of its chips cost, as a run without options has them."""
         known, used = self.wires.pacings, self.pipeline.used
         if used not in known:
-            known[used] = pacing(compiled(self.graph), used, self.plan.spec)
+            several = len(used) > 1
+            known[used] = paced(self.wires.tree(used), self.plan.spec) if several else None
         return known[used]
+
+    @property
+    def limit_cycles(self) -> int | None:
+        """Most cycles of a step, between two of which clocks may be aligned."""
+        return self.clocks.pace(0).limit_cycles if self.clocks else None
 
     def launch(self, kind: LaunchKind) -> LaunchTiming:
         """The timing of a launch through all stages; raises ProgramError."""
@@ -139,49 +142,52 @@ class PlanTiming:
         kind = decode_kind(context)
         if len(self.work.beside) == 1:
             return self.launch(kind).cycles
-        stages = (self.costs.stage_timing(one, kind, None) for one in set(self.work.beside))
+        limit = self.limit_cycles
+        steps = self.costs.steps(self.work.longest(kind, limit), kind, limit)
         links = [self.work.crossing(n, kind, None) for n in range(len(self.pipeline.links))]
         longest = max(sum(part.end_cycle for part in link) for link in links)
-        return max(stage.end_cycle for stage in stages) + longest
+        return in_order(steps, None).end_cycle + longest
 
     def in_steps(self, kind: LaunchKind) -> bool:
         """Whether launches of a kind are pipeline steps."""
         return in_steps(self.plan, kind, self.pipeline.apart)
 
-    def own_layers(
-        self, launch: LaunchKind, routes: Network
-    ) -> list[tuple[Sequence[StepTiming], int]]:
-        """Steps of its layers on one group, and how often there are such, if they are its own.
+    def own_layers(self, launch: LaunchKind) -> list[tuple[Sequence[StepTiming], int]]:
+        """Steps of its layers, and how often there are such, if they are its own.
 
-        Matrices that rest anywhere are those of this plan alone; [] if there are none.
+        Matrices that rest anywhere are those of this plan alone; [] if there are none. Of stages
+        that hold the same those on the first group count for all.
         """
         if not any(part.anywhere for part in self.plan.stages):
             return []
-        limit = self.clocks.pace(0).limit_cycles if self.clocks else None
-        counts = Counter(replace(kind, routes=routes) for kind in self.work.kinds(launch))
-        every = [(self.costs.steps(kind, launch, limit), counts[kind]) for kind in counts]
+        kinds = self.work.kinds(launch)
+        counts = Counter((kind.shape, kind.layers) for kind in kinds)
+        first = {(kind.shape, kind.layers): kind for kind in reversed(kinds)}
+        what = launch, self.limit_cycles
+        every = [(self.costs.steps(first[one], *what), counts[one]) for one in counts]
         return [([step for step in steps if step.what != "head"], n) for steps, n in every]
 
     def contexts(self) -> range:
         """The context buckets of the plan."""
         return range(CONTEXT_BLOCK, self.plan.context + 1, CONTEXT_BLOCK)
 
-    def prefill(self, prompt: int) -> Sequence[StepRecord]:
+    def prefill(self, prompt: int) -> Sequence[PromptStep]:
         """The launches that take in the prompt of one user, and give its first token."""
         chunk, bucket = (0 if self.no_prefill else self.plan.chunk), CONTEXT_BLOCK
         apart = chunk and self.in_steps(prefill_kind(chunk, bucket))
+        steps = self.costs.prompt(chunk, prompt)
+        works = steps.works(self.plan.pp if apart else 1)
+        if apart and steps.chunks:
+            cycles = self.steps.cycles_of(steps.chunks, works)
+        else:
+            cycles = [self.launch(kind).cycles for kind in steps.chunks]
+        cycles += [self.launch(kind).cycles for kind in steps.tokens]
         link = HostLink(self.plan.spec, self._moved_bytes, beside=False)
-        size = (self.plan.pp if apart else 1), chunk, prompt
-        return prompt_steps(link, self._step_cycles, *size)
+        return in_time(cycles, steps.waits_s(works, link), self.plan.spec.clock_hz)
 
     def _moved_bytes(self, kind: LaunchKind, with_x: bool) -> tuple[int, int]:
         """Bytes over the host link of the chip with the most; all of them in one number."""
         return self.costs.host_bytes(self.width, kind, with_x), 0
-
-    def _step_cycles(self, step: Step) -> int:
-        """Cycles of a step of a prompt, or of a launch through all stages."""
-        kind = max(work.kind for work in step.works if work)
-        return self.steps.cycles(step) if self.in_steps(kind) else self.launch(kind).cycles
 
     @cached_property
     def no_prefill(self) -> str:
@@ -204,10 +210,14 @@ class PlanTiming:
             return
         pace = self.clocks.pace(0)
         for layer in dict.fromkeys(plan.model.kinds):
-            in_order(self.costs.computed(self.width, layer, kind, pace.limit_cycles), pace)
+            self.costs.computed(self.width, layer, kind, pace.limit_cycles).at(pace)
 
     def program_bytes(self) -> Mapping[int, int]:
         """Program bytes of each chip, for all launches; raises DoesNotFit where they do not fit."""
+        return self._program_bytes
+
+    @cached_property
+    def _program_bytes(self) -> Mapping[int, int]:
         if self.plan.slots > 1:
             total = self.steps.instructions()
         else:
@@ -229,12 +239,13 @@ class PlanTiming:
 
     def activity(self, kind: LaunchKind) -> Activity:
         """What a launch does on all its chips."""
-        limit = self.clocks.pace(0).limit_cycles if self.clocks else None
+        limit = self.limit_cycles
         total = Activity()
         for stage in self.work.kinds(kind):
             total += self.costs.activity(stage, kind, limit)
+        size = self.costs.stage(self.width), kind.rows
         for link in self.pipeline.links:
-            total += self.costs.activity_between(self.width, link.paths, kind.rows, link.onward)
+            total += self.costs.links.activity(*size, link.paths, link.onward)
         return total
 
     def energy(self, seconds: float, interval_s: float) -> dict[str, Any]:
@@ -277,7 +288,7 @@ class PlanTiming:
         """Cycles of a decode launch by what they are spent on; they sum to its cycles."""
         found = {"attention": 0, "ffn": 0, "all_reduce": 0, "lm_head": 0}
         kind = decode_kind(context)
-        limit = self.clocks.pace(0).limit_cycles if self.clocks else None
+        limit = self.limit_cycles
         for stage in self.work.kinds(kind):
             steps = self.costs.steps(stage, kind, limit)
             before = ""

@@ -1,14 +1,17 @@
 """Where a model is planned if nobody names a topology."""
 
+from functools import partial
+from itertools import product
 from math import isqrt
 from operator import mul
 
 from chip.spec import ChipSpec
 from cluster.compiler.choose import PlanRequest, default_topology
 from cluster.compiler.limits import NODE_CHIPS
-from cluster.compiler.sizes import Sizes, Store
+from cluster.compiler.sizes import Sizes
 from cluster.model.graph.graph import Model
 from cluster.model.mixture import expert_parts, is_mixture
+from cluster.planning.cost_store import CostStore
 from cluster.planning.refusals import fewest, least_chips
 from topology.families.dragonflies import RACK_CHIPS
 
@@ -16,7 +19,7 @@ LARGEST_DRAGONFLY = 10440
 
 
 def chosen_topology(
-    request: PlanRequest, model: Model, spec: ChipSpec, store: Store | None = None
+    request: PlanRequest, model: Model, spec: ChipSpec, store: CostStore
 ) -> tuple[str, tuple[str, ...]]:
     """The topology of a plan, and what to say of it where it was not named.
 
@@ -35,7 +38,7 @@ def chosen_topology(
             spread_first = is_mixture(model) and expert_parts(model) == 1
             ways = (sizes,) if spread_first else (sizes, sizes.cutting)
             for some in ways if not request.tp else ():
-                if wide := _wide(some, request.pp):
+                if wide := _wide(some, request.pp, store):
                     return wide
             tp, stages = fewest(ways, request.tp, request.pp, _in_nodes) or (1, NODE_CHIPS)
             chips = _in_nodes(tp, stages) if tp * stages > NODE_CHIPS else tp * stages
@@ -44,7 +47,7 @@ def chosen_topology(
     return f"dragonfly:{-(-chips // NODE_CHIPS) * NODE_CHIPS}", ()
 
 
-def _wide(sizes: Sizes, pp: int | None) -> tuple[str, tuple[str, ...]] | None:
+def _wide(sizes: Sizes, pp: int | None, store: CostStore) -> tuple[str, tuple[str, ...]] | None:
     """A torus for the narrowest groups that hold a layer, if they are wider than a rack.
 
     In a dragonfly each of them would have cables, and so schedules, of its own. The last dimensions
@@ -53,7 +56,10 @@ def _wide(sizes: Sizes, pp: int | None) -> tuple[str, tuple[str, ...]] | None:
     widths = sorted(tp for _, tp in least_chips(sizes, None, pp, mul))
     if not widths or widths[0] <= RACK_CHIPS:
         return None
-    for tp in (tp for tp in widths if tp % NODE_CHIPS == 0):
+    whole = [tp for tp in widths if tp % NODE_CHIPS == 0]
+    for number, tp in enumerate(whole):
+        shapes = product(whole[number : number + 2], sizes.looks[:1], (True, False))
+        store.ahead([partial(sizes.most_layers, *shape) for shape in shapes])  # or the next one
         shortest = sizes.shortest(tp)
         if shortest and shortest <= (pp or shortest):
             sides = *_rectangle(pp or shortest), NODE_CHIPS, *_factors(tp // NODE_CHIPS)

@@ -124,7 +124,7 @@ def _state(
         [line(), line()], [0, 0], [0, 0], moves, list(policy.refill_s or (0.0,)),
         [[], []], [0, 0], hashes, kept, [0] * shape.rows,
         [[0] * transfers for _ in range(c.TRANSFER_INTS)], [[0.0] * transfers for _ in range(2)],
-        [0.0, 0.0],
+        [0.0, 0.0, 0.0],
         [0] * c.COUNTS,
     )  # fmt: skip
 

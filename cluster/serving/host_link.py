@@ -27,6 +27,11 @@ class HostLink:
         """Seconds until the results of a launch are at the host."""
         return self.spec.host_latency_s + self.moving_s(kind)[1]
 
+    def waits_s(self, kind: LaunchKind, with_x: bool = True) -> float:
+        """Seconds that chips wait for inputs and results of a launch, unless the link is beside."""
+        into_s, out_s = self.moving_s(kind, with_x)[0], self.moving_s(kind)[1]
+        return (self.spec.host_latency_s + into_s) + (self.spec.host_latency_s + out_s)
+
     def moving_s(self, kind: LaunchKind, with_x: bool = True) -> tuple[float, float]:
         """Seconds in which the inputs of a launch, and its results, cross the link.
 

@@ -1,8 +1,9 @@
 """What enters the pipeline in which step, and when that is: a state machine in virtual time.
 
-Time is the chips' and the host's together. Steps follow each other without a pause; meanwhile the
-host link brings the inputs of the next step and takes the logits of the last. A sequence enters the
-first stage again when its logits have reached the host and its next token has come back.
+Time is the chips' and the host's together. Steps follow each other without a pause, unless
+a token that is almost back is worth one; meanwhile the host link brings the inputs of the next step
+and takes the logits of the last. A sequence enters the first stage again when its logits have
+reached the host and its next token has come back.
 
 New prompts go first unless a policy says otherwise: while one is taken in, steps are prefill steps;
 decode goes on where it stands when the last has passed all stages. One user is the case with one

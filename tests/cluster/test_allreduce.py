@@ -5,7 +5,7 @@ import pytest
 
 from chip.kernels.allreduce import gathers, team_of
 from chip.kernels.collective import batches
-from chip.kernels.collective_items import Message
+from chip.kernels.collective_items import Message, in_order, urgent_first
 from chip.kernels.transfer import Hop
 from chip.spec import GROQCHIP1
 from cluster.compiler.lower import lower
@@ -72,6 +72,19 @@ def test_two_teams_compute_what_the_int8_reference_does():
     reference = Reference(weights, 16, tp=16, exact=True)
     for ours, ids in zip(forced(lowered, machine, PROMPT, 4), (PROMPT, [4]), strict=True):
         assert (ours == reference.forward(ids)).all()
+
+
+def test_what_is_urgent_is_placed_sooner_and_never_before_what_it_waits_for():
+    items = Wires(parse("dragonfly:16")).group(tuple(range(16))).routes.all_reduce(
+        "agents", 5, True, "fp32"
+    )  # fmt: skip
+    hurried, place = urgent_first(items), {}
+    for turn, number in enumerate(in_order(hurried)):
+        place[number] = turn
+        assert all(place[other] < turn for other in items[number].after)
+    earlier = [a.start_cycle - b.start_cycle for a, b in zip(items, hurried, strict=True)]
+    firsts = [e for e, item in zip(earlier, items, strict=True) if not item.after]
+    assert min(firsts) == max(earlier) > 0 <= min(earlier)
 
 
 def test_sums_that_travel_as_fp16_are_those_of_the_reference():

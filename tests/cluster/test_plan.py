@@ -129,6 +129,19 @@ def test_the_choice_is_within_two_percent_of_an_exhaustive_search(model, chip, t
         assert best.cycles == every[best.tp, best.pp] <= 1.02 * min(every.values())
 
 
+def test_a_plan_whose_programs_have_no_room_gives_way_to_one_with_more_stages():
+    graph, wide = parse("node"), replace(SMALL_CHIP, instruction_bytes=3072)
+    best, *others = Search(DEEPER, SMALL_CHIP, graph).candidates(len(graph))
+    search = Search(DEEPER, wide, graph)
+    found = search.candidates(len(graph))
+    assert {(one.tp, one.pp) for one in (best, *others)} == set(search.outgrown)
+    assert [(one.tp, one.pp) for one in found] == [(best.tp, best.pp + 1)]
+    assert search.timed(best.tp, best.pp + 1).program_bytes()
+    for size in search.outgrown:
+        with pytest.raises(DoesNotFit, match="instructions among it; use more stages"):
+            search.timed(*size).program_bytes()
+
+
 @pytest.mark.parametrize("name, chips, topology, batch, context", [
     ("smollm2", 24, "dragonfly:24", 1, 320), ("llama-2-7b", 264, "dragonfly:264", 1, 320),
     ("smollm2", 9, "torus:3x3", 3, 960),

@@ -5,11 +5,13 @@ import pytest
 from chip.errors import UnknownChip
 from chip.spec import GROQCHIP1
 from cluster.compiler.choose import PlanRequest, choose, default_topology
+from cluster.compiler.launch import decode_kind
 from cluster.compiler.place import place
 from cluster.compiler.sizes import Sizes
 from cluster.errors import BadValue, DoesNotFit
 from cluster.model.known import changed_model, known_model
-from topology import TopologyError
+from cluster.planning.search import Search
+from topology import TopologyError, parse
 
 SMOLLM2, TINY = known_model("smollm2"), known_model("tiny")
 
@@ -96,3 +98,13 @@ def test_a_stage_is_not_laid_out_where_the_words_of_its_own_layers_do_not_fit():
     sizes = Sizes(known_model("deepseek-v3"), GROQCHIP1, 2048, "int8")
     assert sizes.room(128, False) == 1 and sizes.least_stages(128) == 61
     assert sizes.room(64, False) == 0 and sizes.least_stages(64) is None
+
+
+@pytest.mark.parametrize("topology, tp, pp", [("torus:4x4", 3, 5), ("mesh:1x5", 2, 2)])
+def test_with_all_stages_at_work_the_longest_says_the_interval(topology, tp, pp):
+    timed = Search(SMOLLM2, GROQCHIP1, parse(topology)).timed(tp, pp)
+    kind, own = decode_kind(320), set(timed.work.beside)
+    ends = [timed.costs.stage_timing(one, kind, None).end_cycle for one in own]
+    links = [timed.work.crossing(n, kind, None) for n in range(pp - 1)]
+    crossing = max(sum(part.end_cycle for part in link) for link in links)
+    assert timed.interval_cycles(320) == max(ends) + crossing and len(set(ends)) > 1

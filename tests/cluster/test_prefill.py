@@ -1,6 +1,7 @@
 """Chunks of one user's prompt follow each other through the stages: same bits, fewer cycles."""
 
 from functools import cache
+from itertools import repeat
 from math import ceil
 
 import pytest
@@ -18,7 +19,8 @@ from cluster.machines.record import Recorder
 from cluster.model.known import known_model
 from cluster.planning.timing import PlanTiming
 from cluster.serving.engine import PipelineRunner
-from cluster.serving.scheduler import Request
+from cluster.serving.host_link import HostLink
+from cluster.serving.scheduler import PipelineScheduler, Request, drive
 from tests.cluster.tiny import no_progress, tiny_weights
 from topology import parse
 
@@ -67,6 +69,29 @@ def test_a_prompt_takes_the_cycles_and_steps_that_are_planned(plan):
     held = {chip: sum(one.get(chip, 0) for one in counts) for chip in counts[0]}
     size = GROQCHIP1.instruction_bytes
     assert all(n >= held[chip] * size for chip, n in timed.program_bytes().items())
+
+
+@pytest.mark.parametrize("plan", [(1, 1, "node"), (1, 3, "ring:3")], ids=str)
+@pytest.mark.parametrize("prompt", [1, 33, 345])
+def test_a_prompt_takes_the_time_that_the_scheduler_says(plan, prompt):
+    made = lowered(*plan)
+    timed = PlanTiming(made.plan, made.placement, parse(plan[2]))
+    stages = made.plan.pp if made.pipeline.apart else 1
+
+    def bytes_of(kind, with_x):
+        return timed.costs.host_bytes(timed.width, kind, with_x), 0
+
+    def cycles(step):
+        kind = max(work.kind for work in step.works if work)
+        return timed.steps.cycles(step) if timed.in_steps(kind) else timed.launch(kind).cycles
+
+    link = HostLink(made.plan.spec, bytes_of, beside=False)
+    scheduler = PipelineScheduler(stages, 1, made.plan.chunk, link, whole=True)
+    scheduler.submit(Request((0,) * prompt, 1))
+    for _ in drive(scheduler, lambda step: (cycles(step), repeat(None)), lambda *_: 0, frozenset()):
+        pass
+    said = [(record.cycles, record.seconds) for record in scheduler.records]
+    assert timed.prefill(prompt) == said
 
 
 def test_stages_that_share_chips_take_chunks_one_after_another():

@@ -10,6 +10,7 @@ from cluster.cli import main
 from cluster.compiler.choose import PlanRequest
 from cluster.compiler.wires import Wires
 from cluster.model.load import find_decoder
+from cluster.planning.cost_store import CostStore
 from cluster.planning.topologies import chosen_topology
 from topology import parse
 
@@ -87,7 +88,9 @@ def test_weights_are_planned_as_published_unless_asked_for(tmp_path, capsys):
 
 def test_groups_wider_than_a_rack_are_planned_where_all_are_cabled_alike():
     request = PlanRequest(weights="int8")
-    topology, (note,) = chosen_topology(request, find_decoder("deepseek-v3"), GROQCHIP1)
+    topology, (note,) = chosen_topology(
+        request, find_decoder("deepseek-v3"), GROQCHIP1, CostStore()
+    )
     assert topology == "torus:8x8x8x4x4" and "wider than a rack" in note
     graph = parse("torus:3x8x4x4")  # as its groups are placed: in larger graphs by number
     wires, groups = Wires(graph), [tuple(range(n, n + 128)) for n in (0, 128, 256)]

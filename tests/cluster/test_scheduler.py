@@ -3,6 +3,7 @@
 No slot is leaked or shared, every request ends, time goes on, and rows pass all stages in order.
 """
 
+from dataclasses import replace
 from itertools import pairwise, repeat
 
 import pytest
@@ -126,6 +127,24 @@ def test_time_goes_on_to_the_next_arrival_when_there_is_nothing_to_do():
     assert scheduler.records[0].start_s == other.entered_s + scheduler.link.in_s(
         scheduler.records[0].works[0].kind
     )
+
+
+@pytest.mark.parametrize("users", range(1, 6))
+def test_a_step_waits_for_a_token_that_is_almost_back(users):
+    stages, cycles = 3, 20_000
+    step_s = cycles / GROQCHIP1.clock_hz
+    late = HostLink(replace(GROQCHIP1, host_latency_s=0.53 * step_s), lambda *_: (0, 0), True)
+    scheduler = PipelineScheduler(stages, users, 0, late)
+    for _ in range(users):
+        scheduler.submit(Request((1,), 12))
+    for _ in drive(scheduler, lambda _: (cycles, repeat(None)), lambda *_: 0, frozenset()):
+        pass
+    away_s = 2 * late.spec.host_latency_s
+    waits = -(-users // 2)  # in a round; of those in the line two are away while others wait
+    around_s = max(users * step_s, (stages + 1) * step_s + waits * (away_s - step_s))
+    for one in scheduler.requests:
+        gaps = [after - before for before, after in pairwise(one.token_s[:-1])]  # all are there
+        assert gaps == pytest.approx([around_s] * len(gaps))
 
 
 @settings(max_examples=150, deadline=None)

@@ -83,7 +83,7 @@ def test_what_crosses_is_timed_as_it_is_scheduled(topology, tp, rows, limit):
     costs, wires = Costs(Sizes(known_model("llama-2-7b"), GROQCHIP1)), Wires(graph)
     link = wires.link(*Places(graph).place(tp, 2).placement)
     stage = costs.stage(width)
-    parts = costs.crossing(width, rows, link.paths, limit, link.onward)
+    parts = costs.links.crossing(costs.stage(width), rows, link.paths, link.onward, limit)
     assert bool(link.onward) == (topology == "dragonfly:72")  # ranks that are neighbours
 
     def together(first: int, last: int) -> Schedule:

@@ -1,7 +1,9 @@
+import networkx as nx
 import pytest
 
 from topology import dragonfly, node, parse
-from topology.clocks import ClockSpec, clock_plan, spanning_tree_depths, startup_epochs
+from topology.clocks import ClockSpec, clock_plan, spanning_tree_depths, startup_epochs, tree_root
+from topology.fabric import compiled, part_of
 
 
 @pytest.mark.parametrize("height", [1, 3, 5])
@@ -36,3 +38,13 @@ def test_more_drift_means_more_frequent_deskew():
 def test_depths_are_distances_from_the_root():
     root, depth = spanning_tree_depths(parse("mesh:5"))
     assert (root, depth.tolist()) == (2, [2, 1, 0, 1, 2])
+
+
+@pytest.mark.parametrize("spec", ["ring:9", "mesh:7x9", "torus:9x10", "dragonfly:264", "lpx:144"])
+@pytest.mark.parametrize("share", [1.0, 0.6])
+def test_the_root_is_the_first_of_the_chips_nearest_to_all(spec, share):
+    graph = parse(spec)
+    chips = sorted(graph)[: int(len(graph) * share)]
+    away = nx.eccentricity(graph.subgraph(chips))
+    root = min(chips, key=lambda chip: (away[chip], chip))
+    assert tree_root(part_of(compiled(graph), chips)) == (root, away[root])

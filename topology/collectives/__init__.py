@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import networkx as nx
 
-from topology.collectives import agents, direct, halving, hierarchical, rings, teams, trees
+from topology.collectives import agents, direct, halving, hierarchical, relays, rings, teams, trees
 from topology.collectives.auto import check_size, fastest
 from topology.collectives.bounds import lower_bound_cycles
 from topology.collectives.engine import Engine
@@ -48,6 +48,7 @@ __all__ = [
     "halving",
     "hierarchical",
     "point_to_point",
+    "relays",
     "rings",
     "teams",
     "trees",

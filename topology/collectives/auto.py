@@ -58,6 +58,7 @@ def estimated_messages(job: Job, name: str) -> float:
             "exchange": ranks * shares,
             "teams": ranks * job.stripes * (2 * job.team_ranks + ranks // job.team_ranks),
             "agents": ranks * job.stripes * (2 * job.team_ranks + ranks // job.team_ranks),
+            "relays": ranks * job.stripes * job.team_ranks * (1 + ranks // job.team_ranks),
             "gates": 2 * ranks * job.stripes * (job.team_ranks + ranks),
             "scatter": ranks * shares,
             "ring": 4 * ranks * shares,
@@ -76,10 +77,7 @@ def estimated_seconds(job: Job, name: str) -> float:
     """Return about how long it takes to time an algorithm."""
     messages = estimated_messages(job, name)
     linked = len(job.fabric.head) >= job.ranks * (job.ranks - 1)  # only then all hops are single
-    if (
-        name in ("direct", "exchange", "scatter", "teams", "gates", "agents", "tree", "spread")
-        and not linked
-    ):
+    if name in _ANYWHERE and not linked:
         degree = max(len(job.fabric.head) / max(len(job.fabric.alive), 1), 1.1)
         hops = max(2.0, float(len(job.fabric.alive) ** (1 / degree)))
         return messages * hops * _ONE_BY_ONE
@@ -88,3 +86,7 @@ def estimated_seconds(job: Job, name: str) -> float:
 
 
 _SHARED = ("reduce_scatter", "all_gather")
+# Those that send over routes of several hops.
+_ANYWHERE = (
+    "direct", "exchange", "scatter", "teams", "gates", "agents", "relays", "tree", "spread",
+)  # fmt: skip

@@ -49,7 +49,7 @@ def all_to_all(job: Job) -> Messages:
     """Rank i's block j becomes rank j's block i (slot 1), nearest ranks first."""
     draft = Draft(job, job.ranks * job.stripes, shares=job.stripes, equal=True, result_slot=1)
     here, there, stripe = pairs(job.ranks, job.stripes)
-    draft.combine(0, None, 1, own_block_only=True)
+    draft.combine((0,), 1, own_block_only=True)
     draft.send(
         *(here, there, there * job.stripes + stripe),
         dst_slot=1,

@@ -150,12 +150,10 @@ class Engine:
         Out of place on purpose: what is added up may still be waiting to be sent. A copy is no
         movement (whoever adds into `out` first reads `left`), a sum costs `add_cycles`.
         """
-        first, last = self.ready(step.left)
-        if step.right is not None:
-            more = self.ready(step.right)
-            first = np.maximum(first, more[0]) + self.job.add_cycles
-            last = np.maximum(last, more[1]) + self.job.add_cycles
-        self._ready[step.out] = first.copy(), last.copy()
+        there = [self.ready(slot) for slot in step.terms]
+        added = self.job.add_cycles if len(there) > 1 else 0
+        first, last = (np.maximum.reduce([*some]) + added for some in zip(*there, strict=True))
+        self._ready[step.out] = first, last
         self.steps.append(LocalAdd(step, last.copy()))
 
     @property

@@ -4,6 +4,7 @@ Every read must happen when the data is there, every write when nobody has yet t
 replaces; both are checked for each single vector against its own departure and arrival cycle.
 """
 
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -109,17 +110,16 @@ class Execution:
 
     def _add_locally(self, step: LocalAdd) -> None:
         combine = step.combine
-        left, since, _ = self.slot(combine.left)
-        right, since_right, _ = self.slot(combine.left if combine.right is None else combine.right)
-        since = np.maximum(since, since_right)
+        values, every, _ = zip(*(self.slot(slot) for slot in combine.terms), strict=True)
+        since = np.maximum.reduce(every)
         vectors = np.diff(self.collective.block_start)
         ready = np.repeat(step.ready_cycle, vectors, axis=1)
         rank, vector = np.nonzero(np.ones(since.shape, bool))
         fine = (since <= ready).ravel()
         self._demand(fine, rank, vector, ready.ravel(), "not there yet for a local addition")
         data, there, _ = self.slot(combine.out)
-        data[:] = self._rounded(combine.out, left if combine.right is None else left + right)
-        there[:] = since + (self.job.add_cycles if combine.right is not None else 0)
+        data[:] = self._rounded(combine.out, reduce(np.add, values))
+        there[:] = since + (self.job.add_cycles if len(values) > 1 else 0)
         if combine.own_block_only:
             data[~own_shares(self.collective)] = -0.0
 

@@ -61,7 +61,7 @@ def _exchange(draft: Draft, levels: list[_Level], slot: int, slots: Iterator[int
     if level.between_nodes and draft.job.sums.narrow:
         whole, mine = mine, next(slots)
         draft.round_off(mine)
-        draft.combine(whole, None, mine)
+        draft.combine((whole,), mine)
     incoming = next(slots)
     block = np.tile(np.arange(draft.blocks), len(level.first))
     first, count = np.repeat(level.first, draft.blocks), np.repeat(level.count, draft.blocks)
@@ -70,7 +70,7 @@ def _exchange(draft: Draft, levels: list[_Level], slot: int, slots: Iterator[int
     draft.send(src, dst, block, add=True, src_slot=mine, dst_slot=incoming)
     others = _exchange(draft, levels[:-1], incoming, slots)
     out = next(slots)
-    draft.combine(mine, others, out)
+    draft.combine((mine, others), out)
     return out
 
 

@@ -69,10 +69,9 @@ class Send:
 
 @dataclass(frozen=True)
 class Combine:
-    """Every rank makes slot `out` = slot `left` + slot `right` (or only `left`), block by block."""
+    """Every rank makes slot `out` of others, added from left to right, block by block."""
 
-    left: int
-    right: int | None
+    terms: tuple[int, ...]
     out: int
     own_block_only: bool = False
 
@@ -186,12 +185,12 @@ class Draft:
         if self.job.sums.narrow:
             self.narrow.add(slot)
 
-    def combine(self, left: int, right: int | None, out: int, own_block_only: bool = False) -> None:
+    def combine(self, terms: tuple[int, ...], out: int, own_block_only: bool = False) -> None:
         """Let every rank fill slot `out`, unused so far, with the sum (or copy) of other slots."""
-        slots = [self._filled[slot] for slot in (left, right) if slot is not None]
+        slots = [self._filled.get(slot) for slot in terms]
         known = [one for one in slots if one is not None]
         self._filled[out] = np.logical_or.reduce(known) if len(known) == len(slots) else None
-        self.steps.append(Combine(left, right, out, own_block_only))
+        self.steps.append(Combine(terms, out, own_block_only))
 
     def messages(self) -> Messages:
         """The finished list."""

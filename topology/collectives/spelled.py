@@ -24,7 +24,10 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True)
 class Message:
-    """Vectors on their way; `after` are the numbers of the items that must come first."""
+    """Vectors on their way; `after` are the numbers of the items that must come first.
+
+    `step` is the one of the list of messages that it belongs to.
+    """
 
     path: tuple[int, ...]  # chips, both ends included
     cables: tuple[int, ...]  # per hop, among those that join the two chips
@@ -33,6 +36,7 @@ class Message:
     lands: bool  # apart from its target, where an addition takes it up
     start_cycle: int
     after: tuple[int, ...]
+    step: int
 
 
 @dataclass(frozen=True)
@@ -56,9 +60,9 @@ _Block = tuple[int, int, int]  # slot, rank, block
 def spelled(collective: Collective) -> tuple[Item, ...]:
     """Return all messages and additions of a collective, in the order of its steps."""
     speller = _Speller(collective)
-    for step in collective.steps:
+    for number, step in enumerate(collective.steps):
         if isinstance(step, Batch):
-            speller.send(step)
+            speller.send(step, number)
         else:
             speller.combine(step)
     return tuple(speller.items)
@@ -73,7 +77,7 @@ class _Speller:
     written: dict[_Block, int] = field(default_factory=dict)
     readers: dict[_Block, list[int]] = field(default_factory=lambda: defaultdict(list))
 
-    def send(self, batch: Batch) -> None:
+    def send(self, batch: Batch, step: int) -> None:
         """The messages of a step, and what adds them up; all read what was there before it."""
         send, first = batch.send, len(self.items)
         ends = list(zip(send.src.tolist(), send.dst.tolist(), strict=True))
@@ -92,7 +96,7 @@ class _Speller:
             self.items.append(
                 Message(
                     *(path, cables, source, target_span, send.add),
-                    *(int(batch.start_cycle[i]), tuple(sorted(after))),
+                    *(int(batch.start_cycle[i]), tuple(sorted(after)), step),
                 )
             )
         if send.add:
@@ -105,8 +109,7 @@ class _Speller:
             for block in range(len(self.collective.block_start) - 1):
                 if combine.own_block_only and block // shares != rank:
                     continue
-                slots = [combine.left] if combine.right is None else [combine.left, combine.right]
-                held = [slot for slot in slots if self._holds(slot, rank, block)]
+                held = [slot for slot in combine.terms if self._holds(slot, rank, block)]
                 operands = [self._span(slot, block, 1) for slot in held]
                 if operands and operands[0].length:
                     reads = [(slot, rank, block) for slot in held]

@@ -2,13 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from math import ceil
 from typing import NamedTuple
 
 import numpy as np
 
-from topology.fabric import Fabric
+from topology.fabric import Fabric, Ints
 from topology.firstfit import Cable, first_start
 
 Trunk = tuple[int, ...]  # edges from a chip of a team to one of another
@@ -19,14 +19,18 @@ PASSED_CYCLES = 45
 
 
 def trunks(
-    fabric: Fabric, chips: Sequence[int], team_ranks: int, shared: bool = False
+    fabric: Fabric,
+    chips: Sequence[int],
+    team_ranks: int,
+    shared: bool = False,
+    direct: bool = False,
 ) -> dict[tuple[int, int], list[Trunk]]:
     """Ways from each team of a group to each other: cables that join them, and detours.
 
     Those lead past chips outside of the group, of which there are only such as may be used; unless
     they may be `shared` no two have a cable in common. Of as short ones the nearest behind the
     group's first chip come first. Where all teams are joined, chips near all of them will do: equal
-    groups have those in common.
+    groups have those in common. Or only those that are `direct`: no detours.
     """
     team = np.full(fabric.chips, -1)
     team[list(chips)] = np.arange(len(chips)) // team_ranks
@@ -34,29 +38,11 @@ def trunks(
     found: dict[tuple[int, int], list[Trunk]] = {}
     for edge in np.flatnonzero((here >= 0) & (there >= 0) & (here != there)).tolist():
         found.setdefault((int(here[edge]), int(there[edge])), []).append((edge,))
-    detours: dict[tuple[int, int], list[Trunk]] = {}
+    if direct:
+        return found
     count = len(chips) // team_ranks
     least = count - 1 if len(found) == count * (count - 1) else 1  # teams that a detour must reach
-    tails, heads, of = fabric.tail.tolist(), fabric.head.tolist(), team.tolist()
-    for first in np.flatnonzero((here >= 0) & (there < 0)).tolist():
-        ways: dict[int, list[Trunk]] = {}
-        for last in range(*fabric.row[heads[first] : heads[first] + 2].tolist()):
-            behind = range(0)
-            if of[heads[last]] < 0:
-                behind = range(*fabric.row[heads[last] : heads[last] + 2].tolist())
-            for way in ((first, last), *((first, last, more) for more in behind)):
-                ways.setdefault(of[heads[way[-1]]], []).append(way)
-        others = ways.keys() - {-1, of[tails[first]]}
-        if len(others) >= least:
-            for other in others:
-                detours.setdefault((of[tails[first]], other), []).extend(ways[other])
-    heads, origin = fabric.head.tolist(), chips[0]
-
-    def nearness(trunk: Trunk) -> tuple[int, ...]:
-        return len(trunk), *((heads[edge] - origin) % fabric.chips for edge in trunk)
-
-    for some in detours.values():
-        some.sort(key=nearness)
+    detours = _detours(fabric, team, least, chips[0], MOST_SHARED if shared else None)
     if not shared:
         _share_out(detours, found)
         return found
@@ -64,6 +50,47 @@ def trunks(
         known = found.setdefault(pair, [])
         known += some[: max(0, MOST_SHARED - len(known))]
     return found
+
+
+def _detours(
+    fabric: Fabric, team: Ints, least: int, origin: int, most: int | None
+) -> dict[tuple[int, int], list[Trunk]]:
+    """Ways of two and three edges past chips of no team, so many between two teams, nearest first.
+
+    Of the first chips on them only those from which so many teams are reached at `least`.
+    """
+    here, there = team[fabric.tail], team[fabric.head]
+    two = _further(fabric, np.flatnonzero((here >= 0) & (there < 0))[:, None])
+    three = _further(fabric, two[there[two[:, -1]] < 0])
+    none = np.full((len(two), 1), -1)
+    ways = np.concatenate((np.concatenate((two, none), axis=1), three))
+    last = np.where(ways[:, 2] < 0, ways[:, 1], ways[:, 2])
+    source, target = here[ways[:, 0]], there[last]
+    kept = (target >= 0) & (source != target)
+    reached = np.unique(np.stack((ways[kept, 0], target[kept])), axis=1)
+    kept &= (np.bincount(reached[0], minlength=len(here)) >= least)[ways[:, 0]]
+    ways, source, target = ways[kept], source[kept], target[kept]
+    past = np.where(ways < 0, -1, (fabric.head[ways] - origin) % fabric.chips)
+    order = np.lexsort(
+        (ways[:, 0], past[:, 2], past[:, 1], past[:, 0], ways[:, 2] >= 0, target, source)
+    )
+    ways, source, target = ways[order], source[order], target[order]
+    begins = np.flatnonzero(np.diff(source, prepend=-1) | np.diff(target, prepend=-1))
+    found = []
+    for begin, end in pairwise([*begins.tolist(), len(ways)]):
+        some = ways[begin:end][:most].tolist()
+        pair = int(source[begin]), int(target[begin])
+        trunks = [tuple(edge for edge in way if edge >= 0) for way in some]
+        found.append((int(ways[begin:end, 0].min()), pair, trunks))
+    return {pair: trunks for _, pair, trunks in sorted(found)}
+
+
+def _further(fabric: Fabric, ways: Ints) -> Ints:
+    """Ways [ways, edges], each over every edge on from where it ends."""
+    at = fabric.head[ways[:, -1]]
+    counts = fabric.row[at + 1] - fabric.row[at]
+    more = np.repeat(fabric.row[at] - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
+    return np.concatenate((np.repeat(ways, counts, axis=0), more[:, None]), axis=1)
 
 
 def _share_out(

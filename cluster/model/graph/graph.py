@@ -133,8 +133,8 @@ class Model:
         """Every section, in order."""
         return tuple(section for _, section in self.places)
 
-    @property
-    def distinct(self) -> list[tuple[Section, int]]:
+    @cached_property
+    def distinct(self) -> tuple[tuple[Section, int], ...]:
         """Sections that differ, in order, with the number of times that they are there."""
         found: list[tuple[Section, int]] = []
         for section in self.sections:
@@ -144,7 +144,7 @@ class Model:
                     break
             else:
                 found.append((section, 1))
-        return found
+        return tuple(found)
 
     @cached_property
     def kinds(self) -> tuple[int, ...]:

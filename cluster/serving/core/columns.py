@@ -46,7 +46,7 @@ LINE_INTS = 5
 # a work at a further stage, which takes no x.
 INTO, OUT, FURTHER = 0, 1, 2
 WAYS = 3
-NOW, HOST_FREE = 0, 1  # of `clock`
+NOW, HOST_FREE, STEP = 0, 1, 2  # of `clock`; what the last decode step took
 # Columns by transfer of caches: whose, out of or into which slot, how many tokens, and BACK is 1
 # for those that come back from the host. Seconds: when it begins and ends.
 OWNER, PLACE, MOVED, BACK = 0, 1, 2, 3

@@ -32,6 +32,7 @@ from cluster.serving.core.columns import (
     SLOT,
     SPENT_TOKENS,
     STATE,
+    STEP,
     TAKEN,
     TOKEN_BUDGET,
     TOKENS,
@@ -65,6 +66,13 @@ def held_up(s: State, r: int) -> bool:
     return False
 
 
+def may_enter(s: State, r: int, number: int) -> bool:
+    """Whether the next work of who is in a slot goes into a line, once its inputs have come."""
+    if takes_in(s, r):
+        return number == PREFILL
+    return number == DECODE and s.requests[FLYING][r] == 0 and not held_up(s, r)
+
+
 def first_ready(s: State, number: int) -> int:
     """Whose work can enter a line now: who has waited longest, or nobody."""
     q, best = s.requests, NOBODY
@@ -72,16 +80,13 @@ def first_ready(s: State, number: int) -> int:
         r = s.slots[TAKEN][slot]
         if r == NOBODY or s.times[READY][r] > s.clock[NOW]:
             continue
-        if takes_in(s, r) != (number == PREFILL) or (number == DECODE and q[FLYING][r] > 0):
-            continue
         if best != NOBODY:
             if s.times[READY][r] > s.times[READY][best]:
                 continue
             if s.times[READY][r] == s.times[READY][best] and q[NUMBER][r] > q[NUMBER][best]:
                 continue
-        if number == DECODE and held_up(s, r):
-            continue
-        best = r
+        if may_enter(s, r, number):
+            best = r
     return best
 
 
@@ -98,6 +103,8 @@ def next_step(s: State) -> int:
             continue
         number = choose(s, prefill, decode)
         r = chunk if number == PREFILL else token
+        if r == NOBODY and number == DECODE and linger(s):
+            continue
         if r == NOBODY or grow(s, r):
             break
     s.counts[SPENT_TOKENS] = s.counts[SPENT_TOKENS] + s.rules.chunk if number == PREFILL else 0
@@ -115,9 +122,14 @@ def choose(s: State, prefill: bool, decode: bool) -> int:
     return PREFILL if policy == PREFILL_FIRST else DECODE
 
 
+def next_arrival_s(s: State) -> float:
+    """The second of the next arrival; infinite if there is none."""
+    return s.times[ARRIVES][s.heaps[LATER][0]] if s.sizes[LATER] > 0 else math.inf
+
+
 def wait(s: State) -> bool:
     """Let time go on to when somebody is ready or arrives; False if nobody ever will be."""
-    now_s = s.times[ARRIVES][s.heaps[LATER][0]] if s.sizes[LATER] > 0 else math.inf
+    now_s = next_arrival_s(s)
     for slot in range(s.rules.slots):
         r = s.slots[TAKEN][slot]
         if r != NOBODY:
@@ -125,6 +137,24 @@ def wait(s: State) -> bool:
     if now_s == math.inf:
         return False
     s.clock[NOW] = max(s.clock[NOW], now_s)
+    return True
+
+
+def linger(s: State) -> bool:
+    """Let time go on to when a token is back at the first stage, if that is worth it.
+
+    It is if those in the line lose less by it, all together, than who comes a moment too late would
+    lose by a step that has gone without it: that takes as long as the last one, for all one knows.
+    Time stops where somebody arrives before.
+    """
+    back_s = math.inf
+    for slot in range(s.rules.slots):
+        r = s.slots[TAKEN][slot]
+        if r != NOBODY and s.times[READY][r] > s.clock[NOW] and may_enter(s, r, DECODE):
+            back_s = min(back_s, s.times[READY][r])
+    if (back_s - s.clock[NOW]) * (s.moving[DECODE] + 1) >= s.clock[STEP]:
+        return False
+    s.clock[NOW] = min(back_s, next_arrival_s(s))
     return True
 
 
@@ -206,6 +236,8 @@ def complete(s: State, number: int, seconds: float) -> None:
     """Let the time of a step pass; `due` are those whose tokens are."""
     q, line, rows = s.requests, s.lines[number], s.rules.rows
     s.clock[NOW] += seconds
+    if number == DECODE:
+        s.clock[STEP] = seconds
     s.counts[DUE] = 0
     place = (s.heads[number] + s.rules.stages - 1) % s.rules.stages
     if line[TOKENS][place] == 0:

@@ -67,6 +67,17 @@ def test_two_ranks_exchange_what_they_have_once():
     assert alone.latency > 2 * crossing
 
 
+def test_what_the_two_farthest_exchange_passes_the_chips_between_them():
+    """Two of them: a Receive, two positions to the SXM, a map of lanes, and two back to a port."""
+    reach = Wires(parse("dragonfly:576")).group(tuple(range(16))).routes.reach
+    assert reach.farthest_hops == 3
+    share = Share(GROQCHIP1, ranks(MODEL, 2, "fp16", 320)[0], 1, 320)
+    layer = compiled(MODEL.layers[0], 2, "fp16")
+    near = reach._replace(farthest_hops=1)
+    bounds = [section_bound(layer, share, one).latency for one in (near, reach)]
+    assert bounds[1] - bounds[0] == 2 * 2 * (4 + 2 + 4 + 2)  # of two all-reduces
+
+
 def test_the_longest_path_of_a_head_waits_for_its_weights():
     """Rounding, then all but two tiles of a side enter; 46 positions to the array and back; norm.
 

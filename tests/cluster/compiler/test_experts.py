@@ -7,7 +7,9 @@ import pytest
 
 from chip.errors import ChipError
 from chip.kernels.memory import INNER_SLICES
+from chip.schedule import Pace
 from chip.spec import GROQCHIP1
+from cluster.compiler.assign import SUMMANDS
 from cluster.compiler.rank import ranks_of
 from cluster.compiler.stage import Stage
 from cluster.compiler.stage_shape import StageShape, compiled, stage_shape
@@ -160,3 +162,26 @@ def test_ranks_are_those_of_sorted_scores_however_many_are_alike(count):
         assert np.array_equal(values, result.expected.reshape(rows, -1))
         order = [sorted(range(count), key=lambda e, row=row: (-row[e], e)) for row in scores]
         assert values[:, :chosen].tolist() == [row[:chosen] for row in order]
+
+
+def left_of_a_chunk(weights: str, limit: int | None) -> tuple[list[np.ndarray], list[int]]:
+    """The summands of a rank after eight tokens, and the cycles of its steps."""
+    rig = OpRig(mixed(9, 4, 320, 320), 2, 0, weights, Launch(8, 0, 8))
+    x = rig.stage.view("x0", rig.stage.hidden_blocks * 8)
+    rig.chip.put(x, rig.rng.standard_normal((x.region.vectors, LANES), np.float32))
+    pace = Pace(1, limit, 0) if limit else None
+    rig.chip.plan = rig.stage.schedule(8, 1, None, pace, only=0)
+    rig.chip.run()
+    steps = list(rig.stage.steps(8, 1, None, limit))
+    return [rig.chip.read(rig.stage.memory[n]) for n in SUMMANDS], [one.cycles for one in steps]
+
+
+@pytest.mark.parametrize("weights", ["fp16", "int8"])
+def test_where_clocks_leave_few_cycles_some_tokens_meet_experts_at_a_time(weights):
+    whole, cycles = left_of_a_chunk(weights, None)
+    limit = 1200  # their router takes 1,057
+    parts, each = left_of_a_chunk(weights, limit)
+    assert len(cycles) == 1 and max(each) <= limit < max(cycles)
+    assert len(each) > len(list(mixed(9, 4).ops))
+    for one, other in zip(whole, parts, strict=True):
+        assert np.array_equal(one, other)

@@ -4,23 +4,26 @@ from collections import defaultdict
 from dataclasses import replace
 from itertools import combinations
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chip.kernels.memory import MUST, Conflicts, MemoryMap, SramFull
-from chip.kernels.occupancy import FOREVER
+from chip.kernels.conflicts import MUST, Conflicts
+from chip.kernels.memory import MemoryMap, SramFull
+from chip.kernels.occupancy import FOREVER, Occupancy, Taken
 from chip.kernels.trial import Demands
 from chip.kernels.work import CACHE, CONSTANT, INPUT, SCRATCH, Request
-from chip.spec import EAST, TINY, WEST
+from chip.spec import EAST, GROQCHIP1, TINY, WEST
 from cluster.compiler.limits import CONTEXT_BLOCK
 from cluster.compiler.memory_map import MapError, check_map, cut_map, memory_map
 from cluster.compiler.rank import ranks_of
 from cluster.compiler.stage import Stage
-from cluster.compiler.stage_shape import StageShape, compiled
+from cluster.compiler.stage_shape import StageShape, compiled, roomy, stage_shape
 from cluster.errors import ClusterError
 from cluster.model.graph.builder import Builder
 from cluster.model.graph.values import Dim
+from cluster.model.known import known_model
 from tests.cluster.model.graphs import Shape, layer
 
 LAYERS = {"": 1, "layer.": 3}
@@ -192,3 +195,27 @@ def test_an_assignment_is_refused_if_a_layout_does_not_hold_its_value():
     assigned._layouts["x"] = short
     with pytest.raises(ClusterError, match="x has 64 elements, its layout holds 0"):
         assigned.check()
+
+
+def test_rows_that_find_no_place_in_their_turn_come_before_others(monkeypatch):
+    """Of Llama 2 70B on 12 chips steps of integers meet all that others left them slices beside."""
+    size = 12, CONTEXT_BLOCK, 32, "int8", (1, 1), (0, 1), True
+    shape = stage_shape(known_model("llama-2-70b"), GROQCHIP1, *size)
+    assert Stage(GROQCHIP1, shape).memory.used_bytes
+    monkeypatch.setattr("cluster.compiler.memory_map.TRIED_AGAIN", 0)
+    assert shape.whole is not None
+    with pytest.raises(SramFull, match="step1 needs"):
+        Stage(roomy(GROQCHIP1), shape.whole).lay_out()
+
+
+@given(st.lists(st.tuples(st.integers(0, 7), st.integers(0, 90), st.integers(0, 30)), max_size=9))
+def test_words_that_are_taken_are_counted_once(spans):
+    """Each span is (first slice, first word, words) of two slices; also with one more to come."""
+    occupancy, words = Occupancy(TINY), np.zeros((9, 150), bool)
+    for number, (index, start, count) in enumerate(spans):
+        assert occupancy.used(0, 9, (start, start + count)) == np.count_nonzero(
+            words.any(0) | ((np.arange(150) >= start) & (np.arange(150) < start + count))
+        )
+        occupancy.take(index, 2, Taken(start, start + count, f"b{number}", 0, 1))
+        words[index : index + 2, start : start + count] = True
+        assert occupancy.used(0, 9) == np.count_nonzero(words.any(0))

@@ -49,7 +49,7 @@ def test_additions_cost_what_the_job_says(cost):
     d = draft(node(), 320, add_cycles=cost)
     d.send(np.array([0]), np.array([1]), ONE, add=True)
     assert Engine(d.messages()).end_cycle == 270 + cost
-    d.combine(0, 0, 1)
+    d.combine((0, 0), 1)
     assert Engine(d.messages()).end_cycle == 270 + 2 * cost
 
 

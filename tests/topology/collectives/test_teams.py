@@ -6,13 +6,15 @@ import pytest
 from topology import all_reduce, collective, execute, parse
 from topology.errors import BadCollective
 
+TEAMS = ("teams", "gates", "agents", "relays")
+
 
 def sums(parts):
     return reduce(np.add, parts)
 
 
 @pytest.mark.parametrize("residual", [False, True])
-@pytest.mark.parametrize("name", ["direct", "exchange", "teams", "gates", "agents"])
+@pytest.mark.parametrize("name", ["direct", "exchange", *TEAMS])
 def test_sums_run_in_the_order_of_ranks_and_all_ranks_get_the_same(name, residual):
     """Of teams: what each is given is the sum of every team, which it adds up in their order."""
     graph = parse("dragonfly:24")
@@ -20,11 +22,7 @@ def test_sums_run_in_the_order_of_ranks_and_all_ranks_get_the_same(name, residua
     random = np.random.default_rng(1)
     y = random.standard_normal((24, timed.vectors, 3), np.float32)
     x = np.broadcast_to(random.standard_normal(y.shape[1:], np.float32), y.shape).copy()
-    terms = (
-        [sums(y[n : n + 8]) for n in (0, 8, 16)]
-        if name in ("teams", "gates", "agents")
-        else list(y)
-    )
+    terms = [sums(y[n : n + 8]) for n in (0, 8, 16)] if name in TEAMS else list(y)
     found = execute(timed, y, x if residual else None)
     assert (found == sums([x[0], *terms] if residual else terms)).all()
 
@@ -38,6 +36,24 @@ def test_cables_between_two_teams_carry_alike(spec, ranks):
         for b in range(ranks // 8):
             loads = carried[(tail // 8 == a) & (head // 8 == b)] if a != b else []
             assert len(loads) == 0 or loads.max() - loads.min() <= 16
+
+
+@pytest.mark.parametrize("ranks", [16, 24, 32])
+def test_relays_send_each_sum_to_each_other_team_once_over_cables_that_share_them(ranks):
+    rows = 13
+    timed = collective(
+        *("all_reduce", parse("dragonfly:576"), rows * 4 * 320, "relays", range(ranks)),
+        chunks=2, unit_vectors=4,
+    )  # fmt: skip
+    fabric, carried = timed.fabric, timed.channel_vectors()
+    tail, head = fabric.tail[fabric.channel_edge], fabric.head[fabric.channel_edge]
+    for a in range(ranks // 8):
+        for b in range(ranks // 8):
+            loads = carried[(tail // 8 == a) & (head // 8 == b)] if a != b else []
+            if len(loads):
+                assert loads.sum() == 4 * rows and (
+                    len(loads) == 1 or 3 * loads.max() <= 2 * 4 * rows
+                )
 
 
 @pytest.mark.parametrize("name", ["teams", "gates", "hierarchical"])

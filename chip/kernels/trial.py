@@ -25,7 +25,6 @@ from chip.schedule.touched import Touched
 from chip.spec import ChipSpec
 
 Cycles = npt.NDArray[np.int64]
-GATHERED_CYCLES = 100  # of accesses of two chains that gather, of which one must be over before
 LONG_CYCLES = 200  # of accesses that may find no gap at once, and then come as much later
 
 
@@ -161,7 +160,8 @@ class Trial(Schedule):
 def conflicts(trials: Sequence[Trial]) -> Conflicts:
     """What the accesses of these trials say; the first of them counts most.
 
-    Who meets a chain that gathers, cycle by cycle, is worth what one must move out of its way.
+    Who meets a chain that gathers, cycle by cycle, is worth what one must move out of its way; what
+    two of the longest of these read all the while SHOULD lie apart, or one waits for the other.
     """
     found: tuple[dict[tuple[str, str], int], ...] = (defaultdict(int), defaultdict(int))
     for weight, trial in zip((8, 1, 1), trials, strict=False):
@@ -177,7 +177,7 @@ def conflicts(trials: Sequence[Trial]) -> Conflicts:
         inside = np.minimum(last[one], last[other]) - np.maximum(first[one], first[other]) + 1
         moved = np.minimum(last[one] - first[other], last[other] - first[one]) + 1
         beside = np.minimum(end[one], end[other]) - np.maximum(first[one], first[other])
-        both = long[one] & long[other] & (beside >= GATHERED_CYCLES)
+        both = long[one] & long[other] & (2 * beside >= feeding.max())
         inside = np.where(gathers[one] | gathers[other], moved, inside)
         cycles = np.where(both, SHOULD, inside * weight)
         cycles = np.where(chain[one] == chain[other], MUST, cycles)

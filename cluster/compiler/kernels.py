@@ -289,13 +289,17 @@ def _expert_rows(work: Work, at: Assigned, op: ExpertLinear) -> None:
 
 @kernel(ExpertLinear)
 def _expert_linear(work: Work, at: Assigned, op: ExpertLinear) -> None:
-    """All products with one x: an expert of each in turn, as both arrays are to be at work."""
+    """All products with one x: an expert of each in turn, as both arrays are to be at work.
+
+    Where experts are added up it is one matrix after the other, whose short loads follow closely.
+    """
     ops = with_one_x(at.section, op)
     if op != ops[0]:
         return
-    for some in zip_longest(*(chains for one in ops for chains in _of_experts(work, at, one))):
-        for placed in chain.from_iterable(filter(None, some)):
-            work.plan.place(placed)
+    every = [chains for one in ops for chains in _of_experts(work, at, one)]
+    turns = chain.from_iterable(every) if op.adds else chain.from_iterable(zip_longest(*every))
+    for placed in chain.from_iterable(filter(None, turns)):
+        work.plan.place(placed)
 
 
 def _of_experts(work: Work, at: Assigned, op: ExpertLinear) -> Iterator[Iterator[list[Chain]]]:

@@ -91,9 +91,10 @@ def in_order(items: Items) -> Iterator[int]:
 
 
 def urgent_first(items: Items) -> Items:
-    """The same, each to be placed the sooner the more is to come of it: by an eighth of its cycles.
+    """The same, each to be placed the sooner the more is to come of it: by most of its cycles.
 
-    So what has far to go does not wait for what has not.
+    So what has far to go does not wait for what has not. By all of them what is on the longest way
+    would be placed as it comes in the list, whatever the timetable says.
     """
     to_come: dict[int, int] = defaultdict(int)  # cycles from the start of an item to the last end
     for number in reversed([*in_order(items)]):
@@ -105,6 +106,6 @@ def urgent_first(items: Items) -> Items:
         for other in item.after:
             to_come[other] = max(to_come[other], to_come[number])
     return Items(
-        replace(item, start_cycle=item.start_cycle - to_come[number] // 8)
+        replace(item, start_cycle=item.start_cycle - 7 * to_come[number] // 8)
         for number, item in enumerate(items)
     )

@@ -177,16 +177,13 @@ def _found(
 
     Those with more rows to a launch may leave room for caches that others have not.
     """
-    made: list[tuple[Search, list[Candidate]]] = []
-    for rows in least_rows(model, request.batch, request.rows):
-        search, shape = searches(rows), (request.tp, request.pp, request.objective)
-        candidates = search.candidates(chips, *shape)
-        if candidates and request.batch > 1:
-            limits = request.batch, chips, request.objective, request.rows
-            candidates = shared(searches, candidates, *limits)
-            search = searches(candidates[0].rows) if candidates else search
-        made.append((search, candidates))
-    return min(made, key=partial(_cost, request))
+    shape = request.tp, request.pp, request.objective
+    least = least_rows(model, request.batch, request.rows)
+    found = [searches(rows).candidates(chips, *shape) for rows in least]
+    plans = found[0]
+    if request.batch > 1:
+        plans = shared(searches, found, request.batch, chips, request.objective, request.rows)
+    return searches(plans[0].rows if plans else least[0]), plans
 
 
 def _in_int8(whole: Model, name: str, request: PlanRequest, kept: Kept) -> Planned | None:

@@ -5,8 +5,9 @@ Stages are all at work while there is a launch for each, and for each step that 
 are on their way to the host and back. A sequence gets a token whenever its launch has come round.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 
 from chip.errors import ProgramError
 from cluster.compiler.choose import Choice, PlanRequest, choose
@@ -37,12 +38,13 @@ def round_cycles(one: Candidate, batch: int, host_cycles: int) -> int:
 
 
 def shared(
-    searches: Searches, found: list[Candidate], batch: int, chips: int, objective: str,
+    searches: Searches, found: Sequence[list[Candidate]], batch: int, chips: int, objective: str,
     given: int | None = None,
 ) -> list[Candidate]:  # fmt: skip
-    """Plans with the rows that serve the objective best, in front of those found; there are some.
+    """Plans with the rows that serve the objective best, in front of those they were found with.
 
-    [] if there is room for the programs of none.
+    `found` are plans, best first, of one and of several rows. [] if there is room for the programs
+    of none.
 
     Energy counts joules of a token. For latency as for throughput it is the time of a round: of so
     many users, each sees the tokens of all, divided by their number.
@@ -53,19 +55,19 @@ def shared(
             return one.joules, one.rows
         return round_cycles(one, batch, searches(one.rows).host_cycles(one)), one.rows
 
-    model = searches(found[0].rows).model
-    most, least = rows_max(model), least_rows(model, batch)
-    every = [
-        candidate
-        for shape in found[:SHAPES]
-        for rows in ([given] if given else {*least, *row_counts(batch, shape.pp, most)})
-        for candidate in _with_rows(searches(rows), shape, chips, objective)
-    ]
-    roomy = (one for one in sorted(every, key=cost) if _holds_programs(searches(one.rows), one))
-    best = next(roomy, None)
-    if best is None:
-        return []
-    return [best, *(one for one in found if (one.tp, one.pp) != (best.tp, best.pp))]
+    every: dict[Candidate, list[Candidate]] = {}
+    for plans in filter(None, found):
+        model = searches(plans[0].rows).model
+        most, least = rows_max(model), least_rows(model, batch)
+        for shape in plans[:SHAPES]:
+            for rows in [given] if given else {*least, *row_counts(batch, shape.pp, most)}:
+                for one in _with_rows(searches(rows), shape, chips, objective):
+                    every.setdefault(one, plans)
+    for best in sorted(every, key=cost):
+        if _holds_programs(searches(best.rows), best):
+            others = [one for one in every[best] if (one.tp, one.pp) != (best.tp, best.pp)]
+            return [best, *others]
+    return []
 
 
 def _with_rows(search: Search, shape: Candidate, chips: int, objective: str) -> Iterator[Candidate]:
@@ -103,12 +105,13 @@ def choose_rows(model: Model, request: PlanRequest, store: CostStore) -> Choice:
         raise failed
     plan, graph = first.plan, first.graph
 
+    @cache
     def search(rows: int) -> Search:
         size = request.context, request.batch, plan.weights
         return Search(plan.model, plan.spec, graph, *size, store, rows, plan.cut)
 
     shape = Candidate(plan.tp, plan.pp, plan.chunk, 0, 0, rows=plan.rows)
-    found = shared(search, [shape], request.batch, len(graph), "latency")
+    found = shared(search, [[shape]], request.batch, len(graph), "latency")
     if not found or found[0].rows == plan.rows:  # without room for programs, they say so
         return first
     tp = request.tp or (None if request.ep else plan.tp)

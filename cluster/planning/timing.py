@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from hashlib import sha256
 from typing import Any
 
 import networkx as nx
@@ -40,10 +41,10 @@ from cluster.compiler.stages import Plan
 from cluster.compiler.timeline import LaunchTimeline
 from cluster.compiler.wires import Wires
 from cluster.energy import token_energy
+from cluster.planning.cost_step_times import StepTimes
 from cluster.planning.cost_steps import KeptParts
 from cluster.planning.costs import Costs, Width
 from cluster.planning.kept_timings import KeptTimings
-from cluster.planning.pipeline_timing import StepTimes
 from cluster.planning.prompts import PromptStep, in_time
 from cluster.serving.host_link import HostLink
 from cluster.utilisation import busy_shares, cable_vectors_per_cycle
@@ -130,12 +131,25 @@ class PlanTiming:
     @cached_property
     def steps(self) -> StepTimes:
         """The steps of its pipeline, if it has any: see `in_steps`."""
-        plan, parts = self.plan, None
-        if plan.slots > 1:
-            work = StageTimings(plan, self.pipeline, self.stages)
-            parts = StepSchedules(plan, self.placement, self.stages, self.wires, work)
-        kept = parts or KeptParts(self.work, self.wires, self.placement)
-        return StepTimes(PipelineSteps(plan, self.pipeline, kept, self.clocks))
+        plan = self.plan
+        if plan.slots == 1:
+            kept = KeptParts(self.work, self.wires, self.placement)
+            return StepTimes(PipelineSteps(plan, self.pipeline, kept, self.clocks))
+        work = StageTimings(plan, self.pipeline, self.stages)
+        parts = StepSchedules(plan, self.placement, self.stages, self.wires, work)
+        steps = PipelineSteps(plan, self.pipeline, parts, self.clocks)
+        return StepTimes(steps, self.costs.store, self._digest)
+
+    @property
+    def _digest(self) -> str:
+        """SHA-256 of all that its steps follow from."""
+        plan, pipeline = self.plan, self.pipeline
+        groups = [(g.members, g.routes.digest) for g in (*pipeline.groups, *pipeline.alone)]
+        links = [link.digest for link in pipeline.links]
+        shapes = [stage.key for stage in self.stages]
+        rows = plan.chunk, plan.slots, plan.rows, plan.context
+        parts = plan.spec, rows, shapes, groups, links, self.clocks
+        return sha256(repr(parts).encode()).hexdigest()
 
     def interval_cycles(self, context: int) -> int:
         """Cycles between two tokens with all stages at work: of the longest one and crossing."""

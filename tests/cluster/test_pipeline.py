@@ -21,7 +21,8 @@ from cluster.errors import BadValue
 from cluster.generation.sampling import Sampling
 from cluster.machines.machine import LocalMachine
 from cluster.model.known import known_model
-from cluster.planning.pipeline_timing import StepTimes, simulated
+from cluster.planning.cost_step_times import StepTimes
+from cluster.planning.pipeline_timing import simulated
 from cluster.planning.timing import PlanTiming
 from cluster.serving.build import Policy
 from cluster.serving.engine import PipelineRunner

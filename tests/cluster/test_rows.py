@@ -95,7 +95,7 @@ def test_rows_without_which_there_is_no_room_are_looked_at():
         context = 1_000_000 if rows == 1 else 320  # whose caches no chip holds
         return Search(tiny_weights(**LONG).model, GROQCHIP1, parse("node"), context, 2, rows=rows)
 
-    (found,) = shared(search, [search(2).candidates(8, 1, 2, "latency")[0]], 2, 8, "latency")
+    (found,) = shared(search, [[search(2).candidates(8, 1, 2, "latency")[0]]], 2, 8, "latency")
     assert (found.tp, found.pp, found.rows) == (1, 2, 2)
 
 

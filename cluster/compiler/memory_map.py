@@ -158,8 +158,9 @@ def _met_in(found: MemoryMap, met: Conflicts) -> Counter[str]:
     cycles: Counter[str] = Counter()
     for by_bank, pairs in enumerate((met.slices, met.banks)):
         for pair, count in pairs.items():
-            one, other = (slices.get(name, frozenset()) for name in pair)
-            if not one.isdisjoint(other) and not (by_bank and not _share_a_bank(found, *pair)):
+            if not slices.keys() >= {*pair} or slices[pair[0]].isdisjoint(slices[pair[1]]):
+                continue
+            if not by_bank or _share_a_bank(found, *pair):
                 cycles.update(dict.fromkeys(pair, count))
     return cycles
 

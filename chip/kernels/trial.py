@@ -172,15 +172,16 @@ def conflicts(trials: Sequence[Trial]) -> Conflicts:
         number, writes, first, last, chain = np.array(rows, np.int64).T
         gathers, feeding = np.array(trial.gathering, np.int64).T[:, chain]
         long = (2 * (last - first) >= feeding) & (feeding > 0)  # all the while, or most of it
-        end, last = last, last + np.where(last - first >= LONG_CYCLES, last - first, 0)
+        begins, ends = _spans_of(chain, first, last)
+        last = last + np.where(last - first >= LONG_CYCLES, last - first, 0)
         one, other = (np.concatenate(pair) for pair in zip(
             _overlaps(first, last), _overlaps(chain, chain), strict=True))  # fmt: skip
         inside = np.minimum(last[one], last[other]) - np.maximum(first[one], first[other]) + 1
         moved = np.minimum(last[one] - first[other], last[other] - first[one]) + 1
-        beside = np.minimum(end[one], end[other]) - np.maximum(first[one], first[other])
+        beside = np.minimum(ends[one], ends[other]) - np.maximum(begins[one], begins[other])
         feed = (feeding[one] > 0) & (feeding[other] > 0) & (chain[one] != chain[other])
         both = np.where(feed & long[one] & long[other], beside, 0)
-        either = feed & (long[one] | long[other])
+        either = np.where(feed & (long[one] | long[other]), beside, 0)
         inside = np.where(gathers[one] | gathers[other], moved, inside)
         cycles = np.where(chain[one] == chain[other], MUST, inside * weight)
         low = np.minimum(number[one], number[other])
@@ -193,12 +194,20 @@ def conflicts(trials: Sequence[Trial]) -> Conflicts:
             total, read, waits = (np.zeros(len(keys), np.int64) for _ in range(3))
             for sums, each in ((total, cycles), (read, both), (waits, either)):
                 np.add.at(sums, places, each[chosen])
-            long_beside = 2 * read >= max(feeding.max(), 1)
-            total += np.where(long_beside, SHOULD, np.where(waits > 0, RATHER, 0))
+            least = max(feeding.max(), 1) / 2
+            total += np.where(read >= least, SHOULD, np.where(waits >= least, RATHER, 0))
             for key, sum_cycles in zip(keys.tolist(), total.tolist(), strict=True):
                 pair = names[key // len(names)], names[key % len(names)]
                 met[pair] = min(MUST, met[pair] + sum_cycles)
     return Conflicts(dict(found[0]), dict(found[1]))
+
+
+def _spans_of(chain: Cycles, first: Cycles, last: Cycles) -> tuple[Cycles, Cycles]:
+    """From when to when each access's chain touches what it does."""
+    begins, ends = np.full(chain.max() + 1, first.max()), np.zeros(chain.max() + 1, np.int64)
+    np.minimum.at(begins, chain, first)
+    np.maximum.at(ends, chain, last)
+    return begins[chain], ends[chain]
 
 
 def _overlaps(first: Cycles, last: Cycles) -> tuple[Cycles, Cycles]:

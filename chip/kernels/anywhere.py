@@ -154,6 +154,8 @@ class Anywhere:
             size = FOURTHS * found.column_words_of(request)
             totals[request.side] += size
             for side, quads in zip(sides, each, strict=True):
+                if side != request.side and request.copies > 1:  # nothing of it will lie there
+                    continue
                 rows = [name for name in self._met(request) if self.sides[name] == side]
                 left = -(-sum(self.widths[name] for name in rows) // QUAD)  # as rows meet, too
                 for name in rows:

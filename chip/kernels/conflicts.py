@@ -9,6 +9,7 @@ Pairs = Mapping[tuple[str, str], int]  # cycles, by names in order
 Partners = Mapping[str, Mapping[str, int]]  # the same, for each buffer by the others
 MUST = 1 << 40  # more than any number of cycles: buffers that must lie apart
 SHOULD = 1 << 24  # who reads both cycle by cycle waits until one of the gathers is over
+RATHER = 1 << 19  # who reads one of them so waits for the other's chain, or that one for it
 
 
 @dataclass(frozen=True)

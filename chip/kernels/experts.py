@@ -31,12 +31,14 @@ from chip.kernels.work import Part, Work
 from chip.program import word_columns
 from chip.schedule import Buffer, Chain, Flow, Rows, over, run
 from chip.schedule.indirect import addresses, gather
-from chip.spec import EAST
+from chip.spec import EAST, WEST
 
 SUMMED_CYCLES = 40  # from a sum to the next one that adds it, by way of SRAM, as most are placed
 SCALE, BIAS = "scale", "bias"  # of output channels
 MOST_SHIFTS = 4  # of a row at a time: each is four streams
-COUNTED = "counted words {}"  # rows of 0, 1, 2, ... in all lanes, on either side
+# Rows of 0, 1, 2, ... in all lanes, on either side: what is added up has its own, so that either
+# may lie where matrices of the other do.
+COUNTED = tuple(f"counted words {side}{sums}" for sums in ("", ", sums") for side in (EAST, WEST))
 
 
 def side_by_side(inputs: Layout) -> int:
@@ -84,10 +86,14 @@ class Experts:
         """Words of 16 slices that all of them take."""
         return self.groups * self.matrix.vectors // word_columns(self.matrix.dtype)
 
-    @property
-    def counted(self) -> int:
-        """Words of the longest pass."""
-        return max(count for _, count, _ in self.matrix.runs) * self.matrix.words
+    def counted(self, work: Work) -> Buffer:
+        """Rows that count the words of the longest pass.
+
+        They are on the other side: its own is to be free for weights, but for what must be there.
+        """
+        matrix, side = self.matrix, 1 - self.matrix.side
+        words = max(count for _, count, _ in matrix.runs) * matrix.words
+        return work.shared(COUNTED[2 * self.adds + side], words, "u16", side)
 
 
 def expert_linear(
@@ -103,8 +109,7 @@ def expert_linear(
     if not matrix.blocks:
         return
     weights = weights_of(work, matrix, experts.groups)
-    # On the other side: its own is to be free for weights, but for what must be there.
-    counted = work.shared(COUNTED.format(1 - matrix.side), experts.counted, "u16", 1 - matrix.side)
+    counted = experts.counted(work)
     scales = None if step is None else _own(work, experts, SCALE)
     biases = _own(work, experts, BIAS) if experts.biased else None
     sums: Buffer | None = None
@@ -235,7 +240,7 @@ def expert_rows(work: Work, experts: Experts, numbers: Rows, scaled: bool) -> No
     blocks, side = len(matrix.blocks), matrix.side
     for what in (SCALE,) * scaled + (BIAS,) * experts.biased if blocks else ():
         table = work.constant(f"{matrix.name}.{what}", experts.count * blocks, "f32", side)
-        counted = work.shared(COUNTED.format(1 - side), blocks, "u16", 1 - side)
+        counted = work.shared(COUNTED[2 * experts.adds + 1 - side], blocks, "u16", 1 - side)
         loops = over(blocks, experts.chosen * work.rows)
         chain = work.chain("experts: rows")
         each = replace(numbers, steps=(1, 0))

@@ -13,7 +13,7 @@ from itertools import product
 import numpy as np
 import numpy.typing as npt
 
-from chip.kernels.conflicts import MUST, SHOULD, Conflicts
+from chip.kernels.conflicts import MUST, RATHER, SHOULD, Conflicts
 from chip.kernels.memory import INNER_SLICES
 from chip.kernels.work import Request
 from chip.program import Region
@@ -160,8 +160,9 @@ class Trial(Schedule):
 def conflicts(trials: Sequence[Trial]) -> Conflicts:
     """What the accesses of these trials say; the first of them counts most.
 
-    Who meets a chain that gathers, cycle by cycle, is worth what one must move out of its way; what
-    two of the longest of these read all the while SHOULD lie apart, or one waits for the other.
+    Who meets a chain that gathers, cycle by cycle, is worth what one must move out of its way. What
+    two of these that feed both arrays read all the while SHOULD lie apart, or one waits for the
+    other; and RATHER so what the other reads or writes now and then.
     """
     found: tuple[dict[tuple[str, str], int], ...] = (defaultdict(int), defaultdict(int))
     for weight, trial in zip((8, 1, 1), trials, strict=False):
@@ -171,16 +172,18 @@ def conflicts(trials: Sequence[Trial]) -> Conflicts:
         number, writes, first, last, chain = np.array(rows, np.int64).T
         gathers, feeding = np.array(trial.gathering, np.int64).T[:, chain]
         long = (2 * (last - first) >= feeding) & (feeding > 0)  # all the while, or most of it
-        end, last = last, last + np.where(last - first >= LONG_CYCLES, last - first, 0)
+        begins, ends = _spans_of(chain, first, last)
+        last = last + np.where(last - first >= LONG_CYCLES, last - first, 0)
         one, other = (np.concatenate(pair) for pair in zip(
             _overlaps(first, last), _overlaps(chain, chain), strict=True))  # fmt: skip
         inside = np.minimum(last[one], last[other]) - np.maximum(first[one], first[other]) + 1
         moved = np.minimum(last[one] - first[other], last[other] - first[one]) + 1
-        beside = np.minimum(end[one], end[other]) - np.maximum(first[one], first[other])
-        both = long[one] & long[other] & (2 * beside >= feeding.max())
+        beside = np.minimum(ends[one], ends[other]) - np.maximum(begins[one], begins[other])
+        feed = (feeding[one] > 0) & (feeding[other] > 0) & (chain[one] != chain[other])
+        both = np.where(feed & long[one] & long[other], beside, 0)
+        either = np.where(feed & (long[one] | long[other]), beside, 0)
         inside = np.where(gathers[one] | gathers[other], moved, inside)
-        cycles = np.where(both, SHOULD, inside * weight)
-        cycles = np.where(chain[one] == chain[other], MUST, cycles)
+        cycles = np.where(chain[one] == chain[other], MUST, inside * weight)
         low = np.minimum(number[one], number[other])
         pairs = low * len(names) + np.maximum(number[one], number[other])
         same = writes[one] == writes[other]
@@ -188,12 +191,23 @@ def conflicts(trials: Sequence[Trial]) -> Conflicts:
         for kind, met in zip((same, ~same), found, strict=True):
             chosen = kind & apart
             keys, places = np.unique(pairs[chosen], return_inverse=True)
-            total = np.zeros(len(keys), np.int64)
-            np.add.at(total, places, cycles[chosen])
+            total, read, waits = (np.zeros(len(keys), np.int64) for _ in range(3))
+            for sums, each in ((total, cycles), (read, both), (waits, either)):
+                np.add.at(sums, places, each[chosen])
+            least = max(feeding.max(), 1) / 2
+            total += np.where(read >= least, SHOULD, np.where(waits >= least, RATHER, 0))
             for key, sum_cycles in zip(keys.tolist(), total.tolist(), strict=True):
                 pair = names[key // len(names)], names[key % len(names)]
                 met[pair] = min(MUST, met[pair] + sum_cycles)
     return Conflicts(dict(found[0]), dict(found[1]))
+
+
+def _spans_of(chain: Cycles, first: Cycles, last: Cycles) -> tuple[Cycles, Cycles]:
+    """From when to when each access's chain touches what it does."""
+    begins, ends = np.full(chain.max() + 1, first.max()), np.zeros(chain.max() + 1, np.int64)
+    np.minimum.at(begins, chain, first)
+    np.maximum.at(ends, chain, last)
+    return begins[chain], ends[chain]
 
 
 def _overlaps(first: Cycles, last: Cycles) -> tuple[Cycles, Cycles]:

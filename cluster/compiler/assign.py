@@ -198,7 +198,8 @@ class Assigned:
         if isinstance(op, ExpertLinear):  # numbers for rows, then for each matrix; and its gates
             sides = [EAST + WEST - side for side in self.sides[op.out.name]]
             gates = (Copy("f32", side, turn=1) for side in sides if op.adds)
-            return (Copy("u16", WEST), *(Copy("u16", side, turn=1) for side in sides), *gates)
+            numbers = (Copy("u16", side, turn=1 + op.adds) for side in sides)
+            return (Copy("u16", WEST), *numbers, *gates)
         if isinstance(op, Attention):
             if to_all(op, self.rank):  # heads of a row are on both sides
                 return tuple(Copy("f16", side) for side in SIDES)

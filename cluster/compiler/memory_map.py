@@ -21,7 +21,7 @@ from cluster.errors import ClusterError
 Words = npt.NDArray[np.int64]
 ALONE = ("", "head.", "opening.")  # what stands before names of what is there once
 TRIED_AGAIN = 8  # times, each with the row that found no place before all others
-TRIED_PLACES = 12  # of columns in all slices: rows lie elsewhere each time
+TRIED_PLACES = 16  # of columns in all slices: rows lie elsewhere each time
 OWN_SIDE = 3  # of these with all columns on their own side, if that has the words for them
 
 
@@ -108,33 +108,61 @@ def cut_map(
 
     Columns go around rows once it is known where these lie. Where that does not do, either side
     helps the other, and what has found no room comes before all else. What kernels can do
-    without is left out.
+    without is left out. Of maps with experts it is the one in which the least is used at once of
+    what should lie apart: after each, what meets most comes first.
     """
     demands, layers = _halved(spec, demands.without_spare(), layers, slots[0])
     failed, reserve = SramFull("", 0, 0), dict[int, int]()
+    best: tuple[int, MemoryMap] | None = None  # by the cycles in which buffers meet in it
     first: list[str] = []  # what has found no room, the last one first
     has_experts = any(request.copies > 1 for request in demands.requests)
     least = (SHOULD, MUST) if has_experts else (MUST,)
     closes = (False, True)[: 1 + has_experts]
+    names = frozenset(name for name, *_ in fixed)
     for apart, close, number in product(least, closes, range(TRIED_PLACES)):
+        if number == 0:
+            reserve, first = {}, []
+            if best is not None:
+                break
         found = MemoryMap(spec, layers, *slots).open_all()
         for name, place, vectors, dtype in fixed:
             found.rows(name, place, vectors, dtype)
         everything = [r for r in demands.requests if r.name not in found.buffers]
         columns = [request for request in everything if request.layout == "columns"]
         helps = number >= OWN_SIDE
-        if number == 0:
-            reserve, first = {}, []
         tried = Anywhere(found, demands.conflicts, reserve, tuple(first), helps, close, apart)
         try:
             tried.place(columns, _heaviest_first(everything, demands.conflicts), demands.lives)
-            return check_map(found.finish(), demands, frozenset(name for name, *_ in fixed))
+            check_map(found.finish(), demands, names)
         except SramFull as error:
-            failed = error
-            if helps:
-                first = [error.what, *(name for name in first if name != error.what)]
+            failed, moved = error, error.what if helps else ""
+        else:
+            if not has_experts:
+                return found
+            met = _met_in(found, demands.conflicts)
+            if best is None or met.total() < best[0]:
+                best = met.total(), found
+            rows = (name for name, _ in met.most_common() if name not in names)
+            moved = next((n for n in rows if not found.buffers[n].any_bank), "")
+        if moved:
+            first = [moved, *(name for name in first if name != moved)]
         reserve = tried.rows or reserve
-    raise failed
+    if best is None:
+        raise failed
+    return best[1]
+
+
+def _met_in(found: MemoryMap, met: Conflicts) -> Counter[str]:
+    """Cycles in which each buffer meets others that rest in its slices, or in their banks."""
+    slices = {name: _slices(found, name) for name in found.buffers}
+    cycles: Counter[str] = Counter()
+    for by_bank, pairs in enumerate((met.slices, met.banks)):
+        for pair, count in pairs.items():
+            if not slices.keys() >= {*pair} or slices[pair[0]].isdisjoint(slices[pair[1]]):
+                continue
+            if not by_bank or _share_a_bank(found, *pair):
+                cycles.update(dict.fromkeys(pair, count))
+    return cycles
 
 
 def _halved(

@@ -243,7 +243,7 @@ def _tables(stage: Stage) -> Iterator[tuple[int, Region, Array]]:
         if "ones" in buffers:
             region = buffers["ones"].region
             yield rank, region, np.ones((region.vectors, lanes), np.float16)
-        for name in (COUNTED.format(side) for side in (EAST, WEST)):
+        for name in COUNTED:
             if name in buffers:
                 region = buffers[name].region
                 numbers = np.arange(region.vectors, dtype=np.uint16)

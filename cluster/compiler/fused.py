@@ -9,6 +9,7 @@ from cluster.model.graph.norm import Norm
 from cluster.model.graph.op import Op
 from cluster.model.graph.quantise import Quantise
 from cluster.model.graph.rotary import Rotary
+from cluster.model.graph.route import Route
 from cluster.model.graph.values import Value, names
 
 
@@ -68,6 +69,19 @@ def turned_behind(section: Section, op: Linear) -> Rotary | None:
     readers = section.consumers(op.out)
     plain = op.bias is None and len(readers) == 1
     return readers[0] if plain and isinstance(readers[0], Rotary) else None
+
+
+def raced_behind(section: Section, op: Linear) -> Route | None:
+    """The router whose scores these products are, which ranks them on their way from the array."""
+    readers = section.consumers(op.out)
+    plain = op.bias is None and len(readers) == 1 and op.out != section.out
+    return readers[0] if plain and isinstance(readers[0], Route) else None
+
+
+def raced_before(section: Section, op: Route) -> Linear | None:
+    """The product whose sums a router ranks."""
+    makers = (other for other in section.ops if isinstance(other, Linear))
+    return next((maker for maker in makers if raced_behind(section, maker) == op), None)
 
 
 def factor_left(section: Section, value: Value) -> bool:

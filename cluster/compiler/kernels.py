@@ -1,6 +1,7 @@
 """The kernel of each op: how it is placed, with its values where the memory map puts them."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import chain, zip_longest
 from typing import Any
@@ -25,6 +26,7 @@ from chip.kernels.norm import (
 )
 from chip.kernels.pool import pool
 from chip.kernels.quantise import FEW_BLOCKS, Peaks, Rounding, note_all, quantise
+from chip.kernels.ranks import Race, few, raced
 from chip.kernels.rotary import rotary, turned
 from chip.kernels.route import all_experts, all_gates, gates, own_experts, own_gates, route
 from chip.kernels.soft_cap import capped
@@ -36,6 +38,8 @@ from cluster.compiler.fused import (
     added,
     left_to_another,
     normed,
+    raced_before,
+    raced_behind,
     rounded_before,
     summed,
     turned_before,
@@ -119,12 +123,19 @@ def place(work: Work, assigned: Assigned, op: Op, how: Kernel | None = None) -> 
 def _linear(work: Work, at: Assigned, op: Linear) -> None:
     turn = turned_behind(at.section, op)
     x, out = at.read(work, op, op.x), at.made(work, op.out if turn is None else turn.out)
-    turns = None if turn is None else partial(turned, work, turn.table.name)
+    finish = Finish(at.steps(work, op.x), op.bias is not None)
+    if turn is not None:
+        finish = replace(finish, on_the_way=partial(turned, work, turn.table.name))
+    router = raced_behind(at.section, op)
+    if router is not None and few(router.scores.width):
+        finish = replace(finish, raced=True)
+        race = Race.of(work, router.scores.width)
+        if race.at_once(work):
+            how = partial(raced, work, race, router.out.dims[1].size)
+            finish, out = replace(finish, on_the_way=how), replace(out, copies=())
     for matrix, rows, low in zip(at.matrices(op), x.copies, x.halves, strict=True):
-        finish = Finish(at.steps(work, op.x), op.bias is not None, turns)
         linear(work, matrix, rows, out.copies, finish, low)
     if shared := at.shared_matrices(op):
-        finish = Finish(at.steps(work, op.x), op.bias is not None, turns)
         linear_of_both(work, shared, x.copies, out.copies, finish)
 
 
@@ -237,7 +248,8 @@ def _activation(work: Work, at: Assigned, op: Activation) -> None:
 @kernel(Route)
 def _route(work: Work, at: Assigned, op: Route) -> None:
     scores, out = at.read(work, op, op.scores), at.made(work, op.out)
-    route(work, scores, op.scores.width, op.out.dims[1].size, out)
+    is_raced = raced_before(at.section, op) is not None
+    route(work, scores, op.scores.width, op.out.dims[1].size, out, is_raced)
 
 
 @kernel(Route, LATE)

@@ -177,8 +177,8 @@ class Finish:
     """What becomes of sums before they are written.
 
     `steps` are factors of rows, those of int8 or of a norm; there may be a bias, and a change
-    `on_the_way` from the array of a side, before which sums are to be scaled if they are `raced`:
-    then so many copies of them go there that their scales come from the other side.
+    `on_the_way` from the array of a side. Of sums that are `raced` so many copies go there, each to
+    be scaled, that scales come from the other side.
     """
 
     steps: Steps = ()
@@ -369,12 +369,6 @@ class _Scaled:
     at: tuple[int, int]
     low: LowHalves | None = None
 
-    @property
-    def side_of_scales(self) -> int:
-        """Where the scales of output channels rest."""
-        own = _side_of_rows(self.work, self.matrix)
-        return EAST + WEST - own if self.finish.raced else own
-
     def __call__(self, sums: Sequence[Flow], maps: Sequence[int]) -> Sequence[Flow]:
         work, chain, matrix = self.work, self.chain, self.matrix
         spec, side, (row, token) = work.spec, matrix.side, self.at
@@ -388,18 +382,19 @@ class _Scaled:
         loops, position = sums[0].loops, spec.vxm_position
         if self.finish.steps:
             cycle = sums[0].cycle + abs(position - sums[0].position)
-            step = chain.arrive(Rows(self.finish.steps[side], token, (0, 1)), position, cycle, loops)
+            steps = Rows(self.finish.steps[side], token, (0, 1))
+            step = chain.arrive(steps, position, cycle, loops)
             sums = [chain.vxm("mul", flow, step) for flow in sums]
         if matrix.dtype == "f16":
             return sums
-        where = len(matrix.blocks), "f32", self.side_of_scales
-        buffer = work.constant(f"{matrix.name}.scale", *where)
+        far = EAST + WEST - side if self.finish.raced else side
+        rest = far if self.finish.raced else _side_of_rows(work, matrix)
+        buffer = work.constant(f"{matrix.name}.scale", len(matrix.blocks), "f32", rest)
         rows = Rows(buffer, row, (1, 0))
         if not maps:
             return [chain.vxm("mul", flow, rows) for flow in sums]
-        side = self.side_of_scales if self.finish.raced else side
-        edge = spec.edge_position("sxm", side)
+        edge = spec.edge_position("sxm", far)
         passes = sums[0].cycle - abs(edge - position) - spec.d_func("sxm.distribute")
         scales = chain.arrive(rows, edge, passes, loops)
-        moved = [chain.sxm("distribute", number, scales, side) for number in maps]
+        moved = [chain.sxm("distribute", number, scales, far) for number in maps]
         return [chain.vxm("mul", flow, scale) for flow, scale in zip(sums, moved, strict=True)]

@@ -8,13 +8,14 @@ a product with numbers of lanes puts its number in all lanes.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 
 import numpy as np
 
 from chip.arrays import Array
 from chip.kernels.lanes import LANES, SUPERLANE, LaneMap, reduce_lanes, total_of
-from chip.kernels.linear import Scaled, deliver
+from chip.kernels.linear import OnTheWay, Scaled, deliver
 from chip.kernels.matmul import Pass, matmul
 from chip.kernels.work import Laid, Work, targets
 from chip.program import word_columns
@@ -132,7 +133,13 @@ def find(work: Work, race: Race, chosen: int) -> None:
         work.plan.place(chain)
 
 
-def raced(
+def on_the_way(work: Work, count: int, chosen: int) -> OnTheWay | None:
+    """What finds few scores on their way from the array, if it can those of all tokens."""
+    race = Race.of(work, count)
+    return partial(_raced, work, race, chosen) if race.at_once(work) else None
+
+
+def _raced(
     work: Work, race: Race, chosen: int, chain: Chain, sums: Flow, side: int, token: int,
     scaled: Scaled | None,
 ) -> Flow:  # fmt: skip
@@ -143,10 +150,12 @@ def raced(
     assert scaled is not None and token == 0
     for number in race.sets:
         race.before(work, number)  # more tokens ask for these
-    partners = [0, *(partner for number in race.sets for partner in PARTNERS[number])]
+    partners = [partner for number in race.sets for partner in PARTNERS[number]]
     maps = [chain.maps.index(_partner_map(partner)) for partner in partners]
-    own, *others = scaled([chain.sxm("distribute", one, sums, side) for one in maps], maps)
+    others = scaled([chain.sxm("distribute", one, sums, side) for one in maps], maps)
+    (own,) = scaled((sums,), ())
     chain.write(own, Rows(race.own))
+    own = chain.wait(own, others[0].cycle)
     rank: Flow | None = None
     for number in race.sets:
         mine, others = others[: len(PARTNERS[number])], others[len(PARTNERS[number]) :]

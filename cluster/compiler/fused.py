@@ -1,5 +1,6 @@
 """Ops of a section that are not placed by themselves, as a neighbour makes their result."""
 
+from chip.kernels.ranks import few
 from cluster.model.graph.add import Add
 from cluster.model.graph.attention import Attention
 from cluster.model.graph.experts import ExpertLinear
@@ -72,9 +73,9 @@ def turned_behind(section: Section, op: Linear) -> Rotary | None:
 
 
 def raced_behind(section: Section, op: Linear) -> Route | None:
-    """The router whose scores these products are, which ranks them on their way from the array."""
+    """The router whose few scores these products are, which are ranked on their way from there."""
     readers = section.consumers(op.out)
-    plain = op.bias is None and len(readers) == 1 and op.out != section.out
+    plain = op.bias is None and len(readers) == 1 and few(op.out.width)
     return readers[0] if plain and isinstance(readers[0], Route) else None
 
 

@@ -1,7 +1,6 @@
 """The kernel of each op: how it is placed, with its values where the memory map puts them."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import chain, zip_longest
 from typing import Any
@@ -15,7 +14,7 @@ from chip.kernels.grouped_route import Groups, grouped_gates, grouped_route
 from chip.kernels.latent_attention import Compressed, latent_attention
 from chip.kernels.layer_norm import LayerNorm, Sum, layer_norm
 from chip.kernels.layout import halves
-from chip.kernels.linear import Finish, linear, linear_of_both
+from chip.kernels.linear import Finish, OnTheWay, linear, linear_of_both
 from chip.kernels.norm import (
     RmsNorm,
     head_scales,
@@ -26,7 +25,7 @@ from chip.kernels.norm import (
 )
 from chip.kernels.pool import pool
 from chip.kernels.quantise import FEW_BLOCKS, Peaks, Rounding, note_all, quantise
-from chip.kernels.ranks import Race, few, raced
+from chip.kernels.ranks import on_the_way
 from chip.kernels.rotary import rotary, turned
 from chip.kernels.route import all_experts, all_gates, gates, own_experts, own_gates, route
 from chip.kernels.soft_cap import capped
@@ -123,20 +122,16 @@ def place(work: Work, assigned: Assigned, op: Op, how: Kernel | None = None) -> 
 def _linear(work: Work, at: Assigned, op: Linear) -> None:
     turn = turned_behind(at.section, op)
     x, out = at.read(work, op, op.x), at.made(work, op.out if turn is None else turn.out)
-    finish = Finish(at.steps(work, op.x), op.bias is not None)
-    if turn is not None:
-        finish = replace(finish, on_the_way=partial(turned, work, turn.table.name))
-    router = raced_behind(at.section, op)
-    if router is not None and few(router.scores.width):
-        finish = replace(finish, raced=True)
-        race = Race.of(work, router.scores.width)
-        if race.at_once(work):
-            how = partial(raced, work, race, router.out.dims[1].size)
-            finish, out = replace(finish, on_the_way=how), replace(out, copies=())
+    way: OnTheWay | None = None if turn is None else partial(turned, work, turn.table.name)
+    router, copies = raced_behind(at.section, op), out.copies
+    if router is not None:
+        way = on_the_way(work, router.scores.width, router.out.dims[1].size)
+        copies = () if way else copies
+    finish = Finish(at.steps(work, op.x), op.bias is not None, way, router is not None)
     for matrix, rows, low in zip(at.matrices(op), x.copies, x.halves, strict=True):
-        linear(work, matrix, rows, out.copies, finish, low)
+        linear(work, matrix, rows, copies, finish, low)
     if shared := at.shared_matrices(op):
-        linear_of_both(work, shared, x.copies, out.copies, finish)
+        linear_of_both(work, shared, x.copies, copies, finish)
 
 
 @kernel(HeadLinear)

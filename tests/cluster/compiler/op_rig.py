@@ -175,7 +175,7 @@ class OpRig:
         before = fused.rounded_before(section, op)
         if isinstance(op, Rotary):
             before = fused.normed(section, op)
-        if isinstance(op, Route):
+        elif isinstance(op, Route):
             before = fused.raced_before(section, op)
         return tuple(one for one in (before, op, behind) if one is not None)
 
@@ -186,8 +186,7 @@ class OpRig:
     def _input(self, work: Work, ops: list[Op], value: Value) -> F32 | Int8Rows | Int16Rows:
         """A random value in all copies that ops read; as the last does: fp16 if that is so."""
         shape, op = (self.launch.rows, *self._sizes(value)), ops[-1]
-        every = [self.at.read(work, one, value) for one in ops]
-        laid = every[-1]
+        *_, laid = every = [self.at.read(work, one, value) for one in ops]
         steps = self.rng.uniform(0.001, 0.1, (shape[0], 1)).astype(np.float32)
         factors = self.at.steps(work, value)
         for factor in factors:

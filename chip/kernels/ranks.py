@@ -2,8 +2,9 @@
 
 A score comes before another if it is higher, or as high in a lower lane. So every lane meets the
 scores of all others: those of its superlane as the SXM exchanges its lanes, those of other
-superlanes once these have been turned. The lane of rank r has a 1 in row r of what is found, and
-a product with numbers of lanes puts its number in all lanes.
+superlanes once these have been turned. Few have met as sums, on their way from the array. The lane
+of rank r has a 1 in row r of what is found, and a product with numbers of lanes puts its number in
+all lanes.
 """
 
 from collections.abc import Callable, Iterator, Sequence

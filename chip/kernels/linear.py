@@ -177,12 +177,14 @@ class Finish:
     """What becomes of sums before they are written.
 
     `steps` are factors of rows, those of int8 or of a norm; there may be a bias, and a change
-    `on_the_way` from the array of a side.
+    `on_the_way` from the array of a side. Of sums that are `raced` so many copies go there, each to
+    be scaled, that scales come from the other side.
     """
 
     steps: Steps = ()
     biased: bool = False
     on_the_way: OnTheWay | None = None
+    raced: bool = False
 
 
 def linear(
@@ -206,7 +208,7 @@ def linear(
         chain = work.chain(f"matmul {work.prefix}{matrix.name}")
         flows = matmul(chain, matrix.side, some)
         for flow, (start, token) in zip(flows, product(theirs, groups), strict=True):
-            scaled = _Scaled(work, chain, matrix, finish.steps, (start - base, token), halves)
+            scaled = _Scaled(work, chain, matrix, finish, (start - base, token), halves)
             _finish(scaled, flow, copies, finish)
         work.plan.place(chain)
 
@@ -230,7 +232,7 @@ def linear_of_both(
     for half, passes in zip(halves, each, strict=True):  # their last sums leave at the same time
         late = (most - len(passes)) * passes[0].period_cycles(work.spec)
         flows += matmul(chain, half.side, passes, late)
-    scaled = _Scaled(work, chain, halves[0], finish.steps, (0, 0))
+    scaled = _Scaled(work, chain, halves[0], finish, (0, 0))
     _finish(scaled, chain.vxm("add", *flows), copies, finish)
     work.plan.place(chain)
 
@@ -263,11 +265,11 @@ def _finish(
 ) -> None:
     """What becomes of the sums of some output blocks and tokens."""
     work, chain, matrix, (row, token) = scaled.work, scaled.chain, scaled.matrix, scaled.at
-    by_channel = matrix.dtype != "f16"  # such scales must meet their channels
+    before = finish.raced or matrix.dtype != "f16"  # scales of channels must meet these
     if finish.on_the_way is not None:
-        how = scaled if by_channel else None
+        how = scaled if before else None
         flow = finish.on_the_way(chain, flow, matrix.side, token, how)
-    if finish.on_the_way is None or not by_channel:
+    if finish.on_the_way is None or not before:
         (flow,) = scaled((flow,), ())
     if finish.biased:
         where = len(matrix.blocks), "f32", _side_of_rows(work, matrix)
@@ -363,14 +365,14 @@ class _Scaled:
     work: Work
     chain: Chain
     matrix: Matrix
-    steps: Steps
+    finish: Finish
     at: tuple[int, int]
     low: LowHalves | None = None
 
     def __call__(self, sums: Sequence[Flow], maps: Sequence[int]) -> Sequence[Flow]:
         work, chain, matrix = self.work, self.chain, self.matrix
         spec, side, (row, token) = work.spec, matrix.side, self.at
-        if not self.steps and matrix.dtype == "f16":
+        if not self.finish.steps and matrix.dtype == "f16":
             return sums
         if self.low:
             gap, by_group = self.low.gap_cycles, work.rows > 1
@@ -378,19 +380,21 @@ class _Scaled:
         elif matrix.dtype != "f16":
             sums = [chain.vxm("to_f32", flow) for flow in sums]
         loops, position = sums[0].loops, spec.vxm_position
-        if self.steps:
+        if self.finish.steps:
             cycle = sums[0].cycle + abs(position - sums[0].position)
-            step = chain.arrive(Rows(self.steps[side], token, (0, 1)), position, cycle, loops)
+            steps = Rows(self.finish.steps[side], token, (0, 1))
+            step = chain.arrive(steps, position, cycle, loops)
             sums = [chain.vxm("mul", flow, step) for flow in sums]
         if matrix.dtype == "f16":
             return sums
-        where = len(matrix.blocks), "f32", _side_of_rows(work, matrix)
-        buffer = work.constant(f"{matrix.name}.scale", *where)
+        far = EAST + WEST - side if self.finish.raced else side
+        rest = far if self.finish.raced else _side_of_rows(work, matrix)
+        buffer = work.constant(f"{matrix.name}.scale", len(matrix.blocks), "f32", rest)
         rows = Rows(buffer, row, (1, 0))
         if not maps:
             return [chain.vxm("mul", flow, rows) for flow in sums]
-        edge = spec.edge_position("sxm", side)
+        edge = spec.edge_position("sxm", far)
         passes = sums[0].cycle - abs(edge - position) - spec.d_func("sxm.distribute")
         scales = chain.arrive(rows, edge, passes, loops)
-        moved = [chain.sxm("distribute", number, scales, side) for number in maps]
+        moved = [chain.sxm("distribute", number, scales, far) for number in maps]
         return [chain.vxm("mul", flow, scale) for flow, scale in zip(sums, moved, strict=True)]

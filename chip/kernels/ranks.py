@@ -2,19 +2,21 @@
 
 A score comes before another if it is higher, or as high in a lower lane. So every lane meets the
 scores of all others: those of its superlane as the SXM exchanges its lanes, those of other
-superlanes once these have been turned. The lane of rank r has a 1 in row r of what is found, and
-a product with numbers of lanes puts its number in all lanes.
+superlanes once these have been turned. Few have met as sums, on their way from the array. The lane
+of rank r has a 1 in row r of what is found, and a product with numbers of lanes puts its number in
+all lanes.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 
 import numpy as np
 
 from chip.arrays import Array
 from chip.kernels.lanes import LANES, SUPERLANE, LaneMap, reduce_lanes, total_of
-from chip.kernels.linear import deliver
+from chip.kernels.linear import OnTheWay, Scaled, deliver
 from chip.kernels.matmul import Pass, matmul
 from chip.kernels.work import Laid, Work, targets
 from chip.program import word_columns
@@ -25,6 +27,7 @@ LANE_NUMBERS = "lane numbers"  # a row of 0, 1, 2, ...
 NUMBER_COLUMNS = "lane numbers, columns"  # the same as each column of a tile
 LOWER = "lower lanes {}"  # rows (set of partners, turn): 1 where the partner is in a lower lane
 FAR = 1024.0  # more than any lane, and than any rank
+FEW_BEHIND = 128  # more than any rank among few, uint8
 # Partners of a lane, by exclusive or; of each set all are lower or none is, in a superlane.
 PARTNERS = ((0,), (1,), (2, 3), (4, 5, 6, 7), (8, 9, 10, 11), (12, 13, 14, 15))
 RANKED_VECTORS = 16  # of a run that is compared with four partners: more need too many ALUs
@@ -56,8 +59,7 @@ class Race:
 
     def at_once(self, work: Work) -> bool:
         """Whether ALUs can compare all partners at a time, and all tokens one after another."""
-        few = self.blocks == 1 and self.count <= SUPERLANE // 2
-        return few and work.rows <= work.spec.d_func("vxm.alu")
+        return few(self.count) and work.rows <= work.spec.d_func("vxm.alu")
 
     @property
     def sets(self) -> tuple[int, ...]:
@@ -78,6 +80,11 @@ class Race:
     def found(self, work: Work, chosen: int) -> Buffer:
         """Rows (block, slot, token), fp16: 1 in the lane of the score of that rank, 0 in others."""
         return work.scratch(f"{self.name}.found", self.blocks * chosen, "f16", EAST)
+
+
+def few(count: int) -> bool:
+    """Whether streams carry the partners of so many scores, all of which are in the race."""
+    return count in (2, 4, 8)
 
 
 def superlanes(count: int) -> int:
@@ -127,19 +134,40 @@ def find(work: Work, race: Race, chosen: int) -> None:
         work.plan.place(chain)
 
 
-def find_at_once(work: Work, race: Race, chosen: int, chain: Chain, scores: Flow) -> None:
-    """As `find`, of few scores in a chain that goes by no SRAM; they are left for `pick`."""
+def on_the_way(work: Work, count: int, chosen: int) -> OnTheWay | None:
+    """What finds few scores on their way from the array, if it can those of all tokens."""
+    race = Race.of(work, count)
+    return partial(_raced, work, race, chosen) if race.at_once(work) else None
+
+
+def _raced(
+    work: Work, race: Race, chosen: int, chain: Chain, sums: Flow, side: int, token: int,
+    scaled: Scaled | None,
+) -> Flow:  # fmt: skip
+    """As `find`, of few sums that have their partners as they pass the SXM of `side`.
+
+    They are `scaled` and left for `pick`.
+    """
+    assert scaled is not None and token == 0
     for number in race.sets:
         race.before(work, number)  # more tokens ask for these
-    chain.write(chain.vxm("copy", scores), Rows(race.own))
-    own, sets = _exchanged(chain, scores, 0), []
+    partners = [partner for number in race.sets for partner in PARTNERS[number]]
+    maps = [chain.maps.index(_partner_map(partner)) for partner in partners]
+    others = scaled([chain.sxm("distribute", one, sums, side) for one in maps], maps)
+    (own,) = scaled((sums,), ())
+    chain.write(own, Rows(race.own))
+    own = chain.wait(own, others[0].cycle)
+    rank: Flow | None = None
     for number in race.sets:
-        others = [_exchanged(chain, scores, partner) for partner in PARTNERS[number]]
-        sets.append(_come_before(work, race, chain, (others, own), (number, 0)))
-    more = chain.vxm("to_f32", total_of(chain, sets))
-    rank = chain.vxm("add", _behind_all(work, race, chain, more), more)
+        mine, others = others[: len(PARTNERS[number])], others[len(PARTNERS[number]) :]
+        before = _come_before(work, race, chain, (mine, own), (number, 0))
+        if rank is None:  # few come before any: a byte has room for them, and for one behind all
+            beyond = _beyond(work, race, chain, before, work.spec.d_func("vxm.alu"))
+            rank = chain.vxm("mul", beyond, FEW_BEHIND)
+        rank = total_of(chain, [rank, before])
+    assert rank is not None
     _note(work, race, chain, rank, (chosen, 0, 0))
-    work.plan.place(chain)
+    return own
 
 
 def _note(work: Work, race: Race, chain: Chain, rank: Flow, which: tuple[int, int, int]) -> None:
@@ -253,8 +281,11 @@ def _before(
 
 def _exchanged(chain: Chain, value: Flow, partner: int) -> Flow:
     """Scores of partners, by the SXM."""
-    lanes = tuple(lane ^ partner for lane in range(SUPERLANE))
-    return chain.sxm("distribute", chain.maps.index(lanes), value, EAST)
+    return chain.sxm("distribute", chain.maps.index(_partner_map(partner)), value, EAST)
+
+
+def _partner_map(partner: int) -> LaneMap:
+    return tuple(lane ^ partner for lane in range(SUPERLANE))
 
 
 def _count(chain: Chain, op: str, others: Sequence[Flow], own: Flow) -> Flow:
@@ -274,10 +305,16 @@ def _come_before(
 
 def _behind_all(work: Work, race: Race, chain: Chain, when: Flow) -> Flow:
     """What is added to ranks of lanes beyond the race; it is there when a value is."""
-    lane, pace = Rows(work.shared(LANE_NUMBERS, 1, "f32", WEST), 0, (0, 0)), work.spec.d_func
-    begin = when.cycle - 2 * pace("vxm.alu") - pace("vxm.convert")
-    beyond = chain.vxm("ge", lane, float(race.count), loops=when.loops, at=begin)
+    pace = work.spec.d_func
+    beyond = _beyond(work, race, chain, when, pace("vxm.alu") + pace("vxm.convert"))
     return chain.vxm("mul", chain.vxm("to_f32", beyond), FAR)
+
+
+def _beyond(work: Work, race: Race, chain: Chain, when: Flow, early: int) -> Flow:
+    """1 in lanes beyond the race, uint8, so many cycles before a value is there."""
+    lane = Rows(work.shared(LANE_NUMBERS, 1, "f32", WEST), 0, (0, 0))
+    begin = when.cycle - early - work.spec.d_func("vxm.alu")
+    return chain.vxm("ge", lane, float(race.count), loops=when.loops, at=begin)
 
 
 def _rank(work: Work, chain: Chain, race: Race, piece: tuple[int, int, Loops]) -> Flow:

@@ -6,22 +6,25 @@ Numbers of experts and gates are in all lanes. Experts begin as soon as there ar
 from dataclasses import replace
 
 from chip.kernels.linear import deliver
-from chip.kernels.ranks import Race, bound, enter, find, find_at_once, numbers_of, pick
+from chip.kernels.ranks import Race, bound, enter, find, numbers_of, pick
 from chip.kernels.work import Laid, Part, Work, targets
 from chip.schedule import Buffer, Flow, Loops, Rows, run
 from chip.spec import EAST, WEST
 
 
-def route(work: Work, scores: Laid, experts: int, chosen: int, out: Laid) -> None:
-    """out rows (choice, slot, token): numbers of the `chosen` experts, then their gates."""
+def route(
+    work: Work, scores: Laid, experts: int, chosen: int, out: Laid, is_raced: bool = False
+) -> None:
+    """out rows (choice, slot, token): numbers of the `chosen` experts, then their gates.
+
+    The product that made few scores has found who they are of, if they are `raced`.
+    """
     assert scores.layout.blocks == 1
     race = Race.of(work, experts)
-    chain = work.chain("route: scores")
-    limit = bound(work, chain, experts, run(work.rows))
-    entered = chain.vxm("min", limit, work.rows_of(scores.copies[0], 0))
-    if race.at_once(work):
-        find_at_once(work, race, chosen, chain, entered)
-    else:
+    if not (is_raced and race.at_once(work)):
+        chain = work.chain("route: scores")
+        limit = bound(work, chain, experts, run(work.rows))
+        entered = chain.vxm("min", limit, work.rows_of(scores.copies[0], 0))
         enter(work, race, chain, entered)
         work.plan.place(chain)
         find(work, race, chosen)

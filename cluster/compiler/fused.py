@@ -1,5 +1,6 @@
 """Ops of a section that are not placed by themselves, as a neighbour makes their result."""
 
+from chip.kernels.ranks import few
 from cluster.model.graph.add import Add
 from cluster.model.graph.attention import Attention
 from cluster.model.graph.experts import ExpertLinear
@@ -9,6 +10,7 @@ from cluster.model.graph.norm import Norm
 from cluster.model.graph.op import Op
 from cluster.model.graph.quantise import Quantise
 from cluster.model.graph.rotary import Rotary
+from cluster.model.graph.route import Route
 from cluster.model.graph.values import Value, names
 
 
@@ -68,6 +70,19 @@ def turned_behind(section: Section, op: Linear) -> Rotary | None:
     readers = section.consumers(op.out)
     plain = op.bias is None and len(readers) == 1
     return readers[0] if plain and isinstance(readers[0], Rotary) else None
+
+
+def raced_behind(section: Section, op: Linear) -> Route | None:
+    """The router whose few scores these products are, which are ranked on their way from there."""
+    readers = section.consumers(op.out)
+    plain = op.bias is None and len(readers) == 1 and few(op.out.width)
+    return readers[0] if plain and isinstance(readers[0], Route) else None
+
+
+def raced_before(section: Section, op: Route) -> Linear | None:
+    """The product whose sums a router ranks."""
+    makers = (other for other in section.ops if isinstance(other, Linear))
+    return next((maker for maker in makers if raced_behind(section, maker) == op), None)
 
 
 def factor_left(section: Section, value: Value) -> bool:

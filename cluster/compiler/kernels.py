@@ -14,7 +14,7 @@ from chip.kernels.grouped_route import Groups, grouped_gates, grouped_route
 from chip.kernels.latent_attention import Compressed, latent_attention
 from chip.kernels.layer_norm import LayerNorm, Sum, layer_norm
 from chip.kernels.layout import halves
-from chip.kernels.linear import Finish, linear, linear_of_both
+from chip.kernels.linear import Finish, OnTheWay, linear, linear_of_both
 from chip.kernels.norm import (
     RmsNorm,
     head_scales,
@@ -25,6 +25,7 @@ from chip.kernels.norm import (
 )
 from chip.kernels.pool import pool
 from chip.kernels.quantise import FEW_BLOCKS, Peaks, Rounding, note_all, quantise
+from chip.kernels.ranks import on_the_way
 from chip.kernels.rotary import rotary, turned
 from chip.kernels.route import all_experts, all_gates, gates, own_experts, own_gates, route
 from chip.kernels.soft_cap import capped
@@ -36,6 +37,8 @@ from cluster.compiler.fused import (
     added,
     left_to_another,
     normed,
+    raced_before,
+    raced_behind,
     rounded_before,
     summed,
     turned_before,
@@ -119,13 +122,16 @@ def place(work: Work, assigned: Assigned, op: Op, how: Kernel | None = None) -> 
 def _linear(work: Work, at: Assigned, op: Linear) -> None:
     turn = turned_behind(at.section, op)
     x, out = at.read(work, op, op.x), at.made(work, op.out if turn is None else turn.out)
-    turns = None if turn is None else partial(turned, work, turn.table.name)
+    way: OnTheWay | None = None if turn is None else partial(turned, work, turn.table.name)
+    router, copies = raced_behind(at.section, op), out.copies
+    if router is not None:
+        way = on_the_way(work, router.scores.width, router.out.dims[1].size)
+        copies = () if way else copies
+    finish = Finish(at.steps(work, op.x), op.bias is not None, way, router is not None)
     for matrix, rows, low in zip(at.matrices(op), x.copies, x.halves, strict=True):
-        finish = Finish(at.steps(work, op.x), op.bias is not None, turns)
-        linear(work, matrix, rows, out.copies, finish, low)
+        linear(work, matrix, rows, copies, finish, low)
     if shared := at.shared_matrices(op):
-        finish = Finish(at.steps(work, op.x), op.bias is not None, turns)
-        linear_of_both(work, shared, x.copies, out.copies, finish)
+        linear_of_both(work, shared, x.copies, copies, finish)
 
 
 @kernel(HeadLinear)
@@ -237,7 +243,8 @@ def _activation(work: Work, at: Assigned, op: Activation) -> None:
 @kernel(Route)
 def _route(work: Work, at: Assigned, op: Route) -> None:
     scores, out = at.read(work, op, op.scores), at.made(work, op.out)
-    route(work, scores, op.scores.width, op.out.dims[1].size, out)
+    is_raced = raced_before(at.section, op) is not None
+    route(work, scores, op.scores.width, op.out.dims[1].size, out, is_raced)
 
 
 @kernel(Route, LATE)

@@ -36,7 +36,7 @@ from cluster.model.graph.norm import Norm
 from cluster.model.graph.op import F32, Op
 from cluster.model.graph.own_experts import OwnExperts
 from cluster.model.graph.rotary import Rotary
-from cluster.model.graph.route import CHOICE
+from cluster.model.graph.route import CHOICE, Route
 from cluster.model.graph.values import Value
 from cluster.model.interpreter import Int8Matrix, on_chips
 from cluster.model.interpreter import _Rank as Interpreted
@@ -169,12 +169,14 @@ class OpRig:
         if isinstance(op, ExpertLinear):
             return (*(one for one in fused.with_one_x(section, op) if one != op), op)
         if isinstance(op, Linear):
-            behind = fused.turned_behind(section, op)
+            behind = fused.turned_behind(section, op) or fused.raced_behind(section, op)
         if isinstance(op, Norm):
             behind = fused.added(section, op) or fused.turned_before(section, op)
         before = fused.rounded_before(section, op)
         if isinstance(op, Rotary):
             before = fused.normed(section, op)
+        elif isinstance(op, Route):
+            before = fused.raced_before(section, op)
         return tuple(one for one in (before, op, behind) if one is not None)
 
     # --- inputs -----------------------------------------------------------------------------
@@ -184,8 +186,7 @@ class OpRig:
     def _input(self, work: Work, ops: list[Op], value: Value) -> F32 | Int8Rows | Int16Rows:
         """A random value in all copies that ops read; as the last does: fp16 if that is so."""
         shape, op = (self.launch.rows, *self._sizes(value)), ops[-1]
-        every = [self.at.read(work, one, value) for one in ops]
-        laid = every[-1]
+        *_, laid = every = [self.at.read(work, one, value) for one in ops]
         steps = self.rng.uniform(0.001, 0.1, (shape[0], 1)).astype(np.float32)
         factors = self.at.steps(work, value)
         for factor in factors:

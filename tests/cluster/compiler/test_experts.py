@@ -21,7 +21,7 @@ from cluster.model.graph.stand_in import Experts
 from cluster.model.graph.values import Dim
 from cluster.model.known import known_model
 from cluster.model.mixture import mixture, spread_experts
-from tests.cluster.compiler.op_rig import LANES, Launch, OpRig
+from tests.cluster.compiler.op_rig import LANES, Launch, OpRig, SectionWeights
 from tests.cluster.model.graphs import EPS
 
 
@@ -47,14 +47,14 @@ def test_a_token_costs_the_experts_it_chooses_and_not_those_there_are():
     for chosen in (1, 2, 4):
         assert found[9, chosen] == found[16, chosen]
         assert found[50, chosen] == found[64, chosen]
-        assert found[4, chosen] < found[16, chosen] < found[64, chosen] < found[4, chosen] + 240
+        assert found[4, chosen] < found[16, chosen] < found[64, chosen] < found[4, chosen] + 360
     assert found[4, 1] < found[4, 2] < found[4, 4] < 4 * found[4, 1]
 
 
 def test_more_experts_than_a_bank_has_tiles_of_cost_a_token_what_few_do():
     """A bank has 4,096 words, 102 whole tiles of 320 columns. Routers of more compare more."""
     few, many, most = (cycles(count, 4, hidden=320) for count in (4, 128, 204))
-    assert few < many < most < few + 320  # 1,420, 1,672 and 1,715 were measured
+    assert few < many < most < few + 440  # 1,295, 1,672 and 1,715 were measured
 
 
 @pytest.mark.parametrize("cut", [False, True])
@@ -149,7 +149,7 @@ def test_a_router_takes_the_highest_and_of_equal_ones_the_lowest_lanes():
         assert values[:, :3].tolist() == numbers
 
 
-@pytest.mark.parametrize("count", [1, 8, 9, 17, 320])
+@pytest.mark.parametrize("count", [1, 7, 9, 17, 320])
 def test_ranks_are_those_of_sorted_scores_however_many_are_alike(count):
     """Scores of three kinds, zeros of both signs and minus infinity among them."""
     chosen, rows, rng = min(count, 8), 3, np.random.default_rng(count)
@@ -162,6 +162,23 @@ def test_ranks_are_those_of_sorted_scores_however_many_are_alike(count):
         assert np.array_equal(values, result.expected.reshape(rows, -1))
         order = [sorted(range(count), key=lambda e, row=row: (-row[e], e)) for row in scores]
         assert values[:, :chosen].tolist() == [row[:chosen] for row in order]
+
+
+@pytest.mark.parametrize(("count", "rows"), [(2, 1), (4, 4), (8, 1), (8, 3), (8, 5)])
+@pytest.mark.parametrize("weights", ["int8", "w8a16"])
+def test_few_scores_are_ranked_on_their_way_from_the_array(weights, count, rows, monkeypatch):
+    """Also where some are alike: here experts have one of three rows of weights."""
+    drawn = SectionWeights.array
+
+    def alike(self, place, weight, rows=slice(None)):
+        found = drawn(self, place, weight)
+        return (found[np.arange(len(found)) % 3] if weight.name == "router" else found)[rows]
+
+    monkeypatch.setattr(SectionWeights, "array", alike)
+    rig = OpRig(mixed(count, min(count, 5), 400), 1, 0, weights, Launch(rows, 0, 8))
+    result = rig.run(next(op for op in rig.ops if isinstance(op, Route)))
+    for _, values in result.copies:
+        assert np.array_equal(values, result.expected.reshape(rows, -1))
 
 
 def left_of_a_chunk(weights: str, limit: int | None) -> tuple[list[np.ndarray], list[int]]:

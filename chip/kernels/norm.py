@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from chip.kernels.lanes import reduce_groups, reduce_lanes, runs
 from chip.kernels.linear import deliver
-from chip.kernels.quantise import peak_and_rows
+from chip.kernels.quantise import in_turn, peak_and_rows
 from chip.kernels.work import Laid, Part, Steps, Work, common_runs, targets
 from chip.schedule import Buffer, Chain, Flow, Loops, Rows, run
 from chip.spec import EAST, WEST
@@ -18,6 +18,8 @@ from chip.spec import EAST, WEST
 # Rows of fp16 that still want a norm's factor are so much smaller than x * gamma, which may be 2^20
 # before they are infinite (it is above 2^12 in SmolLM2) and is exact to 2^-11 down to 2^-10.
 HEADROOM = 16
+MANY_BLOCKS = 8  # whose squares are sooner added up in turns
+FIRST_ONES = "first ones"  # rows of ones, then as many of zeros
 Reduce = Callable[[Chain, str, Flow, str], Flow]
 
 
@@ -56,7 +58,7 @@ def rms_norm(work: Work, norm: RmsNorm, x: Laid, out: Laid, steps: Steps = ()) -
         mean_square_scales(work, less, source, layout.blocks, steps)
         return
     if not steps:
-        scale = head_scales(work, norm, x) if norm.head_lanes else _scales(work, norm, x)
+        scale = head_scales(work, norm, x) if norm.head_lanes else _factor(work, norm, x)
         _apply(work, norm, source, scale, out)
         return
     top = work.scratch(f"{norm.name}.peak", 1, "f32", EAST)
@@ -70,8 +72,7 @@ def rms_norm(work: Work, norm: RmsNorm, x: Laid, out: Laid, steps: Steps = ()) -
 
 def rms_norm_added(work: Work, norm: RmsNorm, x: Laid, residual: Laid, out: Laid) -> None:
     """out = residual + x * scale * gamma."""
-    scale = _scales(work, norm, x)
-    _apply(work, norm, x.copies[0], scale, out, residual.copies[0])
+    _apply(work, norm, x.copies[0], _factor(work, norm, x), out, residual.copies[0])
 
 
 def square_sum(work: Work, name: str, x: Laid, out: Laid) -> None:
@@ -108,6 +109,40 @@ def norm_by_sum(work: Work, norm: RmsNorm, x: Laid, total: Laid, out: Laid) -> N
     value = chain.vxm("copy", work.rows_of(total.copies[0], 0), loops=run(work.rows))
     _scale(work, chain, value, norm, [Rows(scale)])
     _apply(work, norm, x.copies[0], scale, out)
+
+
+def _factor(work: Work, norm: RmsNorm, x: Laid) -> Buffer | list[Rows]:
+    """The scale of each token, or of a single one of many blocks the sums of its squares.
+
+    With int8 weights it is always the scale: squares are to be added in the order of blocks.
+    """
+    blocks, many = x.layout.blocks, x.layout.blocks >= MANY_BLOCKS and len(x.copies[0]) == 1
+    if work.int8 or work.rows > 1 or not many:
+        return _scales(work, norm, x)
+    norm.scales(work, blocks)  # is for launches of more rows
+    return _squares_in_turn(work, norm, Rows(x.copies[0][0].buffer, x.copies[0][0].row), blocks)
+
+
+def _squares_in_turn(work: Work, norm: RmsNorm, rows: Rows, blocks: int) -> list[Rows]:
+    """Sums of the squares of a token's blocks, of every fourth in turn: so long an ALU takes.
+
+    If there are some more of them, the first four are looked at twice, and those count once.
+    """
+    chain, turns = work.chain("norm: squares"), work.spec.d_func("vxm.alu")
+    left, position = blocks % turns, work.spec.vxm_position
+    value = chain.arrive(rows.behind(left), position, turns, run(blocks - left))
+    every, total = chain.vxm("mul", value, value), None
+    if left:
+        ones = Rows(work.shared(FIRST_ONES, 2 * turns - 2, "f32", WEST), turns - 1 - left)
+        value = chain.vxm("mul", rows, ones, loops=run(turns))
+        total = chain.vxm("mul", value, value)
+    for start in range(0, blocks - left, turns):
+        square = chain.part(every, run(turns), start)
+        total = chain.vxm("add", square, total) if total else chain.vxm("copy", square)
+    assert total is not None
+    found = in_turn(work, norm.name, chain, reduce_lanes(chain, "add", total, "f32"))
+    work.plan.place(chain)
+    return found
 
 
 def _scales(work: Work, norm: RmsNorm, x: Laid) -> Buffer:
@@ -165,21 +200,39 @@ def head_scales(work: Work, norm: RmsNorm, x: Laid) -> Buffer:
 
 
 def _apply(
-    work: Work, norm: RmsNorm, x: tuple[Part, ...], scale: Buffer | float, out: Laid,
+    work: Work, norm: RmsNorm, x: tuple[Part, ...], scale: Buffer | float | list[Rows], out: Laid,
     residual: tuple[Part, ...] = (),
 ) -> None:  # fmt: skip
-    """out = x * scale * gamma, onto the rows of a residual if there are any."""
+    """out = x * scale * gamma, onto the rows of a residual if there are any.
+
+    Of a single token there may be sums of squares, which are to be added up for its scale.
+    """
     tokens, gamma = work.rows, norm.gamma(work, out.layout.blocks)
     each = tokens if norm.head_lanes else 0  # rows of scales from one block to the next
     for first, count in common_runs(x, *out.copies, *([residual] if residual else [])):
         loops: Loops = ((count, tokens), (tokens, 1))
         chain = work.chain("norm: scale")
         rows = replace(work.rows_of(x, first), steps=(tokens, 1))
-        factor = Rows(scale, first * each, (each, 1)) if isinstance(scale, Buffer) else scale
-        value = chain.vxm("mul", rows, factor, loops=loops)
-        value = chain.vxm("mul", value, Rows(gamma, first, (1, 0)))
+        gains = Rows(gamma, first, (1, 0))
+        if isinstance(scale, list):
+            value = _by_squares(chain, norm, rows, gains, scale, loops)
+        else:
+            factor = Rows(scale, first * each, (each, 1)) if isinstance(scale, Buffer) else scale
+            value = chain.vxm("mul", chain.vxm("mul", rows, factor, loops=loops), gains)
         if residual:
             before = replace(work.rows_of(residual, first), steps=(tokens, 1))
             value = chain.vxm("add", value, before)
         deliver(chain, value, targets(work, out.copies, first))
         work.plan.place(chain)
+
+
+def _by_squares(
+    chain: Chain, norm: RmsNorm, x: Rows, gains: Rows, squares: list[Rows], loops: Loops
+) -> Flow:
+    """x * gains * sqrt(width) * rsqrt(sum of squares + width * eps): all but the last is early."""
+    pairs = (squares[:2], squares[2:])
+    total = chain.vxm("add", *(chain.vxm("add", *pair, loops=loops) for pair in pairs))
+    scale = chain.vxm("rsqrt", chain.vxm("add", total, norm.width * norm.eps))
+    early = scale.cycle - 2 * chain.spec.d_func("vxm.alu")
+    value = chain.vxm("mul", x, norm.width**0.5, loops=loops, at=early)
+    return chain.vxm("mul", chain.vxm("mul", value, gains), scale)

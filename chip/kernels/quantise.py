@@ -196,14 +196,20 @@ def _peaks_in_turn(
     if whole < blocks:
         total = chain.vxm("max", sizes(blocks - turns, turns, whole), total)
     top = reduce_lanes(chain, "max", total, "f32", spared=WIDTHS["f32"])  # squares pass beside it
-    found = []
-    for side, flow in ((EAST, top), (WEST, chain.twin(top))):
-        chain.emit(flow, side)
-        for turn in range(side, turns, 2):
-            found.append(Rows(work.scratch(f"{name}.by{turn}", 1, "f32", side), 0, (0, 0)))
-            chain.write(chain.part(flow, ONCE, turn), found[-1])
+    found = in_turn(work, name, chain, top)
     work.plan.place(chain)
     return found
+
+
+def in_turn(work: Work, name: str, chain: Chain, found: Flow) -> list[Rows]:
+    """Write what there is of each turn, a VXM result, to where all can be read at a time."""
+    rows = []
+    for side, flow in ((EAST, found), (WEST, chain.twin(found))):
+        chain.emit(flow, side)
+        for turn in range(side, work.spec.d_func("vxm.alu"), 2):
+            rows.append(Rows(work.scratch(f"{name}.by{turn}", 1, "f32", side), 0, (0, 0)))
+            chain.write(chain.part(flow, ONCE, turn), rows[-1])
+    return rows
 
 
 def _rounded_by(

@@ -117,12 +117,12 @@ class Share:
         )
 
     def meeting(self, values: int) -> int:
-        """Cycles in which so many values of a row meet, two and two, and once on another unit.
+        """Cycles in which so many sums of a row meet, two and two, and once on another unit.
 
-        They need not leave superlanes: the product that makes them may have left them in each.
+        They pass the SXM on their way from the array. They need not leave superlanes: the product
+        that makes them may have left them in each.
         """
-        sxm = abs(self.spec.edge_position("sxm", EAST) - self.spec.vxm_position)
-        return (values - 1).bit_length() * self.alu + 2 * sxm + self.spec.quickest("sxm")
+        return (values - 1).bit_length() * self.alu + self.spec.quickest("sxm")
 
     @property
     def lane_sum(self) -> int:

@@ -30,6 +30,7 @@ from chip.kernels.experts import COUNTED, Experts
 from chip.kernels.grouped_route import NUMBERS, OUT
 from chip.kernels.lanes import SUPERLANE
 from chip.kernels.linear import Matrix
+from chip.kernels.norm import FIRST_ONES
 from chip.kernels.ranks import FAR, LANE_NUMBERS, LOWER, NUMBER_COLUMNS, lower_lanes, superlanes
 from chip.program import Region, word_columns
 from chip.schedule import Buffer
@@ -250,6 +251,10 @@ def _tables(stage: Stage) -> Iterator[tuple[int, Region, Array]]:
                 yield rank, region, np.repeat(numbers[:, None], lanes, axis=1)
         if LANE_NUMBERS in buffers:
             yield rank, buffers[LANE_NUMBERS].region, np.arange(lanes, dtype=np.float32)[None]
+        if FIRST_ONES in buffers:
+            region = buffers[FIRST_ONES].region
+            ones = np.arange(region.vectors) < region.vectors // 2
+            yield rank, region, np.repeat(ones[:, None], lanes, axis=1).astype(np.float32)
         if NUMBER_COLUMNS in buffers:
             columns = np.tile(np.arange(lanes, dtype=np.float16), (lanes, 1))
             yield rank, buffers[NUMBER_COLUMNS].region, columns

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import cluster.model.graph
 from chip.kernels.integers16 import LOW_LEVELS
 from chip.kernels.lanes import reducible
+from chip.kernels.norm import MANY_BLOCKS
 from chip.spec import GROQCHIP1
 from cluster.compiler.fused import left_to_another
 from cluster.compiler.kernels import KERNELS
@@ -285,6 +286,29 @@ def test_a_kernel_of_16_bit_rows_computes_what_its_op_means_bit_for_bit(kind):
             equal(result)
 
     check()
+
+
+@pytest.mark.parametrize("left", range(4))
+def test_squares_of_many_blocks_are_added_up_in_turns_of_four(left):
+    """Of one token; some blocks may be left over. Each norm is onto a residual, or before fp16."""
+    b, few = Builder(Dim("hidden", (MANY_BLOCKS + left) * LANES - 24)), Dim("ffn", 8)
+    x = b.x
+    for name in ("attn", "ffn"):
+        y = b.linear(b.norm(x, name, EPS), f"{name}.in", few)
+        y = b.linear(y, f"{name}.out", b.x.dims[0])
+        x = b.add(x, b.norm(y, f"{name}.after", EPS))
+    rig = OpRig(b.section(), 1, 0, "fp16", Launch(1, 0, 8))
+    norms = [op for op in rig.ops if op.kind == "norm"]
+    for result in map(rig.run, norms):
+        near(result)
+    names = [label for label in labels(rig) if label.startswith("norm")]
+    assert names == ["norm: squares", "norm: scale"] * len(norms)
+
+
+def labels(rig: OpRig) -> list[str]:
+    """Of all chains of a token's layer, in order."""
+    steps = rig.stage.steps(1, 1, None)
+    return [label for step in steps for part, _ in step.parts for label, *_ in part.events]
 
 
 def test_a_window_costs_its_blocks_however_long_the_context_is():

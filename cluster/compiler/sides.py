@@ -47,7 +47,7 @@ def _dealt(layouts: Mapping[str, Layout], load: list[int]) -> tuple[Sides, int]:
     columns = {name: layout.blocks * layout.width for name, layout in layouts.items()}
     for name in sorted(columns, key=lambda name: -columns[name]):
         # of three alike the last, which is V, leaves the side where scores are made
-        side = EAST if load[EAST] < load[WEST] or not found else WEST
+        side = EAST if load[EAST] < load[WEST] + (not found) else WEST
         load[side] += columns[name]
         found[name] = (side,)
     return found, max(load)

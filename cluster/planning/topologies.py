@@ -2,7 +2,6 @@
 
 from functools import partial
 from itertools import product
-from math import isqrt
 from operator import mul
 
 from chip.spec import ChipSpec
@@ -13,7 +12,7 @@ from cluster.model.graph.graph import Model
 from cluster.model.mixture import expert_parts, is_mixture
 from cluster.planning.cost_store import CostStore
 from cluster.planning.refusals import fewest, least_chips
-from topology.families.dragonflies import RACK_CHIPS
+from topology.families.dragonflies import RACK_CHIPS, WIDEST_GROUP, most_groups
 
 LARGEST_DRAGONFLY = 10440
 
@@ -23,8 +22,8 @@ def chosen_topology(
 ) -> tuple[str, tuple[str, ...]]:
     """The topology of a plan, and what to say of it where it was not named.
 
-    That is what `lpu run` takes for so many chips, and for many a dragonfly; for groups wider than
-    its racks a torus, in which they are cabled alike.
+    That is what `lpu run` takes for so many chips, and for many a dragonfly, with groups of so many
+    chips as a layer takes where these are more than a rack has.
     """
     if request.topology:
         return request.topology, ()
@@ -48,10 +47,9 @@ def chosen_topology(
 
 
 def _wide(sizes: Sizes, pp: int | None, store: CostStore) -> tuple[str, tuple[str, ...]] | None:
-    """A torus for the narrowest groups that hold a layer, if they are wider than a rack.
+    """A dragonfly of the narrowest groups that hold a layer, if they are wider than a rack.
 
-    In a dragonfly each of them would have cables, and so schedules, of its own. The last dimensions
-    of the torus are a group.
+    In one of racks each of them would have cables, and so schedules, of its own.
     """
     widths = sorted(tp for _, tp in least_chips(sizes, None, pp, mul))
     if not widths or widths[0] <= RACK_CHIPS:
@@ -62,23 +60,13 @@ def _wide(sizes: Sizes, pp: int | None, store: CostStore) -> tuple[str, tuple[st
         store.ahead([partial(sizes.most_layers, *shape) for shape in shapes])  # or the next one
         shortest = sizes.shortest(tp)
         if shortest and shortest <= (pp or shortest):
-            sides = *_rectangle(pp or shortest), NODE_CHIPS, *_factors(tp // NODE_CHIPS)
-            torus = f"torus:{'x'.join(str(side) for side in sides if side > 1)}"
+            groups = max(2, pp or shortest)
+            if tp > WIDEST_GROUP - NODE_CHIPS or groups > most_groups(tp):
+                return None
+            wide = f"dragonfly:{groups * tp}:{tp}"
             why = f"groups of {tp} chips, which a layer takes, are wider than a rack"
-            return torus, (f"{why}: in {torus} all of them are cabled alike",)
+            return wide, (f"{why}: in {wide} all of them are cabled alike",)
     return None
-
-
-def _rectangle(count: int) -> tuple[int, int]:
-    """Sides of a near square of at least so many: in a row their clocks would drift too far."""
-    side = isqrt(count - 1) + 1
-    return side, -(-count // side)
-
-
-def _factors(count: int) -> tuple[int, int]:
-    """The two factors of a number that are nearest to each other."""
-    small = next(n for n in range(isqrt(count), 0, -1) if count % n == 0)
-    return count // small, small
 
 
 def _in_nodes(tp: int, pp: int) -> int:

@@ -3,9 +3,8 @@ from collections import Counter
 import networkx as nx
 import pytest
 
-from topology import dragonfly, ports, rack
+from topology import dragonfly, rack
 from topology.errors import TopologyError
-from topology.families.dragonflies import most_groups
 
 
 def cables_between(graph, label):
@@ -70,42 +69,3 @@ def test_145_racks_use_every_port_and_one_cable_joins_any_two():
 def test_other_sizes_are_refused(chips):
     with pytest.raises((TopologyError, ValueError)):
         dragonfly(chips)
-
-
-@pytest.mark.parametrize(("groups", "group_chips", "each"), [(62, 96, 2), (61, 128, 1), (2, 248, 1)])
-def test_groups_wider_than_a_rack_are_all_to_all_and_alike(groups, group_chips, each):
-    graph = dragonfly(groups * group_chips, group_chips)
-    inside, between = cables_between(graph, "node"), cables_between(graph, "rack")
-    of = nx.get_node_attributes(graph, "rack")
-    assert set(Counter(of.values()).values()) == {group_chips} and len(graph) == len(of)
-    nodes = group_chips // 8
-    pairs = [pair for pair in inside if len(pair) == 2 and len({n // nodes for n in pair}) == 1]
-    assert len(pairs) == groups * nodes * (nodes - 1) // 2
-    assert {inside[pair] for pair in pairs} == {each}
-    joined = [count for pair, count in between.items() if len(pair) == 2]
-    assert len(joined) == groups * (groups - 1) // 2 and len(set(joined)) == 1
-    assert max(dict(graph.degree).values()) <= 11
-
-    def cabled(first):
-        """Neighbours of the chips of a group inside it, by ports."""
-        own = range(first, first + group_chips)
-        found = ((u, v, ports(graph)[u][v]) for u in own for v in graph[u] if v in own)
-        return {(u - first, v - first, mine) for u, v, mine in found}
-
-    assert cabled(0) == cabled(group_chips) == cabled((groups - 1) * group_chips)
-
-
-@pytest.mark.parametrize(
-    ("chips", "group_chips", "rule"),
-    [
-        (7808, 100, "whole nodes of 8"),
-        (7800, 128, "chips come in groups of 128"),
-        (128, 128, "of which there are 2 to 273"),
-        (128 * 274, 128, "of which there are 2 to 273"),
-        (528, 264, "less than 264"),
-    ],
-)
-def test_groups_that_cannot_be_all_to_all_are_refused(chips, group_chips, rule):
-    with pytest.raises(ValueError, match=rule):
-        dragonfly(chips, group_chips)
-    assert most_groups(128) == 273

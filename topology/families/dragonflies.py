@@ -4,8 +4,7 @@ ISCA'22 (section on the system): a chip has 7 local and 4 global links, so a nod
 virtual router. A rack is 9 nodes, doubly connected: 144 of its 288 global ports stay inside, 144
 leave. One level: up to 33 nodes all-to-all (264 chips). Two levels: up to 145 racks all-to-all
 (10,440 chips). Local ports are 0..6, global ports 7..10. Which chip of a node holds which global
-cable is not published; the assignments below are ASSUMPTIONS, chosen to spread cables evenly. So
-are groups of other sizes than a rack: all-to-all as one level is, with the ports that then leave.
+cable is not published; the assignments below are ASSUMPTIONS, chosen to spread cables evenly.
 """
 
 from collections.abc import Iterator
@@ -27,7 +26,6 @@ CABLES_BETWEEN_RACK_NODES = 2
 LEAVING_PORTS = 2  # per chip of a rack: half of its global ports
 ONE_LEVEL_NODES = NODE_PORTS + 1
 MOST_RACKS = RACK_CHIPS * LEAVING_PORTS + 1
-WIDEST_GROUP = ONE_LEVEL_NODES * NODE_CHIPS  # chips; one that wide has no ports left
 
 
 @family("rack", "rack", integers(0, 0))
@@ -36,68 +34,17 @@ def rack(profile: str | Profile = "ship", overrides: Overrides = NO_OVERRIDES) -
     return _assemble("rack", RACK_NODES, resolve(profile, overrides), rack_cables(0, RACK_NODES))
 
 
-@family("dragonfly:N[:G]", "dragonfly:264", integers(1, 2))
+@family("dragonfly:N", "dragonfly:264", integers(1, 1))
 def dragonfly(
-    chips: int,
-    group_chips: int | None = None,
-    profile: str | Profile = "ship",
-    overrides: Overrides = NO_OVERRIDES,
+    chips: int, profile: str | Profile = "ship", overrides: Overrides = NO_OVERRIDES
 ) -> nx.Graph:
-    """Return the dragonfly of `chips` chips, a multiple of 8: one level up to 264, else racks.
-
-    With `group_chips` it has two levels, and groups of so many chips in place of racks.
-    """
-    if group_chips is not None:
-        return _of_groups(chips, group_chips, resolve(profile, overrides))
+    """Return the dragonfly of `chips` chips, a multiple of 8: one level up to 264, else racks."""
     most = MOST_RACKS * RACK_CHIPS
     if chips % NODE_CHIPS or not 2 * NODE_CHIPS <= chips <= most:
         raise ValueError(f"chips come in nodes of 8, from 16 to {most:,}")
     nodes = chips // NODE_CHIPS
     wiring = one_level_cables(nodes) if nodes <= ONE_LEVEL_NODES else two_level_cables(nodes)
     return _assemble(f"dragonfly:{chips}", nodes, resolve(profile, overrides), wiring)
-
-
-def _of_groups(chips: int, group_chips: int, profile: Profile) -> nx.Graph:
-    """Return a dragonfly of equal groups, all-to-all: what ports its groups can spare leave."""
-    groups = chips // group_chips
-    if group_chips % NODE_CHIPS or not 2 * NODE_CHIPS <= group_chips < WIDEST_GROUP:
-        raise ValueError(f"groups have whole nodes of 8, from 16 chips to less than {WIDEST_GROUP}")
-    if chips % group_chips or not 2 <= groups <= most_groups(group_chips):
-        some = f"2 to {most_groups(group_chips)}"
-        raise ValueError(f"chips come in groups of {group_chips}, of which there are {some}")
-    nodes = group_chips // NODE_CHIPS
-    leaving = -(-(groups - 1) // nodes)  # ports of a node at least
-    each = (NODE_PORTS - leaving) // (nodes - 1)
-    wiring = [
-        cable for group in range(groups) for cable in one_level_cables(nodes, each, group * nodes)
-    ]
-    inside = (nodes - 1) * each
-    wiring += _all_to_all_groups(groups, nodes, range(inside, NODE_PORTS))
-    name, every = f"dragonfly:{chips}:{group_chips}", groups * nodes
-    return _assemble(name, every, profile, iter(wiring), nodes)
-
-
-def most_groups(group_chips: int) -> int:
-    """Return how many groups of so many chips can be all-to-all: inside, nodes are so, too."""
-    nodes = group_chips // NODE_CHIPS
-    return (NODE_PORTS - (nodes - 1)) * nodes + 1
-
-
-def _all_to_all_groups(groups: int, nodes: int, leaving: range) -> Iterator[Cable]:
-    """Yield as many cables for every pair of groups as `leaving` ports of nodes allow.
-
-    Distances count both ways round, so that each cable of every group leads equally far.
-    """
-    copies = len(leaving) * nodes // (groups - 1)
-    for a in range(groups):
-        for b in range(a + 1, groups):
-            for copy in range(copies):
-                ends = []
-                for group, distance in ((a, b - a), (b, groups - (b - a))):
-                    number, node = divmod((distance - 1) * copies + copy, nodes)
-                    ends.append((group * nodes + node, leaving[number]))
-                (here, port), (there, other) = ends
-                yield _global_cable(here, port, there, other, "optical")
 
 
 def one_level_cables(nodes: int, each: int | None = None, first: int = 0) -> Iterator[Cable]:
@@ -179,15 +126,12 @@ def node_cables(nodes: int) -> Iterator[Cable]:
             yield u, v, count, kind, (v - u - 1, NODE_CHIPS - 1 - (v - u))
 
 
-def _assemble(
-    name: str, nodes: int, profile: Profile, wiring: Iterator[Cable], rack_nodes: int = RACK_NODES
-) -> nx.Graph:
+def _assemble(name: str, nodes: int, profile: Profile, wiring: Iterator[Cable]) -> nx.Graph:
     places = [
-        (n // rack_nodes, n % rack_nodes, chip) for n in range(nodes) for chip in range(NODE_CHIPS)
+        (n // RACK_NODES, n % RACK_NODES, chip) for n in range(nodes) for chip in range(NODE_CHIPS)
     ]
     cables = merged([*node_cables(nodes), *wiring])
-    packaging = in_nodes_of(NODE_CHIPS, rack_nodes)
-    return build(name, profile, places, cables, packaging, profile.ports_per_chip)
+    return build(name, profile, places, cables, in_nodes_of(NODE_CHIPS), profile.ports_per_chip)
 
 
 def merged(cables: list[Cable]) -> list[Cable]:

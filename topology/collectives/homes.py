@@ -1,8 +1,8 @@
 """All-reduce by teams where each block has a home team, which adds up the sums of all others.
 
-Between two teams cross the blocks at home in either, once as a sum of a team and once as the sum of
-all: two crossings, where `teams` has one that takes all blocks. Teams add up a block where the cable
-to its home begins, and hand round its sum from there. Sums run as in `teams`, and are rounded alike.
+Between two teams cross the blocks at home in either, once as a sum of a team and once as the sum
+of all: two crossings, where `teams` has one that takes all blocks. Teams add up a block where the
+cable to its home begins, and hand round its sum from there. Sums run and are rounded as in `teams`.
 """
 
 from collections import Counter
@@ -54,7 +54,7 @@ class _Deal:
         self._through = Through(job.fabric, job.chips, (t for some in known.values() for t in some))
         rank = {chip: number for number, chip in enumerate(job.chips)}
         self.at: Ints = np.zeros((count, blocks), np.int64)
-        owners = []
+        owners: list[int] = []
         for block in range(blocks):
             home, turn = block % count, block // count
             for team in range(count):
@@ -63,7 +63,9 @@ class _Deal:
                 self.at[team, block] = team * size + block % size if first is None else rank[first]
         for block in range(blocks):  # where the fewest others are added up
             home = block % count
-            taken = Counter(int(other) for n, other in enumerate(self.at[home]) if n % count != home)
+            taken = Counter(
+                int(other) for n, other in enumerate(self.at[home]) if n % count != home
+            )
             taken.update(owner for owner in owners for _ in range(count))
             first = home * size
             owners.append(min(range(first, first + size), key=lambda one: (taken[one], one)))

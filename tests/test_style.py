@@ -19,7 +19,7 @@ OUR_NAMES = {"name", "label", "buffer", "kind", "what", "mnemonic", "role"}
 SPELLING = {"startswith", "endswith", "removeprefix", "removesuffix"}
 # Names made of parts: files, mnemonics, folders of sessions, what a kind of layers has of its own.
 SPELLED_FORMATS = {
-    "chip/isa/op.py", "chip/kernels/memory.py", "chip/own_spec.py", "cluster/files.py",
+    "chip/isa/op.py", "chip/kernels/sram_map.py", "chip/own_spec.py", "cluster/files.py",
     "cluster/machines/ray/surroundings.py", "cluster/model/fetch.py",
 }  # fmt: skip
 

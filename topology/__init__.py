@@ -15,6 +15,7 @@ from topology.families.dragonflies import dragonfly, rack
 from topology.families.fattree import fattree
 from topology.families.files import file
 from topology.families.graphs import full, node, random, ring
+from topology.families.groups import groups
 from topology.families.lattices import hypercube, hyperx, mesh, torus
 from topology.families.lpx import lpx
 from topology.families.quadfour import quadfour
@@ -45,6 +46,7 @@ __all__ = [
     "fattree",
     "file",
     "full",
+    "groups",
     "hypercube",
     "hyperx",
     "lpx",

@@ -32,9 +32,9 @@ def alone(chip: int) -> tuple[int, int, int]:
     return chip, 0, 0
 
 
-def in_nodes_of(chips: int) -> Packaging:
-    """Return a packaging by nodes of `chips` and racks of 9 nodes (GroqRack)."""
-    return lambda chip: (chip // chips, chip // (9 * chips), 0)
+def in_nodes_of(chips: int, rack_nodes: int = 9) -> Packaging:
+    """Return a packaging by nodes of `chips` and racks of nodes, of 9 in a GroqRack."""
+    return lambda chip: (chip // chips, chip // (rack_nodes * chips), 0)
 
 
 def build(

@@ -7,16 +7,19 @@ from chip.kernels.work import Laid, Work, common_runs, targets
 from chip.schedule import Loops, Rows, run
 
 
-def add(work: Work, x: Laid, y: Laid, out: Laid, label: str = "residual") -> None:
-    """out = x + y, part by part of y."""
+def add(
+    work: Work, x: Laid, y: Laid, out: Laid, label: str = "residual", singly: bool = False
+) -> None:
+    """out = x + y, part by part of y; or block by block, `singly`, as those of x are made."""
     (source, *_), (target, *_) = x.copies, out.copies
     for part in y.copies[0]:
-        chain, rows = work.chain(label), work.rows_of(source, part.first)
-        total = chain.vxm(
-            "add", rows, Rows(part.buffer, part.row), loops=run(part.blocks * work.rows)
-        )
-        chain.write(total, work.rows_of(target, part.first))
-        work.plan.place(chain)
+        blocks = 1 if singly else part.blocks
+        for first in range(0, part.blocks, blocks):
+            chain, rows = work.chain(label), work.rows_of(source, part.first + first)
+            mine = Rows(part.buffer, part.row + first * work.rows)
+            total = chain.vxm("add", rows, mine, loops=run(blocks * work.rows))
+            chain.write(total, work.rows_of(target, part.first + first))
+            work.plan.place(chain)
 
 
 def cast(work: Work, x: Laid, out: Laid) -> None:

@@ -177,7 +177,7 @@ class AllReduce:
             return names
         few, wide = rows <= GATED_ROWS, self.sums == "fp32"
         if self.members > AGENTS_AMONG or rows > AGENT_ROWS:
-            return ("gates",) if few else ("teams",)
+            return ("homes", "gates", "teams") if few else ("homes", "teams")
         assert isinstance(self.routes, Network), "members of a group are joined by a Network"
         detours = any(hop.member >= self.members for hop in self.routes.cables)
         if few:

@@ -113,13 +113,19 @@ class Anywhere:
         self, columns: Sequence[Request], rows: Sequence[Request],
         lives: Mapping[str, tuple[int, int]],
     ) -> None:  # fmt: skip
-        """Choose slices of columns, then places of rows, then addresses; raises SramFull."""
+        """Choose slices of columns, then places of rows, then addresses; raises SramFull.
+
+        Rows that no bank holds come first, as few slices have room for them in one piece.
+        """
         found, quads = self.found, list(self.found.levels)
         self.sides = {request.name: request.side for request in (*columns, *rows)}
         self.widths = dict.fromkeys(self.sides, 0) | {r.name: WIDTHS[r.dtype] for r in rows}
         for name, buffer in found.buffers.items():
             self.sides[name] = found.side_of(buffer.region.index)
             self.widths[name] = buffer.region.slices
+        long = [request for request in rows if found.in_both(request)]
+        for request in long:
+            found.place(request, FOREVER, self.met)
         self.reserve = self.reserve or {q: found.occupancy.used(q, QUAD) for q in quads}
         self._appended = {request.name for request in columns if request.one_bank}
         turn = {name: number for number, name in enumerate(self.first, -len(self.first))}
@@ -128,7 +134,8 @@ class Anywhere:
             return bool(r.cuts), turn.get(r.name, 0), -found.column_words_of(r)
 
         largest = sorted(columns, key=order)
-        rows = sorted(rows, key=lambda r: turn.get(r.name, 0))
+        others = (request for request in rows if request not in long)
+        rows = sorted(others, key=lambda r: turn.get(r.name, 0))
         self._weigh(largest)
         for request in largest:
             self._choose(request)

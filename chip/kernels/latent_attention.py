@@ -16,7 +16,7 @@ from chip.kernels.attention import (
     masked,
     row_maximum,
 )  # fmt: skip
-from chip.kernels.columns import transpose
+from chip.kernels.columns import IDENTITY, transpose
 from chip.kernels.layout import Layout
 from chip.kernels.linear import deliver
 from chip.kernels.matmul import Pass, matmul
@@ -80,10 +80,11 @@ def latent_attention(work: Work, heads: Heads, scores: Scores, x: Compressed, ou
         source = replace(source, steps=(0, int(work.rows > 1)))
         append(work, EAST, source, Rows(maps), every, cache)
     raw = _scores(work, heads, layout.blocks, x, caches)
+    sides = (WEST, EAST) if work.memory.offers(IDENTITY[EAST]) else (WEST,)
     for cache, columns in zip(caches.keys, caches.columns, strict=False):
         label = "latent attention: transpose"
         which = work.blocks - 1, work.blocks - 1, layout.width
-        transpose(work, Rows(cache), which, Rows(columns), (WEST,), label)
+        transpose(work, Rows(cache), which, Rows(columns), sides, label)
     kept, last = masked(work, heads, scores, raw)
     p = exponentials(work, heads, kept, row_maximum(work, heads, last))
     sums = _normalisers(work, heads, layout.width, p[0])

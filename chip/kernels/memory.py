@@ -15,7 +15,7 @@ from chip.isa import WIDTHS
 from chip.kernels.conflicts import MUST, Conflicts
 from chip.kernels.occupancy import FOREVER, Taken
 from chip.kernels.sram_map import QUAD, Move, SramMap
-from chip.kernels.work import CACHE, HALVES, SCRATCH, Request
+from chip.kernels.work import HALVES, SCRATCH, Request
 from chip.program import COLUMN_PAIRS, WEIGHT_SLICES, Region, word_columns
 from chip.schedule import Buffer
 from chip.spec import ChipSpec
@@ -105,9 +105,11 @@ class MemoryMap(SramMap):
     ) -> Buffer:
         """Find room for rows, at their `usual` slice and bank if they can be; raises SramFull.
 
-        Slices from `beyond` on are not for them.
+        Slices from `beyond` on are not for them. Constants that no bank holds lie in both.
         """
-        width, words = WIDTHS[request.dtype], self._words(request)
+        width, words, both = WIDTHS[request.dtype], self.words_of(request), self.in_both(request)
+        every = range(self.spec.slice_banks)
+        ways = [tuple(every)] if both else [(bank,) for bank in every]
         if request.in_turn:
             index, _ = usual or (None, 0)
             found = self._in_turn(request, life, conflict, index)
@@ -127,12 +129,16 @@ class MemoryMap(SramMap):
             at_slice = self._cost(request.name, index, width, None, conflict)
             if at_slice >= MUST:
                 continue
-            for bank in range(self.spec.slice_banks):
-                cost = at_slice + self._cost(request.name, index, width, bank, conflict)
+            for banks in ways:
+                bank = banks[0]
+                each = (self._cost(request.name, index, width, one, conflict) for one in banks)
+                cost = at_slice + sum(each)
                 least = MUST - 1 if best is None else best[0][0]
                 if cost > least:
                     continue
-                address = self.occupancy.room(index, width, words, bank, life, self._is_high(bank))
+                address = self.occupancy.low_room(index, width, words) if both else (
+                    self.occupancy.room(index, width, words, bank, life, self._is_high(bank))
+                )  # fmt: skip
                 if address is None:
                     continue
                 shared = self.occupancy.sharers(index, width, address, words)
@@ -141,8 +147,8 @@ class MemoryMap(SramMap):
                 level = 0
                 if self.levels:
                     quad = index // QUAD * QUAD
-                    more = address, address + words
-                    level = self.levels[quad] + self.occupancy.used(quad, QUAD, more)
+                    mine = address, address + words
+                    level = self.levels[quad] + self.occupancy.used(quad, QUAD, mine)
                     if level > self.spec.slice_words:
                         continue
                 fill = self.occupancy.fill(index, width, bank)
@@ -158,7 +164,7 @@ class MemoryMap(SramMap):
         self, request: Request, life: tuple[int, int], conflict: Conflicts, usual: int | None
     ) -> tuple[int, int] | None:
         """The slice and address of rows that are in both banks in turn, if there is room."""
-        width, words = WIDTHS[request.dtype], -(-self._words(request) // 2)
+        width, words = WIDTHS[request.dtype], -(-self.words_of(request) // 2)
         best: tuple[tuple[int, ...], int, int] | None = None
         base = request.side * self.spec.hemisphere_slices
         for first in range(0, self.spec.hemisphere_slices - width + 1, width):
@@ -186,19 +192,7 @@ class MemoryMap(SramMap):
         cost += self._cost(request.name, index, width, bank, conflict)
         if cost >= MUST:
             return None
-        return self.occupancy.room(index, width, self._words(request), bank, life)
-
-    def _words(self, request: Request) -> int:
-        return request.vectors * (self._layers_of(request) if request.per_layer else 1)
-
-    def _layers_of(self, request: Request) -> int:
-        """Layers of a request's kind, times slots for what each sequence has."""
-        count = self.layers[self.prefix_of(request)]
-        return count * (self.slots if request.role == CACHE else 1)
-
-    def prefix_of(self, request: Request) -> str:
-        """What stands before the name of a request: its kind of layers, or what is there once."""
-        return max((p for p in self.layers if request.name.startswith(p)), key=len)
+        return self.occupancy.room(index, width, self.words_of(request), bank, life)
 
     def columns(
         self, name: str, side: int, vectors: int, groups: tuple[int, ...] = (), dtype: str = "f16"
@@ -284,7 +278,7 @@ class MemoryMap(SramMap):
     def column_sizes(self, request: Request) -> tuple[int, int]:
         """Words of a layer, and for how many layers, of all slots."""
         words = -(-request.vectors // word_columns(request.dtype))
-        return words, self._layers_of(request) if request.per_layer else 1
+        return words, self.layers_of(request) if request.per_layer else 1
 
     def copy_sizes(self, request: Request) -> tuple[int, int]:
         """Words of what is cut alike, and how many there are of it, in all layers."""
@@ -355,7 +349,7 @@ class MemoryMap(SramMap):
         region = Region(index, address, vectors, request.dtype, request.layout)
         words = region.words
         if request.per_layer and request.layout == "rows":
-            words = self._words(request)
+            words = self.words_of(request)
             offsets = tuple(range(0, words, request.vectors))
             self.moves[request.name] = Move(region, offsets)
         for start in (address, address + in_turn) if in_turn else (address,):
@@ -365,7 +359,7 @@ class MemoryMap(SramMap):
 
     def _add(self, request: Request, region: Region, in_turn: int = 0) -> Buffer:
         elsewhere = request.per_layer or not request.one_bank
-        any_bank = request.layout == "columns" and elsewhere
+        any_bank = (request.layout == "columns" and elsewhere) or self.in_both(request)
         buffer = Buffer(request.name, region, any_bank, in_turn=in_turn)
         self.buffers[request.name], self.roles[request.name] = buffer, request.role
         return buffer

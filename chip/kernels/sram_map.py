@@ -94,6 +94,24 @@ class SramMap:
         region = replace(region, address=region.address + words[slot * len(words) // self.slots])
         return replace(buffer, name=f"{buffer.name}.slot{slot}", region=region)
 
+    def in_both(self, request: Request) -> bool:
+        """Whether rows lie across the two banks of their slices."""
+        rows = request.layout == "rows" and request.role == CONSTANT
+        return rows and self.words_of(request) > self.spec.bank_words
+
+    def words_of(self, request: Request) -> int:
+        """Words of rows in each of their slices, of all layers."""
+        return request.vectors * (self.layers_of(request) if request.per_layer else 1)
+
+    def layers_of(self, request: Request) -> int:
+        """Layers of a request's kind, times slots for what each sequence has."""
+        count = self.layers[self.prefix_of(request)]
+        return count * (self.slots if request.role == CACHE else 1)
+
+    def prefix_of(self, request: Request) -> str:
+        """What stands before the name of a request: its kind of layers, or what is there once."""
+        return max((p for p in self.layers if request.name.startswith(p)), key=len)
+
     def region_of(self, name: str, layer: int) -> Region:
         """Where a layer of its kind keeps what the first keeps in a buffer."""
         region, move = self.buffers[name].region, self.moves.get(name)

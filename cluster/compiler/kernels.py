@@ -331,7 +331,9 @@ def _soft_cap(work: Work, at: Assigned, op: SoftCap) -> None:
 @kernel(Add)
 def _add(work: Work, at: Assigned, op: Add) -> None:
     x, y = (at.read(work, op, value) for value in op.inputs)
-    add(work, x, y, at.made(work, op.out))
+    makers = (one for one in at.section.ops if one.out == op.x)
+    singly = any(isinstance(one, ExpertLinear) and one.adds for one in makers)
+    add(work, x, y, at.made(work, op.out), singly=singly)
 
 
 def _rounding(work: Work, at: Assigned, op: Op) -> Rounding | None:

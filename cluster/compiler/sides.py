@@ -46,8 +46,11 @@ def _dealt(layouts: Mapping[str, Layout], load: list[int]) -> tuple[Sides, int]:
     found: Sides = {}
     columns = {name: layout.blocks * layout.width for name, layout in layouts.items()}
     for name in sorted(columns, key=lambda name: -columns[name]):
-        # of three alike the last, which is V, leaves the side where scores are made
-        side = EAST if load[EAST] < load[WEST] or not found else WEST
+        # of three alike the last, which is V, leaves the side where scores are made; so does that
+        # of two beside one that is cut, whatever either side has of it
+        alike = sum(size == columns[name] for size in columns.values()) > 1
+        first = not found and (alike or load[EAST] == load[WEST])
+        side = EAST if first or load[EAST] < load[WEST] else WEST
         load[side] += columns[name]
         found[name] = (side,)
     return found, max(load)

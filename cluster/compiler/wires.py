@@ -378,6 +378,8 @@ class Wires:
 def _chunks(algorithm: str, rows: int) -> int:
     """Blocks that each rank adds up: few rows are dealt singly over the cables between teams."""
     each = -(-rows // TEAM)
+    if algorithm == "homes":  # as many teams as may be have some of them
+        return min(each, DEALT_ROWS)
     return (
         each
         if algorithm in ("teams", "gates", "agents", "relays", "direct") and each <= DEALT_ROWS

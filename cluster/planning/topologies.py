@@ -14,6 +14,7 @@ from cluster.model.mixture import expert_parts, is_mixture
 from cluster.planning.cost_store import CostStore
 from cluster.planning.refusals import fewest, least_chips
 from topology.families.dragonflies import RACK_CHIPS
+from topology.families.groups import WIDEST_GROUP
 
 LARGEST_DRAGONFLY = 10440
 
@@ -23,8 +24,8 @@ def chosen_topology(
 ) -> tuple[str, tuple[str, ...]]:
     """The topology of a plan, and what to say of it where it was not named.
 
-    That is what `lpu run` takes for so many chips, and for many a dragonfly; for groups wider than
-    its racks a torus, in which they are cabled alike.
+    That is what `lpu run` takes for so many chips, and for many a dragonfly; where a layer takes
+    more chips than a rack has, a ring of groups that are cabled alike.
     """
     if request.topology:
         return request.topology, ()
@@ -40,7 +41,10 @@ def chosen_topology(
             for some in ways if not request.tp else ():
                 if wide := _wide(some, request.pp, store):
                     return wide
-            tp, stages = fewest(ways, request.tp, request.pp, _in_nodes) or (1, NODE_CHIPS)
+            least = fewest(ways, request.tp, request.pp, _in_nodes)
+            if not least and not request.tp and (wide := _wide(sizes.cutting, request.pp, store)):
+                return wide  # better than whole experts, of which one may have all that is to do
+            tp, stages = least or (1, NODE_CHIPS)
             chips = _in_nodes(tp, stages) if tp * stages > NODE_CHIPS else tp * stages
     if chips <= 2 * NODE_CHIPS or chips > LARGEST_DRAGONFLY:
         return default_topology(chips, tp), ()
@@ -48,10 +52,10 @@ def chosen_topology(
 
 
 def _wide(sizes: Sizes, pp: int | None, store: CostStore) -> tuple[str, tuple[str, ...]] | None:
-    """A torus for the narrowest groups that hold a layer, if they are wider than a rack.
+    """A ring of the narrowest groups that hold a layer, if they are wider than a rack.
 
-    In a dragonfly each of them would have cables, and so schedules, of its own. The last dimensions
-    of the torus are a group.
+    In a dragonfly each of them would have cables, and so schedules, of its own. Groups for which
+    nodes have too few ports are the last dimensions of a torus.
     """
     widths = sorted(tp for _, tp in least_chips(sizes, None, pp, mul))
     if not widths or widths[0] <= RACK_CHIPS:
@@ -62,10 +66,13 @@ def _wide(sizes: Sizes, pp: int | None, store: CostStore) -> tuple[str, tuple[st
         store.ahead([partial(sizes.most_layers, *shape) for shape in shapes])  # or the next one
         shortest = sizes.shortest(tp)
         if shortest and shortest <= (pp or shortest):
-            sides = *_rectangle(pp or shortest), NODE_CHIPS, *_factors(tp // NODE_CHIPS)
-            torus = f"torus:{'x'.join(str(side) for side in sides if side > 1)}"
+            stages = pp or shortest
+            wide = f"groups:{max(2, stages) * tp}:{tp}"
+            if tp > WIDEST_GROUP:
+                sides = *_rectangle(stages), NODE_CHIPS, *_factors(tp // NODE_CHIPS)
+                wide = f"torus:{'x'.join(str(side) for side in sides if side > 1)}"
             why = f"groups of {tp} chips, which a layer takes, are wider than a rack"
-            return torus, (f"{why}: in {torus} all of them are cabled alike",)
+            return wide, (f"{why}: in {wide} all of them are cabled alike",)
     return None
 
 

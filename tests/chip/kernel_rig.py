@@ -14,7 +14,7 @@ from chip.kernels.lanes import MAPS
 from chip.kernels.layout import Blocks
 from chip.kernels.memory import MemoryMap
 from chip.own_spec import identity
-from chip.program import Program
+from chip.program import Program, Region
 from chip.schedule import Buffer, Schedule
 from chip.spec import EAST, TINY, WEST, ChipSpec
 from chip.wire import pack
@@ -30,6 +30,7 @@ class KernelRig:
     def __init__(self, spec: ChipSpec = TINY, maps: tuple[tuple[int, ...], ...] = MAPS) -> None:
         self.spec, self.memory, self.plan = spec, MemoryMap(spec), Schedule(spec)
         self.chip, self.maps = Chip(0, spec), maps
+        self.constants: tuple[Region, ...] = ()
 
     def rows(
         self, name: str, place: tuple[int, int, int], values: Array, dtype: str = "f32"
@@ -57,7 +58,8 @@ class KernelRig:
 
     def run(self) -> None:
         """Run what has been placed; scheduled and executed cycles must be equal."""
-        program = self.plan.program(0, Program(0, identity(self.spec), 0, {}, self.maps))
+        bare = Program(0, identity(self.spec), 0, {}, self.maps, constants=self.constants)
+        program = self.plan.program(0, bare)
         linked = self.chip.load("it", pack(program))
         assert linked.end_cycle == self.plan.end_cycle
         self.chip.begin("it")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from chip.kernels.allreduce import gathers, team_of
+from chip.kernels.allreduce import AllReduce, gathers, team_of
 from chip.kernels.collective import batches
 from chip.kernels.collective_items import Message, in_order, urgent_first
 from chip.kernels.transfer import Hop
@@ -54,11 +54,15 @@ def test_only_several_whole_teams_work_as_teams(members, team):
     assert team_of(members) == team
 
 
-def test_two_teams_compute_what_the_int8_reference_does():
+@pytest.mark.parametrize("name", [None, "homes"])
+def test_two_teams_compute_what_the_int8_reference_does(monkeypatch, name):
     """Sums of teams are rounded otherwise than one sum of all: equal bits prove the order.
 
-    One cable joins two teams, so that some rows go through chips of a stage that waits.
+    One cable joins two teams, so that some rows go through chips of a stage that waits. As wider
+    groups do, these two may have `homes` for their rows.
     """
+    if name:
+        monkeypatch.setattr(AllReduce, "_algorithms", lambda *_: (name,))
     sizes = {"num_attention_heads": 16, "num_key_value_heads": 16, "intermediate_size": 640}
     weights = tiny_weights(num_hidden_layers=2, hidden_size=1600, **sizes)
     graph = parse("dragonfly:200")

@@ -52,7 +52,7 @@ def test_messages_too_long_for_single_instructions_are_right_too(monkeypatch, na
     assert runs.execute_collective(timed).wrong_values == 0
 
 
-@pytest.mark.parametrize("name", ["teams", "gates", "hierarchical"])
+@pytest.mark.parametrize("name", ["teams", "gates", "homes", "hierarchical"])
 @pytest.mark.parametrize("rows", [5, 130])  # by themselves; in loops
 def test_chips_round_sums_between_nodes_as_numpy_does(monkeypatch, name, rows):
     monkeypatch.setattr("cluster.compiler.collectives.APART_ROWS", 8)

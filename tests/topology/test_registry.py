@@ -6,6 +6,7 @@ from topology.errors import BadSpec, PortsExceeded
 DESIGN_SPECS = [
     *("node", "ring:16", "torus:8x8x8", "mesh:4x4", "hypercube:6", "dragonfly:264", "quadfour:72"),
     *("lpx:256", "full:16", "hyperx:4x4x4", "fattree:64", "random:64:6:seed", "rack"),
+    "groups:384:128",
 ]
 
 
@@ -34,6 +35,7 @@ def test_specs_of_the_design_parse_with_the_chips_they_name(spec):
         ),
         *("torus:0x4", "torus:4x", "torus:axb", "torus:1", "torus", "mesh:1x1", "hypercube:17"),
         *("dragonfly:265", "dragonfly:8", "dragonfly:10448", "quadfour:64", "quadfour:73"),
+        *("groups:384", "groups:384:100", "groups:384:136", "groups:128:128"),
         *("lpx:8", "lpx:300", "lpx:1280", "fattree:1", "random:5:3", "random:4:4", "random:4"),
         *("full:18", "ring:\u0663", "file:", "file:/no/such.graphml", "hyperx:0"),
     ],

@@ -9,7 +9,17 @@ from collections.abc import Sequence
 
 import networkx as nx
 
-from topology.collectives import agents, direct, halving, hierarchical, relays, rings, teams, trees
+from topology.collectives import (
+    agents,
+    direct,
+    halving,
+    hierarchical,
+    homes,
+    relays,
+    rings,
+    teams,
+    trees,
+)
 from topology.collectives.auto import check_size, fastest
 from topology.collectives.bounds import lower_bound_cycles
 from topology.collectives.engine import Engine
@@ -47,6 +57,7 @@ __all__ = [
     "expected",
     "halving",
     "hierarchical",
+    "homes",
     "point_to_point",
     "relays",
     "rings",

@@ -58,6 +58,7 @@ def estimated_messages(job: Job, name: str) -> float:
             "exchange": ranks * shares,
             "teams": ranks * job.stripes * (2 * job.team_ranks + ranks // job.team_ranks),
             "agents": ranks * job.stripes * (2 * job.team_ranks + ranks // job.team_ranks),
+            "homes": ranks * job.stripes * (2 * job.team_ranks + 2),
             "relays": ranks * job.stripes * job.team_ranks * (1 + ranks // job.team_ranks),
             "gates": 2 * ranks * job.stripes * (job.team_ranks + ranks),
             "scatter": ranks * shares,

@@ -47,14 +47,18 @@ def dragonfly(
     return _assemble(f"dragonfly:{chips}", nodes, resolve(profile, overrides), wiring)
 
 
-def one_level_cables(nodes: int) -> Iterator[Cable]:
-    """Yield the global cables of all-to-all nodes: as many for each pair as 32 ports allow."""
-    each = NODE_PORTS // (nodes - 1)
+def one_level_cables(nodes: int, each: int | None = None, first: int = 0) -> Iterator[Cable]:
+    """Yield global cables of all-to-all nodes: `each` for a pair, or as many as 32 ports allow.
+
+    The nodes have numbers from the `first` on.
+    """
+    each = each or NODE_PORTS // (nodes - 1)
+    kind = "rack" if nodes <= RACK_NODES else "optical"
     for a in range(nodes):
         for b in range(a + 1, nodes):
             for copy in range(each):
                 ports = (b - a - 1) * each + copy, (nodes - 1 - (b - a)) * each + copy
-                yield _global_cable(a, ports[0], b, ports[1], "rack" if nodes <= 9 else "optical")
+                yield _global_cable(first + a, ports[0], first + b, ports[1], kind)
 
 
 def two_level_cables(nodes: int) -> Iterator[Cable]:

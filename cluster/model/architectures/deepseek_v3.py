@@ -106,17 +106,20 @@ def ffn(b: Builder, h: Value, names: tuple[str, str, str], size: int, function: 
 
 
 def mixture(b: Builder, h: Value, experts: Experts, router: Router, function: str) -> Value:
-    """The experts that a row goes to, and those that all rows go to."""
+    """The experts that a row goes to, and those that all rows go to.
+
+    These come first, as arrays have nothing else to do until the others are known.
+    """
     scores = b.linear(h, "router", Dim("experts", experts.count))
     how = (router.groups, router.kept, router.normed, router.scale)
     choice = b.grouped_route(scores, "router.e_score_correction_bias", experts.chosen, *how)
+    names, shared = ("shared_gate", "shared_up", "shared_down"), None
+    if experts.shared_ffn:
+        shared = ffn(b, h, names, experts.shared_ffn, function)
     columns = Dim("expert_ffn", experts.ffn)
     gate, up = (b.experts(h, choice, name, columns) for name in ("expert_gate", "expert_up"))
     y = b.experts(b.gate(gate, up, function), choice, "expert_down", h.dims[0])
-    if not experts.shared_ffn:
-        return y
-    names = ("shared_gate", "shared_up", "shared_down")
-    return b.add(y, ffn(b, h, names, experts.shared_ffn, function))
+    return y if shared is None else b.add(y, shared)
 
 
 def write(settings: Settings, name: str) -> Model:

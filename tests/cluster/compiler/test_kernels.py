@@ -311,6 +311,19 @@ def labels(rig: OpRig) -> list[str]:
     return [label for step in steps for part, _ in step.parts for label, *_ in part.events]
 
 
+def test_scales_of_more_experts_than_a_bank_has_words_lie_in_both():
+    hidden, experts = Dim("hidden", 641), Experts(800, 3, 16, 0)
+    b = Builder(hidden)
+    b.add(b.x, grouped_mixture(b, b.norm(b.x, "norm", EPS), experts, Router(1, 1, True, 1), "silu"))
+    rig = OpRig(b.section(), 1, 0, "int8", Launch(2, 0, 2))
+    scales = rig.stage.memory["layer.expert_down0.scale"]
+    assert scales.any_bank and scales.region.words == 2 * 800 > rig.stage.spec.bank_words
+    rig.chip.constants = tuple(rig.stage.memory.constants())
+    for op in rig.ops:
+        if isinstance(op, ExpertLinear):
+            equal(rig.run(op))
+
+
 def test_a_window_costs_its_blocks_however_long_the_context_is():
     """A launch at 4,160 tokens takes the cycles of one at 640, and holds two blocks of caches."""
     cycles, words = {}, {}

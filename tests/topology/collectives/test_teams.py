@@ -6,7 +6,7 @@ import pytest
 from topology import all_reduce, collective, execute, parse
 from topology.errors import BadCollective
 
-TEAMS = ("teams", "gates", "agents", "relays")
+TEAMS = ("teams", "gates", "homes", "agents", "relays")
 
 
 def sums(parts):
@@ -56,7 +56,7 @@ def test_relays_send_each_sum_to_each_other_team_once_over_cables_that_share_the
                 )
 
 
-@pytest.mark.parametrize("name", ["teams", "gates", "hierarchical"])
+@pytest.mark.parametrize("name", ["teams", "gates", "homes", "hierarchical"])
 @pytest.mark.parametrize("profile", ["ship", "isca22"])
 @pytest.mark.parametrize("unit", [1, 4])
 def test_sums_between_nodes_are_rounded_once_and_half_as_long(name, profile, unit):

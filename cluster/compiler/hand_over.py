@@ -20,7 +20,7 @@ from cluster.compiler.wiring import Onward, Path, Paths, as_paths
 
 @dataclass(frozen=True)
 class Sender:
-    """A rank of a stage, on its `path` to its counterpart in the next.
+    """A rank of a stage, on its `path` to one of the next.
 
     What comes there goes `onward` to the others of its team: it is then a share, number `part`.
     """
@@ -49,7 +49,7 @@ class Sender:
 def senders(
     paths: Iterable[Path], onward: Sequence[tuple[Path, ...]], stage: int = 0
 ) -> Iterator[Sender]:
-    """Every rank of a stage, by the paths of a link."""
+    """Every rank of a stage, by the paths of a link to the ranks of the next in their order."""
     for rank, path in enumerate(paths):
         yield Sender(stage, path, onward[rank], rank % TEAM) if onward else Sender(stage, path)
 

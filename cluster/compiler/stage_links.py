@@ -1,4 +1,8 @@
-"""What lies between the stages of a pipeline: a path for each rank, and routes inside its team."""
+"""What lies between the stages of a pipeline: a path to each rank, and routes inside its team.
+
+All ranks of a stage have x, so that a path to a rank of the next may begin at any of them: paths
+that share no cable are taken where there are such, or else those between ranks of one number.
+"""
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -10,6 +14,7 @@ from chip.kernels.allreduce import TEAM, Network
 from chip.kernels.transfer import Hop
 from cluster.compiler.cable_ends import CableEnds
 from cluster.compiler.wiring import NO_ONWARD, Group, Onward, Path, Paths, StageLink, digest_of
+from topology.disjoint import DisjointRoutes
 from topology.fabric import Ints
 from topology.routes import paths
 
@@ -23,35 +28,38 @@ class StageLinks:
         self.ends, self._group = ends, group
         self._found: dict[Ends, StageLink] = {}
         self._inside: dict[Network, Ints | None] = {}
+        self._disjoint = DisjointRoutes(ends.fabric)
 
     def link(self, chips: tuple[int, ...], after: tuple[int, ...]) -> StageLink:
-        """The paths from each rank to the same rank of the next stage."""
+        """The paths from ranks of a stage to each of the next."""
         self.route([(chips, after)])
         return self._found[chips, after]
 
     def route(self, links: Iterable[Ends]) -> None:
-        """Find those of the links that are not known, all at once."""
-        fresh = [link for link in dict.fromkeys(links) if link not in self._found]
-        if not fresh:
-            return
-        ends = (np.array([chip for link in fresh for chip in link[at]]) for at in (0, 1))
-        ways = paths(self.ends.fabric, *ends)
-        first = 0
-        for link in fresh:
-            last = first + len(link[0])
-            edges = ways.edges[ways.start[first] : ways.start[last]]
-            self._found[link] = self._linked(link[1], edges, ways.hops[first:last])
-            first = last
+        """Find those of the links that are not known."""
+        for link in dict.fromkeys(links):
+            if link not in self._found:
+                self._found[link] = self._linked(link[1], *self._routed(*link))
 
-    def _linked(self, after: tuple[int, ...], edges: Ints, hops: Ints) -> StageLink:
-        """The link over some edges, so many of which are the path of each rank."""
+    def _routed(self, chips: tuple[int, ...], after: tuple[int, ...]) -> tuple[Ints, Ints]:
+        """Channels of the path to each rank, one path after another, and how many each takes."""
+        ends = np.array(chips), np.array(after)
+        apart = self._disjoint.between(*ends)
+        if apart is None:
+            ways = paths(self.ends.fabric, *ends)
+            return self.ends.fabric.first_channel[ways.edges], ways.hops
+        return np.concatenate(apart), np.array(list(map(len, apart)))
+
+    def _linked(self, after: tuple[int, ...], channels: Ints, hops: Ints) -> StageLink:
+        """The link over some channels, so many of which are the path to each rank."""
         fabric = self.ends.fabric
+        edges = fabric.channel_edge[channels]
         each = np.stack((fabric.tail[edges], fabric.head[edges]), axis=1).ravel()
         found, first, number = np.unique(each, return_index=True, return_inverse=True)
         order = np.argsort(first)  # chips by where they come first
         at = np.empty_like(order)
         at[order] = np.arange(len(order))
-        number, cables = at[number], self.ends.first[edges]
+        number, cables = at[number], self.ends.cables[channels]
         paths = Paths(digest_of(hops, number, cables), partial(_paths, number, cables, hops))
         ranks = number[1::2][np.cumsum(hops) - 1]
         return StageLink(tuple(found[order].tolist()), paths, self._on(after, ranks))

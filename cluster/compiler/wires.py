@@ -196,7 +196,7 @@ class Wires:
         return self._groups[chips]
 
     def link(self, chips: tuple[int, ...], after: tuple[int, ...]) -> StageLink:
-        """The paths from each rank to the same rank of the next stage."""
+        """The paths from ranks of a stage to each of the next."""
         return self._links.link(chips, after)
 
     @cached_property

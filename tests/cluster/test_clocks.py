@@ -73,8 +73,9 @@ def test_a_single_chip_has_nobody_to_agree_with():
 
 @pytest.mark.parametrize("ppm", [500, 800])
 def test_programs_stall_as_often_as_the_drift_demands(ppm):
-    plan = drifting(ppm)
-    calm, limit = lowered(*PLAN), plan.clocking.interval_cycles
+    calm = lowered(*PLAN)
+    plan = drifting(ppm, chips=calm.placement)
+    limit = plan.clocking.interval_cycles
     machine = LocalMachine()
     machine.load(plan, no_progress)  # links: which refuses a deskew that is overdue
     assert outcome(plan, machine).tokens == local_outcome(*PLAN).tokens == reference_tokens()

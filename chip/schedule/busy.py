@@ -1,7 +1,7 @@
 """Reservation tables: when a resource is taken."""
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 NEVER = -(1 << 62)  # before all cycles
 
@@ -30,6 +30,14 @@ class Busy:
             shifted = ends[at]
             at += 1
         return shifted - low
+
+    def within(self, low: int, high: int) -> Iterator[tuple[int, int]]:
+        """The intervals that meet [low, high), in order."""
+        at = max(0, bisect_right(self.starts, low) - 1)
+        while at < len(self.starts) and self.starts[at] < high:
+            if self.ends[at] > low:
+                yield self.starts[at], self.ends[at]
+            at += 1
 
     def take(self, low: int, high: int) -> None:
         """Take [low, high), which is free."""

@@ -10,11 +10,13 @@ from chip.schedule.busy import Busy, Fixed, fixed_fit
 from chip.schedule.chain import Chain
 from chip.schedule.flows import Buffer, Further, Piece
 from chip.schedule.footprint import Elsewhere, too_many
+from chip.schedule.retries import Retries
 from chip.schedule.taken import Candidate, Candidates, Kind, Members, Units, choose, wait_for
 from chip.schedule.timing import ScheduleTiming, TooLong
 from chip.schedule.touched import Touched
 from chip.spec import ChipSpec
 
+IN_VAIN = 128  # needs of a chain that were chosen for and let go, before starts are looked at so
 Beside = Mapping[int, tuple["Schedule", int]]  # by member: a schedule, and who it is there
 Placed = dict[int, dict[str, list[tuple[int, Instruction]]]]  # by member and queue
 
@@ -70,14 +72,20 @@ class Schedule:
             for member, kind, low, high in chain.footprint.choices
         ]
         blocked: int | None = None  # what was not to be had: without it nothing else is tried
+        in_vain, retries = 0, None
         while True:
             start = fixed_fit(fixed, start)
             if blocked is not None and (wait := wait_for(*choices[blocked], start)):
                 start += wait
                 continue
-            chosen, wait, blocked = choose(choices, start)
+            if in_vain >= IN_VAIN:
+                retries = retries or Retries(chain.footprint.choices, choices)
+                wait, blocked = retries.wait(start)
+            if in_vain < IN_VAIN or blocked is None:
+                chosen, wait, blocked = choose(choices, start)
             if blocked is None:
                 break
+            in_vain += blocked
             if start + choices[blocked][1] >= self._taken_until:  # all there are were free
                 there_are = self._count(chain.footprint.choices[blocked].kind)
                 every = chain.footprint.choices

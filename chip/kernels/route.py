@@ -17,7 +17,7 @@ def route(
 ) -> None:
     """out rows (choice, slot, token): numbers of the `chosen` experts, then their gates.
 
-    The product that made few scores has found who they are of, if they are `raced`.
+    If it `is_raced`, the product that made the few scores has ranked them, too.
     """
     assert scores.layout.blocks == 1
     race = Race.of(work, experts)

@@ -38,8 +38,11 @@ class LaunchWork(StageWork, Protocol):
 def through_all_stages(
     pipeline: Pipeline, work: LaunchWork, kind: LaunchKind, clocks: Pacing | None
 ) -> LaunchTimeline:
-    """A launch: stages one after another, each from the cycle at which its input is there."""
-    timeline = LaunchTimeline(clocks)
+    """A launch: stages one after another, each from the cycle at which its input is there.
+
+    Chips that pass on what only longer rows bring hear of its start, as others hear it from them.
+    """
+    timeline = LaunchTimeline(clocks, pipeline.used)
     for number, group in enumerate(pipeline.groups_of(kind)):
         timeline.stage(work.stage(number, kind, timeline.pace), group.members)
         if number < len(pipeline.links):

